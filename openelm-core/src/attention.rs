@@ -1,0 +1,120 @@
+//! Grouped-query attention with a fused query-key-value projection and normalised queries and
+//! keys (paper section 2.1; `general_gpt.py`, `MultiHeadCausalAttention`).
+
+use mlx_rs::{
+    Array,
+    fast::{self, ScaledDotProductAttentionMask},
+    ops::{concatenate, broadcast_to, indexing::TryIndexOp, split_at_indices},
+};
+
+use crate::{
+    cache::LayerCache,
+    config::{Config, Layer},
+    error::Result,
+    linear::Linear,
+    rope::Rotation,
+    weights::Weights,
+};
+
+/// The attention block of one layer.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    qkv_proj: Linear,
+    qk_norm: Option<QkNorm>,
+    out_proj: Linear,
+    q_heads: i32,
+    kv_heads: i32,
+    head_dim: i32,
+}
+
+/// RMSNorm over `head_dim` of all query and key heads at once.
+#[derive(Debug)]
+struct QkNorm {
+    /// `q_norm.weight` for each query head, then `k_norm.weight` for each key head:
+    /// `[q_heads + kv_heads, head_dim]`.
+    weight: Array,
+    eps: f32,
+}
+
+impl Attention {
+    /// Takes the tensors under `prefix` (`transformer.layers.{i}.attn`) from `weights`.
+    pub(crate) fn new(
+        config: &Config,
+        layer: &Layer,
+        prefix: &str,
+        weights: &mut Weights,
+    ) -> Result<Self> {
+        let (width, head_dim) = (config.model_dim(), config.head_dim());
+        let heads = layer.q_heads + 2 * layer.kv_heads;
+        let mut take = |name: &str, shape: &[usize]| {
+            weights.take(&format!("{prefix}.{name}.weight"), shape)
+        };
+        let qkv_proj = take("qkv_proj", &[heads * head_dim, width])?;
+        let out_proj = take("out_proj", &[width, layer.q_heads * head_dim])?;
+        let qk_norm = if config.normalize_qk_projections() {
+            let q_norm = take("q_norm", &[head_dim])?;
+            let k_norm = take("k_norm", &[head_dim])?;
+            let repeat = |norm, heads| broadcast_to(norm, &[heads as i32, head_dim as i32]);
+            let weight = concatenate(
+                &[repeat(q_norm, layer.q_heads)?, repeat(k_norm, layer.kv_heads)?],
+                0,
+            )?;
+            weight.eval()?;
+            Some(QkNorm { weight, eps: config.rms_norm_eps() as f32 })
+        } else {
+            None
+        };
+        Ok(Self {
+            qkv_proj: Linear::new(qkv_proj),
+            qk_norm,
+            out_proj: Linear::new(out_proj),
+            q_heads: layer.q_heads as i32,
+            kv_heads: layer.kv_heads as i32,
+            head_dim: head_dim as i32,
+        })
+    }
+
+    /// Attends from `x` `[B, L, D]`, at positions `offset ..`, to those and to the cached ones.
+    pub(crate) fn forward(
+        &self,
+        x: &Array,
+        rotation: &Rotation<'_>,
+        cache: &mut LayerCache,
+        offset: usize,
+    ) -> Result<Array> {
+        let (batch, length) = (x.dim(0), x.dim(1));
+        // Heads lie in the order of all queries, all keys, all values.
+        let rotated_heads = self.q_heads + self.kv_heads;
+        let heads = rotated_heads + self.kv_heads;
+        let qkv = self.qkv_proj.forward(x)?.reshape(&[batch, length, heads, self.head_dim])?;
+        let parts = split_at_indices(&qkv, &[rotated_heads], 2)?;
+        let [qk, values] = parts.as_slice() else { return Ok(qkv) };
+
+        let qk = match &self.qk_norm {
+            Some(norm) => norm.forward(qk)?,
+            None => qk.clone(),
+        };
+        let qk = rotation.apply(&qk)?;
+        let queries = qk.try_index((.., ..self.q_heads, .., ..))?;
+        let keys = qk.try_index((.., self.q_heads.., .., ..))?;
+        let values = values.transpose_axes(&[0, 2, 1, 3])?;
+        let (keys, values) = cache.update(offset, &keys, &values)?;
+
+        let scale = (self.head_dim as f32).powf(-0.5);
+        let mask = (length > 1).then_some(ScaledDotProductAttentionMask::Causal);
+        let attended =
+            fast::scaled_dot_product_attention(&queries, &keys, &values, scale, mask, None)?;
+        let joined = attended
+            .transpose_axes(&[0, 2, 1, 3])?
+            .reshape(&[batch, length, self.q_heads * self.head_dim])?;
+        self.out_proj.forward(&joined)
+    }
+}
+
+impl QkNorm {
+    /// `[B, L, q_heads + kv_heads, head_dim]`, unchanged in shape and type. Cast back before the
+    /// weight multiplies, as CoreNet's `RMSNorm` does.
+    fn forward(&self, qk: &Array) -> Result<Array> {
+        Ok(fast::rms_norm(qk, None, self.eps)?.multiply(&self.weight)?)
+    }
+}

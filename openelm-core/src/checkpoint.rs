@@ -1,0 +1,302 @@
+//! Finding and checking a checkpoint's safetensors files before anything is computed.
+//!
+//! A checkpoint is a folder as Hugging Face and mlx-lm write it: `config.json` and either
+//! `model.safetensors`, or shards that `model.safetensors.index.json` lists.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use safetensors::tensor::{Dtype as StoredDtype, Metadata};
+use serde::Deserialize;
+
+use crate::{
+    config::Config,
+    dtype::Dtype,
+    error::{Error, Result},
+};
+
+/// Checked names, shapes and types of a checkpoint's tensors. Holds no weights.
+#[derive(Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    files: Vec<PathBuf>,
+    tensors: BTreeMap<String, StoredTensor>,
+}
+
+/// Where one tensor of a [`Checkpoint`] is, and what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// The file that holds it.
+    pub file: PathBuf,
+    /// Its type there.
+    pub dtype: Dtype,
+    /// Its shape there.
+    pub shape: Vec<usize>,
+}
+
+impl Checkpoint {
+    /// Reads the headers of the weight files in a model folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::MissingFile`] if a file cannot be read or is not there,
+    /// [`Error::Checkpoint`] if one is malformed or does not hold what the index says, and
+    /// [`Error::TensorDtype`] for a tensor that is not floating-point.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref().to_path_buf();
+        let index = folder.join("model.safetensors.index.json");
+        let single = folder.join("model.safetensors");
+        let (files, listed) = if index.is_file() {
+            let listed = read_index(&index)?;
+            let mut names: Vec<&String> = listed.values().collect();
+            names.sort();
+            names.dedup();
+            (names.into_iter().map(|name| folder.join(name)).collect(), Some(listed))
+        } else if single.is_file() {
+            (vec![single], None)
+        } else {
+            return Err(Error::MissingFile {
+                path: folder,
+                problem: "found neither model.safetensors nor model.safetensors.index.json".into(),
+            });
+        };
+
+        let mut tensors = BTreeMap::new();
+        for file in &files {
+            for (name, tensor) in read_header(file)? {
+                if let Some(listed) = &listed {
+                    check_listed(&index, listed, &name, file)?;
+                }
+                if let Some(StoredTensor { file: other, .. }) = tensors.insert(name.clone(), tensor)
+                {
+                    return Err(Error::Checkpoint {
+                        path: file.clone(),
+                        problem: format!("tensor `{name}` is also in {}", other.display()),
+                    });
+                }
+            }
+        }
+        for (name, file) in listed.iter().flatten() {
+            if !tensors.contains_key(name) {
+                return Err(Error::Checkpoint {
+                    path: folder.join(file),
+                    problem: format!("tensor `{name}` is missing, which {} lists", index.display()),
+                });
+            }
+        }
+        Ok(Self { folder, files, tensors })
+    }
+
+    /// Checks that the tensors are exactly those of `config`, in name and shape.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`].
+    pub fn check(&self, config: &Config) -> Result<()> {
+        let expected: BTreeMap<String, Vec<usize>> = config.tensors().into_iter().collect();
+        for (name, shape) in &expected {
+            let Some(stored) = self.tensors.get(name) else {
+                return Err(Error::MissingTensor {
+                    path: self.folder.clone(),
+                    name: name.clone(),
+                    shape: shape.clone(),
+                });
+            };
+            if stored.shape != *shape {
+                return Err(Error::TensorShape {
+                    path: stored.file.clone(),
+                    name: name.clone(),
+                    expected: shape.clone(),
+                    found: stored.shape.clone(),
+                });
+            }
+        }
+        match self.tensors.iter().find(|(name, _)| !expected.contains_key(*name)) {
+            Some((name, stored)) => Err(Error::UnexpectedTensor {
+                path: stored.file.clone(),
+                name: name.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The weight files, in order of their names.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Every tensor by its checkpoint name.
+    pub fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
+        &self.tensors
+    }
+
+    /// The type that most elements are stored in.
+    pub fn dtype(&self) -> Dtype {
+        let elements = |dtype| {
+            self.tensors
+                .values()
+                .filter(|tensor| tensor.dtype == dtype)
+                .map(|tensor| tensor.shape.iter().product::<usize>())
+                .sum::<usize>()
+        };
+        [Dtype::Bfloat16, Dtype::Float16, Dtype::Float32]
+            .into_iter()
+            .max_by_key(|&dtype| elements(dtype))
+            .unwrap_or(Dtype::Float32)
+    }
+
+    /// Size of all tensors in the files, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.tensors.values().map(StoredTensor::bytes).sum()
+    }
+}
+
+impl StoredTensor {
+    /// Size in the file, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size()
+    }
+}
+
+/// The model folder behind `path`: itself, or, for a repository's folder in the Hugging Face Hub
+/// cache (`models--apple--OpenELM-270M`), the snapshot that its `main` names.
+///
+/// # Errors
+/// [`Error::MissingFile`] if there is no `config.json`, [`Error::Io`] if `path` cannot be read.
+pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
+    let path = path.as_ref();
+    fs::metadata(path).map_err(Error::io(path))?;
+    if path.join("config.json").is_file() {
+        return Ok(path.to_path_buf());
+    }
+    let snapshots = path.join("snapshots");
+    if snapshots.is_dir() {
+        let main = path.join("refs").join("main");
+        if let Ok(commit) = fs::read_to_string(&main) {
+            let folder = snapshots.join(commit.trim());
+            if folder.join("config.json").is_file() {
+                return Ok(folder);
+            }
+        }
+        let entries = fs::read_dir(&snapshots).map_err(Error::io(&snapshots))?;
+        let mut complete: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|folder| folder.join("config.json").is_file())
+            .collect();
+        match (complete.pop(), complete.is_empty()) {
+            (Some(only), true) => return Ok(only),
+            (Some(_), false) => {
+                return Err(Error::MissingFile {
+                    path: main,
+                    problem: "the cache holds several snapshots and does not say which is main; \
+                              name one of its snapshots/ folders"
+                        .into(),
+                });
+            }
+            (None, _) => {}
+        }
+    }
+    Err(Error::MissingFile {
+        path: path.join("config.json"),
+        problem: "not found; expected a model folder with config.json and model.safetensors".into(),
+    })
+}
+
+/// Larger headers than this are refused, as by the safetensors library.
+const MAX_HEADER: u64 = 100_000_000;
+
+fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
+    let malformed = |problem: String| Error::Checkpoint { path: path.to_path_buf(), problem };
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let length = file.metadata().map_err(Error::io(path))?.len();
+    if length < 8 {
+        return Err(malformed(format!("not a safetensors file: {length} bytes long")));
+    }
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(Error::io(path))?;
+    let size = u64::from_le_bytes(size);
+    if size > MAX_HEADER || size > length - 8 {
+        return Err(malformed(format!(
+            "the header claims {size} bytes; the file has {} after the length field",
+            length - 8
+        )));
+    }
+    let mut header = Vec::new();
+    file.take(size).read_to_end(&mut header).map_err(Error::io(path))?;
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|error| malformed(format!("the safetensors header is malformed: {error}")))?;
+    let (data, found) = (metadata.data_len() as u64, length - 8 - size);
+    if data != found {
+        return Err(malformed(format!(
+            "truncated or damaged: the header describes {data} bytes of tensors, found {found}"
+        )));
+    }
+
+    let mut tensors = Vec::new();
+    for (name, info) in metadata.tensors() {
+        let dtype = match info.dtype {
+            StoredDtype::F32 => Dtype::Float32,
+            StoredDtype::F16 => Dtype::Float16,
+            StoredDtype::BF16 => Dtype::Bfloat16,
+            other => {
+                return Err(Error::TensorDtype {
+                    path: path.to_path_buf(),
+                    name,
+                    found: format!("{other:?}"),
+                });
+            }
+        };
+        let tensor = StoredTensor { file: path.to_path_buf(), dtype, shape: info.shape.clone() };
+        tensors.push((name, tensor));
+    }
+    Ok(tensors)
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Tensor name to file name, each file a plain name beside the index.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+    let malformed = |problem: String| Error::Checkpoint { path: path.to_path_buf(), problem };
+    let length = fs::metadata(path).map_err(Error::io(path))?.len();
+    if length > MAX_HEADER {
+        return Err(malformed(format!("{length} bytes is too long for an index")));
+    }
+    let text = fs::read(path).map_err(Error::io(path))?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+    if index.weight_map.is_empty() {
+        return Err(malformed("`weight_map` is empty".into()));
+    }
+    for (name, file) in &index.weight_map {
+        if Path::new(file).file_name() != Some(file.as_ref()) {
+            return Err(malformed(format!("tensor `{name}` lies outside the folder: {file:?}")));
+        }
+        let shard = path.with_file_name(file);
+        if !shard.is_file() {
+            return Err(Error::MissingFile {
+                path: shard,
+                problem: format!("not found; {} lists it", path.display()),
+            });
+        }
+    }
+    Ok(index.weight_map)
+}
+
+fn check_listed(
+    index: &Path,
+    listed: &BTreeMap<String, String>,
+    name: &str,
+    file: &Path,
+) -> Result<()> {
+    let problem = match listed.get(name) {
+        Some(shard) if file.file_name() == Some(shard.as_ref()) => return Ok(()),
+        Some(shard) => format!("tensor `{name}` is here; {} puts it in {shard}", index.display()),
+        None => format!("tensor `{name}` is not listed in {}", index.display()),
+    };
+    Err(Error::Checkpoint { path: file.to_path_buf(), problem })
+}

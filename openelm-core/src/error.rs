@@ -1,0 +1,129 @@
+//! The one error type of the crate.
+
+use std::path::PathBuf;
+
+/// The result of a fallible call in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong; every message names the file, key, tensor or option at fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that the model needs is not there.
+    #[error("{}: {problem}", path.display())]
+    MissingFile {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What is needed, and where it comes from.
+        problem: String,
+    },
+    /// A model configuration is malformed, contradictory or not supported.
+    #[error("{}: `{key}`: {problem}", path.display())]
+    Config {
+        /// The configuration file, or `config` for one made in code.
+        path: PathBuf,
+        /// The JSON key at fault.
+        key: String,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// A weight file is malformed.
+    #[error("{}: {problem}", path.display())]
+    Checkpoint {
+        /// The weight file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor that the configuration calls for is in no weight file.
+    #[error("{}: tensor `{name}` of shape {shape:?} is missing", path.display())]
+    MissingTensor {
+        /// The model folder.
+        path: PathBuf,
+        /// Checkpoint name of the tensor.
+        name: String,
+        /// The shape that was expected.
+        shape: Vec<usize>,
+    },
+    /// A weight file holds a tensor that the configuration does not call for.
+    #[error("{}: tensor `{name}` does not belong to this model", path.display())]
+    UnexpectedTensor {
+        /// The weight file.
+        path: PathBuf,
+        /// Checkpoint name of the tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration gives it.
+    #[error("{}: tensor `{name}`: expected shape {expected:?}, found {found:?}", path.display())]
+    TensorShape {
+        /// The weight file.
+        path: PathBuf,
+        /// Checkpoint name of the tensor.
+        name: String,
+        /// Shape by the configuration.
+        expected: Vec<usize>,
+        /// Shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor is stored in a type that this model cannot use.
+    #[error("{}: tensor `{name}`: expected F32, F16 or BF16, found {found}", path.display())]
+    TensorDtype {
+        /// The weight file.
+        path: PathBuf,
+        /// Checkpoint name of the tensor.
+        name: String,
+        /// Type in the file.
+        found: String,
+    },
+    /// A data type cannot be used for this model or on this device.
+    #[error("dtype {dtype}: {problem}")]
+    Dtype {
+        /// The type that was asked for.
+        dtype: String,
+        /// Why not, and what to use.
+        problem: String,
+    },
+    /// A tokenizer file is malformed or does not fit the model.
+    #[error("{}: {problem}", path.display())]
+    Tokenizer {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An option lies outside its range.
+    #[error("{option}: {problem}")]
+    Option {
+        /// Name of the option, as in the API.
+        option: &'static str,
+        /// The range and what was found.
+        problem: String,
+    },
+    /// The prompt does not fit the model's context.
+    #[error("the prompt has {tokens} tokens; the model's context holds {context}")]
+    PromptTooLong {
+        /// Length of the prompt with BOS, in tokens.
+        tokens: usize,
+        /// Length of the context, in tokens.
+        context: usize,
+    },
+    /// MLX reported a failure.
+    #[error("mlx: {0}")]
+    Mlx(#[from] mlx_rs::error::Exception),
+}
+
+impl Error {
+    /// Wraps an I/O failure with the path it happened at.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

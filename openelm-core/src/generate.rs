@@ -1,0 +1,419 @@
+//! Text generation as an iterator of events.
+//!
+//! The prompt is read in chunks; then each step's graph is built and started before the token of
+//! the step before is read, so the device never waits for the host.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use mlx_rs::{
+    Array, Dtype,
+    ops::{self, indexing::TryIndexOp},
+    transforms::async_eval,
+};
+
+use crate::{
+    cache::KvCache,
+    detokenizer::Detokenizer,
+    dtype::Device,
+    error::{Error, Result},
+    model::Model,
+    sampling::{Sampler, Sampling},
+    stop::StopMatcher,
+    tokenizer::Tokenizer,
+};
+
+/// Options of one generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateOptions {
+    /// Largest number of tokens to generate. Default 256.
+    pub max_tokens: usize,
+    /// How tokens are chosen. Default greedy.
+    pub sampling: Sampling,
+    /// Strings that end the text; they are not part of it. Default none.
+    pub stop: Vec<String>,
+    /// Report the log-probabilities of this many likeliest tokens at each step. Default 0: none.
+    pub logprobs: usize,
+    /// Tokens of the prompt to read at a time. `None`, the default, is 128 on a CPU, where
+    /// smaller chunks save work above the diagonal, and 512 on a GPU.
+    pub prefill_chunk: Option<usize>,
+    /// Go on after the end-of-sequence token. Default false.
+    pub ignore_eos: bool,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self {
+            max_tokens: 256,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            logprobs: 0,
+            prefill_chunk: None,
+            ignore_eos: false,
+        }
+    }
+}
+
+/// What a [`Generation`] yields.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Part of the prompt was read.
+    Prefill {
+        /// Tokens read so far.
+        processed: usize,
+        /// Tokens of the prompt, BOS included.
+        total: usize,
+    },
+    /// A token was generated.
+    Token(Token),
+    /// The last event.
+    Finished {
+        /// Why the text ends.
+        reason: FinishReason,
+        /// Counts and times.
+        stats: Stats,
+    },
+}
+
+/// A generated token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// The text that became certain with it: often its own, empty while a character is
+    /// incomplete or a stop string may be under way. All pieces together are the whole text.
+    pub text: String,
+    /// The model's log-probability of this token, before penalty and temperature; `None` unless
+    /// [`GenerateOptions::logprobs`] asks.
+    pub logprob: Option<f32>,
+    /// The likeliest tokens and their log-probabilities, likeliest first.
+    pub top_logprobs: Vec<(u32, f32)>,
+}
+
+/// Why a text ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended it.
+    Eos,
+    /// A stop string came up.
+    Stop,
+    /// `max_tokens` were generated.
+    Length,
+    /// The model's context is full.
+    Context,
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// The reason as one lower-case word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Eos => "eos",
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Context => "context",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Counts and times of one generation.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Stats {
+    /// Tokens of the prompt, BOS included.
+    pub prompt_tokens: usize,
+    /// Tokens generated, an end-of-sequence token included.
+    pub generated_tokens: usize,
+    /// From the start to the first token.
+    pub prefill: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+    /// The seed the draws used.
+    pub seed: u64,
+}
+
+impl Stats {
+    /// Prompt tokens read a second, the first token's step included.
+    pub fn prefill_tokens_per_second(&self) -> f64 {
+        rate(self.prompt_tokens, self.prefill)
+    }
+
+    /// Tokens generated a second after the first.
+    pub fn decode_tokens_per_second(&self) -> f64 {
+        rate(self.generated_tokens.saturating_sub(1), self.decode)
+    }
+}
+
+/// Cancels a [`Generation`] from any thread.
+#[derive(Debug, Clone, Default)]
+pub struct CancelHandle(Arc<AtomicBool>);
+
+impl CancelHandle {
+    /// Ends the generation before its next prompt chunk or token.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A running generation. Dropping it ends it.
+#[derive(Debug)]
+pub struct Generation<'m> {
+    model: &'m Model,
+    options: GenerateOptions,
+    prompt: Vec<u32>,
+    eos: u32,
+    chunk: usize,
+    /// Tokens that may be generated: `max_tokens`, or what the context still holds.
+    limit: usize,
+    cache: KvCache,
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    stops: StopMatcher,
+    cancel: CancelHandle,
+    state: State,
+    stats: Stats,
+    started: Instant,
+}
+
+#[derive(Debug)]
+enum State {
+    Prefill { processed: usize },
+    Decode(Step),
+    Finished(FinishReason),
+    Done,
+}
+
+/// A step under way on the device.
+#[derive(Debug)]
+struct Step {
+    /// u32 `[1]`.
+    token: Array,
+    logprobs: Option<StepLogprobs>,
+}
+
+/// Log-probabilities f32 `[V]`, and the ids of the likeliest, u32 `[N]`, likeliest first.
+#[derive(Debug)]
+struct StepLogprobs {
+    all: Array,
+    likeliest: Array,
+}
+
+impl<'m> Generation<'m> {
+    /// Prepares to continue `prompt`, whose first token must be BOS.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a value outside its range or an empty prompt, and
+    /// [`Error::PromptTooLong`] if the context has no room for a token after the prompt.
+    pub fn new(
+        model: &'m Model,
+        tokenizer: &Tokenizer,
+        prompt: Vec<u32>,
+        options: GenerateOptions,
+    ) -> Result<Self> {
+        let config = model.config();
+        let (context, vocab) = (config.max_context_length(), config.vocab_size());
+        if prompt.is_empty() {
+            return Err(Error::Option { option: "prompt", problem: "it is empty".into() });
+        }
+        if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocab) {
+            let problem = format!("token {id} is not in the model's vocabulary of {vocab}");
+            return Err(Error::Option { option: "prompt", problem });
+        }
+        if prompt.len() >= context {
+            return Err(Error::PromptTooLong { tokens: prompt.len(), context });
+        }
+        if options.logprobs > vocab {
+            let problem = format!("expected at most the vocabulary's {vocab}");
+            return Err(Error::Option { option: "logprobs", problem });
+        }
+        if options.prefill_chunk == Some(0) {
+            let problem = "expected at least 1, found 0".into();
+            return Err(Error::Option { option: "prefill-chunk", problem });
+        }
+        let chunk = match (options.prefill_chunk, Device::current()?) {
+            (Some(chunk), _) => chunk,
+            (None, Device::Cpu) => 128,
+            (None, Device::Gpu) => 512,
+        };
+        let sampler = Sampler::new(&options.sampling, vocab, &prompt)?;
+        let stats =
+            Stats { prompt_tokens: prompt.len(), seed: sampler.seed(), ..Stats::default() };
+        Ok(Self {
+            model,
+            eos: tokenizer.eos_id(),
+            chunk,
+            limit: options.max_tokens.min(context - prompt.len()),
+            cache: model.cache(),
+            sampler,
+            detokenizer: tokenizer.detokenizer(&prompt),
+            stops: StopMatcher::new(&options.stop),
+            cancel: CancelHandle::default(),
+            state: State::Prefill { processed: 0 },
+            stats,
+            started: Instant::now(),
+            prompt,
+            options,
+        })
+    }
+
+    /// A handle that cancels this generation from any thread.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.cancel.clone()
+    }
+
+    fn advance(&mut self) -> Result<Option<Event>> {
+        let live = matches!(self.state, State::Prefill { .. } | State::Decode(_));
+        if live && self.cancel.is_cancelled() {
+            self.finish(FinishReason::Cancelled);
+        }
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Prefill { processed } => self.prefill(processed).map(Some),
+            State::Decode(step) => self.decode(step).map(Some),
+            State::Finished(reason) => {
+                Ok(Some(Event::Finished { reason, stats: self.stats }))
+            }
+            State::Done => Ok(None),
+        }
+    }
+
+    /// Reads the next chunk of the prompt; with the last one, starts the first token's step.
+    fn prefill(&mut self, processed: usize) -> Result<Event> {
+        if processed == 0 {
+            self.started = Instant::now();
+        }
+        let total = self.prompt.len();
+        let end = total.min(processed + self.chunk);
+        let chunk = &self.prompt[processed..end];
+        let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32]);
+        let hidden = self.model.hidden(&tokens, &mut self.cache)?;
+        if end < total {
+            // Evaluating the hidden states would run the last feed-forward block for nothing.
+            self.cache.eval()?;
+            self.state = State::Prefill { processed: end };
+        } else if self.limit == 0 {
+            self.finish(FinishReason::Length);
+        } else {
+            let last = hidden.try_index((.., -1, ..))?;
+            let step = self.start(&last)?;
+            self.state = State::Decode(step);
+        }
+        Ok(Event::Prefill { processed: end, total })
+    }
+
+    /// Starts the step that chooses a token from the last hidden state, `[1, D]`.
+    fn start(&mut self, hidden: &Array) -> Result<Step> {
+        let logits = self.model.logits(hidden)?.flatten(None, None)?.as_dtype(Dtype::Float32)?;
+        let token = self.sampler.choose(&logits)?;
+        let logprobs = match self.options.logprobs {
+            0 => None,
+            n => {
+                let all = logits.subtract(logits.logsumexp(true)?)?;
+                let order = ops::argsort_axis(all.negative()?, 0)?;
+                Some(StepLogprobs { likeliest: order.try_index(..n as i32)?, all })
+            }
+        };
+        let step = Step { token, logprobs };
+        async_eval(step.arrays())?;
+        Ok(step)
+    }
+
+    /// Starts the next step, then reads the token of `step`.
+    fn decode(&mut self, step: Step) -> Result<Event> {
+        let generated = self.stats.generated_tokens + 1;
+        let next = if generated < self.limit {
+            let hidden = self.model.hidden(&step.token.reshape(&[1, 1])?, &mut self.cache)?;
+            Some(self.start(&hidden.try_index((.., -1, ..))?)?)
+        } else {
+            None
+        };
+
+        let id = step.token.try_item::<u32>()?;
+        self.stats.generated_tokens = generated;
+        let elapsed = self.started.elapsed();
+        if generated == 1 {
+            self.stats.prefill = elapsed;
+        }
+        self.stats.decode = elapsed.saturating_sub(self.stats.prefill);
+
+        let ended = id == self.eos && !self.options.ignore_eos;
+        let piece = if ended { String::new() } else { self.detokenizer.push(id)? };
+        let (mut text, stopped) = self.stops.push(&piece);
+        let mut reason = match next {
+            _ if ended => Some(FinishReason::Eos),
+            _ if stopped => Some(FinishReason::Stop),
+            None if generated < self.options.max_tokens => Some(FinishReason::Context),
+            None => Some(FinishReason::Length),
+            Some(_) => None,
+        };
+        if reason.is_some() && !stopped {
+            let rest = self.detokenizer.finish();
+            let (tail, stopped) = self.stops.push(&rest);
+            text += &tail;
+            if stopped {
+                reason = Some(FinishReason::Stop);
+            } else {
+                text += &self.stops.finish();
+            }
+        }
+        match (reason, next) {
+            (None, Some(next)) => self.state = State::Decode(next),
+            (reason, _) => self.finish(reason.unwrap_or(FinishReason::Length)),
+        }
+        let (logprob, top_logprobs) = match &step.logprobs {
+            Some(logprobs) => logprobs.read(id)?,
+            None => (None, Vec::new()),
+        };
+        Ok(Event::Token(Token { id, text, logprob, top_logprobs }))
+    }
+
+    fn finish(&mut self, reason: FinishReason) {
+        self.state = State::Finished(reason);
+    }
+}
+
+impl Iterator for Generation<'_> {
+    type Item = Result<Event>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance().transpose()
+    }
+}
+
+impl Step {
+    fn arrays(&self) -> Vec<&Array> {
+        let logprobs = self.logprobs.iter().flat_map(|l| [&l.all, &l.likeliest]);
+        std::iter::once(&self.token).chain(logprobs).collect()
+    }
+}
+
+impl Drop for Step {
+    /// Waits for a step nobody read: MLX must be at rest when its last array goes.
+    fn drop(&mut self) {
+        let _ = self.token.eval();
+    }
+}
+
+impl StepLogprobs {
+    fn read(&self, id: u32) -> Result<(Option<f32>, Vec<(u32, f32)>)> {
+        let logprob = self.all.try_index(id as i32)?.try_item::<f32>()?;
+        let values = self.all.take(&self.likeliest)?;
+        values.eval()?;
+        let ids = self.likeliest.try_as_slice::<u32>().unwrap_or_default();
+        let values = values.try_as_slice::<f32>().unwrap_or_default();
+        Ok((Some(logprob), ids.iter().copied().zip(values.iter().copied()).collect()))
+    }
+}
+
+fn rate(tokens: usize, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
+}

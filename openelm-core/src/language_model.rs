@@ -1,0 +1,119 @@
+//! A model folder, loaded: network and tokenizer together.
+
+use std::{path::{Path, PathBuf}, thread};
+
+use crate::{
+    checkpoint::{self, Checkpoint},
+    config::Config,
+    dtype::{Device, Dtype},
+    error::{Error, Result},
+    generate::{GenerateOptions, Generation},
+    model::Model,
+    tokenizer::Tokenizer,
+    weights::Weights,
+};
+
+/// Options of [`LanguageModel::load`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The type to compute in. `None`, the default: float32 on a CPU device, the stored type on
+    /// a GPU.
+    pub dtype: Option<Dtype>,
+    /// The tokenizer's file, or a folder that holds one. `None`, the default: the model folder.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// A loaded OpenELM: network and tokenizer.
+#[derive(Debug)]
+pub struct LanguageModel {
+    model: Model,
+    tokenizer: Tokenizer,
+}
+
+impl LanguageModel {
+    /// Loads a model folder, or the Hugging Face Hub cache's folder of a repository.
+    ///
+    /// # Errors
+    /// Whatever is missing, malformed or does not fit is named; see [`Error`].
+    pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
+        Self::load_with_progress(path, options, |_, _| {})
+    }
+
+    /// As [`load`](Self::load); `progress` is told the weights' bytes read so far and in all.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_progress(
+        path: impl AsRef<Path>,
+        options: &LoadOptions,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Self> {
+        let folder = checkpoint::model_folder(path)?;
+        let config = Config::load(&folder)?;
+        if config.quantization().is_some() {
+            return Err(Error::Config {
+                path: folder.join("config.json"),
+                key: "quantization".into(),
+                problem: "quantised checkpoints are not supported yet".into(),
+            });
+        }
+        let checkpoint = Checkpoint::open(&folder)?;
+        checkpoint.check(&config)?;
+        let stored = checkpoint.dtype();
+        let dtype = match options.dtype {
+            Some(dtype) => dtype,
+            None => Dtype::default_for(stored, Device::current()?, &config),
+        };
+        dtype.check(&config)?;
+
+        // The tokenizer takes a while to build and needs no MLX: it is read beside the weights.
+        let (tokenizer, weights) = thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| {
+                let tokenizer = Tokenizer::find(&folder, options.tokenizer.as_deref())?;
+                tokenizer.check_vocab(config.vocab_size())?;
+                Ok(tokenizer)
+            });
+            let weights = Weights::read(&checkpoint, dtype, &mut progress);
+            let tokenizer = tokenizer.join().unwrap_or_else(|_| {
+                Err(Error::Tokenizer {
+                    path: folder.clone(),
+                    problem: "reading the tokenizer failed unexpectedly".into(),
+                })
+            });
+            (tokenizer, weights)
+        });
+        Ok(Self { tokenizer: tokenizer?, model: Model::new(config, weights?, dtype)? })
+    }
+
+    /// Puts a network and its tokenizer together.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the tokenizer knows more tokens than the network.
+    pub fn new(model: Model, tokenizer: Tokenizer) -> Result<Self> {
+        tokenizer.check_vocab(model.config().vocab_size())?;
+        Ok(Self { model, tokenizer })
+    }
+
+    /// Continues `prompt`. BOS is put before it, EOS never after it.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if the prompt is empty or an option lies outside its range,
+    /// [`Error::PromptTooLong`] if the prompt does not fit the context.
+    pub fn generate(&self, prompt: &str, options: GenerateOptions) -> Result<Generation<'_>> {
+        if prompt.is_empty() {
+            return Err(Error::Option { option: "prompt", problem: "it is empty".into() });
+        }
+        let tokens = self.tokenizer.encode_prompt(prompt)?;
+        Generation::new(&self.model, &self.tokenizer, tokens, options)
+    }
+
+    /// The network.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+}

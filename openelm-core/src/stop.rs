@@ -1,0 +1,105 @@
+//! Stop strings: text ends before the first one, wherever token borders fall.
+
+/// Watches a stream of text for stop strings.
+#[derive(Debug)]
+pub(crate) struct StopMatcher {
+    stops: Vec<String>,
+    /// Text not passed on yet: it may be the beginning of a stop string.
+    held: String,
+}
+
+impl StopMatcher {
+    /// Empty strings among `stops` are ignored.
+    pub(crate) fn new(stops: &[String]) -> Self {
+        let stops = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
+        Self { stops, held: String::new() }
+    }
+
+    /// Takes the next piece. Returns the text that is now certain, and whether a stop string
+    /// ended it; what follows a stop string is dropped.
+    pub(crate) fn push(&mut self, piece: &str) -> (String, bool) {
+        self.held.push_str(piece);
+        if let Some(start) = self.stops.iter().filter_map(|stop| self.held.find(stop)).min() {
+            self.held.truncate(start);
+            return (std::mem::take(&mut self.held), true);
+        }
+        let certain = self.held.len() - self.possible_start();
+        let rest = self.held.split_off(certain);
+        (std::mem::replace(&mut self.held, rest), false)
+    }
+
+    /// Ends the stream: what was held back turned out to be plain text.
+    pub(crate) fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+
+    /// Length in bytes of the longest end of `held` that begins a stop string.
+    fn possible_start(&self) -> usize {
+        let begins = |stop: &String| {
+            (1..stop.len().min(self.held.len() + 1))
+                .rev()
+                .find(|&n| stop.is_char_boundary(n) && self.held.ends_with(&stop[..n]))
+        };
+        self.stops.iter().filter_map(begins).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
+        let stops: Vec<String> = stops.iter().map(|s| (*s).to_string()).collect();
+        let mut matcher = StopMatcher::new(&stops);
+        let mut out = Vec::new();
+        for piece in pieces {
+            let (text, stopped) = matcher.push(piece);
+            out.push(text);
+            if stopped {
+                return (out, true);
+            }
+        }
+        out.push(matcher.finish());
+        (out, false)
+    }
+
+    #[test]
+    fn stops_across_pieces() {
+        assert_eq!(run(&["END"], &["one E", "N", "D two"]), (vec!["one ".into(), "".into(), "".into()], true));
+        assert_eq!(run(&["END"], &["one E", "NX"]), (vec!["one ".into(), "ENX".into(), "".into()], false));
+        assert_eq!(run(&["END"], &["EN", "EN", "D"]), (vec!["".into(), "EN".into(), "".into()], true));
+    }
+
+    #[test]
+    fn the_earliest_stop_wins() {
+        assert_eq!(run(&["world", "lo"], &["hello world"]), (vec!["hel".into()], true));
+    }
+
+    #[test]
+    fn text_that_only_looked_like_a_stop_is_kept() {
+        assert_eq!(run(&["\n\n"], &["a\n"]), (vec!["a".into(), "\n".into()], false));
+        assert_eq!(run(&[""], &["abc"]), (vec!["abc".into(), "".into()], false));
+    }
+
+    #[test]
+    fn multi_byte_stops_split_at_any_character() {
+        assert_eq!(run(&["é→x"], &["aé", "→", "x"]), (vec!["a".into(), "".into(), "".into()], true));
+        assert_eq!(run(&["é→x"], &["aé", "→y"]), (vec!["a".into(), "é→y".into(), "".into()], false));
+    }
+
+    #[test]
+    fn any_split_of_a_text_gives_the_same_result() {
+        let text = "abcabdabcabcx";
+        for stop in ["abcx", "abd", "zz", "cabc", "x"] {
+            let expected = &text[..text.find(stop).unwrap_or(text.len())];
+            for cut in 0..text.len() {
+                for second in cut..text.len() {
+                    let pieces = [&text[..cut], &text[cut..second], &text[second..]];
+                    let (out, stopped) = run(&[stop], &pieces);
+                    assert_eq!(out.concat(), expected);
+                    assert_eq!(stopped, text.contains(stop));
+                }
+            }
+        }
+    }
+}

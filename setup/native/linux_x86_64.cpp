@@ -1,0 +1,94 @@
+// What mlx-rs expects of an Apple system and MLX's Linux wheel lacks. Compiled into libmlxc.so.
+#include <cstdint>
+#include <cstring>
+#include <ctime>
+
+#include "mlx/c/error.h"
+#include "mlx/c/private/array.h"
+
+// --- Half-precision accessors: mlx/c/half.h declares them on ARM only, mlx-rs always calls them.
+
+namespace {
+template <typename T>
+int item_bits(std::uint16_t* result, mlx_array array) {
+  try {
+    T value = mlx_array_get_(array).item<T>();
+    static_assert(sizeof(value) == sizeof(*result));
+    std::memcpy(result, &value, sizeof(value));
+  } catch (std::exception& error) {
+    mlx_error(error.what());
+    return 1;
+  }
+  return 0;
+}
+
+template <typename T>
+const std::uint16_t* data_bits(mlx_array array) {
+  try {
+    return reinterpret_cast<const std::uint16_t*>(mlx_array_get_(array).data<T>());
+  } catch (std::exception& error) {
+    mlx_error(error.what());
+    return nullptr;
+  }
+}
+} // namespace
+
+extern "C" int mlx_array_item_float16(std::uint16_t* result, const mlx_array array) {
+  return item_bits<mlx::core::float16_t>(result, array);
+}
+extern "C" int mlx_array_item_bfloat16(std::uint16_t* result, const mlx_array array) {
+  return item_bits<mlx::core::bfloat16_t>(result, array);
+}
+extern "C" const std::uint16_t* mlx_array_data_float16(const mlx_array array) {
+  return data_bits<mlx::core::float16_t>(array);
+}
+extern "C" const std::uint16_t* mlx_array_data_bfloat16(const mlx_array array) {
+  return data_bits<mlx::core::bfloat16_t>(array);
+}
+
+// --- The clock that mlx-rs seeds its default random state with.
+
+extern "C" std::uint64_t mach_approximate_time() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return std::uint64_t(now.tv_sec) * 1'000'000'000u + std::uint64_t(now.tv_nsec);
+}
+
+// --- BLAS. The MLX wheel carries the reference BLAS, some 30 times slower than OpenBLAS.
+// These definitions come before it in the loader's search order and so replace it.
+
+extern "C" {
+enum Order { RowMajor = 101, ColMajor = 102 };
+enum Transpose { NoTrans = 111, Trans = 112 };
+
+void scipy_cblas_sgemm(
+    int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
+void scipy_cblas_dgemm(
+    int, int, int, int, int, int, double, const double*, int, const double*, int, double, double*, int);
+void scipy_cblas_sgemv(
+    int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
+
+// C[m,n] = alpha * op(A)[m,k] * op(B)[k,n] + beta * C
+void cblas_sgemm(
+    int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
+    const float* a, int lda, const float* b, int ldb, float beta, float* c, int ldc) {
+  // OpenBLAS packs all of B even for one row of A, which is most of a decode step: a one-row
+  // product is a matrix-vector product, and sgemv reads B once.
+  if (order == RowMajor && m == 1 && n > 0 && k > 0) {
+    int a_stride = trans_a == NoTrans ? 1 : lda;
+    if (trans_b == NoTrans) {
+      scipy_cblas_sgemv(RowMajor, Trans, k, n, alpha, b, ldb, a, a_stride, beta, c, 1);
+    } else {
+      scipy_cblas_sgemv(RowMajor, NoTrans, n, k, alpha, b, ldb, a, a_stride, beta, c, 1);
+    }
+    return;
+  }
+  scipy_cblas_sgemm(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+void cblas_dgemm(
+    int order, int trans_a, int trans_b, int m, int n, int k, double alpha,
+    const double* a, int lda, const double* b, int ldb, double beta, double* c, int ldc) {
+  scipy_cblas_dgemm(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+}
