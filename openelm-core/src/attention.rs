@@ -4,7 +4,7 @@
 use mlx_rs::{
     Array,
     fast::{self, ScaledDotProductAttentionMask},
-    ops::{concatenate, broadcast_to, indexing::TryIndexOp, split_at_indices},
+    ops::{broadcast_to, concatenate, indexing::TryIndexOp, split_at_indices},
 };
 
 use crate::{
@@ -46,9 +46,8 @@ impl Attention {
     ) -> Result<Self> {
         let (width, head_dim) = (config.model_dim(), config.head_dim());
         let heads = layer.q_heads + 2 * layer.kv_heads;
-        let mut take = |name: &str, shape: &[usize]| {
-            weights.take(&format!("{prefix}.{name}.weight"), shape)
-        };
+        let mut take =
+            |name: &str, shape: &[usize]| weights.take(&format!("{prefix}.{name}.weight"), shape);
         let qkv_proj = take("qkv_proj", &[heads * head_dim, width])?;
         let out_proj = take("out_proj", &[width, layer.q_heads * head_dim])?;
         let qk_norm = if config.normalize_qk_projections() {
@@ -56,11 +55,17 @@ impl Attention {
             let k_norm = take("k_norm", &[head_dim])?;
             let repeat = |norm, heads| broadcast_to(norm, &[heads as i32, head_dim as i32]);
             let weight = concatenate(
-                &[repeat(q_norm, layer.q_heads)?, repeat(k_norm, layer.kv_heads)?],
+                &[
+                    repeat(q_norm, layer.q_heads)?,
+                    repeat(k_norm, layer.kv_heads)?,
+                ],
                 0,
             )?;
             weight.eval()?;
-            Some(QkNorm { weight, eps: config.rms_norm_eps() as f32 })
+            Some(QkNorm {
+                weight,
+                eps: config.rms_norm_eps() as f32,
+            })
         } else {
             None
         };
@@ -86,9 +91,14 @@ impl Attention {
         // Heads lie in the order of all queries, all keys, all values.
         let rotated_heads = self.q_heads + self.kv_heads;
         let heads = rotated_heads + self.kv_heads;
-        let qkv = self.qkv_proj.forward(x)?.reshape(&[batch, length, heads, self.head_dim])?;
+        let qkv = self
+            .qkv_proj
+            .forward(x)?
+            .reshape(&[batch, length, heads, self.head_dim])?;
         let parts = split_at_indices(&qkv, &[rotated_heads], 2)?;
-        let [qk, values] = parts.as_slice() else { return Ok(qkv) };
+        let [qk, values] = parts.as_slice() else {
+            return Ok(qkv);
+        };
 
         let qk = match &self.qk_norm {
             Some(norm) => norm.forward(qk)?,
@@ -104,9 +114,11 @@ impl Attention {
         let mask = (length > 1).then_some(ScaledDotProductAttentionMask::Causal);
         let attended =
             fast::scaled_dot_product_attention(&queries, &keys, &values, scale, mask, None)?;
-        let joined = attended
-            .transpose_axes(&[0, 2, 1, 3])?
-            .reshape(&[batch, length, self.q_heads * self.head_dim])?;
+        let joined = attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
+            batch,
+            length,
+            self.q_heads * self.head_dim,
+        ])?;
         self.out_proj.forward(&joined)
     }
 }

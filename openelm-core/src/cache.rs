@@ -2,7 +2,11 @@
 
 use mlx_rs::{
     Array,
-    ops::{concatenate, indexing::{TryIndexMutOp, TryIndexOp}, zeros_dtype},
+    ops::{
+        concatenate,
+        indexing::{TryIndexMutOp, TryIndexOp},
+        zeros_dtype,
+    },
 };
 
 use crate::error::Result;
@@ -17,7 +21,10 @@ pub struct KvCache {
 impl KvCache {
     /// An empty cache for a model of `layers` layers.
     pub(crate) fn new(layers: usize) -> Self {
-        Self { layers: (0..layers).map(|_| LayerCache::default()).collect(), offset: 0 }
+        Self {
+            layers: (0..layers).map(|_| LayerCache::default()).collect(),
+            offset: 0,
+        }
     }
 
     /// Positions held.
@@ -32,7 +39,10 @@ impl KvCache {
 
     /// Computes what the cache holds.
     pub fn eval(&self) -> Result<()> {
-        let buffers = self.layers.iter().filter_map(|layer| layer.buffers.as_ref());
+        let buffers = self
+            .layers
+            .iter()
+            .filter_map(|layer| layer.buffers.as_ref());
         Ok(mlx_rs::transforms::eval(buffers.flat_map(|(k, v)| [k, v]))?)
     }
 
@@ -69,13 +79,19 @@ impl LayerCache {
             Some((k, v)) if k.dim(2) as usize >= end => (k, v),
             old => {
                 let (old_k, old_v) = old.unzip();
-                (grow(old_k, offset, end, keys)?, grow(old_v, offset, end, values)?)
+                (
+                    grow(old_k, offset, end, keys)?,
+                    grow(old_v, offset, end, values)?,
+                )
             }
         };
         let (from, to) = (offset as i32, end as i32);
         k.try_index_mut((.., .., from..to, ..), keys)?;
         v.try_index_mut((.., .., from..to, ..), values)?;
-        let views = (k.try_index((.., .., ..to, ..))?, v.try_index((.., .., ..to, ..))?);
+        let views = (
+            k.try_index((.., .., ..to, ..))?,
+            v.try_index((.., .., ..to, ..))?,
+        );
         self.buffers = Some((k, v));
         Ok(views)
     }

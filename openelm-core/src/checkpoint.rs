@@ -54,7 +54,10 @@ impl Checkpoint {
             let mut names: Vec<&String> = listed.values().collect();
             names.sort();
             names.dedup();
-            (names.into_iter().map(|name| folder.join(name)).collect(), Some(listed))
+            (
+                names.into_iter().map(|name| folder.join(name)).collect(),
+                Some(listed),
+            )
         } else if single.is_file() {
             (vec![single], None)
         } else {
@@ -83,11 +86,18 @@ impl Checkpoint {
             if !tensors.contains_key(name) {
                 return Err(Error::Checkpoint {
                     path: folder.join(file),
-                    problem: format!("tensor `{name}` is missing, which {} lists", index.display()),
+                    problem: format!(
+                        "tensor `{name}` is missing, which {} lists",
+                        index.display()
+                    ),
                 });
             }
         }
-        Ok(Self { folder, files, tensors })
+        Ok(Self {
+            folder,
+            files,
+            tensors,
+        })
     }
 
     /// Checks that the tensors are exactly those of `config`, in name and shape.
@@ -113,7 +123,11 @@ impl Checkpoint {
                 });
             }
         }
-        match self.tensors.iter().find(|(name, _)| !expected.contains_key(*name)) {
+        match self
+            .tensors
+            .iter()
+            .find(|(name, _)| !expected.contains_key(*name))
+        {
             Some((name, stored)) => Err(Error::UnexpectedTensor {
                 path: stored.file.clone(),
                 name: name.clone(),
@@ -208,11 +222,16 @@ pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
 const MAX_HEADER: u64 = 100_000_000;
 
 fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
-    let malformed = |problem: String| Error::Checkpoint { path: path.to_path_buf(), problem };
+    let malformed = |problem: String| Error::Checkpoint {
+        path: path.to_path_buf(),
+        problem,
+    };
     let mut file = File::open(path).map_err(Error::io(path))?;
     let length = file.metadata().map_err(Error::io(path))?.len();
     if length < 8 {
-        return Err(malformed(format!("not a safetensors file: {length} bytes long")));
+        return Err(malformed(format!(
+            "not a safetensors file: {length} bytes long"
+        )));
     }
     let mut size = [0; 8];
     file.read_exact(&mut size).map_err(Error::io(path))?;
@@ -224,7 +243,9 @@ fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
         )));
     }
     let mut header = Vec::new();
-    file.take(size).read_to_end(&mut header).map_err(Error::io(path))?;
+    file.take(size)
+        .read_to_end(&mut header)
+        .map_err(Error::io(path))?;
     let metadata: Metadata = serde_json::from_slice(&header)
         .map_err(|error| malformed(format!("the safetensors header is malformed: {error}")))?;
     let (data, found) = (metadata.data_len() as u64, length - 8 - size);
@@ -248,7 +269,11 @@ fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
                 });
             }
         };
-        let tensor = StoredTensor { file: path.to_path_buf(), dtype, shape: info.shape.clone() };
+        let tensor = StoredTensor {
+            file: path.to_path_buf(),
+            dtype,
+            shape: info.shape.clone(),
+        };
         tensors.push((name, tensor));
     }
     Ok(tensors)
@@ -261,10 +286,15 @@ struct Index {
 
 /// Tensor name to file name, each file a plain name beside the index.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
-    let malformed = |problem: String| Error::Checkpoint { path: path.to_path_buf(), problem };
+    let malformed = |problem: String| Error::Checkpoint {
+        path: path.to_path_buf(),
+        problem,
+    };
     let length = fs::metadata(path).map_err(Error::io(path))?.len();
     if length > MAX_HEADER {
-        return Err(malformed(format!("{length} bytes is too long for an index")));
+        return Err(malformed(format!(
+            "{length} bytes is too long for an index"
+        )));
     }
     let text = fs::read(path).map_err(Error::io(path))?;
     let index: Index =
@@ -274,7 +304,9 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     }
     for (name, file) in &index.weight_map {
         if Path::new(file).file_name() != Some(file.as_ref()) {
-            return Err(malformed(format!("tensor `{name}` lies outside the folder: {file:?}")));
+            return Err(malformed(format!(
+                "tensor `{name}` lies outside the folder: {file:?}"
+            )));
         }
         let shard = path.with_file_name(file);
         if !shard.is_file() {
@@ -295,8 +327,14 @@ fn check_listed(
 ) -> Result<()> {
     let problem = match listed.get(name) {
         Some(shard) if file.file_name() == Some(shard.as_ref()) => return Ok(()),
-        Some(shard) => format!("tensor `{name}` is here; {} puts it in {shard}", index.display()),
+        Some(shard) => format!(
+            "tensor `{name}` is here; {} puts it in {shard}",
+            index.display()
+        ),
         None => format!("tensor `{name}` is not listed in {}", index.display()),
     };
-    Err(Error::Checkpoint { path: file.to_path_buf(), problem })
+    Err(Error::Checkpoint {
+        path: file.to_path_buf(),
+        problem,
+    })
 }

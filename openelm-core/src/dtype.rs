@@ -128,8 +128,14 @@ mod tests {
 
     #[test]
     fn float16_is_refused_for_3b_only() {
-        let message = Dtype::Float16.check(&Preset::B3.config()).unwrap_err().to_string();
-        assert!(message.contains("float16") && message.contains("bfloat16"), "{message}");
+        let message = Dtype::Float16
+            .check(&Preset::B3.config())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("float16") && message.contains("bfloat16"),
+            "{message}"
+        );
         for preset in [Preset::M270, Preset::M450, Preset::B1_1] {
             Dtype::Float16.check(&preset.config()).unwrap();
         }
@@ -139,9 +145,18 @@ mod tests {
     fn default_is_float32_on_cpu_and_the_stored_type_on_gpu() {
         let (small, large) = (Preset::M270.config(), Preset::B3.config());
         let default = Dtype::default_for;
-        assert_eq!(default(Dtype::Bfloat16, Device::Cpu, &small), Dtype::Float32);
-        assert_eq!(default(Dtype::Bfloat16, Device::Gpu, &small), Dtype::Bfloat16);
+        assert_eq!(
+            default(Dtype::Bfloat16, Device::Cpu, &small),
+            Dtype::Float32
+        );
+        assert_eq!(
+            default(Dtype::Bfloat16, Device::Gpu, &small),
+            Dtype::Bfloat16
+        );
         assert_eq!(default(Dtype::Float16, Device::Gpu, &small), Dtype::Float16);
-        assert_eq!(default(Dtype::Float16, Device::Gpu, &large), Dtype::Bfloat16);
+        assert_eq!(
+            default(Dtype::Float16, Device::Gpu, &large),
+            Dtype::Bfloat16
+        );
     }
 }

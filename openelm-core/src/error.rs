@@ -118,6 +118,9 @@ pub enum Error {
     /// MLX reported a failure.
     #[error("mlx: {0}")]
     Mlx(#[from] mlx_rs::error::Exception),
+    /// A result could not be read from MLX.
+    #[error("mlx: {0}")]
+    Read(#[from] mlx_rs::error::ConversionError),
 }
 
 impl Error {

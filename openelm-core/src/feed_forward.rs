@@ -1,7 +1,10 @@
 //! The feed-forward block: SwiGLU, or a plain SiLU network where `ffn_with_glu` is off
 //! (`general_gpt.py`, `FeedForwardNetwork`).
 
-use mlx_rs::{Array, ops::{sigmoid, split_equal}};
+use mlx_rs::{
+    Array,
+    ops::{sigmoid, split_equal},
+};
 
 use crate::{
     config::{Config, Layer},
@@ -44,7 +47,9 @@ impl FeedForward {
         }
         // The first half of the rows is the gate.
         let halves = split_equal(&h, 2, -1)?;
-        let [gate, up] = halves.as_slice() else { return Ok(h) };
+        let [gate, up] = halves.as_slice() else {
+            return Ok(h);
+        };
         self.proj_2.forward(&silu(gate)?.multiply(up)?)
     }
 }

@@ -177,7 +177,7 @@ pub struct Generation<'m> {
     limit: usize,
     cache: KvCache,
     sampler: Sampler,
-    detokenizer: Detokenizer,
+    detokenizer: Option<Detokenizer>,
     stops: StopMatcher,
     cancel: CancelHandle,
     state: State,
@@ -209,36 +209,52 @@ struct StepLogprobs {
 }
 
 impl<'m> Generation<'m> {
-    /// Prepares to continue `prompt`, whose first token must be BOS.
+    /// Prepares to continue `prompt`, whose first token must be BOS. Without a tokenizer the
+    /// events carry token ids and no text.
     ///
     /// # Errors
     /// [`Error::Option`] for a value outside its range or an empty prompt, and
     /// [`Error::PromptTooLong`] if the context has no room for a token after the prompt.
     pub fn new(
         model: &'m Model,
-        tokenizer: &Tokenizer,
+        tokenizer: Option<&Tokenizer>,
         prompt: Vec<u32>,
         options: GenerateOptions,
     ) -> Result<Self> {
         let config = model.config();
         let (context, vocab) = (config.max_context_length(), config.vocab_size());
         if prompt.is_empty() {
-            return Err(Error::Option { option: "prompt", problem: "it is empty".into() });
+            return Err(Error::Option {
+                option: "prompt",
+                problem: "it is empty".into(),
+            });
         }
         if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocab) {
             let problem = format!("token {id} is not in the model's vocabulary of {vocab}");
-            return Err(Error::Option { option: "prompt", problem });
+            return Err(Error::Option {
+                option: "prompt",
+                problem,
+            });
         }
         if prompt.len() >= context {
-            return Err(Error::PromptTooLong { tokens: prompt.len(), context });
+            return Err(Error::PromptTooLong {
+                tokens: prompt.len(),
+                context,
+            });
         }
         if options.logprobs > vocab {
             let problem = format!("expected at most the vocabulary's {vocab}");
-            return Err(Error::Option { option: "logprobs", problem });
+            return Err(Error::Option {
+                option: "logprobs",
+                problem,
+            });
         }
         if options.prefill_chunk == Some(0) {
             let problem = "expected at least 1, found 0".into();
-            return Err(Error::Option { option: "prefill-chunk", problem });
+            return Err(Error::Option {
+                option: "prefill-chunk",
+                problem,
+            });
         }
         let chunk = match (options.prefill_chunk, Device::current()?) {
             (Some(chunk), _) => chunk,
@@ -246,16 +262,19 @@ impl<'m> Generation<'m> {
             (None, Device::Gpu) => 512,
         };
         let sampler = Sampler::new(&options.sampling, vocab, &prompt)?;
-        let stats =
-            Stats { prompt_tokens: prompt.len(), seed: sampler.seed(), ..Stats::default() };
+        let stats = Stats {
+            prompt_tokens: prompt.len(),
+            seed: sampler.seed(),
+            ..Stats::default()
+        };
         Ok(Self {
             model,
-            eos: tokenizer.eos_id(),
+            eos: config.eos_token_id() as u32,
             chunk,
             limit: options.max_tokens.min(context - prompt.len()),
             cache: model.cache(),
             sampler,
-            detokenizer: tokenizer.detokenizer(&prompt),
+            detokenizer: tokenizer.map(|tokenizer| tokenizer.detokenizer(&prompt)),
             stops: StopMatcher::new(&options.stop),
             cancel: CancelHandle::default(),
             state: State::Prefill { processed: 0 },
@@ -279,9 +298,10 @@ impl<'m> Generation<'m> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Prefill { processed } => self.prefill(processed).map(Some),
             State::Decode(step) => self.decode(step).map(Some),
-            State::Finished(reason) => {
-                Ok(Some(Event::Finished { reason, stats: self.stats }))
-            }
+            State::Finished(reason) => Ok(Some(Event::Finished {
+                reason,
+                stats: self.stats,
+            })),
             State::Done => Ok(None),
         }
     }
@@ -307,19 +327,29 @@ impl<'m> Generation<'m> {
             let step = self.start(&last)?;
             self.state = State::Decode(step);
         }
-        Ok(Event::Prefill { processed: end, total })
+        Ok(Event::Prefill {
+            processed: end,
+            total,
+        })
     }
 
     /// Starts the step that chooses a token from the last hidden state, `[1, D]`.
     fn start(&mut self, hidden: &Array) -> Result<Step> {
-        let logits = self.model.logits(hidden)?.flatten(None, None)?.as_dtype(Dtype::Float32)?;
+        let logits = self
+            .model
+            .logits(hidden)?
+            .flatten(None, None)?
+            .as_dtype(Dtype::Float32)?;
         let token = self.sampler.choose(&logits)?;
         let logprobs = match self.options.logprobs {
             0 => None,
             n => {
                 let all = logits.subtract(logits.logsumexp(true)?)?;
                 let order = ops::argsort_axis(all.negative()?, 0)?;
-                Some(StepLogprobs { likeliest: order.try_index(..n as i32)?, all })
+                Some(StepLogprobs {
+                    likeliest: order.try_index(..n as i32)?,
+                    all,
+                })
             }
         };
         let step = Step { token, logprobs };
@@ -331,13 +361,15 @@ impl<'m> Generation<'m> {
     fn decode(&mut self, step: Step) -> Result<Event> {
         let generated = self.stats.generated_tokens + 1;
         let next = if generated < self.limit {
-            let hidden = self.model.hidden(&step.token.reshape(&[1, 1])?, &mut self.cache)?;
+            let hidden = self
+                .model
+                .hidden(&step.token.reshape(&[1, 1])?, &mut self.cache)?;
             Some(self.start(&hidden.try_index((.., -1, ..))?)?)
         } else {
             None
         };
 
-        let id = step.token.try_item::<u32>()?;
+        let id = step.token.try_item_exact::<u32>()?;
         self.stats.generated_tokens = generated;
         let elapsed = self.started.elapsed();
         if generated == 1 {
@@ -346,7 +378,10 @@ impl<'m> Generation<'m> {
         self.stats.decode = elapsed.saturating_sub(self.stats.prefill);
 
         let ended = id == self.eos && !self.options.ignore_eos;
-        let piece = if ended { String::new() } else { self.detokenizer.push(id)? };
+        let piece = match &mut self.detokenizer {
+            Some(detokenizer) if !ended => detokenizer.push(id)?,
+            _ => String::new(),
+        };
         let (mut text, stopped) = self.stops.push(&piece);
         let mut reason = match next {
             _ if ended => Some(FinishReason::Eos),
@@ -356,7 +391,11 @@ impl<'m> Generation<'m> {
             Some(_) => None,
         };
         if reason.is_some() && !stopped {
-            let rest = self.detokenizer.finish();
+            let rest = self
+                .detokenizer
+                .as_mut()
+                .map(Detokenizer::finish)
+                .unwrap_or_default();
             let (tail, stopped) = self.stops.push(&rest);
             text += &tail;
             if stopped {
@@ -373,7 +412,12 @@ impl<'m> Generation<'m> {
             Some(logprobs) => logprobs.read(id)?,
             None => (None, Vec::new()),
         };
-        Ok(Event::Token(Token { id, text, logprob, top_logprobs }))
+        Ok(Event::Token(Token {
+            id,
+            text,
+            logprob,
+            top_logprobs,
+        }))
     }
 
     fn finish(&mut self, reason: FinishReason) {
@@ -405,15 +449,20 @@ impl Drop for Step {
 
 impl StepLogprobs {
     fn read(&self, id: u32) -> Result<(Option<f32>, Vec<(u32, f32)>)> {
-        let logprob = self.all.try_index(id as i32)?.try_item::<f32>()?;
+        let logprob = self.all.try_index(id as i32)?.try_item_exact::<f32>()?;
         let values = self.all.take(&self.likeliest)?;
-        values.eval()?;
-        let ids = self.likeliest.try_as_slice::<u32>().unwrap_or_default();
-        let values = values.try_as_slice::<f32>().unwrap_or_default();
-        Ok((Some(logprob), ids.iter().copied().zip(values.iter().copied()).collect()))
+        let ids = self.likeliest.to_vec_exact::<u32>()?;
+        Ok((
+            Some(logprob),
+            ids.into_iter().zip(values.to_vec_exact::<f32>()?).collect(),
+        ))
     }
 }
 
 fn rate(tokens: usize, time: Duration) -> f64 {
-    if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
+    if time.is_zero() {
+        0.0
+    } else {
+        tokens as f64 / time.as_secs_f64()
+    }
 }

@@ -1,6 +1,9 @@
 //! A model folder, loaded: network and tokenizer together.
 
-use std::{path::{Path, PathBuf}, thread};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
 
 use crate::{
     checkpoint::{self, Checkpoint},
@@ -82,7 +85,10 @@ impl LanguageModel {
             });
             (tokenizer, weights)
         });
-        Ok(Self { tokenizer: tokenizer?, model: Model::new(config, weights?, dtype)? })
+        Ok(Self {
+            tokenizer: tokenizer?,
+            model: Model::new(config, weights?, dtype)?,
+        })
     }
 
     /// Puts a network and its tokenizer together.
@@ -101,10 +107,13 @@ impl LanguageModel {
     /// [`Error::PromptTooLong`] if the prompt does not fit the context.
     pub fn generate(&self, prompt: &str, options: GenerateOptions) -> Result<Generation<'_>> {
         if prompt.is_empty() {
-            return Err(Error::Option { option: "prompt", problem: "it is empty".into() });
+            return Err(Error::Option {
+                option: "prompt",
+                problem: "it is empty".into(),
+            });
         }
         let tokens = self.tokenizer.encode_prompt(prompt)?;
-        Generation::new(&self.model, &self.tokenizer, tokens, options)
+        Generation::new(&self.model, Some(&self.tokenizer), tokens, options)
     }
 
     /// The network.

@@ -1,32 +1,68 @@
-//! Apple's OpenELM language models on MLX.
+//! Apple's OpenELM language models on MLX: load a checkpoint, generate text, inspect an
+//! architecture.
+//!
+//! OpenELM (arXiv 2404.14619) is a decoder whose layers widen with depth. This crate reads the
+//! checkpoints as Apple published them in Hugging Face's layout and runs them through `mlx-rs`:
+//! on Metal on Apple systems, on MLX's CPU backend elsewhere.
+//!
+//! ```no_run
+//! use openelm_core::{Event, GenerateOptions, LanguageModel, LoadOptions};
+//!
+//! # fn main() -> openelm_core::Result<()> {
+//! let model = LanguageModel::load("OpenELM-270M", &LoadOptions::default())?;
+//! for event in model.generate("Once upon a time", GenerateOptions::default())? {
+//!     if let Event::Token(token) = event? {
+//!         print!("{}", token.text);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! MLX ties arrays to the thread that made them: load and run a model on one thread, and let
+//! others talk to it by channel.
+//!
+//! Shapes in the documentation: `B` batch, `L` length, `D` model width, `H` heads, `V` vocabulary.
 
 mod attention;
 mod cache;
-pub mod checkpoint;
+mod checkpoint;
 pub mod config;
 mod config_extra;
 mod config_json;
 mod config_keys;
 mod config_sizes;
+mod detokenizer;
 mod dtype;
 mod error;
 mod feed_forward;
+mod generate;
+mod init;
+mod language_model;
 mod layer_wise;
 mod linear;
+pub mod memory;
 mod model;
-pub mod preset;
+mod preset;
 mod rope;
 mod sampling;
 mod scaling;
+mod sentencepiece;
 mod stop;
+mod tokenizer;
 mod weights;
 
 pub use cache::KvCache;
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, StoredTensor, model_folder};
 pub use config::Config;
+pub use detokenizer::Detokenizer;
 pub use dtype::{Device, Dtype};
 pub use error::{Error, Result};
+pub use generate::{CancelHandle, Event, FinishReason, GenerateOptions, Generation, Stats, Token};
+pub use init::random_weights;
+pub use language_model::{LanguageModel, LoadOptions};
 pub use model::Model;
 pub use preset::Preset;
 pub use sampling::Sampling;
+pub use tokenizer::Tokenizer;
 pub use weights::Weights;

@@ -54,7 +54,11 @@ impl Model {
         Ok(Self {
             norm: RmsNorm::new(&config, "transformer.norm", &mut weights)?,
             head: Linear::new(head),
-            rope: Rope::new(config.head_dim(), config.rope_freq_constant(), Device::current()?),
+            rope: Rope::new(
+                config.head_dim(),
+                config.rope_freq_constant(),
+                Device::current()?,
+            ),
             token_embeddings,
             layers,
             dtype,
@@ -130,7 +134,11 @@ impl DecoderLayer {
         cache: &mut LayerCache,
         offset: usize,
     ) -> Result<Array> {
-        let x = x.add(self.attn.forward(&self.attn_norm.forward(x)?, rotation, cache, offset)?)?;
+        let x =
+            x.add(
+                self.attn
+                    .forward(&self.attn_norm.forward(x)?, rotation, cache, offset)?,
+            )?;
         Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?)?)?)
     }
 }
@@ -145,7 +153,10 @@ struct RmsNorm {
 impl RmsNorm {
     fn new(config: &Config, name: &str, weights: &mut Weights) -> Result<Self> {
         let weight = weights.take(&format!("{name}.weight"), &[config.model_dim()])?;
-        Ok(Self { weight, eps: config.rms_norm_eps() as f32 })
+        Ok(Self {
+            weight,
+            eps: config.rms_norm_eps() as f32,
+        })
     }
 
     fn forward(&self, x: &Array) -> Result<Array> {

@@ -27,7 +27,11 @@ pub(crate) struct Rope {
 #[derive(Debug)]
 pub(crate) enum Rotation<'a> {
     /// For MLX's kernel.
-    Fused { head_dim: i32, periods: &'a Array, offset: i32 },
+    Fused {
+        head_dim: i32,
+        periods: &'a Array,
+        offset: i32,
+    },
     /// Cosines and sines, f32 `[L, 1, head_dim/2]`.
     Table { cos: Array, sin: Array },
 }
@@ -54,8 +58,11 @@ impl Rope {
                 offset: offset as i32,
             };
         }
-        let angles = (offset..offset + length)
-            .flat_map(|position| self.inverse_periods.iter().map(move |f| position as f32 * f));
+        let angles = (offset..offset + length).flat_map(|position| {
+            self.inverse_periods
+                .iter()
+                .map(move |f| position as f32 * f)
+        });
         let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
         let shape = [length as i32, 1, (self.head_dim / 2) as i32];
         Rotation::Table {
@@ -69,15 +76,27 @@ impl Rotation<'_> {
     /// Rotates `x` `[B, L, H, head_dim]` and returns it as `[B, H, L, head_dim]`, in its type.
     pub(crate) fn apply(&self, x: &Array) -> Result<Array> {
         match self {
-            Self::Fused { head_dim, periods, offset } => {
+            Self::Fused {
+                head_dim,
+                periods,
+                offset,
+            } => {
                 let x = x.transpose_axes(&[0, 2, 1, 3])?;
-                Ok(fast::rope(&x, *head_dim, false, None, 1.0, *offset, *periods)?)
+                Ok(fast::rope(
+                    &x, *head_dim, false, None, 1.0, *offset, *periods,
+                )?)
             }
             Self::Table { cos, sin } => {
                 let dtype = x.dtype();
-                let x = if dtype == Dtype::Float32 { x.clone() } else { x.as_dtype(Dtype::Float32)? };
+                let x = if dtype == Dtype::Float32 {
+                    x.clone()
+                } else {
+                    x.as_dtype(Dtype::Float32)?
+                };
                 let halves = split_equal(&x, 2, -1)?;
-                let [left, right] = halves.as_slice() else { return Ok(x) };
+                let [left, right] = halves.as_slice() else {
+                    return Ok(x);
+                };
                 let rotated = concatenate(
                     &[
                         left.multiply(cos)?.subtract(right.multiply(sin)?)?,
@@ -86,7 +105,11 @@ impl Rotation<'_> {
                     -1,
                 )?;
                 let rotated = rotated.transpose_axes(&[0, 2, 1, 3])?;
-                Ok(if dtype == Dtype::Float32 { rotated } else { rotated.as_dtype(dtype)? })
+                Ok(if dtype == Dtype::Float32 {
+                    rotated
+                } else {
+                    rotated.as_dtype(dtype)?
+                })
             }
         }
     }

@@ -57,8 +57,18 @@ impl Sampling {
                 self.temperature.is_finite() && self.temperature >= 0.0,
                 "a finite number of at least 0",
             ),
-            ("top-p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "a number in (0, 1]"),
-            ("min-p", self.min_p, (0.0..=1.0).contains(&self.min_p), "a number in [0, 1]"),
+            (
+                "top-p",
+                self.top_p,
+                self.top_p > 0.0 && self.top_p <= 1.0,
+                "a number in (0, 1]",
+            ),
+            (
+                "min-p",
+                self.min_p,
+                (0.0..=1.0).contains(&self.min_p),
+                "a number in [0, 1]",
+            ),
             (
                 "repetition-penalty",
                 self.repetition_penalty,
@@ -105,7 +115,12 @@ impl Sampler {
             Array::from_slice(&seen, &[vocab_size as i32])
         });
         let seed = sampling.seed.unwrap_or_else(fresh_seed);
-        Ok(Self { sampling: sampling.clone(), seed, random: RandomState::with_seed(seed)?, seen })
+        Ok(Self {
+            sampling: sampling.clone(),
+            seed,
+            random: RandomState::with_seed(seed)?,
+            seen,
+        })
     }
 
     pub(crate) fn seed(&self) -> u64 {
@@ -130,16 +145,26 @@ impl Sampler {
     }
 
     fn penalize(&self, logits: &Array) -> Result<Array> {
-        let Some(seen) = &self.seen else { return Ok(logits.clone()) };
+        let Some(seen) = &self.seen else {
+            return Ok(logits.clone());
+        };
         let penalty = Array::from_f32(self.sampling.repetition_penalty);
         let positive = logits.gt(Array::from_f32(0.0))?;
-        let penalized =
-            ops::select(positive, logits.divide(&penalty)?, logits.multiply(&penalty)?)?;
+        let penalized = ops::select(
+            positive,
+            logits.divide(&penalty)?,
+            logits.multiply(&penalty)?,
+        )?;
         Ok(ops::select(seen, penalized, logits)?)
     }
 
     fn draw(&self, logits: &Array, key: &Array) -> Result<Array> {
-        let Sampling { top_k, top_p, min_p, .. } = self.sampling;
+        let Sampling {
+            top_k,
+            top_p,
+            min_p,
+            ..
+        } = self.sampling;
         let vocab = logits.dim(0) as usize;
         let limit = if top_k == 0 { vocab } else { top_k.min(vocab) };
         if limit == vocab && top_p >= 1.0 {
@@ -149,7 +174,10 @@ impl Sampler {
         // Candidates in falling order, so that the filters are masks over a prefix.
         let falling = logits.negative()?;
         let order = if limit < vocab {
-            let likeliest = first(&ops::argpartition_axis(&falling, limit as i32 - 1, 0)?, limit)?;
+            let likeliest = first(
+                &ops::argpartition_axis(&falling, limit as i32 - 1, 0)?,
+                limit,
+            )?;
             let ranks = ops::argsort_axis(falling.take(&likeliest)?, 0)?;
             likeliest.take(ranks)?
         } else {
@@ -176,7 +204,11 @@ fn keep_likely(logits: &Array, min_p: f32) -> Result<Array> {
 }
 
 fn mask(logits: &Array, keep: &Array) -> Result<Array> {
-    Ok(ops::select(keep, logits, Array::from_f32(f32::NEG_INFINITY))?)
+    Ok(ops::select(
+        keep,
+        logits,
+        Array::from_f32(f32::NEG_INFINITY),
+    )?)
 }
 
 fn first(array: &Array, count: usize) -> Result<Array> {
@@ -201,14 +233,17 @@ mod tests {
 
     /// Draws many tokens from `logits` and returns each one's share.
     fn shares(sampling: Sampling, logits: &[f32]) -> Vec<f64> {
-        let sampling = Sampling { seed: Some(7), ..sampling };
+        let sampling = Sampling {
+            seed: Some(7),
+            ..sampling
+        };
         let mut sampler = Sampler::new(&sampling, logits.len(), &[]).unwrap();
         let array = Array::from_slice(logits, &[logits.len() as i32]);
         let mut counts = vec![0.0; logits.len()];
         let draws = 4000;
         for _ in 0..draws {
             let token = sampler.choose(&array).unwrap();
-            counts[token.item::<u32>() as usize] += 1.0 / f64::from(draws);
+            counts[token.item_exact::<u32>() as usize] += 1.0 / f64::from(draws);
         }
         counts
     }
@@ -228,41 +263,73 @@ mod tests {
     #[test]
     fn greedy_takes_the_likeliest() {
         assert_shares(Sampling::default(), &[0.1, 2.0, -1.0], &[0.0, 1.0, 0.0]);
-        let tiny = Sampling { temperature: 1e-30, ..Sampling::default() };
+        let tiny = Sampling {
+            temperature: 1e-30,
+            ..Sampling::default()
+        };
         assert_shares(tiny, &[0.1, 2.0, -1.0], &[0.0, 1.0, 0.0]);
     }
 
     #[test]
     fn draws_follow_the_distribution() {
         let logits = ln(&[0.2, 0.5, 0.3]);
-        let base = Sampling { temperature: 1.0, ..Sampling::default() };
+        let base = Sampling {
+            temperature: 1.0,
+            ..Sampling::default()
+        };
         assert_shares(base.clone(), &logits, &[0.2, 0.5, 0.3]);
         // Halving the temperature squares the probabilities: 4, 25 and 9 of 38.
-        let cold = Sampling { temperature: 0.5, ..base.clone() };
+        let cold = Sampling {
+            temperature: 0.5,
+            ..base.clone()
+        };
         assert_shares(cold, &logits, &[4.0 / 38.0, 25.0 / 38.0, 9.0 / 38.0]);
-        let top_k = Sampling { top_k: 2, ..base.clone() };
+        let top_k = Sampling {
+            top_k: 2,
+            ..base.clone()
+        };
         assert_shares(top_k, &logits, &[0.0, 0.625, 0.375]);
-        let top_p = Sampling { top_p: 0.6, ..base.clone() };
+        let top_p = Sampling {
+            top_p: 0.6,
+            ..base.clone()
+        };
         assert_shares(top_p, &logits, &[0.0, 0.625, 0.375]);
-        let top_p_one = Sampling { top_p: 0.4, ..base.clone() };
+        let top_p_one = Sampling {
+            top_p: 0.4,
+            ..base.clone()
+        };
         assert_shares(top_p_one, &logits, &[0.0, 1.0, 0.0]);
-        let min_p = Sampling { min_p: 0.5, ..base.clone() };
+        let min_p = Sampling {
+            min_p: 0.5,
+            ..base.clone()
+        };
         assert_shares(min_p, &logits, &[0.0, 0.625, 0.375]);
-        let all = Sampling { top_k: 2, top_p: 0.9, min_p: 0.7, ..base };
+        let all = Sampling {
+            top_k: 2,
+            top_p: 0.9,
+            min_p: 0.7,
+            ..base
+        };
         assert_shares(all, &logits, &[0.0, 1.0, 0.0]);
     }
 
     #[test]
     fn repetition_penalty_follows_hugging_face() {
-        let sampling = Sampling { repetition_penalty: 2.0, ..Sampling::default() };
+        let sampling = Sampling {
+            repetition_penalty: 2.0,
+            ..Sampling::default()
+        };
         let mut sampler = Sampler::new(&sampling, 4, &[0, 3]).unwrap();
         let logits = Array::from_slice(&[4.0_f32, 3.0, -1.0, -0.5], &[4]);
         let penalized = sampler.penalize(&logits).unwrap();
-        assert_eq!(penalized.to_vec_exact::<f32>().unwrap(), [2.0, 3.0, -1.0, -1.0]);
+        assert_eq!(
+            penalized.to_vec_exact::<f32>().unwrap(),
+            [2.0, 3.0, -1.0, -1.0]
+        );
         // Token 1 wins once, is then penalised to 1.5, and token 0 at 2 wins.
-        assert_eq!(sampler.choose(&logits).unwrap().item::<u32>(), 1);
-        assert_eq!(sampler.choose(&logits).unwrap().item::<u32>(), 0);
-        assert_eq!(sampler.choose(&logits).unwrap().item::<u32>(), 0);
+        assert_eq!(sampler.choose(&logits).unwrap().item_exact::<u32>(), 1);
+        assert_eq!(sampler.choose(&logits).unwrap().item_exact::<u32>(), 0);
+        assert_eq!(sampler.choose(&logits).unwrap().item_exact::<u32>(), 0);
     }
 
     #[test]
@@ -288,10 +355,14 @@ mod tests {
     #[test]
     fn equal_seeds_draw_equal_tokens() {
         let draws = |seed| {
-            let sampling = Sampling { temperature: 1.0, seed: Some(seed), ..Sampling::default() };
+            let sampling = Sampling {
+                temperature: 1.0,
+                seed: Some(seed),
+                ..Sampling::default()
+            };
             let mut sampler = Sampler::new(&sampling, 50, &[]).unwrap();
             let logits = Array::zeros::<f32>(&[50]).unwrap();
-            let draw = |_| sampler.choose(&logits).unwrap().item::<u32>();
+            let draw = |_| sampler.choose(&logits).unwrap().item_exact::<u32>();
             (0..20).map(draw).collect::<Vec<_>>()
         };
         assert_eq!(draws(3), draws(3));

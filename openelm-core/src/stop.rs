@@ -11,15 +11,27 @@ pub(crate) struct StopMatcher {
 impl StopMatcher {
     /// Empty strings among `stops` are ignored.
     pub(crate) fn new(stops: &[String]) -> Self {
-        let stops = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
-        Self { stops, held: String::new() }
+        let stops = stops
+            .iter()
+            .filter(|stop| !stop.is_empty())
+            .cloned()
+            .collect();
+        Self {
+            stops,
+            held: String::new(),
+        }
     }
 
     /// Takes the next piece. Returns the text that is now certain, and whether a stop string
     /// ended it; what follows a stop string is dropped.
     pub(crate) fn push(&mut self, piece: &str) -> (String, bool) {
         self.held.push_str(piece);
-        if let Some(start) = self.stops.iter().filter_map(|stop| self.held.find(stop)).min() {
+        if let Some(start) = self
+            .stops
+            .iter()
+            .filter_map(|stop| self.held.find(stop))
+            .min()
+        {
             self.held.truncate(start);
             return (std::mem::take(&mut self.held), true);
         }
@@ -65,26 +77,47 @@ mod tests {
 
     #[test]
     fn stops_across_pieces() {
-        assert_eq!(run(&["END"], &["one E", "N", "D two"]), (vec!["one ".into(), "".into(), "".into()], true));
-        assert_eq!(run(&["END"], &["one E", "NX"]), (vec!["one ".into(), "ENX".into(), "".into()], false));
-        assert_eq!(run(&["END"], &["EN", "EN", "D"]), (vec!["".into(), "EN".into(), "".into()], true));
+        assert_eq!(
+            run(&["END"], &["one E", "N", "D two"]),
+            (vec!["one ".into(), "".into(), "".into()], true)
+        );
+        assert_eq!(
+            run(&["END"], &["one E", "NX"]),
+            (vec!["one ".into(), "ENX".into(), "".into()], false)
+        );
+        assert_eq!(
+            run(&["END"], &["EN", "EN", "D"]),
+            (vec!["".into(), "EN".into(), "".into()], true)
+        );
     }
 
     #[test]
     fn the_earliest_stop_wins() {
-        assert_eq!(run(&["world", "lo"], &["hello world"]), (vec!["hel".into()], true));
+        assert_eq!(
+            run(&["world", "lo"], &["hello world"]),
+            (vec!["hel".into()], true)
+        );
     }
 
     #[test]
     fn text_that_only_looked_like_a_stop_is_kept() {
-        assert_eq!(run(&["\n\n"], &["a\n"]), (vec!["a".into(), "\n".into()], false));
+        assert_eq!(
+            run(&["\n\n"], &["a\n"]),
+            (vec!["a".into(), "\n".into()], false)
+        );
         assert_eq!(run(&[""], &["abc"]), (vec!["abc".into(), "".into()], false));
     }
 
     #[test]
     fn multi_byte_stops_split_at_any_character() {
-        assert_eq!(run(&["é→x"], &["aé", "→", "x"]), (vec!["a".into(), "".into(), "".into()], true));
-        assert_eq!(run(&["é→x"], &["aé", "→y"]), (vec!["a".into(), "é→y".into(), "".into()], false));
+        assert_eq!(
+            run(&["é→x"], &["aé", "→", "x"]),
+            (vec!["a".into(), "".into(), "".into()], true)
+        );
+        assert_eq!(
+            run(&["é→x"], &["aé", "→y"]),
+            (vec!["a".into(), "é→y".into(), "".into()], false)
+        );
     }
 
     #[test]

@@ -33,7 +33,8 @@ impl Weights {
         let mut tensors = HashMap::with_capacity(checkpoint.tensors().len());
         progress(0, total);
         for file in checkpoint.files() {
-            let mut lazy = Array::load_safetensors(file).map_err(|error| unreadable(file, error))?;
+            let mut lazy =
+                Array::load_safetensors(file).map_err(|error| unreadable(file, error))?;
             for (name, stored) in checkpoint.tensors().iter().filter(|(_, t)| t.file == *file) {
                 let Some(array) = lazy.remove(name) else {
                     return Err(Error::Checkpoint {
@@ -41,8 +42,11 @@ impl Weights {
                         problem: format!("tensor `{name}` vanished while the model was loaded"),
                     });
                 };
-                let array =
-                    if stored.dtype == dtype { array } else { array.as_dtype(dtype.mlx())? };
+                let array = if stored.dtype == dtype {
+                    array
+                } else {
+                    array.as_dtype(dtype.mlx())?
+                };
                 array.eval()?;
                 tensors.insert(name.clone(), array);
                 done += stored.bytes() as u64;
@@ -50,12 +54,18 @@ impl Weights {
             }
         }
         let folder = checkpoint.files().first().and_then(|file| file.parent());
-        Ok(Self { tensors, folder: folder.unwrap_or(Path::new("")).to_path_buf() })
+        Ok(Self {
+            tensors,
+            folder: folder.unwrap_or(Path::new("")).to_path_buf(),
+        })
     }
 
     /// Wraps tensors made in memory: a test's or a trainer's.
     pub fn from_tensors(tensors: HashMap<String, Array>) -> Self {
-        Self { tensors, folder: "weights".into() }
+        Self {
+            tensors,
+            folder: "weights".into(),
+        }
     }
 
     /// Takes a tensor out, checking its shape.
@@ -70,7 +80,11 @@ impl Weights {
                 shape: shape.into(),
             });
         };
-        let found: Vec<usize> = array.shape().iter().map(|&n| n.unsigned_abs() as usize).collect();
+        let found: Vec<usize> = array
+            .shape()
+            .iter()
+            .map(|&n| n.unsigned_abs() as usize)
+            .collect();
         if found != shape {
             return Err(Error::TensorShape {
                 path: self.folder.clone(),
@@ -84,5 +98,8 @@ impl Weights {
 }
 
 fn unreadable(file: &Path, error: IoError) -> Error {
-    Error::Checkpoint { path: file.to_path_buf(), problem: error.to_string() }
+    Error::Checkpoint {
+        path: file.to_path_buf(),
+        problem: error.to_string(),
+    }
 }

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+use openelm_core::Preset;
 use openelm_core::Result;
 use openelm_core::config::{Config, Layer, LayerWise, Multipliers};
-use openelm_core::preset::Preset;
 use serde_json::{Value, json};
 
 /// A config.json of OpenELM-270M-Instruct as Apple writes it.

@@ -44,7 +44,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let bindings = builder.generate()?.to_string();
 
-    let half = if bindings.contains("mlx_array_item_float16") { "" } else { HALF };
+    let half = if bindings.contains("mlx_array_item_float16") {
+        ""
+    } else {
+        HALF
+    };
     fs::write(out, bindings + half)?;
     Ok(())
 }

@@ -1,0 +1,35 @@
+# `make demo` runs the main job, `make test` passes the tests; both prepare what they need.
+.DEFAULT_GOAL := help
+OPENELM := target/release/openelm
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## prepare MLX and the Rust bindings under .mlx (two minutes, once)
+	@setup/setup.sh
+
+build: setup ## build the openelm tool for use: target/release/openelm
+	@cargo build --release --locked --package openelm-cli
+
+demo: ## let the bundled model tell a tale
+	@setup/demo.sh
+
+check: setup ## rustfmt, clippy and rustdoc, warnings as errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --locked --quiet
+
+parity: setup ## compare logits and text with mlx-lm, live
+	@parity/run.sh
+
+test: check ## everything: check, Rust tests, parity with mlx-lm
+	cargo test --workspace --locked
+	@parity/run.sh
+
+bench: build ## measure side by side with mlx-lm; results go to bench/README.md
+	@bench/run.sh
+
+clean: ## remove what was built; `make clean setup` starts over
+	rm -rf target out .mlx
+
+.PHONY: help setup build demo check parity test bench clean

@@ -1,0 +1,178 @@
+//! `openelm bench`: load time, prefill and decode speed, first token, peak memory.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use openelm_core::{
+    Checkpoint, Config, Device, Dtype, Event, GenerateOptions, Generation, Model, Preset, Stats,
+    Weights, memory, model_folder, random_weights,
+};
+use serde_json::json;
+
+use crate::{error::Error, interrupt::Interrupt, output};
+
+/// Arguments of `openelm bench`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Model folder; no tokenizer is needed
+    #[arg(long, short, value_name = "FOLDER", required_unless_present = "preset")]
+    model: Option<PathBuf>,
+
+    /// Random weights of a size, in place of a model: 270M, 450M, 1_1B or 3B
+    #[arg(long, value_name = "SIZE", conflicts_with = "model")]
+    preset: Option<Preset>,
+
+    /// Type to compute in: float32, float16 or bfloat16 [default: float32 on a CPU, the stored
+    /// type on a GPU]
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<Dtype>,
+
+    /// Lengths of the prompts, in tokens
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [128, 512])]
+    prompt_tokens: Vec<usize>,
+
+    /// Tokens to generate after each prompt
+    #[arg(long, short = 'n', default_value_t = 64, value_name = "N")]
+    max_tokens: usize,
+
+    /// Runs of each prompt; medians are reported
+    #[arg(long, short, default_value_t = 3, value_name = "N")]
+    repeat: usize,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  openelm bench --model OpenELM-270M
+  openelm bench --preset 270M --prompt-tokens 100,2000 -n 20 --json";
+
+/// Medians for one prompt length.
+struct Row {
+    prompt_tokens: usize,
+    prefill: f64,
+    decode: f64,
+    first_token: Duration,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Result<(), Error> {
+    if args.repeat == 0 || args.max_tokens < 2 {
+        return Err(Error::Usage(
+            "--repeat needs at least 1, --max-tokens at least 2".into(),
+        ));
+    }
+    let _interrupt = Interrupt::install()?;
+    let started = Instant::now();
+    let model = load(&args)?;
+    let load = started.elapsed();
+    let mut rows = Vec::new();
+    for &prompt_tokens in &args.prompt_tokens {
+        rows.push(measure(&model, prompt_tokens, &args)?);
+    }
+    let peak = memory::peak_bytes()? as u64;
+    let device = Device::current()?;
+
+    if args.json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                json!({
+                    "prompt_tokens": row.prompt_tokens,
+                    "prefill_tokens_per_second": row.prefill,
+                    "decode_tokens_per_second": row.decode,
+                    "first_token_seconds": row.first_token.as_secs_f64(),
+                })
+            })
+            .collect();
+        return output::write_json(&json!({
+            "parameters": model.config().parameter_count(),
+            "dtype": model.dtype().to_string(),
+            "device": device.to_string(),
+            "load_seconds": load.as_secs_f64(),
+            "generated_tokens": args.max_tokens,
+            "peak_memory_bytes": peak,
+            "runs": rows,
+        }));
+    }
+    let mut text = format!(
+        "{} parameters in {} on the {device}; loaded in {:.2} s; peak memory {}\n\n\
+         prompt tokens  prefill tokens/s  decode tokens/s  first token ms\n",
+        output::grouped(model.config().parameter_count()),
+        model.dtype(),
+        load.as_secs_f64(),
+        output::bytes(peak),
+    );
+    for row in &rows {
+        text += &format!(
+            "{:>13}{:>18.1}{:>17.1}{:>16.0}\n",
+            row.prompt_tokens,
+            row.prefill,
+            row.decode,
+            row.first_token.as_secs_f64() * 1e3,
+        );
+    }
+    output::write(text.as_bytes())
+}
+
+fn load(args: &Args) -> Result<Model, Error> {
+    let device = Device::current()?;
+    let on_cpu = |stored| {
+        if device == Device::Cpu {
+            Dtype::Float32
+        } else {
+            stored
+        }
+    };
+    if let Some(preset) = args.preset {
+        let dtype = args.dtype.unwrap_or(on_cpu(Dtype::Bfloat16));
+        let weights = random_weights(&preset.config(), dtype, 0)?;
+        return Ok(Model::new(preset.config(), weights, dtype)?);
+    }
+    let folder = model_folder(args.model.clone().unwrap_or_default())?;
+    let config = Config::load(&folder)?;
+    let checkpoint = Checkpoint::open(&folder)?;
+    checkpoint.check(&config)?;
+    let dtype = args.dtype.unwrap_or(on_cpu(checkpoint.dtype()));
+    let weights = Weights::read(&checkpoint, dtype, &mut |_, _| {})?;
+    Ok(Model::new(config, weights, dtype)?)
+}
+
+fn measure(model: &Model, prompt_tokens: usize, args: &Args) -> Result<Row, Error> {
+    let vocab = model.config().vocab_size() as u32;
+    // Any tokens do; these are spread over the vocabulary and the same in every run.
+    let prompt: Vec<u32> = (0..prompt_tokens as u32)
+        .map(|i| i.wrapping_mul(7919) % vocab)
+        .collect();
+    let mut runs = Vec::new();
+    // The first run warms up and does not count.
+    for run in 0..=args.repeat {
+        let options = GenerateOptions {
+            max_tokens: args.max_tokens,
+            ignore_eos: true,
+            ..GenerateOptions::default()
+        };
+        for event in Generation::new(model, None, prompt.clone(), options)? {
+            if let Event::Finished { stats, .. } = event?
+                && run > 0
+            {
+                runs.push(stats);
+            }
+        }
+    }
+    let median = |value: fn(&Stats) -> f64| {
+        let mut values: Vec<f64> = runs.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or_default()
+    };
+    Ok(Row {
+        prompt_tokens,
+        prefill: median(Stats::prefill_tokens_per_second),
+        decode: median(Stats::decode_tokens_per_second),
+        first_token: Duration::from_secs_f64(median(|stats| stats.prefill.as_secs_f64())),
+    })
+}

@@ -1,0 +1,267 @@
+//! `openelm generate`: streams a continuation.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Read},
+    path::PathBuf,
+};
+
+use openelm_core::{
+    Event, FinishReason, GenerateOptions, Sampling, Stats, Token, Tokenizer, memory,
+};
+use serde_json::json;
+
+use crate::{error::Error, interrupt::Interrupt, model::ModelArgs, output};
+
+/// Arguments of `openelm generate`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Text to continue; `-` reads standard input
+    #[arg(long, short, value_name = "TEXT", conflicts_with = "prompt_file")]
+    prompt: Option<String>,
+
+    /// File with the text to continue, in UTF-8
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+
+    /// Most tokens to generate
+    #[arg(long, short = 'n', default_value_t = 256, value_name = "N")]
+    max_tokens: usize,
+
+    /// Sampling temperature; 0 always takes the likeliest token
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "T",
+        allow_negative_numbers = true
+    )]
+    temp: f32,
+
+    /// Draw among the K likeliest tokens; 0 means all
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    top_k: usize,
+
+    /// Draw among the likeliest tokens of total probability P, in (0, 1]
+    #[arg(
+        long,
+        default_value_t = 1.0,
+        value_name = "P",
+        allow_negative_numbers = true
+    )]
+    top_p: f32,
+
+    /// Drop tokens less likely than P times the likeliest, in [0, 1]
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "P",
+        allow_negative_numbers = true
+    )]
+    min_p: f32,
+
+    /// Penalty on tokens already seen, by Hugging Face's rule; 1 is off, OpenELM's examples use
+    /// 1.2
+    #[arg(
+        long,
+        default_value_t = 1.0,
+        value_name = "R",
+        allow_negative_numbers = true
+    )]
+    repetition_penalty: f32,
+
+    /// Seed of the draws: the same seed gives the same text [default: another one each run]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// End the text before this string; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+
+    /// Go on after the end-of-sequence token
+    #[arg(long)]
+    ignore_eos: bool,
+
+    /// Prompt tokens to read at a time [default: 128 on a CPU, 512 on a GPU]
+    #[arg(long, value_name = "N")]
+    prefill_chunk: Option<usize>,
+
+    /// Print one JSON object a line for each event, in place of the text
+    #[arg(long)]
+    json: bool,
+
+    /// With --json: add the N likeliest tokens and their log-probabilities
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "json")]
+    logprobs: usize,
+
+    /// No progress bar and no statistics
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  openelm generate --model OpenELM-270M --prompt 'Once upon a time'
+  openelm generate --model OpenELM-270M --tokenizer Llama-2-7b-hf --prompt 'Hello' --temp 0.8 --top-p 0.95
+  openelm generate --model OpenELM-270M --prompt-file story.txt -n 500 --repetition-penalty 1.2
+  echo 'Once upon a time' | openelm generate --model OpenELM-270M --json --logprobs 5";
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Result<(), Error> {
+    let sampling = Sampling {
+        temperature: args.temp,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repetition_penalty: args.repetition_penalty,
+        seed: args.seed,
+    };
+    // Before the model is loaded: a slip in an option should not cost the wait.
+    sampling.check()?;
+    let drawn = args.temp > 0.0;
+    let prompt = read_prompt(args.prompt, args.prompt_file)?;
+
+    let interrupt = Interrupt::install()?;
+    let model = args.model.load(args.quiet)?;
+    let options = GenerateOptions {
+        max_tokens: args.max_tokens,
+        sampling,
+        stop: args.stop,
+        logprobs: args.logprobs,
+        prefill_chunk: args.prefill_chunk,
+        ignore_eos: args.ignore_eos,
+    };
+    let generation = model.generate(&prompt, options)?;
+    interrupt.cancels(generation.cancel_handle());
+    for event in generation {
+        let event = event?;
+        if args.json {
+            output::write_json(&to_json(&event, model.tokenizer())?)?;
+        } else {
+            print_text(&event)?;
+        }
+        if let Event::Finished { reason, stats } = event
+            && !args.quiet
+        {
+            print_stats(reason, &stats, drawn)?;
+        }
+    }
+    if interrupt.was_pressed() {
+        Err(Error::Interrupted)
+    } else {
+        Ok(())
+    }
+}
+
+fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {
+    let (place, read) = if let Some(file) = file {
+        (file.display().to_string(), fs::read(&file))
+    } else {
+        match text.as_deref() {
+            Some("-") => {}
+            Some(text) => return Ok(text.to_owned()),
+            None if io::stdin().is_terminal() => {
+                let hint = "no prompt; give --prompt TEXT, --prompt-file FILE, or standard input";
+                return Err(Error::Usage(hint.into()));
+            }
+            None => {}
+        }
+        let mut bytes = Vec::new();
+        let read = io::stdin().read_to_end(&mut bytes);
+        ("standard input".to_owned(), read.map(|_| bytes))
+    };
+    let problem = |problem: String| Error::Prompt {
+        place: place.clone(),
+        problem,
+    };
+    let bytes = read.map_err(|error| problem(error.to_string()))?;
+    let mut text = String::from_utf8(bytes).map_err(|error| {
+        problem(format!(
+            "not UTF-8 text: byte {}",
+            error.utf8_error().valid_up_to()
+        ))
+    })?;
+    // Editors and `echo` end a file with a line break that is no part of the prompt.
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
+fn print_text(event: &Event) -> Result<(), Error> {
+    match event {
+        Event::Token(token) if !token.text.is_empty() => output::write(token.text.as_bytes()),
+        Event::Finished { .. } => output::write(b"\n"),
+        _ => Ok(()),
+    }
+}
+
+fn to_json(event: &Event, tokenizer: &Tokenizer) -> Result<serde_json::Value, Error> {
+    Ok(match event {
+        Event::Prefill { processed, total } => {
+            json!({ "event": "prefill", "processed": processed, "total": total })
+        }
+        Event::Token(Token {
+            id,
+            text,
+            logprob,
+            top_logprobs,
+        }) => {
+            let mut object = json!({ "event": "token", "id": id, "text": text });
+            if let Some(logprob) = logprob {
+                let top = top_logprobs
+                    .iter()
+                    .map(|(id, logprob)| {
+                        let piece = tokenizer.piece(*id).unwrap_or_default();
+                        json!({ "id": id, "piece": piece, "logprob": logprob })
+                    })
+                    .collect::<Vec<_>>();
+                object["logprob"] = json!(logprob);
+                object["top_logprobs"] = json!(top);
+            }
+            object
+        }
+        Event::Finished { reason, stats } => json!({
+            "event": "finished",
+            "reason": reason.as_str(),
+            "prompt_tokens": stats.prompt_tokens,
+            "generated_tokens": stats.generated_tokens,
+            "prefill_seconds": stats.prefill.as_secs_f64(),
+            "decode_seconds": stats.decode.as_secs_f64(),
+            "prefill_tokens_per_second": stats.prefill_tokens_per_second(),
+            "decode_tokens_per_second": stats.decode_tokens_per_second(),
+            "peak_memory_bytes": memory::peak_bytes()?,
+            "seed": stats.seed,
+        }),
+    })
+}
+
+fn print_stats(reason: FinishReason, stats: &Stats, drawn: bool) -> Result<(), Error> {
+    let why = match reason {
+        FinishReason::Eos => "end of text",
+        FinishReason::Stop => "stop string",
+        FinishReason::Length => "--max-tokens reached",
+        FinishReason::Context => "context full",
+        FinishReason::Cancelled => "interrupted",
+    };
+    eprintln!(
+        "[{why}] prompt: {} tokens, {:.1} tokens/s; generated: {} tokens, {:.1} tokens/s; \
+         peak memory: {}{}",
+        stats.prompt_tokens,
+        stats.prefill_tokens_per_second(),
+        stats.generated_tokens,
+        stats.decode_tokens_per_second(),
+        output::bytes(memory::peak_bytes()? as u64),
+        if drawn {
+            format!("; seed: {}", stats.seed)
+        } else {
+            String::new()
+        },
+    );
+    Ok(())
+}

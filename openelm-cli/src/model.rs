@@ -1,0 +1,61 @@
+//! The options that name a model, and loading it under a progress bar.
+
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use openelm_core::{Dtype, LanguageModel, LoadOptions};
+
+use crate::error::Error;
+
+/// Which model, and how to load it.
+#[derive(clap::Args)]
+pub(crate) struct ModelArgs {
+    /// Model folder (config.json and model.safetensors), or a repository's folder in the Hugging
+    /// Face Hub cache
+    #[arg(long, short, value_name = "FOLDER")]
+    pub(crate) model: PathBuf,
+
+    /// LLaMA tokenizer: a tokenizer.json or tokenizer.model, or a folder that holds one
+    /// [default: the model folder]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tokenizer: Option<PathBuf>,
+
+    /// Type to compute in: float32, float16 or bfloat16 [default: float32 on a CPU, the stored
+    /// type on a GPU]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<Dtype>,
+}
+
+impl ModelArgs {
+    /// Loads the model, with a bar on a terminal unless `quiet`.
+    pub(crate) fn load(&self, quiet: bool) -> Result<LanguageModel, Error> {
+        let options = LoadOptions {
+            dtype: self.dtype,
+            tokenizer: self.tokenizer.clone(),
+        };
+        let bar = bar(quiet);
+        let loaded = LanguageModel::load_with_progress(&self.model, &options, |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        });
+        bar.finish_and_clear();
+        Ok(loaded?)
+    }
+}
+
+fn bar(quiet: bool) -> ProgressBar {
+    let shown = !quiet && io::stderr().is_terminal();
+    let target = if shown {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    match ProgressStyle::with_template("loading {wide_bar} {decimal_bytes}/{decimal_total_bytes}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

@@ -1,0 +1,69 @@
+//! Standard output, whose failures (a full disk) are errors and not panics.
+
+use std::io::{self, Write};
+
+use crate::error::Error;
+
+/// Writes and flushes, so that streamed text shows at once.
+pub(crate) fn write(bytes: &[u8]) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(Error::Output)
+}
+
+/// Writes one JSON object on a line of its own.
+pub(crate) fn write_json(value: &serde_json::Value) -> Result<(), Error> {
+    write(format!("{value}\n").as_bytes())
+}
+
+/// A size in bytes with three digits and a decimal unit, as `mlx-lm` and disks count.
+pub(crate) fn bytes(size: u64) -> String {
+    let size = size as f64;
+    for (unit, name) in [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")] {
+        if size >= unit {
+            let value = size / unit;
+            let decimals = if value < 10.0 {
+                2
+            } else {
+                usize::from(value < 100.0)
+            };
+            return format!("{value:.decimals$} {name}");
+        }
+    }
+    format!("{size} bytes")
+}
+
+/// An integer with thousands separated.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        assert_eq!(bytes(999), "999 bytes");
+        assert_eq!(bytes(16_128), "16.1 kB");
+        assert_eq!(bytes(543_054_336), "543 MB");
+        assert_eq!(bytes(1_086_108_672), "1.09 GB");
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!(grouped(7), "7");
+        assert_eq!(grouped(1_000), "1,000");
+        assert_eq!(grouped(271_527_168), "271,527,168");
+    }
+}

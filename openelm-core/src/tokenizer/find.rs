@@ -1,0 +1,123 @@
+//! Where a model's tokenizer lies.
+
+use std::path::Path;
+
+use super::Tokenizer;
+use crate::error::{Error, Result};
+
+/// The names under which a folder may hold a tokenizer, the first one first.
+pub(super) const FILE_NAMES: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
+
+impl Tokenizer {
+    /// Finds and reads the tokenizer of the model in `folder`: `explicit` (a file, or a folder
+    /// that holds one) if given, else `tokenizer.json` or `tokenizer.model` in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingFile`], which says where to get it, if there is none; else as
+    /// [`from_file`](Self::from_file).
+    pub fn find(folder: &Path, explicit: Option<&Path>) -> Result<Self> {
+        let place = explicit.unwrap_or(folder);
+        if explicit.is_some() && !place.is_dir() && place.exists() {
+            return Self::from_file(place);
+        }
+        let candidates = FILE_NAMES.map(|name| place.join(name));
+        match candidates.iter().find(|path| path.is_file()) {
+            Some(path) => Self::from_file(path),
+            None => Err(missing(place)),
+        }
+    }
+}
+
+fn missing(place: &Path) -> Error {
+    let problem = "no tokenizer.json or tokenizer.model here; OpenELM's repositories carry no \
+                   tokenizer: it is LLaMA's (version 1 or 2, 32,000 pieces), to be had from the \
+                   Hugging Face repository meta-llama/Llama-2-7b-hf or any copy of it; pass it \
+                   with --tokenizer PATH or put it into the model's folder";
+    Error::MissingFile {
+        path: place.to_owned(),
+        problem: problem.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::sentencepiece::tests::tiny_model;
+    use crate::tokenizer::json::tests::tiny_json;
+
+    /// An empty folder of this test's own, removed with the value.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("openelm-find-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+            let path = self.0.join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    #[test]
+    fn an_explicit_path_comes_before_the_folder_and_json_before_model() {
+        let (model, other) = (Folder::new("model"), Folder::new("other"));
+        let found = |explicit: Option<&Path>| {
+            Tokenizer::find(&model.0, explicit)
+                .unwrap()
+                .path()
+                .to_owned()
+        };
+        let odd_name = other.file("vocabulary.bin", &tiny_model());
+        assert_eq!(found(Some(&odd_name)), odd_name);
+        let sentencepiece = model.file("tokenizer.model", &tiny_model());
+        assert_eq!(found(None), sentencepiece);
+        let json = model.file("tokenizer.json", tiny_json().to_string().as_bytes());
+        assert_eq!(found(None), json);
+        // Told apart by content: the name says the opposite.
+        let misnamed = other.file("tokenizer.json", &tiny_model());
+        assert_eq!(found(Some(&other.0)), misnamed);
+    }
+
+    #[test]
+    fn a_missing_tokenizer_is_explained_in_one_line() {
+        let folder = Folder::new("none");
+        let absent = folder.0.join("absent.json");
+        for (explicit, place) in [(None, &folder.0), (Some(absent.as_path()), &absent)] {
+            let error = Tokenizer::find(&folder.0, explicit).unwrap_err();
+            assert!(matches!(&error, Error::MissingFile { path, .. } if path == place));
+            let message = error.to_string();
+            for part in [
+                "tokenizer.json",
+                "meta-llama/Llama-2-7b-hf",
+                "--tokenizer PATH",
+            ] {
+                assert!(message.contains(part), "{message}");
+            }
+            assert!(!message.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_io_error() {
+        let folder = Folder::new("io");
+        for path in [folder.0.clone(), folder.0.join("absent.json")] {
+            let error = Tokenizer::from_file(&path).unwrap_err();
+            assert!(matches!(error, Error::Io { path: at, .. } if at == path));
+        }
+    }
+}
