@@ -1,5 +1,6 @@
 //! Prints how the released sizes widen with depth, and designs one of one's own:
 //! `cargo run --example architecture`.
+#![allow(clippy::print_stdout)] // Printing is what an example does.
 
 use openelm_core::{
     Config, Preset, Result,

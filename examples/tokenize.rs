@@ -1,4 +1,5 @@
 //! Shows a text's tokens and joins them again: `cargo run --example tokenize -- FOLDER TEXT`.
+#![allow(clippy::print_stdout)] // Printing is what an example does.
 
 use std::{env, path::Path};
 

@@ -37,7 +37,11 @@ impl KvCache {
         self.offset = self.offset.min(offset);
     }
 
-    /// Computes what the cache holds.
+    /// Computes what the cache holds: after a chunk of a long prompt, whose hidden states nobody
+    /// needs.
+    ///
+    /// # Errors
+    /// [`crate::Error::Mlx`] if MLX runs out of memory.
     pub fn eval(&self) -> Result<()> {
         let buffers = self
             .layers

@@ -409,7 +409,10 @@ impl<'m> Generation<'m> {
             (reason, _) => self.finish(reason.unwrap_or(FinishReason::Length)),
         }
         let (logprob, top_logprobs) = match &step.logprobs {
-            Some(logprobs) => logprobs.read(id)?,
+            Some(logprobs) => {
+                let (logprob, top) = logprobs.read(id)?;
+                (Some(logprob), top)
+            }
             None => (None, Vec::new()),
         };
         Ok(Event::Token(Token {
@@ -448,7 +451,7 @@ impl Drop for Step {
 }
 
 impl StepLogprobs {
-    fn read(&self, id: u32) -> Result<(Option<f32>, Vec<(u32, f32)>)> {
+    fn read(&self, id: u32) -> Result<(f32, Vec<(u32, f32)>)> {
         let logprob = self.all.try_index(id as i32)?.try_item_exact::<f32>()?;
         let values = self.all.take(&self.likeliest)?;
         let ids = self.likeliest.to_vec_exact::<u32>()?;
