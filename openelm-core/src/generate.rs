@@ -456,7 +456,7 @@ impl StepLogprobs {
         let values = self.all.take(&self.likeliest)?;
         let ids = self.likeliest.to_vec_exact::<u32>()?;
         Ok((
-            Some(logprob),
+            logprob,
             ids.into_iter().zip(values.to_vec_exact::<f32>()?).collect(),
         ))
     }
