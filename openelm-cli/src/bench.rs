@@ -66,13 +66,18 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             "--repeat needs at least 1, --max-tokens at least 2".into(),
         ));
     }
-    let _interrupt = Interrupt::install()?;
     let started = Instant::now();
     let model = load(&args)?;
     let load = started.elapsed();
+    // Before any of them is measured, or even made up.
+    let context = model.config().max_context_length();
+    if let Some(&tokens) = args.prompt_tokens.iter().find(|&&n| n >= context) {
+        return Err(openelm_core::Error::PromptTooLong { tokens, context }.into());
+    }
+    let interrupt = Interrupt::install()?;
     let mut rows = Vec::new();
     for &prompt_tokens in &args.prompt_tokens {
-        rows.push(measure(&model, prompt_tokens, &args)?);
+        rows.push(measure(&model, prompt_tokens, &args, &interrupt)?);
     }
     let peak = memory::peak_bytes()? as u64;
     let device = Device::current()?;
@@ -142,7 +147,12 @@ fn load(args: &Args) -> Result<Model, Error> {
     Ok(Model::new(config, weights, dtype)?)
 }
 
-fn measure(model: &Model, prompt_tokens: usize, args: &Args) -> Result<Row, Error> {
+fn measure(
+    model: &Model,
+    prompt_tokens: usize,
+    args: &Args,
+    interrupt: &Interrupt,
+) -> Result<Row, Error> {
     let vocab = model.config().vocab_size() as u32;
     // Any tokens do; these are spread over the vocabulary and the same in every run.
     let prompt: Vec<u32> = (0..prompt_tokens as u32)
@@ -156,12 +166,17 @@ fn measure(model: &Model, prompt_tokens: usize, args: &Args) -> Result<Row, Erro
             ignore_eos: true,
             ..GenerateOptions::default()
         };
-        for event in Generation::new(model, None, prompt.clone(), options)? {
+        let generation = Generation::new(model, None, prompt.clone(), options)?;
+        interrupt.cancels(generation.cancel_handle());
+        for event in generation {
             if let Event::Finished { stats, .. } = event?
                 && run > 0
             {
                 runs.push(stats);
             }
+        }
+        if interrupt.was_pressed() {
+            return Err(Error::Interrupted);
         }
     }
     let median = |value: fn(&Stats) -> f64| {

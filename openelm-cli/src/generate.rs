@@ -1,7 +1,7 @@
 //! `openelm generate`: streams a continuation.
 
 use std::{
-    fs,
+    fs::File,
     io::{self, IsTerminal, Read},
     path::PathBuf,
 };
@@ -108,6 +108,9 @@ const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt-file story.txt -n 500 --repetition-penalty 1.2
   echo 'Once upon a time' | openelm generate --model OpenELM-270M --json --logprobs 5";
 
+/// Larger prompts are refused; the context of the released models holds some 10 kB of text.
+const MAX_PROMPT_BYTES: u64 = 64 << 20;
+
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let sampling = Sampling {
@@ -123,8 +126,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let drawn = args.temp > 0.0;
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
 
-    let interrupt = Interrupt::install()?;
     let model = args.model.load(args.quiet)?;
+    let interrupt = Interrupt::install()?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampling,
@@ -157,7 +160,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 
 fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {
     let (place, read) = if let Some(file) = file {
-        (file.display().to_string(), fs::read(&file))
+        let read = File::open(&file).and_then(read_some);
+        (file.display().to_string(), read)
     } else {
         match text.as_deref() {
             Some("-") => {}
@@ -168,15 +172,19 @@ fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Er
             }
             None => {}
         }
-        let mut bytes = Vec::new();
-        let read = io::stdin().read_to_end(&mut bytes);
-        ("standard input".to_owned(), read.map(|_| bytes))
+        ("standard input".to_owned(), read_some(io::stdin()))
     };
     let problem = |problem: String| Error::Prompt {
         place: place.clone(),
         problem,
     };
     let bytes = read.map_err(|error| problem(error.to_string()))?;
+    if bytes.len() as u64 > MAX_PROMPT_BYTES {
+        return Err(problem(format!(
+            "larger than {} MiB",
+            MAX_PROMPT_BYTES >> 20
+        )));
+    }
     let mut text = String::from_utf8(bytes).map_err(|error| {
         problem(format!(
             "not UTF-8 text: byte {}",
@@ -191,6 +199,13 @@ fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Er
         }
     }
     Ok(text)
+}
+
+/// At most one byte more than [`MAX_PROMPT_BYTES`]; not every file has an end.
+fn read_some(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(MAX_PROMPT_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn print_text(event: &Event) -> Result<(), Error> {
@@ -249,7 +264,7 @@ fn print_stats(reason: FinishReason, stats: &Stats, drawn: bool) -> Result<(), E
         FinishReason::Context => "context full",
         FinishReason::Cancelled => "interrupted",
     };
-    eprintln!(
+    output::tell(&format!(
         "[{why}] prompt: {} tokens, {:.1} tokens/s; generated: {} tokens, {:.1} tokens/s; \
          peak memory: {}{}",
         stats.prompt_tokens,
@@ -262,6 +277,6 @@ fn print_stats(reason: FinishReason, stats: &Stats, drawn: bool) -> Result<(), E
         } else {
             String::new()
         },
-    );
+    ));
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt::Write, path::Path};
 
+use clap::builder::NonEmptyStringValueParser;
 use openelm_core::{Checkpoint, Config, Dtype, Preset, model_folder};
 use serde_json::json;
 
@@ -12,7 +13,7 @@ use crate::{error::Error, output};
 #[command(after_help = "Examples:\n  openelm info OpenELM-270M-Instruct\n  openelm info 3B --json")]
 pub(crate) struct Args {
     /// Model folder, or one of the sizes 270M, 450M, 1_1B and 3B
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     model: String,
 
     /// Print one JSON object

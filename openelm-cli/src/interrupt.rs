@@ -1,11 +1,11 @@
-//! Ctrl-C: the first ends the text under way, the second the program.
+//! Ctrl-C: ends the text under way. Until a model is loaded the system ends the program itself.
+//!
+//! The handler only asks for the end. Were it to exit, MLX and the BLAS under it would be torn
+//! down beside a thread that still computes with them, and hang.
 
-use std::{
-    process,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
 };
 
 use openelm_core::CancelHandle;
@@ -20,31 +20,28 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Takes Ctrl-C over from the system. While nothing is registered it ends the program.
+    /// Takes Ctrl-C over from the system. To be called once the model is loaded, and followed by
+    /// [`cancels`](Self::cancels): from then on nothing else reacts to it.
     pub(crate) fn install() -> Result<Self, Error> {
         let interrupt = Self::default();
         let handler = interrupt.clone();
         ctrlc::set_handler(move || {
-            let again = handler.pressed.swap(true, Ordering::SeqCst);
-            match handler
-                .generation
-                .lock()
-                .ok()
-                .and_then(|handle| handle.clone())
+            handler.pressed.store(true, Ordering::SeqCst);
+            if let Ok(generation) = handler.generation.lock()
+                && let Some(handle) = &*generation
             {
-                Some(handle) if !again => handle.cancel(),
-                _ => {
-                    eprintln!("openelm: interrupted");
-                    process::exit(130);
-                }
+                handle.cancel();
             }
         })?;
         Ok(interrupt)
     }
 
-    /// From now on the first Ctrl-C cancels this generation.
+    /// From now on Ctrl-C cancels this generation; at once, if it was pressed before.
     pub(crate) fn cancels(&self, handle: CancelHandle) {
         if let Ok(mut generation) = self.generation.lock() {
+            if self.was_pressed() {
+                handle.cancel();
+            }
             *generation = Some(handle);
         }
     }

@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
 mod bench;
@@ -50,13 +50,19 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = match cli.command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    finish(match cli.command {
         Command::Generate(args) => generate::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions { shell } => completions(shell),
-    };
+    })
+}
+
+fn finish(result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of a pipe has seen enough.
@@ -64,10 +70,30 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("openelm: {error}");
+            output::tell(&format!("openelm: {error}"));
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Prints help, or what is wrong with the command line: of a bad value in one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    use ErrorKind::{InvalidUtf8, InvalidValue, ValueValidation};
+    if matches!(error.kind(), InvalidUtf8 | InvalidValue | ValueValidation) {
+        let text = error.to_string();
+        let hints = ["\n\nUsage:", "\n\nFor more information"];
+        let end = hints.iter().filter_map(|hint| text.find(hint)).min();
+        let (problem, _) = text.split_at(end.unwrap_or(text.len()));
+        let problem: Vec<_> = problem.lines().map(str::trim).collect();
+        let problem = problem.join(" ");
+        let problem = problem.strip_prefix("error: ").unwrap_or(&problem);
+        output::tell(&format!("openelm: {problem}"));
+    } else if let Err(problem) = error.print()
+        && !error.use_stderr()
+    {
+        return finish(Err(Error::Output(problem)));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn completions(shell: Shell) -> Result<(), Error> {

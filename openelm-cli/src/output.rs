@@ -18,6 +18,22 @@ pub(crate) fn write_json(value: &serde_json::Value) -> Result<(), Error> {
     write(format!("{value}\n").as_bytes())
 }
 
+/// Tells the user something in one line on standard error, with what a file's name or contents
+/// could bring along (line breaks, a terminal's escapes) spelt out. If that fails too, there is
+/// nobody left to tell.
+pub(crate) fn tell(text: &str) {
+    let mut line = String::with_capacity(text.len() + 1);
+    for character in text.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line.push('\n');
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
 /// A size in bytes with three digits and a decimal unit, as `mlx-lm` and disks count.
 pub(crate) fn bytes(size: u64) -> String {
     let size = size as f64;
@@ -40,7 +56,7 @@ pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

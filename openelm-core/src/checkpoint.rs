@@ -10,8 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use safetensors::tensor::{Dtype as StoredDtype, Metadata};
+use safetensors::tensor::{Dtype as StoredDtype, Metadata, TensorInfo};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     config::Config,
@@ -136,6 +137,20 @@ impl Checkpoint {
         }
     }
 
+    /// Refuses a file that is no longer as it was when it was opened: MLX believes every header,
+    /// and what it cannot read it leaves undefined without a word.
+    pub(crate) fn check_unchanged(&self, file: &Path) -> Result<()> {
+        let now: BTreeMap<String, StoredTensor> = read_header(file)?.into_iter().collect();
+        let then = self.tensors.iter().filter(|(_, t)| t.file == file);
+        if then.eq(now.iter()) {
+            return Ok(());
+        }
+        Err(Error::Checkpoint {
+            path: file.to_path_buf(),
+            problem: "the file changed while the model was loaded".into(),
+        })
+    }
+
     /// The weight files, in order of their names.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
@@ -246,8 +261,10 @@ fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
     file.take(size)
         .read_to_end(&mut header)
         .map_err(Error::io(path))?;
-    let metadata: Metadata = serde_json::from_slice(&header)
-        .map_err(|error| malformed(format!("the safetensors header is malformed: {error}")))?;
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| {
+        let problem = misdescribed(&header).unwrap_or_else(|| error.to_string());
+        malformed(format!("the safetensors header is malformed: {problem}"))
+    })?;
     let (data, found) = (metadata.data_len() as u64, length - 8 - size);
     if data != found {
         return Err(malformed(format!(
@@ -277,6 +294,31 @@ fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
         tensors.push((name, tensor));
     }
     Ok(tensors)
+}
+
+/// The first tensor that a refused header describes wrongly on its own, and what is wrong: the
+/// library's message does not say which it is.
+fn misdescribed(header: &[u8]) -> Option<String> {
+    let entries: BTreeMap<String, Value> = serde_json::from_slice(header).ok()?;
+    let mut tensors = entries.iter().filter(|(name, _)| *name != "__metadata__");
+    tensors.find_map(|(name, entry)| {
+        let info = match TensorInfo::deserialize(entry) {
+            Ok(info) => info,
+            Err(error) => return Some(format!("tensor `{name}`: {error}")),
+        };
+        let TensorInfo {
+            dtype,
+            shape,
+            data_offsets: (start, end),
+        } = info;
+        let bits = shape
+            .iter()
+            .try_fold(dtype.bitsize(), |bits, &n| bits.checked_mul(n));
+        let span = end.checked_sub(start).and_then(|n| n.checked_mul(8));
+        (bits.is_none() || bits != span).then(|| {
+            format!("tensor `{name}`: {dtype:?} of shape {shape:?} at bytes {start} to {end}")
+        })
+    })
 }
 
 #[derive(Deserialize)]

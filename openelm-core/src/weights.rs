@@ -33,6 +33,7 @@ impl Weights {
         let mut tensors = HashMap::with_capacity(checkpoint.tensors().len());
         progress(0, total);
         for file in checkpoint.files() {
+            checkpoint.check_unchanged(file)?;
             let mut lazy =
                 Array::load_safetensors(file).map_err(|error| unreadable(file, error))?;
             for (name, stored) in checkpoint.tensors().iter().filter(|(_, t)| t.file == *file) {

@@ -1,0 +1,110 @@
+//! Loading keeps no second copy of the weights: MLX never holds more than the model and the one
+//! tensor that is being cast. A process of its own, as MLX counts for the whole process.
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+use std::{fs, io::Write, path::Path};
+
+use openelm_core::{
+    Checkpoint, Dtype, Weights,
+    config::{Config, LayerWise},
+    memory,
+};
+
+/// 19.4 million parameters; the embedding is the largest tensor by far.
+fn config() -> Config {
+    let settings = LayerWise {
+        model_dim: 512,
+        num_transformer_layers: 6,
+        vocab_size: 16_000,
+        ..LayerWise::default()
+    };
+    Config::layer_wise(settings).unwrap()
+}
+
+/// Writes float16 weights, one tensor at a time so that the test needs no copy of its own.
+fn write(folder: &Path, config: &Config) {
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (name, shape) in config.tensors() {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        let tensor = serde_json::json!({
+            "dtype": "F16", "shape": shape, "data_offsets": [start, end]
+        });
+        header.insert(name, tensor);
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let mut file = fs::File::create(folder.join("model.safetensors")).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    // The value does not matter; 0x3c00 is 1.
+    for (_, shape) in config.tensors() {
+        let data = [0x00, 0x3c].repeat(shape.iter().product());
+        file.write_all(&data).unwrap();
+    }
+}
+
+/// The most memory that this process ever had, in bytes.
+#[cfg(target_os = "linux")]
+fn process_peak() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .unwrap();
+    let kilobytes = line.split_whitespace().nth(1).unwrap();
+    kilobytes.parse::<usize>().unwrap() * 1024
+}
+
+#[test]
+fn at_most_one_tensor_is_there_twice() {
+    const SLACK: usize = 2 << 20;
+    let folder = std::env::temp_dir().join(format!("openelm-memory-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let config = config();
+    write(&folder, &config);
+    let elements = config.parameter_count() as usize;
+    let largest = 16_000 * 512;
+    // One tensor has to be small beside the model, and the slack beside the tensor.
+    assert!(
+        elements > 2 * largest && 2 * largest > 4 * SLACK,
+        "{elements}"
+    );
+
+    for (dtype, size, copy) in [
+        // Uncast, the file's bytes are the model's.
+        (Dtype::Float16, 2, 0),
+        (Dtype::Bfloat16, 2, 2 * largest),
+        (Dtype::Float32, 4, 2 * largest),
+    ] {
+        let before = memory::active_bytes().unwrap();
+        assert!(before < SLACK, "{before}");
+        #[cfg(target_os = "linux")]
+        let resident = process_peak();
+        mlx_rs::memory::reset_peak_memory().unwrap();
+
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        checkpoint.check(&config).unwrap();
+        let weights = Weights::read(&checkpoint, dtype, &mut |_, _| {}).unwrap();
+
+        let peak = memory::peak_bytes().unwrap();
+        let total = elements * size;
+        assert!(peak >= total, "{dtype}: {peak} of {total}");
+        let most = total + copy + SLACK;
+        assert!(peak <= most, "{dtype}: {peak}, expected at most {most}");
+        #[cfg(target_os = "linux")]
+        {
+            // Files that are mapped or buffers that MLX keeps count here as well.
+            let (peak, most) = (process_peak(), resident + most + 16 * SLACK);
+            assert!(peak <= most, "{dtype}: {peak}, expected at most {most}");
+        }
+        drop(weights);
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
