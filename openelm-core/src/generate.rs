@@ -175,6 +175,8 @@ pub struct Generation<'m> {
     chunk: usize,
     /// Tokens that may be generated: `max_tokens`, or what the context still holds.
     limit: usize,
+    /// Ids that may be drawn: those below.
+    pieces: usize,
     cache: KvCache,
     sampler: Sampler,
     detokenizer: Option<Detokenizer>,
@@ -242,8 +244,10 @@ impl<'m> Generation<'m> {
                 context,
             });
         }
-        if options.logprobs > vocab {
-            let problem = format!("expected at most the vocabulary's {vocab}");
+        // CoreNet pads the embedding to 32,128 rows; ids without a piece are never drawn.
+        let pieces = tokenizer.map_or(vocab, |tokenizer| tokenizer.vocab_size().min(vocab));
+        if options.logprobs > pieces {
+            let problem = format!("expected at most the vocabulary's {pieces}");
             return Err(Error::Option {
                 option: "logprobs",
                 problem,
@@ -261,7 +265,7 @@ impl<'m> Generation<'m> {
             (None, Device::Cpu) => 128,
             (None, Device::Gpu) => 512,
         };
-        let sampler = Sampler::new(&options.sampling, vocab, &prompt)?;
+        let sampler = Sampler::new(&options.sampling, pieces, &prompt)?;
         let stats = Stats {
             prompt_tokens: prompt.len(),
             seed: sampler.seed(),
@@ -272,6 +276,7 @@ impl<'m> Generation<'m> {
             eos: config.eos_token_id() as u32,
             chunk,
             limit: options.max_tokens.min(context - prompt.len()),
+            pieces,
             cache: model.cache(),
             sampler,
             detokenizer: tokenizer.map(|tokenizer| tokenizer.detokenizer(&prompt)),
@@ -339,6 +344,7 @@ impl<'m> Generation<'m> {
             .model
             .logits(hidden)?
             .flatten(None, None)?
+            .try_index(..self.pieces as i32)?
             .as_dtype(Dtype::Float32)?;
         let token = self.sampler.choose(&logits)?;
         let logprobs = match self.options.logprobs {

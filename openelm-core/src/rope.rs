@@ -114,3 +114,159 @@ impl Rotation<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    /// CoreNet's cosines and sines at one position, which `parity/fixtures.py` wrote.
+    #[derive(Deserialize)]
+    struct Table {
+        head_dim: usize,
+        base: f64,
+        position: usize,
+        cos: Vec<f32>,
+        sin: Vec<f32>,
+    }
+
+    #[derive(Deserialize)]
+    struct Fixtures {
+        rope: Vec<Table>,
+    }
+
+    const DEVICES: [Device; 2] = [Device::Cpu, Device::Gpu];
+
+    fn tables() -> Vec<Table> {
+        let text = include_str!("../tests/fixtures/parity.json");
+        serde_json::from_str::<Fixtures>(text).unwrap().rope
+    }
+
+    /// What `rope` makes of `values` `[1, 1, 1, head_dim]` at `position`, when the pass begins
+    /// `before` positions earlier.
+    fn rotate(rope: &Rope, values: &[f32], position: usize, before: usize) -> Vec<f32> {
+        let (length, width) = (before + 1, values.len());
+        let x = Array::from_slice(&values.repeat(length), &[1, length as i32, 1, width as i32]);
+        let rotated = rope.at(position - before, length).apply(&x).unwrap();
+        assert_eq!(rotated.shape(), [1, 1, length as i32, width as i32]);
+        flat(&rotated)[before * width..].to_vec()
+    }
+
+    /// Its values in f32, in order of its axes and not of memory.
+    fn flat(array: &Array) -> Vec<f32> {
+        let array = array.flatten(None, None).unwrap();
+        array
+            .as_dtype(Dtype::Float32)
+            .unwrap()
+            .to_vec_exact::<f32>()
+            .unwrap()
+    }
+
+    fn assert_near(found: &[f32], expected: impl IntoIterator<Item = f32>, what: &str) {
+        for (j, (found, expected)) in found.iter().zip(expected).enumerate() {
+            assert!(
+                (found - expected).abs() <= 5e-7,
+                "{what}, {j}: {found}, not {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn angles_are_corenets_up_to_position_4000() {
+        let tables = tables();
+        assert_eq!(tables.len(), 12);
+        assert!(tables.iter().any(|table| table.position == 4000));
+        for Table {
+            head_dim,
+            base,
+            position,
+            cos,
+            sin,
+        } in tables
+        {
+            for device in DEVICES {
+                let rope = Rope::new(head_dim, base, device);
+                let fused = matches!(rope.at(0, 1), Rotation::Fused { .. });
+                assert_eq!(fused, device == Device::Gpu);
+                let what = format!("{device}, head_dim {head_dim}, position {position}");
+                let half = head_dim / 2;
+                assert_eq!((cos.len(), sin.len()), (half, half));
+                // (1, 0) turns to (cos, sin), and (0, 1) to (-sin, cos).
+                let left = [vec![1.0; half], vec![0.0; half]].concat();
+                let right = [vec![0.0; half], vec![1.0; half]].concat();
+                for before in [0, 1] {
+                    let found = rotate(&rope, &left, position, before);
+                    assert_eq!(found.len(), head_dim, "{what}");
+                    assert_near(&found, cos.iter().chain(&sin).copied(), &what);
+                    let found = rotate(&rope, &right, position, before);
+                    let turned = sin.iter().map(|x| -x).chain(cos.iter().copied());
+                    assert_near(&found, turned, &what);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn position_0_is_not_rotated() {
+        let values: Vec<f32> = (0..64).map(|x| x as f32 - 20.5).collect();
+        for device in DEVICES {
+            let rope = Rope::new(64, 10_000.0, device);
+            assert_eq!(rotate(&rope, &values, 0, 0), values, "{device}");
+        }
+    }
+
+    #[test]
+    fn both_forms_rotate_every_sequence_and_head_alike() {
+        let (batch, length, heads, head_dim) = (2, 5, 3, 8);
+        let count = batch * length * heads * head_dim;
+        let values: Vec<f32> = (0..count)
+            .map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0)
+            .collect();
+        let x = Array::from_slice(&values, &[batch, length, heads, head_dim]);
+        let [cpu, gpu] = DEVICES.map(|device| {
+            let rope = Rope::new(head_dim as usize, 10_000.0, device);
+            let rotated = rope.at(1000, length as usize).apply(&x).unwrap();
+            assert_eq!(rotated.shape(), [batch, heads, length, head_dim]);
+            flat(&rotated)
+        });
+        assert_near(&cpu, gpu, "cpu and gpu");
+        // Head 2 of sequence 1 at position 1003, pair (1, 5): period 10, 100.3 radians.
+        let at = |j: i32| ((length + 3) * heads + 2) * head_dim + j;
+        let (left, right) = (values[at(1) as usize], values[at(5) as usize]);
+        let (sin, cos) = 100.3_f32.sin_cos();
+        let found = cpu[(((heads + 2) * length + 3) * head_dim + 1) as usize];
+        assert!((found - (left * cos - right * sin)).abs() < 2e-5, "{found}");
+    }
+
+    /// In 16 bits a table turns f32 values and rounds once. MLX's kernel does so too, but what
+    /// stands in for it on a CPU rounds each product.
+    #[test]
+    fn sixteen_bit_types_are_kept() {
+        let values: Vec<f32> = (0..64).map(|x| (x as f32 - 30.0) / 16.0).collect();
+        let exact = rotate(&Rope::new(64, 10_000.0, Device::Cpu), &values, 1999, 0);
+        for (dtype, ulp) in [
+            (Dtype::Bfloat16, 2_f32.powi(-7)),
+            (Dtype::Float16, 2_f32.powi(-10)),
+        ] {
+            let x = Array::from_slice(&values, &[1, 1, 1, 64]);
+            let x = x.as_dtype(dtype).unwrap();
+            for device in DEVICES {
+                let rope = Rope::new(64, 10_000.0, device);
+                let rotated = rope.at(1999, 1).apply(&x).unwrap();
+                assert_eq!(rotated.dtype(), dtype, "{device}");
+                // The largest value lies between 2 and 4: half a unit in its last place.
+                let bound = if device == Device::Cpu {
+                    ulp
+                } else {
+                    3.0 * ulp
+                };
+                for (found, exact) in flat(&rotated).iter().zip(&exact) {
+                    assert!(
+                        (found - exact).abs() <= bound,
+                        "{device} {dtype:?}: {found}, {exact}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -17,6 +17,7 @@ use mlx_rs::{Array, ops::indexing::TryIndexOp};
 use openelm_core::{
     CancelHandle, Checkpoint, Dtype, Error, Event, FinishReason, GenerateOptions, Generation,
     LanguageModel, LoadOptions, Model, Sampling, Stats, Token, Tokenizer, Weights, config::Config,
+    random_weights,
 };
 use serde_json::Value;
 
@@ -865,4 +866,32 @@ fn threads_each_have_their_model() {
             });
         }
     });
+}
+
+/// CoreNet's embeddings have rows beyond the vocabulary; a hot draw must not land on one.
+#[test]
+fn ids_without_a_piece_are_never_drawn() {
+    let text = std::fs::read_to_string(tales().join("config.json")).unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    json["vocab_size"] = 4096.into();
+    let config = Config::from_json(&json.to_string(), "config.json").unwrap();
+    let weights = random_weights(&config, Dtype::Float32, 3).unwrap();
+    let model = Model::new(config, weights, Dtype::Float32).unwrap();
+    let model = LanguageModel::new(model, Tokenizer::find(&tales(), None).unwrap()).unwrap();
+    for repetition_penalty in [1.0, 1.2] {
+        let options = GenerateOptions {
+            sampling: Sampling {
+                temperature: 100.0,
+                seed: Some(5),
+                repetition_penalty,
+                ..Sampling::default()
+            },
+            ignore_eos: true,
+            ..greedy(60)
+        };
+        let ids = run(&model, PROMPT, options).ids();
+        assert_eq!(ids.len(), 60);
+        assert!(ids.iter().all(|&id| id < 2048), "{ids:?}");
+        assert!(ids.iter().any(|&id| id > 1024), "{ids:?}");
+    }
 }

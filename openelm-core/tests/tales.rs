@@ -1,0 +1,190 @@
+//! The demonstration model in `examples/tales`: trained weights find errors that random ones
+//! hide. `reference.json` holds what mlx-lm 0.32.2 makes of it in f32 on a CPU.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::{fs, path::PathBuf};
+
+use mlx_rs::{Array, ops::indexing::TryIndexOp};
+use openelm_core::{Checkpoint, Config, Dtype, Model, Tokenizer, Weights, model_folder};
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize)]
+struct Reference {
+    continuations: Vec<Continuation>,
+    fairytales_val: HeldOut,
+}
+
+#[derive(Deserialize)]
+struct Continuation {
+    prompt: String,
+    prompt_ids: Vec<u32>,
+    greedy_ids: Vec<u32>,
+    first_top_ids: Vec<u32>,
+    first_top_logprobs: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct HeldOut {
+    documents: usize,
+    window: usize,
+    tokens: usize,
+    nats: f64,
+    bits_per_byte: f64,
+}
+
+#[test]
+fn greedy_tokens_are_mlx_lms() {
+    let model = model();
+    let continuations = reference().continuations;
+    assert_eq!(continuations.len(), 8);
+    for expected in continuations {
+        let mut cache = model.cache();
+        let mut ids = expected.prompt_ids;
+        let mut greedy = Vec::new();
+        for _ in 0..64 {
+            let hidden = model.hidden(&tokens(&ids), &mut cache).unwrap();
+            let logprobs = logprobs(&model, &hidden);
+            let last = logprobs.chunks(model.config().vocab_size()).last().unwrap();
+            let token = argmax(last);
+            greedy.push(token);
+            ids = vec![token];
+        }
+        assert_eq!(greedy, expected.greedy_ids, "{}", expected.prompt);
+    }
+}
+
+#[test]
+fn first_log_probabilities_are_mlx_lms() {
+    let model = model();
+    for expected in reference().continuations {
+        let hidden = model
+            .hidden(&tokens(&expected.prompt_ids), &mut model.cache())
+            .unwrap();
+        let logprobs = logprobs(&model, &hidden);
+        let last = logprobs.chunks(model.config().vocab_size()).last().unwrap();
+        let mut order: Vec<u32> = (0..last.len() as u32).collect();
+        order.sort_by(|&a, &b| last[b as usize].total_cmp(&last[a as usize]));
+        assert_eq!(order[..8], expected.first_top_ids, "{}", expected.prompt);
+        assert_eq!(expected.first_top_logprobs.len(), 8);
+        for (&id, logprob) in order.iter().zip(expected.first_top_logprobs) {
+            let found = last[id as usize];
+            assert!(
+                (found - logprob).abs() <= 1e-4,
+                "{:?}, token {id}: expected {logprob}, found {found}",
+                expected.prompt
+            );
+        }
+    }
+}
+
+#[test]
+fn loss_of_the_last_held_out_tale_is_mlx_lms() {
+    let Some(tales) = held_out() else { return };
+    let (found, predicted) = nats(&model(), &tokenizer(), tales.last().unwrap(), 256);
+    assert_eq!(predicted, 686);
+    assert!((found - 2385.73254).abs() < 0.01, "{found} nats");
+}
+
+#[test]
+#[ignore = "takes half a minute"]
+fn loss_of_all_held_out_tales_is_mlx_lms() {
+    let Some(tales) = held_out() else { return };
+    let (model, tokenizer) = (model(), tokenizer());
+    let expected = reference().fairytales_val;
+    let (mut found, mut predicted) = (0.0, 0);
+    for tale in &tales {
+        let (of_tale, tokens) = nats(&model, &tokenizer, tale, expected.window);
+        found += of_tale;
+        predicted += tokens;
+    }
+    assert_eq!(
+        (tales.len(), predicted),
+        (expected.documents, expected.tokens)
+    );
+    assert!((found - expected.nats).abs() < 0.1, "{found} nats");
+    let bytes: usize = tales.iter().map(String::len).sum();
+    let bits_per_byte = found / std::f64::consts::LN_2 / bytes as f64;
+    assert!(
+        (bits_per_byte - expected.bits_per_byte).abs() < 1e-5,
+        "{bits_per_byte} bits a byte"
+    );
+}
+
+/// The texts of `fairytales_val`, if they lie beside the repository.
+fn held_out() -> Option<Vec<String>> {
+    let path = repository("../shared/data/corpus/fairytales_val.jsonl");
+    if !path.exists() {
+        eprintln!("ignored: {} is not there", path.display());
+        return None;
+    }
+    let text = fs::read_to_string(path).unwrap();
+    let text_of = |line| {
+        let document: Value = serde_json::from_str(line).unwrap();
+        document["text"].as_str().unwrap().to_owned()
+    };
+    Some(text.lines().map(text_of).collect())
+}
+
+/// Negative log-likelihood of `text` and EOS in windows that each start anew and also predict the
+/// token after them; and the number of tokens predicted.
+fn nats(model: &Model, tokenizer: &Tokenizer, text: &str, window: usize) -> (f64, usize) {
+    let mut ids = tokenizer.encode_prompt(text).unwrap();
+    ids.push(tokenizer.eos_id());
+    let mut nats = 0.0;
+    for start in (0..ids.len() - 1).step_by(window) {
+        let end = ids.len().min(start + window + 1);
+        let (inputs, targets) = (&ids[start..end - 1], &ids[start + 1..end]);
+        let hidden = model.hidden(&tokens(inputs), &mut model.cache()).unwrap();
+        let logprobs = logprobs(model, &hidden);
+        let rows = logprobs.chunks(model.config().vocab_size());
+        for (row, &target) in rows.zip(targets) {
+            nats -= row[target as usize];
+        }
+    }
+    (nats, ids.len() - 1)
+}
+
+/// A path in the repository.
+fn repository(path: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", path].iter().collect()
+}
+
+fn reference() -> Reference {
+    let text = fs::read(repository("examples/tales/reference.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+fn model() -> Model {
+    let folder = model_folder(repository("examples/tales")).unwrap();
+    let config = Config::load(&folder).unwrap();
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    checkpoint.check(&config).unwrap();
+    let weights = Weights::read(&checkpoint, Dtype::Float32, &mut |_, _| {}).unwrap();
+    Model::new(config, weights, Dtype::Float32).unwrap()
+}
+
+fn tokenizer() -> Tokenizer {
+    Tokenizer::from_file(repository("examples/tales/tokenizer.json")).unwrap()
+}
+
+fn tokens(ids: &[u32]) -> Array {
+    Array::from_slice(ids, &[1, ids.len() as i32])
+}
+
+/// Log-probabilities of the first sequence of hidden states `[1, L, D]`, `L·V` of them.
+fn logprobs(model: &Model, hidden: &Array) -> Vec<f64> {
+    let logits = model.logits(&hidden.try_index(0).unwrap()).unwrap();
+    let all = logits.logsumexp_axis(-1, true).unwrap();
+    let logprobs = logits
+        .subtract(&all)
+        .unwrap()
+        .to_vec_exact::<f32>()
+        .unwrap();
+    logprobs.into_iter().map(f64::from).collect()
+}
+
+fn argmax(values: &[f64]) -> u32 {
+    let largest = (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b]));
+    largest.unwrap() as u32
+}

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Installs mlx-lm 0.32.2, the oracle of `make parity`, and what it imports into the ignored folder
+# `.mlx/oracle`, from pinned and hashed wheels. A second run only compares a stamp.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+oracle=$PWD/.mlx/oracle
+
+say() { printf 'parity: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+platform=$(uname -s)-$(uname -m)
+[ "$platform" = Linux-x86_64 ] || die "the oracle's wheels are for Linux on x86_64, not for $platform"
+command -v python3 >/dev/null 2>&1 || die "python3 is missing; install Python 3.11 to 3.13 (Debian: apt-get install python3)"
+version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+case $version in
+  3.11 | 3.12 | 3.13) ;;
+  *) die "the oracle's wheels are for Python 3.11 to 3.13, not for $version" ;;
+esac
+
+stamp="$version $(cksum <parity/requirements.txt)"
+if [ -f "$oracle/stamp" ] && [ "$(cat "$oracle/stamp")" = "$stamp" ]; then
+  exit 0
+fi
+
+python3 -m pip --version >/dev/null 2>&1 || die "pip is missing; install it (Debian: apt-get install python3-pip)"
+say "installing mlx-lm 0.32.2 in .mlx/oracle (100 MB, about a minute, once)"
+log=$PWD/.mlx/oracle.log
+rm -rf "$oracle"
+mkdir -p "$oracle"
+python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
+  --require-hashes --only-binary=:all: --target "$oracle" --requirement parity/requirements.txt \
+  >"$log" 2>&1 || { tail -n 5 "$log" >&2; die "pip install failed; the whole log is $log"; }
+printf '%s' "$stamp" >"$oracle/stamp"
