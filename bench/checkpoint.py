@@ -1,0 +1,49 @@
+"""Writes the checkpoint that both sides run: OpenELM-270M's shapes, random float32 weights.
+
+    checkpoint.py FOLDER
+
+Apple's Hugging Face layout and a tokenizer: one of LLaMA's size where there is one, otherwise the
+small one of examples/tales. Speed does not depend on the weights' values. Needs the oracle's
+packages (parity/setup.sh).
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "parity"))
+from oracle import Case, config_of, shapes_of
+
+SEED = 270
+STD = 0.02
+TALES = ROOT / "examples/tales"
+LLAMA_TOKENIZER = ROOT / "../shared/data/llama-tokenizer/tokenizer.json"
+
+
+def random_weights(config):
+    rng = np.random.default_rng(SEED)
+    for name, shape in shapes_of(config):
+        values = rng.standard_normal(shape, dtype=np.float32) * np.float32(STD)
+        yield name, mx.array(1 + values if "norm" in name else values)
+
+
+def main(folder):
+    config = config_of(Case("bench", "270M", 32000))
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = LLAMA_TOKENIZER if LLAMA_TOKENIZER.exists() else TALES / "tokenizer.json"
+    shutil.copyfile(tokenizer, folder / "tokenizer.json")
+    shutil.copyfile(TALES / "tokenizer_config.json", folder / "tokenizer_config.json")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    # Moved into place last: a folder with weights is a whole one.
+    unfinished = folder / "unfinished.safetensors"
+    mx.save_safetensors(str(unfinished), dict(random_weights(config)), metadata={"format": "pt"})
+    unfinished.rename(folder / "model.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,137 @@
+"""Turns the measurements of bench.py into the table of bench/README.md."""
+
+import datetime
+import json
+import os
+import platform
+from pathlib import Path
+from statistics import median
+
+FOLDER = Path(__file__).resolve().parent
+START = "<!-- results: `make bench` replaces what follows -->"
+END = "<!-- end of results -->"
+
+
+def runs(jobs, key, prompt_tokens):
+    """A number of each round, for one prompt length."""
+    rows = [row for job in jobs for row in job["runs"] if row["prompt_tokens"] == prompt_tokens]
+    return [row[key] for row in rows]
+
+
+def verdict(ratio, target, aim=None, at_most=False):
+    met = ratio <= target if at_most else ratio >= target
+    if aim is not None:
+        reached = "reached" if ratio >= aim else "not reached"
+        return f"{'met' if met else '**not met**'}; aim of {aim:.2f} {reached}"
+    return "met" if met else "**not met**"
+
+
+def row(what, ours, theirs, form, target, **options):
+    """A line of the table; `ours` and `theirs` hold a number of each round."""
+    a, b = median(ours), median(theirs)
+    # Seconds are better when fewer, so their ratio is turned around.
+    ratio = b / a if options.pop("inverse", False) else a / b
+    limit = f"at most {target:g}" if options.get("at_most") else f"at least {target:g}"
+    cells = [what, form(a), form(b), f"{ratio:.2f}", limit, verdict(ratio, target, **options)]
+    return "| " + " | ".join(cells) + " |"
+
+
+def rate(value):
+    return f"{value:.1f} tokens/s"
+
+
+def seconds(value):
+    return f"{value:.2f} s"
+
+
+def mebibytes(value):
+    return f"{value / 2**20:.0f} MiB"
+
+
+def table(results):
+    ours, same, wheel = (results[name] for name in ("openelm", "same_blas", "wheel_blas"))
+    prefill, decode = "prefill_tokens_per_second", "decode_tokens_per_second"
+    first, resident = results["first_token_seconds"], "peak_resident_bytes"
+    lines = [
+        "| | openelm | mlx-lm | ratio | target | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, key in (("prefill", prefill), ("decode", decode)):
+        for n in (128, 512):
+            what = f"{name}, prompt of {n}, same BLAS"
+            lines.append(row(what, runs(ours, key, n), runs(same, key, n), rate, 1.0, aim=1.1))
+    for name, key, target in (("prefill", prefill, 25), ("decode", decode, 4)):
+        what = f"{name}, prompt of 128, mlx-lm as pip installs it"
+        lines.append(row(what, runs(ours, key, 128), runs(wheel, key, 128), rate, target))
+    for name, theirs in (("same BLAS", "same_blas"), ("mlx-lm as pip installs it", "wheel_blas")):
+        what = f"process start to first token, {name}"
+        lines.append(row(what, first["openelm"], first[theirs], seconds, 5, inverse=True))
+    peaks = [[job[resident] for job in jobs] for jobs in (ours, same)]
+    lines.append(row("peak memory, same BLAS", *peaks, mebibytes, 0.9, at_most=True))
+    near, far = (
+        [1e3 / value for value in runs(results["position"], decode, n)] for n in (100, 2000)
+    )
+    ratio = median(far) / median(near)
+    lines.append(
+        f"| a token at position 2,000 against 100 | {median(far):.1f} ms against {median(near):.1f} ms"
+        f" | | {ratio:.2f} | at most 1.2 | {verdict(ratio, 1.2, at_most=True)} |"
+    )
+    return lines
+
+
+def limits(results):
+    """The physical limits, and where the time above them goes."""
+    best = lambda key: max(limit[key] for limit in results["limits"])
+    least = lambda key: min(limit[key] for limit in results["limits"])
+    read, peak = best("read_bytes_per_second"), best("sgemm_flop_per_second")
+    weights = results["limits"][0]["weight_bytes"]
+    flop = 2 * results["limits"][0]["layer_parameters"]
+    decode = median(runs(results["openelm"], "decode_tokens_per_second", 128))
+    prefill = median(runs(results["openelm"], "prefill_tokens_per_second", 512))
+    step, products = 1e3 / decode, 1e3 * least("decode_products_seconds")
+    token, chunk = 1e3 / prefill, 1e3 * least("prefill_products_seconds_per_token")
+    return [
+        f"Limits: two threads read {read / 1e9:.1f} GB/s, and a token reads all {weights / 1e9:.3f} GB"
+        f" of weights: decode at most {read / weights:.1f} tokens/s, of which openelm reaches"
+        f" {decode * weights / read:.0%}. They multiply at {peak / 1e9:.0f} GFLOP/s"
+        f" (512 x 1280 by 1280 x 4096), and a prompt token takes {flop / 1e9:.3f} GFLOP in the layers'"
+        f" weights: prefill at most {peak / flop:.0f} tokens/s, of which openelm reaches"
+        f" {prefill * flop / peak:.0%} at 512.",
+        "",
+        f"Where the rest goes: a decoded token takes {step:.1f} ms, of which the products with the"
+        f" weights alone take {products:.1f} ms through the same BLAS; a prompt token takes"
+        f" {token:.2f} ms at 512, its products {chunk:.2f} ms. The other"
+        f" {1 - products / step:.0%} and {1 - chunk / token:.0%} are MLX's element-wise kernels"
+        " (normalisation, rotary embedding, SwiGLU, softmax, copies), which run on one thread, the"
+        " attention's own products and the hand-over between threads.",
+    ]
+
+
+def machine():
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
+
+
+def markdown(results, version, threads):
+    versions = results["same_blas"][0]["versions"]
+    rounds = len(results["openelm"])
+    head = (
+        f"Measured on {datetime.date.today().isoformat()}: {machine()}; {version}, mlx-lm"
+        f" {versions['mlx-lm']}, MLX {versions['mlx']}, OpenBLAS {results['limits'][0]['blas']},"
+        f" {threads} threads; medians of {rounds} interleaved rounds."
+    )
+    return "\n".join([head, "", *table(results), "", *limits(results)])
+
+
+def write(text, results):
+    """Puts the table between the marks of README.md, and all the numbers into results.json."""
+    path = FOLDER / "README.md"
+    before, rest = path.read_text().split(START)
+    after = rest.split(END)[1]
+    path.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}")
+    (FOLDER / "results.json").write_text(json.dumps(results, indent=1) + "\n")

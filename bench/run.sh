@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Measures `openelm` side by side with mlx-lm 0.32.2 and writes the table into bench/README.md.
+# Takes about ten minutes on two cores; anything else that runs meanwhile spoils the numbers.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+[ -x target/release/openelm ] || { echo "bench: target/release/openelm is missing; run \`make build\`" >&2; exit 1; }
+parity/setup.sh
+export PYTHONDONTWRITEBYTECODE=1
+python3 bench/bench.py "$@"
