@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 
 import report
 
@@ -43,8 +42,8 @@ def say(text):
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def run(command, environment):
-    """Output, seconds from start to the first byte of output, and peak resident bytes."""
+def run(command, environment, heading=b""):
+    """Output, seconds from start to the first byte after the heading, and peak resident bytes."""
     command = [str(word) for word in command]
     with tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
@@ -52,12 +51,14 @@ def run(command, environment):
             command, env=environment, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT
         )
         with process.stdout as stdout:
-            first = os.read(stdout.fileno(), 1)
+            output = b""
+            while len(output) <= len(heading) and (more := os.read(stdout.fileno(), 4096)):
+                output += more
             first_byte = time.perf_counter() - started
-            output = first + stdout.read()
+            output += stdout.read()
         _pid, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0 or not first:
+        if process.returncode != 0 or not output.startswith(heading) or output == heading:
             errors.seek(0)
             trace = errors.read().decode(errors="replace")
             sys.exit(f"bench: {' '.join(command)}\nexited with {process.returncode}:\n{trace}")
@@ -99,7 +100,8 @@ def openelm_first_token():
 def mlx_lm_first_token(environment):
     command = [sys.executable, "-m", "mlx_lm", "generate", "--model", MODEL]
     command += ["--prompt", PROMPT, "--max-tokens", 1]
-    return run(command, environment)[1]
+    # Not the rule that it prints before it starts, but the token.
+    return run(command, {**environment, "PYTHONUNBUFFERED": "1"}, b"=" * 10 + b"\n")[1]
 
 
 def measure(rounds, quick):

@@ -63,7 +63,7 @@ def table(results):
     for name, key, target in (("prefill", prefill, 25), ("decode", decode, 4)):
         what = f"{name}, prompt of 128, mlx-lm as pip installs it"
         lines.append(row(what, runs(ours, key, 128), runs(wheel, key, 128), rate, target))
-    for name, theirs in (("same BLAS", "same_blas"), ("mlx-lm as pip installs it", "wheel_blas")):
+    for name, theirs in (("mlx-lm as pip installs it", "wheel_blas"), ("same BLAS", "same_blas")):
         what = f"process start to first token, {name}"
         lines.append(row(what, first["openelm"], first[theirs], seconds, 5, inverse=True))
     peaks = [[job[resident] for job in jobs] for jobs in (ours, same)]

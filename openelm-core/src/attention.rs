@@ -2,14 +2,15 @@
 //! keys (paper section 2.1; `general_gpt.py`, `MultiHeadCausalAttention`).
 
 use mlx_rs::{
-    Array,
+    Array, Dtype,
     fast::{self, ScaledDotProductAttentionMask},
-    ops::{broadcast_to, concatenate, indexing::TryIndexOp, split_at_indices},
+    ops::{broadcast_to, concatenate, indexing::TryIndexOp, matmul, power, split_at_indices},
 };
 
 use crate::{
     cache::LayerCache,
     config::{Config, Layer},
+    dtype::Device,
     error::Result,
     linear::Linear,
     rope::Rotation,
@@ -25,6 +26,7 @@ pub(crate) struct Attention {
     q_heads: i32,
     kv_heads: i32,
     head_dim: i32,
+    device: Device,
 }
 
 /// RMSNorm over `head_dim` of all query and key heads at once.
@@ -76,6 +78,7 @@ impl Attention {
             q_heads: layer.q_heads as i32,
             kv_heads: layer.kv_heads as i32,
             head_dim: head_dim as i32,
+            device: Device::current()?,
         })
     }
 
@@ -110,16 +113,51 @@ impl Attention {
         let values = values.transpose_axes(&[0, 2, 1, 3])?;
         let (keys, values) = cache.update(offset, &keys, &values)?;
 
-        let scale = (self.head_dim as f32).powf(-0.5);
-        let mask = (length > 1).then_some(ScaledDotProductAttentionMask::Causal);
-        let attended =
-            fast::scaled_dot_product_attention(&queries, &keys, &values, scale, mask, None)?;
+        let attended = self.attend(&queries, &keys, &values)?;
         let joined = attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
             batch,
             length,
             self.q_heads * self.head_dim,
         ])?;
         self.out_proj.forward(&joined)
+    }
+}
+
+impl Attention {
+    /// Attention of `queries` `[B, q_heads, L, head_dim]`, the last L positions, over `keys` and
+    /// `values` `[B, kv_heads, T, head_dim]`.
+    fn attend(&self, queries: &Array, keys: &Array, values: &Array) -> Result<Array> {
+        let length = queries.dim(2);
+        let scale = (self.head_dim as f32).powf(-0.5);
+        if length == 1 && self.device == Device::Cpu && queries.dtype() == Dtype::Float32 {
+            return self.attend_one(queries, keys, values, scale);
+        }
+        let mask = (length > 1).then_some(ScaledDotProductAttentionMask::Causal);
+        Ok(fast::scaled_dot_product_attention(
+            queries, keys, values, scale, mask, None,
+        )?)
+    }
+
+    /// One position's attention on a CPU, where MLX has no fused kernel either and its softmax is
+    /// most of the cost of a long context: `exp` takes three times as long as `power` there.
+    fn attend_one(
+        &self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        scale: f32,
+    ) -> Result<Array> {
+        let group = self.q_heads / self.kv_heads;
+        let shape = [queries.dim(0), self.kv_heads, group, 1, self.head_dim];
+        // softmax(s) from powers of two: 2^(s · log2(e) - max).
+        let scale = Array::from_f32(scale * std::f32::consts::LOG2_E);
+        let queries = queries.multiply(scale)?.reshape(&shape)?;
+        let scores = matmul(queries, keys.expand_dims(2)?.swap_axes(-1, -2)?)?;
+        let below = scores.max_axis(-1, true)?.subtract(&scores)?;
+        let weights = power(Array::from_f32(0.5), below)?;
+        let sums = weights.sum_axis(-1, true)?;
+        let attended = matmul(weights, values.expand_dims(2)?)?.divide(sums)?;
+        Ok(attended.reshape(&[shape[0], self.q_heads, 1, self.head_dim])?)
     }
 }
 
