@@ -47,7 +47,7 @@ impl Preset {
     ///
     /// ```
     /// use openelm_core::config::{Config, LayerWise};
-    /// use openelm_core::preset::Preset;
+    /// use openelm_core::Preset;
     ///
     /// // CoreNet's own checkpoints have 32,128 rows.
     /// let corenet = LayerWise { vocab_size: 32_128, ..Preset::M270.settings() };
