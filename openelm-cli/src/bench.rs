@@ -125,24 +125,17 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 }
 
 fn load(args: &Args) -> Result<Model, Error> {
-    let device = Device::current()?;
-    let on_cpu = |stored| {
-        if device == Device::Cpu {
-            Dtype::Float32
-        } else {
-            stored
-        }
-    };
     if let Some(preset) = args.preset {
-        let dtype = args.dtype.unwrap_or(on_cpu(Dtype::Bfloat16));
-        let weights = random_weights(&preset.config(), dtype, 0)?;
-        return Ok(Model::new(preset.config(), weights, dtype)?);
+        let config = preset.config();
+        let dtype = Dtype::choose(args.dtype, Dtype::Bfloat16, &config)?;
+        let weights = random_weights(&config, dtype, 0)?;
+        return Ok(Model::new(config, weights, dtype)?);
     }
     let folder = model_folder(args.model.clone().unwrap_or_default())?;
     let config = Config::load(&folder)?;
     let checkpoint = Checkpoint::open(&folder)?;
     checkpoint.check(&config)?;
-    let dtype = args.dtype.unwrap_or(on_cpu(checkpoint.dtype()));
+    let dtype = Dtype::choose(args.dtype, checkpoint.dtype(), &config)?;
     let weights = Weights::read(&checkpoint, dtype, &mut |_, _| {})?;
     Ok(Model::new(config, weights, dtype)?)
 }

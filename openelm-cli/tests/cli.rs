@@ -797,3 +797,15 @@ fn completions_know_the_commands() {
         }
     }
 }
+
+/// The benchmark refuses what `generate` refuses, before it draws 6 GB of weights.
+#[test]
+fn a_benchmark_of_3b_in_float16_is_refused() {
+    let output = Command::new(env!("CARGO_BIN_EXE_openelm"))
+        .args(["bench", "--preset", "3B", "--dtype", "float16"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("use bfloat16"), "{stderr}");
+}

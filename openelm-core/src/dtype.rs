@@ -27,10 +27,24 @@ impl Dtype {
         }
     }
 
+    /// The type to compute in: `asked`, or the default for weights stored as `stored`.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] if the activations of `config` exceed the range of `asked`,
+    /// [`Error::Mlx`] if MLX has no device.
+    pub fn choose(asked: Option<Self>, stored: Self, config: &Config) -> Result<Self> {
+        let dtype = match asked {
+            Some(dtype) => dtype,
+            None => Self::default_for(stored, Device::current()?, config),
+        };
+        dtype.check(config)?;
+        Ok(dtype)
+    }
+
     /// The type to compute in when the caller names none: `Float32` on a CPU device, where MLX's
     /// 16-bit kernels are several times slower, and the stored type on a GPU (`Bfloat16` in place
     /// of `Float16` for a model that overflows in it).
-    pub(crate) fn default_for(stored: Self, device: Device, config: &Config) -> Self {
+    fn default_for(stored: Self, device: Device, config: &Config) -> Self {
         match device {
             Device::Cpu => Self::Float32,
             Device::Gpu if stored == Self::Float16 && overflows_float16(config) => Self::Bfloat16,
@@ -39,7 +53,7 @@ impl Dtype {
     }
 
     /// Refuses a type whose range the model's activations exceed.
-    pub(crate) fn check(self, config: &Config) -> Result<()> {
+    fn check(self, config: &Config) -> Result<()> {
         if self == Self::Float16 && overflows_float16(config) {
             return Err(Error::Dtype {
                 dtype: self.to_string(),

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     checkpoint::{self, Checkpoint},
     config::Config,
-    dtype::{Device, Dtype},
+    dtype::Dtype,
     error::{Error, Result},
     generate::{GenerateOptions, Generation},
     model::Model,
@@ -62,12 +62,7 @@ impl LanguageModel {
         }
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
-        let stored = checkpoint.dtype();
-        let dtype = match options.dtype {
-            Some(dtype) => dtype,
-            None => Dtype::default_for(stored, Device::current()?, &config),
-        };
-        dtype.check(&config)?;
+        let dtype = Dtype::choose(options.dtype, checkpoint.dtype(), &config)?;
 
         // The tokenizer takes a while to build and needs no MLX: it is read beside the weights.
         let (tokenizer, weights) = thread::scope(|scope| {
