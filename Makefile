@@ -3,7 +3,7 @@
 OPENELM := target/release/openelm
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## prepare MLX and the Rust bindings under .mlx (two minutes, once)
 	@setup/setup.sh
@@ -22,6 +22,12 @@ check: setup ## rustfmt, clippy and rustdoc, warnings as errors
 parity: setup ## compare logits and text with mlx-lm, live
 	@parity/run.sh
 
+parity-llama: build ## compare GGUF files with llama.cpp, which is built first (ten minutes, once)
+	@parity/llama.sh
+
+fuzz: setup ## fuzz the readers of files, a minute each (needs cargo-fuzz)
+	@fuzz/run.sh
+
 check-apple: setup ## type-check for macOS and iOS from Debian (three minutes, once)
 	@setup/check-apple.sh
 
@@ -35,4 +41,4 @@ bench: build ## measure side by side with mlx-lm; results go to bench/README.md
 clean: ## remove what was built; `make clean setup` starts over
 	rm -rf target out .mlx
 
-.PHONY: help setup build demo check check-apple parity test bench clean
+.PHONY: help setup build demo check check-apple parity parity-llama fuzz test bench clean

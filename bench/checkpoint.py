@@ -1,8 +1,8 @@
-"""Writes the checkpoint that both sides run: OpenELM-270M's shapes, random float32 weights.
+"""Writes the checkpoint that both sides run: OpenELM-270M's shapes, random weights.
 
-    checkpoint.py FOLDER
+    checkpoint.py FOLDER [float32 | float16 | bfloat16]
 
-Apple's Hugging Face layout and a tokenizer: one of LLaMA's size where there is one, otherwise the
+In float32 if no type is named. Apple's Hugging Face layout and a tokenizer: one of LLaMA's size where there is one, otherwise the
 small one of examples/tales. Speed does not depend on the weights' values. Needs the oracle's
 packages (parity/setup.sh).
 """
@@ -25,15 +25,18 @@ TALES = ROOT / "examples/tales"
 LLAMA_TOKENIZER = ROOT / "../shared/data/llama-tokenizer/tokenizer.json"
 
 
-def random_weights(config):
+def random_weights(config, dtype):
     rng = np.random.default_rng(SEED)
     for name, shape in shapes_of(config):
         values = rng.standard_normal(shape, dtype=np.float32) * np.float32(STD)
-        yield name, mx.array(1 + values if "norm" in name else values)
+        tensor = mx.array(1 + values if "norm" in name else values).astype(getattr(mx, dtype))
+        mx.eval(tensor)
+        yield name, tensor
 
 
-def main(folder):
-    config = config_of(Case("bench", "270M", 32000))
+def main(folder, dtype="float32"):
+    mx.set_default_device(mx.cpu)
+    config = config_of(Case("bench", "270M", 32000, stored=dtype))
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = LLAMA_TOKENIZER if LLAMA_TOKENIZER.exists() else TALES / "tokenizer.json"
     shutil.copyfile(tokenizer, folder / "tokenizer.json")
@@ -41,9 +44,10 @@ def main(folder):
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     # Moved into place last: a folder with weights is a whole one.
     unfinished = folder / "unfinished.safetensors"
-    mx.save_safetensors(str(unfinished), dict(random_weights(config)), metadata={"format": "pt"})
+    weights = dict(random_weights(config, dtype))
+    mx.save_safetensors(str(unfinished), weights, metadata={"format": "pt"})
     unfinished.rename(folder / "model.safetensors")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

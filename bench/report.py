@@ -1,4 +1,4 @@
-"""Turns the measurements of bench.py into the table of bench/README.md."""
+"""Turns the measurements of bench.py and convert.py into the tables of bench/README.md."""
 
 import datetime
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 
 FOLDER = Path(__file__).resolve().parent
-START = "<!-- results: `make bench` replaces what follows -->"
-END = "<!-- end of results -->"
+START = "<!-- {}: `make bench` replaces what follows -->"
+END = "<!-- end of {} -->"
 
 
 def runs(jobs, key, prompt_tokens):
@@ -128,10 +128,40 @@ def markdown(results, version, threads):
     return "\n".join([head, "", *table(results), "", *limits(results)])
 
 
-def write(text, results):
-    """Puts the table between the marks of README.md, and all the numbers into results.json."""
+def conversion_table(results):
+    """`openelm convert` beside `mlx_lm.convert`: ratios above 1 are in our favour."""
+    ours = {"checking the result": "openelm", "`--verify none`": "openelm_unverified"}
+    theirs = {"mlx-lm as pip installs it": "wheel_blas", "same BLAS": "same_blas"}
+    lines = ["| | openelm | mlx-lm | ratio |", "|---|---|---|---|"]
+    for what, key, form in (
+        ("wall time", "seconds", seconds),
+        ("peak memory", "peak_resident_bytes", mebibytes),
+    ):
+        for how, name in ours.items():
+            for whose, other in theirs.items():
+                a, b = (median(run[key] for run in results[n]) for n in (name, other))
+                cells = [f"{what}, {how}, {whose}", form(a), form(b), f"{b / a:.2f}"]
+                lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def conversion_markdown(results, version):
+    versions = results["versions"]
+    rounds = len(results["openelm"])
+    sizes = [results[key] / 2**20 for key in ("source_bytes", "target_bytes")]
+    head = (
+        f"Measured on {datetime.date.today().isoformat()}: {machine()}; {version}, mlx-lm"
+        f" {versions['mlx-lm']}, MLX {versions['mlx']}; {sizes[0]:.0f} MiB to {sizes[1]:.0f} MiB;"
+        f" medians of {rounds} interleaved rounds. Ratio: mlx-lm's over openelm's."
+    )
+    return "\n".join([head, "", *conversion_table(results)])
+
+
+def write(text, results, name="results"):
+    """Puts the tables between the marks `name` of README.md, and all the numbers into a file."""
     path = FOLDER / "README.md"
-    before, rest = path.read_text().split(START)
-    after = rest.split(END)[1]
-    path.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}")
-    (FOLDER / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    start, end = START.format(name), END.format(name)
+    before, rest = path.read_text().split(start)
+    after = rest.split(end)[1]
+    path.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}")
+    (FOLDER / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")

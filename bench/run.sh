@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Measures `openelm` side by side with mlx-lm 0.32.2 and writes the table into bench/README.md.
+# Measures `openelm` side by side with mlx-lm 0.32.2 and writes the tables into bench/README.md.
 # Takes about ten minutes on two cores; anything else that runs meanwhile spoils the numbers.
+# Options are those of bench.py and of convert.py, which have the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,3 +9,4 @@ cd "$(dirname "$0")/.."
 parity/setup.sh
 export PYTHONDONTWRITEBYTECODE=1
 python3 bench/bench.py "$@"
+python3 bench/convert.py "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compares openelm-core with mlx-lm's OpenELM on the same MLX: `make parity`. Writes 3 GB of random
-# checkpoints under out/parity and deletes them afterwards; KEEP=1 keeps them. LONG=1 also measures
-# position 2,000 of the whole 270M.
+# Compares openelm-core with mlx-lm's OpenELM on the same MLX, and `openelm convert` with its
+# `convert`: `make parity`. Writes 3 GB of random checkpoints under out/parity and deletes them
+# afterwards; KEEP=1 keeps them. LONG=1 also measures position 2,000 of the whole 270M.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/out/parity
@@ -20,11 +20,25 @@ finish() {
 trap finish EXIT
 rm -rf "$folder"
 
-say "mlx-lm on random checkpoints in out/parity"
 # libmlxc.so brings the BLAS and, before Python can load its own copy, the same MLX that
 # openelm-core links to: one program has one MLX.
-LD_PRELOAD=$mlxc PYTHONPATH=$PWD/.mlx/oracle PYTHONNOUSERSITE=1 python3 parity/oracle.py "$folder"
+oracle() {
+  LD_PRELOAD=$mlxc PYTHONPATH=$PWD/.mlx/oracle PYTHONNOUSERSITE=1 python3 "$@"
+}
+core_test() {
+  cargo test --locked --quiet --package openelm-core --features parity --test "$1" -- --nocapture
+}
+
+say "mlx-lm on random checkpoints in out/parity"
+oracle parity/oracle.py "$folder"
 
 say "openelm-core on the same"
-OPENELM_PARITY=$folder cargo test --locked --quiet --package openelm-core --features parity \
-  --test parity_live -- --nocapture
+OPENELM_PARITY=$folder core_test parity_live
+
+say "openelm convert beside mlx-lm's"
+cargo build --locked --quiet --package openelm-cli
+openelm=${CARGO_TARGET_DIR:-target}/debug/openelm
+oracle parity/convert.py "$folder/convert" "$openelm"
+
+say "openelm-core on what mlx-lm converted"
+OPENELM_CONVERT=$folder/convert core_test convert_live

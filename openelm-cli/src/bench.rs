@@ -6,8 +6,8 @@ use std::{
 };
 
 use openelm_core::{
-    Checkpoint, Config, Device, Dtype, Event, GenerateOptions, Generation, Model, Preset, Stats,
-    Weights, memory, model_folder, random_weights,
+    Checkpoint, Config, Device, Dtype, Event, GenerateOptions, Generation, Model, Preset,
+    ReadOptions, Stats, Weights, memory, model_folder, random_weights,
 };
 use serde_json::json;
 
@@ -29,6 +29,10 @@ pub(crate) struct Args {
     /// type on a GPU]
     #[arg(long, value_name = "TYPE")]
     dtype: Option<Dtype>,
+
+    /// Keep a quantised model's matrices packed
+    #[arg(long)]
+    keep_quantized: bool,
 
     /// Lengths of the prompts, in tokens
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [128, 512])]
@@ -136,7 +140,12 @@ fn load(args: &Args) -> Result<Model, Error> {
     let checkpoint = Checkpoint::open(&folder)?;
     checkpoint.check(&config)?;
     let dtype = Dtype::choose(args.dtype, checkpoint.dtype(), &config)?;
-    let weights = Weights::read(&checkpoint, dtype, &mut |_, _| {})?;
+    let keep_quantized = args.keep_quantized || Device::current()? == Device::Gpu;
+    let options = ReadOptions {
+        dtype,
+        keep_quantized,
+    };
+    let weights = Weights::read(&checkpoint, &config, options, &mut |_, _| {})?;
     Ok(Model::new(config, weights, dtype)?)
 }
 

@@ -46,9 +46,7 @@ fn find(model: &str) -> Result<(Config, Option<Dtype>), Error> {
         return Ok((config, None));
     }
     let checkpoint = Checkpoint::open(&folder)?;
-    if config.quantization().is_none() {
-        checkpoint.check(&config)?;
-    }
+    checkpoint.check(&config)?;
     Ok((config, Some(checkpoint.dtype())))
 }
 

@@ -1,4 +1,4 @@
-//! `openelm`: run and inspect OpenELM language models.
+//! `openelm`: run, convert and inspect OpenELM language models.
 //!
 //! Text goes to stdout, everything else to stderr. Exit code 0 on success, 1 on failure, 2 for
 //! bad usage, 130 after Ctrl-C.
@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
 mod bench;
+mod convert;
 mod error;
 mod generate;
 mod info;
@@ -18,7 +19,7 @@ mod output;
 
 use error::Error;
 
-/// Run and inspect Apple's OpenELM language models on MLX.
+/// Run, convert and inspect Apple's OpenELM language models on MLX.
 #[derive(Parser)]
 #[command(name = "openelm", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
@@ -28,6 +29,7 @@ struct Cli {
 
 const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt 'Once upon a time'
+  openelm convert OpenELM-270M OpenELM-270M-4bit -q
   openelm info 3B
   openelm bench --model OpenELM-270M
 
@@ -37,6 +39,8 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     /// Continue a prompt
     Generate(generate::Args),
+    /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
+    Convert(Box<convert::Args>),
     /// Show a model's architecture, parameters and memory
     Info(info::Args),
     /// Measure load time, speed and memory
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
     };
     finish(match cli.command {
         Command::Generate(args) => generate::run(args),
+        Command::Convert(args) => convert::run(*args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions { shell } => completions(shell),

@@ -27,6 +27,11 @@ pub(crate) struct ModelArgs {
     /// type on a GPU]
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<Dtype>,
+
+    /// Keep a quantised model's matrices packed: less memory, slower on a CPU [default: packed on
+    /// a GPU; on a CPU expanded if memory allows]
+    #[arg(long)]
+    pub(crate) keep_quantized: bool,
 }
 
 impl ModelArgs {
@@ -35,6 +40,7 @@ impl ModelArgs {
         let options = LoadOptions {
             dtype: self.dtype,
             tokenizer: self.tokenizer.clone(),
+            keep_quantized: self.keep_quantized.then_some(true),
         };
         let bar = bar(quiet);
         let loaded = LanguageModel::load_with_progress(&self.model, &options, |done, total| {

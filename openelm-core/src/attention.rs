@@ -48,13 +48,13 @@ impl Attention {
     ) -> Result<Self> {
         let (width, head_dim) = (config.model_dim(), config.head_dim());
         let heads = layer.q_heads + 2 * layer.kv_heads;
-        let mut take =
-            |name: &str, shape: &[usize]| weights.take(&format!("{prefix}.{name}.weight"), shape);
-        let qkv_proj = take("qkv_proj", &[heads * head_dim, width])?;
-        let out_proj = take("out_proj", &[width, layer.q_heads * head_dim])?;
+        let rows = heads * head_dim;
+        let qkv_proj = weights.take_matrix(&format!("{prefix}.qkv_proj"), rows, width)?;
+        let columns = layer.q_heads * head_dim;
+        let out_proj = weights.take_matrix(&format!("{prefix}.out_proj"), width, columns)?;
         let qk_norm = if config.normalize_qk_projections() {
-            let q_norm = take("q_norm", &[head_dim])?;
-            let k_norm = take("k_norm", &[head_dim])?;
+            let q_norm = weights.take(&format!("{prefix}.q_norm.weight"), &[head_dim])?;
+            let k_norm = weights.take(&format!("{prefix}.k_norm.weight"), &[head_dim])?;
             let repeat = |norm, heads| broadcast_to(norm, &[heads as i32, head_dim as i32]);
             let weight = concatenate(
                 &[
@@ -72,9 +72,9 @@ impl Attention {
             None
         };
         Ok(Self {
-            qkv_proj: Linear::new(qkv_proj),
+            qkv_proj,
             qk_norm,
-            out_proj: Linear::new(out_proj),
+            out_proj,
             q_heads: layer.q_heads as i32,
             kv_heads: layer.kv_heads as i32,
             head_dim: head_dim as i32,

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use safetensors::tensor::{Dtype as StoredDtype, Metadata, TensorInfo};
+use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -34,10 +34,24 @@ pub struct StoredTensor {
     /// The file that holds it.
     pub file: PathBuf,
     /// Its type there.
-    pub dtype: Dtype,
+    pub dtype: StoredDtype,
     /// Its shape there.
     pub shape: Vec<usize>,
 }
+
+/// A type that tensors are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredDtype {
+    /// Floating-point numbers.
+    Float(Dtype),
+    /// 32-bit words: the packed numbers of a quantised matrix.
+    Uint32,
+    /// Bytes: the scales of a quantised matrix in the microscaling modes.
+    Uint8,
+}
+
+/// An integer type, if the tensor must be of one, and a shape.
+type Expected = (Option<StoredDtype>, Vec<usize>);
 
 impl Checkpoint {
     /// Reads the headers of the weight files in a model folder.
@@ -45,7 +59,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] and [`Error::MissingFile`] if a file cannot be read or is not there,
     /// [`Error::Checkpoint`] if one is malformed or does not hold what the index says, and
-    /// [`Error::TensorDtype`] for a tensor that is not floating-point.
+    /// [`Error::TensorDtype`] for a tensor that is neither floating-point nor quantised.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref().to_path_buf();
         let index = folder.join("model.safetensors.index.json");
@@ -101,13 +115,22 @@ impl Checkpoint {
         })
     }
 
+    /// Reads the header of one weight file, whatever its name.
+    pub(crate) fn open_file(file: &Path) -> Result<Self> {
+        Ok(Self {
+            folder: file.parent().unwrap_or(file).to_path_buf(),
+            files: vec![file.to_path_buf()],
+            tensors: read_header(file)?.into_iter().collect(),
+        })
+    }
+
     /// Checks that the tensors are exactly those of `config`, in name and shape.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`].
     pub fn check(&self, config: &Config) -> Result<()> {
-        let expected: BTreeMap<String, Vec<usize>> = config.tensors().into_iter().collect();
-        for (name, shape) in &expected {
+        let expected = self.expected(config)?;
+        for (name, (packed, shape)) in &expected {
             let Some(stored) = self.tensors.get(name) else {
                 return Err(Error::MissingTensor {
                     path: self.folder.clone(),
@@ -121,6 +144,17 @@ impl Checkpoint {
                     name: name.clone(),
                     expected: shape.clone(),
                     found: stored.shape.clone(),
+                });
+            }
+            let fits = match packed {
+                Some(dtype) => stored.dtype == *dtype,
+                None => matches!(stored.dtype, StoredDtype::Float(_)),
+            };
+            if !fits {
+                return Err(Error::TensorDtype {
+                    path: stored.file.clone(),
+                    name: name.clone(),
+                    found: stored.dtype.name().into(),
                 });
             }
         }
@@ -137,6 +171,38 @@ impl Checkpoint {
         }
     }
 
+    /// Every tensor that `config` calls for: its integer type if it has one, and its shape.
+    fn expected(&self, config: &Config) -> Result<BTreeMap<String, Expected>> {
+        let quantization = config.quantization_map()?;
+        let mut expected = BTreeMap::new();
+        for (name, shape) in config.tensors() {
+            let stem = name.strip_suffix(".weight").unwrap_or(&name);
+            let packed = quantization.as_ref().and_then(|map| map.layer(stem));
+            match (packed, shape.as_slice()) {
+                // mlx-lm's rule: what has scales is quantised.
+                (Some(packing), &[rows, width]) if packing.fits(width) && self.is_packed(stem) => {
+                    let scales = packing.scales_shape(rows, width).to_vec();
+                    let bytes = (!packing.has_biases()).then_some(StoredDtype::Uint8);
+                    let weight = packing.packed_shape(rows, width).to_vec();
+                    if packing.has_biases() {
+                        expected.insert(format!("{stem}.biases"), (None, scales.clone()));
+                    }
+                    expected.insert(format!("{stem}.scales"), (bytes, scales));
+                    expected.insert(name, (Some(StoredDtype::Uint32), weight));
+                }
+                _ => {
+                    expected.insert(name, (None, shape));
+                }
+            }
+        }
+        Ok(expected)
+    }
+
+    /// Whether the matrix `stem` (its tensor's name without `.weight`) is stored quantised.
+    pub(crate) fn is_packed(&self, stem: &str) -> bool {
+        self.tensors.contains_key(&format!("{stem}.scales"))
+    }
+
     /// Refuses a file that is no longer as it was when it was opened: MLX believes every header,
     /// and what it cannot read it leaves undefined without a word.
     pub(crate) fn check_unchanged(&self, file: &Path) -> Result<()> {
@@ -149,6 +215,11 @@ impl Checkpoint {
             path: file.to_path_buf(),
             problem: "the file changed while the model was loaded".into(),
         })
+    }
+
+    /// The model folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The weight files, in order of their names.
@@ -166,7 +237,7 @@ impl Checkpoint {
         let elements = |dtype| {
             self.tensors
                 .values()
-                .filter(|tensor| tensor.dtype == dtype)
+                .filter(|tensor| tensor.dtype == StoredDtype::Float(dtype))
                 .map(|tensor| tensor.shape.iter().product::<usize>())
                 .sum::<usize>()
         };
@@ -186,6 +257,28 @@ impl StoredTensor {
     /// Size in the file, in bytes.
     pub fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
+    }
+}
+
+impl StoredDtype {
+    /// Size of one element in bytes.
+    pub fn size(self) -> usize {
+        match self {
+            Self::Float(dtype) => dtype.size(),
+            Self::Uint32 => 4,
+            Self::Uint8 => 1,
+        }
+    }
+
+    /// The name in a safetensors header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float(Dtype::Float32) => "F32",
+            Self::Float(Dtype::Float16) => "F16",
+            Self::Float(Dtype::Bfloat16) => "BF16",
+            Self::Uint32 => "U32",
+            Self::Uint8 => "U8",
+        }
     }
 }
 
@@ -275,9 +368,11 @@ fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
     let mut tensors = Vec::new();
     for (name, info) in metadata.tensors() {
         let dtype = match info.dtype {
-            StoredDtype::F32 => Dtype::Float32,
-            StoredDtype::F16 => Dtype::Float16,
-            StoredDtype::BF16 => Dtype::Bfloat16,
+            FileDtype::F32 => StoredDtype::Float(Dtype::Float32),
+            FileDtype::F16 => StoredDtype::Float(Dtype::Float16),
+            FileDtype::BF16 => StoredDtype::Float(Dtype::Bfloat16),
+            FileDtype::U32 => StoredDtype::Uint32,
+            FileDtype::U8 => StoredDtype::Uint8,
             other => {
                 return Err(Error::TensorDtype {
                     path: path.to_path_buf(),

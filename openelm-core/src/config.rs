@@ -12,6 +12,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::quantization::QuantizationMap;
 use crate::scaling::{ffn_dim, kv_heads, query_heads};
 use crate::{config_json, config_keys};
 
@@ -233,6 +234,24 @@ impl Config {
         ["torch_dtype", "dtype"]
             .iter()
             .find_map(|key| self.extra.get(*key)?.as_str())
+    }
+
+    /// Which matrices are quantised, by the `quantization` (or `quantization_config`) block;
+    /// `None` if there is no block.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the block is not one of MLX's.
+    pub fn quantization_map(&self) -> Result<Option<QuantizationMap>> {
+        let Some(block) = self.quantization() else {
+            return Ok(None);
+        };
+        QuantizationMap::from_json(block)
+            .map(Some)
+            .map_err(|problem| Error::Config {
+                path: "config.json".into(),
+                key: "quantization".into(),
+                problem,
+            })
     }
 
     /// The `quantization` (or `quantization_config`) block, not looked into.

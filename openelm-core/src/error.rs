@@ -115,6 +115,25 @@ pub enum Error {
         /// Length of the context, in tokens.
         context: usize,
     },
+    /// A conversion's result cannot be put where it was to go.
+    #[error("{}: {problem}", path.display())]
+    Target {
+        /// The file or folder to be made.
+        path: PathBuf,
+        /// What stands in the way, and how to go on.
+        problem: String,
+    },
+    /// What was written does not hold what was read.
+    #[error("{}: verification failed: {problem}; nothing was kept", path.display())]
+    Verification {
+        /// The file or folder to be made.
+        path: PathBuf,
+        /// The tensor and what was expected of it.
+        problem: String,
+    },
+    /// The caller cancelled it.
+    #[error("cancelled")]
+    Cancelled,
     /// MLX reported a failure.
     #[error("mlx: {0}")]
     Mlx(#[from] mlx_rs::error::Exception),

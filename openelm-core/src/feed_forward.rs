@@ -35,8 +35,8 @@ impl FeedForward {
         let with_glu = config.ffn_with_glu();
         let rows = if with_glu { 2 * inner } else { inner };
         Ok(Self {
-            proj_1: Linear::new(weights.take(&format!("{prefix}.proj_1.weight"), &[rows, width])?),
-            proj_2: Linear::new(weights.take(&format!("{prefix}.proj_2.weight"), &[width, inner])?),
+            proj_1: weights.take_matrix(&format!("{prefix}.proj_1"), rows, width)?,
+            proj_2: weights.take_matrix(&format!("{prefix}.proj_2"), width, inner)?,
             with_glu,
             device: Device::current()?,
         })

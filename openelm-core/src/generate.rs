@@ -3,13 +3,7 @@
 //! The prompt is read in chunks; then each step's graph is built and started before the token of
 //! the step before is read, so the device never waits for the host.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use mlx_rs::{
     Array, Dtype,
@@ -19,6 +13,7 @@ use mlx_rs::{
 
 use crate::{
     cache::KvCache,
+    cancel::CancelHandle,
     detokenizer::Detokenizer,
     dtype::Device,
     error::{Error, Result},
@@ -147,21 +142,6 @@ impl Stats {
     /// Tokens generated a second after the first.
     pub fn decode_tokens_per_second(&self) -> f64 {
         rate(self.generated_tokens.saturating_sub(1), self.decode)
-    }
-}
-
-/// Cancels a [`Generation`] from any thread.
-#[derive(Debug, Clone, Default)]
-pub struct CancelHandle(Arc<AtomicBool>);
-
-impl CancelHandle {
-    /// Ends the generation before its next prompt chunk or token.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

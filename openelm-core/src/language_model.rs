@@ -8,12 +8,13 @@ use std::{
 use crate::{
     checkpoint::{self, Checkpoint},
     config::Config,
-    dtype::Dtype,
+    dtype::{Device, Dtype},
     error::{Error, Result},
     generate::{GenerateOptions, Generation},
+    memory,
     model::Model,
     tokenizer::Tokenizer,
-    weights::Weights,
+    weights::{ReadOptions, Weights},
 };
 
 /// Options of [`LanguageModel::load`].
@@ -24,6 +25,10 @@ pub struct LoadOptions {
     pub dtype: Option<Dtype>,
     /// The tokenizer's file, or a folder that holds one. `None`, the default: the model folder.
     pub tokenizer: Option<PathBuf>,
+    /// Keep quantised matrices packed. `None`, the default: on a GPU yes; on a CPU, where MLX
+    /// multiplies by packed matrices many times slower than by the numbers they stand for, only if
+    /// the memory for those numbers is not there.
+    pub keep_quantized: Option<bool>,
 }
 
 /// A loaded OpenELM: network and tokenizer.
@@ -53,16 +58,13 @@ impl LanguageModel {
     ) -> Result<Self> {
         let folder = checkpoint::model_folder(path)?;
         let config = Config::load(&folder)?;
-        if config.quantization().is_some() {
-            return Err(Error::Config {
-                path: folder.join("config.json"),
-                key: "quantization".into(),
-                problem: "quantised checkpoints are not supported yet".into(),
-            });
-        }
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
         let dtype = Dtype::choose(options.dtype, checkpoint.dtype(), &config)?;
+        let keep_quantized = match options.keep_quantized {
+            Some(keep) => keep,
+            None => Device::current()? == Device::Gpu || !fits(&config, dtype),
+        };
 
         // The tokenizer takes a while to build and needs no MLX: it is read beside the weights.
         let (tokenizer, weights) = thread::scope(|scope| {
@@ -71,7 +73,11 @@ impl LanguageModel {
                 tokenizer.check_vocab(config.vocab_size())?;
                 Ok(tokenizer)
             });
-            let weights = Weights::read(&checkpoint, dtype, &mut progress);
+            let options = ReadOptions {
+                dtype,
+                keep_quantized,
+            };
+            let weights = Weights::read(&checkpoint, &config, options, &mut progress);
             let tokenizer = tokenizer.join().unwrap_or_else(|_| {
                 Err(Error::Tokenizer {
                     path: folder.clone(),
@@ -120,4 +126,10 @@ impl LanguageModel {
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
+}
+
+/// Whether the memory that is left holds all weights in `dtype`, and something to work with.
+fn fits(config: &Config, dtype: Dtype) -> bool {
+    let needed = config.weights_bytes(dtype.size() as u64);
+    memory::available_bytes().is_none_or(|left| needed < left / 8 * 7)
 }

@@ -1,5 +1,5 @@
-//! Apple's OpenELM language models on MLX: load a checkpoint, generate text, inspect an
-//! architecture.
+//! Apple's OpenELM language models on MLX: load a checkpoint, generate text, convert between
+//! formats, inspect an architecture.
 //!
 //! OpenELM (arXiv 2404.14619) is a decoder whose layers widen with depth. This crate reads the
 //! checkpoints as Apple published them in Hugging Face's layout and runs them through `mlx-rs`:
@@ -26,43 +26,53 @@
 
 mod attention;
 mod cache;
+mod cancel;
 mod checkpoint;
 pub mod config;
 mod config_extra;
 mod config_json;
 mod config_keys;
 mod config_sizes;
+pub mod convert;
 mod detokenizer;
 mod dtype;
 mod error;
 mod feed_forward;
 mod generate;
+pub mod gguf;
 mod init;
 mod language_model;
 mod layer_wise;
 mod linear;
 pub mod memory;
 mod model;
+mod packed;
+mod pickle;
 mod preset;
+pub mod quantization;
+mod readers;
 mod rope;
 mod sampling;
 mod scaling;
 mod sentencepiece;
 mod stop;
 mod tokenizer;
+mod torch_file;
 mod weights;
 
 pub use cache::KvCache;
-pub use checkpoint::{Checkpoint, StoredTensor, model_folder};
+pub use cancel::CancelHandle;
+pub use checkpoint::{Checkpoint, StoredDtype, StoredTensor, model_folder};
 pub use config::Config;
 pub use detokenizer::Detokenizer;
 pub use dtype::{Device, Dtype};
 pub use error::{Error, Result};
-pub use generate::{CancelHandle, Event, FinishReason, GenerateOptions, Generation, Stats, Token};
+pub use generate::{Event, FinishReason, GenerateOptions, Generation, Stats, Token};
 pub use init::random_weights;
 pub use language_model::{LanguageModel, LoadOptions};
 pub use model::Model;
 pub use preset::Preset;
 pub use sampling::Sampling;
 pub use tokenizer::Tokenizer;
-pub use weights::Weights;
+pub use torch_file::{TorchFile, TorchTensor};
+pub use weights::{ReadOptions, Weights};

@@ -22,7 +22,7 @@ use crate::{
 pub struct Model {
     config: Config,
     dtype: Dtype,
-    token_embeddings: Array,
+    token_embeddings: Linear,
     layers: Vec<DecoderLayer>,
     norm: RmsNorm,
     head: Linear,
@@ -37,13 +37,12 @@ impl Model {
     /// those of `config`.
     pub fn new(config: Config, mut weights: Weights, dtype: Dtype) -> Result<Self> {
         let width = config.model_dim();
-        let embedding_shape = [config.vocab_size(), width];
-        let token_embeddings =
-            weights.take("transformer.token_embeddings.weight", &embedding_shape)?;
+        let vocab = config.vocab_size();
+        let token_embeddings = weights.take_matrix("transformer.token_embeddings", vocab, width)?;
         let head = if config.share_input_output_layers() {
             token_embeddings.clone()
         } else {
-            weights.take("lm_head.weight", &embedding_shape)?
+            weights.take_matrix("lm_head", vocab, width)?
         };
         let layers = config
             .layers()
@@ -53,7 +52,7 @@ impl Model {
             .collect::<Result<_>>()?;
         Ok(Self {
             norm: RmsNorm::new(&config, "transformer.norm", &mut weights)?,
-            head: Linear::new(head),
+            head,
             rope: Rope::new(
                 config.head_dim(),
                 config.rope_freq_constant(),
@@ -91,7 +90,7 @@ impl Model {
     pub fn hidden(&self, tokens: &Array, cache: &mut KvCache) -> Result<Array> {
         let (offset, length) = (cache.offset(), tokens.dim(1) as usize);
         let rotation = self.rope.at(offset, length);
-        let mut x = self.token_embeddings.take_axis(tokens, 0)?;
+        let mut x = self.token_embeddings.rows(tokens, self.dtype)?;
         for (layer, cache) in self.layers.iter().zip(cache.layers_mut()) {
             x = layer.forward(&x, &rotation, cache, offset)?;
         }
@@ -105,6 +104,60 @@ impl Model {
     /// [`crate::Error::Mlx`] if the shapes do not fit.
     pub fn logits(&self, hidden: &Array) -> Result<Array> {
         self.head.forward(hidden)
+    }
+}
+
+/// The network run a layer at a time over one text, with only that layer's weights in memory.
+#[derive(Debug)]
+pub(crate) struct Layerwise {
+    config: Config,
+    rope: Rope,
+    /// u32 `[1, L]`.
+    ids: Array,
+    /// f32 `[1, L, D]`.
+    x: Array,
+}
+
+impl Layerwise {
+    pub(crate) fn new(config: Config, ids: &[u32]) -> Result<Self> {
+        let rope = Rope::new(
+            config.head_dim(),
+            config.rope_freq_constant(),
+            Device::current()?,
+        );
+        let ids = Array::from_slice(ids, &[1, ids.len() as i32]);
+        Ok(Self {
+            config,
+            rope,
+            x: ids.clone(),
+            ids,
+        })
+    }
+
+    /// Looks the ids up in the embedding, f32 `[V, D]`.
+    pub(crate) fn embed(&mut self, token_embeddings: &Array) -> Result<()> {
+        self.x = token_embeddings.take_axis(&self.ids, 0)?;
+        Ok(self.x.eval()?)
+    }
+
+    /// Runs the layer `index` with its `weights`, f32.
+    pub(crate) fn layer(&mut self, index: usize, weights: &mut Weights) -> Result<()> {
+        let Some(sizes) = self.config.layers().get(index) else {
+            return Ok(());
+        };
+        let layer = DecoderLayer::new(&self.config, sizes, index, weights)?;
+        let rotation = self.rope.at(0, self.ids.dim(1) as usize);
+        self.x = layer.forward(&self.x, &rotation, &mut LayerCache::default(), 0)?;
+        Ok(self.x.eval()?)
+    }
+
+    /// Next-token logits f32 `[1, L, V]` by the final norm `[D]` and the head `[V, D]`.
+    pub(crate) fn logits(&self, norm: Array, head: &Array) -> Result<Array> {
+        let norm = RmsNorm {
+            weight: norm,
+            eps: self.config.rms_norm_eps() as f32,
+        };
+        Linear::Dense(head.clone()).forward(&norm.forward(&self.x)?)
     }
 }
 

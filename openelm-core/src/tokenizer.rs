@@ -160,31 +160,35 @@ impl Tokenizer {
     }
 
     fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let contents = Self::contents_of(path, bytes)?;
+        Self::build(path, contents).map_err(|problem| Error::Tokenizer {
+            path: path.to_owned(),
+            problem,
+        })
+    }
+
+    /// What the tokenizer file at `path` says, for writing it in another format.
+    pub(crate) fn contents(path: &Path) -> Result<Contents> {
+        Self::contents_of(path, &read_file(path)?)
+    }
+
+    fn contents_of(path: &Path, bytes: &[u8]) -> Result<Contents> {
+        let refused = |problem: String| Error::Tokenizer {
+            path: path.to_owned(),
+            problem,
+        };
         if bytes.len() as u64 > MAX_FILE_BYTES {
-            let problem = format!("larger than {} MiB", MAX_FILE_BYTES >> 20);
-            return Err(Error::Tokenizer {
-                path: path.to_owned(),
-                problem,
-            });
+            return Err(refused(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
         }
         if bytes.is_empty() {
-            let problem = "the file is empty".to_owned();
-            return Err(Error::Tokenizer {
-                path: path.to_owned(),
-                problem,
-            });
+            return Err(refused("the file is empty".to_owned()));
         }
         let contents = if is_json(bytes) {
             json::read(bytes)
         } else {
             sentencepiece::read(bytes)
         };
-        contents
-            .and_then(|contents| Self::build(path, contents))
-            .map_err(|problem| Error::Tokenizer {
-                path: path.to_owned(),
-                problem,
-            })
+        contents.map_err(refused)
     }
 
     fn build(path: &Path, contents: Contents) -> Result<Self, String> {

@@ -1,72 +1,137 @@
 //! Reading a checked checkpoint into MLX arrays, one tensor at a time.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, VecDeque},
+    path::PathBuf,
+};
 
-use mlx_rs::{Array, error::IoError};
+use mlx_rs::{Array, transforms::async_eval};
 
 use crate::{
     checkpoint::Checkpoint,
+    config::Config,
     dtype::Dtype,
     error::{Error, Result},
+    linear::Linear,
+    packed::PackedMatrix,
+    quantization::{Quantization, QuantizationMap},
+    readers::Readers,
 };
+
+/// How [`Weights::read`] reads.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadOptions {
+    /// The type to cast to.
+    pub dtype: Dtype,
+    /// Keep quantised matrices packed, instead of expanding them while they are read.
+    pub keep_quantized: bool,
+}
 
 /// A model's tensors by checkpoint name, all of one type.
 #[derive(Debug)]
 pub struct Weights {
     tensors: HashMap<String, Array>,
-    folder: std::path::PathBuf,
+    quantization: Option<QuantizationMap>,
+    folder: PathBuf,
 }
 
 impl Weights {
-    /// Reads every tensor and casts it to `dtype`. At most one tensor exists twice, while it is
-    /// cast. `progress` is told the bytes read so far and in all.
+    /// Reads every tensor of a checked checkpoint. At most one tensor exists twice, while it is
+    /// cast or expanded. `progress` is told the bytes read so far and in all.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if a file changed or cannot be read, [`Error::Mlx`] if MLX fails.
+    /// [`Error::Checkpoint`] if a file changed or cannot be read, [`Error::Config`] for a bad
+    /// `quantization` block, [`Error::Mlx`] if MLX fails.
     pub fn read(
         checkpoint: &Checkpoint,
-        dtype: Dtype,
+        config: &Config,
+        options: ReadOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let total = checkpoint.bytes() as u64;
+        let mut readers = Readers::open(checkpoint)?;
+        let mut weights = Self {
+            tensors: HashMap::with_capacity(checkpoint.tensors().len()),
+            quantization: config.quantization_map()?,
+            folder: checkpoint.folder().to_path_buf(),
+        };
+        let mut under_way = VecDeque::new();
         let mut done = 0;
-        let mut tensors = HashMap::with_capacity(checkpoint.tensors().len());
         progress(0, total);
-        for file in checkpoint.files() {
-            checkpoint.check_unchanged(file)?;
-            let mut lazy =
-                Array::load_safetensors(file).map_err(|error| unreadable(file, error))?;
-            for (name, stored) in checkpoint.tensors().iter().filter(|(_, t)| t.file == *file) {
-                let Some(array) = lazy.remove(name) else {
-                    return Err(Error::Checkpoint {
-                        path: file.clone(),
-                        problem: format!("tensor `{name}` vanished while the model was loaded"),
-                    });
-                };
-                let array = if stored.dtype == dtype {
-                    array
-                } else {
-                    array.as_dtype(dtype.mlx())?
-                };
-                array.eval()?;
-                tensors.insert(name.clone(), array);
-                done += stored.bytes() as u64;
+        for (name, stored) in checkpoint.tensors() {
+            let (stem, part) = name.rsplit_once('.').unwrap_or((name, ""));
+            let packing = weights.packing(stem).filter(|_| checkpoint.is_packed(stem));
+            let array = match packing {
+                Some(_) if !options.keep_quantized && part != "weight" => {
+                    done += stored.bytes() as u64;
+                    continue;
+                }
+                Some(quantization) if !options.keep_quantized => {
+                    readers.next().expand(stem, quantization, options.dtype)?
+                }
+                _ => readers.next().cast(name, stored.dtype, options.dtype)?,
+            };
+            async_eval([&array])?;
+            under_way.push_back((name, array, stored.bytes() as u64));
+            if under_way.len() >= readers.count() {
+                weights.finish(under_way.pop_front(), &mut done)?;
                 progress(done, total);
             }
         }
-        let folder = checkpoint.files().first().and_then(|file| file.parent());
-        Ok(Self {
-            tensors,
-            folder: folder.unwrap_or(Path::new("")).to_path_buf(),
-        })
+        while !under_way.is_empty() {
+            weights.finish(under_way.pop_front(), &mut done)?;
+            progress(done, total);
+        }
+        Ok(weights)
+    }
+
+    /// Waits for a tensor that is under way.
+    fn finish(&mut self, tensor: Option<(&String, Array, u64)>, done: &mut u64) -> Result<()> {
+        if let Some((name, array, bytes)) = tensor {
+            array.eval()?;
+            self.tensors.insert(name.clone(), array);
+            *done += bytes;
+        }
+        Ok(())
     }
 
     /// Wraps tensors made in memory: a test's or a trainer's.
     pub fn from_tensors(tensors: HashMap<String, Array>) -> Self {
         Self {
             tensors,
+            quantization: None,
             folder: "weights".into(),
         }
+    }
+
+    /// Takes the matrix `name` (its tensor's name without `.weight`) of shape `[rows, width]`.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] or [`Error::TensorShape`].
+    pub(crate) fn take_matrix(&mut self, name: &str, rows: usize, width: usize) -> Result<Linear> {
+        let (weight, scales) = (format!("{name}.weight"), format!("{name}.scales"));
+        let Some(quantization) = self
+            .packing(name)
+            .filter(|_| self.tensors.contains_key(&scales))
+        else {
+            return Ok(Linear::Dense(self.take(&weight, &[rows, width])?));
+        };
+        let groups = quantization.scales_shape(rows, width);
+        let biases = if quantization.has_biases() {
+            Some(self.take(&format!("{name}.biases"), &groups)?)
+        } else {
+            None
+        };
+        Ok(Linear::Packed(PackedMatrix {
+            weight: self.take(&weight, &quantization.packed_shape(rows, width))?,
+            scales: self.take(&scales, &groups)?,
+            biases,
+            quantization,
+        }))
+    }
+
+    fn packing(&self, name: &str) -> Option<Quantization> {
+        self.quantization.as_ref().and_then(|map| map.layer(name))
     }
 
     /// Takes a tensor out, checking its shape.
@@ -95,12 +160,5 @@ impl Weights {
             });
         }
         Ok(array)
-    }
-}
-
-fn unreadable(file: &Path, error: IoError) -> Error {
-    Error::Checkpoint {
-        path: file.to_path_buf(),
-        problem: error.to_string(),
     }
 }

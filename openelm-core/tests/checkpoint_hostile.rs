@@ -19,7 +19,7 @@ use half::{bf16, f16};
 use mlx_rs::Array;
 use openelm_core::{
     Checkpoint, Dtype, Error, Event, GenerateOptions, Generation, LanguageModel, LoadOptions,
-    Model, Result, Sampling, Weights,
+    Model, ReadOptions, Result, Sampling, Weights,
     config::{Config, LayerWise},
     model_folder,
 };
@@ -177,7 +177,15 @@ fn open(path: &Path) -> Result<(Config, Checkpoint)> {
 
 fn model(path: &Path, dtype: Dtype) -> Result<Model> {
     let (config, checkpoint) = open(path)?;
-    let weights = Weights::read(&checkpoint, dtype, &mut |_, _| {})?;
+    let weights = Weights::read(
+        &checkpoint,
+        &config,
+        ReadOptions {
+            dtype,
+            keep_quantized: false,
+        },
+        &mut |_, _| {},
+    )?;
     Model::new(config, weights, dtype)
 }
 
@@ -620,13 +628,21 @@ fn any_layout_and_type_gives_the_same_logits() {
 fn the_bytes_read_are_reported() {
     let folder = Folder::with_config("progress");
     shards(&folder, &tensors(Stored::BF16));
-    let (_, checkpoint) = open(&folder).unwrap();
+    let (config, checkpoint) = open(&folder).unwrap();
     let total = checkpoint.bytes() as u64;
     let mut seen = Vec::new();
-    Weights::read(&checkpoint, Dtype::Float32, &mut |done, of| {
-        assert_eq!(of, total);
-        seen.push(done);
-    })
+    Weights::read(
+        &checkpoint,
+        &config,
+        ReadOptions {
+            dtype: Dtype::Float32,
+            keep_quantized: false,
+        },
+        &mut |done, of| {
+            assert_eq!(of, total);
+            seen.push(done);
+        },
+    )
     .unwrap();
     assert_eq!((seen.len(), seen[0], seen[18]), (19, 0, total));
     assert!(seen.is_sorted());
@@ -654,15 +670,32 @@ fn files_that_change_after_they_were_checked() {
     ];
     for bytes in other {
         folder.write(SINGLE, &good);
-        let (_, checkpoint) = open(&folder).unwrap();
+        let (config, checkpoint) = open(&folder).unwrap();
         folder.write(SINGLE, &bytes);
-        let read = Weights::read(&checkpoint, Dtype::Float32, &mut |_, _| {});
+        let read = Weights::read(
+            &checkpoint,
+            &config,
+            ReadOptions {
+                dtype: Dtype::Float32,
+                keep_quantized: false,
+            },
+            &mut |_, _| {},
+        );
         assert_names(&read.map(drop).unwrap_err(), &path, &[]);
     }
     folder.write(SINGLE, &good);
-    let (_, checkpoint) = open(&folder).unwrap();
+    let (config, checkpoint) = open(&folder).unwrap();
     fs::remove_file(&path).unwrap();
-    let error = Weights::read(&checkpoint, Dtype::Float32, &mut |_, _| {}).unwrap_err();
+    let error = Weights::read(
+        &checkpoint,
+        &config,
+        ReadOptions {
+            dtype: Dtype::Float32,
+            keep_quantized: false,
+        },
+        &mut |_, _| {},
+    )
+    .unwrap_err();
     assert_names(&error, &path, &[]);
 }
 
@@ -775,10 +808,15 @@ fn language_models_say_what_their_folder_lacks() {
     let error = load().map(drop).unwrap_err();
     assert_names(&error, &folder.join(SINGLE), &["not a safetensors file"]);
     let mut config: serde_json::Value = serde_json::from_str(&tiny().to_json()).unwrap();
-    config["quantization"] = serde_json::json!({ "group_size": 64, "bits": 4 });
+    folder.write(SINGLE, file(&tensors(Stored::F16)));
+    config["quantization"] = serde_json::json!({ "group_size": 64, "bits": 7 });
     folder.write("config.json", config.to_string());
     let error = load().map(drop).unwrap_err();
-    assert_names(&error, &folder.join("config.json"), &["`quantization`"]);
+    assert_names(
+        &error,
+        Path::new("config.json"),
+        &["`quantization`", "found 7"],
+    );
 }
 
 /// Opens a spoilt folder; if it is still a model, computes with it. Whether it was.
@@ -786,7 +824,15 @@ fn survives(folder: &Folder) -> bool {
     let Ok((config, checkpoint)) = open(folder) else {
         return false;
     };
-    let Ok(weights) = Weights::read(&checkpoint, Dtype::Float32, &mut |_, _| {}) else {
+    let Ok(weights) = Weights::read(
+        &checkpoint,
+        &config,
+        ReadOptions {
+            dtype: Dtype::Float32,
+            keep_quantized: false,
+        },
+        &mut |_, _| {},
+    ) else {
         return true;
     };
     let model = Model::new(config, weights, Dtype::Float32).unwrap();

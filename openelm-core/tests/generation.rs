@@ -16,8 +16,8 @@ use std::{
 use mlx_rs::{Array, ops::indexing::TryIndexOp};
 use openelm_core::{
     CancelHandle, Checkpoint, Dtype, Error, Event, FinishReason, GenerateOptions, Generation,
-    LanguageModel, LoadOptions, Model, Sampling, Stats, Token, Tokenizer, Weights, config::Config,
-    random_weights,
+    LanguageModel, LoadOptions, Model, ReadOptions, Sampling, Stats, Token, Tokenizer, Weights,
+    config::Config, random_weights,
 };
 use serde_json::Value;
 
@@ -48,7 +48,16 @@ fn load_with(keys: &[(&str, u64)]) -> LanguageModel {
     }
     let config = Config::from_json(&json.to_string(), "config.json").unwrap();
     let checkpoint = Checkpoint::open(tales()).unwrap();
-    let weights = Weights::read(&checkpoint, Dtype::Float32, &mut |_, _| {}).unwrap();
+    let weights = Weights::read(
+        &checkpoint,
+        &config,
+        ReadOptions {
+            dtype: Dtype::Float32,
+            keep_quantized: false,
+        },
+        &mut |_, _| {},
+    )
+    .unwrap();
     let model = Model::new(config, weights, Dtype::Float32).unwrap();
     let tokenizer = Tokenizer::find(&tales(), None).unwrap();
     LanguageModel::new(model, tokenizer).unwrap()

@@ -10,7 +10,7 @@
 use std::{fs, io::Write, path::Path};
 
 use openelm_core::{
-    Checkpoint, Dtype, Weights,
+    Checkpoint, Dtype, ReadOptions, Weights,
     config::{Config, LayerWise},
     memory,
 };
@@ -91,7 +91,16 @@ fn at_most_one_tensor_is_there_twice() {
 
         let checkpoint = Checkpoint::open(&folder).unwrap();
         checkpoint.check(&config).unwrap();
-        let weights = Weights::read(&checkpoint, dtype, &mut |_, _| {}).unwrap();
+        let weights = Weights::read(
+            &checkpoint,
+            &config,
+            ReadOptions {
+                dtype,
+                keep_quantized: false,
+            },
+            &mut |_, _| {},
+        )
+        .unwrap();
 
         let peak = memory::peak_bytes().unwrap();
         let total = elements * size;

@@ -23,7 +23,7 @@ use mlx_rs::{
     Array, Dtype as MlxDtype,
     ops::{concatenate, indexing::TryIndexOp},
 };
-use openelm_core::{Checkpoint, Config, Dtype, KvCache, Model, Weights, model_folder};
+use openelm_core::{Checkpoint, Config, Dtype, KvCache, Model, ReadOptions, Weights, model_folder};
 use serde::Deserialize;
 
 /// Largest difference of a logit in f32, mlx-lm as it is.
@@ -212,7 +212,16 @@ fn load(folder: &Path, dtype: Dtype) -> Model {
     let config = Config::load(&folder).unwrap();
     let checkpoint = Checkpoint::open(&folder).unwrap();
     checkpoint.check(&config).unwrap();
-    let weights = Weights::read(&checkpoint, dtype, &mut |_, _| {}).unwrap();
+    let weights = Weights::read(
+        &checkpoint,
+        &config,
+        ReadOptions {
+            dtype,
+            keep_quantized: false,
+        },
+        &mut |_, _| {},
+    )
+    .unwrap();
     Model::new(config, weights, dtype).unwrap()
 }
 

@@ -5,7 +5,9 @@
 use std::{fs, path::PathBuf};
 
 use mlx_rs::{Array, ops::indexing::TryIndexOp};
-use openelm_core::{Checkpoint, Config, Dtype, Model, Tokenizer, Weights, model_folder};
+use openelm_core::{
+    Checkpoint, Config, Dtype, Model, ReadOptions, Tokenizer, Weights, model_folder,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -160,7 +162,16 @@ fn model() -> Model {
     let config = Config::load(&folder).unwrap();
     let checkpoint = Checkpoint::open(&folder).unwrap();
     checkpoint.check(&config).unwrap();
-    let weights = Weights::read(&checkpoint, Dtype::Float32, &mut |_, _| {}).unwrap();
+    let weights = Weights::read(
+        &checkpoint,
+        &config,
+        ReadOptions {
+            dtype: Dtype::Float32,
+            keep_quantized: false,
+        },
+        &mut |_, _| {},
+    )
+    .unwrap();
     Model::new(config, weights, Dtype::Float32).unwrap()
 }
 

@@ -1,0 +1,399 @@
+//! `openelm convert`: any OpenELM checkpoint to MLX, Hugging Face or GGUF.
+
+use std::{
+    fmt::Write,
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use openelm_core::{
+    CancelHandle, Dtype,
+    convert::{
+        self, ConvertEvent, ConvertOptions, ConvertReport, Format, LayerRule, Plan, Quantize,
+        Recipe, TokenizerChoice,
+    },
+    gguf::FileType,
+    quantization::{Quantization, QuantizationMode},
+};
+use serde_json::json;
+
+use crate::{error::Error, interrupt::Interrupt, output};
+
+/// Arguments of `openelm convert`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Folder of Hugging Face or mlx-lm, CoreNet .pt file or MLX folder, or GGUF file
+    source: PathBuf,
+
+    /// Folder to make, or GGUF file
+    #[arg(required_unless_present = "dry_run")]
+    target: Option<PathBuf>,
+
+    /// What to write: mlx, hf (Hugging Face) or gguf (llama.cpp) [default: gguf if TARGET ends in
+    /// .gguf, else mlx]
+    #[arg(long, value_name = "FORMAT")]
+    to: Option<Format>,
+
+    /// Type to store in: float32, float16 or bfloat16 [default: as stored]
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<Dtype>,
+
+    /// Quantise: 4 bits in groups of 64, unless the options below say otherwise
+    #[arg(long, short)]
+    quantize: bool,
+
+    /// Bits a weight: 2, 3, 4, 5, 6 or 8
+    #[arg(long, value_name = "N", requires = "quantize")]
+    q_bits: Option<usize>,
+
+    /// Weights that share a scale: 32, 64 or 128
+    #[arg(long, value_name = "N", requires = "quantize")]
+    q_group_size: Option<usize>,
+
+    /// How numbers are represented: affine, mxfp4, mxfp8 or nvfp4
+    #[arg(
+        long,
+        value_name = "MODE",
+        requires = "quantize",
+        default_value = "affine"
+    )]
+    q_mode: QuantizationMode,
+
+    /// More bits for the layers that need them: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6
+    #[arg(
+        long,
+        alias = "quant-predicate",
+        value_name = "RECIPE",
+        requires = "quantize",
+        conflicts_with = "q_bits"
+    )]
+    q_recipe: Option<Recipe>,
+
+    /// Bits for the matrices whose names match a regular expression, as 'ffn.proj_2=6'; may be
+    /// given several times, the first match decides
+    #[arg(long, value_name = "REGEX=BITS", requires = "quantize")]
+    q_layer: Vec<LayerRule>,
+
+    /// Expand quantised matrices
+    #[arg(long, short, conflicts_with = "quantize")]
+    dequantize: bool,
+
+    /// Type of a GGUF file: f32, f16, bf16, q8_0 or q4_0 [default: f16]
+    #[arg(long, value_name = "TYPE")]
+    gguf_type: Option<FileType>,
+
+    /// Architecture of a CoreNet checkpoint: 270M, 450M, 1_1B, 3B, a config.json or CoreNet's .yaml
+    /// [default: the released size that fits]
+    #[arg(long, value_name = "NAME|FILE", value_parser = convert::architecture)]
+    architecture: Option<openelm_core::Config>,
+
+    /// Of a training checkpoint take the moving average of the weights
+    #[arg(long)]
+    ema: bool,
+
+    /// LLaMA tokenizer to put beside the weights: a tokenizer.json or tokenizer.model, or a folder
+    /// that holds one [default: the source's]
+    #[arg(long, value_name = "PATH", conflicts_with = "no_tokenizer")]
+    tokenizer: Option<PathBuf>,
+
+    /// Convert without a tokenizer
+    #[arg(long)]
+    no_tokenizer: bool,
+
+    /// Largest size of a weight file, as 5GB or 500MB
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    max_shard_size: u64,
+
+    /// Replace TARGET if it exists
+    #[arg(long)]
+    force: bool,
+
+    /// How to verify the result: forward (compare every tensor, and what both models predict) or
+    /// none
+    #[arg(long, value_name = "HOW", default_value = "forward", value_parser = ["forward", "none"])]
+    verify: String,
+
+    /// Print what would be written, tensor by tensor, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Print the report as JSON, in place of the table
+    #[arg(long)]
+    json: bool,
+
+    /// No progress bar and no report
+    #[arg(long)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  openelm convert OpenELM-270M OpenELM-270M-4bit -q --tokenizer Llama-2-7b-hf
+  openelm convert OpenELM-3B OpenELM-3B-mixed -q --q-recipe mixed_4_6
+  openelm convert OpenELM-270M OpenELM-270M-mxfp4 -q --q-mode mxfp4
+  openelm convert OpenELM-270M-4bit OpenELM-270M-bf16 --dequantize --dtype bfloat16
+  openelm convert corenet/checkpoint_average.pt OpenELM-450M --architecture 450M --tokenizer tokenizer.model
+  openelm convert OpenELM-270M OpenELM-270M.gguf --gguf-type q8_0
+  openelm convert OpenELM-270M --dry-run -q";
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Result<(), Error> {
+    let options = options(&args)?;
+    let Some(target) = args.target.as_ref().filter(|_| !args.dry_run) else {
+        let plan = convert::plan(&args.source, &options)?;
+        return show_plan(&plan, args.json);
+    };
+    let cancel = CancelHandle::default();
+    Interrupt::install()?.cancels(cancel.clone());
+    let bar = bar(args.quiet);
+    let mut verifying = false;
+    let report = convert::convert(
+        &args.source,
+        target,
+        &options,
+        &cancel,
+        |event| match event {
+            ConvertEvent::Written { done, total, .. } => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            ConvertEvent::Verifying { done, total } => {
+                if !verifying {
+                    verifying = true;
+                    bar.set_style(style(
+                        "verifying  {wide_bar} {pos}/{len} tensors, {eta} left",
+                    ));
+                    bar.reset();
+                }
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+        },
+    );
+    bar.finish_and_clear();
+    let report = match report {
+        Err(openelm_core::Error::Cancelled) => return Err(Error::Interrupted),
+        report => report?,
+    };
+    if args.json {
+        output::write_json(&serde_json::to_value(&report).unwrap_or_default())
+    } else if args.quiet {
+        Ok(())
+    } else {
+        output::write(table(&report).as_bytes())
+    }
+}
+
+fn options(args: &Args) -> Result<ConvertOptions, Error> {
+    let is_gguf = args.target.as_ref().is_some_and(|target| {
+        let ending = target.extension();
+        ending.is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"))
+    });
+    let format = match (args.to, args.gguf_type) {
+        (Some(Format::Gguf(default)), kind) => Format::Gguf(kind.unwrap_or(default)),
+        (Some(_), Some(_)) => {
+            return Err(Error::Usage("--gguf-type goes with --to gguf only".into()));
+        }
+        (Some(format), None) => format,
+        (None, Some(kind)) => Format::Gguf(kind),
+        (None, None) if is_gguf => Format::Gguf(FileType::F16),
+        (None, None) => Format::Mlx,
+    };
+    let quantize = if args.quantize {
+        Some(Quantize {
+            quantization: Quantization::new(args.q_mode, args.q_bits, args.q_group_size)?,
+            recipe: args.q_recipe,
+            layers: args.q_layer.clone(),
+        })
+    } else {
+        None
+    };
+    Ok(ConvertOptions {
+        format,
+        dtype: args.dtype,
+        quantize,
+        dequantize: args.dequantize,
+        architecture: args.architecture.clone(),
+        ema: args.ema,
+        tokenizer: match &args.tokenizer {
+            Some(path) => TokenizerChoice::Path(path.clone()),
+            None if args.no_tokenizer => TokenizerChoice::Without,
+            None => TokenizerChoice::OfSource,
+        },
+        max_shard_bytes: args.max_shard_size,
+        force: args.force,
+        verify: args.verify != "none",
+    })
+}
+
+/// Reads `5GB`, `500MB`, `1000kB` or a number of bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [
+        ("GB", 1e9),
+        ("MB", 1e6),
+        ("kB", 1e3),
+        ("KB", 1e3),
+        ("", 1.0),
+    ];
+    let found = units
+        .iter()
+        .find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)));
+    let (number, unit) = found.unwrap_or((text, &1.0));
+    match number.trim().parse::<f64>() {
+        Ok(number) if number.is_finite() && number * unit >= 1.0 => Ok((number * unit) as u64),
+        _ => Err(format!(
+            "expected a size such as 5GB or 500MB, found {text}"
+        )),
+    }
+}
+
+fn bar(quiet: bool) -> ProgressBar {
+    let shown = !quiet && io::stderr().is_terminal();
+    let target = if shown {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    ProgressBar::with_draw_target(Some(0), target).with_style(style(
+        "converting {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {eta} left",
+    ))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn show_plan(plan: &Plan, as_json: bool) -> Result<(), Error> {
+    if as_json {
+        return output::write_json(&json!({
+            "source_format": plan.source_format,
+            "source_bytes": plan.source_bytes,
+            "parameters": plan.config.parameter_count(),
+            "bytes": plan.bytes(),
+            "bits_per_weight": plan.bits_per_weight(),
+            "tensors": plan.tensors,
+        }));
+    }
+    let width = |of: fn(&convert::PlannedTensor) -> &str| {
+        plan.tensors
+            .iter()
+            .map(|tensor| of(tensor).len())
+            .max()
+            .unwrap_or(0)
+    };
+    let (from, to) = (width(|tensor| &tensor.source), width(|tensor| &tensor.name));
+    let mut text = String::new();
+    for tensor in &plan.tensors {
+        let _ = writeln!(
+            text,
+            "{:from$}  {:to$}  {:4}  {:>8}  {:?}",
+            tensor.source,
+            tensor.name,
+            tensor.dtype,
+            output::bytes(tensor.bytes),
+            tensor.shape,
+        );
+    }
+    let _ = writeln!(
+        text,
+        "{}, {} parameters: {} become {} in {} tensors, {:.2} bits a weight",
+        plan.source_format,
+        output::grouped(plan.config.parameter_count()),
+        output::bytes(plan.source_bytes),
+        output::bytes(plan.bytes()),
+        plan.tensors.len(),
+        plan.bits_per_weight(),
+    );
+    output::write(text.as_bytes())
+}
+
+fn table(report: &ConvertReport) -> String {
+    let mut text = String::new();
+    let mut line = |what: &str, value: String| {
+        let _ = writeln!(text, "{what:<12}{value}");
+    };
+    line(
+        "source",
+        format!(
+            "{}, {}",
+            report.source_format,
+            output::bytes(report.source_bytes)
+        ),
+    );
+    line(
+        "written",
+        format!(
+            "{}, {} in {} tensors, {:.2} bits a weight, {:.1} s",
+            report.target.display(),
+            output::bytes(report.bytes),
+            report.tensors,
+            report.bits_per_weight,
+            report.seconds,
+        ),
+    );
+    let Some(verification) = &report.verification else {
+        line("verified", "no (--verify none)".into());
+        return text;
+    };
+    let checks = verification.tensors;
+    let counts = [
+        (checks.identical, "identical"),
+        (checks.rounded, "within one rounding"),
+        (checks.quantized, "quantised"),
+    ];
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    line(
+        "verified",
+        format!(
+            "tensors: {}; {:.1} s",
+            counts.join(", "),
+            verification.seconds
+        ),
+    );
+    line(
+        "predictions",
+        format!(
+            "KL divergence {:.2e} (largest {:.2e}), top-1 agreement {:.1} %, logits within {:.2e}",
+            verification.mean_kl,
+            verification.max_kl,
+            verification.top1_agreement * 100.0,
+            verification.max_logit_difference,
+        ),
+    );
+    let on = if verification.text {
+        "tokens of English text"
+    } else {
+        "random tokens"
+    };
+    line("", format!("on {} {on}", verification.tokens));
+    for (i, tensor) in verification.worst.iter().enumerate() {
+        line(
+            if i == 0 { "worst" } else { "" },
+            format!(
+                "{:<44} relative error {:.2e}, largest {:.2e}",
+                tensor.name, tensor.relative_error, tensor.max_error
+            ),
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(size("5GB"), Ok(5_000_000_000));
+        assert_eq!(size("0.5 MB"), Ok(500_000));
+        assert_eq!(size("12"), Ok(12));
+        for bad in ["", "GB", "-1GB", "0", "nanGB", "5TB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+}

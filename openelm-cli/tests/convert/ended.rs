@@ -1,0 +1,142 @@
+//! What is left of a conversion that is killed, interrupted or runs out of disk.
+
+use std::{
+    fs,
+    io::Write,
+    process::{self, Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use openelm_core::config::{Config, LayerWise};
+use serde_json::{Value, json};
+
+use crate::scratch::{Folder, convert, fails, tales, works};
+
+/// A model of zeros, which take no space on the disk, that takes a while to be converted.
+fn large(folder: &Folder) -> String {
+    let config = Config::layer_wise(LayerWise {
+        model_dim: 512,
+        num_transformer_layers: 24,
+        vocab_size: 4096,
+        ..LayerWise::default()
+    })
+    .unwrap();
+    let source = folder.join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("config.json"), config.to_json()).unwrap();
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (name, shape) in config.tensors() {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        let tensor = json!({ "dtype": "BF16", "shape": shape, "data_offsets": [start, end] });
+        header.insert(name, tensor);
+    }
+    let header = Value::Object(header).to_string();
+    let mut file = fs::File::create(source.join("model.safetensors")).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.set_len((8 + header.len() + end) as u64).unwrap();
+    folder.at("source")
+}
+
+/// Starts a conversion and sends it a signal once it writes.
+fn signalled(folder: &Folder, mut command: Command, signal: &str) -> process::Output {
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let send = |signal: &str| {
+        let id = child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    let written = folder.join(".target.partial/model.safetensors");
+    for _ in 0..10_000 {
+        if written.exists() {
+            break;
+        }
+        sleep(Duration::from_millis(2));
+    }
+    // In the middle of it, and not yet at its end.
+    send("-STOP");
+    assert!(written.exists());
+    send(signal);
+    send("-CONT");
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_killed_conversion_leaves_the_old_target_and_the_next_one_works() {
+    let folder = Folder::new("killed");
+    let source = large(&folder);
+    let target = folder.at("target");
+    works(convert(&[&tales(), &target, "--quiet", "--verify", "none"]));
+    let before = folder.files("target");
+    let args = [
+        &source,
+        &target,
+        "--force",
+        "-q",
+        "--no-tokenizer",
+        "--verify",
+        "none",
+    ];
+    let output = signalled(&folder, convert(&args), "-KILL");
+    assert_eq!(output.status.code(), None);
+    assert_eq!(folder.names(), [".target.partial", "source", "target"]);
+    assert!(folder.files("target") == before);
+
+    let report = works(convert(&[&args[..], &["--json"]].concat()));
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(folder.names(), ["source", "target"]);
+    let written = fs::metadata(folder.join("target/model.safetensors"))
+        .unwrap()
+        .len();
+    assert!(written > report["bytes"].as_u64().unwrap());
+    assert!(!folder.join("target/tokenizer.json").exists());
+}
+
+#[test]
+fn an_interrupted_conversion_leaves_nothing() {
+    let folder = Folder::new("interrupted");
+    let source = large(&folder);
+    let target = folder.at("target");
+    let args = [&source, &target, "-q", "--no-tokenizer"];
+    let output = signalled(&folder, convert(&args), "-INT");
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert_eq!(output.stderr, b"openelm: interrupted\n");
+    assert_eq!(output.stdout, b"");
+    assert_eq!(folder.names(), ["source"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_and_nothing_is_left() {
+    let folder = Folder::new("full");
+    for (target, kilobytes) in [("target", 300), ("target", 4), ("target.gguf", 300)] {
+        // Longer files than this cannot be written, as if the disk were full.
+        let script = format!("ulimit -f {kilobytes}; trap '' XFSZ; exec \"$@\"");
+        let mut command = Command::new("bash");
+        command
+            .args([
+                "-c",
+                &script,
+                "bash",
+                env!("CARGO_BIN_EXE_openelm"),
+                "convert",
+            ])
+            .args([&tales(), &folder.at(target)])
+            .stdin(Stdio::null());
+        fails(command, 1, &[target, "File too large"]);
+        assert!(folder.names().is_empty(), "{:?}", folder.names());
+    }
+}

@@ -1,0 +1,174 @@
+//! Which architecture a checkpoint without a `config.json` has: a released size by name, a
+//! `config.json` from elsewhere, or CoreNet's YAML file.
+
+use std::{fs, path::Path};
+
+use serde::Deserialize;
+
+use super::source::{CORENET_VOCAB, VOCAB};
+use crate::{
+    config::{Config, LayerWise},
+    error::{Error, Result},
+    preset::Preset,
+};
+
+/// Reads `270M`, `450M`, `1_1B`, `3B`, or the path of a `config.json` or of the YAML file that
+/// CoreNet trained with.
+///
+/// # Errors
+/// [`Error::Option`] if it is neither a size nor a file, [`Error::Io`] if the file cannot be read,
+/// and [`Error::Config`] naming the key at fault in it.
+pub fn architecture(name_or_path: &str) -> Result<Config> {
+    let path = Path::new(name_or_path);
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("yaml" | "yml") => from_yaml(path),
+        Some("json") => Config::load(path),
+        _ if path.is_dir() => Config::load(path),
+        _ => match name_or_path.parse::<Preset>() {
+            Ok(preset) => Ok(preset.config()),
+            Err(_) => Err(Error::Option {
+                option: "architecture",
+                problem: format!(
+                    "expected 270M, 450M, 1_1B, 3B, a config.json or a .yaml file, found \
+                     {name_or_path:?}"
+                ),
+            }),
+        },
+    }
+}
+
+/// A released size with a vocabulary of another length.
+pub(super) fn preset_with_rows(preset: Preset, vocab_size: usize) -> Result<Config> {
+    Config::layer_wise(LayerWise {
+        vocab_size,
+        ..preset.settings()
+    })
+}
+
+/// The part of CoreNet's training configuration that names the model.
+#[derive(Deserialize)]
+struct Yaml {
+    model: YamlModel,
+}
+
+#[derive(Deserialize)]
+struct YamlModel {
+    language_modeling: LanguageModeling,
+}
+
+#[derive(Deserialize)]
+struct LanguageModeling {
+    general_gpt: GeneralGpt,
+}
+
+#[derive(Deserialize)]
+struct GeneralGpt {
+    model_name: String,
+    #[serde(default)]
+    vocab_size: Option<usize>,
+    #[serde(default)]
+    max_context_length: Option<usize>,
+}
+
+/// Longer files than this are no configurations.
+const MAX_YAML: u64 = 1 << 20;
+
+fn from_yaml(path: &Path) -> Result<Config> {
+    const KEY: &str = "model.language_modeling.general_gpt";
+    let fault = |problem: String| Error::Config {
+        path: path.to_path_buf(),
+        key: KEY.into(),
+        problem,
+    };
+    let length = fs::metadata(path).map_err(Error::io(path))?.len();
+    if length > MAX_YAML {
+        return Err(fault(format!("{length} bytes is too long for a YAML file")));
+    }
+    let text = fs::read_to_string(path).map_err(Error::io(path))?;
+    let yaml: Yaml = serde_saphyr::from_str(&text).map_err(|error| {
+        let problem = error.to_string();
+        fault(problem.lines().next().unwrap_or("malformed").to_owned())
+    })?;
+    let GeneralGpt {
+        model_name,
+        vocab_size,
+        max_context_length,
+    } = yaml.model.language_modeling.general_gpt;
+    let preset: Preset = model_name
+        .parse()
+        .map_err(|error: Error| fault(format!("`model_name`: {error}")))?;
+    let settings = preset.settings();
+    let rows = vocab_size.unwrap_or(CORENET_VOCAB);
+    Config::layer_wise(LayerWise {
+        vocab_size: if rows == CORENET_VOCAB { VOCAB } else { rows },
+        max_context_length: max_context_length.unwrap_or(settings.max_context_length),
+        ..settings
+    })
+    .map_err(|error| fault(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As in CoreNet's projects/openelm: anchors, and more than what is asked for.
+    const YAML: &str = "\
+taskname: '+ OpenELM'
+common:
+  vocab: &vocab_size 32128
+  pad: &padding_index 32000
+model:
+  language_modeling:
+    name: \"general_gpt\"
+    general_gpt:
+      model_name: \"OpenELM-450M\"
+      vocab_size: *vocab_size
+      max_context_length: 2048
+      padding_index: *padding_index
+optim: {name: adamw}
+";
+
+    fn read(text: &str) -> Result<Config> {
+        let name = format!("openelm-yaml-{}-{}.yaml", std::process::id(), text.len());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, text).unwrap();
+        let config = architecture(path.to_str().unwrap());
+        fs::remove_file(&path).unwrap();
+        config
+    }
+
+    #[test]
+    fn corenets_yaml_names_a_size() {
+        let config = read(YAML).unwrap();
+        assert_eq!(config.parameter_count(), 457_179_136);
+        let larger = read(&YAML.replace("32128", "40000")).unwrap();
+        assert_eq!(larger.vocab_size(), 40_000);
+    }
+
+    #[test]
+    fn bad_yaml_is_told() {
+        let message = |text: &str| read(text).unwrap_err().to_string();
+        let none = message("model: {}\n");
+        assert!(none.contains("language_modeling"), "{none}");
+        let unknown = message(&YAML.replace("450M", "7B"));
+        assert!(
+            unknown.contains("`model_name`") && unknown.contains("7B"),
+            "{unknown}"
+        );
+        message("model: [");
+        message(&"a: &a [1,1]\nb: &b [*a,*a]\n".repeat(40));
+    }
+
+    #[test]
+    fn names_and_other_files() {
+        assert_eq!(
+            architecture("1.1B").unwrap().parameter_count(),
+            1_079_891_456
+        );
+        let message = architecture("7B").unwrap_err().to_string();
+        assert!(
+            message.starts_with("architecture: expected 270M"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! What a conversion will write: every tensor, its type and shape, and what it is made of.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{ConvertOptions, Format, source::Source};
+use crate::{
+    checkpoint::StoredDtype,
+    config::Config,
+    dtype::Dtype,
+    error::{Error, Result},
+    gguf::{self, FileType},
+    quantization::{Quantization, QuantizationMap},
+};
+
+/// What a conversion will write. Holds no weights.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The architecture.
+    pub config: Config,
+    /// Which matrices will be quantised, if any.
+    pub quantization: Option<QuantizationMap>,
+    /// What the source is, in words.
+    pub source_format: &'static str,
+    /// Size of the source's weights, in bytes.
+    pub source_bytes: u64,
+    /// The tensors, in the order in which they are made.
+    pub tensors: Vec<PlannedTensor>,
+    pub(super) items: Vec<Item>,
+}
+
+/// A tensor to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedTensor {
+    /// Its name in the source.
+    pub source: String,
+    /// Its name in the result.
+    pub name: String,
+    /// Its type in the result, as the file's header names it.
+    pub dtype: String,
+    /// Its shape in the result, outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Its size in the result.
+    pub bytes: u64,
+}
+
+/// A tensor of the model and what becomes of it in a folder.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    /// By Hugging Face's name.
+    pub(super) name: String,
+    /// The type of the tensor, or of its scales.
+    pub(super) dtype: Dtype,
+    pub(super) packing: Option<Quantization>,
+    /// One tensor, or the two or three of a packed matrix: weight, scales, biases.
+    pub(super) parts: Vec<Part>,
+}
+
+/// A tensor of a safetensors file.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) dtype: StoredDtype,
+    pub(super) shape: Vec<usize>,
+}
+
+impl Plan {
+    /// Size of the weights that will be written, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.bytes).sum()
+    }
+
+    /// Bits that a parameter takes on average, scales included.
+    pub fn bits_per_weight(&self) -> f64 {
+        self.bytes() as f64 * 8.0 / self.config.parameter_count() as f64
+    }
+
+    pub(super) fn new(source: &Source, options: &ConvertOptions) -> Result<Self> {
+        let mut plan = Self {
+            config: source.config.clone(),
+            quantization: None,
+            source_format: source.format,
+            source_bytes: source.bytes(),
+            tensors: Vec::new(),
+            items: Vec::new(),
+        };
+        if let Format::Gguf(file_type) = options.format {
+            plan.tensors = gguf_tensors(source, file_type)?;
+            return Ok(plan);
+        }
+        let mut packings = BTreeMap::new();
+        for (name, shape) in source.config.tensors() {
+            let stem = name.strip_suffix(".weight").unwrap_or(&name).to_owned();
+            let packing = match shape.as_slice() {
+                &[_, width] => packing(source, options, &stem, width)?,
+                _ => None,
+            };
+            if shape.len() == 2 {
+                packings.insert(stem, packing);
+            }
+            let dtype = options.dtype.unwrap_or_else(|| source.dtype(&name));
+            let parts = parts(&name, &shape, dtype, packing);
+            for part in &parts {
+                plan.tensors.push(PlannedTensor {
+                    source: source.stored_name(&name),
+                    name: part.name.clone(),
+                    dtype: part.dtype.name().into(),
+                    shape: part.shape.clone(),
+                    bytes: part.bytes(),
+                });
+            }
+            plan.items.push(Item {
+                name,
+                dtype,
+                packing,
+                parts,
+            });
+        }
+        plan.quantization = quantization(source, options, &packings)?;
+        Ok(plan)
+    }
+}
+
+impl Part {
+    pub(super) fn bytes(&self) -> u64 {
+        self.shape.iter().product::<usize>() as u64 * self.dtype.size() as u64
+    }
+}
+
+/// How the matrix `stem` is to be packed.
+fn packing(
+    source: &Source,
+    options: &ConvertOptions,
+    stem: &str,
+    width: usize,
+) -> Result<Option<Quantization>> {
+    match &options.quantize {
+        Some(quantize) => quantize.of(&source.config, stem, width),
+        None if options.dequantize || options.format == Format::HuggingFace => Ok(None),
+        None => Ok(source.packing(stem)),
+    }
+}
+
+/// The `quantization` block, or `None` if no matrix is packed.
+fn quantization(
+    source: &Source,
+    options: &ConvertOptions,
+    packings: &BTreeMap<String, Option<Quantization>>,
+) -> Result<Option<QuantizationMap>> {
+    if packings.values().all(Option::is_none) {
+        return match &options.quantize {
+            None => Ok(None),
+            Some(quantize) => Err(Error::Option {
+                option: "q-group-size",
+                problem: format!(
+                    "no matrix of this model has rows that divide into groups of {}",
+                    quantize.quantization.group_size()
+                ),
+            }),
+        };
+    }
+    let default = match &options.quantize {
+        Some(quantize) => Some(quantize.default_quantization()?),
+        None => source.default_quantization(),
+    };
+    let Some(default) = default else {
+        return Ok(None);
+    };
+    let mut map = QuantizationMap::uniform(default);
+    for (stem, packing) in packings {
+        // mlx-lm takes what has no scales for unpacked; only other packings are exceptions.
+        if packing.is_some() {
+            map.set(stem, *packing);
+        }
+    }
+    Ok(Some(map))
+}
+
+fn parts(name: &str, shape: &[usize], dtype: Dtype, packing: Option<Quantization>) -> Vec<Part> {
+    let part = |name: String, dtype, shape: &[usize]| Part {
+        name,
+        dtype,
+        shape: shape.to_vec(),
+    };
+    let float = StoredDtype::Float(dtype);
+    let (Some(packing), &[rows, width]) = (packing, shape) else {
+        return vec![part(name.into(), float, shape)];
+    };
+    let stem = name.strip_suffix(".weight").unwrap_or(name);
+    let groups = packing.scales_shape(rows, width);
+    let scales = if packing.has_biases() {
+        float
+    } else {
+        StoredDtype::Uint8
+    };
+    let weight = packing.packed_shape(rows, width);
+    let mut parts = vec![
+        part(name.into(), StoredDtype::Uint32, &weight),
+        part(format!("{stem}.scales"), scales, &groups),
+    ];
+    if packing.has_biases() {
+        parts.push(part(format!("{stem}.biases"), float, &groups));
+    }
+    parts
+}
+
+fn gguf_tensors(source: &Source, file_type: FileType) -> Result<Vec<PlannedTensor>> {
+    let planned = gguf::tensor_plan(&source.config, file_type)?;
+    Ok(planned
+        .into_iter()
+        .map(|planned| {
+            let kind = planned.tensor.kind;
+            let elements: usize = planned.tensor.shape.iter().product();
+            PlannedTensor {
+                source: source.stored_name(&planned.source),
+                name: planned.tensor.name,
+                dtype: kind.to_string(),
+                shape: planned.tensor.shape,
+                bytes: (elements / kind.block_elements() * kind.block_bytes()) as u64,
+            }
+        })
+        .collect())
+}

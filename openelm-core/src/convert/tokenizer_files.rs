@@ -1,0 +1,172 @@
+//! The tokenizer of a converted model, and the other files that go along with weights.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+
+use super::{ConvertOptions, TokenizerChoice, source::Source};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    gguf::Vocabulary,
+    tokenizer::Tokenizer,
+};
+
+/// Files that are copied from a tokenizer's folder, where they are.
+const TOKENIZER_FILES: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// Files that are copied from a model's folder, where they are.
+const MODEL_FILES: [&str; 6] = [
+    "generation_config.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "configuration_openelm.py",
+    "modeling_openelm.py",
+];
+
+/// Where a model's tokenizer comes from, checked against the model.
+pub(super) enum TokenizerFiles {
+    /// The model is converted without one.
+    None,
+    /// A tokenizer, and the folder or file it is in.
+    Found(Box<Tokenizer>, PathBuf),
+    /// The one in the source file itself, as the text of a tokenizer.json.
+    Inside(Box<Vocabulary>, String),
+}
+
+impl TokenizerFiles {
+    pub(super) fn find(source: &Source, options: &ConvertOptions) -> Result<Self> {
+        let place = match &options.tokenizer {
+            TokenizerChoice::Without => return Ok(Self::None),
+            TokenizerChoice::Path(path) => path.clone(),
+            TokenizerChoice::OfSource => {
+                if let Some(vocabulary) = source.vocabulary()? {
+                    let json = vocabulary.to_tokenizer_json()?;
+                    return Ok(Self::Inside(Box::new(vocabulary), json));
+                }
+                match source.path.is_dir() {
+                    true => source.path.clone(),
+                    false => source.path.parent().unwrap_or(Path::new("")).to_path_buf(),
+                }
+            }
+        };
+        let tokenizer = Tokenizer::find(&place, Some(&place))?;
+        tokenizer.check_vocab(source.config.vocab_size())?;
+        Ok(Self::Found(Box::new(tokenizer), place))
+    }
+
+    /// For a GGUF file.
+    pub(super) fn vocabulary(&self) -> Result<Option<Vocabulary>> {
+        match self {
+            Self::None => Ok(None),
+            Self::Found(tokenizer, _) => Vocabulary::of(tokenizer).map(Some),
+            Self::Inside(vocabulary, _) => Ok(Some(Vocabulary::clone(vocabulary))),
+        }
+    }
+
+    /// Ids of some English text, of at most `most` tokens; `None` without a tokenizer.
+    pub(super) fn sample(&self, most: usize) -> Result<Option<Vec<u32>>> {
+        let Self::Found(tokenizer, _) = self else {
+            return Ok(None);
+        };
+        let mut ids = tokenizer.encode_prompt(SAMPLE)?;
+        ids.truncate(most);
+        Ok(Some(ids))
+    }
+
+    /// Puts the files into a model folder.
+    pub(super) fn write(&self, source: &Source, config: &Config, folder: &Path) -> Result<()> {
+        if source.path.is_dir() {
+            copy(&source.path, &MODEL_FILES, folder)?;
+        }
+        let generation = folder.join("generation_config.json");
+        if !generation.exists() {
+            let ids = json!({
+                "bos_token_id": config.bos_token_id(),
+                "eos_token_id": config.eos_token_id(),
+            });
+            write(&generation, &format!("{ids:#}\n"))?;
+        }
+        let (bos, eos) = match self {
+            Self::None => return Ok(()),
+            Self::Found(tokenizer, place) if place.is_dir() => {
+                copy(place, &TOKENIZER_FILES, folder)?;
+                names(tokenizer)
+            }
+            Self::Found(tokenizer, place) => {
+                let bytes = fs::read(place).map_err(Error::io(place))?;
+                let is_json = bytes.trim_ascii_start().first() == Some(&b'{');
+                let name = if is_json {
+                    "tokenizer.json"
+                } else {
+                    "tokenizer.model"
+                };
+                let path = folder.join(name);
+                fs::write(&path, bytes).map_err(Error::io(path))?;
+                names(tokenizer)
+            }
+            Self::Inside(vocabulary, json) => {
+                write(&folder.join("tokenizer.json"), json)?;
+                let text = |id: u32| {
+                    let token = vocabulary.tokens.get(id as usize);
+                    token.map_or_else(String::new, |token| token.text.clone())
+                };
+                (text(vocabulary.bos_id), text(vocabulary.eos_id))
+            }
+        };
+        let settings = folder.join("tokenizer_config.json");
+        if settings.exists() {
+            return Ok(());
+        }
+        // Without it transformers, and with that mlx-lm, cannot tell what the tokenizer is.
+        let json = json!({
+            "tokenizer_class": "LlamaTokenizer",
+            "add_bos_token": true,
+            "add_eos_token": false,
+            "bos_token": bos,
+            "eos_token": eos,
+            "unk_token": "<unk>",
+            "model_max_length": config.max_context_length(),
+            "legacy": false,
+        });
+        write(&settings, &format!("{json:#}\n"))
+    }
+}
+
+/// Plain English, to compare models on.
+const SAMPLE: &str = "Long ago, in a village between the hills and the sea, there lived a miller \
+    who had three daughters. Every morning the eldest carried flour to the market, the second \
+    looked after the geese, and the youngest sat by the window and counted the ships. One day a \
+    stranger knocked at the door and asked for bread. He had walked for seven days, he said, and \
+    in all that time nobody had given him more than a cup of water.";
+
+fn names(tokenizer: &Tokenizer) -> (String, String) {
+    let piece = |id| tokenizer.piece(id).unwrap_or_default().to_owned();
+    (piece(tokenizer.bos_id()), piece(tokenizer.eos_id()))
+}
+
+fn copy(from: &Path, names: &[&str], to: &Path) -> Result<()> {
+    for name in names {
+        let source = from.join(name);
+        if source.is_file() {
+            fs::copy(&source, to.join(name)).map_err(Error::io(source))?;
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(Error::io(path))
+}

@@ -1,0 +1,205 @@
+//! A quantised matrix, and the MLX operations on it.
+//!
+//! `mlx-rs` offers the affine mode only, so these calls go to mlx-c directly. This is the one
+//! place of the crate with `unsafe`.
+#![allow(unsafe_code)] // The calls below hold to mlx-c's contract, stated at each.
+
+use std::ffi::CStr;
+
+use mlx_rs::{Array, Stream, error::Exception};
+
+use crate::{
+    dtype::Dtype,
+    error::Result,
+    quantization::{Quantization, QuantizationMode},
+};
+
+/// A matrix `[rows, width]` in packed form.
+#[derive(Debug, Clone)]
+pub(crate) struct PackedMatrix {
+    /// u32 `[rows, width · bits / 32]`.
+    pub(crate) weight: Array,
+    /// `[rows, width / group_size]`.
+    pub(crate) scales: Array,
+    /// As `scales`; affine only.
+    pub(crate) biases: Option<Array>,
+    pub(crate) quantization: Quantization,
+}
+
+impl PackedMatrix {
+    /// Packs a floating-point matrix.
+    pub(crate) fn quantize(matrix: &Array, quantization: Quantization) -> Result<Self> {
+        ready()?;
+        let stream = Stream::thread_local_or_default();
+        let null = Null::new();
+        // SAFETY: every handle is live for the call; `parts` is freed below; MLX's exceptions
+        // come back as a status.
+        let parts = unsafe {
+            let mut parts = mlx_sys::mlx_vector_array_new();
+            let status = mlx_sys::mlx_quantize(
+                &raw mut parts,
+                matrix.as_ptr(),
+                some(quantization.group_size()),
+                some(quantization.bits()),
+                mode(quantization).as_ptr(),
+                null.0,
+                stream.as_ptr(),
+            );
+            let arrays = (status == 0).then(|| {
+                (0..mlx_sys::mlx_vector_array_size(parts))
+                    .map(|i| {
+                        let mut array = mlx_sys::mlx_array_new();
+                        mlx_sys::mlx_vector_array_get(&raw mut array, parts, i);
+                        Array::from_ptr(array)
+                    })
+                    .collect::<Vec<_>>()
+            });
+            mlx_sys::mlx_vector_array_free(parts);
+            arrays.ok_or_else(|| failed("quantize"))?
+        };
+        let mut parts = parts.into_iter();
+        match (parts.next(), parts.next()) {
+            (Some(weight), Some(scales)) => Ok(Self {
+                weight,
+                scales,
+                biases: parts.next(),
+                quantization,
+            }),
+            _ => Err(failed("quantize").into()),
+        }
+    }
+
+    /// The matrix, or the rows that were taken, in the type of the scales or `dtype`.
+    pub(crate) fn dequantize(&self, dtype: mlx_rs::Dtype) -> Result<Array> {
+        ready()?;
+        let stream = Stream::thread_local_or_default();
+        let null = Null::new();
+        let dtype = mlx_sys::mlx_optional_dtype {
+            value: dtype.into(),
+            has_value: true,
+        };
+        // SAFETY: as above; the result handle is owned by the returned array.
+        unsafe {
+            let mut result = mlx_sys::mlx_array_new();
+            let status = mlx_sys::mlx_dequantize(
+                &raw mut result,
+                self.weight.as_ptr(),
+                self.scales.as_ptr(),
+                self.biases.as_ref().map_or(null.0, Array::as_ptr),
+                some(self.quantization.group_size()),
+                some(self.quantization.bits()),
+                mode(self.quantization).as_ptr(),
+                null.0,
+                dtype,
+                stream.as_ptr(),
+            );
+            own(result, status, "dequantize")
+        }
+    }
+
+    /// The matrix in type `dtype`, worked out in f32, where the products are exact, and rounded
+    /// once.
+    pub(crate) fn expand(mut self, dtype: Dtype) -> Result<Array> {
+        if let Some(biases) = self.biases.take() {
+            self.scales = self.scales.as_dtype(mlx_rs::Dtype::Float32)?;
+            self.biases = Some(biases.as_dtype(mlx_rs::Dtype::Float32)?);
+        }
+        let matrix = self.dequantize(mlx_rs::Dtype::Float32)?;
+        Ok(match dtype {
+            Dtype::Float32 => matrix,
+            dtype => matrix.as_dtype(dtype.mlx())?,
+        })
+    }
+
+    /// `x · Wᵀ`, `[..., width]` to `[..., rows]`.
+    pub(crate) fn matmul(&self, x: &Array) -> Result<Array> {
+        ready()?;
+        let stream = Stream::thread_local_or_default();
+        let null = Null::new();
+        // SAFETY: as above.
+        unsafe {
+            let mut result = mlx_sys::mlx_array_new();
+            let status = mlx_sys::mlx_quantized_matmul(
+                &raw mut result,
+                x.as_ptr(),
+                self.weight.as_ptr(),
+                self.scales.as_ptr(),
+                self.biases.as_ref().map_or(null.0, Array::as_ptr),
+                true,
+                some(self.quantization.group_size()),
+                some(self.quantization.bits()),
+                mode(self.quantization).as_ptr(),
+                stream.as_ptr(),
+            );
+            own(result, status, "quantized_matmul")
+        }
+    }
+
+    /// The rows `ids`, still packed.
+    pub(crate) fn take_rows(&self, ids: &Array) -> Result<Self> {
+        Ok(Self {
+            weight: self.weight.take_axis(ids, 0)?,
+            scales: self.scales.take_axis(ids, 0)?,
+            biases: self
+                .biases
+                .as_ref()
+                .map(|b| b.take_axis(ids, 0))
+                .transpose()?,
+            quantization: self.quantization,
+        })
+    }
+}
+
+/// An absent array argument.
+struct Null(mlx_sys::mlx_array);
+
+impl Null {
+    fn new() -> Self {
+        // SAFETY: makes an empty handle.
+        Self(unsafe { mlx_sys::mlx_array_new() })
+    }
+}
+
+impl Drop for Null {
+    fn drop(&mut self) {
+        // SAFETY: frees the handle made in `new`, once.
+        unsafe { mlx_sys::mlx_array_free(self.0) };
+    }
+}
+
+/// mlx-c's own error handler ends the process; any fallible call through `mlx-rs` replaces it.
+fn ready() -> Result<(), Exception> {
+    mlx_rs::memory::active_memory().map(|_| ())
+}
+
+fn some(value: usize) -> mlx_sys::mlx_optional_int {
+    mlx_sys::mlx_optional_int {
+        value: value as i32,
+        has_value: true,
+    }
+}
+
+fn mode(quantization: Quantization) -> &'static CStr {
+    match quantization.mode() {
+        QuantizationMode::Affine => c"affine",
+        QuantizationMode::Mxfp4 => c"mxfp4",
+        QuantizationMode::Mxfp8 => c"mxfp8",
+        QuantizationMode::Nvfp4 => c"nvfp4",
+    }
+}
+
+fn failed(operation: &str) -> Exception {
+    Exception::custom(format!("{operation} failed"))
+}
+
+/// # Safety
+/// `result` must be a handle that nothing else frees.
+unsafe fn own(result: mlx_sys::mlx_array, status: i32, operation: &str) -> Result<Array> {
+    // SAFETY: passed on to the caller.
+    let array = unsafe { Array::from_ptr(result) };
+    if status == 0 {
+        Ok(array)
+    } else {
+        Err(failed(operation).into())
+    }
+}

@@ -1,0 +1,79 @@
+//! A file that is read in places, each checked against its length first.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use crate::error::{Error, Result};
+
+/// A file and its length when it was opened.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    len: u64,
+}
+
+/// Bytes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: u64,
+    pub(super) len: u64,
+}
+
+impl Source {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let len = file.metadata().map_err(Error::io(path))?.len();
+        Ok(Self {
+            path: path.to_path_buf(),
+            len,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// In bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Makes the error for a problem with the file.
+    pub(super) fn malformed(&self, problem: impl Into<String>) -> Error {
+        Error::Checkpoint {
+            path: self.path.clone(),
+            problem: problem.into(),
+        }
+    }
+
+    /// Reads `span`. Its length is not believed before it is known to lie in the file.
+    pub(super) fn read(&self, span: Span) -> Result<Vec<u8>> {
+        let end = span.start.checked_add(span.len);
+        if end.is_none_or(|end| end > self.len) {
+            return Err(self.malformed(format!(
+                "truncated or damaged: {} bytes are claimed from byte {} on, the file has {}",
+                span.len, span.start, self.len
+            )));
+        }
+        let mut bytes = self.buffer(usize::try_from(span.len).unwrap_or(usize::MAX))?;
+        // Opened anew: a shared cursor would let two threads disturb each other.
+        let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
+        file.seek(SeekFrom::Start(span.start))
+            .map_err(Error::io(&self.path))?;
+        file.read_exact(&mut bytes).map_err(Error::io(&self.path))?;
+        Ok(bytes)
+    }
+
+    /// Zeros, if there is memory for them.
+    pub(super) fn buffer(&self, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(len)
+            .map_err(|_| self.malformed(format!("there is no memory for {len} bytes of it")))?;
+        bytes.resize(len, 0);
+        Ok(bytes)
+    }
+}

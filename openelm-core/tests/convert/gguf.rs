@@ -1,0 +1,190 @@
+//! llama.cpp's files, to and fro.
+
+use std::fs;
+
+use openelm_core::{
+    Config, Dtype, Tokenizer,
+    config::LayerWise,
+    convert::{self, ConvertOptions, Format, TokenizerChoice},
+    gguf::{FileType, GgufReader, Vocabulary, name_from_gguf, read_tensor},
+};
+use safetensors::Dtype as Stored;
+
+use crate::models::{
+    Folder, convert, difference, files, logits, logits_of, plain, read, settings, small, tales,
+    talking,
+};
+
+fn to(file_type: FileType) -> ConvertOptions {
+    ConvertOptions {
+        format: Format::Gguf(file_type),
+        ..plain()
+    }
+}
+
+#[test]
+fn every_type_is_written_and_read_back() {
+    let (folder, tensors) = Folder::with_source("gguf", &small(), Dtype::Float32);
+    let exact = logits_of(&small(), &tensors);
+    // Bits a weight of a model of matrices only, and how far its logits may be off.
+    for (kind, bits, apart) in [
+        (FileType::F32, 32.0, 0.0),
+        (FileType::F16, 16.0, 0.02),
+        (FileType::Bf16, 16.0, 0.1),
+        (FileType::Q8_0, 8.5, 0.2),
+        (FileType::Q4_0, 4.5, 3.0),
+    ] {
+        let file = folder.join(format!("{kind}.gguf"));
+        let report = convert(&folder.join("source"), &file, &to(kind)).unwrap();
+        assert_eq!(report.format, "gguf");
+        assert!(
+            (report.bits_per_weight - bits).abs() < 0.6,
+            "{kind}: {}",
+            report.bits_per_weight
+        );
+        let checks = report.verification.unwrap().tensors;
+        let matrices = tensors
+            .values()
+            .filter(|tensor| tensor.shape.len() == 2)
+            .count();
+        let expected = match kind {
+            FileType::F32 => (tensors.len(), 0, 0),
+            FileType::F16 | FileType::Bf16 => (tensors.len() - matrices, matrices, 0),
+            _ => (tensors.len() - matrices, 0, matrices),
+        };
+        assert_eq!(
+            (checks.identical, checks.rounded, checks.quantized),
+            expected,
+            "{kind}"
+        );
+
+        let mut reader = GgufReader::open(&file).unwrap();
+        let size: u64 = reader.tensors().values().map(|tensor| tensor.bytes()).sum();
+        assert_eq!(report.bytes, size);
+        assert_eq!(name_from_gguf(&reader), Some(kind.to_string().as_str()));
+        assert_eq!(Vocabulary::from_gguf(&reader).unwrap(), None);
+        let back = folder.join(format!("back-{kind}"));
+        let report = convert(&file, &back, &plain()).unwrap();
+        assert_eq!(report.source_format, "GGUF file");
+        assert_eq!(
+            report.verification.unwrap().tensors.identical,
+            tensors.len()
+        );
+        assert_eq!(Config::load(&back).unwrap().layers(), small().layers());
+        for (name, tensor) in read(&back) {
+            let data = read_tensor(&mut reader, &name).unwrap();
+            assert_eq!(tensor.bytes, data.bytes, "{kind} {name}");
+            let stored = match (kind, tensor.shape.len()) {
+                (FileType::F16, 2) => Dtype::Float16,
+                (FileType::Bf16, 2) => Dtype::Bfloat16,
+                _ => Dtype::Float32,
+            };
+            let is = match stored {
+                Dtype::Float16 => Stored::F16,
+                Dtype::Bfloat16 => Stored::BF16,
+                Dtype::Float32 => Stored::F32,
+            };
+            assert_eq!(tensor.dtype, is);
+            if !matches!(kind, FileType::Q8_0 | FileType::Q4_0) {
+                assert_eq!(tensor, tensors[&name].cast(stored), "{kind} {name}");
+            }
+        }
+        let found = difference(&logits(&back, false), &exact);
+        assert!(found <= apart, "{kind}: {found}");
+        assert!(found >= apart / 50.0, "{kind}: {found}");
+
+        // Read into memory and written again nothing changes any more.
+        let again = folder.join(format!("again-{kind}/{kind}.gguf"));
+        fs::create_dir(again.parent().unwrap()).unwrap();
+        convert(&back, &again, &to(kind)).unwrap();
+        let (first, second) = (fs::read(&file).unwrap(), fs::read(&again).unwrap());
+        assert!(first == second, "{kind}");
+    }
+}
+
+#[test]
+fn a_file_is_all_that_is_left_of_a_conversion_to_one() {
+    let (folder, _) = Folder::with_source("alone", &small(), Dtype::Float16);
+    let file = folder.join("small.gguf");
+    convert(&folder.join("source"), &file, &to(FileType::Q8_0)).unwrap();
+    assert_eq!(folder.names(), ["small.gguf", "source"]);
+    let first = fs::read(&file).unwrap();
+    let options = ConvertOptions {
+        force: true,
+        ..to(FileType::F16)
+    };
+    convert(&folder.join("source"), &file, &options).unwrap();
+    assert_eq!(folder.names(), ["small.gguf", "source"]);
+    assert!(fs::read(&file).unwrap().len() > first.len());
+    // A file may take a folder's place, and a folder a file's.
+    convert(&folder.join("source"), &folder.join("model"), &plain()).unwrap();
+    convert(&folder.join("source"), &folder.join("model"), &options).unwrap();
+    assert!(folder.join("model").is_file());
+    let options = ConvertOptions {
+        force: true,
+        ..plain()
+    };
+    convert(&folder.join("source"), &folder.join("model"), &options).unwrap();
+    assert!(folder.join("model/config.json").is_file());
+    assert_eq!(folder.names(), ["model", "small.gguf", "source"]);
+}
+
+#[test]
+fn the_tokenizer_goes_in_and_comes_out() {
+    let (folder, _) = Folder::with_source("gguf-tokenizer", &talking(), Dtype::Float16);
+    let options = ConvertOptions {
+        tokenizer: TokenizerChoice::Path(tales()),
+        ..to(FileType::F16)
+    };
+    let file = folder.join("talking.gguf");
+    let report = convert(&folder.join("source"), &file, &options).unwrap();
+    assert!(report.verification.unwrap().text);
+    convert(&file, &folder.join("back"), &ConvertOptions::default()).unwrap();
+    let before = Tokenizer::find(&tales(), None).unwrap();
+    let after = Tokenizer::find(&folder.join("back"), None).unwrap();
+    assert_eq!(
+        (after.bos_id(), after.eos_id()),
+        (before.bos_id(), before.eos_id())
+    );
+    for text in [
+        "Once upon a time there lived a little girl",
+        "  two  spaces, and\n\na break",
+        "🦙 naïve café № 42</s>",
+        "",
+    ] {
+        let ids = before.encode_prompt(text).unwrap();
+        assert_eq!(after.encode_prompt(text).unwrap(), ids);
+        assert_eq!(after.decode(&ids).unwrap(), before.decode(&ids).unwrap());
+    }
+    let written = files(&folder.join("back"));
+    assert!(written.contains_key("tokenizer_config.json"));
+
+    // One of the user's own has precedence, and none is none.
+    let options = ConvertOptions {
+        tokenizer: TokenizerChoice::Path(tales().join("tokenizer.json")),
+        ..ConvertOptions::default()
+    };
+    convert(&file, &folder.join("own"), &options).unwrap();
+    let own = fs::read(folder.join("own/tokenizer.json")).unwrap();
+    assert_eq!(own, fs::read(tales().join("tokenizer.json")).unwrap());
+    convert(&file, &folder.join("without"), &plain()).unwrap();
+    assert!(!folder.join("without/tokenizer.json").exists());
+}
+
+#[test]
+fn a_head_of_its_own_has_no_place_in_a_file() {
+    let config = Config::layer_wise(LayerWise {
+        share_input_output_layers: false,
+        ..settings()
+    })
+    .unwrap();
+    let (folder, _) = Folder::with_source("gguf-head", &config, Dtype::Float16);
+    let options = to(FileType::F16);
+    let message = convert::plan(folder.join("source"), &options)
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("share_input_output_layers"), "{message}");
+    let failed = convert(&folder.join("source"), &folder.join("head.gguf"), &options);
+    assert_eq!(failed.unwrap_err().to_string(), message);
+    assert_eq!(folder.names(), ["source"]);
+}

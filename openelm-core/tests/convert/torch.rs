@@ -1,0 +1,118 @@
+//! Files of `torch.save`, made here: CoreNet's names, one storage a tensor.
+
+use safetensors::Dtype as Stored;
+
+use crate::{
+    models::Tensors,
+    opcodes::{LEGACY_HEAD, long, rebuilt, storage, text},
+};
+
+/// By CoreNet's names, the embedding with rows of zeros up to `rows`.
+pub(crate) fn corenet(tensors: &Tensors, rows: usize) -> Tensors {
+    let renamed = tensors.iter().map(|(name, tensor)| {
+        let mut tensor = tensor.clone();
+        if let (true, [count, width]) = (name.contains("embeddings"), tensor.shape.as_slice()) {
+            let size = tensor.bytes.len() / count / width;
+            tensor.bytes.resize(rows * width * size, 0x3c);
+            tensor.shape[0] = rows;
+        }
+        let name = match name.strip_prefix("transformer.") {
+            Some(rest) => rest.to_owned(),
+            None => name.replace("lm_head", "classifier"),
+        };
+        (name, tensor)
+    });
+    renamed.collect()
+}
+
+/// A zip archive, as PyTorch writes it since 1.6. Several state dicts are those of a training
+/// checkpoint, by their names in it.
+pub(crate) fn zip_file(dicts: &[(&str, &Tensors)]) -> Vec<u8> {
+    let (pickle, storages) = pickle(dicts);
+    let mut entries = vec![("model/data.pkl".to_owned(), pickle)];
+    for (key, data) in storages.into_iter().enumerate() {
+        entries.push((format!("model/data/{key}"), data));
+    }
+    zip(&entries)
+}
+
+/// As PyTorch wrote before 1.6.
+pub(crate) fn legacy_file(dicts: &[(&str, &Tensors)]) -> Vec<u8> {
+    let (pickle, storages) = pickle(dicts);
+    let mut bytes = [LEGACY_HEAD, &pickle, b"\x80\x02]("].concat();
+    for key in 0..storages.len() {
+        bytes.extend(text(&key.to_string()));
+    }
+    bytes.extend(b"e.");
+    let sizes = dicts.iter().flat_map(|(_, tensors)| tensors.values());
+    for (tensor, data) in sizes.zip(storages) {
+        let elements: usize = tensor.shape.iter().product();
+        bytes.extend((elements as u64).to_le_bytes());
+        bytes.extend(data);
+    }
+    bytes
+}
+
+fn pickle(dicts: &[(&str, &Tensors)]) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let mut storages = Vec::new();
+    let mut dict = |tensors: &Tensors| {
+        let mut bytes = b"}(".to_vec();
+        for (name, tensor) in tensors {
+            let class = match tensor.dtype {
+                Stored::F32 => "FloatStorage",
+                Stored::F16 => "HalfStorage",
+                _ => "BFloat16Storage",
+            };
+            let shape: Vec<i32> = tensor.shape.iter().map(|&n| n as i32).collect();
+            let mut strides = vec![1; shape.len()];
+            for i in (1..shape.len()).rev() {
+                strides[i - 1] = strides[i] * shape[i];
+            }
+            let elements = shape.iter().map(|&n| n as u64).product();
+            let storage = storage(class, &storages.len().to_string(), &long(elements));
+            storages.push(tensor.bytes.clone());
+            bytes.extend(text(name));
+            bytes.extend(rebuilt(&storage, &long(0), &shape, &strides));
+        }
+        bytes.push(b'u');
+        bytes
+    };
+    let body = match dicts {
+        [("", tensors)] => dict(tensors),
+        _ => {
+            let mut bytes = b"}(".to_vec();
+            for (name, tensors) in dicts {
+                bytes.extend(text(name));
+                bytes.extend(dict(tensors));
+            }
+            bytes.extend([&text("epoch")[..], &long(3), b"u"].concat());
+            bytes
+        }
+    };
+    ([b"\x80\x02", &body[..], b"."].concat(), storages)
+}
+
+/// Entries stored as they are.
+pub(crate) fn zip(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let (mut body, mut directory) = (Vec::new(), Vec::new());
+    for (name, data) in entries {
+        let at = body.len() as u32;
+        let size = data.len() as u32;
+        // Version, flags, method, time and date; then checksum and sizes, name and extra field.
+        let mut shared = vec![0; 14];
+        shared.extend([size.to_le_bytes(), size.to_le_bytes()].concat());
+        shared.extend([(name.len() as u16).to_le_bytes(), [0; 2]].concat());
+        body.extend([b"PK\x03\x04", &shared[..], name.as_bytes(), data].concat());
+        directory.extend([b"PK\x01\x02\0\0", &shared[..], &[0; 10]].concat());
+        directory.extend(at.to_le_bytes());
+        directory.extend(name.as_bytes());
+    }
+    let count = (entries.len() as u16).to_le_bytes();
+    let end = [
+        (directory.len() as u32).to_le_bytes(),
+        (body.len() as u32).to_le_bytes(),
+    ]
+    .concat();
+    let head = [&b"PK\x05\x06\0\0\0\0"[..], &count, &count].concat();
+    [body, directory, head, end, vec![0; 2]].concat()
+}

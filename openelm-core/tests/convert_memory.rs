@@ -1,0 +1,143 @@
+//! Converting needs the memory of a few tensors, and comparing the result with its source that of
+//! a layer and the embedding, twice; neither that of the model. A process of its own, as MLX
+//! counts for the whole process.
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+use std::{fs, io::Write, path::Path, thread};
+
+use openelm_core::{
+    CancelHandle, Dtype,
+    config::{Config, LayerWise, Multipliers},
+    convert::{self, ConvertOptions, Format, Quantize, TokenizerChoice},
+    gguf::FileType,
+    memory,
+    quantization::{Quantization, QuantizationMode},
+};
+
+/// 20 equal layers, 13.6 million parameters.
+fn config() -> Config {
+    let settings = LayerWise {
+        model_dim: 256,
+        num_transformer_layers: 20,
+        qkv_multipliers: Multipliers::Uniform(1.0),
+        ffn_multipliers: Multipliers::Uniform(2.0),
+        num_gqa_groups: Some(1),
+        vocab_size: 2048,
+        ..LayerWise::default()
+    };
+    Config::layer_wise(settings).unwrap()
+}
+
+/// Writes float16 weights, one tensor at a time so that the test needs no copy of its own.
+fn write(folder: &Path, config: &Config) {
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("config.json"), config.to_json()).unwrap();
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (name, shape) in config.tensors() {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        let tensor = serde_json::json!({
+            "dtype": "F16", "shape": shape, "data_offsets": [start, end]
+        });
+        header.insert(name, tensor);
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let mut file = fs::File::create(folder.join("model.safetensors")).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    for (_, shape) in config.tensors() {
+        // 2^-5, -2^-6, 2^-7: small enough for 20 layers.
+        let size = 2 * shape.iter().product::<usize>();
+        let data = [0x00, 0x28, 0x00, 0xa4, 0x00, 0x20].repeat(size / 6 + 1);
+        file.write_all(&data[..size]).unwrap();
+    }
+}
+
+#[test]
+fn conversions_take_the_memory_of_a_few_tensors() {
+    const MIB: usize = 1 << 20;
+    let folder =
+        std::env::temp_dir().join(format!("openelm-convert-memory-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    let config = config();
+    write(&folder.join("source"), &config);
+    let whole = 2 * config.parameter_count() as usize;
+    let layer: usize = config
+        .tensors()
+        .iter()
+        .filter(|(name, _)| name.starts_with("transformer.layers.7."))
+        .map(|(_, shape)| shape.iter().product::<usize>())
+        .sum();
+    let largest = 2048 * 256;
+    assert_eq!((layer, largest), (656_000, 524_288));
+    assert_eq!(whole, 27_289_088);
+
+    // As many tensors as there are readers are under way: each as it is stored, and as it is
+    // written or in f32.
+    let readers = thread::available_parallelism().map_or(1, |n| n.get().min(4));
+    let writing = readers * (2 + 4) * largest + MIB;
+    // In f32, two embeddings and a layer twice. The activations and logits of 64 positions are
+    // next to nothing.
+    let verifying = 2 * 4 * (largest + layer) + MIB;
+    assert!(2 * writing < whole && 2 * verifying < whole);
+
+    let quantization = Quantization::new(QuantizationMode::Affine, None, None).unwrap();
+    let plain = || ConvertOptions {
+        tokenizer: TokenizerChoice::Without,
+        verify: false,
+        ..ConvertOptions::default()
+    };
+    let cast = ConvertOptions {
+        dtype: Some(Dtype::Float32),
+        ..plain()
+    };
+    let packed = ConvertOptions {
+        quantize: Some(Quantize::uniform(quantization)),
+        ..plain()
+    };
+    let gguf = ConvertOptions {
+        format: Format::Gguf(FileType::F16),
+        ..plain()
+    };
+    for (what, options, verify) in [
+        ("plain", plain(), true),
+        ("plain", plain(), false),
+        ("cast", cast, false),
+        ("packed", packed.clone(), true),
+        ("packed", packed, false),
+        ("gguf", gguf, false),
+    ] {
+        let options = ConvertOptions {
+            verify,
+            force: true,
+            ..options
+        };
+        assert!(memory::active_bytes().unwrap() < MIB);
+        mlx_rs::memory::reset_peak_memory().unwrap();
+        convert::convert(
+            folder.join("source"),
+            folder.join("target"),
+            &options,
+            &CancelHandle::default(),
+            |_| {},
+        )
+        .unwrap();
+        let peak = memory::peak_bytes().unwrap();
+        let most = if verify {
+            writing.max(verifying)
+        } else {
+            writing
+        };
+        assert!(peak <= most, "{what}, verified {verify}: {peak} of {most}");
+        // The largest tensor at least was there.
+        assert!(peak >= 2 * largest, "{what}: {peak}");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}

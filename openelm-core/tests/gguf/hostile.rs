@@ -1,0 +1,253 @@
+//! Files that lie, end too soon or are damaged.
+
+use std::fs;
+
+use openelm_core::Error;
+use openelm_core::config::{Config, LayerWise, Multipliers};
+use openelm_core::gguf::{
+    FileType, GgufReader, TensorType, Value, Vocabulary, check_tensors, config_from_gguf,
+    read_tensor,
+};
+
+use crate::scratch::{Random, Scratch, entry, head, key, model_file, spec, text, written};
+
+fn problem(name: &str, bytes: &[u8]) -> String {
+    let file = Scratch::new(name, bytes);
+    match GgufReader::open(&*file) {
+        Err(Error::Checkpoint { path, problem }) if path == *file => problem,
+        other => panic!("expected Error::Checkpoint, found {other:?}"),
+    }
+}
+
+#[test]
+fn lies_in_the_head_are_told_by_name() {
+    let data = |head: Vec<u8>| [head, vec![0; 64]].concat();
+    let one = |entry: Vec<u8>| data(head(3, &[], &[entry]));
+    let meta = |key: Vec<u8>| data(head(3, &[key], &[entry("t", &[4], 0, 0)]));
+    let array = |kind: u32, count: u64| {
+        let value = [kind.to_le_bytes().as_slice(), &count.to_le_bytes()].concat();
+        meta(key("k", 9, &value))
+    };
+    let counts = |tensors: u64, keys: u64| {
+        let counts = [tensors.to_le_bytes(), keys.to_le_bytes()].concat();
+        [b"GGUF\x03\0\0\0".as_slice(), &counts, &[0; 99]].concat()
+    };
+    let long = "x".repeat(64);
+    let cases: &[(Vec<u8>, &str)] = &[
+        (b"GGML\x03\0\0\0".to_vec(), "not a GGUF file"),
+        (b"GG".to_vec(), "not a GGUF file"),
+        (
+            b"GGUF\x01\0\0\0".to_vec(),
+            "GGUF version 1 is not supported",
+        ),
+        (b"GGUF\0\0\0\x03".to_vec(), "big-endian"),
+        (
+            b"GGUF\x03\0".to_vec(),
+            "truncated: the file ends within its header",
+        ),
+        (counts(0, 0), "the file holds no tensors"),
+        (counts(u64::MAX, 0), "claims 18446744073709551615 tensors"),
+        (
+            counts(4, 0),
+            "claims 4 tensors; the file has 107 bytes left",
+        ),
+        (counts(0, u64::MAX), "claims 18446744073709551615 keys"),
+        (counts(0, 8), "claims 8 keys; the file has 99 bytes left"),
+        (meta(key("k", 13, &[])), "`k` has the unknown type 13"),
+        (meta(key("k", 7, &[2])), "`k`: 2 is no truth value"),
+        (meta(key("", 7, &[1])), "a key is empty"),
+        (
+            meta(key("k", 8, &(1u64 << 40).to_le_bytes())),
+            "`k` claims 1099511627776 bytes",
+        ),
+        (
+            meta(key(
+                "k",
+                8,
+                &[&2u64.to_le_bytes(), [0xc3, 0x28].as_slice()].concat(),
+            )),
+            "is not UTF-8",
+        ),
+        (array(9, 1), "`k`: arrays of arrays are not supported"),
+        (array(0, 1 << 60), "`k` claims 1152921504606846976 values"),
+        (array(8, 1 << 20), "`k` claims 1048576 values"),
+        (
+            data(head(
+                3,
+                &[key("k", 7, &[1]), key("k", 7, &[0])],
+                &[entry("t", &[4], 0, 0)],
+            )),
+            "the key `k` is there twice",
+        ),
+        (
+            meta(key("general.alignment", 4, &48u32.to_le_bytes())),
+            "`general.alignment`: expected a power of 2",
+        ),
+        (
+            meta(key("general.alignment", 4, &0u32.to_le_bytes())),
+            "`general.alignment`: expected a power of 2",
+        ),
+        (
+            meta(key("general.alignment", 8, &text("32"))),
+            "found \"32\"",
+        ),
+        (
+            one(entry(&long, &[4], 0, 0)),
+            "the name of a tensor claims 64 bytes",
+        ),
+        (
+            one(entry("t", &[], 0, 0)),
+            "tensor `t`: expected 1 to 4 dimensions, found 0",
+        ),
+        (
+            one(entry("t", &[1; 5], 0, 0)),
+            "tensor `t`: expected 1 to 4 dimensions, found 5",
+        ),
+        (
+            one(entry("t", &[0, 4], 0, 0)),
+            "tensor `t`: the shape [4, 0] has no elements",
+        ),
+        (one(entry("t", &[1 << 40, 1 << 40], 0, 0)), "is too large"),
+        (one(entry("t", &[1 << 62, 3], 8, 0)), "is too large"),
+        (
+            one(entry("t", &[1 << 40], 0, 0)),
+            "tensor `t` takes 4398046511104 bytes at 0",
+        ),
+        (
+            one(entry("t", &[33], 8, 0)),
+            "rows of a multiple of 32, found 33",
+        ),
+        (
+            one(entry("t", &[256], 12, 0)),
+            "tensor `t` is of ggml type 12, which is not supported",
+        ),
+        (
+            one(entry("t", &[4], 0, 8)),
+            "tensor `t` lies at 8, which is no multiple of 32",
+        ),
+        (
+            one(entry("t", &[4], 0, 64)),
+            "tensor `t` takes 16 bytes at 64",
+        ),
+        (
+            one(entry("t", &[4], 0, u64::MAX - 31)),
+            "tensor `t` takes 16 bytes at",
+        ),
+        (
+            data(head(
+                3,
+                &[],
+                &[entry("a", &[16], 0, 0), entry("b", &[4], 0, 32)],
+            )),
+            "tensors `a` and `b` overlap",
+        ),
+        (
+            data(head(
+                3,
+                &[],
+                &[entry("a", &[4], 0, 0), entry("b", &[4], 0, 0)],
+            )),
+            "overlap",
+        ),
+        (
+            data(head(
+                3,
+                &[],
+                &[entry("a", &[4], 0, 0), entry("a", &[4], 0, 32)],
+            )),
+            "tensor `a` is there twice",
+        ),
+    ];
+    for (bytes, expected) in cases {
+        let problem = problem("lie", bytes);
+        assert!(problem.contains(expected), "{problem}: expected {expected}");
+    }
+}
+
+#[test]
+fn a_truncated_file_is_an_error_at_every_length() {
+    let vocabulary = Value::strings((0..40).map(|id| format!("token {id}")));
+    let entries = [("tokenizer.ggml.tokens".to_owned(), vocabulary)];
+    let tensors = [
+        (spec("a", TensorType::Q8_0, &[2, 32]), vec![0.5; 64]),
+        (spec("b", TensorType::F32, &[8]), vec![0.5; 8]),
+    ];
+    let bytes = written(&entries, &tensors).unwrap();
+    let file = Scratch::new("truncated", &bytes);
+    assert!(GgufReader::open(&*file).is_ok());
+    for length in 0..bytes.len() {
+        let message = problem("truncated-part", &bytes[..length]);
+        assert!(!message.is_empty(), "{length}");
+    }
+    // A file that shrinks after it was opened.
+    let mut reader = GgufReader::open(&*file).unwrap();
+    let handle = fs::OpenOptions::new().write(true).open(&*file).unwrap();
+    handle.set_len(bytes.len() as u64 - 1).unwrap();
+    let message = reader.read("b").unwrap_err().to_string();
+    assert!(
+        message.ends_with("truncated within tensor `b`"),
+        "{message}"
+    );
+}
+
+/// Two layers and 300 rows: damaged thousands of times.
+fn tiny() -> Config {
+    Config::layer_wise(LayerWise {
+        model_dim: 32,
+        num_transformer_layers: 2,
+        head_dim: 8,
+        num_gqa_groups: Some(2),
+        ffn_multipliers: Multipliers::Range(0.5, 1.0),
+        ffn_dim_divisor: 32,
+        vocab_size: 300,
+        ..LayerWise::default()
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_damaged_file_never_panics() {
+    let (bytes, _) = model_file(&tiny(), FileType::Q4_0);
+    // Mostly in the head, which is where lies can be told.
+    let end = bytes.len();
+    let table = bytes.windows(17).position(|at| at == b"token_embd.weight");
+    let table = table.unwrap();
+    let mut random = Random(11);
+    let (mut readable, mut models) = (0, 0);
+    for case in 0..4_000 {
+        let mut damaged = bytes.clone();
+        for _ in 0..=random.below(3) {
+            let at = match case % 4 {
+                0 => random.below(end),
+                1 => random.below(1_200),
+                _ => table + random.below(1_800),
+            };
+            damaged[at] ^= 1 << random.below(8);
+        }
+        let file = Scratch::new("damaged", &damaged);
+        let Ok(mut reader) = GgufReader::open(&*file) else {
+            continue;
+        };
+        readable += 1;
+        let names: Vec<String> = reader.tensors().keys().cloned().collect();
+        for name in names {
+            let elements = reader.tensors()[&name].shape.iter().product::<usize>();
+            assert_eq!(reader.read(&name).unwrap().to_f32().len(), elements);
+        }
+        if let Ok(Some(vocabulary)) = Vocabulary::from_gguf(&reader) {
+            drop(vocabulary.to_tokenizer_json());
+            drop(vocabulary.unlisted_merges());
+        }
+        let Ok(config) = config_from_gguf(&reader) else {
+            continue;
+        };
+        if check_tensors(&reader, &config).is_ok() {
+            models += 1;
+            for (name, _) in config.tensors() {
+                read_tensor(&mut reader, &name).unwrap();
+            }
+        }
+    }
+    assert!((500..3_500).contains(&readable), "{readable}");
+    assert!((100..readable).contains(&models), "{models} of {readable}");
+}

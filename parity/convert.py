@@ -1,0 +1,592 @@
+"""Converts OpenELM checkpoints with mlx-lm and with `openelm convert`, and compares the two.
+
+    convert.py FOLDER [OPENELM [PART...]]
+
+Without OPENELM, the path of the built command, only mlx-lm's half is made, for
+openelm-core/tests/convert_live.rs. In FOLDER:
+
+sources/NAME           random checkpoints in Apple's Hugging Face layout, and their PyTorch files
+mlx-lm/NAME-KIND       what mlx-lm's `convert` makes of a source
+openelm/...            what `openelm convert` makes of it, where two folders have the same name
+expected/NAME-KIND.safetensors   logits [100, V] by mlx-lm, as float32: `logits` as it loads
+                       the folder, `float32_logits` with scales, biases and norms cast to float32
+index.json             the folders, the prompts and mlx-lm's greedy ids in float32
+
+A check holds if tensors are the same bit for bit, and if mlx-lm's logits on two folders are exactly
+equal: both programs do the same arithmetic, so there is no tolerance. Each check prints a line; the
+last line counts them. Ends with 1 if one failed or if none was made.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+# The preloaded BLAS is for this process, not for what it starts: MLX's compiler, `openelm`.
+os.environ.pop("LD_PRELOAD", None)
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm import convert, load
+from mlx_lm.convert import QUANT_RECIPES, mixed_quant_predicate_builder
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.openelm import ModelArgs
+from mlx_lm.utils import load_model
+
+import torch_writer
+from oracle import SIZES, Case, Size, config_of, prompt_of, write_checkpoint
+
+TALES = Path(__file__).resolve().parent.parent / "examples/tales"
+TOKENIZER = ["tokenizer.json", "tokenizer_config.json"]
+TEXT = "Once upon a time there was a fox who could count to 7, or so he said."
+PROMPT = 100
+GREEDY = 32
+
+SIZES |= {"small": Size(4, 128, 16), "odd": Size(5, 160, 16), "wide": Size(2, 64, 16)}
+SOURCES = [
+    Case(
+        "untied",
+        "small",
+        2048,
+        flags={"share_input_output_layers": False, "ffn_dim_divisor": 64},
+    ),
+    # Rows of 160 numbers, which are no whole groups of 64 or 128, and of 80, none of 32 either.
+    # (An odd number of groups of 16, as one row of 80 has, is too few for MLX 0.32.2 to unpack:
+    # `mx.dequantize` fails on it in the mode nvfp4. No embedding here has such rows.)
+    Case("odd", "odd", 2048, stored="float16", shards=2, flags={"ffn_dim_divisor": 16}),
+    # CoreNet's files have 128 rows more than this vocabulary.
+    Case("wide", "wide", 32000, flags={"ffn_dim_divisor": 32}, seed=1),
+]
+
+
+@dataclass
+class Kind:
+    """A conversion, in the words of both programs."""
+
+    name: str
+    bits: int | None = None
+    group_size: int | None = None
+    mode: str | None = None
+    dtype: str | None = None
+
+    def keywords(self):
+        keywords = {"quantize": self.mode is not None, "dtype": self.dtype}
+        if self.mode:
+            keywords |= {"q_bits": self.bits, "q_group_size": self.group_size, "q_mode": self.mode}
+        return keywords
+
+    def options(self):
+        options = {
+            "--q-mode": self.mode,
+            "--q-bits": self.bits,
+            "--q-group-size": self.group_size,
+            "--dtype": self.dtype,
+        }
+        options = [[name, value] for name, value in options.items() if value is not None]
+        return ["--quantize"] * (self.mode is not None) + sum(options, [])
+
+
+ALL_KINDS = [
+    Kind("plain"),
+    Kind("4-bit", 4, 64, "affine"),
+    Kind("8-bit-g32", 8, 32, "affine"),
+    Kind("2-bit-g32", 2, 32, "affine"),
+    Kind("3-bit", 3, 64, "affine"),
+    Kind("5-bit-g32", 5, 32, "affine"),
+    Kind("6-bit-g128", 6, 128, "affine"),
+    Kind("mxfp4", None, None, "mxfp4"),
+    Kind("mxfp8", None, None, "mxfp8"),
+    Kind("nvfp4", None, None, "nvfp4"),
+    # Another type than the stored one, whichever that is.
+    Kind("float16", dtype="float16"),
+    Kind("bfloat16", dtype="bfloat16"),
+    Kind("4-bit-float32", 4, 64, "affine", "float32"),
+]
+# FULL=1 takes all of them on all sources, which adds some three minutes.
+USUAL = ["plain", "4-bit", "8-bit-g32", "mxfp4"]
+FULL = os.environ.get("FULL") == "1"
+KINDS = [kind for kind in ALL_KINDS if FULL or kind.name in USUAL]
+
+
+def some(*sources):
+    """These sources, or with FULL=1 all of them."""
+    return ("tales", "untied", "odd") if FULL else sources
+
+
+
+
+class Checks:
+    """Counts what held; a check that raises has failed."""
+
+    def __init__(self):
+        self.made, self.failed = 0, []
+
+    @contextlib.contextmanager
+    def of(self, what):
+        """The body appends to the list what it compared, and asserts."""
+        detail = []
+        try:
+            yield detail
+            assert detail, "nothing was compared"
+            verdict = "ok"
+        except Exception as error:
+            verdict, detail = "FAILED", [" ".join(str(error).split()) or repr(error)]
+            self.failed.append(what)
+        self.made += 1
+        print(f"{verdict:<6} {what}: {', '.join(detail)}", flush=True)
+
+
+# Both programs.
+
+
+def by_mlx_lm(source, target, **keywords):
+    """mlx-lm's own conversion; what it prints is dropped."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        convert(str(source), str(target), **keywords)
+    return target
+
+
+class OpenElm:
+    """The command under test."""
+
+    def __init__(self, program, folder):
+        self.program, self.folder = Path(program).resolve(), folder
+
+    def __call__(self, name, source, *options):
+        """Converts into the folder `name`; returns that."""
+        target = self.folder / name
+        command = [self.program, "convert", source, target, *options]
+        command = [str(word) for word in command]
+        done = subprocess.run(command, capture_output=True, text=True)
+        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        assert done.returncode == 0, f"openelm convert ended with {done.returncode}: {said}"
+        return target
+
+
+# Folders and what mlx-lm computes with them.
+
+
+def tensors_of(folder):
+    """All tensors by name. Where there is an index, the files hold what it says."""
+    files = sorted(folder.glob("model*.safetensors"))
+    assert files, f"{folder}: no model*.safetensors"
+    tensors, where = {}, {}
+    for file in files:
+        for name, tensor in mx.load(str(file)).items():
+            assert name not in tensors, f"{name} is in two files"
+            tensors[name], where[name] = tensor, file.name
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        index = json.loads(index.read_text())
+        assert index["weight_map"] == where, "the index does not list what the files hold"
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        assert index["metadata"]["total_size"] == size, "total_size is not the size"
+    return tensors
+
+
+def same_bits(a, b):
+    bytes_of = lambda tensor: tensor.reshape(-1).view(mx.uint8)
+    return (
+        a.dtype == b.dtype
+        and a.shape == b.shape
+        and mx.array_equal(bytes_of(a), bytes_of(b)).item()
+    )
+
+
+def assert_same_tensors(ours, theirs, detail):
+    """The same names, types, shapes and bits."""
+    missing, more = theirs.keys() - ours.keys(), ours.keys() - theirs.keys()
+    assert not missing and not more, f"missing {sorted(missing)}, unexpected {sorted(more)}"
+    different = [name for name in theirs if not same_bits(ours[name], theirs[name])]
+    assert not different, f"{len(different)} of {len(theirs)} differ, such as {different[0]}"
+    packed = sum(name.endswith(".scales") for name in theirs)
+    detail.append(f"{len(theirs)} tensors bit for bit, {packed} matrices packed")
+    return packed
+
+
+def read_config(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def assert_same_config(ours, theirs, detail):
+    """The same quantization blocks and the same architecture."""
+    blocks = ["quantization", "quantization_config"]
+    keys = [key for key in ModelArgs.__dataclass_fields__ if key in theirs]
+    assert len(keys) >= 10, f"mlx-lm's config.json has only {keys}"
+    for key in blocks + keys:
+        assert ours.get(key) == theirs.get(key), f"{key} is {ours.get(key)}, not {theirs.get(key)}"
+    detail.append(f"{theirs.get('quantization') or 'no quantization block'}, {len(keys)} sizes")
+
+
+def prompt_for(config):
+    case = Case("", "", config["vocab_size"])
+    return prompt_of(np.random.default_rng(100), case, PROMPT)
+
+
+def run(model, prompt):
+    """Logits of the prompt in float32, greedy ids after it, and the least lead that one of those
+    had over the second best."""
+    cache = make_prompt_cache(model)
+    logits = model(mx.array(prompt)[None], cache=cache)[0].astype(mx.float32)
+    mx.eval(logits)
+    ids, margin, last = [], float("inf"), logits[-1]
+    for _ in range(GREEDY):
+        second, first = np.sort(np.array(last))[-2:]
+        margin = min(margin, float(first - second))
+        ids.append(int(mx.argmax(last)))
+        last = model(mx.array([[ids[-1]]]), cache=cache)[0, -1].astype(mx.float32)
+    return logits, ids, margin
+
+
+@functools.cache
+def computed(folder):
+    """Logits, greedy ids, tokenizer and model of mlx-lm on a folder, which does not change."""
+    model, tokenizer = load(str(folder))
+    logits, ids, _ = run(model, prompt_for(read_config(folder)))
+    return logits, ids, tokenizer, model
+
+
+def assert_same_results(ours, theirs, detail):
+    """mlx-lm loads ours as it does theirs: logits, greedy ids, text."""
+    (a, a_ids, a_tokenizer, _), (b, b_ids, b_tokenizer, _) = computed(ours), computed(theirs)
+    assert bool(mx.isfinite(b).all()) and float(b.std()) > 0.01, "logits that tell nothing"
+    assert a.shape == b.shape, f"logits of shape {a.shape}, not {b.shape}"
+    assert mx.array_equal(a, b).item(), f"logits differ by {float(mx.abs(a - b).max()):.1e}"
+    assert a_ids == b_ids and len(b_ids) == GREEDY, f"greedy {a_ids}, not {b_ids}"
+    ids = b_tokenizer.encode(TEXT)
+    assert a_tokenizer.encode(TEXT) == ids and len(ids) > 10, "the tokenizers differ"
+    assert a_tokenizer.decode(ids) == b_tokenizer.decode(ids), "the tokenizers decode differently"
+    assert a_tokenizer.eos_token_ids == b_tokenizer.eos_token_ids, "the ends of text differ"
+    detail.append(f"logits [{PROMPT}, {a.shape[1]}] and {GREEDY} greedy ids in mlx-lm")
+
+
+# The sources and mlx-lm's half.
+
+
+def write_sources(folder):
+    """The folders by name."""
+    sources = {"tales": TALES}
+    for case in SOURCES:
+        sources[case.name] = folder / case.name
+        write_checkpoint(case, config_of(case), folder / case.name)
+        for name in TOKENIZER:
+            shutil.copyfile(TALES / name, folder / case.name / name)
+    return sources
+
+
+def write_expected(folder, target):
+    """Logits of a converted folder; returns the facts for the index."""
+    expected = {"logits": computed(folder)[0]}
+    model, config = load_model(folder)
+    dtype = model.transformer.norm.weight.dtype
+    model.set_dtype(mx.float32)
+    prompt = prompt_for(config)
+    expected["float32_logits"], greedy, margin = run(model, prompt)
+    target.parent.mkdir(exist_ok=True)
+    mx.save_safetensors(str(target), expected)
+    modules = (nn.QuantizedLinear, nn.QuantizedEmbedding)
+    return {
+        "dtype": str(dtype).removeprefix("mlx.core."),
+        "packed": sum(isinstance(module, modules) for _, module in model.named_modules()),
+        "prompt": prompt,
+        "greedy": greedy,
+        "smallest_margin": margin,
+    }
+
+
+def make_all(folder, sources):
+    """mlx-lm's conversions with their results, and the index of them."""
+    cases = []
+    for source in ("tales", "untied", "odd"):
+        for kind in KINDS:
+            name = f"{source}-{kind.name}"
+            target = by_mlx_lm(sources[source], folder / "mlx-lm" / name, **kind.keywords())
+            facts = write_expected(target, folder / "expected" / f"{name}.safetensors")
+            packed = facts["packed"]
+            assert (packed > 0) == (kind.mode is not None), f"{name}: {packed} matrices packed"
+            cases.append({"name": name, **facts})
+    (folder / "index.json").write_text(json.dumps({"cases": cases}) + "\n")
+    margins = [case["smallest_margin"] for case in cases]
+    print(
+        f"mlx-lm converted {len(cases) // len(KINDS)} sources in {len(KINDS)} ways; "
+        f"smallest greedy margins {', '.join(f'{margin:.4f}' for margin in sorted(margins)[:3])}"
+    )
+
+
+# The comparisons.
+
+
+def check_kinds(checks, openelm, folder, sources):
+    """Every conversion of mlx-lm's half: the same files, and the same results."""
+    for source in ("tales", "untied", "odd"):
+        for kind in KINDS:
+            name = f"{source}-{kind.name}"
+            theirs, ours = folder / "mlx-lm" / name, folder / "openelm" / name
+            with checks.of(f"{name}: tensors") as detail:
+                openelm(name, sources[source], *kind.options())
+                packed = assert_same_tensors(tensors_of(ours), tensors_of(theirs), detail)
+                assert (packed > 0) == (kind.mode is not None), f"{packed} matrices packed"
+                for file in ours.glob("model*.safetensors"):
+                    metadata = mx.load(str(file), return_metadata=True)[1]
+                    assert metadata.get("format") == "mlx", f"{file.name} has {metadata}"
+            with checks.of(f"{name}: config.json") as detail:
+                assert_same_config(read_config(ours), read_config(theirs), detail)
+            with checks.of(f"{name}: results") as detail:
+                assert_same_results(ours, theirs, detail)
+
+
+def check_shards(checks, openelm, folder, sources):
+    """The weights over several files, as models larger than 5 GB are."""
+    theirs = folder / "mlx-lm/tales-4-bit"
+    with checks.of("tales in shards of 300 kB") as detail:
+        options = ["--quantize", "--max-shard-size", "300KB"]
+        ours = openelm("tales-shards", sources["tales"], *options)
+        shards = sorted(ours.glob("model*.safetensors"))
+        assert len(shards) > 2, f"{len(shards)} files"
+        detail.append(f"{len(shards)} files")
+        assert_same_tensors(tensors_of(ours), tensors_of(theirs), detail)
+        assert_same_results(ours, theirs, detail)
+
+
+def floats(tensors, dtype=mx.float32):
+    return {name: tensor.astype(dtype) for name, tensor in tensors.items()}
+
+
+def check_dequantized(checks, openelm, folder, sources):
+    """From mlx-lm's packed folders back to Hugging Face's layout, beside its `--dequantize`.
+
+    In float32 the values are mlx-lm's. In a 16-bit type they are those, rounded once: mlx-lm
+    rounds product and sum each, so that it ends up further off, which is measured. The floats of
+    microscaling it leaves in bfloat16, which holds them exactly, whatever the other tensors are.
+    """
+    for source in some("tales", "odd"):
+        for kind in KINDS:
+            if not kind.mode:
+                continue
+            name = f"{source}-{kind.name}"
+            packed = folder / "mlx-lm" / name
+            exact = {"dequantize": True, "dtype": "float32"}
+            exact = by_mlx_lm(packed, folder / "mlx-lm" / f"{name}-exact", **exact)
+            exact = floats(tensors_of(exact))
+            options = ["--to", "hf", "--dequantize"]
+            with checks.of(f"{name} dequantized to float32") as detail:
+                ours = openelm(f"{name}-exact", packed, *options, "--dtype", "float32")
+                assert_same_tensors(tensors_of(ours), exact, detail)
+                assert exact.keys() == tensors_of(sources[source]).keys(), "not the source's names"
+                load_model(ours)
+            with checks.of(f"{name} dequantized") as detail:
+                ours = openelm(f"{name}-dense", packed, *options)
+                config = read_config(ours)
+                found = {"quantization", "quantization_config"} & config.keys()
+                assert not found, f"config.json still has {found}"
+                stored = tensors_of(packed)["transformer.norm.weight"].dtype
+                assert_same_tensors(tensors_of(ours), floats(exact, stored), detail)
+                theirs = {"dequantize": True, "dtype": str(stored).removeprefix("mlx.core.")}
+                theirs = by_mlx_lm(packed, folder / "mlx-lm" / f"{name}-dense", **theirs)
+                a, b = (distance(tensors_of(f), exact) for f in (ours, theirs))
+                assert a <= b, f"{a:.1e} from float32, mlx-lm {b:.1e}"
+                detail.append(f"{a:.1e} from float32, mlx-lm {b:.1e}")
+
+
+def distance(tensors, exact):
+    """Root mean square of the difference of all numbers."""
+    squares = [mx.square(tensors[name].astype(mx.float32) - exact[name]).sum() for name in exact]
+    return float(sum(squares) / sum(tensor.size for tensor in exact.values())) ** 0.5
+
+
+def check_round_trip(checks, openelm, folder, sources):
+    """To MLX's layout and back."""
+    for source in ("tales", "untied", "odd"):
+        with checks.of(f"{source} to mlx and back to hf") as detail:
+            back = openelm(f"{source}-back", folder / f"mlx-lm/{source}-plain", "--to", "hf")
+            assert_same_tensors(tensors_of(back), tensors_of(sources[source]), detail)
+            assert_same_config(read_config(back), read_config(sources[source]), detail)
+
+
+# CoreNet's files.
+
+
+def corenet(tensors, ema=False, prefix=""):
+    """A state dict with CoreNet's names. `ema` makes other values of it, exact in 16 bits."""
+    kinds = {mx.float32: "f32", mx.float16: "f16", mx.bfloat16: "bf16"}
+    state = {}
+    for name, tensor in tensors.items():
+        kind, values = kinds[tensor.dtype], np.array(tensor.astype(mx.float32))
+        values = -values if ema else values
+        name = name.removeprefix("transformer.").replace("lm_head", "classifier")
+        if name == "token_embeddings.weight" and len(values) == 32000:
+            # Rows that no token has, and that nothing may look at.
+            values = np.concatenate([values, np.full((128, values.shape[1]), 1e3, np.float32)])
+        storage = torch_writer.Storage(kind, values)
+        state[prefix + name] = torch_writer.Tensor(storage, values.shape)
+    return torch_writer.state_dict(**state)
+
+
+def training(tensors):
+    """A training checkpoint whose EMA weights are not its weights."""
+    return {
+        "iterations": 350000,
+        "epoch": 0,
+        "model_state_dict": corenet(tensors, prefix="module."),
+        "best_metric": np.float64(2.5),
+        "ema_state_dict": corenet(tensors, ema=True),
+    }
+
+
+def check_corenet(checks, openelm, folder, sources):
+    """PyTorch files to Hugging Face's names, with the values and results of the original."""
+    for source in ("wide", *some("odd")):
+        origin = sources[source]
+        tensors = tensors_of(origin)
+        known = ["--architecture", origin / "config.json", "--tokenizer", TALES / "tokenizer.json"]
+        files = {
+            "zip": (torch_writer.save_zip, corenet(tensors)),
+            "legacy": (torch_writer.save_legacy, corenet(tensors)),
+            "training": (torch_writer.save_zip, training(tensors)),
+        }
+        for layout, (save, value) in files.items():
+            file = folder / f"sources/{source}-{layout}.pt"
+            save(file, value)
+            for to in ("hf", "mlx") if FULL else ("hf",):
+                with checks.of(f"{file.name} to {to}") as detail:
+                    ours = openelm(f"{source}-{layout}-{to}", file, *known, "--to", to)
+                    assert_same_tensors(tensors_of(ours), tensors, detail)
+                    assert_same_config(read_config(ours), read_config(origin), detail)
+                    assert_same_results(ours, origin, detail)
+        with checks.of(f"{source}-training.pt with --ema") as detail:
+            file = folder / f"sources/{source}-training.pt"
+            ours = openelm(f"{source}-ema", file, *known, "--ema")
+            average = {name: -tensor for name, tensor in tensors.items()}
+            assert_same_tensors(tensors_of(ours), average, detail)
+        with checks.of(f"{source}-zip.pt quantized at once") as detail:
+            theirs = by_mlx_lm(origin, folder / f"mlx-lm/{source}-from-pt", quantize=True)
+            file = folder / f"sources/{source}-zip.pt"
+            ours = openelm(f"{source}-from-pt", file, *known, "--quantize")
+            packed = assert_same_tensors(tensors_of(ours), tensors_of(theirs), detail)
+            assert packed > 0, "nothing is packed"
+            assert_same_results(ours, theirs, detail)
+
+
+# Mixed bits, which mlx-lm's recipes do not give OpenELM: they look for `down_proj`.
+
+
+class Renamed:
+    """A model for mlx-lm's recipes: OpenELM's modules under the names that they look for."""
+
+    def __init__(self, model):
+        self.layers = model.layers
+        self.names = [renamed(name) for name, _ in model.named_modules()]
+
+    def named_modules(self):
+        return [(name, None) for name in self.names]
+
+
+def renamed(path):
+    return path.replace("ffn.proj_2", "mlp.down_proj").replace("attn.qkv_proj", "self_attn.v_proj")
+
+
+def recipe_bits(recipe, model, path):
+    """Bits by mlx-lm's recipe. A tied embedding is the head, which its recipes have not."""
+    bits_of = mixed_quant_predicate_builder(recipe, Renamed(model), 64)
+    tied = path == "transformer.token_embeddings" and model.args.share_input_output_layers
+    return bits_of("lm_head" if tied else renamed(path), None)["bits"]
+
+
+def rule_bits(_rule, _model, path):
+    return 8 if path.endswith("out_proj") else 2 if ".3.ffn" in path else 4
+
+
+RULES = ["--q-layer", "out_proj$=8", "--q-layer", r"\.3\.ffn=2"]
+
+
+def check_mixed(checks, openelm, folder, sources):
+    """Each recipe, and rules by layer: as mlx-lm packs with a predicate that says the same."""
+    for source in some("untied"):
+        model, _ = load_model(sources[source])
+        with checks.of(f"{source}: mlx-lm has no recipe for OpenELM") as detail:
+            try:
+                by_mlx_lm(sources[source], folder / "mlx-lm/none", quant_predicate="mixed_3_6")
+            except ValueError as error:
+                detail.append(str(error))
+        for recipe in (*QUANT_RECIPES, "rules"):
+            options = RULES if recipe == "rules" else ["--q-recipe", recipe]
+            bits_of = rule_bits if recipe == "rules" else recipe_bits
+            chosen = lambda path, _module: {
+                "group_size": 64,
+                "bits": bits_of(recipe, model, path),
+                "mode": "affine",
+            }
+            name = f"{source}-{recipe}"
+            with checks.of(name) as detail:
+                ours = openelm(name, sources[source], "--quantize", *options)
+                keywords = {"quantize": True, "quant_predicate": chosen}
+                theirs = by_mlx_lm(sources[source], folder / "mlx-lm" / name, **keywords)
+                assert_same_tensors(tensors_of(ours), tensors_of(theirs), detail)
+                config = read_config(ours)
+                block = config["quantization"]
+                assert config["quantization_config"] == block, "the two blocks differ"
+                bits = {}
+                for path, module in computed(ours)[3].named_modules():
+                    if isinstance(module, (nn.QuantizedLinear, nn.QuantizedEmbedding)):
+                        said = block.get(path, block)
+                        found = {key: getattr(module, key) for key in chosen(path, None)}
+                        assert found == {key: said[key] for key in found}, f"{path} is {found}"
+                        assert found == chosen(path, None), f"{path} is {found}"
+                        bits[found["bits"]] = bits.get(found["bits"], 0) + 1
+                assert len(bits) > 1, f"all of {bits}"
+                detail.append(" ".join(f"{n} of {b} bits" for b, n in sorted(bits.items())))
+                assert_same_results(ours, theirs, detail)
+
+
+PARTS = {
+    "kinds": check_kinds,
+    "shards": check_shards,
+    "dequantized": check_dequantized,
+    "round-trip": check_round_trip,
+    "corenet": check_corenet,
+    "mixed": check_mixed,
+}
+
+
+def main(folder, program=None, *parts):
+    mx.set_default_device(mx.cpu)
+    unknown = set(parts) - PARTS.keys()
+    if unknown:
+        sys.exit(f"convert.py: no such part: {', '.join(sorted(unknown))}")
+    started = time.time()
+    folder = Path(folder).resolve()
+    if folder.exists():
+        sys.exit(f"convert.py: {folder} is there already")
+    for name in ("sources", "mlx-lm", "openelm"):
+        (folder / name).mkdir(parents=True)
+    sources = write_sources(folder / "sources")
+    make_all(folder, sources)
+    if program is None:
+        print(f"no openelm named: nothing was compared  {time.time() - started:.0f} s")
+        return
+    checks = Checks()
+    for part, check in PARTS.items():
+        if not parts or part in parts:
+            check(checks, OpenElm(program, folder / "openelm"), folder, sources)
+    print(
+        f"{checks.made} conversions compared with mlx-lm's, {len(checks.failed)} failed  "
+        f"{time.time() - started:.0f} s"
+    )
+    if checks.failed or not checks.made:
+        sys.exit("convert.py: " + ("; ".join(checks.failed) or "nothing was compared"))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
