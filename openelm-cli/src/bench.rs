@@ -83,7 +83,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     for &prompt_tokens in &args.prompt_tokens {
         rows.push(measure(&model, prompt_tokens, &args, &interrupt)?);
     }
-    let peak = memory::peak_bytes()? as u64;
+    let peak = memory::peak_resident_bytes()?;
     let device = Device::current()?;
 
     if args.json {

@@ -250,7 +250,7 @@ fn to_json(event: &Event, tokenizer: &Tokenizer) -> Result<serde_json::Value, Er
             "decode_seconds": stats.decode.as_secs_f64(),
             "prefill_tokens_per_second": stats.prefill_tokens_per_second(),
             "decode_tokens_per_second": stats.decode_tokens_per_second(),
-            "peak_memory_bytes": memory::peak_bytes()?,
+            "peak_memory_bytes": memory::peak_resident_bytes()?,
             "seed": stats.seed,
         }),
     })
@@ -271,7 +271,7 @@ fn print_stats(reason: FinishReason, stats: &Stats, drawn: bool) -> Result<(), E
         stats.prefill_tokens_per_second(),
         stats.generated_tokens,
         stats.decode_tokens_per_second(),
-        output::bytes(memory::peak_bytes()? as u64),
+        output::bytes(memory::peak_resident_bytes()?),
         if drawn {
             format!("; seed: {}", stats.seed)
         } else {

@@ -156,7 +156,10 @@ impl Attention {
         let below = scores.max_axis(-1, true)?.subtract(&scores)?;
         let weights = power(Array::from_f32(0.5), below)?;
         let sums = weights.sum_axis(-1, true)?;
-        let attended = matmul(weights, values.expand_dims(2)?)?.divide(sums)?;
+        // Heads that share values are rows of one product, which reads those once. (Scores are not:
+        // OpenBLAS would pack the keys for it.)
+        let rows = |x: &Array| x.reshape(&[shape[0], self.kv_heads, group, -1]);
+        let attended = matmul(rows(&weights)?, values)?.divide(rows(&sums)?)?;
         Ok(attended.reshape(&[shape[0], self.q_heads, 1, self.head_dim])?)
     }
 }

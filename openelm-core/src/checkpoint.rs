@@ -37,6 +37,8 @@ pub struct StoredTensor {
     pub dtype: StoredDtype,
     /// Its shape there.
     pub shape: Vec<usize>,
+    /// Where its data begins in the file, in bytes.
+    pub(crate) offset: u64,
 }
 
 /// A type that tensors are stored in.
@@ -270,6 +272,14 @@ impl StoredDtype {
         }
     }
 
+    pub(crate) fn mlx(self) -> mlx_rs::Dtype {
+        match self {
+            Self::Float(dtype) => dtype.mlx(),
+            Self::Uint32 => mlx_rs::Dtype::Uint32,
+            Self::Uint8 => mlx_rs::Dtype::Uint8,
+        }
+    }
+
     /// The name in a safetensors header.
     pub fn name(self) -> &'static str {
         match self {
@@ -385,6 +395,7 @@ fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
             file: path.to_path_buf(),
             dtype,
             shape: info.shape.clone(),
+            offset: 8 + size + info.data_offsets.0 as u64,
         };
         tensors.push((name, tensor));
     }

@@ -44,6 +44,7 @@ mod init;
 mod language_model;
 mod layer_wise;
 mod linear;
+mod mapped;
 pub mod memory;
 mod model;
 mod packed;
@@ -58,6 +59,7 @@ mod sentencepiece;
 mod stop;
 mod tokenizer;
 mod torch_file;
+mod unpack;
 mod weights;
 
 pub use cache::KvCache;

@@ -1,7 +1,7 @@
 //! A quantised matrix, and the MLX operations on it.
 //!
-//! `mlx-rs` offers the affine mode only, so these calls go to mlx-c directly. This is the one
-//! place of the crate with `unsafe`.
+//! `mlx-rs` offers the affine mode only, so these calls go to mlx-c directly. With
+//! `mapped.rs` these are the crate's places with `unsafe`.
 #![allow(unsafe_code)] // The calls below hold to mlx-c's contract, stated at each.
 
 use std::ffi::CStr;
@@ -9,9 +9,11 @@ use std::ffi::CStr;
 use mlx_rs::{Array, Stream, error::Exception};
 
 use crate::{
-    dtype::Dtype,
+    dtype::{Device, Dtype},
     error::Result,
+    mapped,
     quantization::{Quantization, QuantizationMode},
+    unpack::expand_affine,
 };
 
 /// A matrix `[rows, width]` in packed form.
@@ -100,15 +102,48 @@ impl PackedMatrix {
     /// The matrix in type `dtype`, worked out in f32, where the products are exact, and rounded
     /// once.
     pub(crate) fn expand(mut self, dtype: Dtype) -> Result<Array> {
-        if let Some(biases) = self.biases.take() {
-            self.scales = self.scales.as_dtype(mlx_rs::Dtype::Float32)?;
-            self.biases = Some(biases.as_dtype(mlx_rs::Dtype::Float32)?);
-        }
-        let matrix = self.dequantize(mlx_rs::Dtype::Float32)?;
+        let float32 = mlx_rs::Dtype::Float32;
+        let matrix = match self.biases.take() {
+            None => self.dequantize(float32)?,
+            Some(biases) => {
+                self.scales = self.scales.as_dtype(float32)?;
+                let biases = biases.as_dtype(float32)?;
+                match Device::current()? {
+                    Device::Cpu => self.expand_affine(&biases)?,
+                    Device::Gpu => {
+                        self.biases = Some(biases);
+                        self.dequantize(float32)?
+                    }
+                }
+            }
+        };
         Ok(match dtype {
             Dtype::Float32 => matrix,
             dtype => matrix.as_dtype(dtype.mlx())?,
         })
+    }
+
+    /// As `dequantize`, computed here and now; scales and `biases` are f32.
+    fn expand_affine(&self, biases: &Array) -> Result<Array> {
+        let (bits, group_size) = (self.quantization.bits(), self.quantization.group_size());
+        let [rows, groups] = *self.scales.shape() else {
+            return Err(failed("expanding scales of another rank").into());
+        };
+        let shape = [rows, groups * group_size as i32];
+        let mut values = vec![0.0; mapped::ROOM + self.scales.size() * group_size];
+        let arrays = [&self.weight, &self.scales, biases].map(|array| array.contiguous());
+        let [weight, scales, biases] = arrays;
+        let (weight, scales, biases) = (weight?, scales?, biases?);
+        let unreadable = |error| failed(&format!("expanding: {error}"));
+        expand_affine(
+            weight.try_as_slice::<u32>().map_err(unreadable)?,
+            scales.try_as_slice::<f32>().map_err(unreadable)?,
+            biases.try_as_slice::<f32>().map_err(unreadable)?,
+            bits,
+            group_size,
+            &mut values[mapped::ROOM..],
+        );
+        mapped::floats(values, &shape)
     }
 
     /// `x · Wᵀ`, `[..., width]` to `[..., rows]`.

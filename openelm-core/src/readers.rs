@@ -2,17 +2,20 @@
 //! fast as it can be, and MLX's CPU kernels keep to one thread each.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    fs::File,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
 };
 
 use mlx_rs::{Array, Stream, error::IoError, with_stream};
 
 use crate::{
-    checkpoint::{Checkpoint, StoredDtype},
+    checkpoint::{Checkpoint, StoredDtype, StoredTensor},
     dtype::{Device, Dtype},
     error::{Error, Result},
+    mapped,
     packed::PackedMatrix,
     quantization::Quantization,
 };
@@ -23,12 +26,25 @@ pub(crate) struct Readers {
     next: usize,
 }
 
-/// A checkpoint's files as MLX opens them, on a stream of their own: each array is read when it is
-/// evaluated, by that stream's thread.
+/// A checkpoint's files, read on a stream of its own.
 pub(crate) struct Reader {
-    lazy: HashMap<String, Array>,
+    files: Files,
     folder: PathBuf,
     computing: Stream,
+}
+
+/// How tensors come from the files.
+enum Files {
+    /// As MLX opens them: each array is read when it is evaluated, by its stream's thread.
+    Lazy(HashMap<String, Array>),
+    /// Mapped, on a CPU, where arrays are plain memory.
+    Mapped(Arc<Mapped>),
+}
+
+/// Open files and where the tensors are in them.
+struct Mapped {
+    files: HashMap<PathBuf, File>,
+    tensors: BTreeMap<String, StoredTensor>,
 }
 
 impl Readers {
@@ -37,23 +53,27 @@ impl Readers {
         for file in checkpoint.files() {
             checkpoint.check_unchanged(file)?;
         }
-        let streams = STREAMS.with(Vec::clone);
-        let readers = streams
-            .into_iter()
-            .map(|stream| Reader::open(checkpoint, stream));
-        Ok(Self {
-            all: readers.collect::<Result<_>>()?,
-            next: 0,
+        let mapped = match Device::current()? {
+            Device::Cpu => Some(Arc::new(Mapped::open(checkpoint)?)),
+            Device::Gpu => None,
+        };
+        Self::new(checkpoint.folder(), |stream| match &mapped {
+            Some(mapped) => Ok(Files::Mapped(Arc::clone(mapped))),
+            None => Files::lazy(checkpoint, stream),
         })
     }
 
     /// Readers of no file, for what they compute.
     pub(crate) fn without_files(path: &Path) -> Result<Self> {
+        Self::new(path, |_| Ok(Files::Lazy(HashMap::new())))
+    }
+
+    fn new(folder: &Path, mut files: impl FnMut(&Stream) -> Result<Files>) -> Result<Self> {
         let streams = STREAMS.with(Vec::clone);
         let readers = streams.into_iter().map(|stream| {
             Ok(Reader {
-                lazy: HashMap::new(),
-                folder: path.to_path_buf(),
+                files: files(&stream)?,
+                folder: folder.to_path_buf(),
                 computing: computing(stream)?,
             })
         });
@@ -75,25 +95,52 @@ impl Readers {
     }
 }
 
-impl Reader {
-    fn open(checkpoint: &Checkpoint, reading: Stream) -> Result<Self> {
+impl Files {
+    fn lazy(checkpoint: &Checkpoint, stream: &Stream) -> Result<Self> {
         let mut lazy = HashMap::with_capacity(checkpoint.tensors().len());
         for file in checkpoint.files() {
-            let arrays = with_stream(&reading, || Array::load_safetensors(file));
+            let arrays = with_stream(stream, || Array::load_safetensors(file));
             lazy.extend(arrays.map_err(|error| unreadable(file, error))?);
         }
+        Ok(Self::Lazy(lazy))
+    }
+}
+
+impl Mapped {
+    fn open(checkpoint: &Checkpoint) -> Result<Self> {
+        let open = |path: &PathBuf| Ok((path.clone(), File::open(path).map_err(Error::io(path))?));
         Ok(Self {
-            lazy,
-            folder: checkpoint.folder().to_path_buf(),
-            computing: computing(reading)?,
+            files: checkpoint.files().iter().map(open).collect::<Result<_>>()?,
+            tensors: checkpoint.tensors().clone(),
         })
     }
 
+    fn map(&self, name: &str) -> Option<Result<Array>> {
+        let stored = self.tensors.get(name)?;
+        let file = self.files.get(&stored.file)?;
+        let shape: Vec<i32> = stored.shape.iter().map(|&n| n as i32).collect();
+        let (offset, bytes, dtype) = (stored.offset, stored.bytes(), stored.dtype.mlx());
+        // Arrays of wider types must lie where those may; and MLX has no use for empty ones here.
+        let aligned = offset.is_multiple_of(stored.dtype.size() as u64) && bytes > 0;
+        Some(match aligned {
+            true => mapped::map(file, &stored.file, offset, bytes, &shape, dtype),
+            false => mapped::read(file, &stored.file, offset, bytes, &shape, dtype),
+        })
+    }
+}
+
+impl Reader {
     /// The tensor `name`, once.
     pub(crate) fn take(&mut self, name: &str) -> Result<Array> {
-        self.lazy.remove(name).ok_or_else(|| Error::Checkpoint {
-            path: self.folder.clone(),
-            problem: format!("tensor `{name}` vanished while the model was loaded"),
+        let array = match &mut self.files {
+            Files::Lazy(lazy) => lazy.remove(name).map(Ok),
+            Files::Mapped(mapped) => mapped.map(name),
+        };
+        array.unwrap_or_else(|| {
+            Err(Error::Checkpoint {
+                path: self.folder.clone(),
+                problem: format!("tensor `{name}` vanished while the model was loaded"),
+            })
         })
     }
 

@@ -757,7 +757,7 @@ fn the_hub_cache_is_followed() {
     assert_names(&error, &old, &[SINGLE]);
 }
 
-/// Paths that MLX's C interface cannot take.
+/// Paths that MLX's C interface cannot take, and mapping needs none of it.
 #[cfg(target_os = "linux")]
 #[test]
 fn folders_whose_names_are_not_utf8() {
@@ -767,8 +767,7 @@ fn folders_whose_names_are_not_utf8() {
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("config.json"), tiny().to_json()).unwrap();
     fs::write(folder.join(SINGLE), file(&tensors(Stored::F16))).unwrap();
-    let error = model(&folder, Dtype::Float32).map(drop).unwrap_err();
-    assert_names(&error, &folder.join(SINGLE), &["UTF-8"]);
+    model(&folder, Dtype::Float32).unwrap();
 }
 
 #[test]

@@ -136,8 +136,9 @@ fn conversions_take_the_memory_of_a_few_tensors() {
             writing
         };
         assert!(peak <= most, "{what}, verified {verify}: {peak} of {most}");
-        // The largest tensor at least was there.
-        assert!(peak >= 2 * largest, "{what}: {peak}");
+        // The largest tensor at least was there; on a CPU what is read and not cast is mapped.
+        let cast = matches!(what, "cast" | "gguf");
+        assert!(!cast || peak >= 2 * largest, "{what}: {peak}");
     }
     fs::remove_dir_all(&folder).unwrap();
 }

@@ -15,11 +15,7 @@ use mlx_rs::{Array, Dtype as MlxDtype};
 use serde_json::{Map, Value, json};
 
 use super::plan::Part;
-use crate::{
-    checkpoint::StoredDtype,
-    dtype::Dtype,
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 
 /// The weight files of a model folder being written.
 pub(super) struct SafetensorsWriter {
@@ -112,7 +108,7 @@ impl SafetensorsWriter {
                 name: part.name.clone(),
             });
         };
-        if array.dtype() != mlx_dtype(part.dtype) || array.nbytes() as u64 != bytes {
+        if array.dtype() != part.dtype.mlx() || array.nbytes() as u64 != bytes {
             return Err(Error::TensorShape {
                 path: path.clone(),
                 name: part.name.clone(),
@@ -158,19 +154,10 @@ fn shards<'p>(parts: &[&'p Part], max_bytes: u64) -> Vec<Vec<&'p Part>> {
     shards
 }
 
-fn mlx_dtype(dtype: StoredDtype) -> MlxDtype {
-    match dtype {
-        StoredDtype::Float(Dtype::Float32) => MlxDtype::Float32,
-        StoredDtype::Float(Dtype::Float16) => MlxDtype::Float16,
-        StoredDtype::Float(Dtype::Bfloat16) => MlxDtype::Bfloat16,
-        StoredDtype::Uint32 => MlxDtype::Uint32,
-        StoredDtype::Uint8 => MlxDtype::Uint8,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{checkpoint::StoredDtype, dtype::Dtype};
 
     fn part(name: &str, dtype: StoredDtype, shape: &[usize]) -> Part {
         Part {

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, path::Path, time::Instant};
 
-use mlx_rs::Array;
+use mlx_rs::{Array, transforms::async_eval};
 
 use super::{
     ConvertEvent, ConvertOptions,
@@ -164,10 +164,11 @@ impl Comparison<'_> {
         let bound = Bound::of(self.source.precision(name), self.result.precision(name));
         let source = self.source.dense(name, Dtype::Float32)?;
         let result = self.result.dense(name, Dtype::Float32)?;
-        mlx_rs::transforms::async_eval([&source, &result])?;
+        async_eval([&source, &result])?;
+        let again = self.packed_again(name, &source)?;
         let difference = Difference::between(floats(&source)?, floats(&result)?, bound);
         if bound == Bound::Finite {
-            self.check_packing(name, &source, floats(&result)?)?;
+            self.check_packing(name, &source, again, floats(&result)?)?;
         }
         if let Some((expected, found)) = difference.outside {
             let what = match bound {
@@ -194,27 +195,42 @@ impl Comparison<'_> {
         Ok([source, result])
     }
 
+    /// The source's matrix packed as the result's, if that was packed anew; under way.
+    fn packed_again(&self, name: &str, source: &Array) -> Result<Option<PackedMatrix>> {
+        let stem = name.strip_suffix(".weight").unwrap_or(name);
+        let Precision::Packed(packing, _) = self.result.precision(name) else {
+            return Ok(None);
+        };
+        // Otherwise it is kept as it was packed, at most its scales cast.
+        if self.source.packing(stem) == Some(packing) {
+            return Ok(None);
+        }
+        let dtype = self.dtype.unwrap_or_else(|| self.source.dtype(name));
+        let packed = PackedMatrix::quantize(&source.as_dtype(dtype.mlx())?, packing)?;
+        async_eval([&packed.weight, &packed.scales])?;
+        Ok(Some(packed))
+    }
+
     /// That the result holds what the source's numbers are when they are packed, to the last bit:
     /// packing is repeatable.
-    fn check_packing(&self, name: &str, source: &Array, result: &[f32]) -> Result<()> {
-        let stem = name.strip_suffix(".weight").unwrap_or(name);
-        let difference = match self.result.precision(name) {
-            // Kept as it was packed, its scales cast.
-            Precision::Packed(packing, _) if self.source.packing(stem) == Some(packing) => {
-                return Ok(());
-            }
-            Precision::Packed(packing, _) => {
-                let dtype = self.dtype.unwrap_or_else(|| self.source.dtype(name));
-                let matrix = source.as_dtype(dtype.mlx())?;
-                let expected = PackedMatrix::quantize(&matrix, packing)?.expand(Dtype::Float32)?;
+    fn check_packing(
+        &self,
+        name: &str,
+        source: &Array,
+        again: Option<PackedMatrix>,
+        result: &[f32],
+    ) -> Result<()> {
+        let difference = match (again, self.result.precision(name)) {
+            (Some(packed), _) => {
+                let expected = packed.expand(Dtype::Float32)?;
                 Difference::between(floats(&expected)?, result, Bound::Exact)
             }
-            Precision::Blocks(kind) => {
+            (None, Precision::Blocks(kind)) => {
                 let expected = gguf::rounded(kind, floats(source)?);
                 let expected = expected.map_err(|problem| failed(self.target, problem))?;
                 Difference::between(&expected, result, Bound::Exact)
             }
-            Precision::Float(_) => return Ok(()),
+            (None, _) => return Ok(()),
         };
         let Some((expected, found)) = difference.outside else {
             return Ok(());

@@ -1,0 +1,197 @@
+//! Arrays over memory that is not MLX's own: tensors left where they are, in the weight file.
+//!
+//! On a CPU, MLX's arrays are plain memory, so a tensor that needs no cast is not read at all: its
+//! pages are the system's own copy of the file, there at once if the file was read before, and
+//! shared by every process that runs the model. Where MLX cannot use foreign memory (see
+//! `setup/native`), it copies it.
+#![allow(unsafe_code)] // Mapping files, and lending memory to MLX; the contract is stated at each.
+
+use std::{
+    ffi::c_void,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+};
+
+use memmap2::MmapOptions;
+use mlx_rs::Array;
+
+use crate::error::{Error, Result};
+
+/// Bytes before a tensor that MLX's CPU arrays need: their allocator keeps a size there, which is
+/// looked at and not believed. In a safetensors file the header lies before all data.
+const BEFORE: usize = 8;
+
+/// The `bytes` at `offset` of `file` as an array of the given shape and type. `path` is what
+/// errors name.
+pub(crate) fn map(
+    file: &File,
+    path: &Path,
+    offset: u64,
+    bytes: usize,
+    shape: &[i32],
+    dtype: mlx_rs::Dtype,
+) -> Result<Array> {
+    let start = offset.saturating_sub(BEFORE as u64);
+    let before = (offset - start) as usize;
+    // SAFETY: the mapping is private, so nothing that is written to it reaches the file. Another
+    // program that shortens the file while the model is in use ends this process, as it does with
+    // every program that maps files; weight files are replaced by renaming, which does no harm.
+    let mapping = unsafe {
+        MmapOptions::new()
+            .offset(start)
+            .len(before + bytes)
+            .map_copy(file)
+    };
+    let mapping = mapping.map_err(Error::io(path))?;
+    // Read from disk now, and not page by page amid the first token.
+    #[cfg(target_os = "linux")]
+    match mapping.advise(memmap2::Advice::PopulateRead) {
+        // Kernels before 5.14 do not know the word.
+        Err(error) if error.raw_os_error() != Some(22) => return Err(Error::io(path)(error)),
+        _ => {}
+    }
+    let data = mapping.as_ptr().wrapping_add(before);
+    // SAFETY: `data` points to `bytes` bytes of the mapping, which is what `shape` and `dtype` call
+    // for by the checked header.
+    unsafe { adopt(mapping, data, shape, dtype) }
+}
+
+/// As [`map`], read into memory: for data that is not aligned to its type.
+pub(crate) fn read(
+    file: &File,
+    path: &Path,
+    offset: u64,
+    bytes: usize,
+    shape: &[i32],
+    dtype: mlx_rs::Dtype,
+) -> Result<Array> {
+    // Room before the tensor, and for moving it to where any type may lie.
+    let mut memory = vec![0u8; BEFORE + MOST_ALIGNED + bytes];
+    let start = BEFORE
+        + memory
+            .as_ptr()
+            .wrapping_add(BEFORE)
+            .align_offset(MOST_ALIGNED);
+    let mut file = file;
+    file.seek(SeekFrom::Start(offset))
+        .and_then(|_| file.read_exact(&mut memory[start..start + bytes]))
+        .map_err(Error::io(path))?;
+    let data = memory.as_ptr().wrapping_add(start);
+    // SAFETY: `data` points to `bytes` bytes of the vector, which stay in place when it is moved;
+    // by the checked header `shape` and `dtype` call for as many.
+    unsafe { adopt(memory, data, shape, dtype) }
+}
+
+/// `values` as an array of the given shape, which must have `values.len() - ROOM` elements: the
+/// first ones are room that MLX needs.
+///
+/// # Errors
+/// [`Error::Mlx`] if the shape has another number of elements.
+pub(crate) fn floats(values: Vec<f32>, shape: &[i32]) -> Result<Array> {
+    let elements: usize = shape.iter().map(|&n| n.unsigned_abs() as usize).product();
+    if elements + ROOM != values.len() {
+        let problem = format!("{} values for an array of shape {shape:?}", values.len());
+        return Err(mlx_rs::error::Exception::custom(problem).into());
+    }
+    let data = values.as_ptr().wrapping_add(ROOM).cast();
+    // SAFETY: as many floats as the shape has lie at `data`, and a vector that is moved leaves its
+    // elements where they are.
+    unsafe { adopt(values, data, shape, mlx_rs::Dtype::Float32) }
+}
+
+/// The widest type's alignment.
+const MOST_ALIGNED: usize = 8;
+
+/// Floats that take the bytes before an array.
+pub(crate) const ROOM: usize = BEFORE / size_of::<f32>();
+
+/// An array over memory that `owner` keeps alive, and that may be written to.
+///
+/// # Safety
+/// `data` must point to as many bytes as `shape` and `dtype` call for, with [`BEFORE`] more before
+/// them; they must belong to `owner`, stay in place when that is moved, and be writable.
+unsafe fn adopt<T>(
+    owner: T,
+    data: *const u8,
+    shape: &[i32],
+    dtype: mlx_rs::Dtype,
+) -> Result<Array> {
+    // mlx-c's own error handler ends the process; any fallible call through `mlx-rs` replaces it.
+    mlx_rs::memory::active_memory()?;
+    let payload = Box::into_raw(Box::new(owner)).cast::<c_void>();
+    // SAFETY: by this function's contract; MLX calls `release::<T>` once, when no array uses the
+    // memory any more.
+    let array = unsafe {
+        mlx_sys::mlx_array_new_data_managed_payload(
+            data.cast_mut().cast(),
+            shape.as_ptr(),
+            shape.len() as i32,
+            dtype.into(),
+            payload,
+            Some(release::<T>),
+        )
+    };
+    // SAFETY: the handle is new and owned by nobody else.
+    Ok(unsafe { Array::from_ptr(array) })
+}
+
+/// Drops what an array's memory belonged to.
+///
+/// # Safety
+/// `payload` must come from `Box::into_raw` of a `T`, and is not used again.
+unsafe extern "C" fn release<T>(payload: *mut c_void) {
+    // SAFETY: by this function's contract.
+    drop(unsafe { Box::from_raw(payload.cast::<T>()) });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn an_array_is_the_file_and_writing_to_it_is_not() {
+        let path = std::env::temp_dir().join(format!("openelm-mapped-{}", std::process::id()));
+        let values: Vec<f32> = (0..5000).map(|i| i as f32).collect();
+        let mut file = File::create(&path).unwrap();
+        file.write_all(&[0; 12]).unwrap();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        file.write_all(&bytes).unwrap();
+        let file = File::open(&path).unwrap();
+        let map = |offset, n: usize| {
+            map(
+                &file,
+                &path,
+                offset,
+                4 * n,
+                &[n as i32],
+                mlx_rs::Dtype::Float32,
+            )
+            .unwrap()
+        };
+        let values_of_file = values;
+        let array = map(12, 5000);
+        assert_eq!(array.try_as_slice::<f32>().unwrap(), values_of_file);
+        // A sole owner's memory may be reused for a result.
+        let negated = map(12 + 4 * 1000, 4000).negative().unwrap();
+        negated.eval().unwrap();
+        assert_eq!(
+            negated.try_as_slice::<f32>().unwrap()[..2],
+            [-1000.0, -1001.0]
+        );
+        assert_eq!(array.try_as_slice::<f32>().unwrap()[1000], 1000.0);
+        assert_eq!(std::fs::read(&path).unwrap()[12..], bytes);
+        let mut values = vec![0.0; ROOM];
+        values.extend([1.0, 2.0, 3.0]);
+        let lent = floats(values.clone(), &[3]).unwrap();
+        assert_eq!(lent.try_as_slice::<f32>().unwrap(), [1.0, 2.0, 3.0]);
+        assert!(floats(values, &[4]).is_err());
+        let moved = read(&file, &path, 12, 20_000, &[5000], mlx_rs::Dtype::Float32).unwrap();
+        assert_eq!(moved.try_as_slice::<f32>().unwrap(), values_of_file);
+        let error = super::map(&file, &path, 1 << 40, 8, &[2], mlx_rs::Dtype::Float32);
+        assert!(error.is_err());
+        std::fs::remove_file(&path).unwrap();
+    }
+}
