@@ -11,7 +11,9 @@ use std::{
 use openelm_core::config::{Config, LayerWise};
 use serde_json::{Value, json};
 
-use crate::scratch::{Folder, convert, fails, tales, works};
+#[cfg(target_os = "linux")]
+use crate::scratch::fails;
+use crate::scratch::{Folder, convert, tales, works};
 
 /// A model of zeros, which take no space on the disk, that takes a while to be converted.
 fn large(folder: &Folder) -> String {
