@@ -12,13 +12,13 @@ use crate::{
     config::{Config, Layer},
     dtype::Device,
     error::Result,
-    linear::Linear,
+    linear::{Linear, LinearVisitor, NormVisitor},
     rope::Rotation,
     weights::Weights,
 };
 
 /// The attention block of one layer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Attention {
     qkv_proj: Linear,
     qk_norm: Option<QkNorm>,
@@ -30,9 +30,13 @@ pub(crate) struct Attention {
 }
 
 /// RMSNorm over `head_dim` of all query and key heads at once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct QkNorm {
-    /// `q_norm.weight` for each query head, then `k_norm.weight` for each key head:
+    /// `[head_dim]`.
+    q_norm: Array,
+    /// `[head_dim]`.
+    k_norm: Array,
+    /// `q_norm` for each query head, then `k_norm` for each key head:
     /// `[q_heads + kv_heads, head_dim]`.
     weight: Array,
     eps: f32,
@@ -55,16 +59,11 @@ impl Attention {
         let qk_norm = if config.normalize_qk_projections() {
             let q_norm = weights.take(&format!("{prefix}.q_norm.weight"), &[head_dim])?;
             let k_norm = weights.take(&format!("{prefix}.k_norm.weight"), &[head_dim])?;
-            let repeat = |norm, heads| broadcast_to(norm, &[heads as i32, head_dim as i32]);
-            let weight = concatenate(
-                &[
-                    repeat(q_norm, layer.q_heads)?,
-                    repeat(k_norm, layer.kv_heads)?,
-                ],
-                0,
-            )?;
+            let weight = per_head(&q_norm, layer.q_heads, &k_norm, layer.kv_heads)?;
             weight.eval()?;
             Some(QkNorm {
+                q_norm,
+                k_norm,
                 weight,
                 eps: config.rms_norm_eps() as f32,
             })
@@ -83,11 +82,12 @@ impl Attention {
     }
 
     /// Attends from `x` `[B, L, D]`, at positions `offset ..`, to those and to the cached ones.
+    /// Without a cache there are no others.
     pub(crate) fn forward(
         &self,
         x: &Array,
         rotation: &Rotation<'_>,
-        cache: &mut LayerCache,
+        cache: Option<&mut LayerCache>,
         offset: usize,
     ) -> Result<Array> {
         let (batch, length) = (x.dim(0), x.dim(1));
@@ -111,7 +111,10 @@ impl Attention {
         let queries = qk.try_index((.., ..self.q_heads, .., ..))?;
         let keys = qk.try_index((.., self.q_heads.., .., ..))?;
         let values = values.transpose_axes(&[0, 2, 1, 3])?;
-        let (keys, values) = cache.update(offset, &keys, &values)?;
+        let (keys, values) = match cache {
+            Some(cache) => cache.update(offset, &keys, &values)?,
+            None => (keys, values),
+        };
 
         let attended = self.attend(&queries, &keys, &values)?;
         let joined = attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
@@ -124,6 +127,24 @@ impl Attention {
 }
 
 impl Attention {
+    /// Calls `visit` with each projection's name below the layer.
+    pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
+        visit("attn.qkv_proj", &mut self.qkv_proj)?;
+        visit("attn.out_proj", &mut self.out_proj)
+    }
+
+    /// Calls `visit` with the name of each norm below the layer and its weight.
+    pub(crate) fn visit_norms(&mut self, visit: &mut NormVisitor<'_>) -> Result<()> {
+        let (q_heads, kv_heads) = (self.q_heads as usize, self.kv_heads as usize);
+        if let Some(norm) = &mut self.qk_norm {
+            let changed = visit("attn.q_norm", &mut norm.q_norm)?;
+            if visit("attn.k_norm", &mut norm.k_norm)? || changed {
+                norm.weight = per_head(&norm.q_norm, q_heads, &norm.k_norm, kv_heads)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Attention of `queries` `[B, q_heads, L, head_dim]`, the last L positions, over `keys` and
     /// `values` `[B, kv_heads, T, head_dim]`.
     fn attend(&self, queries: &Array, keys: &Array, values: &Array) -> Result<Array> {
@@ -162,6 +183,14 @@ impl Attention {
         let attended = matmul(rows(&weights)?, values)?.divide(rows(&sums)?)?;
         Ok(attended.reshape(&[shape[0], self.q_heads, 1, self.head_dim])?)
     }
+}
+
+/// `q_norm` `q_heads` times, then `k_norm` `kv_heads` times.
+fn per_head(q_norm: &Array, q_heads: usize, k_norm: &Array, kv_heads: usize) -> Result<Array> {
+    let repeat =
+        |norm: &Array, heads: usize| broadcast_to(norm, &[heads as i32, norm.size() as i32]);
+    let parts = [repeat(q_norm, q_heads)?, repeat(k_norm, kv_heads)?];
+    Ok(concatenate(&parts, 0)?)
 }
 
 impl QkNorm {

@@ -115,6 +115,14 @@ pub enum Error {
         /// Length of the context, in tokens.
         context: usize,
     },
+    /// An adapter is malformed, or does not fit the model.
+    #[error("{}: {problem}", path.display())]
+    Adapter {
+        /// The adapter's file or folder, or its name.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A conversion's result cannot be put where it was to go.
     #[error("{}: {problem}", path.display())]
     Target {

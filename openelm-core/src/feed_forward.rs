@@ -10,12 +10,12 @@ use crate::{
     config::{Config, Layer},
     dtype::Device,
     error::Result,
-    linear::Linear,
+    linear::{Linear, LinearVisitor},
     weights::Weights,
 };
 
 /// The feed-forward block of one layer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FeedForward {
     proj_1: Linear,
     proj_2: Linear,
@@ -40,6 +40,12 @@ impl FeedForward {
             with_glu,
             device: Device::current()?,
         })
+    }
+
+    /// Calls `visit` with each projection's name below the layer.
+    pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
+        visit("ffn.proj_1", &mut self.proj_1)?;
+        visit("ffn.proj_2", &mut self.proj_2)
     }
 
     /// `[B, L, D]` to `[B, L, D]`.

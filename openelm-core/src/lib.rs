@@ -24,6 +24,7 @@
 //!
 //! Shapes in the documentation: `B` batch, `L` length, `D` model width, `H` heads, `V` vocabulary.
 
+pub mod adapter;
 mod attention;
 mod cache;
 mod cancel;
@@ -44,6 +45,7 @@ mod init;
 mod language_model;
 mod layer_wise;
 mod linear;
+mod low_rank;
 mod mapped;
 pub mod memory;
 mod model;
@@ -57,11 +59,13 @@ mod sampling;
 mod scaling;
 mod sentencepiece;
 mod stop;
+mod tensor_file;
 mod tokenizer;
 mod torch_file;
 mod unpack;
 mod weights;
 
+pub use adapter::{Adapter, AdapterKind, LoraOptions};
 pub use cache::KvCache;
 pub use cancel::CancelHandle;
 pub use checkpoint::{Checkpoint, StoredDtype, StoredTensor, model_folder};

@@ -6,19 +6,22 @@
 use mlx_rs::{Array, fast};
 
 use crate::{
+    adapter::Attached,
     attention::Attention,
     cache::{KvCache, LayerCache},
     config::{Config, Layer},
     dtype::{Device, Dtype},
     error::Result,
     feed_forward::FeedForward,
-    linear::Linear,
+    linear::{Linear, LinearVisitor, Matrix, NormVisitor},
     rope::{Rope, Rotation},
     weights::Weights,
 };
 
 /// An OpenELM network with its weights. Belongs to the thread that made it, as MLX arrays do.
-#[derive(Debug)]
+///
+/// A clone shares the weights with its original; adapters are each one's own.
+#[derive(Debug, Clone)]
 pub struct Model {
     config: Config,
     dtype: Dtype,
@@ -27,6 +30,7 @@ pub struct Model {
     norm: RmsNorm,
     head: Linear,
     rope: Rope,
+    pub(crate) adapters: Attached,
 }
 
 impl Model {
@@ -62,6 +66,7 @@ impl Model {
             layers,
             dtype,
             config,
+            adapters: Attached::default(),
         })
     }
 
@@ -92,10 +97,95 @@ impl Model {
         let rotation = self.rope.at(offset, length);
         let mut x = self.token_embeddings.rows(tokens, self.dtype)?;
         for (layer, cache) in self.layers.iter().zip(cache.layers_mut()) {
-            x = layer.forward(&x, &rotation, cache, offset)?;
+            x = layer.forward(&x, &rotation, Some(cache), offset)?;
         }
         cache.advance(length);
         self.norm.forward(&x)
+    }
+
+    /// As [`hidden`](Self::hidden) of whole sequences, keeping no keys and values: for training.
+    pub(crate) fn hidden_of(&self, tokens: &Array) -> Result<Array> {
+        let mut x = self.embed(tokens)?;
+        for index in 0..self.layers.len() {
+            x = self.layer(index, &x)?;
+        }
+        self.normed(&x)
+    }
+
+    /// The embeddings `[B, L, D]` of `tokens` `[B, L]`.
+    pub(crate) fn embed(&self, tokens: &Array) -> Result<Array> {
+        self.token_embeddings.rows(tokens, self.dtype)
+    }
+
+    /// What the layer `index` makes of whole sequences `x` `[B, L, D]`.
+    pub(crate) fn layer(&self, index: usize, x: &Array) -> Result<Array> {
+        let rotation = self.rope.at(0, x.dim(1) as usize);
+        match self.layers.get(index) {
+            Some(layer) => layer.forward(x, &rotation, None, 0),
+            None => Ok(x.clone()),
+        }
+    }
+
+    /// The final norm of the last layer's `x` `[B, L, D]`.
+    pub(crate) fn normed(&self, x: &Array) -> Result<Array> {
+        self.norm.forward(x)
+    }
+
+    /// What makes logits of hidden states.
+    pub(crate) fn head(&self) -> &Linear {
+        &self.head
+    }
+
+    /// Calls `visit` with the name of every matrix, its tensor's without `.weight`; a tied head is
+    /// visited as `lm_head` too, for what is added to it.
+    pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
+        visit("transformer.token_embeddings", &mut self.token_embeddings)?;
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            let mut below = |name: &str, linear: &mut Linear| visit(&layer_name(i, name), linear);
+            layer.attn.visit_linears(&mut below)?;
+            layer.ffn.visit_linears(&mut below)?;
+        }
+        visit("lm_head", &mut self.head)
+    }
+
+    /// Calls `visit` with the name of every norm, its tensor's without `.weight`.
+    pub(crate) fn visit_norms(&mut self, visit: &mut NormVisitor<'_>) -> Result<()> {
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            let mut below = |name: &str, norm: &mut Array| visit(&layer_name(i, name), norm);
+            below("attn_norm", &mut layer.attn_norm.weight)?;
+            layer.attn.visit_norms(&mut below)?;
+            below("ffn_norm", &mut layer.ffn_norm.weight)?;
+        }
+        visit("transformer.norm", &mut self.norm.weight)?;
+        Ok(())
+    }
+
+    /// Replaces weights: `replacement` is asked for each by its tensor's name. Packed matrices are
+    /// not asked for.
+    pub(crate) fn replace_weights(
+        &mut self,
+        replacement: &mut dyn FnMut(&str, &Array) -> Option<Array>,
+    ) -> Result<()> {
+        let tied = self.config.share_input_output_layers();
+        self.visit_linears(&mut |name, linear| {
+            if let (Matrix::Dense(weight), false) = (&mut linear.matrix, tied && name == "lm_head")
+                && let Some(new) = replacement(&format!("{name}.weight"), weight)
+            {
+                *weight = new;
+            }
+            Ok(())
+        })?;
+        if tied {
+            self.head.matrix = self.token_embeddings.matrix.clone();
+        }
+        self.visit_norms(&mut |name, weight| {
+            let new = replacement(&format!("{name}.weight"), weight);
+            let changed = new.is_some();
+            if let Some(new) = new {
+                *weight = new;
+            }
+            Ok(changed)
+        })
     }
 
     /// Next-token logits `[..., V]` of hidden states `[..., D]`.
@@ -147,7 +237,7 @@ impl Layerwise {
         };
         let layer = DecoderLayer::new(&self.config, sizes, index, weights)?;
         let rotation = self.rope.at(0, self.ids.dim(1) as usize);
-        self.x = layer.forward(&self.x, &rotation, &mut LayerCache::default(), 0)?;
+        self.x = layer.forward(&self.x, &rotation, None, 0)?;
         Ok(self.x.eval()?)
     }
 
@@ -157,11 +247,11 @@ impl Layerwise {
             weight: norm,
             eps: self.config.rms_norm_eps() as f32,
         };
-        Linear::Dense(head.clone()).forward(&norm.forward(&self.x)?)
+        Linear::new(Matrix::Dense(head.clone())).forward(&norm.forward(&self.x)?)
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct DecoderLayer {
     attn_norm: RmsNorm,
     attn: Attention,
@@ -184,7 +274,7 @@ impl DecoderLayer {
         &self,
         x: &Array,
         rotation: &Rotation<'_>,
-        cache: &mut LayerCache,
+        cache: Option<&mut LayerCache>,
         offset: usize,
     ) -> Result<Array> {
         let x =
@@ -196,8 +286,12 @@ impl DecoderLayer {
     }
 }
 
+fn layer_name(index: usize, name: &str) -> String {
+    format!("transformer.layers.{index}.{name}")
+}
+
 /// RMSNorm over the last axis; MLX squares in f32 whatever the type.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct RmsNorm {
     weight: Array,
     eps: f32,

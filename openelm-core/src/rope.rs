@@ -14,7 +14,7 @@ use mlx_rs::{
 use crate::{dtype::Device, error::Result};
 
 /// Rotation angles of one model.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rope {
     head_dim: usize,
     /// `base^(-2j/head_dim)`, rounded to f32 where CoreNet rounds.

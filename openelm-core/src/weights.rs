@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     dtype::Dtype,
     error::{Error, Result},
-    linear::Linear,
+    linear::{Linear, Matrix},
     packed::PackedMatrix,
     quantization::{Quantization, QuantizationMap},
     readers::Readers,
@@ -114,7 +114,9 @@ impl Weights {
             .packing(name)
             .filter(|_| self.tensors.contains_key(&scales))
         else {
-            return Ok(Linear::Dense(self.take(&weight, &[rows, width])?));
+            return Ok(Linear::new(Matrix::Dense(
+                self.take(&weight, &[rows, width])?,
+            )));
         };
         let groups = quantization.scales_shape(rows, width);
         let biases = if quantization.has_biases() {
@@ -122,12 +124,12 @@ impl Weights {
         } else {
             None
         };
-        Ok(Linear::Packed(PackedMatrix {
+        Ok(Linear::new(Matrix::Packed(PackedMatrix {
             weight: self.take(&weight, &quantization.packed_shape(rows, width))?,
             scales: self.take(&scales, &groups)?,
             biases,
             quantization,
-        }))
+        })))
     }
 
     fn packing(&self, name: &str) -> Option<Quantization> {

@@ -1,0 +1,160 @@
+//! Which matrices of a model are trained.
+
+use regex::Regex;
+
+use super::EMBEDDING;
+use crate::{
+    config::Config,
+    error::{Error, Result},
+};
+
+/// Which parts of a model are trained.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// How many layers, from the last one backwards; `None`, the default: all.
+    pub num_layers: Option<usize>,
+    /// Which matrices.
+    pub keys: Keys,
+}
+
+/// Which matrices are trained.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Keys {
+    /// Every projection of the layers that are trained: `qkv_proj`, `out_proj`, `proj_1`, `proj_2`.
+    #[default]
+    Linear,
+    /// Those whose name is, or ends in, one of these: `attn.qkv_proj`, `proj_2`,
+    /// `token_embeddings` (which no number of layers excludes).
+    Names(Vec<String>),
+    /// Those whose whole name matches, such as
+    /// `transformer\.layers\.(0|1)\.attn\.(qkv|out)_proj`.
+    Regex(String),
+}
+
+impl Keys {
+    /// CoreNet's choice: the embedding and every projection (`peft_configs/openelm_lora_*.yaml`).
+    pub fn corenet() -> Self {
+        let names = [
+            "token_embeddings",
+            "qkv_proj",
+            "out_proj",
+            "proj_1",
+            "proj_2",
+        ];
+        Self::Names(names.map(str::to_owned).to_vec())
+    }
+}
+
+impl Targets {
+    /// The matrices of `config` that are meant: names without `.weight` and shapes `[out, in]`, in
+    /// the model's order.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if a name, the expression or the number of layers means nothing.
+    pub fn matrices(&self, config: &Config) -> Result<Vec<(String, [usize; 2])>> {
+        let first = self.first_layer(config)?;
+        let matrices: Vec<(String, [usize; 2])> = config
+            .tensors()
+            .into_iter()
+            .filter_map(|(name, shape)| match shape.as_slice() {
+                &[out, input] => Some((name.strip_suffix(".weight")?.to_owned(), [out, input])),
+                _ => None,
+            })
+            .filter(|(name, _)| layer_of(name).is_none_or(|layer| layer >= first))
+            .collect();
+        let wanted: Box<dyn Fn(&str) -> bool> = match &self.keys {
+            Keys::Linear => Box::new(|name: &str| layer_of(name).is_some()),
+            Keys::Names(keys) => {
+                if let Some(key) = keys
+                    .iter()
+                    .find(|key| !matrices.iter().any(|(name, _)| is_named(name, key)))
+                {
+                    return Err(unmatched("keys", key));
+                }
+                Box::new(|name: &str| keys.iter().any(|key| is_named(name, key)))
+            }
+            Keys::Regex(pattern) => {
+                let whole = format!("^(?:{pattern})$");
+                let regex = Regex::new(&whole).map_err(|error| Error::Option {
+                    option: "keys",
+                    problem: error.to_string(),
+                })?;
+                if !matrices.iter().any(|(name, _)| regex.is_match(name)) {
+                    return Err(unmatched("keys", pattern));
+                }
+                Box::new(move |name: &str| regex.is_match(name))
+            }
+        };
+        let matrices: Vec<_> = matrices
+            .into_iter()
+            .filter(|(name, _)| wanted(name))
+            .collect();
+        if matrices.is_empty() {
+            return Err(unmatched("keys", "nothing"));
+        }
+        Ok(matrices)
+    }
+
+    /// The tensors that full fine-tuning trains: every one of the chosen layers, as mlx-lm
+    /// unfreezes them; with no number of layers every one of the model. By [`Keys::Names`] and
+    /// [`Keys::Regex`] the matrices that are meant.
+    pub(crate) fn weights(&self, config: &Config) -> Result<Vec<String>> {
+        let names: Vec<String> = match self.keys {
+            Keys::Linear => {
+                let first = self.first_layer(config)?;
+                let names = config.tensors().into_iter().map(|(name, _)| name);
+                let all = self.num_layers.is_none();
+                let wanted = |name: &String| layer_of(name).map_or(all, |layer| layer >= first);
+                names.filter(wanted).collect()
+            }
+            _ => {
+                let matrices = self.matrices(config)?.into_iter();
+                matrices.map(|(name, _)| format!("{name}.weight")).collect()
+            }
+        };
+        Ok(names)
+    }
+
+    fn first_layer(&self, config: &Config) -> Result<usize> {
+        let layers = config.num_transformer_layers();
+        match self.num_layers {
+            None => Ok(0),
+            Some(count) if (1..=layers).contains(&count) => Ok(layers - count),
+            Some(count) => Err(Error::Option {
+                option: "num_layers",
+                problem: format!("expected 1 to {layers}, the model's layers; found {count}"),
+            }),
+        }
+    }
+}
+
+/// The number of the layer that `name` belongs to.
+pub(super) fn layer_of(name: &str) -> Option<usize> {
+    let rest = name.strip_prefix("transformer.layers.")?;
+    rest.split('.').next()?.parse().ok()
+}
+
+/// What `name` is called within its layer, as mlx-lm's `keys` have it.
+pub(super) fn key_of(name: &str) -> &str {
+    match layer_of(name) {
+        Some(_) => name.splitn(4, '.').nth(3).unwrap_or(name),
+        None => name,
+    }
+}
+
+fn is_named(name: &str, key: &str) -> bool {
+    name == key
+        || name
+            .strip_suffix(key)
+            .is_some_and(|rest| rest.ends_with('.'))
+}
+
+fn unmatched(option: &'static str, key: &str) -> Error {
+    Error::Option {
+        option,
+        problem: format!(
+            "`{key}` names no matrix of this model in the layers chosen; known are qkv_proj, \
+             out_proj, proj_1, proj_2 and {EMBEDDING}"
+        ),
+    }
+}
