@@ -251,7 +251,14 @@ pub fn convert(
     };
     drop(source);
     if options.verify {
-        let verification = verify::verify(source_path, &staging, options, cancel, &mut progress);
+        let verification = verify::verify(
+            source_path,
+            &staging,
+            &tokenizer,
+            options,
+            cancel,
+            &mut progress,
+        );
         report.verification = Some(verification.map_err(|error| staging.of_target(error))?);
     }
     // A GGUF file has no folder of its own to put the report into.

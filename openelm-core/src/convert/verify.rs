@@ -38,6 +38,7 @@ const WORST: usize = 5;
 pub(super) fn verify(
     source_path: &Path,
     staging: &Staging,
+    tokenizer: &TokenizerFiles,
     options: &ConvertOptions,
     cancel: &CancelHandle,
     progress: &mut dyn FnMut(ConvertEvent<'_>),
@@ -52,7 +53,7 @@ pub(super) fn verify(
         return Err(failed(target, "another architecture was written"));
     }
     let most = TOKENS.min(source.config.max_context_length());
-    let sample = TokenizerFiles::find(&source, options)?.sample(most)?;
+    let sample = tokenizer.sample(most, source.config.vocab_size())?;
     let text = sample.is_some();
     let ids = sample.unwrap_or_else(|| random_ids(&source.config, most));
 
