@@ -1,7 +1,9 @@
-//! Ctrl-C: ends the text under way. Until a model is loaded the system ends the program itself.
+//! Ctrl-C: the first ends what is under way, a second one the program. Until a model is loaded the
+//! system ends the program itself.
 //!
-//! The handler only asks for the end. Were it to exit, MLX and the BLAS under it would be torn
-//! down beside a thread that still computes with them, and hang.
+//! The first only asks for the end. Were the handler to exit, MLX and the BLAS under it would be
+//! torn down beside a thread that still computes with them, and hang. The second leaves without
+//! any tearing down (POSIX's `_exit`), which is as safe as being killed.
 
 use std::sync::{
     Arc, Mutex,
@@ -15,20 +17,22 @@ use crate::error::Error;
 /// What Ctrl-C acts on.
 #[derive(Clone, Default)]
 pub(crate) struct Interrupt {
-    generation: Arc<Mutex<Option<CancelHandle>>>,
+    running: Arc<Mutex<Option<CancelHandle>>>,
     pressed: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     /// Takes Ctrl-C over from the system. To be called once the model is loaded, and followed by
-    /// [`cancels`](Self::cancels): from then on nothing else reacts to it.
+    /// [`cancels`](Self::cancels): from then on only the second one is sure to end the program.
     pub(crate) fn install() -> Result<Self, Error> {
         let interrupt = Self::default();
         let handler = interrupt.clone();
         ctrlc::set_handler(move || {
-            handler.pressed.store(true, Ordering::SeqCst);
-            if let Ok(generation) = handler.generation.lock()
-                && let Some(handle) = &*generation
+            if handler.pressed.swap(true, Ordering::SeqCst) {
+                signal_hook::low_level::exit(Error::Interrupted.exit_code().into());
+            }
+            if let Ok(running) = handler.running.lock()
+                && let Some(handle) = &*running
             {
                 handle.cancel();
             }
@@ -36,13 +40,13 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// From now on Ctrl-C cancels this generation; at once, if it was pressed before.
+    /// From now on Ctrl-C cancels this generation or conversion; at once, if it was pressed before.
     pub(crate) fn cancels(&self, handle: CancelHandle) {
-        if let Ok(mut generation) = self.generation.lock() {
+        if let Ok(mut running) = self.running.lock() {
             if self.was_pressed() {
                 handle.cancel();
             }
-            *generation = Some(handle);
+            *running = Some(handle);
         }
     }
 

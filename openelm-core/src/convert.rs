@@ -226,27 +226,16 @@ pub fn convert(
     let mut source = Source::open(source_path, options)?;
     let tokenizer = TokenizerFiles::find(&source, options)?;
     let plan = Plan::new(&source, options)?;
-    let staging = Staging::begin(source_path, target, options.force)?;
+    let is_file = matches!(options.format, Format::Gguf(_));
+    let staging = Staging::begin(source_path, target, is_file, options.force)?;
     let mut task = Task {
         cancel,
         progress: &mut progress,
         done: 0,
         total: plan.bytes(),
     };
-    let is_file = matches!(options.format, Format::Gguf(_));
-    let written = if let Format::Gguf(file_type) = options.format {
-        let file = staging.file();
-        write_gguf(&mut source, &tokenizer, file_type, &file, target, &mut task)?;
-        file
-    } else {
-        let folder = staging.folder().to_path_buf();
-        write_weights(&mut source, &plan, options, &folder, &mut task)?;
-        let config = config_json(&plan, options)?;
-        let path = folder.join("config.json");
-        fs::write(&path, config).map_err(Error::io(&path))?;
-        tokenizer.write(&source, &plan.config, &folder)?;
-        folder
-    };
+    let written = write(&mut source, &plan, &tokenizer, options, &staging, &mut task);
+    written.map_err(|error| staging.of_target(error))?;
     let mut report = ConvertReport {
         source: source_path.to_path_buf(),
         source_format: plan.source_format,
@@ -264,25 +253,47 @@ pub fn convert(
     if options.verify {
         let verification = verify::verify(
             source_path,
-            &written,
-            target,
+            &staging,
+            &tokenizer,
             options,
             cancel,
             &mut progress,
-        )?;
-        report.verification = Some(verification);
+        );
+        report.verification = Some(verification.map_err(|error| staging.of_target(error))?);
     }
     // A GGUF file has no folder of its own to put the report into.
     if !is_file {
-        let path = written.join("convert-report.json");
+        let path = staging.written().join("convert-report.json");
         let json = serde_json::to_value(&report).unwrap_or_default();
-        fs::write(&path, format!("{json:#}\n")).map_err(Error::io(&path))?;
+        let written = fs::write(&path, format!("{json:#}\n")).map_err(Error::io(&path));
+        written.map_err(|error| staging.of_target(error))?;
     }
     if cancel.is_cancelled() {
         return Err(Error::Cancelled);
     }
-    staging.keep(is_file)?;
+    staging.keep()?;
     Ok(report)
+}
+
+/// Writes the model to where it is staged.
+fn write(
+    source: &mut Source,
+    plan: &Plan,
+    tokenizer: &TokenizerFiles,
+    options: &ConvertOptions,
+    staging: &Staging,
+    task: &mut Task<'_>,
+) -> Result<()> {
+    let written = staging.written();
+    if let Format::Gguf(file_type) = options.format {
+        let target = staging.target();
+        return write_gguf(source, tokenizer, file_type, &written, target, task);
+    }
+    write_weights(source, plan, options, &written, task)?;
+    let config = config_json(plan, options)?;
+    let path = written.join("config.json");
+    fs::write(&path, config).map_err(Error::io(&path))?;
+    tokenizer.write(source, &plan.config, &written)
 }
 
 /// What goes along with writing.

@@ -159,7 +159,8 @@ impl Tokenizer {
         )))
     }
 
-    fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
+    /// As [`from_file`](Self::from_file) of what is in no file; `path` is what errors name.
+    pub(crate) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
         let contents = Self::contents_of(path, bytes)?;
         Self::build(path, contents).map_err(|problem| Error::Tokenizer {
             path: path.to_owned(),
@@ -261,8 +262,9 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A SentencePiece model begins with the tag of a piece, 0x0A, and a length, no brace after it.
-fn is_json(bytes: &[u8]) -> bool {
+/// Which kind of tokenizer file this is: a SentencePiece model begins with the tag of a piece,
+/// 0x0A, and a length, no brace after it.
+pub(crate) fn is_json(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first() == Some(&b'{')
 }
 

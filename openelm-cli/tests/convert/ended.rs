@@ -120,11 +120,69 @@ fn an_interrupted_conversion_leaves_nothing() {
     assert_eq!(folder.names(), ["source"]);
 }
 
+/// A source that never gives a byte keeps a conversion from noticing the first Ctrl-C.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_second_interrupt_ends_what_the_first_cannot() {
+    const SIGINT: u32 = 2;
+    let folder = Folder::new("twice");
+    let source = folder.at("source.pt");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&source)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut child = convert(&[&source, &folder.at("target"), "--no-tokenizer"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = child.id().to_string();
+    // Whether the signal is in one of the process's sets.
+    let is_in = |set: &str| {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let signals = status.lines().find_map(|line| line.strip_prefix(set));
+        let signals = signals.unwrap().trim_start_matches(':').trim();
+        u64::from_str_radix(signals, 16).unwrap() >> (SIGINT - 1) & 1 == 1
+    };
+    let wait = |until: &mut dyn FnMut() -> bool| {
+        (0..3000).any(|_| {
+            sleep(Duration::from_millis(10));
+            until()
+        })
+    };
+    let interrupt = || {
+        let kill = Command::new("kill").args(["-INT", &id]).status().unwrap();
+        assert!(kill.success());
+    };
+    assert!(wait(&mut || is_in("SigCgt")), "Ctrl-C is not handled");
+    interrupt();
+    // It has arrived, and changed nothing.
+    assert!(wait(&mut || !is_in("ShdPnd")));
+    sleep(Duration::from_millis(300));
+    assert_eq!(child.try_wait().unwrap(), None);
+    interrupt();
+    let ended = wait(&mut || child.try_wait().unwrap().is_some());
+    if !ended {
+        child.kill().unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert_eq!((output.stdout, output.stderr), (Vec::new(), Vec::new()));
+    assert_eq!(folder.names(), ["source.pt"]);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_told_and_nothing_is_left() {
     let folder = Folder::new("full");
-    for (target, kilobytes) in [("target", 300), ("target", 4), ("target.gguf", 300)] {
+    for (target, kilobytes, file) in [
+        ("target", 300, "target/model.safetensors"),
+        ("target", 4, "target/model.safetensors"),
+        ("target.gguf", 300, "target.gguf"),
+    ] {
         // Longer files than this cannot be written, as if the disk were full.
         let script = format!("ulimit -f {kilobytes}; trap '' XFSZ; exec \"$@\"");
         let mut command = Command::new("bash");
@@ -138,7 +196,9 @@ fn a_full_disk_is_told_and_nothing_is_left() {
             ])
             .args([&tales(), &folder.at(target)])
             .stdin(Stdio::null());
-        fails(command, 1, &[target, "File too large"]);
+        // Where it would have been, not where it is hidden meanwhile.
+        let told = format!("{}: File too large", folder.at(file));
+        fails(command, 1, &[&told]);
         assert!(folder.names().is_empty(), "{:?}", folder.names());
     }
 }

@@ -12,13 +12,15 @@ use crate::error::{Error, Result};
 pub(super) struct Staging {
     target: PathBuf,
     folder: PathBuf,
+    /// Whether the result is one file of the target's name in the folder, not the folder itself.
+    is_file: bool,
     /// Holds off another conversion to the same target; the system lets go of it whatever happens.
     lock: Option<File>,
 }
 
 impl Staging {
-    /// Checks the target and makes an empty folder beside it.
-    pub(super) fn begin(source: &Path, target: &Path, force: bool) -> Result<Self> {
+    /// Checks the target, a file if `is_file`, and makes an empty folder beside it.
+    pub(super) fn begin(source: &Path, target: &Path, is_file: bool, force: bool) -> Result<Self> {
         let name = target.file_name().and_then(|name| name.to_str());
         let Some(name) = name else {
             return Err(refused(
@@ -50,9 +52,12 @@ impl Staging {
             }
         }
         let folder = parent.join(format!(".{name}.partial"));
-        fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let lock = folder.join("lock");
-        let file = File::create(&lock).map_err(Error::io(&lock))?;
+        let no_room = |error| {
+            let problem = format!("cannot write {} beside it: {error}", folder.display());
+            refused(target, &problem)
+        };
+        fs::create_dir_all(&folder).map_err(no_room)?;
+        let file = File::create(folder.join("lock")).map_err(no_room)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -64,32 +69,59 @@ impl Staging {
         let staging = Self {
             target: target.to_path_buf(),
             folder,
+            is_file,
             lock: Some(file),
         };
         staging.clear()?;
         Ok(staging)
     }
 
-    /// The folder to write to. It becomes the target, or the file of the target's name in it does.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    /// What errors name: where the result is to go.
+    pub(super) fn target(&self) -> &Path {
+        &self.target
     }
 
-    /// Where to write a target that is one file.
-    pub(super) fn file(&self) -> PathBuf {
-        self.folder
-            .join(self.target.file_name().unwrap_or_default())
+    /// What to write, and where it can be read until it is kept: a folder or a file.
+    pub(super) fn written(&self) -> PathBuf {
+        match (self.is_file, self.target.file_name()) {
+            (true, Some(name)) => self.folder.join(name),
+            _ => self.folder.clone(),
+        }
+    }
+
+    /// The error with the target's path in place of that of what is being written: it is hidden,
+    /// and gone by the time that somebody reads the message.
+    pub(super) fn of_target(&self, mut error: Error) -> Error {
+        let written = self.written();
+        if let Error::Io { path, .. }
+        | Error::MissingFile { path, .. }
+        | Error::Config { path, .. }
+        | Error::Checkpoint { path, .. }
+        | Error::MissingTensor { path, .. }
+        | Error::UnexpectedTensor { path, .. }
+        | Error::TensorShape { path, .. }
+        | Error::TensorDtype { path, .. } = &mut error
+            && let Ok(inner) = path.strip_prefix(&written)
+        {
+            // Joining nothing would add a slash.
+            *path = match inner.as_os_str().is_empty() {
+                true => self.target.clone(),
+                false => self.target.join(inner),
+            };
+        }
+        if let Error::MissingFile { problem, .. } | Error::Checkpoint { problem, .. } = &mut error {
+            let [written, target] = [&written, &self.target].map(|path| path.display().to_string());
+            *problem = problem.replace(&written, &target);
+        }
+        error
     }
 
     /// Puts the result in the target's place.
-    pub(super) fn keep(mut self, is_file: bool) -> Result<()> {
-        let written = if is_file {
-            self.file()
-        } else {
-            let lock = self.folder.join("lock");
-            fs::remove_file(&lock).map_err(Error::io(lock))?;
-            self.folder.clone()
-        };
+    pub(super) fn keep(mut self) -> Result<()> {
+        let written = self.written();
+        if !self.is_file {
+            fs::remove_file(self.folder.join("lock")).map_err(Error::io(&self.target))?;
+        }
         let mut hidden = self.folder.clone();
         hidden.set_extension("replaced");
         let had_one = fs::symlink_metadata(&self.target).is_ok();
@@ -104,7 +136,7 @@ impl Staging {
             return Err(Error::io(&self.target)(error));
         }
         self.lock = None;
-        if is_file {
+        if self.is_file {
             remove(&self.folder)?;
         }
         remove(&hidden)
@@ -197,7 +229,8 @@ mod tests {
         }
 
         fn begin(&self, target: &str, force: bool) -> Result<Staging> {
-            Staging::begin(&self.0.join("source"), &self.0.join(target), force)
+            let is_file = target.ends_with(".gguf");
+            Staging::begin(&self.0.join("source"), &self.0.join(target), is_file, force)
         }
 
         fn names(&self) -> Vec<String> {
@@ -222,26 +255,26 @@ mod tests {
     fn only_a_whole_result_is_kept() {
         let scratch = Scratch::new("whole");
         let staging = scratch.begin("model", false).unwrap();
-        fs::write(staging.folder().join("config.json"), "1").unwrap();
+        fs::write(staging.written().join("config.json"), "1").unwrap();
         drop(staging);
         assert_eq!(scratch.names(), ["source"]);
 
         let staging = scratch.begin("model", false).unwrap();
-        fs::write(staging.folder().join("config.json"), "2").unwrap();
-        staging.keep(false).unwrap();
+        fs::write(staging.written().join("config.json"), "2").unwrap();
+        staging.keep().unwrap();
         assert_eq!(scratch.names(), ["model", "source"]);
         let written = || fs::read_to_string(scratch.0.join("model/config.json")).unwrap();
         assert_eq!(written(), "2");
 
         let staging = scratch.begin("model", true).unwrap();
-        fs::write(staging.folder().join("config.json"), "3").unwrap();
+        fs::write(staging.written().join("config.json"), "3").unwrap();
         assert_eq!(written(), "2");
-        staging.keep(false).unwrap();
+        staging.keep().unwrap();
         assert_eq!((written().as_str(), scratch.names().len()), ("3", 2));
 
         let staging = scratch.begin("model.gguf", false).unwrap();
-        fs::write(staging.file(), "4").unwrap();
-        staging.keep(true).unwrap();
+        fs::write(staging.written(), "4").unwrap();
+        staging.keep().unwrap();
         assert_eq!(scratch.names(), ["model", "model.gguf", "source"]);
     }
 
@@ -258,9 +291,51 @@ mod tests {
             "{message}"
         );
         let staging = scratch.begin("model", true).unwrap();
-        assert_eq!(fs::read_dir(staging.folder()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(staging.written()).unwrap().count(), 1);
         drop(staging);
         assert_eq!(scratch.names(), ["model", "source"]);
+    }
+
+    #[test]
+    fn errors_name_the_target_and_not_what_is_hidden() {
+        let scratch = Scratch::new("named");
+        let target = scratch.0.join("model");
+        let staging = scratch.begin("model", false).unwrap();
+        let shown = |staging: &Staging, path: PathBuf| {
+            let error = Error::io(path)(std::io::ErrorKind::StorageFull.into());
+            staging.of_target(error).to_string()
+        };
+        let config = staging.written().join("config.json");
+        let full = shown(&staging, config);
+        assert_eq!(
+            full,
+            format!("{}/config.json: no storage space", target.display())
+        );
+        let full = shown(&staging, staging.written());
+        assert_eq!(full, format!("{}: no storage space", target.display()));
+        // What lies elsewhere keeps its name.
+        let source = scratch.0.join("source/config.json");
+        let full = shown(&staging, source.clone());
+        assert_eq!(full, format!("{}: no storage space", source.display()));
+
+        let staging = scratch.begin("model.gguf", false).unwrap();
+        let error = staging.of_target(Error::Checkpoint {
+            path: staging.written(),
+            problem: "cut".into(),
+        });
+        let file = scratch.0.join("model.gguf");
+        assert_eq!(error.to_string(), format!("{}: cut", file.display()));
+    }
+
+    #[test]
+    fn a_file_in_the_way_of_what_is_hidden_is_told() {
+        let scratch = Scratch::new("in-the-way");
+        fs::write(scratch.0.join(".model.partial"), "").unwrap();
+        let message = scratch.begin("model", false).err().unwrap().to_string();
+        let start = format!("{}: cannot write ", scratch.0.join("model").display());
+        assert!(message.starts_with(&start), "{message}");
+        assert!(message.contains(".model.partial beside it: "), "{message}");
+        assert_eq!(scratch.names(), [".model.partial", "source"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     error::{Error, Result},
     gguf::Vocabulary,
-    tokenizer::Tokenizer,
+    tokenizer::{Tokenizer, is_json},
 };
 
 /// Files that are copied from a tokenizer's folder, where they are.
@@ -76,12 +76,23 @@ impl TokenizerFiles {
         }
     }
 
-    /// Ids of some English text, of at most `most` tokens; `None` without a tokenizer.
-    pub(super) fn sample(&self, most: usize) -> Result<Option<Vec<u32>>> {
-        let Self::Found(tokenizer, _) = self else {
-            return Ok(None);
+    /// Ids of some English text, of at most `most` tokens; `None` without a tokenizer for a model
+    /// of `vocab_size` tokens.
+    pub(super) fn sample(&self, most: usize, vocab_size: usize) -> Result<Option<Vec<u32>>> {
+        let mut ids = match self {
+            Self::None => return Ok(None),
+            Self::Found(tokenizer, _) => tokenizer.encode_prompt(SAMPLE)?,
+            Self::Inside(_, json) => {
+                // llama.cpp takes vocabularies that this crate does not, as those without bytes:
+                // no reason to refuse the weights.
+                let tokenizer = Tokenizer::from_bytes(Path::new("tokenizer.json"), json.as_bytes());
+                let fits = |tokenizer: &Tokenizer| tokenizer.check_vocab(vocab_size).is_ok();
+                let Some(tokenizer) = tokenizer.ok().filter(fits) else {
+                    return Ok(None);
+                };
+                tokenizer.encode_prompt(SAMPLE)?
+            }
         };
-        let mut ids = tokenizer.encode_prompt(SAMPLE)?;
         ids.truncate(most);
         Ok(Some(ids))
     }
@@ -107,8 +118,7 @@ impl TokenizerFiles {
             }
             Self::Found(tokenizer, place) => {
                 let bytes = fs::read(place).map_err(Error::io(place))?;
-                let is_json = bytes.trim_ascii_start().first() == Some(&b'{');
-                let name = if is_json {
+                let name = if is_json(&bytes) {
                     "tokenizer.json"
                 } else {
                     "tokenizer.model"

@@ -13,6 +13,7 @@ use super::{
     predictions::{Predictions, compare_logits},
     report::{TensorChecks, TensorError, Verification},
     source::{Precision, Source},
+    staging::Staging,
     tokenizer_files::TokenizerFiles,
 };
 use crate::{
@@ -33,24 +34,26 @@ const TOKENS: usize = 64;
 /// Tensors that the report names.
 const WORST: usize = 5;
 
-/// Compares the model at `written` with its source. `target` is what errors name.
+/// Compares what was written with its source.
 pub(super) fn verify(
     source_path: &Path,
-    written: &Path,
-    target: &Path,
+    staging: &Staging,
+    tokenizer: &TokenizerFiles,
     options: &ConvertOptions,
     cancel: &CancelHandle,
     progress: &mut dyn FnMut(ConvertEvent<'_>),
 ) -> Result<Verification> {
     let started = Instant::now();
+    let (target, written) = (staging.target(), staging.written());
     let source = Source::open(source_path, options)?;
     let plain = ConvertOptions::default();
-    let result = Source::open(written, &plain).map_err(|error| failed(target, error))?;
+    let result =
+        Source::open(&written, &plain).map_err(|error| failed(target, staging.of_target(error)))?;
     if source.config.tensors() != result.config.tensors() {
         return Err(failed(target, "another architecture was written"));
     }
     let most = TOKENS.min(source.config.max_context_length());
-    let sample = TokenizerFiles::find(&source, options)?.sample(most)?;
+    let sample = tokenizer.sample(most, source.config.vocab_size())?;
     let text = sample.is_some();
     let ids = sample.unwrap_or_else(|| random_ids(&source.config, most));
 
@@ -113,7 +116,7 @@ pub(super) fn verify(
     let mut logits = Vec::new();
     let again = [
         Source::open(source_path, options)?,
-        Source::open(written, &plain)?,
+        Source::open(&written, &plain)?,
     ];
     for ((model, norm), mut file) in models.iter_mut().zip(norms).zip(again) {
         let head = file.dense(head, Dtype::Float32)?;

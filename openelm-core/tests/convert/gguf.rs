@@ -6,7 +6,10 @@ use openelm_core::{
     Config, Dtype, Tokenizer,
     config::LayerWise,
     convert::{self, ConvertOptions, Format, TokenizerChoice},
-    gguf::{FileType, GgufReader, Vocabulary, name_from_gguf, read_tensor},
+    gguf::{
+        FileType, GgufReader, GgufWriter, Token, TokenKind, Vocabulary, metadata, name_from_gguf,
+        read_tensor, tensor_plan,
+    },
 };
 use safetensors::Dtype as Stored;
 
@@ -139,7 +142,9 @@ fn the_tokenizer_goes_in_and_comes_out() {
     let file = folder.join("talking.gguf");
     let report = convert(&folder.join("source"), &file, &options).unwrap();
     assert!(report.verification.unwrap().text);
-    convert(&file, &folder.join("back"), &ConvertOptions::default()).unwrap();
+    let report = convert(&file, &folder.join("back"), &ConvertOptions::default()).unwrap();
+    let verification = report.verification.unwrap();
+    assert_eq!((verification.text, verification.tokens), (true, 64));
     let before = Tokenizer::find(&tales(), None).unwrap();
     let after = Tokenizer::find(&folder.join("back"), None).unwrap();
     assert_eq!(
@@ -167,8 +172,47 @@ fn the_tokenizer_goes_in_and_comes_out() {
     convert(&file, &folder.join("own"), &options).unwrap();
     let own = fs::read(folder.join("own/tokenizer.json")).unwrap();
     assert_eq!(own, fs::read(tales().join("tokenizer.json")).unwrap());
-    convert(&file, &folder.join("without"), &plain()).unwrap();
+    let report = convert(&file, &folder.join("without"), &plain()).unwrap();
+    assert!(!report.verification.unwrap().text);
     assert!(!folder.join("without/tokenizer.json").exists());
+}
+
+#[test]
+fn a_vocabulary_that_only_llama_cpp_takes_holds_nothing_up() {
+    let (folder, config) = (Folder::new("gguf-odd-tokenizer"), small());
+    let token = |text: &str, kind| Token {
+        text: text.into(),
+        score: 0.0,
+        kind,
+    };
+    // Without bytes.
+    let vocabulary = Vocabulary {
+        tokens: vec![
+            token("<unk>", TokenKind::Unknown),
+            token("<s>", TokenKind::Control),
+            token("</s>", TokenKind::Control),
+            token("\u{2581}a", TokenKind::Normal),
+        ],
+        bos_id: 1,
+        eos_id: 2,
+        unk_id: Some(0),
+        adds_space: true,
+        merges: None,
+    };
+    let file = folder.join("odd.gguf");
+    let entries = metadata(&config, "odd", FileType::F32, Some(&vocabulary)).unwrap();
+    let plan = tensor_plan(&config, FileType::F32).unwrap();
+    let specs = plan.iter().map(|planned| planned.tensor.clone()).collect();
+    let mut writer = GgufWriter::new(Vec::new(), "odd.gguf", &entries, specs).unwrap();
+    for planned in &plan {
+        let values = vec![0.5; planned.tensor.shape.iter().product()];
+        writer.write(&planned.tensor.name, &values).unwrap();
+    }
+    fs::write(&file, writer.finish().unwrap()).unwrap();
+    let report = convert(&file, &folder.join("back"), &ConvertOptions::default()).unwrap();
+    let verification = report.verification.unwrap();
+    assert_eq!((verification.text, verification.tokens), (false, 4));
+    assert!(Tokenizer::find(&folder.join("back"), None).is_err());
 }
 
 #[test]

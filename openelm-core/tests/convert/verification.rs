@@ -138,7 +138,24 @@ fn a_file_that_is_cut_or_gone_is_told() {
         let file = File::options().write(true).open(&written).unwrap();
         file.set_len(20_000).unwrap();
     });
-    assert!(!error.to_string().contains('\n'), "{error}");
+    let message = error.to_string();
+    let cut = folder.join("target/model.safetensors");
+    let cut = cut.display();
+    assert!(message.contains(&format!("{cut}: ")), "{message}");
+    assert!(
+        !message.contains('\n') && !message.contains(".partial"),
+        "{message}"
+    );
+    assert_eq!(folder.names(), ["source"]);
+
+    let message = damaged(&folder, "target", &plain(), || {
+        fs::remove_file(&written).unwrap();
+    })
+    .to_string();
+    assert_eq!(
+        message,
+        format!("{cut}: not found; {cut}.index.json lists it")
+    );
     assert_eq!(folder.names(), ["source"]);
 }
 
