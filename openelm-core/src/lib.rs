@@ -25,6 +25,7 @@
 //! Shapes in the documentation: `B` batch, `L` length, `D` model width, `H` heads, `V` vocabulary.
 
 mod attention;
+pub mod batches;
 mod cache;
 mod cancel;
 mod checkpoint;
@@ -34,6 +35,7 @@ mod config_json;
 mod config_keys;
 mod config_sizes;
 pub mod convert;
+pub mod dataset;
 mod detokenizer;
 mod dtype;
 mod error;
