@@ -99,6 +99,16 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file of training data is malformed, empty or of the wrong kind.
+    #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
+    Data {
+        /// The data file or folder.
+        path: PathBuf,
+        /// The line at fault, from 1; none if it is the whole file.
+        line: Option<usize>,
+        /// What is wrong with it, with the key.
+        problem: String,
+    },
     /// An option lies outside its range.
     #[error("{option}: {problem}")]
     Option {

@@ -26,6 +26,7 @@
 
 pub mod adapter;
 mod attention;
+pub mod batches;
 mod cache;
 mod cancel;
 mod checkpoint;
@@ -35,6 +36,7 @@ mod config_json;
 mod config_keys;
 mod config_sizes;
 pub mod convert;
+pub mod dataset;
 mod detokenizer;
 mod dtype;
 mod error;

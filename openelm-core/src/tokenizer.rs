@@ -6,6 +6,7 @@
 //! SentencePiece's `tokenizer.model`. Both give the same ids.
 
 mod contents;
+mod continuation;
 mod find;
 mod json;
 #[cfg(test)]

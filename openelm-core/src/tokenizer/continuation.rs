@@ -1,0 +1,144 @@
+//! The ids of text that goes on after other text.
+//!
+//! SentencePiece puts a space before every text that it encodes, and drops it again when it
+//! decodes. In the middle of a text that space would stay, so a completion is encoded without it.
+
+use tokenizers::normalizers::Sequence;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+use tokenizers::{Model, Normalizer, NormalizerWrapper, OffsetType, PreTokenizer};
+
+use super::Tokenizer;
+use crate::error::Result;
+
+impl Tokenizer {
+    /// The ids of `text` as it stands after the text of `context`, without BOS and EOS.
+    ///
+    /// The ids of `context` stay as they are: [`decode`](Self::decode) of both together is the
+    /// text of `context` with `text` put after it. After a context without text, such as BOS
+    /// alone, this is [`encode`](Self::encode).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`](crate::Error::Tokenizer) if `context` holds an id that is not in the
+    /// vocabulary, or the vocabulary lacks what its own merges need.
+    pub fn encode_continuation(&self, context: &[u32], text: &str) -> Result<Vec<u32>> {
+        if self.decode(context)?.is_empty() {
+            return self.encode(text);
+        }
+        self.without_prefix(text)
+            .map_err(|error| self.error(error.to_string()))
+    }
+
+    /// What the coder does with a text, less the space that it puts before it.
+    fn without_prefix(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
+        let mut splits = self
+            .coder
+            .get_added_vocabulary()
+            .extract_and_normalize(None::<&NormalizerWrapper>, text);
+        if let Some(normalizer) = self.coder.get_normalizer().and_then(without_prepend) {
+            splits.normalize(|piece| normalizer.normalize(piece))?;
+        }
+        match self.coder.get_pre_tokenizer() {
+            Some(PreTokenizerWrapper::Metaspace(metaspace)) => {
+                let split = metaspace.get_split();
+                let replacement = metaspace.get_replacement();
+                Metaspace::new(replacement, PrependScheme::Never, split)
+                    .pre_tokenize(&mut splits)?;
+            }
+            Some(other) => other.pre_tokenize(&mut splits)?,
+            None => {}
+        }
+        splits.tokenize(|piece| self.coder.get_model().tokenize(piece.get()))?;
+        let encoding = splits.into_encoding(None, 0, OffsetType::None)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+}
+
+/// `normalizer` without its steps that put something before the text.
+fn without_prepend(normalizer: &NormalizerWrapper) -> Option<NormalizerWrapper> {
+    match normalizer {
+        NormalizerWrapper::Prepend(_) => None,
+        NormalizerWrapper::Sequence(steps) => {
+            let steps = steps.as_ref().iter().filter_map(without_prepend);
+            Some(Sequence::new(steps.collect()).into())
+        }
+        other => Some(other.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::super::json::tests::tiny_json;
+    use super::super::tests::random_text;
+    use super::*;
+    use crate::sentencepiece::tests::tiny_model;
+
+    fn from_json(file: &Value) -> Tokenizer {
+        Tokenizer::from_bytes(Path::new("tokenizer.json"), file.to_string().as_bytes()).unwrap()
+    }
+
+    /// The tiny tokenizer with a Metaspace instead of normalizers, as newer files have it.
+    fn with_metaspace(scheme: &str) -> Tokenizer {
+        let mut file = tiny_json();
+        file["normalizer"] = Value::Null;
+        file["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "▁",
+            "prepend_scheme": scheme, "split": false});
+        from_json(&file)
+    }
+
+    fn all() -> Vec<Tokenizer> {
+        vec![
+            from_json(&tiny_json()),
+            Tokenizer::from_bytes(Path::new("tokenizer.model"), &tiny_model()).unwrap(),
+            with_metaspace("first"),
+            with_metaspace("always"),
+        ]
+    }
+
+    #[test]
+    fn no_space_is_added_or_lost_after_a_context() {
+        for tokenizer in all() {
+            let context = tokenizer.encode_prompt("the").unwrap();
+            assert_eq!(context, [1, 261]);
+            let after = |text: &str| tokenizer.encode_continuation(&context, text).unwrap();
+            assert_eq!(after(" the"), [261]);
+            assert_eq!(after("the"), [266, 260]);
+            assert_eq!(after("</s> the"), [2, 261]);
+            assert_eq!(after(""), [0_u32; 0]);
+        }
+    }
+
+    #[test]
+    fn after_no_text_it_is_a_text_of_its_own() {
+        for tokenizer in all() {
+            assert_eq!(tokenizer.encode_continuation(&[1], "the").unwrap(), [261]);
+            assert_eq!(tokenizer.encode_continuation(&[], "the").unwrap(), [261]);
+            let message = tokenizer.encode_continuation(&[300], "a").unwrap_err();
+            assert!(message.to_string().contains("no piece has the id 300"));
+        }
+    }
+
+    #[test]
+    fn context_and_continuation_decode_to_both_texts() {
+        let mut state = 11;
+        for tokenizer in all() {
+            for _ in 0..1_000 {
+                let (left, right) = (random_text(&mut state), random_text(&mut state));
+                let context = tokenizer.encode_prompt(&left).unwrap();
+                let more = tokenizer.encode_continuation(&context, &right).unwrap();
+                let before = tokenizer.decode(&context).unwrap();
+                if before.is_empty() {
+                    assert_eq!(more, tokenizer.encode(&right).unwrap());
+                } else {
+                    let whole = tokenizer.decode(&[context, more].concat()).unwrap();
+                    assert_eq!(whole, before + &right);
+                }
+            }
+        }
+    }
+}
