@@ -15,6 +15,8 @@ use std::{collections::BTreeMap, path::Path};
 use mlx_rs::Array;
 
 pub(crate) use attach::Attached;
+pub(crate) use new::each_linear;
+pub(crate) use targets::layer_of;
 pub use targets::{Keys, Targets};
 
 use crate::{
@@ -25,8 +27,8 @@ use crate::{
 };
 
 /// Checkpoint name of the embedding, without `.weight`.
-const EMBEDDING: &str = "transformer.token_embeddings";
-const HEAD: &str = "lm_head";
+pub(crate) const EMBEDDING: &str = "transformer.token_embeddings";
+pub(crate) const HEAD: &str = "lm_head";
 
 /// What is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -133,6 +133,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// Training came to a loss that is no number: the learning rate is too high.
+    #[error("the loss is {loss} at iteration {iteration}: try a lower learning rate")]
+    Diverged {
+        /// The iteration.
+        iteration: u64,
+        /// The loss.
+        loss: f32,
+    },
     /// A conversion's result cannot be put where it was to go.
     #[error("{}: {problem}", path.display())]
     Target {

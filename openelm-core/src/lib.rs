@@ -41,6 +41,7 @@ mod detokenizer;
 mod dtype;
 mod error;
 mod feed_forward;
+pub mod finetune;
 mod generate;
 pub mod gguf;
 mod init;
@@ -64,6 +65,7 @@ mod stop;
 mod tensor_file;
 mod tokenizer;
 mod torch_file;
+pub mod train;
 mod unpack;
 mod weights;
 

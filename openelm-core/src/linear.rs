@@ -72,12 +72,13 @@ impl Linear {
 
     /// The rows `ids` `[B, L]`, as `[B, L, in]` of type `dtype`.
     pub(crate) fn rows(&self, ids: &Array, dtype: Dtype) -> Result<Array> {
-        let mut rows = match &self.matrix {
+        let base = match &self.matrix {
             Matrix::Dense(weight) => weight.take_axis(ids, 0)?,
             Matrix::Packed(matrix) => matrix.take_rows(ids)?.dequantize(dtype.mlx())?,
         };
+        let mut rows = base.clone();
         for adapter in &self.adapters {
-            rows = rows.add(adapter.rows(ids, rows.dtype())?)?;
+            rows = adapter.add_rows(&rows, &base, ids)?;
         }
         Ok(rows)
     }

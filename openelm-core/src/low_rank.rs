@@ -93,17 +93,24 @@ impl LowRank {
         Ok(y.add(turned)?.add(delta.multiply(&ratio)?)?)
     }
 
-    /// The rows `ids` `[B, L]` of `ΔW`, `[B, L, in]`: for an embedding.
-    pub(crate) fn rows(&self, ids: &Array, dtype: Dtype) -> Result<Array> {
-        // In steps that keep the type, as above.
+    /// `y` and this, for an embedding: `base` `[B, L, in]` are its rows `ids` `[B, L]`.
+    pub(crate) fn add_rows(&self, y: &Array, base: &Array, ids: &Array) -> Result<Array> {
+        let dtype = y.dtype();
         let (a, b) = (as_type(&self.a, dtype)?, as_type(&self.b, dtype)?);
         let scale = Array::from_f32(self.scale).as_dtype(dtype)?;
         let narrow = b.t().take_axis(ids, 0)?.multiply(scale)?;
-        let delta = matmul(narrow, a.t())?;
-        match self.dropout {
-            Some(dropout) => dropout.apply(&delta),
-            None => Ok(delta),
+        let mut delta = matmul(narrow, a.t())?;
+        if let Some(dropout) = self.dropout {
+            delta = dropout.apply(&delta)?;
         }
+        let Some(magnitude) = &self.magnitude else {
+            return Ok(y.add(delta)?);
+        };
+        let ratio = magnitude.ratio.take_axis(ids, 0)?.expand_dims(-1)?;
+        let ratio = as_type(&ratio, dtype)?;
+        let one = Array::from_f32(1.0).as_dtype(dtype)?;
+        let turned = base.multiply(ratio.subtract(one)?)?;
+        Ok(y.add(turned)?.add(delta.multiply(ratio)?)?)
     }
 }
 

@@ -23,8 +23,7 @@ impl Adapter {
     /// zero and `lora_b` N(0, 1); DoRA's magnitudes are the lengths of the matrix' rows.
     ///
     /// # Errors
-    /// [`Error::Option`] if an option lies outside its range, names nothing, or asks for DoRA on
-    /// the embedding.
+    /// [`Error::Option`] if an option lies outside its range or names nothing.
     pub fn lora(
         model: &Model,
         targets: &Targets,
@@ -59,12 +58,6 @@ impl Adapter {
             );
         }
         if options.dora {
-            if modules.contains_key(EMBEDDING) {
-                return Err(Error::Option {
-                    option: "keys",
-                    problem: "the embedding cannot have DoRA, only LoRA".into(),
-                });
-            }
             each_linear(model, |name, linear| {
                 if let Some(module) = modules.get_mut(name) {
                     module.m = Some(row_squares(&linear.matrix)?.sqrt()?);
@@ -140,7 +133,7 @@ impl LoraOptions {
 }
 
 /// Calls `visit` with every matrix of `model`, without changing it.
-pub(super) fn each_linear(
+pub(crate) fn each_linear(
     model: &Model,
     mut visit: impl FnMut(&str, &Linear) -> Result<()>,
 ) -> Result<()> {

@@ -129,7 +129,7 @@ impl Targets {
 }
 
 /// The number of the layer that `name` belongs to.
-pub(super) fn layer_of(name: &str) -> Option<usize> {
+pub(crate) fn layer_of(name: &str) -> Option<usize> {
     let rest = name.strip_prefix("transformer.layers.")?;
     rest.split('.').next()?.parse().ok()
 }
