@@ -505,7 +505,7 @@ def log_probabilities(model, answers):
 
 def fit_dpo(loss, beta, folder, pairs):
     name = f"dpo_{loss}"
-    case = Case(name, learning_rate=1e-3)
+    case = Case(name, learning_rate=1e-4)
     output = folder / name
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)

@@ -5,6 +5,7 @@
 //! `lora_b` `[r, D]`. Adapters of mlx-lm and of Hugging Face PEFT are read and written.
 
 mod attach;
+mod fuse;
 mod mlx_lm;
 mod new;
 mod peft;

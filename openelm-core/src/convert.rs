@@ -65,6 +65,7 @@ use staging::Staging;
 use tokenizer_files::TokenizerFiles;
 
 use crate::{
+    adapter::Adapter,
     cancel::CancelHandle,
     config::Config,
     dtype::Dtype,
@@ -93,6 +94,9 @@ pub struct ConvertOptions {
     pub tokenizer: TokenizerChoice,
     /// Largest size of a weight file, in bytes. Default 5 GB, as mlx-lm.
     pub max_shard_bytes: u64,
+    /// An adapter to make part of the weights; matrices that it changes are packed again. Default
+    /// none.
+    pub adapter: Option<Adapter>,
     /// Replace a target that exists. Default false.
     pub force: bool,
     /// Compare the result with the source before it takes its place. Default true.
@@ -110,6 +114,7 @@ impl Default for ConvertOptions {
             ema: false,
             tokenizer: TokenizerChoice::OfSource,
             max_shard_bytes: 5_000_000_000,
+            adapter: None,
             force: false,
             verify: true,
         }
@@ -391,7 +396,7 @@ fn arrays(source: &mut Source, item: &Item) -> Result<Vec<Array>> {
     let stem = item.name.strip_suffix(".weight").unwrap_or(&item.name);
     let packed = match item.packing {
         None => return Ok(vec![source.dense(&item.name, item.dtype)?]),
-        Some(packing) if source.packing(stem) == Some(packing) => {
+        Some(packing) if source.packing(stem) == Some(packing) && !source.adapts(&item.name) => {
             source.packed(stem, item.dtype)?
         }
         Some(packing) => source.quantize(stem, item.dtype, packing)?,

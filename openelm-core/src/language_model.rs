@@ -122,6 +122,11 @@ impl LanguageModel {
         &self.model
     }
 
+    /// The network, for its adapters.
+    pub fn model_mut(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer

@@ -12,6 +12,7 @@ use mlx_rs::{Array, ops::indexing::TryIndexOp};
 
 use super::{ConvertOptions, architecture};
 use crate::{
+    adapter::Adapter,
     checkpoint::{Checkpoint, StoredDtype, model_folder},
     config::Config,
     dtype::Dtype,
@@ -41,6 +42,8 @@ pub(super) struct Source {
     shapes: HashMap<String, Vec<usize>>,
     files: Files,
     readers: Readers,
+    /// What is added to the weights as they are read.
+    adapter: Option<Adapter>,
 }
 
 enum Files {
@@ -63,12 +66,16 @@ pub(super) enum Precision {
 impl Source {
     pub(super) fn open(path: &Path, options: &ConvertOptions) -> Result<Self> {
         std::fs::metadata(path).map_err(Error::io(path))?;
-        let source = if path.is_dir() {
+        let mut source = if path.is_dir() {
             Self::folder(path, options)?
         } else {
             Self::file(path, options)?
         };
         source.check()?;
+        if let Some(adapter) = &options.adapter {
+            adapter.check_fusable(&source.config, "adapter".as_ref())?;
+            source.adapter = Some(adapter.clone());
+        }
         Ok(source)
     }
 
@@ -86,6 +93,7 @@ impl Source {
             corenet_names: false,
             files,
             readers,
+            adapter: None,
         })
     }
 
@@ -232,8 +240,17 @@ impl Source {
             .map(QuantizationMap::default_quantization)
     }
 
-    /// How closely the tensor `name` is stored.
+    /// Whether an adapter changes the tensor `name`.
+    pub(super) fn adapts(&self, name: &str) -> bool {
+        let adapter = self.adapter.as_ref();
+        adapter.is_some_and(|adapter| adapter.changes(name))
+    }
+
+    /// How closely the tensor `name` is stored; what an adapter changes is in f32.
     pub(super) fn precision(&self, name: &str) -> Precision {
+        if self.adapts(name) {
+            return Precision::Float(Dtype::Float32);
+        }
         let stem = name.strip_suffix(".weight").unwrap_or(name);
         if let Some(packing) = self.packing(stem) {
             return Precision::Packed(packing, self.dtype(name));
@@ -326,8 +343,24 @@ impl Source {
         let stored_stem = self.stored_name(stem);
         let shape = self.shapes.get(name).cloned().unwrap_or_default();
         let reader = self.readers.next();
+        // An adapter is added in f32, and the sum cast.
+        let adapter = self
+            .adapter
+            .as_ref()
+            .filter(|adapter| adapter.changes(name));
+        let work = |array: Array| match adapter {
+            None => work(array),
+            Some(adapter) => {
+                let array = adapter.fused(name, array.as_dtype(mlx_rs::Dtype::Float32)?)?;
+                work(array.as_dtype(dtype.mlx())?)
+            }
+        };
+        let dtype_read = match adapter {
+            None => dtype,
+            Some(_) => Dtype::Float32,
+        };
         if let Some(packing) = packing {
-            let expanded = reader.expand(&stored_stem, packing, dtype)?;
+            let expanded = reader.expand(&stored_stem, packing, dtype_read)?;
             return reader.compute(|| work(cut(expanded, &shape)?));
         }
         let array = match &mut self.files {
@@ -351,10 +384,10 @@ impl Source {
                 Held::Array(array) => cut(array, &shape)?,
                 Held::Bytes(bytes, from) => from_bytes(path, name, &bytes, from, &shape)?,
             };
-            work(if array.dtype() == dtype.mlx() {
+            work(if array.dtype() == dtype_read.mlx() {
                 array
             } else {
-                array.as_dtype(dtype.mlx())?
+                array.as_dtype(dtype_read.mlx())?
             })
         })
     }

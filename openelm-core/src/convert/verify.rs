@@ -205,7 +205,7 @@ impl Comparison<'_> {
             return Ok(None);
         };
         // Otherwise it is kept as it was packed, at most its scales cast.
-        if self.source.packing(stem) == Some(packing) {
+        if self.source.packing(stem) == Some(packing) && !self.source.adapts(name) {
             return Ok(None);
         }
         let dtype = self.dtype.unwrap_or_else(|| self.source.dtype(name));

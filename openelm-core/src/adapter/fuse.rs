@@ -1,0 +1,54 @@
+//! An adapter as part of the weights it was trained beside.
+
+use std::path::Path;
+
+use mlx_rs::{Array, Dtype, ops::matmul};
+
+use super::{Adapter, EMBEDDING};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+};
+
+impl Adapter {
+    /// Whether it changes the tensor `name`.
+    pub(crate) fn changes(&self, name: &str) -> bool {
+        let stem = name.strip_suffix(".weight").unwrap_or(name);
+        self.modules.contains_key(stem) || self.weights.contains_key(name)
+    }
+
+    /// The tensor `name` with the adapter in it, f32; `weight` is f32.
+    pub(crate) fn fused(&self, name: &str, weight: Array) -> Result<Array> {
+        if let Some(own) = self.weights.get(name) {
+            return Ok(own.as_dtype(Dtype::Float32)?);
+        }
+        let stem = name.strip_suffix(".weight").unwrap_or(name);
+        let Some(module) = self.modules.get(stem) else {
+            return Ok(weight);
+        };
+        let (a, b) = module.factors(stem);
+        let (a, b) = (a.as_dtype(Dtype::Float32)?, b.as_dtype(Dtype::Float32)?);
+        let delta = matmul(b.t(), a.t())?.multiply(Array::from_f32(module.scale))?;
+        let sum = weight.add(delta)?;
+        let Some(m) = &module.m else {
+            return Ok(sum);
+        };
+        let norm = sum.square()?.sum_axis(-1, true)?.sqrt()?;
+        Ok(sum.multiply(m.expand_dims(-1)?.divide(norm)?)?)
+    }
+
+    /// Refuses what no weights can hold, and an adapter of another model.
+    pub(crate) fn check_fusable(&self, config: &Config, origin: &Path) -> Result<()> {
+        self.check(config, origin)?;
+        let tied = config.share_input_output_layers();
+        if tied && self.modules.contains_key(EMBEDDING) && !self.tied_head {
+            return Err(Error::Adapter {
+                path: origin.to_path_buf(),
+                problem: "it adapts the look-up of the embedding and not the head, which are one \
+                          tensor in this model; keep it an adapter, or train it with tied_head"
+                    .into(),
+            });
+        }
+        Ok(())
+    }
+}
