@@ -222,6 +222,7 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
             None => TokenizerChoice::OfSource,
         },
         max_shard_bytes: args.max_shard_size,
+        adapter: None,
         force: args.force,
         verify: args.verify != "none",
     })

@@ -17,6 +17,14 @@ pub(crate) enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A file of settings or metrics could not be read, or a plot not be written.
+    #[error("{place}: {problem}")]
+    Settings {
+        /// The file.
+        place: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// Standard output could not be written.
     #[error("standard output: {0}")]
     Output(std::io::Error),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use openelm_core::{
-    Event, FinishReason, GenerateOptions, Sampling, Stats, Token, Tokenizer, memory,
+    Adapter, Event, FinishReason, GenerateOptions, Model, Sampling, Stats, Token, Tokenizer, memory,
 };
 use serde_json::json;
 
@@ -19,6 +19,11 @@ use crate::{error::Error, interrupt::Interrupt, model::ModelArgs, output};
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
+
+    /// Adapter folder of openelm, mlx-lm or PEFT; several add up, and each may be followed by its
+    /// strength, as in tales=0.5
+    #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
+    adapter: Vec<String>,
 
     /// Text to continue; `-` reads standard input
     #[arg(long, short, value_name = "TEXT", conflicts_with = "prompt_file")]
@@ -126,7 +131,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let drawn = args.temp > 0.0;
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
 
-    let model = args.model.load(args.quiet)?;
+    let mut model = args.model.load(args.quiet)?;
+    add_adapters(model.model_mut(), &args.adapter)?;
     let interrupt = Interrupt::install()?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
@@ -156,6 +162,22 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     } else {
         Ok(())
     }
+}
+
+/// Puts adapters on the model, all of them active.
+fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
+    let mut active = Vec::new();
+    for given in adapters {
+        let (folder, strength) = match given.rsplit_once('=') {
+            Some((folder, strength)) if strength.parse::<f32>().is_ok() => {
+                (folder, strength.parse().unwrap_or(1.0))
+            }
+            _ => (given.as_str(), 1.0),
+        };
+        model.add_adapter(folder, &Adapter::load(folder)?)?;
+        active.push((folder, strength));
+    }
+    Ok(model.set_adapters(&active)?)
 }
 
 fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {

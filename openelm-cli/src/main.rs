@@ -1,4 +1,4 @@
-//! `openelm`: run, convert and inspect OpenELM language models.
+//! `openelm`: run, convert, fine-tune and inspect OpenELM language models.
 //!
 //! Text goes to stdout, everything else to stderr. Exit code 0 on success, 1 on failure, 2 for
 //! bad usage, 130 after Ctrl-C.
@@ -9,8 +9,11 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
 mod bench;
+mod chart;
 mod convert;
 mod error;
+mod finetune;
+mod fuse;
 mod generate;
 mod info;
 mod interrupt;
@@ -19,7 +22,7 @@ mod output;
 
 use error::Error;
 
-/// Run, convert and inspect Apple's OpenELM language models on MLX.
+/// Run, convert, fine-tune and inspect Apple's OpenELM language models on MLX.
 #[derive(Parser)]
 #[command(name = "openelm", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
@@ -30,6 +33,7 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt 'Once upon a time'
   openelm convert OpenELM-270M OpenELM-270M-4bit -q
+  openelm finetune --model OpenELM-270M --data stories
   openelm info 3B
   openelm bench --model OpenELM-270M
 
@@ -41,6 +45,10 @@ enum Command {
     Generate(generate::Args),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
     Convert(Box<convert::Args>),
+    /// Train an adapter, or the weights: LoRA, DoRA, full, preferences
+    Finetune(Box<finetune::Args>),
+    /// Make an adapter part of its model
+    Fuse(fuse::Args),
     /// Show a model's architecture, parameters and memory
     Info(info::Args),
     /// Measure load time, speed and memory
@@ -61,6 +69,8 @@ fn main() -> ExitCode {
     finish(match cli.command {
         Command::Generate(args) => generate::run(args),
         Command::Convert(args) => convert::run(*args),
+        Command::Finetune(args) => finetune::run(*args),
+        Command::Fuse(args) => fuse::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions { shell } => completions(shell),

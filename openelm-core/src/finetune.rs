@@ -311,6 +311,21 @@ impl Finetune {
         self.order.batches_per_epoch()
     }
 
+    /// The adapter's mean loss on `data`, all of it, in nats: that of a validation.
+    ///
+    /// # Errors
+    /// As the iterator's.
+    pub fn evaluate(&self, data: &TrainingData) -> Result<f64> {
+        let rows = match data {
+            TrainingData::Examples(examples) => examples.len(),
+            TrainingData::Pairs(pairs) => pairs.len(),
+        };
+        let rows: Vec<usize> = (0..rows).collect();
+        let batches = rows.chunks(self.options.batch_size);
+        let batches: Vec<Batch> = batches.map(|rows| self.options.batch(data, rows)).collect();
+        self.trainer.evaluate(&batches)
+    }
+
     /// The adapter as it stands.
     pub fn adapter(&self) -> Adapter {
         self.trainer.adapter()

@@ -36,6 +36,8 @@ pub(crate) fn save<'a>(
         .collect::<Result<Vec<_>>>()?;
     let metadata = HashMap::from([(metadata.0.to_owned(), metadata.1)]);
     write_beside(path, |partial| {
+        // Made here, with the permissions that the user's files have: the library's are its own.
+        File::create(partial).map_err(Error::io(path))?;
         serialize_to_file(views, Some(metadata), partial).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(source) => Error::io(path)(source),
             other => Error::Checkpoint {

@@ -1,0 +1,411 @@
+//! The training-loss curve of a run, drawn as SVG and as PNG.
+//!
+//! Both formats come from one drawing made at [`SCALE`] times the final size: the SVG keeps the
+//! finer coordinates behind its `viewBox`, and the PNG averages each block of pixels into one,
+//! which smooths edges. Text is set in Noto Sans, embedded in the program, so that the PNG needs
+//! no font on the system. Colours are Okabe and Ito's, distinct to colour-blind readers.
+
+use std::ops::Range;
+
+use plotters::coord::Shift;
+use plotters::coord::types::{RangedCoordf64, RangedCoordu64};
+use plotters::prelude::*;
+use plotters::style::{RGBColor, register_font};
+
+/// Width and height of the finished chart, in pixels.
+const SIZE: (u32, u32) = (800, 480);
+/// How many times finer than [`SIZE`] the chart is drawn.
+const SCALE: u32 = 3;
+/// The most points drawn of one series.
+const MAX_DRAWN: usize = 2000;
+/// The half life of the running mean, as a share of the points.
+const HALF_LIFE: f64 = 0.02;
+/// Iterations past this cannot be told apart on an axis of `f64`.
+const MAX_ITERATION: u64 = 1 << 53;
+
+const X_LABEL: &str = "iteration";
+const Y_LABEL: &str = "loss (nats per token)";
+const RAW: RGBColor = RGBColor(167, 208, 236);
+const MEAN: RGBColor = RGBColor(0, 114, 178);
+const VALID: RGBColor = RGBColor(213, 94, 0);
+const TEXT: RGBColor = RGBColor(40, 40, 40);
+const FRAME: RGBColor = RGBColor(120, 120, 120);
+const GRID: RGBColor = RGBColor(228, 228, 228);
+
+/// A training run's points, by iteration.
+///
+/// The losses are in nats per token. A loss that is not finite in `f32`, the precision that losses
+/// are computed in, is left out.
+pub(crate) struct LossCurve {
+    /// The heading; shortened where it does not fit.
+    pub(crate) title: String,
+    /// The loss of training batches.
+    pub(crate) train: Vec<(u64, f64)>,
+    /// The loss over the validation set; may be empty.
+    pub(crate) valid: Vec<(u64, f64)>,
+}
+
+impl LossCurve {
+    /// The chart as the text of an SVG file, 800 by 480.
+    ///
+    /// # Errors
+    /// When no point has a finite loss, or the drawing library fails.
+    pub(crate) fn svg(&self) -> Result<String, String> {
+        let (width, height) = (SIZE.0 * SCALE, SIZE.1 * SCALE);
+        let mut text = String::new();
+        self.draw(SVGBackend::with_string(&mut text, (width, height)))?;
+        // The view box keeps the fine coordinates; only the size it is shown at shrinks.
+        Ok(text.replacen(
+            &format!("width=\"{width}\" height=\"{height}\""),
+            &format!("width=\"{}\" height=\"{}\"", SIZE.0, SIZE.1),
+            1,
+        ))
+    }
+
+    /// The chart as the bytes of a PNG file, 800 by 480, RGB.
+    ///
+    /// # Errors
+    /// When no point has a finite loss, or the drawing library or the encoder fails.
+    pub(crate) fn png(&self) -> Result<Vec<u8>, String> {
+        let (width, height) = (SIZE.0 * SCALE, SIZE.1 * SCALE);
+        let mut fine = vec![255; (width * height * 3) as usize];
+        self.draw(BitMapBackend::with_buffer(&mut fine, (width, height)))?;
+
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, SIZE.0, SIZE.1);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        let mut writer = encoder.write_header().map_err(|e| e.to_string())?;
+        writer
+            .write_image_data(&shrink(&fine))
+            .map_err(|e| e.to_string())?;
+        writer.finish().map_err(|e| e.to_string())?;
+        Ok(bytes)
+    }
+
+    fn draw<B: DrawingBackend>(&self, backend: B) -> Result<(), String> {
+        // Registering twice only replaces the font by itself.
+        register_font("sans-serif", FontStyle::Normal, notosans::REGULAR_TTF)
+            .map_err(|_| "the embedded font cannot be read".to_string())?;
+        let train = drawable(&self.train);
+        let valid = drawable(&self.valid);
+        let (iterations, losses) = ranges(&train, &valid)
+            .ok_or_else(|| "no finite loss to draw, found no training points".to_string())?;
+
+        let root = backend.into_drawing_area();
+        paint(&root, &self.title, &train, &valid, iterations, losses)
+            .and_then(|()| root.present())
+            .map_err(|e| format!("cannot draw the loss curve: {e}"))
+    }
+}
+
+type Area<B> = DrawingArea<B, Shift>;
+type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
+type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordu64, RangedCoordf64>>;
+
+fn paint<B: DrawingBackend>(
+    root: &Area<B>,
+    title: &str,
+    train: &[(u64, f64)],
+    valid: &[(u64, f64)],
+    iterations: Range<u64>,
+    losses: Range<f64>,
+) -> Drawn<B> {
+    root.fill(&WHITE)?;
+    // The legend has a row of its own above the plot, where it cannot hide a curve.
+    let (head, body) = root.split_vertically(px(66));
+    let title = fit(&head, title)?;
+    head.draw_text(&title, &text(19), (px(LEFT), px(14)))?;
+    legend(&head, !train.is_empty(), !valid.is_empty())?;
+
+    let mut chart = ChartBuilder::on(&body)
+        .margin_right(px(28))
+        .margin_bottom(px(6))
+        .margin_left(px(6))
+        .margin_top(px(4))
+        .x_label_area_size(px(44))
+        .y_label_area_size(px(LEFT - 6))
+        .build_cartesian_2d(iterations, losses.clone())?;
+    chart
+        .configure_mesh()
+        .x_labels(9)
+        .y_labels(8)
+        .set_all_tick_mark_size(px(4))
+        .x_desc(X_LABEL)
+        .y_desc(Y_LABEL)
+        .axis_style(FRAME.stroke_width(SCALE))
+        .bold_line_style(GRID.stroke_width(SCALE))
+        .light_line_style(TRANSPARENT)
+        .label_style(text(13))
+        .axis_desc_style(text(15))
+        .y_label_formatter(&|loss| loss_label(*loss, &losses))
+        .draw()?;
+
+    line(&mut chart, &thin(train), RAW, 1)?;
+    line(&mut chart, &thin(&running_mean(train)), MEAN, 2)?;
+    if let [point] = train {
+        dots(&mut chart, &[*point], MEAN, 4)?;
+    }
+    let valid = thin(valid);
+    line(&mut chart, &valid, VALID, 2)?;
+    dots(
+        &mut chart,
+        &valid,
+        VALID,
+        if valid.len() > 80 { 2 } else { 4 },
+    )
+}
+
+/// The left edge of the plot, of the title and of the legend, in final pixels.
+const LEFT: i32 = 72;
+
+fn legend<B: DrawingBackend>(head: &Area<B>, train: bool, valid: bool) -> Drawn<B> {
+    let entries = [
+        ("training", RAW, 1, train),
+        ("training, running mean", MEAN, 2, train),
+        ("validation", VALID, 2, valid),
+    ];
+    let (mut x, y) = (px(LEFT), px(52));
+    for (name, colour, width, shown) in entries {
+        if !shown {
+            continue;
+        }
+        let end = x + px(26);
+        let style = colour.stroke_width(width * SCALE).filled();
+        head.draw(&PathElement::new([(x, y), (end, y)], style))?;
+        if name == "validation" {
+            head.draw(&Circle::new(((x + end) / 2, y), px(4), colour.filled()))?;
+        }
+        let (name_width, _) = head.estimate_text_size(name, &text(13))?;
+        head.draw_text(name, &text(13), (end + px(7), y - px(7)))?;
+        x = end + px(7) + i32::try_from(name_width).unwrap_or(0) + px(24);
+    }
+    Ok(())
+}
+
+fn line<B: DrawingBackend>(
+    chart: &mut Chart<'_, B>,
+    points: &[(u64, f64)],
+    colour: RGBColor,
+    width: u32,
+) -> Drawn<B> {
+    let style = colour.stroke_width(width * SCALE);
+    chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
+    Ok(())
+}
+
+fn dots<B: DrawingBackend>(
+    chart: &mut Chart<'_, B>,
+    points: &[(u64, f64)],
+    colour: RGBColor,
+    radius: i32,
+) -> Drawn<B> {
+    let dot = |&point: &(u64, f64)| Circle::new(point, px(radius), colour.filled());
+    chart.draw_series(points.iter().map(dot))?;
+    Ok(())
+}
+
+/// Final pixels as units of the fine drawing.
+fn px(pixels: i32) -> i32 {
+    pixels * SCALE as i32
+}
+
+fn text(size: u32) -> TextStyle<'static> {
+    ("sans-serif", size * SCALE).into_font().color(&TEXT)
+}
+
+/// The title on one line, without what XML forbids, cut to the width of the plot.
+fn fit<B: DrawingBackend>(
+    area: &Area<B>,
+    title: &str,
+) -> Result<String, DrawingAreaErrorKind<B::ErrorType>> {
+    let room = (SIZE.0 - LEFT as u32 - 28) * SCALE;
+    let clean = |c: char| {
+        if c.is_control() || c > '\u{fffd}' {
+            ' '
+        } else {
+            c
+        }
+    };
+    // More characters than this never fit, and measuring takes time for each.
+    let mut kept: String = title.chars().take(200).map(clean).collect();
+    let mut shown = kept.clone();
+    if title.chars().nth(200).is_some() {
+        shown.push('…');
+    }
+    while area.estimate_text_size(&shown, &text(19))?.0 > room && kept.pop().is_some() {
+        shown = format!("{}…", kept.trim_end());
+    }
+    Ok(shown)
+}
+
+/// The points that can be placed, by rising iteration.
+fn drawable(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
+    let can_place =
+        |&&(at, loss): &&(u64, f64)| at <= MAX_ITERATION && loss.abs() <= f64::from(f32::MAX);
+    let mut points: Vec<_> = points.iter().filter(can_place).copied().collect();
+    points.sort_by_key(|&(at, _)| at);
+    points
+}
+
+/// The extent of the two axes, or `None` without a point. Neither is empty.
+fn ranges(train: &[(u64, f64)], valid: &[(u64, f64)]) -> Option<(Range<u64>, Range<f64>)> {
+    let points = || train.iter().chain(valid);
+    let (first, last) = (points().map(|p| p.0).min()?, points().map(|p| p.0).max()?);
+    let low = points().map(|p| p.1).fold(f64::INFINITY, f64::min);
+    let high = points().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
+
+    let iterations = if first == last {
+        first.saturating_sub(1)..last + 1
+    } else {
+        first..last
+    };
+    let size = low.abs().max(high.abs());
+    let span = high - low;
+    // Curves that differ only by rounding are drawn as flat.
+    let pad = if span > size * 1e-6 {
+        span * 0.05
+    } else {
+        size * 0.05
+    }
+    .max(1e-6);
+    Some((iterations, low - pad..high + pad))
+}
+
+/// The exponential mean up to each point, weighted by the points seen so far only, so that the
+/// first is not drawn towards zero.
+fn running_mean(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
+    let decay = 0.5_f64.powf(1.0 / (points.len() as f64 * HALF_LIFE).max(1.0));
+    let (mut sum, mut weight) = (0.0, 0.0);
+    let step = |&(at, loss): &(u64, f64)| {
+        sum = sum * decay + loss;
+        weight = weight * decay + 1.0;
+        (at, sum / weight)
+    };
+    points.iter().map(step).collect()
+}
+
+/// At most [`MAX_DRAWN`] of the points: of each stretch the first, the last, the lowest and the
+/// highest, so that no spike is lost.
+fn thin(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
+    if points.len() <= MAX_DRAWN {
+        return points.to_vec();
+    }
+    let mut kept = Vec::with_capacity(MAX_DRAWN);
+    for stretch in points.chunks(points.len().div_ceil(MAX_DRAWN / 4)) {
+        let by_loss = |a: &(usize, &(u64, f64)), b: &(usize, &(u64, f64))| a.1.1.total_cmp(&b.1.1);
+        let low = stretch
+            .iter()
+            .enumerate()
+            .min_by(by_loss)
+            .map_or(0, |(i, _)| i);
+        let high = stretch
+            .iter()
+            .enumerate()
+            .max_by(by_loss)
+            .map_or(0, |(i, _)| i);
+        let mut picks = [0, low, high, stretch.len() - 1];
+        picks.sort_unstable();
+        let mut last = None;
+        for pick in picks {
+            if last.replace(pick) != Some(pick) {
+                kept.extend(stretch.get(pick).copied());
+            }
+        }
+    }
+    kept
+}
+
+/// A label with as many decimals as the steps of an axis over `range` need.
+fn loss_label(loss: f64, range: &Range<f64>) -> String {
+    if range.start.abs().max(range.end.abs()) >= 1e5 {
+        return format!("{loss:.1e}");
+    }
+    let step = (range.end - range.start) / 8.0;
+    let decimals = (-step.log10()).ceil().clamp(0.0, 7.0) as usize;
+    // Adding zero turns a rounded-down -0 into 0.
+    format!("{:.decimals$}", loss + 0.0)
+}
+
+/// The mean of each block of `SCALE` by `SCALE` pixels of RGB.
+fn shrink(fine: &[u8]) -> Vec<u8> {
+    let scale = SCALE as usize;
+    let row = SIZE.0 as usize * scale * 3;
+    let mut coarse = Vec::with_capacity((SIZE.0 * SIZE.1 * 3) as usize);
+    for rows in fine.chunks_exact(row * scale) {
+        let mut sums = vec![[0_u32; 3]; SIZE.0 as usize];
+        for row in rows.chunks_exact(row) {
+            for (sum, block) in sums.iter_mut().zip(row.chunks_exact(3 * scale)) {
+                for pixel in block.chunks_exact(3) {
+                    for (total, value) in sum.iter_mut().zip(pixel) {
+                        *total += u32::from(*value);
+                    }
+                }
+            }
+        }
+        coarse.extend(
+            sums.iter()
+                .flatten()
+                .map(|sum| (sum / (SCALE * SCALE)) as u8),
+        );
+    }
+    coarse
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(i: u64) -> f64 {
+        let mixed = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f64 / 1.7e7 - 0.5
+    }
+
+    fn run(steps: u64) -> LossCurve {
+        let loss = |i: u64| 2.4 + 7.0 * (-(i as f64) / (steps as f64 / 12.0)).exp();
+        LossCurve {
+            title: "OpenELM 270M <test> & more".into(),
+            train: (1..=steps).map(|i| (i, loss(i) + 0.5 * noise(i))).collect(),
+            valid: (1..=10)
+                .map(|k| k * steps / 10)
+                .map(|i| (i, loss(i) + 0.1))
+                .collect(),
+        }
+    }
+
+    fn curve(train: &[(u64, f64)], valid: &[(u64, f64)]) -> LossCurve {
+        LossCurve {
+            title: "run".into(),
+            train: train.to_vec(),
+            valid: valid.to_vec(),
+        }
+    }
+
+    fn save(name: &str, curve: &LossCurve) {
+        if let Ok(dir) = std::env::var("CHART_OUT") {
+            std::fs::write(format!("{dir}/{name}.png"), curve.png().unwrap()).unwrap();
+            std::fs::write(format!("{dir}/{name}.svg"), curve.svg().unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn look() {
+        save("run", &run(1000));
+        save("long", &run(300_000));
+        save("short", &run(20));
+        save("one", &curve(&[(7, 3.25)], &[]));
+        save("equal", &curve(&[(1, 2.0), (2, 2.0), (3, 2.0)], &[]));
+        save("huge", &curve(&[(1, 2.0), (2, 3e38), (3, -3e38)], &[]));
+        save(
+            "valid",
+            &curve(&[], &[(1, 2.0), (200_000, 1.5), (1_000_000, 1.4999)]),
+        );
+        let mut long = run(100);
+        long.title = "a very long title ".repeat(30);
+        save("title", &long);
+        save(
+            "small",
+            &curve(&[(1, 2.30011), (2, 2.30012), (5, 2.30015)], &[]),
+        );
+    }
+}
