@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares openelm-core with mlx-lm's OpenELM on the same MLX, and `openelm convert` with its
-# `convert`: `make parity`. Writes 3 GB of random checkpoints under out/parity and deletes them
+# Compares openelm-core with mlx-lm's OpenELM on the same MLX, `openelm convert` with its
+# `convert`, and fine-tuning with its `lora`: `make parity`. Writes 3 GB of random checkpoints under out/parity and deletes them
 # afterwards; KEEP=1 keeps them. LONG=1 also measures position 2,000 of the whole 270M.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,3 +42,9 @@ oracle parity/convert.py "$folder/convert" "$openelm"
 
 say "openelm-core on what mlx-lm converted"
 OPENELM_CONVERT=$folder/convert core_test convert_live
+
+say "mlx-lm's trainer on a random model"
+oracle parity/finetune.py "$folder/finetune"
+
+say "openelm-core's on the same rows"
+OPENELM_FINETUNE=$folder/finetune core_test finetune_live

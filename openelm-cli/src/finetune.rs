@@ -318,9 +318,10 @@ fn read_settings(file: &Path) -> Result<Settings, Error> {
     };
     let text = fs::read_to_string(file).map_err(|error| problem(error.to_string()))?;
     toml::from_str(&text).map_err(|error| {
-        let place = error
-            .span()
-            .map(|span| text[..span.start].lines().count().max(1));
+        let place = error.span().map(|span| {
+            let before = text.get(..span.start).unwrap_or_default();
+            before.matches('\n').count() + 1
+        });
         let place = place
             .map(|line| format!("line {line}: "))
             .unwrap_or_default();

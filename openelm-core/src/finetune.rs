@@ -237,16 +237,19 @@ impl Finetune {
             path: state.clone(),
             problem: error.to_string(),
         })?;
-        for (what, old, new) in [
-            ("options", &kept.options, &run.progress.options),
-            ("data", &kept.data, &run.progress.data),
-        ] {
-            if old != new {
-                return Err(Error::Target {
-                    path: state,
-                    problem: format!("the run was begun with other {what}:\n  {old}\nnot\n  {new}"),
-                });
-            }
+        let problem = if kept.options != run.progress.options {
+            let changed = changed(&kept.options, &run.progress.options);
+            format!("the run was begun with other options: {changed}")
+        } else if kept.data != run.progress.data {
+            "the run was begun with other data".into()
+        } else {
+            String::new()
+        };
+        if !problem.is_empty() {
+            return Err(Error::Target {
+                path: state,
+                problem,
+            });
         }
         run.progress = kept;
         let iteration = run.trainer.iteration();
@@ -515,6 +518,23 @@ impl Finetune {
         self.reference = reference;
         Ok(())
     }
+}
+
+/// What differs between two options' texts: `learning_rate: 0.001, now 0.002`.
+fn changed(old: &str, new: &str) -> String {
+    let pairs = old.split(", ").zip(new.split(", "));
+    let differing = pairs.filter(|(old, new)| old != new).map(|(old, new)| {
+        let value = new.split_once(": ").map_or(new, |(_, value)| value);
+        // The innermost setting, without the braces around it.
+        let old = old.rsplit("{ ").next().unwrap_or(old);
+        let trim = |text: &str| text.trim_end_matches(" }").trim_start().to_owned();
+        format!(
+            "{}, now {}",
+            trim(old),
+            trim(value.rsplit(": ").next().unwrap_or(value))
+        )
+    });
+    differing.collect::<Vec<_>>().join("; ")
 }
 
 impl Iterator for Finetune {
