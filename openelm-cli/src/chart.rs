@@ -22,10 +22,14 @@ const MAX_DRAWN: usize = 2000;
 const HALF_LIFE: f64 = 0.02;
 /// Iterations past this cannot be told apart on an axis of `f64`.
 const MAX_ITERATION: u64 = 1 << 53;
+/// The left edge of the plot, of the title and of the legend, in final pixels.
+const LEFT: i32 = 80;
+/// The room right of the plot, for half of the last label, in final pixels.
+const RIGHT: i32 = 36;
 
 const X_LABEL: &str = "iteration";
 const Y_LABEL: &str = "loss (nats per token)";
-const RAW: RGBColor = RGBColor(167, 208, 236);
+const RAW: RGBColor = RGBColor(139, 190, 226);
 const MEAN: RGBColor = RGBColor(0, 114, 178);
 const VALID: RGBColor = RGBColor(213, 94, 0);
 const TEXT: RGBColor = RGBColor(40, 40, 40);
@@ -53,7 +57,10 @@ impl LossCurve {
     pub(crate) fn svg(&self) -> Result<String, String> {
         let (width, height) = (SIZE.0 * SCALE, SIZE.1 * SCALE);
         let mut text = String::new();
-        self.draw(SVGBackend::with_string(&mut text, (width, height)))?;
+        self.draw(
+            SVGBackend::with_string(&mut text, (width, height)),
+            Stroke::Joined,
+        )?;
         // The view box keeps the fine coordinates; only the size it is shown at shrinks.
         Ok(text.replacen(
             &format!("width=\"{width}\" height=\"{height}\""),
@@ -69,7 +76,10 @@ impl LossCurve {
     pub(crate) fn png(&self) -> Result<Vec<u8>, String> {
         let (width, height) = (SIZE.0 * SCALE, SIZE.1 * SCALE);
         let mut fine = vec![255; (width * height * 3) as usize];
-        self.draw(BitMapBackend::with_buffer(&mut fine, (width, height)))?;
+        self.draw(
+            BitMapBackend::with_buffer(&mut fine, (width, height)),
+            Stroke::Pieces,
+        )?;
 
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, SIZE.0, SIZE.1);
@@ -83,20 +93,42 @@ impl LossCurve {
         Ok(bytes)
     }
 
-    fn draw<B: DrawingBackend>(&self, backend: B) -> Result<(), String> {
+    fn draw<B: DrawingBackend>(&self, backend: B, stroke: Stroke) -> Result<(), String> {
         // Registering twice only replaces the font by itself.
         register_font("sans-serif", FontStyle::Normal, notosans::REGULAR_TTF)
             .map_err(|_| "the embedded font cannot be read".to_string())?;
         let train = drawable(&self.train);
         let valid = drawable(&self.valid);
-        let (iterations, losses) = ranges(&train, &valid)
-            .ok_or_else(|| "no finite loss to draw, found no training points".to_string())?;
+        let (iterations, losses) = ranges(&train, &valid).ok_or_else(|| {
+            let (train, valid) = (self.train.len(), self.valid.len());
+            format!(
+                "no finite loss to draw: of {train} training and {valid} validation points, none is"
+            )
+        })?;
 
         let root = backend.into_drawing_area();
-        paint(&root, &self.title, &train, &valid, iterations, losses)
-            .and_then(|()| root.present())
-            .map_err(|e| format!("cannot draw the loss curve: {e}"))
+        paint(
+            &root,
+            &self.title,
+            &train,
+            &valid,
+            iterations,
+            losses,
+            stroke,
+        )
+        .and_then(|()| root.present())
+        .map_err(|e| format!("cannot draw the loss curve: {e}"))
     }
+}
+
+/// How a line is handed to the backend.
+#[derive(Clone, Copy)]
+enum Stroke {
+    /// As one path.
+    Joined,
+    /// As one path for each pair of points. The bitmap backend gives the sharp corners of a joined
+    /// path long spikes, which show losses that never were.
+    Pieces,
 }
 
 type Area<B> = DrawingArea<B, Shift>;
@@ -110,6 +142,7 @@ fn paint<B: DrawingBackend>(
     valid: &[(u64, f64)],
     iterations: Range<u64>,
     losses: Range<f64>,
+    stroke: Stroke,
 ) -> Drawn<B> {
     root.fill(&WHITE)?;
     // The legend has a row of its own above the plot, where it cannot hide a curve.
@@ -119,12 +152,12 @@ fn paint<B: DrawingBackend>(
     legend(&head, !train.is_empty(), !valid.is_empty())?;
 
     let mut chart = ChartBuilder::on(&body)
-        .margin_right(px(28))
+        .margin_right(px(RIGHT))
         .margin_bottom(px(6))
-        .margin_left(px(6))
+        .margin_left(px(12))
         .margin_top(px(4))
         .x_label_area_size(px(44))
-        .y_label_area_size(px(LEFT - 6))
+        .y_label_area_size(px(LEFT - 12))
         .build_cartesian_2d(iterations, losses.clone())?;
     chart
         .configure_mesh()
@@ -136,18 +169,18 @@ fn paint<B: DrawingBackend>(
         .axis_style(FRAME.stroke_width(SCALE))
         .bold_line_style(GRID.stroke_width(SCALE))
         .light_line_style(TRANSPARENT)
-        .label_style(text(13))
+        .label_style(text(14))
         .axis_desc_style(text(15))
         .y_label_formatter(&|loss| loss_label(*loss, &losses))
         .draw()?;
 
-    line(&mut chart, &thin(train), RAW, 1)?;
-    line(&mut chart, &thin(&running_mean(train)), MEAN, 2)?;
+    line(&mut chart, &thin(train), RAW, 1, stroke)?;
+    line(&mut chart, &thin(&running_mean(train)), MEAN, 2, stroke)?;
     if let [point] = train {
         dots(&mut chart, &[*point], MEAN, 4)?;
     }
     let valid = thin(valid);
-    line(&mut chart, &valid, VALID, 2)?;
+    line(&mut chart, &valid, VALID, 2, stroke)?;
     dots(
         &mut chart,
         &valid,
@@ -155,9 +188,6 @@ fn paint<B: DrawingBackend>(
         if valid.len() > 80 { 2 } else { 4 },
     )
 }
-
-/// The left edge of the plot, of the title and of the legend, in final pixels.
-const LEFT: i32 = 72;
 
 fn legend<B: DrawingBackend>(head: &Area<B>, train: bool, valid: bool) -> Drawn<B> {
     let entries = [
@@ -176,8 +206,8 @@ fn legend<B: DrawingBackend>(head: &Area<B>, train: bool, valid: bool) -> Drawn<
         if name == "validation" {
             head.draw(&Circle::new(((x + end) / 2, y), px(4), colour.filled()))?;
         }
-        let (name_width, _) = head.estimate_text_size(name, &text(13))?;
-        head.draw_text(name, &text(13), (end + px(7), y - px(7)))?;
+        let (name_width, _) = head.estimate_text_size(name, &text(14))?;
+        head.draw_text(name, &text(14), (end + px(7), y - px(5)))?;
         x = end + px(7) + i32::try_from(name_width).unwrap_or(0) + px(24);
     }
     Ok(())
@@ -188,9 +218,16 @@ fn line<B: DrawingBackend>(
     points: &[(u64, f64)],
     colour: RGBColor,
     width: u32,
+    stroke: Stroke,
 ) -> Drawn<B> {
     let style = colour.stroke_width(width * SCALE);
-    chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
+    match stroke {
+        Stroke::Joined => chart.draw_series(LineSeries::new(points.iter().copied(), style))?,
+        Stroke::Pieces => {
+            let piece = |ends: &[(u64, f64)]| PathElement::new(ends.to_vec(), style);
+            chart.draw_series(points.windows(2).map(piece))?
+        }
+    };
     Ok(())
 }
 
@@ -219,7 +256,7 @@ fn fit<B: DrawingBackend>(
     area: &Area<B>,
     title: &str,
 ) -> Result<String, DrawingAreaErrorKind<B::ErrorType>> {
-    let room = (SIZE.0 - LEFT as u32 - 28) * SCALE;
+    let room = SIZE.0 * SCALE - px(LEFT + RIGHT) as u32;
     let clean = |c: char| {
         if c.is_control() || c > '\u{fffd}' {
             ' '
@@ -257,6 +294,8 @@ fn ranges(train: &[(u64, f64)], valid: &[(u64, f64)]) -> Option<(Range<u64>, Ran
 
     let iterations = if first == last {
         first.saturating_sub(1)..last + 1
+    } else if first <= last / 20 {
+        0..last
     } else {
         first..last
     };
@@ -321,10 +360,11 @@ fn loss_label(loss: f64, range: &Range<f64>) -> String {
     if range.start.abs().max(range.end.abs()) >= 1e5 {
         return format!("{loss:.1e}");
     }
-    let step = (range.end - range.start) / 8.0;
-    let decimals = (-step.log10()).ceil().clamp(0.0, 7.0) as usize;
-    // Adding zero turns a rounded-down -0 into 0.
-    format!("{:.decimals$}", loss + 0.0)
+    // At most 8 labels are asked for, so the step, 1, 2 or 5 times a power of ten, is over a ninth
+    // of the range; a ninth just over 5 thus means a step of 10.
+    let ninth = (range.end - range.start) / 9.0;
+    let decimals = (-(ninth * 1.99).log10().floor()).clamp(0.0, 7.0) as usize;
+    format!("{loss:.decimals$}")
 }
 
 /// The mean of each block of `SCALE` by `SCALE` pixels of RGB.
@@ -381,31 +421,204 @@ mod tests {
         }
     }
 
-    fn save(name: &str, curve: &LossCurve) {
-        if let Ok(dir) = std::env::var("CHART_OUT") {
-            std::fs::write(format!("{dir}/{name}.png"), curve.png().unwrap()).unwrap();
-            std::fs::write(format!("{dir}/{name}.svg"), curve.svg().unwrap()).unwrap();
+    fn decode(png: &[u8]) -> (u32, u32, Vec<u8>) {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(png))
+            .read_info()
+            .unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!(info.color_type, png::ColorType::Rgb);
+        (info.width, info.height, pixels)
+    }
+
+    /// How many pixels have exactly the colour.
+    fn count(pixels: &[u8], colour: RGBColor) -> usize {
+        pixels
+            .chunks(3)
+            .filter(|p| *p == [colour.0, colour.1, colour.2])
+            .count()
+    }
+
+    #[test]
+    fn svg_holds_the_series_and_their_names() {
+        let svg = run(50).svg().unwrap();
+        assert!(svg.starts_with("<svg width=\"800\" height=\"480\" viewBox=\"0 0 2400 1440\""));
+        assert!(svg.trim_end().ends_with("</svg>"));
+        for text in [
+            "iteration",
+            "loss (nats per token)",
+            "training",
+            "training, running mean",
+            "validation",
+            "OpenELM 270M &lt;test&gt; &amp; more",
+        ] {
+            assert!(
+                svg.lines().any(|line| line == text),
+                "no text {text:?} in:\n{svg}"
+            );
+        }
+        // Ten points and the one in the legend.
+        assert_eq!(svg.matches("<circle").count(), 11);
+        // The paths of the legend and of the curves.
+        for colour in ["#8BBEE2", "#0072B2", "#D55E00"] {
+            let paths = svg
+                .lines()
+                .filter(|l| l.starts_with("<polyline") && l.contains(colour));
+            assert_eq!(paths.count(), 2, "{colour}");
         }
     }
 
     #[test]
-    fn look() {
-        save("run", &run(1000));
-        save("long", &run(300_000));
-        save("short", &run(20));
-        save("one", &curve(&[(7, 3.25)], &[]));
-        save("equal", &curve(&[(1, 2.0), (2, 2.0), (3, 2.0)], &[]));
-        save("huge", &curve(&[(1, 2.0), (2, 3e38), (3, -3e38)], &[]));
-        save(
-            "valid",
-            &curve(&[], &[(1, 2.0), (200_000, 1.5), (1_000_000, 1.4999)]),
+    fn png_is_800_by_480_with_every_series() {
+        let (width, height, pixels) = decode(&run(50).png().unwrap());
+        assert_eq!((width, height), (800, 480));
+        assert!(count(&pixels, MEAN) > 300);
+        assert!(count(&pixels, VALID) > 300);
+        assert!(count(&pixels, RAW) > 10);
+        assert!(count(&pixels, WHITE) > 300_000);
+        // Letters are drawn, too: their strokes reach the text colour or come near.
+        assert!(
+            pixels
+                .chunks(3)
+                .filter(|p| p.iter().all(|v| *v < 80))
+                .count()
+                > 100
         );
-        let mut long = run(100);
-        long.title = "a very long title ".repeat(30);
-        save("title", &long);
-        save(
-            "small",
-            &curve(&[(1, 2.30011), (2, 2.30012), (5, 2.30015)], &[]),
+    }
+
+    #[test]
+    fn png_has_no_spike_that_the_losses_do_not() {
+        // Noise in the lower half of the axis, which one validation point stretches.
+        let train: Vec<_> = (0..50_000)
+            .map(|i| (i, noise(i).clamp(-0.5, 0.5) + 0.5))
+            .collect();
+        let (width, _, pixels) = decode(&curve(&train, &[(0, 2.0)]).png().unwrap());
+        let rows = pixels.chunks(width as usize * 3).enumerate();
+        let pale = rows.filter(|(_, row)| {
+            row.chunks(3)
+                .filter(|p| p[2] > p[0].saturating_add(40))
+                .count()
+                > 5
+        });
+        let tops: Vec<usize> = pale.map(|(y, _)| y).filter(|y| *y > 70).collect();
+        // The plot runs from y 70 (2.1) to 430 (-0.1), so 1.0 is at 250 and 0.0 at 414.
+        assert!(*tops.first().unwrap() >= 248, "{tops:?}");
+        assert!(*tops.last().unwrap() <= 416, "{tops:?}");
+    }
+
+    #[test]
+    fn a_missing_series_is_not_in_the_legend() {
+        let svg = curve(&[(1, 2.0), (2, 1.0)], &[]).svg().unwrap();
+        assert!(!svg.contains("validation"));
+        let svg = curve(&[], &[(1, 2.0), (2, 1.0)]).svg().unwrap();
+        assert!(svg.contains("validation") && !svg.contains("training"));
+    }
+
+    #[test]
+    fn unusual_runs_are_drawn() {
+        for (name, train) in [
+            ("one", vec![(7, 3.25)]),
+            ("one at zero", vec![(0, 0.0)]),
+            ("last iteration", vec![(MAX_ITERATION, 2.0)]),
+            ("equal", vec![(1, 2.0), (2, 2.0), (3, 2.0)]),
+            ("equal, zero", vec![(1, 0.0), (2, 0.0)]),
+            ("same iteration", vec![(5, 2.0), (5, 3.0)]),
+            ("nearly equal", vec![(1, 2.0), (2, 2.0 + f64::EPSILON)]),
+            ("tiny", vec![(1, 1e-30), (2, 2e-30)]),
+            ("huge", vec![(1, 2.0), (2, 3e38), (3, -3e38)]),
+        ] {
+            let curve = curve(&train, &[]);
+            assert!(curve.svg().unwrap().contains("running mean"), "{name}");
+            assert!(count(&decode(&curve.png().unwrap()).2, MEAN) > 30, "{name}");
+        }
+        let svg = curve(&[(7, 3.25)], &[]).svg().unwrap();
+        assert_eq!(
+            svg.matches("<circle").count(),
+            1,
+            "a lone point shows as a dot"
         );
+    }
+
+    #[test]
+    fn points_that_cannot_be_placed_are_left_out() {
+        let bad = [
+            (1, f64::NAN),
+            (2, f64::INFINITY),
+            (3, 1e39),
+            (u64::MAX, 1.0),
+        ];
+        let error = curve(&bad, &bad).svg().unwrap_err();
+        assert_eq!(
+            error,
+            "no finite loss to draw: of 4 training and 4 validation points, none is"
+        );
+        let error = curve(&[], &[]).png().unwrap_err();
+        assert_eq!(
+            error,
+            "no finite loss to draw: of 0 training and 0 validation points, none is"
+        );
+
+        let good = [(1, 3.0), (2, 2.0)];
+        let both = [&bad[..2], &good[..], &bad[2..]].concat();
+        assert_eq!(curve(&both, &bad).svg(), curve(&good, &[]).svg());
+        // The order they are given in does not matter.
+        let swapped = [good[1], good[0]];
+        assert_eq!(curve(&swapped, &[]).svg(), curve(&good, &[]).svg());
+    }
+
+    #[test]
+    fn long_titles_are_cut_and_control_characters_dropped() {
+        let title = "a long title ".repeat(40);
+        let svg = LossCurve { title, ..run(20) }.svg().unwrap();
+        let line = svg
+            .lines()
+            .find(|line| line.starts_with("a long title"))
+            .unwrap();
+        assert!(
+            line.ends_with('…') && (60..130).contains(&line.chars().count()),
+            "{line}"
+        );
+        let svg = LossCurve {
+            title: "a\u{0}b\nc".into(),
+            ..run(20)
+        }
+        .svg()
+        .unwrap();
+        assert!(svg.lines().any(|line| line == "a b c"));
+    }
+
+    #[test]
+    fn thinning_keeps_the_ends_and_the_spikes() {
+        let mut points: Vec<_> = (0..300_000).map(|i| (i, noise(i))).collect();
+        points[123_456].1 = 50.0;
+        points[234_567].1 = -50.0;
+        let kept = thin(&points);
+        assert!((1500..=MAX_DRAWN).contains(&kept.len()), "{}", kept.len());
+        assert!(kept.is_sorted_by(|a, b| a.0 < b.0));
+        assert_eq!((kept.first(), kept.last()), (points.first(), points.last()));
+        assert!(kept.contains(&(123_456, 50.0)) && kept.contains(&(234_567, -50.0)));
+        assert_eq!(thin(&points[..2000]), points[..2000]);
+        // As many points as leave a last stretch of one.
+        assert!(thin(&points[..2001]).len() <= MAX_DRAWN);
+    }
+
+    #[test]
+    fn running_mean_halves_in_a_fiftieth_of_the_points() {
+        // 100 points: a half life of 2 points, so weights 1, 2^-0.5, 2^-1, ...
+        let mut points: Vec<_> = (0..100).map(|i| (i, 0.0)).collect();
+        points[0].1 = 4.0;
+        let mean = running_mean(&points);
+        assert_eq!(mean[0], (0, 4.0));
+        // 4 * 0.5 / (1 + 0.70710678 + 0.5)
+        assert!((mean[2].1 - 0.906_163).abs() < 1e-6, "{:?}", mean[2]);
+        assert!(mean[99].1 < 1e-14);
+    }
+
+    #[test]
+    fn labels_have_the_decimals_of_the_steps() {
+        assert_eq!(loss_label(9.0, &(1.9..9.8)), "9");
+        assert_eq!(loss_label(2.5, &(2.0..5.6)), "2.5");
+        assert_eq!(loss_label(3.25, &(3.0875..3.4125)), "3.25");
+        assert_eq!(loss_label(3e38, &(-3e38..3e38)), "3.0e38");
     }
 }

@@ -1,0 +1,335 @@
+//! `openelm finetune`, `fuse` and `generate --adapter` as a user runs them, on the bundled model.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+const TALES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/tales");
+
+/// A folder that is removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("openelm-cli-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        let rows = |from: usize, count: usize| -> String {
+            let row = |i: usize| {
+                let name = ["fox", "king", "miller", "witch", "bear"][i % 5];
+                format!(
+                    "{{\"text\": \"The {name} had {i} apples{}.\"}}\n",
+                    " and pears".repeat(i % 7)
+                )
+            };
+            (from..from + count).map(row).collect()
+        };
+        fs::write(path.join("train.jsonl"), rows(0, 30)).unwrap();
+        fs::write(path.join("valid.jsonl"), rows(30, 6)).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// `openelm finetune` on the folder's data into `adapters`, with `more` options.
+    fn finetune(&self, adapters: &str, more: &[&str]) -> Command {
+        let mut command = openelm(&["finetune", "--scale", "2", "--model", TALES, "--data"]);
+        command
+            .arg(&self.0)
+            .arg("--adapter-path")
+            .arg(self.path(adapters))
+            .args(more);
+        command
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn openelm(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// What it printed, which must end well.
+fn good(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {told}");
+    output
+}
+
+/// The one line on standard error of a command that must fail with `code`.
+fn refused(mut command: Command, code: i32) -> String {
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {told}");
+    told
+}
+
+const RUN: [&str; 19] = [
+    "--iters",
+    "24",
+    "--batch-size",
+    "3",
+    "--learning-rate",
+    "2e-3",
+    "--lr-schedule",
+    "cosine",
+    "--dropout",
+    "0.1",
+    "--grad-accumulation-steps",
+    "2",
+    "--clip-norm",
+    "1",
+    "--steps-per-eval",
+    "6",
+    "--save-every",
+    "1",
+    "--quiet",
+];
+
+/// The bytes that must not depend on how often a run was interrupted.
+fn results(adapters: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = [
+        "adapters.safetensors",
+        "adapter_config.json",
+        "training_state.safetensors",
+        "best/adapters.safetensors",
+    ];
+    let read = |name: &str| {
+        let bytes = fs::read(adapters.join(name));
+        (
+            name.to_owned(),
+            bytes.unwrap_or_else(|error| panic!("{name}: {error}")),
+        )
+    };
+    files.into_iter().map(read).collect()
+}
+
+fn iterations(adapters: &Path) -> Vec<u64> {
+    let text = fs::read_to_string(adapters.join("metrics.jsonl")).unwrap();
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let steps = lines.filter(|line| line.get("train_loss").is_some());
+    steps
+        .map(|line| line["iteration"].as_u64().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
+    let scratch = Scratch::new("killed");
+    good(scratch.finetune("undisturbed", &RUN));
+    let adapters = scratch.path("killed");
+    let expected = results(&scratch.path("undisturbed"));
+    let attempt = || {
+        let resume = adapters.join("training_state.safetensors").is_file();
+        let resume: &[&str] = if resume { &["--resume"] } else { &[] };
+        scratch.finetune("killed", &[&RUN, resume].concat())
+    };
+    let compare = || {
+        for ((name, expected), (_, found)) in expected.iter().zip(results(&adapters)) {
+            assert!(*expected == found, "{name} differs");
+        }
+        assert_eq!(iterations(&adapters), (1..=24).collect::<Vec<_>>());
+        let left = fs::read_dir(&adapters).unwrap();
+        let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let left: Vec<String> = left.filter(|name| name.ends_with(".partial")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    };
+    // Moments from loading to the last save; there is a save after every step.
+    let (mut state, mut killed) = (12345_u64, 0);
+    while killed < 20 {
+        let mut child = attempt().stderr(Stdio::null()).spawn().unwrap();
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        thread::sleep(Duration::from_millis(60 + (state >> 33) % 500));
+        child.kill().unwrap();
+        match child.wait().unwrap().code() {
+            None => killed += 1,
+            // It was faster: another run.
+            Some(code) => {
+                assert_eq!(code, 0);
+                compare();
+                fs::remove_dir_all(&adapters).unwrap();
+            }
+        }
+    }
+    good(attempt());
+    compare();
+}
+
+#[test]
+fn it_trains_plots_generates_and_fuses() {
+    let scratch = Scratch::new("trained");
+    let more = [
+        "--iters",
+        "30",
+        "--learning-rate",
+        "2e-3",
+        "--steps-per-eval",
+        "10",
+        "--json",
+    ];
+    let output = good(scratch.finetune("adapters", &more));
+    let events = String::from_utf8(output.stdout).unwrap();
+    let events: Vec<serde_json::Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let losses: Vec<f64> = events
+        .iter()
+        .filter_map(|event| event["val_loss"].as_f64())
+        .collect();
+    assert_eq!(
+        losses.len(),
+        4,
+        "before the first step and after 10, 20, 30: {losses:?}"
+    );
+    assert!(losses[3] < 0.7 * losses[0], "{losses:?}");
+    assert_eq!(events.last().unwrap()["reason"], "iterations");
+
+    let adapters = scratch.path("adapters");
+    let png = fs::read(adapters.join("loss.png")).unwrap();
+    assert_eq!(&png[..4], b"\x89PNG");
+    assert!(
+        fs::read_to_string(adapters.join("loss.svg"))
+            .unwrap()
+            .contains("validation")
+    );
+
+    let text = |model: &Path, more: &[&str]| {
+        let mut command = openelm(&["generate", "--prompt", "The fox had", "-n", "12", "--quiet"]);
+        command.arg("--model").arg(model).args(more);
+        String::from_utf8(good(command).stdout).unwrap()
+    };
+    let adapter = adapters.to_str().unwrap();
+    let base = text(Path::new(TALES), &[]);
+    let adapted = text(Path::new(TALES), &["--adapter", adapter]);
+    assert_ne!(base, adapted);
+    assert!(adapted.contains("apples"), "{adapted}");
+    assert_eq!(
+        text(Path::new(TALES), &["--adapter", &format!("{adapter}=0")]),
+        base
+    );
+
+    let mut fuse = openelm(&[
+        "fuse",
+        "--model",
+        TALES,
+        "--adapter-path",
+        adapter,
+        "--dtype",
+        "float32",
+    ]);
+    fuse.arg("--save-path").arg(scratch.path("fused"));
+    good(fuse);
+    assert_eq!(text(&scratch.path("fused"), &[]), adapted);
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let scratch = Scratch::new("wrong");
+    let bad = scratch.path("bad.jsonl");
+    let one = |rows: &str, more: &[&str]| {
+        fs::write(&bad, rows).unwrap();
+        let mut command = openelm(&["finetune", "--model", TALES, "--data"]);
+        command
+            .arg(&bad)
+            .arg("--adapter-path")
+            .arg(scratch.path("none"))
+            .args(more);
+        refused(command, 1)
+    };
+    assert!(one("{\"text\": \"a\"}\n{\"text\": 3}\n", &[]).contains("bad.jsonl:2"));
+    assert!(one("{\"text\": \"a\"\n", &[]).contains("bad.jsonl:1"));
+    assert!(one("", &[]).contains("bad.jsonl"));
+    assert!(one("{\"prompt\": \"a\", \"completion\": \"\"}\n", &[]).contains("bad.jsonl:1"));
+    assert!(!scratch.path("none").exists(), "nothing was begun");
+
+    let told = refused(scratch.finetune("none", &["--keys", "qkv"]), 2);
+    assert!(
+        told.contains("`qkv`") && told.contains("qkv_proj"),
+        "{told}"
+    );
+    let told = refused(scratch.finetune("none", &["--num-layers", "7"]), 2);
+    assert!(
+        told.contains("1 to 6") && told.contains("found 7"),
+        "{told}"
+    );
+    let told = refused(scratch.finetune("none", &["--optimizer", "adamm"]), 2);
+    assert!(told.contains("adafactor"), "{told}");
+    fs::write(scratch.path("run.toml"), "iters = 3\nbatchsize = 2\n").unwrap();
+    let file = scratch.path("run.toml");
+    let told = refused(
+        scratch.finetune("none", &["--config", file.to_str().unwrap()]),
+        1,
+    );
+    assert!(
+        told.contains("line 2") && told.contains("`batchsize`"),
+        "{told}"
+    );
+
+    good(scratch.finetune(
+        "run",
+        &["--iters", "2", "--quiet", "--learning-rate", "1e-4"],
+    ));
+    let told = refused(scratch.finetune("run", &["--iters", "3"]), 1);
+    assert!(told.contains("resume"), "{told}");
+    let other = [
+        "--iters",
+        "3",
+        "--resume",
+        "--learning-rate",
+        "2e-4",
+        "--quiet",
+    ];
+    let told = refused(scratch.finetune("run", &other), 1);
+    assert!(told.contains("learning_rate: 0.0001, now 0.0002"), "{told}");
+
+    // A run that diverges stops, says so, and leaves its last save.
+    let before = good(scratch.finetune(
+        "wild",
+        &[
+            "--iters",
+            "3",
+            "--save-every",
+            "1",
+            "--json",
+            "--optimizer",
+            "sgd",
+            "--learning-rate",
+            "1e-3",
+        ],
+    ));
+    assert!(!before.stdout.is_empty());
+    let wild = [
+        "--iters",
+        "9",
+        "--optimizer",
+        "sgd",
+        "--learning-rate",
+        "1e30",
+    ];
+    let told = refused(scratch.finetune("wilder", &wild), 1);
+    assert!(told.contains("lower learning rate"), "{told}");
+}
