@@ -10,3 +10,11 @@ parity/setup.sh
 export PYTHONDONTWRITEBYTECODE=1
 python3 bench/bench.py "$@"
 python3 bench/convert.py "$@"
+
+text=../shared/data/corpus/fairytales_train.jsonl
+if [ -f "$text" ]; then
+  PYTHONPATH=$PWD/.mlx/oracle python3 bench/finetune.py target/release/openelm out/bench/OpenELM-270M \
+    out/bench/OpenELM-270M/tokenizer.json "$text" "$PWD/.mlx/lib/libmlxc.so" | tee bench/finetune.json
+else
+  echo "bench: fine-tuning is left out: $text is not there" >&2
+fi

@@ -165,7 +165,7 @@ fn target_log_probabilities(
 }
 
 /// Targets whose logits exist at a time.
-const CHUNK: i32 = 128;
+const CHUNK: i32 = 64;
 
 /// Log-probabilities f32 `[N]` of `ids` `[N]` after `rows` `[N, D]`, by a head that is not trained.
 /// The gradient is worked out along with them, so that no logits are kept, and no exponential is
