@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 use mlx_rs::Array;
 use regex::Regex;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{Adapter, AdapterKind, EMBEDDING, LoraOptions, Module, mlx_lm::CONFIG};
+use super::{Adapter, AdapterKind, EMBEDDING, Module, mlx_lm::CONFIG};
 use crate::{
     error::{Error, Result},
     tensor_file::{self, Tensors},
@@ -21,29 +21,53 @@ pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
 /// What stands before a module's name.
 const PREFIX: &str = "base_model.model.";
 
+/// Why DoRA of an embedding is neither read nor written.
+const COLUMNS: &str = "PEFT's DoRA of an embedding scales its columns, this one its rows";
+
 /// PEFT's `LoraConfig`, as far as it matters to what is computed.
 #[derive(Deserialize)]
 struct Settings {
     peft_type: String,
     r: usize,
-    lora_alpha: f32,
+    /// In double precision, so that a scale survives being written as an alpha.
+    lora_alpha: f64,
     #[serde(default)]
     lora_dropout: f32,
     #[serde(default)]
     use_rslora: bool,
     #[serde(default)]
     use_dora: bool,
+    /// Ranks and alphas of modules that have their own; the first that fits counts, so the order
+    /// of the file is kept.
     #[serde(default)]
-    fan_in_fan_out: bool,
+    rank_pattern: Map<String, Value>,
     #[serde(default)]
-    lora_bias: bool,
+    alpha_pattern: Map<String, Value>,
     #[serde(default)]
-    bias: Option<String>,
-    #[serde(default)]
-    modules_to_save: Option<Vec<String>>,
-    #[serde(default)]
-    alpha_pattern: BTreeMap<String, f32>,
+    init_lora_weights: Value,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
+
+/// Settings that change what is computed, unless they are off.
+const UNSUPPORTED: [&str; 13] = [
+    "alora_invocation_tokens",
+    "arrow_config",
+    "bias",
+    "fan_in_fan_out",
+    "kasa_config",
+    "layer_replication",
+    "lora_bias",
+    "modules_to_save",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_qalora",
+];
+
+/// Initialisations that change the weights below the adapter.
+const CHANGES_BASE: [&str; 5] = ["corda", "loftq", "lora_ga", "olora", "pissa"];
 
 pub(super) fn load(folder: &Path) -> Result<Adapter> {
     let path = folder.join(CONFIG);
@@ -75,36 +99,64 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
 impl Settings {
     /// Names a setting that changes what is computed in a way that is not supported.
     fn check(&self) -> Result<(), String> {
-        let unsupported = [
-            ("peft_type", self.peft_type != "LORA"),
-            ("fan_in_fan_out", self.fan_in_fan_out),
-            ("lora_bias", self.lora_bias),
-            ("bias", self.bias.as_deref().unwrap_or("none") != "none"),
-            (
-                "modules_to_save",
-                self.modules_to_save.as_ref().is_some_and(|m| !m.is_empty()),
-            ),
-        ];
-        match unsupported.iter().find(|(_, found)| *found) {
-            Some((key, _)) => Err(format!(
-                "`{key}`: only LoRA, rsLoRA and DoRA without biases and saved modules are supported"
-            )),
-            None if self.r == 0 => Err("`r`: expected at least 1, found 0".into()),
-            None => Ok(()),
+        if self.r == 0 {
+            return Err("`r`: expected at least 1, found 0".into());
         }
+        let is_on = |key: &&&str| self.rest.get(**key).is_some_and(|value| !is_off(value));
+        let init = self.init_lora_weights.as_str().unwrap_or_default();
+        let key = if self.peft_type != "LORA" {
+            "peft_type"
+        } else if CHANGES_BASE.iter().any(|known| init.starts_with(known)) {
+            "init_lora_weights"
+        } else if let Some(key) = UNSUPPORTED.iter().find(is_on) {
+            key
+        } else {
+            return Ok(());
+        };
+        Err(format!(
+            "`{key}`: only LoRA, rsLoRA and DoRA are supported, without biases and saved modules \
+             and on the weights of the model as they are"
+        ))
     }
 
-    /// The scale of the module `name` of rank `rank`. A pattern is the end of a name, as PEFT
-    /// matches it.
-    fn scale(&self, name: &str, rank: usize) -> f32 {
-        let ends_in = |pattern: &str| {
-            let whole = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"));
-            whole.is_ok_and(|regex| regex.is_match(name))
-        };
-        let own = self.alpha_pattern.iter().find(|(key, _)| ends_in(key));
-        let alpha = own.map_or(self.lora_alpha, |(_, alpha)| *alpha);
-        LoraOptions::scale_of(alpha, rank, self.use_rslora)
+    /// The scale of the module `name` of rank `rank`.
+    fn scale(&self, name: &str, rank: usize) -> Result<f32, String> {
+        let expected = own(&self.rank_pattern, name)?.unwrap_or(self.r as f64);
+        if expected != rank as f64 {
+            return Err(format!(
+                "`{name}`: the settings give it rank {expected}, its tensors have {rank}"
+            ));
+        }
+        let alpha = own(&self.alpha_pattern, name)?.unwrap_or(self.lora_alpha);
+        let rank = rank as f64;
+        let divisor = if self.use_rslora { rank.sqrt() } else { rank };
+        Ok((alpha / divisor) as f32)
     }
+}
+
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty() || text == "none",
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
+/// What `patterns` say of the module `name`. A pattern is the end of a name, as PEFT matches it.
+fn own(patterns: &Map<String, Value>, name: &str) -> Result<Option<f64>, String> {
+    for (pattern, value) in patterns {
+        let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))
+            .map_err(|e| format!("pattern `{pattern}`: {e}"))?;
+        if regex.is_match(name) {
+            let number = value.as_f64();
+            return number
+                .map(Some)
+                .ok_or_else(|| format!("pattern `{pattern}`: expected a number, found {value}"));
+        }
+    }
+    Ok(None)
 }
 
 fn modules(tensors: Tensors, settings: &Settings, path: &Path) -> Result<BTreeMap<String, Module>> {
@@ -126,17 +178,21 @@ fn modules(tensors: Tensors, settings: &Settings, path: &Path) -> Result<BTreeMa
         }
         parts.entry(stem.to_owned()).or_default()[slot] = Some(array);
     }
+    if settings.use_dora && parts.contains_key(EMBEDDING) {
+        return Err(wrong(format!("`{EMBEDDING}`: {COLUMNS}")));
+    }
     let mut modules = BTreeMap::new();
     for (name, [a, b, m]) in parts {
         let (Some(a), Some(b)) = (a, b) else {
             return Err(wrong(format!("`{name}` lacks `lora_A` or `lora_B`")));
         };
-        if m.is_some() != settings.use_dora && name != EMBEDDING {
+        if m.is_some() != settings.use_dora {
             return Err(wrong(format!(
                 "`{name}`: a magnitude is there if, and only if, `use_dora` is set"
             )));
         }
         let scale = settings.scale(&name, a.dim(0) as usize);
+        let scale = scale.map_err(wrong)?;
         modules.insert(
             name,
             Module {
@@ -184,6 +240,9 @@ pub(super) fn save(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> {
             "PEFT adapts the embedding's look-up alone; this adapter changes the tied head, too",
         ));
     }
+    if adapter.kind == AdapterKind::Dora && adapter.modules.contains_key(EMBEDDING) {
+        return Err(wrong(COLUMNS));
+    }
     let rank = first.lora_b.dim(0);
     let mut tensors = Tensors::new();
     let (mut ranks, mut alphas) = (BTreeMap::new(), BTreeMap::new());
@@ -202,7 +261,7 @@ pub(super) fn save(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> {
             ranks.insert(name.clone(), own);
         }
         if own != rank || module.scale != first.scale {
-            alphas.insert(name.clone(), module.scale * own as f32);
+            alphas.insert(name.clone(), f64::from(module.scale) * f64::from(own));
         }
     }
     let targets: Vec<&str> = adapter.modules.keys().map(String::as_str).collect();
@@ -211,7 +270,7 @@ pub(super) fn save(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> {
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
         "r": rank,
-        "lora_alpha": first.scale * rank as f32,
+        "lora_alpha": f64::from(first.scale) * f64::from(rank),
         "lora_dropout": adapter.dropout,
         "use_rslora": false,
         "use_dora": adapter.kind == AdapterKind::Dora,

@@ -1,0 +1,245 @@
+//! Adapters as Hugging Face PEFT writes them, against what PEFT itself merges of them:
+//! `parity/peft_files.py` made the files in `fixtures/peft`. What is written here stays in the
+//! build's temporary folder, `peft/NAME`, where that script's `check` reads it with PEFT.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use mlx_rs::Array;
+use openelm_core::{Adapter, Checkpoint, Config, Dtype, Model, ReadOptions, Weights};
+use serde_json::{Value, json};
+
+const NAMES: [&str; 5] = ["lora", "rslora", "dora", "embedding", "patterns"];
+const WEIGHTS: &str = "adapter_model.safetensors";
+const SETTINGS: &str = "adapter_config.json";
+
+/// Largest distance of the logits, relative to their length.
+const BOUND: f32 = 1e-5;
+
+#[test]
+fn pefts_adapters_give_the_logits_of_the_weights_that_peft_merges() {
+    let plain = logits(&model(&fixtures("base")));
+    for name in NAMES {
+        let folder = fixtures(name);
+        let wanted = logits(&model(&merged(name)));
+        let found = adapted(&Adapter::load(&folder).unwrap());
+        let off = distance(&found, &wanted);
+        assert!(off <= BOUND, "{name}: logits are off by {off:e}");
+        let effect = distance(&plain, &wanted);
+        assert!(effect > 0.01, "{name}: changes the logits by {effect:e}");
+    }
+}
+
+#[test]
+fn what_is_written_for_peft_reads_back_bit_for_bit() {
+    for name in NAMES {
+        let original = Adapter::load(fixtures(name)).unwrap();
+        let written = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join("peft")
+            .join(name);
+        original.save_peft(&written, "base").unwrap();
+
+        let (theirs, ours) = (tensors(&fixtures(name)), tensors(&written));
+        assert_eq!(theirs.len(), ours.len(), "{name}");
+        for (key, tensor) in &theirs {
+            let [theirs, ours] =
+                [tensor, &ours[key]].map(|array| array.to_vec_exact::<f32>().unwrap());
+            assert_eq!(theirs, ours, "{name}: {key}");
+        }
+        // The scales, too.
+        let reloaded = Adapter::load(&written).unwrap();
+        assert_eq!(
+            adapted(&original).to_vec_exact::<f32>().unwrap(),
+            adapted(&reloaded).to_vec_exact::<f32>().unwrap(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn settings_that_are_not_supported_are_refused_by_name() {
+    let cases = [
+        ("peft_type", json!("IA3")),
+        ("fan_in_fan_out", json!(true)),
+        ("lora_bias", json!(true)),
+        ("bias", json!("all")),
+        ("modules_to_save", json!(["lm_head"])),
+        ("use_qalora", json!(true)),
+        ("layer_replication", json!([[0, 2]])),
+        ("trainable_token_indices", json!([3])),
+        ("alora_invocation_tokens", json!([3])),
+        ("init_lora_weights", json!("pissa_niter_4")),
+        ("r", json!(0)),
+    ];
+    for (key, value) in cases {
+        let message = refused(&format!("setting-{key}"), "lora", |settings, _| {
+            settings[key] = value;
+        });
+        assert!(message.contains(&format!("`{key}`")), "{key}: {message}");
+    }
+}
+
+#[test]
+fn tensors_that_do_not_belong_together_are_refused_by_name() {
+    const OUT: &str = "base_model.model.transformer.layers.0.attn.out_proj";
+    let message = refused("no-b", "lora", |_, tensors| {
+        tensors.remove(&format!("{OUT}.lora_B.weight")).unwrap();
+    });
+    assert!(
+        message.contains("`transformer.layers.0.attn.out_proj` lacks `lora_A` or `lora_B`"),
+        "{message}"
+    );
+    let message = refused("magnitude", "dora", |_, tensors| {
+        tensors
+            .remove(&format!("{OUT}.lora_magnitude_vector"))
+            .unwrap();
+    });
+    assert!(message.contains("a magnitude is there if"), "{message}");
+    let message = refused("flat", "lora", |_, tensors| {
+        tensors.insert(format!("{OUT}.lora_A.weight"), zeros(&[24]));
+    });
+    assert!(
+        message.contains("expected 2 dimensions, found shape [24]"),
+        "{message}"
+    );
+    let message = refused("unknown", "lora", |_, tensors| {
+        tensors.insert(format!("{OUT}.bias"), zeros(&[16]));
+    });
+    assert!(
+        message.contains("out_proj.bias` is none of LoRA's"),
+        "{message}"
+    );
+    let message = refused("rank", "lora", |settings, _| settings["r"] = json!(5));
+    assert!(message.contains("rank 5, its tensors have 3"), "{message}");
+    let message = refused("pattern", "patterns", |settings, _| {
+        settings["alpha_pattern"] = json!({"proj_(": 3});
+    });
+    assert!(message.contains("pattern `proj_(`"), "{message}");
+    let message = refused("dora-embedding", "embedding", |settings, _| {
+        settings["use_dora"] = json!(true);
+    });
+    assert!(message.contains("PEFT's DoRA of an embedding"), "{message}");
+}
+
+#[test]
+fn an_adapter_of_other_shapes_does_not_go_on_the_model() {
+    const OUT: &str = "base_model.model.transformer.layers.0.attn.out_proj";
+    let folder = changed("shape", "lora", |_, tensors| {
+        tensors.insert(format!("{OUT}.lora_B.weight"), zeros(&[20, 3]));
+    });
+    let adapter = Adapter::load(&folder).unwrap();
+    let error = model(&fixtures("base"))
+        .add_adapter("a", &adapter)
+        .unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("`transformer.layers.0.attn.out_proj.lora_b`")
+            && message.contains("[3, 16], found [3, 20]"),
+        "{message}"
+    );
+}
+
+fn fixtures(name: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft");
+    fixtures.join(name)
+}
+
+/// A folder under the build's temporary one.
+fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("peft-scratch")
+        .join(name);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// The base with the matrices that PEFT merged in their place.
+fn merged(name: &str) -> PathBuf {
+    let folder = scratch(&format!("merged-{name}"));
+    let base = fixtures("base");
+    fs::copy(base.join("config.json"), folder.join("config.json")).unwrap();
+    let mut weights = Array::load_safetensors(base.join("model.safetensors")).unwrap();
+    let changed = Array::load_safetensors(fixtures(name).join("merged.safetensors")).unwrap();
+    for (key, tensor) in changed {
+        weights.insert(key, tensor).expect("the base has it");
+    }
+    Array::save_safetensors(&weights, None, folder.join("model.safetensors")).unwrap();
+    folder
+}
+
+/// A copy of the adapter `name` that `change` changed.
+fn changed(
+    case: &str,
+    name: &str,
+    change: impl FnOnce(&mut Value, &mut HashMap<String, Array>),
+) -> PathBuf {
+    let folder = scratch(case);
+    let text = fs::read_to_string(fixtures(name).join(SETTINGS)).unwrap();
+    let mut settings: Value = serde_json::from_str(&text).unwrap();
+    let mut tensors = tensors(&fixtures(name));
+    change(&mut settings, &mut tensors);
+    fs::write(folder.join(SETTINGS), settings.to_string()).unwrap();
+    Array::save_safetensors(&tensors, None, folder.join(WEIGHTS)).unwrap();
+    folder
+}
+
+fn refused(
+    case: &str,
+    name: &str,
+    change: impl FnOnce(&mut Value, &mut HashMap<String, Array>),
+) -> String {
+    let folder = changed(case, name, change);
+    Adapter::load(folder).unwrap_err().to_string()
+}
+
+fn tensors(folder: &Path) -> HashMap<String, Array> {
+    Array::load_safetensors(folder.join(WEIGHTS)).unwrap()
+}
+
+fn zeros(shape: &[i32]) -> Array {
+    let count: i32 = shape.iter().product();
+    Array::from_slice(&vec![0.0_f32; count as usize], shape)
+}
+
+fn model(folder: &Path) -> Model {
+    let config = Config::load(folder).unwrap();
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    checkpoint.check(&config).unwrap();
+    let options = ReadOptions {
+        dtype: Dtype::Float32,
+        keep_quantized: true,
+    };
+    let weights = Weights::read(&checkpoint, &config, options, &mut |_, _| {}).unwrap();
+    Model::new(config, weights, Dtype::Float32).unwrap()
+}
+
+fn adapted(adapter: &Adapter) -> Array {
+    let mut model = model(&fixtures("base"));
+    model.add_adapter("peft", adapter).unwrap();
+    logits(&model)
+}
+
+fn logits(model: &Model) -> Array {
+    let tokens = Array::from_slice(&[1_u32, 17, 5, 23, 0, 9, 9, 14], &[1, 8]);
+    let hidden = model.hidden(&tokens, &mut model.cache()).unwrap();
+    model.logits(&hidden).unwrap()
+}
+
+/// Of `a` from `b`, relative to the length of `b`.
+fn distance(a: &Array, b: &Array) -> f32 {
+    length(&a.subtract(b).unwrap()) / length(b)
+}
+
+fn length(a: &Array) -> f32 {
+    let square = a.square().unwrap().sum(false).unwrap();
+    square.item_exact::<f32>().sqrt()
+}
