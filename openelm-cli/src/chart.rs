@@ -1,4 +1,4 @@
-//! The training-loss curve of a run, drawn as SVG and as PNG.
+//! The training-loss curve of a run, or its learning rate, drawn as SVG and as PNG.
 //!
 //! Both formats come from one drawing made at [`SCALE`] times the final size: the SVG keeps the
 //! finer coordinates behind its `viewBox`, and the PNG averages each block of pixels into one,
@@ -28,7 +28,6 @@ const LEFT: i32 = 80;
 const RIGHT: i32 = 36;
 
 const X_LABEL: &str = "iteration";
-const Y_LABEL: &str = "loss (nats per token)";
 const RAW: RGBColor = RGBColor(139, 190, 226);
 const MEAN: RGBColor = RGBColor(0, 114, 178);
 const VALID: RGBColor = RGBColor(213, 94, 0);
@@ -43,10 +42,21 @@ const GRID: RGBColor = RGBColor(228, 228, 228);
 pub(crate) struct LossCurve {
     /// The heading; shortened where it does not fit.
     pub(crate) title: String,
+    /// What the points are.
+    pub(crate) quantity: Quantity,
     /// The loss of training batches.
     pub(crate) train: Vec<(u64, f64)>,
     /// The loss over the validation set; may be empty.
     pub(crate) valid: Vec<(u64, f64)>,
+}
+
+/// What a curve shows.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Quantity {
+    /// Losses: single ones, and their running mean.
+    Loss,
+    /// Learning rates: one smooth line, in the place of training losses.
+    LearningRate,
 }
 
 impl LossCurve {
@@ -109,11 +119,9 @@ impl LossCurve {
         let root = backend.into_drawing_area();
         paint(
             &root,
-            &self.title,
-            &train,
-            &valid,
-            iterations,
-            losses,
+            (&self.title, self.quantity),
+            (&train, &valid),
+            (iterations, losses),
             stroke,
         )
         .and_then(|()| root.present())
@@ -137,11 +145,9 @@ type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordu64, RangedCoordf
 
 fn paint<B: DrawingBackend>(
     root: &Area<B>,
-    title: &str,
-    train: &[(u64, f64)],
-    valid: &[(u64, f64)],
-    iterations: Range<u64>,
-    losses: Range<f64>,
+    (title, quantity): (&str, Quantity),
+    (train, valid): (&[(u64, f64)], &[(u64, f64)]),
+    (iterations, losses): (Range<u64>, Range<f64>),
     stroke: Stroke,
 ) -> Drawn<B> {
     root.fill(&WHITE)?;
@@ -149,7 +155,13 @@ fn paint<B: DrawingBackend>(
     let (head, body) = root.split_vertically(px(66));
     let title = fit(&head, title)?;
     head.draw_text(&title, &text(19), (px(LEFT), px(14)))?;
-    legend(&head, !train.is_empty(), !valid.is_empty())?;
+    let y_label = match quantity {
+        Quantity::Loss => {
+            legend(&head, !train.is_empty(), !valid.is_empty())?;
+            "loss (nats per token)"
+        }
+        Quantity::LearningRate => "learning rate",
+    };
 
     let mut chart = ChartBuilder::on(&body)
         .margin_right(px(RIGHT))
@@ -165,7 +177,7 @@ fn paint<B: DrawingBackend>(
         .y_labels(8)
         .set_all_tick_mark_size(px(4))
         .x_desc(X_LABEL)
-        .y_desc(Y_LABEL)
+        .y_desc(y_label)
         .axis_style(FRAME.stroke_width(SCALE))
         .bold_line_style(GRID.stroke_width(SCALE))
         .light_line_style(TRANSPARENT)
@@ -174,8 +186,14 @@ fn paint<B: DrawingBackend>(
         .y_label_formatter(&|loss| loss_label(*loss, &losses))
         .draw()?;
 
-    line(&mut chart, &thin(train), RAW, 1, stroke)?;
-    line(&mut chart, &thin(&running_mean(train)), MEAN, 2, stroke)?;
+    let smooth = match quantity {
+        Quantity::Loss => {
+            line(&mut chart, &thin(train), RAW, 1, stroke)?;
+            running_mean(train)
+        }
+        Quantity::LearningRate => train.to_vec(),
+    };
+    line(&mut chart, &thin(&smooth), MEAN, 2, stroke)?;
     if let [point] = train {
         dots(&mut chart, &[*point], MEAN, 4)?;
     }
@@ -405,6 +423,7 @@ mod tests {
         let loss = |i: u64| 2.4 + 7.0 * (-(i as f64) / (steps as f64 / 12.0)).exp();
         LossCurve {
             title: "OpenELM 270M <test> & more".into(),
+            quantity: Quantity::Loss,
             train: (1..=steps).map(|i| (i, loss(i) + 0.5 * noise(i))).collect(),
             valid: (1..=10)
                 .map(|k| k * steps / 10)
@@ -416,6 +435,7 @@ mod tests {
     fn curve(train: &[(u64, f64)], valid: &[(u64, f64)]) -> LossCurve {
         LossCurve {
             title: "run".into(),
+            quantity: Quantity::Loss,
             train: train.to_vec(),
             valid: valid.to_vec(),
         }

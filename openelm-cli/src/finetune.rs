@@ -1,7 +1,6 @@
 //! `openelm finetune`: LoRA, DoRA, full fine-tuning and DPO, with a live bar, metrics and a plot.
 
 use std::{
-    fs,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
 };
@@ -17,7 +16,14 @@ use openelm_core::{
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{chart::LossCurve, error::Error, interrupt::Interrupt, model::ModelArgs, output};
+use crate::{
+    curves,
+    error::Error,
+    interrupt::Interrupt,
+    model::ModelArgs,
+    output,
+    settings::{self, one_of},
+};
 
 /// Arguments of `openelm finetune`.
 #[derive(clap::Args)]
@@ -216,7 +222,7 @@ const EXAMPLES: &str = "Examples:
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let settings = match &args.config {
-        Some(file) => args.settings.over(read_settings(file)?),
+        Some(file) => args.settings.over(settings::read(file)?),
         None => args.settings,
     };
     let Some(data) = settings.data.clone() else {
@@ -304,29 +310,16 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             )),
         }
     }
-    draw(&folder, args.quiet)?;
+    if curves::draw_loss(&folder, "Fine-tuning")? && !args.quiet {
+        output::tell(&format!(
+            "adapter, metrics.jsonl, loss.svg and loss.png are in {}",
+            folder.display()
+        ));
+    }
     match interrupt.was_pressed() {
         true => Err(Error::Interrupted),
         false => Ok(()),
     }
-}
-
-fn read_settings(file: &Path) -> Result<Settings, Error> {
-    let problem = |problem: String| Error::Settings {
-        place: file.display().to_string(),
-        problem,
-    };
-    let text = fs::read_to_string(file).map_err(|error| problem(error.to_string()))?;
-    toml::from_str(&text).map_err(|error| {
-        let place = error.span().map(|span| {
-            let before = text.get(..span.start).unwrap_or_default();
-            before.matches('\n').count() + 1
-        });
-        let place = place
-            .map(|line| format!("line {line}: "))
-            .unwrap_or_default();
-        problem(format!("{place}{}", error.message()))
-    })
 }
 
 impl Settings {
@@ -404,6 +397,7 @@ impl Settings {
                 clip_norm: self.clip_norm,
                 grad_checkpoint: self.grad_checkpoint,
                 seed: self.seed.unwrap_or(0),
+                ..TrainerOptions::default()
             },
             iters,
             batch_size: self.batch_size.unwrap_or(defaults.batch_size),
@@ -459,18 +453,6 @@ impl Settings {
         };
         Ok(Adapter::lora(model, &targets, &options, seed)?)
     }
-}
-
-/// The value that `name` stands for.
-fn one_of<T: Clone>(option: &str, name: &str, known: &[(&str, T)]) -> Result<T, Error> {
-    if let Some((_, value)) = known.iter().find(|(known, _)| *known == name) {
-        return Ok(value.clone());
-    }
-    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-    Err(Error::Usage(format!(
-        "{option}: expected {}, found '{name}'",
-        names.join(", ")
-    )))
 }
 
 fn read_data(
@@ -685,46 +667,4 @@ fn to_json(event: &FinetuneEvent) -> serde_json::Value {
         }),
         _ => json!({ "event": "other" }),
     }
-}
-
-/// Draws `metrics.jsonl` to `loss.svg` and `loss.png`.
-fn draw(folder: &Path, quiet: bool) -> Result<(), Error> {
-    let file = |name: &str| folder.join(name);
-    let problem = |path: &Path, problem: String| Error::Settings {
-        place: path.display().to_string(),
-        problem,
-    };
-    let path = file("metrics.jsonl");
-    let text = fs::read_to_string(&path).map_err(|error| problem(&path, error.to_string()))?;
-    let lines = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok());
-    let lines: Vec<serde_json::Value> = lines.collect();
-    let points = |key: &str| {
-        let points = lines
-            .iter()
-            .filter_map(|line| Some((line.get("iteration")?.as_u64()?, line.get(key)?.as_f64()?)));
-        points.collect::<Vec<(u64, f64)>>()
-    };
-    let curve = LossCurve {
-        title: "Fine-tuning".into(),
-        train: points("train_loss"),
-        valid: points("val_loss"),
-    };
-    if curve.train.is_empty() {
-        return Ok(());
-    }
-    let svg = curve.svg().map(String::into_bytes);
-    for (name, picture) in [("loss.svg", svg), ("loss.png", curve.png())] {
-        let path = file(name);
-        let picture = picture.map_err(|error| problem(&path, error))?;
-        fs::write(&path, picture).map_err(|error| problem(&path, error.to_string()))?;
-    }
-    if !quiet {
-        output::tell(&format!(
-            "adapter, metrics.jsonl, loss.svg and loss.png are in {}",
-            folder.display()
-        ));
-    }
-    Ok(())
 }

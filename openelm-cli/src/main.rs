@@ -11,6 +11,7 @@ use clap_complete::Shell;
 mod bench;
 mod chart;
 mod convert;
+mod curves;
 mod error;
 mod finetune;
 mod fuse;
@@ -19,6 +20,9 @@ mod info;
 mod interrupt;
 mod model;
 mod output;
+mod pretrain;
+mod ranks;
+mod settings;
 
 use error::Error;
 
@@ -47,6 +51,8 @@ enum Command {
     Convert(Box<convert::Args>),
     /// Train an adapter, or the weights: LoRA, DoRA, full, preferences
     Finetune(Box<finetune::Args>),
+    /// Train a new model from random weights
+    Pretrain(Box<pretrain::Args>),
     /// Make an adapter part of its model
     Fuse(fuse::Args),
     /// Show a model's architecture, parameters and memory
@@ -70,6 +76,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
+        Command::Pretrain(args) => pretrain::run(*args),
         Command::Fuse(args) => fuse::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),

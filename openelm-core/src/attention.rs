@@ -82,13 +82,15 @@ impl Attention {
     }
 
     /// Attends from `x` `[B, L, D]`, at positions `offset ..`, to those and to the cached ones.
-    /// Without a cache there are no others.
+    /// Without a cache there are no others. A `mask` `[B, 1, L, T]` of `x`' type, which is added to
+    /// the scores, takes the place of the causal one.
     pub(crate) fn forward(
         &self,
         x: &Array,
         rotation: &Rotation<'_>,
         cache: Option<&mut LayerCache>,
         offset: usize,
+        mask: Option<&Array>,
     ) -> Result<Array> {
         let (batch, length) = (x.dim(0), x.dim(1));
         // Heads lie in the order of all queries, all keys, all values.
@@ -116,7 +118,7 @@ impl Attention {
             None => (keys, values),
         };
 
-        let attended = self.attend(&queries, &keys, &values)?;
+        let attended = self.attend(&queries, &keys, &values, mask)?;
         let joined = attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
             batch,
             length,
@@ -147,13 +149,22 @@ impl Attention {
 
     /// Attention of `queries` `[B, q_heads, L, head_dim]`, the last L positions, over `keys` and
     /// `values` `[B, kv_heads, T, head_dim]`.
-    fn attend(&self, queries: &Array, keys: &Array, values: &Array) -> Result<Array> {
+    fn attend(
+        &self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        mask: Option<&Array>,
+    ) -> Result<Array> {
         let length = queries.dim(2);
         let scale = (self.head_dim as f32).powf(-0.5);
         if length == 1 && self.device == Device::Cpu && queries.dtype() == Dtype::Float32 {
             return self.attend_one(queries, keys, values, scale);
         }
-        let mask = (length > 1).then_some(ScaledDotProductAttentionMask::Causal);
+        let mask = match mask {
+            Some(mask) => Some(ScaledDotProductAttentionMask::Array(mask)),
+            None => (length > 1).then_some(ScaledDotProductAttentionMask::Causal),
+        };
         Ok(fast::scaled_dot_product_attention(
             queries, keys, values, scale, mask, None,
         )?)

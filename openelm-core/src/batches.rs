@@ -51,6 +51,9 @@ pub struct Batch {
     pub targets: Vec<u32>,
     /// Whether a target counts in the loss, `[B, L]`.
     pub mask: Vec<bool>,
+    /// Which document of its row a position belongs to, `[B, L]`: positions see only those of
+    /// their own. Empty where every row is one document.
+    pub documents: Vec<u32>,
     /// Number of rows, `B`.
     pub batch: usize,
     /// Length of a row, `L`.
@@ -99,6 +102,36 @@ impl Batch {
         batch
     }
 
+    /// The batch of sequences of at most `length + 1` tokens, padded to `length`, for pre-training.
+    /// Every token but a document's first is a target; `starts` are the places in a sequence where
+    /// documents begin; what stands before the first of them is the rest of another.
+    pub fn packed(sequences: &[(&[u32], &[usize])], length: usize) -> Self {
+        let mut batch = Self::with_length(length, sequences.len());
+        let within = |start: &usize| (1..length).contains(start);
+        let mixed = sequences
+            .iter()
+            .any(|(_, starts)| starts.iter().any(within));
+        for (tokens, starts) in sequences {
+            let first = batch.mask.len();
+            batch.push(tokens, 0..tokens.len().saturating_sub(1));
+            let row = batch.mask.get_mut(first..).unwrap_or_default();
+            for &start in *starts {
+                // What would be predicted across a border.
+                if let Some(counts) = start.checked_sub(1).and_then(|at| row.get_mut(at)) {
+                    *counts = false;
+                }
+            }
+            if mixed {
+                let mut document = 0;
+                for position in 0..length {
+                    document += u32::from(position > 0 && starts.contains(&position));
+                    batch.documents.push(document);
+                }
+            }
+        }
+        batch
+    }
+
     /// Number of targets that count in the loss.
     pub fn target_count(&self) -> usize {
         self.mask.iter().filter(|&&counts| counts).count()
@@ -110,6 +143,7 @@ impl Batch {
             inputs: Vec::with_capacity(size),
             targets: Vec::with_capacity(size),
             mask: Vec::with_capacity(size),
+            documents: Vec::new(),
             batch: 0,
             length,
         }
@@ -206,6 +240,28 @@ mod tests {
         );
         assert_eq!(batch.mask[..4], [false, true, true, false]);
         assert_eq!(batch.target_count(), 2 + 2 + 3 + 3);
+    }
+
+    #[test]
+    fn packed_rows_keep_their_documents_apart() {
+        // Two documents and the beginning of a third; one that is shorter than the row.
+        let first: (&[u32], &[usize]) = (&[1, 5, 2, 1, 6, 7, 2, 1, 8], &[0, 3, 7]);
+        let second: (&[u32], &[usize]) = (&[1, 9, 2], &[0]);
+        let batch = Batch::packed(&[first, second], 8);
+        assert_eq!((batch.batch, batch.length), (2, 8));
+        assert_eq!(batch.inputs[..8], [1, 5, 2, 1, 6, 7, 2, 1]);
+        assert_eq!(batch.targets[..8], [5, 2, 1, 6, 7, 2, 1, 8]);
+        let mask: Vec<u8> = batch.mask.iter().map(|&counts| counts.into()).collect();
+        assert_eq!(mask, [1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(batch.documents[..8], [0, 0, 0, 1, 1, 1, 1, 2]);
+        assert_eq!(batch.documents[8..], [0; 8]);
+        // Alone, a document needs no mask but the causal one.
+        assert!(Batch::packed(&[second], 8).documents.is_empty());
+        // The end of a document that began in the row before.
+        let rest: (&[u32], &[usize]) = (&[5, 2, 1, 6], &[2]);
+        let batch = Batch::packed(&[rest], 3);
+        assert_eq!(batch.mask, [true, false, true]);
+        assert_eq!(batch.documents, [0, 0, 1]);
     }
 
     /// Arrays that `mlx_lm.tuner.trainer` 0.32.2 made of the same rows.

@@ -57,6 +57,7 @@ pub use architecture::architecture;
 pub use plan::{Plan, PlannedTensor};
 pub use recipe::{LayerRule, Quantize, Recipe};
 pub use report::{ConvertReport, TensorChecks, TensorError, Verification};
+pub(crate) use tokenizer_files::TOKENIZER_FILES;
 
 use plan::{Item, Part};
 use safetensors_writer::SafetensorsWriter;

@@ -9,7 +9,6 @@
 //! - `metrics.jsonl`: a line for every step and validation;
 //! - `reference.safetensors`: preferences only, the log-probabilities to measure against.
 
-mod metrics;
 mod order;
 
 use std::{
@@ -21,6 +20,7 @@ use std::{
 
 use mlx_rs::Array;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::{
     adapter::Adapter,
@@ -30,11 +30,11 @@ use crate::{
     dataset::{Example, PreferencePair},
     error::{Error, Result},
     memory,
+    metrics::Metrics,
     model::Model,
     tensor_file::{self, Tensors},
     train::{Preference, PreferenceLoss, Step, Trainer, TrainerOptions},
 };
-use metrics::Metrics;
 use order::Order;
 
 const STATE: &str = "training_state.safetensors";
@@ -475,7 +475,7 @@ impl Finetune {
     }
 
     fn tell(&mut self, event: FinetuneEvent) -> Result<()> {
-        self.metrics.write(&event)?;
+        self.metrics.write(&line(&event))?;
         self.events.push_back(event);
         Ok(())
     }
@@ -520,8 +520,41 @@ impl Finetune {
     }
 }
 
+/// An event's line in `metrics.jsonl`; `Null` where it has none.
+fn line(event: &FinetuneEvent) -> Value {
+    match event {
+        FinetuneEvent::Step {
+            step,
+            tokens_per_second,
+            trained_tokens,
+            peak_bytes,
+        } => json!({
+            "iteration": step.iteration,
+            "train_loss": step.loss,
+            "targets": step.targets,
+            "learning_rate": step.learning_rate,
+            "gradient_norm": step.gradient_norm,
+            "tokens_per_second": tokens_per_second,
+            "trained_tokens": trained_tokens,
+            "peak_memory": peak_bytes,
+        }),
+        FinetuneEvent::Validation {
+            iteration,
+            loss,
+            perplexity,
+            best,
+        } => json!({
+            "iteration": iteration,
+            "val_loss": loss,
+            "perplexity": perplexity,
+            "best": best,
+        }),
+        _ => Value::Null,
+    }
+}
+
 /// What differs between two options' texts: `learning_rate: 0.001, now 0.002`.
-fn changed(old: &str, new: &str) -> String {
+pub(crate) fn changed(old: &str, new: &str) -> String {
     let pairs = old.split(", ").zip(new.split(", "));
     let differing = pairs.filter(|(old, new)| old != new).map(|(old, new)| {
         let value = new.split_once(": ").map_or(new, |(_, value)| value);

@@ -55,6 +55,14 @@ impl Linear {
         }
     }
 
+    /// The matrix `[out, in]`, if it is all that there is: neither packed nor adapted.
+    pub(crate) fn trained_matrix(&self) -> Option<&Array> {
+        match &self.matrix {
+            Matrix::Dense(matrix) if self.adapters.is_empty() => Some(matrix),
+            _ => None,
+        }
+    }
+
     /// Replaces what is added to the matrix.
     pub(crate) fn set_adapters(&mut self, adapters: Vec<LowRank>) {
         self.adapters = adapters;

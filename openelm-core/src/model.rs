@@ -97,17 +97,19 @@ impl Model {
         let rotation = self.rope.at(offset, length);
         let mut x = self.token_embeddings.rows(tokens, self.dtype)?;
         for (layer, cache) in self.layers.iter().zip(cache.layers_mut()) {
-            x = layer.forward(&x, &rotation, Some(cache), offset)?;
+            x = layer.forward(&x, &rotation, Some(cache), offset, None)?;
         }
         cache.advance(length);
         self.norm.forward(&x)
     }
 
     /// As [`hidden`](Self::hidden) of whole sequences, keeping no keys and values: for training.
-    pub(crate) fn hidden_of(&self, tokens: &Array) -> Result<Array> {
+    /// A `mask` `[B, 1, L, L]` of the model's type, which is added to the scores, takes the place of
+    /// the causal one. Positions count on where it begins anew: rotations are relative.
+    pub(crate) fn hidden_of(&self, tokens: &Array, mask: Option<&Array>) -> Result<Array> {
         let mut x = self.embed(tokens)?;
         for index in 0..self.layers.len() {
-            x = self.layer(index, &x)?;
+            x = self.layer(index, &x, mask)?;
         }
         self.normed(&x)
     }
@@ -118,10 +120,10 @@ impl Model {
     }
 
     /// What the layer `index` makes of whole sequences `x` `[B, L, D]`.
-    pub(crate) fn layer(&self, index: usize, x: &Array) -> Result<Array> {
+    pub(crate) fn layer(&self, index: usize, x: &Array, mask: Option<&Array>) -> Result<Array> {
         let rotation = self.rope.at(0, x.dim(1) as usize);
         match self.layers.get(index) {
-            Some(layer) => layer.forward(x, &rotation, None, 0),
+            Some(layer) => layer.forward(x, &rotation, None, 0, mask),
             None => Ok(x.clone()),
         }
     }
@@ -237,7 +239,7 @@ impl Layerwise {
         };
         let layer = DecoderLayer::new(&self.config, sizes, index, weights)?;
         let rotation = self.rope.at(0, self.ids.dim(1) as usize);
-        self.x = layer.forward(&self.x, &rotation, None, 0)?;
+        self.x = layer.forward(&self.x, &rotation, None, 0, None)?;
         Ok(self.x.eval()?)
     }
 
@@ -276,12 +278,11 @@ impl DecoderLayer {
         rotation: &Rotation<'_>,
         cache: Option<&mut LayerCache>,
         offset: usize,
+        mask: Option<&Array>,
     ) -> Result<Array> {
-        let x =
-            x.add(
-                self.attn
-                    .forward(&self.attn_norm.forward(x)?, rotation, cache, offset)?,
-            )?;
+        let normed = self.attn_norm.forward(x)?;
+        let attended = self.attn.forward(&normed, rotation, cache, offset, mask)?;
+        let x = x.add(attended)?;
         Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?)?)?)
     }
 }

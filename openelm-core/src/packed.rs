@@ -1,6 +1,6 @@
-//! A quantised matrix, and the MLX operations on it.
+//! A quantised matrix, and the MLX operations on it; and MLX's groups of processes.
 //!
-//! `mlx-rs` offers the affine mode only, so these calls go to mlx-c directly. With
+//! `mlx-rs` offers the affine mode only, and no groups, so these calls go to mlx-c directly. With
 //! `mapped.rs` these are the crate's places with `unsafe`.
 #![allow(unsafe_code)] // The calls below hold to mlx-c's contract, stated at each.
 
@@ -182,6 +182,60 @@ impl PackedMatrix {
                 .transpose()?,
             quantization: self.quantization,
         })
+    }
+}
+
+/// Processes that compute together, as MLX has them.
+#[derive(Debug)]
+pub(crate) struct Processes(mlx_sys::mlx_distributed_group);
+
+impl Processes {
+    /// Joins the group that the environment describes, by whichever of MLX's backends does.
+    pub(crate) fn join() -> Result<Self> {
+        ready()?;
+        // SAFETY: the handle is empty until the call fills it, and freed by `drop` alone.
+        unsafe {
+            let mut group = Self(mlx_sys::mlx_distributed_group_new());
+            match mlx_sys::mlx_distributed_init(&raw mut group.0, true, std::ptr::null()) {
+                0 => Ok(group),
+                _ => Err(failed("joining the group of processes").into()),
+            }
+        }
+    }
+
+    pub(crate) fn rank(&self) -> usize {
+        // SAFETY: the handle is that of a joined group.
+        unsafe { mlx_sys::mlx_distributed_group_rank(self.0) as usize }
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { mlx_sys::mlx_distributed_group_size(self.0) as usize }
+    }
+
+    /// The sum of every process' `x`, in all of them.
+    pub(crate) fn all_sum(&self, x: &Array) -> Result<Array> {
+        ready()?;
+        let stream = Stream::thread_local_or_default();
+        // SAFETY: every handle is live for the call; the result handle is owned by the returned
+        // array. On a GPU MLX itself moves what its backend sends to the stream it needs.
+        unsafe {
+            let mut result = mlx_sys::mlx_array_new();
+            let status = mlx_sys::mlx_distributed_all_sum(
+                &raw mut result,
+                x.as_ptr(),
+                self.0,
+                stream.as_ptr(),
+            );
+            own(result, status, "all_sum")
+        }
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        // SAFETY: frees the handle made in `join`, once.
+        unsafe { mlx_sys::mlx_distributed_group_free(self.0) };
     }
 }
 

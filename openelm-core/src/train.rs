@@ -1,7 +1,7 @@
 //! Training: one gradient step after another on batches of tokens.
 //!
 //! [`Trainer`] owns what is trained and the optimizer's memory of it; which batches come, and what
-//! is saved when, is its caller's affair: [`crate::finetune`].
+//! is saved when, is its caller's affair: [`crate::finetune`], [`crate::pretrain`].
 
 mod gradient;
 mod loss;
@@ -9,6 +9,7 @@ mod optimizer;
 mod schedule;
 mod state;
 mod trainee;
+mod update;
 
 use mlx_rs::{Array, transforms};
 
@@ -17,12 +18,16 @@ pub use optimizer::{Optimizer, OptimizerKind};
 pub use schedule::{Schedule, ScheduleKind};
 
 use crate::{
-    adapter::Adapter,
+    adapter::{Adapter, AdapterKind},
     batches::Batch,
+    config::Config,
+    dtype::Dtype,
     error::{Error, Result},
     model::Model,
     tensor_file::Tensors,
+    weights::Weights,
 };
+use loss::Objective;
 use optimizer::OptimizerState;
 use trainee::Trainee;
 
@@ -42,6 +47,15 @@ pub struct TrainerOptions {
     /// Keep only each layer's input, and work out the rest again for its gradient: less memory for
     /// more time. Default off.
     pub grad_checkpoint: bool,
+    /// How much of the mean of `logsumexp²` over the targets is added to the loss, which holds
+    /// logits small; CoreNet's pre-training has 1e-4. Needs a head that is trained. Default 0.
+    pub z_loss: f32,
+    /// Share of each target's weight that is spread over the vocabulary, below 1. Needs a head that
+    /// is trained. Default 0.
+    pub label_smoothing: f32,
+    /// Keep an exponential moving average of what is trained, with this much of the old at every
+    /// update. Default none.
+    pub ema_decay: Option<f32>,
     /// Seed of dropout. Default 0.
     pub seed: u64,
 }
@@ -54,6 +68,9 @@ impl Default for TrainerOptions {
             grad_accumulation_steps: 1,
             clip_norm: None,
             grad_checkpoint: false,
+            z_loss: 0.0,
+            label_smoothing: 0.0,
+            ema_decay: None,
             seed: 0,
         }
     }
@@ -67,6 +84,8 @@ pub struct Step {
     /// Mean loss over the batch's targets (over its pairs, with preferences), in nats, before the
     /// update.
     pub loss: f32,
+    /// The part of `loss` that is z-loss.
+    pub z_loss: f32,
     /// Targets in the batch.
     pub targets: usize,
     /// The learning rate of the latest update, or of the next where gradients were only gathered.
@@ -84,6 +103,8 @@ pub struct Trainer {
     optimizer: OptimizerState,
     /// Sums of gradients since the last update.
     gathered: Option<Vec<Array>>,
+    /// The moving average of what is trained.
+    average: Option<Vec<Array>>,
     iteration: u64,
 }
 
@@ -95,17 +116,51 @@ impl Trainer {
     /// range or a model that has active adapters.
     pub fn new(model: &Model, adapter: Adapter, options: TrainerOptions) -> Result<Self> {
         options.check()?;
-        let trainee = Trainee::new(model, adapter)?;
+        let mut trainee = Trainee::new(model, adapter)?;
         let parameters = trainee.start()?;
+        trainee.forget_start()?;
         let optimizer = OptimizerState::new(options.optimizer, trainee.names(), &parameters)?;
+        let average = options.ema_decay.map(|_| parameters.clone());
         Ok(Self {
             trainee,
             options,
             parameters,
             optimizer,
             gathered: None,
+            average,
             iteration: 0,
         })
+    }
+
+    /// Trains all weights of a new model, from `start` (f32), computing in `dtype`; what is trained
+    /// stays f32.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::MissingTensor`] or [`Error::TensorShape`] if `start` is
+    /// not of `config`.
+    pub fn from_scratch(
+        config: Config,
+        mut start: Weights,
+        dtype: Dtype,
+        options: TrainerOptions,
+    ) -> Result<Self> {
+        let mut weights = Tensors::new();
+        let mut hollow = std::collections::HashMap::new();
+        for (name, shape) in config.tensors() {
+            let array = start.take(&name, &shape)?;
+            let zeros = trainee::placeholder(array.shape(), dtype.mlx())?;
+            hollow.insert(name.clone(), zeros);
+            weights.insert(name, array);
+        }
+        let model = Model::new(config, Weights::from_tensors(hollow), dtype)?;
+        let adapter = Adapter {
+            kind: AdapterKind::Full,
+            modules: std::collections::BTreeMap::new(),
+            weights,
+            dropout: 0.0,
+            tied_head: false,
+        };
+        Self::new(&model, adapter, options)
     }
 
     /// How many numbers are trained.
@@ -131,7 +186,7 @@ impl Trainer {
     /// [`Error::Option`] for a batch without targets, [`Error::Diverged`] if the loss is no number:
     /// what has been trained is of no use then. [`Error::Mlx`] if memory runs out.
     pub fn step(&mut self, batch: &Batch) -> Result<Step> {
-        self.train(batch, None)
+        self.train(batch, self.predict())
     }
 
     /// Trains on pairs of answers to prefer the first (arXiv 2305.18290): `batch` holds the chosen
@@ -141,7 +196,7 @@ impl Trainer {
     /// As [`step`](Self::step), and [`Error::Option`] if the reference is not that of the batch.
     pub fn step_preference(&mut self, batch: &Batch, preference: &Preference) -> Result<Step> {
         preference.check(batch)?;
-        self.train(batch, Some(preference))
+        self.train(batch, Objective::Prefer(preference))
     }
 
     /// Mean loss over the targets of `batches`, in nats.
@@ -149,6 +204,20 @@ impl Trainer {
     /// # Errors
     /// [`Error::Option`] if there are none, [`Error::Mlx`] if memory runs out.
     pub fn evaluate<'b>(&self, batches: impl IntoIterator<Item = &'b Batch>) -> Result<f64> {
+        match self.evaluate_sum(batches)? {
+            (_, 0) => Err(no_targets()),
+            (sum, count) => Ok(sum / count as f64),
+        }
+    }
+
+    /// The sum of the loss over the targets of `batches`, in nats, and their number.
+    ///
+    /// # Errors
+    /// [`Error::Mlx`] if memory runs out.
+    pub fn evaluate_sum<'b>(
+        &self,
+        batches: impl IntoIterator<Item = &'b Batch>,
+    ) -> Result<(f64, usize)> {
         let model = self.trainee.model(&self.parameters, None)?;
         let (mut sum, mut count) = (0.0, 0);
         for batch in batches {
@@ -158,10 +227,7 @@ impl Trainer {
                 count += batch.target_count();
             }
         }
-        if count == 0 {
-            return Err(no_targets());
-        }
-        Ok(sum / count as f64)
+        Ok((sum, count))
     }
 
     /// The summed log-probability of each row's targets: the reference that preferences are
@@ -175,19 +241,38 @@ impl Trainer {
         Ok(sums.to_vec_exact::<f32>()?)
     }
 
-    fn train(&mut self, batch: &Batch, preference: Option<&Preference>) -> Result<Step> {
+    /// What is trained, by tensor name, f32.
+    pub(crate) fn weights(&self) -> Tensors {
+        self.named()
+    }
+
+    /// Its moving average, if there is one.
+    pub(crate) fn averaged_weights(&self) -> Option<Tensors> {
+        let names = self.trainee.names().iter().cloned();
+        let average = self.average.as_ref()?.iter().cloned();
+        Some(names.zip(average).collect())
+    }
+
+    fn predict(&self) -> Objective<'static> {
+        Objective::Predict {
+            z_loss: self.options.z_loss,
+            label_smoothing: self.options.label_smoothing,
+        }
+    }
+
+    fn train(&mut self, batch: &Batch, objective: Objective<'_>) -> Result<Step> {
         if batch.target_count() == 0 {
             return Err(no_targets());
         }
         // Another mask each time, and the same one if the step is taken again after a resume.
         let dropout_seed = mix(self.options.seed, self.iteration);
-        let (loss, mut gradients) = gradient::loss_and_gradients(
+        let ([loss, z_loss], mut gradients) = gradient::loss_and_gradients(
             &self.trainee,
             &self.parameters,
             dropout_seed,
             self.options.grad_checkpoint,
             batch,
-            preference,
+            objective,
         )?;
         if let Some(gathered) = self.gathered.take() {
             for (gradient, sum) in gradients.iter_mut().zip(gathered) {
@@ -205,31 +290,57 @@ impl Trainer {
                     *gradient = gradient.multiply(&share)?;
                 }
             }
-            if let Some(most) = self.options.clip_norm {
-                gradient_norm = Some(gradient::clip(&mut gradients, most)?);
-            }
-            self.optimizer
-                .update(&mut self.parameters, &gradients, learning_rate)?;
+            gradient_norm = self.apply(&mut gradients, learning_rate)?;
         } else {
             self.gathered = Some(gradients);
         }
         let gathered = self.gathered.iter().flatten();
-        let state = self.parameters.iter().chain(self.optimizer.arrays());
-        transforms::eval(state.chain(gathered).chain([&loss]).chain(&gradient_norm))?;
+        let told = [&loss, &z_loss].into_iter().chain(&gradient_norm);
+        transforms::eval(self.state().chain(gathered).chain(told))?;
         let loss = loss::read(&loss)?;
-        if !loss.is_finite() {
-            return Err(Error::Diverged {
-                iteration: self.iteration,
-                loss,
-            });
-        }
+        self.check_finite(loss)?;
         Ok(Step {
             iteration: self.iteration,
             loss,
+            z_loss: loss::read(&z_loss)?,
             targets: batch.target_count(),
             learning_rate,
             gradient_norm: gradient_norm.as_ref().map(loss::read).transpose()?,
         })
+    }
+
+    /// Makes an update of `gradients`, lazily; returns their length before they were clipped.
+    fn apply(&mut self, gradients: &mut [Array], learning_rate: f32) -> Result<Option<Array>> {
+        let norm = match self.options.clip_norm {
+            Some(most) => Some(gradient::clip(gradients, most)?),
+            None => None,
+        };
+        self.optimizer
+            .update(&mut self.parameters, gradients, learning_rate)?;
+        if let (Some(average), Some(decay)) = (&mut self.average, self.options.ema_decay) {
+            let (old, new) = (Array::from_f32(decay), Array::from_f32(1.0 - decay));
+            for (average, parameter) in average.iter_mut().zip(&self.parameters) {
+                *average = average.multiply(&old)?.add(parameter.multiply(&new)?)?;
+            }
+        }
+        Ok(norm)
+    }
+
+    /// What is kept from one step to the next.
+    fn state(&self) -> impl Iterator<Item = &Array> {
+        let average = self.average.iter().flatten();
+        let parameters = self.parameters.iter();
+        parameters.chain(self.optimizer.arrays()).chain(average)
+    }
+
+    fn check_finite(&self, loss: f32) -> Result<()> {
+        match loss.is_finite() {
+            true => Ok(()),
+            false => Err(Error::Diverged {
+                iteration: self.iteration,
+                loss,
+            }),
+        }
     }
 
     fn named(&self) -> Tensors {
@@ -246,6 +357,23 @@ impl TrainerOptions {
             return Err(Error::Option {
                 option: "grad_accumulation_steps",
                 problem: "expected at least 1, found 0".into(),
+            });
+        }
+        for (option, value) in [
+            ("label_smoothing", Some(self.label_smoothing)),
+            ("ema_decay", self.ema_decay),
+        ] {
+            if let Some(found) = value.filter(|value| !(0.0..1.0).contains(value)) {
+                return Err(Error::Option {
+                    option,
+                    problem: format!("expected 0 or more and below 1, found {found}"),
+                });
+            }
+        }
+        if !(self.z_loss >= 0.0 && self.z_loss.is_finite()) {
+            return Err(Error::Option {
+                option: "z_loss",
+                problem: format!("expected 0 or more, found {}", self.z_loss),
             });
         }
         match self.clip_norm {

@@ -293,6 +293,7 @@ fn batch(rows: &[(Vec<u32>, usize)], chosen: &[usize], case: &Case) -> Batch {
         inputs: Vec::new(),
         targets: Vec::new(),
         mask: Vec::new(),
+        documents: Vec::new(),
         batch: chosen.len(),
         length: width - 1,
     };

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Files that are copied from a tokenizer's folder, where they are.
-const TOKENIZER_FILES: [&str; 7] = [
+pub(crate) const TOKENIZER_FILES: [&str; 7] = [
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",

@@ -9,33 +9,35 @@ use mlx_rs::{
 };
 
 use super::{
-    loss::{self, Preference},
+    loss::{self, Objective},
     trainee::Trainee,
 };
 use crate::{batches::Batch, error::Result};
 
-/// The loss of `batch`, and its gradient by each of `parameters`; lazy, but for checkpointing.
+/// The loss of `batch` and the part of it that is z-loss, and the gradient by each of `parameters`;
+/// lazy, but for checkpointing.
 pub(super) fn loss_and_gradients(
     trainee: &Trainee,
     parameters: &[Array],
     dropout_seed: u64,
     checkpoint: bool,
     batch: &Batch,
-    preference: Option<&Preference>,
-) -> Result<(Array, Vec<Array>)> {
+    objective: Objective<'_>,
+) -> Result<([Array; 2], Vec<Array>)> {
     if checkpoint {
         let pass = Checkpointed {
             trainee,
             parameters,
             dropout_seed,
         };
-        return pass.loss_and_gradients(batch, preference);
+        return pass.loss_and_gradients(batch, objective);
     }
     let tokens = loss::inputs(batch);
+    let mask = loss::mask(batch, trainee.dtype())?;
     value_and_gradients(parameters, |parameters| {
         let model = trainee.model(parameters, Some(dropout_seed))?;
-        let hidden = model.hidden_of(&tokens)?;
-        loss::of_hidden(&model, &hidden, batch, trainee.trains_head(), preference)
+        let hidden = model.hidden_of(&tokens, mask.as_ref())?;
+        loss::of_hidden(&model, &hidden, batch, trainee.trains_head(), objective)
     })
 }
 
@@ -65,28 +67,28 @@ pub(super) fn into_exception(error: crate::Error) -> Exception {
     }
 }
 
-/// The value of `function` and its gradient by every one of `arguments`.
+/// The values of `function`, and the gradient of the first by every one of `arguments`.
 fn value_and_gradients(
     arguments: &[Array],
-    function: impl Fn(&[Array]) -> Result<Array>,
-) -> Result<(Array, Vec<Array>)> {
+    function: impl Fn(&[Array]) -> Result<[Array; 2]>,
+) -> Result<([Array; 2], Vec<Array>)> {
     let numbers: Vec<i32> = (0..arguments.len() as i32).collect();
     let failure = RefCell::new(None);
     let inner = |arguments: &[Array]| {
-        let value = function(arguments).map_err(|error| {
+        let values = function(arguments).map_err(|error| {
             let exception = into_exception_of(&error);
             failure.replace(Some(error));
             exception
         })?;
-        Ok::<_, Exception>(vec![value])
+        Ok::<_, Exception>(values.to_vec())
     };
     let result = value_and_grad_with_argnums(inner, numbers.as_slice())(arguments);
     match (result, failure.take()) {
         (_, Some(error)) => Err(error),
         (Err(exception), None) => Err(exception.into()),
-        (Ok((values, gradients)), None) => match values.into_iter().next() {
-            Some(value) => Ok((value, gradients)),
-            None => Err(Exception::custom("the loss has no value").into()),
+        (Ok((values, gradients)), None) => match <[Array; 2]>::try_from(values) {
+            Ok(values) => Ok((values, gradients)),
+            Err(_) => Err(Exception::custom("the loss has no value").into()),
         },
     }
 }
@@ -106,9 +108,10 @@ impl Checkpointed<'_> {
     fn loss_and_gradients(
         &self,
         batch: &Batch,
-        preference: Option<&Preference>,
-    ) -> Result<(Array, Vec<Array>)> {
+        objective: Objective<'_>,
+    ) -> Result<([Array; 2], Vec<Array>)> {
         let tokens = loss::inputs(batch);
+        let mask = loss::mask(batch, self.trainee.dtype())?;
         let layers = self.trainee.layers();
         let own: Vec<Vec<usize>> = (0..layers).map(|layer| self.below(Some(layer))).collect();
         let rest = self.below(None);
@@ -120,7 +123,7 @@ impl Checkpointed<'_> {
         for layer in 0..layers {
             if let Some(x) = inputs.last() {
                 x.eval()?;
-                inputs.push(model.layer(layer, x)?);
+                inputs.push(model.layer(layer, x, mask.as_ref())?);
             }
         }
         drop(model);
@@ -134,10 +137,10 @@ impl Checkpointed<'_> {
             let model = self.model_with(&rest, chosen)?;
             let hidden = model.normed(x)?;
             let trains_head = self.trainee.trains_head();
-            loss::of_hidden(&model, &hidden, batch, trains_head, preference)
+            loss::of_hidden(&model, &hidden, batch, trains_head, objective)
         })?;
         let mut by_x = self.collect(&mut gradients, &rest, by_arguments)?;
-        eval(by_x.iter().chain([&loss]).chain(gradients.iter().flatten()))?;
+        eval(by_x.iter().chain(&loss).chain(gradients.iter().flatten()))?;
 
         let embeds = rest.iter().any(|&i| {
             let names = self.trainee.names();
@@ -157,7 +160,8 @@ impl Checkpointed<'_> {
             let again = |arguments: &[Array]| {
                 let run = || {
                     let (x, chosen) = split_last(arguments)?;
-                    self.model_with(own, chosen)?.layer(layer, x)
+                    let model = self.model_with(own, chosen)?;
+                    model.layer(layer, x, mask.as_ref())
                 };
                 run().map(|x| vec![x]).map_err(into_exception)
             };

@@ -138,6 +138,15 @@ impl OptimizerState {
         self.slots.iter().flat_map(BTreeMap::values)
     }
 
+    /// As [`arrays`](Self::arrays), to put others in their places.
+    pub(super) fn arrays_mut(&mut self) -> impl Iterator<Item = &mut Array> {
+        self.slots.iter_mut().flat_map(BTreeMap::values_mut)
+    }
+
+    pub(super) fn set_updates(&mut self, updates: u64) {
+        self.updates = updates;
+    }
+
     /// Changes `parameters` by `gradients`.
     pub(super) fn update(
         &mut self,

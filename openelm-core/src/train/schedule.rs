@@ -1,4 +1,5 @@
-//! The learning rate over time: constant, linear or cosine, after a warm-up.
+//! The learning rate over time: constant, linear or cosine, after a warm-up. CoreNet's cosine is
+//! that of its `optims/scheduler/cosine.py`.
 
 use std::f64::consts::PI;
 
@@ -37,6 +38,15 @@ pub enum ScheduleKind {
         /// Updates until then.
         steps: u64,
     },
+    /// CoreNet's: the first update has the warm-up's beginning, the one after the warm-up the full
+    /// rate, and half a cosine falls to `end` over `max_iterations - warmup + 1` updates. Every rate
+    /// is rounded to eight decimals.
+    CoreNet {
+        /// What the last rate is nearly.
+        end: f64,
+        /// Updates, those of the warm-up among them.
+        max_iterations: u64,
+    },
 }
 
 impl Default for Schedule {
@@ -55,6 +65,13 @@ impl Schedule {
     /// the warm-up's end, as with mlx-lm's `build_schedule`.
     pub fn at(&self, updates: u64) -> f32 {
         let peak = self.learning_rate;
+        if let ScheduleKind::CoreNet {
+            end,
+            max_iterations,
+        } = self.kind
+        {
+            return self.corenet(end, max_iterations, updates) as f32;
+        }
         if self.warmup > 0 && updates <= self.warmup {
             let share = updates as f64 / self.warmup as f64;
             return (self.warmup_init + (peak - self.warmup_init) * share) as f32;
@@ -70,14 +87,32 @@ impl Schedule {
             ScheduleKind::Cosine { end, steps } => {
                 end + 0.5 * (1.0 + (PI * share(steps)).cos()) * (peak - end)
             }
+            ScheduleKind::CoreNet { .. } => peak,
         };
         rate as f32
+    }
+
+    fn corenet(&self, end: f64, max_iterations: u64, updates: u64) -> f64 {
+        let peak = self.learning_rate;
+        let rate = if updates < self.warmup {
+            let step = (peak - self.warmup_init) / self.warmup as f64;
+            self.warmup_init + updates as f64 * step
+        } else {
+            let period = max_iterations.saturating_sub(self.warmup) + 1;
+            let since = updates - self.warmup;
+            // Past its end CoreNet's would rise again.
+            let share = since.min(period) as f64 / period as f64;
+            end + 0.5 * (peak - end) * (1.0 + (PI * share).cos())
+        };
+        (rate.max(0.0) * 1e8).round_ties_even() / 1e8
     }
 
     pub(super) fn check(&self) -> Result<()> {
         let end = match self.kind {
             ScheduleKind::Constant => 0.0,
-            ScheduleKind::Linear { end, .. } | ScheduleKind::Cosine { end, .. } => end,
+            ScheduleKind::Linear { end, .. }
+            | ScheduleKind::Cosine { end, .. }
+            | ScheduleKind::CoreNet { end, .. } => end,
         };
         for rate in [self.learning_rate, self.warmup_init, end] {
             if !(rate >= 0.0 && rate.is_finite()) {
@@ -135,5 +170,40 @@ mod tests {
         assert_eq!([0, 1, 4, 5].map(|i| schedule.at(i)), [0.5, 0.375, 0.0, 0.0]);
         schedule.kind = ScheduleKind::Constant;
         assert_eq!([0, 1, 400].map(|i| schedule.at(i)), [0.5; 3]);
+    }
+
+    /// Rates that CoreNet's formula gives for the 270M (`openelm_270M.yaml`), worked out with
+    /// Python's own numbers and `round(rate, 8)`.
+    #[test]
+    fn corenets_rates_of_270m() {
+        let schedule = Schedule {
+            kind: ScheduleKind::CoreNet {
+                end: 5.3e-4,
+                max_iterations: 350_000,
+            },
+            learning_rate: 5.3e-3,
+            warmup: 5_000,
+            warmup_init: 1e-6,
+        };
+        let expected = [
+            (0, 1e-06),
+            (1, 2.06e-06),
+            (2, 3.12e-06),
+            (100, 0.00010698),
+            (2_500, 0.0026505),
+            (4_999, 0.00529894),
+            (5_000, 0.0053),
+            (5_001, 0.0053),
+            (50_000, 0.00510255),
+            (100_000, 0.00446187),
+            (177_500, 0.00291501),
+            (250_000, 0.00145237),
+            (345_000, 0.00053247),
+            (349_999, 0.00053),
+            (350_000, 0.00053),
+        ];
+        for (updates, rate) in expected {
+            assert_eq!(schedule.at(updates), rate, "{updates}");
+        }
     }
 }

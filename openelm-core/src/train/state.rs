@@ -1,5 +1,5 @@
-//! A trainer's state in one file: what is trained, the optimizer's memory, gathered gradients and
-//! counters. One rename puts it in place, so that it is always that of one moment.
+//! A trainer's state in one file: what is trained, its moving average, the optimizer's memory,
+//! gathered gradients and counters. One rename puts it in place, so that it is always that of one moment.
 
 use std::path::Path;
 
@@ -37,9 +37,11 @@ impl Trainer {
         };
         put("parameter", self.named());
         put("optimizer", self.optimizer.tensors());
-        if let Some(gathered) = &self.gathered {
-            let names = self.trainee.names().iter().cloned();
-            put("gathered", names.zip(gathered.iter().cloned()).collect());
+        for (group, arrays) in [("gathered", &self.gathered), ("average", &self.average)] {
+            if let Some(arrays) = arrays {
+                let names = self.trainee.names().iter().cloned();
+                put(group, names.zip(arrays.iter().cloned()).collect());
+            }
         }
         let counters = Counters {
             iteration: self.iteration,
@@ -53,6 +55,14 @@ impl Trainer {
         tensor_file::save(path, &tensors, (KEY, counters))
     }
 
+    /// What the caller gave with the state in `path`, without reading more of it.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub fn caller_of(path: &Path) -> Result<Value> {
+        Ok(counters(path)?.caller)
+    }
+
     /// Goes back to the state in `path`; returns what the caller gave with it.
     ///
     /// # Errors
@@ -63,11 +73,10 @@ impl Trainer {
             path: path.to_path_buf(),
             problem,
         };
-        let counters: Counters = serde_json::from_str(&tensor_file::metadata(path, KEY)?)
-            .map_err(|error| wrong(format!("its counters are malformed: {error}")))?;
-        let mut groups = [Tensors::new(), Tensors::new(), Tensors::new()];
+        let counters = counters(path)?;
+        let mut groups: [Tensors; 4] = Default::default();
         for (name, array) in tensor_file::load(path)? {
-            let known = ["parameter", "optimizer", "gathered"];
+            let known = ["parameter", "optimizer", "gathered", "average"];
             let split = name.split_once(':').and_then(|(group, name)| {
                 Some((known.iter().position(|known| *known == group)?, name))
             });
@@ -76,7 +85,7 @@ impl Trainer {
                 None => return Err(wrong(format!("tensor `{name}` is none of a state's"))),
             }
         }
-        let [mut parameters, optimizer, mut gathered] = groups;
+        let [mut parameters, optimizer, mut gathered, mut averages] = groups;
         let missing = |name: &str| {
             wrong(format!(
                 "`{name}` is missing or has another shape: the state is another run's"
@@ -102,6 +111,11 @@ impl Trainer {
                 Some(sums.collect::<Result<Vec<_>>>()?)
             }
         };
+        if let Some(average) = &mut self.average {
+            for (name, average) in self.trainee.names().iter().zip(average) {
+                *average = averages.remove(name).ok_or_else(|| missing(name))?;
+            }
+        }
         self.optimizer
             .restore(optimizer, counters.updates)
             .map_err(|name| missing(&name))?;
@@ -110,4 +124,11 @@ impl Trainer {
         self.iteration = counters.iteration;
         Ok(counters.caller)
     }
+}
+
+fn counters(path: &Path) -> Result<Counters> {
+    serde_json::from_str(&tensor_file::metadata(path, KEY)?).map_err(|error| Error::Checkpoint {
+        path: path.to_path_buf(),
+        problem: format!("its counters are malformed: {error}"),
+    })
 }

@@ -67,6 +67,36 @@ impl Trainee {
         &self.adapter
     }
 
+    /// The type that is computed in.
+    pub(super) fn dtype(&self) -> MlxDtype {
+        self.base.dtype().mlx()
+    }
+
+    /// Lets go of the weights that training replaces, once it has them from
+    /// [`start`](Self::start).
+    pub(super) fn forget_start(&mut self) -> Result<()> {
+        let mut failed = None;
+        let weights = &mut self.adapter.weights;
+        self.base.replace_weights(&mut |name, weight| {
+            let start = weights.get_mut(name)?;
+            let hollow = |like: &Array| placeholder(like.shape(), like.dtype());
+            match (hollow(start), hollow(weight)) {
+                (Ok(empty), Ok(hollow)) => {
+                    *start = empty;
+                    Some(hollow)
+                }
+                (Err(error), _) | (_, Err(error)) => {
+                    failed = Some(error);
+                    None
+                }
+            }
+        })?;
+        match failed {
+            None => Ok(()),
+            Some(error) => Err(error),
+        }
+    }
+
     pub(super) fn layers(&self) -> usize {
         self.base.config().num_transformer_layers()
     }
@@ -145,4 +175,10 @@ impl Trainee {
         })?;
         Ok(model)
     }
+}
+
+/// Zeros of a shape that take the memory of one.
+pub(super) fn placeholder(shape: &[i32], dtype: MlxDtype) -> Result<Array> {
+    let zero = mlx_rs::ops::zeros_dtype(&[1], dtype)?;
+    Ok(mlx_rs::ops::broadcast_to(&zero, shape)?)
 }

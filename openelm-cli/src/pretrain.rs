@@ -1,0 +1,253 @@
+//! `openelm pretrain`: a new model from random weights, on one process or several.
+
+mod data;
+mod reports;
+mod settings;
+
+use std::{path::PathBuf, time::Duration};
+
+use openelm_core::{
+    Config, Tokenizer,
+    distributed::Group,
+    pretrain::{Pretrain, PretrainOptions},
+};
+use serde_json::json;
+
+use crate::{curves, error::Error, interrupt::Interrupt, output, ranks, settings::read};
+use reports::Reports;
+use settings::Settings;
+
+/// Arguments of `openelm pretrain`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Settings in a TOML file, by the long names of the options below (`batch-size = 32`), the
+    /// architecture under `[model]` by config.json's (`model_dim = 192`); options given here count
+    /// for more
+    #[arg(value_name = "CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Go on with the run in the output folder from its last save
+    #[arg(long)]
+    resume: bool,
+
+    /// Say what the run is, measure a few steps, and train nothing
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
+
+    /// Print one JSON object a line for each event
+    #[arg(long)]
+    json: bool,
+
+    /// No bar and no reports
+    #[arg(long, short)]
+    quiet: bool,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+const EXAMPLES: &str = "Examples:
+  openelm pretrain small.toml --dry-run
+  openelm pretrain small.toml --steps 3000 --output small
+  openelm pretrain small.toml --steps 3000 --output small --resume
+  openelm pretrain small.toml --ranks 2
+  mlx.launch --hostfile hosts.json -- openelm pretrain small.toml
+  openelm generate --model small/model --prompt 'Once upon a time'";
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Result<(), Error> {
+    let settings = match &args.config {
+        Some(file) => args.settings.clone().over(read(file)?),
+        None => args.settings.clone(),
+    };
+    match settings.ranks {
+        Some(0) => return Err(Error::Usage("ranks: expected at least 1, found 0".into())),
+        Some(count) if count > 1 && !ranks::is_rank() && !args.dry_run => {
+            settings.options()?;
+            return ranks::run(count, &settings.folder());
+        }
+        _ => {}
+    }
+    ranks::end_with_starter();
+    let Some(place) = settings.tokenizer.clone() else {
+        return Err(Error::Usage(
+            "no tokenizer; give --tokenizer PATH (`openelm tokenizer train` makes one)".into(),
+        ));
+    };
+    let tokenizer = Tokenizer::find(&place, Some(&place))?;
+    let config = settings.config(&tokenizer)?;
+    let options = settings.options()?;
+    match args.dry_run {
+        true => dry_run(&args, &settings, config, &tokenizer, options),
+        false => train(&args, &settings, config, &tokenizer, options),
+    }
+}
+
+fn train(
+    args: &Args,
+    settings: &Settings,
+    config: Config,
+    tokenizer: &Tokenizer,
+    options: PretrainOptions,
+) -> Result<(), Error> {
+    let folder = settings.folder();
+    let patience = settings.rank_timeout.unwrap_or(300);
+    let group = Group::from_environment(Duration::from_secs(patience), move || {
+        output::tell(&format!(
+            "openelm: another process of the group has not answered for {patience} seconds and \
+             counts as lost; --resume goes on from the last save"
+        ));
+        // MLX waits for it without end, so nothing can be torn down.
+        signal_hook::low_level::exit(1);
+    })?;
+    let place = group
+        .as_ref()
+        .map_or((0, 1), |group| (group.rank(), group.size()));
+    let quiet = args.quiet || place.0 != 0;
+
+    let source = data::source(settings, &config, tokenizer, place)?;
+    let validation = data::validation(settings, &config, tokenizer)?;
+    if !quiet {
+        tell_run(
+            &config,
+            &options,
+            data::sequence_length(settings, &config),
+            place.1,
+        );
+    }
+    let interrupt = Interrupt::install()?;
+    let begin = match args.resume {
+        true => Pretrain::resume,
+        false => Pretrain::new,
+    };
+    let steps = options.steps;
+    let mut run = begin(config, source, validation, folder.as_path(), options, group)?;
+    interrupt.cancels(run.cancel_handle());
+    let every = settings.steps_per_report.unwrap_or(10).max(1);
+    let mut reports = Reports::new(quiet || args.json, every, steps, run.iteration());
+    for event in run.by_ref() {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                reports.end();
+                let saved = folder.join("training_state.safetensors").is_file();
+                if saved && !quiet {
+                    output::tell(&format!(
+                        "the last save in {} is whole; --resume goes on from it",
+                        folder.display()
+                    ));
+                }
+                return Err(error.into());
+            }
+        };
+        if args.json && place.0 == 0 {
+            output::write_json(&reports::to_json(&event))?;
+        }
+        reports.take(&event);
+    }
+    reports.end();
+    if place.0 == 0 {
+        let drawn = curves::draw_loss(&folder, "Pre-training")?;
+        curves::draw_learning_rate(&folder, "Pre-training")?;
+        if drawn && !quiet {
+            output::tell(&format!(
+                "checkpoints, model, metrics.jsonl, loss.svg and learning_rate.svg are in {}",
+                folder.display()
+            ));
+        }
+    }
+    match interrupt.was_pressed() {
+        true => Err(Error::Interrupted),
+        false => Ok(()),
+    }
+}
+
+/// Steps that a dry run measures, the first among them.
+const MEASURED: u64 = 4;
+
+fn dry_run(
+    args: &Args,
+    settings: &Settings,
+    config: Config,
+    tokenizer: &Tokenizer,
+    options: PretrainOptions,
+) -> Result<(), Error> {
+    let length = data::sequence_length(settings, &config);
+    if !args.quiet && !args.json {
+        tell_run(&config, &options, length, settings.ranks.unwrap_or(1));
+    }
+    let source = data::source(settings, &config, tokenizer, (0, 1))?;
+    let (steps, batch_size) = (options.steps, options.batch_size);
+    let averages = u64::from(options.trainer.ema_decay.is_some());
+    let measured = Pretrain::measure(config, source, options, MEASURED)?;
+    let seconds = measured.seconds_per_step * steps as f64;
+    // What is trained, its gradient, two moments, and the moving average.
+    let state = measured.parameters * 4 * (4 + averages);
+    let per_second = measured.targets_per_step / measured.seconds_per_step;
+    if args.json {
+        return output::write_json(&json!({
+            "parameters": measured.parameters,
+            "steps": steps,
+            "tokens_per_step": batch_size * length,
+            "tokens": steps * (batch_size * length) as u64,
+            "state_bytes": state,
+            "peak_memory_bytes": measured.peak_bytes,
+            "seconds_per_step": measured.seconds_per_step,
+            "tokens_per_second": per_second,
+            "seconds": seconds,
+        }));
+    }
+    output::write(
+        format!(
+            "memory      {} at most, {} of it weights, gradients and moments\n\
+             a step      {:.3} s, {per_second:.0} tokens/s ({} steps measured)\n\
+             the run     {}\n",
+            output::bytes(measured.peak_bytes),
+            output::bytes(state),
+            measured.seconds_per_step,
+            MEASURED - 1,
+            duration(seconds),
+        )
+        .as_bytes(),
+    )
+}
+
+fn tell_run(config: &Config, options: &PretrainOptions, length: usize, processes: usize) {
+    let parameters = config.parameter_count();
+    let embedding = (config.vocab_size() * config.model_dim()) as u64;
+    let per_step = (options.batch_size * length) as u64;
+    output::tell(&format!(
+        "{} parameters, {} of them embeddings; {} layers of width {}",
+        output::grouped(parameters),
+        output::grouped(embedding),
+        config.num_transformer_layers(),
+        config.model_dim(),
+    ));
+    let rows = options
+        .micro_batch_size
+        .min(options.batch_size / processes.max(1));
+    output::tell(&format!(
+        "{} steps of {} sequences of {length} tokens ({} rows at a time{}): {} tokens a step, {} \
+         in all",
+        output::grouped(options.steps),
+        options.batch_size,
+        rows,
+        match processes {
+            1 => String::new(),
+            count => format!(" in each of {count} processes"),
+        },
+        output::grouped(per_step),
+        output::grouped(per_step * options.steps),
+    ));
+}
+
+/// Seconds in words.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}

@@ -1,0 +1,607 @@
+//! The run itself.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use mlx_rs::Array;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    PretrainOptions, Sequence, Source, Validation,
+    model_folder::{self, Around},
+    validation::packed,
+};
+use crate::{
+    batches::Batch,
+    cancel::CancelHandle,
+    config::Config,
+    config_json,
+    distributed::Group,
+    error::{Error, Result},
+    finetune::changed,
+    init, memory,
+    metrics::Metrics,
+    train::{Step, Trainer},
+};
+
+const STATE: &str = "training_state.safetensors";
+const CHECKPOINTS: &str = "checkpoints";
+
+/// What a [`Pretrain`] tells.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum PretrainEvent {
+    /// An update was made.
+    Step {
+        /// What it did; its targets are those of all processes.
+        step: Step,
+        /// Targets a second, of all processes.
+        tokens_per_second: f64,
+        /// Targets trained on so far, this run's and those of the run it resumed.
+        trained_tokens: u64,
+        /// The most memory of this process' MLX arrays so far, in bytes.
+        peak_bytes: u64,
+    },
+    /// The model was tried on the held-out texts.
+    Validation {
+        /// Updates before it.
+        iteration: u64,
+        /// Mean loss over the targets, in nats.
+        loss: f64,
+        /// What all targets cost, in bits, by the length of the texts in UTF-8.
+        bits_per_byte: f64,
+        /// Whether it is the lowest loss so far.
+        best: bool,
+    },
+    /// A checkpoint and the state were written.
+    Saved {
+        /// Updates before it.
+        iteration: u64,
+        /// The checkpoint's folder.
+        folder: PathBuf,
+    },
+    /// There is no more to come.
+    Finished {
+        /// Updates made.
+        iteration: u64,
+        /// Why it ended.
+        reason: PretrainEnd,
+        /// The best validation, its iteration and loss.
+        best: Option<(u64, f64)>,
+    },
+}
+
+/// Why a [`Pretrain`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PretrainEnd {
+    /// All steps are made.
+    Steps,
+    /// There is not enough data left for a step.
+    Data,
+    /// It was cancelled; what was done is saved.
+    Cancelled,
+}
+
+/// What a few steps took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// Numbers that are trained.
+    pub parameters: u64,
+    /// Seconds that a step took, the first left out.
+    pub seconds_per_step: f64,
+    /// Targets of a step, on average.
+    pub targets_per_step: f64,
+    /// The most memory of this process' MLX arrays, in bytes.
+    pub peak_bytes: u64,
+}
+
+/// A pre-training run. Belongs to the thread that made it, as MLX arrays do.
+#[derive(Debug)]
+pub struct Pretrain {
+    trainer: Trainer,
+    source: Box<dyn Source>,
+    validation: Option<Validation>,
+    folder: PathBuf,
+    options: PretrainOptions,
+    group: Option<Group>,
+    around: Around,
+    metrics: Metrics,
+    progress: Progress,
+    cancel: CancelHandle,
+    events: VecDeque<PretrainEvent>,
+    ended: bool,
+}
+
+/// What the state file keeps besides the trainer's own.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Progress {
+    /// The options, the architecture and the tokenizer, so that no run goes on with others.
+    options: String,
+    config: Value,
+    tokenizer: String,
+    /// The source's own.
+    source: Value,
+    trained_tokens: u64,
+    best: Option<(u64, f64)>,
+}
+
+impl Pretrain {
+    /// Begins to train a model of `config` on `source`, and to keep its files in `folder`, which is
+    /// made if need be. `group` are the processes that train it together, each with its own part
+    /// of the source; all but rank 0 write nothing.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an option outside its range, [`Error::Target`] if the folder holds the
+    /// state of another run, [`Error::Io`].
+    pub fn new(
+        config: Config,
+        source: Box<dyn Source>,
+        validation: Option<Validation>,
+        folder: impl AsRef<Path>,
+        options: PretrainOptions,
+        group: Option<Group>,
+    ) -> Result<Self> {
+        let mut run = Self::prepare(config, source, validation, folder.as_ref(), options, group)?;
+        if run.writes() {
+            let state = run.folder.join(STATE);
+            if state.exists() {
+                return Err(Error::Target {
+                    path: state,
+                    problem: "there is a run here already: resume it, or choose another folder"
+                        .into(),
+                });
+            }
+            fs::create_dir_all(&run.folder).map_err(Error::io(&run.folder))?;
+            run.metrics = Metrics::open(&run.folder, 0)?;
+        }
+        Ok(run)
+    }
+
+    /// Goes on with the run in `folder` from its last save: the same arguments lead to the same
+    /// bytes as if it had never stopped. Another number of processes than before leads to the same
+    /// but for rounding. Only rank 0 reads the folder.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state, [`Error::Target`] if it
+    /// was made with other options, another architecture or tokenizer, or other data.
+    pub fn resume(
+        config: Config,
+        source: Box<dyn Source>,
+        validation: Option<Validation>,
+        folder: impl AsRef<Path>,
+        options: PretrainOptions,
+        group: Option<Group>,
+    ) -> Result<Self> {
+        let mut run = Self::prepare(config, source, validation, folder.as_ref(), options, group)?;
+        let state = run.folder.join(STATE);
+        let malformed = |error: serde_json::Error| Error::Checkpoint {
+            path: state.clone(),
+            problem: error.to_string(),
+        };
+        let mut kept = Vec::new();
+        if run.writes() {
+            if !state.is_file() {
+                return Err(Error::MissingFile {
+                    path: state,
+                    problem: "there is no run to resume".into(),
+                });
+            }
+            let found = Trainer::caller_of(&state)?;
+            let found: Progress = serde_json::from_value(found).map_err(malformed)?;
+            run.progress.agree(&found, &state)?;
+            run.trainer.restore(&state)?;
+            kept = serde_json::to_vec(&found).map_err(malformed)?;
+        }
+        if let Some(group) = &run.group {
+            kept = group.from_first(&kept)?;
+            run.trainer.follow(group)?;
+        }
+        run.progress = serde_json::from_slice(&kept).map_err(malformed)?;
+        run.source.restore(&run.progress.source)?;
+        if run.writes() {
+            run.metrics = Metrics::open(&run.folder, run.trainer.iteration())?;
+        }
+        Ok(run)
+    }
+
+    /// Makes `steps` updates and says what they took; nothing is written.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) and the iterator; [`Error::Data`] if there is not enough data for
+    /// one step.
+    pub fn measure(
+        config: Config,
+        source: Box<dyn Source>,
+        options: PretrainOptions,
+        steps: u64,
+    ) -> Result<Measured> {
+        let mut run = Self::prepare(config, source, None, Path::new(""), options, None)?;
+        let (mut made, mut targets, mut seconds) = (0.0, 0.0, 0.0);
+        for nth in 0..steps.max(2) {
+            let started = Instant::now();
+            let Some(batches) = run.next_batches()? else {
+                break;
+            };
+            let step = run.trainer.update(&batches, None)?;
+            // The first also prepares what the others use.
+            if nth > 0 {
+                made += 1.0;
+                targets += step.targets as f64;
+                seconds += started.elapsed().as_secs_f64();
+            }
+        }
+        if made == 0.0 {
+            return Err(Error::Data {
+                path: "training data".into(),
+                line: None,
+                problem: format!(
+                    "not enough for two steps of {} sequences",
+                    run.options.batch_size
+                ),
+            });
+        }
+        Ok(Measured {
+            parameters: run.parameter_count(),
+            seconds_per_step: seconds / made,
+            targets_per_step: targets / made,
+            peak_bytes: memory::peak_bytes()? as u64,
+        })
+    }
+
+    fn prepare(
+        config: Config,
+        source: Box<dyn Source>,
+        validation: Option<Validation>,
+        folder: &Path,
+        options: PretrainOptions,
+        group: Option<Group>,
+    ) -> Result<Self> {
+        options.check(group.as_ref().map_or(1, Group::size))?;
+        let written = config_json::write(&config);
+        let progress = Progress {
+            options: options.decisive(),
+            config: serde_json::from_str(&written).unwrap_or_default(),
+            tokenizer: fingerprint(options.tokenizer.as_deref())?,
+            ..Progress::default()
+        };
+        let around = Around::new(&config, options.tokenizer.as_deref(), options.save_dtype);
+        let start = init::random_weights(&config, crate::Dtype::Float32, options.seed)?;
+        let dtype = options.dtype()?;
+        Ok(Self {
+            trainer: Trainer::from_scratch(config, start, dtype, options.trainer.clone())?,
+            source,
+            validation,
+            folder: folder.to_path_buf(),
+            options,
+            group,
+            around,
+            metrics: Metrics::none(),
+            progress,
+            cancel: CancelHandle::default(),
+            events: VecDeque::new(),
+            ended: false,
+        })
+    }
+
+    /// How many numbers are trained.
+    pub fn parameter_count(&self) -> u64 {
+        self.trainer.parameter_count()
+    }
+
+    /// Updates made so far.
+    pub fn iteration(&self) -> u64 {
+        self.trainer.iteration()
+    }
+
+    /// Ends the run before its next step, from any thread; what was done is saved first. In a
+    /// group one process that is cancelled ends all.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.cancel.clone()
+    }
+
+    /// Whether this process keeps the run's files.
+    fn writes(&self) -> bool {
+        self.place().0 == 0
+    }
+
+    /// Which process this is, of how many.
+    fn place(&self) -> (usize, usize) {
+        let group = self.group.as_ref();
+        group.map_or((0, 1), |group| (group.rank(), group.size()))
+    }
+
+    fn in_any(&self, yes: bool) -> Result<bool> {
+        match &self.group {
+            Some(group) => group.any(yes),
+            None => Ok(yes),
+        }
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        if self.trainer.iteration() >= self.options.steps {
+            return self.finish(PretrainEnd::Steps, None);
+        }
+        if self.in_any(self.cancel.is_cancelled())? {
+            let source = self.source.state()?;
+            return self.finish(PretrainEnd::Cancelled, Some(source));
+        }
+        let started = Instant::now();
+        let before = self.source.state()?;
+        let batches = self.next_batches()?;
+        if self.in_any(batches.is_none())? {
+            // Whoever got some does not train on them.
+            return self.finish(PretrainEnd::Data, Some(before));
+        }
+        let batches = batches.unwrap_or_default();
+        let step = self.trainer.update(&batches, self.group.as_ref())?;
+        self.progress.trained_tokens += step.targets as u64;
+        let event = PretrainEvent::Step {
+            step,
+            tokens_per_second: step.targets as f64 / started.elapsed().as_secs_f64(),
+            trained_tokens: self.progress.trained_tokens,
+            peak_bytes: memory::peak_bytes()? as u64,
+        };
+        self.tell(event)?;
+
+        let done = self.trainer.iteration();
+        let last = done == self.options.steps;
+        if last || done.is_multiple_of(self.options.steps_per_eval) {
+            self.validate()?;
+        }
+        if last {
+            let source = self.source.state()?;
+            return self.finish(PretrainEnd::Steps, Some(source));
+        }
+        if done.is_multiple_of(self.options.save_every) {
+            let source = self.source.state()?;
+            self.save(source)?;
+        }
+        Ok(())
+    }
+
+    /// This process' share of the next update; `None` if there is not enough data for it.
+    fn next_batches(&mut self) -> Result<Option<Vec<Batch>>> {
+        let share = self.options.batch_size / self.place().1;
+        let mut sequences: Vec<Sequence> = Vec::with_capacity(share);
+        while sequences.len() < share {
+            match self.source.next_sequence()? {
+                Some(sequence) => sequences.push(sequence),
+                None => return Ok(None),
+            }
+        }
+        let micro = sequences.chunks(self.options.micro_batch_size);
+        Ok(Some(micro.map(|rows| packed(rows.iter())).collect()))
+    }
+
+    fn validate(&mut self) -> Result<()> {
+        let Some(validation) = &self.validation else {
+            return Ok(());
+        };
+        let most = self.options.val_windows.unwrap_or(usize::MAX);
+        let rows = self.options.micro_batch_size;
+        let (mut nats, mut targets) = (0.0, 0);
+        for batch in validation.batches(most, rows, self.place()) {
+            let (sum, count) = self.trainer.evaluate_sum([&batch])?;
+            nats += sum;
+            targets += count;
+        }
+        if let Some(group) = &self.group {
+            let sums = Array::from_slice(&[nats as f32, targets as f32], &[2]);
+            let sums = group.all_sum(&sums)?.to_vec_exact::<f32>()?;
+            let [sum, count] = <[f32; 2]>::try_from(sums).unwrap_or_default();
+            (nats, targets) = (f64::from(sum), count as usize);
+        }
+        let iteration = self.trainer.iteration();
+        let loss = nats / targets.max(1) as f64;
+        if !loss.is_finite() {
+            return Err(Error::Diverged {
+                iteration,
+                loss: loss as f32,
+            });
+        }
+        let bytes = validation.bytes(most).max(1);
+        let best = self.progress.best.is_none_or(|(_, best)| loss < best);
+        if best {
+            self.progress.best = Some((iteration, loss));
+        }
+        self.tell(PretrainEvent::Validation {
+            iteration,
+            loss,
+            bits_per_byte: nats / std::f64::consts::LN_2 / bytes as f64,
+            best,
+        })
+    }
+
+    /// The checkpoint first: a run that is killed before the state is written makes it again.
+    fn save(&mut self, source: Value) -> Result<()> {
+        self.progress.source = source;
+        let iteration = self.trainer.iteration();
+        let folder = self.checkpoint(iteration);
+        if self.writes() {
+            fs::create_dir_all(self.folder.join(CHECKPOINTS)).map_err(Error::io(&self.folder))?;
+            self.around.write(&folder, &self.trainer.weights())?;
+            let state = self.folder.join(STATE);
+            let progress =
+                serde_json::to_value(&self.progress).map_err(|error| Error::Checkpoint {
+                    path: state.clone(),
+                    problem: error.to_string(),
+                })?;
+            self.trainer.save_state(&state, &progress)?;
+            let checkpoints = self.checkpoints()?;
+            let old = checkpoints.len().saturating_sub(self.options.keep);
+            for (_, folder) in checkpoints.iter().take(old) {
+                fs::remove_dir_all(folder).map_err(Error::io(folder))?;
+            }
+        }
+        self.tell(PretrainEvent::Saved { iteration, folder })
+    }
+
+    /// Saves with where the `source` stands, if there is anything to save, and writes the results.
+    fn finish(&mut self, reason: PretrainEnd, source: Option<Value>) -> Result<()> {
+        let iteration = self.trainer.iteration();
+        if let Some(source) = source.filter(|_| iteration > 0) {
+            self.save(source)?;
+        }
+        if self.writes() && reason != PretrainEnd::Cancelled && iteration > 0 {
+            let weights = self.trainer.weights();
+            self.around.write(&self.folder.join("model"), &weights)?;
+            if let Some(average) = self.trainer.averaged_weights() {
+                self.around.write(&self.folder.join("ema"), &average)?;
+            }
+            let checkpoints = self.checkpoints()?;
+            let first = checkpoints.len().saturating_sub(self.options.average_last);
+            let last = checkpoints.iter().skip(first);
+            let last: Vec<PathBuf> = last.map(|(_, folder)| folder.clone()).collect();
+            if self.options.average_last > 1 && last.len() > 1 {
+                let average = model_folder::average(&last)?;
+                self.around.write(&self.folder.join("average"), &average)?;
+            }
+        }
+        self.ended = true;
+        self.tell(PretrainEvent::Finished {
+            iteration,
+            reason,
+            best: self.progress.best,
+        })
+    }
+
+    fn checkpoint(&self, iteration: u64) -> PathBuf {
+        let name = format!("step-{iteration:06}");
+        self.folder.join(CHECKPOINTS).join(name)
+    }
+
+    /// The checkpoints up to now, oldest first.
+    fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let folder = self.folder.join(CHECKPOINTS);
+        let entries = fs::read_dir(&folder).map_err(Error::io(&folder))?;
+        let now = self.trainer.iteration();
+        let mut found: Vec<(u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let number = path.file_name()?.to_str()?.strip_prefix("step-")?;
+                Some((number.parse().ok()?, path))
+            })
+            .filter(|(iteration, _)| *iteration <= now)
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+
+    fn tell(&mut self, event: PretrainEvent) -> Result<()> {
+        self.metrics.write(&line(&event))?;
+        self.events.push_back(event);
+        Ok(())
+    }
+}
+
+impl Iterator for Pretrain {
+    type Item = Result<PretrainEvent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.events.is_empty() && !self.ended {
+            if let Err(error) = self.advance() {
+                self.ended = true;
+                self.events.clear();
+                return Some(Err(error));
+            }
+        }
+        self.events.pop_front().map(Ok)
+    }
+}
+
+impl Progress {
+    /// Refuses what is kept in `state` if it is another run's.
+    fn agree(&self, kept: &Self, state: &Path) -> Result<()> {
+        let problem = if kept.config != self.config {
+            let keys = self.config.as_object().into_iter().flatten();
+            let differs = |(key, _): &(&String, &Value)| {
+                kept.config.get(key.as_str()) != self.config.get(key.as_str())
+            };
+            let of = |config: &Value, key: &str| match config.get(key) {
+                Some(value) => value.to_string(),
+                None => "none".into(),
+            };
+            let changes = keys.filter(differs).map(|(key, _)| {
+                let (old, new) = (of(&kept.config, key), of(&self.config, key));
+                format!("{key}: {old}, now {new}")
+            });
+            let changes: Vec<String> = changes.collect();
+            format!(
+                "the run was begun with another architecture: {}",
+                changes.join("; ")
+            )
+        } else if kept.options != self.options {
+            let changes = changed(&kept.options, &self.options);
+            format!("the run was begun with other options: {changes}")
+        } else if kept.tokenizer != self.tokenizer {
+            "the run was begun with another tokenizer".into()
+        } else {
+            return Ok(());
+        };
+        Err(Error::Target {
+            path: state.to_path_buf(),
+            problem,
+        })
+    }
+}
+
+/// A number that other files have not (FNV-1a over a tokenizer's file).
+fn fingerprint(tokenizer: Option<&Path>) -> Result<String> {
+    let Some(path) = tokenizer else {
+        return Ok(String::new());
+    };
+    let file = match path.is_dir() {
+        false => path.to_path_buf(),
+        true => {
+            let files = ["tokenizer.json", "tokenizer.model"].map(|name| path.join(name));
+            let found = files.iter().find(|file| file.is_file());
+            found
+                .cloned()
+                .unwrap_or_else(|| path.join("tokenizer.json"))
+        }
+    };
+    let bytes = fs::read(&file).map_err(Error::io(&file))?;
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    Ok(format!("{hash:016x}"))
+}
+
+/// An event's line in `metrics.jsonl`; `Null` where it has none.
+fn line(event: &PretrainEvent) -> Value {
+    match event {
+        PretrainEvent::Step {
+            step,
+            tokens_per_second,
+            trained_tokens,
+            peak_bytes,
+        } => json!({
+            "iteration": step.iteration,
+            "train_loss": step.loss - step.z_loss,
+            "z_loss": step.z_loss,
+            "targets": step.targets,
+            "learning_rate": step.learning_rate,
+            "gradient_norm": step.gradient_norm,
+            "tokens_per_second": tokens_per_second,
+            "trained_tokens": trained_tokens,
+            "peak_memory": peak_bytes,
+        }),
+        PretrainEvent::Validation {
+            iteration,
+            loss,
+            bits_per_byte,
+            best,
+        } => json!({
+            "iteration": iteration,
+            "val_loss": loss,
+            "bits_per_byte": bits_per_byte,
+            "best": best,
+        }),
+        _ => Value::Null,
+    }
+}
