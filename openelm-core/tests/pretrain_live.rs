@@ -1,0 +1,152 @@
+//! Compares pre-training steps with mlx-lm's network under MLX's own optimizer and automatic
+//! differentiation: `parity/pretrain.py` wrote them to the folder `OPENELM_PRETRAIN`; `make parity`
+//! does all of it.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use mlx_rs::Array;
+use openelm_core::{
+    Checkpoint, Config, Dtype, ReadOptions, Weights,
+    batches::Batch,
+    pretrain::Recipe,
+    train::{Trainer, TrainerOptions},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// Largest difference of a step's loss, relative.
+const LOSS_BOUND: f64 = 1e-4;
+/// Largest distance of a trained tensor, relative to its length.
+const TENSOR_BOUND: f32 = 1e-3;
+
+#[derive(Deserialize)]
+struct Case {
+    clip_norm: f32,
+    z_loss: f32,
+    label_smoothing: f32,
+    learning_rate: f64,
+    warmup: u64,
+    tied: bool,
+    steps: Vec<Expected>,
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    batches: Vec<Vec<Sequence>>,
+    loss: f64,
+    z_loss: f64,
+    norm: f64,
+    rate: f32,
+    targets: usize,
+}
+
+#[derive(Deserialize)]
+struct Sequence {
+    tokens: Vec<u32>,
+    starts: Vec<usize>,
+}
+
+#[test]
+fn it_trains_as_mlx_lms_network_does() {
+    let folder = PathBuf::from(std::env::var_os("OPENELM_PRETRAIN").expect("set by parity/run.sh"));
+    let index: Vec<String> = read(&folder.join("index.json"));
+    assert!(index.len() >= 5, "only {} cases", index.len());
+    for name in &index {
+        for grad_checkpoint in [false, true] {
+            compare(&folder, name, grad_checkpoint);
+        }
+    }
+}
+
+fn compare(folder: &Path, name: &str, grad_checkpoint: bool) {
+    let case: Case = read(&folder.join(name).join("case.json"));
+    let recipe = Recipe {
+        steps: case.steps.len() as u64,
+        learning_rate: case.learning_rate,
+        warmup: case.warmup,
+    };
+    let options = TrainerOptions {
+        clip_norm: (case.clip_norm > 0.0).then_some(case.clip_norm),
+        z_loss: case.z_loss,
+        label_smoothing: case.label_smoothing,
+        grad_checkpoint,
+        ..recipe.trainer()
+    };
+    let base = folder.join(if case.tied { "base" } else { "base-untied" });
+    let config = Config::load(&base).unwrap();
+    let checkpoint = Checkpoint::open(&base).unwrap();
+    checkpoint.check(&config).unwrap();
+    let how = ReadOptions {
+        dtype: Dtype::Float32,
+        keep_quantized: false,
+    };
+    let weights = Weights::read(&checkpoint, &config, how, &mut |_, _| {}).unwrap();
+    let mut trainer =
+        Trainer::from_scratch(config.clone(), weights, Dtype::Float32, options).unwrap();
+
+    let (mut worst, mut furthest) = (0.0_f64, 0.0_f32);
+    for (i, expected) in (1..).zip(&case.steps) {
+        let batches = expected.batches.iter().map(|rows| {
+            let rows: Vec<(&[u32], &[usize])> = rows
+                .iter()
+                .map(|s| (&s.tokens[..], &s.starts[..]))
+                .collect();
+            Batch::packed(&rows, 32)
+        });
+        let batches: Vec<Batch> = batches.collect();
+        let step = trainer.update(&batches, None).unwrap();
+        assert_eq!(
+            step.targets, expected.targets,
+            "{name}: targets of step {i}"
+        );
+        assert_eq!(
+            step.learning_rate, expected.rate,
+            "{name}: rate of step {i}"
+        );
+        let off = |found: f32, wanted: f64| (f64::from(found) - wanted).abs() / wanted.abs();
+        worst = worst.max(off(step.loss, expected.loss));
+        worst = worst.max(off(step.z_loss, expected.z_loss));
+        if let Some(norm) = step.gradient_norm {
+            assert!(off(norm, expected.norm) <= 1e-3, "{name}: norm of step {i}");
+        }
+        if i == 1 || i == case.steps.len() {
+            let file = folder.join(name).join(format!("after-{i}.safetensors"));
+            let wanted = Array::load_safetensors(file).unwrap();
+            let found = trainer.adapter();
+            let written = std::env::temp_dir().join(format!("openelm-pt-{}", std::process::id()));
+            found.save(&written, &config).unwrap();
+            let found = Array::load_safetensors(written.join("adapters.safetensors")).unwrap();
+            fs::remove_dir_all(&written).unwrap();
+            assert_eq!(found.len(), wanted.len(), "{name}");
+            for (tensor, wanted) in &wanted {
+                let off = length(&found[tensor].subtract(wanted).unwrap()) / length(wanted);
+                assert!(
+                    off <= TENSOR_BOUND,
+                    "{name}: {tensor} is off by {off:e} after {i}"
+                );
+                furthest = furthest.max(off);
+            }
+        }
+    }
+    assert!(worst <= LOSS_BOUND, "{name}: losses differ by {worst:e}");
+    let mode = if grad_checkpoint { "checkpointed" } else { "" };
+    println!("{name:20} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}");
+}
+
+fn length(array: &Array) -> f32 {
+    let square = array.square().unwrap().sum(false).unwrap();
+    square.sqrt().unwrap().try_item::<f32>().unwrap()
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> T {
+    let text = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
