@@ -113,12 +113,16 @@ impl Attention {
         let queries = qk.try_index((.., ..self.q_heads, .., ..))?;
         let keys = qk.try_index((.., self.q_heads.., .., ..))?;
         let values = values.transpose_axes(&[0, 2, 1, 3])?;
+        let whole = cache.is_none();
         let (keys, values) = match cache {
             Some(cache) => cache.update(offset, &keys, &values)?,
             None => (keys, values),
         };
 
-        let attended = self.attend(&queries, &keys, &values, mask)?;
+        let attended = match whole && self.device == Device::Cpu {
+            true => self.attend_in_blocks(&queries, &keys, &values, mask)?,
+            false => self.attend(&queries, &keys, &values, mask)?,
+        };
         let joined = attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
             batch,
             length,
@@ -170,6 +174,34 @@ impl Attention {
         )?)
     }
 
+    /// As [`attend`](Self::attend) of whole sequences on a CPU, some positions after another, each
+    /// with no more keys than it sees: MLX has no fused kernel there, and works out all of them.
+    fn attend_in_blocks(
+        &self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        mask: Option<&Array>,
+    ) -> Result<Array> {
+        let length = queries.dim(2);
+        let block = (length / 8).max(SMALLEST_BLOCK);
+        if length <= block {
+            return self.attend(queries, keys, values, mask);
+        }
+        let parts = (0..length).step_by(block as usize).map(|start| {
+            let end = (start + block).min(length);
+            let seen = |x: &Array| x.try_index((.., .., ..end, ..));
+            let mask = mask.map(|mask| mask.try_index((.., .., start..end, ..end)));
+            self.attend(
+                &queries.try_index((.., .., start..end, ..))?,
+                &seen(keys)?,
+                &seen(values)?,
+                mask.transpose()?.as_ref(),
+            )
+        });
+        Ok(concatenate(&parts.collect::<Result<Vec<_>>>()?, 2)?)
+    }
+
     /// One position's attention on a CPU, where MLX has no fused kernel either and its softmax is
     /// most of the cost of a long context: `exp` takes three times as long as `power` there.
     fn attend_one(
@@ -195,6 +227,9 @@ impl Attention {
         Ok(attended.reshape(&[shape[0], self.q_heads, 1, self.head_dim])?)
     }
 }
+
+/// Positions below which blocks cost more than they save.
+const SMALLEST_BLOCK: i32 = 64;
 
 /// `q_norm` `q_heads` times, then `k_norm` `kv_heads` times.
 fn per_head(q_norm: &Array, q_heads: usize, k_norm: &Array, kv_heads: usize) -> Result<Array> {
