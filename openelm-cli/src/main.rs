@@ -19,6 +19,7 @@ mod info;
 mod interrupt;
 mod model;
 mod output;
+mod tokenizer;
 
 use error::Error;
 
@@ -49,6 +50,8 @@ enum Command {
     Finetune(Box<finetune::Args>),
     /// Make an adapter part of its model
     Fuse(fuse::Args),
+    /// Train a tokenizer
+    Tokenizer(tokenizer::Args),
     /// Show a model's architecture, parameters and memory
     Info(info::Args),
     /// Measure load time, speed and memory
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Fuse(args) => fuse::run(args),
+        Command::Tokenizer(args) => tokenizer::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions { shell } => completions(shell),
