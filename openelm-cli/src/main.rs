@@ -23,6 +23,7 @@ mod output;
 mod pretrain;
 mod ranks;
 mod settings;
+mod tokenizer;
 
 use error::Error;
 
@@ -55,6 +56,8 @@ enum Command {
     Pretrain(Box<pretrain::Args>),
     /// Make an adapter part of its model
     Fuse(fuse::Args),
+    /// Train a tokenizer
+    Tokenizer(tokenizer::Args),
     /// Show a model's architecture, parameters and memory
     Info(info::Args),
     /// Measure load time, speed and memory
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Finetune(args) => finetune::run(*args),
         Command::Pretrain(args) => pretrain::run(*args),
         Command::Fuse(args) => fuse::run(args),
+        Command::Tokenizer(args) => tokenizer::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions { shell } => completions(shell),

@@ -12,6 +12,7 @@ mod json;
 #[cfg(test)]
 mod llama_tests;
 mod merge;
+mod train;
 
 use std::fmt;
 use std::fs::File;
@@ -25,6 +26,7 @@ use crate::sentencepiece;
 
 use contents::Coder;
 pub(crate) use contents::Contents;
+pub use train::{TokenizerReport, TokenizerTraining};
 
 /// Largest file that is read; LLaMA's have 0.5 MB and 1.8 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;

@@ -1,0 +1,72 @@
+//! `openelm tokenizer`: makes what turns text into tokens.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use openelm_core::TokenizerTraining;
+
+use crate::{error::Error, output};
+
+/// Arguments of `openelm tokenizer`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a tokenizer of LLaMA's kind: BPE with byte fallback
+    #[command(after_help = TRAIN_EXAMPLE)]
+    Train(TrainArgs),
+}
+
+const TRAIN_EXAMPLE: &str = "Example:
+  openelm tokenizer train --data tales.jsonl --vocab-size 4096 --output tales-model
+
+Writes tokenizer.json and tokenizer_config.json. <unk> is 0, <s> 1, </s> 2.";
+
+#[derive(clap::Args)]
+struct TrainArgs {
+    /// Files, folders or patterns: .jsonl, .json, .txt (also .gz, .zst), .parquet
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    data: Vec<PathBuf>,
+
+    /// Pieces, with 3 special tokens and 256 bytes among them
+    #[arg(long, value_name = "N", default_value_t = TokenizerTraining::default().vocab_size)]
+    vocab_size: usize,
+
+    /// Key of the text in the rows
+    #[arg(long, value_name = "KEY", default_value_t = TokenizerTraining::default().text_key)]
+    text_key: String,
+
+    /// Part of the characters that are pieces of their own; rarer ones become bytes
+    #[arg(long, value_name = "PART",
+          default_value_t = TokenizerTraining::default().character_coverage)]
+    character_coverage: f64,
+
+    /// Folder to write to; it is made
+    #[arg(long, short, value_name = "FOLDER")]
+    output: PathBuf,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Result<(), Error> {
+    let Command::Train(args) = args.command;
+    let training = TokenizerTraining {
+        vocab_size: args.vocab_size,
+        text_key: args.text_key,
+        character_coverage: args.character_coverage,
+    };
+    let report = training.train(&args.data, &args.output)?;
+    output::tell(&format!(
+        "{} pieces ({} characters) from {} documents, {} characters, {} different words: {}",
+        output::grouped(report.vocab_size as u64),
+        output::grouped(report.alphabet as u64),
+        output::grouped(report.documents),
+        output::grouped(report.characters),
+        output::grouped(report.words as u64),
+        args.output.join("tokenizer.json").display(),
+    ));
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! Text as words: what pieces are learnt from, and never reach beyond.
+
+use std::collections::{BTreeMap, HashMap};
+
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
+/// A space, as LLaMA's vocabulary writes it.
+const SPACE: char = '▁';
+
+/// How often every word stands in the text.
+#[derive(Default)]
+pub(super) struct Words {
+    counts: HashMap<String, u64>,
+    characters: u64,
+}
+
+impl Words {
+    /// Adds a document.
+    pub(super) fn add(&mut self, text: &str) {
+        if is_nfc(text) {
+            self.split_text(text);
+        } else {
+            self.split_text(&text.nfc().collect::<String>());
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// Characters of the text.
+    pub(super) fn characters(&self) -> u64 {
+        self.characters
+    }
+
+    /// The characters that make up `coverage` of the text, by code point: the most frequent
+    /// ones, of equals those with the lower code point. The space is always among them.
+    pub(super) fn alphabet(&self, coverage: f64) -> Vec<char> {
+        let mut counts: BTreeMap<char, u64> = BTreeMap::new();
+        for (word, count) in &self.counts {
+            for character in word.chars().filter(|&c| c != SPACE) {
+                *counts.entry(character).or_default() += count;
+            }
+        }
+        let total: u64 = counts.values().sum();
+        let mut by_count: Vec<_> = counts.into_iter().collect();
+        by_count.sort_by_key(|&(character, count)| (std::cmp::Reverse(count), character));
+        let wanted = total as f64 * coverage;
+        let mut covered = 0_u64;
+        let mut alphabet = vec![SPACE];
+        for (character, count) in by_count {
+            if coverage < 1.0 && covered as f64 >= wanted {
+                break;
+            }
+            covered += count;
+            alphabet.push(character);
+        }
+        alphabet.sort_unstable();
+        alphabet
+    }
+
+    /// The words as ids of their characters, with their counts, in an order of their own. A
+    /// character without an id, which will be bytes, ends one word and begins the next.
+    pub(super) fn split(self, ids: &HashMap<char, u32>) -> Vec<(Vec<u32>, u64)> {
+        let mut parts: BTreeMap<Vec<u32>, u64> = BTreeMap::new();
+        for (word, count) in self.counts {
+            let mut part = Vec::new();
+            for character in word.chars() {
+                match ids.get(&character) {
+                    Some(&id) => part.push(id),
+                    None => keep(&mut parts, std::mem::take(&mut part), count),
+                }
+            }
+            keep(&mut parts, part, count);
+        }
+        parts.into_iter().collect()
+    }
+
+    fn split_text(&mut self, text: &str) {
+        let mut word = String::new();
+        let mut last = None;
+        // A text begins as if after a space, as when it is tokenised.
+        let begin = (!text.is_empty()).then_some(' ');
+        for character in begin.into_iter().chain(text.chars()) {
+            let kind = Kind::of(character);
+            let goes_on = match (last, kind) {
+                // A space belongs to what comes after it; of several, the last one does.
+                (Some(Kind::Space), Kind::Letter | Kind::Mark) => true,
+                (Some(last), kind) => last == kind && kind != Kind::Digit,
+                (None, _) => true,
+            };
+            if !goes_on {
+                self.count(&word);
+                word.clear();
+            } else if last == Some(Kind::Space)
+                && kind != Kind::Space
+                && word.len() > SPACE.len_utf8()
+            {
+                // `▁▁▁word` is `▁▁` and `▁word`.
+                let spaces = word.len() - SPACE.len_utf8();
+                self.count(&word[..spaces]);
+                word.replace_range(..spaces, "");
+            }
+            if kind != Kind::Control {
+                word.push(if character == ' ' { SPACE } else { character });
+            }
+            last = Some(kind);
+        }
+        self.count(&word);
+        self.characters += text.chars().count() as u64;
+    }
+
+    fn count(&mut self, word: &str) {
+        if word.is_empty() {
+            return;
+        }
+        match self.counts.get_mut(word) {
+            Some(count) => *count += 1,
+            None => {
+                self.counts.insert(word.to_owned(), 1);
+            }
+        }
+    }
+}
+
+/// What a character is; a piece is of one kind, and may begin with a space.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Space,
+    Letter,
+    Digit,
+    /// Never part of a piece.
+    Control,
+    /// Punctuation, symbols, other space.
+    Mark,
+}
+
+impl Kind {
+    fn of(character: char) -> Self {
+        match character {
+            ' ' => Self::Space,
+            // Written in the text it would come back as a space.
+            SPACE => Self::Control,
+            c if c.is_control() => Self::Control,
+            c if c.is_numeric() => Self::Digit,
+            c if c.is_alphabetic() || unicode_normalization::char::is_combining_mark(c) => {
+                Self::Letter
+            }
+            _ => Self::Mark,
+        }
+    }
+}
+
+fn keep(parts: &mut BTreeMap<Vec<u32>, u64>, part: Vec<u32>, count: u64) {
+    if !part.is_empty() {
+        *parts.entry(part).or_default() += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<(String, u64)> {
+        let mut words = Words::default();
+        words.add(text);
+        let mut counts: Vec<_> = words.counts.into_iter().collect();
+        counts.sort();
+        counts
+    }
+
+    #[test]
+    fn words_are_of_one_kind_and_begin_with_their_space() {
+        let found = words("Don't,  stop\n\n at (10) a");
+        let found: Vec<_> = found
+            .iter()
+            .map(|(word, count)| (word.as_str(), *count))
+            .collect();
+        let mut expected = vec![
+            ("▁Don", 1),
+            ("'", 1),
+            ("t", 1),
+            (",", 1),
+            ("▁", 1),
+            ("▁stop", 1),
+            ("▁at", 1),
+            ("▁(", 1),
+            ("1", 1),
+            ("0", 1),
+            (")", 1),
+            ("▁a", 1),
+        ];
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn text_is_composed_and_marks_stay_with_their_letter() {
+        assert_eq!(words("cafe\u{301}"), [("▁café".to_owned(), 1)]);
+        assert_eq!(words("न्म"), [("▁न्म".to_owned(), 1)]);
+        assert_eq!(words(""), []);
+        assert_eq!(words("    ")[0], ("▁▁▁▁▁".to_owned(), 1));
+    }
+
+    #[test]
+    fn characters_without_an_id_part_a_word() {
+        let mut words = Words::default();
+        words.add("abxab ab");
+        let ids = HashMap::from([('▁', 0), ('a', 1), ('b', 2)]);
+        assert_eq!(words.split(&ids), [(vec![0, 1, 2], 2), (vec![1, 2], 1)]);
+    }
+}
