@@ -25,6 +25,14 @@ pub(crate) enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// One of several processes that train together ended early; it has told why.
+    #[error("{problem}")]
+    Rank {
+        /// Which, and how.
+        problem: String,
+        /// What to end with.
+        code: u8,
+    },
     /// Standard output could not be written.
     #[error("standard output: {0}")]
     Output(std::io::Error),
@@ -41,6 +49,7 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Core(openelm_core::Error::Option { .. }) => 2,
             Self::Interrupted => 130,
+            Self::Rank { code, .. } => *code,
             _ => 1,
         }
     }

@@ -6,8 +6,8 @@ use std::{
     io::{self, Read},
     net::{Ipv4Addr, TcpListener},
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
-    thread,
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -29,6 +29,7 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
     let hosts = Hosts::new(count)?;
     let interrupt = Interrupt::install()?;
     let mut children = Vec::with_capacity(count);
+    let mut told = Vec::with_capacity(count);
     for rank in 0..count {
         let mut command = Command::new(&program);
         command
@@ -41,8 +42,15 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
             let cores = thread::available_parallelism().map_or(1, usize::from);
             command.env("OPENBLAS_NUM_THREADS", (cores / count).max(1).to_string());
         }
+        // Of what all say alike once is enough: the first's is shown as it comes.
+        if rank > 0 {
+            command.stdout(Stdio::null()).stderr(Stdio::piped());
+        }
         match command.spawn() {
-            Ok(child) => children.push(child),
+            Ok(mut child) => {
+                told.push(child.stderr.take().map(collect));
+                children.push(child);
+            }
             Err(error) => {
                 stop(&mut children);
                 return Err(Error::Usage(format!("ranks: rank {rank}: {error}")));
@@ -55,14 +63,23 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
         None => Ok(()),
         Some(_) if interrupt.was_pressed() => Err(Error::Interrupted),
         Some((rank, status)) => {
+            if let Some(Some(told)) = told.into_iter().nth(rank)
+                && let Ok(text) = told.join()
+            {
+                text.lines().for_each(output::tell);
+            }
             let saved = resumable.join("training_state.safetensors").is_file();
             let advice = match saved {
                 true => "; --resume goes on from the last save",
                 false => "",
             };
-            Err(Error::Usage(format!(
-                "rank {rank} of {count} ended early ({status}); the others were stopped{advice}"
-            )))
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            Err(Error::Rank {
+                problem: format!(
+                    "rank {rank} of {count} ended early ({status}); the others were stopped{advice}"
+                ),
+                code: code.unwrap_or(1),
+            })
         }
     }
 }
@@ -80,21 +97,38 @@ pub(crate) fn end_with_starter() {
     });
 }
 
-/// The first process that fails, once it does; `None` when all have ended well.
+/// Reads what a process tells, so that it never waits for a reader.
+fn collect(mut stderr: ChildStderr) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = Vec::new();
+        // Half of it is better than nothing.
+        let _ = stderr.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    })
+}
+
+/// The process that failed, once one does; `None` when all have ended well. One that was killed
+/// takes others along, which notice that it is gone: the cause is the former.
 fn watch(children: &mut [Child]) -> Option<(usize, ExitStatus)> {
     loop {
         let mut running = false;
-        for (rank, child) in children.iter_mut().enumerate() {
+        let mut failed = false;
+        for child in children.iter_mut() {
             match child.try_wait() {
-                Ok(Some(status)) if !status.success() => return Some((rank, status)),
-                Ok(Some(_)) => {}
+                Ok(Some(status)) => failed |= !status.success(),
                 _ => running = true,
             }
         }
-        if !running {
+        if !failed && !running {
             return None;
         }
         thread::sleep(TICK);
+        if failed {
+            let ended = children.iter_mut().map(Child::try_wait).enumerate();
+            let failed = ended.filter_map(|(rank, status)| Some((rank, status.ok()??)));
+            let failed = failed.filter(|(_, status)| !status.success());
+            return failed.min_by_key(|(rank, status)| (status.code().is_some(), *rank));
+        }
     }
 }
 

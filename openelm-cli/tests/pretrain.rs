@@ -241,7 +241,7 @@ fn two_and_four_processes_learn_what_one_does() {
             assert!((a - b).abs() <= 1e-4 * a, "{name}: {a} {b}");
         }
     }
-    let told = refused(scratch.pretrain("three", &["--ranks", "3"]), 1);
+    let told = refused(scratch.pretrain("three", &["--ranks", "3"]), 2);
     assert!(
         told.contains("batch_size: expected a multiple of 3"),
         "{told}"
@@ -307,7 +307,7 @@ fn a_process_that_is_killed_ends_the_others_and_the_run_can_go_on() {
 /// As under `mlx.launch`, which starts the ranks itself: they notice on their own.
 #[cfg(target_os = "linux")]
 #[test]
-fn without_a_starter_the_loss_of_a_process_is_noticed_in_time() {
+fn without_a_starter_the_loss_of_a_process_is_noticed() {
     let scratch = Scratch::new("alone");
     let address = || {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -334,7 +334,10 @@ fn without_a_starter_the_loss_of_a_process_is_noticed_in_time() {
     assert!(started.elapsed() < Duration::from_secs(20));
     assert_eq!(told.status.code(), Some(1));
     let told = String::from_utf8_lossy(&told.stderr).into_owned();
-    assert!(told.contains("has not answered for 2 seconds"), "{told}");
+    assert!(
+        told.contains("another process of the group is gone"),
+        "{told}"
+    );
 }
 
 #[cfg(target_os = "linux")]
@@ -402,7 +405,7 @@ fn it_tells_plots_and_leaves_models_that_generate() {
         rates[..4],
         [1e-6, 0.001_000_67, 0.002_000_33, 0.003].map(|r: f32| f64::from(r))
     );
-    assert!(rates[39] > 3e-4 && rates[39] < 3.1e-4, "{}", rates[39]);
+    assert_eq!(rates[39], f64::from(0.000_318_41_f32));
     for picture in ["loss", "learning_rate"] {
         let png = fs::read(run.join(picture).with_extension("png")).unwrap();
         assert_eq!(&png[..4], b"\x89PNG");
@@ -471,7 +474,7 @@ fn what_is_wrong_is_named() {
         ),
         (&["--preset", "7B"], 2, "expected 270M"),
         (
-            &["--learning-rate", "-1"],
+            &["--learning-rate=-1"],
             2,
             "learning_rate: expected 0 or more",
         ),

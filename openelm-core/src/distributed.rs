@@ -38,7 +38,7 @@ impl Group {
     /// called, on a thread of its own: MLX's wait itself cannot be ended, only the process.
     ///
     /// # Errors
-    /// [`Error::Option`] if the environment is malformed, [`Error::Mlx`] if the others cannot be
+    /// [`Error::Option`] if the environment is malformed, [`Error::Group`] if the others cannot be
     /// reached.
     pub fn from_environment(
         patience: Duration,
@@ -54,7 +54,7 @@ impl Group {
             });
         }
         let watch = Watch::start(patience, lost)?;
-        let processes = watch.during(Processes::join)?;
+        let processes = watch.during(Processes::join).map_err(lost_connection)?;
         let (rank, size) = (processes.rank(), processes.size());
         if size == 1 {
             return Ok(None);
@@ -81,15 +81,16 @@ impl Group {
     /// Waits for the others.
     ///
     /// # Errors
-    /// [`Error::Mlx`] if MLX fails.
+    /// [`Error::Group`] if another process is gone, [`Error::Mlx`] if `x` cannot be worked out.
     pub fn all_sum(&self, x: &Array) -> Result<Array> {
         // This process' own work is not what is waited for.
         x.eval()?;
-        self.watch.during(|| {
+        let sum = self.watch.during(|| {
             let sum = self.processes.all_sum(x)?;
             sum.eval()?;
             Ok(sum)
-        })
+        });
+        sum.map_err(lost_connection)
     }
 
     /// Whether `yes` is true in any of the processes. Waits for the others.
@@ -117,6 +118,18 @@ impl Group {
         padded.resize(length, 0);
         let shared = self.all_sum(&Array::from_slice(&padded, &[length as i32]))?;
         Ok(shared.to_vec_exact::<u8>()?)
+    }
+}
+
+/// What MLX says, without the place in its source.
+fn lost_connection(error: Error) -> Error {
+    let Error::Mlx(exception) = &error else {
+        return error;
+    };
+    let told = exception.what();
+    let told = told.split(" at ").next().unwrap_or(told);
+    Error::Group {
+        problem: told.trim_matches('"').into(),
     }
 }
 

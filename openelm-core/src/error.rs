@@ -141,6 +141,12 @@ pub enum Error {
         /// The loss.
         loss: f32,
     },
+    /// Another process that trains along is gone, or cannot be reached.
+    #[error("another process of the group is gone or cannot be reached: {problem}")]
+    Group {
+        /// What the connection's end was told.
+        problem: String,
+    },
     /// A conversion's result cannot be put where it was to go.
     #[error("{}: {problem}", path.display())]
     Target {
