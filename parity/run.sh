@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compares openelm-core with mlx-lm's OpenELM on the same MLX, `openelm convert` with its
-# `convert`, and fine-tuning with its `lora`: `make parity`. Writes 3 GB of random checkpoints under out/parity and deletes them
+# `convert`, fine-tuning with its `lora`, and pre-training data with Python's: `make parity`. Writes 3 GB of random checkpoints under out/parity and deletes them
 # afterwards; KEEP=1 keeps them. LONG=1 also measures position 2,000 of the whole 270M.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -48,3 +48,10 @@ oracle parity/finetune.py "$folder/finetune"
 
 say "openelm-core's on the same rows"
 OPENELM_FINETUNE=$folder/finetune core_test finetune_live
+
+say "documents to sequences in Python"
+"$openelm" tokenizer train --data examples parity/*.txt --vocab-size 600 --output "$folder/tokenizer"
+oracle parity/corpus.py "$folder/corpus" "$folder/tokenizer/tokenizer.json"
+
+say "openelm-core on the same files"
+OPENELM_CORPUS=$folder/corpus core_test corpus_live

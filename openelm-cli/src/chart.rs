@@ -139,6 +139,7 @@ enum Stroke {
     Pieces,
 }
 
+type Points<'a> = &'a [(u64, f64)];
 type Area<B> = DrawingArea<B, Shift>;
 type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordu64, RangedCoordf64>>;
@@ -146,7 +147,7 @@ type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordu64, RangedCoordf
 fn paint<B: DrawingBackend>(
     root: &Area<B>,
     (title, quantity): (&str, Quantity),
-    (train, valid): (&[(u64, f64)], &[(u64, f64)]),
+    (train, valid): (Points<'_>, Points<'_>),
     (iterations, losses): (Range<u64>, Range<f64>),
     stroke: Stroke,
 ) -> Drawn<B> {

@@ -30,7 +30,7 @@
 mod encode;
 mod folder;
 mod json;
-mod parallel;
+pub(crate) mod parallel;
 mod preference;
 mod rows;
 pub mod template;

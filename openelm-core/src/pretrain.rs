@@ -12,13 +12,15 @@
 //! The recipe's figures are those of CoreNet's `projects/openelm/pretraining_configs`
 //! (OpenELM, <https://arxiv.org/abs/2404.14619>, section 3).
 
+mod corpus_source;
 mod job;
 mod model_folder;
 mod options;
 mod source;
 mod validation;
 
+pub use corpus_source::CorpusSource;
 pub use job::{Measured, Pretrain, PretrainEnd, PretrainEvent};
 pub use options::{PretrainOptions, Recipe};
-pub use source::{MemorySource, Sequence, Source};
+pub use source::{MemorySource, Source};
 pub use validation::Validation;

@@ -141,6 +141,17 @@ impl Tokenizer {
         self.eos_id
     }
 
+    /// The same tokenizer, to which the spelling of a special token is text like any other: for
+    /// documents, which may talk about `</s>` without ending there.
+    pub(crate) fn literal(&self) -> Self {
+        let mut coder = Coder::clone(&self.coder);
+        coder.set_encode_special_tokens(true);
+        Self {
+            coder: Arc::new(coder),
+            ..self.clone()
+        }
+    }
+
     /// The file that was read.
     pub fn path(&self) -> &Path {
         self.pieces.path()

@@ -16,10 +16,9 @@ use openelm_core::{
     Config, Dtype, Error, LanguageModel, Preset,
     batches::Batch,
     config::LayerWise,
+    corpus::Sequence,
     memory,
-    pretrain::{
-        MemorySource, Pretrain, PretrainEnd, PretrainEvent, PretrainOptions, Recipe, Sequence,
-    },
+    pretrain::{MemorySource, Pretrain, PretrainEnd, PretrainEvent, PretrainOptions, Recipe},
     random_weights,
     train::{Step, Trainer, TrainerOptions},
 };
@@ -40,6 +39,9 @@ fn trainer(dtype: Dtype, options: TrainerOptions) -> Trainer {
     let start = random_weights(&config(), Dtype::Float32, 3).unwrap();
     Trainer::from_scratch(config(), start, dtype, options).unwrap()
 }
+
+/// A tensor's name and numbers.
+type Named = (String, Vec<f32>);
 
 const RECIPE: Recipe = Recipe {
     steps: 12,
@@ -99,11 +101,11 @@ impl Drop for Folder {
 }
 
 /// Weights by name, of a trainer that was asked for them.
-fn weights(trainer: &Trainer) -> Vec<(String, Vec<f32>)> {
+fn weights(trainer: &Trainer) -> Vec<Named> {
     let folder = Folder::new("weights");
     trainer.adapter().save(&folder.0, &config()).unwrap();
     let read = Array::load_safetensors(folder.0.join("adapters.safetensors")).unwrap();
-    let mut read: Vec<(String, Vec<f32>)> = read
+    let mut read: Vec<Named> = read
         .into_iter()
         .map(|(name, array)| (name, array.to_vec_exact::<f32>().unwrap()))
         .collect();
@@ -112,9 +114,9 @@ fn weights(trainer: &Trainer) -> Vec<(String, Vec<f32>)> {
 }
 
 /// The largest distance of two sets of weights, relative to a tensor's length.
-fn distance(a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)]) -> f64 {
+fn distance(a: &[Named], b: &[Named]) -> f64 {
     assert_eq!(a.len(), b.len());
-    let of = |((name, a), (other, b)): (&(String, Vec<f32>), &(String, Vec<f32>))| {
+    let of = |((name, a), (other, b)): (&Named, &Named)| {
         assert_eq!(name, other);
         let square = |x: f64| x * x;
         let length: f64 = a.iter().map(|&x| square(x.into())).sum();
@@ -283,9 +285,9 @@ fn finish(run: &mut Pretrain) -> Vec<PretrainEvent> {
     run.map(Result::unwrap).collect()
 }
 
-fn tensors(folder: &Path) -> Vec<(String, Vec<f32>)> {
+fn tensors(folder: &Path) -> Vec<Named> {
     let read = Array::load_safetensors(folder.join("model.safetensors")).unwrap();
-    let mut read: Vec<(String, Vec<f32>)> = read
+    let mut read: Vec<Named> = read
         .into_iter()
         .map(|(name, array)| (name, array.to_vec_exact::<f32>().unwrap()))
         .collect();

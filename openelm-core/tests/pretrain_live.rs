@@ -138,12 +138,12 @@ fn compare(folder: &Path, name: &str, grad_checkpoint: bool) {
     }
     assert!(worst <= LOSS_BOUND, "{name}: losses differ by {worst:e}");
     let mode = if grad_checkpoint { "checkpointed" } else { "" };
-    println!("{name:20} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}");
+    eprintln!("{name:20} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}");
 }
 
 fn length(array: &Array) -> f32 {
     let square = array.square().unwrap().sum(false).unwrap();
-    square.sqrt().unwrap().try_item::<f32>().unwrap()
+    square.sqrt().unwrap().try_item_exact::<f32>().unwrap()
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> T {

@@ -1,14 +1,17 @@
 //! What a run learns from, and what it is tried on.
 
-use std::{fs, path::Path};
-
 use openelm_core::{
     Config, Tokenizer,
-    pretrain::{MemorySource, Sequence, Source, Validation},
+    corpus::{Assembly, CorpusOptions, Corrupt},
+    pretrain::{CorpusSource, Validation},
 };
 
 use super::settings::Settings;
-use crate::error::Error;
+use crate::{error::Error, settings::one_of};
+
+/// Sequences that are shuffled together unless something else is asked for; packed ones follow
+/// each other as a book's pages do.
+const SHUFFLE: usize = 4096;
 
 /// Tokens of a sequence.
 pub(super) fn sequence_length(settings: &Settings, config: &Config) -> usize {
@@ -16,47 +19,49 @@ pub(super) fn sequence_length(settings: &Settings, config: &Config) -> usize {
     length.unwrap_or(config.max_context_length())
 }
 
-/// The training data, as the process `place` of a group gets it.
+/// The training data, as the process `rank` of `world` gets it.
 pub(super) fn source(
     settings: &Settings,
     config: &Config,
     tokenizer: &Tokenizer,
-    place: (usize, usize),
-) -> Result<Box<dyn Source>, Error> {
+    (rank, world): (usize, usize),
+) -> Result<Box<CorpusSource>, Error> {
     let Some(files) = &settings.data else {
         return Err(Error::Usage("no data; give --data FILES".into()));
     };
-    let length = sequence_length(settings, config);
-    let mut stream: Vec<u32> = Vec::new();
-    let mut starts = Vec::new();
-    for file in files {
-        for text in texts(file)? {
-            starts.push(stream.len());
-            stream.extend(tokenizer.encode_prompt(&text)?);
-            stream.push(tokenizer.eos_id());
-        }
-    }
-    let mut sequences = Vec::new();
-    for start in (0..stream.len().saturating_sub(length)).step_by(length) {
-        let end = start + length + 1;
-        let (a, b) = (
-            starts.partition_point(|&s| s < start),
-            starts.partition_point(|&s| s < end),
-        );
-        sequences.push(Sequence {
-            tokens: stream[start..end].to_vec(),
-            document_starts: starts[a..b].iter().map(|s| s - start).collect(),
-        });
-    }
-    // Fisher-Yates by a 64-bit LCG.
-    let mut state = settings.seed.unwrap_or(0) ^ 0x9e37_79b9_7f4a_7c15;
-    for i in (1..sequences.len()).rev() {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        sequences.swap(i, (state >> 33) as usize % (i + 1));
-    }
-    Ok(Box::new(MemorySource::new(sequences, place)))
+    let assembly = settings.assembly.as_deref().unwrap_or("pack");
+    let known = [("pack", Assembly::Pack), ("truncate", Assembly::Truncate)];
+    let assembly = one_of("assembly", assembly, &known)?;
+    let defaults = CorpusOptions::default();
+    // CoreNet's filters are for sequences that begin with a document and end with it.
+    let (characters, tokens, shuffle) = match assembly {
+        Assembly::Truncate => (defaults.min_characters, defaults.min_tokens, 0),
+        Assembly::Pack => (0, 0, SHUFFLE),
+    };
+    let options = CorpusOptions {
+        files: files.clone(),
+        text_key: settings.text_key.clone().unwrap_or(defaults.text_key),
+        sequence_length: sequence_length(settings, config),
+        words_per_piece: settings.words_per_piece.unwrap_or(defaults.words_per_piece),
+        min_characters: settings.min_characters.unwrap_or(characters),
+        min_tokens: settings.min_tokens.unwrap_or(tokens),
+        assembly,
+        readers: settings.readers.unwrap_or(defaults.readers),
+        rank,
+        world,
+        seed: settings.seed.unwrap_or(0),
+        epochs: settings.epochs,
+        on_corrupt: match settings.skip_corrupt {
+            true => Corrupt::Skip,
+            false => Corrupt::Stop,
+        },
+    };
+    let shuffle = settings.shuffle.unwrap_or(shuffle);
+    Ok(Box::new(CorpusSource::open(
+        options,
+        tokenizer.clone(),
+        shuffle,
+    )?))
 }
 
 /// The held-out texts.
@@ -68,23 +73,7 @@ pub(super) fn validation(
     let Some(files) = &settings.valid else {
         return Ok(None);
     };
-    let mut all = Vec::new();
-    for file in files {
-        all.extend(texts(file)?);
-    }
+    let key = settings.text_key.as_deref().unwrap_or("text");
     let length = sequence_length(settings, config);
-    Ok(Some(Validation::new(all, tokenizer, length)?))
-}
-
-fn texts(file: &Path) -> Result<Vec<String>, Error> {
-    let text = fs::read_to_string(file).map_err(|error| Error::Settings {
-        place: file.display().to_string(),
-        problem: error.to_string(),
-    })?;
-    let lines = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    Ok(lines
-        .filter_map(|line| Some(line.get("text")?.as_str()?.to_owned()))
-        .collect())
+    Ok(Some(Validation::read(files, key, tokenizer, length)?))
 }

@@ -15,7 +15,8 @@ use crate::error::Error;
 #[derive(clap::Args, Deserialize, Default, Clone)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
-    /// Files to train on, separated by commas: JSON lines, plain text
+    /// Files, folders and patterns to train on, separated by commas: .jsonl, .json and .txt (also
+    /// .gz and .zst), .parquet
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     pub(super) data: Option<Vec<PathBuf>>,
 
@@ -55,6 +56,35 @@ pub(super) struct Settings {
     /// one, as CoreNet) [default: pack]
     #[arg(long, value_name = "HOW")]
     pub(super) assembly: Option<String>,
+
+    /// Words of a piece that documents are split into [default: 2048]
+    #[arg(long, value_name = "N")]
+    pub(super) words_per_piece: Option<usize>,
+
+    /// Leave out pieces with fewer characters than this [default: 200 with truncate, 0 with pack]
+    #[arg(long, value_name = "N")]
+    pub(super) min_characters: Option<usize>,
+
+    /// Leave out pieces with fewer tokens than this [default: 256 with truncate, 0 with pack]
+    #[arg(long, value_name = "N")]
+    pub(super) min_tokens: Option<usize>,
+
+    /// Files that are read in turns, a document of each [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(super) readers: Option<usize>,
+
+    /// Sequences that are shuffled together; 0 keeps the order of the files [default: 4096 with
+    /// pack, 0 with truncate, as CoreNet]
+    #[arg(long, value_name = "N")]
+    pub(super) shuffle: Option<usize>,
+
+    /// Passes over the data, after which the run ends even before its steps [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub(super) epochs: Option<u64>,
+
+    /// Leave out files and rows that cannot be read, instead of stopping at the first
+    #[arg(long)]
+    pub(super) skip_corrupt: bool,
 
     /// The highest learning rate; the last is a tenth of it [default: the preset's, else 3e-3]
     #[arg(long, value_name = "X")]
@@ -211,10 +241,11 @@ impl Settings {
         merge! {
             Self, self, file,
             data valid text_key tokenizer output steps batch_size micro_batch_size sequence_length
-            assembly learning_rate warmup weight_decay clip_norm z_loss label_smoothing ema_decay
+            assembly words_per_piece min_characters min_tokens readers shuffle epochs learning_rate warmup weight_decay clip_norm z_loss label_smoothing ema_decay
             dtype save_dtype steps_per_eval val_windows steps_per_report save_every keep
             average_last seed ranks rank_timeout;
             grad_checkpoint: self.grad_checkpoint || file.grad_checkpoint,
+            skip_corrupt: self.skip_corrupt || file.skip_corrupt,
             model,
         }
     }

@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// The results in the order of `items`, or the error of the first item that fails, whichever
 /// thread comes upon one first.
-pub(super) fn map<T: Sync, R: Send>(
+pub(crate) fn map<T: Sync, R: Send>(
     items: &[T],
     function: impl Fn(&T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {

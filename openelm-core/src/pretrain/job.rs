@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    PretrainOptions, Sequence, Source, Validation,
+    PretrainOptions, Source, Validation,
     model_folder::{self, Around},
     validation::packed,
 };
@@ -21,6 +21,7 @@ use crate::{
     cancel::CancelHandle,
     config::Config,
     config_json,
+    corpus::Sequence,
     distributed::Group,
     error::{Error, Result},
     finetune::changed,

@@ -2,17 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
-
-/// Tokens that are learnt together.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Sequence {
-    /// Ids, at most one more than the sequence length: the last is a target only.
-    pub tokens: Vec<u32>,
-    /// Places in `tokens` where documents begin. What stands before the first of them is the rest
-    /// of another.
-    pub document_starts: Vec<usize>,
-}
+use crate::{
+    corpus::Sequence,
+    error::{Error, Result},
+};
 
 /// Sequences in an order that does not depend on how many processes share them: of `world`
 /// processes the one of rank `r` gets numbers `r`, `r + world`, `r + 2·world` and so on.

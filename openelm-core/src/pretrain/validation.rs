@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::source::Sequence;
 use crate::{
     batches::Batch,
+    corpus::{self, Sequence},
     error::{Error, Result},
     tokenizer::Tokenizer,
 };
@@ -30,9 +30,11 @@ impl Validation {
     ) -> Result<Self> {
         let mut made = Self::default();
         let length = length.max(1);
+        // As the corpus reads them: spellings of special tokens are text.
+        let tokenizer = tokenizer.literal();
         for text in texts {
             let text = text.as_ref();
-            let mut ids = tokenizer.encode_prompt(text)?;
+            let mut ids = tokenizer.encode_prompt(&corpus::normalized(text))?;
             ids.push(tokenizer.eos_id());
             let targets = ids.len() - 1;
             let mut left = text.len() as u64;
@@ -47,7 +49,7 @@ impl Validation {
                 made.bytes.push(share);
                 made.windows.push(Sequence {
                     tokens: window,
-                    document_starts: Vec::new(),
+                    document_starts: vec![0],
                 });
             }
         }
@@ -59,6 +61,25 @@ impl Validation {
             }),
             false => Ok(made),
         }
+    }
+
+    /// As [`new`](Self::new), of every document of `files`, which are read as a corpus' are, with
+    /// the text of rows under `key`; none is left out.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new), and of the first file or row that cannot be read.
+    pub fn read(
+        files: &[PathBuf],
+        key: &str,
+        tokenizer: &Tokenizer,
+        length: usize,
+    ) -> Result<Self> {
+        let mut texts: Vec<String> = Vec::new();
+        corpus::documents(files, key, |_, text, continues| match texts.last_mut() {
+            Some(last) if continues => last.push_str(text),
+            _ => texts.push(text.to_owned()),
+        })?;
+        Self::new(texts, tokenizer, length)
     }
 
     /// How many windows there are.

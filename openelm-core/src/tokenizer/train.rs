@@ -45,7 +45,7 @@ pub struct TokenizerTraining {
     /// Key of the text in rows of JSON and parquet. Default `text`.
     pub text_key: String,
     /// Part of the text's characters that the alphabet is to cover, over 0 and at most 1; the
-    /// rarest ones beyond it are written as bytes. Default 0.9995, as SentencePiece's.
+    /// rarest ones beyond it are written as bytes. Default 0.99995, as LLaMA's.
     pub character_coverage: f64,
 }
 
@@ -54,7 +54,7 @@ impl Default for TokenizerTraining {
         Self {
             vocab_size: 32_000,
             text_key: "text".to_owned(),
-            character_coverage: 0.9995,
+            character_coverage: 0.99995,
         }
     }
 }

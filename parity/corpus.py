@@ -1,0 +1,160 @@
+"""Reads files of documents as CoreNet's on-the-fly data set is described to, with Hugging Face's
+tokenizers and unicodedata, and writes sequences and counts: `corpus.py FOLDER`.
+
+openelm-core/tests/corpus_live.rs reads the same files with the same options and compares.
+"""
+
+import gzip
+import json
+import random
+import re
+import shutil
+import string
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+WORDS = ("the king's daughter went into woods, \"where\" old wolf: 1,024 naïve cafe\u0301 Stra\u00dfe "
+         "\u0130stanbul \u1112\u1161\u11ab \u212b \ufb01sh q\u0307\u0323 \u6f22\u5b57 \U0001f999 <s> </s> \u2026 -- "
+         "\u0928\u092e\u0938\u094d\u0924\u0947 x\u200by").split(" ")
+SPACES = [" "] * 30 + ["  ", "\n", "\n\n", "\t", "\u00a0", " \u2003", "\u001f", "\r\n", "\u0085"]
+DROP = str.maketrans("", "", string.punctuation)
+
+
+def document(chance):
+    words = chance.choice([3, 40, 90, 400, 1500])
+    text = "".join(chance.choice(WORDS) + chance.choice(SPACES) for _ in range(chance.randint(0, words)))
+    return unicodedata.normalize("NFD", text) if chance.random() < 0.2 else text
+
+
+def cleaned_length(text):
+    return len(re.sub(r"\s+", " ", text.lower().translate(DROP).strip()))
+
+
+def pack(text, name, path):
+    if name.endswith(".gz"):
+        with gzip.open(path, "wb") as out:
+            out.write(text.encode())
+    elif name.endswith(".zst"):
+        subprocess.run(["zstd", "-q", "-o", path], input=text.encode(), check=True)
+    else:
+        path.write_bytes(text.encode())
+
+
+def documents(folder, names, key):
+    for name in names:
+        path = folder / name
+        if name.endswith(".gz"):
+            data = gzip.decompress(path.read_bytes())
+        elif name.endswith(".zst"):
+            data = subprocess.run(["zstd", "-dcq", path], capture_output=True, check=True).stdout
+        else:
+            data = path.read_bytes()
+        if ".txt" in name:
+            yield data.decode()
+        else:
+            for line in data.decode().split("\n"):
+                if line.strip():
+                    yield json.loads(line)[key]
+
+
+def run(folder, tokenizer, case):
+    """The sequences of one epoch, in order, and the counts."""
+    words, length = case["words_per_piece"], case["sequence_length"]
+    count = dict.fromkeys(("documents", "pieces", "dropped_by_characters", "dropped_by_tokens",
+                           "tokens", "truncated_tokens", "pads"), 0)
+    kept = []
+    for text in documents(folder, case["files"], case["text_key"]):
+        count["documents"] += 1
+        split = text.split(" ")
+        for i in range(0, len(split), words):
+            piece = " ".join(split[i:i + words])
+            count["pieces"] += 1
+            if cleaned_length(piece) < case["min_characters"]:
+                count["dropped_by_characters"] += 1
+                continue
+            piece = unicodedata.normalize("NFC", piece)
+            tokens = [1] + tokenizer.encode(piece, add_special_tokens=False).ids + [2]
+            if len(tokens) < case["min_tokens"]:
+                count["dropped_by_tokens"] += 1
+                continue
+            count["tokens"] += len(tokens)
+            kept.append(tokens)
+    sequences = []
+    if case["assembly"] == "truncate":
+        for tokens in kept:
+            sequences.append({"tokens": tokens[:length + 1], "starts": [0]})
+            count["truncated_tokens"] += len(tokens[length + 1:])
+    else:
+        row, starts = [], []
+        for tokens in kept:
+            starts.append(len(row))
+            row += tokens
+            while len(row) >= length:
+                if len(row) > length + 1:
+                    sequences.append({"tokens": row[:length + 1], "starts": starts})
+                    row, starts = row[length:], [0]
+                else:
+                    sequences.append({"tokens": row, "starts": starts})
+                    row, starts = [], []
+        if len(row) > 1:
+            sequences.append({"tokens": row, "starts": starts})
+    count["pads"] = sum(length + 1 - len(s["tokens"]) for s in sequences)
+    return sequences, count
+
+
+def main():
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True)
+    chance = random.Random(5)
+    names = ["a.jsonl", "b.json.gz", "c.txt", "d.txt.gz"]
+    if shutil.which("zstd"):
+        names += ["e.jsonl.zst", "f.zst"]
+    else:
+        print("corpus.py: no zstd here: archives of that kind are left out", file=sys.stderr)
+    for name in names:
+        if ".txt" in name:
+            text = "".join(document(chance) for _ in range(12))
+        else:
+            rows = [{"id": i, "text": document(chance)} for i in range(60)]
+            text = "".join(json.dumps(r, ensure_ascii=chance.random() < 0.5) + "\n" for r in rows)
+        pack(text, name, folder / name)
+    rows = [json.dumps({"content": document(chance)}) for _ in range(40)]
+    (folder / "refined.jsonl").write_text("\n\n".join(rows))
+
+    tokenizers = {"tales": ROOT / "examples/tales/tokenizer.json"}
+    if len(sys.argv) > 2:
+        tokenizers["trained"] = Path(sys.argv[2])
+    llama = ROOT.parent / "shared/data/llama-tokenizer/tokenizer.json"
+    if llama.exists():
+        tokenizers["llama"] = llama
+    cases = []
+    for label, file in tokenizers.items():
+        shutil.copy(file, folder / f"{label}.json")
+        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer.no_truncation()
+        # What a document says about `</s>` does not end it.
+        tokenizer.encode_special_tokens = True
+        for assembly in ("truncate", "pack"):
+            for key, files, length, words, characters, least in [
+                ("text", names, 2048, 2048, 200, 256),
+                ("text", names, 128, 100, 200, 64),
+                ("text", names, 63, 7, 20, 2),
+                ("text", names, 5, 64, 0, 0),
+                ("content", ["refined.jsonl"], 512, 300, 200, 256),
+            ]:
+                case = {"tokenizer": f"{label}.json", "assembly": assembly, "text_key": key,
+                        "files": files, "sequence_length": length, "words_per_piece": words,
+                        "min_characters": characters, "min_tokens": least}
+                sequences, case["counts"] = run(folder, tokenizer, case)
+                case["sequences"] = f"case-{len(cases)}.json"
+                (folder / case["sequences"]).write_text(json.dumps(sequences))
+                cases.append(case)
+    (folder / "cases.json").write_text(json.dumps(cases, indent=1))
+
+
+main()
