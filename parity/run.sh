@@ -49,6 +49,12 @@ oracle parity/finetune.py "$folder/finetune"
 say "openelm-core's on the same rows"
 OPENELM_FINETUNE=$folder/finetune core_test finetune_live
 
+say "mlx-lm's network under MLX's optimizer, from random weights"
+oracle parity/pretrain.py "$folder/pretrain"
+
+say "openelm-core's pre-training on the same rows"
+OPENELM_PRETRAIN=$folder/pretrain core_test pretrain_live
+
 say "documents to sequences in Python"
 "$openelm" tokenizer train --data examples parity/*.txt --vocab-size 600 --output "$folder/tokenizer"
 oracle parity/corpus.py "$folder/corpus" "$folder/tokenizer/tokenizer.json"

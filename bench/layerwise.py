@@ -1,0 +1,101 @@
+"""The paper's claim at a small scale: layer-wise scaled against uniform, all else being equal.
+
+    layerwise.py OPENELM TOKENIZER TRAIN VALID [STEPS]
+
+Two models of six layers of width 128 and as many parameters within 1 %: one whose query heads and
+FFN widths grow with depth as OpenELM's do (multipliers 0.5 to 1 and 0.5 to 4), one whose layers are
+alike. Both are trained on TRAIN by CoreNet's recipe for STEPS steps (600) of 16 packed rows of 256
+tokens, with seeds 1, 2 and 3 (initial weights and order of the data), and tried on VALID (JSONL
+files of {"text"} rows). Prints bits a byte of each run, and their mean and spread. A run that was
+interrupted goes on: results are kept in out/layerwise.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+WIDTH, LAYERS, HEAD, GROUPS, DIVISOR, SEEDS = 128, 6, 32, 2, 4, (1, 2, 3)
+
+
+def divisible(value, divisor):
+    """CoreNet's `make_divisible`."""
+    made = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return made + divisor if made < 0.9 * value else made
+
+
+def parameters(qkv, ffn, vocabulary):
+    """Of a model with these multipliers by layer."""
+    total = vocabulary * WIDTH + WIDTH
+    for heads, inner in zip(qkv, ffn):
+        queries = divisible(WIDTH * heads, HEAD * GROUPS)
+        keys = queries // GROUPS
+        total += WIDTH * (queries + 2 * keys) + queries * WIDTH
+        total += 3 * WIDTH * divisible(WIDTH * inner, DIVISOR) + 2 * WIDTH + 2 * HEAD
+    return total
+
+
+def spread(first, last):
+    return [round(first + (last - first) * i / (LAYERS - 1), 2) for i in range(LAYERS)]
+
+
+def alike(wanted, vocabulary):
+    """Multipliers of the uniform model that comes nearest to as many parameters."""
+    heads = [n / 100 for n in range(50, 101, 5)]
+    found = min(
+        ((h, f / 100) for h in heads[4:7] for f in range(50, 401)),
+        key=lambda m: abs(parameters([m[0]] * LAYERS, [m[1]] * LAYERS, vocabulary) - wanted),
+    )
+    return found
+
+
+def train(openelm, folder, arguments, seed):
+    more = ["--resume"] if (folder / "training_state.safetensors").exists() else []
+    if not (folder / "model/model.safetensors").exists():
+        command = [openelm, "pretrain", "--output", folder, "--seed", str(seed), *arguments, *more]
+        subprocess.run([str(part) for part in command], check=True)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    tried = [line for line in map(json.loads, lines) if "bits_per_byte" in line]
+    return tried[-1]["bits_per_byte"]
+
+
+def main(openelm, tokenizer, text, valid, steps="600"):
+    place = Path(tokenizer) / "tokenizer.json" if Path(tokenizer).is_dir() else Path(tokenizer)
+    vocabulary = len(json.loads(place.read_text())["model"]["vocab"])
+    scaled = parameters(spread(0.5, 1.0), spread(0.5, 4.0), vocabulary)
+    heads, inner = alike(scaled, vocabulary)
+    uniform = parameters([heads] * LAYERS, [inner] * LAYERS, vocabulary)
+    if abs(uniform - scaled) > 0.01 * scaled:
+        sys.exit(f"no uniform model within 1 % of {scaled} parameters; {uniform} is the nearest")
+    common = ["--data", text, "--valid", valid, "--tokenizer", tokenizer, "--steps", steps]
+    common += ["--batch-size", "16", "--micro-batch-size", "16", "--sequence-length", "256"]
+    common += ["--num-transformer-layers", LAYERS, "--model-dim", WIDTH, "--head-dim", HEAD]
+    common += ["--num-gqa-groups", GROUPS, "--ffn-dim-divisor", DIVISOR]
+    common += ["--max-context-length", "512", "--learning-rate", "4e-3"]
+    common += ["--save-every", "100", "--steps-per-eval", "200", "--average-last", "0"]
+    models = {
+        "layer-wise": (scaled, ["--qkv-multipliers", "0.5,1.0", "--ffn-multipliers", "0.5,4.0"]),
+        "uniform": (uniform, ["--qkv-multipliers", heads, "--ffn-multipliers", inner]),
+    }
+    table = {}
+    for name, (count, multipliers) in models.items():
+        bits = []
+        for seed in SEEDS:
+            folder = Path("out/layerwise") / f"{name}-{seed}-{steps}"
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            bits.append(train(openelm, folder, [*common, *multipliers], seed))
+        table[name] = {
+            "parameters": count,
+            "multipliers": [str(part) for part in multipliers[1::2]],
+            "bits_per_byte": bits,
+            "mean": statistics.mean(bits),
+            "deviation": statistics.stdev(bits),
+        }
+    print(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (5, 6):
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
