@@ -26,18 +26,30 @@ impl Interrupt {
     /// [`cancels`](Self::cancels): from then on only the second one is sure to end the program.
     pub(crate) fn install() -> Result<Self, Error> {
         let interrupt = Self::default();
-        let handler = interrupt.clone();
+        interrupt.listen()?;
+        Ok(interrupt)
+    }
+
+    /// As [`install`](Self::install), for one that was made before.
+    pub(crate) fn listen(&self) -> Result<(), Error> {
+        let handler = self.clone();
         ctrlc::set_handler(move || {
-            if handler.pressed.swap(true, Ordering::SeqCst) {
+            if handler.was_pressed() {
                 signal_hook::low_level::exit(Error::Interrupted.exit_code().into());
             }
-            if let Ok(running) = handler.running.lock()
-                && let Some(handle) = &*running
-            {
-                handle.cancel();
-            }
+            handler.press();
         })?;
-        Ok(interrupt)
+        Ok(())
+    }
+
+    /// Does what the first Ctrl-C does.
+    pub(crate) fn press(&self) {
+        self.pressed.store(true, Ordering::SeqCst);
+        if let Ok(running) = self.running.lock()
+            && let Some(handle) = &*running
+        {
+            handle.cancel();
+        }
     }
 
     /// From now on Ctrl-C cancels this generation or conversion; at once, if it was pressed before.

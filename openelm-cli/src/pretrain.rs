@@ -69,7 +69,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         }
         _ => {}
     }
-    ranks::end_with_starter();
+    let interrupt = Interrupt::default();
+    ranks::follow_starter(&interrupt);
     let Some(place) = settings.tokenizer.clone() else {
         return Err(Error::Usage(
             "no tokenizer; give --tokenizer PATH (`openelm tokenizer train` makes one)".into(),
@@ -80,7 +81,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let options = settings.options()?;
     match args.dry_run {
         true => dry_run(&args, &settings, config, &tokenizer, options),
-        false => train(&args, &settings, config, &tokenizer, options),
+        false => train(&args, &settings, config, &tokenizer, options, &interrupt),
     }
 }
 
@@ -90,6 +91,7 @@ fn train(
     config: Config,
     tokenizer: &Tokenizer,
     options: PretrainOptions,
+    interrupt: &Interrupt,
 ) -> Result<(), Error> {
     let folder = settings.folder();
     let patience = settings.rank_timeout.unwrap_or(300);
@@ -116,7 +118,7 @@ fn train(
             place.1,
         );
     }
-    let interrupt = Interrupt::install()?;
+    interrupt.listen()?;
     let begin = match args.resume {
         true => Pretrain::resume,
         false => Pretrain::new,
@@ -147,6 +149,9 @@ fn train(
         reports.take(&event);
     }
     reports.end();
+    if let Some(data) = run.data_statistics().filter(|_| !quiet) {
+        data::tell(&data);
+    }
     if place.0 == 0 {
         let drawn = curves::draw_loss(&folder, "Pre-training")?;
         curves::draw_learning_rate(&folder, "Pre-training")?;

@@ -3,7 +3,7 @@
 
 use std::{
     env, fs,
-    io::{self, Read},
+    io::{self, Read, Write},
     net::{Ipv4Addr, TcpListener},
     path::Path,
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
@@ -57,11 +57,17 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
             }
         }
     }
-    let failed = watch(&mut children);
+    let failed = watch(&mut children, &interrupt);
+    if interrupt.was_pressed() {
+        // They end together, the first of them once it has saved.
+        for child in &mut children {
+            let _ = child.wait();
+        }
+    }
     stop(&mut children);
     match failed {
+        _ if interrupt.was_pressed() => Err(Error::Interrupted),
         None => Ok(()),
-        Some(_) if interrupt.was_pressed() => Err(Error::Interrupted),
         Some((rank, status)) => {
             if let Some(Some(told)) = told.into_iter().nth(rank)
                 && let Ok(text) = told.join()
@@ -84,15 +90,19 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
     }
 }
 
-/// In a process that [`run`] started: ends it when the one that did is gone.
-pub(crate) fn end_with_starter() {
+/// In a process that [`run`] started: ends it when the one that did is gone, and interrupts it when
+/// that one was interrupted.
+pub(crate) fn follow_starter(interrupt: &Interrupt) {
     if env::var_os(STARTED).is_none() {
         return;
     }
-    thread::spawn(|| {
-        let mut nothing = [0];
+    let interrupt = interrupt.clone();
+    thread::spawn(move || {
+        let mut one = [0];
         // Ends when the other end of the pipe is closed, by whatever ended its owner.
-        while matches!(io::stdin().read(&mut nothing), Ok(1..)) {}
+        while matches!(io::stdin().read(&mut one), Ok(1..)) {
+            interrupt.press();
+        }
         signal_hook::low_level::exit(1);
     });
 }
@@ -109,8 +119,18 @@ fn collect(mut stderr: ChildStderr) -> JoinHandle<String> {
 
 /// The process that failed, once one does; `None` when all have ended well. One that was killed
 /// takes others along, which notice that it is gone: the cause is the former.
-fn watch(children: &mut [Child]) -> Option<(usize, ExitStatus)> {
+fn watch(children: &mut [Child], interrupt: &Interrupt) -> Option<(usize, ExitStatus)> {
+    let mut interrupted = false;
     loop {
+        if interrupt.was_pressed() && !interrupted {
+            interrupted = true;
+            for child in children.iter_mut() {
+                if let Some(stdin) = &mut child.stdin {
+                    // One that has ended needs not be told.
+                    let _ = stdin.write_all(b"!").and_then(|()| stdin.flush());
+                }
+            }
+        }
         let mut running = false;
         let mut failed = false;
         for child in children.iter_mut() {
@@ -133,7 +153,7 @@ fn watch(children: &mut [Child]) -> Option<(usize, ExitStatus)> {
 }
 
 fn stop(children: &mut [Child]) {
-    // One that was interrupted may be about to say so and save.
+    // One that noticed may be about to say so.
     for _ in 0..20 {
         let ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)));
         if children.iter_mut().all(ended) {

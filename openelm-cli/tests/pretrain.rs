@@ -304,6 +304,37 @@ fn a_process_that_is_killed_ends_the_others_and_the_run_can_go_on() {
     }
 }
 
+/// Of one process and of two, the second told by the one that started it.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interrupted_run_saves_first() {
+    let scratch = Scratch::new("interrupted");
+    for (name, ranks) in [("one", "1"), ("two", "2")] {
+        let more = ["--ranks", ranks, "--quiet", "--save-every", "1000"];
+        good(scratch.pretrain("undisturbed", &more));
+        let mut command = scratch.pretrain(name, &more);
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        wait_for(&scratch.path(name).join("metrics.jsonl"));
+        thread::sleep(Duration::from_millis(150));
+        let told = Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status();
+        assert!(told.unwrap().success());
+        let ended = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+        // It may have been at its last step.
+        assert!(matches!(ended.status.code(), Some(130 | 0)), "{told}");
+        let done = losses(&scratch.path(name), "train_loss").len();
+        if done > 0 {
+            let state = scratch.path(name).join("training_state.safetensors");
+            assert!(state.is_file(), "{done} steps and no state: {told}");
+            good(scratch.pretrain(name, &[&more[..], &["--resume"]].concat()));
+            assert_eq!(scratch.weights("undisturbed"), scratch.weights(name));
+        }
+        fs::remove_dir_all(scratch.path("undisturbed")).unwrap();
+    }
+}
+
 /// As under `mlx.launch`, which starts the ranks itself: they notice on their own.
 #[cfg(target_os = "linux")]
 #[test]

@@ -2,12 +2,12 @@
 
 use openelm_core::{
     Config, Tokenizer,
-    corpus::{Assembly, CorpusOptions, Corrupt},
+    corpus::{Assembly, CorpusOptions, CorpusStatistics, Corrupt},
     pretrain::{CorpusSource, Validation},
 };
 
 use super::settings::Settings;
-use crate::{error::Error, settings::one_of};
+use crate::{error::Error, output, settings::one_of};
 
 /// Sequences that are shuffled together unless something else is asked for; packed ones follow
 /// each other as a book's pages do.
@@ -76,4 +76,34 @@ pub(super) fn validation(
     let key = settings.text_key.as_deref().unwrap_or("text");
     let length = sequence_length(settings, config);
     Ok(Some(Validation::read(files, key, tokenizer, length)?))
+}
+
+/// Tells what was read, and what of it was left out.
+pub(super) fn tell(data: &CorpusStatistics) {
+    let mut line = format!(
+        "read {} documents in {} pieces, {} tokens in {} sequences",
+        output::grouped(data.documents),
+        output::grouped(data.pieces),
+        output::grouped(data.tokens),
+        output::grouped(data.sequences),
+    );
+    for (count, what) in [
+        (data.dropped_by_characters, "pieces of too few characters"),
+        (data.dropped_by_tokens, "pieces of too few tokens"),
+        (data.truncated_tokens, "tokens cut off"),
+        (data.pads, "pads"),
+    ] {
+        if count > 0 {
+            line.push_str(&format!("; {} {what}", output::grouped(count)));
+        }
+    }
+    output::tell(&line);
+    for file in &data.corrupt {
+        output::tell(&format!(
+            "{}: {} left out: {}",
+            file.path,
+            output::grouped(file.count),
+            file.problem
+        ));
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::Source;
 use crate::{
-    corpus::{Corpus, CorpusOptions, CorpusState, Sequence},
+    corpus::{Corpus, CorpusOptions, CorpusState, CorpusStatistics, Sequence},
     error::{Error, Result},
     tokenizer::Tokenizer,
 };
@@ -154,6 +154,10 @@ impl Source for CorpusSource {
         self.given = state.given;
         self.loaded = None;
         Ok(())
+    }
+
+    fn statistics(&self) -> Option<CorpusStatistics> {
+        Some(self.corpus.statistics())
     }
 }
 

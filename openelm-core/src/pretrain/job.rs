@@ -21,7 +21,7 @@ use crate::{
     cancel::CancelHandle,
     config::Config,
     config_json,
-    corpus::Sequence,
+    corpus::{CorpusStatistics, Sequence},
     distributed::Group,
     error::{Error, Result},
     finetune::changed,
@@ -297,6 +297,11 @@ impl Pretrain {
     /// Updates made so far.
     pub fn iteration(&self) -> u64 {
         self.trainer.iteration()
+    }
+
+    /// What was read of the data so far, that which is read ahead included.
+    pub fn data_statistics(&self) -> Option<CorpusStatistics> {
+        self.source.statistics()
     }
 
     /// Ends the run before its next step, from any thread; what was done is saved first. In a

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    corpus::Sequence,
+    corpus::{CorpusStatistics, Sequence},
     error::{Error, Result},
 };
 
@@ -28,6 +28,11 @@ pub trait Source: std::fmt::Debug {
     /// # Errors
     /// [`Error::Target`] or [`Error::Data`] if that was one of other data.
     fn restore(&mut self, state: &Value) -> Result<()>;
+
+    /// What was read so far, that which is read ahead included; `None` if it is not counted.
+    fn statistics(&self) -> Option<CorpusStatistics> {
+        None
+    }
 }
 
 /// Sequences in memory, in their order, again and again.
