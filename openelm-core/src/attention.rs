@@ -4,7 +4,11 @@
 use mlx_rs::{
     Array, Dtype,
     fast::{self, ScaledDotProductAttentionMask},
-    ops::{broadcast_to, concatenate, indexing::TryIndexOp, matmul, power, split_at_indices},
+    ops::{
+        arange, broadcast_to, concatenate, indexing::TryIndexOp, matmul, power, select,
+        split_at_indices,
+    },
+    stop_gradient,
 };
 
 use crate::{
@@ -185,21 +189,55 @@ impl Attention {
     ) -> Result<Array> {
         let length = queries.dim(2);
         let block = (length / 8).max(SMALLEST_BLOCK);
-        if length <= block {
-            return self.attend(queries, keys, values, mask);
-        }
         let parts = (0..length).step_by(block as usize).map(|start| {
             let end = (start + block).min(length);
             let seen = |x: &Array| x.try_index((.., .., ..end, ..));
             let mask = mask.map(|mask| mask.try_index((.., .., start..end, ..end)));
-            self.attend(
-                &queries.try_index((.., .., start..end, ..))?,
-                &seen(keys)?,
-                &seen(values)?,
-                mask.transpose()?.as_ref(),
-            )
+            let (queries, mask) = (
+                queries.try_index((.., .., start..end, ..))?,
+                mask.transpose()?,
+            );
+            let (keys, values) = (seen(keys)?, seen(values)?);
+            match queries.dtype() {
+                Dtype::Float32 => self.attend_block(&queries, &keys, &values, mask, start),
+                _ => self.attend(&queries, &keys, &values, mask.as_ref()),
+            }
         });
         Ok(concatenate(&parts.collect::<Result<Vec<_>>>()?, 2)?)
+    }
+
+    /// Attention of the positions from `start` on, for training on a CPU, with powers for
+    /// exponentials as in [`attend_one`](Self::attend_one). `mask` is added to the scores; without
+    /// one it is causal.
+    fn attend_block(
+        &self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        mask: Option<Array>,
+        start: i32,
+    ) -> Result<Array> {
+        let (batch, length, seen) = (queries.dim(0), queries.dim(2), keys.dim(2));
+        let mask = match mask {
+            // One for all heads of a group.
+            Some(mask) => mask.expand_dims(1)?,
+            None => {
+                let position = arange::<_, i32>(start, start + length, None)?.expand_dims(1)?;
+                let visible = position.ge(arange::<_, i32>(None, seen, None)?)?;
+                select(&visible, Array::from_f32(0.0), Array::from_f32(-3e4))?
+            }
+        };
+        let group = self.q_heads / self.kv_heads;
+        let shape = [batch, self.kv_heads, group, length, self.head_dim];
+        let scale = (self.head_dim as f32).powf(-0.5) * std::f32::consts::LOG2_E;
+        let queries = queries.multiply(Array::from_f32(scale))?.reshape(&shape)?;
+        let keys = keys.expand_dims(2)?.swap_axes(-1, -2)?;
+        let scores = matmul(queries, keys)?.add(mask)?;
+        let below = stop_gradient(scores.max_axis(-1, true)?)?.subtract(&scores)?;
+        let weights = power(Array::from_f32(0.5), below)?;
+        let sums = weights.sum_axis(-1, true)?;
+        let attended = matmul(&weights, values.expand_dims(2)?)?.divide(sums)?;
+        Ok(attended.reshape(&[batch, self.q_heads, length, self.head_dim])?)
     }
 
     /// One position's attention on a CPU, where MLX has no fused kernel either and its softmax is

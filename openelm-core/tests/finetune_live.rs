@@ -192,7 +192,7 @@ fn compare(folder: &Path, name: &str, checkpoint: bool) {
     }
     fs::remove_dir_all(&written).unwrap();
     let mode = if checkpoint { "checkpointed" } else { "" };
-    println!("{name:24} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}  logits {logits:.1e}");
+    eprintln!("{name:24} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}  logits {logits:.1e}");
 }
 
 fn model(folder: &Path) -> Model {
