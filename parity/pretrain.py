@@ -32,7 +32,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.openelm import Model, ModelArgs
 
-STEPS, LENGTH, VOCAB = 20, 32, 211
+STEPS, LENGTH, VOCAB = 20, 144, 211
 CONFIG = {
     "model_type": "openelm",
     "head_dim": 16,

@@ -99,7 +99,7 @@ fn compare(folder: &Path, name: &str, grad_checkpoint: bool) {
                 .iter()
                 .map(|s| (&s.tokens[..], &s.starts[..]))
                 .collect();
-            Batch::packed(&rows, 32)
+            Batch::packed(&rows, 144)
         });
         let batches: Vec<Batch> = batches.collect();
         let step = trainer.update(&batches, None).unwrap();
