@@ -1,5 +1,5 @@
 """Reads files of documents as CoreNet's on-the-fly data set is described to, with Hugging Face's
-tokenizers and unicodedata, and writes sequences and counts: `corpus.py FOLDER`.
+tokenizers and unicodedata, and writes sequences and counts: `corpus.py FOLDER OPENELM`, with the tool, which trains a tokenizer.
 
 openelm-core/tests/corpus_live.rs reads the same files with the same options and compares.
 """
@@ -107,8 +107,25 @@ def run(folder, tokenizer, case):
     return sequences, count
 
 
+def train(folder, names, openelm):
+    """Has the tool train a tokenizer, and checks that Hugging Face's reader gives texts back."""
+    output = folder / "tokenizer"
+    command = [openelm, "tokenizer", "train", "--vocab-size", "400", "--output", output, "--data"]
+    subprocess.run(command + [folder / name for name in names], check=True)
+    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True
+    assert [tokenizer.token_to_id(piece) for piece in ("<unk>", "<s>", "</s>", "<0x00>", "<0xFF>")] \
+        == [0, 1, 2, 3, 258]
+    everything = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000 and c != 0x2581)
+    for text in ["  a  b ", "\n", everything, *documents(folder, names, "text")]:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert tokenizer.decode(ids) == text and 0 not in ids, text[:80]
+        assert tokenizer.encode(text).ids == [1] + ids
+    return output / "tokenizer.json"
+
+
 def main():
-    folder = Path(sys.argv[1])
+    folder, openelm = Path(sys.argv[1]), sys.argv[2]
     folder.mkdir(parents=True)
     chance = random.Random(5)
     names = ["a.jsonl", "b.json.gz", "c.txt", "d.txt.gz"]
@@ -127,8 +144,7 @@ def main():
     (folder / "refined.jsonl").write_text("\n\n".join(rows))
 
     tokenizers = {"tales": ROOT / "examples/tales/tokenizer.json"}
-    if len(sys.argv) > 2:
-        tokenizers["trained"] = Path(sys.argv[2])
+    tokenizers["trained"] = train(folder, names, openelm)
     llama = ROOT.parent / "shared/data/llama-tokenizer/tokenizer.json"
     if llama.exists():
         tokenizers["llama"] = llama
@@ -157,4 +173,7 @@ def main():
     (folder / "cases.json").write_text(json.dumps(cases, indent=1))
 
 
-main()
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main()

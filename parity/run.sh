@@ -56,8 +56,7 @@ say "openelm-core's pre-training on the same rows"
 OPENELM_PRETRAIN=$folder/pretrain core_test pretrain_live
 
 say "documents to sequences in Python"
-"$openelm" tokenizer train --data examples parity/*.txt --vocab-size 600 --output "$folder/tokenizer"
-oracle parity/corpus.py "$folder/corpus" "$folder/tokenizer/tokenizer.json"
+oracle parity/corpus.py "$folder/corpus" "$openelm"
 
 say "openelm-core on the same files"
 OPENELM_CORPUS=$folder/corpus core_test corpus_live

@@ -28,7 +28,7 @@ Writes tokenizer.json and tokenizer_config.json. <unk> is 0, <s> 1, </s> 2.";
 
 #[derive(clap::Args)]
 struct TrainArgs {
-    /// Files, folders or patterns: .jsonl, .json, .txt (also .gz, .zst), .parquet
+    /// Files, folders or patterns: .jsonl, .txt (also as .gz, .zst), .parquet
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     data: Vec<PathBuf>,
 

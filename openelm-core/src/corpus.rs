@@ -5,7 +5,8 @@
 //!
 //! 1. Files are sorted by path; from the second epoch on their order is shuffled by the seed.
 //!    Reader `r` of `readers` reads every `readers`-th file from the `r`-th on, and the readers
-//!    take turns, a document each.
+//!    take turns, a document each (of a text file, `words_per_piece` words). Inside a file the
+//!    order is the file's, in every epoch.
 //! 2. A document is split at single spaces into pieces of
 //!    [`words_per_piece`](CorpusOptions::words_per_piece) words.
 //! 3. A piece is left out if it has fewer than

@@ -27,7 +27,7 @@ pub(super) enum Packing {
 
 /// The endings that are read, as an error lists them.
 pub(super) const ENDINGS: &str =
-    ".jsonl, .json, .txt (each also with .gz or .zst after it), .zst and .parquet";
+    ".jsonl, .txt (both also as .gz and .zst), .json.gz, .json.zst, .zst and .parquet";
 
 impl Format {
     /// The format of `path`; none if its ending is not one of [`ENDINGS`].
@@ -39,7 +39,9 @@ impl Format {
             _ => (name.as_str(), Packing::None),
         };
         match stem.rsplit_once('.').map(|(_, ending)| ending) {
-            Some("jsonl" | "json") => Some(Self::JsonLines(packing)),
+            Some("jsonl") => Some(Self::JsonLines(packing)),
+            // Alone it is a configuration or an index; packed, as C4's shards, it has rows.
+            Some("json") if packing != Packing::None => Some(Self::JsonLines(packing)),
             Some("txt") => Some(Self::Text(packing)),
             Some("parquet") if packing == Packing::None => Some(Self::Parquet),
             // The Pile and its kin name their shards `00.zst`, lines of JSON.
@@ -166,6 +168,7 @@ mod tests {
             ("a.txt.zst", Some(Format::Text(Packing::Zstd))),
             ("a.parquet", Some(Format::Parquet)),
             ("a.parquet.gz", None),
+            ("config.json", None),
             ("a.gz", None),
             ("a.csv", None),
             ("jsonl", None),

@@ -10,8 +10,9 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorpusOptions {
     /// Files, folders (with their subfolders) and patterns such as `shards/*.parquet`. What a
-    /// file holds is told by the ending of its name: rows of JSON (`.jsonl`, `.json`), a document
-    /// (`.txt`), both also as `.gz` and `.zst`, or `.parquet`; another `.zst` has rows of JSON.
+    /// file holds is told by the ending of its name: rows of JSON (`.jsonl`) or a document
+    /// (`.txt`), both also as `.gz` and `.zst`, or `.parquet`; `.json.gz`, `.json.zst` and any
+    /// other `.zst` have rows of JSON.
     pub files: Vec<PathBuf>,
     /// Key of the text in a row of JSON, or its column in a parquet file. Default `text`;
     /// RefinedWeb's is `content`.
