@@ -277,12 +277,11 @@ impl DecoderLayer {
         cache: Option<&mut LayerCache>,
         offset: usize,
     ) -> Result<Array> {
-        let x =
-            x.add(
-                self.attn
-                    .forward(&self.attn_norm.forward(x)?, rotation, cache, offset)?,
-            )?;
-        Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?)?)?)
+        // Whole sequences, with no cache, are what is trained on.
+        let trained = cache.is_none();
+        let normed = self.attn_norm.forward(x)?;
+        let x = x.add(self.attn.forward(&normed, rotation, cache, offset)?)?;
+        Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?, trained)?)?)
     }
 }
 
