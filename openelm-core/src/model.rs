@@ -280,10 +280,12 @@ impl DecoderLayer {
         offset: usize,
         mask: Option<&Array>,
     ) -> Result<Array> {
+        // Whole sequences, with no cache, are what is trained on.
+        let trained = cache.is_none();
         let normed = self.attn_norm.forward(x)?;
         let attended = self.attn.forward(&normed, rotation, cache, offset, mask)?;
         let x = x.add(attended)?;
-        Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?)?)?)
+        Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?, trained)?)?)
     }
 }
 
