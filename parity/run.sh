@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Compares openelm-core with mlx-lm's OpenELM on the same MLX, `openelm convert` with its
-# `convert`, and fine-tuning with its `lora`: `make parity`. Writes 3 GB of random checkpoints under out/parity and deletes them
-# afterwards; KEEP=1 keeps them. LONG=1 also measures position 2,000 of the whole 270M.
+# `convert`, and fine-tuning with its `lora`: `make parity`. Writes 3 GB of random checkpoints under
+# out/parity and deletes them afterwards; KEEP=1 keeps them. LONG=1 also measures position 2,000 of
+# the whole 270M.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/out/parity
@@ -48,3 +49,6 @@ oracle parity/finetune.py "$folder/finetune"
 
 say "openelm-core's on the same rows"
 OPENELM_FINETUNE=$folder/finetune core_test finetune_live
+
+say "mlx-lm on the adapters that openelm-core wrote"
+oracle parity/load_adapters.py "$folder/finetune"
