@@ -75,7 +75,6 @@ from mlx_lm.utils import load_model, load_tokenizer, save_config
 
 import dpo
 import oracle
-from check_adapter import logits_of
 
 TALES = Path(__file__).resolve().parent.parent / "examples/tales"
 STEPS, BATCH, DPO_STEPS, DPO_BATCH = 20, 4, 10, 3
@@ -90,6 +89,14 @@ OPTIMIZERS = {
     "lion": optim.Lion,
 }
 COSINE = {"name": "cosine_decay", "arguments": [3e-4, 12, 1e-5], "warmup": 5, "warmup_init": 1e-6}
+
+
+def logits_of(model, tokens):
+    """Logits [T, V] of a list of ids in one forward pass without a cache, as float32."""
+    model.eval()
+    logits = model(mx.array(tokens)[None])[0].astype(mx.float32)
+    mx.eval(logits)
+    return logits
 
 
 @dataclass

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compares openelm-core with mlx-lm's OpenELM on the same MLX, `openelm convert` with its
-# `convert`, fine-tuning with its `lora`, and pre-training data with Python's: `make parity`. Writes 3 GB of random checkpoints under out/parity and deletes them
+# `convert`, fine-tuning with its `lora`, pre-training with MLX's optimizer, and pre-training data
+# with Python's: `make parity`. Writes 3 GB of random checkpoints under out/parity and deletes them
 # afterwards; KEEP=1 keeps them. LONG=1 also measures position 2,000 of the whole 270M.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -48,6 +49,9 @@ oracle parity/finetune.py "$folder/finetune"
 
 say "openelm-core's on the same rows"
 OPENELM_FINETUNE=$folder/finetune core_test finetune_live
+
+say "mlx-lm on the adapters that openelm-core wrote"
+oracle parity/load_adapters.py "$folder/finetune"
 
 say "mlx-lm's network under MLX's optimizer, from random weights"
 oracle parity/pretrain.py "$folder/pretrain"
