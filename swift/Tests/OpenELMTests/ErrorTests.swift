@@ -52,7 +52,8 @@ import Testing
         }
         let session = try LanguageModelSession(model: model, template: .plain)
         var fault = ""
-        do { _ = try await session.respond(to: "<|mlx-fault|>") } catch OpenELMError.device(let message)
+        do { _ = try await session.respond(to: "<|mlx-fault|>") } catch OpenELMError.device(
+            let message)
         { fault = message }
         #expect(fault.contains("matmul"))
         #expect(try await session.transcript.isEmpty)

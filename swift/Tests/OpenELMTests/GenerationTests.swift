@@ -142,7 +142,9 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         let started = Task { try await model.complete("A fox", options: options) }
         #expect(try Memory.pause())
         let held = model.streamCompletion(of: "A bear", options: options)
-        let waiting = Task { for try await _ in held { return true } ; return false }
+        let waiting = Task {
+            for try await _ in held { return true }; return false
+        }
         try await Task.sleep(for: .milliseconds(200))
         waiting.cancel()
         await #expect(throws: CancellationError.self) { try await waiting.value }
