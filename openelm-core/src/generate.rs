@@ -5,7 +5,7 @@
 
 mod event;
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use mlx_rs::{
     Array, Dtype,
@@ -16,12 +16,12 @@ use mlx_rs::{
 pub use event::{Event, FinishReason, Stats, Token};
 
 use crate::{
-    cache::KvCache,
     cancel::CancelHandle,
     detokenizer::Detokenizer,
     dtype::Device,
     error::{Error, Result},
     model::Model,
+    prompt_cache::PromptCache,
     sampling::{Sampler, Sampling},
     stop::StopMatcher,
     tokenizer::Tokenizer,
@@ -61,16 +61,18 @@ impl Default for GenerateOptions {
 /// A running generation. Dropping it ends it.
 #[derive(Debug)]
 pub struct Generation<'m> {
-    model: &'m Model,
+    model: Cow<'m, Model>,
     options: GenerateOptions,
-    prompt: Vec<u32>,
+    /// Length of the prompt, with which `cache` begins.
+    prompt: usize,
     eos: u32,
     chunk: usize,
     /// Tokens that may be generated: `max_tokens`, or what the context still holds.
     limit: usize,
     /// Ids that may be drawn: those below.
     pieces: usize,
-    cache: KvCache,
+    cache: PromptCache,
+    text: String,
     sampler: Sampler,
     detokenizer: Option<Detokenizer>,
     stops: StopMatcher,
@@ -116,6 +118,21 @@ impl<'m> Generation<'m> {
         prompt: Vec<u32>,
         options: GenerateOptions,
     ) -> Result<Self> {
+        Self::with_cache(model, tokenizer, prompt, options, PromptCache::default())
+    }
+
+    /// As [`new`](Self::new), but tokens that `cache` has read with this model and its active
+    /// adapters, and with which `prompt` begins, are not read again. The last token always is.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_cache(
+        model: &'m Model,
+        tokenizer: Option<&Tokenizer>,
+        prompt: Vec<u32>,
+        options: GenerateOptions,
+        cache: PromptCache,
+    ) -> Result<Self> {
         let config = model.config();
         let (context, vocab) = (config.max_context_length(), config.vocab_size());
         if prompt.is_empty() {
@@ -159,28 +176,79 @@ impl<'m> Generation<'m> {
             (None, Device::Gpu) => 512,
         };
         let sampler = Sampler::new(&options.sampling, pieces, &prompt)?;
+        let detokenizer = tokenizer.map(|tokenizer| tokenizer.detokenizer(&prompt));
+        let (limit, length) = (options.max_tokens.min(context - prompt.len()), prompt.len());
+        let cache = cache.continue_with(model, prompt);
+        let processed = cache.offset();
         let stats = Stats {
-            prompt_tokens: prompt.len(),
+            prompt_tokens: length,
+            cached_tokens: processed,
             seed: sampler.seed(),
             ..Stats::default()
         };
         Ok(Self {
-            model,
+            model: Cow::Borrowed(model),
             eos: config.eos_token_id() as u32,
             chunk,
-            limit: options.max_tokens.min(context - prompt.len()),
+            limit,
             pieces,
-            cache: model.cache(),
+            cache,
+            text: String::new(),
             sampler,
-            detokenizer: tokenizer.map(|tokenizer| tokenizer.detokenizer(&prompt)),
+            detokenizer,
             stops: StopMatcher::new(&options.stop),
             cancel: CancelHandle::default(),
-            state: State::Prefill { processed: 0 },
+            state: State::Prefill { processed },
             stats,
             started: Instant::now(),
-            prompt,
+            prompt: length,
             options,
         })
+    }
+
+    /// The same generation with a model of its own, which shares the weights and keeps the
+    /// adapters that are active now.
+    pub fn into_owned(self) -> Generation<'static> {
+        Generation {
+            model: Cow::Owned(self.model.into_owned()),
+            options: self.options,
+            prompt: self.prompt,
+            eos: self.eos,
+            chunk: self.chunk,
+            limit: self.limit,
+            pieces: self.pieces,
+            cache: self.cache,
+            text: self.text,
+            sampler: self.sampler,
+            detokenizer: self.detokenizer,
+            stops: self.stops,
+            cancel: self.cancel,
+            state: self.state,
+            stats: self.stats,
+            started: self.started,
+        }
+    }
+
+    /// The text so far: that of all events together.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What was read and written so far, for a generation whose prompt begins with it.
+    pub fn into_cache(self) -> PromptCache {
+        self.cache
+    }
+
+    /// Waits for what the device has under way, so that it rests until the next event is asked
+    /// for: the system forbids its use to an app in the background.
+    ///
+    /// # Errors
+    /// [`Error::Mlx`] if the step fails.
+    pub fn settle(&self) -> Result<()> {
+        match &self.state {
+            State::Decode(step) => Ok(step.token.eval()?),
+            _ => Ok(()),
+        }
     }
 
     /// A handle that cancels this generation from any thread.
@@ -206,17 +274,17 @@ impl<'m> Generation<'m> {
 
     /// Reads the next chunk of the prompt; with the last one, starts the first token's step.
     fn prefill(&mut self, processed: usize) -> Result<Event> {
-        if processed == 0 {
+        if processed == self.stats.cached_tokens {
             self.started = Instant::now();
         }
-        let total = self.prompt.len();
+        let total = self.prompt;
         let end = total.min(processed + self.chunk);
-        let chunk = &self.prompt[processed..end];
+        let chunk = &self.cache.tokens()[processed..end];
         let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32]);
-        let hidden = self.model.hidden(&tokens, &mut self.cache)?;
+        let hidden = self.model.hidden(&tokens, self.cache.cache_mut())?;
         if end < total {
             // Evaluating the hidden states would run the last feed-forward block for nothing.
-            self.cache.eval()?;
+            self.cache.cache_mut().eval()?;
             self.state = State::Prefill { processed: end };
         } else if self.limit == 0 {
             self.finish(FinishReason::Length);
@@ -262,13 +330,14 @@ impl<'m> Generation<'m> {
         let next = if generated < self.limit {
             let hidden = self
                 .model
-                .hidden(&step.token.reshape(&[1, 1])?, &mut self.cache)?;
+                .hidden(&step.token.reshape(&[1, 1])?, self.cache.cache_mut())?;
             Some(self.start(&hidden.try_index((.., -1, ..))?)?)
         } else {
             None
         };
 
         let id = step.token.try_item_exact::<u32>()?;
+        self.cache.push(id);
         self.stats.generated_tokens = generated;
         let elapsed = self.started.elapsed();
         if generated == 1 {
@@ -314,6 +383,7 @@ impl<'m> Generation<'m> {
             }
             None => (None, Vec::new()),
         };
+        self.text.push_str(&text);
         Ok(Event::Token(Token {
             id,
             text,

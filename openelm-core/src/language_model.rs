@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    cancel::CancelHandle,
     checkpoint::{self, Checkpoint},
     config::Config,
     dtype::{Device, Dtype},
@@ -31,6 +32,16 @@ pub struct LoadOptions {
     pub keep_quantized: Option<bool>,
 }
 
+impl LoadOptions {
+    /// Whether quantised matrices stay packed.
+    pub(crate) fn keeps_quantized(&self, config: &Config, dtype: Dtype) -> Result<bool> {
+        Ok(match self.keep_quantized {
+            Some(keep) => keep,
+            None => Device::current()? == Device::Gpu || !fits(config, dtype),
+        })
+    }
+}
+
 /// A loaded OpenELM: network and tokenizer.
 #[derive(Debug)]
 pub struct LanguageModel {
@@ -54,6 +65,20 @@ impl LanguageModel {
     pub fn load_with_progress(
         path: impl AsRef<Path>,
         options: &LoadOptions,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Self> {
+        Self::load_cancellable(path, options, &CancelHandle::default(), progress)
+    }
+
+    /// As [`load_with_progress`](Self::load_with_progress); `cancel` ends it before the next
+    /// tensor.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and [`Error::Cancelled`].
+    pub fn load_cancellable(
+        path: impl AsRef<Path>,
+        options: &LoadOptions,
+        cancel: &CancelHandle,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Self> {
         let folder = checkpoint::model_folder(path)?;
@@ -61,10 +86,7 @@ impl LanguageModel {
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
         let dtype = Dtype::choose(options.dtype, checkpoint.dtype(), &config)?;
-        let keep_quantized = match options.keep_quantized {
-            Some(keep) => keep,
-            None => Device::current()? == Device::Gpu || !fits(&config, dtype),
-        };
+        let keep_quantized = options.keeps_quantized(&config, dtype)?;
 
         // The tokenizer takes a while to build and needs no MLX: it is read beside the weights.
         let (tokenizer, weights) = thread::scope(|scope| {
@@ -77,7 +99,8 @@ impl LanguageModel {
                 dtype,
                 keep_quantized,
             };
-            let weights = Weights::read(&checkpoint, &config, options, &mut progress);
+            let weights =
+                Weights::read_cancellable(&checkpoint, &config, options, cancel, &mut progress);
             let tokenizer = tokenizer.join().unwrap_or_else(|_| {
                 Err(Error::Tokenizer {
                     path: folder.clone(),

@@ -31,6 +31,49 @@ pub fn active_bytes() -> Result<usize> {
     Ok(mlx_rs::memory::active_memory()?)
 }
 
+/// Bytes that MLX keeps to use again, beyond [`active_bytes`].
+///
+/// # Errors
+/// [`crate::Error::Mlx`] if MLX fails.
+pub fn cache_bytes() -> Result<usize> {
+    Ok(mlx_rs::memory::cache_memory()?)
+}
+
+/// Sets how many bytes MLX may keep to use again, and gives back what is more; returns the old
+/// limit. MLX's own is nearly all of a GPU's memory: an app that shares its device with others
+/// wants some tens of megabytes.
+///
+/// # Errors
+/// [`crate::Error::Mlx`] if MLX fails.
+pub fn set_cache_limit(bytes: usize) -> Result<usize> {
+    Ok(mlx_rs::memory::set_cache_limit(bytes)?)
+}
+
+/// Sets the number of bytes from which on MLX waits for work to end before it takes more; returns
+/// the old limit. It is a guide, not a wall: what no waiting can free is taken all the same.
+///
+/// # Errors
+/// [`crate::Error::Mlx`] if MLX fails.
+pub fn set_memory_limit(bytes: usize) -> Result<usize> {
+    Ok(mlx_rs::memory::set_memory_limit(bytes)?)
+}
+
+/// Gives back all that MLX keeps to use again.
+///
+/// # Errors
+/// [`crate::Error::Mlx`] if MLX fails.
+pub fn clear_cache() -> Result<()> {
+    Ok(mlx_rs::memory::clear_cache()?)
+}
+
+/// Begins to measure [`peak_bytes`] anew.
+///
+/// # Errors
+/// [`crate::Error::Mlx`] if MLX fails.
+pub fn reset_peak() -> Result<()> {
+    Ok(mlx_rs::memory::reset_peak_memory()?)
+}
+
 /// Bytes that programs can still take without the system swapping, by Linux' own estimate; `None`
 /// where it gives none.
 pub fn available_bytes() -> Option<u64> {

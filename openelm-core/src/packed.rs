@@ -1,7 +1,7 @@
 //! A quantised matrix, and the MLX operations on it; and MLX's groups of processes.
 //!
-//! `mlx-rs` offers the affine mode only, and no groups, so these calls go to mlx-c directly. With
-//! `mapped.rs` these are the crate's places with `unsafe`.
+//! `mlx-rs` offers the affine mode only, no groups and no version, so these calls go to mlx-c
+//! directly. With `mapped.rs` these are the crate's places with `unsafe`.
 #![allow(unsafe_code)] // The calls below hold to mlx-c's contract, stated at each.
 
 use std::ffi::CStr;
@@ -253,6 +253,21 @@ impl Drop for Null {
     fn drop(&mut self) {
         // SAFETY: frees the handle made in `new`, once.
         unsafe { mlx_sys::mlx_array_free(self.0) };
+    }
+}
+
+/// The version of the MLX library that runs.
+pub(crate) fn mlx_version() -> Result<String> {
+    ready()?;
+    // SAFETY: the string is live until it is freed, and is copied before.
+    unsafe {
+        let mut text = mlx_sys::mlx_string_new();
+        let status = mlx_sys::mlx_version(&raw mut text);
+        let data = mlx_sys::mlx_string_data(text);
+        let version = (status == 0 && !data.is_null())
+            .then(|| CStr::from_ptr(data).to_string_lossy().into_owned());
+        mlx_sys::mlx_string_free(text);
+        version.ok_or_else(|| failed("version").into())
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 use mlx_rs::{Array, transforms::async_eval};
 
 use crate::{
+    cancel::CancelHandle,
     checkpoint::Checkpoint,
     config::Config,
     dtype::Dtype,
@@ -48,6 +49,21 @@ impl Weights {
         options: ReadOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
+        let never = CancelHandle::default();
+        Self::read_cancellable(checkpoint, config, options, &never, progress)
+    }
+
+    /// As [`read`](Self::read); `cancel` ends it before the next tensor.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and [`Error::Cancelled`].
+    pub fn read_cancellable(
+        checkpoint: &Checkpoint,
+        config: &Config,
+        options: ReadOptions,
+        cancel: &CancelHandle,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
         let total = checkpoint.bytes() as u64;
         let mut readers = Readers::open(checkpoint)?;
         let mut weights = Self {
@@ -59,6 +75,9 @@ impl Weights {
         let mut done = 0;
         progress(0, total);
         for (name, stored) in checkpoint.tensors() {
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
             let (stem, part) = name.rsplit_once('.').unwrap_or((name, ""));
             let packing = weights.packing(stem).filter(|_| checkpoint.is_packed(stem));
             let array = match packing {

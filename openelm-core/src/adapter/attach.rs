@@ -1,7 +1,11 @@
 //! Adapters on a loaded model: any number of them, switched, scaled, added up and taken off without
 //! touching its weights.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use mlx_rs::Array;
 
@@ -14,12 +18,31 @@ use crate::{
 };
 
 /// The adapters of one model.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Attached {
     all: Vec<Named>,
     active: Vec<(String, f32)>,
     /// The model's own weights where those of a fully fine-tuned adapter stand now.
     replaced: HashMap<String, Array>,
+    /// Never the same for two models, or for one before and after a change of its adapters; clones
+    /// agree until then.
+    pub(crate) revision: u64,
+}
+
+impl Default for Attached {
+    fn default() -> Self {
+        Self {
+            all: Vec::new(),
+            active: Vec::new(),
+            replaced: HashMap::new(),
+            revision: next_revision(),
+        }
+    }
+}
+
+fn next_revision() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
 }
 
 /// An adapter, ready for use.
@@ -116,6 +139,7 @@ impl Model {
                 second.name
             )));
         }
+        self.adapters.revision = next_revision();
         self.exchange(weights.unwrap_or_default())?;
 
         let tied = self.config().share_input_output_layers();

@@ -71,6 +71,9 @@ impl FinishReason {
 pub struct Stats {
     /// Tokens of the prompt, BOS included.
     pub prompt_tokens: usize,
+    /// Tokens of the prompt that had been read before, see
+    /// [`PromptCache`](crate::PromptCache).
+    pub cached_tokens: usize,
     /// Tokens generated, an end-of-sequence token included.
     pub generated_tokens: usize,
     /// From the start to the first token.
@@ -84,7 +87,8 @@ pub struct Stats {
 impl Stats {
     /// Prompt tokens read a second, the first token's step included.
     pub fn prefill_tokens_per_second(&self) -> f64 {
-        rate(self.prompt_tokens, self.prefill)
+        let read = self.prompt_tokens.saturating_sub(self.cached_tokens);
+        rate(read, self.prefill)
     }
 
     /// Tokens generated a second after the first.

@@ -1,0 +1,51 @@
+// swift-tools-version: 6.0
+import PackageDescription
+
+// On Apple systems the core is a prebuilt XCFramework. Elsewhere, and where OPENELM_LIBRARY_DIR
+// names a folder, it is the library that `cargo build -p openelm-ffi` made.
+#if os(Linux)
+    let libraryFolder: String? =
+        Context.environment["OPENELM_LIBRARY_DIR"] ?? "\(Context.packageDirectory)/target/debug"
+#else
+    let libraryFolder: String? = Context.environment["OPENELM_LIBRARY_DIR"]
+#endif
+
+let core: Target
+var linkage: [LinkerSetting] = []
+if let libraryFolder {
+    core = .systemLibrary(name: "COpenELMFFI", path: "swift/Sources/COpenELMFFI")
+    linkage = [
+        .linkedLibrary("openelm_ffi"),
+        .unsafeFlags(["-L\(libraryFolder)", "-Xlinker", "-rpath", "-Xlinker", libraryFolder]),
+    ]
+} else {
+    // `make xcframework` makes it; a release replaces this by its address and checksum.
+    core = .binaryTarget(name: "COpenELMFFI", path: "out/xcframework/COpenELMFFI.xcframework")
+    linkage = [
+        .linkedLibrary("c++"),
+        .linkedFramework("Accelerate"),
+        .linkedFramework("Foundation"),
+        .linkedFramework("Metal"),
+        .linkedFramework("QuartzCore"),
+    ]
+}
+
+let package = Package(
+    name: "OpenELM",
+    platforms: [.macOS(.v14), .iOS(.v17)],
+    products: [.library(name: "OpenELM", targets: ["OpenELM"])],
+    targets: [
+        core,
+        .target(
+            name: "OpenELMBindings", dependencies: ["COpenELMFFI"],
+            path: "swift/Sources/OpenELMBindings",
+            swiftSettings: [.swiftLanguageMode(.v5)], linkerSettings: linkage),
+        .target(
+            name: "OpenELM", dependencies: ["OpenELMBindings"], path: "swift/Sources/OpenELM",
+            resources: [.copy("Resources")]),
+        .executableTarget(
+            name: "openelm-swift", dependencies: ["OpenELM"], path: "swift/Examples/CommandLine"),
+        .testTarget(
+            name: "OpenELMTests", dependencies: ["OpenELM"], path: "swift/Tests/OpenELMTests"),
+    ]
+)

@@ -1,0 +1,252 @@
+//! Conversations on the bundled tales model: what is kept is not read again, and changes nothing.
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+use std::path::{Path, PathBuf};
+
+use openelm_core::{
+    Adapter, Chat, ChatTemplate, Error, Event, FinishReason, GenerateOptions, Generation,
+    LanguageModel, LoadOptions, LoraOptions, PromptCache, Stats,
+    adapter::Targets,
+    dataset::template::{Message, Role},
+};
+
+fn tales() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tales")
+}
+
+fn load() -> LanguageModel {
+    LanguageModel::load(tales(), &LoadOptions::default()).unwrap()
+}
+
+fn greedy(max_tokens: usize) -> GenerateOptions {
+    GenerateOptions {
+        max_tokens,
+        ..GenerateOptions::default()
+    }
+}
+
+/// Runs a generation to its end.
+fn run(generation: &mut Generation<'_>) -> (FinishReason, Stats) {
+    for event in generation {
+        if let Event::Finished { reason, stats } = event.unwrap() {
+            return (reason, stats);
+        }
+    }
+    panic!("no end");
+}
+
+/// An answer in `chat`, and its statistics.
+fn answer(
+    chat: &mut Chat,
+    model: &LanguageModel,
+    question: &str,
+    tokens: usize,
+) -> (String, Stats) {
+    let mut generation = chat.start(model, question, greedy(tokens)).unwrap();
+    let (_, stats) = run(&mut generation);
+    let text = generation.text().to_owned();
+    chat.finish(generation);
+    (text, stats)
+}
+
+/// The same text, all of it read anew.
+fn afresh(model: &LanguageModel, prompt: &str, tokens: usize) -> String {
+    let mut generation = model.generate(prompt, greedy(tokens)).unwrap();
+    let (_, stats) = run(&mut generation);
+    assert_eq!(stats.cached_tokens, 0);
+    generation.text().to_owned()
+}
+
+#[test]
+fn a_second_answer_reads_only_what_is_new() {
+    let model = load();
+    let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
+    let (first, stats) = answer(&mut chat, &model, "Once upon a time", 24);
+    assert_eq!((stats.cached_tokens, stats.generated_tokens), (0, 24));
+    assert_eq!(first, afresh(&model, "Once upon a time", 24));
+
+    let question = " Then the king said";
+    let (second, stats) = answer(&mut chat, &model, question, 24);
+    let whole = format!("Once upon a time{first}{question}");
+    assert_eq!(second, afresh(&model, &whole, 24));
+    // The prompt of six tokens and all of the answer but its end, where words may join anew.
+    assert!(stats.cached_tokens >= 26, "{stats:?}");
+    assert!(stats.prompt_tokens > stats.cached_tokens, "{stats:?}");
+
+    let contents: Vec<&str> = chat.messages().iter().map(|m| m.content.as_str()).collect();
+    assert_eq!(contents, ["Once upon a time", &first, question, &second]);
+}
+
+#[test]
+fn events_count_from_what_was_kept() {
+    let model = load();
+    let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
+    answer(&mut chat, &model, "There was once a king", 8);
+    let mut generation = chat.start(&model, " and a queen", greedy(1)).unwrap();
+    let Some(Ok(Event::Prefill { processed, total })) = generation.next() else {
+        panic!("the prompt comes first");
+    };
+    let (_, stats) = run(&mut generation);
+    assert_eq!(
+        (processed, total),
+        (stats.prompt_tokens, stats.prompt_tokens)
+    );
+    assert!(stats.cached_tokens > 0);
+}
+
+#[test]
+fn a_changed_adapter_reads_everything_again() {
+    let mut model = load();
+    let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
+    answer(&mut chat, &model, "Once upon a time", 8);
+    let targets = Targets::default();
+    let adapter = Adapter::lora(model.model(), &targets, &LoraOptions::default(), 1).unwrap();
+    model.model_mut().add_adapter("new", &adapter).unwrap();
+    let (_, stats) = answer(&mut chat, &model, " there was", 8);
+    assert_eq!(stats.cached_tokens, 0);
+    let (_, stats) = answer(&mut chat, &model, " a castle", 8);
+    assert!(stats.cached_tokens > 0);
+    model.model_mut().set_adapters(&[]).unwrap();
+    let (_, stats) = answer(&mut chat, &model, " and then", 8);
+    assert_eq!(stats.cached_tokens, 0);
+}
+
+#[test]
+fn another_models_cache_is_left() {
+    let (model, other) = (load(), load());
+    let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
+    answer(&mut chat, &model, "Once upon a time", 8);
+    let (text, stats) = answer(&mut chat, &other, " there was", 8);
+    assert_eq!(stats.cached_tokens, 0);
+    let said = &chat.messages()[1].content;
+    assert_eq!(
+        text,
+        afresh(&other, &format!("Once upon a time{said} there was"), 8)
+    );
+}
+
+#[test]
+fn a_prompt_that_was_read_before_is_read_from_its_last_token() {
+    let model = load();
+    let ids = model.tokenizer().encode_prompt("Once upon a time").unwrap();
+    let begin = |cache: PromptCache| {
+        let (network, tokenizer) = (model.model(), Some(model.tokenizer()));
+        Generation::with_cache(network, tokenizer, ids.clone(), greedy(16), cache).unwrap()
+    };
+    let mut first = begin(PromptCache::default());
+    run(&mut first);
+    let text = first.text().to_owned();
+    let cache = first.into_cache();
+    assert_eq!(
+        (cache.tokens().len(), cache.offset()),
+        (ids.len() + 16, ids.len() + 15)
+    );
+    let mut again = begin(cache);
+    let (_, stats) = run(&mut again);
+    assert_eq!(stats.cached_tokens, ids.len() - 1);
+    assert_eq!(again.text(), text);
+}
+
+#[test]
+fn a_cancelled_answer_is_kept_as_far_as_it_came() {
+    let model = load();
+    let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
+    let mut generation = chat.start(&model, "Once upon a time", greedy(50)).unwrap();
+    let mut tokens = 0;
+    while let Some(event) = generation.next() {
+        if matches!(event.unwrap(), Event::Token(_)) {
+            tokens += 1;
+            if tokens == 4 {
+                generation.cancel_handle().cancel();
+            }
+        }
+    }
+    assert_eq!(tokens, 4);
+    let text = generation.text().to_owned();
+    chat.finish(generation);
+    assert_eq!(chat.messages()[1].content, text);
+    let (next, _) = answer(&mut chat, &model, " there was", 8);
+    assert_eq!(
+        next,
+        afresh(&model, &format!("Once upon a time{text} there was"), 8)
+    );
+
+    // Cancelled before any text: as if it had not been asked.
+    let before = chat.messages().to_vec();
+    let mut generation = chat.start(&model, " a dragon", greedy(50)).unwrap();
+    generation.cancel_handle().cancel();
+    assert_eq!(run(&mut generation).0, FinishReason::Cancelled);
+    chat.finish(generation);
+    assert_eq!(chat.messages(), before);
+}
+
+#[test]
+fn a_question_that_is_too_long_leaves_the_conversation() {
+    let model = load();
+    let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
+    answer(&mut chat, &model, "Once upon a time", 8);
+    let long = " and then".repeat(600);
+    let error = chat.start(&model, &long, greedy(8)).unwrap_err();
+    assert!(
+        matches!(error, Error::PromptTooLong { context: 512, .. }),
+        "{error}"
+    );
+    let error = chat.start(&model, "", greedy(8)).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Option {
+                option: "prompt",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(chat.messages().len(), 2);
+    let (_, stats) = answer(&mut chat, &model, " there was", 8);
+    assert!(stats.cached_tokens > 0, "the cache is still there");
+}
+
+#[test]
+fn an_owned_generation_outlives_changes_of_its_model() {
+    let mut model = load();
+    let expected = afresh(&model, "Once upon a time", 16);
+    let options = greedy(16);
+    let mut generation = model
+        .generate("Once upon a time", options)
+        .unwrap()
+        .into_owned();
+    let targets = Targets::default();
+    let lora = LoraOptions {
+        scale: 1e6,
+        ..LoraOptions::default()
+    };
+    let adapter = Adapter::lora(model.model(), &targets, &lora, 1).unwrap();
+    model.model_mut().add_adapter("loud", &adapter).unwrap();
+    drop(model);
+    generation.settle().unwrap();
+    run(&mut generation);
+    assert_eq!(generation.text(), expected);
+}
+
+#[test]
+fn a_conversation_goes_on_from_a_transcript() {
+    let model = load();
+    let messages = ["Once upon a time", " there was a king"];
+    let roles = [Role::User, Role::Assistant];
+    let messages = std::iter::zip(roles, messages).map(|(role, content)| Message {
+        role,
+        content: content.to_owned(),
+    });
+    let mut chat = Chat::new(ChatTemplate::Plain, messages.collect()).unwrap();
+    let (text, _) = answer(&mut chat, &model, " who", 8);
+    assert_eq!(
+        text,
+        afresh(&model, "Once upon a time there was a king who", 8)
+    );
+}

@@ -1,0 +1,29 @@
+// A command line: openelm-swift MODEL PROMPT [TOKENS]
+import Foundation
+import OpenELM
+
+let arguments = CommandLine.arguments.dropFirst()
+guard arguments.count >= 2, let folder = arguments.first else {
+    print("usage: openelm-swift MODEL PROMPT [TOKENS]")
+    exit(2)
+}
+do {
+    let model = try await LanguageModel(folder: URL(filePath: folder))
+    let prompt = arguments[arguments.startIndex + 1]
+    let tokens = arguments.count > 2 ? Int(arguments[arguments.startIndex + 2]) ?? 256 : 256
+    let options = GenerationOptions(maximumResponseTokens: tokens)
+    for try await event in model.streamCompletion(of: prompt, options: options).withEvents() {
+        switch event {
+        case .prompt: break
+        case .text(let text, _): print(text, terminator: "")
+        case .finished(_, let statistics):
+            let rate = Double(statistics.generatedTokens - 1) / statistics.decodeSeconds
+            print("\n[\(statistics.generatedTokens) tokens, \(Int(rate)) tokens/s]")
+        }
+    }
+} catch {
+    let error = error as NSError
+    let advice = error.localizedRecoverySuggestion ?? ""
+    print("openelm-swift: \(error.localizedDescription). \(advice)")
+    exit(1)
+}

@@ -1,0 +1,78 @@
+import Foundation
+import Testing
+
+@testable import OpenELM
+
+@Suite(.serialized) struct ErrorTests {
+    @Test func badInputsAreNamed() async throws {
+        let nowhere = URL(filePath: "/nowhere")
+        await #expect {
+            _ = try await LanguageModel(folder: nowhere)
+        } throws: { error in
+            guard let error = error as? OpenELMError else { return false }
+            return error.errorDescription?.contains("/nowhere") == true
+                && error.recoverySuggestion?.isEmpty == false
+        }
+        let model = try await LanguageModel(folder: tales)
+        func fails(
+            _ prompt: String, _ options: GenerationOptions = .init()
+        ) async throws -> OpenELMError? {
+            do {
+                _ = try await model.complete(prompt, options: options)
+                return nil
+            } catch { return error as? OpenELMError }
+        }
+        func option(_ error: OpenELMError?) -> String? {
+            if case .invalidOption(let name, _) = error { name } else { nil }
+        }
+        #expect(option(try await fails("")) == "prompt")
+        #expect(option(try await fails("A", .init(temperature: -1))) == "temperature")
+        #expect(option(try await fails("A", .init(topP: 0))) == "top-p")
+        #expect(option(try await fails("A", .init(topK: -1))) == "topK")
+        #expect(option(try await fails("A", .init(minP: 2))) == "min-p")
+        #expect(option(try await fails("A", .init(repetitionPenalty: 0))) == "repetition-penalty")
+        #expect(option(try await fails("A", .init(prefillChunk: 0))) == "prefill-chunk")
+        let long = String(repeating: " and then", count: 600)
+        if case .exceededContextWindowSize(let tokens, 512) = try await fails(long) {
+            #expect(tokens > 512)
+        } else {
+            Issue.record("a prompt that is too long was taken")
+        }
+        await #expect(throws: OpenELMError.self) {
+            try await model.addAdapter("x", folder: nowhere)
+        }
+        #expect(throws: OpenELMError.self) { try model.decode([999_999]) }
+    }
+
+    /// Needs a library built with `inject-faults`, as swift/test.sh builds it.
+    @Test func aPanicAndAFaultOfMLXAreErrorsAndTheRestGoesOn() async throws {
+        let model = try await LanguageModel(folder: tales)
+        await #expect(throws: OpenELMError.unexpected(message: "unexpected failure: injected")) {
+            try await model.complete("<|panic|>")
+        }
+        let session = try LanguageModelSession(model: model, template: .plain)
+        var fault = ""
+        do { _ = try await session.respond(to: "<|mlx-fault|>") } catch OpenELMError.device(
+            let message)
+        { fault = message }
+        #expect(fault.contains("matmul"))
+        #expect(try await session.transcript.isEmpty)
+        let text = try await session.respond(to: "A fox", options: .init(maximumResponseTokens: 4))
+        #expect(!text.isEmpty)
+    }
+
+    @Test func anUnloadedModelSaysSo() async throws {
+        let model = try await LanguageModel(folder: tales)
+        try await model.unload()
+        try await model.unload()
+        await #expect(throws: OpenELMError.unloaded) { try await model.complete("A fox") }
+    }
+
+    @Test func memoryIsEstimatedBeforeLoading() throws {
+        let bytes = try Memory.estimatedMemory(of: tales)
+        #expect(bytes > 4 * 2_497_344 && bytes < 40_000_000)
+        let short = try Memory.estimatedMemory(
+            of: tales, configuration: .init(dtype: "bfloat16"), context: 64)
+        #expect(short < bytes / 2 + 1_000_000)
+    }
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Tests the Swift package against the real library: drift of the declarations, lint, build, tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+setup/setup-swift.sh
+[ "$(uname -s)" = Darwin ] || export PATH="$PWD/.mlx/swift/root/usr/libexec/swift/bin:$PATH"
+target=${CARGO_TARGET_DIR:-$PWD/target}
+export OPENELM_LIBRARY_DIR=$target/debug
+library=$target/debug/libopenelm_ffi.so
+[ "$(uname -s)" != Darwin ] || library=${library%.so}.dylib
+
+cargo build --quiet --locked --package openelm-ffi --features inject-faults
+cargo build --quiet --locked --package bindgen-swift
+generate() { "$target/debug/bindgen-swift" --config uniffi.toml "$library" "$@"; }
+fresh=$(mktemp -d)
+trap 'rm -rf "$fresh"' EXIT
+generate "$fresh" --swift-sources
+generate "$fresh" --headers
+generate "$fresh" --modulemap --module-name COpenELMFFI --modulemap-filename module.modulemap
+if [ "${1:-}" = --write ]; then
+  cp "$fresh/OpenELMBindings.swift" swift/Sources/OpenELMBindings/
+  cp "$fresh/COpenELMFFI.h" "$fresh/module.modulemap" swift/Sources/COpenELMFFI/
+fi
+for file in OpenELMBindings/OpenELMBindings.swift COpenELMFFI/COpenELMFFI.h COpenELMFFI/module.modulemap; do
+  cmp "$fresh/$(basename "$file")" "swift/Sources/$file" ||
+    { echo "swift/Sources/$file is not current: swift/test.sh --write" >&2; exit 1; }
+done
+
+swift format lint --strict --recursive Package.swift swift/Sources/OpenELM swift/Tests swift/Examples
+# Injected panics would print their traces.
+env -u RUST_BACKTRACE swift test --disable-xctest -Xswiftc -warnings-as-errors
