@@ -1,4 +1,5 @@
-//! `openelm pretrain`: a new model from random weights, on one process or several.
+//! `openelm pretrain`: a new model from random weights, or more training of one; on one process or
+//! several.
 
 mod data;
 mod reports;
@@ -51,6 +52,7 @@ const EXAMPLES: &str = "Examples:
   openelm pretrain small.toml --dry-run
   openelm pretrain small.toml --steps 3000 --output small
   openelm pretrain small.toml --steps 3000 --output small --resume
+  openelm pretrain --from small/average --data books.jsonl --steps 1000 --output small-books
   openelm pretrain small.toml --ranks 2
   mlx.launch --hostfile hosts.json -- openelm pretrain small.toml
   openelm generate --model small/model --prompt 'Once upon a time'";
@@ -71,7 +73,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     }
     let interrupt = Interrupt::default();
     ranks::follow_starter(&interrupt);
-    let Some(place) = settings.tokenizer.clone() else {
+    let Some(place) = settings.tokenizer.clone().or_else(|| settings.from.clone()) else {
         return Err(Error::Usage(
             "no tokenizer; give --tokenizer PATH (`openelm tokenizer train` makes one)".into(),
         ));

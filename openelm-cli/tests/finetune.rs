@@ -246,6 +246,124 @@ fn it_trains_plots_generates_and_fuses() {
     assert_eq!(text(&scratch.path("fused"), &[]), adapted);
 }
 
+/// Files longer than this cannot be written by `command`, as if the disk were full.
+#[cfg(unix)]
+fn with_full_disk(command: &Command, kilobytes: u32) -> Command {
+    let mut limited = Command::new("bash");
+    limited
+        .arg("-c")
+        .arg(format!("ulimit -f {kilobytes}; trap '' XFSZ; exec \"$@\""))
+        .arg("bash")
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null());
+    limited
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_the_last_save() {
+    let scratch = Scratch::new("full");
+    good(scratch.finetune("undisturbed", &RUN));
+    // As far as a save, and from there with no space for another.
+    let mut child = scratch.finetune("full", &RUN).spawn().unwrap();
+    let adapters = scratch.path("full");
+    let started = std::time::Instant::now();
+    while !adapters.join("training_state.safetensors").is_file() {
+        assert!(started.elapsed() < Duration::from_secs(120), "no save");
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let files = ["training_state.safetensors", "adapters.safetensors"];
+    let read = || files.map(|name| fs::read(adapters.join(name)).unwrap());
+    let saved = read();
+    let resumed = scratch.finetune("full", &[&RUN[..], &["--resume"]].concat());
+    let told = refused(with_full_disk(&resumed, 64), 1);
+    assert!(told.contains("File too large"), "{told}");
+    assert!(saved == read(), "the last save was touched");
+    let left = fs::read_dir(&adapters).unwrap();
+    let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let left: Vec<String> = left.filter(|name| name.ends_with(".partial")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    good(resumed);
+    assert_eq!(results(&scratch.path("undisturbed")), results(&adapters));
+}
+
+#[test]
+fn one_row_is_enough_to_train_on() {
+    let scratch = Scratch::new("one");
+    let row = scratch.path("one.jsonl");
+    fs::write(&row, "{\"text\": \"The fox had nine apples.\"}\n").unwrap();
+    let mut command = openelm(&["finetune", "--model", TALES, "--data"]);
+    command
+        .arg(&row)
+        .arg("--adapter-path")
+        .arg(scratch.path("adapters"));
+    command.args([
+        "--iters",
+        "5",
+        "--batch-size",
+        "4",
+        "--learning-rate",
+        "1e-3",
+        "--json",
+    ]);
+    command.args(["--steps-per-report", "1"]);
+    let told = String::from_utf8(good(command).stdout).unwrap();
+    let events = told
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let losses: Vec<f64> = events
+        .filter_map(|event| event["train_loss"].as_f64())
+        .collect();
+    assert_eq!(losses.len(), 5, "{told}");
+    assert!(losses[4] < losses[0], "{losses:?}");
+}
+
+#[test]
+fn an_adapter_of_packed_weights_is_fused() {
+    let scratch = Scratch::new("qlora");
+    let (packed, adapters) = (scratch.path("tales-4bit"), scratch.path("adapters"));
+    let mut convert = openelm(&["convert", TALES]);
+    convert.arg(&packed).args(["-q", "--quiet"]);
+    good(convert);
+    let mut train = openelm(&["finetune", "--keep-quantized", "--scale", "2", "--model"]);
+    train
+        .arg(&packed)
+        .arg("--data")
+        .arg(&scratch.0)
+        .arg("--adapter-path")
+        .arg(&adapters);
+    train.args(["--iters", "20", "--learning-rate", "2e-3", "--quiet"]);
+    good(train);
+    let text = |model: &Path, adapter: Option<&Path>| {
+        let mut command = openelm(&["generate", "--prompt", "The fox had", "-n", "12", "--quiet"]);
+        command.arg("--model").arg(model);
+        if let Some(adapter) = adapter {
+            command.arg("--adapter").arg(adapter);
+        }
+        String::from_utf8(good(command).stdout).unwrap()
+    };
+    let fuse = |to: &Path, more: &[&str]| {
+        let mut command = openelm(&["fuse", "--model"]);
+        command.arg(&packed).arg("--adapter-path").arg(&adapters);
+        command.arg("--save-path").arg(to).args(more);
+        good(command);
+    };
+    let adapted = text(&packed, Some(&adapters));
+    assert_ne!(adapted, text(&packed, None));
+    let plain = scratch.path("plain");
+    fuse(&plain, &["--dequantize", "--dtype", "float32"]);
+    assert_eq!(text(&plain, None), adapted);
+    // Packed again it is rounded again; what was learnt stays.
+    let again = scratch.path("again");
+    fuse(&again, &[]);
+    let size = |model: &Path| fs::metadata(model.join("model.safetensors")).unwrap().len();
+    assert!(size(&again) < size(&plain) / 4, "packed again");
+    assert!(text(&again, None).contains("apples"));
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     let scratch = Scratch::new("wrong");

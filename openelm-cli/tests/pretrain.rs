@@ -493,6 +493,64 @@ fn a_dry_run_says_what_is_to_come_and_writes_nothing() {
 }
 
 #[test]
+fn a_model_goes_on_from_where_it_was() {
+    let scratch = Scratch::new("from");
+    let from = |output: &str, model: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
+        command
+            .args([
+                "pretrain",
+                "--steps",
+                "2",
+                "--steps-per-eval",
+                "1",
+                "--quiet",
+            ])
+            .args(["--batch-size", "4", "--sequence-length", "32", "--data"])
+            .arg(scratch.path("train.jsonl"))
+            .arg("--valid")
+            .arg(scratch.path("valid.jsonl"))
+            .arg("--from")
+            .arg(model)
+            .arg("--output")
+            .arg(scratch.path(output))
+            .args(more)
+            .stdin(Stdio::null());
+        command
+    };
+    // From weights that already know English, and from them once more.
+    good(from("first", TALES, &["--learning-rate", "0"]));
+    let untrained = losses(&scratch.path("first"), "val_loss");
+    assert!(untrained[0] < 6.0, "{untrained:?}");
+    assert_eq!(
+        untrained[0], untrained[1],
+        "nothing was learnt at a rate of 0"
+    );
+    let config = fs::read_to_string(scratch.path("first/model/config.json")).unwrap();
+    assert!(config.contains("\"float32\""), "{config}");
+    let model = scratch.path("first/model");
+    let model = model.to_str().unwrap();
+    good(from(
+        "second",
+        model,
+        &["--learning-rate", "1e-3", "--warmup", "0"],
+    ));
+    let trained = losses(&scratch.path("second"), "val_loss");
+    assert!(trained[1] < untrained[0], "{trained:?} after {untrained:?}");
+
+    // What was interrupted needs the model no more.
+    fs::remove_file(scratch.path("first/model/model.safetensors")).unwrap();
+    let again = ["--learning-rate", "1e-3", "--warmup", "0", "--resume"];
+    good(from("second", model, &again));
+
+    let told = refused(from("none", TALES, &["--head-dim", "32"]), 2);
+    assert!(told.contains("leave out [model]"), "{told}");
+    let told = refused(from("none", "nowhere", &[]), 1);
+    assert!(told.contains("nowhere"), "{told}");
+    assert!(!scratch.path("none").exists(), "nothing was begun");
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let scratch = Scratch::new("wrong");
     let wrong = |more: &[&str], code: i32| refused(scratch.pretrain("none", more), code);

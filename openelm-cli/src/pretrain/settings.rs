@@ -28,7 +28,12 @@ pub(super) struct Settings {
     #[arg(long, value_name = "KEY")]
     pub(super) text_key: Option<String>,
 
-    /// Tokenizer: a tokenizer.json or tokenizer.model, or a folder that holds one
+    /// Folder of a model to go on training, instead of a new one from random weights
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) from: Option<PathBuf>,
+
+    /// Tokenizer: a tokenizer.json or tokenizer.model, or a folder that holds one [default: that
+    /// of --from]
     #[arg(long, value_name = "PATH")]
     pub(super) tokenizer: Option<PathBuf>,
 
@@ -171,7 +176,7 @@ pub(super) struct Settings {
 }
 
 /// The architecture, by the names of Hugging Face's config.json.
-#[derive(clap::Args, Deserialize, Default, Clone)]
+#[derive(clap::Args, Deserialize, Default, Clone, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "snake_case", default)]
 pub(super) struct ModelSettings {
     /// Size to begin with: 270M, 450M, 1_1B or 3B; the options below change parts of it
@@ -240,7 +245,7 @@ impl Settings {
         };
         merge! {
             Self, self, file,
-            data valid text_key tokenizer output steps batch_size micro_batch_size sequence_length
+            data valid text_key from tokenizer output steps batch_size micro_batch_size sequence_length
             assembly words_per_piece min_characters min_tokens readers shuffle epochs learning_rate warmup weight_decay clip_norm z_loss label_smoothing ema_decay
             dtype save_dtype steps_per_eval val_windows steps_per_report save_every keep
             average_last seed ranks rank_timeout;
@@ -257,7 +262,17 @@ impl Settings {
 
     /// The architecture, for `tokenizer`.
     pub(super) fn config(&self, tokenizer: &Tokenizer) -> Result<Config, Error> {
-        let config = Config::layer_wise(self.model.layer_wise(tokenizer)?)?;
+        let config = match &self.from {
+            None => Config::layer_wise(self.model.layer_wise(tokenizer)?)?,
+            Some(_) if self.model != ModelSettings::default() => {
+                return Err(Error::Usage(
+                    "from: the model that is gone on with has its architecture; leave out [model] \
+                     and its options"
+                        .into(),
+                ));
+            }
+            Some(folder) => Config::load(folder)?,
+        };
         tokenizer.check_vocab(config.vocab_size())?;
         Ok(config)
     }
@@ -305,7 +320,8 @@ impl Settings {
         options.save_dtype = dtype(&self.save_dtype)?.unwrap_or(Dtype::Float32);
         options.val_windows = self.val_windows.and_then(|n| usize::try_from(n).ok());
         options.average_last = self.average_last.unwrap_or(options.keep.min(5));
-        options.tokenizer = self.tokenizer.clone();
+        options.tokenizer = self.tokenizer.clone().or_else(|| self.from.clone());
+        options.model = self.from.clone();
         Ok(options)
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     config_json,
     corpus::{CorpusStatistics, Sequence},
     distributed::Group,
+    dtype::Dtype,
     error::{Error, Result},
     finetune::changed,
     init, memory,
@@ -138,7 +139,8 @@ impl Pretrain {
     ///
     /// # Errors
     /// [`Error::Option`] for an option outside its range, [`Error::Target`] if the folder holds the
-    /// state of another run, [`Error::Io`].
+    /// state of another run, [`Error::Io`]; for a model to start from as
+    /// [`Checkpoint::open`](crate::Checkpoint::open) and [`check`](crate::Checkpoint::check).
     pub fn new(
         config: Config,
         source: Box<dyn Source>,
@@ -175,9 +177,10 @@ impl Pretrain {
         source: Box<dyn Source>,
         validation: Option<Validation>,
         folder: impl AsRef<Path>,
-        options: PretrainOptions,
+        mut options: PretrainOptions,
         group: Option<Group>,
     ) -> Result<Self> {
+        options.model = None;
         let mut run = Self::prepare(config, source, validation, folder.as_ref(), options, group)?;
         let state = run.folder.join(STATE);
         let malformed = |error: serde_json::Error| Error::Checkpoint {
@@ -271,7 +274,10 @@ impl Pretrain {
             ..Progress::default()
         };
         let around = Around::new(&config, options.tokenizer.as_deref(), options.save_dtype);
-        let start = init::random_weights(&config, crate::Dtype::Float32, options.seed)?;
+        let start = match &options.model {
+            Some(folder) => model_folder::weights(folder, &config)?,
+            None => init::random_weights(&config, Dtype::Float32, options.seed)?,
+        };
         let dtype = options.dtype()?;
         Ok(Self {
             trainer: Trainer::from_scratch(config, start, dtype, options.trainer.clone())?,

@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     readers::Readers,
     tensor_file::{self, Tensors},
+    weights::{ReadOptions, Weights},
 };
 
 /// What every folder of a run has, but for the weights.
@@ -36,7 +37,8 @@ impl Around {
             _ = config.extra.entry(key).or_insert(value);
         };
         put("architectures", serde_json::json!(["OpenELMForCausalLM"]));
-        put("torch_dtype", serde_json::json!(dtype.to_string()));
+        let stored = serde_json::json!(dtype.to_string());
+        config.extra.insert("torch_dtype".into(), stored);
         let tokenizer = match tokenizer {
             None => Vec::new(),
             Some(folder) if folder.is_dir() => {
@@ -113,6 +115,17 @@ fn is_known(file: &Path) -> bool {
 fn sync(path: &Path) -> Result<()> {
     let file = File::open(path).map_err(Error::io(path))?;
     file.sync_all().map_err(Error::io(path))
+}
+
+/// The weights of a model of `config`, in f32.
+pub(super) fn weights(folder: &Path, config: &Config) -> Result<Weights> {
+    let checkpoint = Checkpoint::open(folder)?;
+    checkpoint.check(config)?;
+    let options = ReadOptions {
+        dtype: Dtype::Float32,
+        keep_quantized: false,
+    };
+    Weights::read(&checkpoint, config, options, &mut |_, _| {})
 }
 
 /// The plain mean of the weights in `folders`, summed in f64 and rounded once, as CoreNet's

@@ -72,6 +72,9 @@ pub struct PretrainOptions {
     /// Sequences that a process computes with at a time; the rest of its share follow, and their
     /// gradients are added. Default 8.
     pub micro_batch_size: usize,
+    /// A model's folder, whose weights a new run starts from instead of random ones. A run that is
+    /// resumed has its own and does not look at it. Default none.
+    pub model: Option<PathBuf>,
     /// Seed of the initial weights. Default 0.
     pub seed: u64,
     /// The type to compute in; what is trained is f32 whatever it is. Default f32 on a CPU, where
@@ -102,6 +105,7 @@ impl PretrainOptions {
             steps: recipe.steps,
             batch_size: 32,
             micro_batch_size: 8,
+            model: None,
             seed: 0,
             dtype: None,
             save_dtype: Dtype::Float32,
