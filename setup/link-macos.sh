@@ -35,7 +35,7 @@ step "testing the Mach-O reader" python3 -B setup/test_macho.py
 wheels=$(cksum setup/wheels-link-macos.txt)
 if [ "$(cat "$link/wheels.stamp" 2>/dev/null)" != "$wheels" ]; then
   say "downloading zig and MLX for macOS (145 MB, once)"
-  rm -rf "$link"/{wheels,zig,mlx,unpacked,mlx-c.stamp}
+  rm -rf "$link"/{wheels,zig,mlx,unpacked}
   # Wheels for another system: pip is told which, and takes what runs here for zig.
   step "downloading the wheels" python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
     --only-binary=:all: --platform macosx_14_0_arm64 --platform manylinux2010_x86_64 --platform manylinux_2_12_x86_64 \
@@ -60,10 +60,11 @@ cat >"$link/bin/cc" <<'CC'
 words=() linking=1 library=
 while [ $# -gt 0 ]; do
   case $1 in
-    -arch | -isysroot | -target | -framework) shift ;;
+    -arch | -isysroot | -target) shift ;;
+    -framework) words+=("$STUBS/$2.tbd") && shift ;;
     -platform_version) shift 3 ;;
     --target=* | -mmacosx-version-min=* | -liconv | -Wl,-dead_strip_dylibs) ;;
-    -lc++) words+=("$STUBS/libc++.tbd") ;;
+    -lc++ | -lobjc) words+=("$STUBS/lib${1#-l}.tbd") ;;
     -c | -E | -S) linking='' words+=("$1") ;;
     -dynamiclib) library=1 words+=("$1") ;;
     *) words+=("$1") ;;
@@ -77,31 +78,52 @@ elif [ -n "$linking" ]; then
 fi
 exec "$ZIG" cc -target "aarch64-macos.$MINIMUM" "${words[@]}"
 CC
+# shellcheck disable=SC2016 # the script expands it
 printf '#!/bin/sh\nexec "$ZIG" ar "$@"\n' >"$link/bin/ar"
 chmod +x "$link"/bin/*
 
-step "writing the stub of libc++" python3 -B setup/macho.py stub /usr/lib/libc++.1.dylib "$link/mlx/lib/libmlx.dylib" \
-  "$link/mlx/lib/libjaccl.dylib" --output "$STUBS/libc++.tbd"
+# Beside what Apple's files import: to_chars of macOS 13.3 (libc++'s __configuration/availability.h), and
+# what libc++ and CoreFoundation have had since long before.
+to_chars=()
+for number in d e f; do
+  to_chars+=("__ZNSt3__18to_charsEPcS0_$number" "__ZNSt3__18to_charsEPcS0_${number}NS_12chars_formatE"
+    "__ZNSt3__18to_charsEPcS0_${number}NS_12chars_formatEi")
+done
+stub() {
+  local library=$1 name=$2
+  shift 2
+  step "writing the stub $name" python3 -B setup/macho.py stub "$library" "$link/mlx/lib/libmlx.dylib" \
+    "$link/mlx/lib/libjaccl.dylib" --output "$STUBS/$name.tbd" "$@"
+}
+stub /usr/lib/libc++.1.dylib libc++ --also "${to_chars[@]}" __ZdlPvm __ZNSt3__16localeaSERKS0_
+stub /usr/lib/libobjc.A.dylib libobjc
+stub /System/Library/Frameworks/CoreFoundation.framework/Versions/A/CoreFoundation CoreFoundation --also _CFRelease \
+  _CFStringGetBytes _CFStringGetCStringPtr _CFStringGetLength _CFTimeZoneCopySystem _CFTimeZoneGetName _CFTimeZoneResetSystem
 
 mlx_sys=$("$apple/cargo" metadata --format-version 1 --locked 2>>"$log" |
   grep -o '"manifest_path":"[^"]*/mlx-sys-[0-9.]*/Cargo.toml"' | cut -d '"' -f 4) || die "cargo metadata names no mlx-sys; the log is $log"
 mlx_c=${mlx_sys%/Cargo.toml}/src/mlx-c
-stamp="$wheels $mlx_c $(cksum setup/link-macos.sh setup/native/format.hpp)"
-if [ "$(cat "$link/mlx-c.stamp" 2>/dev/null)" != "$stamp" ]; then
+stamp="$wheels $mlx_c $(cat setup/link-macos.sh setup/native/format.hpp | cksum)"
+# The folder is named after what it depends on: Cargo links again when the name is another.
+mlx_c_built=$link/mlx-c-$(printf '%s' "$stamp" | cksum | cut -d ' ' -f 1)
+if [ ! -f "$mlx_c_built/libmlxc.a" ]; then
   say "compiling mlx-c (two minutes, once)"
-  rm -rf "$link/obj" "$link/libmlxc.a"
-  mkdir -p "$link/obj"
-  # zig's headers for macOS lack two macros of Apple's math.h. -fno-sanitize: zig checks by default.
-  flags=(-target "aarch64-macos.$minimum" -std=c++20 -O2 -w -fno-sanitize=undefined -include "$PWD/setup/native/format.hpp"
+  rm -rf "$link/obj" "$link"/mlx-c-*
+  mkdir -p "$link/obj" "$mlx_c_built"
+  # zig's headers for macOS lack two macros of Apple's math.h, and name symbols of libc++ that macOS 14
+  # does not have unless its availability is asked for. -fno-sanitize: zig checks by default.
+  printf '#undef %s\n#define %s 1\n' _LIBCPP_HAS_VENDOR_AVAILABILITY_ANNOTATIONS{,} >"$link/availability.hpp"
+  flags=(-target "aarch64-macos.$minimum" -std=c++20 -O2 -w -fno-sanitize=undefined -include "$link/availability.hpp" -include "$PWD/setup/native/format.hpp"
     -I"$mlx_c" -I"$link/mlx/include" '-DINFINITY=__builtin_inff()' '-DNAN=__builtin_nanf("")')
   compile() {
     export OBJ=$link/obj COMPILE="${ZIG@Q} c++ ${flags[*]@Q}"
+    # shellcheck disable=SC2016 # the inner shell expands it
     printf '%s\0' "$mlx_c"/mlx/c/*.cpp |
       xargs -0 -n 1 -P "$(getconf _NPROCESSORS_ONLN)" bash -c 'eval "$COMPILE -c \"\$1\" -o \"\$OBJ/\$(basename "\$1" .cpp).o\""' compile
   }
   step "compiling mlx-c" compile
-  step "archiving libmlxc.a" "$ZIG" ar crs "$link/libmlxc.a" "$link"/obj/*.o
-  printf '%s' "$stamp" >"$link/mlx-c.stamp"
+  step "archiving libmlxc.a" "$ZIG" ar crs "$mlx_c_built/new.a" "$link"/obj/*.o
+  mv "$mlx_c_built/new.a" "$mlx_c_built/libmlxc.a"
 fi
 
 # Stands in for mlx-sys' build script, which would compile MLX.
@@ -109,7 +131,7 @@ cat >"$link/cargo.toml" <<CONF
 [target.$target]
 linker = "$link/bin/cc"
 [target.$target.mlx]
-rustc-link-search = ["native=$link", "native=$link/mlx/lib"]
+rustc-link-search = ["native=$mlx_c_built", "native=$link/mlx/lib"]
 rustc-link-lib = ["static=mlxc", "dylib=mlx", "dylib=c++"]
 rustc-env = { OUT_DIR = "$apple/bindings/$target" }
 [profile.release]
@@ -126,6 +148,6 @@ rm -rf "$link/macos"
 mkdir -p "$link/macos/bin" "$link/macos/lib"
 cp "$link/target/$target/release/openelm" "$link/macos/bin/"
 cp "$link/target/$target/release/libopenelm_ffi.dylib" "$link/mlx/lib/libmlx.dylib" "$link/mlx/lib/mlx.metallib" "$link/macos/lib/"
-python3 -B setup/macho.py check "$link/macos" --minimum "$minimum" --stubs "$link/zig/lib/libc/darwin/libSystem.tbd" "$STUBS/libc++.tbd" ||
+python3 -B setup/macho.py check "$link/macos" --minimum "$minimum" --stubs "$link/zig/lib/libc/darwin/libSystem.tbd" "$STUBS"/*.tbd ||
   die "what was linked would not load on a Mac"
 say "linked and checked in $((SECONDS - start)) s; nothing was run"

@@ -288,6 +288,7 @@ def stub(options):
     symbols = {symbol for path in options.files for symbol, library in MachO(path).imports if library == options.library}
     # Weak look-ups (operator new and the like) are of the C++ library, too.
     symbols |= {s for path in options.files for s, l in MachO(path).imports if l == WEAK_LOOKUP and re.match("__Z(n|d|N?St)", s)}
+    symbols |= set(options.also)
     if not symbols:
         raise SystemExit(f"no file imports anything of {options.library}")
     listed = ",\n    ".join(f"'{symbol}'" for symbol in sorted(symbols))
@@ -309,7 +310,8 @@ def main(words=None):
     one.set_defaults(run=check)
     two = commands.add_parser("stub", help="write a stub of LIBRARY from what FILES import of it")
     two.add_argument("library")
-    two.add_argument("files", type=Path, nargs="+")
+    two.add_argument("files", type=Path, nargs="*")
+    two.add_argument("--also", nargs="+", default=[], metavar="SYMBOL", help="symbols that the library is known to have")
     two.add_argument("--output", type=Path, required=True)
     two.set_defaults(run=stub)
     options = parser.parse_args(words)
