@@ -54,7 +54,7 @@ fi
 # What rustc and the crate `cc` say for Apple's own tools, said for zig.
 export ZIG=$link/zig/zig STUBS=$link/stubs MINIMUM=$minimum
 export ZIG_GLOBAL_CACHE_DIR=$link/zig-cache ZIG_LOCAL_CACHE_DIR=$link/zig-cache
-mkdir -p "$link/bin" "$STUBS"
+mkdir -p "$link/bin" "$link/path" "$STUBS"
 cat >"$link/bin/cc" <<'CC'
 #!/usr/bin/env bash
 words=() linking=1 library=
@@ -80,7 +80,9 @@ exec "$ZIG" cc -target "aarch64-macos.$MINIMUM" "${words[@]}"
 CC
 # shellcheck disable=SC2016 # the script expands it
 printf '#!/bin/sh\nexec "$ZIG" ar "$@"\n' >"$link/bin/ar"
-chmod +x "$link"/bin/*
+# rustc would strip debug information, of which there is none, with a tool that is not here.
+ln -sf /bin/true "$link/path/rust-objcopy"
+chmod +x "$link"/bin/{cc,ar}
 
 # Beside what Apple's files import: to_chars of macOS 13.3 (libc++'s __configuration/availability.h), and
 # what libc++ and CoreFoundation have had since long before.
@@ -97,6 +99,7 @@ stub() {
 }
 stub /usr/lib/libc++.1.dylib libc++ --also "${to_chars[@]}" __ZdlPvm __ZNSt3__16localeaSERKS0_
 stub /usr/lib/libobjc.A.dylib libobjc
+stub /System/Library/Frameworks/Foundation.framework/Versions/C/Foundation Foundation
 stub /System/Library/Frameworks/CoreFoundation.framework/Versions/A/CoreFoundation CoreFoundation --also _CFRelease \
   _CFStringGetBytes _CFStringGetCStringPtr _CFStringGetLength _CFTimeZoneCopySystem _CFTimeZoneGetName _CFTimeZoneResetSystem
 
@@ -139,7 +142,7 @@ debug = false
 CONF
 
 say "building the release (four minutes, the first time)"
-step "building for macOS" env CARGO="$apple/cargo" RUSTC="$apple/rustc" RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$link/target" \
+step "building for macOS" env PATH="$link/path:$PATH" CARGO="$apple/cargo" RUSTC="$apple/rustc" RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$link/target" \
   SDKROOT="$link" MACOSX_DEPLOYMENT_TARGET="$minimum" CC_aarch64_apple_darwin="$link/bin/cc" AR_aarch64_apple_darwin="$link/bin/ar" \
   "$apple/cargo" build --release --locked --package openelm-cli --package openelm-ffi --target "$target" \
   -Zbuild-std=std,panic_abort --config "$link/cargo.toml"
