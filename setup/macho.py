@@ -29,7 +29,7 @@ class MachO:
         self.path, self.data = path, path.read_bytes()
         self.name = self.minimum = self.signature = None
         self.libraries, self.rpaths, self.sections, self.imports = [], [], set(), set()
-        self.exports, self.open = set(), set()
+        self.exports, self.defined = set(), set()
         try:
             self._read()
         except (struct.error, IndexError, ValueError) as error:
@@ -160,6 +160,8 @@ class MachO:
                 ordinal = description >> 8
                 ordinal = ordinal - 256 if ordinal >= 254 else ordinal
                 self.imports.add((self._text(names + name), self._library(ordinal)))
+            elif not kind & 0xE0 and kind & 0x0E == 0x0E:
+                self.defined.add(self._text(names + name))
 
 
 def signed(file):
@@ -244,7 +246,8 @@ def faults(file, files, stubs, minimum, trusted=False):
         yield f"it looks for libraries in {file.rpaths}, not in {RPATHS.get(file.kind)}"
     for symbol, library in [] if trusted else sorted(file.imports, key=str):
         if library == WEAK_LOOKUP:
-            known = [file.exports] + [provided.get(name, set()) for name in file.libraries]
+            # Where no library has it, the loader leaves the file's own definition in place.
+            known = [file.exports, file.defined] + [provided.get(name, set()) for name in file.libraries]
             if not any(symbol in names for names in known):
                 yield f"no library provides {symbol}"
         elif not isinstance(library, str):
