@@ -28,8 +28,12 @@ parity-llama: build ## compare GGUF files with llama.cpp, which is built first (
 fuzz: setup ## fuzz the readers of files, a minute each (needs cargo-fuzz)
 	@fuzz/run.sh
 
-check-apple: setup ## type-check for macOS and iOS from Debian (three minutes, once)
+check-apple: setup ## type-check for macOS and iOS, link for macOS, from Debian (ten minutes, once)
 	@setup/check-apple.sh
+	@setup/link-macos.sh
+
+dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*-macos-arm64.tar.gz
+	@setup/dist-macos.sh
 
 test: check ## everything: check, Rust tests, parity with mlx-lm
 	cargo test --workspace --locked
@@ -41,4 +45,4 @@ bench: build ## measure side by side with mlx-lm; results go to bench/README.md
 clean: ## remove what was built; `make clean setup` starts over
 	rm -rf target out .mlx
 
-.PHONY: help setup build demo check check-apple parity parity-llama fuzz test bench clean
+.PHONY: help setup build demo check check-apple dist-macos parity parity-llama fuzz test bench clean

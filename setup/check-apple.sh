@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Type-checks openelm-core and openelm-cli for macOS and iOS on Debian Linux (x86_64), with the
+# Type-checks openelm-core, openelm-cli and openelm-ffi for macOS and iOS on Debian Linux (x86_64), with the
 # Apple features of mlx-rs and warnings as errors. Nothing is linked or run.
 #
 # `cargo check` needs no linker and no SDK, but it needs Rust's standard library for the target.
@@ -134,7 +134,7 @@ done
 
 for target in "${targets[@]}"; do
   say "checking $target"
-  env "${no_c[@]}" "$CARGO" check --quiet --locked --package openelm-core --package openelm-cli --all-targets --target "$target" \
+  env "${no_c[@]}" "$CARGO" check --quiet --locked --package openelm-core --package openelm-cli --package openelm-ffi --all-targets --target "$target" \
     -Zbuild-std=std,panic_abort,test --config "$apple/cargo.toml" --config 'build.warnings="deny"' ||
     die "$target does not type-check"
 done

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Packs what setup/link-macos.sh linked and checked for macOS 14 on arm64, with Apple's libmlx.dylib
+# and mlx.metallib, the licences and the bundled tales model, into `out/openelm-VERSION-macos-arm64.tar.gz`.
+# The same files give the same archive.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+link=$PWD/.mlx/apple/link
+say() { printf 'dist-macos: %s\n' "$*" >&2; }
+
+setup/link-macos.sh
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+name=openelm-$version-macos-arm64
+stage=$link/stage
+rm -rf "$stage"
+mkdir -p "$stage/$name/licences" "$stage/$name/include" out
+cp -r "$link/macos/bin" "$link/macos/lib" "$stage/$name/"
+cp -r examples/tales "$stage/$name/tales"
+cp swift/Sources/COpenELMFFI/COpenELMFFI.h swift/Sources/COpenELMFFI/module.modulemap "$stage/$name/include/"
+cp LICENSE-MIT LICENSE-APACHE "$stage/$name/licences/"
+cp "$link/mlx/LICENSE" "$stage/$name/licences/MLX"
+cp "$link/mlx/include/metal_cpp/LICENSE.txt" "$stage/$name/licences/metal-cpp"
+# Linked in: compiler-rt, as zig has it.
+cp "$link/zig/LICENSE" "$stage/$name/licences/zig"
+"$PWD/.mlx/apple/cargo" metadata --format-version 1 --locked --filter-platform aarch64-apple-darwin 2>/dev/null |
+  python3 -B setup/licences.py openelm-cli openelm-ffi >"$stage/$name/licences/crates.txt"
+cat >"$stage/$name/README.txt" <<TEXT
+openelm $version for macOS 14 or newer on Apple silicon
+
+Unpack anywhere and keep the folders together: bin/openelm looks for ../lib, and libmlx.dylib for
+mlx.metallib beside itself. In this folder:
+
+  xattr -dr com.apple.quarantine .      (once, after a download by a browser: nothing here is notarised)
+  bin/openelm generate --model tales --prompt 'Once upon a time there was a king.' --temp 0.7
+  bin/openelm --help
+
+lib/libopenelm_ffi.dylib is the library under the Swift package: build that with
+OPENELM_LIBRARY_DIR=/path/to/lib swift build. include/ has its C header.
+
+These files were linked on Linux against MLX 0.32.2 of Apple's Python wheel, signed ad hoc by the
+linker, and checked by a reader of Mach-O files. They were not run on a Mac before they were packed.
+Licences: licences/. Apple's OpenELM weights are not here and carry Apple's own licence.
+TEXT
+chmod -R u=rwX,go=rX "$stage"
+tar --directory "$stage" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --create "$name" |
+  gzip -9 --no-name >"out/.$name.partial"
+mv "out/.$name.partial" "out/$name.tar.gz"
+rm -rf "$stage"
+say "out/$name.tar.gz ($(du -m "out/$name.tar.gz" | cut -f 1) MB, $(sha256sum "out/$name.tar.gz" | cut -d ' ' -f 1))"

@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# Links the `openelm` tool and the FFI library (release builds) for macOS 14 on arm64, on Debian
+# Linux (x86_64), against Apple's own libmlx.dylib of the wheel `mlx-metal`, and checks the files
+# with setup/macho.py. Nothing is run. The result is the folder `.mlx/apple/link/macos`.
+#
+# zig (a wheel, too) is the C compiler and the linker; it brings stubs of libSystem. It would link
+# its own static libc++, whose exceptions are not those of libmlx.dylib, so a stub of the system's
+# libc++ takes its place, with only the symbols that Apple's files for macOS 14 import from it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+apple=$PWD/.mlx/apple
+link=$apple/link
+log=$link/log
+target=aarch64-apple-darwin
+minimum=14.0
+start=$SECONDS
+
+say() { printf 'link-macos: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+# Runs a step with its output in the log, and names the step if it fails.
+step() {
+  local what=$1
+  shift
+  "$@" >>"$log" 2>&1 || { tail -n 20 "$log" >&2; die "$what failed; the whole log is $log"; }
+}
+
+[ -x "$apple/cargo" ] && [ -f "$apple/bindings/$target/bindings.rs" ] ||
+  die "run setup/check-apple.sh first: it fetches the compiler"
+command -v python3 >/dev/null || die "python3 is missing; install it (Debian: apt-get install python3 python3-pip)"
+mkdir -p "$link"
+: >"$log"
+
+step "testing the Mach-O reader" python3 -B setup/test_macho.py
+
+wheels=$(cksum setup/wheels-link-macos.txt)
+if [ "$(cat "$link/wheels.stamp" 2>/dev/null)" != "$wheels" ]; then
+  say "downloading zig and MLX for macOS (145 MB, once)"
+  rm -rf "$link"/{wheels,zig,mlx,unpacked}
+  # Wheels for another system: pip is told which, and takes what runs here for zig.
+  step "downloading the wheels" python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+    --only-binary=:all: --platform macosx_14_0_arm64 --platform manylinux2010_x86_64 --platform manylinux_2_12_x86_64 \
+    --dest "$link/wheels" --requirement setup/wheels-link-macos.txt
+  for wheel in "$link"/wheels/*.whl; do
+    step "unpacking $(basename "$wheel")" python3 -m zipfile -e "$wheel" "$link/unpacked"
+  done
+  mv "$link/unpacked/mlx" "$link/mlx"
+  mv "$link/unpacked/ziglang" "$link/zig"
+  mv "$link"/unpacked/mlx_metal-*.dist-info/licenses/LICENSE "$link/mlx/LICENSE"
+  chmod +x "$link/zig/zig"
+  rm -rf "$link/wheels" "$link/unpacked"
+  printf '%s' "$wheels" >"$link/wheels.stamp"
+fi
+
+# What rustc and the crate `cc` say for Apple's own tools, said for zig.
+export ZIG=$link/zig/zig STUBS=$link/stubs MINIMUM=$minimum
+export ZIG_GLOBAL_CACHE_DIR=$link/zig-cache ZIG_LOCAL_CACHE_DIR=$link/zig-cache
+mkdir -p "$link/bin" "$link/path" "$STUBS"
+cat >"$link/bin/cc" <<'CC'
+#!/usr/bin/env bash
+words=() linking=1 library=
+while [ $# -gt 0 ]; do
+  case $1 in
+    -arch | -isysroot | -target) shift ;;
+    -framework) words+=("$STUBS/$2.tbd") && shift ;;
+    -platform_version) shift 3 ;;
+    --target=* | -mmacosx-version-min=* | -liconv | -Wl,-dead_strip_dylibs) ;;
+    -lc++ | -lobjc) words+=("$STUBS/lib${1#-l}.tbd") ;;
+    -c | -E | -S) linking='' words+=("$1") ;;
+    -dynamiclib) library=1 words+=("$1") ;;
+    *) words+=("$1") ;;
+  esac
+  shift
+done
+if [ -n "$library" ]; then
+  words+=(-Wl,-install_name,@rpath/libopenelm_ffi.dylib -Wl,-rpath,@loader_path)
+elif [ -n "$linking" ]; then
+  words+=(-Wl,-rpath,@executable_path/../lib)
+fi
+exec "$ZIG" cc -target "aarch64-macos.$MINIMUM" "${words[@]}"
+CC
+# shellcheck disable=SC2016 # the script expands it
+printf '#!/bin/sh\nexec "$ZIG" ar "$@"\n' >"$link/bin/ar"
+# rustc would strip debug information, of which there is none, with a tool that is not here.
+ln -sf /bin/true "$link/path/rust-objcopy"
+chmod +x "$link"/bin/{cc,ar}
+
+# Beside what Apple's files import: to_chars of macOS 13.3 (libc++'s __configuration/availability.h), and
+# what libc++ and CoreFoundation have had since long before.
+to_chars=()
+for number in d e f; do
+  to_chars+=("__ZNSt3__18to_charsEPcS0_$number" "__ZNSt3__18to_charsEPcS0_${number}NS_12chars_formatE"
+    "__ZNSt3__18to_charsEPcS0_${number}NS_12chars_formatEi")
+done
+stub() {
+  local library=$1 name=$2
+  shift 2
+  step "writing the stub $name" python3 -B setup/macho.py stub "$library" "$link/mlx/lib/libmlx.dylib" \
+    "$link/mlx/lib/libjaccl.dylib" --output "$STUBS/$name.tbd" "$@"
+}
+stub /usr/lib/libc++.1.dylib libc++ --also "${to_chars[@]}" __ZdlPvm __ZNSt3__16localeaSERKS0_
+stub /usr/lib/libobjc.A.dylib libobjc
+stub /System/Library/Frameworks/Foundation.framework/Versions/C/Foundation Foundation
+stub /System/Library/Frameworks/CoreFoundation.framework/Versions/A/CoreFoundation CoreFoundation --also _CFRelease \
+  _CFStringGetBytes _CFStringGetCStringPtr _CFStringGetLength _CFTimeZoneCopySystem _CFTimeZoneGetName _CFTimeZoneResetSystem
+
+mlx_sys=$("$apple/cargo" metadata --format-version 1 --locked 2>>"$log" |
+  grep -o '"manifest_path":"[^"]*/mlx-sys-[0-9.]*/Cargo.toml"' | cut -d '"' -f 4) || die "cargo metadata names no mlx-sys; the log is $log"
+mlx_c=${mlx_sys%/Cargo.toml}/src/mlx-c
+stamp="$wheels $mlx_c $(cat setup/link-macos.sh setup/native/format.hpp | cksum)"
+# The folder is named after what it depends on: Cargo links again when the name is another.
+mlx_c_built=$link/mlx-c-$(printf '%s' "$stamp" | cksum | cut -d ' ' -f 1)
+if [ ! -f "$mlx_c_built/libmlxc.a" ]; then
+  say "compiling mlx-c (two minutes, once)"
+  rm -rf "$link/obj" "$link"/mlx-c-*
+  mkdir -p "$link/obj" "$mlx_c_built"
+  # zig's headers for macOS lack two macros of Apple's math.h, and name symbols of libc++ that macOS 14
+  # does not have unless its availability is asked for. -fno-sanitize: zig checks by default.
+  printf '#undef %s\n#define %s 1\n' _LIBCPP_HAS_VENDOR_AVAILABILITY_ANNOTATIONS{,} >"$link/availability.hpp"
+  flags=(-target "aarch64-macos.$minimum" -std=c++20 -O2 -w -fno-sanitize=undefined -include "$link/availability.hpp" -include "$PWD/setup/native/format.hpp"
+    -I"$mlx_c" -I"$link/mlx/include" '-DINFINITY=__builtin_inff()' '-DNAN=__builtin_nanf("")')
+  compile() {
+    export OBJ=$link/obj COMPILE="${ZIG@Q} c++ ${flags[*]@Q}"
+    # shellcheck disable=SC2016 # the inner shell expands it
+    printf '%s\0' "$mlx_c"/mlx/c/*.cpp |
+      xargs -0 -n 1 -P "$(getconf _NPROCESSORS_ONLN)" bash -c 'eval "$COMPILE -c \"\$1\" -o \"\$OBJ/\$(basename "\$1" .cpp).o\""' compile
+  }
+  step "compiling mlx-c" compile
+  step "archiving libmlxc.a" "$ZIG" ar crs "$mlx_c_built/new.a" "$link"/obj/*.o
+  mv "$mlx_c_built/new.a" "$mlx_c_built/libmlxc.a"
+fi
+
+# Stands in for mlx-sys' build script, which would compile MLX.
+cat >"$link/cargo.toml" <<CONF
+[target.$target]
+linker = "$link/bin/cc"
+[target.$target.mlx]
+rustc-link-search = ["native=$mlx_c_built", "native=$link/mlx/lib"]
+rustc-link-lib = ["static=mlxc", "dylib=mlx", "dylib=c++"]
+rustc-env = { OUT_DIR = "$apple/bindings/$target" }
+[profile.release]
+debug = false
+CONF
+
+say "building the release (four minutes, the first time)"
+step "building for macOS" env PATH="$link/path:$PATH" CARGO="$apple/cargo" RUSTC="$apple/rustc" RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$link/target" \
+  SDKROOT="$link" MACOSX_DEPLOYMENT_TARGET="$minimum" CC_aarch64_apple_darwin="$link/bin/cc" AR_aarch64_apple_darwin="$link/bin/ar" \
+  "$apple/cargo" build --release --locked --package openelm-cli --package openelm-ffi --target "$target" \
+  -Zbuild-std=std,panic_abort --config "$link/cargo.toml"
+
+rm -rf "$link/macos"
+mkdir -p "$link/macos/bin" "$link/macos/lib"
+cp "$link/target/$target/release/openelm" "$link/macos/bin/"
+cp "$link/target/$target/release/libopenelm_ffi.dylib" "$link/mlx/lib/libmlx.dylib" "$link/mlx/lib/mlx.metallib" "$link/macos/lib/"
+python3 -B setup/macho.py check "$link/macos" --minimum "$minimum" --stubs "$link/zig/lib/libc/darwin/libSystem.tbd" "$STUBS"/*.tbd ||
+  die "what was linked would not load on a Mac"
+say "linked and checked in $((SECONDS - start)) s; nothing was run"
