@@ -39,10 +39,16 @@ test: check ## everything: check, Rust tests, parity with mlx-lm
 	cargo test --workspace --locked
 	@parity/run.sh
 
+setup-swift: ## prepare a Swift toolchain under .mlx/swift (Debian, no root)
+	@setup/setup-swift.sh
+
+test-swift: setup ## build the Swift package against the real library and run its tests
+	@swift/test.sh
+
 bench: build ## measure side by side with mlx-lm; results go to bench/README.md
 	@bench/run.sh
 
 clean: ## remove what was built; `make clean setup` starts over
 	rm -rf target out .mlx
 
-.PHONY: help setup build demo check check-apple dist-macos parity parity-llama fuzz test bench clean
+.PHONY: help setup build demo check check-apple dist-macos parity parity-llama fuzz setup-swift test test-swift bench clean

@@ -19,7 +19,7 @@ if let libraryFolder {
         .unsafeFlags(["-L\(libraryFolder)", "-Xlinker", "-rpath", "-Xlinker", libraryFolder]),
     ]
 } else {
-    // `make xcframework` makes it; a release replaces this by its address and checksum.
+    // Nothing makes it yet: set OPENELM_LIBRARY_DIR. A release will put its address and checksum here.
     core = .binaryTarget(name: "COpenELMFFI", path: "out/xcframework/COpenELMFFI.xcframework")
     linkage = [
         .linkedLibrary("c++"),
