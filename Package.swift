@@ -45,6 +45,9 @@ let package = Package(
             resources: [.copy("Resources")]),
         .executableTarget(
             name: "openelm-swift", dependencies: ["OpenELM"], path: "swift/Examples/CommandLine"),
+        .executableTarget(
+            name: "openelm-finetune", dependencies: ["OpenELM"],
+            path: "swift/Examples/FineTuning"),
         .testTarget(
             name: "OpenELMTests", dependencies: ["OpenELM"], path: "swift/Tests/OpenELMTests"),
     ]

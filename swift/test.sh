@@ -10,7 +10,8 @@ library=$target/debug/libopenelm_ffi.so
 [ "$(uname -s)" != Darwin ] || library=${library%.so}.dylib
 
 cargo build --quiet --locked --package openelm-ffi --features inject-faults
-cargo build --quiet --locked --package bindgen-swift
+cargo build --quiet --locked --package bindgen-swift --package openelm-cli
+export OPENELM_TOOL=$target/debug/openelm
 generate() { "$target/debug/bindgen-swift" --config uniffi.toml "$library" "$@"; }
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
@@ -29,3 +30,5 @@ done
 swift format lint --strict --recursive Package.swift swift/Sources/OpenELM swift/Tests swift/Examples
 # Injected panics would print their traces.
 env -u RUST_BACKTRACE swift test --disable-xctest -Xswiftc -warnings-as-errors
+# Races: once more with the thread sanitizer, which sees Swift's side and the calls.
+[ "${SANITIZE:-0}" = 0 ] || env -u RUST_BACKTRACE swift test --disable-xctest --sanitize=thread --scratch-path .build/sanitized

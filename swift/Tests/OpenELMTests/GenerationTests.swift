@@ -43,6 +43,61 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(try await model.complete("The king", options: other) != whole)
     }
 
+    /// With a draw from the whole distribution, and greedily.
+    @Test func textIsTheCommandLines() async throws {
+        let tool = try #require(ProcessInfo.processInfo.environment["OPENELM_TOOL"])
+        let model = try await LanguageModel(folder: tales)
+        for (temperature, seed) in [(0, 1), (1, 1), (1, 2), (0.7, 9)] as [(Float, UInt64)] {
+            let process = Process()
+            process.executableURL = URL(filePath: tool)
+            process.arguments = [
+                "generate", "--model", tales.path, "--prompt", "The king", "--json",
+                "--temp", "\(temperature)", "--seed", "\(seed)", "--max-tokens", "40",
+            ]
+            let pipe = Pipe()
+            process.standardOutput = pipe
+            process.standardError = FileHandle.nullDevice
+            try process.run()
+            let lines = pipe.fileHandleForReading.readDataToEndOfFile().split(separator: 10)
+            process.waitUntilExit()
+            #expect(process.terminationStatus == 0)
+            struct Line: Decodable {
+                let id: UInt32?
+                let text: String?
+            }
+            let said = try lines.map { try JSONDecoder().decode(Line.self, from: $0) }
+            let options = GenerationOptions(
+                temperature: temperature, maximumResponseTokens: 40, seed: seed)
+            var tokens: [UInt32] = []
+            var text = ""
+            let stream = model.streamCompletion(of: "The king", options: options)
+            for try await event in stream.withEvents() {
+                if case .text(let piece, let token) = event {
+                    tokens.append(token)
+                    text += piece
+                }
+            }
+            #expect(tokens == said.compactMap(\.id) && tokens.count > 5)
+            #expect(text == said.filter { $0.id != nil }.compactMap(\.text).joined())
+        }
+    }
+
+    @Test func whoReadsSlowlyIsNotRunAheadOf() async throws {
+        let model = try await LanguageModel(folder: tales)
+        let session = try LanguageModelSession(model: model, template: .plain)
+        let options = GenerationOptions(
+            maximumResponseTokens: 400, ignoresEndOfSequence: true)
+        var events = session.streamResponse(to: "A fox", options: options).makeAsyncIterator()
+        _ = try await events.next()
+        // Time for hundreds of tokens.
+        try await Task.sleep(for: .seconds(1))
+        var another = model.streamCompletion(of: "A bear").makeAsyncIterator()
+        #expect(try await another.next() != nil, "others have to wait")
+        events = session.streamResponse(to: "", options: options).makeAsyncIterator()
+        let said = try await session.transcript
+        #expect(said.count == 2 && said[1].text.count < 120, "\(said)")
+    }
+
     @Test func sessionsKeepWhatTheyRead() async throws {
         let model = try await LanguageModel(folder: tales)
         let session = try LanguageModelSession(model: model, template: .plain)
@@ -125,14 +180,24 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
 
     @Test func fiftyReloadsKeepMemoryFlat() async throws {
         var active: [Int] = []
+        /// Pages of this process that are in memory, on Linux.
+        func resident() -> Int? {
+            guard let counts = try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)
+            else { return nil }
+            return counts.split(separator: " ").dropFirst().first.flatMap { Int($0) }
+        }
+        var pages: [Int] = []
         for _ in 0..<50 {
             let model = try await LanguageModel(folder: tales)
             _ = try await model.complete("A fox", options: .init(maximumResponseTokens: 2))
             try await model.unload()
             active.append(try Memory.statistics.active)
+            if let now = resident() { pages.append(now) }
         }
         let (first, last) = (active[4], active[49])
         #expect(last <= first + 1 << 20, "\(active)")
+        // Forty-five models of 10 MB would be 450 MB.
+        if pages.count == 50 { #expect(pages[49] - pages[4] < 6000, "\(pages)") }
     }
 
     @Test func pausedWorkRestsAndGoesOn() async throws {

@@ -1,0 +1,90 @@
+import Foundation
+import OpenELM
+import Testing
+
+@Suite(.serialized) struct ConversionTests {
+    @Test func aConvertedModelSpeaksAndIsSmaller() async throws {
+        let folder = try Folder()
+        let target = folder.url.appending(path: "small")
+        var options = ConversionOptions()
+        options.quantization = .init(bits: 8, groupSize: 32)
+        options.verifies = true
+        let told = Told()
+        let report = try await LanguageModel.convert(tales, to: target, options: options) {
+            told.append($0)
+        }
+        #expect(told.all.last == 1 && told.all == told.all.sorted())
+        #expect(report.parameterCount == 2_497_344)
+        #expect(report.bytes < report.sourceBytes)
+        #expect((8...10).contains(report.bitsPerWeight), "\(report)")
+        #expect(report.meanDivergence ?? 1 < 0.01, "\(report)")
+        #expect(report.agreement ?? 0 > 0.9, "\(report)")
+        let model = try await LanguageModel(folder: target)
+        let short = GenerationOptions(maximumResponseTokens: 8)
+        #expect(try await model.complete("Once upon a", options: short) != "")
+
+        // A second time the place is taken.
+        await #expect(throws: OpenELMError.self) {
+            try await LanguageModel.convert(tales, to: target, options: options)
+        }
+        options.replacesTarget = true
+        options.quantization = .init(mode: .mxfp4)
+        options.verifies = false
+        let smaller = try await LanguageModel.convert(tales, to: target, options: options)
+        #expect(smaller.bytes < report.bytes)
+    }
+
+    @Test func otherFormatsGiveTheSameText() async throws {
+        let folder = try Folder()
+        let model = try await LanguageModel(folder: tales)
+        let short = GenerationOptions(maximumResponseTokens: 16)
+        let text = try await model.complete("The queen", options: short)
+        for format in [.mlx, .huggingFace] as [ConversionOptions.Format] {
+            var options = ConversionOptions()
+            options.format = format
+            let target = folder.url.appending(path: UUID().uuidString)
+            try await LanguageModel.convert(tales, to: target, options: options)
+            let converted = try await LanguageModel(folder: target)
+            #expect(try await converted.complete("The queen", options: short) == text)
+        }
+        var options = ConversionOptions()
+        options.format = .gguf(type: "q8_0")
+        let file = folder.url.appending(path: "tales.gguf")
+        let report = try await LanguageModel.convert(tales, to: file, options: options)
+        #expect(try Data(contentsOf: report.target).prefix(4) == Data("GGUF".utf8))
+    }
+
+    @Test func badInputsAreNamedAndLeaveNothing() async throws {
+        let folder = try Folder()
+        let target = folder.url.appending(path: "target")
+        func fails(_ source: URL, _ change: (inout ConversionOptions) -> Void = { _ in }) async
+            -> OpenELMError?
+        {
+            var options = ConversionOptions()
+            change(&options)
+            do {
+                try await LanguageModel.convert(source, to: target, options: options)
+                return nil
+            } catch { return error as? OpenELMError }
+        }
+        let errors = [
+            await fails(URL(filePath: "/nowhere")),
+            await fails(tales) { $0.dtype = "float7" },
+            await fails(tales) { $0.format = .gguf(type: "q9") },
+            await fails(tales) { $0.quantization = .init(bits: 7) },
+            await fails(tales) { $0.quantization = .init(bits: -1) },
+            await fails(tales) { $0.quantization = .init(recipe: "none") },
+            await fails(tales) { $0.adapter = URL(filePath: "/nowhere") },
+        ]
+        #expect(errors.allSatisfy { $0?.errorDescription?.isEmpty == false }, "\(errors)")
+        #expect(!FileManager.default.fileExists(atPath: target.path))
+
+        let source = tales
+        let task = Task {
+            try await LanguageModel.convert(source, to: target)
+        }
+        task.cancel()
+        await #expect(throws: CancellationError.self) { try await task.value }
+        #expect(!FileManager.default.fileExists(atPath: target.path))
+    }
+}
