@@ -1,0 +1,66 @@
+import Observation
+import OpenELM
+import Testing
+
+@MainActor @Suite(.serialized) struct ConversationTests {
+    @Test func anAnswerIsObservedAsItComes() async throws {
+        let model = try await LanguageModel(folder: tales)
+        let options = GenerationOptions(maximumResponseTokens: 12)
+        let conversation = try Conversation(model: model, template: .plain, options: options)
+        let changed = Told()
+        withObservationTracking {
+            _ = conversation.messages
+        } onChange: {
+            changed.append(1)
+        }
+        conversation.send("Once upon a time")
+        #expect(changed.all == [1])
+        #expect(conversation.isResponding && conversation.messages.count == 2)
+        conversation.send("nothing meanwhile")
+        #expect(conversation.messages.count == 2)
+        await conversation.finish()
+        #expect(!conversation.isResponding && conversation.error == nil)
+        #expect(conversation.promptProgress == 1)
+        #expect(conversation.statistics?.generatedTokens == 12)
+        let text = try await model.complete("Once upon a time", options: options)
+        #expect(conversation.messages.map(\.text) == ["Once upon a time", text])
+    }
+
+    @Test func aStoppedAnswerStaysAndAFailedOneGoes() async throws {
+        let model = try await LanguageModel(folder: tales)
+        let options = GenerationOptions(
+            maximumResponseTokens: 400, ignoresEndOfSequence: true)
+        let conversation = try Conversation(model: model, template: .plain, options: options)
+        conversation.send("A fox")
+        while conversation.messages[1].text.isEmpty { await Task.yield() }
+        conversation.stop()
+        await conversation.finish()
+        #expect(conversation.messages.count == 2 && conversation.error == nil)
+        #expect(conversation.messages[1].text.count < 400)
+
+        conversation.options.temperature = -1
+        conversation.send("A bear")
+        await conversation.finish()
+        #expect(conversation.messages.count == 2)
+        guard case .invalidOption("temperature", _) = conversation.error else {
+            Issue.record("failed with \(String(describing: conversation.error))")
+            return
+        }
+        conversation.options = GenerationOptions(maximumResponseTokens: 4)
+        conversation.send("A bear")
+        await conversation.finish()
+        #expect(conversation.error == nil && conversation.messages.count == 4)
+    }
+
+    @Test func aConversationThatIsLetGoEndsItsAnswer() async throws {
+        let model = try await LanguageModel(folder: tales)
+        var conversation: Conversation? = try Conversation(
+            model: model, template: .plain,
+            options: GenerationOptions(maximumResponseTokens: 400, ignoresEndOfSequence: true))
+        weak var held = conversation
+        conversation?.send("A fox")
+        conversation = nil
+        for _ in 0..<200 where held != nil { try await Task.sleep(for: .milliseconds(10)) }
+        #expect(held == nil)
+    }
+}
