@@ -35,6 +35,13 @@ check-apple: setup ## type-check for macOS and iOS, link for macOS, from Debian 
 dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*-macos-arm64.tar.gz
 	@setup/dist-macos.sh
 
+xcframework: ## build the Swift package's library and GPU kernels on a Mac with Xcode: out/xcframework
+	@setup/xcframework.sh
+
+check-setup: ## the scripts: shellcheck (Debian: apt-get install shellcheck), and tests of those for Apple systems
+	shellcheck setup/*.sh swift/*.sh parity/*.sh bench/*.sh fuzz/*.sh .ci/run
+	cd setup && python3 -B -m unittest --quiet
+
 test: check ## everything: check, Rust tests, parity with mlx-lm
 	cargo test --workspace --locked
 	@parity/run.sh
@@ -51,4 +58,4 @@ bench: build ## measure side by side with mlx-lm; results go to bench/README.md
 clean: ## remove what was built; `make clean setup` starts over
 	rm -rf target out .mlx
 
-.PHONY: help setup build demo check check-apple dist-macos parity parity-llama fuzz setup-swift test test-swift bench clean
+.PHONY: help setup build demo check check-apple dist-macos xcframework check-setup parity parity-llama fuzz setup-swift test test-swift bench clean

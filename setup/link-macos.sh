@@ -24,7 +24,7 @@ step() {
   "$@" >>"$log" 2>&1 || { tail -n 20 "$log" >&2; die "$what failed; the whole log is $log"; }
 }
 
-[ -x "$apple/cargo" ] && [ -f "$apple/bindings/$target/bindings.rs" ] ||
+{ [ -x "$apple/cargo" ] && [ -f "$apple/bindings/$target/bindings.rs" ]; } ||
   die "run setup/check-apple.sh first: it fetches the compiler"
 command -v python3 >/dev/null || die "python3 is missing; install it (Debian: apt-get install python3 python3-pip)"
 mkdir -p "$link"

@@ -47,7 +47,7 @@ step() {
 }
 
 say "preparing MLX 0.32.2 in .mlx (about two minutes, once)"
-rm -rf "$mlx/cargo.toml" "$mlx/stamp" "$mlx/wheels" "$mlx/prefix" "$mlx/lib"
+rm -rf "$mlx/cargo.toml" "$mlx/stamp" "$mlx/wheels" "$mlx/prefix" "${mlx:?}/lib"
 mkdir -p "$mlx/lib" "$mlx/obj"
 
 say "1/4 downloading the wheels of MLX$([ $platform = linux-x86_64 ] && echo ", OpenBLAS") and libclang (42 to 68 MB)"
@@ -74,9 +74,12 @@ flags=(-std=c++20 -O2 -fPIC -w -include "$root/setup/native/format.hpp" -I"$mlx_
 sources=("$mlx_c"/mlx/c/*.cpp)
 [ $platform = linux-x86_64 ] && sources+=("$root/setup/native/linux_x86_64.cpp")
 jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-# xargs appends the source as the last word, so the compiler's words go in by the environment.
+# xargs appends the source as the last word, so the compiler's words go in by the environment. (The bash of
+# macOS is 3.2 and has no @Q.)
 compile() {
-  export OBJ=$mlx/obj COMPILE="$cxx ${flags[*]@Q}"
+  export OBJ=$mlx/obj COMPILE
+  COMPILE=$cxx$(printf ' %q' "${flags[@]}")
+  # shellcheck disable=SC2016 # the inner shell expands it
   printf '%s\0' "${sources[@]}" |
     xargs -0 -n 1 -P "$jobs" bash -c 'eval "$COMPILE -c \"\$1\" -o \"\$OBJ/\$(basename "\$1" .cpp).o\""' compile
 }
@@ -89,6 +92,7 @@ if [ $platform = linux-x86_64 ]; then
   step "weakening a symbol" objcopy --weaken-symbol=mlx_array_new_data_managed_payload "$mlx/obj/array.o"
   # The library's own name is its absolute path: programs find it from any folder with no
   # LD_LIBRARY_PATH and no linker flags, and it finds MLX and OpenBLAS beside itself.
+  # shellcheck disable=SC2016 # the loader expands it
   step "linking libmlxc.so" "$cxx" -shared -o "$mlx/lib/libmlxc.so" "$mlx"/obj/*.o \
     -Wl,-soname,"$mlx/lib/libmlxc.so" -Wl,--disable-new-dtags,-rpath,'$ORIGIN/../prefix/mlx/lib:$ORIGIN/../prefix/scipy_openblas32/lib' \
     -L"$mlx/prefix/scipy_openblas32/lib" -lscipy_openblas -L"$mlx/prefix/mlx/lib" -lmlx

@@ -1,0 +1,242 @@
+"""Tests of setup/release.py and setup/platforms.py on files that are made here, whole and broken in one way each."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import plistlib
+import shutil
+import struct
+import subprocess
+import tempfile
+import unittest
+import zipfile
+from pathlib import Path
+
+import platforms
+import release
+
+ROOT = Path(__file__).resolve().parent.parent
+NUMBERS = {"macos": 1, "ios": 2, "ios-simulator": 7}
+SWIFT = ROOT / ".mlx/swift/root/usr/libexec/swift/bin/swift"
+
+
+def mach_object(platform=None, minimum=(17, 0)):
+    """A Mach-O object of nothing but load commands."""
+    commands = [struct.pack("<2I", 0x2, 24) + bytes(16)]
+    if platform:
+        commands.append(struct.pack("<6I", 0x32, 24, NUMBERS[platform], minimum[0] << 16 | minimum[1] << 8, 0, 0))
+    return struct.pack("<8I", 0xFEEDFACF, 0x0100000C, 0, 1, len(commands), sum(map(len, commands)), 0, 0) + b"".join(commands)
+
+
+def library(*objects):
+    """A static library with an index, of objects with long names."""
+    data = b"!<arch>\n"
+    for name, content in [("__.SYMDEF SORTED", b"odd"), *((f"a_name_of_some_length_{n}.o", one) for n, one in enumerate(objects))]:
+        padded = name.encode().ljust(28, b"\0")
+        size = len(padded) + len(content)
+        data += f"#1/{len(padded)}".ljust(16).encode() + b"0           0     0     100644  " + str(size).ljust(10).encode() + b"`\n"
+        data += padded + content + b"\n" * (size % 2)
+    return data
+
+
+def kernels(platform, minimum, size=64):
+    system = {"macos": 0x81, "ios": 0x82}[platform]
+    return struct.pack("<4s3HxB2HQ", b"MTLB", 0x8001 if platform == "macos" else 1, 2, 7, system, *minimum, size).ljust(size, b"\0")
+
+
+def make_framework(folder, package):
+    """What `xcodebuild -create-xcframework` makes of three libraries."""
+    entries = []
+    for identifier, (platform, minimum) in release.SLICES.items():
+        headers = folder / identifier / "Headers" / release.NAME
+        headers.mkdir(parents=True)
+        for name in (f"{release.NAME}.h", "module.modulemap"):
+            shutil.copy(package / "swift/Sources" / release.NAME / name, headers)
+        (folder / identifier / "libopenelm_ffi.a").write_bytes(library(mach_object(platform, minimum), mach_object(platform, (11, 0)), mach_object()))
+        system, _, variant = platform.partition("-")
+        entries.append({"LibraryIdentifier": identifier, "LibraryPath": "libopenelm_ffi.a", "BinaryPath": "libopenelm_ffi.a", "HeadersPath": "Headers",
+                        "SupportedArchitectures": ["arm64"], "SupportedPlatform": system, **({"SupportedPlatformVariant": variant} if variant else {})})
+    info = {"AvailableLibraries": entries, "CFBundlePackageType": "XFWK", "XCFrameworkFormatVersion": "1.0"}
+    (folder / "Info.plist").write_bytes(plistlib.dumps(info))
+
+
+class Release(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.package = Path(folder.name) / "package"
+        shutil.copytree(ROOT / "swift/Sources" / release.NAME, self.package / "swift/Sources" / release.NAME)
+        for name in ("Package.swift", "Cargo.toml"):
+            shutil.copy(ROOT / name, self.package)
+        self.out = Path(folder.name) / "out"
+        self.framework = self.out / "COpenELMFFI.xcframework"
+        self.archive = self.out / "COpenELMFFI.xcframework.zip"
+        make_framework(self.framework, self.package)
+        (self.out / "kernels").mkdir()
+        for platform, minimum in release.KERNELS.items():
+            (self.out / f"kernels/mlx-0.32.2-{platform}.metallib").write_bytes(kernels(platform, minimum))
+        (self.out / "links").mkdir()
+        for name in ("macos", "ios", "ios-simulator"):
+            (self.out / f"links/{name}.txt").write_text("-framework CoreFoundation -liconv -lSystem -lc -lm\n")
+
+    def run_release(self, *words):
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            status = release.main([*map(str, words), "--package", str(self.package)])
+        return status, said.getvalue()
+
+    def pack(self, *more):
+        return self.run_release("pack", self.out, "--mlx", "0.32.2", *more)
+
+    def fails(self, words, *more):
+        status, said = self.pack(*more)
+        self.assertEqual(status, 1)
+        self.assertIn(words, said)
+        self.assertEqual(said.count("\n"), 1, said)
+
+    def test_a_whole_one_is_packed_and_described(self):
+        self.assertEqual(self.pack(), (0, ""))
+        found = json.loads((self.out / "release.json").read_text())
+        self.assertEqual([one["slice"] for one in found["slices"]], list(release.SLICES))
+        self.assertEqual([one["objects"] for one in found["slices"]], [3, 3, 3])
+        self.assertEqual([(one["file"], one["minimum"]) for one in found["kernels"]],
+                         [("mlx-0.32.2-macos.metallib", "14.0"), ("mlx-0.32.2-ios.metallib", "17.0")])
+        data = self.archive.read_bytes()
+        self.assertEqual(found["archive"], {"file": self.archive.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+        self.assertEqual(found["budget"]["archive"], {"bytes": len(data), "limit": 200_000_000})
+        self.assertEqual((found["version"], found["mlx"]), ("0.1.0", "0.32.2"))
+        names = zipfile.ZipFile(self.archive).namelist()
+        self.assertIn("COpenELMFFI.xcframework/ios-arm64/Headers/COpenELMFFI/module.modulemap", names)
+        self.assertIn("COpenELMFFI.xcframework/Info.plist", names)
+
+    def test_the_same_files_give_the_same_archive(self):
+        self.pack()
+        first = self.archive.read_bytes()
+        for path in self.framework.rglob("*"):
+            os.utime(path, (1, 1))
+        self.pack()
+        self.assertEqual(self.archive.read_bytes(), first)
+
+    def test_slices(self):
+        path = self.framework / "ios-arm64/libopenelm_ffi.a"
+        good = path.read_bytes()
+        for objects, words in (
+            ([mach_object("ios-simulator")], "a_name_of_some_length_0.o is for ios-simulator, expected ios"),
+            ([mach_object("ios"), mach_object("macos")], "a_name_of_some_length_1.o is for macos, expected ios"),
+            ([mach_object("ios", (18, 2))], "needs ios 18.2, expected 17.0"),
+            ([mach_object(), mach_object()], "0 of its 2 objects say"),
+            ([b"\x7fELF" + bytes(60)], "it is no Mach-O object for arm64"),
+            ([mach_object("ios")[:40]], "its load commands end early"),
+        ):
+            path.write_bytes(library(*objects))
+            self.fails(words)
+        path.write_bytes(good[:-9])
+        self.fails("it ends within its member")
+        path.write_bytes(b"no")
+        self.fails("it is no static library")
+        path.unlink()
+        self.fails("No such file")
+
+    def test_the_description_of_the_slices(self):
+        path = self.framework / "Info.plist"
+        info = plistlib.loads(path.read_bytes())
+        info["AvailableLibraries"][2]["SupportedArchitectures"] = ["arm64", "x86_64"]
+        path.write_bytes(plistlib.dumps(info))
+        self.fails("expected ios-simulator on arm64")
+        del info["AvailableLibraries"][2]
+        path.write_bytes(plistlib.dumps(info))
+        self.fails("expected the slices macos-arm64, ios-arm64, ios-arm64-simulator, found ios-arm64, macos-arm64")
+        path.unlink()
+        self.fails("it is no XCFramework")
+
+    def test_headers_are_the_packages_in_a_folder_of_the_modules_name(self):
+        header = self.framework / "ios-arm64/Headers/COpenELMFFI/COpenELMFFI.h"
+        header.write_text(header.read_text() + "\n")
+        self.fails("COpenELMFFI.h is not the package's")
+        header.parent.rename(header.parent.with_name("Other"))
+        self.fails("No such file")
+
+    def test_kernels(self):
+        ios = self.out / "kernels/mlx-0.32.2-ios.metallib"
+        for data, words in (
+            (kernels("macos", (17, 0)), "expected ios 17.0, found macos 17.0"),
+            (kernels("ios", (26, 0)), "expected ios 17.0, found ios 26.0"),
+            (kernels("ios", (17, 0))[:-1], "it says that it has 64 bytes, found 63"),
+            (b"version https://git-lfs", "it is no Metal library"),
+        ):
+            ios.write_bytes(data)
+            self.fails(words)
+        ios.rename(ios.with_name("mlx-0.31.1-ios.metallib"))
+        self.fails("found mlx-0.31.1-ios.metallib, mlx-0.32.2-macos.metallib")
+
+    def test_what_is_linked(self):
+        (self.out / "links/ios.txt").write_text("-framework Security -liconv -lz\n")
+        self.fails("Package.swift does not link -framework Security, -lz")
+
+    def test_budgets(self):
+        (self.out / "kernels/mlx-0.32.2-ios.metallib").write_bytes(kernels("ios", (17, 0), 9_000_000))
+        self.fails("9.0 MB, more than the budget of 8 MB")
+        self.assertEqual(self.pack("--kernels-limit", "180"), (0, ""))
+        self.fails("more than the budget of 0 MB", "--archive-limit", "0", "--kernels-limit", "180")
+
+    def test_a_release_is_pinned(self):
+        self.pack()
+        before = (self.package / "Package.swift").read_text()
+        address = "https://example.org/v0.1.0/COpenELMFFI.xcframework.zip"
+        self.assertEqual(self.run_release("pin", address, self.out), (0, ""))
+        after = (self.package / "Package.swift").read_text()
+        checksum = hashlib.sha256(self.archive.read_bytes()).hexdigest()
+        changed = [line for line in after.splitlines() if line not in before.splitlines()]
+        self.assertEqual(changed, [f'let releaseAddress = "{address}"', f'let releaseChecksum = "{checksum}"'])
+        for bad in ("http://example.org/a.zip", "https://example.org/a.tar", 'https://example.org/".zip'):
+            self.assertIn("expected https", self.run_release("pin", bad, self.out)[1])
+        with self.archive.open("ab") as file:
+            file.write(b"more")
+        self.assertIn("it is not what release.json describes", self.run_release("pin", address, self.out)[1])
+
+    @unittest.skipUnless(SWIFT.exists(), "make setup-swift")
+    def test_the_manifest_for_apple_systems(self):
+        """As a consumer's computer reads it, but for the system that reads it."""
+        def core(pinned):
+            if pinned:
+                self.pack()
+                self.run_release("pin", "https://example.org/a.zip", self.out)
+            path = self.package / "Package.swift"
+            path.write_text(path.read_text().replace("#if os(Linux)", "#if os(Windows)"))
+            environment = {key: value for key, value in os.environ.items() if key != "OPENELM_LIBRARY_DIR"}
+            environment["PATH"] = f"{SWIFT.parent}:{environment['PATH']}"
+            said = subprocess.run(["swift", "package", "--package-path", self.package, "dump-package"], env=environment, capture_output=True, text=True)
+            self.assertEqual(said.returncode, 0, said.stderr)
+            self.assertNotIn("unsafeFlags", said.stdout)
+            self.assertNotIn("OPENELM_SYSTEM_LIBRARY", said.stdout)
+            return next(target for target in json.loads(said.stdout)["targets"] if target["name"] == release.NAME)
+
+        local = core(False)
+        self.assertEqual((local["type"], local["path"]), ("binary", "out/xcframework/COpenELMFFI.xcframework"))
+        pinned = core(True)
+        checksum = hashlib.sha256(self.archive.read_bytes()).hexdigest()
+        self.assertEqual((pinned["type"], pinned["url"], pinned["checksum"]), ("binary", "https://example.org/a.zip", checksum))
+
+    def test_the_privacy_manifest(self):
+        found = plistlib.loads((ROOT / "swift/Sources/OpenELM/Resources/PrivacyInfo.xcprivacy").read_bytes())
+        self.assertEqual((found["NSPrivacyTracking"], found["NSPrivacyTrackingDomains"], found["NSPrivacyCollectedDataTypes"]), (False, [], []))
+        # Sizes and times of the app's own files (C617.1), and of those that its user picked (3B52.1).
+        self.assertEqual(found["NSPrivacyAccessedAPITypes"], [{
+            "NSPrivacyAccessedAPIType": "NSPrivacyAccessedAPICategoryFileTimestamp", "NSPrivacyAccessedAPITypeReasons": ["C617.1", "3B52.1"]}])
+
+
+class Platforms(unittest.TestCase):
+    def test_old_load_commands_are_read(self):
+        old = struct.pack("<8I", 0xFEEDFACF, 0x0100000C, 0, 1, 1, 16, 0, 0)
+        self.assertEqual(platforms.of_object(old + struct.pack("<4I", 0x25, 16, 12 << 16 | 1 << 8, 0)), ("ios", (12, 1)))
+        self.assertEqual(platforms.of_object(old + struct.pack("<4I", 0x24, 16, 11 << 16, 0)), ("macos", (11, 0)))
+
+    def test_garbage_is_no_library(self):
+        with self.assertRaisesRegex(platforms.Broken, "garbled at byte 8"):
+            list(platforms.members(b"!<arch>\n" + b"x" * 70))
+
+
+if __name__ == "__main__":
+    unittest.main()
