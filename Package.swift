@@ -10,20 +10,32 @@ import PackageDescription
     let libraryFolder: String? = Context.environment["OPENELM_LIBRARY_DIR"]
 #endif
 
+// A release's; `setup/release.py pin` writes them. Without them: what `make xcframework` made here.
+let releaseAddress = ""
+let releaseChecksum = ""
+
 let core: Target
 var linkage: [LinkerSetting] = []
+var settings: [SwiftSetting] = []
 if let libraryFolder {
     core = .systemLibrary(name: "COpenELMFFI", path: "swift/Sources/COpenELMFFI")
     linkage = [
         .linkedLibrary("openelm_ffi"),
         .unsafeFlags(["-L\(libraryFolder)", "-Xlinker", "-rpath", "-Xlinker", libraryFolder]),
     ]
+    // Such a library knows where its GPU kernels lie; the XCFramework's are this package's resources.
+    settings = [.define("OPENELM_SYSTEM_LIBRARY")]
 } else {
-    // Nothing makes it yet: set OPENELM_LIBRARY_DIR. A release will put its address and checksum here.
-    core = .binaryTarget(name: "COpenELMFFI", path: "out/xcframework/COpenELMFFI.xcframework")
+    // No look at the disk decides which: a consumer's working folder is not this one.
+    core =
+        releaseChecksum.isEmpty
+        ? .binaryTarget(name: "COpenELMFFI", path: "out/xcframework/COpenELMFFI.xcframework")
+        : .binaryTarget(name: "COpenELMFFI", url: releaseAddress, checksum: releaseChecksum)
     linkage = [
         .linkedLibrary("c++"),
+        .linkedLibrary("iconv"),
         .linkedFramework("Accelerate"),
+        .linkedFramework("CoreFoundation"),
         .linkedFramework("Foundation"),
         .linkedFramework("Metal"),
         .linkedFramework("QuartzCore"),
@@ -42,7 +54,8 @@ let package = Package(
             swiftSettings: [.swiftLanguageMode(.v5)], linkerSettings: linkage),
         .target(
             name: "OpenELM", dependencies: ["OpenELMBindings"], path: "swift/Sources/OpenELM",
-            resources: [.copy("Resources")]),
+            resources: [.copy("Resources/PrivacyInfo.xcprivacy"), .copy("Resources/Kernels")],
+            swiftSettings: settings),
         .executableTarget(
             name: "openelm-swift", dependencies: ["OpenELM"], path: "swift/Examples/CommandLine"),
         .executableTarget(

@@ -4,6 +4,9 @@ internal import OpenELMBindings
 #if canImport(UIKit)
     import UIKit
 #endif
+#if os(iOS)
+    import os
+#endif
 
 /// The memory that MLX takes in this process, and pausing what runs.
 public enum Memory {
@@ -20,6 +23,7 @@ public enum Memory {
     /// What MLX takes now.
     public static var statistics: Statistics {
         get throws {
+            try prepare()
             let now = try translated { try memoryStatistics() }
             return Statistics(active: Int(now.active), cache: Int(now.cache), peak: Int(now.peak))
         }
@@ -30,6 +34,7 @@ public enum Memory {
     public static func estimatedMemory(
         of folder: URL, configuration: LanguageModel.Configuration = .init(), context: Int? = nil
     ) throws -> Int {
+        try prepare()
         let context = try context.map { try count("context", $0) }
         let estimate = try translated {
             try estimateMemory(path: folder.path, options: configuration.bound, context: context)
@@ -43,6 +48,7 @@ public enum Memory {
             #if os(iOS)
                 return os_proc_available_memory()
             #else
+                try prepare()
                 return try translated { try memoryStatistics() }.available.map(Int.init)
             #endif
         }
@@ -57,6 +63,7 @@ public enum Memory {
 
     /// Gives back what MLX keeps to use again.
     public static func clearCache() throws {
+        try prepare()
         try translated { try clearMemoryCache() }
     }
 
@@ -74,35 +81,16 @@ public enum Memory {
         try translated { try OpenELMBindings.resume() }
     }
 
-    /// Once, before the first model: the kernels, a low cache limit, the observers.
+    /// Once, before anything asks MLX: the kernels, a low cache limit, the observers.
     static func prepare() throws { try prepared.get() }
 
     private static let prepared = Result<Void, any Error> {
-        try translated {
-            #if !os(Linux)
-                try useKernels()
-            #endif
-            _ = try setMemoryCacheLimit(bytes: 32 << 20)
-        }
+        try Kernels.use()
+        _ = try translated { try setMemoryCacheLimit(bytes: 32 << 20) }
         #if canImport(UIKit)
             observe()
         #endif
     }
-
-    #if !os(Linux)
-        /// The kernels in this package, if it was built with them; else those that MLX finds.
-        private static func useKernels() throws {
-            #if os(iOS)
-                let platform = "ios"
-            #else
-                let platform = "macos"
-            #endif
-            let name = "mlx-\(try mlxVersion())-\(platform)"
-            let file = Bundle.module.url(
-                forResource: name, withExtension: "metallib", subdirectory: "Resources")
-            if let file { try setMetallib(path: file.path) }
-        }
-    #endif
 
     #if canImport(UIKit)
         /// iOS ends apps that use the GPU in the background.

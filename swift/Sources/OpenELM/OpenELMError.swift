@@ -29,6 +29,8 @@ public enum OpenELMError: Error, Sendable, Equatable {
     case verificationFailed(path: String, message: String)
     /// Training came to a loss that is no number.
     case diverged(iteration: Int, loss: Float)
+    /// The GPU kernels of MLX are missing from this package, or are those of another version.
+    case invalidKernels(path: String, message: String)
     /// MLX or the GPU reported a failure.
     case device(message: String)
     /// The library failed in a way that it should not; the call is lost, the rest goes on.
@@ -45,7 +47,8 @@ extension OpenELMError: LocalizedError {
             .invalidModel(_, let message), .invalidTokenizer(_, let message),
             .invalidData(_, _, let message), .invalidAdapter(_, let message),
             .invalidOption(_, let message), .targetExists(_, let message),
-            .verificationFailed(_, let message), .device(let message),
+            .verificationFailed(_, let message), .invalidKernels(_, let message),
+            .device(let message),
             .unexpected(let message), .unusable(let message):
             message
         case .exceededContextWindowSize(let tokens, let context):
@@ -72,6 +75,8 @@ extension OpenELMError: LocalizedError {
         case .targetExists: "Choose another place, or allow it to be replaced or resumed."
         case .verificationFailed: "Check the disk and convert again."
         case .diverged: "Use a lower learning rate."
+        case .invalidKernels:
+            "Use a release of this package as it is tagged; from a clone, run make xcframework."
         case .device: "Free memory or use a smaller model, then try again."
         case .unexpected: "Try again, and report it with this message."
         case .unusable: "Start the app again."

@@ -1,0 +1,66 @@
+import Foundation
+internal import OpenELMBindings
+
+/// MLX' GPU kernels: a resource of this package for each system, named after the version of MLX.
+/// MLX itself does not look at the version, and computes nonsense with the kernels of another.
+enum Kernels {
+    /// A system that has a GPU for MLX; the simulator of iOS has none.
+    enum Platform: String, CaseIterable {
+        case macOS = "macos"
+        case iOS = "ios"
+    }
+
+    /// The system that this is built for, if the library takes its kernels from this package.
+    static var platform: Platform? {
+        #if OPENELM_SYSTEM_LIBRARY || targetEnvironment(simulator)
+            nil
+        #elseif os(macOS)
+            .macOS
+        #elseif os(iOS)
+            .iOS
+        #else
+            nil
+        #endif
+    }
+
+    /// The folder of the kernels in this package, as it was built.
+    static var folder: URL {
+        (Bundle.module.resourceURL ?? Bundle.module.bundleURL).appending(path: "Kernels")
+    }
+
+    /// The name of the kernels for MLX `version`.
+    static func fileName(version: String, platform: Platform) -> String {
+        "mlx-\(version)-\(platform.rawValue).metallib"
+    }
+
+    /// The kernels in `folder` for MLX `version`.
+    static func file(in folder: URL, version: String, platform: Platform) throws -> URL {
+        let expected = fileName(version: version, platform: platform)
+        let file = folder.appending(path: expected)
+        if FileManager.default.fileExists(atPath: file.path) { return file }
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+        let others = names.filter {
+            $0.hasPrefix("mlx-") && $0.hasSuffix("-\(platform.rawValue).metallib")
+        }.sorted()
+        let found = others.isEmpty ? "none" : others.joined(separator: ", ")
+        throw OpenELMError.invalidKernels(
+            path: file.path,
+            message: "\(file.path): expected the GPU kernels of MLX \(version), \(expected), "
+                + "found \(found)")
+    }
+
+    /// Tells MLX where its kernels lie; before anything touches the GPU, since MLX loads them with it.
+    static func use() throws {
+        guard let platform else { return }
+        let version = try translated { try mlxVersion() }
+        try use(try file(in: folder, version: version, platform: platform))
+    }
+
+    /// Tells MLX that its kernels are `file`; the library compares the version once more.
+    static func use(_ file: URL) throws {
+        do { try setMetallib(path: file.path) } catch {
+            let message = OpenELMError.from(error).localizedDescription
+            throw OpenELMError.invalidKernels(path: file.path, message: message)
+        }
+    }
+}

@@ -1,0 +1,86 @@
+import Foundation
+import Testing
+
+@testable import OpenELM
+
+@Suite struct KernelsTests {
+    /// A folder with empty files of these names.
+    func folder(_ names: String...) throws -> URL {
+        let folder = FileManager.default.temporaryDirectory
+            .appending(path: "kernels-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        for name in names { try Data().write(to: folder.appending(path: name)) }
+        return folder
+    }
+
+    /// The message of the error that says what is wrong with `folder`.
+    func problem(_ folder: URL, _ platform: Kernels.Platform) -> String? {
+        do {
+            let file = try Kernels.file(in: folder, version: "0.32.2", platform: platform)
+            Issue.record("\(file.path) was taken")
+            return nil
+        } catch OpenELMError.invalidKernels(let path, let message) {
+            #expect(path == folder.appending(path: "mlx-0.32.2-\(platform.rawValue).metallib").path)
+            return message
+        } catch {
+            Issue.record(error)
+            return nil
+        }
+    }
+
+    @Test func eachSystemHasItsFile() throws {
+        let names = Kernels.Platform.allCases.map {
+            Kernels.fileName(version: "0.32.2", platform: $0)
+        }
+        #expect(names == ["mlx-0.32.2-macos.metallib", "mlx-0.32.2-ios.metallib"])
+        let folder = try folder(names[0], names[1], "mlx-0.31.1-ios.metallib")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        for (platform, name) in zip(Kernels.Platform.allCases, names) {
+            let file = try Kernels.file(in: folder, version: "0.32.2", platform: platform)
+            #expect(file.lastPathComponent == name)
+        }
+    }
+
+    @Test func kernelsOfAnotherVersionAreNamed() throws {
+        let folder = try folder(
+            "mlx-0.31.1-ios.metallib", "mlx-0.32.20-ios.metallib", "mlx-0.32.2-macos.metallib",
+            "README.txt")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let message = try #require(problem(folder, .iOS))
+        #expect(message.contains("expected the GPU kernels of MLX 0.32.2"))
+        #expect(
+            message.hasSuffix("found mlx-0.31.1-ios.metallib, mlx-0.32.20-ios.metallib"))
+    }
+
+    @Test func missingKernelsAreNamedWithWhatToDo() throws {
+        let folder = try folder()
+        try FileManager.default.removeItem(at: folder)
+        #expect(try #require(problem(folder, .macOS)).hasSuffix("found none"))
+        let error = OpenELMError.invalidKernels(path: "a", message: "b")
+        #expect(error.errorDescription == "b")
+        #expect(error.recoverySuggestion?.contains("make xcframework") == true)
+    }
+
+    /// The folder is in the package's bundle under its own name, and the privacy manifest on top.
+    @Test func resourcesLieWhereTheyAreLookedFor() throws {
+        let readme = Kernels.folder.appending(path: "README.txt")
+        #expect(try String(contentsOf: readme, encoding: .utf8).contains(".metallib"))
+        let manifest = Kernels.folder.deletingLastPathComponent()
+            .appending(path: "PrivacyInfo.xcprivacy")
+        #expect(FileManager.default.fileExists(atPath: manifest.path))
+    }
+
+    /// Here the library knows by itself where its kernels are; and it looks at the name of others.
+    @Test func theLibraryRefusesTheKernelsOfAnotherMLX() throws {
+        #expect(Kernels.platform == nil)
+        try Kernels.use()
+        let folder = try folder("mlx-0.1.0-macos.metallib")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        do {
+            try Kernels.use(folder.appending(path: "mlx-0.1.0-macos.metallib"))
+            Issue.record("the kernels of another MLX were taken")
+        } catch OpenELMError.invalidKernels(_, let message) {
+            #expect(message.contains("found mlx-0.1.0-macos.metallib"))
+        }
+    }
+}
