@@ -47,6 +47,7 @@ if words[0] == "-S":
     (build / "defines.json").write_text(json.dumps(dict(word[2:].split("=", 1) for word in words[4:])))
     version = build / "_deps/mlx-src/mlx/version.h"
     version.parent.mkdir(parents=True)
+    (build / "_deps/mlx-src/LICENSE").write_text("MIT")
     version.write_text("#define MLX_VERSION_MAJOR 0\\n#define MLX_VERSION_MINOR 32\\n#define MLX_VERSION_PATCH 2\\n")
 else:
     defines = json.loads((Path(words[1]) / "defines.json").read_text())
@@ -59,7 +60,9 @@ else:
     "cargo": """
 from pathlib import Path
 if words[0] == "metadata":
-    print(json.dumps({"packages": [{"name": "mlx-sys", "manifest_path": f"{ROOT}/mlx-sys/Cargo.toml"}]}))
+    kind = {"version": "0", "source": None, "targets": [{"kind": ["lib"]}]}
+    packages = [{"name": name, "id": name, "manifest_path": f"{ROOT}/{name}/Cargo.toml", **kind} for name in ("mlx-sys", "openelm-ffi")]
+    print(json.dumps({"packages": packages, "resolve": {"nodes": [{"id": "openelm-ffi", "deps": []}, {"id": "mlx-sys", "deps": []}]}}))
 if words[0] == "build":
     debug = Path(os.environ["CARGO_TARGET_DIR"]) / "debug"
     debug.mkdir(parents=True)
@@ -138,6 +141,7 @@ class WholeRun(unittest.TestCase):
         mlx_c = self.root / "mlx-sys/src/mlx-c/CMakeLists.txt"
         mlx_c.parent.mkdir(parents=True)
         mlx_c.write_text("    GIT_TAG v0.32.2)\n")
+        mlx_c.with_name("LICENSE").write_text("MIT")
         self.resources = self.root / "swift/Sources/OpenELM/Resources/Kernels"
         self.resources.mkdir(parents=True)
         (self.resources / "mlx-0.31.1-ios.metallib").write_text("of the last release")
@@ -169,6 +173,7 @@ class WholeRun(unittest.TestCase):
         self.assertEqual([one["platform"] for one in found["slices"]], ["macos", "ios", "ios-simulator"])
         self.assertEqual([one["platform"] for one in found["kernels"]], ["macos", "ios"])
         self.assertEqual(sorted(path.name for path in self.resources.iterdir()), ["mlx-0.32.2-ios.metallib", "mlx-0.32.2-macos.metallib"])
+        self.assertEqual(sorted(path.name for path in (self.root / "out/xcframework/licences").iterdir()), ["crates.txt", "mlx-c.txt", "mlx.txt"])
         config = (self.root / ".mlx/xcframework/ios/cargo.toml").read_text()
         self.assertIn('rustc-link-lib = ["static=mlxc", "static=mlx"]', config)
         self.assertIn(f'"--remap-path-prefix={self.root}=/openelm"', config)

@@ -90,6 +90,7 @@ jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 prefix_map="-ffile-prefix-map=$root=/openelm -ffile-prefix-map=$cargo_home=/cargo"
 # Started in `/`, cargo sees no .cargo/config.toml of this folder, which may name the MLX of a wheel.
+# shellcheck disable=SC2016 # the inner shell expands it
 in_root=(sh -c 'cd / && exec "$@"' sh env "CARGO_TARGET_DIR=$work/target")
 
 say "MLX $version, kernels: $KERNELS${dry:+; nothing is run}"
@@ -177,7 +178,7 @@ build_library ios-simulator aarch64-apple-ios-sim --no-default-features
 
 say "5/5 packing"
 step "clearing $out" rm -rf "$out"
-step "making folders" mkdir -p "$out/kernels" "$out/links"
+step "making folders" mkdir -p "$out/kernels" "$out/links" "$out/licences"
 libraries=()
 for name in macos ios ios-simulator; do
   libraries+=(-library "$work/$name/libopenelm_ffi.a" -headers "$work/headers")
@@ -187,6 +188,11 @@ step "making the XCFramework" xcodebuild -create-xcframework "${libraries[@]}" -
 for name in macos ios; do
   step "copying the kernels for $name" cp "$work/$name/kernels/mlx.metallib" "$out/kernels/mlx-$version-$name.metallib"
 done
+# Of what is linked in: MLX and what it brings, mlx-c, the crates.
+# shellcheck disable=SC2016 # the inner shell expands it
+step "collecting the licences" sh -c 'for file in "$1"/*-src/LICENSE*; do cp "$file" "$2/$(basename "$(dirname "$file")" -src).txt" || exit; done
+  cp "$3/LICENSE" "$2/mlx-c.txt" && cargo metadata --format-version 1 --locked --filter-platform aarch64-apple-ios | python3 -B setup/licences.py openelm-ffi >"$2/crates.txt"' \
+  sh "$work/macos/mlx/_deps" "$out/licences" "$mlx_c"
 step "checking and packing" python3 -B setup/release.py pack "$out" --mlx "$version" --kernels-limit "$kernels_limit"
 step "clearing the package's kernels" find "$resources" -name '*.metallib' -delete
 step "giving the package its kernels" cp "$out/kernels/mlx-$version-macos.metallib" "$out/kernels/mlx-$version-ios.metallib" "$resources/"
