@@ -220,11 +220,12 @@ class StandIn(unittest.TestCase):
     def test_kernels_go_for_the_other_system(self):
         self.assertEqual(self.asks("-sdk", "macosx", "metal", "-mmacosx-version-min=17.0", "-c", "a b.metal"),
                          "-sdk iphoneos metal -mios-version-min=17.0 -c a b.metal")
-        self.assertEqual(self.asks("-sdk", "macosx", "metal", "-x", "metal", "-E", "macosx.h"), "-sdk iphoneos metal -x metal -E macosx.h")
+        self.assertEqual(self.asks("-sdk", "macosx", "metal", "-mmacosx-version-min=17.0", "a.air", "-o", "macosx"),
+                         "-sdk iphoneos metal -mios-version-min=17.0 a.air -o macosx")
 
     def test_the_rest_goes_on_as_it_is(self):
-        self.assertEqual(self.asks("--find", "clang"), "--find clang")
-        self.assertEqual(self.asks("-sdk", "iphonesimulator", "clang"), "-sdk iphonesimulator clang")
+        for words in (("--find", "clang"), ("-sdk", "iphonesimulator", "clang"), ("-sdk", "macosx", "metal", "-x", "metal", "-E", "a.h")):
+            self.assertEqual(self.asks(*words), " ".join(words))
 
     def test_it_ends_as_xcrun_ends(self):
         self.assertEqual(run(ROOT / "setup/metal-xcrun.sh", XCRUN="/bin/false", KERNEL_SDK="a", KERNEL_MINIMUM="b").returncode, 1)
