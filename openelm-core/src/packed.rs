@@ -4,7 +4,7 @@
 //! directly. With `mapped.rs` these are the crate's places with `unsafe`.
 #![allow(unsafe_code)] // The calls below hold to mlx-c's contract, stated at each.
 
-use std::ffi::CStr;
+use std::{ffi::CStr, sync::Once};
 
 use mlx_rs::{Array, Stream, error::Exception};
 
@@ -31,7 +31,7 @@ pub(crate) struct PackedMatrix {
 impl PackedMatrix {
     /// Packs a floating-point matrix.
     pub(crate) fn quantize(matrix: &Array, quantization: Quantization) -> Result<Self> {
-        ready()?;
+        ready();
         let stream = Stream::thread_local_or_default();
         let null = Null::new();
         // SAFETY: every handle is live for the call; `parts` is freed below; MLX's exceptions
@@ -73,7 +73,7 @@ impl PackedMatrix {
 
     /// The matrix, or the rows that were taken, in the type of the scales or `dtype`.
     pub(crate) fn dequantize(&self, dtype: mlx_rs::Dtype) -> Result<Array> {
-        ready()?;
+        ready();
         let stream = Stream::thread_local_or_default();
         let null = Null::new();
         let dtype = mlx_sys::mlx_optional_dtype {
@@ -148,7 +148,7 @@ impl PackedMatrix {
 
     /// `x · Wᵀ`, `[..., width]` to `[..., rows]`.
     pub(crate) fn matmul(&self, x: &Array) -> Result<Array> {
-        ready()?;
+        ready();
         let stream = Stream::thread_local_or_default();
         let null = Null::new();
         // SAFETY: as above.
@@ -192,7 +192,7 @@ pub(crate) struct Processes(mlx_sys::mlx_distributed_group);
 impl Processes {
     /// Joins the group that the environment describes, by whichever of MLX's backends does.
     pub(crate) fn join() -> Result<Self> {
-        ready()?;
+        ready();
         // SAFETY: the handle is empty until the call fills it, and freed by `drop` alone.
         unsafe {
             let mut group = Self(mlx_sys::mlx_distributed_group_new());
@@ -215,7 +215,7 @@ impl Processes {
 
     /// The sum of every process' `x`, in all of them.
     pub(crate) fn all_sum(&self, x: &Array) -> Result<Array> {
-        ready()?;
+        ready();
         let stream = Stream::thread_local_or_default();
         // SAFETY: every handle is live for the call; the result handle is owned by the returned
         // array. On a GPU MLX itself moves what its backend sends to the stream it needs.
@@ -258,7 +258,7 @@ impl Drop for Null {
 
 /// The version of the MLX library that runs.
 pub(crate) fn mlx_version() -> Result<String> {
-    ready()?;
+    ready();
     // SAFETY: the string is live until it is freed, and is copied before.
     unsafe {
         let mut text = mlx_sys::mlx_string_new();
@@ -271,9 +271,18 @@ pub(crate) fn mlx_version() -> Result<String> {
     }
 }
 
-/// mlx-c's own error handler ends the process; any fallible call through `mlx-rs` replaces it.
-fn ready() -> Result<(), Exception> {
-    mlx_rs::memory::active_memory().map(|_| ())
+/// mlx-c's own error handler ends the process; any fallible call through `mlx-rs` replaces it. The
+/// one chosen touches no GPU: MLX loads its kernels with the device, and where they lie may not have
+/// been said yet.
+fn ready() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Where there is no GPU, there is no path to tell: an error, and the handler is in place.
+        #[cfg(feature = "metal")]
+        let _ = mlx_rs::metal::metallib_path();
+        #[cfg(not(feature = "metal"))]
+        let _ = mlx_rs::memory::active_memory();
+    });
 }
 
 fn some(value: usize) -> mlx_sys::mlx_optional_int {

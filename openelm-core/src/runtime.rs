@@ -21,8 +21,8 @@ pub fn mlx_version() -> Result<String> {
 /// of the library: `mlx-0.32.2-ios.metallib`.
 ///
 /// # Errors
-/// [`Error::MissingFile`] if it is not there, [`Error::Option`] if it is named for another version,
-/// [`Error::Mlx`] if MLX refuses the path.
+/// [`Error::MissingFile`] if it is not there, [`Error::Option`] if it is named for another version or
+/// this build has no use for it, [`Error::Mlx`] if MLX refuses the path.
 pub fn set_metallib(file: impl AsRef<Path>) -> Result<()> {
     let file = file.as_ref();
     let version = mlx_version()?;
@@ -37,7 +37,20 @@ pub fn set_metallib(file: impl AsRef<Path>) -> Result<()> {
         option: "metallib",
         problem: format!("{}: the path is not UTF-8", file.display()),
     })?;
+    tell_mlx(path)
+}
+
+#[cfg(feature = "metal")]
+fn tell_mlx(path: &str) -> Result<()> {
     Ok(mlx_rs::metal::set_metallib_path(path)?)
+}
+
+#[cfg(not(feature = "metal"))]
+fn tell_mlx(path: &str) -> Result<()> {
+    Err(Error::Option {
+        option: "metallib",
+        problem: format!("{path}: this build runs on the CPU alone and takes no GPU kernels"),
+    })
 }
 
 fn check_name(file: &Path, version: &str) -> Result<()> {
