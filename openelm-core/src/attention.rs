@@ -5,7 +5,7 @@ use mlx_rs::{
     Array, Dtype,
     fast::{self, ScaledDotProductAttentionMask},
     ops::{
-        arange, broadcast_to, concatenate, indexing::TryIndexOp, matmul, power, select,
+        arange, broadcast_to, concatenate, indexing::TryIndexOp, matmul, ones, power, select,
         split_at_indices,
     },
     stop_gradient,
@@ -44,6 +44,8 @@ struct QkNorm {
     /// `[q_heads + kv_heads, head_dim]`.
     weight: Array,
     eps: f32,
+    /// The most that a scaled score can be, either way: infinite if the weights may change.
+    largest_score: f32,
 }
 
 impl Attention {
@@ -66,6 +68,7 @@ impl Attention {
             let weight = per_head(&q_norm, layer.q_heads, &k_norm, layer.kv_heads)?;
             weight.eval()?;
             Some(QkNorm {
+                largest_score: largest_score(&q_norm, &k_norm)?,
                 q_norm,
                 k_norm,
                 weight,
@@ -150,6 +153,7 @@ impl Attention {
             let changed = visit("attn.q_norm", &mut norm.q_norm)?;
             if visit("attn.k_norm", &mut norm.k_norm)? || changed {
                 norm.weight = per_head(&norm.q_norm, q_heads, &norm.k_norm, kv_heads)?;
+                norm.largest_score = f32::INFINITY;
             }
         }
         Ok(())
@@ -255,16 +259,31 @@ impl Attention {
         let scale = Array::from_f32(scale * std::f32::consts::LOG2_E);
         let queries = queries.multiply(scale)?.reshape(&shape)?;
         let scores = matmul(queries, keys.expand_dims(2)?.swap_axes(-1, -2)?)?;
-        let below = scores.max_axis(-1, true)?.subtract(&scores)?;
-        let weights = power(Array::from_f32(0.5), below)?;
-        let sums = weights.sum_axis(-1, true)?;
+        let weights = match self.needs_largest() {
+            true => power(
+                Array::from_f32(0.5),
+                scores.max_axis(-1, true)?.subtract(&scores)?,
+            )?,
+            false => power(Array::from_f32(2.0), scores)?,
+        };
         // Heads that share values are rows of one product, which reads those once. (Scores are not:
-        // OpenBLAS would pack the keys for it.)
-        let rows = |x: &Array| x.reshape(&[shape[0], self.kv_heads, group, -1]);
-        let attended = matmul(rows(&weights)?, values)?.divide(rows(&sums)?)?;
+        // OpenBLAS would pack the keys for it.) A product with ones adds up faster than a sum.
+        let weights = weights.reshape(&[shape[0], self.kv_heads, group, -1])?;
+        let sums = matmul(&weights, ones::<f32>(&[keys.dim(2), 1])?)?;
+        let attended = matmul(weights, values)?.divide(sums)?;
         Ok(attended.reshape(&[shape[0], self.q_heads, 1, self.head_dim])?)
     }
+
+    /// Whether the largest score has to be taken away from all before their exponentials are
+    /// worked out. If normalised queries and keys bound it, 2^s neither overflows nor vanishes.
+    fn needs_largest(&self) -> bool {
+        let bound = self.qk_norm.as_ref().map(|norm| norm.largest_score);
+        bound.is_none_or(|bound| !(bound * std::f32::consts::LOG2_E <= LARGEST_POWER))
+    }
 }
+
+/// Powers of two that can be summed over a million positions, and multiplied with any value.
+const LARGEST_POWER: f32 = 60.0;
 
 /// Positions below which blocks cost more than they save.
 const SMALLEST_BLOCK: i32 = 64;
@@ -277,10 +296,90 @@ fn per_head(q_norm: &Array, q_heads: usize, k_norm: &Array, kv_heads: usize) -> 
     Ok(concatenate(&parts, 0)?)
 }
 
+/// `head_dim^-½ · |q| · |k|` at most: a normalised head is `head_dim^½` long before its weight
+/// multiplies it, and rotation keeps its length.
+fn largest_score(q_norm: &Array, k_norm: &Array) -> Result<f32> {
+    let largest = |norm: &Array| -> Result<f32> {
+        let norm = norm.as_dtype(Dtype::Float32)?.to_vec_exact::<f32>()?;
+        // `f32::max` would lose what is not a number.
+        let larger = |a: f32, b: f32| {
+            if b.is_nan() {
+                f32::INFINITY
+            } else {
+                a.max(b.abs())
+            }
+        };
+        Ok(norm.into_iter().fold(0.0, larger))
+    };
+    Ok((q_norm.size() as f32).sqrt() * largest(q_norm)? * largest(k_norm)?)
+}
+
 impl QkNorm {
     /// `[B, L, q_heads + kv_heads, head_dim]`, unchanged in shape and type. Cast back before the
     /// weight multiplies, as CoreNet's `RMSNorm` does.
     fn forward(&self, qk: &Array) -> Result<Array> {
         Ok(fast::rms_norm(qk, None, self.eps)?.multiply(&self.weight)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mlx_rs::random::normal;
+
+    use super::*;
+    use crate::linear::Matrix;
+
+    /// Both ways of working one position out agree with MLX's own softmax.
+    #[test]
+    fn one_position_attends_as_mlx_does() {
+        let (q_heads, kv_heads, head_dim, length) = (8, 2, 16, 300);
+        let random = |shape: &[i32]| normal::<f32>(shape, None, None, None).unwrap();
+        let normalised = |x: &Array| fast::rms_norm(x, None, 1e-6).unwrap();
+        let none = || Linear::new(Matrix::Dense(random(&[1, 1])));
+        // Largest scaled scores of 4 · 4 · 0.5² = 4, 4 · 6² = 144 and, of unknown ones, infinity.
+        for (weight, bounded) in [(0.5, true), (6.0, false), (f32::NAN, false)] {
+            let norm =
+                |weight: f32| Array::full::<f32>(&[head_dim], Array::from_f32(weight)).unwrap();
+            let known = weight.is_finite();
+            let attention = Attention {
+                qkv_proj: none(),
+                qk_norm: Some(QkNorm {
+                    largest_score: largest_score(&norm(weight), &norm(weight)).unwrap(),
+                    q_norm: norm(weight),
+                    k_norm: norm(weight),
+                    weight: norm(weight),
+                    eps: 1e-6,
+                }),
+                out_proj: none(),
+                q_heads,
+                kv_heads,
+                head_dim,
+                device: Device::Cpu,
+            };
+            assert_eq!(attention.needs_largest(), !bounded, "{weight}");
+            let scale = Array::from_f32(if known { weight } else { 1.0 });
+            let queries = normalised(&random(&[1, q_heads, 1, head_dim]))
+                .multiply(&scale)
+                .unwrap();
+            let keys = normalised(&random(&[1, kv_heads, length, head_dim]))
+                .multiply(&scale)
+                .unwrap();
+            let values = random(&[1, kv_heads, length, head_dim]);
+            let scale = (head_dim as f32).powf(-0.5);
+            let found = attention
+                .attend_one(&queries, &keys, &values, scale)
+                .unwrap();
+            let expected =
+                fast::scaled_dot_product_attention(&queries, &keys, &values, scale, None, None)
+                    .unwrap();
+            let error = found
+                .subtract(&expected)
+                .unwrap()
+                .abs()
+                .unwrap()
+                .max(None)
+                .unwrap();
+            assert!(error.item_exact::<f32>() < 1e-5, "{weight}: {error}");
+        }
     }
 }
