@@ -26,8 +26,10 @@ rm -rf "$folder"
 oracle() {
   LD_PRELOAD=$mlxc PYTHONPATH=$PWD/.mlx/oracle PYTHONNOUSERSITE=1 python3 "$@"
 }
+# The whole workspace, so that dependencies keep the features that `make test` built them with.
+workspace=(--locked --quiet --workspace --features openelm-core/parity)
 core_test() {
-  cargo test --locked --quiet --package openelm-core --features parity --test "$1" -- --nocapture
+  cargo test "${workspace[@]}" --test "$1" -- --nocapture
 }
 
 say "mlx-lm on random checkpoints in out/parity"
@@ -37,7 +39,7 @@ say "openelm-core on the same"
 OPENELM_PARITY=$folder core_test parity_live
 
 say "openelm convert beside mlx-lm's"
-cargo build --locked --quiet --package openelm-cli
+cargo build "${workspace[@]}"
 openelm=${CARGO_TARGET_DIR:-target}/debug/openelm
 oracle parity/convert.py "$folder/convert" "$openelm"
 

@@ -182,7 +182,7 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
     };
     // Moments from loading to the last save; there is a save after every step.
     let (mut state, mut kills) = (98_765_u64, 0);
-    while kills < 12 {
+    while kills < 20 {
         let mut child = attempt().stderr(Stdio::null()).spawn().unwrap();
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
