@@ -4,10 +4,11 @@
 
 Two models of six layers of width 128 and as many parameters within 1 %: one whose query heads and
 FFN widths grow with depth as OpenELM's do (multipliers 0.5 to 1 and 0.5 to 4), one whose layers are
-alike. Both are trained on TRAIN by CoreNet's recipe for STEPS steps (600) of 16 packed rows of 256
+alike. Both are trained on TRAIN by CoreNet's recipe for STEPS steps (400) of 8 packed rows of 256
 tokens, with seeds 1, 2 and 3 (initial weights and order of the data), and tried on VALID (JSONL
-files of {"text"} rows). Prints bits a byte of each run, and their mean and spread. A run that was
-interrupted goes on: results are kept in out/layerwise.
+files of {"text"} rows) a few times. Prints bits a byte of each run, their mean and spread, and draws
+the curves to bench/layerwise.svg and .png, which needs matplotlib. A run that was interrupted goes
+on: results are kept in out/layerwise.
 """
 
 import json
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 
 WIDTH, LAYERS, HEAD, GROUPS, DIVISOR, SEEDS = 128, 6, 32, 2, 4, (1, 2, 3)
+ROWS, LENGTH = 8, 256
 
 
 def divisible(value, divisor):
@@ -51,16 +53,41 @@ def alike(wanted, vocabulary):
 
 
 def train(openelm, folder, arguments, seed):
+    """Tokens seen and bits a byte at each trial."""
     more = ["--resume"] if (folder / "training_state.safetensors").exists() else []
     if not (folder / "model/model.safetensors").exists():
         command = [openelm, "pretrain", "--output", folder, "--seed", str(seed), *arguments, *more]
         subprocess.run([str(part) for part in command], check=True)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     tried = [line for line in map(json.loads, lines) if "bits_per_byte" in line]
-    return tried[-1]["bits_per_byte"]
+    return [(line["iteration"] * ROWS * LENGTH, line["bits_per_byte"]) for line in tried]
 
 
-def main(openelm, tokenizer, text, valid, steps="600"):
+def draw(curves):
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.2))
+    for (name, runs), color in zip(curves.items(), ("#0a5fb4", "#c1440e")):
+        for nth, run in enumerate(runs):
+            tokens, bits = zip(*run)
+            label = None if nth else f"{name}, seeds {', '.join(map(str, SEEDS))}"
+            millions = [count / 1e6 for count in tokens]
+            axes.plot(millions, bits, color=color, marker="o", markersize=3, linewidth=1, label=label)
+    axes.set(xlabel="million tokens", ylabel="held-out bits a byte")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:.1f}")
+    axes.yaxis.set_minor_formatter("{x:.1f}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.tight_layout()
+    for kind in ("svg", "png"):
+        figure.savefig(Path(__file__).parent / f"layerwise.{kind}", dpi=150, metadata=None)
+
+
+def main(openelm, tokenizer, text, valid, steps="400"):
     place = Path(tokenizer) / "tokenizer.json" if Path(tokenizer).is_dir() else Path(tokenizer)
     vocabulary = len(json.loads(place.read_text())["model"]["vocab"])
     scaled = parameters(spread(0.5, 1.0), spread(0.5, 4.0), vocabulary)
@@ -69,22 +96,24 @@ def main(openelm, tokenizer, text, valid, steps="600"):
     if abs(uniform - scaled) > 0.01 * scaled:
         sys.exit(f"no uniform model within 1 % of {scaled} parameters; {uniform} is the nearest")
     common = ["--data", text, "--valid", valid, "--tokenizer", tokenizer, "--steps", steps]
-    common += ["--batch-size", "16", "--micro-batch-size", "16", "--sequence-length", "256"]
+    common += ["--batch-size", ROWS, "--micro-batch-size", ROWS, "--sequence-length", LENGTH]
     common += ["--num-transformer-layers", LAYERS, "--model-dim", WIDTH, "--head-dim", HEAD]
     common += ["--num-gqa-groups", GROUPS, "--ffn-dim-divisor", DIVISOR]
     common += ["--max-context-length", "512", "--learning-rate", "4e-3"]
-    common += ["--save-every", "100", "--steps-per-eval", "200", "--average-last", "0"]
+    common += ["--save-every", "100", "--steps-per-eval", "100", "--average-last", "0"]
     models = {
         "layer-wise": (scaled, ["--qkv-multipliers", "0.5,1.0", "--ffn-multipliers", "0.5,4.0"]),
         "uniform": (uniform, ["--qkv-multipliers", heads, "--ffn-multipliers", inner]),
     }
-    table = {}
+    table, curves = {}, {}
     for name, (count, multipliers) in models.items():
-        bits = []
+        runs = []
         for seed in SEEDS:
             folder = Path("out/layerwise") / f"{name}-{seed}-{steps}"
             folder.parent.mkdir(parents=True, exist_ok=True)
-            bits.append(train(openelm, folder, [*common, *multipliers], seed))
+            runs.append(train(openelm, folder, [*common, *multipliers], seed))
+        curves[name] = runs
+        bits = [run[-1][1] for run in runs]
         table[name] = {
             "parameters": count,
             "multipliers": [str(part) for part in multipliers[1::2]],
@@ -93,6 +122,7 @@ def main(openelm, tokenizer, text, valid, steps="600"):
             "deviation": statistics.stdev(bits),
         }
     print(json.dumps(table, indent=1))
+    draw(curves)
 
 
 if __name__ == "__main__":
