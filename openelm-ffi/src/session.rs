@@ -93,6 +93,19 @@ impl Session {
         GenerationStream::start(model, Some(self.number), prompt, options).map(Arc::new)
     }
 
+    /// Whether an answer is under way.
+    ///
+    /// # Errors
+    /// [`EngineError::Unloaded`].
+    pub async fn is_answering(&self) -> Result<bool> {
+        let number = self.number;
+        worker::call_always(move |models| {
+            let slot = models.chats.get(&number);
+            Ok(slot.ok_or_else(EngineError::unloaded)?.answering.is_some())
+        })
+        .await
+    }
+
     /// What was said so far.
     ///
     /// # Errors

@@ -418,6 +418,11 @@ void uniffi_openelm_ffi_fn_free_session(uint64_t handle, RustCallStatus *_Nonnul
 uint64_t uniffi_openelm_ffi_fn_constructor_session_new(uint64_t engine, RustBuffer template, RustBuffer messages, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_SESSION_IS_ANSWERING
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_SESSION_IS_ANSWERING
+uint64_t uniffi_openelm_ffi_fn_method_session_is_answering(uint64_t ptr
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_SESSION_MESSAGES
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_SESSION_MESSAGES
 uint64_t uniffi_openelm_ffi_fn_method_session_messages(uint64_t ptr
@@ -948,6 +953,12 @@ uint16_t uniffi_openelm_ffi_checksum_method_loadrun_engine(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LOADRUN_NEXT
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LOADRUN_NEXT
 uint16_t uniffi_openelm_ffi_checksum_method_loadrun_next(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_SESSION_IS_ANSWERING
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_SESSION_IS_ANSWERING
+uint16_t uniffi_openelm_ffi_checksum_method_session_is_answering(void
     
 );
 #endif

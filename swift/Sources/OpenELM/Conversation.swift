@@ -9,7 +9,7 @@ import Observation
     public struct Message: Identifiable, Sendable, Equatable {
         /// Its place in the conversation, from 0.
         public let id: Int
-        /// Who wrote it.
+        /// What it is in the conversation.
         public let role: LanguageModelSession.Message.Role
         /// Its text, as far as it came.
         public internal(set) var text: String
@@ -48,8 +48,8 @@ import Observation
     public func send(_ prompt: String) {
         guard !isResponding else { return }
         let question = messages.count
-        messages.append(Message(id: question, role: .user, text: prompt))
-        messages.append(Message(id: question + 1, role: .model, text: ""))
+        messages.append(Message(id: question, role: .prompt, text: prompt))
+        messages.append(Message(id: question + 1, role: .response, text: ""))
         isResponding = true
         promptProgress = 0
         statistics = nil

@@ -16,7 +16,16 @@ public struct ConversionOptions: Sendable, Equatable {
     /// How matrices are quantised.
     public struct Quantization: Sendable, Equatable {
         /// The layout of MLX that they get.
-        public enum Mode: String, Sendable { case affine, mxfp4, mxfp8, nvfp4 }
+        public enum Mode: String, Sendable {
+            /// Whole numbers of 2, 3, 4, 5, 6 or 8 bits, with a scale and an offset for each group.
+            case affine
+            /// Floats of 4 bits in groups of 32, with a power of two as their scale.
+            case mxfp4
+            /// Floats of 8 bits in groups of 32, with a power of two as their scale.
+            case mxfp8
+            /// Floats of 4 bits in groups of 16, with a float of 8 bits as their scale.
+            case nvfp4
+        }
 
         /// The layout.
         public var mode: Mode

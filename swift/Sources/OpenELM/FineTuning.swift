@@ -4,7 +4,14 @@ internal import OpenELMBindings
 /// How a model is fine-tuned. The defaults are those of `openelm finetune` and `mlx_lm.lora`.
 public struct FineTuningOptions: Sendable, Equatable {
     /// What is trained.
-    public enum Method: Sendable { case lora, dora, full }
+    public enum Method: Sendable {
+        /// Two narrow matrices beside each matrix (LoRA).
+        case lora
+        /// The same, and the magnitude of each row (DoRA).
+        case dora
+        /// The matrices themselves.
+        case full
+    }
 
     /// What is trained.
     public var method = Method.lora

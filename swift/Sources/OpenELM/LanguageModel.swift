@@ -57,7 +57,7 @@ public final class LanguageModel: Sendable {
     public func complete(
         _ prompt: String, options: GenerationOptions = GenerationOptions()
     ) async throws -> String {
-        try await streamCompletion(of: prompt, options: options).withEvents().text()
+        try await streamCompletion(of: prompt, options: options).collect().content
     }
 
     /// The ids of `text`, without the tokens that begin and end a text.

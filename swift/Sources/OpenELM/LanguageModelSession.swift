@@ -15,26 +15,29 @@ public final class LanguageModelSession: Sendable {
     }
 
     /// A conversation that begins with `instructions`.
-    public init(
+    public convenience init(
         model: LanguageModel, instructions: String? = nil, template: Template = .openELMInstruct
     ) throws {
-        let template: ChatTemplate =
-            switch template {
-            case .openELMInstruct: .openElmInstruct
-            case .instruction: .instruction
-            case .plain: .plain
-            }
-        let messages = instructions.map { [ChatMessage(role: .system, content: $0)] } ?? []
+        let messages = instructions.map { [Message(role: .instructions, text: $0)] } ?? []
+        try self.init(model: model, transcript: messages, template: template)
+    }
+
+    /// A conversation that goes on after `transcript`, which may be another session's.
+    public init(
+        model: LanguageModel, transcript: [Message], template: Template = .openELMInstruct
+    ) throws {
         session = try translated {
-            try Session(engine: model.engine, template: template, messages: messages)
+            try Session(
+                engine: model.engine, template: ChatTemplate(template),
+                messages: transcript.map(ChatMessage.init))
         }
     }
 
     /// The answer to `prompt`, whole.
     public func respond(
         to prompt: String, options: GenerationOptions = GenerationOptions()
-    ) async throws -> String {
-        try await streamResponse(to: prompt, options: options).withEvents().text()
+    ) async throws -> Response {
+        try await streamResponse(to: prompt, options: options).collect()
     }
 
     /// The answer to `prompt`, piece by piece. One that is stopped is kept as far as it came; one
@@ -49,31 +52,89 @@ public final class LanguageModelSession: Sendable {
             })
     }
 
-    /// A message of the conversation.
-    public struct Message: Sendable, Equatable {
-        /// Who wrote it.
-        public enum Role: Sendable { case instructions, user, model }
-        /// Who wrote it.
-        public let role: Role
-        /// Its text.
-        public let text: String
+    /// Whether an answer is being written. Until it is whole or cancelled, another question fails
+    /// with ``OpenELMError/concurrentRequests``.
+    public var isResponding: Bool {
+        get async throws {
+            let session = self.session
+            return try await translated { try await session.isAnswering() }
+        }
     }
 
     /// What was said so far.
     public var transcript: [Message] {
         get async throws {
             let session = self.session
-            return try await translated {
-                try await session.messages().map { message in
-                    let role: Message.Role =
-                        switch message.role {
-                        case .system: .instructions
-                        case .user: .user
-                        case .assistant: .model
-                        }
-                    return Message(role: role, text: message.content)
-                }
-            }
+            return try await translated { try await session.messages().map(Message.init) }
         }
+    }
+
+    /// An answer that is whole.
+    public struct Response: Sendable, Equatable {
+        /// Its text.
+        public let content: String
+        /// Why it ended.
+        public let finishReason: FinishReason
+        /// Counts and times.
+        public let statistics: GenerationStatistics
+    }
+
+    /// A message of the conversation.
+    public struct Message: Sendable, Equatable, Codable {
+        /// What it is in the conversation.
+        public enum Role: String, Sendable, Codable {
+            /// What the conversation begins with: how to answer.
+            case instructions
+            /// What was asked.
+            case prompt
+            /// What the model answered.
+            case response
+        }
+
+        /// What it is in the conversation.
+        public let role: Role
+        /// Its text.
+        public let text: String
+
+        /// A message.
+        public init(role: Role, text: String) {
+            self.role = role
+            self.text = text
+        }
+    }
+}
+
+extension ChatTemplate {
+    fileprivate init(_ template: LanguageModelSession.Template) {
+        self =
+            switch template {
+            case .openELMInstruct: .openElmInstruct
+            case .instruction: .instruction
+            case .plain: .plain
+            }
+    }
+}
+
+extension ChatMessage {
+    fileprivate init(_ message: LanguageModelSession.Message) {
+        let role: ChatRole =
+            switch message.role {
+            case .instructions: .system
+            case .prompt: .user
+            case .response: .assistant
+            }
+        self.init(role: role, content: message.text)
+    }
+}
+
+extension LanguageModelSession.Message {
+    fileprivate init(_ message: ChatMessage) {
+        let role: Role =
+            switch message.role {
+            case .system: .instructions
+            case .user: .prompt
+            case .assistant: .response
+            }
+        self.init(role: role, text: message.content)
     }
 }

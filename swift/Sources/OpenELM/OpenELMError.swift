@@ -105,7 +105,8 @@ extension OpenELMError {
             invalidData(path: path, line: line.map(Int.init), message: message)
         case .Adapter(let path, let message): invalidAdapter(path: path, message: message)
         case .Dtype(_, let message): invalidOption(name: "dtype", message: message)
-        case .Option(let name, let message): invalidOption(name: name, message: message)
+        case .Option(let name, let message):
+            invalidOption(name: optionName(name), message: message)
         case .PromptTooLong(let tokens, let context, _):
             exceededContextWindowSize(tokens: Int(tokens), context: Int(context))
         case .Busy: concurrentRequests
@@ -122,6 +123,20 @@ extension OpenELMError {
         }
     }
 }
+
+/// What an option of the library, as `prefill-chunk` or `batch_size`, is called here.
+private func optionName(_ name: String) -> String {
+    if let own = ownNames[name] { return own }
+    let words = name.split { $0 == "-" || $0 == "_" }
+    return words.prefix(1).joined() + words.dropFirst().map(\.capitalized).joined()
+}
+
+private let ownNames = [
+    "top-p": "probabilityThreshold", "iters": "iterations", "num_layers": "layers",
+    "keys": "modules", "max_seq_length": "maximumSequenceLength",
+    "grad_accumulation_steps": "accumulationSteps", "q-mode": "mode", "q-recipe": "recipe",
+    "q-group-size": "groupSize", "file_type": "type",
+]
 
 /// Runs `body`; its errors come out as this module's.
 func translated<T>(_ body: () throws -> T) throws -> T {

@@ -26,6 +26,21 @@ public struct TextStream: AsyncSequence, Sendable {
 
     /// The same with progress, token ids and statistics.
     public func withEvents() -> GenerationEvents { events }
+
+    /// Generates all of it.
+    public func collect() async throws -> LanguageModelSession.Response {
+        var content = ""
+        for try await event in events {
+            switch event {
+            case .prompt: break
+            case .text(let text, _): content += text
+            case .finished(let reason, let statistics):
+                return LanguageModelSession.Response(
+                    content: content, finishReason: reason, statistics: statistics)
+            }
+        }
+        throw OpenELMError.unexpected(message: "the text came to no end")
+    }
 }
 
 /// What a generation tells.
@@ -90,15 +105,6 @@ public struct GenerationEvents: AsyncSequence, Sendable {
         public mutating func next() async throws -> GenerationEvent? {
             try await events.next().map(GenerationEvent.init)
         }
-    }
-
-    /// All of the text.
-    func text() async throws -> String {
-        var text = ""
-        for try await event in self {
-            if case .text(let piece, _) = event { text += piece }
-        }
-        return text
     }
 }
 

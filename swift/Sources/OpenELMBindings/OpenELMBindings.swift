@@ -1751,6 +1751,14 @@ public func FfiConverterTypeLoadRun_lower(_ value: LoadRun) -> UInt64 {
 public protocol SessionProtocol: AnyObject, Sendable {
     
     /**
+     * Whether an answer is under way.
+     *
+     * # Errors
+     * [`EngineError::Unloaded`].
+     */
+    func isAnswering() async throws  -> Bool
+    
+    /**
      * What was said so far.
      *
      * # Errors
@@ -1840,6 +1848,28 @@ public convenience init(engine: Engine, template: ChatTemplate, messages: [ChatM
 
     
 
+    
+    /**
+     * Whether an answer is under way.
+     *
+     * # Errors
+     * [`EngineError::Unloaded`].
+     */
+open func isAnswering()async throws  -> Bool  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_session_is_answering(
+                        self.uniffiCloneHandle()
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_i8,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_i8,
+            freeFunc: ffi_openelm_ffi_rust_future_free_i8,
+            liftFunc: FfiConverterBool.lift,
+            errorHandler: FfiConverterTypeEngineError_lift
+        )
+}
     
     /**
      * What was said so far.
@@ -4892,6 +4922,9 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_loadrun_next() != 49845) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_session_is_answering() != 21116) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_session_messages() != 22678) {

@@ -27,11 +27,20 @@ import Testing
         }
         #expect(option(try await fails("")) == "prompt")
         #expect(option(try await fails("A", .init(temperature: -1))) == "temperature")
-        #expect(option(try await fails("A", .init(topP: 0))) == "top-p")
-        #expect(option(try await fails("A", .init(topK: -1))) == "topK")
-        #expect(option(try await fails("A", .init(minP: 2))) == "min-p")
-        #expect(option(try await fails("A", .init(repetitionPenalty: 0))) == "repetition-penalty")
-        #expect(option(try await fails("A", .init(prefillChunk: 0))) == "prefill-chunk")
+        for (name, sampling) in [
+            ("top", .random(top: -1)), ("minP", .random(minP: 2)),
+            ("probabilityThreshold", .random(probabilityThreshold: 0)),
+        ] as [(String, GenerationOptions.SamplingMode)] {
+            #expect(option(try await fails("A", .init(sampling: sampling))) == name)
+        }
+        // Of a text that draws nothing too.
+        let hot = GenerationOptions(sampling: .greedy, temperature: -1)
+        #expect(option(try await fails("A", hot)) == "temperature")
+        #expect(option(try await fails("A", .init(repetitionPenalty: 0))) == "repetitionPenalty")
+        #expect(option(try await fails("A", .init(prefillChunk: 0))) == "prefillChunk")
+        #expect(
+            option(try await fails("A", .init(maximumResponseTokens: -1)))
+                == "maximumResponseTokens")
         let long = String(repeating: " and then", count: 600)
         if case .exceededContextWindowSize(let tokens, 512) = try await fails(long) {
             #expect(tokens > 512)
@@ -58,7 +67,7 @@ import Testing
         #expect(fault.contains("matmul"))
         #expect(try await session.transcript.isEmpty)
         let text = try await session.respond(to: "A fox", options: .init(maximumResponseTokens: 4))
-        #expect(!text.isEmpty)
+        #expect(!text.content.isEmpty)
     }
 
     @Test func anUnloadedModelSaysSo() async throws {

@@ -32,14 +32,14 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
 
     @Test func piecesComeInOrderAndASeedRepeats() async throws {
         let model = try await LanguageModel(folder: tales)
-        let options = GenerationOptions(temperature: 1, maximumResponseTokens: 40, seed: 7)
+        let options = GenerationOptions(sampling: .random(seed: 7), maximumResponseTokens: 40)
         let whole = try await model.complete("The king", options: options)
         var pieces = ""
         for try await piece in model.streamCompletion(of: "The king", options: options) {
             pieces += piece
         }
         #expect(pieces == whole && !whole.isEmpty)
-        let other = GenerationOptions(temperature: 1, maximumResponseTokens: 40, seed: 8)
+        let other = GenerationOptions(sampling: .random(seed: 8), maximumResponseTokens: 40)
         #expect(try await model.complete("The king", options: other) != whole)
     }
 
@@ -47,7 +47,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
     @Test func textIsTheCommandLines() async throws {
         let tool = try #require(ProcessInfo.processInfo.environment["OPENELM_TOOL"])
         let model = try await LanguageModel(folder: tales)
-        for (temperature, seed) in [(0, 1), (1, 1), (1, 2), (0.7, 9)] as [(Float, UInt64)] {
+        for (temperature, seed) in [(0, 1), (1, 1), (1, 2), (0.7, 9)] as [(Double, UInt64)] {
             let process = Process()
             process.executableURL = URL(filePath: tool)
             process.arguments = [
@@ -67,7 +67,8 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
             }
             let said = try lines.map { try JSONDecoder().decode(Line.self, from: $0) }
             let options = GenerationOptions(
-                temperature: temperature, maximumResponseTokens: 40, seed: seed)
+                sampling: .random(seed: seed), temperature: temperature,
+                maximumResponseTokens: 40)
             var tokens: [UInt32] = []
             var text = ""
             let stream = model.streamCompletion(of: "The king", options: options)
@@ -102,7 +103,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         let model = try await LanguageModel(folder: tales)
         let session = try LanguageModelSession(model: model, template: .plain)
         let options = GenerationOptions(maximumResponseTokens: 12)
-        let first = try await session.respond(to: "Once upon a time", options: options)
+        let first = try await session.respond(to: "Once upon a time", options: options).content
         var cached = 0
         for try await event in session.streamResponse(to: " and", options: options).withEvents() {
             if case .finished(_, let statistics) = event { cached = statistics.cachedTokens }
@@ -112,7 +113,79 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(texts.prefix(3) == ["Once upon a time", first, " and"])
     }
 
-    @Test func twoSessionsAtOnceAndAnAbandonedOne() async throws {
+    @Test func twoSessionsAtOnceKeepApart() async throws {
+        let model = try await LanguageModel(folder: tales)
+        let options = GenerationOptions(maximumResponseTokens: 30)
+        let prompts = ["The queen", "Once upon a time"]
+        var alone: [String] = []
+        for prompt in prompts { alone.append(try await model.complete(prompt, options: options)) }
+        let sessions = try prompts.map { _ in
+            try LanguageModelSession(model: model, template: .plain)
+        }
+        async let one = sessions[0].respond(to: prompts[0], options: options)
+        async let two = sessions[1].respond(to: prompts[1], options: options)
+        #expect(try await [one.content, two.content] == alone)
+        for (session, (prompt, text)) in zip(sessions, zip(prompts, alone)) {
+            let said = try await session.transcript
+            #expect(
+                said.map(\.text) == [prompt, text] && said.map(\.role) == [.prompt, .response])
+        }
+    }
+
+    @Test func aTranscriptGoesOnInAnotherSession() async throws {
+        let model = try await LanguageModel(folder: tales)
+        let options = GenerationOptions(maximumResponseTokens: 12)
+        let session = try LanguageModelSession(model: model, instructions: "Be brief.")
+        let first = try await session.respond(to: "Who is there?", options: options)
+        #expect(first.statistics.generatedTokens > 0)
+        #expect(
+            first.statistics.generatedTokens < 12 || first.finishReason == .maximumResponseTokens)
+        // As an app would keep it.
+        let kept = try JSONEncoder().encode(try await session.transcript)
+        let transcript = try JSONDecoder().decode([LanguageModelSession.Message].self, from: kept)
+        #expect(transcript.map(\.role) == [.instructions, .prompt, .response])
+        let other = try LanguageModelSession(model: model, transcript: transcript)
+        let answer = try await other.respond(to: "And now?", options: options).content
+        #expect(try await session.respond(to: "And now?", options: options).content == answer)
+        #expect(throws: OpenELMError.self) {
+            try LanguageModelSession(model: model, transcript: Array(transcript.reversed()))
+        }
+    }
+
+    @Test func withoutALimitATextEndsWithTheContext() async throws {
+        let model = try await LanguageModel(folder: tales)
+        let session = try LanguageModelSession(model: model, template: .plain)
+        let prompt = String(repeating: " and then", count: 100)
+        let options = GenerationOptions(maximumResponseTokens: nil, ignoresEndOfSequence: true)
+        let response = try await session.respond(to: prompt, options: options)
+        #expect(response.finishReason == .contextWindow)
+        let counts = response.statistics
+        #expect(try counts.promptTokens + counts.generatedTokens >= model.contextSize)
+    }
+
+    @Test func aSamplingModeIsTheSameInOtherWords() async throws {
+        let model = try await LanguageModel(folder: tales)
+        func text(
+            _ sampling: GenerationOptions.SamplingMode?, _ temperature: Double? = nil
+        ) async throws -> String {
+            let options = GenerationOptions(
+                sampling: sampling, temperature: temperature, maximumResponseTokens: 40)
+            return try await model.complete("The king", options: options)
+        }
+        let greedy = try await text(nil)
+        #expect(try await text(.greedy) == greedy)
+        #expect(try await text(.greedy, 2) == greedy)
+        #expect(try await text(.random(seed: 3), 0) == greedy)
+        #expect(try await text(.random(top: 1, seed: 3)) == greedy)
+        #expect(try await text(.random(minP: 1, seed: 3)) == greedy)
+        let drawn = try await text(.random(seed: 3))
+        #expect(drawn != greedy)
+        #expect(try await text(.random(seed: 3), 1) == drawn)
+        #expect(try await text(.random(probabilityThreshold: 0.5, seed: 3)) != drawn)
+        #expect(try await text(nil, 1) != greedy)
+    }
+
+    @Test func completionsAtOnceAndAnAbandonedOne() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(maximumResponseTokens: 30)
         let alone = try await model.complete("The queen", options: options)
@@ -129,11 +202,15 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
     @Test func aSessionThatAnswersRefusesAnother() async throws {
         let model = try await LanguageModel(folder: tales)
         let session = try LanguageModelSession(model: model, template: .plain)
-        var first = session.streamResponse(to: "A fox").makeAsyncIterator()
-        _ = try await first.next()
+        #expect(try await !session.isResponding)
+        var first: TextStream.Iterator? = session.streamResponse(to: "A fox").makeAsyncIterator()
+        _ = try await first?.next()
+        #expect(try await session.isResponding)
         await #expect(throws: OpenELMError.concurrentRequests) {
             try await session.respond(to: "A bear")
         }
+        first = nil
+        #expect(try await !session.isResponding)
     }
 
     @Test func breakAndCancellationEndAtOnce() async throws {
@@ -150,15 +227,39 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         for (prompt, chunk) in [("A fox", nil), (words, 1)] as [(String, Int?)] {
             var options = options
             options.prefillChunk = chunk
-            let stream = model.streamCompletion(of: prompt, options: options).withEvents()
+            let session = try LanguageModelSession(model: model, template: .plain)
+            let stream = session.streamResponse(to: prompt, options: options).withEvents()
             let (began, begin) = AsyncStream.makeStream(of: Void.self)
             let task = Task {
-                for try await _ in stream { begin.yield() }
+                for try await event in stream {
+                    if chunk != nil { begin.yield() } else if case .text = event { begin.yield() }
+                }
             }
             for await _ in began { break }
             task.cancel()
             await #expect(throws: CancellationError.self) { try await task.value }
+            #expect(try await !session.isResponding, "the core goes on")
+            // What was cancelled before its first token has no answer.
+            #expect(try await session.transcript.count == (chunk == nil ? 2 : 0))
         }
+    }
+
+    @Test func aCancelledLoadAndAModelThatGoesWhileItSpeaks() async throws {
+        let folder = tales
+        let task = Task { try await LanguageModel(folder: folder) }
+        task.cancel()
+        await #expect(throws: CancellationError.self) { _ = try await task.value }
+
+        let model = try await LanguageModel(folder: tales)
+        let options = GenerationOptions(maximumResponseTokens: 400, ignoresEndOfSequence: true)
+        var pieces = model.streamCompletion(of: "A fox", options: options).makeAsyncIterator()
+        _ = try await pieces.next()
+        try await model.unload()
+        do {
+            // One piece may lie ready.
+            for _ in 0..<4 { _ = try await pieces.next() }
+            Issue.record("it spoke on")
+        } catch { #expect(error as? OpenELMError == .unloaded) }
     }
 
     @Test func aThousandCancelledGenerationsLeakNoThread() async throws {
