@@ -61,7 +61,14 @@ let package = Package(
         .executableTarget(
             name: "openelm-finetune", dependencies: ["OpenELM"],
             path: "swift/Examples/FineTuning"),
+        .executableTarget(
+            name: "openelm-chat", dependencies: ["OpenELM"], path: "swift/Examples/Chat/Chat"),
+        .executableTarget(
+            name: "openelm-swift-bench", dependencies: ["OpenELM"], path: "swift/Benchmarks"),
         .testTarget(
             name: "OpenELMTests", dependencies: ["OpenELM"], path: "swift/Tests/OpenELMTests"),
+        .testTarget(
+            name: "ChatTests", dependencies: ["OpenELM", "openelm-chat"],
+            path: "swift/Tests/ChatTests"),
     ]
 )

@@ -11,6 +11,13 @@ export PYTHONDONTWRITEBYTECODE=1
 python3 bench/bench.py "$@"
 python3 bench/convert.py "$@"
 
+# Where a Swift toolchain is there already; `make setup-swift` prepares one.
+if [ -f .mlx/swift/stamp ] || command -v swift >/dev/null; then
+  bench/swift.sh "$@"
+else
+  echo "bench: Swift is left out: run \`make setup-swift\`" >&2
+fi
+
 text=../shared/data/corpus/fairytales_train.jsonl
 if [ -f "$text" ]; then
   PYTHONPATH=$PWD/.mlx/oracle python3 bench/finetune.py target/release/openelm out/bench/OpenELM-270M \

@@ -1,0 +1,43 @@
+// How fast tokens reach a Swift program: openelm-swift-bench MODEL PROMPT TOKENS, one JSON object.
+// The clock runs from the first token that the program has to the last; nothing is printed meanwhile.
+import Foundation
+import OpenELM
+
+struct Measured: Encodable {
+    let generated_tokens: Int
+    let decode_tokens_per_second: Double
+    /// By the library's own clock.
+    let core_tokens_per_second: Double
+}
+
+let arguments = Array(CommandLine.arguments.dropFirst())
+guard arguments.count == 3, let tokens = Int(arguments[2]), tokens > 1 else {
+    print("usage: openelm-swift-bench MODEL PROMPT TOKENS")
+    exit(2)
+}
+do {
+    let model = try await LanguageModel(
+        folder: URL(filePath: arguments[0]), configuration: .init(dtype: "float32"))
+    let options = GenerationOptions(maximumResponseTokens: tokens, ignoresEndOfSequence: true)
+    let clock = ContinuousClock()
+    var (first, last, core) = (clock.now, clock.now, 0.0)
+    var count = 0
+    for try await event in model.streamCompletion(of: arguments[1], options: options).withEvents() {
+        switch event {
+        case .prompt: break
+        case .text:
+            last = clock.now
+            if count == 0 { first = last }
+            count += 1
+        case .finished(_, let statistics): core = statistics.decodeSeconds
+        }
+    }
+    let measured = Measured(
+        generated_tokens: count,
+        decode_tokens_per_second: Double(count - 1) / ((last - first) / .seconds(1)),
+        core_tokens_per_second: Double(count - 1) / core)
+    print(String(decoding: try JSONEncoder().encode(measured), as: UTF8.self))
+} catch {
+    print("openelm-swift-bench: \(error.localizedDescription)")
+    exit(1)
+}

@@ -1,0 +1,197 @@
+// swift-format-ignore-file
+// A stub of the few names of SwiftUI that the chat app uses, for a type check where SwiftUI is not:
+// `swift/views.sh`. Declarations alone, of the same shape as Apple's; nothing in it draws or runs.
+import Foundation
+import Observation
+import UniformTypeIdentifiers
+
+@MainActor @preconcurrency public protocol View {
+    associatedtype Body: View
+    @ViewBuilder var body: Body { get }
+}
+@MainActor @preconcurrency public protocol Scene {
+    associatedtype Body: Scene
+    @SceneBuilder var body: Body { get }
+}
+@MainActor @preconcurrency public protocol App {
+    associatedtype Body: Scene
+    @SceneBuilder var body: Body { get }
+    init()
+}
+extension App { public static func main() {} }
+extension Never: View, Scene {
+    public typealias Body = Never
+    public var body: Never { return stub() }
+}
+extension Optional: Primitive, View where Wrapped: View {}
+
+/// What has no body of its own.
+@MainActor @preconcurrency public protocol Primitive: View where Body == Never {}
+extension Primitive { public var body: Never { return stub() } }
+
+func stub() -> Never { fatalError("a stub") }
+
+/// A view that is made of anything.
+public struct Some: Primitive, ToolbarContent {
+}
+public protocol ToolbarContent {}
+
+@resultBuilder public enum SceneBuilder {
+    public static func buildBlock<S: Scene>(_ scene: S) -> S { scene }
+}
+@resultBuilder public enum ToolbarContentBuilder {
+    public static func buildBlock<each C: ToolbarContent>(_ content: repeat each C) -> Some { Some() }
+}
+@resultBuilder public enum ViewBuilder {
+    public static func buildBlock<each V: View>(_ view: repeat each V) -> Some { Some() }
+    public static func buildIf<V: View>(_ view: V?) -> V? { view }
+    public static func buildEither<V: View>(first: V) -> Some { Some() }
+    public static func buildEither<V: View>(second: V) -> Some { Some() }
+}
+
+@propertyWrapper public struct State<Value> {
+    public init(wrappedValue: Value) { self.wrappedValue = wrappedValue }
+    public var wrappedValue: Value {
+        get { stub() }
+        nonmutating set { stub() }
+    }
+    public var projectedValue: Binding<Value> { stub() }
+}
+@propertyWrapper public struct Binding<Value> {
+    public init(get: @escaping () -> Value, set: @escaping (Value) -> Void) {}
+    public var wrappedValue: Value {
+        get { stub() }
+        nonmutating set { stub() }
+    }
+}
+
+public struct WindowGroup<Content: View>: Scene {
+    public init(@ViewBuilder content: () -> Content) {}
+    public var body: Never { return stub() }
+}
+public struct NavigationSplitView<Side: View, Detail: View>: Primitive {
+    public init(@ViewBuilder sidebar: () -> Side, @ViewBuilder detail: () -> Detail) {}
+}
+public struct List<Content: View>: Primitive {
+    public init(@ViewBuilder content: () -> Content) {}
+}
+public struct ForEach<Data: RandomAccessCollection, ID: Hashable, Content: View>: Primitive {
+    public init(
+        _ data: Data, id: KeyPath<Data.Element, ID>,
+        @ViewBuilder content: @escaping (Data.Element) -> Content
+    ) {}
+}
+extension ForEach where Data.Element: Identifiable, ID == Data.Element.ID {
+    public init(_ data: Data, @ViewBuilder content: @escaping (Data.Element) -> Content) {}
+}
+public struct HStack<Content: View>: Primitive {
+    public init(@ViewBuilder content: () -> Content) {}
+}
+public struct VStack<Content: View>: Primitive {
+    public init(spacing: CGFloat? = nil, @ViewBuilder content: () -> Content) {}
+}
+public struct ScrollView<Content: View>: Primitive {
+    public init(@ViewBuilder content: () -> Content) {}
+}
+public struct ScrollViewProxy {
+    public func scrollTo<ID: Hashable>(_ id: ID, anchor: UnitPoint? = nil) {}
+}
+public struct ScrollViewReader<Content: View>: Primitive {
+    public init(@ViewBuilder content: @escaping (ScrollViewProxy) -> Content) {}
+}
+public struct Text: Primitive {
+    public init<S: StringProtocol>(_ content: S) {}
+}
+public struct Label: Primitive {
+    public init<S: StringProtocol>(_ title: S, systemImage name: String) {}
+}
+public struct Button<Content: View>: Primitive {
+    public init(action: @escaping @MainActor () -> Void, @ViewBuilder label: () -> Content) {}
+}
+extension Button where Content == Label {
+    public init<S: StringProtocol>(
+        _ title: S, systemImage: String, action: @escaping @MainActor () -> Void
+    ) {}
+}
+public struct Menu<Content: View>: Primitive {
+    public init<S: StringProtocol>(
+        _ title: S, systemImage: String, @ViewBuilder content: () -> Content
+    ) {}
+}
+public struct TextField: Primitive {
+    public init<S: StringProtocol>(_ title: S, text: Binding<String>, axis: Axis) {}
+}
+public struct ProgressView: Primitive {
+    public init<S: StringProtocol, V: BinaryFloatingPoint>(_ title: S, value: V?, total: V = 1) {}
+}
+public struct Gauge<Content: View>: Primitive {
+    public init<V: BinaryFloatingPoint>(
+        value: V, in bounds: ClosedRange<V> = 0...1, @ViewBuilder label: () -> Content
+    ) where V.Stride: BinaryFloatingPoint {}
+}
+public struct ToolbarItem<Content: View>: ToolbarContent {
+    public init(@ViewBuilder content: () -> Content) {}
+}
+
+public enum Axis { case horizontal, vertical }
+public struct UnitPoint: Sendable { public static let bottom = UnitPoint() }
+public enum VerticalEdge { case top, bottom }
+public struct Alignment: Sendable { public static let (leading, trailing, center) = (Self(), Self(), Self()) }
+public struct Edge {
+    public struct Set: Sendable { public static let (all, horizontal) = (Self(), Self()) }
+}
+public struct Font: Sendable { public static let (headline, caption) = (Self(), Self()) }
+public protocol ShapeStyle {}
+public struct Color: ShapeStyle, Sendable {
+    public static let (accentColor, secondary) = (Self(), Self())
+    public func opacity(_ opacity: Double) -> Color { self }
+}
+public struct HierarchicalShapeStyle: ShapeStyle {}
+extension ShapeStyle where Self == HierarchicalShapeStyle {
+    public static var secondary: Self { stub() }
+}
+extension ShapeStyle where Self == Color { public static var red: Self { stub() } }
+public protocol Shape {}
+public struct RoundedRectangle: Shape {}
+extension Shape where Self == RoundedRectangle {
+    public static func rect(cornerRadius: CGFloat) -> Self { stub() }
+}
+public protocol LabelStyle {}
+public struct IconOnlyLabelStyle: LabelStyle {}
+extension LabelStyle where Self == IconOnlyLabelStyle { public static var iconOnly: Self { stub() } }
+public protocol TextSelectability {}
+public struct EnabledTextSelectability: TextSelectability {}
+extension TextSelectability where Self == EnabledTextSelectability {
+    public static var enabled: Self { stub() }
+}
+
+@MainActor extension View {
+    public func padding(_ length: CGFloat? = nil) -> some View { Some() }
+    public func padding(_ edges: Edge.Set, _ length: CGFloat? = nil) -> some View { Some() }
+    public func frame(maxWidth: CGFloat?, alignment: Alignment = .center) -> some View { Some() }
+    public func font(_ font: Font?) -> some View { Some() }
+    public func foregroundStyle<S: ShapeStyle>(_ style: S) -> some View { Some() }
+    public func background<S: ShapeStyle, T: Shape>(_ style: S, in shape: T) -> some View { Some() }
+    public func labelStyle<S: LabelStyle>(_ style: S) -> some View { Some() }
+    public func textSelection<S: TextSelectability>(_ selectability: S) -> some View { Some() }
+    public func disabled(_ disabled: Bool) -> some View { Some() }
+    public func id<ID: Hashable>(_ id: ID) -> some View { Some() }
+    public func navigationTitle<S: StringProtocol>(_ title: S) -> some View { Some() }
+    public func toolbar<C: ToolbarContent>(@ToolbarContentBuilder content: () -> C) -> some View {
+        Some()
+    }
+    public func safeAreaInset<V: View>(
+        edge: VerticalEdge, @ViewBuilder content: () -> V
+    ) -> some View { Some() }
+    public func onSubmit(_ action: @escaping () -> Void) -> some View { Some() }
+    public func onChange<V: Equatable>(
+        of value: V, _ action: @escaping (_ old: V, _ new: V) -> Void
+    ) -> some View { Some() }
+    public func task(_ action: @escaping @Sendable @MainActor () async -> Void) -> some View {
+        Some()
+    }
+    public func fileImporter(
+        isPresented: Binding<Bool>, allowedContentTypes: [UTType],
+        onCompletion: @escaping (Result<URL, any Error>) -> Void
+    ) -> some View { Some() }
+}

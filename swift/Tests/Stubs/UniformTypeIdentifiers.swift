@@ -1,0 +1,3 @@
+// swift-format-ignore-file
+// A stub, see SwiftUI.swift.
+public struct UTType: Sendable { public static let folder = UTType() }
