@@ -45,7 +45,7 @@ key=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -f "$key" ] || die "$key is missing; apt-get install debian-archive-keyring"
 # shellcheck disable=SC2016 # apt fills this in
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | awk '/\/debian\/?$/ && !n++')
-[ -n "$mirror" ] || die "apt's sources name no Debian mirror (an address that ends in /debian)"
+[ -n "$mirror" ] || die "apt knows no Debian mirror (an address that ends in /debian); run apt-get update first"
 
 rm -rf "$swift"
 mkdir -p "$swift"/apt/{debs,state/lists/partial,cache/archives/partial} "$root"

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Tests the Swift package against the real library: drift of the declarations, lint, build, tests.
+# Tests the Swift package against the real library: drift of the declarations and of API.md, lint,
+# build, tests, documentation. SANITIZE=1 runs the tests once more under the thread sanitizer.
+# --write renews the declarations and API.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-setup/setup-swift.sh
-[ "$(uname -s)" = Darwin ] || export PATH="$PWD/.mlx/swift/root/usr/libexec/swift/bin:$PATH"
+. swift/toolchain.sh
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export OPENELM_LIBRARY_DIR=$target/debug
 library=$target/debug/libopenelm_ffi.so
 [ "$(uname -s)" != Darwin ] || library=${library%.so}.dylib
 
-cargo build --quiet --locked --package openelm-ffi --features inject-faults
-cargo build --quiet --locked --package bindgen-swift --package openelm-cli
+# The whole workspace, so that dependencies get the features that `cargo test` gave them.
+cargo build --quiet --locked --workspace --features openelm-ffi/inject-faults
 export OPENELM_TOOL=$target/debug/openelm
 generate() { "$target/debug/bindgen-swift" --config uniffi.toml "$library" "$@"; }
 fresh=$(mktemp -d)
@@ -27,8 +28,13 @@ for file in OpenELMBindings/OpenELMBindings.swift COpenELMFFI/COpenELMFFI.h COpe
     { echo "swift/Sources/$file is not current: swift/test.sh --write" >&2; exit 1; }
 done
 
-swift format lint --strict --recursive Package.swift swift/Sources/OpenELM swift/Tests swift/Examples
+swift format lint --strict --recursive Package.swift swift/Sources/OpenELM swift/Tests \
+  swift/Examples swift/Benchmarks
 # Injected panics would print their traces.
-env -u RUST_BACKTRACE swift test --disable-xctest -Xswiftc -warnings-as-errors
+unset RUST_BACKTRACE
+swift test --disable-xctest -Xswiftc -warnings-as-errors
+swift/check-docs.sh "$@"
 # Races: once more with the thread sanitizer, which sees Swift's side and the calls.
-[ "${SANITIZE:-0}" = 0 ] || env -u RUST_BACKTRACE swift test --disable-xctest --sanitize=thread --scratch-path .build/sanitized
+if [ "${SANITIZE:-0}" = 1 ]; then
+  swift test --disable-xctest --sanitize=thread --scratch-path .build/sanitized
+fi

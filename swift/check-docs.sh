@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Checks what is written about the package against the package, as swift/test.sh built it: every
+# public symbol is documented and listed in API.md, DocC's catalogue has no dead link, the examples
+# in the documentation compile, and so do the chat app's views.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+modules=.build/debug/Modules
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work"/{all,graph,examples,stubs}
+
+if [ "$(uname -s)" = Darwin ]; then
+  swift=(xcrun)
+  where=(-target arm64-apple-macosx14.0 -sdk "$(xcrun --show-sdk-path)")
+  stubs=()
+else
+  swift=()
+  triple=$(swiftc -print-target-info | python3 -c 'import json, sys; print(json.load(sys.stdin)["target"]["triple"])')
+  where=(-target "$triple")
+  stubs=(-I "$work/stubs")
+fi
+search=(-I "$modules" -I swift/Sources/COpenELMFFI)
+checked=(-typecheck -swift-version 6 -warnings-as-errors "${search[@]}")
+
+"${swift[@]}" swift-symbolgraph-extract -module-name OpenELM -minimum-access-level public \
+  "${where[@]}" "${search[@]}" -output-dir "$work/all"
+# The bindings' extensions and the like are no API.
+cp "$work/all/OpenELM.symbols.json" "$work/graph/"
+python3 swift/api.py "$work/graph/OpenELM.symbols.json" "$@"
+
+"${swift[@]}" docc convert swift/Sources/OpenELM/OpenELM.docc --warnings-as-errors \
+  --additional-symbol-graph-dir "$work/graph" --fallback-display-name OpenELM \
+  --fallback-bundle-identifier org.openelm --output-path "$work/site" >"$work/docc.log" 2>&1 ||
+  { cat "$work/docc.log" >&2; exit 1; }
+
+# Apple's SwiftUI where it is; elsewhere a stub of the names that are used.
+if [ ${#stubs[@]} -gt 0 ]; then
+  for module in UniformTypeIdentifiers SwiftUI; do
+    swiftc -emit-module -swift-version 6 -warnings-as-errors -module-name "$module" "${stubs[@]}" \
+      -emit-module-path "$work/stubs/$module.swiftmodule" "swift/Tests/Stubs/$module.swift"
+  done
+fi
+"${swift[@]}" swiftc "${checked[@]}" "${stubs[@]}" -module-name Chat swift/Examples/Chat/Chat/*.swift
+python3 swift/snippets.py "$work/examples" README.md swift/README.md swift/Examples/Chat/README.md \
+  swift/Sources/OpenELM/OpenELM.docc/*.md
+"${swift[@]}" swiftc "${checked[@]}" "${stubs[@]}" -module-name Examples "$work"/examples/*.swift
+python3 swift/Examples/Chat/check_project.py

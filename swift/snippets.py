@@ -1,0 +1,57 @@
+"""Writes the Swift examples of Markdown files as sources that can be compiled, one file an example.
+
+An example is put into a function, with its own imports before it; what it may speak of (`model`,
+`folder`, ...) is declared in another file. One that declares types, as an app's view, is written as
+it is. No example is left out.
+
+    snippets.py TARGET FILE.md ...
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# What examples may speak of without having made it.
+CONTEXT = {
+    "model": "LanguageModel",
+    "session": "LanguageModelSession",
+    "folder": "URL",
+    "data": "URL",
+    "adapter": "URL",
+    "smaller": "URL",
+}
+USUAL = "import Foundation\nimport OpenELM"
+DECLARES_TYPES = re.compile(r"^(@\w+ )*(struct|class|final class|enum|actor|extension) ", re.MULTILINE)
+
+
+def main():
+    target = Path(sys.argv[1])
+    context = "".join(f"var {word}: {kind} {{ fatalError() }}\n" for word, kind in CONTEXT.items())
+    (target / "context.swift").write_text(f"{USUAL}\n{context}")
+    count = 0
+    for name in sys.argv[2:]:
+        text = Path(name).read_text()
+        for match in re.finditer(r"^```swift\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text[: match.start()].count("\n") + 2
+            source = write(match[1], f"example{count}", Path(name), line)
+            (target / f"example{count}.swift").write_text(source)
+            count += 1
+    if count == 0:
+        sys.exit("snippets: no example was found")
+    print(f"snippets: {count} examples")
+
+
+def write(code, name, file, line):
+    code_lines = code.splitlines()
+    imports = [one for one in code_lines if one.startswith("import ")]
+    head = "\n".join(imports) or USUAL
+    place = f'#sourceLocation(file: "{file}", line: {line})'
+    body = "\n".join("" if one.startswith("import ") else one for one in code_lines)
+    if DECLARES_TYPES.search(code):
+        return f"{head}\n{place}\n{body}\n"
+    return f"{head}\nfunc {name}() async throws {{\n{place}\n{body}\n}}\n"
+
+
+if __name__ == "__main__":
+    main()
