@@ -42,20 +42,21 @@ check-setup: ## the scripts: shellcheck (Debian: apt-get install shellcheck), an
 	shellcheck setup/*.sh swift/*.sh parity/*.sh bench/*.sh fuzz/*.sh .ci/run
 	cd setup && python3 -B -m unittest --quiet
 
-test: check ## everything: check, Rust tests, parity with mlx-lm
+test: check ## everything: check, Rust tests, parity with mlx-lm, the Swift package
 	cargo test --workspace --locked
 	@parity/run.sh
+	@swift/test.sh
 
 setup-swift: ## prepare a Swift toolchain under .mlx/swift (Debian, no root)
 	@setup/setup-swift.sh
 
-test-swift: setup ## build the Swift package against the real library and run its tests
+test-swift: setup ## the Swift package alone: build it against the real library, test it, check its documentation
 	@swift/test.sh
 
-bench: build ## measure side by side with mlx-lm; results go to bench/README.md
+bench: build ## measure side by side with mlx-lm, and Swift with Rust; results go to bench/README.md
 	@bench/run.sh
 
 clean: ## remove what was built; `make clean setup` starts over
-	rm -rf target out .mlx
+	rm -rf target out .mlx .build
 
 .PHONY: help setup build demo check check-apple dist-macos xcframework check-setup parity parity-llama fuzz setup-swift test test-swift bench clean
