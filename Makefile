@@ -39,10 +39,11 @@ xcframework: ## build the Swift package's library and GPU kernels on a Mac with 
 	@setup/xcframework.sh
 
 check-setup: ## the scripts: shellcheck (Debian: apt-get install shellcheck), and tests of those for Apple systems
-	shellcheck setup/*.sh swift/*.sh parity/*.sh bench/*.sh fuzz/*.sh .ci/run
+	@command -v shellcheck >/dev/null || echo "check-setup: shellcheck is not installed: the scripts were not read by it" >&2
+	! command -v shellcheck >/dev/null || shellcheck setup/*.sh swift/*.sh parity/*.sh bench/*.sh examples/tales/training/*.sh fuzz/*.sh .ci/run
 	cd setup && python3 -B -m unittest --quiet
 
-test: check ## everything: check, Rust tests, parity with mlx-lm, the Swift package
+test: check check-setup ## everything: check, Rust tests, parity with mlx-lm, the Swift package
 	cargo test --workspace --locked
 	@parity/run.sh
 	@swift/test.sh

@@ -3,7 +3,7 @@
     checkpoint.py FOLDER [float32 | float16 | bfloat16]
 
 In float32 if no type is named. Apple's Hugging Face layout and a tokenizer: one of LLaMA's size where there is one, otherwise the
-small one of examples/tales. Speed does not depend on the weights' values. Needs the oracle's
+small one of openelm-core/tests/fixtures/tales. Speed does not depend on the weights' values. Needs the oracle's
 packages (parity/setup.sh).
 """
 
@@ -21,7 +21,7 @@ from oracle import Case, config_of, shapes_of
 
 SEED = 270
 STD = 0.02
-TALES = ROOT / "examples/tales"
+TALES = ROOT / "openelm-core/tests/fixtures/tales"
 LLAMA_TOKENIZER = ROOT / "../shared/data/llama-tokenizer/tokenizer.json"
 
 

@@ -46,7 +46,7 @@ from mlx_lm.utils import load_model
 import torch_writer
 from oracle import SIZES, Case, Size, config_of, prompt_of, write_checkpoint
 
-TALES = Path(__file__).resolve().parent.parent / "examples/tales"
+TALES = Path(__file__).resolve().parent.parent / "openelm-core/tests/fixtures/tales"
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json"]
 TEXT = "Once upon a time there was a fox who could count to 7, or so he said."
 PROMPT = 100

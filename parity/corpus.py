@@ -143,7 +143,7 @@ def main():
     rows = [json.dumps({"content": document(chance)}) for _ in range(40)]
     (folder / "refined.jsonl").write_text("\n\n".join(rows))
 
-    tokenizers = {"tales": ROOT / "examples/tales/tokenizer.json"}
+    tokenizers = {"tales": ROOT / "openelm-core/tests/fixtures/tales/tokenizer.json"}
     tokenizers["trained"] = train(folder, names, openelm)
     llama = ROOT.parent / "shared/data/llama-tokenizer/tokenizer.json"
     if llama.exists():

@@ -7,7 +7,7 @@ mlx-lm's `train`, `evaluate`, `default_loss`, `iterate_batches`, `linear_to_lora
 and writes down what happened. Run it as parity/run.sh runs oracle.py. FOLDER becomes
 
 base/, base-4bit/     the model in Apple's Hugging Face layout in float32 with the tokenizer of
-                      examples/tales, and mlx-lm's 4-bit conversion of it in groups of 32
+                      openelm-core/tests/fixtures/tales, and mlx-lm's 4-bit conversion of it in groups of 32
 data/NAME.jsonl       {"text"} rows; data/prompts/NAME.jsonl: {"prompt","completion"} rows;
                       NAME is train or valid
 tokens.json           {"text": {"train": [[id...]...], "valid": ...}, "prompts": {"train":
@@ -76,7 +76,7 @@ from mlx_lm.utils import load_model, load_tokenizer, save_config
 import dpo
 import oracle
 
-TALES = Path(__file__).resolve().parent.parent / "examples/tales"
+TALES = Path(__file__).resolve().parent.parent / "openelm-core/tests/fixtures/tales"
 STEPS, BATCH, DPO_STEPS, DPO_BATCH = 20, 4, 10, 3
 LORA = {"rank": 4, "dropout": 0.0, "scale": 10.0}
 # Keys of the last layers are relative to the layer, others to the model.

@@ -1,11 +1,11 @@
-"""Checks the GGUF files that `openelm convert` writes of examples/tales.
+"""Checks the GGUF files that `openelm convert` writes of openelm-core/tests/fixtures/tales.
 
     gguf_files.py OPENELM FOLDER [--llama]
 
 Reads each of them with ggml's Python package `gguf`: names, shapes, types, metadata and tokenizer,
 and the bytes of every tensor against the package's own quantisers. With --llama it also runs them
 in llama.cpp (through llama-cpp-python): the greedy continuations of the floating-point files must
-be those of examples/tales/reference.json, which are mlx-lm's and openelm's.
+be those of openelm-core/tests/fixtures/tales/reference.json, which are mlx-lm's and openelm's.
 """
 
 import json
@@ -18,7 +18,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
-TALES = Path(__file__).resolve().parent.parent / "examples/tales"
+TALES = Path(__file__).resolve().parent.parent / "openelm-core/tests/fixtures/tales"
 KINDS = {
     "f32": (0, Kind.F32),
     "f16": (1, Kind.F16),
@@ -38,7 +38,7 @@ LAYER_NAMES = {
 
 
 def checkpoint():
-    """The tensors of examples/tales as float32, by name; they are stored in bfloat16."""
+    """The tensors of openelm-core/tests/fixtures/tales as float32, by name; they are stored in bfloat16."""
     raw = (TALES / "model.safetensors").read_bytes()
     length = struct.unpack("<Q", raw[:8])[0]
     header, data = json.loads(raw[8 : 8 + length]), raw[8 + length :]

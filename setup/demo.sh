@@ -6,10 +6,10 @@ say() { printf 'demo: %s\n' "$*" >&2; }
 
 [ -f .mlx/stamp ] || say "1/3 preparing MLX under .mlx (about two minutes, the first time only)"
 setup/setup.sh
-[ -x target/release/openelm ] || say "2/3 building the openelm tool (two to four minutes, the first time only)"
+[ -x target/release/openelm ] || say "2/3 building the openelm tool (three to six minutes, the first time only)"
 cargo build --release --locked --quiet --package openelm-cli
-say "3/3 openelm generate --model examples/tales --prompt '...' --temp 0.7 --top-p 0.9 --seed 4"
-prompt='Once upon a time there was a king who had three sons.'
+say "3/3 openelm generate --model examples/tales --prompt '...' --temp 0.7 --top-p 0.9 --seed 1"
+prompt='In a dark forest there lived an old witch'
 printf '\n%s' "$prompt"
 target/release/openelm generate --model examples/tales --prompt "$prompt" \
-  --max-tokens 180 --temp 0.7 --top-p 0.9 --repetition-penalty 1.1 --seed 4
+  --max-tokens 180 --temp 0.7 --top-p 0.9 --repetition-penalty 1.1 --seed 1

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 /// The bundled model.
 fn tales() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tales");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../openelm-core/tests/fixtures/tales");
     path.to_str().unwrap().to_owned()
 }
 

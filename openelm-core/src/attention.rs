@@ -278,7 +278,7 @@ impl Attention {
     /// worked out. If normalised queries and keys bound it, 2^s neither overflows nor vanishes.
     fn needs_largest(&self) -> bool {
         let bound = self.qk_norm.as_ref().map(|norm| norm.largest_score);
-        bound.is_none_or(|bound| !(bound * std::f32::consts::LOG2_E <= LARGEST_POWER))
+        bound.is_none_or(|bound| bound * std::f32::consts::LOG2_E > LARGEST_POWER)
     }
 }
 
@@ -300,16 +300,11 @@ fn per_head(q_norm: &Array, q_heads: usize, k_norm: &Array, kv_heads: usize) -> 
 /// multiplies it, and rotation keeps its length.
 fn largest_score(q_norm: &Array, k_norm: &Array) -> Result<f32> {
     let largest = |norm: &Array| -> Result<f32> {
-        let norm = norm.as_dtype(Dtype::Float32)?.to_vec_exact::<f32>()?;
-        // `f32::max` would lose what is not a number.
-        let larger = |a: f32, b: f32| {
-            if b.is_nan() {
-                f32::INFINITY
-            } else {
-                a.max(b.abs())
-            }
-        };
-        Ok(norm.into_iter().fold(0.0, larger))
+        let largest = norm.abs()?.max(None)?.as_dtype(Dtype::Float32)?;
+        let largest = largest.to_vec_exact::<f32>()?.first().copied();
+        Ok(largest
+            .filter(|largest| largest.is_finite())
+            .unwrap_or(f32::INFINITY))
     };
     Ok((q_norm.size() as f32).sqrt() * largest(q_norm)? * largest(k_norm)?)
 }

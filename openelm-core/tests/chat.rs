@@ -16,7 +16,7 @@ use openelm_core::{
 };
 
 fn tales() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tales")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales")
 }
 
 fn load() -> LanguageModel {

@@ -772,7 +772,7 @@ fn folders_whose_names_are_not_utf8() {
 
 #[test]
 fn language_models_say_what_their_folder_lacks() {
-    let tales = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tales");
+    let tales = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales");
     let folder = Folder::with_config("language");
     folder.write(SINGLE, file(&tensors(Stored::F16)));
     let load = || LanguageModel::load(&folder, &LoadOptions::default());

@@ -24,7 +24,7 @@ use serde_json::Value;
 const PROMPT: &str = "Once upon a time";
 
 fn tales() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tales")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales")
 }
 
 fn load() -> LanguageModel {

@@ -11,7 +11,7 @@ use openelm_core::{
 
 #[test]
 fn estimates_and_limits() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tales");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales");
     let options = LoadOptions::default();
     let estimate = MemoryEstimate::of(&folder, &options, None).unwrap();
     // 2,497,344 parameters (half the bytes of the bfloat16 file) in f32; 15 key-value heads of 32, twice, in f32, for 512 tokens and one

@@ -1,5 +1,6 @@
-//! The demonstration model in `examples/tales`: trained weights find errors that random ones
-//! hide. `reference.json` holds what mlx-lm 0.32.2 makes of it in f32 on a CPU.
+//! Trained weights find errors that random ones hide: the bundled model in `examples/tales`, and a
+//! smaller one in `fixtures/tales`. `reference.json` holds what mlx-lm 0.32.2 makes of each in f32
+//! on a CPU (`parity/reference.py`).
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::{fs, path::PathBuf};
@@ -33,49 +34,57 @@ struct HeldOut {
     tokens: usize,
     nats: f64,
     bits_per_byte: f64,
+    last_tokens: usize,
+    last_nats: f64,
 }
+
+const MODELS: [&str; 2] = ["examples/tales", "openelm-core/tests/fixtures/tales"];
 
 #[test]
 fn greedy_tokens_are_mlx_lms() {
-    let model = model();
-    let continuations = reference().continuations;
-    assert_eq!(continuations.len(), 8);
-    for expected in continuations {
-        let mut cache = model.cache();
-        let mut ids = expected.prompt_ids;
-        let mut greedy = Vec::new();
-        for _ in 0..64 {
-            let hidden = model.hidden(&tokens(&ids), &mut cache).unwrap();
-            let logprobs = logprobs(&model, &hidden);
-            let last = logprobs.chunks(model.config().vocab_size()).last().unwrap();
-            let token = argmax(last);
-            greedy.push(token);
-            ids = vec![token];
+    for folder in MODELS {
+        let model = model(folder);
+        let continuations = reference(folder).continuations;
+        assert_eq!(continuations.len(), 8);
+        for expected in continuations {
+            let mut cache = model.cache();
+            let mut ids = expected.prompt_ids;
+            let mut greedy = Vec::new();
+            for _ in 0..64 {
+                let hidden = model.hidden(&tokens(&ids), &mut cache).unwrap();
+                let logprobs = logprobs(&model, &hidden);
+                let last = logprobs.chunks(model.config().vocab_size()).last().unwrap();
+                let token = argmax(last);
+                greedy.push(token);
+                ids = vec![token];
+            }
+            assert_eq!(greedy, expected.greedy_ids, "{folder}: {}", expected.prompt);
         }
-        assert_eq!(greedy, expected.greedy_ids, "{}", expected.prompt);
     }
 }
 
 #[test]
 fn first_log_probabilities_are_mlx_lms() {
-    let model = model();
-    for expected in reference().continuations {
-        let hidden = model
-            .hidden(&tokens(&expected.prompt_ids), &mut model.cache())
-            .unwrap();
-        let logprobs = logprobs(&model, &hidden);
-        let last = logprobs.chunks(model.config().vocab_size()).last().unwrap();
-        let mut order: Vec<u32> = (0..last.len() as u32).collect();
-        order.sort_by(|&a, &b| last[b as usize].total_cmp(&last[a as usize]));
-        assert_eq!(order[..8], expected.first_top_ids, "{}", expected.prompt);
-        assert_eq!(expected.first_top_logprobs.len(), 8);
-        for (&id, logprob) in order.iter().zip(expected.first_top_logprobs) {
-            let found = last[id as usize];
-            assert!(
-                (found - logprob).abs() <= 1e-4,
-                "{:?}, token {id}: expected {logprob}, found {found}",
-                expected.prompt
-            );
+    for folder in MODELS {
+        let model = model(folder);
+        for expected in reference(folder).continuations {
+            let hidden = model
+                .hidden(&tokens(&expected.prompt_ids), &mut model.cache())
+                .unwrap();
+            let logprobs = logprobs(&model, &hidden);
+            let last = logprobs.chunks(model.config().vocab_size()).last().unwrap();
+            let mut order: Vec<u32> = (0..last.len() as u32).collect();
+            order.sort_by(|&a, &b| last[b as usize].total_cmp(&last[a as usize]));
+            assert_eq!(order[..8], expected.first_top_ids, "{}", expected.prompt);
+            assert_eq!(expected.first_top_logprobs.len(), 8);
+            for (&id, logprob) in order.iter().zip(expected.first_top_logprobs) {
+                let found = last[id as usize];
+                assert!(
+                    (found - logprob).abs() <= 1e-4,
+                    "{:?}, token {id}: expected {logprob}, found {found}",
+                    expected.prompt
+                );
+            }
         }
     }
 }
@@ -83,34 +92,40 @@ fn first_log_probabilities_are_mlx_lms() {
 #[test]
 fn loss_of_the_last_held_out_tale_is_mlx_lms() {
     let Some(tales) = held_out() else { return };
-    let (found, predicted) = nats(&model(), &tokenizer(), tales.last().unwrap(), 256);
-    assert_eq!(predicted, 686);
-    assert!((found - 2385.73254).abs() < 0.01, "{found} nats");
+    for folder in MODELS {
+        let expected = reference(folder).fairytales_val;
+        let (model, tokenizer) = (model(folder), tokenizer(folder));
+        let (found, predicted) = nats(&model, &tokenizer, tales.last().unwrap(), 256);
+        assert_eq!(predicted, expected.last_tokens);
+        assert!((found - expected.last_nats).abs() < 0.01, "{found} nats");
+    }
 }
 
 #[test]
 #[ignore = "takes half a minute"]
 fn loss_of_all_held_out_tales_is_mlx_lms() {
     let Some(tales) = held_out() else { return };
-    let (model, tokenizer) = (model(), tokenizer());
-    let expected = reference().fairytales_val;
-    let (mut found, mut predicted) = (0.0, 0);
-    for tale in &tales {
-        let (of_tale, tokens) = nats(&model, &tokenizer, tale, expected.window);
-        found += of_tale;
-        predicted += tokens;
+    for folder in MODELS {
+        let (model, tokenizer) = (model(folder), tokenizer(folder));
+        let expected = reference(folder).fairytales_val;
+        let (mut found, mut predicted) = (0.0, 0);
+        for tale in &tales {
+            let (of_tale, tokens) = nats(&model, &tokenizer, tale, expected.window);
+            found += of_tale;
+            predicted += tokens;
+        }
+        assert_eq!(
+            (tales.len(), predicted),
+            (expected.documents, expected.tokens)
+        );
+        assert!((found - expected.nats).abs() < 0.1, "{found} nats");
+        let bytes: usize = tales.iter().map(String::len).sum();
+        let bits_per_byte = found / std::f64::consts::LN_2 / bytes as f64;
+        assert!(
+            (bits_per_byte - expected.bits_per_byte).abs() < 1e-5,
+            "{bits_per_byte} bits a byte"
+        );
     }
-    assert_eq!(
-        (tales.len(), predicted),
-        (expected.documents, expected.tokens)
-    );
-    assert!((found - expected.nats).abs() < 0.1, "{found} nats");
-    let bytes: usize = tales.iter().map(String::len).sum();
-    let bits_per_byte = found / std::f64::consts::LN_2 / bytes as f64;
-    assert!(
-        (bits_per_byte - expected.bits_per_byte).abs() < 1e-5,
-        "{bits_per_byte} bits a byte"
-    );
 }
 
 /// The texts of `fairytales_val`, if they lie beside the repository.
@@ -152,13 +167,13 @@ fn repository(path: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", path].iter().collect()
 }
 
-fn reference() -> Reference {
-    let text = fs::read(repository("examples/tales/reference.json")).unwrap();
+fn reference(folder: &str) -> Reference {
+    let text = fs::read(repository(folder).join("reference.json")).unwrap();
     serde_json::from_slice(&text).unwrap()
 }
 
-fn model() -> Model {
-    let folder = model_folder(repository("examples/tales")).unwrap();
+fn model(folder: &str) -> Model {
+    let folder = model_folder(repository(folder)).unwrap();
     let config = Config::load(&folder).unwrap();
     let checkpoint = Checkpoint::open(&folder).unwrap();
     checkpoint.check(&config).unwrap();
@@ -175,8 +190,8 @@ fn model() -> Model {
     Model::new(config, weights, Dtype::Float32).unwrap()
 }
 
-fn tokenizer() -> Tokenizer {
-    Tokenizer::from_file(repository("examples/tales/tokenizer.json")).unwrap()
+fn tokenizer(folder: &str) -> Tokenizer {
+    Tokenizer::from_file(repository(folder).join("tokenizer.json")).unwrap()
 }
 
 fn tokens(ids: &[u32]) -> Array {

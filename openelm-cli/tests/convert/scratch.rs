@@ -10,7 +10,7 @@ use std::{
 
 /// The bundled model.
 pub(crate) fn tales() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tales");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../openelm-core/tests/fixtures/tales");
     path.to_str().unwrap().to_owned()
 }
 

@@ -11,7 +11,7 @@ use super::*;
 use crate::error::Error;
 
 fn tokenizer() -> Tokenizer {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tales/tokenizer.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales/tokenizer.json");
     Tokenizer::from_file(path).unwrap()
 }
 

@@ -36,7 +36,7 @@ fn beside(path: &str) -> PathBuf {
 }
 
 fn tales() -> Tokenizer {
-    Tokenizer::from_file(beside("examples/tales/tokenizer.json")).unwrap()
+    Tokenizer::from_file(beside("openelm-core/tests/fixtures/tales/tokenizer.json")).unwrap()
 }
 
 fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {

@@ -196,7 +196,7 @@ mod tests {
     fn tokenizer() -> Tokenizer {
         let tales = concat!(
             env!("CARGO_MANIFEST_DIR"),
-            "/../examples/tales/tokenizer.json"
+            "/tests/fixtures/tales/tokenizer.json"
         );
         Tokenizer::from_file(tales).unwrap()
     }

@@ -96,7 +96,7 @@ pub(crate) fn small() -> Config {
     Config::layer_wise(settings()).unwrap()
 }
 
-/// A small model that the tokenizer of `examples/tales` fits.
+/// A small model that the tokenizer of `fixtures/tales` fits.
 pub(crate) fn talking() -> Config {
     Config::layer_wise(LayerWise {
         model_dim: 64,
@@ -111,7 +111,7 @@ pub(crate) fn talking() -> Config {
 
 /// The bundled model's folder.
 pub(crate) fn tales() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tales")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales")
 }
 
 /// A tensor as a file has it.

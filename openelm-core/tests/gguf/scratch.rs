@@ -105,7 +105,7 @@ pub(crate) fn entry(name: &str, dims: &[u64], kind: u32, offset: u64) -> Vec<u8>
     bytes
 }
 
-/// A model of three unequal layers with more rows than the tokenizer of `examples/tales` has ids.
+/// A model of three unequal layers with more rows than the tokenizer of `fixtures/tales` has ids.
 pub(crate) fn small() -> Config {
     Config::layer_wise(LayerWise {
         model_dim: 64,
@@ -122,7 +122,7 @@ pub(crate) fn small() -> Config {
 }
 
 pub(crate) fn tales() -> Tokenizer {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tales");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales");
     Tokenizer::from_file(folder.join("tokenizer.json")).unwrap()
 }
 

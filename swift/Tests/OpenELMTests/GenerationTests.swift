@@ -3,7 +3,7 @@ import OpenELM
 import Testing
 
 let tales = URL(filePath: #filePath).deletingLastPathComponent()
-    .appending(path: "../../../examples/tales").standardizedFileURL
+    .appending(path: "../../../openelm-core/tests/fixtures/tales").standardizedFileURL
 
 @Suite(.serialized) struct GenerationTests {
     @Test func textIsTheOraclesAndProgressGrows() async throws {

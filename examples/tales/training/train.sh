@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Makes the bundled model anew: `train.sh BOOKS TALES VALID TEST OUT`, JSONL files of {"text"} rows and a
+# folder. Two to three hours on two cores; a run that was interrupted goes on. RANKS=2 shares the
+# batches between two processes.
+set -euo pipefail
+[ $# = 5 ] || { sed -n 2,4p "$0"; exit 2; }
+here=$(dirname "$0")
+openelm=${OPENELM:-target/release/openelm}
+books=$1 tales=$2 valid=$3 test=$4 out=$5
+mkdir -p "$out"
+[ -f "$out/train.jsonl" ] || python3 "$here/prepare.py" "$out/train.jsonl" "$valid,$test" "$books" "$tales"
+[ -d "$out/tokenizer" ] || "$openelm" tokenizer train --data "$out/train.jsonl" --vocab-size 4096 --output "$out/tokenizer"
+again=()
+[ ! -f "$out/run/training_state.safetensors" ] || again=(--resume)
+"$openelm" pretrain "$here/train.toml" --data "$out/train.jsonl" --valid "$valid" --tokenizer "$out/tokenizer" \
+  --output "$out/run" --ranks "${RANKS:-1}" "${again[@]}"
+"$openelm" convert "$out/run/average" "$out/tales" --dtype bfloat16
