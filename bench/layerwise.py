@@ -7,7 +7,7 @@ FFN widths grow with depth as OpenELM's do (multipliers 0.5 to 1 and 0.5 to 4), 
 alike. Both are trained on TRAIN by CoreNet's recipe for STEPS steps (400) of 8 packed rows of 256
 tokens, with seeds 1, 2 and 3 (initial weights and order of the data), and tried on VALID (JSONL
 files of {"text"} rows) a few times. Prints bits a byte of each run, their mean and spread, and draws
-the curves to bench/layerwise.svg and .png, which needs matplotlib. A run that was interrupted goes
+the curves to bench/layerwise.png, which needs matplotlib. A run that was interrupted goes
 on: results are kept in out/layerwise.
 """
 
@@ -66,7 +66,7 @@ def train(openelm, folder, arguments, seed):
 def draw(curves):
     import matplotlib
 
-    matplotlib.use("svg")
+    matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.2))
@@ -83,8 +83,7 @@ def draw(curves):
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     figure.tight_layout()
-    for kind in ("svg", "png"):
-        figure.savefig(Path(__file__).parent / f"layerwise.{kind}", dpi=150, metadata=None)
+    figure.savefig(Path(__file__).parent / "layerwise.png", dpi=110)
 
 
 def main(openelm, tokenizer, text, valid, steps="400"):
