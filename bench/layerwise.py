@@ -77,10 +77,7 @@ def draw(curves):
             millions = [count / 1e6 for count in tokens]
             axes.plot(millions, bits, color=color, marker="o", markersize=3, linewidth=1, label=label)
     axes.set(xlabel="million tokens", ylabel="held-out bits a byte")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:.1f}")
-    axes.yaxis.set_minor_formatter("{x:.1f}")
-    axes.grid(alpha=0.3, which="both")
+    axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
     figure.savefig(Path(__file__).parent / "layerwise.png", dpi=110)
