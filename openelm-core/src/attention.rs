@@ -377,4 +377,20 @@ mod tests {
             assert!(error.item_exact::<f32>() < 1e-5, "{weight}: {error}");
         }
     }
+
+    /// On Linux each goes through `setup/native`.
+    #[test]
+    fn powers_are_within_a_rounding() {
+        let exponents: Vec<f32> = (-8000..=8000).map(|i| i as f32 * 0.01).collect();
+        let x = Array::from_slice(&exponents, &[exponents.len() as i32]);
+        for base in [0.5_f32, 2.0, (-1.0_f32).exp(), 1.7] {
+            let found = power(Array::from_f32(base), &x).unwrap();
+            let found = found.to_vec_exact::<f32>().unwrap();
+            for (x, found) in exponents.iter().zip(found) {
+                let exact = f64::from(base).powf(f64::from(*x));
+                let error = (f64::from(found) / exact - 1.0).abs();
+                assert!(error < 1.2e-7, "{base}^{x} = {found}, not {exact}");
+            }
+        }
+    }
 }
