@@ -1,4 +1,7 @@
 // What mlx-rs expects of an Apple system and MLX's Linux wheel lacks. Compiled into libmlxc.so.
+#include <immintrin.h>
+
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -142,6 +145,94 @@ void scipy_cblas_dgemm(
 void scipy_cblas_sgemv(
     int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
 
+}
+
+// Products of a few rows with a narrow matrix: one position's attention, of heads that share keys
+// and values, over a long context. OpenBLAS packs the keys or values first, a copy of all that is
+// read. These read them once, in order, and need half to three quarters of its time.
+
+namespace {
+constexpr int most_rows = 4;
+constexpr int widest = 256;
+
+// C[R,n] = alpha * A[R,k] * B[n,k]^T; k is a multiple of 16.
+template <int R>
+[[gnu::target("avx2,fma")]] void rows_by_transposed(
+    int n, int k, float alpha, const float* a, int lda, const float* b, int ldb, float* c, int ldc) {
+  constexpr std::ptrdiff_t ahead = 8; // rows fetched before their turn
+  for (int column = 0; column < n; ++column) {
+    const float* row = b + std::ptrdiff_t(column) * ldb;
+    __m256 sums[R];
+    for (auto& sum : sums) sum = _mm256_setzero_ps();
+    for (int i = 0; i < k; i += 16) {
+      _mm_prefetch(reinterpret_cast<const char*>(row + i + ahead * ldb), _MM_HINT_T0);
+      __m256 low = _mm256_loadu_ps(row + i), high = _mm256_loadu_ps(row + i + 8);
+      for (int r = 0; r < R; ++r) {
+        const float* left = a + std::ptrdiff_t(r) * lda + i;
+        sums[r] = _mm256_fmadd_ps(low, _mm256_loadu_ps(left), sums[r]);
+        sums[r] = _mm256_fmadd_ps(high, _mm256_loadu_ps(left + 8), sums[r]);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      __m128 sum = _mm_add_ps(_mm256_castps256_ps128(sums[r]), _mm256_extractf128_ps(sums[r], 1));
+      sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+      sum = _mm_add_ss(sum, _mm_movehdup_ps(sum));
+      c[std::ptrdiff_t(r) * ldc + column] = alpha * _mm_cvtss_f32(sum);
+    }
+  }
+}
+
+// C[R,n] = alpha * A[R,k] * B[k,n]; n is a multiple of 32. Some of B's rows at a time, which stay in
+// the first cache while its columns are read 32 at a time.
+template <int R>
+[[gnu::target("avx2,fma")]] void rows_by_matrix(
+    int n, int k, float alpha, const float* a, int lda, const float* b, int ldb, float* c, int ldc) {
+  constexpr int rows = 64;
+  for (int first = 0; first < k; first += rows) {
+    int end = std::min(k, first + rows);
+    for (int column = 0; column < n; column += 32) {
+      __m256 sums[R][4];
+      for (int r = 0; r < R; ++r)
+        for (int i = 0; i < 4; ++i)
+          sums[r][i] = first == 0 ? _mm256_setzero_ps()
+                                  : _mm256_loadu_ps(c + std::ptrdiff_t(r) * ldc + column + 8 * i);
+      for (int at = first; at < end; ++at) {
+        const float* row = b + std::ptrdiff_t(at) * ldb + column;
+        const float* next = row + std::ptrdiff_t(rows) * ldb;
+        _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(next + 16), _MM_HINT_T0);
+        __m256 right[4];
+        for (int i = 0; i < 4; ++i) right[i] = _mm256_loadu_ps(row + 8 * i);
+        for (int r = 0; r < R; ++r) {
+          __m256 left = _mm256_broadcast_ss(a + std::ptrdiff_t(r) * lda + at);
+          for (int i = 0; i < 4; ++i) sums[r][i] = _mm256_fmadd_ps(left, right[i], sums[r][i]);
+        }
+      }
+      __m256 factor = _mm256_set1_ps(end == k ? alpha : 1);
+      for (int r = 0; r < R; ++r)
+        for (int i = 0; i < 4; ++i)
+          _mm256_storeu_ps(
+              c + std::ptrdiff_t(r) * ldc + column + 8 * i, _mm256_mul_ps(factor, sums[r][i]));
+    }
+  }
+}
+
+using RowsKernel = void(int, int, float, const float*, int, const float*, int, float*, int);
+constexpr std::array<RowsKernel*, most_rows + 1> by_transposed{
+    nullptr, nullptr, rows_by_transposed<2>, rows_by_transposed<3>, rows_by_transposed<4>};
+constexpr std::array<RowsKernel*, most_rows + 1> by_matrix{
+    nullptr, nullptr, rows_by_matrix<2>, rows_by_matrix<3>, rows_by_matrix<4>};
+const bool has_fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+
+// The kernel for a product in row-major order whose A is not transposed, if there is one.
+RowsKernel* rows_kernel(bool transposed, int m, int n, int k) {
+  if (!has_fma || m < 2 || m > most_rows || n < 1 || k < 1) return nullptr;
+  if (transposed) return k <= widest && k % 16 == 0 ? by_transposed[m] : nullptr;
+  return n <= widest && n % 32 == 0 ? by_matrix[m] : nullptr;
+}
+} // namespace
+
+extern "C" {
 // C[m,n] = alpha * op(A)[m,k] * op(B)[k,n] + beta * C
 void cblas_sgemm(
     int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
@@ -165,6 +256,11 @@ void cblas_sgemm(
       scipy_cblas_sgemv(RowMajor, Trans, k, m, alpha, a, lda, b, b_stride, beta, c, ldc);
     }
     return;
+  }
+  if (order == RowMajor && trans_a == NoTrans && beta == 0) {
+    if (auto* kernel = rows_kernel(trans_b != NoTrans, m, n, k)) {
+      return kernel(n, k, alpha, a, lda, b, ldb, c, ldc);
+    }
   }
   scipy_cblas_sgemm(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
