@@ -66,7 +66,8 @@ let package = Package(
         .executableTarget(
             name: "openelm-swift-bench", dependencies: ["OpenELM"], path: "swift/Benchmarks"),
         .testTarget(
-            name: "OpenELMTests", dependencies: ["OpenELM"], path: "swift/Tests/OpenELMTests"),
+            name: "OpenELMTests", dependencies: ["OpenELM", "OpenELMBindings"],
+            path: "swift/Tests/OpenELMTests"),
         .testTarget(
             name: "ChatTests", dependencies: ["OpenELM", "openelm-chat"],
             path: "swift/Tests/ChatTests"),

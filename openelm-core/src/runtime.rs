@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use mlx_rs::Array;
+
 use crate::{
     error::{Error, Result},
     packed,
@@ -13,6 +15,15 @@ use crate::{
 /// [`Error::Mlx`] if MLX does not say.
 pub fn mlx_version() -> Result<String> {
     packed::mlx_version()
+}
+
+/// Waits until the default device has done all that this thread asked of it.
+///
+/// # Errors
+/// [`Error::Mlx`] if MLX fails.
+pub fn synchronize() -> Result<()> {
+    // A stream does one thing after the other.
+    Ok(Array::from_int(0).negative()?.eval()?)
 }
 
 /// Says where MLX' GPU kernels lie, its `mlx.metallib`. MLX finds it by itself in a build for this

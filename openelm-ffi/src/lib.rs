@@ -7,6 +7,7 @@
 
 mod adapters;
 mod convert;
+mod ending;
 mod engine;
 mod error;
 mod fault;

@@ -8,6 +8,7 @@ use std::{
 use openelm_core::{self as core, CancelHandle, Dtype, LanguageModel, Turn};
 
 use crate::{
+    ending,
     engine::Engine,
     error::{EngineError, Result},
     outbox::{self, Inbox},
@@ -137,11 +138,14 @@ fn load(
 }
 
 /// Between two pieces of a long job: gives its turn back and waits for the next one, if the gate
-/// was closed.
+/// was closed. At the end of the process it does not return.
 pub(crate) fn rest(turn: &mut Option<Turn<'static>>, cancel: &CancelHandle) {
     if worker::gate().is_closed() {
         *turn = None;
-        *turn = worker::gate().enter(|| cancel.is_cancelled());
+        *turn = worker::gate().enter(|| cancel.is_cancelled() || ending::has_begun());
+    }
+    if ending::has_begun() {
+        ending::stop();
     }
 }
 

@@ -17,7 +17,10 @@ use std::{
 
 use openelm_core::{Chat, Gate, LanguageModel, Turn};
 
-use crate::error::{EngineError, Result};
+use crate::{
+    ending,
+    error::{EngineError, Result},
+};
 
 /// What lives on the worker's thread, by number.
 #[derive(Default)]
@@ -85,6 +88,14 @@ impl Models {
                 false => self.tasks.push(task),
             }
         }
+    }
+
+    /// Waits for all that is under way on the device, for the last time.
+    fn settle(&mut self) {
+        let _ = guard(|| {
+            self.tasks.iter_mut().for_each(|task| task.settle());
+            Ok(openelm_core::runtime::synchronize()?)
+        });
     }
 
     /// Gives every task that is ready a turn; whether one was.
@@ -206,7 +217,12 @@ fn run(messages: &Receiver<Message>) {
     let mut models = Models::default();
     let mut jobs: VecDeque<Job> = VecDeque::new();
     let mut worked = false;
+    let mut rounds = 0_u32;
     loop {
+        if ending::has_begun() {
+            models.settle();
+            ending::stop();
+        }
         // What is there; if there was nothing to do, what comes.
         let first = match worked {
             true => messages.try_recv().ok(),
@@ -236,5 +252,10 @@ fn run(messages: &Receiver<Message>) {
             worked = true;
         }
         worked |= models.turns(gate());
+        // Now and then: MLX may have made another global meanwhile.
+        rounds = rounds.saturating_add(1);
+        if rounds.is_power_of_two() {
+            ending::register();
+        }
     }
 }

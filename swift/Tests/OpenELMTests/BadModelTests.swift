@@ -142,7 +142,7 @@ private func name(_ error: OpenELMError) -> String {
 }
 
 /// A copy of the bundled model, to be broken.
-private struct ModelCopy {
+struct ModelCopy {
     private let folder: Folder
     let url: URL
 

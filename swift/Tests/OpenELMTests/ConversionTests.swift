@@ -87,4 +87,30 @@ import Testing
         await #expect(throws: CancellationError.self) { try await task.value }
         #expect(!FileManager.default.fileExists(atPath: target.path))
     }
+
+    /// float16 cannot hold 99,840; the conversion finds infinity when it reads back what it wrote.
+    @Test func whatIsNotAsItWasReadIsNotKept() async throws {
+        let copy = try ModelCopy()
+        let weights = copy.url.appending(path: "model.safetensors")
+        var bytes = try Data(contentsOf: weights)
+        let header = bytes.prefix(8).reversed().reduce(0) { $0 << 8 | Int($1) }
+        // The first number of the first tensor, in bfloat16.
+        bytes.replaceSubrange(8 + header..<10 + header, with: [0xC3, 0x47])
+        try bytes.write(to: weights)
+        let folder = try Folder()
+        let target = folder.url.appending(path: "half")
+        var options = ConversionOptions()
+        options.dtype = "float16"
+        var failure: OpenELMError?
+        do { try await LanguageModel.convert(copy.url, to: target, options: options) } catch {
+            failure = error as? OpenELMError
+        }
+        guard case .verificationFailed(let path, let message) = failure else {
+            Issue.record("\(failure as Any)")
+            return
+        }
+        #expect(path == target.path)
+        #expect(message.contains("found inf") && message.hasSuffix("nothing was kept"), "\(message)")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder.url.path).isEmpty)
+    }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import OpenELMBindings
 import Testing
 
 @testable import OpenELM
@@ -83,5 +84,31 @@ import Testing
         let short = try Memory.estimatedMemory(
             of: tales, configuration: .init(dtype: "bfloat16"), context: 64)
         #expect(short < bytes / 2 + 1_000_000)
+    }
+
+    /// The library's errors as this package's, those that no test can bring about among them.
+    @Test func everyErrorSaysWhatHappenedAndWhatToDo() throws {
+        let path = "/models/tales"
+        let message = "it failed"
+        let pairs: [(EngineError, OpenELMError)] = [
+            (.Io(path: path, message: message), .fileAccess(path: path, message: message)),
+            (
+                .Verification(path: path, message: message),
+                .verificationFailed(path: path, message: message)
+            ),
+            (
+                .Diverged(iteration: 3, loss: .infinity, message: message),
+                .diverged(iteration: 3, loss: .infinity)
+            ),
+            (.Mlx(message: message), .device(message: message)),
+            (.Unusable(message: message), .unusable(message: message)),
+        ]
+        for (error, expected) in pairs {
+            let found = OpenELMError.from(error) as? OpenELMError
+            #expect(found == expected)
+            #expect(found?.errorDescription?.isEmpty == false)
+            #expect(found?.recoverySuggestion?.isEmpty == false)
+        }
+        #expect(OpenELMError.from(EngineError.Cancelled(message: message)) is CancellationError)
     }
 }
