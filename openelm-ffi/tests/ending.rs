@@ -1,5 +1,7 @@
 //! An app that quits while the library works ends as it meant to.
 
+#![allow(clippy::unwrap_used)] // A test may fail by panicking.
+
 use std::{
     env,
     pin::pin,
