@@ -128,7 +128,10 @@ def measure(rounds, quick):
     results["first_token_seconds"] = first_token
 
     say("position 2,000 against position 100")
-    results["position"] = [openelm_job([100, 2000], 32, 1) for _ in range(1 if quick else 3)]
+    # 120 tokens around either.
+    results["position"] = [
+        openelm_job(report.POSITIONS, 16 if quick else 120, 1) for _ in range(1 if quick else 5)
+    ]
     return results
 
 

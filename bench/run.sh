@@ -22,6 +22,7 @@ text=../shared/data/corpus/fairytales_train.jsonl
 if [ -f "$text" ]; then
   PYTHONPATH=$PWD/.mlx/oracle python3 bench/finetune.py target/release/openelm out/bench/OpenELM-270M \
     out/bench/OpenELM-270M/tokenizer.json "$text" "$PWD/.mlx/lib/libmlxc.so" | tee bench/finetune.json
+  cargo build --quiet --release --locked --package openelm-core --example corpus
   PYTHONPATH=$PWD/.mlx/oracle python3 bench/pretrain.py target/release/openelm examples/tales "$text" \
     "$PWD/.mlx/lib/libmlxc.so" | tee bench/pretrain.json
 else

@@ -62,22 +62,25 @@ def markdown(results):
     rounds = len(results["tales"]["rust"])
     lines = [
         f"Measured on {datetime.date.today().isoformat()}: {report.machine()}; medians of {rounds}"
-        " interleaved rounds.",
+        " interleaved rounds; the ratio is the median of the rounds' ratios.",
         "",
         "| decode | Rust core | through Swift | ratio | target | |",
         "|---|---|---|---|---|---|",
     ]
     for name, target in (("OpenELM-270M", TARGET), ("tales", None)):
-        a, b = median(results[name]["rust"]), median(results[name]["swift"])
-        cells = [f"{name}, {results[name]['tokens']} tokens", report.rate(a), report.rate(b), f"{b / a:.3f}"]
-        cells += [f"at least {target}", report.verdict(b / a, target)] if target else ["", ""]
+        a, b = results[name]["rust"], results[name]["swift"]
+        # Within each round: a machine's speed drifts by more than what is looked for.
+        ratio = median(through / core for core, through in zip(a, b))
+        cells = [f"{name}, {results[name]['tokens']} tokens", report.rate(median(a)), report.rate(median(b))]
+        cells += [f"{ratio:.3f}"]
+        cells += [f"at least {target}", report.verdict(ratio, target)] if target else ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="rounds to take medians of [5]")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds to take medians of [9]")
     parser.add_argument("--quick", action="store_true", help="few tokens: to try the tooling out")
     arguments = parser.parse_args()
     if not os.access(SWIFT, os.X_OK):

@@ -1,5 +1,5 @@
 import Foundation
-import OpenELMBindings
+import enum OpenELMBindings.EngineError
 import Testing
 
 @testable import OpenELM
