@@ -140,6 +140,7 @@ fn load(
 /// Between two pieces of a long job: gives its turn back and waits for the next one, if the gate
 /// was closed. At the end of the process it does not return.
 pub(crate) fn rest(turn: &mut Option<Turn<'static>>, cancel: &CancelHandle) {
+    ending::register();
     if worker::gate().is_closed() {
         *turn = None;
         *turn = worker::gate().enter(|| cancel.is_cancelled() || ending::has_begun());

@@ -90,14 +90,6 @@ impl Models {
         }
     }
 
-    /// Waits for all that is under way on the device, for the last time.
-    fn settle(&mut self) {
-        let _ = guard(|| {
-            self.tasks.iter_mut().for_each(|task| task.settle());
-            Ok(openelm_core::runtime::synchronize()?)
-        });
-    }
-
     /// Gives every task that is ready a turn; whether one was.
     fn turns(&mut self, gate: &Gate) -> bool {
         let mut worked = false;
@@ -217,10 +209,8 @@ fn run(messages: &Receiver<Message>) {
     let mut models = Models::default();
     let mut jobs: VecDeque<Job> = VecDeque::new();
     let mut worked = false;
-    let mut rounds = 0_u32;
     loop {
         if ending::has_begun() {
-            models.settle();
             ending::stop();
         }
         // What is there; if there was nothing to do, what comes.
@@ -252,10 +242,6 @@ fn run(messages: &Receiver<Message>) {
             worked = true;
         }
         worked |= models.turns(gate());
-        // Now and then: MLX may have made another global meanwhile.
-        rounds = rounds.saturating_add(1);
-        if rounds.is_power_of_two() {
-            ending::register();
-        }
+        ending::register();
     }
 }

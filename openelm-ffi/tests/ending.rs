@@ -9,36 +9,54 @@ use std::{
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
+    time::{Duration, Instant},
 };
 
-use openelm_ffi::{GenerationEvent, GenerationOptions, LoadOptions, load_model};
+use openelm_ffi::{GenerationEvent, GenerationOptions, LoadOptions, load_model, pause};
 
-/// How the child ends: the number of tokens that it reads first, and whether it lets go of all.
+/// Where in its work the child quits.
 const QUIT: &str = "OPENELM_TEST_QUIT";
 const CODE: i32 = 7;
+const FOLDER: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../openelm-core/tests/fixtures/tales"
+);
 
 #[test]
 fn quitting_while_the_library_works_is_clean() {
     if let Ok(how) = env::var(QUIT) {
-        let (tokens, lets_go) = how.split_once(' ').unwrap();
-        quit(tokens.parse().unwrap(), lets_go.parse().unwrap());
+        match how.split_once(' ') {
+            Some((tokens, lets_go)) => {
+                quit_in_text(tokens.parse().unwrap(), lets_go.parse().unwrap());
+            }
+            None => quit_in_load(how == "paused"),
+        }
     }
-    for round in 0..40 {
-        let how = format!("{} {}", round % 10, round % 2 == 0);
+    let texts = (0..40).map(|round| format!("{} {}", round % 10, round % 2 == 0));
+    let loads = (0..10).map(|round| ["load", "paused"][round % 2].to_owned());
+    for how in texts.chain(loads) {
         let mut child = Command::new(env::current_exe().unwrap());
         child.args(["--exact", "quitting_while_the_library_works_is_clean"]);
+        let started = Instant::now();
         let ended = child.env(QUIT, &how).output().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(CODE), "{how}: {said}");
+        // Else the worker did not stop, and `exit` lost its patience.
+        assert!(started.elapsed() < Duration::from_secs(5), "{how}");
     }
 }
 
-fn quit(tokens: usize, lets_go: bool) -> ! {
-    let folder = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../openelm-core/tests/fixtures/tales"
-    );
-    let run = load_model(folder.into(), LoadOptions::default()).unwrap();
+fn quit_in_load(paused: bool) -> ! {
+    let run = load_model(FOLDER.into(), LoadOptions::default()).unwrap();
+    let _ = wait(run.next()).unwrap();
+    if paused {
+        pause(0).unwrap();
+    }
+    exit(CODE)
+}
+
+fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
+    let run = load_model(FOLDER.into(), LoadOptions::default()).unwrap();
     while wait(run.next()).unwrap().is_some() {}
     let engine = run.engine().unwrap();
     let options = GenerationOptions {
