@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures `openelm` side by side with mlx-lm 0.32.2 and writes the tables into bench/README.md.
-# Takes about ten minutes on two cores; anything else that runs meanwhile spoils the numbers.
+# Takes about three quarters of an hour on two cores; anything else that runs meanwhile spoils the numbers.
 # Options are those of bench.py and of convert.py, which have the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,0 +1,60 @@
+//! What `setup/native` has MLX compute with on Linux, against the same worked out otherwise.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use mlx_rs::{
+    Array,
+    ops::{indexing::TryIndexOp, matmul, power},
+    random::normal,
+};
+
+#[test]
+fn powers_are_within_a_rounding() {
+    let exponents: Vec<f32> = (-8000..=8000).map(|i| i as f32 * 0.01).collect();
+    let x = Array::from_slice(&exponents, &[exponents.len() as i32]);
+    for base in [0.5_f32, 2.0, (-1.0_f32).exp(), 1.7] {
+        let found = power(Array::from_f32(base), &x).unwrap();
+        let found = found.to_vec_exact::<f32>().unwrap();
+        for (x, found) in exponents.iter().zip(found) {
+            let exact = f64::from(base).powf(f64::from(*x));
+            let error = (f64::from(found) / exact - 1.0).abs();
+            assert!(error < 1.2e-7, "{base}^{x} = {found}, not {exact}");
+        }
+    }
+}
+
+/// A few rows by a narrow matrix, as queries by keys and weights by values are: on Linux
+/// `setup/native` multiplies those of suitable widths itself. The matrix is part of a longer one.
+#[test]
+fn products_of_few_rows_are_within_roundings() {
+    for rows in 1..=5 {
+        for (length, width) in [(1, 32), (63, 48), (64, 64), (65, 16), (300, 128), (7, 288)] {
+            let buffer = normal::<f32>(&[2, length + 3, width], None, None, None).unwrap();
+            let right = buffer.try_index((.., ..length, ..)).unwrap();
+            for transposed in [true, false] {
+                let inner = if transposed { width } else { length };
+                let left = normal::<f32>(&[2, rows, inner], None, None, None).unwrap();
+                let right = match transposed {
+                    true => right.swap_axes(-1, -2).unwrap(),
+                    false => right.clone(),
+                };
+                let found = matmul(&left, &right).unwrap();
+                // The same from products one by one, which no BLAS has a part in.
+                let terms = left.expand_dims(3).unwrap();
+                let terms = terms.multiply(right.expand_dims(1).unwrap()).unwrap();
+                let error = found.subtract(terms.sum_axis(2, None).unwrap()).unwrap();
+                let size = terms.abs().unwrap().sum_axis(2, None).unwrap();
+                let error = error
+                    .abs()
+                    .unwrap()
+                    .divide(size)
+                    .unwrap()
+                    .max(None)
+                    .unwrap();
+                let error = error.item_exact::<f32>();
+                let case = (rows, length, width, transposed);
+                assert!(error < 2e-6, "{case:?}: {error}");
+            }
+        }
+    }
+}
