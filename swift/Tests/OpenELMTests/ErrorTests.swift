@@ -88,10 +88,58 @@ import Testing
 
     /// The library's errors as this package's, those that no test can bring about among them.
     @Test func everyErrorSaysWhatHappenedAndWhatToDo() throws {
+        let tensor = "transformer.norm.weight"
+        let invalid = OpenELMError.invalidModel(path: "/models/tales", message: "it failed")
         let path = "/models/tales"
         let message = "it failed"
         let pairs: [(EngineError, OpenELMError)] = [
             (.Io(path: path, message: message), .fileAccess(path: path, message: message)),
+            (
+                .MissingFile(path: path, message: message),
+                .missingFile(path: path, message: message)
+            ),
+            (.Config(path: path, key: "model_dim", message: message), invalid),
+            (.Checkpoint(path: path, message: message), invalid),
+            (.MissingTensor(path: path, name: tensor, message: message), invalid),
+            (.UnexpectedTensor(path: path, name: tensor, message: message), invalid),
+            (
+                .TensorShape(
+                    path: path, name: tensor, expected: [128], found: [64], message: message),
+                invalid
+            ),
+            (.TensorDtype(path: path, name: tensor, found: "I16", message: message), invalid),
+            (
+                .Dtype(dtype: "float7", message: message),
+                .invalidOption(name: "dtype", message: message)
+            ),
+            (
+                .Tokenizer(path: path, message: message),
+                .invalidTokenizer(path: path, message: message)
+            ),
+            (
+                .Data(path: path, line: 3, message: message),
+                .invalidData(path: path, line: 3, message: message)
+            ),
+            (
+                .Option(option: "top-p", message: message),
+                .invalidOption(name: "probabilityThreshold", message: message)
+            ),
+            (
+                .Option(option: "batch_size", message: message),
+                .invalidOption(name: "batchSize", message: message)
+            ),
+            (
+                .PromptTooLong(tokens: 600, context: 512, message: message),
+                .exceededContextWindowSize(tokens: 600, context: 512)
+            ),
+            (
+                .Adapter(path: path, message: message),
+                .invalidAdapter(path: path, message: message)
+            ),
+            (.Target(path: path, message: message), .targetExists(path: path, message: message)),
+            (.Busy(message: message), .concurrentRequests),
+            (.Unloaded(message: message), .unloaded),
+            (.Panicked(message: message), .unexpected(message: message)),
             (
                 .Verification(path: path, message: message),
                 .verificationFailed(path: path, message: message)
