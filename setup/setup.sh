@@ -25,7 +25,7 @@ case "$(uname -s)-$(uname -m)" in
 esac
 
 # Everything that the result depends on, this folder's place included: paths in it are absolute.
-stamp="$root $(cat setup/setup.sh "setup/wheels-$platform.txt" setup/native/* setup/bindings/src/main.rs | cksum)"
+stamp="$root $(cat setup/setup.sh "setup/wheels-$platform.txt" setup/native/*.hpp setup/native/*/* setup/bindings/src/main.rs | cksum)"
 if [ -f "$mlx/stamp" ] && [ "$(cat "$mlx/stamp")" = "$stamp" ] && [ -f "$mlx/cargo.toml" ]; then
   exit 0
 fi
@@ -72,7 +72,7 @@ say "3/4 compiling mlx-c and the generator of its declarations"
 generator=$!
 flags=(-std=c++20 -O2 -fPIC -w -include "$root/setup/native/format.hpp" -I"$mlx_c" -I"$mlx/prefix/mlx/include")
 sources=("$mlx_c"/mlx/c/*.cpp)
-[ $platform = linux-x86_64 ] && sources+=("$root/setup/native/linux_x86_64.cpp")
+[ $platform = linux-x86_64 ] && sources+=("$root"/setup/native/linux_x86_64/*.cpp)
 jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 # xargs appends the source as the last word, so the compiler's words go in by the environment. (The bash of
 # macOS is 3.2 and has no @Q.)

@@ -24,11 +24,13 @@ fn powers_are_within_a_rounding() {
 }
 
 /// A few rows by a narrow matrix, as queries by keys and weights by values are: on Linux
-/// `setup/native` multiplies those of suitable widths itself. The matrix is part of a longer one.
+/// `setup/native` multiplies those of suitable widths itself, the longest on all threads. The matrix
+/// is part of a longer one.
 #[test]
 fn products_of_few_rows_are_within_roundings() {
     for rows in 1..=5 {
-        for (length, width) in [(1, 32), (63, 48), (64, 64), (65, 16), (300, 128), (7, 288)] {
+        let sizes = [(1, 32), (63, 48), (64, 64), (65, 16), (300, 128), (7, 288)];
+        for (length, width) in sizes.into_iter().chain([(1500, 64), (1501, 32)]) {
             let buffer = normal::<f32>(&[2, length + 3, width], None, None, None).unwrap();
             let right = buffer.try_index((.., ..length, ..)).unwrap();
             for transposed in [true, false] {
