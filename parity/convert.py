@@ -3,7 +3,7 @@
     convert.py FOLDER [OPENELM [PART...]]
 
 Without OPENELM, the path of the built command, only mlx-lm's half is made, for
-openelm-core/tests/convert_live.rs. In FOLDER:
+openelm-core/tests/convert_live.rs; with it that is made if it is not there. In FOLDER:
 
 sources/NAME           random checkpoints in Apple's Hugging Face layout, and their PyTorch files
 mlx-lm/NAME-KIND       what mlx-lm's `convert` makes of a source
@@ -150,9 +150,13 @@ class Checks:
 
 
 def by_mlx_lm(source, target, **keywords):
-    """mlx-lm's own conversion; what it prints is dropped."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        convert(str(source), str(target), **keywords)
+    """mlx-lm's own conversion, or the one that is there from before; what it prints is dropped."""
+    if not target.exists():
+        partial = target.with_name(f"{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.redirect_stdout(io.StringIO()):
+            convert(str(source), str(partial), **keywords)
+        partial.rename(target)
     return target
 
 
@@ -273,15 +277,16 @@ def assert_same_results(ours, theirs, detail):
 # The sources and mlx-lm's half.
 
 
-def write_sources(folder):
-    """The folders by name."""
-    sources = {"tales": TALES}
+def sources_in(folder):
+    """The sources' folders by name."""
+    return {"tales": TALES} | {case.name: folder / "sources" / case.name for case in SOURCES}
+
+
+def write_sources(sources):
     for case in SOURCES:
-        sources[case.name] = folder / case.name
-        write_checkpoint(case, config_of(case), folder / case.name)
+        write_checkpoint(case, config_of(case), sources[case.name])
         for name in TOKENIZER:
-            shutil.copyfile(TALES / name, folder / case.name / name)
-    return sources
+            shutil.copyfile(TALES / name, sources[case.name] / name)
 
 
 def write_expected(folder, target):
@@ -565,15 +570,18 @@ def main(folder, program=None, *parts):
         sys.exit(f"convert.py: no such part: {', '.join(sorted(unknown))}")
     started = time.time()
     folder = Path(folder).resolve()
-    if folder.exists():
-        sys.exit(f"convert.py: {folder} is there already")
-    for name in ("sources", "mlx-lm", "openelm"):
-        (folder / name).mkdir(parents=True)
-    sources = write_sources(folder / "sources")
-    make_all(folder, sources)
+    sources = sources_in(folder)
+    if program is None or not (folder / "index.json").exists():
+        if folder.exists():
+            sys.exit(f"convert.py: {folder} is there already")
+        (folder / "mlx-lm").mkdir(parents=True)
+        write_sources(sources)
+        make_all(folder, sources)
     if program is None:
         print(f"no openelm named: nothing was compared  {time.time() - started:.0f} s")
         return
+    shutil.rmtree(folder / "openelm", ignore_errors=True)
+    (folder / "openelm").mkdir()
     checks = Checks()
     for part, check in PARTS.items():
         if not parts or part in parts:

@@ -17,7 +17,8 @@ pairs.json            {"batches": [[pair...]...], "pairs": [{"chosen": {"tokens"
                       "rejected": ...}...]}; the targets are tokens[first_target:]
 index.json            {"cases": [...], "dpo": [...]}: the folders' names; written last
 
-and of each case, CASE and CASE-exact, which differ only in the mask of the loss:
+and of each case, CASE-exact and, of some or with FULL=1 of all, CASE, which differ only in the mask
+of the loss:
 
 case.json             the settings: see `settings_of`
 adapter_config.json, adapters.safetensors   as `mlx_lm.lora` leaves them
@@ -77,6 +78,8 @@ import dpo
 import oracle
 
 TALES = Path(__file__).resolve().parent.parent / "openelm-core/tests/fixtures/tales"
+# Cases of mlx-lm's mask that are always made; FULL=1 makes all of them.
+BOTH_MASKS = ["lora", "lora-prompts", "full"]
 STEPS, BATCH, DPO_STEPS, DPO_BATCH = 20, 4, 10, 3
 LORA = {"rank": 4, "dropout": 0.0, "scale": 10.0}
 # Keys of the last layers are relative to the layer, others to the model.
@@ -572,6 +575,8 @@ def main(folder, *names):
         mx.disable_compile()
     cases = [replace(c, name=c.name + end, mask=mask) for c in CASES for end, mask in
              (("", "mlx-lm"), ("-exact", "exact"))]
+    if os.environ.get("FULL") != "1":
+        cases = [case for case in cases if case.mask == "exact" or case.name in BOTH_MASKS]
     losses = {"dpo_sigmoid": ("sigmoid", 0.1), "dpo_hinge": ("hinge", 0.5)}
     unknown = set(names) - {case.name for case in cases} - set(losses)
     if unknown:

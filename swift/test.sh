@@ -10,7 +10,7 @@ export OPENELM_LIBRARY_DIR=$target/debug
 library=$target/debug/libopenelm_ffi.so
 [ "$(uname -s)" != Darwin ] || library=${library%.so}.dylib
 
-# The whole workspace, so that dependencies get the features that `cargo test` gave them.
+# The words of `make test`, so that nothing is built twice.
 cargo build --quiet --locked --workspace --features openelm-ffi/inject-faults
 export OPENELM_TOOL=$target/debug/openelm
 generate() { "$target/debug/bindgen-swift" --config uniffi.toml "$library" "$@"; }
