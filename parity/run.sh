@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Compares openelm-core with mlx-lm's OpenELM on the same MLX, `openelm convert` with its
 # `convert`, fine-tuning with its `lora`, pre-training with MLX's optimizer, and pre-training data
-# with Python's: `make parity`. Both sides run live, but what mlx-lm made of its 2.5 GB of random
-# checkpoints is kept under out/parity, since it changes only with these scripts, mlx-lm and MLX:
-# the next run compares with it. FRESH=1 has mlx-lm make it again. FULL=1 takes more cases; LONG=1
-# also measures position 2,000 of the whole 270M.
+# with Python's: `make parity`. All of it runs here, but not twice for nothing: what mlx-lm made of
+# its 2.5 GB of random checkpoints is kept under out/parity while these scripts, mlx-lm and MLX stay
+# the same, and nothing is compared again if our programs are those that passed. FRESH=1 starts
+# over; FULL=1 takes more cases; LONG=1 also measures position 2,000 of the whole 270M.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/out/parity
@@ -24,8 +24,8 @@ oracle() {
 }
 made_from="FULL=${FULL:-0} LONG=${LONG:-0} $(cat parity/*.py .mlx/stamp .mlx/oracle/stamp \
   openelm-core/tests/fixtures/tales/* | cksum)"
-# make NAME SCRIPT: has the script fill out/parity/NAME, unless it has done so from the same.
-make() {
+# by_mlx_lm NAME SCRIPT: has the script fill out/parity/NAME, unless it has done so from the same.
+by_mlx_lm() {
   local target=$folder/$1
   if [ "${FRESH:-0}" != 1 ] && [ "$(cat "$target.made" 2>/dev/null)" = "$made_from" ]; then
     say "  kept from an earlier run"
@@ -37,30 +37,41 @@ make() {
   printf '%s' "$made_from" >"$target.made"
 }
 # The words of `make test`, so that nothing is built twice.
-workspace=(--locked --quiet --workspace --features openelm-ffi/inject-faults)
+workspace=(--locked --workspace --exclude mlx-bindings --features openelm-ffi/inject-faults)
 core_test() {
-  cargo test "${workspace[@]}" --test "$1" -- --include-ignored --nocapture
+  cargo test --quiet "${workspace[@]}" --test "$1" -- --include-ignored --nocapture
 }
 
+cargo build --quiet "${workspace[@]}"
+openelm=${CARGO_TARGET_DIR:-target}/debug/openelm
+live=(--test parity_live --test convert_live --test finetune_live --test pretrain_live --test corpus_live)
+built=$(cargo test "${workspace[@]}" --no-run "${live[@]}" 2>&1) || { echo "$built" >&2; die "the tests do not compile"; }
+mapfile -t programs < <(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$built")
+[ ${#programs[@]} = 5 ] || { echo "$built" >&2; die "${#programs[@]} test programs, not 5"; }
+compared="$made_from $(cat "${programs[@]}" "$openelm" "$mlxc" parity/run.sh | cksum)"
+if [ "${FRESH:-0}" != 1 ] && [ "$(cat "$folder/passed" 2>/dev/null)" = "$compared" ]; then
+  say "the same programs passed on $(date -r "$folder/passed" '+%F %R'); FRESH=1 compares again"
+  exit
+fi
+rm -f "$folder/passed"
+
 say "mlx-lm on random checkpoints"
-make models oracle.py
+by_mlx_lm models oracle.py
 
 say "openelm-core on the same"
 OPENELM_PARITY=$folder/models core_test parity_live
 
 say "mlx-lm's conversions"
-make convert convert.py
+by_mlx_lm convert convert.py
 
 say "openelm convert beside them"
-cargo build "${workspace[@]}"
-openelm=${CARGO_TARGET_DIR:-target}/debug/openelm
 oracle parity/convert.py "$folder/convert" "$openelm"
 
 say "openelm-core on what mlx-lm converted"
 OPENELM_CONVERT=$folder/convert core_test convert_live
 
 say "mlx-lm's trainer on a random model"
-make finetune finetune.py
+by_mlx_lm finetune finetune.py
 
 say "openelm-core's on the same rows"
 OPENELM_FINETUNE=$folder/finetune core_test finetune_live
@@ -69,7 +80,7 @@ say "mlx-lm on the adapters that openelm-core wrote"
 oracle parity/load_adapters.py "$folder/finetune"
 
 say "mlx-lm's network under MLX's optimizer, from random weights"
-make pretrain pretrain.py
+by_mlx_lm pretrain pretrain.py
 
 say "openelm-core's pre-training on the same rows"
 OPENELM_PRETRAIN=$folder/pretrain core_test pretrain_live
@@ -80,3 +91,5 @@ oracle parity/corpus.py "$folder/corpus" "$openelm"
 
 say "openelm-core on the same files"
 OPENELM_CORPUS=$folder/corpus core_test corpus_live
+
+printf '%s' "$compared" >"$folder/passed"

@@ -46,8 +46,8 @@ step() {
   "$@" >>"$log" 2>&1 || { tail -n 5 "$log" >&2; die "$what failed; the whole log is $log"; }
 }
 
-say "preparing MLX 0.32.2 in .mlx (about two minutes, once)"
-rm -rf "$mlx/cargo.toml" "$mlx/stamp" "$mlx/wheels" "$mlx/prefix" "${mlx:?}/lib"
+say "preparing MLX 0.32.2 in .mlx (about a minute, once)"
+rm -rf "$mlx/cargo.toml" "$mlx/stamp" "$mlx/wheels" "$mlx/obj" "$mlx/prefix" "${mlx:?}/lib"
 mkdir -p "$mlx/lib" "$mlx/obj"
 
 say "1/4 downloading the wheels of MLX$([ $platform = linux-x86_64 ] && echo ", OpenBLAS") and libclang (42 to 68 MB)"
@@ -71,7 +71,13 @@ say "3/4 compiling mlx-c and the generator of its declarations"
 (CARGO_TARGET_DIR="$mlx/target" cargo build --quiet --locked --package mlx-bindings >"$mlx/bindings.log" 2>&1) &
 generator=$!
 flags=(-std=c++20 -O2 -fPIC -w -include "$root/setup/native/format.hpp" -I"$mlx_c" -I"$mlx/prefix/mlx/include")
-sources=("$mlx_c"/mlx/c/*.cpp)
+# Two units of all of mlx-c: its files are short, and each reads all of MLX's headers.
+unit=0
+for source in "$mlx_c"/mlx/c/*.cpp; do
+  printf '#include "%s"\n' "$source" >>"$mlx/obj/mlx_c_$unit.cpp"
+  unit=$((1 - unit))
+done
+sources=("$mlx"/obj/mlx_c_?.cpp)
 [ $platform = linux-x86_64 ] && sources+=("$root"/setup/native/linux_x86_64/*.cpp)
 jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 # xargs appends the source as the last word, so the compiler's words go in by the environment. (The bash of
@@ -89,7 +95,9 @@ wait "$generator" || { cat "$mlx/bindings.log" >>"$log"; tail -n 5 "$log" >&2; d
 say "4/4 linking, and writing the declarations"
 if [ $platform = linux-x86_64 ]; then
   # setup/native has a better one.
-  step "weakening a symbol" objcopy --weaken-symbol=mlx_array_new_data_managed_payload "$mlx/obj/array.o"
+  for object in "$mlx"/obj/mlx_c_?.o; do
+    step "weakening a symbol" objcopy --weaken-symbol=mlx_array_new_data_managed_payload "$object"
+  done
   # The library's own name is its absolute path: programs find it from any folder with no
   # LD_LIBRARY_PATH and no linker flags, and it finds MLX and OpenBLAS beside itself.
   # shellcheck disable=SC2016 # the loader expands it
