@@ -44,7 +44,11 @@ check-setup: ## the scripts: shellcheck (Debian: apt-get install shellcheck), an
 	! command -v shellcheck >/dev/null || shellcheck setup/*.sh swift/*.sh parity/*.sh bench/*.sh examples/tales/training/*.sh fuzz/*.sh .ci/run
 	cd setup && python3 -B -m unittest --quiet
 
-test: check check-setup ## everything: check, Rust tests, parity with mlx-lm, the Swift package
+# mlx-lm and Swift, both at once: what takes long is the network.
+test-tools: setup
+	@parity/setup.sh & oracle=$$!; bash -c '. swift/toolchain.sh'; swift=$$?; wait $$oracle && exit $$swift
+
+test: check check-setup test-tools ## everything: check, Rust tests, parity with mlx-lm, the Swift package
 # Two tests run at once: with two threads each they would wait for each other.
 	OPENBLAS_NUM_THREADS=1 cargo test $(TESTED)
 	cargo test --quiet $(TESTED) --test native
@@ -63,4 +67,4 @@ bench: build ## measure side by side with mlx-lm, and Swift with Rust; results g
 clean: ## remove what was built; `make clean setup` starts over
 	rm -rf target out .mlx .build
 
-.PHONY: help setup build demo check check-apple dist-macos xcframework check-setup parity parity-llama fuzz setup-swift test test-swift bench clean
+.PHONY: help setup build demo check check-apple dist-macos xcframework check-setup test-tools parity parity-llama fuzz setup-swift test test-swift bench clean

@@ -49,8 +49,9 @@ from oracle import SIZES, Case, Size, config_of, prompt_of, write_checkpoint
 TALES = Path(__file__).resolve().parent.parent / "openelm-core/tests/fixtures/tales"
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json"]
 TEXT = "Once upon a time there was a fox who could count to 7, or so he said."
-PROMPT = 100
-GREEDY = 32
+PROMPT, GREEDY = 100, 32
+# Where two folders must give exactly the same, often in 16 bits, which take long on a CPU.
+SAME_GREEDY = 8
 
 SIZES |= {"small": Size(4, 128, 16), "odd": Size(5, 160, 16), "wide": Size(2, 64, 16)}
 SOURCES = [
@@ -237,14 +238,14 @@ def prompt_for(config):
     return prompt_of(np.random.default_rng(100), case, PROMPT)
 
 
-def run(model, prompt):
+def run(model, prompt, greedy):
     """Logits of the prompt in float32, greedy ids after it, and the least lead that one of those
     had over the second best."""
     cache = make_prompt_cache(model)
     logits = model(mx.array(prompt)[None], cache=cache)[0].astype(mx.float32)
     mx.eval(logits)
     ids, margin, last = [], float("inf"), logits[-1]
-    for _ in range(GREEDY):
+    for _ in range(greedy):
         second, first = np.sort(np.array(last))[-2:]
         margin = min(margin, float(first - second))
         ids.append(int(mx.argmax(last)))
@@ -256,7 +257,7 @@ def run(model, prompt):
 def computed(folder):
     """Logits, greedy ids, tokenizer and model of mlx-lm on a folder, which does not change."""
     model, tokenizer = load(str(folder))
-    logits, ids, _ = run(model, prompt_for(read_config(folder)))
+    logits, ids, _ = run(model, prompt_for(read_config(folder)), SAME_GREEDY)
     return logits, ids, tokenizer, model
 
 
@@ -266,12 +267,12 @@ def assert_same_results(ours, theirs, detail):
     assert bool(mx.isfinite(b).all()) and float(b.std()) > 0.01, "logits that tell nothing"
     assert a.shape == b.shape, f"logits of shape {a.shape}, not {b.shape}"
     assert mx.array_equal(a, b).item(), f"logits differ by {float(mx.abs(a - b).max()):.1e}"
-    assert a_ids == b_ids and len(b_ids) == GREEDY, f"greedy {a_ids}, not {b_ids}"
+    assert a_ids == b_ids and len(b_ids) == SAME_GREEDY, f"greedy {a_ids}, not {b_ids}"
     ids = b_tokenizer.encode(TEXT)
     assert a_tokenizer.encode(TEXT) == ids and len(ids) > 10, "the tokenizers differ"
     assert a_tokenizer.decode(ids) == b_tokenizer.decode(ids), "the tokenizers decode differently"
     assert a_tokenizer.eos_token_ids == b_tokenizer.eos_token_ids, "the ends of text differ"
-    detail.append(f"logits [{PROMPT}, {a.shape[1]}] and {GREEDY} greedy ids in mlx-lm")
+    detail.append(f"logits [{PROMPT}, {a.shape[1]}] and {SAME_GREEDY} greedy ids in mlx-lm")
 
 
 # The sources and mlx-lm's half.
@@ -296,7 +297,7 @@ def write_expected(folder, target):
     dtype = model.transformer.norm.weight.dtype
     model.set_dtype(mx.float32)
     prompt = prompt_for(config)
-    expected["float32_logits"], greedy, margin = run(model, prompt)
+    expected["float32_logits"], greedy, margin = run(model, prompt, GREEDY)
     target.parent.mkdir(exist_ok=True)
     mx.save_safetensors(str(target), expected)
     modules = (nn.QuantizedLinear, nn.QuantizedEmbedding)

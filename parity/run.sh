@@ -2,7 +2,7 @@
 # Compares openelm-core with mlx-lm's OpenELM on the same MLX, `openelm convert` with its
 # `convert`, fine-tuning with its `lora`, pre-training with MLX's optimizer, and pre-training data
 # with Python's: `make parity`. All of it runs here, but not twice for nothing: what mlx-lm made of
-# its 2.5 GB of random checkpoints is kept under out/parity while these scripts, mlx-lm and MLX stay
+# its 3 GB of random checkpoints is kept under out/parity while these scripts, mlx-lm and MLX stay
 # the same, and nothing is compared again if our programs are those that passed. FRESH=1 starts
 # over; FULL=1 takes more cases; LONG=1 also measures position 2,000 of the whole 270M.
 set -euo pipefail
