@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf 'demo: %s\n' "$*" >&2; }
 
-[ -f .mlx/stamp ] || say "1/3 preparing MLX under .mlx (two to three minutes, the first time only)"
+[ -f .mlx/stamp ] || say "1/3 preparing MLX under .mlx (one to two minutes, the first time only)"
 setup/setup.sh
 [ -x target/release/openelm ] || say "2/3 building the openelm tool (three to six minutes, the first time only)"
 cargo build --release --locked --quiet --package openelm-cli
