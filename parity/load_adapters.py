@@ -65,7 +65,7 @@ def main(folder):
             if not off <= BOUND:
                 sys.exit(f"load_adapters: {name}: logits differ by {off:.1e}, more than {BOUND:.1e}")
             compared += 1
-    if compared < (30 if os.environ.get("FULL") == "1" else 18):
+    if compared < (34 if os.environ.get("FULL") == "1" else 20):
         sys.exit(f"load_adapters: only {compared} cases")
 
 
