@@ -33,15 +33,15 @@ void run_openblas(int, OpenblasJob job, int jobs, std::size_t data_size, void* d
 
 // None if OpenBLAS has one thread, or if the system has no more to give: OpenBLAS then keeps its own.
 Threads* const threads = [] {
+  Threads* started = nullptr;
   int count = scipy_openblas_get_num_threads();
-  if (count < 2) return static_cast<Threads*>(nullptr);
+  if (count < 2) return started;
   try {
-    auto* threads = new Threads(count);
+    started = new Threads(count);
     scipy_openblas_set_threads_callback_function(run_openblas);
-    return threads;
   } catch (const std::system_error&) {
-    return static_cast<Threads*>(nullptr);
   }
+  return started;
 }();
 } // namespace
 

@@ -65,10 +65,15 @@ class Threads {
     }
   }
 
-  // Spins, and lets others run every so often, which is when it returns true.
+  // Spins, and every so often lets others run. Whether it did.
   static bool pause(unsigned turn) {
-    if (turn % 16 != 0) return _mm_pause(), false;
-    return sched_yield(), true;
+    bool lets_others_run = turn % 16 == 0;
+    if (lets_others_run) {
+      sched_yield();
+    } else {
+      _mm_pause();
+    }
+    return lets_others_run;
   }
 
   std::vector<Helper*> helpers;
