@@ -7,21 +7,24 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Each is Python; `words` are its arguments, `ROOT` the copy, and what it was asked is in ROOT/asked.
+# Each is Python; `words` are its arguments, `ROOT` the copy's path. A run starts a hundred of them, so each
+# imports only what it uses.
 FAKES = {
     "uname": 'print("arm64" if words == ["-m"] else "Darwin")',
     "xcodebuild": """
 if "-create-xcframework" in words:
+    import shutil
     from pathlib import Path
     import test_release
     out = Path(words[words.index("-output") + 1])
-    test_release.make_framework(out, ROOT)
+    test_release.make_framework(out, Path(ROOT))
     libraries = [words[at + 1] for at, word in enumerate(words) if word == "-library"]
     for identifier, library in zip(test_release.release.SLICES, libraries):
         shutil.copy(library, out / identifier / "libopenelm_ffi.a")
@@ -40,6 +43,7 @@ elif "-o" in words:
     open(words[words.index("-o") + 1], "wb").write(data)
 """,
     "cmake": """
+import json
 from pathlib import Path
 if words[0] == "-S":
     build = Path(words[3])
@@ -52,22 +56,26 @@ if words[0] == "-S":
 else:
     defines = json.loads((Path(words[1]) / "defines.json").read_text())
     if defines["MLX_BUILD_METAL"] == "ON":
+        import subprocess
         # As MLX' CMake does, for every system.
         minimum = "-mmacosx-version-min=" + defines["CMAKE_OSX_DEPLOYMENT_TARGET"]
         subprocess.run(["xcrun", "-sdk", "macosx", "metal", minimum, "a.air", "-o", defines["MLX_METAL_PATH"] + "/mlx.metallib"], check=True)
 """,
     "rustc": 'print(ROOT if "target-libdir" in words else "rustc 1.95.0")',
     "cargo": """
+import os
 from pathlib import Path
 if words[0] == "metadata":
+    import json
     kind = {"version": "0", "source": None, "targets": [{"kind": ["lib"]}]}
     packages = [{"name": name, "id": name, "manifest_path": f"{ROOT}/{name}/Cargo.toml", **kind} for name in ("mlx-sys", "openelm-ffi")]
     print(json.dumps({"packages": packages, "resolve": {"nodes": [{"id": "openelm-ffi", "deps": []}, {"id": "mlx-sys", "deps": []}]}}))
 if words[0] == "build":
+    import shutil
     debug = Path(os.environ["CARGO_TARGET_DIR"]) / "debug"
     debug.mkdir(parents=True)
     for name in ("mlx-bindings", "bindgen-swift"):
-        shutil.copy(ROOT / "bin" / name, debug)
+        shutil.copy(f"{ROOT}/bin/{name}", debug)
 if words[0] == "rustc":
     import test_release
     assert os.getcwd() == "/" and os.environ["CARGO_PROFILE_RELEASE_STRIP"] == "none"
@@ -81,6 +89,7 @@ if words[0] == "rustc":
 """,
     "mlx-bindings": 'open(words[1], "w").write("// declarations")',
     "bindgen-swift": """
+import shutil
 source = "OpenELMBindings/OpenELMBindings.swift" if words[-1] == "--swift-sources" else "COpenELMFFI/COpenELMFFI.h"
 shutil.copy(f"{ROOT}/swift/Sources/{source}", words[3])
 """,
@@ -152,13 +161,13 @@ class WholeRun(unittest.TestCase):
     def fake(self, name, code):
         path = self.root / "bin" / name
         path.write_text(
-            f"#!{shutil.which('python3')}\nimport json, os, shutil, subprocess, sys\nfrom pathlib import Path\nwords, ROOT = sys.argv[1:], Path({str(self.root)!r})\n"
+            f"#!{sys.executable} -S\nimport sys\nwords, ROOT = sys.argv[1:], {str(self.root)!r}\n"
             f"sys.dont_write_bytecode = True\nsys.path.insert(0, {str(ROOT / 'setup')!r})\n"
             f"{code}\n")
         path.chmod(0o755)
 
     def build(self, **environment):
-        return run(self.root / "setup/xcframework.sh", cwd=self.root, PATH=f"{self.root}/bin:{os.environ['PATH']}", **environment)
+        return run(self.root / "setup/xcframework.sh", cwd=self.root, PATH=f"{self.root}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}", **environment)
 
     def stops(self, words):
         said = self.build()

@@ -207,7 +207,7 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
 }
 
 #[test]
-fn two_and_four_processes_learn_what_one_does() {
+fn a_group_of_two_or_four_learns_what_one_does() {
     let scratch = Scratch::new("ranks");
     good(scratch.pretrain("one", &["--quiet"]));
     let alone = losses(&scratch.path("one"), "train_loss");

@@ -206,22 +206,33 @@ fn tiny() -> Config {
 }
 
 #[test]
+fn a_damaged_head_never_panics() {
+    damage(11, |case, random, table, _| match case % 2 {
+        0 => random.below(1_200),
+        _ => table + random.below(1_800),
+    });
+}
+
+#[test]
 fn a_damaged_file_never_panics() {
+    damage(12, |case, random, table, end| match case % 2 {
+        0 => random.below(end),
+        _ => table + random.below(1_800),
+    });
+}
+
+/// Files with bits turned `at` one to three places, told the case and where the table of tensors
+/// begins and the file ends. Mostly in the head, which is where lies can be told.
+fn damage(seed: u64, at: impl Fn(usize, &mut Random, usize, usize) -> usize) {
     let (bytes, _) = model_file(&tiny(), FileType::Q4_0);
-    // Mostly in the head, which is where lies can be told.
-    let end = bytes.len();
     let table = bytes.windows(17).position(|at| at == b"token_embd.weight");
     let table = table.unwrap();
-    let mut random = Random(11);
+    let mut random = Random(seed);
     let (mut readable, mut models) = (0, 0);
-    for case in 0..4_000 {
+    for case in 0..2_000 {
         let mut damaged = bytes.clone();
         for _ in 0..=random.below(3) {
-            let at = match case % 4 {
-                0 => random.below(end),
-                1 => random.below(1_200),
-                _ => table + random.below(1_800),
-            };
+            let at = at(case, &mut random, table, bytes.len());
             damaged[at] ^= 1 << random.below(8);
         }
         let file = Scratch::new("damaged", &damaged);
@@ -248,6 +259,6 @@ fn a_damaged_file_never_panics() {
             }
         }
     }
-    assert!((500..3_500).contains(&readable), "{readable}");
-    assert!((100..readable).contains(&models), "{models} of {readable}");
+    assert!((250..1_750).contains(&readable), "{readable}");
+    assert!((50..readable).contains(&models), "{models} of {readable}");
 }
