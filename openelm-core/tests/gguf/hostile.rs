@@ -235,7 +235,7 @@ fn damage(seed: u64, at: impl Fn(usize, &mut Random, usize, usize) -> usize) {
             let at = at(case, &mut random, table, bytes.len());
             damaged[at] ^= 1 << random.below(8);
         }
-        let file = Scratch::new("damaged", &damaged);
+        let file = Scratch::new(&format!("damaged-{seed}"), &damaged);
         let Ok(mut reader) = GgufReader::open(&*file) else {
             continue;
         };
