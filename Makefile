@@ -1,5 +1,6 @@
 # `make demo` runs the main job, `make test` passes the tests; both prepare what they need.
 .DEFAULT_GOAL := help
+SHELL := bash
 # Swift's tests have the FFI library fail on purpose; with one set of features all is built once.
 TESTED := --workspace --exclude mlx-bindings --locked --features openelm-ffi/inject-faults
 
@@ -49,12 +50,14 @@ check-setup: ## the scripts: shellcheck (Debian: apt-get install shellcheck), an
 test-tools: setup
 	@parity/setup.sh & bash -c '. swift/toolchain.sh'; wait
 
-test: check check-setup test-tools ## everything: check, Rust tests, parity with mlx-lm, the Swift package
+test: check check-setup test-tools ## everything: check, Rust tests, the Swift package, parity with mlx-lm
 # Two tests run at once: with two threads each they would wait for each other.
-	OPENBLAS_NUM_THREADS=1 cargo test $(TESTED)
+	@mkdir -p out
+	set -o pipefail; OPENBLAS_NUM_THREADS=1 cargo test $(TESTED) | tee out/rust-tests.log
 	cargo test --quiet $(TESTED) --test native
-	@parity/run.sh
 	@swift/test.sh
+	@parity/run.sh
+	@awk '/^test result: ok/ { passed += $$4 } END { print "make test: passed: " passed " Rust tests, the scripts, the Swift package, parity with mlx-lm" }' out/rust-tests.log
 
 setup-swift: ## prepare a Swift toolchain under .mlx/swift (Debian, no root)
 	@setup/setup-swift.sh

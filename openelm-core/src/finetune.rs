@@ -9,7 +9,10 @@
 //! - `metrics.jsonl`: a line for every step and validation;
 //! - `reference.safetensors`: preferences only, the log-probabilities to measure against.
 
+mod event;
+mod options;
 mod order;
+mod reference;
 
 use std::{
     collections::VecDeque,
@@ -18,13 +21,11 @@ use std::{
     time::Instant,
 };
 
-use mlx_rs::Array;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::{
     adapter::Adapter,
-    batches::{Batch, Padding},
+    batches::Batch,
     cancel::CancelHandle,
     config::Config,
     dataset::{Example, PreferencePair},
@@ -32,13 +33,12 @@ use crate::{
     memory,
     metrics::Metrics,
     model::Model,
-    tensor_file::{self, Tensors},
-    train::{Preference, PreferenceLoss, Step, Trainer, TrainerOptions},
+    train::{Preference, STATE_FILE, Trainer, changed},
 };
+pub use event::{FinetuneEnd, FinetuneEvent};
+pub use options::FinetuneOptions;
 use order::Order;
 
-const STATE: &str = "training_state.safetensors";
-const REFERENCE: &str = "reference.safetensors";
 const BEST: &str = "best";
 
 /// What is trained on.
@@ -48,104 +48,6 @@ pub enum TrainingData {
     Examples(Vec<Example>),
     /// Pairs of answers, the first preferred.
     Pairs(Vec<PreferencePair>),
-}
-
-/// How a [`Finetune`] runs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FinetuneOptions {
-    /// How each step is made.
-    pub trainer: TrainerOptions,
-    /// Batches to train on, all in all. Default 1,000.
-    pub iters: u64,
-    /// Rows (or pairs) of a batch. Default 4.
-    pub batch_size: usize,
-    /// The most tokens of a row. Default 2,048.
-    pub max_seq_length: usize,
-    /// Iterations between validations. Default 200. There is one before the first step, and one
-    /// after the last.
-    pub steps_per_eval: u64,
-    /// The most batches of a validation; `None` all. Default 25.
-    pub val_batches: Option<usize>,
-    /// Iterations between saves. Default 100. The last iteration is saved, too.
-    pub save_every: u64,
-    /// Validations in a row without a better loss that end the run. Default none do.
-    pub patience: Option<u32>,
-    /// Preferences: the loss and its β. Default sigmoid, 0.01.
-    pub preference: (PreferenceLoss, f32),
-    /// Batches, masks and the times of validation as mlx-lm's `lora` has them, to compare with it.
-    /// Its defects come along: a pad counts as a target, rows do not meet rows of their length,
-    /// and those that fill no batch are never seen.
-    pub mlx_lm_compat: bool,
-}
-
-impl Default for FinetuneOptions {
-    fn default() -> Self {
-        Self {
-            trainer: TrainerOptions::default(),
-            iters: 1000,
-            batch_size: 4,
-            max_seq_length: 2048,
-            steps_per_eval: 200,
-            val_batches: Some(25),
-            save_every: 100,
-            patience: None,
-            preference: (PreferenceLoss::Sigmoid, 0.01),
-            mlx_lm_compat: false,
-        }
-    }
-}
-
-/// What a [`Finetune`] tells.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum FinetuneEvent {
-    /// A batch was trained on.
-    Step {
-        /// What it did.
-        step: Step,
-        /// Targets a second, of this step.
-        tokens_per_second: f64,
-        /// Targets trained on so far, this run's and those of the run it resumed.
-        trained_tokens: u64,
-        /// The most memory of MLX' arrays so far, in bytes.
-        peak_bytes: u64,
-    },
-    /// The model was tried on the validation data.
-    Validation {
-        /// Batches trained on before it.
-        iteration: u64,
-        /// Mean loss over the targets, in nats (preferences: over the pairs).
-        loss: f64,
-        /// `e^loss`, the perplexity.
-        perplexity: f64,
-        /// Whether it is the lowest loss so far.
-        best: bool,
-    },
-    /// The adapter and the state were written.
-    Saved {
-        /// Batches trained on before it.
-        iteration: u64,
-    },
-    /// There is no more to come.
-    Finished {
-        /// Batches trained on.
-        iteration: u64,
-        /// Why it ended.
-        reason: FinetuneEnd,
-        /// The best validation, its iteration and loss.
-        best: Option<(u64, f64)>,
-    },
-}
-
-/// Why a [`Finetune`] ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FinetuneEnd {
-    /// All iterations are done.
-    Iterations,
-    /// Validation got no better for as long as `patience` says.
-    Patience,
-    /// It was cancelled; what was done is saved.
-    Cancelled,
 }
 
 /// A fine-tuning run. Belongs to the thread that made it, as MLX arrays do.
@@ -194,7 +96,7 @@ impl Finetune {
         options: FinetuneOptions,
     ) -> Result<Self> {
         let mut run = Self::prepare(model, adapter, train, valid, folder.as_ref(), options)?;
-        let state = run.folder.join(STATE);
+        let state = run.folder.join(STATE_FILE);
         if state.exists() {
             return Err(Error::Target {
                 path: state,
@@ -223,7 +125,7 @@ impl Finetune {
         options: FinetuneOptions,
     ) -> Result<Self> {
         let mut run = Self::prepare(model, adapter, train, valid, folder.as_ref(), options)?;
-        let state = run.folder.join(STATE);
+        let state = run.folder.join(STATE_FILE);
         if !state.is_file() {
             return Err(Error::MissingFile {
                 path: state,
@@ -448,11 +350,11 @@ impl Finetune {
     /// The state first: a run that is killed before the adapter is written makes it again.
     fn save(&mut self) -> Result<()> {
         let progress = serde_json::to_value(&self.progress).map_err(|error| Error::Checkpoint {
-            path: self.folder.join(STATE),
+            path: self.folder.join(STATE_FILE),
             problem: error.to_string(),
         })?;
         self.trainer
-            .save_state(&self.folder.join(STATE), &progress)?;
+            .save_state(&self.folder.join(STATE_FILE), &progress)?;
         self.adapter().save(&self.folder, &self.config)?;
         self.tell(FinetuneEvent::Saved {
             iteration: self.trainer.iteration(),
@@ -475,99 +377,10 @@ impl Finetune {
     }
 
     fn tell(&mut self, event: FinetuneEvent) -> Result<()> {
-        self.metrics.write(&line(&event))?;
+        self.metrics.write(&event.line())?;
         self.events.push_back(event);
         Ok(())
     }
-
-    /// Preferences: what the model makes of every answer before the first step, once for all runs.
-    fn measure_reference(&mut self) -> Result<()> {
-        let TrainingData::Pairs(pairs) = &self.train else {
-            return Ok(());
-        };
-        let path = self.folder.join(REFERENCE);
-        let names = ["chosen", "rejected"];
-        if path.is_file() {
-            let tensors = tensor_file::load(&path)?;
-            let read = |name: &str| match tensors.get(name) {
-                Some(sums) if sums.size() == pairs.len() => Ok(sums.to_vec_exact::<f32>()?),
-                _ => Err(Error::Checkpoint {
-                    path: path.clone(),
-                    problem: format!("`{name}` is not that of {} pairs", pairs.len()),
-                }),
-            };
-            let sums = read(names[0])?.into_iter().zip(read(names[1])?);
-            self.reference = sums.map(|(chosen, rejected)| [chosen, rejected]).collect();
-            return Ok(());
-        }
-        let all: Vec<usize> = (0..pairs.len()).collect();
-        let mut reference = Vec::with_capacity(pairs.len());
-        for rows in all.chunks(self.options.batch_size) {
-            let batch = self.options.batch(&self.train, rows);
-            let sums = self.trainer.log_probabilities(&batch)?;
-            let (chosen, rejected) = sums.split_at(rows.len());
-            reference.extend(chosen.iter().zip(rejected).map(|(&c, &r)| [c, r]));
-        }
-        let side = |i: usize| -> Vec<f32> { reference.iter().map(|sums| sums[i]).collect() };
-        let named = names.iter().enumerate().map(|(i, name)| {
-            let sums = Array::from_slice(&side(i), &[reference.len() as i32]);
-            ((*name).to_owned(), sums)
-        });
-        let tensors: Tensors = named.collect();
-        tensor_file::save(&path, &tensors, ("format", "mlx".into()))?;
-        self.reference = reference;
-        Ok(())
-    }
-}
-
-/// An event's line in `metrics.jsonl`; `Null` where it has none.
-fn line(event: &FinetuneEvent) -> Value {
-    match event {
-        FinetuneEvent::Step {
-            step,
-            tokens_per_second,
-            trained_tokens,
-            peak_bytes,
-        } => json!({
-            "iteration": step.iteration,
-            "train_loss": step.loss,
-            "targets": step.targets,
-            "learning_rate": step.learning_rate,
-            "gradient_norm": step.gradient_norm,
-            "tokens_per_second": tokens_per_second,
-            "trained_tokens": trained_tokens,
-            "peak_memory": peak_bytes,
-        }),
-        FinetuneEvent::Validation {
-            iteration,
-            loss,
-            perplexity,
-            best,
-        } => json!({
-            "iteration": iteration,
-            "val_loss": loss,
-            "perplexity": perplexity,
-            "best": best,
-        }),
-        _ => Value::Null,
-    }
-}
-
-/// What differs between two options' texts: `learning_rate: 0.001, now 0.002`.
-pub(crate) fn changed(old: &str, new: &str) -> String {
-    let pairs = old.split(", ").zip(new.split(", "));
-    let differing = pairs.filter(|(old, new)| old != new).map(|(old, new)| {
-        let value = new.split_once(": ").map_or(new, |(_, value)| value);
-        // The innermost setting, without the braces around it.
-        let old = old.rsplit("{ ").next().unwrap_or(old);
-        let trim = |text: &str| text.trim_end_matches(" }").trim_start().to_owned();
-        format!(
-            "{}, now {}",
-            trim(old),
-            trim(value.rsplit(": ").next().unwrap_or(value))
-        )
-    });
-    differing.collect::<Vec<_>>().join("; ")
 }
 
 impl Iterator for Finetune {
@@ -582,52 +395,5 @@ impl Iterator for Finetune {
             }
         }
         self.events.pop_front().map(Ok)
-    }
-}
-
-impl FinetuneOptions {
-    fn check(&self) -> Result<()> {
-        let zero = [
-            ("iters", self.iters),
-            ("batch_size", self.batch_size as u64),
-            ("steps_per_eval", self.steps_per_eval),
-            ("save_every", self.save_every),
-            ("val_batches", self.val_batches.unwrap_or(1) as u64),
-            ("patience", u64::from(self.patience.unwrap_or(1))),
-        ];
-        if let Some(&(option, _)) = zero.iter().find(|(_, value)| *value == 0) {
-            return Err(Error::Option {
-                option,
-                problem: "expected at least 1, found 0".into(),
-            });
-        }
-        if self.max_seq_length < 2 {
-            return Err(Error::Option {
-                option: "max_seq_length",
-                problem: format!("expected at least 2, found {}", self.max_seq_length),
-            });
-        }
-        Ok(())
-    }
-
-    fn batch(&self, data: &TrainingData, rows: &[usize]) -> Batch {
-        let padding = Padding {
-            max_length: self.max_seq_length,
-            ..Padding::default()
-        };
-        match data {
-            TrainingData::Examples(examples) => {
-                let chosen: Vec<&Example> = rows.iter().filter_map(|&i| examples.get(i)).collect();
-                match self.mlx_lm_compat {
-                    true => Batch::mlx_lm(&chosen, self.max_seq_length),
-                    false => Batch::new(&chosen, padding),
-                }
-            }
-            TrainingData::Pairs(pairs) => {
-                let chosen: Vec<&PreferencePair> =
-                    rows.iter().filter_map(|&i| pairs.get(i)).collect();
-                Batch::pairs(&chosen, padding)
-            }
-        }
     }
 }

@@ -13,14 +13,19 @@
 //! (OpenELM, <https://arxiv.org/abs/2404.14619>, section 3).
 
 mod corpus_source;
+mod event;
 mod job;
+mod measured;
 mod model_folder;
 mod options;
+mod progress;
 mod source;
 mod validation;
 
 pub use corpus_source::CorpusSource;
-pub use job::{Measured, Pretrain, PretrainEnd, PretrainEvent};
+pub use event::{PretrainEnd, PretrainEvent};
+pub use job::Pretrain;
+pub use measured::Measured;
 pub use options::{PretrainOptions, Recipe};
 pub use source::{MemorySource, Source};
 pub use validation::Validation;

@@ -16,6 +16,7 @@ use mlx_rs::{Array, transforms};
 pub use loss::{Preference, PreferenceLoss};
 pub use optimizer::{Optimizer, OptimizerKind};
 pub use schedule::{Schedule, ScheduleKind};
+pub(crate) use state::{STATE_FILE, changed};
 
 use crate::{
     adapter::{Adapter, AdapterKind},

@@ -3,31 +3,30 @@
 //! CoreNet's names lack the prefix `transformer.`, its head is `classifier`, and its embedding
 //! has 32,128 rows, of which the last 128 belong to no token.
 
+mod check;
+mod open;
+
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     path::{Path, PathBuf},
 };
 
 use mlx_rs::{Array, ops::indexing::TryIndexOp};
 
-use super::{ConvertOptions, architecture};
+pub(super) use check::{CORENET_VOCAB, VOCAB};
+
 use crate::{
     adapter::Adapter,
-    checkpoint::{Checkpoint, StoredDtype, model_folder},
+    checkpoint::{Checkpoint, StoredDtype},
     config::Config,
     dtype::Dtype,
     error::{Error, Result},
     gguf::{self, GgufReader, TensorType, Vocabulary},
     packed::PackedMatrix,
-    preset::Preset,
     quantization::{Quantization, QuantizationMap},
     readers::Readers,
     torch_file::TorchFile,
 };
-
-/// Rows of CoreNet's embedding, and of those the ones that are tokens.
-pub(super) const CORENET_VOCAB: usize = 32_128;
-pub(super) const VOCAB: usize = 32_000;
 
 /// A model to be converted. Holds no weights.
 pub(super) struct Source {
@@ -64,138 +63,6 @@ pub(super) enum Precision {
 }
 
 impl Source {
-    pub(super) fn open(path: &Path, options: &ConvertOptions) -> Result<Self> {
-        std::fs::metadata(path).map_err(Error::io(path))?;
-        let mut source = if path.is_dir() {
-            Self::folder(path, options)?
-        } else {
-            Self::file(path, options)?
-        };
-        source.check()?;
-        if let Some(adapter) = &options.adapter {
-            adapter.check_fusable(&source.config, "adapter".as_ref())?;
-            source.adapter = Some(adapter.clone());
-        }
-        Ok(source)
-    }
-
-    fn new(path: &Path, format: &'static str, config: Config, files: Files) -> Result<Self> {
-        let readers = match &files {
-            Files::Safetensors(checkpoint) => Readers::open(checkpoint)?,
-            _ => Readers::without_files(path)?,
-        };
-        Ok(Self {
-            path: path.into(),
-            format,
-            shapes: config.tensors().into_iter().collect(),
-            config,
-            quantization: None,
-            corenet_names: false,
-            files,
-            readers,
-            adapter: None,
-        })
-    }
-
-    fn folder(path: &Path, options: &ConvertOptions) -> Result<Self> {
-        let weights = path.join("weights.safetensors");
-        if weights.is_file() {
-            return Self::corenet_mlx(path, Checkpoint::open_file(&weights)?, options);
-        }
-        let path = model_folder(path)?;
-        let config = match &options.architecture {
-            Some(config) => config.clone(),
-            None => Config::load(&path)?,
-        };
-        let checkpoint = Checkpoint::open(&path)?;
-        checkpoint.check(&config)?;
-        let quantization = config.quantization_map()?;
-        let format = match quantization {
-            Some(_) => "quantised MLX folder",
-            None => "Hugging Face folder",
-        };
-        let source = Self::new(&path, format, config, Files::Safetensors(checkpoint))?;
-        Ok(Self {
-            quantization,
-            ..source
-        })
-    }
-
-    /// A folder of CoreNet's MLX example: its `config.json` names a preset.
-    fn corenet_mlx(path: &Path, checkpoint: Checkpoint, options: &ConvertOptions) -> Result<Self> {
-        let file = path.join("config.json");
-        let fault = |key: &str, problem: String| Error::Config {
-            path: file.clone(),
-            key: key.into(),
-            problem,
-        };
-        let text = std::fs::read_to_string(&file).map_err(Error::io(&file))?;
-        let json: serde_json::Value = serde_json::from_str(&text)
-            .map_err(|error| fault("model_name", format!("not JSON: {error}")))?;
-        let quantization = match json.get("quantization") {
-            None | Some(serde_json::Value::Null) => None,
-            Some(block) => Some(
-                QuantizationMap::from_json(block)
-                    .map_err(|problem| fault("quantization", problem))?,
-            ),
-        };
-        let named = json.get("model_name").and_then(|name| name.as_str());
-        let shape = |name: &str| checkpoint.tensors().get(name).map(|t| t.shape.clone());
-        let config = match (&options.architecture, named) {
-            (Some(config), _) => config.clone(),
-            (None, Some(name)) => {
-                let rows = embedding_rows(path, &shape)?;
-                architecture::preset_with_rows(name.parse()?, tokens(rows))?
-            }
-            (None, None) => return Err(fault("model_name", "missing".into())),
-        };
-        let files = Files::Safetensors(checkpoint);
-        let source = Self::new(path, "CoreNet MLX folder", config, files)?;
-        Ok(Self {
-            quantization,
-            corenet_names: true,
-            ..source
-        })
-    }
-
-    fn file(path: &Path, options: &ConvertOptions) -> Result<Self> {
-        let named = |ending| {
-            let found = path.extension();
-            found.is_some_and(|found| found.eq_ignore_ascii_case(ending))
-        };
-        if named("safetensors") {
-            let problem = "name the folder that holds it, with its config.json";
-            return Err(malformed(path, problem.into()));
-        }
-        // A result that is being verified may have any name.
-        if named("gguf") || GgufReader::recognizes(path)? {
-            let reader = GgufReader::open(path)?;
-            let config = match &options.architecture {
-                Some(config) => config.clone(),
-                None => gguf::config_from_gguf(&reader)?,
-            };
-            gguf::check_tensors(&reader, &config)?;
-            return Self::new(path, "GGUF file", config, Files::Gguf(reader));
-        }
-        let file = TorchFile::open_with(path, options.ema)?;
-        let corenet_names = !file
-            .tensors()
-            .contains_key("transformer.token_embeddings.weight");
-        let shape = |name: &str| {
-            let name = stored_name(name, corenet_names);
-            file.tensors().get(&name).map(|tensor| tensor.shape.clone())
-        };
-        let config = match &options.architecture {
-            Some(config) => config.clone(),
-            None => infer(path, &shape)?,
-        };
-        let source = Self::new(path, "PyTorch checkpoint", config, Files::Torch(file))?;
-        Ok(Self {
-            corenet_names,
-            ..source
-        })
-    }
-
     /// The tokenizer that the file carries in itself.
     pub(super) fn vocabulary(&self) -> Result<Option<Vocabulary>> {
         match &self.files {
@@ -391,75 +258,6 @@ impl Source {
             })
         })
     }
-
-    /// Checks that the tensors are those of the architecture, the embedding's rows aside.
-    fn check(&self) -> Result<()> {
-        if self.format == "Hugging Face folder" || self.format == "quantised MLX folder" {
-            // `Checkpoint::check` has done it.
-            return Ok(());
-        }
-        let stored: HashMap<&String, &[usize]> = match &self.files {
-            Files::Safetensors(checkpoint) => checkpoint
-                .tensors()
-                .iter()
-                .map(|(n, t)| (n, t.shape.as_slice()))
-                .collect(),
-            Files::Torch(file) => file
-                .tensors()
-                .iter()
-                .map(|(n, t)| (n, t.shape.as_slice()))
-                .collect(),
-            Files::Gguf(_) => return Ok(()),
-        };
-        let mut known = BTreeSet::new();
-        for (name, shape) in self.config.tensors() {
-            let stem = name.strip_suffix(".weight").unwrap_or(&name);
-            let mut parts = vec![(self.stored_name(&name), shape.clone())];
-            if let (Some(packing), &[rows, width]) = (self.packing(stem), shape.as_slice()) {
-                let stem = self.stored_name(stem);
-                let groups = packing.scales_shape(rows, width).to_vec();
-                parts = vec![
-                    (
-                        format!("{stem}.weight"),
-                        packing.packed_shape(rows, width).to_vec(),
-                    ),
-                    (format!("{stem}.scales"), groups.clone()),
-                ];
-                if packing.has_biases() {
-                    parts.push((format!("{stem}.biases"), groups));
-                }
-            }
-            for (stored_name, expected) in parts {
-                let Some(found) = stored.get(&stored_name) else {
-                    let path = self.path.clone();
-                    return Err(Error::MissingTensor {
-                        path,
-                        name: stored_name,
-                        shape: expected,
-                    });
-                };
-                if !fits(found, &expected) {
-                    return Err(Error::TensorShape {
-                        path: self.path.clone(),
-                        name: stored_name,
-                        expected,
-                        found: found.to_vec(),
-                    });
-                }
-                known.insert(stored_name);
-            }
-        }
-        match stored.keys().find(|name| !known.contains(**name)) {
-            None => Ok(()),
-            Some(name) => {
-                let path = self.path.clone();
-                Err(Error::UnexpectedTensor {
-                    path,
-                    name: (*name).clone(),
-                })
-            }
-        }
-    }
 }
 
 /// A tensor as its file gives it.
@@ -484,48 +282,6 @@ fn stored_name(name: &str, corenet: bool) -> String {
         (true, Some(rest)) => format!("classifier{rest}"),
         (true, None) => name.strip_prefix("transformer.").unwrap_or(name).into(),
     }
-}
-
-/// Equal, or an embedding with CoreNet's rows beyond the last token.
-fn fits(found: &[usize], expected: &[usize]) -> bool {
-    found == expected || (found == [CORENET_VOCAB, last(found)] && expected == [VOCAB, last(found)])
-}
-
-fn last(shape: &[usize]) -> usize {
-    shape.last().copied().unwrap_or(0)
-}
-
-fn tokens(rows: usize) -> usize {
-    if rows == CORENET_VOCAB { VOCAB } else { rows }
-}
-
-fn embedding_rows(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<usize> {
-    let found = [
-        "token_embeddings.weight",
-        "transformer.token_embeddings.weight",
-    ]
-    .iter()
-    .find_map(|name| shape(name)?.first().copied());
-    found.ok_or_else(|| malformed(path, "tensor `token_embeddings.weight` is missing".into()))
-}
-
-/// The released architecture whose shapes these are; `shape` is asked by Hugging Face's names.
-fn infer(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Config> {
-    let rows = embedding_rows(path, shape)?;
-    for preset in Preset::ALL {
-        let Ok(config) = architecture::preset_with_rows(preset, tokens(rows)) else {
-            continue;
-        };
-        let is_it = |(name, expected): (String, Vec<usize>)| {
-            shape(&name).is_some_and(|found| fits(&found, &expected))
-        };
-        if config.tensors().into_iter().all(is_it) {
-            return Ok(config);
-        }
-    }
-    let problem = "its tensors are those of none of OpenELM's four sizes; name the architecture \
-                   with --architecture (a size, or a config.json)";
-    Err(malformed(path, problem.into()))
 }
 
 fn from_bytes(

@@ -8,108 +8,37 @@ use std::{
 };
 
 use mlx_rs::Array;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
-    PretrainOptions, Source, Validation,
+    PretrainEnd, PretrainEvent, PretrainOptions, Source, Validation,
     model_folder::{self, Around},
+    progress::Progress,
     validation::packed,
 };
 use crate::{
     batches::Batch,
     cancel::CancelHandle,
     config::Config,
-    config_json,
     corpus::{CorpusStatistics, Sequence},
     distributed::Group,
     dtype::Dtype,
     error::{Error, Result},
-    finetune::changed,
     init, memory,
     metrics::Metrics,
-    train::{Step, Trainer},
+    train::{STATE_FILE, Trainer},
 };
 
-const STATE: &str = "training_state.safetensors";
 const CHECKPOINTS: &str = "checkpoints";
-
-/// What a [`Pretrain`] tells.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum PretrainEvent {
-    /// An update was made.
-    Step {
-        /// What it did; its targets are those of all processes.
-        step: Step,
-        /// Targets a second, of all processes.
-        tokens_per_second: f64,
-        /// Targets trained on so far, this run's and those of the run it resumed.
-        trained_tokens: u64,
-        /// The most memory of this process' MLX arrays so far, in bytes.
-        peak_bytes: u64,
-    },
-    /// The model was tried on the held-out texts.
-    Validation {
-        /// Updates before it.
-        iteration: u64,
-        /// Mean loss over the targets, in nats.
-        loss: f64,
-        /// What all targets cost, in bits, by the length of the texts in UTF-8.
-        bits_per_byte: f64,
-        /// Whether it is the lowest loss so far.
-        best: bool,
-    },
-    /// A checkpoint and the state were written.
-    Saved {
-        /// Updates before it.
-        iteration: u64,
-        /// The checkpoint's folder.
-        folder: PathBuf,
-    },
-    /// There is no more to come.
-    Finished {
-        /// Updates made.
-        iteration: u64,
-        /// Why it ended.
-        reason: PretrainEnd,
-        /// The best validation, its iteration and loss.
-        best: Option<(u64, f64)>,
-    },
-}
-
-/// Why a [`Pretrain`] ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PretrainEnd {
-    /// All steps are made.
-    Steps,
-    /// There is not enough data left for a step.
-    Data,
-    /// It was cancelled; what was done is saved.
-    Cancelled,
-}
-
-/// What a few steps took.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Measured {
-    /// Numbers that are trained.
-    pub parameters: u64,
-    /// Seconds that a step took, the first left out.
-    pub seconds_per_step: f64,
-    /// Targets of a step, on average.
-    pub targets_per_step: f64,
-    /// The most memory of this process' MLX arrays, in bytes.
-    pub peak_bytes: u64,
-}
 
 /// A pre-training run. Belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
 pub struct Pretrain {
-    trainer: Trainer,
+    pub(super) trainer: Trainer,
     source: Box<dyn Source>,
     validation: Option<Validation>,
     folder: PathBuf,
-    options: PretrainOptions,
+    pub(super) options: PretrainOptions,
     group: Option<Group>,
     around: Around,
     metrics: Metrics,
@@ -117,19 +46,6 @@ pub struct Pretrain {
     cancel: CancelHandle,
     events: VecDeque<PretrainEvent>,
     ended: bool,
-}
-
-/// What the state file keeps besides the trainer's own.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Progress {
-    /// The options, the architecture and the tokenizer, so that no run goes on with others.
-    options: String,
-    config: Value,
-    tokenizer: String,
-    /// The source's own.
-    source: Value,
-    trained_tokens: u64,
-    best: Option<(u64, f64)>,
 }
 
 impl Pretrain {
@@ -151,7 +67,7 @@ impl Pretrain {
     ) -> Result<Self> {
         let mut run = Self::prepare(config, source, validation, folder.as_ref(), options, group)?;
         if run.writes() {
-            let state = run.folder.join(STATE);
+            let state = run.folder.join(STATE_FILE);
             if state.exists() {
                 return Err(Error::Target {
                     path: state,
@@ -182,7 +98,7 @@ impl Pretrain {
     ) -> Result<Self> {
         options.model = None;
         let mut run = Self::prepare(config, source, validation, folder.as_ref(), options, group)?;
-        let state = run.folder.join(STATE);
+        let state = run.folder.join(STATE_FILE);
         let malformed = |error: serde_json::Error| Error::Checkpoint {
             path: state.clone(),
             problem: error.to_string(),
@@ -213,51 +129,7 @@ impl Pretrain {
         Ok(run)
     }
 
-    /// Makes `steps` updates and says what they took; nothing is written.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new) and the iterator; [`Error::Data`] if there is not enough data for
-    /// one step.
-    pub fn measure(
-        config: Config,
-        source: Box<dyn Source>,
-        options: PretrainOptions,
-        steps: u64,
-    ) -> Result<Measured> {
-        let mut run = Self::prepare(config, source, None, Path::new(""), options, None)?;
-        let (mut made, mut targets, mut seconds) = (0.0, 0.0, 0.0);
-        for nth in 0..steps.max(2) {
-            let started = Instant::now();
-            let Some(batches) = run.next_batches()? else {
-                break;
-            };
-            let step = run.trainer.update(&batches, None)?;
-            // The first also prepares what the others use.
-            if nth > 0 {
-                made += 1.0;
-                targets += step.targets as f64;
-                seconds += started.elapsed().as_secs_f64();
-            }
-        }
-        if made == 0.0 {
-            return Err(Error::Data {
-                path: "training data".into(),
-                line: None,
-                problem: format!(
-                    "not enough for two steps of {} sequences",
-                    run.options.batch_size
-                ),
-            });
-        }
-        Ok(Measured {
-            parameters: run.parameter_count(),
-            seconds_per_step: seconds / made,
-            targets_per_step: targets / made,
-            peak_bytes: memory::peak_bytes()? as u64,
-        })
-    }
-
-    fn prepare(
+    pub(super) fn prepare(
         config: Config,
         source: Box<dyn Source>,
         validation: Option<Validation>,
@@ -266,13 +138,7 @@ impl Pretrain {
         group: Option<Group>,
     ) -> Result<Self> {
         options.check(group.as_ref().map_or(1, Group::size))?;
-        let written = config_json::write(&config);
-        let progress = Progress {
-            options: options.decisive(),
-            config: serde_json::from_str(&written).unwrap_or_default(),
-            tokenizer: fingerprint(options.tokenizer.as_deref())?,
-            ..Progress::default()
-        };
+        let progress = Progress::new(&config, &options)?;
         let around = Around::new(&config, options.tokenizer.as_deref(), options.save_dtype);
         let start = match &options.model {
             Some(folder) => model_folder::weights(folder, &config)?,
@@ -377,7 +243,7 @@ impl Pretrain {
     }
 
     /// This process' share of the next update; `None` if there is not enough data for it.
-    fn next_batches(&mut self) -> Result<Option<Vec<Batch>>> {
+    pub(super) fn next_batches(&mut self) -> Result<Option<Vec<Batch>>> {
         let share = self.options.batch_size / self.place().1;
         let mut sequences: Vec<Sequence> = Vec::with_capacity(share);
         while sequences.len() < share {
@@ -437,7 +303,7 @@ impl Pretrain {
         if self.writes() {
             fs::create_dir_all(self.folder.join(CHECKPOINTS)).map_err(Error::io(&self.folder))?;
             self.around.write(&folder, &self.trainer.weights())?;
-            let state = self.folder.join(STATE);
+            let state = self.folder.join(STATE_FILE);
             let progress =
                 serde_json::to_value(&self.progress).map_err(|error| Error::Checkpoint {
                     path: state.clone(),
@@ -505,7 +371,7 @@ impl Pretrain {
     }
 
     fn tell(&mut self, event: PretrainEvent) -> Result<()> {
-        self.metrics.write(&line(&event))?;
+        self.metrics.write(&event.line())?;
         self.events.push_back(event);
         Ok(())
     }
@@ -523,97 +389,5 @@ impl Iterator for Pretrain {
             }
         }
         self.events.pop_front().map(Ok)
-    }
-}
-
-impl Progress {
-    /// Refuses what is kept in `state` if it is another run's.
-    fn agree(&self, kept: &Self, state: &Path) -> Result<()> {
-        let problem = if kept.config != self.config {
-            let keys = self.config.as_object().into_iter().flatten();
-            let differs = |(key, _): &(&String, &Value)| {
-                kept.config.get(key.as_str()) != self.config.get(key.as_str())
-            };
-            let of = |config: &Value, key: &str| match config.get(key) {
-                Some(value) => value.to_string(),
-                None => "none".into(),
-            };
-            let changes = keys.filter(differs).map(|(key, _)| {
-                let (old, new) = (of(&kept.config, key), of(&self.config, key));
-                format!("{key}: {old}, now {new}")
-            });
-            let changes: Vec<String> = changes.collect();
-            format!(
-                "the run was begun with another architecture: {}",
-                changes.join("; ")
-            )
-        } else if kept.options != self.options {
-            let changes = changed(&kept.options, &self.options);
-            format!("the run was begun with other options: {changes}")
-        } else if kept.tokenizer != self.tokenizer {
-            "the run was begun with another tokenizer".into()
-        } else {
-            return Ok(());
-        };
-        Err(Error::Target {
-            path: state.to_path_buf(),
-            problem,
-        })
-    }
-}
-
-/// A number that other files have not (FNV-1a over a tokenizer's file).
-fn fingerprint(tokenizer: Option<&Path>) -> Result<String> {
-    let Some(path) = tokenizer else {
-        return Ok(String::new());
-    };
-    let file = match path.is_dir() {
-        false => path.to_path_buf(),
-        true => {
-            let files = ["tokenizer.json", "tokenizer.model"].map(|name| path.join(name));
-            let found = files.iter().find(|file| file.is_file());
-            found
-                .cloned()
-                .unwrap_or_else(|| path.join("tokenizer.json"))
-        }
-    };
-    let bytes = fs::read(&file).map_err(Error::io(&file))?;
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    Ok(format!("{hash:016x}"))
-}
-
-/// An event's line in `metrics.jsonl`; `Null` where it has none.
-fn line(event: &PretrainEvent) -> Value {
-    match event {
-        PretrainEvent::Step {
-            step,
-            tokens_per_second,
-            trained_tokens,
-            peak_bytes,
-        } => json!({
-            "iteration": step.iteration,
-            "train_loss": step.loss - step.z_loss,
-            "z_loss": step.z_loss,
-            "targets": step.targets,
-            "learning_rate": step.learning_rate,
-            "gradient_norm": step.gradient_norm,
-            "tokens_per_second": tokens_per_second,
-            "trained_tokens": trained_tokens,
-            "peak_memory": peak_bytes,
-        }),
-        PretrainEvent::Validation {
-            iteration,
-            loss,
-            bits_per_byte,
-            best,
-        } => json!({
-            "iteration": iteration,
-            "val_loss": loss,
-            "bits_per_byte": bits_per_byte,
-            "best": best,
-        }),
-        _ => Value::Null,
     }
 }

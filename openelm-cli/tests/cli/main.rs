@@ -1,0 +1,14 @@
+//! The `openelm` tool from outside: exit codes, what goes to stdout and what to stderr, and for
+//! every failure one line that says what and where.
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+mod ended;
+mod refused;
+mod tool;
+mod usage;
+mod written;

@@ -1,0 +1,207 @@
+//! Models, prompts and tokenizers that cannot be used.
+
+use std::process::Command;
+
+use openelm_core::Preset;
+
+use crate::tool::{Folder, fails, generate, openelm, small, tales, works};
+
+#[test]
+fn models_that_are_not_there() {
+    let empty = Folder::new("empty");
+    let nowhere = empty.join("nowhere");
+    let nowhere = nowhere.to_str().unwrap();
+    for command in [
+        &["generate", "-p", "x", "-m"][..],
+        &["info"],
+        &["bench", "-n", "2", "-m"],
+    ] {
+        let on = |model| openelm(&[command, &[model]].concat());
+        fails(on(nowhere), 1, &[nowhere, "No such file"]);
+        fails(
+            on(empty.name()),
+            1,
+            &[empty.name(), "config.json", "not found"],
+        );
+    }
+    let config = Folder::new("config");
+    config.file("config.json", small(64).to_json());
+    fails(
+        openelm(&["generate", "-p", "x", "-m", config.name()]),
+        1,
+        &[config.name(), "model.safetensors"],
+    );
+    config.file("model.safetensors", "");
+    let file = config.join("model.safetensors");
+    let damaged = [file.to_str().unwrap(), "not a safetensors file"];
+    fails(
+        openelm(&["generate", "-p", "x", "-m", config.name()]),
+        1,
+        &damaged,
+    );
+    fails(openelm(&["info", config.name()]), 1, &damaged);
+    fails(openelm(&["bench", "-m", config.name()]), 1, &damaged);
+    config.file("config.json", "{");
+    let file = config.join("config.json");
+    fails(
+        openelm(&["info", config.name()]),
+        1,
+        &[file.to_str().unwrap()],
+    );
+}
+
+/// What a file or its name says must not reach the terminal as it is.
+#[cfg(unix)]
+#[test]
+fn names_with_line_breaks_stay_on_one_line() {
+    let model = Folder::with_model("escapes", &small(64));
+    fails(
+        openelm(&["info", "/a\nb\u{1b}[31m"]),
+        1,
+        &[r"/a\nb\u{1b}[31m"],
+    );
+    let header = r#"{"a\nb\u001b[2J":{"dtype":"I8","shape":[0],"data_offsets":[0,0]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    model.file("model.safetensors", bytes);
+    fails(
+        openelm(&["info", model.name()]),
+        1,
+        &[r"`a\nb\u{1b}[2J`", "I8"],
+    );
+}
+
+#[test]
+fn prompts_that_cannot_be_used() {
+    let folder = Folder::new("prompts");
+    fails(generate(&["-p", ""]), 2, &["prompt", "empty"]);
+    // Standard input is at its end.
+    fails(generate(&[]), 2, &["prompt", "empty"]);
+    fails(generate(&["-p", "-"]), 2, &["prompt", "empty"]);
+    let empty = folder.file("empty.txt", "\n");
+    fails(
+        generate(&["--prompt-file", &empty]),
+        2,
+        &["prompt", "empty"],
+    );
+
+    let latin = folder.file("latin.txt", b"caf\xe9 au lait");
+    fails(
+        generate(&["--prompt-file", &latin]),
+        1,
+        &[&latin, "not UTF-8", "byte 3"],
+    );
+    let nowhere = folder.join("nowhere.txt");
+    let nowhere = nowhere.to_str().unwrap();
+    fails(
+        generate(&["--prompt-file", nowhere]),
+        1,
+        &[nowhere, "No such file"],
+    );
+    fails(
+        generate(&["--prompt-file", folder.name()]),
+        1,
+        &[folder.name(), "directory"],
+    );
+    #[cfg(target_os = "linux")]
+    fails(
+        generate(&["--prompt-file", "/dev/zero"]),
+        1,
+        &["/dev/zero", "larger than 64 MiB"],
+    );
+
+    let long = folder.file("long.txt", "king ".repeat(2000));
+    fails(
+        generate(&["--prompt-file", &long]),
+        1,
+        &["tokens", "context holds 512"],
+    );
+    let bench = |tokens| {
+        openelm(&[
+            "bench",
+            "-m",
+            &tales(),
+            "-n",
+            "2",
+            "--prompt-tokens",
+            tokens,
+        ])
+    };
+    fails(bench("0"), 2, &["prompt", "empty"]);
+    fails(bench("512"), 1, &["512 tokens", "context holds 512"]);
+    let largest = usize::MAX.to_string();
+    fails(bench(&largest), 1, &[&largest, "context holds 512"]);
+    fails(
+        openelm(&["bench", "-m", &tales(), "-n", "1"]),
+        2,
+        &["--max-tokens"],
+    );
+    fails(
+        openelm(&["bench", "-m", &tales(), "--repeat", "0"]),
+        2,
+        &["--repeat"],
+    );
+}
+
+#[test]
+fn tokenizers_that_are_missing_or_another_models() {
+    let model = Folder::with_model("tokenizer", &small(2048));
+    let on = |model: &str, tokenizer: &[&str]| {
+        let args = ["generate", "-m", model, "-n", "2", "-q", "-p", "x"];
+        openelm(&[&args[..], tokenizer].concat())
+    };
+    let missing = [
+        "tokenizer.json or tokenizer.model",
+        "meta-llama/Llama-2-7b-hf",
+        "--tokenizer",
+    ];
+    fails(
+        on(model.name(), &[]),
+        1,
+        &[&[model.name()], &missing[..]].concat(),
+    );
+    let nowhere = model.join("nowhere");
+    let nowhere = nowhere.to_str().unwrap();
+    fails(
+        on(model.name(), &["--tokenizer", nowhere]),
+        1,
+        &[&[nowhere], &missing[..]].concat(),
+    );
+    let damaged = model.file("damaged.json", "{\"model\": 1}");
+    fails(on(model.name(), &["--tokenizer", &damaged]), 1, &[&damaged]);
+    // Of zeros the likeliest token is the first, which has no text.
+    let tokenizer = ["--tokenizer", &tales()];
+    assert_eq!(works(on(model.name(), &tokenizer)), "\n");
+    let file = format!("{}/tokenizer.json", tales());
+    assert_eq!(works(on(model.name(), &["--tokenizer", &file])), "\n");
+
+    let model = Folder::with_model("vocabulary", &small(2047));
+    let parts = ["tokenizer.json", "2048 ids", "vocabulary has 2047"];
+    fails(on(model.name(), &tokenizer), 1, &parts);
+}
+
+#[test]
+fn float16_is_refused_for_3b_before_anything_is_read() {
+    let model = Folder::with_model("3b", &Preset::B3.config());
+    let args = [
+        "generate",
+        "-m",
+        model.name(),
+        "-p",
+        "x",
+        "--dtype",
+        "float16",
+    ];
+    fails(openelm(&args), 1, &["float16", "65504", "bfloat16"]);
+}
+
+/// The benchmark refuses what `generate` refuses, before it draws 6 GB of weights.
+#[test]
+fn a_benchmark_of_3b_in_float16_is_refused() {
+    let output = Command::new(env!("CARGO_BIN_EXE_openelm"))
+        .args(["bench", "--preset", "3B", "--dtype", "float16"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("use bfloat16"), "{stderr}");
+}

@@ -1,0 +1,117 @@
+//! Command lines that make no sense, and values outside their ranges.
+
+use crate::tool::{fails, generate, openelm, run, works};
+
+#[test]
+fn command_lines_that_make_no_sense() {
+    // clap tells these, with a usage.
+    let cases: [(&[&str], &str); 8] = [
+        (&[], "Usage:"),
+        (&["frobnicate"], "frobnicate"),
+        (&["--frobnicate"], "--frobnicate"),
+        (&["generate", "--frobnicate"], "--frobnicate"),
+        (&["generate", "--prompt", "x"], "--model <FOLDER>"),
+        (
+            &[
+                "generate",
+                "--model",
+                "x",
+                "--prompt",
+                "x",
+                "--prompt-file",
+                "y",
+            ],
+            "--prompt-file",
+        ),
+        (&["generate", "--model", "x", "--logprobs", "2"], "--json"),
+        (&["bench"], "--model <FOLDER>"),
+    ];
+    for (args, part) in cases {
+        let outcome = run(openelm(args));
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains(part), "{outcome:?}");
+        assert_eq!(outcome.stdout, "");
+    }
+    for args in [
+        &["--help"][..],
+        &["help", "generate"],
+        &["bench", "--help"],
+        &["--version"],
+    ] {
+        assert!(works(openelm(args)).contains("openelm"));
+    }
+}
+
+#[test]
+fn values_outside_their_ranges() {
+    for (option, values) in [
+        (
+            "--temp",
+            &["NaN", "-0.1", "inf", "-inf", "abc", "", "1e999"][..],
+        ),
+        ("--top-p", &["0", "1.5", "NaN", "-0.5", "inf", "abc"]),
+        ("--min-p", &["-0.1", "1.1", "NaN", "inf", "abc"]),
+        ("--repetition-penalty", &["0", "-1", "NaN", "inf", "abc"]),
+        ("--top-k", &["abc", "1.5", "99999999999999999999999"]),
+        ("--max-tokens", &["abc", "1.5", "99999999999999999999999"]),
+        ("--seed", &["abc", "18446744073709551616"]),
+        ("--prefill-chunk", &["abc", "0"]),
+        ("--dtype", &["int8", "", "a\n\nb\u{1b}[31m"]),
+    ] {
+        let name = match option {
+            "--temp" => "temp",
+            option => option.trim_start_matches('-'),
+        };
+        for value in values {
+            let option = format!("{option}={value}");
+            fails(generate(&["-p", "x", &option]), 2, &[name]);
+        }
+    }
+    // More than the model has tokens can only be told once it is there.
+    let args = ["-p", "x", "-n", "1", "--json", "--logprobs", "2049"];
+    fails(generate(&args), 2, &["logprobs", "2048"]);
+    fails(
+        openelm(&["bench", "--preset", "7B"]),
+        2,
+        &["7B", "270M, 450M, 1_1B or 3B"],
+    );
+    fails(openelm(&["completions", "cmd"]), 2, &["cmd", "bash"]);
+    fails(openelm(&["info", ""]), 2, &["MODEL"]);
+    fails(
+        openelm(&["generate", "--model", "", "-p", "x"]),
+        2,
+        &["--model"],
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn arguments_that_are_not_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    for args in [&["generate", "-m", "x", "-p"][..], &["info"]] {
+        let mut command = openelm(args);
+        command.arg(bytes);
+        fails(command, 2, &["UTF-8"]);
+    }
+    // A path may be.
+    let mut command = openelm(&["generate", "-p", "x", "-m"]);
+    command.arg(bytes);
+    fails(command, 1, &["No such file"]);
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = works(openelm(&["completions", shell]));
+        for word in [
+            "generate",
+            "info",
+            "bench",
+            "completions",
+            "repetition-penalty",
+        ] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}

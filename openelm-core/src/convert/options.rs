@@ -1,0 +1,150 @@
+//! What to convert to, and how.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use super::Quantize;
+use crate::{
+    adapter::Adapter,
+    config::Config,
+    dtype::Dtype,
+    error::{Error, Result},
+    gguf::FileType,
+};
+
+/// What to convert to, and how.
+#[derive(Debug, Clone)]
+pub struct ConvertOptions {
+    /// What to write. Default [`Format::Mlx`].
+    pub format: Format,
+    /// The type of what is not quantised, and of scales and biases. `None`, the default: of each
+    /// tensor the type that it is stored in. GGUF files go by their [`FileType`].
+    pub dtype: Option<Dtype>,
+    /// How to quantise. `None`, the default: quantised matrices stay as they are, and others too.
+    pub quantize: Option<Quantize>,
+    /// Expand quantised matrices. Default false.
+    pub dequantize: bool,
+    /// The architecture; needed for CoreNet's files of other than the four released sizes.
+    /// `None`, the default: what the source says, or its tensors' shapes.
+    pub architecture: Option<Config>,
+    /// Of a training checkpoint take the moving average of the weights. Default false.
+    pub ema: bool,
+    /// The tokenizer to go with the model. Default: the source's.
+    pub tokenizer: TokenizerChoice,
+    /// Largest size of a weight file, in bytes. Default 5 GB, as mlx-lm.
+    pub max_shard_bytes: u64,
+    /// An adapter to make part of the weights; matrices that it changes are packed again. Default
+    /// none.
+    pub adapter: Option<Adapter>,
+    /// Replace a target that exists. Default false.
+    pub force: bool,
+    /// Compare the result with the source before it takes its place. Default true.
+    pub verify: bool,
+}
+
+impl Default for ConvertOptions {
+    fn default() -> Self {
+        Self {
+            format: Format::Mlx,
+            dtype: None,
+            quantize: None,
+            dequantize: false,
+            architecture: None,
+            ema: false,
+            tokenizer: TokenizerChoice::OfSource,
+            max_shard_bytes: 5_000_000_000,
+            adapter: None,
+            force: false,
+            verify: true,
+        }
+    }
+}
+
+impl ConvertOptions {
+    /// Refuses options that contradict each other.
+    pub(super) fn check(&self) -> Result<()> {
+        let refuse = |option, problem: &str| {
+            Err(Error::Option {
+                option,
+                problem: problem.into(),
+            })
+        };
+        if self.quantize.is_some() && self.dequantize {
+            return refuse("dequantize", "cannot be combined with quantize");
+        }
+        match self.format {
+            Format::HuggingFace if self.quantize.is_some() => refuse(
+                "quantize",
+                "Hugging Face's layout has no quantised form; write mlx",
+            ),
+            Format::Gguf(_) if self.quantize.is_some() => refuse(
+                "quantize",
+                "GGUF has packings of its own; choose a GGUF type",
+            ),
+            Format::Gguf(_) if self.dtype.is_some() => {
+                refuse("dtype", "GGUF has types of its own; choose a GGUF type")
+            }
+            _ if self.max_shard_bytes == 0 => refuse("max shard size", "expected more than 0"),
+            _ => match &self.quantize {
+                Some(quantize) => quantize.default_quantization().map(|_| ()),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// What a conversion writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A folder that mlx-lm, mlx-swift-lm and this crate load.
+    Mlx,
+    /// A folder in Hugging Face's layout, never quantised.
+    HuggingFace,
+    /// A file that llama.cpp loads.
+    Gguf(FileType),
+}
+
+impl Format {
+    /// `mlx`, `hf` or `gguf`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mlx => "mlx",
+            Self::HuggingFace => "hf",
+            Self::Gguf(_) => "gguf",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    /// Reads the names of [`Format::name`]; `gguf` is of 16-bit floats.
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "mlx" => Ok(Self::Mlx),
+            "hf" | "huggingface" => Ok(Self::HuggingFace),
+            "gguf" => Ok(Self::Gguf(FileType::F16)),
+            _ => Err(Error::Option {
+                option: "format",
+                problem: format!("expected mlx, hf or gguf, found {name}"),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where a converted model's tokenizer comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TokenizerChoice {
+    /// From the source, which must have one.
+    #[default]
+    OfSource,
+    /// From this file or folder.
+    Path(PathBuf),
+    /// The result has none.
+    Without,
+}

@@ -1,0 +1,95 @@
+//! Whether a source's tensors are those of its architecture, CoreNet's rows beyond the last token aside.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{Files, Source};
+use crate::error::{Error, Result};
+
+/// Rows of CoreNet's embedding, and of those the ones that are tokens.
+pub(in crate::convert) const CORENET_VOCAB: usize = 32_128;
+pub(in crate::convert) const VOCAB: usize = 32_000;
+
+impl Source {
+    /// Checks that the tensors are those of the architecture, the embedding's rows aside.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.format == "Hugging Face folder" || self.format == "quantised MLX folder" {
+            // `Checkpoint::check` has done it.
+            return Ok(());
+        }
+        let stored: HashMap<&String, &[usize]> = match &self.files {
+            Files::Safetensors(checkpoint) => checkpoint
+                .tensors()
+                .iter()
+                .map(|(n, t)| (n, t.shape.as_slice()))
+                .collect(),
+            Files::Torch(file) => file
+                .tensors()
+                .iter()
+                .map(|(n, t)| (n, t.shape.as_slice()))
+                .collect(),
+            Files::Gguf(_) => return Ok(()),
+        };
+        let mut known = BTreeSet::new();
+        for (name, shape) in self.config.tensors() {
+            let stem = name.strip_suffix(".weight").unwrap_or(&name);
+            let mut parts = vec![(self.stored_name(&name), shape.clone())];
+            if let (Some(packing), &[rows, width]) = (self.packing(stem), shape.as_slice()) {
+                let stem = self.stored_name(stem);
+                let groups = packing.scales_shape(rows, width).to_vec();
+                parts = vec![
+                    (
+                        format!("{stem}.weight"),
+                        packing.packed_shape(rows, width).to_vec(),
+                    ),
+                    (format!("{stem}.scales"), groups.clone()),
+                ];
+                if packing.has_biases() {
+                    parts.push((format!("{stem}.biases"), groups));
+                }
+            }
+            for (stored_name, expected) in parts {
+                let Some(found) = stored.get(&stored_name) else {
+                    let path = self.path.clone();
+                    return Err(Error::MissingTensor {
+                        path,
+                        name: stored_name,
+                        shape: expected,
+                    });
+                };
+                if !fits(found, &expected) {
+                    return Err(Error::TensorShape {
+                        path: self.path.clone(),
+                        name: stored_name,
+                        expected,
+                        found: found.to_vec(),
+                    });
+                }
+                known.insert(stored_name);
+            }
+        }
+        match stored.keys().find(|name| !known.contains(**name)) {
+            None => Ok(()),
+            Some(name) => {
+                let path = self.path.clone();
+                Err(Error::UnexpectedTensor {
+                    path,
+                    name: (*name).clone(),
+                })
+            }
+        }
+    }
+}
+
+/// Equal, or an embedding with CoreNet's rows beyond the last token.
+pub(super) fn fits(found: &[usize], expected: &[usize]) -> bool {
+    found == expected || (found == [CORENET_VOCAB, last(found)] && expected == [VOCAB, last(found)])
+}
+
+fn last(shape: &[usize]) -> usize {
+    shape.last().copied().unwrap_or(0)
+}
+
+/// Of so many rows of an embedding, how many are tokens.
+pub(super) fn tokens(rows: usize) -> usize {
+    if rows == CORENET_VOCAB { VOCAB } else { rows }
+}

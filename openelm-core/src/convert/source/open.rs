@@ -1,0 +1,183 @@
+//! Which format a file or folder has, and which architecture.
+
+use std::path::Path;
+
+use super::{
+    Files, Source,
+    check::{fits, tokens},
+    malformed, stored_name,
+};
+use crate::{
+    checkpoint::{Checkpoint, model_folder},
+    config::Config,
+    convert::{ConvertOptions, architecture},
+    error::{Error, Result},
+    gguf::{self, GgufReader},
+    preset::Preset,
+    quantization::QuantizationMap,
+    readers::Readers,
+    torch_file::TorchFile,
+};
+
+impl Source {
+    pub(in crate::convert) fn open(path: &Path, options: &ConvertOptions) -> Result<Self> {
+        std::fs::metadata(path).map_err(Error::io(path))?;
+        let mut source = if path.is_dir() {
+            Self::folder(path, options)?
+        } else {
+            Self::file(path, options)?
+        };
+        source.check()?;
+        if let Some(adapter) = &options.adapter {
+            adapter.check_fusable(&source.config, "adapter".as_ref())?;
+            source.adapter = Some(adapter.clone());
+        }
+        Ok(source)
+    }
+
+    fn new(path: &Path, format: &'static str, config: Config, files: Files) -> Result<Self> {
+        let readers = match &files {
+            Files::Safetensors(checkpoint) => Readers::open(checkpoint)?,
+            _ => Readers::without_files(path)?,
+        };
+        Ok(Self {
+            path: path.into(),
+            format,
+            shapes: config.tensors().into_iter().collect(),
+            config,
+            quantization: None,
+            corenet_names: false,
+            files,
+            readers,
+            adapter: None,
+        })
+    }
+
+    fn folder(path: &Path, options: &ConvertOptions) -> Result<Self> {
+        let weights = path.join("weights.safetensors");
+        if weights.is_file() {
+            return Self::corenet_mlx(path, Checkpoint::open_file(&weights)?, options);
+        }
+        let path = model_folder(path)?;
+        let config = match &options.architecture {
+            Some(config) => config.clone(),
+            None => Config::load(&path)?,
+        };
+        let checkpoint = Checkpoint::open(&path)?;
+        checkpoint.check(&config)?;
+        let quantization = config.quantization_map()?;
+        let format = match quantization {
+            Some(_) => "quantised MLX folder",
+            None => "Hugging Face folder",
+        };
+        let source = Self::new(&path, format, config, Files::Safetensors(checkpoint))?;
+        Ok(Self {
+            quantization,
+            ..source
+        })
+    }
+
+    /// A folder of CoreNet's MLX example: its `config.json` names a preset.
+    fn corenet_mlx(path: &Path, checkpoint: Checkpoint, options: &ConvertOptions) -> Result<Self> {
+        let file = path.join("config.json");
+        let fault = |key: &str, problem: String| Error::Config {
+            path: file.clone(),
+            key: key.into(),
+            problem,
+        };
+        let text = std::fs::read_to_string(&file).map_err(Error::io(&file))?;
+        let json: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|error| fault("model_name", format!("not JSON: {error}")))?;
+        let quantization = match json.get("quantization") {
+            None | Some(serde_json::Value::Null) => None,
+            Some(block) => Some(
+                QuantizationMap::from_json(block)
+                    .map_err(|problem| fault("quantization", problem))?,
+            ),
+        };
+        let named = json.get("model_name").and_then(|name| name.as_str());
+        let shape = |name: &str| checkpoint.tensors().get(name).map(|t| t.shape.clone());
+        let config = match (&options.architecture, named) {
+            (Some(config), _) => config.clone(),
+            (None, Some(name)) => {
+                let rows = embedding_rows(path, &shape)?;
+                architecture::preset_with_rows(name.parse()?, tokens(rows))?
+            }
+            (None, None) => return Err(fault("model_name", "missing".into())),
+        };
+        let files = Files::Safetensors(checkpoint);
+        let source = Self::new(path, "CoreNet MLX folder", config, files)?;
+        Ok(Self {
+            quantization,
+            corenet_names: true,
+            ..source
+        })
+    }
+
+    fn file(path: &Path, options: &ConvertOptions) -> Result<Self> {
+        let named = |ending| {
+            let found = path.extension();
+            found.is_some_and(|found| found.eq_ignore_ascii_case(ending))
+        };
+        if named("safetensors") {
+            let problem = "name the folder that holds it, with its config.json";
+            return Err(malformed(path, problem.into()));
+        }
+        // A result that is being verified may have any name.
+        if named("gguf") || GgufReader::recognizes(path)? {
+            let reader = GgufReader::open(path)?;
+            let config = match &options.architecture {
+                Some(config) => config.clone(),
+                None => gguf::config_from_gguf(&reader)?,
+            };
+            gguf::check_tensors(&reader, &config)?;
+            return Self::new(path, "GGUF file", config, Files::Gguf(reader));
+        }
+        let file = TorchFile::open_with(path, options.ema)?;
+        let corenet_names = !file
+            .tensors()
+            .contains_key("transformer.token_embeddings.weight");
+        let shape = |name: &str| {
+            let name = stored_name(name, corenet_names);
+            file.tensors().get(&name).map(|tensor| tensor.shape.clone())
+        };
+        let config = match &options.architecture {
+            Some(config) => config.clone(),
+            None => infer(path, &shape)?,
+        };
+        let source = Self::new(path, "PyTorch checkpoint", config, Files::Torch(file))?;
+        Ok(Self {
+            corenet_names,
+            ..source
+        })
+    }
+}
+
+fn embedding_rows(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<usize> {
+    let found = [
+        "token_embeddings.weight",
+        "transformer.token_embeddings.weight",
+    ]
+    .iter()
+    .find_map(|name| shape(name)?.first().copied());
+    found.ok_or_else(|| malformed(path, "tensor `token_embeddings.weight` is missing".into()))
+}
+
+/// The released architecture whose shapes these are; `shape` is asked by Hugging Face's names.
+fn infer(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Config> {
+    let rows = embedding_rows(path, shape)?;
+    for preset in Preset::ALL {
+        let Ok(config) = architecture::preset_with_rows(preset, tokens(rows)) else {
+            continue;
+        };
+        let is_it = |(name, expected): (String, Vec<usize>)| {
+            shape(&name).is_some_and(|found| fits(&found, &expected))
+        };
+        if config.tensors().into_iter().all(is_it) {
+            return Ok(config);
+        }
+    }
+    let problem = "its tensors are those of none of OpenELM's four sizes; name the architecture \
+                   with --architecture (a size, or a config.json)";
+    Err(malformed(path, problem.into()))
+}

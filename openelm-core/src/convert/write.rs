@@ -1,0 +1,202 @@
+//! Writing the result: weights, `config.json` and tokenizer, or one GGUF file.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File},
+    io::BufWriter,
+    path::Path,
+};
+
+use mlx_rs::{Array, transforms::async_eval};
+use serde_json::{Map, Value};
+
+use super::{
+    ConvertEvent, ConvertOptions, Format, Plan,
+    plan::{Item, Part},
+    safetensors_writer::SafetensorsWriter,
+    source::Source,
+    staging::Staging,
+    tokenizer_files::TokenizerFiles,
+};
+use crate::{
+    cancel::CancelHandle,
+    dtype::Dtype,
+    error::{Error, Result},
+    gguf::{self, FileType, GgufWriter},
+};
+
+/// Writes the model to where it is staged.
+pub(super) fn write(
+    source: &mut Source,
+    plan: &Plan,
+    tokenizer: &TokenizerFiles,
+    options: &ConvertOptions,
+    staging: &Staging,
+    task: &mut Task<'_>,
+) -> Result<()> {
+    let written = staging.written();
+    if let Format::Gguf(file_type) = options.format {
+        let target = staging.target();
+        return write_gguf(source, tokenizer, file_type, &written, target, task);
+    }
+    write_weights(source, plan, options, &written, task)?;
+    let config = config_json(plan, options)?;
+    let path = written.join("config.json");
+    fs::write(&path, config).map_err(Error::io(&path))?;
+    tokenizer.write(source, &plan.config, &written)
+}
+
+/// What goes along with writing.
+pub(super) struct Task<'a> {
+    pub(super) cancel: &'a CancelHandle,
+    pub(super) progress: &'a mut dyn FnMut(ConvertEvent<'_>),
+    pub(super) done: u64,
+    pub(super) total: u64,
+}
+
+impl Task<'_> {
+    fn wrote(&mut self, name: &str, bytes: u64) -> Result<()> {
+        self.done += bytes;
+        (self.progress)(ConvertEvent::Written {
+            name,
+            done: self.done,
+            total: self.total,
+        });
+        match self.cancel.is_cancelled() {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Writes the safetensors files. As many tensors as there are readers are under way at once.
+fn write_weights(
+    source: &mut Source,
+    plan: &Plan,
+    options: &ConvertOptions,
+    folder: &Path,
+    task: &mut Task<'_>,
+) -> Result<()> {
+    let parts: Vec<&Part> = plan.items.iter().flat_map(|item| &item.parts).collect();
+    let format = match options.format {
+        Format::HuggingFace => "pt",
+        _ => "mlx",
+    };
+    let parameters = plan.config.parameter_count();
+    let mut writer =
+        SafetensorsWriter::create(folder, &parts, options.max_shard_bytes, format, parameters)?;
+    let mut under_way = VecDeque::new();
+    let mut items = plan.items.iter();
+    loop {
+        while under_way.len() < source.readers()
+            && let Some(item) = items.next()
+        {
+            let arrays = arrays(source, item)?;
+            async_eval(&arrays)?;
+            under_way.push_back((item, arrays));
+        }
+        let Some((item, arrays)) = under_way.pop_front() else {
+            return writer.finish();
+        };
+        for (part, array) in item.parts.iter().zip(&arrays) {
+            writer.write(part, array)?;
+            task.wrote(&item.name, part.bytes())?;
+        }
+    }
+}
+
+/// The arrays of an item's parts, not evaluated.
+fn arrays(source: &mut Source, item: &Item) -> Result<Vec<Array>> {
+    let stem = item.name.strip_suffix(".weight").unwrap_or(&item.name);
+    let packed = match item.packing {
+        None => return Ok(vec![source.dense(&item.name, item.dtype)?]),
+        Some(packing) if source.packing(stem) == Some(packing) && !source.adapts(&item.name) => {
+            source.packed(stem, item.dtype)?
+        }
+        Some(packing) => source.quantize(stem, item.dtype, packing)?,
+    };
+    let arrays = [Some(packed.weight), Some(packed.scales), packed.biases];
+    Ok(arrays.into_iter().flatten().collect())
+}
+
+/// The text of the result's `config.json`.
+fn config_json(plan: &Plan, options: &ConvertOptions) -> Result<String> {
+    let mut json: Map<String, Value> =
+        serde_json::from_str(&plan.config.to_json()).map_err(|error| Error::Config {
+            path: "config.json".into(),
+            key: "model_type".into(),
+            problem: error.to_string(),
+        })?;
+    json.retain(|key, _| key != "quantization" && key != "quantization_config");
+    json.entry("architectures")
+        .or_insert_with(|| Value::from(vec!["OpenELMForCausalLM"]));
+    // What most numbers are stored in; scales, where they are packed.
+    let dtype = options.dtype.unwrap_or_else(|| most_common(&plan.items));
+    if json.contains_key("dtype") {
+        json.insert("dtype".into(), dtype.to_string().into());
+    }
+    if json.contains_key("torch_dtype") || !json.contains_key("dtype") {
+        json.insert("torch_dtype".into(), dtype.to_string().into());
+    }
+    if let Some(map) = &plan.quantization {
+        json.insert("quantization".into(), map.to_json());
+        // The name that transformers looks for.
+        json.insert("quantization_config".into(), map.to_json());
+    }
+    Ok(format!("{:#}\n", Value::Object(json)))
+}
+
+fn most_common(items: &[Item]) -> Dtype {
+    let count = |dtype| {
+        let of_type = items.iter().filter(|item| item.dtype == dtype);
+        let parts = of_type.flat_map(|item| &item.parts);
+        parts.map(Part::bytes).sum::<u64>()
+    };
+    [Dtype::Bfloat16, Dtype::Float16, Dtype::Float32]
+        .into_iter()
+        .max_by_key(|&dtype| count(dtype))
+        .unwrap_or(Dtype::Float32)
+}
+
+fn write_gguf(
+    source: &mut Source,
+    tokenizer: &TokenizerFiles,
+    file_type: FileType,
+    path: &Path,
+    target: &Path,
+    task: &mut Task<'_>,
+) -> Result<()> {
+    let vocabulary = tokenizer.vocabulary()?;
+    let name = target.file_stem().and_then(|name| name.to_str());
+    let name = name.unwrap_or("OpenELM");
+    let metadata = gguf::metadata(&source.config, name, file_type, vocabulary.as_ref())?;
+    let planned = gguf::tensor_plan(&source.config, file_type)?;
+    let file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(Error::io(path))?);
+    let specs = planned.iter().map(|planned| planned.tensor.clone());
+    let mut writer = GgufWriter::new(file, path, &metadata, specs.collect())?;
+    let mut whole: Option<(&str, Array)> = None;
+    for planned in &planned {
+        if whole
+            .as_ref()
+            .is_none_or(|(name, _)| *name != planned.source)
+        {
+            let array = source.dense(&planned.source, Dtype::Float32)?;
+            whole = Some((&planned.source, array.contiguous()?));
+        }
+        let Some((_, array)) = &whole else { continue };
+        let values = array
+            .try_as_slice::<f32>()
+            .map_err(|error| Error::Checkpoint {
+                path: path.to_path_buf(),
+                problem: format!("tensor `{}`: {error}", planned.source),
+            })?;
+        writer.write(&planned.tensor.name, planned.part_of(values)?)?;
+        let kind = planned.tensor.kind;
+        let elements: usize = planned.tensor.shape.iter().product();
+        let bytes = elements / kind.block_elements() * kind.block_bytes();
+        task.wrote(&planned.source, bytes as u64)?;
+    }
+    let file = writer.finish()?.into_inner();
+    let file = file.map_err(|error| Error::io(path)(error.into_error()))?;
+    file.sync_data().map_err(Error::io(path))
+}

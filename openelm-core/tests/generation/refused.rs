@@ -1,0 +1,85 @@
+//! Prompts and options that are refused.
+
+use openelm_core::{Error, GenerateOptions, Generation};
+
+use crate::models::{Outcome, PROMPT, greedy, load, run};
+
+#[test]
+fn prompts_that_are_none_are_refused() {
+    let model = load();
+    let problem = |result: openelm_core::Result<Generation<'_>>, name| match result.unwrap_err() {
+        Error::Option { option, problem } => {
+            assert_eq!(option, name);
+            problem
+        }
+        other => panic!("{other}"),
+    };
+    assert_eq!(
+        problem(model.generate("", greedy(1)), "prompt"),
+        "it is empty"
+    );
+    let of = |ids: &[u32]| Generation::new(model.model(), None, ids.to_vec(), greedy(1));
+    assert_eq!(problem(of(&[]), "prompt"), "it is empty");
+    for id in [2048, 1 << 31, u32::MAX] {
+        assert_eq!(
+            problem(of(&[1, id, 3]), "prompt"),
+            format!("token {id} is not in the model's vocabulary of 2048")
+        );
+    }
+    assert_eq!(Outcome::of(of(&[0]).unwrap()).tokens.len(), 1);
+    assert_eq!(Outcome::of(of(&[2047]).unwrap()).tokens.len(), 1);
+    // Any text is a prompt.
+    for text in [
+        " ",
+        "\0",
+        "\u{feff}",
+        "🦙",
+        "</s>",
+        "<s>",
+        "<unk>",
+        "\u{202e}\r\n",
+        "▁",
+    ] {
+        assert_eq!(run(&model, text, greedy(2)).tokens.len(), 2, "{text:?}");
+    }
+}
+
+#[test]
+fn options_outside_their_ranges_are_refused() {
+    let model = load();
+    let refused = |name: &str, change: &dyn Fn(&mut GenerateOptions)| {
+        let mut options = greedy(1);
+        change(&mut options);
+        let error = model.generate(PROMPT, options.clone()).unwrap_err();
+        assert!(
+            matches!(error, Error::Option { option, .. } if option == name),
+            "{error}"
+        );
+        let message = error.to_string();
+        assert!(
+            message.starts_with(&format!("{name}: expected ")),
+            "{message}"
+        );
+        assert_eq!(message.lines().count(), 1, "{message}");
+    };
+    const NAN: f32 = f32::NAN;
+    const INFINITY: f32 = f32::INFINITY;
+    for value in [NAN, -NAN, -0.1, INFINITY, -INFINITY, f32::MIN] {
+        refused("temperature", &|o| o.sampling.temperature = value);
+    }
+    for value in [NAN, 0.0, -0.0, -0.5, 1.5, INFINITY, -INFINITY] {
+        refused("top-p", &|o| o.sampling.top_p = value);
+    }
+    for value in [NAN, -0.1, 1.1, INFINITY, -INFINITY] {
+        refused("min-p", &|o| o.sampling.min_p = value);
+    }
+    for value in [NAN, 0.0, -0.0, -1.0, INFINITY, -INFINITY] {
+        refused("repetition-penalty", &|o| {
+            o.sampling.repetition_penalty = value
+        });
+    }
+    for value in [2049, usize::MAX] {
+        refused("logprobs", &|o| o.logprobs = value);
+    }
+    refused("prefill-chunk", &|o| o.prefill_chunk = Some(0));
+}
