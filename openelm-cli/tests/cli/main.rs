@@ -8,6 +8,8 @@
 )]
 
 mod ended;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod refused;
 mod tool;
 mod usage;

@@ -1,0 +1,42 @@
+//! Output that cannot be written, by Linux' `/dev/full`.
+
+use std::fs;
+
+use crate::tool::{fails, generate, openelm, run, tales, works};
+
+#[test]
+fn full_disks() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for args in [
+        &["generate", "-q", "-p", "x", "-n", "4", "-m", &tales()][..],
+        &[
+            "generate",
+            "-q",
+            "--json",
+            "-p",
+            "x",
+            "-n",
+            "4",
+            "-m",
+            &tales(),
+        ],
+        &["info", "3B"],
+        &["info", "3B", "--json"],
+        &["completions", "zsh"],
+        &["--help"],
+    ] {
+        let mut command = openelm(args);
+        command.stdout(full());
+        fails(command, 1, &["standard output", "No space left"]);
+    }
+    // Nobody can be told that nobody can be told.
+    let mut command = generate(&["-p", "x", "-n", "4"]);
+    command.stderr(full());
+    assert!(works(command).ends_with('\n'));
+    let mut command = openelm(&["info", "/nowhere"]);
+    command.stderr(full());
+    assert_eq!(run(command).code, Some(1));
+    let mut command = openelm(&["--frobnicate"]);
+    command.stderr(full());
+    assert_eq!(run(command).code, Some(2));
+}
