@@ -1,12 +1,7 @@
 //! `openelm convert`: any OpenELM checkpoint to MLX, Hugging Face or GGUF.
 
-use std::{
-    fmt::Write,
-    io::{self, IsTerminal},
-    path::PathBuf,
-};
+use std::{fmt::Write, path::PathBuf};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use openelm_core::{
     CancelHandle, Dtype,
     convert::{
@@ -18,7 +13,12 @@ use openelm_core::{
 };
 use serde_json::json;
 
-use crate::{error::Error, interrupt::Interrupt, output};
+use crate::{
+    bar::{bar, style},
+    error::Error,
+    interrupt::Interrupt,
+    output,
+};
 
 /// Arguments of `openelm convert`.
 #[derive(clap::Args)]
@@ -146,7 +146,10 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     let cancel = CancelHandle::default();
     Interrupt::install()?.cancels(cancel.clone());
-    let bar = bar(args.quiet);
+    let bar = bar(
+        args.quiet,
+        "converting {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {eta} left",
+    );
     let mut verifying = false;
     let report = convert::convert(
         &args.source,
@@ -247,22 +250,6 @@ fn size(text: &str) -> Result<u64, String> {
             "expected a size such as 5GB or 500MB, found {text}"
         )),
     }
-}
-
-fn bar(quiet: bool) -> ProgressBar {
-    let shown = !quiet && io::stderr().is_terminal();
-    let target = if shown {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
-    ProgressBar::with_draw_target(Some(0), target).with_style(style(
-        "converting {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {eta} left",
-    ))
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn show_plan(plan: &Plan, as_json: bool) -> Result<(), Error> {

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use openelm_core::{dataset::DataFolder, finetune::Finetune};
 use serde_json::json;
 
-use crate::{curves, error::Error, interrupt::Interrupt, model::ModelArgs, output, settings::read};
-use reports::{Reports, to_json};
+use crate::{
+    bar::TrainingBar, curves, error::Error, interrupt::Interrupt, model::ModelArgs, output,
+    settings::read,
+};
 use settings::Settings;
 
 /// Arguments of `openelm finetune`.
@@ -101,7 +103,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         ));
     }
     let every = settings.steps_per_report.unwrap_or(10).max(1);
-    let mut reports = Reports::new(
+    let mut bar = TrainingBar::new(
         args.quiet || args.json,
         every,
         options.iters,
@@ -111,7 +113,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                reports.end();
+                bar.end();
                 let saved = folder.join("training_state.safetensors").is_file();
                 if saved && !args.quiet {
                     output::tell(&format!(
@@ -123,11 +125,11 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             }
         };
         if args.json {
-            output::write_json(&to_json(&event))?;
+            output::write_json(&reports::to_json(&event))?;
         }
-        reports.take(&event);
+        reports::show(&mut bar, &event);
     }
-    reports.end();
+    bar.end();
     if let Some(test) = test {
         let loss = run.evaluate(&test)?;
         let line = json!({ "event": "test", "loss": loss, "perplexity": loss.exp() });

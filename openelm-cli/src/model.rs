@@ -1,14 +1,10 @@
 //! The options that name a model, and loading it under a progress bar.
 
-use std::{
-    io::{self, IsTerminal},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use openelm_core::{Dtype, LanguageModel, LoadOptions};
 
-use crate::error::Error;
+use crate::{bar::bar, error::Error};
 
 /// Which model, and how to load it.
 #[derive(clap::Args)]
@@ -42,26 +38,15 @@ impl ModelArgs {
             tokenizer: self.tokenizer.clone(),
             keep_quantized: self.keep_quantized.then_some(true),
         };
-        let bar = bar(quiet);
+        let bar = bar(
+            quiet,
+            "loading {wide_bar} {decimal_bytes}/{decimal_total_bytes}",
+        );
         let loaded = LanguageModel::load_with_progress(&self.model, &options, |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         });
         bar.finish_and_clear();
         Ok(loaded?)
-    }
-}
-
-fn bar(quiet: bool) -> ProgressBar {
-    let shown = !quiet && io::stderr().is_terminal();
-    let target = if shown {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
-    let bar = ProgressBar::with_draw_target(Some(0), target);
-    match ProgressStyle::with_template("loading {wide_bar} {decimal_bytes}/{decimal_total_bytes}") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
     }
 }

@@ -14,8 +14,9 @@ use openelm_core::{
 };
 use serde_json::json;
 
-use crate::{curves, error::Error, interrupt::Interrupt, output, ranks, settings::read};
-use reports::Reports;
+use crate::{
+    bar::TrainingBar, curves, error::Error, interrupt::Interrupt, output, ranks, settings::read,
+};
 use settings::Settings;
 
 /// Arguments of `openelm pretrain`.
@@ -129,12 +130,12 @@ fn train(
     let mut run = begin(config, source, validation, folder.as_path(), options, group)?;
     interrupt.cancels(run.cancel_handle());
     let every = settings.steps_per_report.unwrap_or(10).max(1);
-    let mut reports = Reports::new(quiet || args.json, every, steps, run.iteration());
+    let mut bar = TrainingBar::new(quiet || args.json, every, steps, run.iteration());
     for event in run.by_ref() {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                reports.end();
+                bar.end();
                 let saved = folder.join("training_state.safetensors").is_file();
                 if saved && !quiet {
                     output::tell(&format!(
@@ -148,9 +149,9 @@ fn train(
         if args.json && place.0 == 0 {
             output::write_json(&reports::to_json(&event))?;
         }
-        reports.take(&event);
+        reports::show(&mut bar, &event);
     }
-    reports.end();
+    bar.end();
     if let Some(data) = run.data_statistics().filter(|_| !quiet) {
         data::tell(&data);
     }

@@ -1,125 +1,58 @@
-//! The live bar of a run, or lines where there is no terminal; events as JSON.
+//! What the user is told of a run; events as JSON.
 
-use std::io::{self, IsTerminal};
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use openelm_core::pretrain::{PretrainEnd, PretrainEvent};
 use serde_json::json;
 
-use crate::output;
+use crate::{bar::TrainingBar, output};
 
-/// What the user sees of a run.
-pub(super) struct Reports {
-    bar: ProgressBar,
-    quiet: bool,
-    every: u64,
-    steps: u64,
-    /// Sum and number of losses since the last report, less the z-loss.
-    losses: (f64, f64),
-    /// Targets and seconds since the last report.
-    speed: (f64, f64),
-    validated: Option<f64>,
-}
-
-impl Reports {
-    pub(super) fn new(quiet: bool, every: u64, steps: u64, done: u64) -> Self {
-        let shown = !quiet && io::stderr().is_terminal();
-        let target = match shown {
-            true => ProgressDrawTarget::stderr(),
-            false => ProgressDrawTarget::hidden(),
-        };
-        let bar = ProgressBar::with_draw_target(Some(steps), target);
-        let style = "{pos}/{len} {wide_bar} {msg}, {eta} left";
-        let bar = match ProgressStyle::with_template(style) {
-            Ok(style) => bar.with_style(style),
-            Err(_) => bar,
-        };
-        bar.set_position(done);
-        bar.reset_eta();
-        Self {
-            bar,
-            quiet,
-            every,
-            steps,
-            losses: (0.0, 0.0),
-            speed: (0.0, 0.0),
-            validated: None,
-        }
-    }
-
-    fn tell(&self, line: &str) {
-        if !self.quiet {
-            self.bar.suspend(|| output::tell(line));
-        }
-    }
-
-    pub(super) fn take(&mut self, event: &PretrainEvent) {
-        match event {
-            PretrainEvent::Step {
-                step,
-                tokens_per_second,
-                trained_tokens,
-                peak_bytes,
-            } => {
-                self.losses.0 += f64::from(step.loss - step.z_loss);
-                self.losses.1 += 1.0;
-                let targets = step.targets as f64;
-                self.speed.0 += targets;
-                self.speed.1 += targets / tokens_per_second;
-                let loss = self.losses.0 / self.losses.1;
-                let per_second = self.speed.0 / self.speed.1;
-                let memory = output::bytes(*peak_bytes);
-                self.bar.set_position(step.iteration);
-                let validated = self
-                    .validated
-                    .map(|bits| format!(" (valid {bits:.3} bits/byte)"));
-                self.bar.set_message(format!(
-                    "loss {loss:.3}{}, {per_second:.0} tokens/s, {memory}",
-                    validated.unwrap_or_default()
-                ));
-                if step.iteration.is_multiple_of(self.every) || step.iteration == self.steps {
-                    self.tell(&format!(
-                        "step {}: loss {loss:.4}, learning rate {:.3e}, gradient {:.3}, \
-                         {per_second:.0} tokens/s, {} trained tokens, peak memory {memory}",
-                        step.iteration,
-                        step.learning_rate,
-                        step.gradient_norm.unwrap_or_default(),
-                        output::grouped(*trained_tokens),
-                    ));
-                    self.losses = (0.0, 0.0);
-                    self.speed = (0.0, 0.0);
-                }
-            }
-            PretrainEvent::Validation {
-                iteration,
-                loss,
-                bits_per_byte,
-                best,
-            } => {
-                self.validated = Some(*bits_per_byte);
-                let best = if *best { ", the best so far" } else { "" };
-                self.tell(&format!(
-                    "step {iteration}: validation loss {loss:.4}, {bits_per_byte:.4} bits a \
-                     byte{best}"
+/// Shows an event in the bar and, where it is due, in a line above it.
+pub(super) fn show(bar: &mut TrainingBar, event: &PretrainEvent) {
+    match event {
+        PretrainEvent::Step {
+            step,
+            tokens_per_second,
+            trained_tokens,
+            peak_bytes,
+        } => {
+            let loss = step.loss - step.z_loss;
+            if let Some(report) = bar.step(step, loss, *tokens_per_second, *peak_bytes) {
+                bar.tell(&format!(
+                    "step {}: loss {:.4}, learning rate {:.3e}, gradient {:.3}, {:.0} tokens/s, \
+                     {} trained tokens, peak memory {}",
+                    step.iteration,
+                    report.loss,
+                    step.learning_rate,
+                    step.gradient_norm.unwrap_or_default(),
+                    report.per_second,
+                    output::grouped(*trained_tokens),
+                    report.memory,
                 ));
             }
-            PretrainEvent::Finished {
-                iteration, reason, ..
-            } => match reason {
-                PretrainEnd::Data => self.tell(&format!(
-                    "ended after step {iteration}: there is no more data"
-                )),
-                PretrainEnd::Cancelled => self.tell(&format!(
-                    "interrupted after step {iteration}, saved; --resume goes on"
-                )),
-                PretrainEnd::Steps => {}
-            },
-            _ => {}
         }
-    }
-
-    pub(super) fn end(&self) {
-        self.bar.finish_and_clear();
+        PretrainEvent::Validation {
+            iteration,
+            loss,
+            bits_per_byte,
+            best,
+        } => {
+            bar.validated(&format!("{bits_per_byte:.3} bits/byte"));
+            let best = if *best { ", the best so far" } else { "" };
+            bar.tell(&format!(
+                "step {iteration}: validation loss {loss:.4}, {bits_per_byte:.4} bits a byte{best}"
+            ));
+        }
+        PretrainEvent::Finished {
+            iteration, reason, ..
+        } => match reason {
+            PretrainEnd::Data => bar.tell(&format!(
+                "ended after step {iteration}: there is no more data"
+            )),
+            PretrainEnd::Cancelled => bar.tell(&format!(
+                "interrupted after step {iteration}, saved; --resume goes on"
+            )),
+            PretrainEnd::Steps => {}
+        },
+        _ => {}
     }
 }
 
