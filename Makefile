@@ -50,9 +50,9 @@ check-setup: ## the scripts: shellcheck (Debian: apt-get install shellcheck), an
 test-tools: setup
 	@parity/setup.sh & bash -c '. swift/toolchain.sh'; wait
 
-test: check check-setup test-tools ## everything: check, Rust tests, the Swift package, parity with mlx-lm
-# Two tests run at once: with two threads each they would wait for each other.
+test: check test-tools check-setup ## everything: check, Rust tests, the Swift package, parity with mlx-lm
 	@mkdir -p out
+# Two tests run at once: with two threads each they would wait for each other.
 	set -o pipefail; OPENBLAS_NUM_THREADS=1 cargo test $(TESTED) | tee out/rust-tests.log
 	cargo test --quiet $(TESTED) --test native
 	@swift/test.sh

@@ -28,24 +28,10 @@ impl Folder {
         Self(path)
     }
 
-    /// A model of zeros, which take no space on the disk.
+    /// With a model of zeros in it.
     pub(crate) fn with_model(name: &str, config: &Config) -> Self {
         let folder = Self::new(name);
-        fs::write(folder.join("config.json"), config.to_json()).unwrap();
-        let mut header = serde_json::Map::new();
-        let mut end = 0;
-        for (name, shape) in config.tensors() {
-            let start = end;
-            end += 2 * shape.iter().product::<usize>();
-            let tensor = json!({ "dtype": "BF16", "shape": shape, "data_offsets": [start, end] });
-            header.insert(name, tensor);
-        }
-        let header = Value::Object(header).to_string();
-        let mut file = fs::File::create(folder.join("model.safetensors")).unwrap();
-        file.write_all(&(header.len() as u64).to_le_bytes())
-            .unwrap();
-        file.write_all(header.as_bytes()).unwrap();
-        file.set_len((8 + header.len() + end) as u64).unwrap();
+        write_zeros(&folder, config);
         folder
     }
 
@@ -73,6 +59,25 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Writes a model of zeros, which take no space on the disk.
+pub(crate) fn write_zeros(folder: &Path, config: &Config) {
+    fs::write(folder.join("config.json"), config.to_json()).unwrap();
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (name, shape) in config.tensors() {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        let tensor = json!({ "dtype": "BF16", "shape": shape, "data_offsets": [start, end] });
+        header.insert(name, tensor);
+    }
+    let header = Value::Object(header).to_string();
+    let mut file = fs::File::create(folder.join("model.safetensors")).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.set_len((8 + header.len() + end) as u64).unwrap();
 }
 
 /// A small model of `vocab_size` tokens.

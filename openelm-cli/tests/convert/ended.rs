@@ -2,18 +2,20 @@
 
 use std::{
     fs,
-    io::Write,
     process::{self, Command, Stdio},
     thread::sleep,
     time::Duration,
 };
 
 use openelm_core::config::{Config, LayerWise};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 #[cfg(target_os = "linux")]
-use crate::scratch::fails;
-use crate::scratch::{Folder, convert, tales, works};
+use crate::tool::fails;
+use crate::{
+    scratch::{convert, works},
+    tool::{Folder, tales, write_zeros},
+};
 
 /// A model of zeros, which take no space on the disk, that takes a while to be converted.
 fn large(folder: &Folder) -> String {
@@ -26,21 +28,7 @@ fn large(folder: &Folder) -> String {
     .unwrap();
     let source = folder.join("source");
     fs::create_dir(&source).unwrap();
-    fs::write(source.join("config.json"), config.to_json()).unwrap();
-    let mut header = serde_json::Map::new();
-    let mut end = 0;
-    for (name, shape) in config.tensors() {
-        let start = end;
-        end += 2 * shape.iter().product::<usize>();
-        let tensor = json!({ "dtype": "BF16", "shape": shape, "data_offsets": [start, end] });
-        header.insert(name, tensor);
-    }
-    let header = Value::Object(header).to_string();
-    let mut file = fs::File::create(source.join("model.safetensors")).unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes())
-        .unwrap();
-    file.write_all(header.as_bytes()).unwrap();
-    file.set_len((8 + header.len() + end) as u64).unwrap();
+    write_zeros(&source, &config);
     folder.at("source")
 }
 

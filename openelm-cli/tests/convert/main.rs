@@ -10,12 +10,16 @@
 #[cfg(unix)]
 mod ended;
 mod scratch;
+#[path = "../cli/tool.rs"]
+#[expect(dead_code, reason = "tests of other commands need more than these do")]
+mod tool;
 
 use std::fs;
 
 use serde_json::{Value, json};
 
-use scratch::{Folder, convert, fails, openelm, run, tales, works};
+use scratch::{convert, works};
+use tool::{Folder, fails, openelm, run, tales};
 
 #[test]
 fn help_shows_how_it_is_used() {

@@ -1,4 +1,4 @@
-//! The heads of safetensors files, and the index over several.
+//! The headers of safetensors files, and the index over several.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
 /// Larger headers than this are refused, as by the safetensors library.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// The tensors of one file, by what its head says.
+/// The tensors of one file, by what its header says.
 pub(super) fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
     let malformed = |problem: String| Error::Checkpoint {
         path: path.to_path_buf(),

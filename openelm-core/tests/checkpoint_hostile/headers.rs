@@ -1,4 +1,4 @@
-//! Heads of safetensors files that lie.
+//! Headers of safetensors files that lie.
 
 use std::fs;
 
