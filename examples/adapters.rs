@@ -10,7 +10,9 @@
 use std::time::Instant;
 
 use openelm_core::{
-    Adapter, GenerateOptions, LanguageModel, LoadOptions, LoraOptions, adapter::Targets,
+    LanguageModel, LoadOptions,
+    adapter::{Adapter, LoraOptions, Targets},
+    generation::GenerateOptions,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let mut text = String::new();
         for event in model.generate("Once upon a time", options)? {
-            if let openelm_core::Event::Token(token) = event? {
+            if let openelm_core::generation::Event::Token(token) = event? {
                 text.push_str(&token.text);
             }
         }

@@ -3,8 +3,8 @@
 #![allow(clippy::print_stdout)] // Printing is what an example does.
 
 use openelm_core::{
-    Config, Preset, Result,
-    config::{LayerWise, Multipliers},
+    Config, Result,
+    config::{LayerWise, Multipliers, Preset},
 };
 
 fn main() -> Result<()> {

@@ -3,7 +3,10 @@
 
 use std::{env, io::Write};
 
-use openelm_core::{Event, GenerateOptions, LanguageModel, LoadOptions, Result};
+use openelm_core::{
+    LanguageModel, LoadOptions, Result,
+    generation::{Event, GenerateOptions},
+};
 
 fn main() -> Result<()> {
     let folder = env::args().nth(1).unwrap_or("examples/tales".into());

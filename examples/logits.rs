@@ -4,7 +4,10 @@
 
 use std::env;
 
-use openelm_core::{Event, GenerateOptions, LanguageModel, LoadOptions, Result};
+use openelm_core::{
+    LanguageModel, LoadOptions, Result,
+    generation::{Event, GenerateOptions},
+};
 
 fn main() -> Result<()> {
     let folder = env::args().nth(1).unwrap_or("examples/tales".into());

@@ -4,7 +4,10 @@
 
 use std::env;
 
-use openelm_core::{Event, GenerateOptions, LanguageModel, LoadOptions, Result, Sampling};
+use openelm_core::{
+    LanguageModel, LoadOptions, Result,
+    generation::{Event, GenerateOptions, Sampling},
+};
 
 fn main() -> Result<()> {
     let folder = env::args().nth(1).unwrap_or("examples/tales".into());

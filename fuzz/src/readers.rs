@@ -6,7 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use openelm_core::{Checkpoint, Config, TorchFile, gguf};
+use openelm_core::{
+    Config,
+    internal::{self as gguf, TorchFile},
+    weights::Checkpoint,
+};
 
 /// Reads `bytes` as a PyTorch checkpoint.
 pub(crate) fn torch(bytes: &[u8]) {

@@ -6,8 +6,12 @@ use std::{
 };
 
 use openelm_core::{
-    Checkpoint, Config, Device, Dtype, Event, GenerateOptions, Generation, Model, Preset,
-    ReadOptions, Stats, Weights, memory, model_folder, random_weights,
+    Config, Device, Dtype, Model,
+    config::Preset,
+    generation::{Event, GenerateOptions, Generation, Stats},
+    internal::{ReadOptions, Weights, random_weights},
+    memory,
+    weights::{Checkpoint, model_folder},
 };
 use serde_json::json;
 

@@ -5,10 +5,9 @@ use std::{fmt::Write, path::PathBuf};
 use openelm_core::{
     CancelHandle, Dtype,
     convert::{
-        self, ConvertEvent, ConvertOptions, ConvertReport, Format, LayerRule, Plan, Quantize,
-        Recipe, TokenizerChoice,
+        self, ConvertEvent, ConvertOptions, ConvertReport, FileType, Format, LayerRule, Plan,
+        Quantize, Recipe, TokenizerChoice,
     },
-    gguf::FileType,
     quantization::{Quantization, QuantizationMode},
 };
 use serde_json::json;

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use openelm_core::{
-    Adapter, CancelHandle, Dtype,
+    CancelHandle, Dtype,
+    adapter::Adapter,
     convert::{ConvertOptions, Format, convert},
 };
 
@@ -52,7 +53,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let is_gguf = args.save_path.extension().is_some_and(|e| e == "gguf");
     let options = ConvertOptions {
         format: match is_gguf {
-            true => Format::Gguf(openelm_core::gguf::FileType::F16),
+            true => Format::Gguf(openelm_core::convert::FileType::F16),
             false => Format::Mlx,
         },
         dtype: args.dtype,

@@ -7,7 +7,10 @@ use std::{
 };
 
 use openelm_core::{
-    Adapter, Event, FinishReason, GenerateOptions, Model, Sampling, Stats, Token, Tokenizer, memory,
+    Model, Tokenizer,
+    adapter::Adapter,
+    generation::{Event, FinishReason, GenerateOptions, Sampling, Stats, Token},
+    memory,
 };
 use serde_json::json;
 

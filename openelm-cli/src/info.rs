@@ -3,7 +3,11 @@
 use std::{fmt::Write, path::Path};
 
 use clap::builder::NonEmptyStringValueParser;
-use openelm_core::{Checkpoint, Config, Dtype, Preset, model_folder};
+use openelm_core::{
+    Config, Dtype,
+    config::Preset,
+    weights::{Checkpoint, model_folder},
+};
 use serde_json::json;
 
 use crate::{error::Error, output};

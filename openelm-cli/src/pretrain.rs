@@ -9,8 +9,8 @@ use std::{path::PathBuf, time::Duration};
 
 use openelm_core::{
     Config, Tokenizer,
-    distributed::Group,
     pretrain::{Pretrain, PretrainOptions},
+    train::Group,
 };
 use serde_json::json;
 

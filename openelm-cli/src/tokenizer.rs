@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use openelm_core::TokenizerTraining;
+use openelm_core::tokenizer::TokenizerTraining;
 
 use crate::{error::Error, output};
 

@@ -6,7 +6,7 @@
 //! on Metal on Apple systems, on MLX's CPU backend elsewhere.
 //!
 //! ```no_run
-//! use openelm_core::{Event, GenerateOptions, LanguageModel, LoadOptions};
+//! use openelm_core::{LanguageModel, LoadOptions, generation::{Event, GenerateOptions}};
 //!
 //! # fn main() -> openelm_core::Result<()> {
 //! let model = LanguageModel::load("OpenELM-270M", &LoadOptions::default())?;
@@ -25,77 +25,76 @@
 //! Shapes in the documentation: `B` batch, `L` length, `D` model width, `H` heads, `V` vocabulary.
 
 pub mod adapter;
-mod attention;
-pub mod batches;
-mod cache;
 mod cancel;
-mod chat;
-mod checkpoint;
 pub mod config;
-mod config_extra;
-mod config_json;
-mod config_keys;
-mod config_sizes;
 pub mod convert;
-pub mod corpus;
-pub mod dataset;
-mod detokenizer;
-pub mod distributed;
-mod dtype;
+mod data;
+mod documents;
 mod error;
-mod estimate;
-mod feed_forward;
-pub mod finetune;
-mod generate;
-pub mod gguf;
-mod init;
-mod language_model;
-mod layer_wise;
-mod linear;
-mod low_rank;
-mod mapped;
-pub mod memory;
-mod metrics;
+mod formats;
+pub mod generation;
+mod mlx;
 mod model;
-mod packed;
+mod parallel;
 mod pause;
-mod pickle;
-mod preset;
-pub mod pretrain;
-mod prompt_cache;
-pub mod quantization;
-mod readers;
-mod rope;
-pub mod runtime;
-mod sampling;
-mod scaling;
-mod sentencepiece;
-mod stop;
-mod tensor_file;
-mod tokenizer;
-mod torch_file;
-pub mod train;
-mod unpack;
-mod weights;
+pub mod tokenizer;
+mod training;
+pub mod weights;
 
-pub use adapter::{Adapter, AdapterKind, LoraOptions};
-pub use cache::KvCache;
 pub use cancel::CancelHandle;
-pub use chat::{Chat, ChatTemplate};
-pub use checkpoint::{Checkpoint, StoredDtype, StoredTensor, model_folder};
 pub use config::Config;
-pub use detokenizer::Detokenizer;
-pub use dtype::{Device, Dtype};
+pub use data::{corpus, dataset};
 pub use error::{Error, Result};
-pub use estimate::MemoryEstimate;
-pub use generate::{Event, FinishReason, GenerateOptions, Generation, Stats, Token};
-pub use init::random_weights;
-pub use language_model::{LanguageModel, LoadOptions};
+pub use generation::{LanguageModel, LoadOptions};
+pub use mlx::{Device, Dtype, runtime};
 pub use model::Model;
-pub use pause::{Gate, Turn};
-pub use preset::Preset;
-pub use prompt_cache::PromptCache;
-pub use sampling::Sampling;
-pub use tokenizer::{Tokenizer, TokenizerReport, TokenizerTraining};
-pub use torch_file::{TorchFile, TorchTensor};
-pub use weights::{ReadOptions, Weights};
+pub use tokenizer::Tokenizer;
+pub use training::{finetune, pretrain};
+
+/// Conversations with a chat template.
+pub mod chat {
+    pub use crate::{
+        generation::{Chat, ChatTemplate},
+        tokenizer::{Message, Role},
+    };
+}
+
+/// Memory that MLX uses, and estimates of what a model needs.
+pub mod memory {
+    pub use crate::{generation::MemoryEstimate, mlx::memory::*};
+}
+
+/// Quantisation of matrices.
+pub mod quantization {
+    pub use crate::mlx::quantization::{Quantization, QuantizationMap, QuantizationMode};
+}
+
+/// The trainer of adapters and weights: losses, optimizers, schedules.
+pub mod train {
+    pub use crate::training::{
+        Group, Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule, ScheduleKind, Step,
+        Trainer, TrainerOptions,
+    };
+}
+
+/// Parts that tests, benchmarks and fuzz targets use. They may change in any release.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::{
+        convert::gguf::{
+            PlannedTensor, Token, TokenKind, Vocabulary, check_tensors, config_from_gguf, metadata,
+            name_from_gguf, read_tensor, tensor_plan,
+        },
+        data::batch::{Batch, BatchPlan, MlxLmOrder, Padding, mlx_lm_batches},
+        formats::{
+            gguf::{
+                GgufReader, GgufWriter, TensorData, TensorInfo, TensorSpec, TensorType, Value,
+                ValueType,
+            },
+            torch::{TorchFile, TorchTensor},
+        },
+        model::KvCache,
+        pause::{Gate, Turn},
+        weights::{ReadOptions, Weights, random_weights},
+    };
+}

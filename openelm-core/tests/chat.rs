@@ -9,10 +9,10 @@
 use std::path::{Path, PathBuf};
 
 use openelm_core::{
-    Adapter, Chat, ChatTemplate, Error, Event, FinishReason, GenerateOptions, Generation,
-    LanguageModel, LoadOptions, LoraOptions, PromptCache, Stats,
-    adapter::Targets,
-    dataset::template::{Message, Role},
+    Error, LanguageModel, LoadOptions,
+    adapter::{Adapter, LoraOptions, Targets},
+    chat::{Chat, ChatTemplate, Message, Role},
+    generation::{Event, FinishReason, GenerateOptions, Generation, PromptCache, Stats},
 };
 
 fn tales() -> PathBuf {

@@ -7,8 +7,8 @@
     reason = "a test may stop at the first surprise"
 )]
 
-use openelm_core::Preset;
-use openelm_core::config::Config;
+use openelm_core::Config;
+use openelm_core::config::Preset;
 use openelm_core::{Error, Result};
 use serde_json::{Value, json};
 

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use openelm_core::Preset;
 use openelm_core::Result;
-use openelm_core::config::{Config, Layer, LayerWise, Multipliers};
+use openelm_core::config::Preset;
+use openelm_core::{
+    Config,
+    config::{Layer, LayerWise, Multipliers},
+};
 use serde_json::{Value, json};
 
 /// A config.json of OpenELM-270M-Instruct as Apple writes it.

@@ -16,7 +16,11 @@
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
 use mlx_rs::{Array, Dtype as MlxDtype, ops::indexing::TryIndexOp};
-use openelm_core::{Checkpoint, Config, Dtype, KvCache, Model, ReadOptions, Weights};
+use openelm_core::{
+    Config, Dtype, Model,
+    internal::{KvCache, ReadOptions, Weights},
+    weights::Checkpoint,
+};
 use serde::Deserialize;
 
 /// Largest difference of a logit in a prompt of 100 tokens, where logits go up to 14: twice the

@@ -11,10 +11,9 @@
 use std::{fs, io::Write, path::Path, thread};
 
 use openelm_core::{
-    CancelHandle, Dtype,
-    config::{Config, LayerWise, Multipliers},
-    convert::{self, ConvertOptions, Format, Quantize, TokenizerChoice},
-    gguf::FileType,
+    CancelHandle, Config, Dtype,
+    config::{LayerWise, Multipliers},
+    convert::{self, ConvertOptions, FileType, Format, Quantize, TokenizerChoice},
     memory,
     quantization::{Quantization, QuantizationMode},
 };

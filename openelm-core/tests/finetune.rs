@@ -10,13 +10,12 @@ use std::{fs, path::PathBuf};
 
 use mlx_rs::{Array, random};
 use openelm_core::{
-    Adapter, Config, Dtype, Error, LoraOptions, Model, Preset,
-    adapter::{Keys, Targets},
-    batches::Batch,
-    config::LayerWise,
+    Config, Dtype, Error, Model,
+    adapter::{Adapter, Keys, LoraOptions, Targets},
+    config::{LayerWise, Preset},
     dataset::Example,
     finetune::{Finetune, FinetuneEnd, FinetuneEvent, FinetuneOptions, TrainingData},
-    random_weights,
+    internal::{Batch, random_weights},
     train::{
         Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule, Trainer, TrainerOptions,
     },
@@ -52,7 +51,7 @@ fn batch() -> Batch {
     ];
     Batch::new(
         &rows.iter().collect::<Vec<_>>(),
-        openelm_core::batches::Padding::default(),
+        openelm_core::internal::Padding::default(),
     )
 }
 

@@ -15,12 +15,14 @@ use std::{
 
 use mlx_rs::Array;
 use openelm_core::{
-    Adapter, Checkpoint, Config, Dtype, Model, ReadOptions, Weights,
-    batches::Batch,
+    Config, Dtype, Model,
+    adapter::Adapter,
+    internal::{Batch, ReadOptions, Weights},
     train::{
         Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule, ScheduleKind, Trainer,
         TrainerOptions,
     },
+    weights::Checkpoint,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;

@@ -10,9 +10,11 @@
 use std::{fs, io::Write, path::Path};
 
 use openelm_core::{
-    Checkpoint, Dtype, ReadOptions, Weights,
-    config::{Config, LayerWise},
+    Config, Dtype,
+    config::LayerWise,
+    internal::{ReadOptions, Weights},
     memory,
+    weights::Checkpoint,
 };
 
 /// 19.4 million parameters; the embedding is the largest tensor by far.

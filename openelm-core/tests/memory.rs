@@ -6,7 +6,9 @@
 use std::path::Path;
 
 use openelm_core::{
-    CancelHandle, Dtype, Error, GenerateOptions, LanguageModel, LoadOptions, MemoryEstimate, memory,
+    CancelHandle, Dtype, Error, LanguageModel, LoadOptions,
+    generation::GenerateOptions,
+    memory::{self, MemoryEstimate},
 };
 
 #[test]

@@ -9,7 +9,10 @@ use mlx_rs::{
     Array, Dtype as MlxDtype,
     ops::{concatenate, indexing::TryIndexOp},
 };
-use openelm_core::{Config, Dtype, KvCache, Model, Weights};
+use openelm_core::{
+    Config, Dtype, Model,
+    internal::{KvCache, Weights},
+};
 use serde::Deserialize;
 
 /// Largest difference of a logit; logits are 1 wide and up to 4.

@@ -23,7 +23,11 @@ use mlx_rs::{
     Array, Dtype as MlxDtype,
     ops::{concatenate, indexing::TryIndexOp},
 };
-use openelm_core::{Checkpoint, Config, Dtype, KvCache, Model, ReadOptions, Weights, model_folder};
+use openelm_core::{
+    Config, Dtype, Model,
+    internal::{KvCache, ReadOptions, Weights},
+    weights::{Checkpoint, model_folder},
+};
 use serde::Deserialize;
 
 /// Largest difference of a logit in f32, mlx-lm as it is.

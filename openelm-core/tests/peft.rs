@@ -15,7 +15,12 @@ use std::{
 };
 
 use mlx_rs::Array;
-use openelm_core::{Adapter, Checkpoint, Config, Dtype, Model, ReadOptions, Weights};
+use openelm_core::{
+    Config, Dtype, Model,
+    adapter::Adapter,
+    internal::{ReadOptions, Weights},
+    weights::Checkpoint,
+};
 use serde_json::{Value, json};
 
 const NAMES: [&str; 5] = ["lora", "rslora", "dora", "embedding", "patterns"];

@@ -13,13 +13,12 @@ use std::{
 
 use mlx_rs::Array;
 use openelm_core::{
-    Config, Dtype, Error, LanguageModel, Preset,
-    batches::Batch,
-    config::LayerWise,
+    Config, Dtype, Error, LanguageModel,
+    config::{LayerWise, Preset},
     corpus::Sequence,
+    internal::{Batch, random_weights},
     memory,
     pretrain::{MemorySource, Pretrain, PretrainEnd, PretrainEvent, PretrainOptions, Recipe},
-    random_weights,
     train::{Step, Trainer, TrainerOptions},
 };
 
@@ -219,7 +218,7 @@ fn z_loss_and_smoothing_of_a_model_that_knows_nothing() {
         label_smoothing: 0.25,
         ..RECIPE.trainer()
     };
-    let start = openelm_core::Weights::from_tensors(start);
+    let start = openelm_core::internal::Weights::from_tensors(start);
     let mut trainer = Trainer::from_scratch(config(), start, Dtype::Float32, options).unwrap();
     let row = Sequence {
         tokens: vec![1, 5, 6, 2],

@@ -15,10 +15,11 @@ use std::{
 
 use mlx_rs::Array;
 use openelm_core::{
-    Checkpoint, Config, Dtype, ReadOptions, Weights,
-    batches::Batch,
+    Config, Dtype,
+    internal::{Batch, ReadOptions, Weights},
     pretrain::Recipe,
     train::{Trainer, TrainerOptions},
+    weights::Checkpoint,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 

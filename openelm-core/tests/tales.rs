@@ -7,7 +7,9 @@ use std::{fs, path::PathBuf};
 
 use mlx_rs::{Array, ops::indexing::TryIndexOp};
 use openelm_core::{
-    Checkpoint, Config, Dtype, Model, ReadOptions, Tokenizer, Weights, model_folder,
+    Config, Dtype, Model, Tokenizer,
+    internal::{ReadOptions, Weights},
+    weights::{Checkpoint, model_folder},
 };
 use serde::Deserialize;
 use serde_json::Value;

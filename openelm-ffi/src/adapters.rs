@@ -1,6 +1,6 @@
 //! The adapters of a loaded model.
 
-use openelm_core::Adapter;
+use openelm_core::adapter::Adapter;
 
 use crate::{engine::Engine, error::Result, worker};
 

@@ -6,9 +6,11 @@ use std::{
 };
 
 use openelm_core::{
-    self as core, Adapter, CancelHandle, Turn,
-    convert::{self as conversion, Format, Quantize, TokenizerChoice},
-    gguf::FileType,
+    self as core, CancelHandle,
+    adapter::Adapter,
+    convert as conversion,
+    convert::{FileType, Format, Quantize, TokenizerChoice},
+    internal::Turn,
     quantization::{Quantization, QuantizationMode},
 };
 

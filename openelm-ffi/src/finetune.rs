@@ -3,8 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use openelm_core::{
-    self as core, Adapter, CancelHandle, LanguageModel, LoraOptions,
-    adapter::{Keys, Targets},
+    self as core, CancelHandle, LanguageModel,
+    adapter::{Adapter, Keys, LoraOptions, Targets},
     dataset::{DataFolder, Dataset, DatasetOptions, PreferenceDataset},
     finetune::{self, Finetune, TrainingData},
     train::{Optimizer, OptimizerKind, Schedule, ScheduleKind, TrainerOptions},
@@ -19,7 +19,7 @@ use crate::{
 
 /// What is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
-#[allow(missing_docs, reason = "as openelm_core::AdapterKind")]
+#[allow(missing_docs, reason = "as openelm_core::adapter::AdapterKind")]
 pub enum FinetuneKind {
     Lora,
     Dora,

@@ -1,6 +1,9 @@
 //! Generations: options, events, and the task behind a stream.
 
-use openelm_core::{self as core, Event, Generation, Sampling};
+use openelm_core::{
+    self as core,
+    generation::{Event, Generation, Sampling},
+};
 
 use crate::{
     error::{EngineError, Result},
@@ -9,7 +12,7 @@ use crate::{
     worker::{self, Models, Task},
 };
 
-/// Options of one generation; those of `openelm_core::GenerateOptions` and `Sampling`.
+/// Options of one generation; those of `openelm_core::generation::GenerateOptions` and `Sampling`.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core's fields of these names")]
 pub struct GenerationOptions {
@@ -28,7 +31,7 @@ pub struct GenerationOptions {
 
 /// What a [`GenerationStream`] tells.
 #[derive(Debug, Clone, PartialEq, uniffi::Enum)]
-#[allow(missing_docs, reason = "as openelm_core::Event")]
+#[allow(missing_docs, reason = "as openelm_core::generation::Event")]
 pub enum GenerationEvent {
     Prefill {
         processed: u64,
@@ -54,9 +57,9 @@ pub struct TokenChance {
     pub logprob: f32,
 }
 
-/// As `openelm_core::FinishReason`.
+/// As `openelm_core::generation::FinishReason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
-#[allow(missing_docs, reason = "as openelm_core::FinishReason")]
+#[allow(missing_docs, reason = "as openelm_core::generation::FinishReason")]
 pub enum FinishReason {
     Eos,
     Stop,
@@ -65,9 +68,9 @@ pub enum FinishReason {
     Cancelled,
 }
 
-/// As `openelm_core::Stats`; times in seconds.
+/// As `openelm_core::generation::Stats`; times in seconds.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
-#[allow(missing_docs, reason = "as openelm_core::Stats")]
+#[allow(missing_docs, reason = "as openelm_core::generation::Stats")]
 pub struct GenerationStats {
     pub prompt_tokens: u64,
     pub cached_tokens: u64,
@@ -247,7 +250,7 @@ impl Task for Running {
     }
 }
 
-impl From<GenerationOptions> for core::GenerateOptions {
+impl From<GenerationOptions> for core::generation::GenerateOptions {
     fn from(options: GenerationOptions) -> Self {
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         Self {
@@ -288,11 +291,11 @@ impl From<Event> for GenerationEvent {
             }
             Event::Finished { reason, stats } => Self::Finished {
                 reason: match reason {
-                    core::FinishReason::Eos => FinishReason::Eos,
-                    core::FinishReason::Stop => FinishReason::Stop,
-                    core::FinishReason::Length => FinishReason::Length,
-                    core::FinishReason::Context => FinishReason::Context,
-                    core::FinishReason::Cancelled => FinishReason::Cancelled,
+                    core::generation::FinishReason::Eos => FinishReason::Eos,
+                    core::generation::FinishReason::Stop => FinishReason::Stop,
+                    core::generation::FinishReason::Length => FinishReason::Length,
+                    core::generation::FinishReason::Context => FinishReason::Context,
+                    core::generation::FinishReason::Cancelled => FinishReason::Cancelled,
                 },
                 stats: GenerationStats {
                     prompt_tokens: stats.prompt_tokens as u64,

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use openelm_core::{self as core, CancelHandle, Dtype, LanguageModel, Turn};
+use openelm_core::{self as core, CancelHandle, Dtype, LanguageModel, internal::Turn};
 
 use crate::{
     ending,

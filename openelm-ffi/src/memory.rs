@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use openelm_core::{self as core, memory, runtime};
+use openelm_core::{memory, runtime};
 
 use crate::{error::Result, load::LoadOptions, worker};
 
@@ -19,9 +19,9 @@ pub struct MemoryStatistics {
     pub available: Option<u64>,
 }
 
-/// As `openelm_core::MemoryEstimate`, in bytes.
+/// As `openelm_MemoryEstimate`, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
-#[allow(missing_docs, reason = "as openelm_core::MemoryEstimate")]
+#[allow(missing_docs, reason = "as openelm_MemoryEstimate")]
 pub struct MemoryEstimate {
     pub weights: u64,
     pub kv_cache: u64,
@@ -39,7 +39,7 @@ pub fn estimate_memory(
     context: Option<u64>,
 ) -> Result<MemoryEstimate> {
     let context = context.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX));
-    let estimate = core::MemoryEstimate::of(path, &options.try_into()?, context)?;
+    let estimate = memory::MemoryEstimate::of(path, &options.try_into()?, context)?;
     Ok(MemoryEstimate {
         weights: estimate.weights,
         kv_cache: estimate.kv_cache,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use openelm_core::{
-    self as core, Chat,
-    dataset::template::{Message, Role},
+    self as core,
+    chat::{Chat, Message, Role},
 };
 
 use crate::{
@@ -14,9 +14,9 @@ use crate::{
     worker::{self, ChatSlot},
 };
 
-/// As `openelm_core::ChatTemplate`.
+/// As `openelm_core::chat::ChatTemplate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
-#[allow(missing_docs, reason = "as openelm_core::ChatTemplate")]
+#[allow(missing_docs, reason = "as openelm_core::chat::ChatTemplate")]
 pub enum ChatTemplate {
     OpenElmInstruct,
     Instruction,
@@ -132,7 +132,7 @@ impl Drop for Session {
     }
 }
 
-impl From<ChatTemplate> for core::ChatTemplate {
+impl From<ChatTemplate> for core::chat::ChatTemplate {
     fn from(template: ChatTemplate) -> Self {
         match template {
             ChatTemplate::OpenElmInstruct => Self::OpenElmInstruct,

@@ -15,7 +15,11 @@ use std::{
     thread,
 };
 
-use openelm_core::{Chat, Gate, LanguageModel, Turn};
+use openelm_core::{
+    LanguageModel,
+    chat::Chat,
+    internal::{Gate, Turn},
+};
 
 use crate::{
     ending,

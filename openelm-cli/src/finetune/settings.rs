@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use openelm_core::{
-    Adapter, LanguageModel, LoraOptions,
-    adapter::{Keys, Targets},
+    LanguageModel,
+    adapter::{Adapter, Keys, LoraOptions, Targets},
     finetune::FinetuneOptions,
     train::{Optimizer, OptimizerKind, PreferenceLoss, Schedule, ScheduleKind, TrainerOptions},
 };

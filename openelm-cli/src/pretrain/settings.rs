@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use openelm_core::{
-    Config, Dtype, Preset, Tokenizer,
-    config::{LayerWise, Multipliers},
+    Config, Dtype, Tokenizer,
+    config::{LayerWise, Multipliers, Preset},
     pretrain::{PretrainOptions, Recipe},
 };
 use serde::Deserialize;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use openelm_core::Preset;
+use openelm_core::config::Preset;
 
 use crate::tool::{Folder, fails, generate, openelm, small, tales, works};
 

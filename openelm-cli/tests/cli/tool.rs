@@ -8,7 +8,7 @@ use std::{
     process::{self, Command, Stdio},
 };
 
-use openelm_core::config::{Config, LayerWise};
+use openelm_core::{Config, config::LayerWise};
 use serde_json::{Value, json};
 
 /// The bundled model.

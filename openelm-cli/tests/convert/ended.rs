@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use openelm_core::config::{Config, LayerWise};
+use openelm_core::{Config, config::LayerWise};
 use serde_json::Value;
 
 #[cfg(target_os = "linux")]

@@ -9,12 +9,14 @@ use std::{
 
 use mlx_rs::Array;
 
-use super::{Adapter, AdapterKind, EMBEDDING, HEAD, Module, new::each_linear};
+use super::{
+    adapter::{Adapter, AdapterKind, EMBEDDING, HEAD, Module},
+    init::each_linear,
+};
 use crate::{
     error::{Error, Result},
-    low_rank::{RowNorms, row_squares},
-    model::Model,
-    tensor_file::Tensors,
+    model::{Model, RowNorms, row_squares},
+    weights::Tensors,
 };
 
 /// The adapters of one model.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mlx_rs::{Array, Dtype, ops::matmul};
 
-use super::{Adapter, EMBEDDING};
+use super::adapter::{Adapter, EMBEDDING};
 use crate::{
     config::Config,
     error::{Error, Result},

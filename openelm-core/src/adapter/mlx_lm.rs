@@ -8,13 +8,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Adapter, AdapterKind, EMBEDDING, Module,
+    adapter::{Adapter, AdapterKind, EMBEDDING, Module},
     targets::{key_of, layer_of},
 };
 use crate::{
     config::Config,
     error::{Error, Result},
-    tensor_file::{self, Tensors},
+    weights::{Tensors, tensor_file},
 };
 
 pub(super) const WEIGHTS: &str = "adapters.safetensors";

@@ -10,10 +10,13 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Adapter, AdapterKind, EMBEDDING, Module, mlx_lm::CONFIG};
+use super::{
+    adapter::{Adapter, AdapterKind, EMBEDDING, Module},
+    mlx_lm::CONFIG,
+};
 use crate::{
     error::{Error, Result},
-    tensor_file::{self, Tensors},
+    weights::{Tensors, tensor_file},
 };
 
 pub(super) const WEIGHTS: &str = "adapter_model.safetensors";

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::EMBEDDING;
+use super::adapter::EMBEDDING;
 use crate::{
     config::Config,
     error::{Error, Result},

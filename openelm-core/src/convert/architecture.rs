@@ -5,11 +5,10 @@ use std::{fs, path::Path};
 
 use serde::Deserialize;
 
-use super::source::{CORENET_VOCAB, VOCAB};
 use crate::{
-    config::{Config, LayerWise},
+    config::{Config, LayerWise, Preset},
+    convert::source::{CORENET_VOCAB, VOCAB},
     error::{Error, Result},
-    preset::Preset,
 };
 
 /// Reads `270M`, `450M`, `1_1B`, `3B`, or the path of a `config.json` or of the YAML file that

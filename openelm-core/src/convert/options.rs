@@ -2,13 +2,13 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use super::Quantize;
+use super::bit_widths::Quantize;
 use crate::{
     adapter::Adapter,
     config::Config,
-    dtype::Dtype,
     error::{Error, Result},
-    gguf::FileType,
+    formats::gguf::FileType,
+    mlx::Dtype,
 };
 
 /// What to convert to, and how.

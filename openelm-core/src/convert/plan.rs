@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{ConvertOptions, Format, source::Source};
+use super::options::{ConvertOptions, Format};
 use crate::{
-    checkpoint::StoredDtype,
     config::Config,
-    dtype::Dtype,
+    convert::{gguf::tensor_plan, source::Source},
     error::{Error, Result},
-    gguf::{self, FileType},
-    quantization::{Quantization, QuantizationMap},
+    formats::gguf::FileType,
+    mlx::{Dtype, Quantization, QuantizationMap},
+    weights::StoredDtype,
 };
 
 /// What a conversion will write. Holds no weights.
@@ -206,7 +206,7 @@ fn parts(name: &str, shape: &[usize], dtype: Dtype, packing: Option<Quantization
 }
 
 fn gguf_tensors(source: &Source, file_type: FileType) -> Result<Vec<PlannedTensor>> {
-    let planned = gguf::tensor_plan(&source.config, file_type)?;
+    let planned = tensor_plan(&source.config, file_type)?;
     Ok(planned
         .into_iter()
         .map(|planned| {

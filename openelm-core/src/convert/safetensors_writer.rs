@@ -157,7 +157,7 @@ fn shards<'p>(parts: &[&'p Part], max_bytes: u64) -> Vec<Vec<&'p Part>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{checkpoint::StoredDtype, dtype::Dtype};
+    use crate::{mlx::Dtype, weights::StoredDtype};
 
     fn part(name: &str, dtype: StoredDtype, shape: &[usize]) -> Part {
         Part {

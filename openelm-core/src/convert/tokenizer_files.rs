@@ -7,11 +7,11 @@ use std::{
 
 use serde_json::json;
 
-use super::{ConvertOptions, TokenizerChoice, source::Source};
+use super::options::{ConvertOptions, TokenizerChoice};
 use crate::{
     config::Config,
+    convert::{gguf::Vocabulary, source::Source},
     error::{Error, Result},
-    gguf::Vocabulary,
     tokenizer::{Tokenizer, is_json},
 };
 

@@ -9,21 +9,21 @@ use std::{collections::HashMap, path::Path, time::Instant};
 use mlx_rs::{Array, transforms::async_eval};
 
 use super::{
-    ConvertEvent, ConvertOptions,
-    predictions::{Predictions, compare_logits},
+    compare_logits::{Predictions, compare_logits},
+    convert::ConvertEvent,
+    options::ConvertOptions,
     report::{TensorChecks, TensorError, Verification},
-    source::{Precision, Source},
     staging::Staging,
     tokenizer_files::TokenizerFiles,
 };
 use crate::{
     cancel::CancelHandle,
     config::Config,
-    dtype::Dtype,
+    convert::source::{Precision, Source},
     error::{Error, Result},
-    gguf,
+    formats::gguf,
+    mlx::{Dtype, PackedMatrix},
     model::Layerwise,
-    packed::PackedMatrix,
     weights::Weights,
 };
 

@@ -11,18 +11,22 @@ use mlx_rs::{Array, transforms::async_eval};
 use serde_json::{Map, Value};
 
 use super::{
-    ConvertEvent, ConvertOptions, Format, Plan,
-    plan::{Item, Part},
+    convert::ConvertEvent,
+    options::{ConvertOptions, Format},
+    plan::{Item, Part, Plan},
     safetensors_writer::SafetensorsWriter,
-    source::Source,
     staging::Staging,
     tokenizer_files::TokenizerFiles,
 };
 use crate::{
     cancel::CancelHandle,
-    dtype::Dtype,
+    convert::{
+        gguf::{metadata, tensor_plan},
+        source::Source,
+    },
     error::{Error, Result},
-    gguf::{self, FileType, GgufWriter},
+    formats::gguf::{FileType, GgufWriter},
+    mlx::Dtype,
 };
 
 /// Writes the model to where it is staged.
@@ -169,8 +173,8 @@ fn write_gguf(
     let vocabulary = tokenizer.vocabulary()?;
     let name = target.file_stem().and_then(|name| name.to_str());
     let name = name.unwrap_or("OpenELM");
-    let metadata = gguf::metadata(&source.config, name, file_type, vocabulary.as_ref())?;
-    let planned = gguf::tensor_plan(&source.config, file_type)?;
+    let metadata = metadata(&source.config, name, file_type, vocabulary.as_ref())?;
+    let planned = tensor_plan(&source.config, file_type)?;
     let file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(Error::io(path))?);
     let specs = planned.iter().map(|planned| planned.tensor.clone());
     let mut writer = GgufWriter::new(file, path, &metadata, specs.collect())?;

@@ -3,12 +3,16 @@
 //! SentencePiece puts a space before every text that it encodes, and drops it again when it
 //! decodes. In the middle of a text that space would stay, so a completion is encoded without it.
 
-use tokenizers::normalizers::Sequence;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
-use tokenizers::{Model, Normalizer, NormalizerWrapper, OffsetType, PreTokenizer};
+use tokenizers::{
+    Model, Normalizer, NormalizerWrapper, OffsetType, PreTokenizer,
+    normalizers::Sequence,
+    pre_tokenizers::{
+        PreTokenizerWrapper,
+        metaspace::{Metaspace, PrependScheme},
+    },
+};
 
-use super::Tokenizer;
+use super::tokenizer::Tokenizer;
 use crate::error::Result;
 
 impl Tokenizer {
@@ -20,7 +24,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`](crate::Error::Tokenizer) if `context` holds an id that is not in the
+    /// [`Error::Tokenizer`](crate::error::Error::Tokenizer) if `context` holds an id that is not in the
     /// vocabulary, or the vocabulary lacks what its own merges need.
     pub fn encode_continuation(&self, context: &[u32], text: &str) -> Result<Vec<u32>> {
         if self.decode(context)?.is_empty() {
@@ -73,10 +77,10 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::super::json::tests::tiny_json;
-    use super::super::tests::random_text;
     use super::*;
-    use crate::sentencepiece::tests::tiny_model;
+    use crate::tokenizer::json::tests::tiny_json;
+    use crate::tokenizer::sentencepiece::model::tests::tiny_model;
+    use crate::tokenizer::tokenizer::tests::random_text;
 
     fn from_json(file: &Value) -> Tokenizer {
         Tokenizer::from_bytes(Path::new("tokenizer.json"), file.to_string().as_bytes()).unwrap()

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Tokenizer;
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 
 /// The names under which a folder may hold a tokenizer, the first one first.
@@ -46,8 +46,8 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::sentencepiece::tests::tiny_model;
     use crate::tokenizer::json::tests::tiny_json;
+    use crate::tokenizer::sentencepiece::model::tests::tiny_model;
 
     /// An empty folder of this test's own, removed with the value.
     struct Folder(PathBuf);

@@ -6,13 +6,14 @@
 //! normalizer, pre-tokenizer or decoder is refused with its name, not silently misread.
 
 use serde::Deserialize;
-use tokenizers::AddedToken;
-use tokenizers::models::bpe::Vocab;
-use tokenizers::normalizers::{self, NormalizerWrapper};
-use tokenizers::pre_tokenizers::metaspace::Metaspace;
+use tokenizers::{
+    AddedToken,
+    models::bpe::Vocab,
+    normalizers::{self, NormalizerWrapper},
+    pre_tokenizers::metaspace::Metaspace,
+};
 
-use super::Contents;
-use super::merge::Merge;
+use super::{merge::Merge, spec::Contents};
 
 /// Reads the bytes of a `tokenizer.json`.
 pub(crate) fn read(bytes: &[u8]) -> Result<Contents, String> {
@@ -256,7 +257,7 @@ pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::sentencepiece::tests::{MERGES, PIECES};
+    use crate::tokenizer::sentencepiece::model::tests::{MERGES, PIECES};
 
     /// The tokenizer of `sentencepiece::tests::tiny_model` as a `tokenizer.json`.
     pub(crate) fn tiny_json() -> Value {

@@ -1,14 +1,17 @@
 //! The real LLaMA tokenizer and the small trained model's, which lie beside the repository; a
 //! test whose files are absent says so.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
-use super::Tokenizer;
-use super::find::FILE_NAMES;
-use super::tests::random_text;
+use super::{
+    find::FILE_NAMES,
+    tokenizer::{Tokenizer, tests::random_text},
+};
 
 /// A path beside the repository, if it is there.
 fn shared(path: &str) -> Option<PathBuf> {

@@ -1,7 +1,9 @@
 //! One merge in a `tokenizer.json`.
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::{
+    Deserialize,
+    de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor},
+};
 
 /// `"▁t he"`, or `["▁t", "he"]` in files of newer versions.
 pub(super) struct Merge {

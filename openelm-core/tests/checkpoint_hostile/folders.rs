@@ -11,9 +11,10 @@ use std::{
 use half::{bf16, f16};
 use mlx_rs::Array;
 use openelm_core::{
-    Checkpoint, Dtype, Error, Model, ReadOptions, Result, Weights,
-    config::{Config, LayerWise},
-    model_folder,
+    Config, Dtype, Error, Model, Result,
+    config::LayerWise,
+    internal::{ReadOptions, Weights},
+    weights::{Checkpoint, model_folder},
 };
 use safetensors::{Dtype as Stored, tensor::TensorView};
 

@@ -3,7 +3,9 @@
 use std::{fs, path::Path};
 
 use openelm_core::{
-    Checkpoint, Dtype, LanguageModel, LoadOptions, ReadOptions, Weights, model_folder,
+    Dtype, LanguageModel, LoadOptions,
+    internal::{ReadOptions, Weights},
+    weights::{Checkpoint, model_folder},
 };
 use safetensors::Dtype as Stored;
 

@@ -3,7 +3,9 @@
 use std::fs;
 
 use openelm_core::{
-    Dtype, Event, GenerateOptions, Generation, Model, ReadOptions, Sampling, Weights,
+    Dtype, Model,
+    generation::{Event, GenerateOptions, Generation, Sampling},
+    internal::{ReadOptions, Weights},
 };
 use safetensors::Dtype as Stored;
 

@@ -4,8 +4,7 @@ use std::{cell::Cell, fs};
 
 use openelm_core::{
     CancelHandle, Dtype, Error,
-    convert::{self, ConvertEvent, ConvertOptions, Format},
-    gguf::FileType,
+    convert::{self, ConvertEvent, ConvertOptions, FileType, Format},
 };
 
 use crate::models::{Folder, convert, files, plain, small};

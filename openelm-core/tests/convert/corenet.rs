@@ -4,8 +4,8 @@
 use std::{fs, io::Write, path::Path};
 
 use openelm_core::{
-    Config, Dtype, Preset,
-    config::LayerWise,
+    Config, Dtype,
+    config::{LayerWise, Preset},
     convert::{self, ConvertOptions, Quantize},
     quantization::{Quantization, QuantizationMode},
 };

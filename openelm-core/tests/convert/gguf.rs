@@ -5,9 +5,9 @@ use std::fs;
 use openelm_core::{
     Config, Dtype, Tokenizer,
     config::LayerWise,
-    convert::{self, ConvertOptions, Format, TokenizerChoice},
-    gguf::{
-        FileType, GgufReader, GgufWriter, Token, TokenKind, Vocabulary, metadata, name_from_gguf,
+    convert::{self, ConvertOptions, FileType, Format, TokenizerChoice},
+    internal::{
+        GgufReader, GgufWriter, Token, TokenKind, Vocabulary, metadata, name_from_gguf,
         read_tensor, tensor_plan,
     },
 };

@@ -4,8 +4,7 @@ use std::fs;
 
 use openelm_core::{
     Dtype,
-    convert::{ConvertOptions, Format},
-    gguf::FileType,
+    convert::{ConvertOptions, FileType, Format},
     quantization::QuantizationMode,
 };
 

@@ -11,9 +11,11 @@ use std::{
 use half::{bf16, f16};
 use mlx_rs::{Array, Dtype as MlxDtype};
 use openelm_core::{
-    CancelHandle, Checkpoint, Dtype, Model, ReadOptions, Result, Weights,
-    config::{Config, LayerWise, Multipliers},
+    CancelHandle, Config, Dtype, Model, Result,
+    config::{LayerWise, Multipliers},
     convert::{self, ConvertOptions, ConvertReport, TokenizerChoice},
+    internal::{ReadOptions, Weights},
+    weights::Checkpoint,
 };
 use safetensors::{Dtype as Stored, SafeTensors, tensor::TensorView};
 

@@ -3,10 +3,10 @@
 use std::{fs, path::Path};
 
 use openelm_core::{
-    Config, Dtype, Event, GenerateOptions, LanguageModel, LoadOptions,
+    Config, Dtype, LanguageModel, LoadOptions,
     config::LayerWise,
-    convert::{ConvertOptions, Format, Quantize, TokenizerChoice},
-    gguf::FileType,
+    convert::{ConvertOptions, FileType, Format, Quantize, TokenizerChoice},
+    generation::{Event, GenerateOptions},
     quantization::{Quantization, QuantizationMode},
 };
 use safetensors::Dtype as Stored;

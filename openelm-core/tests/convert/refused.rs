@@ -7,9 +7,9 @@ use openelm_core::{
     CancelHandle, Config, Dtype, Error,
     config::LayerWise,
     convert::{
-        self, ConvertEvent, ConvertOptions, Format, LayerRule, Quantize, Recipe, TokenizerChoice,
+        self, ConvertEvent, ConvertOptions, FileType, Format, LayerRule, Quantize, Recipe,
+        TokenizerChoice,
     },
-    gguf::FileType,
     quantization::{Quantization, QuantizationMode},
 };
 

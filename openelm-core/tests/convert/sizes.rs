@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, fs, io::Write};
 
 use openelm_core::{
-    Dtype, Preset,
-    convert::{self, ConvertOptions, Format, Quantize, Recipe},
-    gguf::{FileType, GgufReader},
+    Dtype,
+    config::Preset,
+    convert::{self, ConvertOptions, FileType, Format, Quantize, Recipe},
+    internal::GgufReader,
     quantization::{Quantization, QuantizationMode},
 };
 use serde_json::{Map, Value, json};

@@ -8,8 +8,8 @@ use std::{
 
 use openelm_core::{
     CancelHandle, Dtype, Error,
-    convert::{self, ConvertEvent, ConvertOptions, Format, Quantize},
-    gguf::{FileType, GgufReader},
+    convert::{self, ConvertEvent, ConvertOptions, FileType, Format, Quantize},
+    internal::GgufReader,
     quantization::{Quantization, QuantizationMode},
 };
 use safetensors::SafeTensors;

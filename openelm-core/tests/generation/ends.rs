@@ -3,7 +3,8 @@
 use std::{sync::mpsc, thread};
 
 use openelm_core::{
-    CancelHandle, Error, Event, FinishReason, GenerateOptions, Generation, Sampling,
+    CancelHandle, Error,
+    generation::{Event, FinishReason, GenerateOptions, Generation, Sampling},
 };
 
 use crate::models::{Outcome, PROMPT, decode, greedy, load, load_with, run, warm};

@@ -2,7 +2,10 @@
 
 use std::thread;
 
-use openelm_core::{Dtype, Event, FinishReason, GenerateOptions, Generation};
+use openelm_core::{
+    Dtype,
+    generation::{Event, FinishReason, GenerateOptions, Generation},
+};
 
 use crate::models::{Outcome, PROMPT, decode, greedy, load, load_as, references, run};
 

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use mlx_rs::{Array, ops::indexing::TryIndexOp};
 use openelm_core::{
-    Checkpoint, Dtype, Event, FinishReason, GenerateOptions, Generation, LanguageModel,
-    LoadOptions, Model, ReadOptions, Sampling, Stats, Token, Tokenizer, Weights, config::Config,
+    Config, Dtype, LanguageModel, LoadOptions, Model, Tokenizer,
+    generation::{Event, FinishReason, GenerateOptions, Generation, Sampling, Stats, Token},
+    internal::{ReadOptions, Weights},
+    weights::Checkpoint,
 };
 use serde_json::Value;
 

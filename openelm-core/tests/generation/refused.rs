@@ -1,6 +1,9 @@
 //! Prompts and options that are refused.
 
-use openelm_core::{Error, GenerateOptions, Generation};
+use openelm_core::{
+    Error,
+    generation::{GenerateOptions, Generation},
+};
 
 use crate::models::{Outcome, PROMPT, greedy, load, run};
 

@@ -1,8 +1,9 @@
 //! Which token comes next.
 
 use openelm_core::{
-    Dtype, GenerateOptions, LanguageModel, Model, Sampling, Token, Tokenizer, config::Config,
-    random_weights,
+    Config, Dtype, LanguageModel, Model, Tokenizer,
+    generation::{GenerateOptions, Sampling, Token},
+    internal::random_weights,
 };
 use serde_json::Value;
 

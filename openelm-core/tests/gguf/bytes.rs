@@ -1,6 +1,6 @@
 //! The container and its types against llama.cpp's Python package.
 
-use openelm_core::gguf::{GgufReader, GgufWriter, TensorSpec, TensorType, Value, ValueType};
+use openelm_core::internal::{GgufReader, GgufWriter, TensorSpec, TensorType, Value, ValueType};
 use openelm_core::{Dtype, Result};
 
 use crate::scratch::{Scratch, entry, head, key, spec, written};

@@ -3,10 +3,15 @@
 use std::fs;
 
 use openelm_core::Error;
-use openelm_core::config::{Config, LayerWise, Multipliers};
-use openelm_core::gguf::{
-    FileType, GgufReader, TensorType, Value, Vocabulary, check_tensors, config_from_gguf,
-    read_tensor,
+use openelm_core::{
+    Config,
+    config::{LayerWise, Multipliers},
+};
+use openelm_core::{
+    convert::FileType,
+    internal::{
+        GgufReader, TensorType, Value, Vocabulary, check_tensors, config_from_gguf, read_tensor,
+    },
 };
 
 use crate::scratch::{Random, Scratch, entry, head, key, model_file, spec, text, written};

@@ -2,12 +2,18 @@
 
 use std::fs;
 
-use openelm_core::config::{Config, LayerWise, Multipliers};
-use openelm_core::gguf::{
-    FileType, GgufReader, GgufWriter, TensorSpec, TensorType, Value, Vocabulary, check_tensors,
-    config_from_gguf, metadata, name_from_gguf, read_tensor, tensor_plan,
+use openelm_core::{
+    Config,
+    config::{LayerWise, Multipliers},
 };
-use openelm_core::{Error, Preset};
+use openelm_core::{Error, config::Preset};
+use openelm_core::{
+    convert::FileType,
+    internal::{
+        GgufReader, GgufWriter, TensorSpec, TensorType, Value, Vocabulary, check_tensors,
+        config_from_gguf, metadata, name_from_gguf, read_tensor, tensor_plan,
+    },
+};
 
 use crate::scratch::{Scratch, model_file, small, spec, written};
 

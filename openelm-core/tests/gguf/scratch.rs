@@ -4,11 +4,12 @@ use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use openelm_core::config::{Config, LayerWise};
-use openelm_core::gguf::{
-    FileType, GgufWriter, TensorSpec, TensorType, Value, Vocabulary, metadata, tensor_plan,
-};
+use openelm_core::{Config, config::LayerWise};
 use openelm_core::{Result, Tokenizer};
+use openelm_core::{
+    convert::FileType,
+    internal::{GgufWriter, TensorSpec, TensorType, Value, Vocabulary, metadata, tensor_plan},
+};
 
 /// A file of a test's own, removed with the value.
 pub(crate) struct Scratch(pub(crate) PathBuf);

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use openelm_core::Tokenizer;
-use openelm_core::config::{Config, LayerWise};
-use openelm_core::gguf::{
-    FileType, GgufReader, TensorType, TokenKind, Value, Vocabulary, metadata,
+use openelm_core::{Config, config::LayerWise};
+use openelm_core::{
+    convert::FileType,
+    internal::{GgufReader, TensorType, TokenKind, Value, Vocabulary, metadata},
 };
 
 use crate::scratch::{Random, Scratch, model_file, small, spec, tales, written};

@@ -24,7 +24,7 @@ mod pickles;
 mod tensors;
 mod zip;
 
-use openelm_core::{Dtype, Error, Result, TorchFile};
+use openelm_core::{Dtype, Error, Result, internal::TorchFile};
 
 use opcodes::{LEGACY_HEAD, long, rebuilt, storage, text};
 

@@ -1,6 +1,6 @@
 //! Tensors, storages and names that do not fit together.
 
-use openelm_core::TorchFile;
+use openelm_core::internal::TorchFile;
 
 use super::{
     Scratch, assert_refused,

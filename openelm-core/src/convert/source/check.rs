@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Files, Source};
+use super::source_model::{Files, Source};
 use crate::error::{Error, Result};
 
 /// Rows of CoreNet's embedding, and of those the ones that are tokens.
-pub(in crate::convert) const CORENET_VOCAB: usize = 32_128;
-pub(in crate::convert) const VOCAB: usize = 32_000;
+pub(crate) const CORENET_VOCAB: usize = 32_128;
+pub(crate) const VOCAB: usize = 32_000;
 
 impl Source {
     /// Checks that the tensors are those of the architecture, the embedding's rows aside.

@@ -3,24 +3,23 @@
 use std::path::Path;
 
 use super::{
-    Files, Source,
     check::{fits, tokens},
-    malformed, stored_name,
+    source_model::{Files, Source, malformed, stored_name},
 };
 use crate::{
-    checkpoint::{Checkpoint, model_folder},
-    config::Config,
-    convert::{ConvertOptions, architecture},
+    config::{Config, Preset},
+    convert::{
+        ConvertOptions, architecture,
+        gguf::{check_tensors, config_from_gguf},
+    },
     error::{Error, Result},
-    gguf::{self, GgufReader},
-    preset::Preset,
-    quantization::QuantizationMap,
-    readers::Readers,
-    torch_file::TorchFile,
+    formats::{gguf::GgufReader, torch::TorchFile},
+    mlx::QuantizationMap,
+    weights::{Checkpoint, Readers, model_folder},
 };
 
 impl Source {
-    pub(in crate::convert) fn open(path: &Path, options: &ConvertOptions) -> Result<Self> {
+    pub(crate) fn open(path: &Path, options: &ConvertOptions) -> Result<Self> {
         std::fs::metadata(path).map_err(Error::io(path))?;
         let mut source = if path.is_dir() {
             Self::folder(path, options)?
@@ -128,9 +127,9 @@ impl Source {
             let reader = GgufReader::open(path)?;
             let config = match &options.architecture {
                 Some(config) => config.clone(),
-                None => gguf::config_from_gguf(&reader)?,
+                None => config_from_gguf(&reader)?,
             };
-            gguf::check_tensors(&reader, &config)?;
+            check_tensors(&reader, &config)?;
             return Self::new(path, "GGUF file", config, Files::Gguf(reader));
         }
         let file = TorchFile::open_with(path, options.ema)?;

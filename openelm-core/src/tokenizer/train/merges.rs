@@ -2,8 +2,10 @@
 //! again. Of pairs that stand as often, the one with the lower ids comes first: nothing is left
 //! to chance.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap, HashMap, HashSet},
+};
 
 /// Longest piece, in characters: SentencePiece's default, and LLaMA's.
 const LONGEST: usize = 16;

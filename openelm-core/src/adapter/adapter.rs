@@ -1,0 +1,262 @@
+//! An adapter as tensors by checkpoint name, and its options.
+
+use std::{collections::BTreeMap, path::Path};
+
+use mlx_rs::Array;
+
+use super::{mlx_lm, peft};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    model::{Dropout, LowRank, RowNorms},
+    weights::Tensors,
+};
+
+/// Checkpoint name of the embedding, without `.weight`.
+pub(crate) const EMBEDDING: &str = "transformer.token_embeddings";
+pub(crate) const HEAD: &str = "lm_head";
+
+/// What is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdapterKind {
+    /// Low-rank additions (arXiv 2106.09685).
+    Lora,
+    /// Low-rank additions, with the lengths of the matrices' rows trained beside them
+    /// (arXiv 2402.09353).
+    Dora,
+    /// The weights themselves.
+    Full,
+}
+
+/// How a LoRA or DoRA adapter is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraOptions {
+    /// Width of the low-rank product. Default 8.
+    pub rank: usize,
+    /// What the product is multiplied by. Default 20, as in mlx-lm. In PEFT's and CoreNet's words
+    /// it is `alpha / rank`, see [`scale_of`](Self::scale_of).
+    pub scale: f32,
+    /// Share of the adapter's input that is dropped in training, below 1. Default 0.
+    pub dropout: f32,
+    /// Train the lengths of rows, too. Default off.
+    pub dora: bool,
+    /// Where the embedding is adapted and also serves as the head: adapt it there, too, as mlx-lm
+    /// does. Default off, as in CoreNet and PEFT: look-up alone.
+    pub tied_head: bool,
+}
+
+impl Default for LoraOptions {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            scale: 20.0,
+            dropout: 0.0,
+            dora: false,
+            tied_head: false,
+        }
+    }
+}
+
+impl LoraOptions {
+    /// The scale that `alpha` stands for: `alpha / rank`, and `alpha / √rank` for rsLoRA
+    /// (arXiv 2312.03732).
+    pub fn scale_of(alpha: f32, rank: usize, rslora: bool) -> f32 {
+        let rank = rank as f32;
+        alpha / if rslora { rank.sqrt() } else { rank }
+    }
+}
+
+/// A trained, or new, adapter. Belongs to the thread that made it, as MLX arrays do.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    pub(crate) kind: AdapterKind,
+    /// LoRA and DoRA: by the matrix' name without `.weight`.
+    pub(crate) modules: BTreeMap<String, Module>,
+    /// Full: weights by tensor name.
+    pub(crate) weights: Tensors,
+    pub(crate) dropout: f32,
+    pub(crate) tied_head: bool,
+}
+
+/// What is added to one matrix.
+#[derive(Debug, Clone)]
+pub(crate) struct Module {
+    pub(crate) lora_a: Array,
+    pub(crate) lora_b: Array,
+    /// DoRA.
+    pub(crate) m: Option<Array>,
+    pub(crate) scale: f32,
+}
+
+impl Adapter {
+    /// Reads an adapter folder: mlx-lm's (`adapters.safetensors`, `adapter_config.json`), or PEFT's
+    /// (`adapter_model.safetensors`, `adapter_config.json`).
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] if neither is there, [`Error::Io`], [`Error::Adapter`] for a setting
+    /// that is missing or not supported, [`Error::Checkpoint`] for a malformed file.
+    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        if folder.join(peft::WEIGHTS).is_file() {
+            return peft::load(folder);
+        }
+        if !folder.join(mlx_lm::WEIGHTS).is_file() {
+            return Err(Error::MissingFile {
+                path: folder.to_path_buf(),
+                problem: format!(
+                    "no adapter here: neither {} (mlx-lm) nor {} (PEFT)",
+                    mlx_lm::WEIGHTS,
+                    peft::WEIGHTS
+                ),
+            });
+        }
+        mlx_lm::load(folder)
+    }
+
+    /// Writes it as mlx-lm does, into `folder`, which is made if need be. Each file is replaced
+    /// whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>, config: &Config) -> Result<()> {
+        mlx_lm::save(self, folder.as_ref(), config)
+    }
+
+    /// Writes it as Hugging Face PEFT does. `base` is the model's name for its
+    /// `base_model_name_or_path`.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if PEFT has no such adapter (full fine-tuning, a tied head),
+    /// [`Error::Io`] if a file cannot be written.
+    pub fn save_peft(&self, folder: impl AsRef<Path>, base: &str) -> Result<()> {
+        peft::save(self, folder.as_ref(), base)
+    }
+
+    /// What was trained.
+    pub fn kind(&self) -> AdapterKind {
+        self.kind
+    }
+
+    /// How many numbers it holds.
+    pub fn parameter_count(&self) -> u64 {
+        self.tensors().values().map(|t| t.size() as u64).sum()
+    }
+
+    /// The names of the matrices (and norms) it changes.
+    pub fn targets(&self) -> Vec<&str> {
+        let modules = self.modules.keys().map(String::as_str);
+        let weights = self.weights.keys();
+        let weights = weights.map(|name| name.strip_suffix(".weight").unwrap_or(name));
+        modules.chain(weights).collect()
+    }
+
+    /// Its tensors by mlx-lm's names.
+    pub(crate) fn tensors(&self) -> Tensors {
+        let mut tensors = self.weights.clone();
+        for (name, module) in &self.modules {
+            tensors.insert(format!("{name}.lora_a"), module.lora_a.clone());
+            tensors.insert(format!("{name}.lora_b"), module.lora_b.clone());
+            if let Some(m) = &module.m {
+                tensors.insert(format!("{name}.m"), m.clone());
+            }
+        }
+        tensors
+    }
+
+    /// Puts other values in the place of its tensors; names that it has not are left out.
+    pub(crate) fn set_tensors(&mut self, tensors: &Tensors) {
+        for (name, array) in tensors {
+            if let Some(weight) = self.weights.get_mut(name) {
+                *weight = array.clone();
+                continue;
+            }
+            let Some((stem, part)) = name.rsplit_once('.') else {
+                continue;
+            };
+            if let Some(module) = self.modules.get_mut(stem) {
+                match part {
+                    "lora_a" => module.lora_a = array.clone(),
+                    "lora_b" => module.lora_b = array.clone(),
+                    _ => module.m = Some(array.clone()),
+                }
+            }
+        }
+    }
+
+    /// Checks that it fits a model of `config`. `origin` is what errors name.
+    pub(crate) fn check(&self, config: &Config, origin: &Path) -> Result<()> {
+        let wrong = |problem: String| Error::Adapter {
+            path: origin.to_path_buf(),
+            problem,
+        };
+        let expected: BTreeMap<String, Vec<usize>> = config.tensors().into_iter().collect();
+        for (name, weight) in &self.weights {
+            match expected.get(name) {
+                Some(shape) if *shape == shape_of(weight) => {}
+                Some(shape) => {
+                    return Err(wrong(format!(
+                        "tensor `{name}`: expected shape {shape:?}, found {:?}",
+                        shape_of(weight)
+                    )));
+                }
+                None => return Err(wrong(format!("the model has no tensor `{name}`"))),
+            }
+        }
+        for (name, module) in &self.modules {
+            let Some(&[out, input]) = expected.get(&format!("{name}.weight")).map(Vec::as_slice)
+            else {
+                return Err(wrong(format!("the model has no matrix `{name}`")));
+            };
+            let rank = module.lora_b.dim(0) as usize;
+            let (a, b) = match name == EMBEDDING {
+                true => ([out, rank], [rank, input]),
+                false => ([input, rank], [rank, out]),
+            };
+            let mut parts = vec![("lora_a", &module.lora_a, a.to_vec())];
+            parts.push(("lora_b", &module.lora_b, b.to_vec()));
+            if let Some(m) = &module.m {
+                parts.push(("m", m, vec![out]));
+            }
+            for (part, array, shape) in parts {
+                if shape_of(array) != shape {
+                    return Err(wrong(format!(
+                        "tensor `{name}.{part}`: this model calls for shape {shape:?}, found {:?}",
+                        shape_of(array)
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Module {
+    /// It as an addition to its matrix, `strength` times as strong. `norms` are DoRA's.
+    pub(crate) fn low_rank(
+        &self,
+        name: &str,
+        strength: f32,
+        dropout: Option<Dropout>,
+        norms: Option<&RowNorms>,
+    ) -> Result<LowRank> {
+        let (a, b) = self.factors(name);
+        let added = LowRank::lora(a, b, self.scale * strength, dropout);
+        match (&self.m, norms) {
+            (Some(m), Some(norms)) => added.with_magnitude(m, norms),
+            _ => Ok(added),
+        }
+    }
+
+    /// `A` `[in, r]` and `B` `[r, out]` of the matrix `name`.
+    pub(crate) fn factors(&self, name: &str) -> (Array, Array) {
+        if name == EMBEDDING {
+            (self.lora_b.t(), self.lora_a.t())
+        } else {
+            (self.lora_a.clone(), self.lora_b.clone())
+        }
+    }
+}
+
+fn shape_of(array: &Array) -> Vec<usize> {
+    array.shape().iter().map(|&n| n as usize).collect()
+}

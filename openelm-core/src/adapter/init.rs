@@ -1,0 +1,144 @@
+//! New adapters, initialised as CoreNet and PEFT do (`lora.py`, `reset_lora_parameters`).
+
+use std::collections::BTreeMap;
+
+use mlx_rs::{
+    Array,
+    ops::zeros,
+    random::{self, RandomState},
+};
+
+use super::{
+    adapter::{Adapter, AdapterKind, EMBEDDING, LoraOptions, Module},
+    targets::Targets,
+};
+use crate::{
+    error::{Error, Result},
+    model::{Linear, Model, row_squares},
+    weights::Tensors,
+};
+
+impl Adapter {
+    /// A LoRA or DoRA adapter that changes nothing yet: of a projection `A` is uniform in
+    /// ±1/√in (PyTorch's Kaiming-uniform with a = √5) and `B` zero; of the embedding `lora_a` is
+    /// zero and `lora_b` N(0, 1); DoRA's magnitudes are the lengths of the matrix' rows.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if an option lies outside its range or names nothing.
+    pub fn lora(
+        model: &Model,
+        targets: &Targets,
+        options: &LoraOptions,
+        seed: u64,
+    ) -> Result<Self> {
+        options.check()?;
+        let config = model.config();
+        let matrices = targets.matrices(config)?;
+        let mut state = RandomState::with_seed(seed)?;
+        let mut modules = BTreeMap::new();
+        for (name, [out, input]) in matrices {
+            let rank = options.rank as i32;
+            let (out, input) = (out as i32, input as i32);
+            let key = state.next_key()?;
+            let (lora_a, lora_b) = if name == EMBEDDING {
+                let b = random::normal::<f32>(&[rank, input], None, None, &key)?;
+                (zeros::<f32>(&[out, rank])?, b)
+            } else {
+                let bound = (input as f32).powf(-0.5);
+                let a = random::uniform::<_, f32>(-bound, bound, &[input, rank], &key)?;
+                (a, zeros::<f32>(&[rank, out])?)
+            };
+            modules.insert(
+                name,
+                Module {
+                    lora_a,
+                    lora_b,
+                    m: None,
+                    scale: options.scale,
+                },
+            );
+        }
+        if options.dora {
+            each_linear(model, |name, linear| {
+                if let Some(module) = modules.get_mut(name) {
+                    module.m = Some(row_squares(&linear.matrix)?.sqrt()?);
+                }
+                Ok(())
+            })?;
+        }
+        let adapter = Self {
+            kind: if options.dora {
+                AdapterKind::Dora
+            } else {
+                AdapterKind::Lora
+            },
+            modules,
+            weights: Tensors::new(),
+            dropout: options.dropout,
+            tied_head: options.tied_head,
+        };
+        mlx_rs::transforms::eval(adapter.tensors().values())?;
+        Ok(adapter)
+    }
+
+    /// The weights of `model` that full fine-tuning trains, in f32.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if `targets` means nothing, or a matrix that is quantised.
+    pub fn full(model: &Model, targets: &Targets) -> Result<Self> {
+        let names = targets.weights(model.config())?;
+        let mut weights = Tensors::new();
+        let mut copy = model.clone();
+        copy.replace_weights(&mut |name, weight: &Array| {
+            if names.iter().any(|wanted| wanted == name) {
+                weights.insert(name.to_owned(), weight.clone());
+            }
+            None
+        })?;
+        if let Some(name) = names.iter().find(|name| !weights.contains_key(*name)) {
+            return Err(Error::Option {
+                option: "fine_tune_type",
+                problem: format!("`{name}` is quantised; train an adapter, or dequantise first"),
+            });
+        }
+        for weight in weights.values_mut() {
+            *weight = weight.as_dtype(mlx_rs::Dtype::Float32)?;
+        }
+        Ok(Self {
+            kind: AdapterKind::Full,
+            modules: BTreeMap::new(),
+            weights,
+            dropout: 0.0,
+            tied_head: false,
+        })
+    }
+}
+
+impl LoraOptions {
+    fn check(&self) -> Result<()> {
+        let problem = if self.rank == 0 {
+            ("rank", format!("expected at least 1, found {}", self.rank))
+        } else if !self.scale.is_finite() {
+            ("scale", format!("expected a number, found {}", self.scale))
+        } else if !(0.0..1.0).contains(&self.dropout) {
+            (
+                "dropout",
+                format!("expected 0 or more and below 1, found {}", self.dropout),
+            )
+        } else {
+            return Ok(());
+        };
+        let (option, problem) = problem;
+        Err(Error::Option { option, problem })
+    }
+}
+
+/// Calls `visit` with every matrix of `model`, without changing it.
+pub(crate) fn each_linear(
+    model: &Model,
+    mut visit: impl FnMut(&str, &Linear) -> Result<()>,
+) -> Result<()> {
+    model
+        .clone()
+        .visit_linears(&mut |name, linear| visit(name, linear))
+}

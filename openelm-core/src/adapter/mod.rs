@@ -1,0 +1,20 @@
+//! Adapters: what fine-tuning adds to a model, as tensors by checkpoint name.
+//!
+//! Names and shapes are mlx-lm's: for a projection `W` `[out, in]` of rank `r`, `lora_a` `[in, r]`,
+//! `lora_b` `[r, out]` and, for DoRA, `m` `[out]`; for the embedding `[V, D]`, `lora_a` `[V, r]` and
+//! `lora_b` `[r, D]`. Adapters of mlx-lm and of Hugging Face PEFT are read and written.
+
+mod adapter;
+mod attach;
+mod fuse;
+mod init;
+mod mlx_lm;
+mod peft;
+mod targets;
+
+pub use adapter::{Adapter, AdapterKind, LoraOptions};
+pub(crate) use adapter::{EMBEDDING, HEAD};
+pub(crate) use attach::Attached;
+pub(crate) use init::each_linear;
+pub(crate) use targets::layer_of;
+pub use targets::{Keys, Targets};

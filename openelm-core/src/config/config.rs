@@ -1,0 +1,272 @@
+//! The architecture of an OpenELM model, as its `config.json` states it.
+//!
+//! Key names, defaults and layer-wise recipe are those of Apple's `configuration_openelm.py` on
+//! Hugging Face, and the files load in mlx-lm; OpenELM, <https://arxiv.org/abs/2404.14619>.
+//! D is `model_dim`, V `vocab_size`, d `head_dim`, H query heads, K KV heads, I the FFN's inner
+//! width; weights are stored `[out, in]`.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    path::Path,
+};
+
+use serde_json::{Map, Value};
+
+use super::{
+    json as config_json, keys as config_keys,
+    layer_wise::LayerWise,
+    scaling::{Multipliers, ffn_dim, kv_heads, query_heads},
+};
+use crate::{
+    error::{Error, Result},
+    mlx::QuantizationMap,
+};
+
+/// A validated OpenELM architecture: what it says fits together and within MLX's limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub(crate) settings: LayerWise,
+    pub(crate) layers: Vec<Layer>,
+    /// Whether the heads follow from `settings`; otherwise they are a list of their own.
+    pub(crate) heads_scaled: bool,
+    /// The keys of `config.json` that do not decide the architecture.
+    pub(crate) extra: Map<String, Value>,
+}
+
+/// The sizes in which one layer differs from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Query heads, a multiple of `kv_heads`.
+    pub q_heads: usize,
+    /// Key heads, and as many value heads.
+    pub kv_heads: usize,
+    /// Inner width I of the FFN.
+    pub ffn_dim: usize,
+}
+
+impl Config {
+    /// Reads a model folder's `config.json`, or the file itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingFile`] or [`Error::Io`] if it cannot be read, else as
+    /// [`from_json`](Self::from_json).
+    pub fn load(folder_or_file: impl AsRef<Path>) -> Result<Self> {
+        let given = folder_or_file.as_ref();
+        let path = if given.is_dir() {
+            given.join("config.json")
+        } else {
+            given.to_path_buf()
+        };
+        let file = File::open(&path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound => Error::MissingFile {
+                path: path.clone(),
+                problem: "the model's config.json is missing".into(),
+            },
+            _ => Error::Io {
+                path: path.clone(),
+                source,
+            },
+        })?;
+        let mut bytes = Vec::new();
+        // One byte over the limit is enough to be refused for it.
+        file.take(config_keys::MAX_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io(&path))?;
+        config_json::read(&bytes, &path)
+    }
+
+    /// Reads the text of a `config.json`; `path` is what errors name.
+    ///
+    /// Heads may be lists (`num_query_heads`, `num_kv_heads`), follow from `qkv_multipliers` and
+    /// `num_gqa_groups`, or both if they agree. Keys that are not known are kept, unless their
+    /// names say that they would change the computation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the key that is missing, malformed, out of range, contradicted by
+    /// another or not supported.
+    pub fn from_json(text: &str, path: impl AsRef<Path>) -> Result<Self> {
+        config_json::read(text.as_bytes(), path.as_ref())
+    }
+
+    /// Works out heads and FFN widths for a model of one's own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the setting that is out of range.
+    pub fn layer_wise(settings: LayerWise) -> Result<Self> {
+        let path = Path::new("config");
+        settings.check(path)?;
+        Self::scale(settings).check_sizes(path)
+    }
+
+    /// The text of a `config.json` that Hugging Face's class, mlx-lm and this crate read.
+    ///
+    /// Heads and FFN multipliers are lists with an entry a layer, as Apple writes them. Keys that
+    /// were read and not used are written back.
+    pub fn to_json(&self) -> String {
+        config_json::write(self)
+    }
+
+    /// Works out the layers of settings that are within their ranges.
+    pub(crate) fn scale(settings: LayerWise) -> Self {
+        let LayerWise {
+            model_dim,
+            head_dim,
+            num_gqa_groups,
+            ..
+        } = settings;
+        let count = settings.num_transformer_layers;
+        let layers = std::iter::zip(
+            settings.qkv_multipliers.per_layer(count),
+            settings.ffn_multipliers.per_layer(count),
+        )
+        .map(|(qkv_multiplier, ffn_multiplier)| {
+            let q_heads = query_heads(model_dim, head_dim, num_gqa_groups, qkv_multiplier);
+            Layer {
+                q_heads,
+                kv_heads: kv_heads(q_heads, num_gqa_groups),
+                ffn_dim: ffn_dim(model_dim, settings.ffn_dim_divisor, ffn_multiplier),
+            }
+        })
+        .collect();
+        Self {
+            settings,
+            layers,
+            heads_scaled: true,
+            extra: Map::new(),
+        }
+    }
+}
+
+/// What the configuration says.
+impl Config {
+    /// The sizes of each layer, first to last.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Width D of the residual stream.
+    pub fn model_dim(&self) -> usize {
+        self.settings.model_dim
+    }
+
+    /// Number of layers.
+    pub fn num_transformer_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Width d of a head; even.
+    pub fn head_dim(&self) -> usize {
+        self.settings.head_dim
+    }
+
+    /// Rows V of the embedding.
+    pub fn vocab_size(&self) -> usize {
+        self.settings.vocab_size
+    }
+
+    /// Tokens the model was trained on at a time.
+    pub fn max_context_length(&self) -> usize {
+        self.settings.max_context_length
+    }
+
+    /// Positions that tables of rotary angles start with; no limit.
+    pub fn rope_max_length(&self) -> usize {
+        self.settings.rope_max_length
+    }
+
+    /// Base of the rotary frequencies.
+    pub fn rope_freq_constant(&self) -> f64 {
+        self.settings.rope_freq_constant
+    }
+
+    /// What RMSNorm adds to the mean square.
+    pub fn rms_norm_eps(&self) -> f64 {
+        self.settings.rms_norm_eps
+    }
+
+    /// Whether the FFN is gated: `proj_1` then holds gate and value, 2 I rows.
+    pub fn ffn_with_glu(&self) -> bool {
+        self.settings.ffn_with_glu
+    }
+
+    /// Whether queries and keys pass an RMSNorm of their own.
+    pub fn normalize_qk_projections(&self) -> bool {
+        self.settings.normalize_qk_projections
+    }
+
+    /// Whether the output head is the embedding.
+    pub fn share_input_output_layers(&self) -> bool {
+        self.settings.share_input_output_layers
+    }
+
+    /// What the FFN's inner widths are multiples of.
+    pub fn ffn_dim_divisor(&self) -> usize {
+        self.settings.ffn_dim_divisor
+    }
+
+    /// FFN multipliers as given.
+    pub fn ffn_multipliers(&self) -> &Multipliers {
+        &self.settings.ffn_multipliers
+    }
+
+    /// Multipliers that the heads follow from; `None` where only their lists are given.
+    pub fn qkv_multipliers(&self) -> Option<&Multipliers> {
+        self.heads_scaled.then_some(&self.settings.qkv_multipliers)
+    }
+
+    /// Query heads that share a KV head, if that is stated.
+    pub fn num_gqa_groups(&self) -> Option<usize> {
+        self.settings.num_gqa_groups
+    }
+
+    /// Id of the token that starts a text, below `vocab_size`.
+    pub fn bos_token_id(&self) -> usize {
+        self.settings.bos_token_id
+    }
+
+    /// Id of the token that ends a text, below `vocab_size`.
+    pub fn eos_token_id(&self) -> usize {
+        self.settings.eos_token_id
+    }
+
+    /// Type of the stored weights by the `torch_dtype` or `dtype` key, as it is written there.
+    pub fn torch_dtype(&self) -> Option<&str> {
+        ["torch_dtype", "dtype"]
+            .iter()
+            .find_map(|key| self.extra.get(*key)?.as_str())
+    }
+
+    /// Which matrices are quantised, by the `quantization` (or `quantization_config`) block;
+    /// `None` if there is no block.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the block is not one of MLX's.
+    pub fn quantization_map(&self) -> Result<Option<QuantizationMap>> {
+        let Some(block) = self.quantization() else {
+            return Ok(None);
+        };
+        QuantizationMap::from_json(block)
+            .map(Some)
+            .map_err(|problem| Error::Config {
+                path: "config.json".into(),
+                key: "quantization".into(),
+                problem,
+            })
+    }
+
+    /// The `quantization` (or `quantization_config`) block, not looked into.
+    pub fn quantization(&self) -> Option<&Value> {
+        let mut blocks = ["quantization", "quantization_config"].iter();
+        blocks.find_map(|key| self.extra.get(*key).filter(|block| !block.is_null()))
+    }
+
+    /// The other keys of `config.json`, such as `architectures` and `transformers_version`, with
+    /// those of [`torch_dtype`](Self::torch_dtype) and [`quantization`](Self::quantization).
+    pub fn extra(&self) -> &Map<String, Value> {
+        &self.extra
+    }
+}

@@ -1,0 +1,303 @@
+//! The settings that a layer-wise scaled OpenELM follows from, and their ranges.
+//!
+//! The names are Apple's in `config.json`. The upper bounds keep every tensor within the 32-bit
+//! shapes of MLX and every allocation sane; the released models stay far below them.
+
+use std::{fmt::Display, ops::RangeInclusive, path::Path};
+
+use super::scaling::{Multipliers, ffn_dim, round2};
+use crate::error::{Error, Result};
+
+/// A layer-wise scaled OpenELM before its heads and widths are worked out.
+///
+/// The defaults are the released models': fill in what differs.
+///
+/// ```
+/// use openelm_core::{Config, config::LayerWise};
+///
+/// let small = LayerWise {
+///     model_dim: 192,
+///     num_transformer_layers: 6,
+///     head_dim: 32,
+///     num_gqa_groups: Some(2),
+///     ffn_dim_divisor: 64,
+///     vocab_size: 2048,
+///     ..LayerWise::default()
+/// };
+/// assert_eq!(Config::layer_wise(small)?.parameter_count(), 2_497_344);
+/// # Ok::<(), openelm_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerWise {
+    /// Width of the residual stream, 1 to 65,536; default 1280.
+    pub model_dim: usize,
+    /// Number of layers, 1 to 1024; default 16.
+    pub num_transformer_layers: usize,
+    /// Width of a head, even, 2 to 1024; default 64.
+    pub head_dim: usize,
+    /// Query heads that share a KV head, 1 to 1024; default 4. `None` is as many KV heads as query
+    /// heads, and an even number of them.
+    pub num_gqa_groups: Option<usize>,
+    /// Width of all query heads over `model_dim`, 0.01 to 64; default 0.5 to 1.0. A list a layer
+    /// is not possible here.
+    pub qkv_multipliers: Multipliers,
+    /// Inner width of the FFN over `model_dim`, 0.01 to 64; default 0.5 to 4.0.
+    pub ffn_multipliers: Multipliers,
+    /// What the inner width of the FFN is a multiple of, 1 to 65,536; default 256.
+    pub ffn_dim_divisor: usize,
+    /// Rows of the embedding, 1 to 2,097,152; default 32,000.
+    pub vocab_size: usize,
+    /// Tokens the model was trained on at a time, 1 to 16,777,216; default 2048.
+    pub max_context_length: usize,
+    /// Whether the FFN is gated; default true.
+    pub ffn_with_glu: bool,
+    /// Whether queries and keys pass an RMSNorm of their own; default true.
+    pub normalize_qk_projections: bool,
+    /// Whether the output head is the embedding; default true.
+    pub share_input_output_layers: bool,
+    /// What RMSNorm adds to the mean square, 1e-12 to 0.1; default 1e-6.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies, 1 to 1e12; default 10,000.
+    pub rope_freq_constant: f64,
+    /// Positions that tables of rotary angles start with, 1 to 16,777,216; default 4096. Limits
+    /// nothing.
+    pub rope_max_length: usize,
+    /// Id of the token that starts a text, below `vocab_size`; default 1.
+    pub bos_token_id: usize,
+    /// Id of the token that ends a text, below `vocab_size`; default 2.
+    pub eos_token_id: usize,
+}
+
+impl Default for LayerWise {
+    fn default() -> Self {
+        Self {
+            model_dim: 1280,
+            num_transformer_layers: 16,
+            head_dim: 64,
+            num_gqa_groups: Some(4),
+            qkv_multipliers: Multipliers::Range(0.5, 1.0),
+            ffn_multipliers: Multipliers::Range(0.5, 4.0),
+            ffn_dim_divisor: 256,
+            vocab_size: 32_000,
+            max_context_length: 2048,
+            ffn_with_glu: true,
+            normalize_qk_projections: true,
+            share_input_output_layers: true,
+            rms_norm_eps: 1e-6,
+            rope_freq_constant: 10_000.0,
+            rope_max_length: 4096,
+            bos_token_id: 1,
+            eos_token_id: 2,
+        }
+    }
+}
+
+pub(crate) const MODEL_DIM: RangeInclusive<usize> = 1..=65_536;
+pub(crate) const LAYERS: RangeInclusive<usize> = 1..=1024;
+pub(crate) const HEAD_DIM: RangeInclusive<usize> = 2..=1024;
+pub(crate) const GQA_GROUPS: RangeInclusive<usize> = 1..=1024;
+pub(crate) const HEADS: RangeInclusive<usize> = 1..=65_536;
+pub(crate) const FFN_DIM_DIVISOR: RangeInclusive<usize> = 1..=65_536;
+pub(crate) const VOCAB_SIZE: RangeInclusive<usize> = 1..=1 << 21;
+/// Rotary angles are computed in f32, which counts positions exactly up to here.
+pub(crate) const POSITIONS: RangeInclusive<usize> = 1..=1 << 24;
+/// Two decimals of the least are not zero.
+pub(crate) const MULTIPLIER: RangeInclusive<f64> = 0.01..=64.0;
+pub(crate) const RMS_NORM_EPS: RangeInclusive<f64> = 1e-12..=0.1;
+pub(crate) const ROPE_FREQ_CONSTANT: RangeInclusive<f64> = 1.0..=1e12;
+
+impl LayerWise {
+    /// Checks every setting against its range; `path` is where they come from.
+    pub(crate) fn check(&self, path: &Path) -> Result<()> {
+        for (key, value, range) in [
+            ("model_dim", self.model_dim, MODEL_DIM),
+            (
+                "num_transformer_layers",
+                self.num_transformer_layers,
+                LAYERS,
+            ),
+            ("head_dim", self.head_dim, HEAD_DIM),
+            (
+                "num_gqa_groups",
+                self.num_gqa_groups.unwrap_or(1),
+                GQA_GROUPS,
+            ),
+            ("ffn_dim_divisor", self.ffn_dim_divisor, FFN_DIM_DIVISOR),
+            ("vocab_size", self.vocab_size, VOCAB_SIZE),
+            ("max_context_length", self.max_context_length, POSITIONS),
+            ("rope_max_length", self.rope_max_length, POSITIONS),
+        ] {
+            if !range.contains(&value) {
+                return Err(fault(path, key, outside("an integer", &range, value)));
+            }
+        }
+        for (key, value, range) in [
+            ("rms_norm_eps", self.rms_norm_eps, RMS_NORM_EPS),
+            (
+                "rope_freq_constant",
+                self.rope_freq_constant,
+                ROPE_FREQ_CONSTANT,
+            ),
+        ] {
+            if !range.contains(&value) {
+                return Err(fault(path, key, outside("a number", &range, value)));
+            }
+        }
+        for (key, id) in [
+            ("bos_token_id", self.bos_token_id),
+            ("eos_token_id", self.eos_token_id),
+        ] {
+            if id >= self.vocab_size {
+                let problem = format!(
+                    "expected an id below vocab_size {}, found {id}",
+                    self.vocab_size
+                );
+                return Err(fault(path, key, problem));
+            }
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            let problem = format!(
+                "expected an even width for rotary pairs, found {}",
+                self.head_dim
+            );
+            return Err(fault(path, "head_dim", problem));
+        }
+        if let Multipliers::PerLayer(list) = &self.qkv_multipliers {
+            let problem = format!(
+                "expected a number or a list of 2, found a list of {}",
+                list.len()
+            );
+            return Err(fault(path, "qkv_multipliers", problem));
+        }
+        check_multipliers(&self.qkv_multipliers, path, "qkv_multipliers")?;
+        check_multipliers(&self.ffn_multipliers, path, "ffn_multipliers")?;
+        let Multipliers::PerLayer(list) = &self.ffn_multipliers else {
+            return Ok(());
+        };
+        if list.len() != self.num_transformer_layers {
+            let problem = format!(
+                "expected a number or a list of 2 or {} (num_transformer_layers), \
+                 found a list of {}",
+                self.num_transformer_layers,
+                list.len(),
+            );
+            return Err(fault(path, "ffn_multipliers", problem));
+        }
+        // Of two layers a list reads as the ends of a range too, which Hugging Face rounds.
+        let width = |value| ffn_dim(self.model_dim, self.ffn_dim_divisor, value);
+        match list
+            .iter()
+            .find(|value| list.len() == 2 && width(**value) != width(round2(**value)))
+        {
+            None => Ok(()),
+            Some(value) => {
+                let problem = format!(
+                    "{value} is a width of {} in a list and of {} at the end of a range, \
+                     expected two decimals",
+                    width(*value),
+                    width(round2(*value)),
+                );
+                Err(fault(path, "ffn_multipliers", problem))
+            }
+        }
+    }
+}
+
+/// A configuration error at `key`.
+pub(crate) fn fault(path: &Path, key: &str, problem: impl Into<String>) -> Error {
+    Error::Config {
+        path: path.into(),
+        key: key.into(),
+        problem: problem.into(),
+    }
+}
+
+/// What is wrong with a value outside its range.
+pub(crate) fn outside<T: Display>(
+    kind: &str,
+    range: &RangeInclusive<T>,
+    found: impl Display,
+) -> String {
+    format!(
+        "expected {kind} from {} to {}, found {found}",
+        range.start(),
+        range.end()
+    )
+}
+
+fn check_multipliers(multipliers: &Multipliers, path: &Path, key: &str) -> Result<()> {
+    let values: &[f64] = match multipliers {
+        Multipliers::Uniform(value) => &[*value],
+        Multipliers::Range(first, last) => &[*first, *last],
+        Multipliers::PerLayer(list) => list,
+    };
+    match values.iter().find(|value| !MULTIPLIER.contains(value)) {
+        None => Ok(()),
+        Some(value) => Err(fault(path, key, outside("numbers", &MULTIPLIER, value))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::config::Config;
+
+    #[test]
+    fn defaults_are_within_their_ranges() {
+        assert!(LayerWise::default().check(Path::new("config")).is_ok());
+    }
+
+    type Spoil = fn(&mut LayerWise);
+
+    #[rustfmt::skip]
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let cases: [(Spoil, &str); 19] = [
+            (|s| s.model_dim = 0, "`model_dim`: expected an integer from 1 to 65536, found 0"),
+            (|s| s.model_dim = 65_537,
+             "`model_dim`: expected an integer from 1 to 65536, found 65537"),
+            (|s| s.num_transformer_layers = usize::MAX,
+             "`num_transformer_layers`: expected an integer from 1 to 1024"),
+            (|s| s.head_dim = 1026, "`head_dim`: expected an integer from 2 to 1024, found 1026"),
+            (|s| s.head_dim = 63, "`head_dim`: expected an even width for rotary pairs, found 63"),
+            (|s| s.num_gqa_groups = Some(0),
+             "`num_gqa_groups`: expected an integer from 1 to 1024, found 0"),
+            (|s| s.ffn_dim_divisor = 0,
+             "`ffn_dim_divisor`: expected an integer from 1 to 65536, found 0"),
+            (|s| s.vocab_size = 0, "`vocab_size`: expected an integer from 1 to 2097152, found 0"),
+            (|s| s.max_context_length = 0,
+             "`max_context_length`: expected an integer from 1 to 16777216, found 0"),
+            (|s| s.rope_max_length = 1 << 25,
+             "`rope_max_length`: expected an integer from 1 to 16777216, found 33554432"),
+            (|s| s.bos_token_id = 32_000,
+             "`bos_token_id`: expected an id below vocab_size 32000, found 32000"),
+            (|s| s.eos_token_id = 32_001,
+             "`eos_token_id`: expected an id below vocab_size 32000, found 32001"),
+            (|s| s.rms_norm_eps = f64::NAN,
+             "`rms_norm_eps`: expected a number from 0.000000000001 to 0.1, found NaN"),
+            (|s| s.rope_freq_constant = f64::INFINITY,
+             "`rope_freq_constant`: expected a number from 1 to 1000000000000, found inf"),
+            (|s| s.qkv_multipliers = Multipliers::Uniform(f64::NAN),
+             "`qkv_multipliers`: expected numbers from 0.01 to 64, found NaN"),
+            (|s| s.qkv_multipliers = Multipliers::PerLayer(vec![1.0; 16]),
+             "`qkv_multipliers`: expected a number or a list of 2, found a list of 16"),
+            (|s| s.ffn_multipliers = Multipliers::Range(0.5, -1.0),
+             "`ffn_multipliers`: expected numbers from 0.01 to 64, found -1"),
+            (|s| s.ffn_multipliers = Multipliers::PerLayer(vec![1.0; 3]),
+             "`ffn_multipliers`: expected a number or a list of 2 or 16 (num_transformer_layers), \
+              found a list of 3"),
+            (|s| {
+                s.num_transformer_layers = 2;
+                s.ffn_multipliers = Multipliers::PerLayer(vec![1.096, 1.0]);
+             },
+             "`ffn_multipliers`: 1.096 is a width of 1280 in a list and of 1536 at the end of a \
+              range, expected two decimals"),
+        ];
+        for (spoil, problem) in cases {
+            let mut settings = LayerWise::default();
+            spoil(&mut settings);
+            let message = Config::layer_wise(settings).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("config: {problem}")), "{message}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The architecture of a model: `config.json`, validated.
+
+mod config;
+pub(crate) mod json;
+mod keys;
+mod layer_wise;
+mod preset;
+pub(crate) mod scaling;
+mod tensors;
+mod unknown_keys;
+
+pub use config::{Config, Layer};
+pub use layer_wise::LayerWise;
+pub(crate) use layer_wise::{LAYERS, POSITIONS, fault, outside};
+pub use preset::Preset;
+pub use scaling::Multipliers;
+pub(crate) use scaling::{ffn_dim, query_heads};

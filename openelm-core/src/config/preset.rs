@@ -1,0 +1,346 @@
+//! The four released model sizes.
+//!
+//! OpenELM, <https://arxiv.org/abs/2404.14619>; the settings are those of CoreNet's
+//! `general_gpt.py`. Base and Instruct models of a size have the same architecture.
+
+use std::{fmt, str::FromStr};
+
+use super::{config::Config, layer_wise::LayerWise};
+use crate::error::{Error, Result};
+
+/// A released size of OpenELM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Preset {
+    /// 16 layers of width 1280, 271,527,168 parameters.
+    M270,
+    /// 20 layers of width 1536, 457,179,136 parameters.
+    M450,
+    /// 28 layers of width 2048, 1,079,891,456 parameters.
+    B1_1,
+    /// 36 layers of width 3072, 3,036,647,424 parameters.
+    B3,
+}
+
+impl Preset {
+    /// All sizes, smallest first.
+    pub const ALL: [Self; 4] = [Self::M270, Self::M450, Self::B1_1, Self::B3];
+
+    /// Name of the base model, as its Hugging Face repository has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::M270 => "OpenELM-270M",
+            Self::M450 => "OpenELM-450M",
+            Self::B1_1 => "OpenELM-1_1B",
+            Self::B3 => "OpenELM-3B",
+        }
+    }
+
+    /// The architecture with Hugging Face's vocabulary of 32,000.
+    pub fn config(self) -> Config {
+        // The settings are constants within their ranges, so nothing is left to check.
+        Config::scale(self.settings())
+    }
+
+    /// What the architecture follows from, to change parts of.
+    ///
+    /// ```
+    /// use openelm_core::{Config, config::LayerWise};
+    /// use openelm_core::config::Preset;
+    ///
+    /// // CoreNet's own checkpoints have 32,128 rows.
+    /// let corenet = LayerWise { vocab_size: 32_128, ..Preset::M270.settings() };
+    /// assert_eq!(Config::layer_wise(corenet)?.parameter_count(), 271_691_008);
+    /// # Ok::<(), openelm_core::Error>(())
+    /// ```
+    pub fn settings(self) -> LayerWise {
+        let (model_dim, num_transformer_layers, head_dim) = match self {
+            Self::M270 => (1280, 16, 64),
+            Self::M450 => (1536, 20, 64),
+            Self::B1_1 => (2048, 28, 64),
+            Self::B3 => (3072, 36, 128),
+        };
+        LayerWise {
+            model_dim,
+            num_transformer_layers,
+            head_dim,
+            ..LayerWise::default()
+        }
+    }
+}
+
+/// The size as the paper's tables count it.
+impl fmt::Display for Preset {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::M270 => "OpenELM 0.27 B",
+            Self::M450 => "OpenELM 0.45 B",
+            Self::B1_1 => "OpenELM 1.08 B",
+            Self::B3 => "OpenELM 3.04 B",
+        })
+    }
+}
+
+/// Reads the short name (`270M`, `1_1B`, `1.1B`), the repository's (`apple/OpenELM-3B-Instruct`)
+/// or the paper's, in any case.
+impl FromStr for Preset {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let lower = text.trim().to_ascii_lowercase();
+        let name = lower
+            .rsplit_once('/')
+            .map_or(lower.as_str(), |(_, name)| name);
+        let name = name.strip_prefix("openelm").map_or(name, |rest| {
+            rest.strip_prefix(['-', '_', ' ']).unwrap_or(rest)
+        });
+        match name.strip_suffix("-instruct").unwrap_or(name) {
+            "270m" | "0.27 b" => Ok(Self::M270),
+            "450m" | "0.45 b" => Ok(Self::M450),
+            "1_1b" | "1.1b" | "1.08 b" => Ok(Self::B1_1),
+            "3b" | "3.04 b" => Ok(Self::B3),
+            _ => Err(Error::Option {
+                option: "preset",
+                problem: format!("expected 270M, 450M, 1_1B or 3B, found {text:?}"),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::config::Layer;
+
+    /// Multipliers of heads and FFN, query heads, KV heads and FFN width of a layer.
+    type Row = (f64, f64, usize, usize, usize);
+
+    fn assert_layers(preset: Preset, rows: &[Row]) {
+        let config = preset.config();
+        assert_eq!(config.layers().len(), rows.len(), "{preset}");
+        let settings = preset.settings();
+        let qkv = settings.qkv_multipliers.per_layer(rows.len());
+        let ffn = settings.ffn_multipliers.per_layer(rows.len());
+        for (i, &(qkv_multiplier, ffn_multiplier, q_heads, kv_heads, ffn_dim)) in
+            rows.iter().enumerate()
+        {
+            assert_eq!(
+                (qkv[i], ffn[i]),
+                (qkv_multiplier, ffn_multiplier),
+                "{preset}, layer {i}"
+            );
+            assert_eq!(
+                config.layers()[i],
+                Layer {
+                    q_heads,
+                    kv_heads,
+                    ffn_dim
+                },
+                "{preset}, layer {i}"
+            );
+        }
+    }
+
+    /// Parameters of the layers, first to last.
+    fn layer_parameters(config: &Config) -> Vec<u64> {
+        let tensors = config.tensors();
+        let of_layer = |i| {
+            let prefix = format!("transformer.layers.{i}.");
+            let parts = tensors.iter().filter(|(name, _)| name.starts_with(&prefix));
+            parts
+                .map(|(_, shape)| shape.iter().product::<usize>() as u64)
+                .sum()
+        };
+        (0..config.num_transformer_layers()).map(of_layer).collect()
+    }
+
+    #[rustfmt::skip]
+    const M270: [Row; 16] = [
+        (0.5, 0.5, 12, 3, 768), (0.53, 0.73, 12, 3, 1024), (0.57, 0.97, 12, 3, 1280),
+        (0.6, 1.2, 12, 3, 1536), (0.63, 1.43, 12, 3, 1792), (0.67, 1.67, 16, 4, 2048),
+        (0.7, 1.9, 16, 4, 2560), (0.73, 2.13, 16, 4, 2816), (0.77, 2.37, 16, 4, 3072),
+        (0.8, 2.6, 16, 4, 3328), (0.83, 2.83, 16, 4, 3584), (0.87, 3.07, 16, 4, 3840),
+        (0.9, 3.3, 20, 5, 4352), (0.93, 3.53, 20, 5, 4608), (0.97, 3.77, 20, 5, 4864),
+        (1.0, 4.0, 20, 5, 5120),
+    ];
+
+    #[rustfmt::skip]
+    const M450: [Row; 20] = [
+        (0.5, 0.5, 12, 3, 768), (0.53, 0.68, 12, 3, 1024), (0.55, 0.87, 12, 3, 1280),
+        (0.58, 1.05, 16, 4, 1536), (0.61, 1.24, 16, 4, 1792), (0.63, 1.42, 16, 4, 2304),
+        (0.66, 1.61, 16, 4, 2560), (0.68, 1.79, 16, 4, 2816), (0.71, 1.97, 16, 4, 3072),
+        (0.74, 2.16, 16, 4, 3328), (0.76, 2.34, 20, 5, 3584), (0.79, 2.53, 20, 5, 3840),
+        (0.82, 2.71, 20, 5, 4096), (0.84, 2.89, 20, 5, 4352), (0.87, 3.08, 20, 5, 4608),
+        (0.89, 3.26, 20, 5, 5120), (0.92, 3.45, 24, 6, 5376), (0.95, 3.63, 24, 6, 5632),
+        (0.97, 3.82, 24, 6, 5888), (1.0, 4.0, 24, 6, 6144),
+    ];
+
+    #[rustfmt::skip]
+    const B1_1: [Row; 28] = [
+        (0.5, 0.5, 16, 4, 1024), (0.52, 0.63, 16, 4, 1280), (0.54, 0.76, 16, 4, 1536),
+        (0.56, 0.89, 20, 5, 1792), (0.57, 1.02, 20, 5, 2048), (0.59, 1.15, 20, 5, 2304),
+        (0.61, 1.28, 20, 5, 2560), (0.63, 1.41, 20, 5, 2816), (0.65, 1.54, 20, 5, 3072),
+        (0.67, 1.67, 20, 5, 3328), (0.69, 1.8, 24, 6, 3584), (0.7, 1.93, 24, 6, 3840),
+        (0.72, 2.06, 24, 6, 4096), (0.74, 2.19, 24, 6, 4608), (0.76, 2.31, 24, 6, 4608),
+        (0.78, 2.44, 24, 6, 5120), (0.8, 2.57, 24, 6, 5376), (0.81, 2.7, 24, 6, 5632),
+        (0.83, 2.83, 28, 7, 5888), (0.85, 2.96, 28, 7, 6144), (0.87, 3.09, 28, 7, 6400),
+        (0.89, 3.22, 28, 7, 6656), (0.91, 3.35, 28, 7, 6912), (0.93, 3.48, 28, 7, 7168),
+        (0.94, 3.61, 32, 8, 7424), (0.96, 3.74, 32, 8, 7680), (0.98, 3.87, 32, 8, 7936),
+        (1.0, 4.0, 32, 8, 8192),
+    ];
+
+    #[rustfmt::skip]
+    const B3: [Row; 36] = [
+        (0.5, 0.5, 12, 3, 1536), (0.51, 0.6, 12, 3, 1792), (0.53, 0.7, 12, 3, 2048),
+        (0.54, 0.8, 12, 3, 2560), (0.56, 0.9, 16, 4, 2816), (0.57, 1.0, 16, 4, 3072),
+        (0.59, 1.1, 16, 4, 3328), (0.6, 1.2, 16, 4, 3584), (0.61, 1.3, 16, 4, 4096),
+        (0.63, 1.4, 16, 4, 4352), (0.64, 1.5, 16, 4, 4608), (0.66, 1.6, 16, 4, 4864),
+        (0.67, 1.7, 16, 4, 5120), (0.69, 1.8, 16, 4, 5632), (0.7, 1.9, 16, 4, 5888),
+        (0.71, 2.0, 16, 4, 6144), (0.73, 2.1, 16, 4, 6400), (0.74, 2.2, 16, 4, 6656),
+        (0.76, 2.3, 20, 5, 7168), (0.77, 2.4, 20, 5, 7424), (0.79, 2.5, 20, 5, 7680),
+        (0.8, 2.6, 20, 5, 7936), (0.81, 2.7, 20, 5, 8192), (0.83, 2.8, 20, 5, 8704),
+        (0.84, 2.9, 20, 5, 8960), (0.86, 3.0, 20, 5, 9216), (0.87, 3.1, 20, 5, 9472),
+        (0.89, 3.2, 20, 5, 9728), (0.9, 3.3, 20, 5, 10240), (0.91, 3.4, 20, 5, 10496),
+        (0.93, 3.5, 24, 6, 10752), (0.94, 3.6, 24, 6, 11008), (0.96, 3.7, 24, 6, 11264),
+        (0.97, 3.8, 24, 6, 11776), (0.99, 3.9, 24, 6, 12032), (1.0, 4.0, 24, 6, 12288),
+    ];
+
+    #[test]
+    fn every_layer_of_270m_is_apples() {
+        assert_layers(Preset::M270, &M270);
+    }
+
+    #[test]
+    fn every_layer_of_450m_is_apples() {
+        assert_layers(Preset::M450, &M450);
+    }
+
+    #[test]
+    fn every_layer_of_1_1b_is_apples() {
+        assert_layers(Preset::B1_1, &B1_1);
+    }
+
+    #[test]
+    fn every_layer_of_3b_is_apples() {
+        assert_layers(Preset::B3, &B3);
+    }
+
+    #[test]
+    fn sizes_are_the_papers() {
+        #[rustfmt::skip]
+        let expected = [
+            // parameters, all layers, smallest and largest layer, bytes of KV a token, tensors
+            (Preset::M270, 271_527_168, 230_565_888, 5_409_408, 23_759_488, 16_128, 130),
+            (Preset::M450, 457_179_136, 408_025_600, 6_491_264, 34_212_992, 23_296, 162),
+            (Preset::B1_1, 1_079_891_456, 1_014_353_408, 11_538_560, 60_821_632, 43_264, 226),
+            (Preset::B3, 3_036_647_424, 2_938_340_352, 25_958_656, 136_845_568, 83_968, 290),
+        ];
+        for (preset, parameters, all_layers, smallest, largest, kv_bytes, tensors) in expected {
+            let config = preset.config();
+            let layers = layer_parameters(&config);
+            assert_eq!(config.parameter_count(), parameters, "{preset}");
+            assert_eq!(config.weights_bytes(2), 2 * parameters, "{preset}");
+            assert_eq!(layers.iter().sum::<u64>(), all_layers, "{preset}");
+            assert_eq!(layers.first(), Some(&smallest), "{preset}");
+            assert_eq!(layers.iter().min(), Some(&smallest), "{preset}");
+            assert_eq!(layers.iter().max(), Some(&largest), "{preset}");
+            assert_eq!(config.kv_bytes_per_token(2), kv_bytes, "{preset}");
+            assert_eq!(config.tensors().len(), tensors, "{preset}");
+        }
+    }
+
+    #[test]
+    fn sums_over_the_layers_are_the_references() {
+        for (preset, q_heads, kv_heads, ffn_dim) in [
+            (Preset::M270, 252, 63, 46_592),
+            (Preset::M450, 364, 91, 69_120),
+            (Preset::B1_1, 676, 169, 129_024),
+            (Preset::B3, 656, 164, 248_832),
+        ] {
+            let config = preset.config();
+            let sum = |of: fn(&Layer) -> usize| config.layers().iter().map(of).sum::<usize>();
+            assert_eq!(sum(|layer| layer.q_heads), q_heads, "{preset}");
+            assert_eq!(sum(|layer| layer.kv_heads), kv_heads, "{preset}");
+            assert_eq!(sum(|layer| layer.ffn_dim), ffn_dim, "{preset}");
+        }
+    }
+
+    #[test]
+    fn corenets_padded_vocabulary_adds_128_rows() {
+        for (preset, parameters) in [
+            (Preset::M270, 271_691_008),
+            (Preset::M450, 457_375_744),
+            (Preset::B1_1, 1_080_153_600),
+            (Preset::B3, 3_037_040_640),
+        ] {
+            let settings = LayerWise {
+                vocab_size: 32_128,
+                ..preset.settings()
+            };
+            assert_eq!(
+                Config::layer_wise(settings).unwrap().parameter_count(),
+                parameters
+            );
+        }
+    }
+
+    #[test]
+    fn presets_pass_the_checks_of_custom_models() {
+        for preset in Preset::ALL {
+            assert_eq!(
+                Config::layer_wise(preset.settings()).unwrap(),
+                preset.config()
+            );
+        }
+    }
+
+    #[test]
+    fn presets_are_read_by_all_their_names() {
+        for preset in Preset::ALL {
+            assert_eq!(preset.name().parse::<Preset>().unwrap(), preset);
+            assert_eq!(preset.to_string().parse::<Preset>().unwrap(), preset);
+        }
+        for (text, preset) in [
+            ("270M", Preset::M270),
+            ("450m", Preset::M450),
+            ("1_1B", Preset::B1_1),
+            ("1.1b", Preset::B1_1),
+            (" 3B\n", Preset::B3),
+            ("OpenELM-270M", Preset::M270),
+            ("apple/OpenELM-270M-Instruct", Preset::M270),
+            ("APPLE/OPENELM-1_1B-INSTRUCT", Preset::B1_1),
+            ("openelm_450m", Preset::M450),
+        ] {
+            assert_eq!(text.parse::<Preset>().unwrap(), preset, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        for text in [
+            "",
+            "/",
+            "openelm",
+            "270",
+            "7B",
+            "OpenELM-",
+            "apple/",
+            "270M-chat",
+            "①",
+        ] {
+            assert!(
+                matches!(
+                    text.parse::<Preset>(),
+                    Err(Error::Option {
+                        option: "preset",
+                        ..
+                    })
+                ),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            "7B".parse::<Preset>().unwrap_err().to_string(),
+            "preset: expected 270M, 450M, 1_1B or 3B, found \"7B\"",
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! The keys of a `config.json` that are not OpenELM's: carried along, or refused where their names
+//! say that they would change the computation.
+//!
+//! Tools add bookkeeping to these files all the time, so a list of what is allowed would refuse
+//! good models; a key such as `rope_scaling` that is passed over would run a bad one.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::{
+    keys::{Keys, shorten, show},
+    layer_wise::{LayerWise, fault},
+};
+use crate::error::Result;
+
+impl Keys<'_> {
+    /// What is left, to be carried along, if none of it changes the computation or contradicts
+    /// `settings`.
+    pub(crate) fn rest(self, settings: &LayerWise) -> Result<Map<String, Value>> {
+        let flag = |key: &str, stated: bool| self.agrees(key, |value| *value == stated, stated);
+        let size = |key: &str, stated: f64| {
+            self.agrees(key, |value| value.as_f64() == Some(stated), stated)
+        };
+        flag("tie_word_embeddings", settings.share_input_output_layers)?;
+        size("hidden_size", settings.model_dim as f64)?;
+        size("num_hidden_layers", settings.num_transformer_layers as f64)?;
+        size(
+            "max_position_embeddings",
+            settings.max_context_length as f64,
+        )?;
+        size("rope_theta", settings.rope_freq_constant)?;
+
+        for (key, other) in [
+            ("dtype", "torch_dtype"),
+            ("quantization_config", "quantization"),
+        ] {
+            if let (Some(one), Some(two)) = (self.map.get(key), self.map.get(other))
+                && one != two
+            {
+                return Err(fault(self.path, key, format!("contradicts {other}")));
+            }
+        }
+        for key in ["dtype", "torch_dtype"] {
+            if let Some(value) = self.map.get(key).filter(|v| !v.is_string() && !v.is_null()) {
+                return Err(self.unexpected(key, "the name of a type", value));
+            }
+        }
+        match self.map.iter().find(|(key, value)| computes(key, value)) {
+            None => Ok(self.map),
+            Some((key, value)) => {
+                let problem = format!("not supported, found {}", show(value));
+                Err(fault(self.path, &shorten(key), problem))
+            }
+        }
+    }
+
+    /// Whether a key that says the same as one of OpenELM's, if it is there, says what that does.
+    fn agrees(
+        &self,
+        key: &str,
+        same: impl Fn(&Value) -> bool,
+        stated: impl fmt::Display,
+    ) -> Result<()> {
+        match self
+            .map
+            .get(key)
+            .filter(|value| !value.is_null() && !same(value))
+        {
+            None => Ok(()),
+            Some(value) => {
+                let problem = format!("found {}, but OpenELM's own key says {stated}", show(value));
+                Err(fault(self.path, key, problem))
+            }
+        }
+    }
+}
+
+/// Keys that other readers give OpenELM's settings; compared with them by [`Keys::rest`].
+const ALIASES: [&str; 5] = [
+    "hidden_size",
+    "max_position_embeddings",
+    "num_hidden_layers",
+    "rope_theta",
+    "tie_word_embeddings",
+];
+
+/// Keys that look like a part of the model and are Hugging Face's bookkeeping for any model.
+const BOOKKEEPING: [&str; 6] = [
+    "attn_implementation",
+    "num_beam_groups",
+    "num_beams",
+    "num_labels",
+    "num_return_sequences",
+    "tie_encoder_decoder",
+];
+
+/// How names begin that are a part of the model.
+#[rustfmt::skip]
+const MODEL_PARTS: [&str; 31] = [
+    "activation", "alibi", "attention_", "attn_", "bias", "embedding", "ffn", "final_logit",
+    "head", "hidden", "intermediate", "kv_", "layer", "lm_head", "logit", "mlp", "model_dim",
+    "moe", "norm", "num_", "parallel_", "partial_", "qk", "query", "residual", "rms", "rope",
+    "rotary", "scale", "sliding", "tie_",
+];
+
+/// Whether an unknown key would change what the model computes, by its name; all others are
+/// carried. Null, biases that are off and dropout, which only training has, change nothing.
+fn computes(key: &str, value: &Value) -> bool {
+    let known = ALIASES.contains(&key) || BOOKKEEPING.contains(&key);
+    let off = value.is_null()
+        || (*value == false && (key.ends_with("bias") || key.ends_with("_window")))
+        || key.ends_with("dropout");
+    if known || off {
+        return false;
+    }
+    let name = key.strip_prefix("use_").unwrap_or(key);
+    MODEL_PARTS.iter().any(|part| name.starts_with(part))
+        || ["_bias", "_multiplier", "_multipliers", "_scaling"]
+            .iter()
+            .any(|end| key.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::path::Path;
+
+    /// What [`Keys::rest`] says to a single key beside OpenELM-270M's settings.
+    fn rest(key: &str, value: Value) -> Result<Map<String, Value>> {
+        let bytes = json!({ key: value }).to_string();
+        Keys::parse(bytes.as_bytes(), Path::new("c"))?.rest(&LayerWise::default())
+    }
+
+    #[test]
+    fn bookkeeping_is_carried() {
+        for (key, value) in [
+            ("_name_or_path", json!("apple/OpenELM-270M")),
+            ("_attn_implementation_autoset", json!(true)),
+            ("dtype", json!("float16")),
+            ("pad_token_id", json!(0)),
+            ("unsloth_version", json!("2025.1")),
+            ("quantization", json!({ "group_size": 64, "bits": 4 })),
+            ("num_beams", json!(1)),
+            ("attention_bias", json!(false)),
+            ("attention_dropout", json!(0.1)),
+            ("use_sliding_window", json!(false)),
+            ("rope_scaling", Value::Null),
+            ("", json!("no name")),
+        ] {
+            assert_eq!(rest(key, value.clone()).unwrap()[key], value, "{key}");
+        }
+    }
+
+    #[test]
+    fn unknown_parts_of_a_model_are_refused() {
+        for (key, value) in [
+            ("rope_scaling", json!({ "type": "linear", "factor": 2.0 })),
+            ("attention_bias", json!(true)),
+            ("attn_logit_softcapping", json!(50.0)),
+            ("ffn_with_glue", json!(false)),
+            ("num_experts", json!(8)),
+            ("norm_bias", json!(true)),
+            ("rms_norm_epsilon", json!(1e-5)),
+            ("sliding_window", json!(4096)),
+            ("use_sliding_window", json!(true)),
+            ("qkv_bias", json!(true)),
+            ("embedding_multiplier", json!(12)),
+        ] {
+            let message = rest(key, value).unwrap_err().to_string();
+            assert!(
+                message.starts_with(&format!("c: `{key}`: not supported, found ")),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_readers_names_may_repeat_what_is_stated_only() {
+        for (key, same, other) in [
+            ("tie_word_embeddings", json!(true), json!(false)),
+            ("hidden_size", json!(1280), json!(1281)),
+            ("num_hidden_layers", json!(16), json!("16")),
+            ("max_position_embeddings", json!(2048), json!(4096)),
+            ("rope_theta", json!(10000), json!(500000.0)),
+        ] {
+            assert!(rest(key, same).is_ok(), "{key}");
+            let message = rest(key, other).unwrap_err().to_string();
+            assert!(message.contains(&format!("`{key}`: found")), "{message}");
+        }
+        assert_eq!(
+            rest("tie_word_embeddings", json!(false))
+                .unwrap_err()
+                .to_string(),
+            "c: `tie_word_embeddings`: found false, but OpenELM's own key says true",
+        );
+    }
+
+    #[test]
+    fn pairs_of_the_same_meaning_agree() {
+        for text in [
+            r#"{"dtype": "float16", "torch_dtype": "bfloat16"}"#,
+            r#"{"quantization": {"bits": 4}, "quantization_config": {"bits": 8}}"#,
+        ] {
+            let keys = Keys::parse(text.as_bytes(), Path::new("c")).unwrap();
+            let message = keys.rest(&LayerWise::default()).unwrap_err().to_string();
+            assert!(message.contains("contradicts"), "{message}");
+        }
+    }
+}

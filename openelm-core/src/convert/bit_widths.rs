@@ -1,0 +1,209 @@
+//! Which matrices get which bits: one packing for all, a mixed recipe, rules by name.
+//!
+//! The layers that a recipe spends more bits on are those of mlx-lm's
+//! `mixed_quant_predicate_builder`: the first and last eighth, and every third between. OpenELM's
+//! `ffn.proj_2` stands for its `down_proj`, `attn.qkv_proj` for the `v_proj` that is a part of it,
+//! and the embedding, where it is the head too, for `lm_head`.
+
+use std::str::FromStr;
+
+use regex::Regex;
+
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    mlx::{Quantization, QuantizationMode},
+};
+
+/// A mixed recipe of mlx-lm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipe {
+    /// 2 bits, 6 where more are worth it.
+    Mixed2_6,
+    /// 3 bits and 4.
+    Mixed3_4,
+    /// 3 bits and 6.
+    Mixed3_6,
+    /// 4 bits and 6.
+    Mixed4_6,
+}
+
+impl Recipe {
+    /// Low and high bits.
+    fn bits(self) -> (usize, usize) {
+        match self {
+            Self::Mixed2_6 => (2, 6),
+            Self::Mixed3_4 => (3, 4),
+            Self::Mixed3_6 => (3, 6),
+            Self::Mixed4_6 => (4, 6),
+        }
+    }
+}
+
+impl FromStr for Recipe {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "mixed_2_6" => Self::Mixed2_6,
+            "mixed_3_4" => Self::Mixed3_4,
+            "mixed_3_6" => Self::Mixed3_6,
+            "mixed_4_6" => Self::Mixed4_6,
+            _ => {
+                return Err(Error::Option {
+                    option: "q-recipe",
+                    problem: format!(
+                        "expected mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, found {name}"
+                    ),
+                });
+            }
+        })
+    }
+}
+
+/// Bits for the matrices whose names match a regular expression.
+#[derive(Debug, Clone)]
+pub struct LayerRule {
+    name: Regex,
+    bits: usize,
+}
+
+impl FromStr for LayerRule {
+    type Err = Error;
+
+    /// Reads `REGEX=BITS`.
+    fn from_str(rule: &str) -> Result<Self> {
+        let refuse = |problem: String| Error::Option {
+            option: "q-layer",
+            problem,
+        };
+        let parts = rule.rsplit_once('=');
+        let (name, bits) =
+            parts.ok_or_else(|| refuse(format!("expected REGEX=BITS, found {rule}")))?;
+        let bits = bits.parse();
+        Ok(Self {
+            bits: bits.map_err(|_| refuse(format!("expected a number of bits in {rule}")))?,
+            name: Regex::new(name).map_err(|error| refuse(format!("{name}: {error}")))?,
+        })
+    }
+}
+
+/// How to quantise a model.
+#[derive(Debug, Clone)]
+pub struct Quantize {
+    /// What matrices are packed as, unless the others say otherwise.
+    pub quantization: Quantization,
+    /// Takes the place of the bits of `quantization`; affine only.
+    pub recipe: Option<Recipe>,
+    /// The first rule that matches a name decides over recipe and `quantization`.
+    pub layers: Vec<LayerRule>,
+}
+
+impl Quantize {
+    /// Every matrix packed alike.
+    pub fn uniform(quantization: Quantization) -> Self {
+        Self {
+            quantization,
+            recipe: None,
+            layers: Vec::new(),
+        }
+    }
+
+    /// The packing that most matrices have.
+    pub(super) fn default_quantization(&self) -> Result<Quantization> {
+        match self.recipe {
+            Some(recipe) => self.with_bits(recipe.bits().0),
+            None => Ok(self.quantization),
+        }
+    }
+
+    /// The packing of the matrix `name` (without `.weight`), whose rows are `width` long; `None`
+    /// where they do not divide into groups.
+    pub(super) fn of(
+        &self,
+        config: &Config,
+        name: &str,
+        width: usize,
+    ) -> Result<Option<Quantization>> {
+        let rule = self.layers.iter().find(|rule| rule.name.is_match(name));
+        let packing = match (rule, self.recipe) {
+            (Some(rule), _) => self.with_bits(rule.bits)?,
+            (None, Some(recipe)) => {
+                let (low, high) = recipe.bits();
+                self.with_bits(if deserves_more(config, name) {
+                    high
+                } else {
+                    low
+                })?
+            }
+            (None, None) => self.quantization,
+        };
+        Ok(Some(packing).filter(|packing| packing.fits(width)))
+    }
+
+    fn with_bits(&self, bits: usize) -> Result<Quantization> {
+        if self.quantization.mode() != QuantizationMode::Affine {
+            return Err(Error::Option {
+                option: "q-mode",
+                problem: "recipes and rules by layer are of the affine mode only".into(),
+            });
+        }
+        let group_size = self.quantization.group_size();
+        Quantization::new(QuantizationMode::Affine, Some(bits), Some(group_size))
+    }
+}
+
+fn deserves_more(config: &Config, name: &str) -> bool {
+    if name == "lm_head" {
+        return true;
+    }
+    if name == "transformer.token_embeddings" {
+        return config.share_input_output_layers();
+    }
+    let count = config.num_transformer_layers();
+    let layer = name
+        .strip_prefix("transformer.layers.")
+        .and_then(|rest| rest.split_once('.'))
+        .and_then(|(index, part)| Some((index.parse::<usize>().ok()?, part)));
+    let Some((index, "ffn.proj_2" | "attn.qkv_proj")) = layer else {
+        return false;
+    };
+    index < count / 8 || index >= 7 * count / 8 || (index - count / 8) % 3 == 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Preset;
+
+    #[test]
+    fn recipes_follow_mlx_lm() {
+        let quantize = Quantize {
+            quantization: Quantization::new(QuantizationMode::Affine, None, None).unwrap(),
+            recipe: Some(Recipe::Mixed3_6),
+            layers: vec!["out_proj$=8".parse().unwrap()],
+        };
+        let config = Preset::M270.config();
+        let bits = |name: &str| quantize.of(&config, name, 1280).unwrap().unwrap().bits();
+        let high: Vec<usize> = (0..16)
+            .filter(|i| bits(&format!("transformer.layers.{i}.ffn.proj_2")) == 6)
+            .collect();
+        assert_eq!(high, [0, 1, 4, 7, 10, 13, 14, 15]);
+        assert_eq!(bits("transformer.token_embeddings"), 6);
+        assert_eq!(bits("transformer.layers.0.ffn.proj_1"), 3);
+        assert_eq!(bits("transformer.layers.0.attn.qkv_proj"), 6);
+        assert_eq!(bits("transformer.layers.0.attn.out_proj"), 8);
+        assert_eq!(quantize.of(&config, "lm_head", 80).unwrap(), None);
+    }
+
+    #[test]
+    fn bad_rules_are_told() {
+        let message = |rule: &str| rule.parse::<LayerRule>().unwrap_err().to_string();
+        assert_eq!(message("ffn"), "q-layer: expected REGEX=BITS, found ffn");
+        assert_eq!(
+            message("ffn=x"),
+            "q-layer: expected a number of bits in ffn=x"
+        );
+        assert!(message("(=4").starts_with("q-layer: ("));
+    }
+}

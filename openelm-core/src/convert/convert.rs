@@ -1,0 +1,120 @@
+//! The conversion itself.
+
+use std::{fs, path::Path, time::Instant};
+
+use super::{
+    options::{ConvertOptions, Format},
+    plan::Plan,
+    report::ConvertReport,
+    staging::Staging,
+    tokenizer_files::TokenizerFiles,
+    verify,
+    write::{Task, write},
+};
+use crate::{
+    cancel::CancelHandle,
+    convert::source::Source,
+    error::{Error, Result},
+};
+
+/// How far a conversion has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConvertEvent<'a> {
+    /// A tensor was written.
+    Written {
+        /// Its name in the checkpoint.
+        name: &'a str,
+        /// Bytes written so far.
+        done: u64,
+        /// Bytes to be written in all.
+        total: u64,
+    },
+    /// The result is being compared with the source.
+    Verifying {
+        /// Tensors compared so far.
+        done: u64,
+        /// Tensors in all.
+        total: u64,
+    },
+}
+
+/// Works out what [`convert`] would write, from the headers alone.
+///
+/// # Errors
+/// As [`convert`], for what is wrong with the source and the options.
+pub fn plan(source: impl AsRef<Path>, options: &ConvertOptions) -> Result<Plan> {
+    options.check()?;
+    let source = Source::open(source.as_ref(), options)?;
+    TokenizerFiles::find(&source, options)?;
+    Plan::new(&source, options)
+}
+
+/// Converts the model at `source`, a folder or file, to `target`, a new folder or GGUF file.
+/// `progress` is told of every tensor; `cancel` ends the conversion from any thread.
+///
+/// # Errors
+/// [`Error::Target`] if the target exists, lies in the source or cannot be replaced;
+/// [`Error::Verification`] if the result is not what it should be; [`Error::Cancelled`];
+/// [`Error::Option`] for options that contradict each other or do not fit the model; and the
+/// errors of the readers for what is wrong with the source. The target is then as it was.
+pub fn convert(
+    source: impl AsRef<Path>,
+    target: impl AsRef<Path>,
+    options: &ConvertOptions,
+    cancel: &CancelHandle,
+    mut progress: impl FnMut(ConvertEvent<'_>),
+) -> Result<ConvertReport> {
+    let (source_path, target) = (source.as_ref(), target.as_ref());
+    let started = Instant::now();
+    options.check()?;
+    let mut source = Source::open(source_path, options)?;
+    let tokenizer = TokenizerFiles::find(&source, options)?;
+    let plan = Plan::new(&source, options)?;
+    let is_file = matches!(options.format, Format::Gguf(_));
+    let staging = Staging::begin(source_path, target, is_file, options.force)?;
+    let mut task = Task {
+        cancel,
+        progress: &mut progress,
+        done: 0,
+        total: plan.bytes(),
+    };
+    let written = write(&mut source, &plan, &tokenizer, options, &staging, &mut task);
+    written.map_err(|error| staging.of_target(error))?;
+    let mut report = ConvertReport {
+        source: source_path.to_path_buf(),
+        source_format: plan.source_format,
+        target: target.to_path_buf(),
+        format: options.format.name(),
+        parameters: plan.config.parameter_count(),
+        source_bytes: plan.source_bytes,
+        bytes: plan.bytes(),
+        bits_per_weight: plan.bits_per_weight(),
+        tensors: plan.tensors.len(),
+        seconds: started.elapsed().as_secs_f64(),
+        verification: None,
+    };
+    drop(source);
+    if options.verify {
+        let verification = verify::verify(
+            source_path,
+            &staging,
+            &tokenizer,
+            options,
+            cancel,
+            &mut progress,
+        );
+        report.verification = Some(verification.map_err(|error| staging.of_target(error))?);
+    }
+    // A GGUF file has no folder of its own to put the report into.
+    if !is_file {
+        let path = staging.written().join("convert-report.json");
+        let json = serde_json::to_value(&report).unwrap_or_default();
+        let written = fs::write(&path, format!("{json:#}\n")).map_err(Error::io(&path));
+        written.map_err(|error| staging.of_target(error))?;
+    }
+    if cancel.is_cancelled() {
+        return Err(Error::Cancelled);
+    }
+    staging.keep()?;
+    Ok(report)
+}

@@ -1,0 +1,54 @@
+//! Conversion of OpenELM checkpoints: any of their formats to a model folder for MLX, to one for
+//! Hugging Face, or to GGUF.
+//!
+//! | in | |
+//! |---|---|
+//! | Hugging Face, mlx-lm | a folder of `config.json` and safetensors, quantised or not |
+//! | CoreNet | a `.pt` file, of weights or of a training run |
+//! | CoreNet's MLX example | a folder with `weights.safetensors` |
+//! | llama.cpp | a `.gguf` file of architecture `openelm` |
+//!
+//! Tensors are read, cast, quantised and written one after the other, so that a model of any size
+//! passes through the memory of its largest few. The result is written beside the target and
+//! renamed when it is whole and, unless [`ConvertOptions::verify`] is off, was compared with the
+//! source.
+//!
+//! ```no_run
+//! use openelm_core::{CancelHandle, convert::{self, ConvertOptions, Quantize}};
+//! use openelm_core::quantization::{Quantization, QuantizationMode};
+//!
+//! # fn main() -> openelm_core::Result<()> {
+//! let options = ConvertOptions {
+//!     quantize: Some(Quantize::uniform(Quantization::new(QuantizationMode::Affine, None, None)?)),
+//!     ..ConvertOptions::default()
+//! };
+//! let cancel = CancelHandle::default();
+//! let report = convert::convert("OpenELM-270M", "OpenELM-270M-4bit", &options, &cancel, |_| {})?;
+//! println!("{:.2} bits a weight", report.bits_per_weight);
+//! # Ok(())
+//! # }
+//! ```
+
+pub(crate) mod architecture;
+mod bit_widths;
+mod compare_logits;
+pub(crate) mod convert;
+pub(crate) mod gguf;
+mod options;
+mod plan;
+mod report;
+mod safetensors_writer;
+pub(crate) mod source;
+mod staging;
+mod tokenizer_files;
+mod verify;
+mod write;
+
+pub use crate::formats::gguf::FileType;
+pub use architecture::architecture;
+pub use bit_widths::{LayerRule, Quantize, Recipe};
+pub use convert::{ConvertEvent, convert, plan};
+pub use options::{ConvertOptions, Format, TokenizerChoice};
+pub use plan::{Plan, PlannedTensor};
+pub use report::{ConvertReport, TensorChecks, TensorError, Verification};
+pub(crate) use tokenizer_files::TOKENIZER_FILES;

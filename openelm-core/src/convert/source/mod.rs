@@ -1,0 +1,8 @@
+//! The models that a conversion reads, in any format, by Hugging Face's tensor names.
+
+mod check;
+mod open;
+mod source_model;
+
+pub(crate) use check::{CORENET_VOCAB, VOCAB};
+pub(crate) use source_model::{Precision, Source};

@@ -1,0 +1,307 @@
+//! What is converted: any of the files that hold OpenELM weights, behind Hugging Face's names.
+//!
+//! CoreNet's names lack the prefix `transformer.`, its head is `classifier`, and its embedding
+//! has 32,128 rows, of which the last 128 belong to no token.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use mlx_rs::{Array, ops::indexing::TryIndexOp};
+
+use crate::{
+    adapter::Adapter,
+    config::Config,
+    convert::gguf::{Vocabulary, read_tensor, stored_type},
+    error::{Error, Result},
+    formats::{
+        gguf::{GgufReader, TensorType},
+        torch::TorchFile,
+    },
+    mlx::{Dtype, PackedMatrix, Quantization, QuantizationMap},
+    weights::{Checkpoint, Readers, StoredDtype},
+};
+
+/// A model to be converted. Holds no weights.
+pub(crate) struct Source {
+    /// The folder or file.
+    pub(crate) path: PathBuf,
+    /// What it is.
+    pub(crate) format: &'static str,
+    /// The architecture, the vocabulary already cut.
+    pub(crate) config: Config,
+    pub(super) quantization: Option<QuantizationMap>,
+    pub(super) corenet_names: bool,
+    pub(super) shapes: HashMap<String, Vec<usize>>,
+    pub(super) files: Files,
+    pub(super) readers: Readers,
+    /// What is added to the weights as they are read.
+    pub(super) adapter: Option<Adapter>,
+}
+
+pub(super) enum Files {
+    Safetensors(Checkpoint),
+    Torch(TorchFile),
+    Gguf(GgufReader),
+}
+
+/// How closely numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// As floats.
+    Float(Dtype),
+    /// Packed by MLX, with scales of this type.
+    Packed(Quantization, Dtype),
+    /// In one of llama.cpp's blocks.
+    Blocks(TensorType),
+}
+
+impl Source {
+    /// The tokenizer that the file carries in itself.
+    pub(crate) fn vocabulary(&self) -> Result<Option<Vocabulary>> {
+        match &self.files {
+            Files::Gguf(reader) => Vocabulary::from_gguf(reader),
+            _ => Ok(None),
+        }
+    }
+
+    /// Size of the weights, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        match &self.files {
+            Files::Safetensors(checkpoint) => checkpoint.bytes() as u64,
+            Files::Torch(file) => file.tensors().values().map(|t| t.bytes() as u64).sum(),
+            Files::Gguf(reader) => reader.tensors().values().map(|t| t.size()).sum(),
+        }
+    }
+
+    /// How many tensors can be under way at once.
+    pub(crate) fn readers(&self) -> usize {
+        self.readers.count()
+    }
+
+    /// The name under which the tensor is stored here.
+    pub(crate) fn stored_name(&self, name: &str) -> String {
+        stored_name(name, self.corenet_names)
+    }
+
+    /// How the matrix `stem` is packed here; `None` if it is not.
+    pub(crate) fn packing(&self, stem: &str) -> Option<Quantization> {
+        let Files::Safetensors(checkpoint) = &self.files else {
+            return None;
+        };
+        let stored = self.stored_name(stem);
+        let packing = self.quantization.as_ref()?.layer(&stored)?;
+        checkpoint.is_packed(&stored).then_some(packing)
+    }
+
+    /// The packing of most matrices, if any is packed.
+    pub(crate) fn default_quantization(&self) -> Option<Quantization> {
+        self.quantization
+            .as_ref()
+            .map(QuantizationMap::default_quantization)
+    }
+
+    /// Whether an adapter changes the tensor `name`.
+    pub(crate) fn adapts(&self, name: &str) -> bool {
+        let adapter = self.adapter.as_ref();
+        adapter.is_some_and(|adapter| adapter.changes(name))
+    }
+
+    /// How closely the tensor `name` is stored; what an adapter changes is in f32.
+    pub(crate) fn precision(&self, name: &str) -> Precision {
+        if self.adapts(name) {
+            return Precision::Float(Dtype::Float32);
+        }
+        let stem = name.strip_suffix(".weight").unwrap_or(name);
+        if let Some(packing) = self.packing(stem) {
+            return Precision::Packed(packing, self.dtype(name));
+        }
+        match &self.files {
+            Files::Gguf(reader) => match stored_type(reader, name) {
+                Some(TensorType::F16) => Precision::Float(Dtype::Float16),
+                Some(TensorType::Bf16) => Precision::Float(Dtype::Bfloat16),
+                None | Some(TensorType::F32) => Precision::Float(Dtype::Float32),
+                Some(blocks) => Precision::Blocks(blocks),
+            },
+            _ => Precision::Float(self.dtype(name)),
+        }
+    }
+
+    /// The type of the tensor `name`; of its scales, if it is packed, which are of no
+    /// floating-point type in the microscaling modes: then the type that most tensors have.
+    pub(crate) fn dtype(&self, name: &str) -> Dtype {
+        let stem = name.strip_suffix(".weight").unwrap_or(name);
+        match &self.files {
+            Files::Safetensors(checkpoint) => {
+                let packed = self.packing(stem).is_some();
+                let name = if packed {
+                    format!("{stem}.scales")
+                } else {
+                    name.to_owned()
+                };
+                let stored = checkpoint.tensors().get(&self.stored_name(&name));
+                match stored.map(|tensor| tensor.dtype) {
+                    Some(StoredDtype::Float(dtype)) => dtype,
+                    _ => checkpoint.dtype(),
+                }
+            }
+            Files::Torch(file) => {
+                let tensor = file.tensors().get(&self.stored_name(name));
+                tensor.map_or(Dtype::Float32, |tensor| tensor.dtype)
+            }
+            Files::Gguf(reader) => match stored_type(reader, name) {
+                Some(TensorType::F16) => Dtype::Float16,
+                Some(TensorType::Bf16) => Dtype::Bfloat16,
+                _ => Dtype::Float32,
+            },
+        }
+    }
+
+    /// The tensor `name`, expanded if it is packed, of type `dtype`; not evaluated. Each tensor
+    /// can be had once.
+    pub(crate) fn dense(&mut self, name: &str, dtype: Dtype) -> Result<Array> {
+        self.then(name, dtype, Ok)
+    }
+
+    /// The matrix `stem`, packed anew; not evaluated.
+    pub(crate) fn quantize(
+        &mut self,
+        stem: &str,
+        dtype: Dtype,
+        quantization: Quantization,
+    ) -> Result<PackedMatrix> {
+        self.then(&format!("{stem}.weight"), dtype, |matrix| {
+            PackedMatrix::quantize(&matrix, quantization)
+        })
+    }
+
+    /// The matrix `stem` as it is packed, scales and biases of type `dtype`; not evaluated.
+    pub(crate) fn packed(&mut self, stem: &str, dtype: Dtype) -> Result<PackedMatrix> {
+        let Some(quantization) = self.packing(stem) else {
+            return Err(malformed(&self.path, format!("`{stem}` is not quantised")));
+        };
+        let stored = self.stored_name(stem);
+        let reader = self.readers.next();
+        let mut packed = reader.packed(&stored, quantization)?;
+        reader.compute(|| {
+            if let Some(biases) = packed.biases.take() {
+                packed.scales = packed.scales.as_dtype(dtype.mlx())?;
+                packed.biases = Some(biases.as_dtype(dtype.mlx())?);
+            }
+            Ok(packed)
+        })
+    }
+
+    /// Does `work` with the tensor `name` of type `dtype`, all on one reader.
+    fn then<T>(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        work: impl FnOnce(Array) -> Result<T>,
+    ) -> Result<T> {
+        let stem = name.strip_suffix(".weight").unwrap_or(name);
+        let (stored, packing) = (self.stored_name(name), self.packing(stem));
+        let stored_stem = self.stored_name(stem);
+        let shape = self.shapes.get(name).cloned().unwrap_or_default();
+        let reader = self.readers.next();
+        // An adapter is added in f32, and the sum cast.
+        let adapter = self
+            .adapter
+            .as_ref()
+            .filter(|adapter| adapter.changes(name));
+        let work = |array: Array| match adapter {
+            None => work(array),
+            Some(adapter) => {
+                let array = adapter.fused(name, array.as_dtype(mlx_rs::Dtype::Float32)?)?;
+                work(array.as_dtype(dtype.mlx())?)
+            }
+        };
+        let dtype_read = match adapter {
+            None => dtype,
+            Some(_) => Dtype::Float32,
+        };
+        if let Some(packing) = packing {
+            let expanded = reader.expand(&stored_stem, packing, dtype_read)?;
+            return reader.compute(|| work(cut(expanded, &shape)?));
+        }
+        let array = match &mut self.files {
+            Files::Safetensors(_) => Held::Array(reader.take(&stored)?),
+            Files::Torch(file) => {
+                let from = file.tensors().get(&stored).map(|tensor| tensor.dtype);
+                let from = from.unwrap_or(Dtype::Float32);
+                let mut bytes = file.read(&stored)?;
+                // The rows of CoreNet's embedding that belong to no token come last.
+                bytes.truncate(shape.iter().product::<usize>().saturating_mul(from.size()));
+                Held::Bytes(bytes, from)
+            }
+            Files::Gguf(file) => {
+                let data = read_tensor(file, name)?;
+                Held::Bytes(data.bytes, data.dtype)
+            }
+        };
+        let path = &self.path;
+        reader.compute(|| {
+            let array = match array {
+                Held::Array(array) => cut(array, &shape)?,
+                Held::Bytes(bytes, from) => from_bytes(path, name, &bytes, from, &shape)?,
+            };
+            work(if array.dtype() == dtype_read.mlx() {
+                array
+            } else {
+                array.as_dtype(dtype_read.mlx())?
+            })
+        })
+    }
+}
+
+/// A tensor as its file gives it.
+enum Held {
+    Array(Array),
+    Bytes(Vec<u8>, Dtype),
+}
+
+/// The rows that belong to tokens.
+fn cut(array: Array, shape: &[usize]) -> Result<Array> {
+    match shape.first() {
+        Some(&rows) if array.ndim() > 0 && rows < array.dim(0) as usize => {
+            Ok(array.try_index(..rows as i32)?)
+        }
+        _ => Ok(array),
+    }
+}
+
+pub(super) fn stored_name(name: &str, corenet: bool) -> String {
+    match (corenet, name.strip_prefix("lm_head")) {
+        (false, _) => name.into(),
+        (true, Some(rest)) => format!("classifier{rest}"),
+        (true, None) => name.strip_prefix("transformer.").unwrap_or(name).into(),
+    }
+}
+
+fn from_bytes(
+    path: &Path,
+    name: &str,
+    bytes: &[u8],
+    dtype: Dtype,
+    shape: &[usize],
+) -> Result<Array> {
+    let elements: usize = shape.iter().product();
+    let length = i32::try_from(bytes.len()).ok();
+    let Some(length) = length.filter(|_| bytes.len() == elements.saturating_mul(dtype.size()))
+    else {
+        let problem = format!("tensor `{name}`: {} bytes for shape {shape:?}", bytes.len());
+        return Err(malformed(path, problem));
+    };
+    let shape: Vec<i32> = shape.iter().map(|&n| n as i32).collect();
+    Ok(Array::from_slice(bytes, &[length])
+        .view_dtype(dtype.mlx())?
+        .reshape(&shape)?)
+}
+
+pub(super) fn malformed(path: &Path, problem: String) -> Error {
+    Error::Checkpoint {
+        path: path.into(),
+        problem,
+    }
+}

@@ -1,0 +1,170 @@
+//! The order of training in `mlx_lm.lora` 0.32.2.
+//!
+//! It seeds numpy's legacy generator once (`np.random.seed`) and draws one
+//! `np.random.permutation` of the batches at the start of every epoch of training and of every
+//! evaluation, all from that one stream: a Mersenne Twister seeded by `init_genrand`, and numpy's
+//! shuffle, which draws by masking and rejection.
+
+use rand_mt::Mt;
+
+use crate::error::{Error, Result};
+
+/// The batches of mlx-lm before they are shuffled, as indices of rows: sorted by what mlx-lm
+/// takes for the length, cut into batches of `batch_size`, the rest left out.
+///
+/// What it takes is the number of keys in the JSON row
+/// ([`Dataset::key_counts`](crate::data::dataset::Dataset::key_counts)), so that rows mostly stay in
+/// the order of the file.
+///
+/// # Errors
+///
+/// [`Error::Option`] if `batch_size` is 0 or there are fewer rows, as in mlx-lm.
+pub fn mlx_lm_batches(key_counts: &[usize], batch_size: usize) -> Result<Vec<Vec<usize>>> {
+    if batch_size == 0 || key_counts.len() < batch_size {
+        return Err(Error::Option {
+            option: "batch_size",
+            problem: format!(
+                "expected 1 to {}, the number of rows, found {batch_size}",
+                key_counts.len()
+            ),
+        });
+    }
+    let mut order: Vec<_> = (0..).zip(key_counts).collect();
+    order.sort_by_key(|&(_, keys)| keys);
+    Ok(order
+        .chunks_exact(batch_size)
+        .map(|batch| batch.iter().map(|&(row, _)| row).collect())
+        .collect())
+}
+
+/// The stream of permutations that training and evaluation share.
+///
+/// The draws of `mlx_lm.lora`, in order: an epoch of training when its first batch is asked for;
+/// then, at steps 1, every `steps_per_eval` and the last, after the step's batch was taken and
+/// before it is learnt, the evaluation, if it has a validation set and `val_batches` is not 0; at
+/// the end the test. An evaluation of fewer batches than there are takes the first ones of its
+/// permutation. Nothing is drawn for an epoch that no step is left for.
+///
+/// mlx-lm cannot go on with a stopped run; to do so here, draw again what was drawn before.
+#[derive(Clone, Debug)]
+pub struct MlxLmOrder {
+    random: Mt,
+}
+
+impl MlxLmOrder {
+    /// `np.random.seed(seed)`; mlx-lm's default seed is 0.
+    pub fn new(seed: u32) -> Self {
+        Self {
+            random: Mt::new(seed),
+        }
+    }
+
+    /// One pass over `batches` in the order of the next permutation.
+    pub fn pass(&mut self, batches: &[Vec<usize>]) -> Vec<Vec<usize>> {
+        let order = self.permutation(batches.len());
+        let batches = order.into_iter().filter_map(|index| batches.get(index));
+        batches.cloned().collect()
+    }
+
+    /// `np.random.permutation(count)`.
+    pub fn permutation(&mut self, count: usize) -> Vec<usize> {
+        let mut order: Vec<_> = (0..count).collect();
+        for last in (1..count).rev() {
+            order.swap(last, self.up_to(last));
+        }
+        order
+    }
+
+    /// numpy's `random_interval`; past 32 bits it would draw otherwise, for more batches than
+    /// any memory holds.
+    fn up_to(&mut self, highest: usize) -> usize {
+        let highest = u32::try_from(highest).unwrap_or(u32::MAX);
+        let bits = u32::MAX.checked_shr(highest.leading_zeros()).unwrap_or(0);
+        loop {
+            let number = self.random.next_u32() & bits;
+            if number <= highest {
+                return number as usize;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permutations_are_those_of_numpy() {
+        let mut order = MlxLmOrder::new(0);
+        assert_eq!(order.permutation(8), [6, 2, 1, 7, 3, 0, 5, 4]);
+        assert_eq!(order.permutation(3), [2, 0, 1]);
+        assert_eq!(order.permutation(8), [3, 1, 2, 7, 5, 0, 6, 4]);
+        assert_eq!(order.permutation(1), [0]);
+        assert_eq!(
+            order.permutation(17),
+            [11, 12, 10, 2, 16, 14, 0, 3, 4, 13, 9, 5, 1, 8, 15, 7, 6]
+        );
+        let mut order = MlxLmOrder::new(42);
+        assert_eq!(order.permutation(8), [1, 5, 0, 7, 2, 4, 3, 6]);
+        assert_eq!(order.permutation(0), [0_usize; 0]);
+        assert_eq!(order.permutation(3), [0, 1, 2]);
+        let mut order = MlxLmOrder::new(u32::MAX);
+        assert_eq!(order.permutation(10), [6, 9, 5, 1, 8, 0, 7, 4, 2, 3]);
+        let long = MlxLmOrder::new(1).permutation(5_000);
+        assert_eq!(long[..6], [2_764, 4_767, 3_814, 3_499, 2_735, 3_922]);
+        assert_eq!(long[4_996..], [2_763, 905, 3_980, 235]);
+    }
+
+    #[test]
+    fn batches_are_cut_from_rows_sorted_by_keys() {
+        let batches = mlx_lm_batches(&[1, 1, 2, 1, 1, 1, 1], 2).unwrap();
+        assert_eq!(batches, [[0, 1], [3, 4], [5, 6]]);
+        let refused = |rows: &[usize], size| mlx_lm_batches(rows, size).unwrap_err().to_string();
+        assert_eq!(
+            refused(&[1, 1], 3),
+            "batch_size: expected 1 to 2, the number of rows, found 3"
+        );
+        assert!(refused(&[1, 1], 0).ends_with("found 0"));
+    }
+
+    /// What `mlx_lm.tuner.trainer.train` 0.32.2 asked for with numpy's seed 3, batches of 2, 7
+    /// steps, an evaluation of 2 batches every 3 steps, 7 rows to learn and 9 to measure on, of
+    /// which the third has a key more.
+    #[test]
+    fn a_run_with_evaluations_is_that_of_mlx_lm() {
+        let train = mlx_lm_batches(&[1, 1, 2, 1, 1, 1, 1], 2).unwrap();
+        let valid = mlx_lm_batches(&[1, 1, 2, 1, 1, 1, 1, 1, 1], 2).unwrap();
+        let mut order = MlxLmOrder::new(3);
+        let mut asked = Vec::new();
+        let mut epoch = Vec::new().into_iter();
+        for step in 1..=7 {
+            let batch = epoch.next().or_else(|| {
+                epoch = order.pass(&train).into_iter();
+                epoch.next()
+            });
+            asked.push(("train", batch.unwrap()));
+            if step == 1 || step % 3 == 0 || step == 7 {
+                let pass = order.pass(&valid).into_iter().take(2);
+                asked.extend(pass.map(|batch| ("valid", batch)));
+            }
+        }
+        let expected = [
+            ("train", [3, 4]),
+            ("valid", [7, 8]),
+            ("valid", [5, 6]),
+            ("train", [0, 1]),
+            ("train", [5, 6]),
+            ("valid", [7, 8]),
+            ("valid", [5, 6]),
+            ("train", [0, 1]),
+            ("train", [3, 4]),
+            ("train", [5, 6]),
+            ("valid", [5, 6]),
+            ("valid", [0, 1]),
+            ("train", [0, 1]),
+            ("valid", [3, 4]),
+            ("valid", [7, 8]),
+        ];
+        assert_eq!(asked, expected.map(|(part, batch)| (part, batch.to_vec())));
+    }
+}

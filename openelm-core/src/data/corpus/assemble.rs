@@ -1,0 +1,127 @@
+//! Pieces of tokens to sequences.
+
+use super::{
+    options::{Assembly, CorpusOptions},
+    sequence::Sequence,
+    state::{CorpusState, Made, Mark},
+};
+
+/// A sequence and where the corpus stands after it.
+pub(crate) struct Assembled {
+    pub(crate) sequence: Sequence,
+    pub(crate) state: CorpusState,
+}
+
+pub(crate) struct Assembler {
+    assembly: Assembly,
+    /// `L + 1`.
+    width: usize,
+    min_tokens: usize,
+    /// Between the piece added last and the next; with the counts up to there.
+    state: CorpusState,
+    tokens: Vec<u32>,
+    starts: Vec<usize>,
+}
+
+impl Assembler {
+    pub(crate) fn new(options: &CorpusOptions, state: CorpusState) -> Self {
+        Self {
+            assembly: options.assembly,
+            width: options.sequence_length + 1,
+            min_tokens: options.min_tokens,
+            state,
+            tokens: Vec::new(),
+            starts: Vec::new(),
+        }
+    }
+
+    /// Adds a piece, whose tokens are BOS, text, EOS; `after` is the place after it.
+    pub(crate) fn add(&mut self, piece: &[u32], after: Mark, made: &mut Vec<Assembled>) {
+        self.state.read = after.read.clone();
+        let begun = std::mem::take(&mut self.state.offset);
+        if begun == 0 {
+            if piece.len() < self.min_tokens {
+                self.state.made.dropped_by_tokens += 1;
+                self.state.mark = after;
+                return;
+            }
+            self.state.made.kept += 1;
+            self.state.made.tokens += piece.len() as u64;
+        }
+        match self.assembly {
+            Assembly::Truncate => {
+                self.tokens.extend(piece.iter().take(self.width));
+                self.starts.push(0);
+                let rest = piece.len().saturating_sub(self.width);
+                self.state.made.truncated_tokens += rest as u64;
+                self.state.mark = after;
+                self.finish(made);
+            }
+            Assembly::Pack => self.pack(piece, begun, after, made),
+        }
+    }
+
+    fn pack(&mut self, piece: &[u32], begun: usize, after: Mark, made: &mut Vec<Assembled>) {
+        let mut rest = piece.get(begun..).unwrap_or_default();
+        while !rest.is_empty() {
+            let room = self.width.saturating_sub(self.tokens.len()).min(rest.len());
+            let (fits, more) = rest.split_at(room);
+            self.starts.push(self.tokens.len());
+            self.tokens.extend(fits);
+            if more.is_empty() {
+                break;
+            }
+            // The last token stands in both: here as a target, there to go on from.
+            rest = rest.get(room.saturating_sub(1)..).unwrap_or_default();
+            self.state.offset = piece.len() - rest.len();
+            self.finish(made);
+        }
+        self.state.offset = 0;
+        self.state.mark = after;
+        // Of one more token, nothing could be learnt.
+        if self.tokens.len() + 1 >= self.width {
+            self.finish(made);
+        }
+    }
+
+    /// The sequence that is not full; at the end of the corpus.
+    pub(crate) fn flush(&mut self, made: &mut Vec<Assembled>) {
+        if self.tokens.len() > 1 {
+            self.finish(made);
+        }
+    }
+
+    /// Takes over the counts of reading, those of pieces left out after the last one included.
+    pub(crate) fn read(&mut self, mark: &Mark) {
+        self.state.read = mark.read.clone();
+    }
+
+    /// The place after everything, with nothing more to come.
+    pub(crate) fn end(&mut self, end: Mark) {
+        self.state.read = end.read.clone();
+        self.state.mark = end;
+    }
+
+    pub(crate) fn made(&mut self) -> &mut Made {
+        &mut self.state.made
+    }
+
+    pub(crate) fn state(&self) -> &CorpusState {
+        &self.state
+    }
+
+    fn finish(&mut self, made: &mut Vec<Assembled>) {
+        let sequence = Sequence {
+            tokens: std::mem::take(&mut self.tokens),
+            document_starts: std::mem::take(&mut self.starts),
+        };
+        let counts = &mut self.state.made;
+        counts.sequences += 1;
+        counts.targets += sequence.targets() as u64;
+        counts.pads += self.width.saturating_sub(sequence.tokens.len()) as u64;
+        made.push(Assembled {
+            sequence,
+            state: self.state.clone(),
+        });
+    }
+}

@@ -1,0 +1,99 @@
+//! Documents as pieces: by words, by characters, by Unicode's form.
+
+use std::borrow::Cow;
+
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
+/// Where the piece that begins at byte `start` of `text` ends, and where the next one begins;
+/// no next one after the last. Words are what Python's `text.split(' ')` gives.
+pub(crate) fn end(text: &str, start: usize, words: usize) -> (usize, Option<usize>) {
+    let rest = text.as_bytes().get(start..).unwrap_or_default();
+    let mut spaces = rest.iter().enumerate().filter(|(_, byte)| **byte == b' ');
+    match spaces.nth(words.saturating_sub(1)) {
+        Some((at, _)) => (start + at, Some(start + at + 1)),
+        None => (text.len(), None),
+    }
+}
+
+/// Characters as SlimPajama counts them: of the lower-cased text without ASCII punctuation, with
+/// white space cut off at both ends and one space in place of each inside.
+pub(crate) fn characters(text: &str) -> usize {
+    let mut count = 0;
+    let mut gap = false;
+    for character in text.chars().filter(|c| !c.is_ascii_punctuation()) {
+        if is_space(character) {
+            gap = count > 0;
+        } else {
+            count += usize::from(gap) + character.to_lowercase().count();
+            gap = false;
+        }
+    }
+    count
+}
+
+/// The text in Unicode's form NFC.
+pub(crate) fn normalized(text: &str) -> Cow<'_, str> {
+    if is_nfc(text) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(text.nfc().collect())
+    }
+}
+
+/// White space as Python's `str.isspace` and `\s` have it: Unicode's, and four separators.
+fn is_space(character: char) -> bool {
+    character.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&character)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(text: &str, words: usize) -> Vec<&str> {
+        let mut found = Vec::new();
+        let mut start = Some(0);
+        while let Some(at) = start {
+            let (end, next) = end(text, at, words);
+            found.push(&text[at..end]);
+            start = next;
+        }
+        found
+    }
+
+    #[test]
+    fn words_are_between_single_spaces() {
+        // [' '.join(w[i:i + 2]) for w in [text.split(' ')] for i in range(0, len(w), 2)]
+        assert_eq!(split("a b c", 2), ["a b", "c"]);
+        assert_eq!(split("a b c d", 2), ["a b", "c d"]);
+        assert_eq!(split("a  b\nc ", 2), ["a ", "b\nc "]);
+        assert_eq!(split("a b ", 2), ["a b", ""]);
+        assert_eq!(split("", 2), [""]);
+        assert_eq!(split("a b c", 1), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn characters_are_counted_as_python_counts_them() {
+        for (text, count) in [
+            ("", 0),
+            (" \n ", 0),
+            ("a", 1),
+            ("  A,  b.\u{1F}\u{A0}c ", 5),
+            ("...a - b...", 3),
+            // 'İ'.lower() has two characters; '…' and '—' are no ASCII punctuation.
+            ("İ…—", 4),
+            ("Straße ΣΑΣ", 10),
+            ("\u{200B}x\u{85}y", 4),
+        ] {
+            assert_eq!(characters(text), count, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn text_is_composed_canonically_and_not_otherwise() {
+        assert_eq!(normalized("e\u{301}\u{212B}ﬁ"), "é\u{C5}ﬁ");
+        assert!(matches!(normalized("é"), Cow::Borrowed("é")));
+        // Hangul; a singleton; marks in canonical order.
+        assert_eq!(normalized("\u{1112}\u{1161}\u{11AB}"), "한");
+        assert_eq!(normalized("q\u{307}\u{323}"), "q\u{323}\u{307}");
+    }
+}

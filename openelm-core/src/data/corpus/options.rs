@@ -1,0 +1,123 @@
+//! How documents become sequences.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// How documents become sequences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorpusOptions {
+    /// Files, folders (with their subfolders) and patterns such as `shards/*.parquet`. What a
+    /// file holds is told by the ending of its name: rows of JSON (`.jsonl`) or a document
+    /// (`.txt`), both also as `.gz` and `.zst`, or `.parquet`; `.json.gz`, `.json.zst` and any
+    /// other `.zst` have rows of JSON.
+    pub files: Vec<PathBuf>,
+    /// Key of the text in a row of JSON, or its column in a parquet file. Default `text`;
+    /// RefinedWeb's is `content`.
+    pub text_key: String,
+    /// Tokens that the model reads at once, `L`. Default 2048.
+    pub sequence_length: usize,
+    /// Words of a piece; a document is split at single spaces. Default 2048.
+    pub words_per_piece: usize,
+    /// Fewest characters of a piece, as SlimPajama counts them. Default 200.
+    pub min_characters: usize,
+    /// Fewest tokens of a piece, BOS and EOS among them. Default 256.
+    pub min_tokens: usize,
+    /// How pieces become sequences. Default [`Assembly::Truncate`].
+    pub assembly: Assembly,
+    /// Files that are read in turns, a document of each. Default 1.
+    pub readers: usize,
+    /// Which of every [`world`](Self::world) sequences is handed out, from 0. Default 0.
+    pub rank: usize,
+    /// Number of ranks that share the corpus. Default 1.
+    pub world: usize,
+    /// Of the order of files from the second epoch on. Default 0.
+    pub seed: u64,
+    /// How often the corpus is read; none for without end. Default none.
+    pub epochs: Option<u64>,
+    /// What becomes of files and rows that cannot be read. Default [`Corrupt::Stop`].
+    pub on_corrupt: Corrupt,
+}
+
+/// How pieces become sequences of `L + 1` tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Assembly {
+    /// As CoreNet: a sequence is the first `L + 1` tokens of a piece. The rest is thrown away,
+    /// and what is missing is padding without loss. The default.
+    #[default]
+    Truncate,
+    /// Pieces back to back. What does not fit goes on in the next sequence, which repeats one
+    /// token so that every token but the first of a piece is learnt exactly once.
+    Pack,
+}
+
+/// What becomes of files and rows that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Corrupt {
+    /// The first one is an error. The default.
+    #[default]
+    Stop,
+    /// They are left out, and named in the statistics: a row alone, or of an archive the rest.
+    Skip,
+}
+
+impl Default for CorpusOptions {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            text_key: "text".to_owned(),
+            sequence_length: 2048,
+            words_per_piece: 2048,
+            min_characters: 200,
+            min_tokens: 256,
+            assembly: Assembly::default(),
+            readers: 1,
+            rank: 0,
+            world: 1,
+            seed: 0,
+            epochs: None,
+            on_corrupt: Corrupt::default(),
+        }
+    }
+}
+
+impl CorpusOptions {
+    pub(crate) fn check(&self) -> Result<()> {
+        for (option, value) in [
+            ("sequence_length", self.sequence_length),
+            ("words_per_piece", self.words_per_piece),
+            ("readers", self.readers),
+            ("world", self.world),
+        ] {
+            if value == 0 {
+                return Err(refused(option, "expected at least 1, found 0".into()));
+            }
+        }
+        for (option, value, most) in [
+            ("sequence_length", self.sequence_length, 1 << 20),
+            ("readers", self.readers, 1 << 10),
+            ("world", self.world, 1 << 16),
+        ] {
+            if value > most {
+                let problem = format!("expected at most {most}, found {value}");
+                return Err(refused(option, problem));
+            }
+        }
+        if self.rank >= self.world {
+            let problem = format!("expected 0 to {}, found {}", self.world - 1, self.rank);
+            return Err(refused("rank", problem));
+        }
+        if self.epochs == Some(0) {
+            return Err(refused("epochs", "expected at least 1, found 0".into()));
+        }
+        Ok(())
+    }
+}
+
+fn refused(option: &'static str, problem: String) -> Error {
+    Error::Option { option, problem }
+}

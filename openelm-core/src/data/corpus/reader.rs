@@ -1,0 +1,273 @@
+//! The pieces of all documents, in the order of the corpus.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+
+use super::{
+    fragments as pieces,
+    options::{CorpusOptions, Corrupt},
+    state::{Mark, Place, Position, Read},
+    statistics::CorruptFile,
+};
+use crate::{
+    documents::{Found, Source},
+    error::{Error, Result},
+};
+
+/// A piece of a document, and the place after it.
+pub(crate) struct Piece {
+    pub(crate) text: String,
+    pub(crate) after: Mark,
+}
+
+/// What comes next.
+pub(crate) enum Next {
+    Piece(Piece),
+    /// An epoch has been read; another one begins.
+    Epoch(Mark),
+    /// All epochs have been read.
+    End(Mark),
+}
+
+pub(crate) struct Reader {
+    options: Arc<CorpusOptions>,
+    files: Arc<Vec<PathBuf>>,
+    /// Indices of the files in the order of this epoch.
+    order: Vec<usize>,
+    sources: Vec<Option<Source>>,
+    position: Position,
+    read: Read,
+    document: Option<Document>,
+}
+
+/// A document, and where its next piece begins, in bytes.
+struct Document {
+    text: String,
+    start: usize,
+}
+
+impl Reader {
+    pub(crate) fn new(options: &Arc<CorpusOptions>, files: &Arc<Vec<PathBuf>>, mark: Mark) -> Self {
+        Self {
+            options: Arc::clone(options),
+            files: Arc::clone(files),
+            order: order(files.len(), options.seed, mark.position.epoch),
+            sources: mark.position.readers.iter().map(|_| None).collect(),
+            position: mark.position,
+            read: mark.read,
+            document: None,
+        }
+    }
+
+    /// The next piece that has enough characters.
+    pub(crate) fn next(&mut self) -> Result<Next> {
+        loop {
+            if let Some(text) = self.piece() {
+                self.read.pieces += 1;
+                if pieces::characters(&text) >= self.options.min_characters {
+                    let after = self.mark();
+                    return Ok(Next::Piece(Piece { text, after }));
+                }
+                self.read.dropped_by_characters += 1;
+                continue;
+            }
+            let exhausted = (0..self.options.readers).all(|reader| self.file(reader).is_none());
+            if exhausted {
+                if self.read.epochs == self.position.epoch {
+                    self.read.epochs += 1;
+                }
+                if self.options.epochs.is_some_and(|n| self.read.epochs >= n) {
+                    return Ok(Next::End(self.mark()));
+                }
+                let end = self.mark();
+                self.position.epoch += 1;
+                self.position.turn = 0;
+                self.position.readers.fill(Place::default());
+                self.order = order(self.files.len(), self.options.seed, self.position.epoch);
+                return Ok(Next::Epoch(end));
+            }
+            self.open_document()?;
+        }
+    }
+
+    /// The next piece of the document that is open.
+    fn piece(&mut self) -> Option<String> {
+        let place = self.place();
+        let document = self.document.as_mut()?;
+        let (end, next) = pieces::end(&document.text, document.start, self.options.words_per_piece);
+        let text = document.text.get(document.start..end).unwrap_or_default();
+        let text = text.to_owned();
+        if let Some(next) = next {
+            document.start = next;
+            self.move_to(Place {
+                piece: place.piece + 1,
+                ..place
+            });
+        } else {
+            self.document = None;
+            self.move_to(Place {
+                row: place.row + 1,
+                piece: 0,
+                ..place
+            });
+            self.pass();
+        }
+        Some(text)
+    }
+
+    /// Opens the document of the reader whose turn it is, or gives the turn away.
+    fn open_document(&mut self) -> Result<()> {
+        let turn = self.position.turn;
+        let Some(path) = self.file(turn) else {
+            self.pass();
+            return Ok(());
+        };
+        let place = self.place();
+        let mut source = match self.sources.get_mut(turn).and_then(Option::take) {
+            Some(source) => source,
+            None => {
+                let words = self.options.words_per_piece;
+                match Source::open(&path, &self.options.text_key, words, place.row) {
+                    Ok(source) => source,
+                    // What was read before is not left out for being damaged now.
+                    Err(error) if place.row > 0 => return Err(error),
+                    Err(error @ Error::Data { .. }) => return self.close(&path, Some(error)),
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        match source.next() {
+            Found::Document { text, continues } => {
+                self.read.documents += u64::from(!continues && place.piece == 0);
+                let mut start = 0;
+                for _ in 0..place.piece {
+                    let (_, next) = pieces::end(&text, start, self.options.words_per_piece);
+                    start = next.unwrap_or(text.len());
+                }
+                self.document = Some(Document { text, start });
+            }
+            Found::BadRow(error) => {
+                self.corrupt(&path, error)?;
+                self.move_to(Place {
+                    row: place.row + 1,
+                    ..place
+                });
+            }
+            Found::BadFile(error) => return self.close(&path, Some(error)),
+            Found::End => return self.close(&path, None),
+        }
+        if let Some(slot) = self.sources.get_mut(turn) {
+            *slot = Some(source);
+        }
+        Ok(())
+    }
+
+    /// Goes on to the reader's next file.
+    fn close(&mut self, path: &Path, error: Option<Error>) -> Result<()> {
+        if let Some(error) = error {
+            self.corrupt(path, error)?;
+        }
+        self.move_to(Place {
+            file: self.place().file + 1,
+            ..Place::default()
+        });
+        Ok(())
+    }
+
+    fn corrupt(&mut self, path: &Path, error: Error) -> Result<()> {
+        if self.options.on_corrupt == Corrupt::Stop {
+            return Err(error);
+        }
+        let path = path.display().to_string();
+        let mut known = self.read.corrupt.iter_mut();
+        match known.find(|file| file.path == path) {
+            Some(file) => file.count += 1,
+            None => self.read.corrupt.push(CorruptFile {
+                path,
+                problem: error.to_string(),
+                count: 1,
+            }),
+        }
+        Ok(())
+    }
+
+    /// The file that a reader is at; none after its last.
+    fn file(&self, reader: usize) -> Option<PathBuf> {
+        let place = self.position.readers.get(reader)?;
+        let striped = place
+            .file
+            .checked_mul(self.options.readers)?
+            .checked_add(reader)?;
+        self.files.get(*self.order.get(striped)?).cloned()
+    }
+
+    /// Where the reader whose turn it is stands.
+    fn place(&self) -> Place {
+        let place = self.position.readers.get(self.position.turn);
+        place.copied().unwrap_or_default()
+    }
+
+    fn move_to(&mut self, place: Place) {
+        if let Some(current) = self.position.readers.get_mut(self.position.turn) {
+            *current = place;
+        }
+    }
+
+    fn pass(&mut self) {
+        self.position.turn = (self.position.turn + 1) % self.options.readers;
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            position: self.position.clone(),
+            read: self.read.clone(),
+        }
+    }
+}
+
+/// The order of `count` files: sorted in the first epoch, shuffled anew in each one after it.
+fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    if epoch > 0 {
+        let mut key = [0; 32];
+        for (place, byte) in key
+            .iter_mut()
+            .zip(seed.to_le_bytes().into_iter().chain(epoch.to_le_bytes()))
+        {
+            *place = byte;
+        }
+        let mut random = ChaCha8Rng::from_seed(key);
+        for last in (1..count).rev() {
+            // So many files are far fewer than 2^64: the remainder's bias is not to be seen.
+            let other = random.next_u64() % (last as u64 + 1);
+            order.swap(last, usize::try_from(other).unwrap_or(last));
+        }
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_shuffled_from_the_second_epoch_on() {
+        let sorted: Vec<usize> = (0..50).collect();
+        assert_eq!(order(50, 3, 0), sorted);
+        let shuffled = order(50, 3, 1);
+        assert_ne!(shuffled, sorted);
+        assert_eq!(order(50, 3, 1), shuffled);
+        assert_ne!(order(50, 3, 2), shuffled);
+        assert_ne!(order(50, 4, 1), shuffled);
+        let mut again = shuffled;
+        again.sort_unstable();
+        assert_eq!(again, sorted);
+    }
+}

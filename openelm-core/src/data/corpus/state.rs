@@ -1,0 +1,207 @@
+//! Where a corpus stands, to go on from there.
+
+use std::{fs, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    options::{Assembly, CorpusOptions, Corrupt},
+    statistics::{CorpusStatistics, CorruptFile},
+};
+use crate::error::{Error, Result};
+
+/// Where a corpus stands after a sequence, and the options that it was read with. It is the same
+/// on all ranks, and goes into a file through serde.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CorpusState {
+    options: Fixed,
+    /// Before the piece that is read next.
+    pub(crate) mark: Mark,
+    /// Tokens of that piece that are in sequences already.
+    pub(crate) offset: usize,
+    /// What was read, that piece included if it was begun.
+    pub(crate) read: Read,
+    pub(crate) made: Made,
+}
+
+/// A place between two pieces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) position: Position,
+    pub(crate) read: Read,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Position {
+    /// From 0.
+    pub(crate) epoch: u64,
+    /// The reader whose document is next.
+    pub(crate) turn: usize,
+    pub(crate) readers: Vec<Place>,
+}
+
+/// Where a reader stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// Among its own files of this epoch.
+    pub(crate) file: usize,
+    pub(crate) row: u64,
+    pub(crate) piece: u64,
+}
+
+/// Counts of reading.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Read {
+    pub(crate) epochs: u64,
+    pub(crate) documents: u64,
+    pub(crate) pieces: u64,
+    pub(crate) dropped_by_characters: u64,
+    pub(crate) corrupt: Vec<CorruptFile>,
+}
+
+/// Counts of what was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Made {
+    pub(crate) dropped_by_tokens: u64,
+    pub(crate) kept: u64,
+    pub(crate) tokens: u64,
+    pub(crate) sequences: u64,
+    pub(crate) targets: u64,
+    pub(crate) truncated_tokens: u64,
+    pub(crate) pads: u64,
+    pub(crate) left_over: u64,
+}
+
+/// What must be the same for the order to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Fixed {
+    /// Number of files, and a hash of their names and sizes in order.
+    files: usize,
+    names: u64,
+    text_key: String,
+    sequence_length: usize,
+    words_per_piece: usize,
+    min_characters: usize,
+    min_tokens: usize,
+    assembly: Assembly,
+    readers: usize,
+    seed: u64,
+    on_corrupt: Corrupt,
+}
+
+impl CorpusState {
+    /// The start of a corpus.
+    pub(crate) fn new(options: &CorpusOptions, files: &[PathBuf]) -> Result<Self> {
+        Ok(Self {
+            options: Fixed {
+                files: files.len(),
+                names: hash(files)?,
+                text_key: options.text_key.clone(),
+                sequence_length: options.sequence_length,
+                words_per_piece: options.words_per_piece,
+                min_characters: options.min_characters,
+                min_tokens: options.min_tokens,
+                assembly: options.assembly,
+                readers: options.readers,
+                seed: options.seed,
+                on_corrupt: options.on_corrupt,
+            },
+            mark: Mark {
+                position: Position {
+                    epoch: 0,
+                    turn: 0,
+                    readers: vec![Place::default(); options.readers],
+                },
+                read: Read::default(),
+            },
+            offset: 0,
+            read: Read::default(),
+            made: Made::default(),
+        })
+    }
+
+    /// Refuses `self` unless it was made with what `other` was.
+    pub(crate) fn check(&self, other: &Self) -> Result<()> {
+        let (was, is) = (&self.options, &other.options);
+        macro_rules! same {
+            ($($option:ident),*) => {$(
+                if was.$option != is.$option {
+                    return Err(mismatch(
+                        stringify!($option),
+                        format!("{:?}", was.$option),
+                        format!("{:?}", is.$option),
+                    ));
+                }
+            )*};
+        }
+        same!(
+            text_key,
+            sequence_length,
+            words_per_piece,
+            min_characters,
+            min_tokens,
+            assembly,
+            readers,
+            seed,
+            on_corrupt,
+            files
+        );
+        if was.names != is.names {
+            return Err(mismatch(
+                "files",
+                "other names or sizes".into(),
+                "these".into(),
+            ));
+        }
+        let position = &self.mark.position;
+        if position.readers.len() != was.readers || position.turn >= was.readers {
+            return Err(Error::Option {
+                option: "readers",
+                problem: "the state contradicts itself: it is damaged".into(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn statistics(&self) -> CorpusStatistics {
+        let (read, made) = (&self.read, &self.made);
+        CorpusStatistics {
+            epochs: read.epochs,
+            documents: read.documents,
+            pieces: read.pieces,
+            dropped_by_characters: read.dropped_by_characters,
+            dropped_by_tokens: made.dropped_by_tokens,
+            tokens: made.tokens,
+            sequences: made.sequences,
+            targets: made.targets,
+            truncated_tokens: made.truncated_tokens,
+            pads: made.pads,
+            left_over: made.left_over,
+            corrupt: read.corrupt.clone(),
+        }
+    }
+}
+
+fn mismatch(option: &'static str, was: String, is: String) -> Error {
+    Error::Option {
+        option,
+        problem: format!("the state was made with {was}, the corpus is read with {is}"),
+    }
+}
+
+/// FNV-1a over names and sizes, which do not change when the folder is moved.
+fn hash(files: &[PathBuf]) -> Result<u64> {
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for &byte in bytes {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+    };
+    for file in files {
+        let size = fs::metadata(file).map_err(Error::io(file))?.len();
+        add(file.file_name().unwrap_or_default().as_encoded_bytes());
+        add(&[0]);
+        add(&size.to_le_bytes());
+    }
+    Ok(hash)
+}

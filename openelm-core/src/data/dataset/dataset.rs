@@ -1,0 +1,306 @@
+//! Rows as token ids.
+
+use std::path::Path;
+
+use super::{
+    encode,
+    rows::{Content, RowKind, Rows},
+    windows,
+};
+use crate::{
+    error::{Error, Result},
+    parallel,
+    tokenizer::Tokenizer,
+};
+
+/// Token ids to train on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// At least two ids; of a whole row, from BOS to EOS.
+    pub tokens: Vec<u32>,
+    /// Index in `tokens` of the first token that is a target of the loss, at least 1: nothing
+    /// predicts the first token. Every token from there on is one.
+    pub first_target: usize,
+}
+
+impl Example {
+    /// Number of tokens that are targets of the loss.
+    pub fn targets(&self) -> usize {
+        self.tokens.len().saturating_sub(self.first_target.max(1))
+    }
+}
+
+/// Two answers to one prompt. Both sides begin with the same ids; their targets are the answers
+/// alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreferencePair {
+    /// The prompt with the better answer.
+    pub chosen: Example,
+    /// The prompt with the worse answer.
+    pub rejected: Example,
+}
+
+/// What becomes of a row with more than [`max_length`](DatasetOptions::max_length) tokens. It is
+/// never cut off; both ways are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LongRows {
+    /// Split into windows that overlap by one token, so that every target is learnt exactly
+    /// once. Windows without a target are left out. The default.
+    #[default]
+    Split,
+    /// Left out.
+    Drop,
+}
+
+/// How rows become examples.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetOptions {
+    /// Most tokens of an example, BOS and EOS among them; at least 2. Default 2048.
+    pub max_length: usize,
+    /// Learn the completion only, or of a conversation its last answer. Default false, as in
+    /// mlx-lm; rows of `text` have no prompt and are refused then.
+    pub mask_prompt: bool,
+    /// What becomes of rows with more tokens. Default [`LongRows::Split`]. A preference pair
+    /// cannot be split: it is left out and counted if either side is too long.
+    pub long_rows: LongRows,
+    /// Keep every row whole, one example each, as mlx-lm does: too long rows are cut off in
+    /// [`Batch::mlx_lm`](crate::data::batch::Batch::mlx_lm). Default false.
+    pub mlx_lm_compat: bool,
+}
+
+impl Default for DatasetOptions {
+    fn default() -> Self {
+        Self {
+            max_length: 2048,
+            mask_prompt: false,
+            long_rows: LongRows::default(),
+            mlx_lm_compat: false,
+        }
+    }
+}
+
+impl DatasetOptions {
+    fn check(&self) -> Result<()> {
+        if self.max_length >= 2 {
+            return Ok(());
+        }
+        Err(Error::Option {
+            option: "max_length",
+            problem: format!("expected at least 2 tokens, found {}", self.max_length),
+        })
+    }
+}
+
+/// What a file held and what became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows of the file.
+    pub rows: usize,
+    /// Examples, or preference pairs.
+    pub examples: usize,
+    /// Tokens of all examples; of a pair, those of both sides.
+    pub tokens: usize,
+    /// Tokens that are targets of the loss.
+    pub targets: usize,
+    /// Rows that were split into windows.
+    pub split: usize,
+    /// Rows that were left out because they are too long.
+    pub dropped: usize,
+    /// Rows that are too long and will be cut off in their batch, as mlx-lm does; 0 unless
+    /// [`mlx_lm_compat`](DatasetOptions::mlx_lm_compat) is set.
+    pub truncated: usize,
+}
+
+impl Counts {
+    fn add(&mut self, example: &Example) {
+        self.tokens = self.tokens.saturating_add(example.tokens.len());
+        self.targets = self.targets.saturating_add(example.targets());
+    }
+}
+
+/// The examples of a file, in the order of its rows.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    examples: Vec<Example>,
+    counts: Counts,
+    kind: RowKind,
+    key_counts: Vec<usize>,
+}
+
+impl Dataset {
+    /// Reads a `.jsonl` or `.txt` file on all cores; the result does not depend on their number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be read; [`Error::Data`], with file, line and key, if a
+    /// row is malformed, empty or of another kind than the first, if no row is left, or if
+    /// `mask_prompt` meets rows of `text`; [`Error::Option`] if `max_length` is under 2;
+    /// [`Error::Tokenizer`] as [`Tokenizer::encode`].
+    pub fn read(
+        path: impl AsRef<Path>,
+        tokenizer: &Tokenizer,
+        options: &DatasetOptions,
+    ) -> Result<Self> {
+        options.check()?;
+        let rows = Rows::read(path.as_ref())?;
+        match rows.kind() {
+            RowKind::Preference => return Err(rows.error(WANTS_PREFERENCE)),
+            RowKind::Text if options.mask_prompt => return Err(rows.error(NO_PROMPT)),
+            _ => {}
+        }
+        let encoded = parallel::map(&rows.lines(), |line| {
+            let row = rows.parse(line)?;
+            let example = match &row.content {
+                Content::Text(text) => encode::text(tokenizer, text)?,
+                Content::Completion { prompt, completion } => {
+                    encode::completion(tokenizer, prompt, completion, options.mask_prompt)?
+                }
+                Content::Preference { .. } => return Err(rows.error(WANTS_PREFERENCE)),
+            };
+            Ok((example, row.keys))
+        })?;
+        let mut dataset = Self {
+            examples: Vec::with_capacity(encoded.len()),
+            counts: Counts::default(),
+            kind: rows.kind(),
+            key_counts: Vec::with_capacity(encoded.len()),
+        };
+        for (example, keys) in encoded {
+            dataset.push(example, keys, options);
+        }
+        dataset.counts.examples = dataset.examples.len();
+        rows.check_used(&dataset.counts, options.max_length)?;
+        Ok(dataset)
+    }
+
+    fn push(&mut self, example: Example, keys: usize, options: &DatasetOptions) {
+        self.counts.rows += 1;
+        let fits = example.tokens.len() <= options.max_length;
+        let examples = if fits {
+            vec![example]
+        } else if options.mlx_lm_compat {
+            self.counts.truncated += 1;
+            vec![example]
+        } else if options.long_rows == LongRows::Drop {
+            self.counts.dropped += 1;
+            return;
+        } else {
+            self.counts.split += 1;
+            windows::split(&example, options.max_length)
+        };
+        for example in examples {
+            self.counts.add(&example);
+            self.key_counts.push(keys);
+            self.examples.push(example);
+        }
+    }
+
+    /// The examples; at least one.
+    pub fn examples(&self) -> &[Example] {
+        &self.examples
+    }
+
+    /// What was read.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The kind of the rows.
+    pub fn kind(&self) -> RowKind {
+        self.kind
+    }
+
+    /// Tokens of each example, for a [`BatchPlan`](crate::data::batch::BatchPlan).
+    pub fn lengths(&self) -> Vec<usize> {
+        let lengths = self.examples.iter().map(|example| example.tokens.len());
+        lengths.collect()
+    }
+
+    /// Keys in the JSON row of each example, 1 for a text file: what mlx-lm sorts rows by, for
+    /// [`mlx_lm_batches`](crate::data::batch::mlx_lm_batches).
+    pub fn key_counts(&self) -> &[usize] {
+        &self.key_counts
+    }
+}
+
+/// The preference pairs of a file, in the order of its rows.
+///
+/// `chosen` and `rejected` are texts, put directly after `prompt`; or they are lists of
+/// messages that end with the answer. Messages before the answer are the conversation so far,
+/// and `prompt`, which usually repeats the question, is not used then; without any, `prompt` is
+/// the conversation, as a list of messages or as the user's one message. Conversations stand in
+/// the [chat template](crate::chat).
+#[derive(Clone, Debug)]
+pub struct PreferenceDataset {
+    pairs: Vec<PreferencePair>,
+    counts: Counts,
+}
+
+impl PreferenceDataset {
+    /// Reads a `.jsonl` file of preference pairs. Of the options, `max_length` counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dataset::read`]; [`Error::Data`] also if both answers are not to the same prompt.
+    pub fn read(
+        path: impl AsRef<Path>,
+        tokenizer: &Tokenizer,
+        options: &DatasetOptions,
+    ) -> Result<Self> {
+        options.check()?;
+        let rows = Rows::read(path.as_ref())?;
+        if rows.kind() != RowKind::Preference {
+            return Err(rows.error(NO_PREFERENCE));
+        }
+        let encoded = parallel::map(&rows.lines(), |line| match rows.parse(line)?.content {
+            Content::Preference {
+                prompt,
+                chosen,
+                rejected,
+            } => encode::pair(tokenizer, &prompt, &chosen, &rejected),
+            _ => Err(rows.error(NO_PREFERENCE)),
+        })?;
+        let mut counts = Counts {
+            rows: encoded.len(),
+            ..Counts::default()
+        };
+        let mut pairs = encoded;
+        pairs.retain(|pair| {
+            [&pair.chosen, &pair.rejected]
+                .iter()
+                .all(|side| side.tokens.len() <= options.max_length)
+        });
+        counts.examples = pairs.len();
+        counts.dropped = counts.rows - pairs.len();
+        for pair in &pairs {
+            counts.add(&pair.chosen);
+            counts.add(&pair.rejected);
+        }
+        rows.check_used(&counts, options.max_length)?;
+        Ok(Self { pairs, counts })
+    }
+
+    /// The pairs; at least one.
+    pub fn pairs(&self) -> &[PreferencePair] {
+        &self.pairs
+    }
+
+    /// What was read.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Tokens of the longer side of each pair, for a [`BatchPlan`](crate::data::batch::BatchPlan).
+    pub fn lengths(&self) -> Vec<usize> {
+        let lengths = self
+            .pairs
+            .iter()
+            .map(|pair| pair.chosen.tokens.len().max(pair.rejected.tokens.len()));
+        lengths.collect()
+    }
+}
+
+const WANTS_PREFERENCE: &str = "rows of `prompt`, `chosen` and `rejected` are for preference tuning; \
+     expected `text`, `prompt` and `completion`, or `messages`";
+const NO_PREFERENCE: &str = "expected rows of `prompt`, `chosen` and `rejected`";
+const NO_PROMPT: &str = "`mask_prompt` needs a prompt to leave out; rows of `text` have none";

@@ -1,0 +1,61 @@
+//! Texts to token ids. A whole row has two tokens at least: BOS and EOS.
+
+use super::dataset::{Example, PreferencePair};
+use crate::{error::Result, tokenizer::Tokenizer};
+
+/// BOS, the text, EOS.
+pub(crate) fn text(tokenizer: &Tokenizer, text: &str) -> Result<Example> {
+    let tokens = ended(tokenizer, tokenizer.encode_prompt(text)?);
+    Ok(Example {
+        tokens,
+        first_target: 1,
+    })
+}
+
+/// BOS, the prompt, the completion, EOS; the targets are those of the completion with
+/// `mask_prompt`, or all.
+pub(crate) fn completion(
+    tokenizer: &Tokenizer,
+    prompt: &str,
+    completion: &str,
+    mask_prompt: bool,
+) -> Result<Example> {
+    let context = tokenizer.encode_prompt(prompt)?;
+    let mut example = answered(tokenizer, &context, completion)?;
+    if !mask_prompt {
+        example.first_target = 1;
+    }
+    Ok(example)
+}
+
+/// The prompt with each of the answers.
+pub(crate) fn pair(
+    tokenizer: &Tokenizer,
+    prompt: &str,
+    chosen: &str,
+    rejected: &str,
+) -> Result<PreferencePair> {
+    let context = tokenizer.encode_prompt(prompt)?;
+    Ok(PreferencePair {
+        chosen: answered(tokenizer, &context, chosen)?,
+        rejected: answered(tokenizer, &context, rejected)?,
+    })
+}
+
+/// `context`, which has BOS at least, with the answer to learn.
+fn answered(tokenizer: &Tokenizer, context: &[u32], answer: &str) -> Result<Example> {
+    let mut tokens = context.to_vec();
+    tokens.extend(tokenizer.encode_continuation(context, answer)?);
+    Ok(Example {
+        tokens: ended(tokenizer, tokens),
+        first_target: context.len(),
+    })
+}
+
+/// EOS after `tokens`, unless they end with one.
+fn ended(tokenizer: &Tokenizer, mut tokens: Vec<u32>) -> Vec<u32> {
+    if tokens.last() != Some(&tokenizer.eos_id()) {
+        tokens.push(tokenizer.eos_id());
+    }
+    tokens
+}

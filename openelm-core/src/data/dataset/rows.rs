@@ -1,0 +1,250 @@
+//! The rows of a file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    dataset::Counts,
+    folder::FileFormat,
+    json::{self, Object},
+    preference,
+};
+use crate::{
+    error::{Error, Result},
+    tokenizer::chat_template as template,
+};
+
+/// What the rows of a file hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowKind {
+    /// `text`, or a text file.
+    Text,
+    /// `prompt` and `completion`.
+    Completion,
+    /// `messages`.
+    Messages,
+    /// `prompt`, `chosen` and `rejected`.
+    Preference,
+}
+
+impl RowKind {
+    /// What `object` is, by its keys; the order is mlx-lm's.
+    fn of(object: &Object) -> Option<Self> {
+        let has = |key| object.contains_key(key);
+        if has("chosen") && has("rejected") {
+            Some(Self::Preference)
+        } else if has("prompt") && has("completion") {
+            Some(Self::Completion)
+        } else if has("messages") {
+            Some(Self::Messages)
+        } else if has("text") {
+            Some(Self::Text)
+        } else {
+            None
+        }
+    }
+
+    /// Its keys, as an error names them.
+    fn keys(self) -> &'static str {
+        match self {
+            Self::Text => "`text`",
+            Self::Completion => "`prompt` and `completion`",
+            Self::Messages => "`messages`",
+            Self::Preference => "`prompt`, `chosen` and `rejected`",
+        }
+    }
+}
+
+/// What a row holds; a conversation is a completion already.
+pub(crate) enum Content {
+    Text(String),
+    Completion {
+        prompt: String,
+        completion: String,
+    },
+    Preference {
+        prompt: String,
+        chosen: String,
+        rejected: String,
+    },
+}
+
+pub(crate) struct Row {
+    pub(crate) content: Content,
+    /// Number of keys in the JSON.
+    pub(crate) keys: usize,
+}
+
+/// A line of the file with its number, from 1; of a text file, the whole file.
+pub(crate) struct Line<'a> {
+    number: usize,
+    text: &'a str,
+}
+
+/// A file of rows.
+pub(crate) struct Rows {
+    path: PathBuf,
+    text: String,
+    format: FileFormat,
+    kind: RowKind,
+}
+
+impl Rows {
+    /// Reads the file, and its first row for the kind.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let format = FileFormat::of(path)?;
+        let bytes = fs::read(path).map_err(Error::io(path))?;
+        let mut rows = Self {
+            path: path.to_owned(),
+            text: decode(path, bytes, format)?,
+            format,
+            kind: RowKind::Text,
+        };
+        if rows.text.trim().is_empty() {
+            return Err(rows.error("the file is empty"));
+        }
+        if format == FileFormat::Jsonl
+            && let Some(first) = rows.lines().first()
+        {
+            let kind = json::object(first.text)
+                .and_then(|object| RowKind::of(&object).ok_or_else(|| unknown_keys(&object)))
+                .map_err(|problem| rows.error_at(first.number, problem))?;
+            rows.kind = kind;
+        }
+        Ok(rows)
+    }
+
+    pub(crate) fn kind(&self) -> RowKind {
+        self.kind
+    }
+
+    /// The rows, unparsed.
+    pub(crate) fn lines(&self) -> Vec<Line<'_>> {
+        if self.format == FileFormat::Text {
+            let text = self.text.as_str();
+            return vec![Line { number: 1, text }];
+        }
+        (1..)
+            .zip(self.text.split('\n'))
+            .filter(|(_, text)| !text.trim().is_empty())
+            .map(|(number, text)| Line { number, text })
+            .collect()
+    }
+
+    /// The row on `line`.
+    pub(crate) fn parse(&self, line: &Line<'_>) -> Result<Row> {
+        if self.format == FileFormat::Text {
+            return Ok(Row {
+                content: Content::Text(line.text.to_owned()),
+                keys: 1,
+            });
+        }
+        json::object(line.text)
+            .and_then(|object| {
+                Ok(Row {
+                    content: self.content(&object)?,
+                    keys: object.len(),
+                })
+            })
+            .map_err(|problem| self.error_at(line.number, problem))
+    }
+
+    fn content(&self, object: &Object) -> Result<Content, String> {
+        let content = match self.kind {
+            RowKind::Text => json::text(object, "text").map(Content::Text),
+            RowKind::Completion => completion(object),
+            RowKind::Messages => conversation(object),
+            RowKind::Preference => preference::read(object),
+        };
+        let found = RowKind::of(object);
+        content.map_err(|problem| match found {
+            Some(found) if found == self.kind => problem,
+            _ => format!("{problem}; the file's first row has {}", self.kind.keys()),
+        })
+    }
+
+    /// An error about the file as a whole.
+    pub(crate) fn error(&self, problem: &str) -> Error {
+        Error::Data {
+            path: self.path.clone(),
+            line: None,
+            problem: problem.to_owned(),
+        }
+    }
+
+    fn error_at(&self, line: usize, problem: String) -> Error {
+        Error::Data {
+            path: self.path.clone(),
+            line: Some(line),
+            problem,
+        }
+    }
+
+    /// Refuses a file of which nothing is left.
+    pub(crate) fn check_used(&self, counts: &Counts, max_length: usize) -> Result<()> {
+        if counts.examples > 0 {
+            return Ok(());
+        }
+        Err(self.error(&format!(
+            "no row is left to train on: all {} have more than {max_length} tokens",
+            counts.rows
+        )))
+    }
+}
+
+/// The bytes of a file as text, without a byte-order mark.
+fn decode(path: &Path, bytes: Vec<u8>, format: FileFormat) -> Result<String> {
+    let mut text = String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().iter().take(good);
+        let line = before.filter(|&&byte| byte == b'\n').count() + 1;
+        Error::Data {
+            path: path.to_owned(),
+            line: Some(line),
+            problem: match format {
+                FileFormat::Jsonl => "not UTF-8".to_owned(),
+                FileFormat::Text => format!("not UTF-8, at byte {good} of the file"),
+            },
+        }
+    })?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
+}
+
+fn completion(object: &Object) -> Result<Content, String> {
+    Ok(Content::Completion {
+        prompt: json::string(object, "prompt")?,
+        completion: json::text(object, "completion")?,
+    })
+}
+
+fn conversation(object: &Object) -> Result<Content, String> {
+    let messages = json::messages(json::value(object, "messages")?, "messages")?;
+    let (before, completion) = json::with_answer(messages, "messages")?;
+    let prompt = template::render(&before).map_err(|problem| format!("`messages`: {problem}"))?;
+    Ok(Content::Completion { prompt, completion })
+}
+
+fn unknown_keys(object: &Object) -> String {
+    let names: Vec<_> = object
+        .keys()
+        .take(8)
+        .map(|key| format!("`{key}`"))
+        .collect();
+    let found = if names.is_empty() {
+        "no key".to_owned()
+    } else {
+        names.join(", ")
+    };
+    format!(
+        "expected {}, {}, {} or {}; found {found}",
+        RowKind::Text.keys(),
+        RowKind::Completion.keys(),
+        RowKind::Messages.keys(),
+        RowKind::Preference.keys()
+    )
+}

@@ -1,0 +1,415 @@
+//! Files to examples. The ids are those of the bundled tales tokenizer, as Hugging Face's
+//! library gives them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::*;
+use crate::{
+    error::{Error, Result},
+    tokenizer::{Tokenizer, instruct_prompt},
+};
+
+/// A folder of this test's own, removed with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("openelm-dataset-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, contents).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn beside(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn tales() -> Tokenizer {
+    Tokenizer::from_file(beside("openelm-core/tests/fixtures/tales/tokenizer.json")).unwrap()
+}
+
+fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
+    Dataset::read(path, &tales(), options)
+}
+
+fn masked() -> DatasetOptions {
+    DatasetOptions {
+        mask_prompt: true,
+        ..DatasetOptions::default()
+    }
+}
+
+/// `Once upon a time`.
+const TIME: [u32; 5] = [1253, 429, 781, 359, 664];
+
+#[test]
+fn a_text_stands_between_bos_and_eos() {
+    let folder = Folder::new("text");
+    let rows = "\u{feff}{\"text\": \"Once upon a time\"}\r\n\n  \n{\"id\": 3, \"text\": \
+                \"Once upon a time</s>\"}";
+    let dataset = read(&folder.file("a.jsonl", rows), &DatasetOptions::default()).unwrap();
+    let tokens = [&[1], &TIME[..], &[2]].concat();
+    for example in dataset.examples() {
+        assert_eq!((&example.tokens, example.first_target), (&tokens, 1));
+    }
+    assert_eq!(dataset.kind(), RowKind::Text);
+    assert_eq!(dataset.lengths(), [7, 7]);
+    assert_eq!(dataset.key_counts(), [1, 2]);
+    let expected = Counts {
+        rows: 2,
+        examples: 2,
+        tokens: 14,
+        targets: 12,
+        ..Counts::default()
+    };
+    assert_eq!(dataset.counts(), expected);
+
+    let text = folder.file("a.TXT", "Once upon a time");
+    let dataset = read(&text, &DatasetOptions::default()).unwrap();
+    assert_eq!(dataset.examples()[0].tokens, tokens);
+}
+
+#[test]
+fn a_completion_goes_on_directly_after_the_prompt() {
+    let folder = Folder::new("completion");
+    let rows = r#"{"prompt": "The fox said:", "completion": " Yes, I will."}
+{"prompt": "The fox said:", "completion": "x"}
+{"prompt": "", "completion": "x"}"#;
+    let path = folder.file("a.jsonl", rows);
+    let dataset = read(&path, &masked()).unwrap();
+    let expected: [(&[u32], usize); 3] = [
+        (&[1, 452, 1999, 1054, 1405, 607, 410, 543, 272, 2], 4),
+        (&[1, 452, 1999, 1054, 342, 2], 4),
+        (&[1, 356, 342, 2], 1),
+    ];
+    for (example, (tokens, first_target)) in dataset.examples().iter().zip(expected) {
+        assert_eq!(
+            (&example.tokens[..], example.first_target),
+            (tokens, first_target)
+        );
+    }
+    assert_eq!(dataset.kind(), RowKind::Completion);
+    assert_eq!(
+        (dataset.counts().tokens, dataset.counts().targets),
+        (20, 6 + 2 + 3)
+    );
+
+    let whole = read(&path, &DatasetOptions::default()).unwrap();
+    assert!(
+        whole
+            .examples()
+            .iter()
+            .all(|example| example.first_target == 1)
+    );
+    assert_eq!((whole.counts().tokens, whole.counts().targets), (20, 17));
+}
+
+#[test]
+fn a_conversation_stands_in_the_template() {
+    let folder = Folder::new("messages");
+    let rows = r#"{"messages": [{"role": "system", "content": "Be brief."},
+ {"role": "user", "content": "Sing."}, {"role": "assistant", "content": "La."}]}
+{"messages": [{"role": "user", "content": "Sing."}, {"role": "assistant", "content": "La."},
+ {"role": "user", "content": "More."}, {"role": "assistant", "content": "No."}]}"#
+        .replace(",\n", ",");
+    let dataset = read(&folder.file("a.jsonl", rows), &masked()).unwrap();
+    let tokenizer = tales();
+    let [first, second] = dataset.examples() else {
+        panic!("{dataset:?}")
+    };
+    let prompt = instruct_prompt("Sing.", Some("Be brief."));
+    let ids = tokenizer.encode_prompt(&prompt).unwrap();
+    assert_eq!(first.tokens[..first.first_target], ids);
+    assert_eq!(tokenizer.decode(&first.tokens).unwrap(), prompt + "La.");
+    // Of several answers the last one counts.
+    let answer = &second.tokens[second.first_target..];
+    assert_eq!(tokenizer.decode(answer).unwrap(), "No.");
+    assert_eq!(answer.last(), Some(&2));
+    let text = tokenizer.decode(&second.tokens).unwrap();
+    assert!(
+        text.starts_with(&(instruct_prompt("Sing.", None) + "La.\n")),
+        "{text}"
+    );
+}
+
+#[test]
+fn preference_pairs_share_their_prompt() {
+    let folder = Folder::new("preference");
+    let rows = r#"{"prompt": "The fox said:", "chosen": " Yes, I will.", "rejected": "x"}
+{"prompt": "The fox said:", "chosen": "x", "rejected": "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}"#;
+    let path = folder.file("a.jsonl", rows);
+    let options = DatasetOptions {
+        max_length: 10,
+        ..DatasetOptions::default()
+    };
+    let dataset = PreferenceDataset::read(&path, &tales(), &options).unwrap();
+    let [pair] = dataset.pairs() else {
+        panic!("{dataset:?}")
+    };
+    assert_eq!(
+        pair.chosen.tokens,
+        [1, 452, 1999, 1054, 1405, 607, 410, 543, 272, 2]
+    );
+    assert_eq!(pair.rejected.tokens, [1, 452, 1999, 1054, 342, 2]);
+    assert_eq!(
+        (pair.chosen.first_target, pair.rejected.first_target),
+        (4, 4)
+    );
+    assert_eq!(dataset.lengths(), [10]);
+    let expected = Counts {
+        rows: 2,
+        examples: 1,
+        tokens: 16,
+        targets: 8,
+        dropped: 1,
+        ..Counts::default()
+    };
+    assert_eq!(dataset.counts(), expected);
+
+    let message = read(&path, &options).unwrap_err().to_string();
+    assert!(message.contains("are for preference tuning"), "{message}");
+    let text = folder.file("b.txt", "Once");
+    let refused = PreferenceDataset::read(&text, &tales(), &options).unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .contains("expected rows of `prompt`, `chosen`")
+    );
+}
+
+#[test]
+fn long_rows_are_split_dropped_or_left_to_the_batch() {
+    let folder = Folder::new("long");
+    let rows = "{\"text\": \"Once upon a time\"}\n{\"text\": \"x\"}";
+    let path = folder.file("a.jsonl", rows);
+    let with = |long_rows, mlx_lm_compat, max_length| DatasetOptions {
+        max_length,
+        long_rows,
+        mlx_lm_compat,
+        ..DatasetOptions::default()
+    };
+    let tokens = |dataset: &Dataset| -> Vec<Vec<u32>> {
+        let examples = dataset.examples().iter();
+        examples.map(|example| example.tokens.clone()).collect()
+    };
+    let split = read(&path, &with(LongRows::Split, false, 4)).unwrap();
+    assert_eq!(
+        tokens(&split),
+        [
+            vec![1, 1253, 429, 781],
+            vec![781, 359, 664, 2],
+            vec![1, 356, 342, 2]
+        ]
+    );
+    assert_eq!((split.counts().split, split.counts().examples), (1, 3));
+    // As many as of the whole rows.
+    assert_eq!(split.counts().targets, 6 + 3);
+    assert_eq!(split.key_counts(), [1, 1, 1]);
+
+    let dropped = read(&path, &with(LongRows::Drop, false, 4)).unwrap();
+    assert_eq!(tokens(&dropped), [[1, 356, 342, 2]]);
+    assert_eq!((dropped.counts().rows, dropped.counts().dropped), (2, 1));
+
+    let whole = read(&path, &with(LongRows::Drop, true, 4)).unwrap();
+    assert_eq!(whole.lengths(), [7, 4]);
+    assert_eq!((whole.counts().truncated, whole.counts().dropped), (1, 0));
+
+    let none = read(&path, &with(LongRows::Drop, false, 3))
+        .unwrap_err()
+        .to_string();
+    assert!(none.ends_with("a.jsonl: no row is left to train on: all 2 have more than 3 tokens"));
+    let short = read(&path, &with(LongRows::Split, false, 1))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(short, "max_length: expected at least 2 tokens, found 1");
+}
+
+#[test]
+fn faults_are_named_with_file_line_and_key() {
+    let folder = Folder::new("faults");
+    let text = "{\"text\": \"a\"}\n\n";
+    let cases: [(&str, &[u8], &str); 17] = [
+        ("", b"", "a.jsonl: the file is empty"),
+        ("", b" \n\r\n", "a.jsonl: the file is empty"),
+        (
+            "",
+            b"\n{\"text\": \"a\"",
+            "a.jsonl:2: malformed JSON at column 12: EOF while",
+        ),
+        (
+            "",
+            b"[1]",
+            "a.jsonl:1: expected a JSON object, found a list",
+        ),
+        (
+            "",
+            b"{}",
+            "expected `text`, `prompt` and `completion`, `messages` or `prompt`, `chosen` \
+         and `rejected`; found no key",
+        ),
+        (
+            "",
+            b"{\"prompt\": \"a\", \"answer\": \"b\"}",
+            "a.jsonl:1: expected `text`, ",
+        ),
+        (
+            "",
+            b"{\"prompt\": \"a\", \"answer\": \"b\"}",
+            "found `prompt`, `answer`",
+        ),
+        ("", b"{\"text\": \"\"}", "a.jsonl:1: `text` is empty"),
+        (
+            "",
+            b"{\"prompt\": \"a\", \"completion\": \"\"}",
+            "a.jsonl:1: `completion` is empty",
+        ),
+        (
+            "",
+            b"{\"prompt\": null, \"completion\": \"a\"}",
+            "`prompt`: expected a string, found null",
+        ),
+        (
+            "",
+            b"{\"messages\": \"a\"}",
+            "`messages`: expected a list of messages, found a string",
+        ),
+        (
+            "",
+            b"{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}",
+            "`messages`: message 1: \
+         `role`: expected `system`, `user` or `assistant`, found `tool`",
+        ),
+        (
+            "",
+            b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}",
+            "`messages`: there is no \
+         message of the user",
+        ),
+        (
+            text,
+            b"{\"text\": 3}",
+            "a.jsonl:3: `text`: expected a string, found a number",
+        ),
+        (
+            text,
+            b"{\"prompt\": \"a\", \"completion\": \"b\"}",
+            "a.jsonl:3: `text` is missing; the file's \
+         first row has `text`",
+        ),
+        (
+            text,
+            b"{\"text\": \"a\"} x",
+            "a.jsonl:3: malformed JSON at column 15: trailing characters",
+        ),
+        (text, b"{\"text\": \"\xff\"}", "a.jsonl:3: not UTF-8"),
+    ];
+    for (before, row, expected) in cases {
+        let path = folder.file("a.jsonl", [before.as_bytes(), row].concat());
+        let message = read(&path, &DatasetOptions::default())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(expected), "{message}: expected {expected}");
+    }
+    let masked_text = read(&folder.file("a.txt", "a"), &masked()).unwrap_err();
+    assert!(
+        masked_text
+            .to_string()
+            .contains("a.txt: `mask_prompt` needs a prompt")
+    );
+    let binary = read(
+        &folder.file("b.txt", b"a\n\xff"),
+        &DatasetOptions::default(),
+    );
+    let message = binary.unwrap_err().to_string();
+    assert!(
+        message.ends_with("b.txt:2: not UTF-8, at byte 2 of the file"),
+        "{message}"
+    );
+    let absent = read(&folder.0.join("c.jsonl"), &DatasetOptions::default());
+    assert!(matches!(absent, Err(Error::Io { .. })));
+}
+
+#[test]
+fn a_folder_names_its_parts() {
+    let folder = Folder::new("folder");
+    let open = || DataFolder::open(&folder.0);
+    let message = open().unwrap_err().to_string();
+    assert!(
+        message.contains("no `train`, `valid` or `test` with the ending"),
+        "{message}"
+    );
+    let (train, valid) = (
+        folder.file("train.txt", "a"),
+        folder.file("val.jsonl", "{}"),
+    );
+    let expected = DataFolder {
+        train: Some(train.clone()),
+        valid: Some(valid),
+        test: None,
+    };
+    assert_eq!(open().unwrap(), expected);
+    folder.file("valid.txt", "a");
+    let message = open().unwrap_err().to_string();
+    let expected = "`valid.txt` and `val.jsonl` are for the same part; keep one of them";
+    assert!(message.ends_with(expected), "{message}");
+
+    let alone = DataFolder::open(&train).unwrap();
+    assert_eq!((alone.train, alone.valid), (Some(train), None));
+    let message = |name: &str| {
+        let refused = DataFolder::open(folder.0.join(name));
+        refused.unwrap_err().to_string()
+    };
+    assert!(message("absent").ends_with("absent: no such file or folder"));
+    folder.file("a.csv", "a");
+    assert!(message("a.csv").contains("ending `.jsonl` or `.txt`"));
+}
+
+/// The files beside the repository; a test without them says so.
+#[test]
+fn real_rows_come_back_as_they_were_written() {
+    let data = beside("../shared/data");
+    if !data.exists() {
+        eprintln!("ignored: {} is not there", data.display());
+        return;
+    }
+    let path = data.join("fairytaleqa/val.jsonl");
+    let llama = Tokenizer::from_file(data.join("llama-tokenizer/tokenizer.model")).unwrap();
+    let lines = fs::read_to_string(&path).unwrap();
+    for tokenizer in [tales(), llama] {
+        let options = DatasetOptions {
+            max_length: usize::MAX,
+            ..masked()
+        };
+        let dataset = Dataset::read(&path, &tokenizer, &options).unwrap();
+        assert_eq!(
+            (dataset.counts().rows, dataset.counts().examples),
+            (1_025, 1_025)
+        );
+        for (line, example) in lines.lines().zip(dataset.examples()) {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let [prompt, completion] =
+                ["prompt", "completion"].map(|key| row[key].as_str().unwrap());
+            let (context, answer) = example.tokens.split_at(example.first_target);
+            assert_eq!(context, tokenizer.encode_prompt(prompt).unwrap());
+            assert_eq!(answer.last(), Some(&tokenizer.eos_id()));
+            let text = tokenizer.decode(&example.tokens).unwrap();
+            assert_eq!(text, format!("{prompt}{completion}"));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Which files a corpus is made of: files, folders and patterns, expanded and sorted.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::error::{Error, Result};
+
+/// How a file is read, by the ending of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// A JSON object a line.
+    JsonLines(Packing),
+    /// One document.
+    Text(Packing),
+    /// A column of strings.
+    Parquet,
+}
+
+/// How a file of text is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// The endings that are read, as an error lists them.
+pub(crate) const ENDINGS: &str =
+    ".jsonl, .txt (both also as .gz and .zst), .json.gz, .json.zst, .zst and .parquet";
+
+impl Format {
+    /// The format of `path`; none if its ending is not one of [`ENDINGS`].
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let (stem, packing) = match name.rsplit_once('.')? {
+            (stem, "gz") => (stem, Packing::Gzip),
+            (stem, "zst") => (stem, Packing::Zstd),
+            _ => (name.as_str(), Packing::None),
+        };
+        match stem.rsplit_once('.').map(|(_, ending)| ending) {
+            Some("jsonl") => Some(Self::JsonLines(packing)),
+            // Alone it is a configuration or an index; packed, as C4's shards, it has rows.
+            Some("json") if packing != Packing::None => Some(Self::JsonLines(packing)),
+            Some("txt") => Some(Self::Text(packing)),
+            Some("parquet") if packing == Packing::None => Some(Self::Parquet),
+            // The Pile and its kin name their shards `00.zst`, lines of JSON.
+            _ if packing == Packing::Zstd => Some(Self::JsonLines(packing)),
+            _ => None,
+        }
+    }
+}
+
+/// The files that `places` name, sorted by path and each once. Of a folder those with a known
+/// ending, its subfolders' included; names that begin with a dot are left out.
+///
+/// # Errors
+///
+/// [`Error::MissingFile`] if a place is not there or a pattern matches nothing; [`Error::Data`]
+/// if a file has another ending, or a folder holds nothing to read; [`Error::Io`].
+pub(crate) fn expand(places: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = BTreeSet::new();
+    for place in places {
+        let before = files.len();
+        if place.is_dir() {
+            search(place, &mut files)?;
+            if files.len() == before && !already(place, &files) {
+                return Err(data(place, format!("no file with an ending of {ENDINGS}")));
+            }
+        } else if place.exists() {
+            add(place, &mut files)?;
+        } else {
+            matches(place, &mut files)?;
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::Option {
+            option: "files",
+            problem: "expected at least one file, folder or pattern, found none".into(),
+        });
+    }
+    Ok(files.into_iter().collect())
+}
+
+/// Whether another place brought the folder's files.
+fn already(folder: &Path, files: &BTreeSet<PathBuf>) -> bool {
+    files.iter().any(|file| file.starts_with(folder))
+}
+
+fn search(folder: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if hidden {
+            continue;
+        }
+        if path.is_dir() {
+            search(&path, files)?;
+        } else if Format::of(&path).is_some() {
+            files.insert(path);
+        }
+    }
+    Ok(())
+}
+
+fn add(path: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
+    if Format::of(path).is_none() {
+        return Err(data(path, format!("expected an ending of {ENDINGS}")));
+    }
+    files.insert(path.to_owned());
+    Ok(())
+}
+
+fn matches(pattern: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
+    let missing = |problem: &str| Error::MissingFile {
+        path: pattern.to_owned(),
+        problem: problem.into(),
+    };
+    let text = pattern
+        .to_str()
+        .filter(|text| text.contains(['*', '?', '[']))
+        .ok_or_else(|| missing("no such file or folder"))?;
+    let found = glob::glob(text).map_err(|error| missing(&format!("a bad pattern: {error}")))?;
+    let mut any = false;
+    for path in found {
+        let path = path.map_err(|error| {
+            let path = error.path().to_owned();
+            Error::io(path)(error.into())
+        })?;
+        any = true;
+        if path.is_dir() {
+            search(&path, files)?;
+        } else {
+            add(&path, files)?;
+        }
+    }
+    if any {
+        return Ok(());
+    }
+    Err(missing("no file matches this pattern"))
+}
+
+fn data(path: &Path, problem: String) -> Error {
+    Error::Data {
+        path: path.to_owned(),
+        line: None,
+        problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::documents::scratch::Scratch;
+
+    #[test]
+    fn the_ending_says_how_a_file_is_read() {
+        let lines = Format::JsonLines;
+        for (name, format) in [
+            ("a.jsonl", Some(lines(Packing::None))),
+            ("a.JSON.GZ", Some(lines(Packing::Gzip))),
+            ("a.jsonl.gz", Some(lines(Packing::Gzip))),
+            ("a.b.jsonl.zst", Some(lines(Packing::Zstd))),
+            ("00.zst", Some(lines(Packing::Zstd))),
+            ("a.txt", Some(Format::Text(Packing::None))),
+            ("a.txt.zst", Some(Format::Text(Packing::Zstd))),
+            ("a.parquet", Some(Format::Parquet)),
+            ("a.parquet.gz", None),
+            ("config.json", None),
+            ("a.gz", None),
+            ("a.csv", None),
+            ("jsonl", None),
+        ] {
+            assert_eq!(Format::of(Path::new(name)), format, "{name}");
+        }
+    }
+
+    #[test]
+    fn files_folders_and_patterns_are_sorted_and_taken_once() {
+        let scratch = Scratch::new("files");
+        for name in [
+            "b.jsonl", "a/x.txt", "a/y.md", "a/.z.txt", "c10.txt", "c9.txt",
+        ] {
+            scratch.write(name, b"{}");
+        }
+        let names = |places: &[&str]| -> Vec<String> {
+            let places: Vec<_> = places.iter().map(|place| scratch.path(place)).collect();
+            expand(&places)
+                .unwrap()
+                .iter()
+                .map(|path| {
+                    let inside = path.strip_prefix(scratch.path("")).unwrap();
+                    inside.to_str().unwrap().to_owned()
+                })
+                .collect()
+        };
+        assert_eq!(
+            names(&["c*.txt", "b.jsonl"]),
+            ["b.jsonl", "c10.txt", "c9.txt"]
+        );
+        assert_eq!(names(&[""]), ["a/x.txt", "b.jsonl", "c10.txt", "c9.txt"]);
+        assert_eq!(names(&["a", "a/x.txt", "a"]), ["a/x.txt"]);
+    }
+
+    #[test]
+    fn what_names_nothing_is_refused() {
+        let scratch = Scratch::new("no-files");
+        scratch.write("a/y.md", b"");
+        let problem = |places: &[PathBuf]| expand(places).unwrap_err().to_string();
+        for (place, expected) in [
+            ("none.jsonl", "none.jsonl: no such file or folder"),
+            ("*.jsonl", "*.jsonl: no file matches this pattern"),
+            ("a", "no file with an ending of .jsonl"),
+            ("a/y.md", "y.md: expected an ending of .jsonl"),
+            ("a/[", "a bad pattern"),
+        ] {
+            let problem = problem(&[scratch.path(place)]);
+            assert!(problem.contains(expected), "{problem}: expected {expected}");
+        }
+        assert!(problem(&[]).contains("files: expected at least one"));
+    }
+}

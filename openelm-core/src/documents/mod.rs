@@ -1,0 +1,11 @@
+//! Text documents out of jsonl, txt, gz, zst and parquet files.
+
+pub(crate) mod files;
+pub(crate) mod parquet;
+pub(crate) mod reader;
+#[cfg(test)]
+mod scratch;
+
+pub(crate) use reader::{Found, Source, error};
+#[cfg(test)]
+pub(crate) use scratch::Scratch;

@@ -1,0 +1,301 @@
+//! A column of strings of a parquet file, 1,024 rows at a time.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use parquet::{
+    basic::Type,
+    column::reader::{ColumnReader, ColumnReaderImpl},
+    data_type::{ByteArray, ByteArrayType},
+    errors::ParquetError,
+    file::reader::{FileReader, SerializedFileReader},
+};
+
+/// Rows that are read at once.
+const ROWS: usize = 1024;
+
+/// The column, at a row.
+pub(crate) struct Column {
+    file: SerializedFileReader<File>,
+    key: String,
+    index: usize,
+    /// Whether the column has nulls, which then have definition level 0.
+    nullable: bool,
+    next_group: usize,
+    reader: Option<ColumnReaderImpl<ByteArrayType>>,
+    rows: VecDeque<Option<ByteArray>>,
+    /// Rows handed out or left out.
+    row: u64,
+}
+
+impl Column {
+    /// Opens the column `key`, at row `skip`.
+    pub(crate) fn open(file: File, key: &str, skip: u64) -> Result<Self, String> {
+        guarded(|| {
+            let file = SerializedFileReader::new(file).map_err(|error| text(&error))?;
+            let schema = file.metadata().file_metadata().schema_descr_ptr();
+            let columns = schema.columns();
+            let found = columns
+                .iter()
+                .position(|column| column.path().parts() == [key]);
+            let Some((index, column)) = found.and_then(|i| Some((i, columns.get(i)?))) else {
+                let names: Vec<_> = columns
+                    .iter()
+                    .map(|column| format!("`{}`", column.path().string()))
+                    .collect();
+                return Err(format!(
+                    "column `{key}` is missing; found {}",
+                    names.join(", ")
+                ));
+            };
+            if column.physical_type() != Type::BYTE_ARRAY || column.max_rep_level() > 0 {
+                let kind = column.physical_type();
+                return Err(format!("column `{key}`: expected strings, found {kind}"));
+            }
+            let nullable = column.max_def_level() > 0;
+            let mut column = Self {
+                file,
+                key: key.to_owned(),
+                index,
+                nullable,
+                next_group: 0,
+                reader: None,
+                rows: VecDeque::new(),
+                row: 0,
+            };
+            column.skip(skip)?;
+            Ok(column)
+        })
+    }
+
+    /// The next text, or what is wrong with that row; none after the last.
+    pub(crate) fn next(&mut self) -> Result<Option<Result<String, String>>, String> {
+        guarded(|| {
+            while self.rows.is_empty() {
+                if self.reader.is_none() && !self.open_group()? {
+                    return Ok(None);
+                }
+                self.fill()?;
+            }
+            let Some(row) = self.rows.pop_front() else {
+                return Ok(None);
+            };
+            self.row += 1;
+            let place = format!("row {}: `{}`", self.row, self.key);
+            Ok(Some(match row {
+                None => Err(format!("{place}: expected a string, found null")),
+                Some(bytes) => std::str::from_utf8(bytes.data())
+                    .map(str::to_owned)
+                    .map_err(|_| format!("{place}: it is no UTF-8 text")),
+            }))
+        })
+    }
+
+    fn skip(&mut self, rows: u64) -> Result<(), String> {
+        let mut left = rows;
+        while left > 0 {
+            let groups = self.file.metadata().row_groups();
+            let Some(group) = groups.get(self.next_group) else {
+                return Err("it has fewer documents than when the state was saved".into());
+            };
+            let size = u64::try_from(group.num_rows()).unwrap_or_default();
+            if size <= left {
+                self.next_group += 1;
+                left -= size;
+                continue;
+            }
+            self.open_group()?;
+            let Some(reader) = &mut self.reader else {
+                break;
+            };
+            let count = usize::try_from(left).unwrap_or(usize::MAX);
+            let skipped = reader.skip_records(count).map_err(|error| text(&error))?;
+            if skipped != count {
+                return Err("a row group has fewer rows than its header says".into());
+            }
+            left = 0;
+        }
+        self.row = rows;
+        Ok(())
+    }
+
+    fn open_group(&mut self) -> Result<bool, String> {
+        if self.next_group >= self.file.num_row_groups() {
+            return Ok(false);
+        }
+        let group = self.file.get_row_group(self.next_group);
+        let group = group.map_err(|error| text(&error))?;
+        let reader = group.get_column_reader(self.index);
+        let ColumnReader::ByteArrayColumnReader(reader) = reader.map_err(|error| text(&error))?
+        else {
+            return Err(format!("column `{}`: expected strings", self.key));
+        };
+        self.reader = Some(reader);
+        self.next_group += 1;
+        Ok(true)
+    }
+
+    /// Reads more rows, or closes the group.
+    fn fill(&mut self) -> Result<(), String> {
+        let Some(reader) = &mut self.reader else {
+            return Ok(());
+        };
+        let mut values = Vec::with_capacity(ROWS);
+        let mut levels = Vec::new();
+        let defined = self.nullable.then_some(&mut levels);
+        let (rows, _, _) = reader
+            .read_records(ROWS, defined, None, &mut values)
+            .map_err(|error| text(&error))?;
+        if rows == 0 {
+            self.reader = None;
+            return Ok(());
+        }
+        let mut values = values.into_iter();
+        if self.nullable {
+            for level in levels {
+                let value = if level > 0 { values.next() } else { None };
+                self.rows.push_back(value);
+            }
+        } else {
+            self.rows.extend(values.map(Some));
+        }
+        Ok(())
+    }
+}
+
+fn text(error: &ParquetError) -> String {
+    format!("it is no undamaged parquet file: {error}")
+}
+
+/// The library is meant to return errors; what it did not foresee in a damaged file is one too.
+fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err("it is no undamaged parquet file".into()))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use parquet::basic::Compression;
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+
+    use super::*;
+    use crate::documents::scratch::Scratch;
+
+    /// Writes a file of the columns `id` and `text`, `group` rows a row group.
+    pub(crate) fn write(
+        path: &Path,
+        rows: &[Option<&str>],
+        group: usize,
+        compression: Compression,
+    ) {
+        let schema = "message rows { required int64 id; optional binary text (UTF8); }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let properties = WriterProperties::builder().set_compression(compression);
+        let file = File::create(path).unwrap();
+        let mut writer =
+            SerializedFileWriter::new(file, schema, Arc::new(properties.build())).unwrap();
+        for rows in rows.chunks(group) {
+            let mut columns = writer.next_row_group().unwrap();
+            let mut column = columns.next_column().unwrap().unwrap();
+            let ids: Vec<i64> = (0..rows.len() as i64).collect();
+            let typed = column.typed::<parquet::data_type::Int64Type>();
+            typed.write_batch(&ids, None, None).unwrap();
+            column.close().unwrap();
+            let mut column = columns.next_column().unwrap().unwrap();
+            let values: Vec<ByteArray> = rows.iter().flatten().map(|&row| row.into()).collect();
+            let levels: Vec<i16> = rows.iter().map(|row| i16::from(row.is_some())).collect();
+            let typed = column.typed::<ByteArrayType>();
+            typed.write_batch(&values, Some(&levels), None).unwrap();
+            column.close().unwrap();
+            columns.close().unwrap();
+        }
+        writer.close().unwrap();
+    }
+
+    fn read(path: &Path, key: &str, skip: u64) -> Result<Vec<Result<String, String>>, String> {
+        let mut column = Column::open(File::open(path).unwrap(), key, skip)?;
+        let mut rows = Vec::new();
+        while let Some(row) = column.next()? {
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    #[test]
+    fn rows_of_every_compression_come_in_order_from_any_row() {
+        let scratch = Scratch::new("parquet");
+        let texts: Vec<String> = (0..3_000).map(|i| format!("row {} é", i / 2)).collect();
+        let rows: Vec<_> = texts.iter().map(|text| Some(text.as_str())).collect();
+        for compression in [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::GZIP(Default::default()),
+            Compression::ZSTD(Default::default()),
+        ] {
+            let path = scratch.path("a.parquet");
+            write(&path, &rows, 1_300, compression);
+            for skip in [0, 1, 1_024, 1_299, 1_300, 2_601, 2_999, 3_000] {
+                let found = read(&path, "text", skip as u64).unwrap();
+                let found: Vec<String> = found.into_iter().map(Result::unwrap).collect();
+                assert_eq!(found, texts[skip..], "{compression:?} from {skip}");
+            }
+            assert!(
+                read(&path, "text", 3_001)
+                    .unwrap_err()
+                    .contains("fewer documents")
+            );
+        }
+    }
+
+    #[test]
+    fn nulls_other_columns_and_damage_are_told() {
+        let scratch = Scratch::new("parquet-bad");
+        let path = scratch.path("a.parquet");
+        write(&path, &[Some("a"), None, Some("b")], 9, Compression::SNAPPY);
+        let found = read(&path, "text", 0).unwrap();
+        assert_eq!(found[0].as_deref(), Ok("a"));
+        assert_eq!(
+            found[1],
+            Err("row 2: `text`: expected a string, found null".into())
+        );
+        assert_eq!(found[2].as_deref(), Ok("b"));
+        let missing = read(&path, "content", 0).unwrap_err();
+        assert_eq!(missing, "column `content` is missing; found `id`, `text`");
+        assert!(read(&path, "id", 0).unwrap_err().contains("found INT64"));
+
+        let texts: Vec<String> = (0..500).map(|i| format!("{:x}", i * 7_919_u64)).collect();
+        let rows: Vec<_> = texts.iter().map(|text| Some(text.as_str())).collect();
+        write(&path, &rows, 100, Compression::SNAPPY);
+        let bytes = std::fs::read(&path).unwrap();
+        for length in [0, 3, bytes.len() / 2, bytes.len() - 1] {
+            let cut = scratch.write("b.parquet", &bytes[..length]);
+            assert!(
+                read(&cut, "text", 0)
+                    .unwrap_err()
+                    .contains("no undamaged parquet")
+            );
+        }
+        // Whatever is wrong with it, it is an error or rows: never a panic.
+        let mut state = 1_u64;
+        for _ in 0..300 {
+            let mut damaged = bytes.clone();
+            for _ in 0..3 {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let at = (state >> 33) as usize % damaged.len();
+                damaged[at] ^= 1 << (state >> 60 & 7);
+            }
+            let path = scratch.write("c.parquet", damaged);
+            let _ = read(&path, "text", 0);
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The documents of one file, read as a stream: never more of it in memory than a document, or
+//! 1,024 rows of a parquet file.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, ErrorKind, Read},
+    path::{Path, PathBuf},
+};
+
+use flate2::read::MultiGzDecoder;
+use serde_json::Value;
+
+use super::{
+    files::{ENDINGS, Format, Packing},
+    parquet::Column,
+};
+use crate::error::{Error, Result};
+
+/// Longest line that is read, in bytes: beyond that it is no document.
+const MAX_LINE: u64 = 1 << 30;
+const BUFFER: usize = 1 << 18;
+
+/// What a file gave.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A document, or of a text file so many words of it.
+    Document {
+        text: String,
+        /// Whether it goes on with what came before it.
+        continues: bool,
+    },
+    /// A row that cannot be read; the next one may be.
+    BadRow(Error),
+    /// The rest of the file cannot be read.
+    BadFile(Error),
+    End,
+}
+
+/// An open file.
+pub(crate) struct Source {
+    path: PathBuf,
+    rows: Rows,
+}
+
+enum Rows {
+    Lines {
+        reader: Box<dyn BufRead + Send>,
+        key: String,
+        /// Of the line read last, from 1.
+        number: usize,
+    },
+    Words {
+        reader: Box<dyn BufRead + Send>,
+        words: usize,
+        begun: bool,
+    },
+    Column(Box<Column>),
+}
+
+impl Source {
+    /// Opens a file and leaves out its first `skip` rows, which were read before. Rows of
+    /// a text file are blocks of `words` words.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be opened; [`Error::Data`] if it is malformed.
+    pub(crate) fn open(path: &Path, key: &str, words: usize, skip: u64) -> Result<Self> {
+        let format = Format::of(path)
+            .ok_or_else(|| error(path, None, format!("expected an ending of {ENDINGS}")))?;
+        let file = File::open(path).map_err(Error::io(path))?;
+        let rows = match format {
+            Format::JsonLines(packing) => Rows::Lines {
+                reader: unpack(file, packing).map_err(|e| damaged(path, &e))?,
+                key: key.to_owned(),
+                number: 0,
+            },
+            Format::Text(packing) => Rows::Words {
+                reader: unpack(file, packing).map_err(|e| damaged(path, &e))?,
+                words,
+                begun: false,
+            },
+            Format::Parquet => {
+                let column = Column::open(file, key, skip);
+                Rows::Column(Box::new(
+                    column.map_err(|problem| error(path, None, problem))?,
+                ))
+            }
+        };
+        let mut source = Self {
+            path: path.to_owned(),
+            rows,
+        };
+        if format != Format::Parquet {
+            for _ in 0..skip {
+                source.skip()?;
+            }
+        }
+        Ok(source)
+    }
+
+    /// The next document.
+    pub(crate) fn next(&mut self) -> Found {
+        let path = &self.path;
+        match &mut self.rows {
+            Rows::Lines {
+                reader,
+                key,
+                number,
+            } => match line(reader, number) {
+                Ok(None) => Found::End,
+                Ok(Some(bytes)) => match parse(&bytes, key) {
+                    Ok(text) => Found::Document {
+                        text,
+                        continues: false,
+                    },
+                    Err(problem) => Found::BadRow(error(path, Some(*number), problem)),
+                },
+                Err(problem) => Found::BadFile(damaged(path, &problem)),
+            },
+            Rows::Words {
+                reader,
+                words,
+                begun,
+            } => match block(reader, *words) {
+                Ok(None) => Found::End,
+                Ok(Some(bytes)) => {
+                    let continues = std::mem::replace(begun, true);
+                    match String::from_utf8(bytes) {
+                        Ok(text) => Found::Document { text, continues },
+                        Err(_) => Found::BadFile(error(path, None, "it is no UTF-8 text".into())),
+                    }
+                }
+                Err(problem) => Found::BadFile(damaged(path, &problem)),
+            },
+            Rows::Column(column) => match column.next() {
+                Ok(None) => Found::End,
+                Ok(Some(Ok(text))) => Found::Document {
+                    text,
+                    continues: false,
+                },
+                Ok(Some(Err(problem))) => Found::BadRow(error(path, None, problem)),
+                Err(problem) => Found::BadFile(error(path, None, problem)),
+            },
+        }
+    }
+
+    fn skip(&mut self) -> Result<()> {
+        let skipped = match &mut self.rows {
+            Rows::Lines { reader, number, .. } => line(reader, number).map(|line| line.is_some()),
+            Rows::Words {
+                reader,
+                words,
+                begun,
+            } => {
+                *begun = true;
+                block(reader, *words).map(|block| block.is_some())
+            }
+            Rows::Column(_) => Ok(true),
+        };
+        match skipped {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let problem = "it has fewer documents than when the state was saved";
+                Err(error(&self.path, None, problem.into()))
+            }
+            Err(problem) => Err(damaged(&self.path, &problem)),
+        }
+    }
+}
+
+pub(crate) fn error(path: &Path, line: Option<usize>, problem: String) -> Error {
+    Error::Data {
+        path: path.to_owned(),
+        line,
+        problem,
+    }
+}
+
+fn damaged(path: &Path, problem: &io::Error) -> Error {
+    let problem = match problem.kind() {
+        ErrorKind::UnexpectedEof => "the archive is cut off".to_owned(),
+        _ => format!("it cannot be read on: {problem}"),
+    };
+    error(path, None, problem)
+}
+
+fn unpack(file: File, packing: Packing) -> io::Result<Box<dyn BufRead + Send>> {
+    Ok(match packing {
+        Packing::None => Box::new(BufReader::with_capacity(BUFFER, file)),
+        Packing::Gzip => {
+            let decoder = MultiGzDecoder::new(BufReader::with_capacity(BUFFER, file));
+            Box::new(BufReader::with_capacity(BUFFER, decoder))
+        }
+        Packing::Zstd => {
+            let decoder = zstd::Decoder::new(file)?;
+            Box::new(BufReader::with_capacity(BUFFER, decoder))
+        }
+    })
+}
+
+/// The next line that is not blank; `number` is then its number.
+fn line(reader: &mut impl BufRead, number: &mut usize) -> io::Result<Option<Vec<u8>>> {
+    loop {
+        let mut bytes = Vec::new();
+        if Read::take(&mut *reader, MAX_LINE).read_until(b'\n', &mut bytes)? == 0 {
+            return Ok(None);
+        }
+        *number = number.saturating_add(1);
+        if bytes.len() as u64 == MAX_LINE && bytes.last() != Some(&b'\n') {
+            let problem = format!("line {number} has more than {MAX_LINE} bytes");
+            return Err(io::Error::new(ErrorKind::InvalidData, problem));
+        }
+        if !bytes.trim_ascii().is_empty() {
+            return Ok(Some(bytes));
+        }
+    }
+}
+
+/// The text up to so many spaces on, without the space that ends it.
+fn block(reader: &mut impl BufRead, words: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    for _ in 0..words {
+        if reader.read_until(b' ', &mut bytes)? == 0 {
+            break;
+        }
+    }
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    if bytes.last() == Some(&b' ') && !reader.fill_buf()?.is_empty() {
+        bytes.pop();
+    }
+    Ok(Some(bytes))
+}
+
+fn parse(line: &[u8], key: &str) -> Result<String, String> {
+    let line = std::str::from_utf8(line).map_err(|_| "it is no UTF-8 text".to_owned())?;
+    let row: Value =
+        serde_json::from_str(line.trim_start_matches('\u{FEFF}')).map_err(|error| {
+            // serde_json counts lines from the start of the row.
+            let text = error.to_string();
+            let problem = text.split(" at line ").next().unwrap_or_default();
+            format!("malformed JSON at column {}: {problem}", error.column())
+        })?;
+    let Value::Object(mut row) = row else {
+        return Err("expected a JSON object".into());
+    };
+    match row.remove(key) {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(format!("`{key}`: expected a string")),
+        None => {
+            let keys: Vec<_> = row.keys().map(|key| format!("`{key}`")).collect();
+            Err(format!("`{key}` is missing; found {}", keys.join(", ")))
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+    use crate::documents::scratch::Scratch;
+
+    fn read(path: &Path, words: usize, skip: u64) -> Vec<String> {
+        let mut source = match Source::open(path, "text", words, skip) {
+            Ok(source) => source,
+            Err(error) => return vec![format!("! {error}")],
+        };
+        let mut found = Vec::new();
+        loop {
+            match source.next() {
+                Found::Document { text, continues } => {
+                    found.push(if continues { format!("+{text}") } else { text });
+                }
+                Found::BadRow(error) => found.push(format!("? {error}")),
+                Found::BadFile(error) => {
+                    found.push(format!("! {error}"));
+                    return found;
+                }
+                Found::End => return found,
+            }
+        }
+    }
+
+    pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    const ROWS: &[u8] = b"\xEF\xBB\xBF{\"text\": \"one\"}\n\n{\"id\": 3, \"text\": \"t\\u00e9\\n\"}\r\n{\"text\": \"\"}";
+
+    #[test]
+    fn lines_are_the_same_however_they_are_packed() {
+        let scratch = Scratch::new("lines");
+        let (first, second) = ROWS.split_at(25);
+        // Two members, two frames: what parallel compressors write.
+        let zipped = [gzip(first), gzip(second)].concat();
+        let frames = [first, second].map(|part| zstd::encode_all(part, 3).unwrap());
+        for (name, bytes) in [
+            ("a.jsonl", ROWS.to_vec()),
+            ("a.json.gz", zipped.clone()),
+            ("a.jsonl.gz", zipped),
+            ("a.jsonl.zst", frames.concat()),
+            ("00.zst", frames.concat()),
+        ] {
+            let path = scratch.write(name, bytes);
+            assert_eq!(read(&path, 9, 0), ["one", "té\n", ""], "{name}");
+            assert_eq!(read(&path, 9, 2), [""], "{name}");
+            assert_eq!(read(&path, 9, 3), [""; 0], "{name}");
+            assert!(
+                read(&path, 9, 4)[0].contains("fewer documents than"),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_text_file_comes_in_blocks_of_words() {
+        let scratch = Scratch::new("text");
+        let path = scratch.write("a.txt", "a b\nc  d e ");
+        assert_eq!(read(&path, 2, 0), ["a b\nc", "+ d", "+e "]);
+        assert_eq!(read(&path, 2, 1), ["+ d", "+e "]);
+        assert_eq!(read(&path, 99, 0), ["a b\nc  d e "]);
+        let path = scratch.write("a.txt.gz", gzip(b"x y z"));
+        assert_eq!(read(&path, 1, 0), ["x", "+y", "+z"]);
+    }
+
+    #[test]
+    fn bad_rows_are_named_and_do_not_stop_the_rest() {
+        let scratch = Scratch::new("bad-rows");
+        let rows =
+            "{\"text\": 1}\n\n{\"content\": \"a\", \"b\": 1}\n[]\n{\"text\n{\"text\": \"ok\"}";
+        let path = scratch.write(
+            "a.jsonl",
+            [rows.as_bytes(), b"\n{\"text\": \"\xFF\"}"].concat(),
+        );
+        let found = read(&path, 9, 0);
+        for (found, expected) in found.iter().zip([
+            "a.jsonl:1: `text`: expected a string",
+            "a.jsonl:3: `text` is missing; found `content`, `b`",
+            "a.jsonl:4: expected a JSON object",
+            "a.jsonl:5: malformed JSON at column",
+            "ok",
+            "a.jsonl:7: it is no UTF-8 text",
+        ]) {
+            assert!(found.contains(expected), "{found}: expected {expected}");
+        }
+        assert_eq!(found.len(), 6);
+    }
+
+    #[test]
+    fn cut_off_and_damaged_archives_are_named() {
+        let scratch = Scratch::new("archives");
+        let text: String = (0..2_000)
+            .map(|i| format!("{{\"text\": \"row {i}\"}}\n"))
+            .collect();
+        for (ending, packed) in [
+            ("gz", gzip(text.as_bytes())),
+            ("zst", zstd::encode_all(text.as_bytes(), 3).unwrap()),
+        ] {
+            let name = format!("a.jsonl.{ending}");
+            let path = scratch.write(&name, &packed[..packed.len() / 2]);
+            let found = read(&path, 9, 0);
+            let last = found.last().unwrap();
+            assert!(last.starts_with("! ") && last.contains(&name), "{last}");
+            assert!(last.contains("the archive is cut off"), "{last}");
+            let path = scratch.write(&name, b"no archive at all");
+            let found = read(&path, 9, 0);
+            assert!(found[0].contains("cannot be read on"), "{found:?}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Conversations: what was said, the prompt that it makes, and the cache that keeps it read.
+
+use super::{
+    generation::{GenerateOptions, Generation},
+    language_model::LanguageModel,
+    prompt_cache::PromptCache,
+};
+use crate::{
+    error::{Error, Result},
+    tokenizer::{Message, Role, chat_template as template},
+};
+
+/// How messages become a prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ChatTemplate {
+    /// That of Apple's OpenELM-Instruct checkpoints, the default: CoreNet's `chat_template`
+    /// (`projects/openelm/instruction_tuning/openelm-instruct.yaml`) as Hugging Face's
+    /// `apply_chat_template` renders it. A message ends with `</s>`.
+    #[default]
+    OpenElmInstruct,
+    /// That of CoreNet's LoRA recipe, for models tuned on instructions by this crate's
+    /// [`dataset`](crate::dataset).
+    Instruction,
+    /// None: messages one after the other, for base models, which continue a text.
+    Plain,
+}
+
+/// A conversation. The tokens that were read for one answer are not read again for the next one.
+#[derive(Debug, Default)]
+pub struct Chat {
+    template: ChatTemplate,
+    messages: Vec<Message>,
+    /// What is being answered, by [`start`](Self::start).
+    question: Option<Message>,
+    cache: PromptCache,
+}
+
+impl Chat {
+    /// A conversation that begins with `messages`: none, or some that were had before. The first
+    /// may be [`Role::System`]'s, and the last is not the user's.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if the roles come in another order or a message is empty.
+    pub fn new(template: ChatTemplate, messages: Vec<Message>) -> Result<Self> {
+        check(&messages)?;
+        Ok(Self {
+            template,
+            messages,
+            question: None,
+            cache: PromptCache::default(),
+        })
+    }
+
+    /// What was said so far.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// Begins to answer `question`; [`finish`](Self::finish) takes the answer in. A question that
+    /// was begun and not finished is withdrawn.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if the question is empty or an option lies outside its range,
+    /// [`Error::PromptTooLong`] if the conversation no longer fits the context.
+    pub fn start<'m>(
+        &mut self,
+        model: &'m LanguageModel,
+        question: &str,
+        options: GenerateOptions,
+    ) -> Result<Generation<'m>> {
+        if question.is_empty() {
+            return Err(Error::Option {
+                option: "prompt",
+                problem: "it is empty".into(),
+            });
+        }
+        let mut messages = self.messages.clone();
+        let question = Message {
+            role: Role::User,
+            content: question.to_owned(),
+        };
+        messages.push(question.clone());
+        let prompt = self.template.prompt(&messages)?;
+        let tokens = model.tokenizer().encode_prompt(&prompt)?;
+        let context = model.model().config().max_context_length();
+        if tokens.len() >= context {
+            // Before the cache is given away: the conversation can go on with a shorter question.
+            return Err(Error::PromptTooLong {
+                tokens: tokens.len(),
+                context,
+            });
+        }
+        let cache = std::mem::take(&mut self.cache);
+        self.question = Some(question);
+        let (network, tokenizer) = (model.model(), Some(model.tokenizer()));
+        Generation::with_cache(network, tokenizer, tokens, options, cache)
+    }
+
+    /// Takes in the answer that `generation` gave, also one that was cancelled on the way. Without
+    /// any text the question is withdrawn.
+    pub fn finish(&mut self, generation: Generation<'_>) {
+        if let Some(question) = self.question.take()
+            && !generation.text().is_empty()
+        {
+            self.messages.push(question);
+            self.messages.push(Message {
+                role: Role::Assistant,
+                content: generation.text().to_owned(),
+            });
+        }
+        self.cache = generation.into_cache();
+    }
+
+    /// Withdraws the question of [`start`](Self::start), whose generation failed.
+    pub fn withdraw(&mut self) {
+        self.question = None;
+    }
+}
+
+impl ChatTemplate {
+    /// The prompt of `messages`, the last one the user's. It ends where the answer begins.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if the roles come in another order, or a message of the user or the
+    /// assistant is empty.
+    pub fn prompt(self, messages: &[Message]) -> Result<String> {
+        // It is also what checks the order.
+        let instruction = template::conversation_prompt(messages)?;
+        Ok(match self {
+            Self::Instruction => instruction,
+            Self::Plain => messages.iter().map(|m| m.content.as_str()).collect(),
+            Self::OpenElmInstruct => {
+                let mut prompt = String::new();
+                for Message { role, content } in messages {
+                    prompt.push_str(&format!("<|{}|>\n{content}</s>\n", role.name()));
+                }
+                prompt + "<|assistant|>\n"
+            }
+        })
+    }
+}
+
+/// Checks the order of messages that were had before.
+fn check(messages: &[Message]) -> Result<()> {
+    let mut all = messages.to_vec();
+    all.push(Message {
+        role: Role::User,
+        content: "?".into(),
+    });
+    template::conversation_prompt(&all).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(role: Role, content: &str) -> Message {
+        Message {
+            role,
+            content: content.into(),
+        }
+    }
+
+    fn conversation() -> Vec<Message> {
+        vec![
+            message(Role::System, "Be brief."),
+            message(Role::User, "Hello?"),
+            message(Role::Assistant, "Hi."),
+            message(Role::User, "Who are you?"),
+        ]
+    }
+
+    /// Jinja2 3.1 on CoreNet's template, with `trim_blocks` and `lstrip_blocks` as transformers
+    /// sets them.
+    #[test]
+    fn the_instruct_template_is_corenets() {
+        let prompt = ChatTemplate::OpenElmInstruct.prompt(&conversation());
+        assert_eq!(
+            prompt.unwrap(),
+            "<|system|>\nBe brief.</s>\n<|user|>\nHello?</s>\n<|assistant|>\nHi.</s>\n\
+             <|user|>\nWho are you?</s>\n<|assistant|>\n"
+        );
+    }
+
+    #[test]
+    fn plain_messages_are_one_text() {
+        let prompt = ChatTemplate::Plain.prompt(&conversation()).unwrap();
+        assert_eq!(prompt, "Be brief.Hello?Hi.Who are you?");
+    }
+
+    #[test]
+    fn roles_out_of_order_are_refused() {
+        let refused = |messages: Vec<Message>| {
+            let error = Chat::new(ChatTemplate::Plain, messages).unwrap_err();
+            assert!(matches!(
+                error,
+                Error::Option {
+                    option: "messages",
+                    ..
+                }
+            ));
+        };
+        refused(vec![message(Role::User, "Hello?")]);
+        refused(vec![message(Role::Assistant, "Hi.")]);
+        let twice = message(Role::System, "Be brief.");
+        refused(vec![twice.clone(), twice]);
+        assert!(Chat::new(ChatTemplate::Plain, conversation()[..3].to_vec()).is_ok());
+    }
+}

@@ -1,0 +1,92 @@
+//! How much memory a model will take, from its headers alone.
+
+use std::path::Path;
+
+use super::language_model::LoadOptions;
+use crate::{
+    config::Config,
+    error::Result,
+    mlx::{Device, Dtype},
+    weights::{Checkpoint, model_folder},
+};
+
+/// The memory that a model takes when it is loaded and generates, in bytes. An estimate from
+/// above: what counts is whether it fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// The weights as they will be held.
+    pub weights: u64,
+    /// Keys and values of one sequence.
+    pub kv_cache: u64,
+    /// What a chunk of the prompt takes while it is read.
+    pub working: u64,
+}
+
+impl MemoryEstimate {
+    /// The estimate for the model folder `path`, loaded with `options`, and one sequence of
+    /// `context` tokens; `None`: as many as the model holds. No weight is read.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::load`](crate::generation::language_model::LanguageModel::load) for what is wrong with the folder's
+    /// configuration, or its weight files' headers.
+    pub fn of(
+        path: impl AsRef<Path>,
+        options: &LoadOptions,
+        context: Option<usize>,
+    ) -> Result<Self> {
+        let folder = model_folder(path)?;
+        let config = Config::load(&folder)?;
+        let checkpoint = Checkpoint::open(&folder)?;
+        checkpoint.check(&config)?;
+        let dtype = Dtype::choose(options.dtype, checkpoint.dtype(), &config)?;
+        let quantized = config.quantization_map()?.is_some();
+        let keeps = quantized && options.keeps_quantized(&config, dtype)?;
+        let weights = match keeps {
+            true => checkpoint.bytes() as u64,
+            false => config.weights_bytes(dtype.size() as u64),
+        };
+        let longest = config.max_context_length();
+        let context = context.map_or(longest, |tokens| tokens.min(longest)) as u64;
+        Ok(Self {
+            weights,
+            kv_cache: kv_cache_bytes(&config, dtype, context),
+            working: working_bytes(&config, dtype, context)?,
+        })
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        let parts = [self.weights, self.kv_cache, self.working];
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
+}
+
+/// Buffers grow in steps, and while one grows its layer has the old and the new.
+fn kv_cache_bytes(config: &Config, dtype: Dtype, context: u64) -> u64 {
+    const STEP: u64 = 256;
+    let kept = context.div_ceil(STEP) * STEP;
+    let bytes = config.kv_bytes_per_token(dtype.size() as u64);
+    let layers = config.num_transformer_layers().max(1) as u64;
+    bytes.saturating_mul(kept).saturating_mul(layers + 1) / layers
+}
+
+/// Of a chunk: the widest feed-forward block (gate, up and their product), queries, keys and values
+/// twice (rotated and not), some of the model's width, the attention scores of one layer, and one
+/// token's logits in f32, sorted, as a draw needs them.
+fn working_bytes(config: &Config, dtype: Dtype, context: u64) -> Result<u64> {
+    let chunk = match Device::current()? {
+        Device::Cpu => 128,
+        Device::Gpu => 512,
+    }
+    .min(context);
+    let widest = |of: &dyn Fn(&crate::config::Layer) -> usize| {
+        config.layers().iter().map(of).max().unwrap_or(0) as u64
+    };
+    let ffn = 3 * widest(&|layer| layer.ffn_dim);
+    let head_dim = config.head_dim();
+    let qkv = 2 * widest(&|layer| (layer.q_heads + 2 * layer.kv_heads) * head_dim);
+    let scores = 2 * widest(&|layer| layer.q_heads) * context;
+    let of_token = ffn + qkv + scores + 4 * config.model_dim() as u64;
+    let logits = 8 * 4 * config.vocab_size() as u64;
+    Ok(chunk * of_token * dtype.size() as u64 + logits)
+}

@@ -1,0 +1,18 @@
+//! Text generation: a model with its tokenizer, sampling, stop strings, chat.
+
+mod chat;
+mod event;
+mod generation;
+mod language_model;
+mod memory_estimate;
+mod prompt_cache;
+mod sampling;
+mod stop;
+
+pub use chat::{Chat, ChatTemplate};
+pub use event::{Event, FinishReason, Stats, Token};
+pub use generation::{GenerateOptions, Generation};
+pub use language_model::{LanguageModel, LoadOptions};
+pub use memory_estimate::MemoryEstimate;
+pub use prompt_cache::PromptCache;
+pub use sampling::Sampling;

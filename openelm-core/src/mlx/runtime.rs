@@ -1,0 +1,119 @@
+//! MLX itself: which one this is, and where its GPU kernels lie.
+
+use std::path::Path;
+
+use mlx_rs::Array;
+
+use super::quantized_matrix as packed;
+use crate::error::{Error, Result};
+
+/// The version of the MLX library that runs, such as `0.32.2`.
+///
+/// # Errors
+/// [`Error::Mlx`] if MLX does not say.
+pub fn mlx_version() -> Result<String> {
+    packed::mlx_version()
+}
+
+/// Waits until the default device has done all that this thread asked of it.
+///
+/// # Errors
+/// [`Error::Mlx`] if MLX fails.
+pub fn synchronize() -> Result<()> {
+    // A stream does one thing after the other.
+    Ok(Array::from_int(0).negative()?.eval()?)
+}
+
+/// Says where MLX' GPU kernels lie, its `mlx.metallib`. MLX finds it by itself in a build for this
+/// machine; an app brings the file along and says so before anything else here is called. Kernels
+/// of another MLX may compute anything, so the file's name must begin with `mlx-` and the version
+/// of the library: `mlx-0.32.2-ios.metallib`.
+///
+/// # Errors
+/// [`Error::MissingFile`] if it is not there, [`Error::Option`] if it is named for another version or
+/// this build has no use for it, [`Error::Mlx`] if MLX refuses the path.
+pub fn set_metallib(file: impl AsRef<Path>) -> Result<()> {
+    let file = file.as_ref();
+    let version = mlx_version()?;
+    check_name(file, &version)?;
+    if !file.is_file() {
+        return Err(Error::MissingFile {
+            path: file.to_path_buf(),
+            problem: "the GPU kernels of MLX belong here".into(),
+        });
+    }
+    let path = file.to_str().ok_or_else(|| Error::Option {
+        option: "metallib",
+        problem: format!("{}: the path is not UTF-8", file.display()),
+    })?;
+    tell_mlx(path)
+}
+
+#[cfg(feature = "metal")]
+fn tell_mlx(path: &str) -> Result<()> {
+    Ok(mlx_rs::metal::set_metallib_path(path)?)
+}
+
+#[cfg(not(feature = "metal"))]
+fn tell_mlx(path: &str) -> Result<()> {
+    Err(Error::Option {
+        option: "metallib",
+        problem: format!("{path}: this build runs on the CPU alone and takes no GPU kernels"),
+    })
+}
+
+fn check_name(file: &Path, version: &str) -> Result<()> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let rest = name.strip_prefix(&format!("mlx-{version}"));
+    let platform = rest.and_then(|rest| rest.strip_suffix(".metallib"));
+    // Nothing, or `-ios`; `mlx-0.32.2.1.metallib` is of another version.
+    if platform.is_some_and(|platform| platform.is_empty() || platform.starts_with('-')) {
+        return Ok(());
+    }
+    Err(Error::Option {
+        option: "metallib",
+        problem: format!(
+            "expected the kernels of MLX {version}, mlx-{version}-….metallib, found {name}"
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_this_version_alone_are_taken() {
+        let taken = |name: &str| check_name(Path::new(name), "0.32.2").is_ok();
+        for name in ["mlx-0.32.2.metallib", "/app/mlx-0.32.2-ios.metallib"] {
+            assert!(taken(name), "{name}");
+        }
+        let others = [
+            "mlx.metallib",
+            "mlx-0.32.20-ios.metallib",
+            "mlx-0.32.2.1.metallib",
+        ];
+        let others = others
+            .into_iter()
+            .chain(["mlx-0.31.1-ios.metallib", "mlx-0.32.2-ios", ""]);
+        for name in others {
+            assert!(!taken(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let version = mlx_version().unwrap();
+        assert!(version.split('.').count() >= 3, "{version}");
+        let file = format!("/nowhere/mlx-{version}.metallib");
+        let error = set_metallib(&file).unwrap_err();
+        assert!(matches!(error, Error::MissingFile { .. }), "{error}");
+        let error = set_metallib("/nowhere/mlx-0.1.0.metallib")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&version) && error.contains("mlx-0.1.0.metallib"),
+            "{error}"
+        );
+    }
+}

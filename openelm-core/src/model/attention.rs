@@ -1,0 +1,391 @@
+//! Grouped-query attention with a fused query-key-value projection and normalised queries and
+//! keys (paper section 2.1; `general_gpt.py`, `MultiHeadCausalAttention`).
+
+use mlx_rs::{
+    Array, Dtype,
+    fast::{self, ScaledDotProductAttentionMask},
+    ops::{
+        arange, broadcast_to, concatenate, indexing::TryIndexOp, matmul, ones, power, select,
+        split_at_indices,
+    },
+    stop_gradient,
+};
+
+use super::{
+    kv_cache::LayerCache,
+    linear::{Linear, LinearVisitor, NormVisitor},
+    rope::Rotation,
+};
+use crate::{
+    config::{Config, Layer},
+    error::Result,
+    mlx::Device,
+    weights::Weights,
+};
+
+/// The attention block of one layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Attention {
+    qkv_proj: Linear,
+    qk_norm: Option<QkNorm>,
+    out_proj: Linear,
+    q_heads: i32,
+    kv_heads: i32,
+    head_dim: i32,
+    device: Device,
+}
+
+/// RMSNorm over `head_dim` of all query and key heads at once.
+#[derive(Debug, Clone)]
+struct QkNorm {
+    /// `[head_dim]`.
+    q_norm: Array,
+    /// `[head_dim]`.
+    k_norm: Array,
+    /// `q_norm` for each query head, then `k_norm` for each key head:
+    /// `[q_heads + kv_heads, head_dim]`.
+    weight: Array,
+    eps: f32,
+    /// The most that a scaled score can be, either way: infinite if the weights may change.
+    largest_score: f32,
+}
+
+impl Attention {
+    /// Takes the tensors under `prefix` (`transformer.layers.{i}.attn`) from `weights`.
+    pub(crate) fn new(
+        config: &Config,
+        layer: &Layer,
+        prefix: &str,
+        weights: &mut Weights,
+    ) -> Result<Self> {
+        let (width, head_dim) = (config.model_dim(), config.head_dim());
+        let heads = layer.q_heads + 2 * layer.kv_heads;
+        let rows = heads * head_dim;
+        let qkv_proj = weights.take_matrix(&format!("{prefix}.qkv_proj"), rows, width)?;
+        let columns = layer.q_heads * head_dim;
+        let out_proj = weights.take_matrix(&format!("{prefix}.out_proj"), width, columns)?;
+        let qk_norm = if config.normalize_qk_projections() {
+            let q_norm = weights.take(&format!("{prefix}.q_norm.weight"), &[head_dim])?;
+            let k_norm = weights.take(&format!("{prefix}.k_norm.weight"), &[head_dim])?;
+            let weight = per_head(&q_norm, layer.q_heads, &k_norm, layer.kv_heads)?;
+            weight.eval()?;
+            Some(QkNorm {
+                largest_score: largest_score(&q_norm, &k_norm)?,
+                q_norm,
+                k_norm,
+                weight,
+                eps: config.rms_norm_eps() as f32,
+            })
+        } else {
+            None
+        };
+        Ok(Self {
+            qkv_proj,
+            qk_norm,
+            out_proj,
+            q_heads: layer.q_heads as i32,
+            kv_heads: layer.kv_heads as i32,
+            head_dim: head_dim as i32,
+            device: Device::current()?,
+        })
+    }
+
+    /// Attends from `x` `[B, L, D]`, at positions `offset ..`, to those and to the cached ones.
+    /// Without a cache there are no others. A `mask` `[B, 1, L, T]` of `x`' type, which is added to
+    /// the scores, takes the place of the causal one.
+    pub(crate) fn forward(
+        &self,
+        x: &Array,
+        rotation: &Rotation<'_>,
+        cache: Option<&mut LayerCache>,
+        offset: usize,
+        mask: Option<&Array>,
+    ) -> Result<Array> {
+        let (batch, length) = (x.dim(0), x.dim(1));
+        // Heads lie in the order of all queries, all keys, all values.
+        let rotated_heads = self.q_heads + self.kv_heads;
+        let heads = rotated_heads + self.kv_heads;
+        let qkv = self
+            .qkv_proj
+            .forward(x)?
+            .reshape(&[batch, length, heads, self.head_dim])?;
+        let parts = split_at_indices(&qkv, &[rotated_heads], 2)?;
+        let [qk, values] = parts.as_slice() else {
+            return Ok(qkv);
+        };
+
+        let qk = match &self.qk_norm {
+            Some(norm) => norm.forward(qk)?,
+            None => qk.clone(),
+        };
+        let qk = rotation.apply(&qk)?;
+        let queries = qk.try_index((.., ..self.q_heads, .., ..))?;
+        let keys = qk.try_index((.., self.q_heads.., .., ..))?;
+        let values = values.transpose_axes(&[0, 2, 1, 3])?;
+        let whole = cache.is_none();
+        let (keys, values) = match cache {
+            Some(cache) => cache.update(offset, &keys, &values)?,
+            None => (keys, values),
+        };
+
+        let attended = match whole && self.device == Device::Cpu {
+            true => self.attend_in_blocks(&queries, &keys, &values, mask)?,
+            false => self.attend(&queries, &keys, &values, mask)?,
+        };
+        let joined = attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
+            batch,
+            length,
+            self.q_heads * self.head_dim,
+        ])?;
+        self.out_proj.forward(&joined)
+    }
+}
+
+impl Attention {
+    /// Calls `visit` with each projection's name below the layer.
+    pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
+        visit("attn.qkv_proj", &mut self.qkv_proj)?;
+        visit("attn.out_proj", &mut self.out_proj)
+    }
+
+    /// Calls `visit` with the name of each norm below the layer and its weight.
+    pub(crate) fn visit_norms(&mut self, visit: &mut NormVisitor<'_>) -> Result<()> {
+        let (q_heads, kv_heads) = (self.q_heads as usize, self.kv_heads as usize);
+        if let Some(norm) = &mut self.qk_norm {
+            let changed = visit("attn.q_norm", &mut norm.q_norm)?;
+            if visit("attn.k_norm", &mut norm.k_norm)? || changed {
+                norm.weight = per_head(&norm.q_norm, q_heads, &norm.k_norm, kv_heads)?;
+                norm.largest_score = f32::INFINITY;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attention of `queries` `[B, q_heads, L, head_dim]`, the last L positions, over `keys` and
+    /// `values` `[B, kv_heads, T, head_dim]`.
+    fn attend(
+        &self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        mask: Option<&Array>,
+    ) -> Result<Array> {
+        let length = queries.dim(2);
+        let scale = (self.head_dim as f32).powf(-0.5);
+        if length == 1 && self.device == Device::Cpu && queries.dtype() == Dtype::Float32 {
+            return self.attend_one(queries, keys, values, scale);
+        }
+        let mask = match mask {
+            Some(mask) => Some(ScaledDotProductAttentionMask::Array(mask)),
+            None => (length > 1).then_some(ScaledDotProductAttentionMask::Causal),
+        };
+        Ok(fast::scaled_dot_product_attention(
+            queries, keys, values, scale, mask, None,
+        )?)
+    }
+
+    /// As [`attend`](Self::attend) of whole sequences on a CPU, some positions after another, each
+    /// with no more keys than it sees: MLX has no fused kernel there, and works out all of them.
+    fn attend_in_blocks(
+        &self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        mask: Option<&Array>,
+    ) -> Result<Array> {
+        let length = queries.dim(2);
+        let block = (length / 8).max(SMALLEST_BLOCK);
+        let parts = (0..length).step_by(block as usize).map(|start| {
+            let end = (start + block).min(length);
+            let seen = |x: &Array| x.try_index((.., .., ..end, ..));
+            let mask = mask.map(|mask| mask.try_index((.., .., start..end, ..end)));
+            let (queries, mask) = (
+                queries.try_index((.., .., start..end, ..))?,
+                mask.transpose()?,
+            );
+            let (keys, values) = (seen(keys)?, seen(values)?);
+            match queries.dtype() {
+                Dtype::Float32 => self.attend_block(&queries, &keys, &values, mask, start),
+                _ => self.attend(&queries, &keys, &values, mask.as_ref()),
+            }
+        });
+        Ok(concatenate(&parts.collect::<Result<Vec<_>>>()?, 2)?)
+    }
+
+    /// Attention of the positions from `start` on, for training on a CPU, with powers for
+    /// exponentials as in [`attend_one`](Self::attend_one). `mask` is added to the scores; without
+    /// one it is causal.
+    fn attend_block(
+        &self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        mask: Option<Array>,
+        start: i32,
+    ) -> Result<Array> {
+        let (batch, length, seen) = (queries.dim(0), queries.dim(2), keys.dim(2));
+        let mask = match mask {
+            // One for all heads of a group.
+            Some(mask) => mask.expand_dims(1)?,
+            None => {
+                let position = arange::<_, i32>(start, start + length, None)?.expand_dims(1)?;
+                let visible = position.ge(arange::<_, i32>(None, seen, None)?)?;
+                select(&visible, Array::from_f32(0.0), Array::from_f32(-3e4))?
+            }
+        };
+        let group = self.q_heads / self.kv_heads;
+        let shape = [batch, self.kv_heads, group, length, self.head_dim];
+        let scale = (self.head_dim as f32).powf(-0.5) * std::f32::consts::LOG2_E;
+        let queries = queries.multiply(Array::from_f32(scale))?.reshape(&shape)?;
+        let keys = keys.expand_dims(2)?.swap_axes(-1, -2)?;
+        let scores = matmul(queries, keys)?.add(mask)?;
+        let below = stop_gradient(scores.max_axis(-1, true)?)?.subtract(&scores)?;
+        let weights = power(Array::from_f32(0.5), below)?;
+        let sums = weights.sum_axis(-1, true)?;
+        let attended = matmul(&weights, values.expand_dims(2)?)?.divide(sums)?;
+        Ok(attended.reshape(&[batch, self.q_heads, length, self.head_dim])?)
+    }
+
+    /// One position's attention on a CPU, where MLX has no fused kernel either and its softmax is
+    /// most of the cost of a long context: `exp` takes three times as long as `power` there.
+    fn attend_one(
+        &self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        scale: f32,
+    ) -> Result<Array> {
+        let group = self.q_heads / self.kv_heads;
+        // Heads that share keys and values are rows of one product, which reads those once.
+        let shape = [queries.dim(0), self.kv_heads, group, self.head_dim];
+        // softmax(s) from powers of two: 2^(s · log2(e) - max).
+        let scale = Array::from_f32(scale * std::f32::consts::LOG2_E);
+        let queries = queries.multiply(scale)?.reshape(&shape)?;
+        let scores = matmul(queries, keys.swap_axes(-1, -2)?)?;
+        let weights = match self.needs_largest() {
+            true => power(
+                Array::from_f32(0.5),
+                scores.max_axis(-1, true)?.subtract(&scores)?,
+            )?,
+            false => power(Array::from_f32(2.0), scores)?,
+        };
+        // A product with ones adds up faster than a sum.
+        let sums = matmul(&weights, ones::<f32>(&[keys.dim(2), 1])?)?;
+        let attended = matmul(weights, values)?.divide(sums)?;
+        Ok(attended.reshape(&[shape[0], self.q_heads, 1, self.head_dim])?)
+    }
+
+    /// Whether the largest score has to be taken away from all before their exponentials are
+    /// worked out. If normalised queries and keys bound it, 2^s neither overflows nor vanishes.
+    fn needs_largest(&self) -> bool {
+        let bound = self.qk_norm.as_ref().map(|norm| norm.largest_score);
+        bound.is_none_or(|bound| bound * std::f32::consts::LOG2_E > LARGEST_POWER)
+    }
+}
+
+/// Powers of two that can be summed over a million positions, and multiplied with any value.
+const LARGEST_POWER: f32 = 60.0;
+
+/// Positions below which blocks cost more than they save.
+const SMALLEST_BLOCK: i32 = 64;
+
+/// `q_norm` `q_heads` times, then `k_norm` `kv_heads` times.
+fn per_head(q_norm: &Array, q_heads: usize, k_norm: &Array, kv_heads: usize) -> Result<Array> {
+    let repeat =
+        |norm: &Array, heads: usize| broadcast_to(norm, &[heads as i32, norm.size() as i32]);
+    let parts = [repeat(q_norm, q_heads)?, repeat(k_norm, kv_heads)?];
+    Ok(concatenate(&parts, 0)?)
+}
+
+/// `head_dim^-½ · |q| · |k|` at most: a normalised head is `head_dim^½` long before its weight
+/// multiplies it, and rotation keeps its length.
+fn largest_score(q_norm: &Array, k_norm: &Array) -> Result<f32> {
+    let largest = |norm: &Array| -> Result<f32> {
+        let largest = norm.abs()?.max(None)?.as_dtype(Dtype::Float32)?;
+        let largest = largest.to_vec_exact::<f32>()?.first().copied();
+        Ok(largest
+            .filter(|largest| largest.is_finite())
+            .unwrap_or(f32::INFINITY))
+    };
+    Ok((q_norm.size() as f32).sqrt() * largest(q_norm)? * largest(k_norm)?)
+}
+
+impl QkNorm {
+    /// `[B, L, q_heads + kv_heads, head_dim]`, unchanged in shape and type. Cast back before the
+    /// weight multiplies, as CoreNet's `RMSNorm` does.
+    fn forward(&self, qk: &Array) -> Result<Array> {
+        Ok(fast::rms_norm(qk, None, self.eps)?.multiply(&self.weight)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mlx_rs::random::normal;
+
+    use super::*;
+    use crate::model::linear::Matrix;
+
+    /// Both ways of working one position out agree with MLX's own softmax.
+    #[test]
+    fn one_position_attends_as_mlx_does() {
+        let (q_heads, kv_heads, head_dim, length) = (8, 2, 16, 300);
+        let mut seed = 0;
+        let mut random = |shape: &[i32]| {
+            seed += 1;
+            let key = mlx_rs::random::key(seed).unwrap();
+            normal::<f32>(shape, None, None, &key).unwrap()
+        };
+        let normalised = |x: &Array| fast::rms_norm(x, None, 1e-6).unwrap();
+        let none = || Linear::new(Matrix::Dense(Array::from_slice(&[1.0f32], &[1, 1])));
+        // Largest scaled scores of 4 · 4 · 0.5² = 4, 4 · 6² = 144 and, of unknown ones, infinity.
+        // A score's rounding, and so the result's, grows with it.
+        for (weight, bounded, tolerance) in [
+            (0.5, true, 1e-5),
+            (6.0, false, 1e-4),
+            (f32::NAN, false, 1e-5),
+        ] {
+            let norm =
+                |weight: f32| Array::full::<f32>(&[head_dim], Array::from_f32(weight)).unwrap();
+            let known = weight.is_finite();
+            let attention = Attention {
+                qkv_proj: none(),
+                qk_norm: Some(QkNorm {
+                    largest_score: largest_score(&norm(weight), &norm(weight)).unwrap(),
+                    q_norm: norm(weight),
+                    k_norm: norm(weight),
+                    weight: norm(weight),
+                    eps: 1e-6,
+                }),
+                out_proj: none(),
+                q_heads,
+                kv_heads,
+                head_dim,
+                device: Device::Cpu,
+            };
+            assert_eq!(attention.needs_largest(), !bounded, "{weight}");
+            let scale = Array::from_f32(if known { weight } else { 1.0 });
+            let queries = normalised(&random(&[1, q_heads, 1, head_dim]))
+                .multiply(&scale)
+                .unwrap();
+            let keys = normalised(&random(&[1, kv_heads, length, head_dim]))
+                .multiply(&scale)
+                .unwrap();
+            let values = random(&[1, kv_heads, length, head_dim]);
+            let scale = (head_dim as f32).powf(-0.5);
+            let found = attention
+                .attend_one(&queries, &keys, &values, scale)
+                .unwrap();
+            let expected =
+                fast::scaled_dot_product_attention(&queries, &keys, &values, scale, None, None)
+                    .unwrap();
+            let error = found
+                .subtract(&expected)
+                .unwrap()
+                .abs()
+                .unwrap()
+                .max(None)
+                .unwrap();
+            assert!(error.item_exact::<f32>() < tolerance, "{weight}: {error}");
+        }
+    }
+}

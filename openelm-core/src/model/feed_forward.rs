@@ -1,0 +1,179 @@
+//! The feed-forward block: SwiGLU, or a plain SiLU network where `ffn_with_glu` is off
+//! (`general_gpt.py`, `FeedForwardNetwork`).
+
+use mlx_rs::{
+    Array, Dtype,
+    ops::{power, sigmoid, split_equal},
+    stop_gradient,
+};
+
+use super::linear::{Linear, LinearVisitor};
+use crate::{
+    config::{Config, Layer},
+    error::Result,
+    mlx::Device,
+    weights::Weights,
+};
+
+/// The feed-forward block of one layer.
+#[derive(Debug, Clone)]
+pub(crate) struct FeedForward {
+    proj_1: Linear,
+    proj_2: Linear,
+    with_glu: bool,
+    device: Device,
+}
+
+impl FeedForward {
+    /// Takes the tensors under `prefix` (`transformer.layers.{i}.ffn`) from `weights`.
+    pub(crate) fn new(
+        config: &Config,
+        layer: &Layer,
+        prefix: &str,
+        weights: &mut Weights,
+    ) -> Result<Self> {
+        let (width, inner) = (config.model_dim(), layer.ffn_dim);
+        let with_glu = config.ffn_with_glu();
+        let rows = if with_glu { 2 * inner } else { inner };
+        Ok(Self {
+            proj_1: weights.take_matrix(&format!("{prefix}.proj_1"), rows, width)?,
+            proj_2: weights.take_matrix(&format!("{prefix}.proj_2"), width, inner)?,
+            with_glu,
+            device: Device::current()?,
+        })
+    }
+
+    /// Calls `visit` with each projection's name below the layer.
+    pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
+        visit("ffn.proj_1", &mut self.proj_1)?;
+        visit("ffn.proj_2", &mut self.proj_2)
+    }
+
+    /// `[B, L, D]` to `[B, L, D]`. With `trained` the result is the same, and less is kept for its
+    /// gradient.
+    pub(crate) fn forward(&self, x: &Array, trained: bool) -> Result<Array> {
+        let h = self.proj_1.forward(x)?;
+        if !self.with_glu {
+            return self.proj_2.forward(&silu(&h, self.device)?);
+        }
+        // The first half of the rows is the gate.
+        let halves = split_equal(&h, 2, -1)?;
+        let [gate, up] = halves.as_slice() else {
+            return Ok(h);
+        };
+        let inner = match trained {
+            true => swiglu_with_gradient(gate, up, self.device)?,
+            false => silu(gate, self.device)?.multiply(up)?,
+        };
+        self.proj_2.forward(&inner)
+    }
+}
+
+/// `silu(gate) · up`, whose gradient is worked out along with it: two arrays of its size are kept
+/// for it, where MLX's own would keep five on a CPU.
+fn swiglu_with_gradient(gate: &Array, up: &Array, device: Device) -> Result<Array> {
+    let (g, u) = (stop_gradient(gate)?, stop_gradient(up)?);
+    let one = Array::from_f32(1.0).as_dtype(g.dtype())?;
+    let sigmoid = match uses_power(&g, device) {
+        true => one.divide(decay(&g)?.add(&one)?)?,
+        false => sigmoid(&g)?,
+    };
+    let silu = g.multiply(&sigmoid)?;
+    // d silu(g) / dg = σ + g·σ·(1 - σ)
+    let slope = silu.multiply(one.subtract(&sigmoid)?)?.add(sigmoid)?;
+    let (by_gate, by_up) = (slope.multiply(&u)?, silu);
+    let value = by_up.multiply(&u)?;
+    // Zeros, with those gradients.
+    let change = gate.subtract(&g)?.multiply(stop_gradient(by_gate)?)?;
+    let change = change.add(up.subtract(&u)?.multiply(stop_gradient(by_up)?)?)?;
+    Ok(stop_gradient(value)?.add(change)?)
+}
+
+/// `x · sigmoid(x)`.
+fn silu(x: &Array, device: Device) -> Result<Array> {
+    match uses_power(x, device) {
+        true => Ok(x.divide(decay(x)?.add(Array::from_f32(1.0))?)?),
+        false => Ok(x.multiply(sigmoid(x)?)?),
+    }
+}
+
+/// MLX's CPU `exp`, and `sigmoid` with it, takes three times as long as its `power`.
+fn uses_power(x: &Array, device: Device) -> bool {
+    device == Device::Cpu && x.dtype() == Dtype::Float32
+}
+
+/// `e^-x`, f32.
+fn decay(x: &Array) -> Result<Array> {
+    Ok(power(Array::from_f32((-1.0_f32).exp()), x)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silu_is_the_same_either_way() {
+        let values: Vec<f32> = (-2000..=2000).map(|i| i as f32 * 0.1).collect();
+        let x = Array::from_slice(&values, &[values.len() as i32]);
+        let found = silu(&x, Device::Cpu)
+            .unwrap()
+            .to_vec_exact::<f32>()
+            .unwrap();
+        let other = silu(&x, Device::Gpu)
+            .unwrap()
+            .to_vec_exact::<f32>()
+            .unwrap();
+        for ((x, found), other) in values.into_iter().zip(found).zip(other) {
+            let exact = f64::from(x) / (1.0 + (-f64::from(x)).exp());
+            for y in [found, other] {
+                let error = (f64::from(y) - exact).abs();
+                assert!(
+                    error <= 1e-6 + 2e-6 * exact.abs(),
+                    "silu({x}) = {y}, not {exact}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_trained_form_has_the_value_and_gradient_of_the_plain_one() {
+        let gate: Vec<f32> = (-60..=60).map(|i| i as f32 * 0.5).collect();
+        let up: Vec<f32> = (0..121).map(|i| (i as f32 - 50.0) * 0.03).collect();
+        let cotangent: Vec<f32> = (0..121).map(|i| 1.0 - i as f32 * 0.02).collect();
+        for (device, dtype, most) in [
+            (Device::Cpu, Dtype::Float32, 2e-6),
+            (Device::Gpu, Dtype::Float32, 2e-6),
+            (Device::Gpu, Dtype::Bfloat16, 3e-2),
+        ] {
+            let array = |v: &[f32]| Array::from_slice(v, &[121]).as_dtype(dtype).unwrap();
+            let primals = [array(&gate), array(&up)];
+            let run = |trained: bool| {
+                let f = |x: &[Array]| {
+                    let [gate, up] = x else { unreachable!() };
+                    let y = match trained {
+                        true => swiglu_with_gradient(gate, up, device),
+                        false => silu(gate, device).and_then(|y| Ok(y.multiply(up)?)),
+                    };
+                    Ok::<_, mlx_rs::error::Exception>(vec![y.unwrap()])
+                };
+                let (mut values, gradients) =
+                    mlx_rs::transforms::fallible_vjp(f, &primals, &[array(&cotangent)]).unwrap();
+                values.extend(gradients);
+                assert!(values.iter().all(|v| v.dtype() == dtype));
+                let values = values.iter().map(|v| {
+                    let v = v.as_dtype(Dtype::Float32).unwrap();
+                    v.to_vec_exact::<f32>().unwrap()
+                });
+                values.collect::<Vec<_>>()
+            };
+            for (found, expected) in run(true).iter().zip(run(false)) {
+                for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    assert!(
+                        (found - expected).abs() <= most * (1.0 + expected.abs()),
+                        "{device:?} {dtype:?} at {i}: {found}, not {expected}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A matrix of the checkpoint with what adapters add to it: a projection without bias, or the
+//! embedding, or both.
+
+use mlx_rs::{Array, ops::matmul};
+
+use super::lora::LowRank;
+use crate::{
+    error::Result,
+    mlx::{Dtype, PackedMatrix},
+};
+
+/// A matrix as stored or quantised, `W` `[out, in]`.
+#[derive(Debug, Clone)]
+pub(crate) enum Matrix {
+    /// As in the checkpoint.
+    Dense(Array),
+    /// The same, packed.
+    Packed(PackedMatrix),
+}
+
+/// What is called with a projection's name and the projection.
+pub(crate) type LinearVisitor<'a> = dyn FnMut(&str, &mut Linear) -> Result<()> + 'a;
+
+/// What is called with a norm's name and its weight; says whether it changed the weight.
+pub(crate) type NormVisitor<'a> = dyn FnMut(&str, &mut Array) -> Result<bool> + 'a;
+
+/// `y = x · Wᵀ`, and look-up of rows, with the low-rank additions of any number of adapters.
+#[derive(Debug, Clone)]
+pub(crate) struct Linear {
+    pub(crate) matrix: Matrix,
+    adapters: Vec<LowRank>,
+}
+
+impl Matrix {
+    /// `x · Wᵀ`, `[..., in]` to `[..., out]`.
+    pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
+        match self {
+            Self::Dense(weight) => Ok(matmul(x, weight.t())?),
+            Self::Packed(matrix) => matrix.matmul(x),
+        }
+    }
+
+    /// `[out, in]`, in f32.
+    pub(crate) fn float32(&self) -> Result<Array> {
+        let float32 = mlx_rs::Dtype::Float32;
+        match self {
+            Self::Dense(weight) => Ok(weight.as_dtype(float32)?),
+            Self::Packed(matrix) => matrix.dequantize(float32),
+        }
+    }
+}
+
+impl Linear {
+    /// The matrix alone.
+    pub(crate) fn new(matrix: Matrix) -> Self {
+        Self {
+            matrix,
+            adapters: Vec::new(),
+        }
+    }
+
+    /// The matrix `[out, in]`, if it is all that there is: neither packed nor adapted.
+    pub(crate) fn trained_matrix(&self) -> Option<&Array> {
+        match &self.matrix {
+            Matrix::Dense(matrix) if self.adapters.is_empty() => Some(matrix),
+            _ => None,
+        }
+    }
+
+    /// Replaces what is added to the matrix.
+    pub(crate) fn set_adapters(&mut self, adapters: Vec<LowRank>) {
+        self.adapters = adapters;
+    }
+
+    /// `[..., in]` to `[..., out]`.
+    pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
+        let base = self.matrix.forward(x)?;
+        let mut y = base.clone();
+        for adapter in &self.adapters {
+            y = adapter.add(&y, &base, x, &self.matrix)?;
+        }
+        Ok(y)
+    }
+
+    /// The rows `ids` `[B, L]`, as `[B, L, in]` of type `dtype`.
+    pub(crate) fn rows(&self, ids: &Array, dtype: Dtype) -> Result<Array> {
+        let base = match &self.matrix {
+            Matrix::Dense(weight) => weight.take_axis(ids, 0)?,
+            Matrix::Packed(matrix) => matrix.take_rows(ids)?.dequantize(dtype.mlx())?,
+        };
+        let mut rows = base.clone();
+        for adapter in &self.adapters {
+            rows = adapter.add_rows(&rows, &base, ids)?;
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,177 @@
+//! What LoRA and DoRA add to a matrix `W` `[out, in]`: `x · A · B`, where `A` is `[in, r]` and `B`
+//! `[r, out]` (arXiv 2106.09685), and DoRA's magnitudes of the rows of `W + ΔW`
+//! (arXiv 2402.09353; CoreNet `lora.py`).
+
+use mlx_rs::{
+    Array, Dtype,
+    ops::matmul,
+    random::{bernoulli, key},
+    stop_gradient,
+};
+
+use super::linear::Matrix;
+use crate::error::Result;
+
+/// A low-rank addition to one matrix.
+#[derive(Debug, Clone)]
+pub(crate) struct LowRank {
+    /// `A`, `[in, r]`.
+    a: Array,
+    /// `B`, `[r, out]`.
+    b: Array,
+    scale: f32,
+    dropout: Option<Dropout>,
+    magnitude: Option<Magnitude>,
+}
+
+/// Dropout of an adapter's input, in training.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dropout {
+    /// The share of elements that is set to zero.
+    pub(crate) rate: f32,
+    /// Seed of the mask: the same seed gives the same mask.
+    pub(crate) seed: u64,
+}
+
+/// DoRA's trained row norms over those that `W + ΔW` has.
+#[derive(Debug, Clone)]
+struct Magnitude {
+    /// `m / ‖W + ΔW‖`, f32 `[out]`.
+    ratio: Array,
+}
+
+/// Parts of `‖W + s·ΔW‖²` by rows, f32 `[out]`: it is `square + 2·s·cross + s²·delta`, which needs
+/// no matrix the size of `W`.
+#[derive(Debug, Clone)]
+pub(crate) struct RowNorms {
+    square: Array,
+    cross: Array,
+    delta: Array,
+}
+
+impl LowRank {
+    /// LoRA: adds `scale · x · A · B`.
+    pub(crate) fn lora(a: Array, b: Array, scale: f32, dropout: Option<Dropout>) -> Self {
+        Self {
+            a,
+            b,
+            scale,
+            dropout,
+            magnitude: None,
+        }
+    }
+
+    /// DoRA: as [`lora`](Self::lora), each row of the sum given the length `m` f32 `[out]`.
+    /// `norms` are those of the matrix and this very `A` and `B`.
+    pub(crate) fn with_magnitude(mut self, m: &Array, norms: &RowNorms) -> Result<Self> {
+        let ratio = m.divide(norms.at(self.scale)?)?;
+        self.magnitude = Some(Magnitude { ratio });
+        Ok(self)
+    }
+
+    /// `y` and this: `x` `[..., in]` went into `matrix`, `base` `[..., out]` came out of it.
+    pub(crate) fn add(&self, y: &Array, base: &Array, x: &Array, matrix: &Matrix) -> Result<Array> {
+        let dtype = y.dtype();
+        let dropped = match self.dropout {
+            Some(dropout) => dropout.apply(x)?,
+            None => x.clone(),
+        };
+        let (a, b) = (as_type(&self.a, dtype)?, as_type(&self.b, dtype)?);
+        let scale = Array::from_f32(self.scale).as_dtype(dtype)?;
+        // The scale on the narrow product, where it costs least.
+        let delta = matmul(matmul(&dropped, &a)?.multiply(scale)?, &b)?;
+        let Some(magnitude) = &self.magnitude else {
+            return Ok(y.add(delta)?);
+        };
+        // With dropout the matrix sees the dropped input, too, in what the magnitudes scale.
+        let through = match self.dropout {
+            Some(_) => matrix.forward(&dropped)?,
+            None => base.clone(),
+        };
+        let ratio = as_type(&magnitude.ratio, dtype)?;
+        let one = Array::from_f32(1.0).as_dtype(dtype)?;
+        let turned = through.multiply(ratio.subtract(one)?)?;
+        Ok(y.add(turned)?.add(delta.multiply(&ratio)?)?)
+    }
+
+    /// `y` and this, for an embedding: `base` `[B, L, in]` are its rows `ids` `[B, L]`.
+    pub(crate) fn add_rows(&self, y: &Array, base: &Array, ids: &Array) -> Result<Array> {
+        let dtype = y.dtype();
+        let (a, b) = (as_type(&self.a, dtype)?, as_type(&self.b, dtype)?);
+        let scale = Array::from_f32(self.scale).as_dtype(dtype)?;
+        let narrow = b.t().take_axis(ids, 0)?.multiply(scale)?;
+        let mut delta = matmul(narrow, a.t())?;
+        if let Some(dropout) = self.dropout {
+            delta = dropout.apply(&delta)?;
+        }
+        let Some(magnitude) = &self.magnitude else {
+            return Ok(y.add(delta)?);
+        };
+        let ratio = magnitude.ratio.take_axis(ids, 0)?.expand_dims(-1)?;
+        let ratio = as_type(&ratio, dtype)?;
+        let one = Array::from_f32(1.0).as_dtype(dtype)?;
+        let turned = base.multiply(ratio.subtract(one)?)?;
+        Ok(y.add(turned)?.add(delta.multiply(ratio)?)?)
+    }
+}
+
+impl RowNorms {
+    /// The parts of `‖W + s·(A·B)ᵀ‖²` for `square` (see [`row_squares`]), the same `W`, `A` and
+    /// `B`. No gradient flows through them (DoRA, section 4.3).
+    pub(crate) fn new(square: &Array, matrix: &Matrix, a: &Array, b: &Array) -> Result<Self> {
+        let (a, b) = (stop_gradient(a)?, stop_gradient(b)?);
+        let dtype = match matrix {
+            Matrix::Dense(weight) => weight.dtype(),
+            Matrix::Packed(matrix) => matrix.scales.dtype(),
+        };
+        // (W · A)ᵀ, [r, out]
+        let through = matrix.forward(&as_type(&a.t(), dtype)?)?;
+        let through = as_type(&through, Dtype::Float32)?;
+        let gram = matmul(a.t(), &a)?;
+        Ok(Self {
+            square: square.clone(),
+            cross: through.multiply(&b)?.sum_axis(0, false)?,
+            delta: matmul(gram, &b)?.multiply(&b)?.sum_axis(0, false)?,
+        })
+    }
+
+    /// `‖W + scale·ΔW‖` by rows, f32 `[out]`.
+    pub(crate) fn at(&self, scale: f32) -> Result<Array> {
+        let cross = self.cross.multiply(Array::from_f32(2.0 * scale))?;
+        let delta = self.delta.multiply(Array::from_f32(scale * scale))?;
+        Ok(self.square.add(cross)?.add(delta)?.sqrt()?)
+    }
+
+    /// Computes them now, so that a change of scale needs the matrix no more.
+    pub(crate) fn eval(&self) -> Result<()> {
+        Ok(mlx_rs::transforms::eval([
+            &self.square,
+            &self.cross,
+            &self.delta,
+        ])?)
+    }
+}
+
+/// Squared length of each row of `matrix`, f32 `[out]`.
+pub(crate) fn row_squares(matrix: &Matrix) -> Result<Array> {
+    Ok(matrix.float32()?.square()?.sum_axis(-1, false)?)
+}
+
+impl Dropout {
+    /// `x` with a share of its elements zero and the others grown to make up for it.
+    fn apply(self, x: &Array) -> Result<Array> {
+        let keep = 1.0 - self.rate;
+        let mask = bernoulli(&Array::from_f32(keep), x.shape(), &key(self.seed)?)?;
+        let grown = Array::from_f32(1.0 / keep).as_dtype(x.dtype())?;
+        Ok(x.multiply(mask.as_dtype(x.dtype())?)?.multiply(grown)?)
+    }
+}
+
+/// `array` in type `dtype`, itself if it is of that type.
+fn as_type(array: &Array, dtype: Dtype) -> Result<Array> {
+    Ok(if array.dtype() == dtype {
+        array.clone()
+    } else {
+        array.as_dtype(dtype)?
+    })
+}

@@ -1,0 +1,249 @@
+//! The prompt that OpenELM was tuned on instructions with, for training and for generation.
+//!
+//! It is that of CoreNet's LoRA recipe (`corenet/data/datasets/language_modeling/
+//! commonsense_170k.py` of apple/corenet), byte for byte: the Alpaca prompt, whose lines after
+//! the opening sentence carry 16 spaces, the empty ones between the blocks too. The answer
+//! follows directly after the last 16 spaces.
+//!
+//! The recipe has one instruction with or without an input. A conversation becomes, of our own
+//! choice: the system message is the input of the first instruction; every message of the user
+//! is an instruction; further turns follow with the same empty line as between the blocks of
+//! the first. There is no EOS between turns: only the last answer of an example ends with it,
+//! so conversations of several turns are best learnt with
+//! [`mask_prompt`](crate::data::dataset::DatasetOptions::mask_prompt).
+
+use crate::error::{Error, Result};
+
+/// Who wrote a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Background for the conversation; the first message only.
+    System,
+    /// The one who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// A message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who wrote it.
+    pub role: Role,
+    /// Its text.
+    pub content: String,
+}
+
+/// The prompt of one instruction, with an input unless that is none or empty. It ends where the
+/// answer begins.
+pub fn instruct_prompt(instruction: &str, input: Option<&str>) -> String {
+    let input = input.filter(|text| !text.is_empty());
+    let mut prompt = String::from(if input.is_some() {
+        OPENING_WITH_INPUT
+    } else {
+        OPENING
+    });
+    prompt.push_str("\n\n");
+    push_block(&mut prompt, "Instruction", instruction);
+    if let Some(input) = input {
+        push_separator(&mut prompt);
+        push_block(&mut prompt, "Input", input);
+    }
+    push_separator(&mut prompt);
+    push_block(&mut prompt, "Response", "");
+    prompt
+}
+
+/// The prompt of a conversation: at first a system message or none, then messages of the user
+/// and the assistant in turn, the user's last. It ends where the answer begins.
+///
+/// # Errors
+///
+/// [`Error::Option`] if the roles come in another order, or a message of the user or the
+/// assistant is empty.
+pub fn conversation_prompt(messages: &[Message]) -> Result<String> {
+    render(messages).map_err(|problem| Error::Option {
+        option: "messages",
+        problem,
+    })
+}
+
+/// As [`conversation_prompt`], with the problem alone.
+pub(crate) fn render(messages: &[Message]) -> Result<String, String> {
+    let (system, turns) = match messages.split_first() {
+        Some((first, rest)) if first.role == Role::System => (Some(first.content.as_str()), rest),
+        _ => (None, messages),
+    };
+    let Some((first, rest)) = turns.split_first() else {
+        return Err("there is no message of the user".to_owned());
+    };
+    // Counted as the reader of the list does, the system message among them.
+    let offset = messages.len() - turns.len() + 1;
+    check(first, Role::User, offset)?;
+    let mut prompt = instruct_prompt(&first.content, system);
+    let mut expected = Role::Assistant;
+    for (index, message) in rest.iter().enumerate() {
+        check(message, expected, offset + 1 + index)?;
+        if expected == Role::Assistant {
+            prompt.push_str(&message.content);
+            expected = Role::User;
+        } else {
+            push_separator(&mut prompt);
+            push_block(&mut prompt, "Instruction", &message.content);
+            push_separator(&mut prompt);
+            push_block(&mut prompt, "Response", "");
+            expected = Role::Assistant;
+        }
+    }
+    if expected == Role::User {
+        return Err("the last message before the answer is not the user's".to_owned());
+    }
+    Ok(prompt)
+}
+
+impl Role {
+    /// `system`, `user` or `assistant`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+const INDENT: &str = "                ";
+/// The stray spaces at the end are CoreNet's.
+const OPENING_WITH_INPUT: &str = "Below is an instruction that describes a task, paired with an \
+     input that provides further context. Write a response that appropriately completes the \
+     request. ";
+const OPENING: &str = "Below is an instruction that describes a task. Write a response that \
+     appropriately completes the request.  ";
+
+fn push_block(prompt: &mut String, title: &str, text: &str) {
+    for part in [INDENT, "### ", title, ":\n", INDENT, text] {
+        prompt.push_str(part);
+    }
+}
+
+/// Ends a block, with a line of spaces before the next.
+fn push_separator(prompt: &mut String) {
+    for part in ["\n", INDENT, "\n"] {
+        prompt.push_str(part);
+    }
+}
+
+fn check(message: &Message, expected: Role, number: usize) -> Result<(), String> {
+    if message.role != expected {
+        return Err(format!(
+            "message {number}: expected the role `{}`, found `{}`",
+            expected.name(),
+            message.role.name()
+        ));
+    }
+    if message.content.is_empty() {
+        return Err(format!("message {number}: `content` is empty"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines of the recipe; `~` stands for four spaces.
+    fn lines(lines: &[&str]) -> String {
+        lines.join("\n").replace('~', "    ")
+    }
+
+    fn conversation(messages: &[(Role, &str)]) -> Result<String> {
+        let messages: Vec<_> = messages
+            .iter()
+            .map(|&(role, content)| Message {
+                role,
+                content: content.to_owned(),
+            })
+            .collect();
+        conversation_prompt(&messages)
+    }
+
+    #[test]
+    fn the_recipe_is_met_byte_for_byte() {
+        let expected = lines(&[
+            "Below is an instruction that describes a task, paired with an input that provides \
+             further context. Write a response that appropriately completes the request. ",
+            "",
+            "~~~~### Instruction:",
+            "~~~~Translate.",
+            "Into French.",
+            "~~~~",
+            "~~~~### Input:",
+            "~~~~Hello",
+            "~~~~",
+            "~~~~### Response:",
+            "~~~~",
+        ]);
+        let prompt = instruct_prompt("Translate.\nInto French.", Some("Hello"));
+        assert_eq!(prompt, expected);
+        let expected = lines(&[
+            "Below is an instruction that describes a task. Write a response that appropriately \
+             completes the request.  ",
+            "",
+            "~~~~### Instruction:",
+            "~~~~Sing.",
+            "~~~~",
+            "~~~~### Response:",
+            "~~~~",
+        ]);
+        assert_eq!(instruct_prompt("Sing.", None), expected);
+        assert_eq!(instruct_prompt("Sing.", Some("")), expected);
+    }
+
+    #[test]
+    fn a_conversation_goes_on_with_blocks() {
+        use Role::{Assistant, System, User};
+        let one = conversation(&[(System, "Be brief."), (User, "Sing.")]).unwrap();
+        assert_eq!(one, instruct_prompt("Sing.", Some("Be brief.")));
+        let empty = conversation(&[(System, ""), (User, "Sing.")]).unwrap();
+        assert_eq!(empty, instruct_prompt("Sing.", None));
+        let two = conversation(&[(User, "Sing."), (Assistant, "La."), (User, "More.")]).unwrap();
+        let expected = lines(&[
+            "La.",
+            "~~~~",
+            "~~~~### Instruction:",
+            "~~~~More.",
+            "~~~~",
+            "~~~~### Response:",
+            "~~~~",
+        ]);
+        assert_eq!(two, instruct_prompt("Sing.", None) + &expected);
+    }
+
+    #[test]
+    fn other_orders_are_refused() {
+        use Role::{Assistant, System, User};
+        let cases: [(&[(Role, &str)], &str); 7] = [
+            (&[], "no message of the user"),
+            (&[(System, "a")], "no message of the user"),
+            (
+                &[(Assistant, "a")],
+                "message 1: expected the role `user`, found `assistant`",
+            ),
+            (
+                &[(User, "a"), (User, "b")],
+                "message 2: expected the role `assistant`",
+            ),
+            (
+                &[(System, "a"), (User, "b"), (System, "c")],
+                "message 3: expected the role `assistant`, found `system`",
+            ),
+            (&[(User, "a"), (Assistant, "b")], "is not the user's"),
+            (&[(User, "")], "message 1: `content` is empty"),
+        ];
+        for (messages, expected) in cases {
+            let message = conversation(messages).unwrap_err().to_string();
+            assert!(message.starts_with("messages: "), "{message}");
+            assert!(message.contains(expected), "{message}: expected {expected}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Tokenizers: `tokenizer.json` and SentencePiece files, detokenizing, chat templates, BPE training.
+
+pub(crate) mod chat_template;
+mod continuation;
+pub(crate) mod detokenizer;
+mod find;
+pub(crate) mod json;
+#[cfg(test)]
+mod llama_tests;
+mod merge;
+pub(crate) mod sentencepiece;
+mod spec;
+pub(crate) mod tokenizer;
+pub(crate) mod train;
+
+pub use chat_template::{Message, Role, conversation_prompt, instruct_prompt};
+pub use detokenizer::Detokenizer;
+pub(crate) use spec::Contents;
+pub use tokenizer::Tokenizer;
+pub(crate) use tokenizer::is_json;
+pub use train::{TokenizerReport, TokenizerTraining};

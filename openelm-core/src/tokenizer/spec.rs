@@ -1,0 +1,290 @@
+//! What a tokenizer file says, whichever kind it is, and the BPE coder built from it.
+
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    TokenizerImpl,
+    models::bpe::{BPE, Merges, Vocab},
+};
+
+/// Text to ids; decoding is the [`Detokenizer`](crate::tokenizer::detokenizer::Detokenizer)'s.
+pub(super) type Coder = TokenizerImpl<
+    BPE,
+    NormalizerWrapper,
+    PreTokenizerWrapper,
+    PostProcessorWrapper,
+    DecoderWrapper,
+>;
+
+/// What either kind of file says.
+pub(crate) struct Contents {
+    pub(crate) vocab: Vocab,
+    pub(crate) merges: Merges,
+    pub(crate) unk: Option<String>,
+    pub(crate) fuse_unk: bool,
+    pub(crate) ignore_merges: bool,
+    /// Names of BOS and EOS.
+    pub(crate) bos: String,
+    pub(crate) eos: String,
+    /// Pieces of the vocabulary that are special tokens, beside BOS, EOS and the unknown piece.
+    pub(crate) controls: Vec<String>,
+    /// Tokens to look for in the text before it is split into pieces, by id.
+    pub(crate) added: Vec<(u32, AddedToken)>,
+    pub(crate) normalizer: Option<NormalizerWrapper>,
+    pub(crate) pre_tokenizer: Option<PreTokenizerWrapper>,
+    pub(crate) drops_first_space: bool,
+}
+
+impl Contents {
+    /// Refuses what the coder could not work with.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for byte in 0..=u8::MAX {
+            let piece = format!("<0x{byte:02X}>");
+            if !self.vocab.contains_key(&piece) {
+                return Err(format!(
+                    "the piece `{piece}` is missing: no byte fallback without it"
+                ));
+            }
+        }
+        if let Some(unk) = self
+            .unk
+            .as_ref()
+            .filter(|unk| !self.vocab.contains_key(*unk))
+        {
+            return Err(format!("the unknown piece `{unk}` is missing"));
+        }
+        // The BPE builder takes for granted that no merge is longer than the longest piece.
+        let longest = self.vocab.keys().map(String::len).max().unwrap_or(0);
+        match self
+            .merges
+            .iter()
+            .find(|(left, right)| left.len() + right.len() > longest)
+        {
+            Some((left, right)) => Err(format!(
+                "merge `{left} {right}`: `{left}{right}` is not a piece"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The added tokens, and the special pieces that the file does not list among them.
+    pub(super) fn added_tokens(&self) -> Vec<(u32, AddedToken)> {
+        let mut tokens = self.added.clone();
+        let specials = [&self.bos, &self.eos]
+            .into_iter()
+            .chain(&self.unk)
+            .chain(&self.controls);
+        for name in specials {
+            let Some(&id) = self.vocab.get(name) else {
+                continue;
+            };
+            if !tokens.iter().any(|(_, token)| token.content == *name) {
+                tokens.push((id, AddedToken::from(name.as_str(), true)));
+            }
+        }
+        tokens
+    }
+
+    /// Builds the coder; `tokens` are those of [`added_tokens`](Self::added_tokens).
+    pub(super) fn into_coder(self, tokens: &[(u32, AddedToken)]) -> Result<Coder, String> {
+        let mut bpe = BPE::builder()
+            .vocab_and_merges(self.vocab, self.merges)
+            // A whole prompt is one word: its pieces would be kept, and hardly ever be used again.
+            .cache_capacity(0)
+            .fuse_unk(self.fuse_unk)
+            .ignore_merges(self.ignore_merges)
+            .byte_fallback(true);
+        if let Some(unk) = self.unk {
+            bpe = bpe.unk_token(unk);
+        }
+        let mut coder = Coder::new(bpe.build().map_err(|error| error.to_string())?);
+        coder
+            .with_normalizer(self.normalizer)
+            .map_err(|error| error.to_string())?;
+        coder.with_pre_tokenizer(self.pre_tokenizer);
+        let tokens = tokens.iter().map(|(_, token)| token.clone());
+        coder
+            .add_tokens(tokens)
+            .map_err(|error| error.to_string())?;
+        Ok(coder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use crate::error::{Error, Result};
+    use crate::tokenizer::json::tests::tiny_json;
+    use crate::tokenizer::sentencepiece::model::tests::tiny_model;
+    use crate::tokenizer::tokenizer::Tokenizer;
+
+    fn read(bytes: &[u8]) -> Result<Tokenizer> {
+        Tokenizer::from_bytes(Path::new("t"), bytes)
+    }
+
+    fn problem(bytes: &[u8]) -> String {
+        match read(bytes) {
+            Err(Error::Tokenizer { path, problem }) if path == Path::new("t") => problem,
+            other => panic!("expected Error::Tokenizer, found {other:?}"),
+        }
+    }
+
+    fn edited(edit: impl FnOnce(&mut Value)) -> Vec<u8> {
+        let mut file = tiny_json();
+        edit(&mut file);
+        file.to_string().into_bytes()
+    }
+
+    fn remove(name: &str) -> Vec<u8> {
+        edited(|file| {
+            file["model"]["vocab"].as_object_mut().unwrap().remove(name);
+        })
+    }
+
+    #[test]
+    fn a_truncated_file_is_an_error_at_every_length() {
+        for bytes in [tiny_model(), tiny_json().to_string().into_bytes()] {
+            assert!(read(&bytes).is_ok());
+            for length in 0..bytes.len() {
+                assert!(!problem(&bytes[..length]).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_never_panics() {
+        let mut state = 1u64;
+        let mut step = |limit: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as usize % limit
+        };
+        let mut readable = 0;
+        for bytes in [tiny_model(), tiny_json().to_string().into_bytes()] {
+            for _ in 0..4_000 {
+                let mut bytes = bytes.clone();
+                for _ in 0..=step(3) {
+                    let at = step(bytes.len());
+                    bytes[at] ^= 1 << step(8);
+                }
+                if let Ok(tokenizer) = read(&bytes) {
+                    readable += 1;
+                    let ids = tokenizer.encode_prompt("the cat</s> in 🦙").unwrap();
+                    tokenizer.decode(&ids).unwrap();
+                } else {
+                    assert!(!problem(&bytes).is_empty());
+                }
+            }
+        }
+        assert!((100..7_900).contains(&readable), "{readable}");
+        for length in [0, 1, 2, 7, 100, 5_000] {
+            let noise: Vec<u8> = (0..length).map(|_| step(256) as u8).collect();
+            assert!(!problem(&noise).is_empty());
+            assert!(!problem(&vec![0; length]).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_no_tokenizer_is_said_to_be_none() {
+        for (bytes, expected) in [
+            (&b""[..], "the file is empty"),
+            (
+                b"hello",
+                "neither a tokenizer.json nor an undamaged SentencePiece model",
+            ),
+            (b"{}", "missing field `model`"),
+            (b" {\"model\": 1}", "invalid type"),
+        ] {
+            assert!(problem(bytes).contains(expected), "{}", problem(bytes));
+        }
+    }
+
+    #[test]
+    fn what_the_coder_relies_on_is_checked() {
+        let merge = |left: &str, right: &str| {
+            edited(|file| file["model"]["merges"] = json!([[left, right]]))
+        };
+        let added =
+            |token: Value| edited(|file| file["added_tokens"].as_array_mut().unwrap().push(token));
+        let cases = [
+            (remove("<0x7F>"), "the piece `<0x7F>` is missing"),
+            (remove("<unk>"), "the unknown piece `<unk>` is missing"),
+            // Longer than any piece: the library's own builder would index out of range.
+            (merge("<0x41>", "<0x42>"), "`<0x41><0x42>` is not a piece"),
+            (merge("h", "h"), "`hh` out of vocabulary"),
+            (merge("h", "z"), "`z` out of vocabulary"),
+            (
+                edited(|file| file["model"]["vocab"]["c"] = json!(271)),
+                "the same id 271",
+            ),
+            (
+                edited(|file| file["model"]["vocab"]["c"] = json!(4_000_000_000u32)),
+                "at most 1048576",
+            ),
+            (
+                edited(|file| file["model"]["vocab"]["c"] = json!(-1)),
+                "invalid value",
+            ),
+            (
+                added(json!({"id": 300, "content": "<pad>"})),
+                "`<pad>`: id 300 expected, found 273",
+            ),
+            (
+                added(json!({"id": 7, "content": "the"})),
+                "`the`: id 7 expected, found 273",
+            ),
+        ];
+        for (bytes, expected) in cases {
+            let problem = problem(&bytes);
+            assert!(problem.contains(expected), "{problem}: expected {expected}");
+        }
+    }
+
+    #[test]
+    fn added_tokens_extend_the_vocabulary() {
+        let bytes = edited(|file| {
+            let tokens = file["added_tokens"].as_array_mut().unwrap();
+            tokens.push(json!({"id": 273, "content": "<pad>", "special": true}));
+            tokens.push(json!({"id": 274, "content": "<user>", "special": false}));
+        });
+        let tokenizer = read(&bytes).unwrap();
+        assert_eq!(tokenizer.vocab_size(), 275);
+        assert_eq!(tokenizer.encode("<pad>the<user>").unwrap(), [273, 261, 274]);
+        assert_eq!(tokenizer.decode(&[273, 261, 274]).unwrap(), "the<user>");
+        assert!(tokenizer.check_vocab(275).is_ok());
+        let message = tokenizer.check_vocab(274).unwrap_err().to_string();
+        assert!(
+            message.contains("has 275 ids; the model's vocabulary has 274"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn without_its_name_bos_is_the_special_token_with_id_1() {
+        let renamed = |special: bool| {
+            edited(|file| {
+                let vocab = file["model"]["vocab"].as_object_mut().unwrap();
+                vocab.remove("<s>");
+                vocab.insert("<begin>".to_owned(), json!(1));
+                file["added_tokens"][1]["content"] = json!("<begin>");
+                file["added_tokens"][1]["special"] = json!(special);
+            })
+        };
+        let tokenizer = read(&renamed(true)).unwrap();
+        assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (1, 2));
+        assert_eq!(
+            problem(&renamed(false)),
+            "there is no `<s>`, and 1 is not the id of a special token"
+        );
+    }
+
+    #[test]
+    fn special_pieces_need_no_entry_among_the_added_tokens() {
+        let tokenizer = read(&edited(|file| file["added_tokens"] = json!([]))).unwrap();
+        assert_eq!(tokenizer.encode_prompt("<s>the</s>").unwrap(), [1, 261, 2]);
+        assert_eq!(tokenizer.decode(&[1, 261, 0, 2]).unwrap(), "the");
+    }
+}

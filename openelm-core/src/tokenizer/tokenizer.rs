@@ -1,0 +1,400 @@
+//! Text to token ids and back.
+//!
+//! OpenELM uses the tokenizer of LLaMA 1 and 2: SentencePiece BPE with byte fallback, 32,000
+//! pieces, `<s>` = 1 before every prompt and `</s>` = 2 at the end of a text. Apple's
+//! repositories hold no tokenizer; the user brings one, as Hugging Face's `tokenizer.json` or as
+//! SentencePiece's `tokenizer.model`. Both give the same ids.
+
+use std::{fmt, fs::File, io::Read, path::Path, sync::Arc};
+
+use super::{
+    json,
+    spec::{Coder, Contents},
+};
+use crate::{
+    error::{Error, Result},
+    tokenizer::{
+        detokenizer::{Detokenizer, Pieces},
+        sentencepiece::model as sentencepiece,
+    },
+};
+
+/// Largest file that is read; LLaMA's have 0.5 MB and 1.8 MB.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Ids of `<s>` and `</s>` in OpenELM's configuration.
+const DEFAULT_BOS: u32 = 1;
+const DEFAULT_EOS: u32 = 2;
+
+/// A LLaMA tokenizer; cheap to clone, and usable from any thread.
+///
+/// The text of a special token inside a prompt, such as `</s>`, becomes that token and not the
+/// pieces of its spelling, as in Hugging Face's tokenizers and for both kinds of file: chat
+/// templates rely on it. A caller that takes text from strangers may want to strip it before.
+#[derive(Clone)]
+pub struct Tokenizer {
+    pub(super) coder: Arc<Coder>,
+    pieces: Arc<Pieces>,
+    bos_id: u32,
+    eos_id: u32,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json` or a `tokenizer.model`, told apart by content, not by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be read; [`Error::Tokenizer`] if it is malformed, or not
+    /// BPE with byte fallback as LLaMA's.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::from_bytes(path, &read_file(path)?)
+    }
+
+    /// The ids of `text`, without BOS and EOS.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the vocabulary lacks what its own merges need.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.coder.encode_fast(text, false);
+        Ok(encoding
+            .map_err(|error| self.error(error.to_string()))?
+            .get_ids()
+            .to_vec())
+    }
+
+    /// The ids of a prompt: BOS, exactly once even if `text` itself begins with `<s>`, then
+    /// `text`. EOS is never added.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text)?;
+        if ids.first() != Some(&self.bos_id) {
+            ids.insert(0, self.bos_id);
+        }
+        Ok(ids)
+    }
+
+    /// The text of `ids`; special tokens are left out, and bytes that make no UTF-8 become
+    /// U+FFFD each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if an id is not in the vocabulary.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let mut detokenizer = Detokenizer::new(Arc::clone(&self.pieces));
+        let mut text = String::with_capacity(ids.len() * 4);
+        for &id in ids {
+            detokenizer.push_to(id, &mut text)?;
+        }
+        text.push_str(&detokenizer.finish());
+        Ok(text)
+    }
+
+    /// A detokenizer for the ids that follow `context`, the prompt: its text together is what
+    /// [`decode`](Self::decode) gives for both less what it gives for `context`. An id of
+    /// `context` that is not in the vocabulary counts as one without text.
+    pub fn detokenizer(&self, context: &[u32]) -> Detokenizer {
+        let mut detokenizer = Detokenizer::new(Arc::clone(&self.pieces));
+        let mut text = String::new();
+        for &id in context {
+            // A failed push changes nothing.
+            let _ = detokenizer.push_to(id, &mut text);
+            text.clear();
+        }
+        detokenizer
+    }
+
+    /// The piece `id` as the vocabulary writes it (`▁the`, `<0x0A>`, `</s>`).
+    pub fn piece(&self, id: u32) -> Option<&str> {
+        self.pieces.name(id)
+    }
+
+    /// The id of the piece that the vocabulary writes as `piece`.
+    pub fn piece_id(&self, piece: &str) -> Option<u32> {
+        self.coder.token_to_id(piece)
+    }
+
+    /// Highest id + 1.
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Id of `<s>`, which begins every prompt; 1 in LLaMA.
+    pub fn bos_id(&self) -> u32 {
+        self.bos_id
+    }
+
+    /// Id of `</s>`, which ends a text; 2 in LLaMA.
+    pub fn eos_id(&self) -> u32 {
+        self.eos_id
+    }
+
+    /// The same tokenizer, to which the spelling of a special token is text like any other: for
+    /// documents, which may talk about `</s>` without ending there.
+    pub(crate) fn literal(&self) -> Self {
+        let mut coder = Coder::clone(&self.coder);
+        coder.set_encode_special_tokens(true);
+        Self {
+            coder: Arc::new(coder),
+            ..self.clone()
+        }
+    }
+
+    /// The file that was read.
+    pub fn path(&self) -> &Path {
+        self.pieces.path()
+    }
+
+    /// Checks that a model with `model_vocab` rows in its embedding can take every id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`], with both sizes, if the tokenizer has more ids.
+    pub fn check_vocab(&self, model_vocab: usize) -> Result<()> {
+        let size = self.vocab_size();
+        if size <= model_vocab {
+            return Ok(());
+        }
+        Err(self.error(format!(
+            "the tokenizer has {size} ids; the model's vocabulary has {model_vocab}: \
+             this is not the tokenizer that the model was trained with"
+        )))
+    }
+
+    /// As [`from_file`](Self::from_file) of what is in no file; `path` is what errors name.
+    pub(crate) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let contents = Self::contents_of(path, bytes)?;
+        Self::build(path, contents).map_err(|problem| Error::Tokenizer {
+            path: path.to_owned(),
+            problem,
+        })
+    }
+
+    /// What the tokenizer file at `path` says, for writing it in another format.
+    pub(crate) fn contents(path: &Path) -> Result<Contents> {
+        Self::contents_of(path, &read_file(path)?)
+    }
+
+    fn contents_of(path: &Path, bytes: &[u8]) -> Result<Contents> {
+        let refused = |problem: String| Error::Tokenizer {
+            path: path.to_owned(),
+            problem,
+        };
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(refused(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
+        }
+        if bytes.is_empty() {
+            return Err(refused("the file is empty".to_owned()));
+        }
+        let contents = if is_json(bytes) {
+            json::read(bytes)
+        } else {
+            sentencepiece::read(bytes)
+        };
+        contents.map_err(refused)
+    }
+
+    fn build(path: &Path, contents: Contents) -> Result<Self, String> {
+        contents.check()?;
+        let mut pieces = Pieces::new(path.to_owned(), &contents.vocab, contents.drops_first_space)?;
+        let tokens = contents.added_tokens();
+        let Contents { bos, eos, .. } = &contents;
+        let (bos, eos) = (bos.clone(), eos.clone());
+        let coder = contents.into_coder(&tokens)?;
+        for (id, token) in &tokens {
+            let name = &token.content;
+            if let Some(found) = coder.token_to_id(name).filter(|found| found != id) {
+                return Err(format!(
+                    "added token `{name}`: id {id} expected, found {found}"
+                ));
+            }
+            // The coder keeps the text that the normalizer makes of it.
+            let name = coder.id_to_token(*id).unwrap_or_else(|| name.clone());
+            pieces.add(*id, &name, token.special)?;
+        }
+        let bos_id = control(&coder, &mut pieces, &bos, DEFAULT_BOS)?;
+        let eos_id = control(&coder, &mut pieces, &eos, DEFAULT_EOS)?;
+        Ok(Self {
+            coder: Arc::new(coder),
+            pieces: Arc::new(pieces),
+            bos_id,
+            eos_id,
+        })
+    }
+
+    pub(super) fn error(&self, problem: String) -> Error {
+        Error::Tokenizer {
+            path: self.path().to_owned(),
+            problem,
+        }
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Tokenizer")
+            .field("path", &self.path())
+            .field("vocab_size", &self.vocab_size())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The id of the special token `name`, or `default` if a special token of another name has it.
+fn control(coder: &Coder, pieces: &mut Pieces, name: &str, default: u32) -> Result<u32, String> {
+    if let Some(id) = coder.token_to_id(name) {
+        pieces.add(id, name, true)?;
+        return Ok(id);
+    }
+    if pieces.is_special(default) {
+        return Ok(default);
+    }
+    Err(format!(
+        "there is no `{name}`, and {default} is not the id of a special token"
+    ))
+}
+
+/// At most one byte more than [`MAX_FILE_BYTES`].
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(path))?;
+    Ok(bytes)
+}
+
+/// Which kind of tokenizer file this is: a SentencePiece model begins with the tag of a piece,
+/// 0x0A, and a length, no brace after it.
+pub(crate) fn is_json(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().first() == Some(&b'{')
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::tokenizer::json::tests::tiny_json;
+    use crate::tokenizer::sentencepiece::model::tests::tiny_model;
+
+    fn from_json(file: &Value) -> Result<Tokenizer> {
+        Tokenizer::from_bytes(Path::new("tokenizer.json"), file.to_string().as_bytes())
+    }
+
+    fn from_model(bytes: &[u8]) -> Result<Tokenizer> {
+        Tokenizer::from_bytes(Path::new("tokenizer.model"), bytes)
+    }
+
+    /// The tiny tokenizer from both kinds of file.
+    fn tiny() -> [Tokenizer; 2] {
+        [
+            from_json(&tiny_json()).unwrap(),
+            from_model(&tiny_model()).unwrap(),
+        ]
+    }
+
+    /// Splitmix64.
+    fn random(state: &mut u64) -> u64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Text of all kinds of characters, but not U+2581, which no tokenizer of this kind keeps.
+    pub(crate) fn random_text(state: &mut u64) -> String {
+        let mut text = String::new();
+        for _ in 0..random(state) % 24 {
+            let at = (random(state) >> 8) as u32;
+            let code = match random(state) % 8 {
+                0..4 => 0x20 + at % 0x5f,
+                4 => at % 0x20,
+                5 => 0xa0 + at % 0x300,
+                6 => 0x1f300 + at % 0x800,
+                _ => at % 0x11_0000,
+            };
+            let spaces = if random(state).is_multiple_of(6) {
+                random(state) % 20
+            } else {
+                0
+            };
+            text.extend(std::iter::repeat_n(' ', spaces as usize));
+            text.extend(char::from_u32(code).filter(|&character| character != '▁'));
+        }
+        text
+    }
+
+    #[test]
+    fn both_kinds_of_file_give_the_same_ids() {
+        for tokenizer in tiny() {
+            assert_eq!(
+                tokenizer.encode("the cat").unwrap(),
+                [261, 265, 272, 269, 266]
+            );
+            assert_eq!(tokenizer.encode("é").unwrap(), [265, 198, 172]);
+            assert_eq!(tokenizer.encode("  the  ").unwrap(), [264, 261, 264]);
+            assert_eq!(tokenizer.encode("").unwrap(), [0u32; 0]);
+            assert_eq!(tokenizer.vocab_size(), 273);
+            assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (1, 2));
+            assert_eq!(
+                (tokenizer.piece(261), tokenizer.piece(273)),
+                (Some("▁the"), None)
+            );
+            assert_eq!(
+                (tokenizer.piece_id("▁the"), tokenizer.piece_id("x")),
+                (Some(261), None)
+            );
+        }
+    }
+
+    #[test]
+    fn a_prompt_has_bos_once_and_special_tokens_are_recognised() {
+        for tokenizer in tiny() {
+            assert_eq!(tokenizer.encode_prompt("").unwrap(), [1]);
+            assert_eq!(
+                tokenizer.encode_prompt("the the the the").unwrap(),
+                [1, 261, 261, 261, 261]
+            );
+            assert_eq!(tokenizer.encode_prompt("<s>the").unwrap(), [1, 261]);
+            assert_eq!(tokenizer.encode_prompt("a</s>a").unwrap(), [1, 262, 2, 262]);
+            assert_eq!(tokenizer.decode(&[1, 262, 2, 262]).unwrap(), "a a");
+        }
+    }
+
+    #[test]
+    fn generated_text_keeps_the_space_before_its_first_word() {
+        for tokenizer in tiny() {
+            let mut after = tokenizer.detokenizer(&[1, 261]);
+            assert_eq!(after.push(261).unwrap(), " the");
+            for context in [&[1][..], &[], &[300, 2]] {
+                let mut alone = tokenizer.detokenizer(context);
+                assert_eq!(alone.push(261).unwrap(), "the");
+            }
+            let message = tokenizer.decode(&[300]).unwrap_err().to_string();
+            assert!(message.contains("no piece has the id 300"), "{message}");
+        }
+    }
+
+    #[test]
+    fn any_text_comes_back() {
+        let [json, model] = tiny();
+        let mut state = 3;
+        for _ in 0..3_000 {
+            let text = random_text(&mut state);
+            let ids = json.encode(&text).unwrap();
+            assert_eq!(json.decode(&ids).unwrap(), text);
+            assert_eq!(model.encode(&text).unwrap(), ids, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn tokenizers_cross_threads() {
+        fn check<T: Clone + Send + Sync + 'static>() {}
+        check::<Tokenizer>();
+        check::<Detokenizer>();
+    }
+}

@@ -1,0 +1,104 @@
+//! How a run goes.
+
+use super::finetune::TrainingData;
+use crate::{
+    data::{
+        batch::{Batch, Padding},
+        dataset::{Example, PreferencePair},
+    },
+    error::{Error, Result},
+    training::{PreferenceLoss, TrainerOptions},
+};
+
+/// How a [`Finetune`](crate::training::finetune::finetune::Finetune) runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FinetuneOptions {
+    /// How each step is made.
+    pub trainer: TrainerOptions,
+    /// Batches to train on, all in all. Default 1,000.
+    pub iters: u64,
+    /// Rows (or pairs) of a batch. Default 4.
+    pub batch_size: usize,
+    /// The most tokens of a row. Default 2,048.
+    pub max_seq_length: usize,
+    /// Iterations between validations. Default 200. There is one before the first step, and one
+    /// after the last.
+    pub steps_per_eval: u64,
+    /// The most batches of a validation; `None` all. Default 25.
+    pub val_batches: Option<usize>,
+    /// Iterations between saves. Default 100. The last iteration is saved, too.
+    pub save_every: u64,
+    /// Validations in a row without a better loss that end the run. Default none do.
+    pub patience: Option<u32>,
+    /// Preferences: the loss and its β. Default sigmoid, 0.01.
+    pub preference: (PreferenceLoss, f32),
+    /// Batches, masks and the times of validation as mlx-lm's `lora` has them, to compare with it.
+    /// Its defects come along: a pad counts as a target, rows do not meet rows of their length,
+    /// and those that fill no batch are never seen.
+    pub mlx_lm_compat: bool,
+}
+
+impl Default for FinetuneOptions {
+    fn default() -> Self {
+        Self {
+            trainer: TrainerOptions::default(),
+            iters: 1000,
+            batch_size: 4,
+            max_seq_length: 2048,
+            steps_per_eval: 200,
+            val_batches: Some(25),
+            save_every: 100,
+            patience: None,
+            preference: (PreferenceLoss::Sigmoid, 0.01),
+            mlx_lm_compat: false,
+        }
+    }
+}
+
+impl FinetuneOptions {
+    pub(super) fn check(&self) -> Result<()> {
+        let zero = [
+            ("iters", self.iters),
+            ("batch_size", self.batch_size as u64),
+            ("steps_per_eval", self.steps_per_eval),
+            ("save_every", self.save_every),
+            ("val_batches", self.val_batches.unwrap_or(1) as u64),
+            ("patience", u64::from(self.patience.unwrap_or(1))),
+        ];
+        if let Some(&(option, _)) = zero.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::Option {
+                option,
+                problem: "expected at least 1, found 0".into(),
+            });
+        }
+        if self.max_seq_length < 2 {
+            return Err(Error::Option {
+                option: "max_seq_length",
+                problem: format!("expected at least 2, found {}", self.max_seq_length),
+            });
+        }
+        Ok(())
+    }
+
+    /// The `rows` of `data`.
+    pub(super) fn batch(&self, data: &TrainingData, rows: &[usize]) -> Batch {
+        let padding = Padding {
+            max_length: self.max_seq_length,
+            ..Padding::default()
+        };
+        match data {
+            TrainingData::Examples(examples) => {
+                let chosen: Vec<&Example> = rows.iter().filter_map(|&i| examples.get(i)).collect();
+                match self.mlx_lm_compat {
+                    true => Batch::mlx_lm(&chosen, self.max_seq_length),
+                    false => Batch::new(&chosen, padding),
+                }
+            }
+            TrainingData::Pairs(pairs) => {
+                let chosen: Vec<&PreferencePair> =
+                    rows.iter().filter_map(|&i| pairs.get(i)).collect();
+                Batch::pairs(&chosen, padding)
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Which rows come in which batch.
+
+use super::{finetune::TrainingData, options::FinetuneOptions};
+use crate::{
+    data::{
+        batch::{BatchPlan, MlxLmOrder, Padding, mlx_lm_batches},
+        dataset::Example,
+    },
+    error::Result,
+};
+
+/// The order of a run's batches.
+#[derive(Debug)]
+pub(super) struct Order {
+    kind: Kind,
+    /// The epoch that `batches` are of.
+    epoch: Option<u64>,
+    batches: Vec<Vec<usize>>,
+    per_epoch: usize,
+    validation: Vec<Vec<usize>>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Plan(BatchPlan),
+    /// mlx-lm's: one stream of random numbers that validation draws from as well.
+    MlxLm {
+        order: Box<MlxLmOrder>,
+        train: Vec<Vec<usize>>,
+        valid: Vec<Vec<usize>>,
+    },
+}
+
+impl Order {
+    pub(super) fn new(
+        train: &TrainingData,
+        valid: Option<&TrainingData>,
+        options: &FinetuneOptions,
+    ) -> Result<Self> {
+        let (size, seed) = (options.batch_size, options.trainer.seed);
+        let lengths = lengths(train);
+        let of_valid = valid.map(self::lengths).unwrap_or_default();
+        if options.mlx_lm_compat {
+            let one_key = |lengths: &[usize]| mlx_lm_batches(&vec![1; lengths.len()], size);
+            let train = one_key(&lengths)?;
+            let valid = match of_valid.is_empty() {
+                true => Vec::new(),
+                false => one_key(&of_valid)?,
+            };
+            return Ok(Self {
+                epoch: None,
+                batches: Vec::new(),
+                per_epoch: train.len(),
+                validation: Vec::new(),
+                kind: Kind::MlxLm {
+                    order: Box::new(MlxLmOrder::new(seed as u32)),
+                    train,
+                    valid,
+                },
+            });
+        }
+        let pad_to = Padding::default().pad_to;
+        let plan = BatchPlan::new(&lengths, size, pad_to, seed)?;
+        let rows: Vec<usize> = (0..of_valid.len()).collect();
+        Ok(Self {
+            epoch: None,
+            batches: Vec::new(),
+            per_epoch: plan.batches_per_epoch(),
+            // The same rows each time, in the file's order.
+            validation: rows.chunks(size).map(<[usize]>::to_vec).collect(),
+            kind: Kind::Plan(plan),
+        })
+    }
+
+    pub(super) fn batches_per_epoch(&self) -> usize {
+        self.per_epoch
+    }
+
+    /// The rows of the iteration `iteration`, from 1 on; iterations come in order.
+    pub(super) fn next(&mut self, iteration: u64) -> Vec<usize> {
+        self.before(iteration);
+        let place = (iteration - 1) % self.per_epoch.max(1) as u64;
+        self.batches
+            .get(place as usize)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Draws what is drawn before the iteration: mlx-lm asks for a batch before it validates.
+    pub(super) fn before(&mut self, iteration: u64) {
+        let epoch = (iteration - 1) / self.per_epoch.max(1) as u64;
+        if self.epoch == Some(epoch) {
+            return;
+        }
+        self.epoch = Some(epoch);
+        self.batches = match &mut self.kind {
+            Kind::Plan(plan) => plan.epoch(epoch),
+            Kind::MlxLm { order, train, .. } => order.pass(train),
+        };
+    }
+
+    /// The rows of a validation's batches.
+    pub(super) fn validation(&mut self) -> Vec<Vec<usize>> {
+        match &mut self.kind {
+            Kind::Plan(_) => self.validation.clone(),
+            Kind::MlxLm { order, valid, .. } => order.pass(valid),
+        }
+    }
+
+    /// Draws what a run that took this iteration drew.
+    pub(super) fn replay(&mut self, iteration: u64, validated_before: bool) {
+        if let Kind::MlxLm { .. } = self.kind {
+            self.before(iteration);
+            if validated_before {
+                self.validation();
+            }
+        }
+    }
+}
+
+/// Rows' lengths, a pair's being that of its longer answer.
+fn lengths(data: &TrainingData) -> Vec<usize> {
+    match data {
+        TrainingData::Examples(examples) => examples.iter().map(|e| e.tokens.len()).collect(),
+        TrainingData::Pairs(pairs) => {
+            let longer = |a: &Example, b: &Example| a.tokens.len().max(b.tokens.len());
+            pairs
+                .iter()
+                .map(|p| longer(&p.chosen, &p.rejected))
+                .collect()
+        }
+    }
+}
+
+/// A number that data of other tokens has not (FNV-1a).
+pub(super) fn fingerprint(train: &TrainingData, valid: Option<&TrainingData>) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut take = |number: u64| {
+        for byte in number.to_le_bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    let mut example = |example: &Example| {
+        take(example.tokens.len() as u64);
+        take(example.first_target as u64);
+        example.tokens.iter().for_each(|&id| take(u64::from(id)));
+    };
+    for data in [Some(train), valid].into_iter().flatten() {
+        match data {
+            TrainingData::Examples(examples) => examples.iter().for_each(&mut example),
+            TrainingData::Pairs(pairs) => {
+                for pair in pairs {
+                    example(&pair.chosen);
+                    example(&pair.rejected);
+                }
+            }
+        }
+    }
+    hash
+}

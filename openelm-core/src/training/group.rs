@@ -1,0 +1,211 @@
+//! Several processes that train one model, over MLX's own engine (`mlx.launch`, the ring backend):
+//! each finds its place in the environment, `MLX_RANK` and, for the ring, `MLX_HOSTFILE`, a JSON
+//! list of every rank's addresses.
+//!
+//! MLX waits without end for a process that is gone. So whoever joins says what is to be done when
+//! the others have not answered for some time: usually to say so and leave.
+
+use std::{
+    env, fmt,
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mlx_rs::Array;
+
+use crate::{
+    error::{Error, Result},
+    mlx::Processes,
+};
+
+/// How often the time is looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The processes that train together, and which of them this is. Belongs to the thread that made
+/// it.
+#[derive(Debug)]
+pub struct Group {
+    processes: Processes,
+    rank: usize,
+    size: usize,
+    watch: Watch,
+}
+
+impl Group {
+    /// Joins the group that the environment describes; `None` if it describes none or a group of
+    /// one. If the others do not answer for as long as `patience`, at the start or later, `lost` is
+    /// called, on a thread of its own: MLX's wait itself cannot be ended, only the process.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if the environment is malformed, [`Error::Group`] if the others cannot be
+    /// reached.
+    pub fn from_environment(
+        patience: Duration,
+        lost: impl Fn() + Send + 'static,
+    ) -> Result<Option<Self>> {
+        let Ok(rank) = env::var("MLX_RANK") else {
+            return Ok(None);
+        };
+        if rank.parse::<u32>().is_err() {
+            return Err(Error::Option {
+                option: "MLX_RANK",
+                problem: format!("expected a number from 0 on, found {rank:?}"),
+            });
+        }
+        let watch = Watch::start(patience, lost)?;
+        let processes = watch.during(Processes::join).map_err(lost_connection)?;
+        let (rank, size) = (processes.rank(), processes.size());
+        if size == 1 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            processes,
+            rank,
+            size,
+            watch,
+        }))
+    }
+
+    /// Which of the processes this is, from 0 on. The one that saves is 0.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// How many there are, 2 or more.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The sum of every process' `x`, all of one shape and type: the same bits in each of them.
+    /// Waits for the others.
+    ///
+    /// # Errors
+    /// [`Error::Group`] if another process is gone, [`Error::Mlx`] if `x` cannot be worked out.
+    pub fn all_sum(&self, x: &Array) -> Result<Array> {
+        // This process' own work is not what is waited for.
+        x.eval()?;
+        let sum = self.watch.during(|| {
+            let sum = self.processes.all_sum(x)?;
+            sum.eval()?;
+            Ok(sum)
+        });
+        sum.map_err(lost_connection)
+    }
+
+    /// Whether `yes` is true in any of the processes. Waits for the others.
+    ///
+    /// # Errors
+    /// As [`all_sum`](Self::all_sum).
+    pub fn any(&self, yes: bool) -> Result<bool> {
+        let sum = self.all_sum(&Array::from_slice(&[f32::from(u8::from(yes))], &[1]))?;
+        Ok(sum.to_vec_exact::<f32>()?.first().is_some_and(|&n| n > 0.0))
+    }
+
+    /// The bytes that rank 0 has; the others' are not looked at.
+    ///
+    /// # Errors
+    /// As [`all_sum`](Self::all_sum).
+    pub fn from_first(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let own = if self.rank == 0 { bytes } else { &[] };
+        let length = Array::from_slice(&[own.len() as u32], &[1]);
+        let length = self.all_sum(&length)?.to_vec_exact::<u32>()?;
+        let length = length.first().copied().unwrap_or_default() as usize;
+        if length == 0 {
+            return Ok(Vec::new());
+        }
+        let mut padded = own.to_vec();
+        padded.resize(length, 0);
+        let shared = self.all_sum(&Array::from_slice(&padded, &[length as i32]))?;
+        Ok(shared.to_vec_exact::<u8>()?)
+    }
+}
+
+/// What MLX says, without the place in its source.
+fn lost_connection(error: Error) -> Error {
+    let Error::Mlx(exception) = &error else {
+        return error;
+    };
+    let told = exception.what();
+    let told = told.split(" at ").next().unwrap_or(told);
+    Error::Group {
+        problem: told.trim_matches('"').into(),
+    }
+}
+
+/// A thread that calls `lost` once something takes longer than it may.
+struct Watch {
+    /// When what is under way began.
+    since: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Watch {
+    fn start(patience: Duration, lost: impl Fn() + Send + 'static) -> Result<Self> {
+        let since = Arc::new(Mutex::new(None::<Instant>));
+        let watched = Arc::downgrade(&since);
+        let look = move || {
+            while let Some(since) = watched.upgrade() {
+                let begun = since.lock().ok().and_then(|since| *since);
+                if begun.is_some_and(|begun| begun.elapsed() > patience) {
+                    lost();
+                    return;
+                }
+                drop(since);
+                thread::sleep(TICK);
+            }
+        };
+        let thread = thread::Builder::new().name("group watch".into());
+        thread.spawn(look).map_err(Error::io("group watch"))?;
+        Ok(Self { since })
+    }
+
+    fn during<T>(&self, wait: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.set(Some(Instant::now()));
+        let result = wait();
+        self.set(None);
+        result
+    }
+
+    fn set(&self, value: Option<Instant>) {
+        if let Ok(mut since) = self.since.lock() {
+            *since = value;
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_told_and_what_does_not_is_not() {
+        let told = Arc::new(AtomicBool::new(false));
+        let lost = Arc::clone(&told);
+        let patience = Duration::from_millis(300);
+        let watch = Watch::start(patience, move || lost.store(true, Ordering::SeqCst)).unwrap();
+        for _ in 0..5 {
+            watch
+                .during(|| {
+                    thread::sleep(Duration::from_millis(100));
+                    Ok(())
+                })
+                .unwrap();
+        }
+        assert!(!told.load(Ordering::SeqCst));
+        watch
+            .during(|| {
+                thread::sleep(Duration::from_millis(700));
+                Ok(())
+            })
+            .unwrap();
+        assert!(told.load(Ordering::SeqCst));
+    }
+}

@@ -1,0 +1,65 @@
+//! `metrics.jsonl`: one JSON object a line for every step and validation of a training run.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Result},
+    weights::tensor_file,
+};
+
+/// The file, open for appending.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Metrics {
+    /// Writes nothing.
+    pub(crate) fn none() -> Self {
+        Self {
+            path: PathBuf::new(),
+            file: None,
+        }
+    }
+
+    /// Keeps the lines of the first `iteration` iterations, and goes on after them.
+    pub(crate) fn open(folder: &Path, iteration: u64) -> Result<Self> {
+        let path = folder.join("metrics.jsonl");
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let mut kept = String::new();
+        for line in text.lines().filter(|_| iteration > 0) {
+            let of: Option<Value> = serde_json::from_str(line).ok();
+            let of = of.and_then(|line| line.get("iteration")?.as_u64());
+            // A line cut by a crash, and those of steps that are taken again, are left out.
+            if of.is_some_and(|of| of <= iteration) {
+                kept.push_str(line);
+                kept.push('\n');
+            }
+        }
+        tensor_file::write_beside(&path, |partial| {
+            fs::write(partial, &kept).map_err(Error::io(&path))
+        })?;
+        let file = OpenOptions::new().append(true).open(&path);
+        Ok(Self {
+            file: Some(file.map_err(Error::io(&path))?),
+            path,
+        })
+    }
+
+    /// Writes a line; of `Null`, none.
+    pub(crate) fn write(&mut self, line: &Value) -> Result<()> {
+        match &mut self.file {
+            Some(file) if !line.is_null() => {
+                writeln!(file, "{line}").map_err(Error::io(&self.path))
+            }
+            _ => Ok(()),
+        }
+    }
+}

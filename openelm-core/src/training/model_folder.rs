@@ -1,0 +1,157 @@
+//! Model folders as training writes them: a configuration, weights in one file, a tokenizer.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use mlx_rs::Array;
+
+use crate::{
+    config::{Config, json as config_json},
+    convert::TOKENIZER_FILES,
+    error::{Error, Result},
+    mlx::Dtype,
+    weights::{Checkpoint, ReadOptions, Readers, Tensors, Weights, tensor_file},
+};
+
+/// What every folder of a run has, but for the weights.
+#[derive(Debug, Clone)]
+pub(super) struct Around {
+    /// The text of `config.json`.
+    config: String,
+    /// Files to copy.
+    tokenizer: Vec<PathBuf>,
+    dtype: Dtype,
+}
+
+impl Around {
+    /// `tokenizer` is a tokenizer's file, or the folder it is in; weights are stored in `dtype`.
+    pub(super) fn new(config: &Config, tokenizer: Option<&Path>, dtype: Dtype) -> Self {
+        let mut config = config.clone();
+        let mut put = |key: &str, value: serde_json::Value| {
+            _ = config.extra.entry(key).or_insert(value);
+        };
+        put("architectures", serde_json::json!(["OpenELMForCausalLM"]));
+        let stored = serde_json::json!(dtype.to_string());
+        config.extra.insert("torch_dtype".into(), stored);
+        let tokenizer = match tokenizer {
+            None => Vec::new(),
+            Some(folder) if folder.is_dir() => {
+                let files = TOKENIZER_FILES.iter().map(|name| folder.join(name));
+                files.filter(|file| file.is_file()).collect()
+            }
+            Some(file) => {
+                let beside = file.with_file_name("tokenizer_config.json");
+                let files = [file.to_path_buf(), beside];
+                files.into_iter().filter(|file| file.is_file()).collect()
+            }
+        };
+        Self {
+            config: config_json::write(&config),
+            tokenizer,
+            dtype,
+        }
+    }
+
+    /// Writes the folder `target` beside it and renames; one that is there already is replaced.
+    pub(super) fn write(&self, target: &Path, weights: &Tensors) -> Result<()> {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(target.file_name().unwrap_or_default());
+        name.push(".partial");
+        let partial = target.with_file_name(name);
+        let written = self.fill(&partial, weights).and_then(|()| {
+            if target.exists() {
+                fs::remove_dir_all(target).map_err(Error::io(target))?;
+            }
+            fs::rename(&partial, target).map_err(Error::io(target))
+        });
+        if written.is_err() {
+            // Whatever is left of it only takes the space that there is none of.
+            let _ = fs::remove_dir_all(&partial);
+        }
+        written
+    }
+
+    fn fill(&self, folder: &Path, weights: &Tensors) -> Result<()> {
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(Error::io(folder))?;
+        }
+        fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let cast = |array: &Array| array.as_dtype(self.dtype.mlx());
+        let cast = weights
+            .iter()
+            .map(|(name, array)| Ok((name.clone(), cast(array)?)));
+        let cast = cast.collect::<Result<Tensors>>()?;
+        let path = folder.join("model.safetensors");
+        tensor_file::save(&path, &cast, ("format", "mlx".into()))?;
+        let path = folder.join("config.json");
+        fs::write(&path, &self.config).map_err(Error::io(&path))?;
+        sync(&path)?;
+        for file in &self.tokenizer {
+            let name = match file.extension() {
+                // A tokenizer that lies elsewhere under a name of its own.
+                Some(kind) if kind == "json" && !is_known(file) => "tokenizer.json".into(),
+                Some(kind) if kind == "model" && !is_known(file) => "tokenizer.model".into(),
+                _ => file.file_name().unwrap_or_default().to_os_string(),
+            };
+            let copy = folder.join(name);
+            fs::copy(file, &copy).map_err(Error::io(&copy))?;
+            sync(&copy)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_known(file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| TOKENIZER_FILES.contains(&name))
+}
+
+fn sync(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    file.sync_all().map_err(Error::io(path))
+}
+
+/// The weights of a model of `config`, in f32.
+pub(super) fn weights(folder: &Path, config: &Config) -> Result<Weights> {
+    let checkpoint = Checkpoint::open(folder)?;
+    checkpoint.check(config)?;
+    let options = ReadOptions {
+        dtype: Dtype::Float32,
+        keep_quantized: false,
+    };
+    Weights::read(&checkpoint, config, options, &mut |_, _| {})
+}
+
+/// The plain mean of the weights in `folders`, summed in f64 and rounded once, as CoreNet's
+/// `average_ckpts`; f32.
+pub(super) fn average(folders: &[PathBuf]) -> Result<Tensors> {
+    let mut opened = Vec::with_capacity(folders.len());
+    for folder in folders {
+        let checkpoint = Checkpoint::open(folder)?;
+        opened.push((Readers::open(&checkpoint)?, checkpoint));
+    }
+    let Some((_, first)) = opened.first() else {
+        return Ok(Tensors::new());
+    };
+    let names: Vec<String> = first.tensors().keys().cloned().collect();
+    let mut averaged = Tensors::new();
+    for name in names {
+        let mut sums: Vec<f64> = Vec::new();
+        let mut shape = Vec::new();
+        for (readers, _) in &mut opened {
+            let array = readers.next().take(&name)?;
+            shape = array.shape().to_vec();
+            let array = array.as_dtype(mlx_rs::Dtype::Float32)?;
+            let values = array.to_vec_exact::<f32>()?;
+            sums.resize(values.len(), 0.0);
+            let pairs = sums.iter_mut().zip(values);
+            pairs.for_each(|(sum, value)| *sum += f64::from(value));
+        }
+        let count = folders.len() as f64;
+        let means: Vec<f32> = sums.iter().map(|sum| (sum / count) as f32).collect();
+        averaged.insert(name, Array::from_slice(&means, &shape));
+    }
+    Ok(averaged)
+}

@@ -1,0 +1,331 @@
+//! The rules by which gradients change parameters, with MLX's formulas (`mlx/optimizers`).
+//!
+//! mlx-rs has them too, but neither bias correction nor a state that can be saved and restored to
+//! the bit, steps included.
+
+use std::collections::BTreeMap;
+
+use mlx_rs::{
+    Array,
+    ops::{maximum, rsqrt, sign, zeros_dtype},
+};
+
+use crate::{
+    error::{Error, Result},
+    weights::Tensors,
+};
+
+/// An optimizer and its settings. Those that a kind does not know are not looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Optimizer {
+    /// The rule.
+    pub kind: OptimizerKind,
+    /// Decay rates of the moments (Adam, AdamW, Lion). Default 0.9 and 0.999; for Lion 0.99.
+    pub betas: [f32; 2],
+    /// Added to Adam's denominators. Default 1e-8.
+    pub eps: f32,
+    /// Share of a matrix that each update takes away, times the learning rate (AdamW, Lion,
+    /// Adafactor), or that is added to the gradient (SGD). Norms and magnitudes have none, as in
+    /// CoreNet. Default 0.
+    pub weight_decay: f32,
+    /// SGD's momentum. Default 0.
+    pub momentum: f32,
+    /// Adam and AdamW: make up for moments that begin at zero, as PyTorch does. Default off, as
+    /// in MLX.
+    pub bias_correction: bool,
+    /// Let norms and magnitudes decay as well, as mlx-lm does. Default off.
+    pub decay_vectors: bool,
+}
+
+/// The rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptimizerKind {
+    /// Adam (arXiv 1412.6980).
+    Adam,
+    /// Adam with decoupled weight decay (arXiv 1711.05101).
+    AdamW,
+    /// Gradient descent, with momentum.
+    Sgd,
+    /// Lion (arXiv 2302.06675).
+    Lion,
+    /// Adafactor (arXiv 1804.04235), with its parameters' scale and the given learning rate.
+    Adafactor,
+}
+
+impl Optimizer {
+    /// The rule `kind` with its defaults.
+    pub fn new(kind: OptimizerKind) -> Self {
+        Self {
+            kind,
+            betas: match kind {
+                OptimizerKind::Lion => [0.9, 0.99],
+                _ => [0.9, 0.999],
+            },
+            eps: 1e-8,
+            weight_decay: 0.0,
+            momentum: 0.0,
+            bias_correction: false,
+            decay_vectors: false,
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let share = |x: f32| (0.0..1.0).contains(&x);
+        let problem = if !self.betas.into_iter().all(share) {
+            (
+                "betas",
+                format!("expected 0 or more and below 1, found {:?}", self.betas),
+            )
+        } else if self.eps.is_nan() || self.eps < 0.0 {
+            ("eps", format!("expected 0 or more, found {}", self.eps))
+        } else if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            let found = self.weight_decay;
+            ("weight_decay", format!("expected 0 or more, found {found}"))
+        } else if !share(self.momentum) {
+            let found = self.momentum;
+            (
+                "momentum",
+                format!("expected 0 or more and below 1, found {found}"),
+            )
+        } else {
+            return Ok(());
+        };
+        let (option, problem) = problem;
+        Err(Error::Option { option, problem })
+    }
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self::new(OptimizerKind::Adam)
+    }
+}
+
+/// What an optimizer remembers of each parameter, f32.
+#[derive(Debug)]
+pub(super) struct OptimizerState {
+    rule: Optimizer,
+    names: Vec<String>,
+    /// By parameter: its arrays by their names.
+    slots: Vec<BTreeMap<&'static str, Array>>,
+    updates: u64,
+}
+
+impl OptimizerState {
+    pub(super) fn new(rule: Optimizer, names: &[String], parameters: &[Array]) -> Result<Self> {
+        let slots = parameters.iter().map(|parameter| {
+            let shape = parameter.shape();
+            let slots = rule
+                .slots(shape)
+                .into_iter()
+                .map(|(slot, shape)| Ok((slot, zeros_dtype(&shape, parameter.dtype())?)));
+            slots.collect::<Result<BTreeMap<_, _>>>()
+        });
+        Ok(Self {
+            rule,
+            names: names.to_vec(),
+            slots: slots.collect::<Result<_>>()?,
+            updates: 0,
+        })
+    }
+
+    /// Updates made so far.
+    pub(super) fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    pub(super) fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.slots.iter().flat_map(BTreeMap::values)
+    }
+
+    /// As [`arrays`](Self::arrays), to put others in their places.
+    pub(super) fn arrays_mut(&mut self) -> impl Iterator<Item = &mut Array> {
+        self.slots.iter_mut().flat_map(BTreeMap::values_mut)
+    }
+
+    pub(super) fn set_updates(&mut self, updates: u64) {
+        self.updates = updates;
+    }
+
+    /// Changes `parameters` by `gradients`.
+    pub(super) fn update(
+        &mut self,
+        parameters: &mut [Array],
+        gradients: &[Array],
+        learning_rate: f32,
+    ) -> Result<()> {
+        self.updates += 1;
+        let all = parameters.iter_mut().zip(gradients).zip(&mut self.slots);
+        for ((parameter, gradient), slots) in all {
+            let one = Single {
+                rule: self.rule,
+                weight_decay: match parameter.ndim() > 1 || self.rule.decay_vectors {
+                    true => self.rule.weight_decay,
+                    false => 0.0,
+                },
+                updates: self.updates,
+                learning_rate,
+            };
+            *parameter = one.update(parameter, gradient, slots)?;
+        }
+        Ok(())
+    }
+
+    /// Its arrays by name, for a file.
+    pub(super) fn tensors(&self) -> Tensors {
+        let all = self.names.iter().zip(&self.slots);
+        let named = all.flat_map(|(name, slots)| {
+            let slots = slots.iter();
+            slots.map(move |(slot, array)| (format!("{name}.{slot}"), array.clone()))
+        });
+        named.collect()
+    }
+
+    /// Puts back what [`tensors`](Self::tensors) gave; the name of one that is missing otherwise,
+    /// or has another shape.
+    pub(super) fn restore(&mut self, mut tensors: Tensors, updates: u64) -> Result<(), String> {
+        for (name, slots) in self.names.iter().zip(&mut self.slots) {
+            for (slot, array) in slots {
+                let name = format!("{name}.{slot}");
+                match tensors.remove(&name) {
+                    Some(found) if found.shape() == array.shape() => *array = found,
+                    _ => return Err(name),
+                }
+            }
+        }
+        self.updates = updates;
+        Ok(())
+    }
+}
+
+impl Optimizer {
+    /// The arrays that it keeps for a parameter of this shape, all zero at first.
+    fn slots(&self, shape: &[i32]) -> Vec<(&'static str, Vec<i32>)> {
+        let whole = shape.to_vec();
+        match self.kind {
+            OptimizerKind::Adam | OptimizerKind::AdamW => vec![("m", whole.clone()), ("v", whole)],
+            OptimizerKind::Lion => vec![("m", whole)],
+            OptimizerKind::Sgd if self.momentum > 0.0 => vec![("v", whole)],
+            OptimizerKind::Sgd => Vec::new(),
+            OptimizerKind::Adafactor => match shape {
+                [rows, columns] => vec![("row", vec![*rows]), ("column", vec![*columns])],
+                _ => vec![("v", whole)],
+            },
+        }
+    }
+}
+
+/// One update of one parameter.
+struct Single {
+    rule: Optimizer,
+    weight_decay: f32,
+    updates: u64,
+    learning_rate: f32,
+}
+
+type Slots = BTreeMap<&'static str, Array>;
+
+impl Single {
+    fn update(&self, parameter: &Array, gradient: &Array, slots: &mut Slots) -> Result<Array> {
+        match self.rule.kind {
+            OptimizerKind::Adam => self.adam(parameter, gradient, slots),
+            OptimizerKind::AdamW => {
+                let kept = 1.0 - self.learning_rate * self.weight_decay;
+                let decayed = parameter.multiply(Array::from_f32(kept))?;
+                self.adam(&decayed, gradient, slots)
+            }
+            OptimizerKind::Sgd => self.sgd(parameter, gradient, slots),
+            OptimizerKind::Lion => self.lion(parameter, gradient, slots),
+            OptimizerKind::Adafactor => self.adafactor(parameter, gradient, slots),
+        }
+    }
+
+    fn adam(&self, parameter: &Array, gradient: &Array, slots: &mut Slots) -> Result<Array> {
+        let [b1, b2] = self.rule.betas;
+        let m = average(slots, "m", gradient, b1)?;
+        let v = average(slots, "v", &gradient.square()?, b2)?;
+        let (rate, root) = if self.rule.bias_correction {
+            let power = |beta: f32| 1.0 - f64::from(beta).powf(self.updates as f64);
+            let root = v.sqrt()?.multiply(scalar(power(b2).powf(-0.5) as f32))?;
+            ((f64::from(self.learning_rate) / power(b1)) as f32, root)
+        } else {
+            (self.learning_rate, v.sqrt()?)
+        };
+        let step = m
+            .multiply(scalar(rate))?
+            .divide(root.add(scalar(self.rule.eps))?)?;
+        Ok(parameter.subtract(step)?)
+    }
+
+    fn sgd(&self, parameter: &Array, gradient: &Array, slots: &mut Slots) -> Result<Array> {
+        let gradient = match self.weight_decay {
+            0.0 => gradient.clone(),
+            decay => gradient.add(parameter.multiply(scalar(decay))?)?,
+        };
+        let step = match slots.get_mut("v") {
+            None => gradient,
+            Some(v) => {
+                *v = v.multiply(scalar(self.rule.momentum))?.add(&gradient)?;
+                v.clone()
+            }
+        };
+        Ok(parameter.subtract(step.multiply(scalar(self.learning_rate))?)?)
+    }
+
+    fn lion(&self, parameter: &Array, gradient: &Array, slots: &mut Slots) -> Result<Array> {
+        let [b1, b2] = self.rule.betas;
+        let Some(m) = slots.get("m") else {
+            return Ok(parameter.clone());
+        };
+        let mixed = m
+            .multiply(scalar(b1))?
+            .add(gradient.multiply(scalar(1.0 - b1))?)?;
+        average(slots, "m", gradient, b2)?;
+        let kept = scalar(1.0 - self.learning_rate * self.weight_decay);
+        let step = sign(&mixed)?.multiply(scalar(self.learning_rate))?;
+        Ok(parameter.multiply(kept)?.subtract(step)?)
+    }
+
+    fn adafactor(&self, parameter: &Array, gradient: &Array, slots: &mut Slots) -> Result<Array> {
+        let rms = |x: &Array| -> Result<Array> { Ok(x.square()?.mean(false)?.sqrt()?) };
+        let scale = maximum(scalar(1e-3), rms(parameter)?)?;
+        let rate = scale.multiply(scalar(self.learning_rate))?;
+        let beta = 1.0 - (self.updates as f32).powf(-0.8);
+        let square = gradient.square()?.add(scalar(1e-30))?;
+        let update = if slots.contains_key("row") {
+            let row = average(slots, "row", &square.mean_axis(-1, false)?, beta)?;
+            let column = average(slots, "column", &square.mean_axis(-2, false)?, beta)?;
+            let row = rsqrt(row.divide(row.mean_axis(-1, true)?)?)?;
+            let factors = row
+                .expand_dims(-1)?
+                .multiply(rsqrt(&column)?.expand_dims(-2)?)?;
+            factors.multiply(gradient)?
+        } else {
+            rsqrt(average(slots, "v", &square, beta)?)?.multiply(gradient)?
+        };
+        let update = update.divide(maximum(scalar(1.0), rms(&update)?)?)?;
+        let kept = match self.weight_decay {
+            0.0 => parameter.clone(),
+            decay => {
+                let lost = rate.multiply(scalar(decay))?;
+                parameter.subtract(parameter.multiply(lost)?)?
+            }
+        };
+        Ok(kept.subtract(update.multiply(rate)?)?)
+    }
+}
+
+/// The running average `slot`, `beta` of it old and the rest `new`.
+fn average(slots: &mut Slots, slot: &'static str, new: &Array, beta: f32) -> Result<Array> {
+    let new = new.multiply(scalar(1.0 - beta))?;
+    let average = match slots.get(slot) {
+        Some(old) => old.multiply(scalar(beta))?.add(new)?,
+        None => new,
+    };
+    slots.insert(slot, average.clone());
+    Ok(average)
+}
+
+fn scalar(value: f32) -> Array {
+    Array::from_f32(value)
+}

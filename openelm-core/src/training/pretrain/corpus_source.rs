@@ -1,0 +1,324 @@
+//! A corpus as a source, in its own order or shuffled.
+
+use std::fmt;
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::source::Source;
+use crate::{
+    data::corpus::{Corpus, CorpusOptions, CorpusState, CorpusStatistics, Sequence},
+    error::{Error, Result},
+    tokenizer::Tokenizer,
+};
+
+/// Sequences of a corpus. Books and archives put like after like; shuffling mixes some thousand
+/// sequences that follow each other, in an order that the seed and their place decide.
+pub struct CorpusSource {
+    corpus: Corpus,
+    rank: u64,
+    world: u64,
+    seed: u64,
+    /// Sequences that are shuffled together; 0 is none.
+    block: u64,
+    /// Sequences that all processes got.
+    given: u64,
+    loaded: Option<Block>,
+}
+
+/// Some sequences that follow each other, shuffled.
+struct Block {
+    /// From 0.
+    number: u64,
+    begin: CorpusState,
+    sequences: Vec<Sequence>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    /// At the begin of the block that the next sequence is in.
+    corpus: CorpusState,
+    shuffle: u64,
+    given: u64,
+}
+
+impl CorpusSource {
+    /// The sequences of `options`, `shuffle` of them mixed at a time; 0 leaves the corpus' order.
+    /// Shuffled, every process reads and tokenises all of the corpus and takes its own from that.
+    ///
+    /// # Errors
+    /// As [`Corpus::open`].
+    pub fn open(options: CorpusOptions, tokenizer: Tokenizer, shuffle: usize) -> Result<Self> {
+        let (rank, world) = (options.rank as u64, options.world as u64);
+        let seed = options.seed;
+        let options = match shuffle {
+            0 => options,
+            _ => CorpusOptions {
+                rank: 0,
+                world: 1,
+                ..options
+            },
+        };
+        Ok(Self {
+            corpus: Corpus::open(options, tokenizer)?,
+            rank,
+            world,
+            seed,
+            block: shuffle as u64,
+            given: 0,
+            loaded: None,
+        })
+    }
+
+    /// Has the block of the sequence `number` loaded.
+    fn load(&mut self, number: u64) -> Result<()> {
+        let wanted = number / self.block;
+        let mut next = match &self.loaded {
+            Some(block) if block.number == wanted => return Ok(()),
+            Some(block) => block.number + 1,
+            None => self.given / self.block,
+        };
+        loop {
+            let begin = self.corpus.state();
+            let sequences = self.corpus.by_ref().take(self.block as usize);
+            let mut sequences = sequences.collect::<Result<Vec<_>>>()?;
+            shuffle(&mut sequences, self.seed, next);
+            self.loaded = Some(Block {
+                number: next,
+                begin,
+                sequences,
+            });
+            if next >= wanted {
+                return Ok(());
+            }
+            next += 1;
+        }
+    }
+}
+
+impl Source for CorpusSource {
+    fn next_sequence(&mut self) -> Result<Option<Sequence>> {
+        if self.block == 0 {
+            let next = self.corpus.next().transpose()?;
+            self.given += if next.is_some() { self.world } else { 0 };
+            return Ok(next);
+        }
+        let number = self.given + self.rank;
+        self.load(number)?;
+        let block = self.loaded.as_mut();
+        let place = (number % self.block) as usize;
+        let found = block.and_then(|block| block.sequences.get_mut(place));
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        self.given += self.world;
+        Ok(Some(std::mem::replace(
+            found,
+            Sequence {
+                tokens: Vec::new(),
+                document_starts: Vec::new(),
+            },
+        )))
+    }
+
+    fn state(&mut self) -> Result<Value> {
+        let corpus = match &self.loaded {
+            Some(block) if self.given < (block.number + 1) * self.block => block.begin.clone(),
+            _ => self.corpus.state(),
+        };
+        let state = State {
+            corpus,
+            shuffle: self.block,
+            given: self.given,
+        };
+        serde_json::to_value(state).map_err(|error| malformed(&error))
+    }
+
+    fn restore(&mut self, state: &Value) -> Result<()> {
+        let state: State =
+            serde_json::from_value(state.clone()).map_err(|error| malformed(&error))?;
+        if state.shuffle != self.block {
+            return Err(Error::Option {
+                option: "shuffle",
+                problem: format!(
+                    "the state was made with {}, the corpus is read with {}",
+                    state.shuffle, self.block
+                ),
+            });
+        }
+        self.corpus.restore(state.corpus)?;
+        self.given = state.given;
+        self.loaded = None;
+        Ok(())
+    }
+
+    fn statistics(&self) -> Option<CorpusStatistics> {
+        Some(self.corpus.statistics())
+    }
+}
+
+impl fmt::Debug for CorpusSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CorpusSource")
+            .field("files", &self.corpus.files())
+            .field("shuffle", &self.block)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Fisher and Yates' shuffle by a stream of the block's own.
+fn shuffle<T>(items: &mut [T], seed: u64, block: u64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(block);
+    for last in (1..items.len()).rev() {
+        // The bias of the remainder is below 2^-40.
+        let other = random.next_u64() % (last as u64 + 1);
+        items.swap(last, other as usize);
+    }
+}
+
+fn malformed(error: &serde_json::Error) -> Error {
+    Error::Checkpoint {
+        path: "training_state.safetensors".into(),
+        problem: format!("the state of the data: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{data::corpus::Assembly, tokenizer::Tokenizer};
+
+    fn tokenizer() -> Tokenizer {
+        let tales = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/tales/tokenizer.json"
+        );
+        Tokenizer::from_file(tales).unwrap()
+    }
+
+    /// A file of stories, removed with the value.
+    struct File(std::path::PathBuf);
+
+    impl File {
+        fn new(name: &str) -> Self {
+            let name = format!("openelm-source-{name}-{}.jsonl", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            let rows = (0..60).map(|i| {
+                let text = format!("Story {i}: {}", "there was a bear. ".repeat(3 + i % 7));
+                serde_json::json!({ "text": text }).to_string() + "\n"
+            });
+            std::fs::write(&path, rows.collect::<String>()).unwrap();
+            Self(path)
+        }
+
+        fn source(&self, (rank, world): (usize, usize), shuffle: usize) -> CorpusSource {
+            let options = CorpusOptions {
+                files: vec![self.0.clone()],
+                sequence_length: 16,
+                min_characters: 0,
+                min_tokens: 0,
+                assembly: Assembly::Pack,
+                rank,
+                world,
+                epochs: Some(2),
+                ..CorpusOptions::default()
+            };
+            CorpusSource::open(options, tokenizer(), shuffle).unwrap()
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn all(source: &mut CorpusSource) -> Vec<Sequence> {
+        std::iter::from_fn(|| source.next_sequence().unwrap()).collect()
+    }
+
+    #[test]
+    fn shuffled_it_gives_every_sequence_once_and_not_in_order() {
+        let file = File::new("once");
+        let plain = all(&mut file.source((0, 1), 0));
+        assert!(plain.len() > 100, "{}", plain.len());
+        for block in [7, 32, 10_000] {
+            let shuffled = all(&mut file.source((0, 1), block));
+            assert_ne!(plain, shuffled);
+            // Within each block, and nowhere else.
+            for (plain, shuffled) in plain.chunks(block).zip(shuffled.chunks(block)) {
+                let sorted = |sequences: &[Sequence]| {
+                    let mut tokens: Vec<_> = sequences.iter().map(|s| s.tokens.clone()).collect();
+                    tokens.sort();
+                    tokens
+                };
+                assert_eq!(sorted(plain), sorted(shuffled));
+            }
+        }
+    }
+
+    #[test]
+    fn processes_share_one_order_and_go_on_in_another_number() {
+        let file = File::new("share");
+        for shuffle in [0, 7, 32] {
+            let expected = all(&mut file.source((0, 1), shuffle));
+            for world in [1, 2, 4] {
+                let sources = (0..world).map(|rank| file.source((rank, world), shuffle));
+                let mut sources: Vec<CorpusSource> = sources.collect();
+                let next = |count: usize, sources: &mut Vec<CorpusSource>| -> Vec<Sequence> {
+                    let mut parts = Vec::new();
+                    for _ in 0..count / sources.len() {
+                        for source in sources.iter_mut() {
+                            parts.push(source.next_sequence().unwrap().unwrap());
+                        }
+                    }
+                    parts
+                };
+                // Up to, and at, the borders of blocks.
+                for place in [0, 4, 28, 32, 56, 64, 68] {
+                    let mut fresh: Vec<CorpusSource> = (0..world)
+                        .map(|rank| file.source((rank, world), shuffle))
+                        .collect();
+                    assert_eq!(next(place, &mut fresh), expected[..place]);
+                    let state = fresh[0].state().unwrap();
+                    for source in &mut fresh {
+                        assert_eq!(source.state().unwrap(), state, "{shuffle} {world} {place}");
+                    }
+                    for others in [1, 2] {
+                        let mut then: Vec<CorpusSource> = (0..others)
+                            .map(|rank| file.source((rank, others), shuffle))
+                            .collect();
+                        for source in &mut then {
+                            source.restore(&state).unwrap();
+                        }
+                        let found = next(20, &mut then);
+                        assert_eq!(
+                            found,
+                            expected[place..place + 20],
+                            "{shuffle} {world} {place}"
+                        );
+                    }
+                }
+                assert_eq!(next(40, &mut sources), expected[..40]);
+            }
+        }
+    }
+
+    #[test]
+    fn another_shuffle_is_refused() {
+        let file = File::new("other");
+        let state = file.source((0, 1), 8).state().unwrap();
+        let error = file.source((0, 1), 9).restore(&state).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("shuffle: the state was made with 8"),
+            "{error}"
+        );
+    }
+}

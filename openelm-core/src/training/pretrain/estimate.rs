@@ -1,0 +1,69 @@
+//! What a run will take, found out by trying.
+
+use std::{path::Path, time::Instant};
+
+use super::{options::PretrainOptions, run::Pretrain, source::Source};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    mlx::memory,
+};
+
+/// What a few steps took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// Numbers that are trained.
+    pub parameters: u64,
+    /// Seconds that a step took, the first left out.
+    pub seconds_per_step: f64,
+    /// Targets of a step, on average.
+    pub targets_per_step: f64,
+    /// The most memory of this process' MLX arrays, in bytes.
+    pub peak_bytes: u64,
+}
+
+impl Pretrain {
+    /// Makes `steps` updates and says what they took; nothing is written.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) and the iterator; [`Error::Data`] if there is not enough data for
+    /// one step.
+    pub fn measure(
+        config: Config,
+        source: Box<dyn Source>,
+        options: PretrainOptions,
+        steps: u64,
+    ) -> Result<Measured> {
+        let mut run = Self::prepare(config, source, None, Path::new(""), options, None)?;
+        let (mut made, mut targets, mut seconds) = (0.0, 0.0, 0.0);
+        for nth in 0..steps.max(2) {
+            let started = Instant::now();
+            let Some(batches) = run.next_batches()? else {
+                break;
+            };
+            let step = run.trainer.update(&batches, None)?;
+            // The first also prepares what the others use.
+            if nth > 0 {
+                made += 1.0;
+                targets += step.targets as f64;
+                seconds += started.elapsed().as_secs_f64();
+            }
+        }
+        if made == 0.0 {
+            return Err(Error::Data {
+                path: "training data".into(),
+                line: None,
+                problem: format!(
+                    "not enough for two steps of {} sequences",
+                    run.options.batch_size
+                ),
+            });
+        }
+        Ok(Measured {
+            parameters: run.parameter_count(),
+            seconds_per_step: seconds / made,
+            targets_per_step: targets / made,
+            peak_bytes: memory::peak_bytes()? as u64,
+        })
+    }
+}

@@ -1,0 +1,30 @@
+//! Pre-training as a job: a new model from random weights, by CoreNet's recipe, with validation,
+//! checkpoints, averages and exact resume, on one process or several.
+//!
+//! [`Pretrain`] is an iterator of events, as [`crate::finetune`]'s. In its folder it keeps
+//!
+//! - `checkpoints/step-000100/` and so on: the latest saves, model folders to generate from;
+//! - `model/`: the weights after the last step; `average/`: the plain mean of the last
+//!   checkpoints; `ema/`: the moving average;
+//! - `training_state.safetensors`: all that a run that was killed needs to end with the same bytes;
+//! - `metrics.jsonl`: a line for every step and validation.
+//!
+//! The recipe's figures are those of CoreNet's `projects/openelm/pretraining_configs`
+//! (OpenELM, <https://arxiv.org/abs/2404.14619>, section 3).
+
+mod corpus_source;
+mod estimate;
+mod event;
+mod options;
+mod progress;
+mod run;
+mod source;
+mod validation;
+
+pub use corpus_source::CorpusSource;
+pub use estimate::Measured;
+pub use event::{PretrainEnd, PretrainEvent};
+pub use options::{PretrainOptions, Recipe};
+pub use run::Pretrain;
+pub use source::{MemorySource, Source};
+pub use validation::Validation;

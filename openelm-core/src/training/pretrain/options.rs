@@ -1,0 +1,199 @@
+//! CoreNet's recipe, and what a run is made of.
+
+use std::path::PathBuf;
+
+use crate::{
+    config::Preset,
+    error::{Error, Result},
+    mlx::{Device, Dtype},
+    training::{Optimizer, OptimizerKind, Schedule, ScheduleKind, TrainerOptions},
+};
+
+/// What differs between recipes of CoreNet's kind.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Recipe {
+    /// Updates, all in all.
+    pub steps: u64,
+    /// The highest learning rate; a tenth of it is the last.
+    pub learning_rate: f64,
+    /// Updates in which the rate grows to it from 1e-6.
+    pub warmup: u64,
+}
+
+impl Recipe {
+    /// The highest learning rate that CoreNet trained a size with.
+    pub fn learning_rate_of(preset: Preset) -> f64 {
+        match preset {
+            Preset::M270 => 5.3e-3,
+            Preset::M450 => 3.9e-3,
+            Preset::B1_1 => 2.4e-3,
+            Preset::B3 => 1.2e-3,
+        }
+    }
+
+    /// AdamW with moments 0.9 and 0.95, weight decay 0.1 on matrices, gradients clipped to 1,
+    /// CoreNet's cosine, and z-loss 1e-4.
+    pub fn trainer(self) -> TrainerOptions {
+        TrainerOptions {
+            optimizer: Optimizer {
+                betas: [0.9, 0.95],
+                eps: 1e-8,
+                weight_decay: 0.1,
+                bias_correction: true,
+                ..Optimizer::new(OptimizerKind::AdamW)
+            },
+            schedule: Schedule {
+                kind: ScheduleKind::CoreNet {
+                    end: 0.1 * self.learning_rate,
+                    max_iterations: self.steps,
+                },
+                learning_rate: self.learning_rate,
+                warmup: self.warmup,
+                warmup_init: 1e-6,
+            },
+            clip_norm: Some(1.0),
+            z_loss: 1e-4,
+            ..TrainerOptions::default()
+        }
+    }
+}
+
+/// How a [`Pretrain`](crate::training::pretrain::run::Pretrain) runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PretrainOptions {
+    /// How each update is made; [`Recipe::trainer`] gives CoreNet's. Its `grad_accumulation_steps`
+    /// is not looked at: `batch_size` and `micro_batch_size` say it.
+    pub trainer: TrainerOptions,
+    /// Updates, all in all.
+    pub steps: u64,
+    /// Sequences of an update, those of all processes together: a multiple of their number.
+    /// CoreNet's is 2,048 of 2,048 tokens. Default 32.
+    pub batch_size: usize,
+    /// Sequences that a process computes with at a time; the rest of its share follow, and their
+    /// gradients are added. Default 8.
+    pub micro_batch_size: usize,
+    /// A model's folder, whose weights a new run starts from instead of random ones. A run that is
+    /// resumed has its own and does not look at it. Default none.
+    pub model: Option<PathBuf>,
+    /// Seed of the initial weights. Default 0.
+    pub seed: u64,
+    /// The type to compute in; what is trained is f32 whatever it is. Default f32 on a CPU, where
+    /// MLX's 16-bit kernels are slow, and bf16 on a GPU.
+    pub dtype: Option<Dtype>,
+    /// The type that weights are saved in. Default f32.
+    pub save_dtype: Dtype,
+    /// Updates between validations. Default 500. There is one after the last update.
+    pub steps_per_eval: u64,
+    /// The most windows of a validation; `None` all. Default all.
+    pub val_windows: Option<usize>,
+    /// Updates between saves. Default 500. The last update is saved, too.
+    pub save_every: u64,
+    /// Checkpoints that are kept; older ones are deleted. Default 5.
+    pub keep: usize,
+    /// Checkpoints, the last of which the final `average` is made of; 0 or 1 is none. Default 5,
+    /// as CoreNet's.
+    pub average_last: usize,
+    /// A tokenizer's file or folder, to be copied into every checkpoint. Default none.
+    pub tokenizer: Option<PathBuf>,
+}
+
+impl PretrainOptions {
+    /// The recipe's options.
+    pub fn new(recipe: Recipe) -> Self {
+        Self {
+            trainer: recipe.trainer(),
+            steps: recipe.steps,
+            batch_size: 32,
+            micro_batch_size: 8,
+            model: None,
+            seed: 0,
+            dtype: None,
+            save_dtype: Dtype::Float32,
+            steps_per_eval: 500,
+            val_windows: None,
+            save_every: 500,
+            keep: 5,
+            average_last: 5,
+            tokenizer: None,
+        }
+    }
+
+    /// The type to compute in.
+    pub(crate) fn dtype(&self) -> Result<Dtype> {
+        match self.dtype {
+            // Its range is too small for gradients, and nothing here scales a loss.
+            Some(Dtype::Float16) => Err(Error::Dtype {
+                dtype: Dtype::Float16.to_string(),
+                problem: "gradients vanish in its range; train in bfloat16 or float32".into(),
+            }),
+            Some(dtype) => Ok(dtype),
+            None => Ok(match Device::current()? {
+                Device::Cpu => Dtype::Float32,
+                Device::Gpu => Dtype::Bfloat16,
+            }),
+        }
+    }
+
+    /// What a run that is resumed must agree in: all that decides how weights change.
+    pub(crate) fn decisive(&self) -> String {
+        let Self {
+            trainer,
+            steps,
+            batch_size,
+            seed,
+            dtype,
+            ..
+        } = self;
+        let TrainerOptions {
+            optimizer,
+            schedule,
+            clip_norm,
+            z_loss,
+            label_smoothing,
+            ema_decay,
+            ..
+        } = trainer;
+        format!(
+            "{optimizer:?}, {schedule:?}, clip_norm: {clip_norm:?}, z_loss: {z_loss:?}, \
+             label_smoothing: {label_smoothing:?}, ema_decay: {ema_decay:?}, steps: {steps}, \
+             batch_size: {batch_size}, seed: {seed}, dtype: {dtype:?}"
+        )
+    }
+
+    pub(crate) fn check(&self, processes: usize) -> Result<()> {
+        let zero = [
+            ("steps", self.steps),
+            ("batch_size", self.batch_size as u64),
+            ("micro_batch_size", self.micro_batch_size as u64),
+            ("steps_per_eval", self.steps_per_eval),
+            ("save_every", self.save_every),
+            ("val_windows", self.val_windows.unwrap_or(1) as u64),
+            ("keep", self.keep as u64),
+        ];
+        if let Some(&(option, _)) = zero.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::Option {
+                option,
+                problem: "expected at least 1, found 0".into(),
+            });
+        }
+        if !self.batch_size.is_multiple_of(processes) {
+            return Err(Error::Option {
+                option: "batch_size",
+                problem: format!(
+                    "expected a multiple of {processes}, the number of processes; found {}",
+                    self.batch_size
+                ),
+            });
+        }
+        if self.average_last > self.keep {
+            return Err(Error::Option {
+                option: "average_last",
+                problem: format!(
+                    "expected at most {}, the checkpoints that are kept; found {}",
+                    self.keep, self.average_last
+                ),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! Held-out texts, in windows that together predict every token of them once.
+
+use std::path::PathBuf;
+
+use crate::{
+    data::{
+        batch::Batch,
+        corpus::{Sequence, corpus, normalized},
+    },
+    error::{Error, Result},
+    tokenizer::Tokenizer,
+};
+
+/// Held-out texts, tokenised.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Validation {
+    windows: Vec<Sequence>,
+    /// What each window's targets were in UTF-8; the rounding of a document's bytes is its last's.
+    bytes: Vec<u64>,
+}
+
+impl Validation {
+    /// The windows of `texts`: of each, its ids with BOS before and EOS after in windows of
+    /// `length` tokens that each start anew and also predict the token after them.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if a text cannot be encoded, [`Error::Data`] if there are none.
+    pub fn new<T: AsRef<str>>(
+        texts: impl IntoIterator<Item = T>,
+        tokenizer: &Tokenizer,
+        length: usize,
+    ) -> Result<Self> {
+        let mut made = Self::default();
+        let length = length.max(1);
+        // As the corpus reads them: spellings of special tokens are text.
+        let tokenizer = tokenizer.literal();
+        for text in texts {
+            let text = text.as_ref();
+            let mut ids = tokenizer.encode_prompt(&normalized(text))?;
+            ids.push(tokenizer.eos_id());
+            let targets = ids.len() - 1;
+            let mut left = text.len() as u64;
+            for start in (0..targets).step_by(length) {
+                let end = ids.len().min(start + length + 1);
+                let window = ids.get(start..end).unwrap_or_default().to_vec();
+                let share = match end == ids.len() {
+                    true => left,
+                    false => (text.len() * (window.len() - 1) / targets) as u64,
+                };
+                left -= share;
+                made.bytes.push(share);
+                made.windows.push(Sequence {
+                    tokens: window,
+                    document_starts: vec![0],
+                });
+            }
+        }
+        match made.windows.is_empty() {
+            true => Err(Error::Data {
+                path: PathBuf::from("validation data"),
+                line: None,
+                problem: "expected at least one text, found none".into(),
+            }),
+            false => Ok(made),
+        }
+    }
+
+    /// As [`new`](Self::new), of every document of `files`, which are read as a corpus' are, with
+    /// the text of rows under `key`; none is left out.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new), and of the first file or row that cannot be read.
+    pub fn read(
+        files: &[PathBuf],
+        key: &str,
+        tokenizer: &Tokenizer,
+        length: usize,
+    ) -> Result<Self> {
+        let mut texts: Vec<String> = Vec::new();
+        corpus::documents(files, key, |_, text, continues| match texts.last_mut() {
+            Some(last) if continues => last.push_str(text),
+            _ => texts.push(text.to_owned()),
+        })?;
+        Self::new(texts, tokenizer, length)
+    }
+
+    /// How many windows there are.
+    pub fn len(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    /// The texts' length in UTF-8, of the first `windows`.
+    pub(crate) fn bytes(&self, windows: usize) -> u64 {
+        self.bytes.iter().take(windows).sum()
+    }
+
+    /// The first `most` windows less those of other processes, in batches of `rows`.
+    pub(crate) fn batches(
+        &self,
+        most: usize,
+        rows: usize,
+        (rank, world): (usize, usize),
+    ) -> impl Iterator<Item = Batch> {
+        let own = self.windows.iter().take(most).skip(rank).step_by(world);
+        let own: Vec<&Sequence> = own.collect();
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let end = own.len().min(start + rows);
+            let chosen = own.get(start..end).filter(|chosen| !chosen.is_empty())?;
+            start = end;
+            Some(packed(chosen.iter().copied()))
+        })
+    }
+}
+
+/// The batch of `sequences`, as long as the longest of them.
+pub(crate) fn packed<'s>(sequences: impl Iterator<Item = &'s Sequence>) -> Batch {
+    let rows: Vec<(&[u32], &[usize])> = sequences
+        .map(|sequence| (&sequence.tokens[..], &sequence.document_starts[..]))
+        .collect();
+    let longest = rows.iter().map(|(tokens, _)| tokens.len());
+    let length = longest.max().unwrap_or_default().saturating_sub(1);
+    Batch::packed(&rows, length)
+}

@@ -1,0 +1,154 @@
+//! A trainer's state in one file: what is trained, its moving average, the optimizer's memory,
+//! gathered gradients and counters. One rename puts it in place, so that it is always that of one moment.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::trainer::Trainer;
+use crate::{
+    error::{Error, Result},
+    weights::{Tensors, tensor_file},
+};
+
+/// The file of a run that its state is kept in.
+pub(crate) const STATE_FILE: &str = "training_state.safetensors";
+
+const KEY: &str = "training_state";
+
+/// What the file's metadata holds.
+#[derive(Serialize, Deserialize)]
+struct Counters {
+    iteration: u64,
+    updates: u64,
+    /// The caller's own.
+    caller: Value,
+}
+
+impl Trainer {
+    /// Writes the state to `path`, whole or not at all, with `caller`, which
+    /// [`restore`](Self::restore) gives back.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written; what was there stays.
+    pub fn save_state(&self, path: &Path, caller: &Value) -> Result<()> {
+        let mut tensors = Tensors::new();
+        let mut put = |group: &str, named: Tensors| {
+            let named = named.into_iter();
+            tensors.extend(named.map(|(name, array)| (format!("{group}:{name}"), array)));
+        };
+        put("parameter", self.named());
+        put("optimizer", self.optimizer.tensors());
+        for (group, arrays) in [("gathered", &self.gathered), ("average", &self.average)] {
+            if let Some(arrays) = arrays {
+                let names = self.trainee.names().iter().cloned();
+                put(group, names.zip(arrays.iter().cloned()).collect());
+            }
+        }
+        let counters = Counters {
+            iteration: self.iteration,
+            updates: self.optimizer.updates(),
+            caller: caller.clone(),
+        };
+        let counters = serde_json::to_string(&counters).map_err(|error| Error::Checkpoint {
+            path: path.to_path_buf(),
+            problem: error.to_string(),
+        })?;
+        tensor_file::save(path, &tensors, (KEY, counters))
+    }
+
+    /// What the caller gave with the state in `path`, without reading more of it.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub fn caller_of(path: &Path) -> Result<Value> {
+        Ok(counters(path)?.caller)
+    }
+
+    /// Goes back to the state in `path`; returns what the caller gave with it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Checkpoint`] if the file is malformed or is another adapter's or
+    /// optimizer's.
+    pub fn restore(&mut self, path: &Path) -> Result<Value> {
+        let wrong = |problem: String| Error::Checkpoint {
+            path: path.to_path_buf(),
+            problem,
+        };
+        let counters = counters(path)?;
+        let mut groups: [Tensors; 4] = Default::default();
+        for (name, array) in tensor_file::load(path)? {
+            let known = ["parameter", "optimizer", "gathered", "average"];
+            let split = name.split_once(':').and_then(|(group, name)| {
+                Some((known.iter().position(|known| *known == group)?, name))
+            });
+            match split.and_then(|(group, name)| Some((groups.get_mut(group)?, name))) {
+                Some((group, name)) => _ = group.insert(name.to_owned(), array),
+                None => return Err(wrong(format!("tensor `{name}` is none of a state's"))),
+            }
+        }
+        let [mut parameters, optimizer, mut gathered, mut averages] = groups;
+        let missing = |name: &str| {
+            wrong(format!(
+                "`{name}` is missing or has another shape: the state is another run's"
+            ))
+        };
+        let mut restored = Vec::with_capacity(self.parameters.len());
+        for (name, old) in self.trainee.names().iter().zip(&self.parameters) {
+            match parameters.remove(name) {
+                Some(found) if found.shape() == old.shape() => restored.push(found),
+                _ => return Err(missing(name)),
+            }
+        }
+        if let Some(name) = parameters.keys().next() {
+            return Err(wrong(format!(
+                "`{name}` is not trained here: the state is another run's"
+            )));
+        }
+        let sums = match gathered.is_empty() {
+            true => None,
+            false => {
+                let names = self.trainee.names().iter();
+                let sums = names.map(|name| gathered.remove(name).ok_or_else(|| missing(name)));
+                Some(sums.collect::<Result<Vec<_>>>()?)
+            }
+        };
+        if let Some(average) = &mut self.average {
+            for (name, average) in self.trainee.names().iter().zip(average) {
+                *average = averages.remove(name).ok_or_else(|| missing(name))?;
+            }
+        }
+        self.optimizer
+            .restore(optimizer, counters.updates)
+            .map_err(|name| missing(&name))?;
+        self.parameters = restored;
+        self.gathered = sums;
+        self.iteration = counters.iteration;
+        Ok(counters.caller)
+    }
+}
+
+fn counters(path: &Path) -> Result<Counters> {
+    serde_json::from_str(&tensor_file::metadata(path, KEY)?).map_err(|error| Error::Checkpoint {
+        path: path.to_path_buf(),
+        problem: format!("its counters are malformed: {error}"),
+    })
+}
+
+/// What differs between the texts of a kept state's options and of new ones: `learning_rate: 0.001, now 0.002`.
+pub(crate) fn changed(old: &str, new: &str) -> String {
+    let pairs = old.split(", ").zip(new.split(", "));
+    let differing = pairs.filter(|(old, new)| old != new).map(|(old, new)| {
+        let value = new.split_once(": ").map_or(new, |(_, value)| value);
+        // The innermost setting, without the braces around it.
+        let old = old.rsplit("{ ").next().unwrap_or(old);
+        let trim = |text: &str| text.trim_end_matches(" }").trim_start().to_owned();
+        format!(
+            "{}, now {}",
+            trim(old),
+            trim(value.rsplit(": ").next().unwrap_or(value))
+        )
+    });
+    differing.collect::<Vec<_>>().join("; ")
+}

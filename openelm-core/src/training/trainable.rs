@@ -1,0 +1,183 @@
+//! A model as a function of what is trained in it.
+
+use std::collections::HashMap;
+
+use mlx_rs::{Array, Dtype as MlxDtype};
+
+use super::trainer::mix;
+use crate::{
+    adapter::{Adapter, AdapterKind, EMBEDDING, HEAD, each_linear},
+    error::{Error, Result},
+    model::{Dropout, Model, RowNorms, row_squares},
+};
+
+/// The frozen model, and the shape of what is trained.
+#[derive(Debug)]
+pub(super) struct Trainee {
+    base: Model,
+    adapter: Adapter,
+    names: Vec<String>,
+    /// DoRA: squared row lengths of the adapted matrices.
+    squares: HashMap<String, Array>,
+}
+
+impl Trainee {
+    pub(super) fn new(model: &Model, adapter: Adapter) -> Result<Self> {
+        if !model.active_adapters().is_empty() {
+            return Err(Error::Option {
+                option: "model",
+                problem: "it has active adapters; switch them off to train another".into(),
+            });
+        }
+        adapter.check(model.config(), "adapter".as_ref())?;
+        let mut squares = HashMap::new();
+        each_linear(model, |name, linear| {
+            if adapter.modules.get(name).is_some_and(|m| m.m.is_some()) {
+                let square = row_squares(&linear.matrix)?;
+                square.eval()?;
+                squares.insert(name.to_owned(), square);
+            }
+            Ok(())
+        })?;
+        Ok(Self {
+            base: model.clone(),
+            names: adapter.tensors().into_keys().collect(),
+            adapter,
+            squares,
+        })
+    }
+
+    /// What is trained, as it was at the start, in f32 whatever the model's type.
+    pub(super) fn start(&self) -> Result<Vec<Array>> {
+        let tensors = self.adapter.tensors();
+        let in_f32 = |array: &Array| match array.dtype() {
+            MlxDtype::Float32 => Ok(array.clone()),
+            _ => Ok(array.as_dtype(MlxDtype::Float32)?),
+        };
+        tensors.values().map(in_f32).collect()
+    }
+
+    /// The names of what is trained, in the order of the parameters.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    pub(super) fn adapter(&self) -> &Adapter {
+        &self.adapter
+    }
+
+    /// The type that is computed in.
+    pub(super) fn dtype(&self) -> MlxDtype {
+        self.base.dtype().mlx()
+    }
+
+    /// Lets go of the weights that training replaces, once it has them from
+    /// [`start`](Self::start).
+    pub(super) fn forget_start(&mut self) -> Result<()> {
+        let mut failed = None;
+        let weights = &mut self.adapter.weights;
+        self.base.replace_weights(&mut |name, weight| {
+            let start = weights.get_mut(name)?;
+            let hollow = |like: &Array| placeholder(like.shape(), like.dtype());
+            match (hollow(start), hollow(weight)) {
+                (Ok(empty), Ok(hollow)) => {
+                    *start = empty;
+                    Some(hollow)
+                }
+                (Err(error), _) | (_, Err(error)) => {
+                    failed = Some(error);
+                    None
+                }
+            }
+        })?;
+        match failed {
+            None => Ok(()),
+            Some(error) => Err(error),
+        }
+    }
+
+    pub(super) fn layers(&self) -> usize {
+        self.base.config().num_transformer_layers()
+    }
+
+    /// Whether the matrix that makes the logits depends on what is trained.
+    pub(super) fn trains_head(&self) -> bool {
+        let tied = self.base.config().share_input_output_layers();
+        let adapter = &self.adapter;
+        adapter.weights.contains_key("lm_head.weight")
+            || adapter.modules.contains_key(HEAD)
+            || tied
+                && adapter
+                    .weights
+                    .contains_key("transformer.token_embeddings.weight")
+            || tied && adapter.tied_head && adapter.modules.contains_key(EMBEDDING)
+    }
+
+    /// The model with `parameters` in it. A `dropout_seed` switches dropout on.
+    pub(super) fn model(&self, parameters: &[Array], dropout_seed: Option<u64>) -> Result<Model> {
+        let by_name: HashMap<&str, &Array> = self
+            .names
+            .iter()
+            .map(String::as_str)
+            .zip(parameters)
+            .collect();
+        let mut model = self.base.clone();
+        if self.adapter.kind == AdapterKind::Full {
+            let dtype = self.base.dtype().mlx();
+            let mut failed = None;
+            model.replace_weights(&mut |name, _| {
+                let parameter = *by_name.get(name)?;
+                if dtype == MlxDtype::Float32 {
+                    return Some(parameter.clone());
+                }
+                // What is computed with is of the model's type, what is trained of f32.
+                parameter.as_dtype(dtype).map_err(|e| failed = Some(e)).ok()
+            })?;
+            return match failed {
+                None => Ok(model),
+                Some(error) => Err(error.into()),
+            };
+        }
+        let tied = self.base.config().share_input_output_layers();
+        let mut nth = 0;
+        model.visit_linears(&mut |name, linear| {
+            let is_tied_head = tied && name == HEAD;
+            if is_tied_head && !self.adapter.tied_head {
+                return Ok(());
+            }
+            let source = if is_tied_head { EMBEDDING } else { name };
+            let Some(module) = self.adapter.modules.get(source) else {
+                return Ok(());
+            };
+            let part = |part: &str| by_name.get(format!("{source}.{part}").as_str()).copied();
+            let mut module = module.clone();
+            if let (Some(a), Some(b)) = (part("lora_a"), part("lora_b")) {
+                (module.lora_a, module.lora_b) = (a.clone(), b.clone());
+            }
+            module.m = part("m").cloned();
+            nth += 1;
+            let rate = self.adapter.dropout;
+            let dropout = dropout_seed.filter(|_| rate > 0.0).map(|seed| Dropout {
+                rate,
+                seed: mix(seed, nth),
+            });
+            let norms = match self.squares.get(source) {
+                None => None,
+                Some(square) => {
+                    let (a, b) = module.factors(source);
+                    Some(RowNorms::new(square, &linear.matrix, &a, &b)?)
+                }
+            };
+            let added = module.low_rank(source, 1.0, dropout, norms.as_ref())?;
+            linear.set_adapters(vec![added]);
+            Ok(())
+        })?;
+        Ok(model)
+    }
+}
+
+/// Zeros of a shape that take the memory of one.
+pub(super) fn placeholder(shape: &[i32], dtype: MlxDtype) -> Result<Array> {
+    let zero = mlx_rs::ops::zeros_dtype(&[1], dtype)?;
+    Ok(mlx_rs::ops::broadcast_to(&zero, shape)?)
+}

@@ -1,0 +1,397 @@
+//! Training: one gradient step after another on batches of tokens.
+//!
+//! [`Trainer`] owns what is trained and the optimizer's memory of it; which batches come, and what
+//! is saved when, is its caller's affair: [`crate::training::finetune::finetune`], [`crate::training::pretrain`].
+
+use mlx_rs::{Array, transforms};
+
+use super::{
+    gradient,
+    loss::{self, Objective, Preference},
+    optimizer::{Optimizer, OptimizerState},
+    schedule::Schedule,
+    trainable::{self, Trainee},
+};
+use crate::{
+    adapter::{Adapter, AdapterKind},
+    config::Config,
+    data::batch::Batch,
+    error::{Error, Result},
+    mlx::Dtype,
+    model::Model,
+    weights::{Tensors, Weights},
+};
+
+/// How a [`Trainer`] trains.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainerOptions {
+    /// The rule by which gradients change what is trained. Default Adam without bias correction,
+    /// as in mlx-lm.
+    pub optimizer: Optimizer,
+    /// The learning rate over time. Default constant 1e-5, as in mlx-lm.
+    pub schedule: Schedule,
+    /// Batches whose gradients are averaged into one update. Default 1.
+    pub grad_accumulation_steps: usize,
+    /// Largest length of the gradient, all of it as one vector (PyTorch's `clip_grad_norm_`).
+    /// Default none.
+    pub clip_norm: Option<f32>,
+    /// Keep only each layer's input, and work out the rest again for its gradient: less memory for
+    /// more time. Default off.
+    pub grad_checkpoint: bool,
+    /// How much of the mean of `logsumexp²` over the targets is added to the loss, which holds
+    /// logits small; CoreNet's pre-training has 1e-4. Needs a head that is trained. Default 0.
+    pub z_loss: f32,
+    /// Share of each target's weight that is spread over the vocabulary, below 1. Needs a head that
+    /// is trained. Default 0.
+    pub label_smoothing: f32,
+    /// Keep an exponential moving average of what is trained, with this much of the old at every
+    /// update. Default none.
+    pub ema_decay: Option<f32>,
+    /// Seed of dropout. Default 0.
+    pub seed: u64,
+}
+
+impl Default for TrainerOptions {
+    fn default() -> Self {
+        Self {
+            optimizer: Optimizer::default(),
+            schedule: Schedule::default(),
+            grad_accumulation_steps: 1,
+            clip_norm: None,
+            grad_checkpoint: false,
+            z_loss: 0.0,
+            label_smoothing: 0.0,
+            ema_decay: None,
+            seed: 0,
+        }
+    }
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Batches that have been trained on, this one included.
+    pub iteration: u64,
+    /// Mean loss over the batch's targets (over its pairs, with preferences), in nats, before the
+    /// update.
+    pub loss: f32,
+    /// The part of `loss` that is z-loss.
+    pub z_loss: f32,
+    /// Targets in the batch.
+    pub targets: usize,
+    /// The learning rate of the latest update, or of the next where gradients were only gathered.
+    pub learning_rate: f32,
+    /// Length of the gradient before it was clipped; with `clip_norm` only, at updates only.
+    pub gradient_norm: Option<f32>,
+}
+
+/// Trains an adapter, or weights. Belongs to the thread that made it, as MLX arrays do.
+#[derive(Debug)]
+pub struct Trainer {
+    pub(super) trainee: Trainee,
+    pub(super) options: TrainerOptions,
+    pub(super) parameters: Vec<Array>,
+    pub(super) optimizer: OptimizerState,
+    /// Sums of gradients since the last update.
+    pub(super) gathered: Option<Vec<Array>>,
+    /// The moving average of what is trained.
+    pub(super) average: Option<Vec<Array>>,
+    pub(super) iteration: u64,
+}
+
+impl Trainer {
+    /// Trains `adapter` on `model`, which shares its weights with the trainer and is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if the adapter does not fit, [`Error::Option`] for an option outside its
+    /// range or a model that has active adapters.
+    pub fn new(model: &Model, adapter: Adapter, options: TrainerOptions) -> Result<Self> {
+        options.check()?;
+        let mut trainee = Trainee::new(model, adapter)?;
+        let parameters = trainee.start()?;
+        trainee.forget_start()?;
+        let optimizer = OptimizerState::new(options.optimizer, trainee.names(), &parameters)?;
+        let average = options.ema_decay.map(|_| parameters.clone());
+        Ok(Self {
+            trainee,
+            options,
+            parameters,
+            optimizer,
+            gathered: None,
+            average,
+            iteration: 0,
+        })
+    }
+
+    /// Trains all weights of a new model, from `start` (f32), computing in `dtype`; what is trained
+    /// stays f32.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::MissingTensor`] or [`Error::TensorShape`] if `start` is
+    /// not of `config`.
+    pub fn from_scratch(
+        config: Config,
+        mut start: Weights,
+        dtype: Dtype,
+        options: TrainerOptions,
+    ) -> Result<Self> {
+        let mut weights = Tensors::new();
+        let mut hollow = std::collections::HashMap::new();
+        for (name, shape) in config.tensors() {
+            let array = start.take(&name, &shape)?;
+            let zeros = trainable::placeholder(array.shape(), dtype.mlx())?;
+            hollow.insert(name.clone(), zeros);
+            weights.insert(name, array);
+        }
+        let model = Model::new(config, Weights::from_tensors(hollow), dtype)?;
+        let adapter = Adapter {
+            kind: AdapterKind::Full,
+            modules: std::collections::BTreeMap::new(),
+            weights,
+            dropout: 0.0,
+            tied_head: false,
+        };
+        Self::new(&model, adapter, options)
+    }
+
+    /// How many numbers are trained.
+    pub fn parameter_count(&self) -> u64 {
+        self.parameters.iter().map(|p| p.size() as u64).sum()
+    }
+
+    /// Batches trained on so far.
+    pub fn iteration(&self) -> u64 {
+        self.iteration
+    }
+
+    /// What has been trained, as it stands.
+    pub fn adapter(&self) -> Adapter {
+        let mut adapter = self.trainee.adapter().clone();
+        adapter.set_tensors(&self.named());
+        adapter
+    }
+
+    /// Trains on a batch to predict its targets.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a batch without targets, [`Error::Diverged`] if the loss is no number:
+    /// what has been trained is of no use then. [`Error::Mlx`] if memory runs out.
+    pub fn step(&mut self, batch: &Batch) -> Result<Step> {
+        self.train(batch, self.predict())
+    }
+
+    /// Trains on pairs of answers to prefer the first (arXiv 2305.18290): `batch` holds the chosen
+    /// rows, then the rejected ones.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step), and [`Error::Option`] if the reference is not that of the batch.
+    pub fn step_preference(&mut self, batch: &Batch, preference: &Preference) -> Result<Step> {
+        preference.check(batch)?;
+        self.train(batch, Objective::Prefer(preference))
+    }
+
+    /// Mean loss over the targets of `batches`, in nats.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if there are none, [`Error::Mlx`] if memory runs out.
+    pub fn evaluate<'b>(&self, batches: impl IntoIterator<Item = &'b Batch>) -> Result<f64> {
+        match self.evaluate_sum(batches)? {
+            (_, 0) => Err(no_targets()),
+            (sum, count) => Ok(sum / count as f64),
+        }
+    }
+
+    /// The sum of the loss over the targets of `batches`, in nats, and their number.
+    ///
+    /// # Errors
+    /// [`Error::Mlx`] if memory runs out.
+    pub fn evaluate_sum<'b>(
+        &self,
+        batches: impl IntoIterator<Item = &'b Batch>,
+    ) -> Result<(f64, usize)> {
+        let model = self.trainee.model(&self.parameters, None)?;
+        let (mut sum, mut count) = (0.0, 0);
+        for batch in batches {
+            if batch.target_count() > 0 {
+                let loss = loss::cross_entropy(&model, batch, self.trainee.trains_head())?;
+                sum += f64::from(loss::read(&loss)?) * batch.target_count() as f64;
+                count += batch.target_count();
+            }
+        }
+        Ok((sum, count))
+    }
+
+    /// The summed log-probability of each row's targets: the reference that preferences are
+    /// measured against, before the first step.
+    ///
+    /// # Errors
+    /// [`Error::Mlx`] if memory runs out.
+    pub fn log_probabilities(&self, batch: &Batch) -> Result<Vec<f32>> {
+        let model = self.trainee.model(&self.parameters, None)?;
+        let sums = loss::row_log_probabilities(&model, batch, self.trainee.trains_head())?;
+        Ok(sums.to_vec_exact::<f32>()?)
+    }
+
+    /// What is trained, by tensor name, f32.
+    pub(crate) fn weights(&self) -> Tensors {
+        self.named()
+    }
+
+    /// Its moving average, if there is one.
+    pub(crate) fn averaged_weights(&self) -> Option<Tensors> {
+        let names = self.trainee.names().iter().cloned();
+        let average = self.average.as_ref()?.iter().cloned();
+        Some(names.zip(average).collect())
+    }
+
+    pub(super) fn predict(&self) -> Objective<'static> {
+        Objective::Predict {
+            z_loss: self.options.z_loss,
+            label_smoothing: self.options.label_smoothing,
+        }
+    }
+
+    fn train(&mut self, batch: &Batch, objective: Objective<'_>) -> Result<Step> {
+        if batch.target_count() == 0 {
+            return Err(no_targets());
+        }
+        // Another mask each time, and the same one if the step is taken again after a resume.
+        let dropout_seed = mix(self.options.seed, self.iteration);
+        let ([loss, z_loss], mut gradients) = gradient::loss_and_gradients(
+            &self.trainee,
+            &self.parameters,
+            dropout_seed,
+            self.options.grad_checkpoint,
+            batch,
+            objective,
+        )?;
+        if let Some(gathered) = self.gathered.take() {
+            for (gradient, sum) in gradients.iter_mut().zip(gathered) {
+                *gradient = gradient.add(sum)?;
+            }
+        }
+        self.iteration += 1;
+        let every = self.options.grad_accumulation_steps as u64;
+        let learning_rate = self.options.schedule.at(self.optimizer.updates());
+        let mut gradient_norm = None;
+        if self.iteration.is_multiple_of(every) {
+            if every > 1 {
+                let share = Array::from_f32(1.0 / every as f32);
+                for gradient in &mut gradients {
+                    *gradient = gradient.multiply(&share)?;
+                }
+            }
+            gradient_norm = self.apply(&mut gradients, learning_rate)?;
+        } else {
+            self.gathered = Some(gradients);
+        }
+        let gathered = self.gathered.iter().flatten();
+        let told = [&loss, &z_loss].into_iter().chain(&gradient_norm);
+        transforms::eval(self.state().chain(gathered).chain(told))?;
+        let loss = loss::read(&loss)?;
+        self.check_finite(loss)?;
+        Ok(Step {
+            iteration: self.iteration,
+            loss,
+            z_loss: loss::read(&z_loss)?,
+            targets: batch.target_count(),
+            learning_rate,
+            gradient_norm: gradient_norm.as_ref().map(loss::read).transpose()?,
+        })
+    }
+
+    /// Makes an update of `gradients`, lazily; returns their length before they were clipped.
+    pub(super) fn apply(
+        &mut self,
+        gradients: &mut [Array],
+        learning_rate: f32,
+    ) -> Result<Option<Array>> {
+        let norm = match self.options.clip_norm {
+            Some(most) => Some(gradient::clip(gradients, most)?),
+            None => None,
+        };
+        self.optimizer
+            .update(&mut self.parameters, gradients, learning_rate)?;
+        if let (Some(average), Some(decay)) = (&mut self.average, self.options.ema_decay) {
+            let (old, new) = (Array::from_f32(decay), Array::from_f32(1.0 - decay));
+            for (average, parameter) in average.iter_mut().zip(&self.parameters) {
+                *average = average.multiply(&old)?.add(parameter.multiply(&new)?)?;
+            }
+        }
+        Ok(norm)
+    }
+
+    /// What is kept from one step to the next.
+    pub(super) fn state(&self) -> impl Iterator<Item = &Array> {
+        let average = self.average.iter().flatten();
+        let parameters = self.parameters.iter();
+        parameters.chain(self.optimizer.arrays()).chain(average)
+    }
+
+    pub(super) fn check_finite(&self, loss: f32) -> Result<()> {
+        match loss.is_finite() {
+            true => Ok(()),
+            false => Err(Error::Diverged {
+                iteration: self.iteration,
+                loss,
+            }),
+        }
+    }
+
+    pub(super) fn named(&self) -> Tensors {
+        let names = self.trainee.names().iter().cloned();
+        names.zip(self.parameters.iter().cloned()).collect()
+    }
+}
+
+impl TrainerOptions {
+    fn check(&self) -> Result<()> {
+        self.optimizer.check()?;
+        self.schedule.check()?;
+        if self.grad_accumulation_steps == 0 {
+            return Err(Error::Option {
+                option: "grad_accumulation_steps",
+                problem: "expected at least 1, found 0".into(),
+            });
+        }
+        for (option, value) in [
+            ("label_smoothing", Some(self.label_smoothing)),
+            ("ema_decay", self.ema_decay),
+        ] {
+            if let Some(found) = value.filter(|value| !(0.0..1.0).contains(value)) {
+                return Err(Error::Option {
+                    option,
+                    problem: format!("expected 0 or more and below 1, found {found}"),
+                });
+            }
+        }
+        if !(self.z_loss >= 0.0 && self.z_loss.is_finite()) {
+            return Err(Error::Option {
+                option: "z_loss",
+                problem: format!("expected 0 or more, found {}", self.z_loss),
+            });
+        }
+        match self.clip_norm {
+            Some(norm) if norm.is_nan() || norm <= 0.0 => Err(Error::Option {
+                option: "clip_norm",
+                problem: format!("expected a number above 0, found {norm}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(super) fn no_targets() -> Error {
+    Error::Option {
+        option: "batch",
+        problem: "it has no token to predict".into(),
+    }
+}
+
+/// A seed made of two numbers (SplitMix64's finaliser).
+pub(super) fn mix(seed: u64, number: u64) -> u64 {
+    let mut z = seed ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

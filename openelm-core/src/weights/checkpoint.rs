@@ -1,0 +1,333 @@
+//! Finding and checking a checkpoint's safetensors files before anything is computed.
+//!
+//! A checkpoint is a folder as Hugging Face and mlx-lm write it: `config.json` and either
+//! `model.safetensors`, or shards that `model.safetensors.index.json` lists.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::safetensors_header::{check_listed, read_header, read_index};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    mlx::Dtype,
+};
+
+/// Checked names, shapes and types of a checkpoint's tensors. Holds no weights.
+#[derive(Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    files: Vec<PathBuf>,
+    tensors: BTreeMap<String, StoredTensor>,
+}
+
+/// Where one tensor of a [`Checkpoint`] is, and what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// The file that holds it.
+    pub file: PathBuf,
+    /// Its type there.
+    pub dtype: StoredDtype,
+    /// Its shape there.
+    pub shape: Vec<usize>,
+    /// Where its data begins in the file, in bytes.
+    pub(crate) offset: u64,
+}
+
+/// A type that tensors are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredDtype {
+    /// Floating-point numbers.
+    Float(Dtype),
+    /// 32-bit words: the packed numbers of a quantised matrix.
+    Uint32,
+    /// Bytes: the scales of a quantised matrix in the microscaling modes.
+    Uint8,
+}
+
+/// An integer type, if the tensor must be of one, and a shape.
+type Expected = (Option<StoredDtype>, Vec<usize>);
+
+impl Checkpoint {
+    /// Reads the headers of the weight files in a model folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::MissingFile`] if a file cannot be read or is not there,
+    /// [`Error::Checkpoint`] if one is malformed or does not hold what the index says, and
+    /// [`Error::TensorDtype`] for a tensor that is neither floating-point nor quantised.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref().to_path_buf();
+        let index = folder.join("model.safetensors.index.json");
+        let single = folder.join("model.safetensors");
+        let (files, listed) = if index.is_file() {
+            let listed = read_index(&index)?;
+            let mut names: Vec<&String> = listed.values().collect();
+            names.sort();
+            names.dedup();
+            (
+                names.into_iter().map(|name| folder.join(name)).collect(),
+                Some(listed),
+            )
+        } else if single.is_file() {
+            (vec![single], None)
+        } else {
+            return Err(Error::MissingFile {
+                path: folder,
+                problem: "found neither model.safetensors nor model.safetensors.index.json".into(),
+            });
+        };
+
+        let mut tensors = BTreeMap::new();
+        for file in &files {
+            for (name, tensor) in read_header(file)? {
+                if let Some(listed) = &listed {
+                    check_listed(&index, listed, &name, file)?;
+                }
+                if let Some(StoredTensor { file: other, .. }) = tensors.insert(name.clone(), tensor)
+                {
+                    return Err(Error::Checkpoint {
+                        path: file.clone(),
+                        problem: format!("tensor `{name}` is also in {}", other.display()),
+                    });
+                }
+            }
+        }
+        for (name, file) in listed.iter().flatten() {
+            if !tensors.contains_key(name) {
+                return Err(Error::Checkpoint {
+                    path: folder.join(file),
+                    problem: format!(
+                        "tensor `{name}` is missing, which {} lists",
+                        index.display()
+                    ),
+                });
+            }
+        }
+        Ok(Self {
+            folder,
+            files,
+            tensors,
+        })
+    }
+
+    /// Reads the header of one weight file, whatever its name.
+    pub(crate) fn open_file(file: &Path) -> Result<Self> {
+        Ok(Self {
+            folder: file.parent().unwrap_or(file).to_path_buf(),
+            files: vec![file.to_path_buf()],
+            tensors: read_header(file)?.into_iter().collect(),
+        })
+    }
+
+    /// Checks that the tensors are exactly those of `config`, in name and shape.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`].
+    pub fn check(&self, config: &Config) -> Result<()> {
+        let expected = self.expected(config)?;
+        for (name, (packed, shape)) in &expected {
+            let Some(stored) = self.tensors.get(name) else {
+                return Err(Error::MissingTensor {
+                    path: self.folder.clone(),
+                    name: name.clone(),
+                    shape: shape.clone(),
+                });
+            };
+            if stored.shape != *shape {
+                return Err(Error::TensorShape {
+                    path: stored.file.clone(),
+                    name: name.clone(),
+                    expected: shape.clone(),
+                    found: stored.shape.clone(),
+                });
+            }
+            let fits = match packed {
+                Some(dtype) => stored.dtype == *dtype,
+                None => matches!(stored.dtype, StoredDtype::Float(_)),
+            };
+            if !fits {
+                return Err(Error::TensorDtype {
+                    path: stored.file.clone(),
+                    name: name.clone(),
+                    found: stored.dtype.name().into(),
+                });
+            }
+        }
+        match self
+            .tensors
+            .iter()
+            .find(|(name, _)| !expected.contains_key(*name))
+        {
+            Some((name, stored)) => Err(Error::UnexpectedTensor {
+                path: stored.file.clone(),
+                name: name.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Every tensor that `config` calls for: its integer type if it has one, and its shape.
+    fn expected(&self, config: &Config) -> Result<BTreeMap<String, Expected>> {
+        let quantization = config.quantization_map()?;
+        let mut expected = BTreeMap::new();
+        for (name, shape) in config.tensors() {
+            let stem = name.strip_suffix(".weight").unwrap_or(&name);
+            let packed = quantization.as_ref().and_then(|map| map.layer(stem));
+            match (packed, shape.as_slice()) {
+                // mlx-lm's rule: what has scales is quantised.
+                (Some(packing), &[rows, width]) if packing.fits(width) && self.is_packed(stem) => {
+                    let scales = packing.scales_shape(rows, width).to_vec();
+                    let bytes = (!packing.has_biases()).then_some(StoredDtype::Uint8);
+                    let weight = packing.packed_shape(rows, width).to_vec();
+                    if packing.has_biases() {
+                        expected.insert(format!("{stem}.biases"), (None, scales.clone()));
+                    }
+                    expected.insert(format!("{stem}.scales"), (bytes, scales));
+                    expected.insert(name, (Some(StoredDtype::Uint32), weight));
+                }
+                _ => {
+                    expected.insert(name, (None, shape));
+                }
+            }
+        }
+        Ok(expected)
+    }
+
+    /// Whether the matrix `stem` (its tensor's name without `.weight`) is stored quantised.
+    pub(crate) fn is_packed(&self, stem: &str) -> bool {
+        self.tensors.contains_key(&format!("{stem}.scales"))
+    }
+
+    /// Refuses a file that is no longer as it was when it was opened: MLX believes every header,
+    /// and what it cannot read it leaves undefined without a word.
+    pub(crate) fn check_unchanged(&self, file: &Path) -> Result<()> {
+        let now: BTreeMap<String, StoredTensor> = read_header(file)?.into_iter().collect();
+        let then = self.tensors.iter().filter(|(_, t)| t.file == file);
+        if then.eq(now.iter()) {
+            return Ok(());
+        }
+        Err(Error::Checkpoint {
+            path: file.to_path_buf(),
+            problem: "the file changed while the model was loaded".into(),
+        })
+    }
+
+    /// The model folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The weight files, in order of their names.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Every tensor by its checkpoint name.
+    pub fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
+        &self.tensors
+    }
+
+    /// The type that most elements are stored in.
+    pub fn dtype(&self) -> Dtype {
+        let elements = |dtype| {
+            self.tensors
+                .values()
+                .filter(|tensor| tensor.dtype == StoredDtype::Float(dtype))
+                .map(|tensor| tensor.shape.iter().product::<usize>())
+                .sum::<usize>()
+        };
+        [Dtype::Bfloat16, Dtype::Float16, Dtype::Float32]
+            .into_iter()
+            .max_by_key(|&dtype| elements(dtype))
+            .unwrap_or(Dtype::Float32)
+    }
+
+    /// Size of all tensors in the files, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.tensors.values().map(StoredTensor::bytes).sum()
+    }
+}
+
+impl StoredTensor {
+    /// Size in the file, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size()
+    }
+}
+
+impl StoredDtype {
+    /// Size of one element in bytes.
+    pub fn size(self) -> usize {
+        match self {
+            Self::Float(dtype) => dtype.size(),
+            Self::Uint32 => 4,
+            Self::Uint8 => 1,
+        }
+    }
+
+    pub(crate) fn mlx(self) -> mlx_rs::Dtype {
+        match self {
+            Self::Float(dtype) => dtype.mlx(),
+            Self::Uint32 => mlx_rs::Dtype::Uint32,
+            Self::Uint8 => mlx_rs::Dtype::Uint8,
+        }
+    }
+
+    /// The name in a safetensors header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float(Dtype::Float32) => "F32",
+            Self::Float(Dtype::Float16) => "F16",
+            Self::Float(Dtype::Bfloat16) => "BF16",
+            Self::Uint32 => "U32",
+            Self::Uint8 => "U8",
+        }
+    }
+}
+
+/// The model folder behind `path`: itself, or, for a repository's folder in the Hugging Face Hub
+/// cache (`models--apple--OpenELM-270M`), the snapshot that its `main` names.
+///
+/// # Errors
+/// [`Error::MissingFile`] if there is no `config.json`, [`Error::Io`] if `path` cannot be read.
+pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
+    let path = path.as_ref();
+    fs::metadata(path).map_err(Error::io(path))?;
+    if path.join("config.json").is_file() {
+        return Ok(path.to_path_buf());
+    }
+    let snapshots = path.join("snapshots");
+    if snapshots.is_dir() {
+        let main = path.join("refs").join("main");
+        if let Ok(commit) = fs::read_to_string(&main) {
+            let folder = snapshots.join(commit.trim());
+            if folder.join("config.json").is_file() {
+                return Ok(folder);
+            }
+        }
+        let entries = fs::read_dir(&snapshots).map_err(Error::io(&snapshots))?;
+        let mut complete: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|folder| folder.join("config.json").is_file())
+            .collect();
+        match (complete.pop(), complete.is_empty()) {
+            (Some(only), true) => return Ok(only),
+            (Some(_), false) => {
+                return Err(Error::MissingFile {
+                    path: main,
+                    problem: "the cache holds several snapshots and does not say which is main; \
+                              name one of its snapshots/ folders"
+                        .into(),
+                });
+            }
+            (None, _) => {}
+        }
+    }
+    Err(Error::MissingFile {
+        path: path.join("config.json"),
+        problem: "not found; expected a model folder with config.json and model.safetensors".into(),
+    })
+}

@@ -1,0 +1,215 @@
+//! Reading a checkpoint's tensors on several threads in turn: one alone does not fill memory as
+//! fast as it can be, and MLX's CPU kernels keep to one thread each.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use mlx_rs::{Array, Stream, error::IoError, with_stream};
+
+use super::checkpoint::{Checkpoint, StoredDtype, StoredTensor};
+use crate::{
+    error::{Error, Result},
+    mlx::{Device, Dtype, PackedMatrix, Quantization, mapped},
+};
+
+/// Takes turns between [`Reader`]s.
+pub(crate) struct Readers {
+    all: Vec<Reader>,
+    next: usize,
+}
+
+/// A checkpoint's files, read on a stream of its own.
+pub(crate) struct Reader {
+    files: Files,
+    folder: PathBuf,
+    computing: Stream,
+}
+
+/// How tensors come from the files.
+enum Files {
+    /// As MLX opens them: each array is read when it is evaluated, by its stream's thread.
+    Lazy(HashMap<String, Array>),
+    /// Mapped, on a CPU, where arrays are plain memory.
+    Mapped(Arc<Mapped>),
+}
+
+/// Open files and where the tensors are in them.
+struct Mapped {
+    files: HashMap<PathBuf, File>,
+    tensors: BTreeMap<String, StoredTensor>,
+}
+
+impl Readers {
+    /// Opens the checkpoint's files.
+    pub(crate) fn open(checkpoint: &Checkpoint) -> Result<Self> {
+        for file in checkpoint.files() {
+            checkpoint.check_unchanged(file)?;
+        }
+        let mapped = match Device::current()? {
+            Device::Cpu => Some(Arc::new(Mapped::open(checkpoint)?)),
+            Device::Gpu => None,
+        };
+        Self::new(checkpoint.folder(), |stream| match &mapped {
+            Some(mapped) => Ok(Files::Mapped(Arc::clone(mapped))),
+            None => Files::lazy(checkpoint, stream),
+        })
+    }
+
+    /// Readers of no file, for what they compute.
+    pub(crate) fn without_files(path: &Path) -> Result<Self> {
+        Self::new(path, |_| Ok(Files::Lazy(HashMap::new())))
+    }
+
+    fn new(folder: &Path, mut files: impl FnMut(&Stream) -> Result<Files>) -> Result<Self> {
+        let streams = STREAMS.with(Vec::clone);
+        let readers = streams.into_iter().map(|stream| {
+            Ok(Reader {
+                files: files(&stream)?,
+                folder: folder.to_path_buf(),
+                computing: computing(stream)?,
+            })
+        });
+        Ok(Self {
+            all: readers.collect::<Result<_>>()?,
+            next: 0,
+        })
+    }
+
+    /// The reader whose turn it is.
+    pub(crate) fn next(&mut self) -> &mut Reader {
+        self.next = (self.next + 1) % self.all.len();
+        &mut self.all[self.next]
+    }
+
+    /// How many tensors can be under way at once.
+    pub(crate) fn count(&self) -> usize {
+        self.all.len()
+    }
+}
+
+impl Files {
+    fn lazy(checkpoint: &Checkpoint, stream: &Stream) -> Result<Self> {
+        let mut lazy = HashMap::with_capacity(checkpoint.tensors().len());
+        for file in checkpoint.files() {
+            let arrays = with_stream(stream, || Array::load_safetensors(file));
+            lazy.extend(arrays.map_err(|error| unreadable(file, error))?);
+        }
+        Ok(Self::Lazy(lazy))
+    }
+}
+
+impl Mapped {
+    fn open(checkpoint: &Checkpoint) -> Result<Self> {
+        let open = |path: &PathBuf| Ok((path.clone(), File::open(path).map_err(Error::io(path))?));
+        Ok(Self {
+            files: checkpoint.files().iter().map(open).collect::<Result<_>>()?,
+            tensors: checkpoint.tensors().clone(),
+        })
+    }
+
+    fn map(&self, name: &str) -> Option<Result<Array>> {
+        let stored = self.tensors.get(name)?;
+        let file = self.files.get(&stored.file)?;
+        let shape: Vec<i32> = stored.shape.iter().map(|&n| n as i32).collect();
+        let (offset, bytes, dtype) = (stored.offset, stored.bytes(), stored.dtype.mlx());
+        // Arrays of wider types must lie where those may; and MLX has no use for empty ones here.
+        let aligned = offset.is_multiple_of(stored.dtype.size() as u64) && bytes > 0;
+        Some(match aligned {
+            true => mapped::map(file, &stored.file, offset, bytes, &shape, dtype),
+            false => mapped::read(file, &stored.file, offset, bytes, &shape, dtype),
+        })
+    }
+}
+
+impl Reader {
+    /// The tensor `name`, once.
+    pub(crate) fn take(&mut self, name: &str) -> Result<Array> {
+        let array = match &mut self.files {
+            Files::Lazy(lazy) => lazy.remove(name).map(Ok),
+            Files::Mapped(mapped) => mapped.map(name),
+        };
+        array.unwrap_or_else(|| {
+            Err(Error::Checkpoint {
+                path: self.folder.clone(),
+                problem: format!("tensor `{name}` vanished while the model was loaded"),
+            })
+        })
+    }
+
+    /// The packed matrix `stem`, once.
+    pub(crate) fn packed(
+        &mut self,
+        stem: &str,
+        quantization: Quantization,
+    ) -> Result<PackedMatrix> {
+        let biases = match quantization.has_biases() {
+            true => Some(self.take(&format!("{stem}.biases"))?),
+            false => None,
+        };
+        Ok(PackedMatrix {
+            weight: self.take(&format!("{stem}.weight"))?,
+            scales: self.take(&format!("{stem}.scales"))?,
+            biases,
+            quantization,
+        })
+    }
+
+    /// The tensor `name`, cast if it is a floating-point one of another type.
+    pub(crate) fn cast(&mut self, name: &str, stored: StoredDtype, dtype: Dtype) -> Result<Array> {
+        let array = self.take(name)?;
+        match stored {
+            StoredDtype::Float(stored) if stored != dtype => {
+                self.compute(|| Ok(array.as_dtype(dtype.mlx())?))
+            }
+            _ => Ok(array),
+        }
+    }
+
+    /// The numbers that the packed matrix `stem` stands for.
+    pub(crate) fn expand(
+        &mut self,
+        stem: &str,
+        quantization: Quantization,
+        dtype: Dtype,
+    ) -> Result<Array> {
+        let packed = self.packed(stem, quantization)?;
+        self.compute(|| packed.expand(dtype))
+    }
+
+    /// Runs `work`, whose operations are to be evaluated in this reader's turn.
+    pub(crate) fn compute<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        with_stream(&self.computing, work)
+    }
+}
+
+thread_local! {
+    /// The streams to read on. MLX never ends a stream's thread, so they are made once.
+    static STREAMS: Vec<Stream> = {
+        let count = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_READERS));
+        let cpu = mlx_rs::Device::cpu();
+        (0..count).map(|_| Stream::new_with_device(&cpu)).collect()
+    };
+}
+
+/// Files are not read faster by more threads.
+const MAX_READERS: usize = 4;
+
+/// Where what was read on a CPU stream is computed with.
+fn computing(reading: Stream) -> Result<Stream> {
+    Ok(match Device::current()? {
+        Device::Cpu => reading,
+        Device::Gpu => Stream::new(),
+    })
+}
+
+fn unreadable(file: &Path, error: IoError) -> Error {
+    Error::Checkpoint {
+        path: file.to_path_buf(),
+        problem: error.to_string(),
+    }
+}
