@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 # Swift's tests have the FFI library fail on purpose; with one set of features all is built once.
-TESTED := --workspace --exclude mlx-bindings --locked --features openelm-ffi/inject-faults
+TESTED := --workspace --exclude mlx-c-bindings --locked --features openelm-ffi/inject-faults
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -37,7 +37,7 @@ by_mlx_lm() {
   printf '%s' "$made_from" >"$target.made"
 }
 # The words of `make test`, so that nothing is built twice.
-workspace=(--locked --workspace --exclude mlx-bindings --features openelm-ffi/inject-faults)
+workspace=(--locked --workspace --exclude mlx-c-bindings --features openelm-ffi/inject-faults)
 core_test() {
   cargo test --quiet "${workspace[@]}" --test "$1" -- --include-ignored --nocapture
 }

@@ -11,9 +11,9 @@ library=$target/debug/libopenelm_ffi.so
 [ "$(uname -s)" != Darwin ] || library=${library%.so}.dylib
 
 # The words of `make test`, so that nothing is built twice.
-cargo build --quiet --locked --workspace --exclude mlx-bindings --features openelm-ffi/inject-faults
+cargo build --quiet --locked --workspace --exclude mlx-c-bindings --features openelm-ffi/inject-faults
 export OPENELM_TOOL=$target/debug/openelm
-generate() { "$target/debug/bindgen-swift" --config uniffi.toml "$library" "$@"; }
+generate() { "$target/debug/uniffi-bindgen" --config uniffi.toml "$library" "$@"; }
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 generate "$fresh" --swift-sources
