@@ -158,7 +158,7 @@ TOML
     step "reading the declarations for $name" "$work/target/debug/uniffi-bindgen" --config "$root/uniffi.toml" "$build/libopenelm_ffi.a" "$build/swift" "$kind"
   done
   for file in OpenELMBindings/OpenELMBindings.swift COpenELMFFI/COpenELMFFI.h; do
-    step "comparing swift/Sources/$file with the library for $name (swift/test.sh --write renews it)" cmp "$build/swift/$(basename "$file")" "$root/swift/Sources/$file"
+    step "comparing swift/Sources/$file with the library for $name (make bindings renews it)" cmp "$build/swift/$(basename "$file")" "$root/swift/Sources/$file"
   done
 }
 

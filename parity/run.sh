@@ -36,7 +36,7 @@ by_mlx_lm() {
   oracle "parity/$2" "$target"
   printf '%s' "$made_from" >"$target.made"
 }
-# The words of `make test`, so that nothing is built twice.
+# The options of `make test-rust`, so that nothing is built twice.
 workspace=(--locked --workspace --exclude mlx-c-bindings --features openelm-ffi/inject-faults)
 core_test() {
   cargo test --quiet "${workspace[@]}" --test "$1" -- --include-ignored --nocapture
