@@ -17,7 +17,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "parity"))
-from oracle import Case, config_of, shapes_of
+from make_checkpoints import Case, config_of, shapes_of
 
 SEED = 270
 STD = 0.02

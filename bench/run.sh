@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Measures `openelm` side by side with mlx-lm 0.32.2 and writes the tables into bench/README.md.
 # Takes about three quarters of an hour on two cores; anything else that runs meanwhile spoils the numbers.
-# Options are those of bench.py and of convert.py, which have the same.
+# Options are those of inference.py and of convert.py, which have the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 [ -x target/release/openelm ] || { echo "bench: target/release/openelm is missing; run \`make build\`" >&2; exit 1; }
 parity/setup.sh
 export PYTHONDONTWRITEBYTECODE=1
-python3 bench/bench.py "$@"
+python3 bench/inference.py "$@"
 python3 bench/convert.py "$@"
 
 # Where a Swift toolchain is there already; `make setup-swift` prepares one.

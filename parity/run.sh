@@ -56,7 +56,7 @@ fi
 rm -f "$folder/passed"
 
 say "mlx-lm on random checkpoints"
-by_mlx_lm models oracle.py
+by_mlx_lm models make_checkpoints.py
 
 say "openelm-core on the same"
 OPENELM_PARITY=$folder/models core_test parity_live
