@@ -10,7 +10,7 @@ import PackageDescription
     let libraryFolder: String? = Context.environment["OPENELM_LIBRARY_DIR"]
 #endif
 
-// A release's; `setup/release.py pin` writes them. Without them: what `make xcframework` made here.
+// `release/release.py pin` writes a release's. Without one: what `make xcframework` made here.
 let releaseAddress = ""
 let releaseChecksum = ""
 

@@ -2,12 +2,14 @@
 
     checkpoint.py FOLDER [float32 | float16 | bfloat16]
 
-In float32 if no type is named. Apple's Hugging Face layout and a tokenizer: one of LLaMA's size where there is one, otherwise the
-small one of openelm-core/tests/fixtures/tales. Speed does not depend on the weights' values. Needs the oracle's
-packages (parity/setup.sh).
+In float32 if no type is named. Apple's Hugging Face layout and a tokenizer: LLaMA's, if the
+environment variable OPENELM_TEST_DATA names a folder with llama-tokenizer/tokenizer.json, otherwise
+the small one of openelm-core/tests/fixtures/tales. Speed does not depend on the weights' values.
+Needs the packages that parity/setup.sh installs.
 """
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -17,12 +19,11 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "parity"))
-from oracle import Case, config_of, shapes_of
+from make_checkpoints import Case, config_of, shapes_of
 
 SEED = 270
 STD = 0.02
 TALES = ROOT / "openelm-core/tests/fixtures/tales"
-LLAMA_TOKENIZER = ROOT / "../shared/data/llama-tokenizer/tokenizer.json"
 
 
 def random_weights(config, dtype):
@@ -34,12 +35,20 @@ def random_weights(config, dtype):
         yield name, tensor
 
 
+def tokenizer_file():
+    """LLaMA's tokenizer, or the small one where no test data is named."""
+    if data := os.environ.get("OPENELM_TEST_DATA"):
+        return Path(data) / "llama-tokenizer/tokenizer.json"
+    small = TALES / "tokenizer.json"
+    print(f"bench: OPENELM_TEST_DATA is not set: the model gets {small.relative_to(ROOT)}", file=sys.stderr)
+    return small
+
+
 def main(folder, dtype="float32"):
     mx.set_default_device(mx.cpu)
     config = config_of(Case("bench", "270M", 32000, stored=dtype))
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = LLAMA_TOKENIZER if LLAMA_TOKENIZER.exists() else TALES / "tokenizer.json"
-    shutil.copyfile(tokenizer, folder / "tokenizer.json")
+    shutil.copyfile(tokenizer_file(), folder / "tokenizer.json")
     shutil.copyfile(TALES / "tokenizer_config.json", folder / "tokenizer_config.json")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     # Moved into place last: a folder with weights is a whole one.

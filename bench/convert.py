@@ -1,6 +1,6 @@
 """Measures `openelm convert` and `mlx_lm.convert` in turn, A B A B: 270M in bfloat16 to 4 bits.
 
-Prints the table, writes it into bench/README.md, and all the numbers into bench/conversion.json.
+Prints the table, writes it into bench/README.md, and all the numbers into bench/convert.json.
 bench/README.md says what the numbers mean. Needs `make build` and parity/setup.sh.
 
     convert.py [--rounds N] [--quick]
@@ -14,7 +14,7 @@ import sys
 import time
 
 import report
-from bench import ENVIRONMENT, OPENELM, ROOT, SAME_BLAS, WHEEL_BLAS, python, run, say
+from inference import ENVIRONMENT, OPENELM, ROOT, SAME_BLAS, WHEEL_BLAS, python, run, say
 
 SOURCE = ROOT / "out/bench/OpenELM-270M-bfloat16"
 TARGET = ROOT / "out/bench/converted"
@@ -94,7 +94,7 @@ def main():
     text = report.conversion_markdown(results, version.decode().strip())
     print(text)
     if not arguments.quick:
-        report.write(text, results, "conversion")
+        report.write(text, results, "convert")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turns the measurements of bench.py and convert.py into the tables of bench/README.md."""
+"""Turns the measurements of inference.py, convert.py and swift.py into the tables of bench/README.md."""
 
 import datetime
 import json
@@ -82,13 +82,13 @@ def table(results):
     return lines
 
 
-def limits(results):
+def roofline(results):
     """The physical limits, and where the time above them goes."""
-    best = lambda key: max(limit[key] for limit in results["limits"])
-    least = lambda key: min(limit[key] for limit in results["limits"])
+    best = lambda key: max(limit[key] for limit in results["roofline"])
+    least = lambda key: min(limit[key] for limit in results["roofline"])
     read, peak = best("read_bytes_per_second"), best("sgemm_flop_per_second")
-    weights = results["limits"][0]["weight_bytes"]
-    flop = 2 * results["limits"][0]["layer_parameters"]
+    weights = results["roofline"][0]["weight_bytes"]
+    flop = 2 * results["roofline"][0]["layer_parameters"]
     decode = median(runs(results["openelm"], "decode_tokens_per_second", 128))
     prefill = median(runs(results["openelm"], "prefill_tokens_per_second", 512))
     step, products = 1e3 / decode, 1e3 * least("decode_products_seconds")
@@ -125,10 +125,10 @@ def markdown(results, version, threads):
     rounds = len(results["openelm"])
     head = (
         f"Measured on {datetime.date.today().isoformat()}: {machine()}; {version}, mlx-lm"
-        f" {versions['mlx-lm']}, MLX {versions['mlx']}, OpenBLAS {results['limits'][0]['blas']},"
+        f" {versions['mlx-lm']}, MLX {versions['mlx']}, OpenBLAS {results['roofline'][0]['blas']},"
         f" {threads} threads; medians of {rounds} interleaved rounds."
     )
-    return "\n".join([head, "", *table(results), "", *limits(results)])
+    return "\n".join([head, "", *table(results), "", *roofline(results)])
 
 
 def conversion_table(results):
@@ -160,8 +160,8 @@ def conversion_markdown(results, version):
     return "\n".join([head, "", *conversion_table(results)])
 
 
-def write(text, results, name="results"):
-    """Puts the tables between the marks `name` of README.md, and all the numbers into a file."""
+def write(text, results, name):
+    """Puts the tables between the marks `name` of README.md, and all the numbers into NAME.json."""
     path = FOLDER / "README.md"
     start, end = START.format(name), END.format(name)
     before, rest = path.read_text().split(start)

@@ -1,30 +1,39 @@
 #!/usr/bin/env bash
 # Measures `openelm` side by side with mlx-lm 0.32.2 and writes the tables into bench/README.md.
-# Takes about three quarters of an hour on two cores; anything else that runs meanwhile spoils the numbers.
-# Options are those of bench.py and of convert.py, which have the same.
+# Takes about three quarters of an hour on two cores; anything else that runs meanwhile spoils the
+# numbers. Options are those of inference.py, convert.py and swift.py, which have the same.
+#
+# OPENELM_TEST_DATA names a folder of data that is not in this repository (bench/README.md). Without
+# it, fine-tuning and pre-training are left out, and the model gets a small tokenizer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+say() { printf 'bench: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
 
-[ -x target/release/openelm ] || { echo "bench: target/release/openelm is missing; run \`make build\`" >&2; exit 1; }
+[ -x target/release/openelm ] || die "target/release/openelm is missing; run make build"
+text=
+if [ -n "${OPENELM_TEST_DATA:-}" ]; then
+  text=$OPENELM_TEST_DATA/corpus/fairytales_train.jsonl
+  [ -f "$text" ] || die "OPENELM_TEST_DATA: $text is missing"
+fi
 parity/setup.sh
 export PYTHONDONTWRITEBYTECODE=1
-python3 bench/bench.py "$@"
+python3 bench/inference.py "$@"
 python3 bench/convert.py "$@"
 
 # Where a Swift toolchain is there already; `make setup-swift` prepares one.
 if [ -f .mlx/swift/stamp ] || command -v swift >/dev/null; then
   bench/swift.sh "$@"
 else
-  echo "bench: Swift is left out: run \`make setup-swift\`" >&2
+  say "no Swift toolchain (make setup-swift): the table \"Through Swift\" is left out"
 fi
 
-text=../shared/data/corpus/fairytales_train.jsonl
-if [ -f "$text" ]; then
+if [ -n "$text" ]; then
   PYTHONPATH=$PWD/.mlx/oracle python3 bench/finetune.py target/release/openelm out/bench/OpenELM-270M \
     out/bench/OpenELM-270M/tokenizer.json "$text" "$PWD/.mlx/lib/libmlxc.so" | tee bench/finetune.json
   cargo build --quiet --release --locked --package openelm-core --example corpus
   PYTHONPATH=$PWD/.mlx/oracle python3 bench/pretrain.py target/release/openelm examples/tales "$text" \
     "$PWD/.mlx/lib/libmlxc.so" | tee bench/pretrain.json
 else
-  echo "bench: fine-tuning and pre-training are left out: $text is not there" >&2
+  say "OPENELM_TEST_DATA is not set: fine-tuning (finetune.json) and pre-training (pretrain.json) are left out"
 fi

@@ -16,7 +16,7 @@ import sys
 from statistics import median
 
 import report
-from bench import ENVIRONMENT, MODEL, OPENELM, PROMPT, ROOT, make_checkpoint, run, say
+from inference import ENVIRONMENT, MODEL, OPENELM, PROMPT, ROOT, make_checkpoint, run, say
 
 SWIFT = ROOT / ".build/bench/release/openelm-swift-bench"
 TALES = ROOT / "examples/tales"

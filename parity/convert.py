@@ -44,7 +44,7 @@ from mlx_lm.models.openelm import ModelArgs
 from mlx_lm.utils import load_model
 
 import torch_writer
-from oracle import SIZES, Case, Size, config_of, prompt_of, write_checkpoint
+from make_checkpoints import SIZES, Case, Size, config_of, prompt_of, write_checkpoint
 
 TALES = Path(__file__).resolve().parent.parent / "openelm-core/tests/fixtures/tales"
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json"]

@@ -4,7 +4,7 @@
 
 mlx-lm's `train`, `evaluate`, `default_loss`, `iterate_batches`, `linear_to_lora_layers`,
 `build_schedule` and `load_adapters` and MLX's optimizers do the work; this file picks the settings
-and writes down what happened. Run it as parity/run.sh runs oracle.py. FOLDER becomes
+and records the results. Run it as parity/run.sh runs make_checkpoints.py. FOLDER becomes
 
 base/, base-4bit/     the model in Apple's Hugging Face layout in float32 with the tokenizer of
                       openelm-core/tests/fixtures/tales, and mlx-lm's 4-bit conversion of it in groups of 32
@@ -75,7 +75,7 @@ from mlx_lm.tuner.utils import build_schedule, linear_to_lora_layers, load_adapt
 from mlx_lm.utils import load_model, load_tokenizer, save_config
 
 import dpo
-import oracle
+import make_checkpoints
 
 TALES = Path(__file__).resolve().parent.parent / "openelm-core/tests/fixtures/tales"
 # Cases of mlx-lm's mask that are always made; FULL=1 makes all of them.
@@ -204,9 +204,9 @@ def write_pairs(tokenizer):
 
 def write_models(folder):
     """The base model and its 4-bit conversion."""
-    oracle.SIZES["fine-tuned"] = oracle.Size(4, 128, 16)
-    made = oracle.Case("finetune", "fine-tuned", 2048, flags={"ffn_dim_divisor": 64})
-    oracle.write_checkpoint(made, oracle.config_of(made), folder / "base")
+    make_checkpoints.SIZES["fine-tuned"] = make_checkpoints.Size(4, 128, 16)
+    made = make_checkpoints.Case("finetune", "fine-tuned", 2048, flags={"ffn_dim_divisor": 64})
+    make_checkpoints.write_checkpoint(made, make_checkpoints.config_of(made), folder / "base")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(TALES / name, folder / "base" / name)
     shutil.rmtree(folder / "base-4bit", ignore_errors=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 from mlx_lm.models.openelm import Model, ModelArgs
-from oracle import shapes_of
+from make_checkpoints import shapes_of
 
 OUTPUT = Path(__file__).parent.parent / "openelm-core/tests/fixtures/parity.json"
 

@@ -4,7 +4,8 @@
 
 mlx-lm's model, MLX's AdamW, `clip_grad_norm` and automatic differentiation do the work; the loss,
 the attention mask of packed rows and the learning rate are written here after CoreNet's formulas
-(`cross_entropy.py`, `scheduler/cosine.py`). Run it as parity/run.sh runs oracle.py. FOLDER becomes
+(`cross_entropy.py`, `scheduler/cosine.py`). Run it as parity/run.sh runs make_checkpoints.py.
+FOLDER becomes
 
 base/                 the model in Apple's Hugging Face layout, in float32
 index.json            the cases' names; written last

@@ -5,6 +5,8 @@
 # its 3 GB of random checkpoints is kept under out/parity while these scripts, mlx-lm and MLX stay
 # the same, and nothing is compared again if our programs are those that passed. FRESH=1 starts
 # over; FULL=1 takes more cases; LONG=1 also measures position 2,000 of the whole 270M.
+# OPENELM_TEST_DATA names a folder with llama-tokenizer/tokenizer.json; without it the cases of
+# pre-training data with that tokenizer are left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/out/parity
@@ -36,8 +38,8 @@ by_mlx_lm() {
   oracle "parity/$2" "$target"
   printf '%s' "$made_from" >"$target.made"
 }
-# The words of `make test`, so that nothing is built twice.
-workspace=(--locked --workspace --exclude mlx-bindings --features openelm-ffi/inject-faults)
+# The options of `make test-rust`, so that nothing is built twice.
+workspace=(--locked --workspace --exclude mlx-c-bindings --features openelm-ffi/inject-faults)
 core_test() {
   cargo test --quiet "${workspace[@]}" --test "$1" -- --include-ignored --nocapture
 }
@@ -48,7 +50,7 @@ live=(--test parity_live --test convert_live --test finetune_live --test pretrai
 built=$(cargo test "${workspace[@]}" --no-run "${live[@]}" 2>&1) || { echo "$built" >&2; die "the tests do not compile"; }
 mapfile -t programs < <(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$built")
 [ ${#programs[@]} = 5 ] || { echo "$built" >&2; die "${#programs[@]} test programs, not 5"; }
-compared="$made_from $(cat "${programs[@]}" "$openelm" "$mlxc" parity/run.sh | cksum)"
+compared="$made_from OPENELM_TEST_DATA=${OPENELM_TEST_DATA:-} $(cat "${programs[@]}" "$openelm" "$mlxc" parity/run.sh | cksum)"
 if [ "${FRESH:-0}" != 1 ] && [ "$(cat "$folder/passed" 2>/dev/null)" = "$compared" ]; then
   say "the same programs passed on $(date -r "$folder/passed" '+%F %R'); FRESH=1 compares again"
   exit
@@ -56,7 +58,7 @@ fi
 rm -f "$folder/passed"
 
 say "mlx-lm on random checkpoints"
-by_mlx_lm models oracle.py
+by_mlx_lm models make_checkpoints.py
 
 say "openelm-core on the same"
 OPENELM_PARITY=$folder/models core_test parity_live

@@ -25,7 +25,7 @@ case "$(uname -s)-$(uname -m)" in
 esac
 
 # Everything that the result depends on, this folder's place included: paths in it are absolute.
-stamp="$root $(cat setup/setup.sh "setup/wheels-$platform.txt" setup/native/*.hpp setup/native/*/* setup/bindings/src/main.rs | cksum)"
+stamp="$root $(cat setup/setup.sh "setup/wheels-$platform.txt" setup/native/*.hpp setup/native/*/* setup/mlx-c-bindings/src/main.rs | cksum)"
 if [ -f "$mlx/stamp" ] && [ "$(cat "$mlx/stamp")" = "$stamp" ] && [ -f "$mlx/cargo.toml" ]; then
   exit 0
 fi
@@ -68,7 +68,7 @@ mlx_c=$mlx_sys/src/mlx-c
 
 say "3/4 compiling mlx-c and the generator of its declarations"
 # The generator lives in this workspace but links no MLX; its build stays out of target/.
-(CARGO_TARGET_DIR="$mlx/target" cargo build --quiet --locked --package mlx-bindings >"$mlx/bindings.log" 2>&1) &
+(CARGO_TARGET_DIR="$mlx/target" cargo build --quiet --locked --package mlx-c-bindings >"$mlx/bindings.log" 2>&1) &
 generator=$!
 flags=(-std=c++20 -O2 -fPIC -w -include "$root/setup/native/format.hpp" -I"$mlx_c" -I"$mlx/prefix/mlx/include")
 # Two units of all of mlx-c: its files are short, and each reads all of MLX's headers.
@@ -90,7 +90,7 @@ compile() {
     xargs -0 -n 1 -P "$jobs" bash -c 'eval "$COMPILE -c \"\$1\" -o \"\$OBJ/\$(basename "\$1" .cpp).o\""' compile
 }
 step "compiling mlx-c" compile
-wait "$generator" || { cat "$mlx/bindings.log" >>"$log"; tail -n 5 "$log" >&2; die "building mlx-bindings failed; the whole log is $log"; }
+wait "$generator" || { cat "$mlx/bindings.log" >>"$log"; tail -n 5 "$log" >&2; die "building mlx-c-bindings failed; the whole log is $log"; }
 
 say "4/4 linking, and writing the declarations"
 if [ $platform = linux-x86_64 ]; then
@@ -116,7 +116,7 @@ else
 fi
 libclang=$(find "$mlx/prefix" -name 'libclang.so' -o -name 'libclang.dylib')
 step "writing the declarations" env LIBCLANG_PATH="$(dirname "$libclang")" \
-  "$mlx/target/debug/mlx-bindings" "$mlx_c" "$mlx/lib/bindings.rs" "${clang_args[@]}"
+  "$mlx/target/debug/mlx-c-bindings" "$mlx_c" "$mlx/lib/bindings.rs" "${clang_args[@]}"
 rm -rf "$mlx/target" "$mlx/obj" "$mlx/bindings.log" "$mlx"/prefix/libclang*
 
 list() { printf '"%s", ' "$@"; }

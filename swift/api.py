@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 LIST = Path(__file__).resolve().parent / "API.md"
-MARKER = "<!-- From here on generated: swift/test.sh --write -->\n"
+MARKER = "<!-- From here on generated: make bindings -->\n"
 SOURCES = LIST.parent / "Sources/OpenELM"
 PRIVATE_SETTERS = {
     name
@@ -39,7 +39,7 @@ def main():
     if options.write:
         LIST.write_text(text)
     elif text != LIST.read_text():
-        sys.exit("api: swift/API.md is not current: swift/test.sh --write")
+        sys.exit("api: swift/API.md is not current: run make bindings")
 
 
 def is_documented(symbol):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests the Swift package against the real library: drift of the declarations and of API.md, lint,
 # build, tests, documentation. SANITIZE=1 runs the tests once more under the thread sanitizer.
-# --write renews the declarations and API.md.
+# --write (`make bindings`) renews the declarations and API.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . swift/toolchain.sh
@@ -10,10 +10,10 @@ export OPENELM_LIBRARY_DIR=$target/debug
 library=$target/debug/libopenelm_ffi.so
 [ "$(uname -s)" != Darwin ] || library=${library%.so}.dylib
 
-# The words of `make test`, so that nothing is built twice.
-cargo build --quiet --locked --workspace --exclude mlx-bindings --features openelm-ffi/inject-faults
+# The options of `make test-rust`, so that nothing is built twice.
+cargo build --quiet --locked --workspace --exclude mlx-c-bindings --features openelm-ffi/inject-faults
 export OPENELM_TOOL=$target/debug/openelm
-generate() { "$target/debug/bindgen-swift" --config uniffi.toml "$library" "$@"; }
+generate() { "$target/debug/uniffi-bindgen" --config uniffi.toml "$library" "$@"; }
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 generate "$fresh" --swift-sources
@@ -25,7 +25,7 @@ if [ "${1:-}" = --write ]; then
 fi
 for file in OpenELMBindings/OpenELMBindings.swift COpenELMFFI/COpenELMFFI.h COpenELMFFI/module.modulemap; do
   cmp "$fresh/$(basename "$file")" "swift/Sources/$file" ||
-    { echo "swift/Sources/$file is not current: swift/test.sh --write" >&2; exit 1; }
+    { echo "swift/Sources/$file is not current: run make bindings" >&2; exit 1; }
 done
 
 swift format lint --strict --recursive Package.swift swift/Sources/OpenELM swift/Tests \

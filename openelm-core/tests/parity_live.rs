@@ -1,5 +1,5 @@
-//! Compares this crate with mlx-lm's `openelm` model on the checkpoints that `parity/oracle.py`
-//! wrote to the folder `OPENELM_PARITY`: `make parity` does all of it.
+//! Compares this crate with mlx-lm's `openelm` model on the checkpoints that
+//! `parity/make_checkpoints.py` wrote to the folder `OPENELM_PARITY`: `make parity` does all of it.
 //!
 //! The bar in f32 is 2e-4 in any logit of a 300-token prompt and the same 64 greedy tokens. Part
 //! of the distance is mlx-lm's own: its RoPE angles drift from CoreNet's as the position grows,
@@ -75,7 +75,7 @@ struct Row {
 #[ignore = "reads what Python made: make parity"]
 fn logits_and_greedy_tokens_are_mlx_lms() {
     let folder = std::env::var_os("OPENELM_PARITY").expect(
-        "OPENELM_PARITY is not set: it names the folder that parity/oracle.py wrote; \
+        "OPENELM_PARITY is not set: it names the folder that parity/make_checkpoints.py wrote; \
          run `make parity`",
     );
     let mut cases: Vec<PathBuf> = fs::read_dir(&folder)

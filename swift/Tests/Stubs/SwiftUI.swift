@@ -1,6 +1,6 @@
 // swift-format-ignore-file
 // A stub of the few names of SwiftUI that the chat app uses, for a type check where SwiftUI is not:
-// `swift/views.sh`. Declarations alone, of the same shape as Apple's; nothing in it draws or runs.
+// `swift/check-docs.sh`. Declarations alone, of the same shape as Apple's; nothing in it draws or runs.
 import Foundation
 import Observation
 import UniformTypeIdentifiers

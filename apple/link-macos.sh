@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Links the `openelm` tool and the FFI library (release builds) for macOS 14 on arm64, on Debian
 # Linux (x86_64), against Apple's own libmlx.dylib of the wheel `mlx-metal`, and checks the files
-# with setup/macho.py. Nothing is run. The result is the folder `.mlx/apple/link/macos`.
+# with apple/macho.py. Nothing is run. The result is the folder `.mlx/apple/link/macos`.
 #
 # zig (a wheel, too) is the C compiler and the linker; it brings stubs of libSystem. It would link
 # its own static libc++, whose exceptions are not those of libmlx.dylib, so a stub of the system's
@@ -25,21 +25,21 @@ step() {
 }
 
 { [ -x "$apple/cargo" ] && [ -f "$apple/bindings/$target/bindings.rs" ]; } ||
-  die "run setup/check-apple.sh first: it fetches the compiler"
+  die "run apple/check-apple.sh first: it fetches the compiler"
 command -v python3 >/dev/null || die "python3 is missing; install it (Debian: apt-get install python3 python3-pip)"
 mkdir -p "$link"
 : >"$log"
 
-step "testing the Mach-O reader" python3 -B setup/test_macho.py
+step "testing the Mach-O reader" python3 -B apple/test_macho.py
 
-wheels=$(cksum setup/wheels-link-macos.txt)
+wheels=$(cksum apple/wheels-link-macos.txt)
 if [ "$(cat "$link/wheels.stamp" 2>/dev/null)" != "$wheels" ]; then
   say "downloading zig and MLX for macOS (145 MB, once)"
   rm -rf "$link"/{wheels,zig,mlx,unpacked}
   # Wheels for another system: pip is told which, and takes what runs here for zig.
   step "downloading the wheels" python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
     --only-binary=:all: --platform macosx_14_0_arm64 --platform manylinux2010_x86_64 --platform manylinux_2_12_x86_64 \
-    --dest "$link/wheels" --requirement setup/wheels-link-macos.txt
+    --dest "$link/wheels" --requirement apple/wheels-link-macos.txt
   for wheel in "$link"/wheels/*.whl; do
     step "unpacking $(basename "$wheel")" python3 -m zipfile -e "$wheel" "$link/unpacked"
   done
@@ -94,7 +94,7 @@ done
 stub() {
   local library=$1 name=$2
   shift 2
-  step "writing the stub $name" python3 -B setup/macho.py stub "$library" "$link/mlx/lib/libmlx.dylib" \
+  step "writing the stub $name" python3 -B apple/macho.py stub "$library" "$link/mlx/lib/libmlx.dylib" \
     "$link/mlx/lib/libjaccl.dylib" --output "$STUBS/$name.tbd" "$@"
 }
 stub /usr/lib/libc++.1.dylib libc++ --also "${to_chars[@]}" __ZdlPvm __ZNSt3__16localeaSERKS0_
@@ -106,7 +106,7 @@ stub /System/Library/Frameworks/CoreFoundation.framework/Versions/A/CoreFoundati
 mlx_sys=$("$apple/cargo" metadata --format-version 1 --locked 2>>"$log" |
   grep -o '"manifest_path":"[^"]*/mlx-sys-[0-9.]*/Cargo.toml"' | cut -d '"' -f 4) || die "cargo metadata names no mlx-sys; the log is $log"
 mlx_c=${mlx_sys%/Cargo.toml}/src/mlx-c
-stamp="$wheels $mlx_c $(cat setup/link-macos.sh setup/native/format.hpp | cksum)"
+stamp="$wheels $mlx_c $(cat apple/link-macos.sh setup/native/format.hpp | cksum)"
 # The folder is named after what it depends on: Cargo links again when the name is another.
 mlx_c_built=$link/mlx-c-$(printf '%s' "$stamp" | cksum | cut -d ' ' -f 1)
 if [ ! -f "$mlx_c_built/libmlxc.a" ]; then
@@ -151,6 +151,6 @@ rm -rf "$link/macos"
 mkdir -p "$link/macos/bin" "$link/macos/lib"
 cp "$link/target/$target/release/openelm" "$link/macos/bin/"
 cp "$link/target/$target/release/libopenelm_ffi.dylib" "$link/mlx/lib/libmlx.dylib" "$link/mlx/lib/mlx.metallib" "$link/macos/lib/"
-python3 -B setup/macho.py check "$link/macos" --minimum "$minimum" --stubs "$link/zig/lib/libc/darwin/libSystem.tbd" "$STUBS"/*.tbd ||
+python3 -B apple/macho.py check "$link/macos" --minimum "$minimum" --stubs "$link/zig/lib/libc/darwin/libSystem.tbd" "$STUBS"/*.tbd ||
   die "what was linked would not load on a Mac"
 say "linked and checked in $((SECONDS - start)) s; nothing was run"

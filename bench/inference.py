@@ -1,9 +1,9 @@
 """Measures `openelm` and mlx-lm in turn, A B A B, so that a drifting machine drifts for both.
 
-Prints the table, writes it into bench/README.md, and all the numbers into bench/results.json.
+Prints the table, writes it into bench/README.md, and all the numbers into bench/inference.json.
 bench/README.md says what the numbers mean. Needs `make build` and parity/setup.sh.
 
-    bench.py [--rounds N] [--quick]
+    inference.py [--rounds N] [--quick]
 """
 
 import argparse
@@ -107,7 +107,7 @@ def mlx_lm_first_token(environment):
 def measure(rounds, quick):
     """Every number of every round, by name."""
     tokens, repeat = (16, 1) if quick else (64, 2)
-    results = {name: [] for name in ("limits", "openelm", "same_blas", "wheel_blas")}
+    results = {name: [] for name in ("roofline", "openelm", "same_blas", "wheel_blas")}
     for i in range(rounds):
         say(f"round {i + 1} of {rounds}: openelm")
         results["openelm"].append(openelm_job([128, 512], tokens, repeat))
@@ -115,9 +115,9 @@ def measure(rounds, quick):
         results["same_blas"].append(mlx_lm_job(SAME_BLAS, [128, 512], tokens, repeat))
         say(f"round {i + 1} of {rounds}: mlx-lm with its wheel's BLAS")
         results["wheel_blas"].append(mlx_lm_job(WHEEL_BLAS, [128], 8 if quick else 16, 1, warm_up=8))
-        say(f"round {i + 1} of {rounds}: limits")
-        output, _, _ = run(python("limits.py", BLAS, MODEL / "model.safetensors"), ENVIRONMENT)
-        results["limits"].append(json.loads(output))
+        say(f"round {i + 1} of {rounds}: roofline")
+        output, _, _ = run(python("roofline.py", BLAS, MODEL / "model.safetensors"), ENVIRONMENT)
+        results["roofline"].append(json.loads(output))
 
     first_token = {name: [] for name in ("openelm", "same_blas", "wheel_blas")}
     for i in range(rounds + 2):
@@ -148,7 +148,7 @@ def main():
     text = report.markdown(results, version.decode().strip(), THREADS)
     print(text)
     if not arguments.quick:
-        report.write(text, results)
+        report.write(text, results, "inference")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tests of setup/release.py and setup/platforms.py on files that are made here, whole and broken in one way each."""
+"""Tests of release/release.py and release/platforms.py on files that are made here, whole and broken in one way each."""
 
 import contextlib
 import hashlib

@@ -1,6 +1,6 @@
-"""Held-out bits a byte of the bundled models, beside a 5-gram.
+"""Held-out bits per byte of models, beside a 5-gram.
 
-    tales.py TRAIN[,TRAIN...] VALID MODEL...
+    bits_per_byte.py TRAIN[,TRAIN...] VALID MODEL...
 
 TRAIN and VALID are JSONL files of {"text"} rows. Each MODEL folder predicts VALID in windows of 256
 tokens that start anew, every token with EOS once, through mlx-lm. The 5-gram is counted over TRAIN

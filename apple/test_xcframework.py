@@ -1,4 +1,4 @@
-"""Tests of setup/xcframework.sh and setup/metal-xcrun.sh on any system: what they say without Xcode, the commands
+"""Tests of apple/xcframework.sh and apple/metal-xcrun.sh on any system: what they say without Xcode, the commands
 they would run, and a whole run in a copy of this folder where programs of a few lines stand in for Xcode,
 CMake and Cargo, and make files for the system that they are asked for.
 """
@@ -74,7 +74,7 @@ if words[0] == "build":
     import shutil
     debug = Path(os.environ["CARGO_TARGET_DIR"]) / "debug"
     debug.mkdir(parents=True)
-    for name in ("mlx-bindings", "bindgen-swift"):
+    for name in ("mlx-c-bindings", "uniffi-bindgen"):
         shutil.copy(f"{ROOT}/bin/{name}", debug)
 if words[0] == "rustc":
     import test_release
@@ -87,8 +87,8 @@ if words[0] == "rustc":
     out.write_bytes(test_release.library(test_release.mach_object(platform, tuple(map(int, os.environ[variable].split("."))))))
     Path(words[-1].split("=")[1]).write_text("-framework CoreFoundation -liconv -lSystem -lc -lm")
 """,
-    "mlx-bindings": 'open(words[1], "w").write("// declarations")',
-    "bindgen-swift": """
+    "mlx-c-bindings": 'open(words[1], "w").write("// declarations")',
+    "uniffi-bindgen": """
 import shutil
 source = "OpenELMBindings/OpenELMBindings.swift" if words[-1] == "--swift-sources" else "COpenELMFFI/COpenELMFFI.h"
 shutil.copy(f"{ROOT}/swift/Sources/{source}", words[3])
@@ -103,7 +103,7 @@ def run(*words, cwd=ROOT, **environment):
 
 class Script(unittest.TestCase):
     def stops(self, words, *options, **environment):
-        said = run("setup/xcframework.sh", *options, **environment)
+        said = run("apple/xcframework.sh", *options, **environment)
         self.assertEqual((said.returncode, said.stdout), (1, ""))
         self.assertEqual(said.stderr.count("\n"), 1, said.stderr)
         self.assertTrue(said.stderr.startswith("xcframework: "), said.stderr)
@@ -119,7 +119,7 @@ class Script(unittest.TestCase):
 
     def test_the_plan_names_every_slice_and_makes_nothing(self):
         before = (ROOT / "out/xcframework").exists(), (ROOT / ".mlx/xcframework").exists()
-        said = run("setup/xcframework.sh", "--dry-run")
+        said = run("apple/xcframework.sh", "--dry-run")
         self.assertEqual(said.returncode, 0, said.stderr)
         self.assertEqual(before, ((ROOT / "out/xcframework").exists(), (ROOT / ".mlx/xcframework").exists()))
         lines = said.stdout.splitlines()
@@ -135,7 +135,7 @@ class Script(unittest.TestCase):
             for define in (f"CMAKE_OSX_SYSROOT={sdk}", f"CMAKE_OSX_DEPLOYMENT_TARGET={minimum}", f"MLX_BUILD_METAL={metal}", "MLX_METAL_JIT=ON", "-ffile-prefix-map="):
                 self.assertIn(define, line)
         self.assertEqual(len(mlx), 3)
-        self.assertIn("MLX_METAL_JIT=OFF", run("setup/xcframework.sh", "--dry-run", KERNELS="all").stdout)
+        self.assertIn("MLX_METAL_JIT=OFF", run("apple/xcframework.sh", "--dry-run", KERNELS="all").stdout)
 
 
 class WholeRun(unittest.TestCase):
@@ -143,7 +143,7 @@ class WholeRun(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.root = Path(folder.name).resolve() / "copy"
-        for name in ("setup", "swift/Sources/COpenELMFFI", "swift/Sources/OpenELMBindings"):
+        for name in ("apple", "release", "swift/Sources/COpenELMFFI", "swift/Sources/OpenELMBindings"):
             shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("Package.swift", "Cargo.toml", "uniffi.toml"):
             shutil.copy(ROOT / name, self.root)
@@ -162,12 +162,12 @@ class WholeRun(unittest.TestCase):
         path = self.root / "bin" / name
         path.write_text(
             f"#!{sys.executable} -S\nimport sys\nwords, ROOT = sys.argv[1:], {str(self.root)!r}\n"
-            f"sys.dont_write_bytecode = True\nsys.path.insert(0, {str(ROOT / 'setup')!r})\n"
+            f"sys.dont_write_bytecode = True\nsys.path.insert(0, {str(ROOT / 'release')!r})\n"
             f"{code}\n")
         path.chmod(0o755)
 
     def build(self, **environment):
-        return run(self.root / "setup/xcframework.sh", cwd=self.root, PATH=f"{self.root}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}", **environment)
+        return run(self.root / "apple/xcframework.sh", cwd=self.root, PATH=f"{self.root}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}", **environment)
 
     def stops(self, words):
         said = self.build()
@@ -215,14 +215,14 @@ class WholeRun(unittest.TestCase):
         self.stops("the sources of MLX say 0.32.2, mlx-c asks for 0.33.0")
         shutil.rmtree(self.root / ".mlx")
         (self.root / "mlx-sys/src/mlx-c/CMakeLists.txt").write_text("GIT_TAG v0.32.2)\n")
-        self.fake("bindgen-swift", 'open(words[3] + "/OpenELMBindings.swift", "w").write("old")')
+        self.fake("uniffi-bindgen", 'open(words[3] + "/OpenELMBindings.swift", "w").write("old")')
         # The copy that the build makes is taken from bin.
         self.stops("comparing swift/Sources/OpenELMBindings/OpenELMBindings.swift with the library for macos")
 
 
 class StandIn(unittest.TestCase):
     def asks(self, *words):
-        said = run(ROOT / "setup/metal-xcrun.sh", *words, XCRUN="/bin/echo", KERNEL_SDK="iphoneos", KERNEL_MINIMUM="-mios-version-min=17.0")
+        said = run(ROOT / "apple/metal-xcrun.sh", *words, XCRUN="/bin/echo", KERNEL_SDK="iphoneos", KERNEL_MINIMUM="-mios-version-min=17.0")
         self.assertEqual((said.returncode, said.stderr), (0, ""))
         return said.stdout.rstrip("\n")
 
@@ -237,8 +237,8 @@ class StandIn(unittest.TestCase):
             self.assertEqual(self.asks(*words), " ".join(words))
 
     def test_it_ends_as_xcrun_ends(self):
-        self.assertEqual(run(ROOT / "setup/metal-xcrun.sh", XCRUN="/bin/false", KERNEL_SDK="a", KERNEL_MINIMUM="b").returncode, 1)
-        self.assertNotEqual(run(ROOT / "setup/metal-xcrun.sh", "metal").returncode, 0)
+        self.assertEqual(run(ROOT / "apple/metal-xcrun.sh", XCRUN="/bin/false", KERNEL_SDK="a", KERNEL_MINIMUM="b").returncode, 1)
+        self.assertNotEqual(run(ROOT / "apple/metal-xcrun.sh", "metal").returncode, 0)
 
 
 if __name__ == "__main__":

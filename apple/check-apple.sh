@@ -107,7 +107,7 @@ say "declaring mlx-c for Apple systems ($("$RUSTC" --version))"
 step "cargo fetch" "$CARGO" fetch --locked
 mlx_sys=$("$CARGO" metadata --format-version 1 --locked 2>>"$log" |
   grep -o '"manifest_path":"[^"]*/mlx-sys-[0-9.]*/Cargo.toml"' | cut -d '"' -f 4) || die "cargo metadata names no mlx-sys; the log is $log"
-step "building mlx-bindings" "$CARGO" build --locked --package mlx-bindings --config "$apple/cargo.toml"
+step "building mlx-c-bindings" "$CARGO" build --locked --package mlx-c-bindings --config "$apple/cargo.toml"
 clang=$(echo "$usr"/lib/llvm-*/lib)
 # The declarations are made for the target, as mlx-sys' build script does on a Mac. Three headers
 # of Apple's SDK are replaced by the few lines that mlx-c uses of them.
@@ -119,7 +119,7 @@ for target in "${targets[@]}"; do
   out=$apple/bindings/$target
   mkdir -p "$out"
   step "declaring mlx-c for $target" env LIBCLANG_PATH="$(dirname "$(echo "$clang"/libclang-*.so.1)")" \
-    "${loader[@]}" "$apple/target/debug/mlx-bindings" "${mlx_sys%/Cargo.toml}/src/mlx-c" "$out/new.rs" \
+    "${loader[@]}" "$apple/target/debug/mlx-c-bindings" "${mlx_sys%/Cargo.toml}/src/mlx-c" "$out/new.rs" \
     "--target=${target/aarch64/arm64}" -nostdinc -isystem "$apple/include" -isystem "$(echo "$clang"/clang/*/include)"
   cmp -s "$out/new.rs" "$out/bindings.rs" || cp "$out/new.rs" "$out/bindings.rs"
   # Stands in for mlx-sys' build script, which would compile MLX.

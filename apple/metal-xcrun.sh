@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stands in for `xcrun` while MLX is built for iOS (setup/xcframework.sh puts it into the PATH under that name):
+# Stands in for `xcrun` while MLX is built for iOS (apple/xcframework.sh puts it into the PATH under that name):
 # MLX' CMake compiles Metal kernels for macOS whatever it builds for. Where a system's oldest version is
 # named, kernels are compiled or linked, and the words go on to Xcode's xcrun with KERNEL_SDK and
 # KERNEL_MINIMUM in the place of macOS'; the rest goes on as it is. It prints nothing: MLX reads what

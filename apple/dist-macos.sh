@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Packs what setup/link-macos.sh linked and checked for macOS 14 on arm64, with Apple's libmlx.dylib
+# Packs what apple/link-macos.sh linked and checked for macOS 14 on arm64, with Apple's libmlx.dylib
 # and mlx.metallib, the licences and the bundled tales model, into `out/openelm-VERSION-macos-arm64.tar.gz`.
 # The same files give the same archive.
 set -euo pipefail
@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 link=$PWD/.mlx/apple/link
 say() { printf 'dist-macos: %s\n' "$*" >&2; }
 
-setup/link-macos.sh
+apple/link-macos.sh
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 name=openelm-$version-macos-arm64
 stage=$link/stage
@@ -22,7 +22,7 @@ cp "$link/mlx/include/metal_cpp/LICENSE.txt" "$stage/$name/licences/metal-cpp"
 # Linked in: compiler-rt, as zig has it.
 cp "$link/zig/LICENSE" "$stage/$name/licences/zig"
 "$PWD/.mlx/apple/cargo" metadata --format-version 1 --locked --filter-platform aarch64-apple-darwin 2>/dev/null |
-  python3 -B setup/licences.py openelm-cli openelm-ffi >"$stage/$name/licences/crates.txt"
+  python3 -B release/licences.py openelm-cli openelm-ffi >"$stage/$name/licences/crates.txt"
 cat >"$stage/$name/README.txt" <<TEXT
 openelm $version for macOS 14 or newer on Apple silicon
 

@@ -1,4 +1,4 @@
-"""Makes a release of what setup/xcframework.sh built: `pack` checks the XCFramework and the GPU kernels, packs
+"""Makes a release of what apple/xcframework.sh built: `pack` checks the XCFramework and the GPU kernels, packs
 the XCFramework and writes the release manifest `release.json`; `pin` writes the archive's address and
 checksum into Package.swift. Standard library only; runs on any system.
 """

@@ -1,7 +1,7 @@
 """What the machine allows: how fast two threads read memory and multiply matrices, and what the
 weights' products of OpenELM-270M alone take through the BLAS that openelm-core links to.
 
-    limits.py LIBRARY WEIGHTS
+    roofline.py LIBRARY WEIGHTS
 
 WEIGHTS is the model's safetensors file, of which only the shapes are read; OPENBLAS_NUM_THREADS
 says how many threads. Prints one JSON object. Nothing of MLX runs here; numpy only holds the

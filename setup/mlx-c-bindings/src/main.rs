@@ -1,4 +1,4 @@
-//! `mlx-bindings MLX_C OUT [clang argument ...]`: declares mlx-c's headers in Rust.
+//! `mlx-c-bindings MLX_C OUT [clang argument ...]`: declares mlx-c's headers in Rust.
 //!
 //! mlx-sys' build script does the same when it builds MLX itself; the options are its own, so
 //! that the result is what `mlx_sys` would have included.
@@ -23,7 +23,7 @@ unsafe extern \"C\" {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = env::args().skip(1);
     let (Some(mlx_c), Some(out)) = (args.next(), args.next()) else {
-        return Err("usage: mlx-bindings MLX_C OUT [clang argument ...]".into());
+        return Err("usage: mlx-c-bindings MLX_C OUT [clang argument ...]".into());
     };
     let mlx_c = PathBuf::from(mlx_c);
 

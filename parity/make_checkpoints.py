@@ -1,6 +1,6 @@
 """Writes random OpenELM checkpoints and what mlx-lm's `openelm` model makes of them.
 
-    oracle.py FOLDER [CASE...]
+    make_checkpoints.py FOLDER [CASE...]
 
 Each FOLDER/CASE is a checkpoint in Apple's Hugging Face layout (config.json and safetensors, one
 file or shards with an index) with the results beside it, for openelm-core/tests/parity_live.rs:
@@ -291,7 +291,7 @@ def main(folder, *names):
     mx.set_default_device(mx.cpu)
     unknown = set(names) - {case.name for case in CASES}
     if unknown:
-        sys.exit(f"oracle.py: no such case: {', '.join(sorted(unknown))}")
+        sys.exit(f"make_checkpoints.py: no such case: {', '.join(sorted(unknown))}")
     for case in CASES:
         if not names or case.name in names:
             run(case, Path(folder) / case.name)

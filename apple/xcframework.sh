@@ -3,7 +3,7 @@
 # of three slices (macOS, iOS, and the iOS simulator, which has no GPU for MLX), and MLX' GPU kernels
 # for macOS and iOS. All lands in `out/xcframework`, the kernels also among the package's resources.
 #
-#   setup/xcframework.sh [--dry-run]     --dry-run prints every command instead, on any system
+#   apple/xcframework.sh [--dry-run]     --dry-run prints every command instead, on any system
 #   KERNELS=jit (the default)            most kernels are compiled on the device at first use: 1.5 MB a system
 #   KERNELS=all                          every kernel is compiled here: 136 MB a system, both in every app
 #
@@ -22,7 +22,7 @@ start=$SECONDS
 say() { printf 'xcframework: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 need() { command -v "$1" >/dev/null 2>&1 || die "$1 is missing; $2"; }
-usage="usage: [KERNELS=jit|all] setup/xcframework.sh [--dry-run]"
+usage="usage: [KERNELS=jit|all] apple/xcframework.sh [--dry-run]"
 
 dry=
 case "$*" in
@@ -95,9 +95,9 @@ in_root=(sh -c 'cd / && exec "$@"' sh env "CARGO_TARGET_DIR=$work/target")
 
 say "MLX $version, kernels: $KERNELS${dry:+; nothing is run}"
 say "1/5 building the generators of declarations"
-step "building the generators" "${in_root[@]}" cargo build --locked --manifest-path "$root/Cargo.toml" --package mlx-bindings --package bindgen-swift
+step "building the generators" "${in_root[@]}" cargo build --locked --manifest-path "$root/Cargo.toml" --package mlx-c-bindings --package uniffi-bindgen
 step "making folders" mkdir -p "$work/path" "$work/headers/COpenELMFFI" "$resources"
-step "standing in for xcrun" ln -sf "$root/setup/metal-xcrun.sh" "$work/path/xcrun"
+step "standing in for xcrun" ln -sf "$root/apple/metal-xcrun.sh" "$work/path/xcrun"
 # The folder where MLX was built is not to be in the library as the last place to look for kernels.
 write "$work/no-path.hpp" <<'HPP'
 #undef METAL_PATH
@@ -127,7 +127,7 @@ build_mlx() {
   step "making folders" mkdir -p "$build/lib" "$build/kernels"
   step "configuring MLX for $name" cmake -S "$mlx_c" -B "$build/mlx" "${defines[@]}"
   step "building MLX for $name" "${environment[@]}" cmake --build "$build/mlx" --target mlxc --parallel "$jobs"
-  step "declaring mlx-c for $name" env "LIBCLANG_PATH=$toolchain/lib" "$work/target/debug/mlx-bindings" "$mlx_c" "$build/lib/bindings.rs" \
+  step "declaring mlx-c for $name" env "LIBCLANG_PATH=$toolchain/lib" "$work/target/debug/mlx-c-bindings" "$mlx_c" "$build/lib/bindings.rs" \
     "--target=$clang" -isysroot "$(ask xcrun -sdk "$sdk" --show-sdk-path)" -isystem "$clang_headers"
 }
 
@@ -155,10 +155,10 @@ TOML
   step "copying the library" cp "$work/target/$target/release/libopenelm_ffi.a" "$build/"
   step "making folders" mkdir -p "$build/swift"
   for kind in --swift-sources --headers; do
-    step "reading the declarations for $name" "$work/target/debug/bindgen-swift" --config "$root/uniffi.toml" "$build/libopenelm_ffi.a" "$build/swift" "$kind"
+    step "reading the declarations for $name" "$work/target/debug/uniffi-bindgen" --config "$root/uniffi.toml" "$build/libopenelm_ffi.a" "$build/swift" "$kind"
   done
   for file in OpenELMBindings/OpenELMBindings.swift COpenELMFFI/COpenELMFFI.h; do
-    step "comparing swift/Sources/$file with the library for $name (swift/test.sh --write renews it)" cmp "$build/swift/$(basename "$file")" "$root/swift/Sources/$file"
+    step "comparing swift/Sources/$file with the library for $name (make bindings renews it)" cmp "$build/swift/$(basename "$file")" "$root/swift/Sources/$file"
   done
 }
 
@@ -191,9 +191,9 @@ done
 # Of what is linked in: MLX and what it brings, mlx-c, the crates.
 # shellcheck disable=SC2016 # the inner shell expands it
 step "collecting the licences" sh -c 'for file in "$1"/*-src/LICENSE*; do cp "$file" "$2/$(basename "$(dirname "$file")" -src).txt" || exit; done
-  cp "$3/LICENSE" "$2/mlx-c.txt" && cargo metadata --format-version 1 --locked --filter-platform aarch64-apple-ios | python3 -B setup/licences.py openelm-ffi >"$2/crates.txt"' \
+  cp "$3/LICENSE" "$2/mlx-c.txt" && cargo metadata --format-version 1 --locked --filter-platform aarch64-apple-ios | python3 -B release/licences.py openelm-ffi >"$2/crates.txt"' \
   sh "$work/macos/mlx/_deps" "$out/licences" "$mlx_c"
-step "checking and packing" python3 -B setup/release.py pack "$out" --mlx "$version" --kernels-limit "$kernels_limit"
+step "checking and packing" python3 -B release/release.py pack "$out" --mlx "$version" --kernels-limit "$kernels_limit"
 step "clearing the package's kernels" find "$resources" -name '*.metallib' -delete
 step "giving the package its kernels" cp "$out/kernels/mlx-$version-macos.metallib" "$out/kernels/mlx-$version-ios.metallib" "$resources/"
-[ -n "$dry" ] || say "out/xcframework in $((SECONDS - start)) s; swift build and Xcode take it from there. setup/release.py pin makes a release of it"
+[ -n "$dry" ] || say "out/xcframework in $((SECONDS - start)) s; swift build and Xcode take it from there. release/release.py pin makes a release of it"

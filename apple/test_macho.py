@@ -1,4 +1,4 @@
-"""Tests of setup/macho.py on small files that are made here, whole and broken in one way each."""
+"""Tests of apple/macho.py on small files that are made here, whole and broken in one way each."""
 
 import contextlib
 import hashlib
