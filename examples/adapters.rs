@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use openelm_core::{
     LanguageModel, LoadOptions,
-    adapter::{Adapter, LoraOptions, Targets},
+    adapter::{Adapter, LoraOptions, TargetModules},
     generation::GenerateOptions,
 };
 
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Some(folder) => Adapter::load(folder)?,
             None => {
                 let options = LoraOptions::default();
-                Adapter::lora(model.model(), &Targets::default(), &options, seed)?
+                Adapter::lora(model.model(), &TargetModules::default(), &options, seed)?
             }
         };
         model.model_mut().add_adapter(name, &adapter)?;

@@ -4,14 +4,14 @@
 
 use openelm_core::{
     Config, Result,
-    config::{LayerWise, Multipliers, Preset},
+    config::{LayerWiseConfig, Multipliers, Preset},
 };
 
 fn main() -> Result<()> {
     for preset in Preset::ALL {
         print_layers(preset.name(), &preset.config());
     }
-    let small = LayerWise {
+    let small = LayerWiseConfig {
         model_dim: 256,
         num_transformer_layers: 8,
         head_dim: 32,
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
         ffn_dim_divisor: 64,
         vocab_size: 4096,
         max_context_length: 512,
-        ..Preset::M270.settings()
+        ..Preset::Size270M.settings()
     };
     let small = Config::layer_wise(small)?;
     print_layers("one of my own", &small);

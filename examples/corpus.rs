@@ -24,8 +24,8 @@ fn main() -> Result<()> {
     let found = Corpus::count(options, tokenizer)?;
     let seconds = started.elapsed().as_secs_f64();
     println!(
-        "{} documents in {} pieces, of which {} have too few characters and {} too few tokens",
-        found.documents, found.pieces, found.dropped_by_characters, found.dropped_by_tokens
+        "{} documents in {} fragments, of which {} have too few characters and {} too few tokens",
+        found.documents, found.fragments, found.dropped_by_characters, found.dropped_by_tokens
     );
     println!("{} tokens in {} sequences", found.tokens, found.sequences);
     println!("{:.0} tokens/s", found.tokens as f64 / seconds);

@@ -67,8 +67,8 @@ def documents(folder, names, key):
 
 def run(folder, tokenizer, case):
     """The sequences of one epoch, in order, and the counts."""
-    words, length = case["words_per_piece"], case["sequence_length"]
-    count = dict.fromkeys(("documents", "pieces", "dropped_by_characters", "dropped_by_tokens",
+    words, length = case["words_per_fragment"], case["sequence_length"]
+    count = dict.fromkeys(("documents", "fragments", "dropped_by_characters", "dropped_by_tokens",
                            "tokens", "truncated_tokens", "pads"), 0)
     kept = []
     for text in documents(folder, case["files"], case["text_key"]):
@@ -76,7 +76,7 @@ def run(folder, tokenizer, case):
         split = text.split(" ")
         for i in range(0, len(split), words):
             piece = " ".join(split[i:i + words])
-            count["pieces"] += 1
+            count["fragments"] += 1
             if cleaned_length(piece) < case["min_characters"]:
                 count["dropped_by_characters"] += 1
                 continue
@@ -168,7 +168,7 @@ def main():
                 ("content", ["refined.jsonl"], 512, 300, 200, 256),
             ]:
                 case = {"tokenizer": f"{label}.json", "assembly": assembly, "text_key": key,
-                        "files": files, "sequence_length": length, "words_per_piece": words,
+                        "files": files, "sequence_length": length, "words_per_fragment": words,
                         "min_characters": characters, "min_tokens": least}
                 sequences, case["counts"] = run(folder, tokenizer, case)
                 case["sequences"] = f"case-{len(cases)}.json"

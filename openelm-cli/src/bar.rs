@@ -29,7 +29,7 @@ pub(crate) struct TrainingBar {
     total: u64,
     /// Sum and number of losses since the last report.
     losses: (f64, f64),
-    /// Targets and seconds since the last report.
+    /// TargetModules and seconds since the last report.
     speed: (f64, f64),
     validated: String,
 }
@@ -38,7 +38,7 @@ pub(crate) struct TrainingBar {
 pub(crate) struct Report {
     /// Their mean loss, in nats.
     pub(crate) loss: f64,
-    /// Targets a second.
+    /// TargetModules a second.
     pub(crate) per_second: f64,
     /// The most memory so far, with its unit.
     pub(crate) memory: String,

@@ -85,7 +85,7 @@ pub(crate) struct Args {
 
     /// Architecture of a CoreNet checkpoint: 270M, 450M, 1_1B, 3B, a config.json or CoreNet's .yaml
     /// [default: the released size that fits]
-    #[arg(long, value_name = "NAME|FILE", value_parser = convert::architecture)]
+    #[arg(long, value_name = "NAME|FILE", value_parser = convert::parse_architecture)]
     architecture: Option<openelm_core::Config>,
 
     /// Of a training checkpoint take the moving average of the weights

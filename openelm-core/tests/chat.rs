@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use openelm_core::{
     Error, LanguageModel, LoadOptions,
-    adapter::{Adapter, LoraOptions, Targets},
+    adapter::{Adapter, LoraOptions, TargetModules},
     chat::{Chat, ChatTemplate, Message, Role},
     generation::{Event, FinishReason, GenerateOptions, Generation, PromptCache, Stats},
 };
@@ -104,7 +104,7 @@ fn a_changed_adapter_reads_everything_again() {
     let mut model = load();
     let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
     answer(&mut chat, &model, "Once upon a time", 8);
-    let targets = Targets::default();
+    let targets = TargetModules::default();
     let adapter = Adapter::lora(model.model(), &targets, &LoraOptions::default(), 1).unwrap();
     model.model_mut().add_adapter("new", &adapter).unwrap();
     let (_, stats) = answer(&mut chat, &model, " there was", 8);
@@ -221,7 +221,7 @@ fn an_owned_generation_outlives_changes_of_its_model() {
         .generate("Once upon a time", options)
         .unwrap()
         .into_owned();
-    let targets = Targets::default();
+    let targets = TargetModules::default();
     let lora = LoraOptions {
         scale: 1e6,
         ..LoraOptions::default()

@@ -201,7 +201,7 @@ fn one_bad_value_names_its_own_key() {
 fn random_bytes_are_refused() {
     let path = std::env::temp_dir().join(format!("openelm-config-{}.json", std::process::id()));
     let mut random = Random(3);
-    let valid = Preset::M270.config().to_json().into_bytes();
+    let valid = Preset::Size270M.config().to_json().into_bytes();
     for case in 0..4_000 {
         let mut bytes = match case % 2 {
             0 => valid.clone(),
@@ -231,10 +231,14 @@ fn files_are_read_from_folders_and_missing_ones_are_said_so() {
         Config::load(&folder),
         Err(Error::MissingFile { path, .. }) if path == folder.join("config.json")
     ));
-    std::fs::write(folder.join("config.json"), Preset::B3.config().to_json()).unwrap();
+    std::fs::write(
+        folder.join("config.json"),
+        Preset::Size3B.config().to_json(),
+    )
+    .unwrap();
     assert_eq!(
         Config::load(&folder).unwrap().layers(),
-        Preset::B3.config().layers()
+        Preset::Size3B.config().layers()
     );
     std::fs::write(folder.join("config.json"), vec![b' '; (1 << 20) + 1]).unwrap();
     let message = Config::load(folder.join("config.json"))

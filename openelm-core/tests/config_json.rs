@@ -6,7 +6,7 @@ use openelm_core::Result;
 use openelm_core::config::Preset;
 use openelm_core::{
     Config,
-    config::{Layer, LayerWise, Multipliers},
+    config::{Layer, LayerWiseConfig, Multipliers},
 };
 use serde_json::{Value, json};
 
@@ -79,7 +79,7 @@ fn refusal(key: &str, value: Value) -> String {
 #[test]
 fn apples_file_is_the_preset_and_writes_back_the_same() {
     let config = parse(&apple()).unwrap();
-    assert_eq!(config.layers(), Preset::M270.config().layers());
+    assert_eq!(config.layers(), Preset::Size270M.config().layers());
     assert_eq!(config.parameter_count(), 271_527_168);
     assert_eq!(
         config.qkv_multipliers(),
@@ -104,7 +104,7 @@ fn presets_and_variants_survive_writing() {
             "{preset}"
         );
     }
-    let variant = LayerWise {
+    let variant = LayerWiseConfig {
         num_gqa_groups: None,
         qkv_multipliers: Multipliers::Uniform(0.7),
         ffn_multipliers: Multipliers::PerLayer((1..=16).map(|i| f64::from(i) / 4.0).collect()),
@@ -113,7 +113,7 @@ fn presets_and_variants_survive_writing() {
         share_input_output_layers: false,
         rms_norm_eps: 1e-5,
         rope_freq_constant: 12_345.5,
-        ..LayerWise::default()
+        ..LayerWiseConfig::default()
     };
     let config = Config::layer_wise(variant).unwrap();
     assert_eq!(
@@ -130,7 +130,7 @@ fn heads_follow_from_multipliers_or_lists() {
     scaled["ffn_multipliers"] = json!([0.5, 4.0]);
     assert_eq!(
         parse(&scaled).unwrap().layers(),
-        Preset::M270.config().layers()
+        Preset::Size270M.config().layers()
     );
 
     let config = parse(&listed()).unwrap();

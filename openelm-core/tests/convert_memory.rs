@@ -12,7 +12,7 @@ use std::{fs, io::Write, path::Path, thread};
 
 use openelm_core::{
     CancelHandle, Config, Dtype,
-    config::{LayerWise, Multipliers},
+    config::{LayerWiseConfig, Multipliers},
     convert::{self, ConvertOptions, FileType, Format, Quantize, TokenizerChoice},
     memory,
     quantization::{Quantization, QuantizationMode},
@@ -20,14 +20,14 @@ use openelm_core::{
 
 /// 20 equal layers, 13.6 million parameters.
 fn config() -> Config {
-    let settings = LayerWise {
+    let settings = LayerWiseConfig {
         model_dim: 256,
         num_transformer_layers: 20,
         qkv_multipliers: Multipliers::Uniform(1.0),
         ffn_multipliers: Multipliers::Uniform(2.0),
         num_gqa_groups: Some(1),
         vocab_size: 2048,
-        ..LayerWise::default()
+        ..LayerWiseConfig::default()
     };
     Config::layer_wise(settings).unwrap()
 }

@@ -22,7 +22,7 @@ struct Case {
     text_key: String,
     files: Vec<String>,
     sequence_length: usize,
-    words_per_piece: usize,
+    words_per_fragment: usize,
     min_characters: usize,
     min_tokens: usize,
     counts: Counts,
@@ -32,7 +32,7 @@ struct Case {
 #[derive(Debug, Deserialize, PartialEq)]
 struct Counts {
     documents: u64,
-    pieces: u64,
+    fragments: u64,
     dropped_by_characters: u64,
     dropped_by_tokens: u64,
     tokens: u64,
@@ -55,13 +55,13 @@ fn the_corpus_is_what_python_makes_of_it() {
     for case in cases {
         let name = format!(
             "{} {:?} {} of {} words",
-            case.tokenizer, case.assembly, case.sequence_length, case.words_per_piece
+            case.tokenizer, case.assembly, case.sequence_length, case.words_per_fragment
         );
         let options = CorpusOptions {
             files: case.files.iter().map(|file| folder.join(file)).collect(),
             text_key: case.text_key,
             sequence_length: case.sequence_length,
-            words_per_piece: case.words_per_piece,
+            words_per_fragment: case.words_per_fragment,
             min_characters: case.min_characters,
             min_tokens: case.min_tokens,
             assembly: case.assembly,
@@ -90,7 +90,7 @@ fn the_corpus_is_what_python_makes_of_it() {
         let statistics = corpus.statistics();
         let counts = Counts {
             documents: statistics.documents,
-            pieces: statistics.pieces,
+            fragments: statistics.fragments,
             dropped_by_characters: statistics.dropped_by_characters,
             dropped_by_tokens: statistics.dropped_by_tokens,
             tokens: statistics.tokens,

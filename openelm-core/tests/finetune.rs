@@ -11,8 +11,8 @@ use std::{fs, path::PathBuf};
 use mlx_rs::{Array, random};
 use openelm_core::{
     Config, Dtype, Error, Model,
-    adapter::{Adapter, Keys, LoraOptions, Targets},
-    config::{LayerWise, Preset},
+    adapter::{Adapter, Keys, LoraOptions, TargetModules},
+    config::{LayerWiseConfig, Preset},
     dataset::Example,
     finetune::{Finetune, FinetuneEnd, FinetuneEvent, FinetuneOptions, TrainingData},
     internal::{Batch, random_weights},
@@ -22,12 +22,12 @@ use openelm_core::{
 };
 
 fn config() -> Config {
-    Config::layer_wise(LayerWise {
+    Config::layer_wise(LayerWiseConfig {
         num_transformer_layers: 2,
         model_dim: 64,
         head_dim: 16,
         vocab_size: 50,
-        ..Preset::M270.settings()
+        ..Preset::Size270M.settings()
     })
     .unwrap()
 }
@@ -130,7 +130,7 @@ fn descent(grad_checkpoint: bool) -> TrainerOptions {
 }
 
 fn lora(keys: Keys, options: LoraOptions) -> Adapter {
-    let targets = Targets {
+    let targets = TargetModules {
         num_layers: None,
         keys,
     };
@@ -221,7 +221,7 @@ fn with_lengths_held(adapter: &Adapter, moved: &Adapter) -> Adapter {
     if !old.keys().any(|name| name.ends_with(".m")) {
         return moved.clone();
     }
-    let weights = tensors(&Adapter::full(&model(), &Targets::default()).unwrap());
+    let weights = tensors(&Adapter::full(&model(), &TargetModules::default()).unwrap());
     changed(moved, "held", |name, array| {
         let Some(stem) = name.strip_suffix(".m") else {
             return array.clone();
@@ -249,13 +249,13 @@ fn with_lengths_held(adapter: &Adapter, moved: &Adapter) -> Adapter {
 
 #[test]
 fn gradients_are_those_of_finite_differences() {
-    let linears = || lora(Keys::Linear, LoraOptions::default());
+    let linears = || lora(Keys::AllProjections, LoraOptions::default());
     check_gradients("lora", &stirred(&linears(), 1), None);
     let dora = LoraOptions {
         dora: true,
         ..LoraOptions::default()
     };
-    check_gradients("dora", &stirred(&lora(Keys::Linear, dora), 2), None);
+    check_gradients("dora", &stirred(&lora(Keys::AllProjections, dora), 2), None);
     for tied_head in [false, true] {
         let options = LoraOptions {
             tied_head,
@@ -264,7 +264,7 @@ fn gradients_are_those_of_finite_differences() {
         let what = format!("corenet's targets, tied head {tied_head}");
         check_gradients(&what, &stirred(&lora(Keys::corenet(), options), 3), None);
     }
-    let full = Adapter::full(&model(), &Targets::default()).unwrap();
+    let full = Adapter::full(&model(), &TargetModules::default()).unwrap();
     check_gradients("full", &full, None);
     for loss in [PreferenceLoss::Sigmoid, PreferenceLoss::Hinge] {
         let preference = Preference {
@@ -279,14 +279,14 @@ fn gradients_are_those_of_finite_differences() {
 #[test]
 fn corenets_counts_of_what_is_trained() {
     let counts = [
-        (Preset::M270, 9_453_568, 158_336),
-        (Preset::M450, 13_508_608, 234_624),
-        (Preset::B1_1, 24_281_088, 437_632),
-        (Preset::B3, 45_887_488, 844_800),
+        (Preset::Size270M, 9_453_568, 158_336),
+        (Preset::Size450M, 13_508_608, 234_624),
+        (Preset::Size1_1B, 24_281_088, 437_632),
+        (Preset::Size3B, 45_887_488, 844_800),
     ];
     for (preset, lora, magnitudes) in counts {
         let config = preset.config();
-        let targets = Targets {
+        let targets = TargetModules {
             num_layers: None,
             keys: Keys::corenet(),
         };
@@ -297,7 +297,7 @@ fn corenets_counts_of_what_is_trained() {
             .sum();
         // CoreNet's embedding has 128 rows more, which belong to no token.
         assert_eq!(count + 32 * 128, lora, "{preset:?}");
-        let linears = Targets::default().matrices(&config).unwrap();
+        let linears = TargetModules::default().matrices(&config).unwrap();
         let count: usize = linears.iter().map(|(_, [out, _])| out).sum();
         assert_eq!(count, magnitudes, "{preset:?}");
     }
@@ -325,7 +325,7 @@ fn apart(a: &[f32], b: &[f32]) -> f32 {
 fn adapters_come_and_go() {
     let mut model = model();
     let base = logits(&model);
-    let one = stirred(&lora(Keys::Linear, LoraOptions::default()), 1);
+    let one = stirred(&lora(Keys::AllProjections, LoraOptions::default()), 1);
     let dora = LoraOptions {
         dora: true,
         ..LoraOptions::default()
@@ -360,7 +360,7 @@ fn adapters_come_and_go() {
     assert!(apart(&both, &with_one) > 1e-3 && apart(&both, &with_two) > 1e-3);
 
     let full = changed(
-        &Adapter::full(&model, &Targets::default()).unwrap(),
+        &Adapter::full(&model, &TargetModules::default()).unwrap(),
         "full",
         |_, array| array.multiply(Array::from_f32(1.1)).unwrap(),
     );
@@ -378,17 +378,17 @@ fn adapters_come_and_go() {
 
 #[test]
 fn adapters_of_other_models_are_refused() {
-    let narrow = Config::layer_wise(LayerWise {
+    let narrow = Config::layer_wise(LayerWiseConfig {
         num_transformer_layers: 2,
         model_dim: 32,
         head_dim: 16,
         vocab_size: 50,
-        ..Preset::M270.settings()
+        ..Preset::Size270M.settings()
     })
     .unwrap();
     let weights = random_weights(&narrow, Dtype::Float32, 3).unwrap();
     let mut other = Model::new(narrow, weights, Dtype::Float32).unwrap();
-    let adapter = lora(Keys::Linear, LoraOptions::default());
+    let adapter = lora(Keys::AllProjections, LoraOptions::default());
     let told = other.add_adapter("x", &adapter).unwrap_err().to_string();
     assert!(
         told.contains("[3, 32]") && told.contains("[3, 64]"),
@@ -409,7 +409,7 @@ fn rows(count: u32) -> TrainingData {
 }
 
 fn finetune(folder: &Folder, options: FinetuneOptions) -> openelm_core::Result<Finetune> {
-    let adapter = lora(Keys::Linear, LoraOptions::default());
+    let adapter = lora(Keys::AllProjections, LoraOptions::default());
     Finetune::new(
         &model(),
         adapter,

@@ -11,7 +11,7 @@ use std::{fs, io::Write, path::Path};
 
 use openelm_core::{
     Config, Dtype,
-    config::LayerWise,
+    config::LayerWiseConfig,
     internal::{ReadOptions, Weights},
     memory,
     weights::Checkpoint,
@@ -19,11 +19,11 @@ use openelm_core::{
 
 /// 19.4 million parameters; the embedding is the largest tensor by far.
 fn config() -> Config {
-    let settings = LayerWise {
+    let settings = LayerWiseConfig {
         model_dim: 512,
         num_transformer_layers: 6,
         vocab_size: 16_000,
-        ..LayerWise::default()
+        ..LayerWiseConfig::default()
     };
     Config::layer_wise(settings).unwrap()
 }

@@ -14,7 +14,7 @@ use std::{
 use mlx_rs::Array;
 use openelm_core::{
     Config, Dtype, Error, LanguageModel,
-    config::{LayerWise, Preset},
+    config::{LayerWiseConfig, Preset},
     corpus::Sequence,
     internal::{Batch, random_weights},
     memory,
@@ -23,13 +23,13 @@ use openelm_core::{
 };
 
 fn config() -> Config {
-    Config::layer_wise(LayerWise {
+    Config::layer_wise(LayerWiseConfig {
         num_transformer_layers: 2,
         model_dim: 64,
         head_dim: 16,
         vocab_size: 50,
         max_context_length: 64,
-        ..Preset::M270.settings()
+        ..Preset::Size270M.settings()
     })
     .unwrap()
 }
@@ -443,14 +443,14 @@ fn what_is_resumed_must_be_the_same_run() {
         error.to_string().contains("there is a run here already"),
         "{error}"
     );
-    let wider = Config::layer_wise(LayerWise {
+    let wider = Config::layer_wise(LayerWiseConfig {
         vocab_size: 60,
-        ..LayerWise {
+        ..LayerWiseConfig {
             num_transformer_layers: 2,
             model_dim: 64,
             head_dim: 16,
             max_context_length: 64,
-            ..Preset::M270.settings()
+            ..Preset::Size270M.settings()
         }
     });
     let error = run(true, wider.unwrap(), source(40), options.clone()).unwrap_err();

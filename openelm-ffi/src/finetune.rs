@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use openelm_core::{
     self as core, CancelHandle, LanguageModel,
-    adapter::{Adapter, Keys, LoraOptions, Targets},
+    adapter::{Adapter, Keys, LoraOptions, TargetModules},
     dataset::{DataFolder, Dataset, DatasetOptions, PreferenceDataset},
     finetune::{self, Finetune, TrainingData},
     train::{Optimizer, OptimizerKind, Schedule, ScheduleKind, TrainerOptions},
@@ -179,9 +179,12 @@ fn begin(
     let valid = valid.transpose()?;
     let mut network = model.model().clone();
     network.set_adapters(&[])?;
-    let targets = Targets {
+    let targets = TargetModules {
         num_layers: options.num_layers.map(count),
-        keys: options.keys.clone().map_or(Keys::Linear, Keys::Names),
+        keys: options
+            .keys
+            .clone()
+            .map_or(Keys::AllProjections, Keys::Names),
     };
     let adapter = match options.kind {
         FinetuneKind::Full => Adapter::full(&network, &targets)?,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use openelm_core::{
     LanguageModel,
-    adapter::{Adapter, Keys, LoraOptions, Targets},
+    adapter::{Adapter, Keys, LoraOptions, TargetModules},
     finetune::FinetuneOptions,
     train::{Optimizer, OptimizerKind, PreferenceLoss, Schedule, ScheduleKind, TrainerOptions},
 };
@@ -271,7 +271,7 @@ impl Settings {
         }
         let model = model.model();
         let layers = model.config().num_transformer_layers();
-        let targets = Targets {
+        let targets = TargetModules {
             num_layers: match self.num_layers {
                 None => (layers > 16).then_some(16),
                 Some(-1) => None,
@@ -280,7 +280,7 @@ impl Settings {
             keys: match (&self.keys, &self.keys_regex) {
                 (Some(names), _) => Keys::Names(names.clone()),
                 (None, Some(pattern)) => Keys::Regex(pattern.clone()),
-                (None, None) => Keys::Linear,
+                (None, None) => Keys::AllProjections,
             },
         };
         let kind = self.fine_tune_type.as_deref().unwrap_or("lora");

@@ -42,7 +42,9 @@ pub(super) fn source(
         files: files.clone(),
         text_key: settings.text_key.clone().unwrap_or(defaults.text_key),
         sequence_length: sequence_length(settings, config),
-        words_per_piece: settings.words_per_piece.unwrap_or(defaults.words_per_piece),
+        words_per_fragment: settings
+            .words_per_fragment
+            .unwrap_or(defaults.words_per_fragment),
         min_characters: settings.min_characters.unwrap_or(characters),
         min_tokens: settings.min_tokens.unwrap_or(tokens),
         assembly,
@@ -81,15 +83,18 @@ pub(super) fn validation(
 /// Tells what was read, and what of it was left out.
 pub(super) fn tell(data: &CorpusStatistics) {
     let mut line = format!(
-        "read {} documents in {} pieces, {} tokens in {} sequences",
+        "read {} documents in {} fragments, {} tokens in {} sequences",
         output::grouped(data.documents),
-        output::grouped(data.pieces),
+        output::grouped(data.fragments),
         output::grouped(data.tokens),
         output::grouped(data.sequences),
     );
     for (count, what) in [
-        (data.dropped_by_characters, "pieces of too few characters"),
-        (data.dropped_by_tokens, "pieces of too few tokens"),
+        (
+            data.dropped_by_characters,
+            "fragments of too few characters",
+        ),
+        (data.dropped_by_tokens, "fragments of too few tokens"),
         (data.truncated_tokens, "tokens cut off"),
         (data.pads, "pads"),
     ] {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use openelm_core::{
     Config, Dtype, Tokenizer,
-    config::{LayerWise, Multipliers, Preset},
+    config::{LayerWiseConfig, Multipliers, Preset},
     pretrain::{PretrainOptions, Recipe},
 };
 use serde::Deserialize;
@@ -62,15 +62,15 @@ pub(super) struct Settings {
     #[arg(long, value_name = "HOW")]
     pub(super) assembly: Option<String>,
 
-    /// Words of a piece that documents are split into [default: 2048]
+    /// Words of a fragment that documents are split into [default: 2048]
     #[arg(long, value_name = "N")]
-    pub(super) words_per_piece: Option<usize>,
+    pub(super) words_per_fragment: Option<usize>,
 
-    /// Leave out pieces with fewer characters than this [default: 200 with truncate, 0 with pack]
+    /// Leave out fragments with fewer characters than this [default: 200 with truncate, 0 with pack]
     #[arg(long, value_name = "N")]
     pub(super) min_characters: Option<usize>,
 
-    /// Leave out pieces with fewer tokens than this [default: 256 with truncate, 0 with pack]
+    /// Leave out fragments with fewer tokens than this [default: 256 with truncate, 0 with pack]
     #[arg(long, value_name = "N")]
     pub(super) min_tokens: Option<usize>,
 
@@ -246,7 +246,7 @@ impl Settings {
         merge! {
             Self, self, file,
             data valid text_key from tokenizer output steps batch_size micro_batch_size sequence_length
-            assembly words_per_piece min_characters min_tokens readers shuffle epochs learning_rate warmup weight_decay clip_norm z_loss label_smoothing ema_decay
+            assembly words_per_fragment min_characters min_tokens readers shuffle epochs learning_rate warmup weight_decay clip_norm z_loss label_smoothing ema_decay
             dtype save_dtype steps_per_eval val_windows steps_per_report save_every keep
             average_last seed ranks rank_timeout;
             grad_checkpoint: self.grad_checkpoint || file.grad_checkpoint,
@@ -331,10 +331,10 @@ impl ModelSettings {
         Ok(self.preset.as_deref().map(str::parse).transpose()?)
     }
 
-    fn layer_wise(&self, tokenizer: &Tokenizer) -> Result<LayerWise, Error> {
+    fn layer_wise(&self, tokenizer: &Tokenizer) -> Result<LayerWiseConfig, Error> {
         let mut made = match self.preset()? {
             Some(preset) => preset.settings(),
-            None => LayerWise::default(),
+            None => LayerWiseConfig::default(),
         };
         made.vocab_size = tokenizer.vocab_size();
         made.bos_token_id = tokenizer.bos_id() as usize;

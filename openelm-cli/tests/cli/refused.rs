@@ -181,7 +181,7 @@ fn tokenizers_that_are_missing_or_another_models() {
 
 #[test]
 fn float16_is_refused_for_3b_before_anything_is_read() {
-    let model = Folder::with_model("3b", &Preset::B3.config());
+    let model = Folder::with_model("3b", &Preset::Size3B.config());
     let args = [
         "generate",
         "-m",

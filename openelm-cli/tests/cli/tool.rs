@@ -8,7 +8,7 @@ use std::{
     process::{self, Command, Stdio},
 };
 
-use openelm_core::{Config, config::LayerWise};
+use openelm_core::{Config, config::LayerWiseConfig};
 use serde_json::{Value, json};
 
 /// The bundled model.
@@ -82,14 +82,14 @@ pub(crate) fn write_zeros(folder: &Path, config: &Config) {
 
 /// A small model of `vocab_size` tokens.
 pub(crate) fn small(vocab_size: usize) -> Config {
-    let settings = LayerWise {
+    let settings = LayerWiseConfig {
         model_dim: 16,
         num_transformer_layers: 2,
         head_dim: 8,
         num_gqa_groups: Some(1),
         ffn_dim_divisor: 8,
         vocab_size,
-        ..LayerWise::default()
+        ..LayerWiseConfig::default()
     };
     Config::layer_wise(settings).unwrap()
 }

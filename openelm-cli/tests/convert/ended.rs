@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use openelm_core::{Config, config::LayerWise};
+use openelm_core::{Config, config::LayerWiseConfig};
 use serde_json::Value;
 
 #[cfg(target_os = "linux")]
@@ -19,11 +19,11 @@ use crate::{
 
 /// A model of zeros, which take no space on the disk, that takes a while to be converted.
 fn large(folder: &Folder) -> String {
-    let config = Config::layer_wise(LayerWise {
+    let config = Config::layer_wise(LayerWiseConfig {
         model_dim: 512,
         num_transformer_layers: 24,
         vocab_size: 4096,
-        ..LayerWise::default()
+        ..LayerWiseConfig::default()
     })
     .unwrap();
     let source = folder.join("source");

@@ -10,7 +10,7 @@ use mlx_rs::{
 
 use super::{
     adapter::{Adapter, AdapterKind, EMBEDDING, LoraOptions, Module},
-    targets::Targets,
+    targets::TargetModules,
 };
 use crate::{
     error::{Error, Result},
@@ -27,7 +27,7 @@ impl Adapter {
     /// [`Error::Option`] if an option lies outside its range or names nothing.
     pub fn lora(
         model: &Model,
-        targets: &Targets,
+        targets: &TargetModules,
         options: &LoraOptions,
         seed: u64,
     ) -> Result<Self> {
@@ -85,7 +85,7 @@ impl Adapter {
     ///
     /// # Errors
     /// [`Error::Option`] if `targets` means nothing, or a matrix that is quantised.
-    pub fn full(model: &Model, targets: &Targets) -> Result<Self> {
+    pub fn full(model: &Model, targets: &TargetModules) -> Result<Self> {
         let names = targets.weights(model.config())?;
         let mut weights = Tensors::new();
         let mut copy = model.clone();

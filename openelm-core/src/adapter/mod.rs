@@ -17,4 +17,4 @@ pub(crate) use adapter::{EMBEDDING, HEAD};
 pub(crate) use attach::Attached;
 pub(crate) use init::each_linear;
 pub(crate) use targets::layer_of;
-pub use targets::{Keys, Targets};
+pub use targets::{Keys, TargetModules};

@@ -10,7 +10,7 @@ use crate::{
 
 /// Which parts of a model are trained.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Targets {
+pub struct TargetModules {
     /// How many layers, from the last one backwards; `None`, the default: all.
     pub num_layers: Option<usize>,
     /// Which matrices.
@@ -22,7 +22,7 @@ pub struct Targets {
 pub enum Keys {
     /// Every projection of the layers that are trained: `qkv_proj`, `out_proj`, `proj_1`, `proj_2`.
     #[default]
-    Linear,
+    AllProjections,
     /// Those whose name is, or ends in, one of these: `attn.qkv_proj`, `proj_2`,
     /// `token_embeddings` (which no number of layers excludes).
     Names(Vec<String>),
@@ -45,7 +45,7 @@ impl Keys {
     }
 }
 
-impl Targets {
+impl TargetModules {
     /// The matrices of `config` that are meant: names without `.weight` and shapes `[out, in]`, in
     /// the model's order.
     ///
@@ -63,7 +63,7 @@ impl Targets {
             .filter(|(name, _)| layer_of(name).is_none_or(|layer| layer >= first))
             .collect();
         let wanted: Box<dyn Fn(&str) -> bool> = match &self.keys {
-            Keys::Linear => Box::new(|name: &str| layer_of(name).is_some()),
+            Keys::AllProjections => Box::new(|name: &str| layer_of(name).is_some()),
             Keys::Names(keys) => {
                 if let Some(key) = keys
                     .iter()
@@ -100,7 +100,7 @@ impl Targets {
     /// [`Keys::Regex`] the matrices that are meant.
     pub(crate) fn weights(&self, config: &Config) -> Result<Vec<String>> {
         let names: Vec<String> = match self.keys {
-            Keys::Linear => {
+            Keys::AllProjections => {
                 let first = self.first_layer(config)?;
                 let names = config.tensors().into_iter().map(|(name, _)| name);
                 let all = self.num_layers.is_none();

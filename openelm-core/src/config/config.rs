@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::{
     json as config_json, keys as config_keys,
-    layer_wise::LayerWise,
+    layer_wise::LayerWiseConfig,
     scaling::{Multipliers, ffn_dim, kv_heads, query_heads},
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 /// A validated OpenELM architecture: what it says fits together and within MLX's limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    pub(crate) settings: LayerWise,
+    pub(crate) settings: LayerWiseConfig,
     pub(crate) layers: Vec<Layer>,
     /// Whether the heads follow from `settings`; otherwise they are a list of their own.
     pub(crate) heads_scaled: bool,
@@ -96,7 +96,7 @@ impl Config {
     /// # Errors
     ///
     /// [`Error::Config`] naming the setting that is out of range.
-    pub fn layer_wise(settings: LayerWise) -> Result<Self> {
+    pub fn layer_wise(settings: LayerWiseConfig) -> Result<Self> {
         let path = Path::new("config");
         settings.check(path)?;
         Self::scale(settings).check_sizes(path)
@@ -111,8 +111,8 @@ impl Config {
     }
 
     /// Works out the layers of settings that are within their ranges.
-    pub(crate) fn scale(settings: LayerWise) -> Self {
-        let LayerWise {
+    pub(crate) fn scale(settings: LayerWiseConfig) -> Self {
+        let LayerWiseConfig {
             model_dim,
             head_dim,
             num_gqa_groups,

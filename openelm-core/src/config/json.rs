@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     config::{Config, Layer},
     keys::Keys,
-    layer_wise::{self, LayerWise, fault},
+    layer_wise::{self, LayerWiseConfig, fault},
     scaling::Multipliers,
 };
 use crate::error::Result;
@@ -22,12 +22,12 @@ pub(crate) fn read(bytes: &[u8], path: &Path) -> Result<Config> {
     keys.word("model_type", &["openelm"], None)?;
     keys.word("activation_fn_name", &["swish", "silu"], Some("swish"))?;
     keys.word("normalization_layer_name", &["rms_norm"], Some("rms_norm"))?;
-    let default = LayerWise::default();
+    let default = LayerWiseConfig::default();
 
     let qkv_multipliers = keys.multipliers("qkv_multipliers")?;
     let gqa_stated = keys.contains("num_gqa_groups");
     let layers = keys.integer("num_transformer_layers", layer_wise::LAYERS, None)?;
-    let settings = LayerWise {
+    let settings = LayerWiseConfig {
         model_dim: keys.integer("model_dim", layer_wise::MODEL_DIM, None)?,
         num_transformer_layers: layers,
         head_dim: keys.integer("head_dim", layer_wise::HEAD_DIM, None)?,
@@ -147,7 +147,7 @@ pub(crate) fn write(config: &Config) -> String {
     put("bos_token_id", json!(settings.bos_token_id));
     put("eos_token_id", json!(settings.eos_token_id));
     // Apple's files have no such key: their class fixes the value.
-    if settings.rms_norm_eps != LayerWise::default().rms_norm_eps {
+    if settings.rms_norm_eps != LayerWiseConfig::default().rms_norm_eps {
         put("rms_norm_eps", json!(settings.rms_norm_eps));
     }
     format!("{:#}\n", Value::Object(map))

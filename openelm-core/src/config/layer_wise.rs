@@ -13,22 +13,22 @@ use crate::error::{Error, Result};
 /// The defaults are the released models': fill in what differs.
 ///
 /// ```
-/// use openelm_core::{Config, config::LayerWise};
+/// use openelm_core::{Config, config::LayerWiseConfig};
 ///
-/// let small = LayerWise {
+/// let small = LayerWiseConfig {
 ///     model_dim: 192,
 ///     num_transformer_layers: 6,
 ///     head_dim: 32,
 ///     num_gqa_groups: Some(2),
 ///     ffn_dim_divisor: 64,
 ///     vocab_size: 2048,
-///     ..LayerWise::default()
+///     ..LayerWiseConfig::default()
 /// };
 /// assert_eq!(Config::layer_wise(small)?.parameter_count(), 2_497_344);
 /// # Ok::<(), openelm_core::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct LayerWise {
+pub struct LayerWiseConfig {
     /// Width of the residual stream, 1 to 65,536; default 1280.
     pub model_dim: usize,
     /// Number of layers, 1 to 1024; default 16.
@@ -68,7 +68,7 @@ pub struct LayerWise {
     pub eos_token_id: usize,
 }
 
-impl Default for LayerWise {
+impl Default for LayerWiseConfig {
     fn default() -> Self {
         Self {
             model_dim: 1280,
@@ -106,7 +106,7 @@ pub(crate) const MULTIPLIER: RangeInclusive<f64> = 0.01..=64.0;
 pub(crate) const RMS_NORM_EPS: RangeInclusive<f64> = 1e-12..=0.1;
 pub(crate) const ROPE_FREQ_CONSTANT: RangeInclusive<f64> = 1.0..=1e12;
 
-impl LayerWise {
+impl LayerWiseConfig {
     /// Checks every setting against its range; `path` is where they come from.
     pub(crate) fn check(&self, path: &Path) -> Result<()> {
         for (key, value, range) in [
@@ -244,10 +244,14 @@ mod tests {
 
     #[test]
     fn defaults_are_within_their_ranges() {
-        assert!(LayerWise::default().check(Path::new("config")).is_ok());
+        assert!(
+            LayerWiseConfig::default()
+                .check(Path::new("config"))
+                .is_ok()
+        );
     }
 
-    type Spoil = fn(&mut LayerWise);
+    type Spoil = fn(&mut LayerWiseConfig);
 
     #[rustfmt::skip]
     #[test]
@@ -294,7 +298,7 @@ mod tests {
               range, expected two decimals"),
         ];
         for (spoil, problem) in cases {
-            let mut settings = LayerWise::default();
+            let mut settings = LayerWiseConfig::default();
             spoil(&mut settings);
             let message = Config::layer_wise(settings).unwrap_err().to_string();
             assert!(message.starts_with(&format!("config: {problem}")), "{message}");

@@ -10,7 +10,7 @@ mod tensors;
 mod unknown_keys;
 
 pub use config::{Config, Layer};
-pub use layer_wise::LayerWise;
+pub use layer_wise::LayerWiseConfig;
 pub(crate) use layer_wise::{LAYERS, POSITIONS, fault, outside};
 pub use preset::Preset;
 pub use scaling::Multipliers;

@@ -5,33 +5,33 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{config::Config, layer_wise::LayerWise};
+use super::{config::Config, layer_wise::LayerWiseConfig};
 use crate::error::{Error, Result};
 
 /// A released size of OpenELM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Preset {
     /// 16 layers of width 1280, 271,527,168 parameters.
-    M270,
+    Size270M,
     /// 20 layers of width 1536, 457,179,136 parameters.
-    M450,
+    Size450M,
     /// 28 layers of width 2048, 1,079,891,456 parameters.
-    B1_1,
+    Size1_1B,
     /// 36 layers of width 3072, 3,036,647,424 parameters.
-    B3,
+    Size3B,
 }
 
 impl Preset {
     /// All sizes, smallest first.
-    pub const ALL: [Self; 4] = [Self::M270, Self::M450, Self::B1_1, Self::B3];
+    pub const ALL: [Self; 4] = [Self::Size270M, Self::Size450M, Self::Size1_1B, Self::Size3B];
 
     /// Name of the base model, as its Hugging Face repository has it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::M270 => "OpenELM-270M",
-            Self::M450 => "OpenELM-450M",
-            Self::B1_1 => "OpenELM-1_1B",
-            Self::B3 => "OpenELM-3B",
+            Self::Size270M => "OpenELM-270M",
+            Self::Size450M => "OpenELM-450M",
+            Self::Size1_1B => "OpenELM-1_1B",
+            Self::Size3B => "OpenELM-3B",
         }
     }
 
@@ -44,26 +44,26 @@ impl Preset {
     /// What the architecture follows from, to change parts of.
     ///
     /// ```
-    /// use openelm_core::{Config, config::LayerWise};
+    /// use openelm_core::{Config, config::LayerWiseConfig};
     /// use openelm_core::config::Preset;
     ///
     /// // CoreNet's own checkpoints have 32,128 rows.
-    /// let corenet = LayerWise { vocab_size: 32_128, ..Preset::M270.settings() };
+    /// let corenet = LayerWiseConfig { vocab_size: 32_128, ..Preset::Size270M.settings() };
     /// assert_eq!(Config::layer_wise(corenet)?.parameter_count(), 271_691_008);
     /// # Ok::<(), openelm_core::Error>(())
     /// ```
-    pub fn settings(self) -> LayerWise {
+    pub fn settings(self) -> LayerWiseConfig {
         let (model_dim, num_transformer_layers, head_dim) = match self {
-            Self::M270 => (1280, 16, 64),
-            Self::M450 => (1536, 20, 64),
-            Self::B1_1 => (2048, 28, 64),
-            Self::B3 => (3072, 36, 128),
+            Self::Size270M => (1280, 16, 64),
+            Self::Size450M => (1536, 20, 64),
+            Self::Size1_1B => (2048, 28, 64),
+            Self::Size3B => (3072, 36, 128),
         };
-        LayerWise {
+        LayerWiseConfig {
             model_dim,
             num_transformer_layers,
             head_dim,
-            ..LayerWise::default()
+            ..LayerWiseConfig::default()
         }
     }
 }
@@ -72,10 +72,10 @@ impl Preset {
 impl fmt::Display for Preset {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
-            Self::M270 => "OpenELM 0.27 B",
-            Self::M450 => "OpenELM 0.45 B",
-            Self::B1_1 => "OpenELM 1.08 B",
-            Self::B3 => "OpenELM 3.04 B",
+            Self::Size270M => "OpenELM 0.27 B",
+            Self::Size450M => "OpenELM 0.45 B",
+            Self::Size1_1B => "OpenELM 1.08 B",
+            Self::Size3B => "OpenELM 3.04 B",
         })
     }
 }
@@ -94,10 +94,10 @@ impl FromStr for Preset {
             rest.strip_prefix(['-', '_', ' ']).unwrap_or(rest)
         });
         match name.strip_suffix("-instruct").unwrap_or(name) {
-            "270m" | "0.27 b" => Ok(Self::M270),
-            "450m" | "0.45 b" => Ok(Self::M450),
-            "1_1b" | "1.1b" | "1.08 b" => Ok(Self::B1_1),
-            "3b" | "3.04 b" => Ok(Self::B3),
+            "270m" | "0.27 b" => Ok(Self::Size270M),
+            "450m" | "0.45 b" => Ok(Self::Size450M),
+            "1_1b" | "1.1b" | "1.08 b" => Ok(Self::Size1_1B),
+            "3b" | "3.04 b" => Ok(Self::Size3B),
             _ => Err(Error::Option {
                 option: "preset",
                 problem: format!("expected 270M, 450M, 1_1B or 3B, found {text:?}"),
@@ -206,22 +206,22 @@ mod tests {
 
     #[test]
     fn every_layer_of_270m_is_apples() {
-        assert_layers(Preset::M270, &M270);
+        assert_layers(Preset::Size270M, &M270);
     }
 
     #[test]
     fn every_layer_of_450m_is_apples() {
-        assert_layers(Preset::M450, &M450);
+        assert_layers(Preset::Size450M, &M450);
     }
 
     #[test]
     fn every_layer_of_1_1b_is_apples() {
-        assert_layers(Preset::B1_1, &B1_1);
+        assert_layers(Preset::Size1_1B, &B1_1);
     }
 
     #[test]
     fn every_layer_of_3b_is_apples() {
-        assert_layers(Preset::B3, &B3);
+        assert_layers(Preset::Size3B, &B3);
     }
 
     #[test]
@@ -229,10 +229,10 @@ mod tests {
         #[rustfmt::skip]
         let expected = [
             // parameters, all layers, smallest and largest layer, bytes of KV a token, tensors
-            (Preset::M270, 271_527_168, 230_565_888, 5_409_408, 23_759_488, 16_128, 130),
-            (Preset::M450, 457_179_136, 408_025_600, 6_491_264, 34_212_992, 23_296, 162),
-            (Preset::B1_1, 1_079_891_456, 1_014_353_408, 11_538_560, 60_821_632, 43_264, 226),
-            (Preset::B3, 3_036_647_424, 2_938_340_352, 25_958_656, 136_845_568, 83_968, 290),
+            (Preset::Size270M, 271_527_168, 230_565_888, 5_409_408, 23_759_488, 16_128, 130),
+            (Preset::Size450M, 457_179_136, 408_025_600, 6_491_264, 34_212_992, 23_296, 162),
+            (Preset::Size1_1B, 1_079_891_456, 1_014_353_408, 11_538_560, 60_821_632, 43_264, 226),
+            (Preset::Size3B, 3_036_647_424, 2_938_340_352, 25_958_656, 136_845_568, 83_968, 290),
         ];
         for (preset, parameters, all_layers, smallest, largest, kv_bytes, tensors) in expected {
             let config = preset.config();
@@ -251,10 +251,10 @@ mod tests {
     #[test]
     fn sums_over_the_layers_are_the_references() {
         for (preset, q_heads, kv_heads, ffn_dim) in [
-            (Preset::M270, 252, 63, 46_592),
-            (Preset::M450, 364, 91, 69_120),
-            (Preset::B1_1, 676, 169, 129_024),
-            (Preset::B3, 656, 164, 248_832),
+            (Preset::Size270M, 252, 63, 46_592),
+            (Preset::Size450M, 364, 91, 69_120),
+            (Preset::Size1_1B, 676, 169, 129_024),
+            (Preset::Size3B, 656, 164, 248_832),
         ] {
             let config = preset.config();
             let sum = |of: fn(&Layer) -> usize| config.layers().iter().map(of).sum::<usize>();
@@ -267,12 +267,12 @@ mod tests {
     #[test]
     fn corenets_padded_vocabulary_adds_128_rows() {
         for (preset, parameters) in [
-            (Preset::M270, 271_691_008),
-            (Preset::M450, 457_375_744),
-            (Preset::B1_1, 1_080_153_600),
-            (Preset::B3, 3_037_040_640),
+            (Preset::Size270M, 271_691_008),
+            (Preset::Size450M, 457_375_744),
+            (Preset::Size1_1B, 1_080_153_600),
+            (Preset::Size3B, 3_037_040_640),
         ] {
-            let settings = LayerWise {
+            let settings = LayerWiseConfig {
                 vocab_size: 32_128,
                 ..preset.settings()
             };
@@ -300,15 +300,15 @@ mod tests {
             assert_eq!(preset.to_string().parse::<Preset>().unwrap(), preset);
         }
         for (text, preset) in [
-            ("270M", Preset::M270),
-            ("450m", Preset::M450),
-            ("1_1B", Preset::B1_1),
-            ("1.1b", Preset::B1_1),
-            (" 3B\n", Preset::B3),
-            ("OpenELM-270M", Preset::M270),
-            ("apple/OpenELM-270M-Instruct", Preset::M270),
-            ("APPLE/OPENELM-1_1B-INSTRUCT", Preset::B1_1),
-            ("openelm_450m", Preset::M450),
+            ("270M", Preset::Size270M),
+            ("450m", Preset::Size450M),
+            ("1_1B", Preset::Size1_1B),
+            ("1.1b", Preset::Size1_1B),
+            (" 3B\n", Preset::Size3B),
+            ("OpenELM-270M", Preset::Size270M),
+            ("apple/OpenELM-270M-Instruct", Preset::Size270M),
+            ("APPLE/OPENELM-1_1B-INSTRUCT", Preset::Size1_1B),
+            ("openelm_450m", Preset::Size450M),
         ] {
             assert_eq!(text.parse::<Preset>().unwrap(), preset, "{text}");
         }

@@ -123,23 +123,23 @@ fn elements(shape: &[usize]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::layer_wise::LayerWise;
+    use crate::config::layer_wise::LayerWiseConfig;
     use crate::config::scaling::Multipliers;
 
     /// CoreNet's `gpt-test` with 100 tokens.
-    fn gpt_test() -> LayerWise {
-        LayerWise {
+    fn gpt_test() -> LayerWiseConfig {
+        LayerWiseConfig {
             model_dim: 128,
             num_transformer_layers: 1,
             num_gqa_groups: Some(1),
             qkv_multipliers: Multipliers::Range(0.25, 0.5),
             ffn_multipliers: Multipliers::Range(0.25, 0.75),
             vocab_size: 100,
-            ..LayerWise::default()
+            ..LayerWiseConfig::default()
         }
     }
 
-    fn refusal(settings: LayerWise) -> String {
+    fn refusal(settings: LayerWiseConfig) -> String {
         Config::layer_wise(settings).unwrap_err().to_string()
     }
 
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn variants_change_the_tensors() {
-        let variant = LayerWise {
+        let variant = LayerWiseConfig {
             ffn_with_glu: false,
             normalize_qk_projections: false,
             share_input_output_layers: false,
@@ -211,12 +211,12 @@ mod tests {
     #[test]
     fn uniform_models_repeat_their_layer() {
         // CoreNet's `gpt-1_3B`.
-        let settings = LayerWise {
+        let settings = LayerWiseConfig {
             model_dim: 2048,
             num_transformer_layers: 24,
             qkv_multipliers: Multipliers::Uniform(1.0),
             ffn_multipliers: Multipliers::Uniform(3.0),
-            ..LayerWise::default()
+            ..LayerWiseConfig::default()
         };
         let config = Config::layer_wise(settings).unwrap();
         assert_eq!(
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn tensors_too_large_for_32_bits_are_refused() {
-        let wide = LayerWise {
+        let wide = LayerWiseConfig {
             model_dim: 65_536,
             vocab_size: 1 << 15,
             ..gpt_test()
@@ -242,16 +242,16 @@ mod tests {
             "config: `vocab_size`: tensor `transformer.token_embeddings.weight` of shape \
              [32768, 65536] would have 2147483648 elements; at most 2147483647 are possible",
         );
-        let wide = LayerWise {
+        let wide = LayerWiseConfig {
             model_dim: 65_536,
             ..gpt_test()
         };
-        let heads = LayerWise {
+        let heads = LayerWiseConfig {
             qkv_multipliers: Multipliers::Uniform(1.0),
             ..wide.clone()
         };
         assert!(refusal(heads).contains("`num_query_heads`: tensor `transformer.layers.0.attn."));
-        let ffn = LayerWise {
+        let ffn = LayerWiseConfig {
             qkv_multipliers: Multipliers::Uniform(0.01),
             ffn_multipliers: Multipliers::Uniform(0.5),
             ..wide
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn more_heads_than_a_file_may_list_are_refused() {
-        let settings = LayerWise {
+        let settings = LayerWiseConfig {
             model_dim: 2560,
             head_dim: 2,
             qkv_multipliers: Multipliers::Uniform(64.0),
@@ -275,12 +275,12 @@ mod tests {
 
     #[test]
     fn models_past_a_trillion_parameters_are_refused() {
-        let settings = LayerWise {
+        let settings = LayerWiseConfig {
             model_dim: 16_384,
             num_transformer_layers: 1024,
             qkv_multipliers: Multipliers::Uniform(1.0),
             ffn_multipliers: Multipliers::Uniform(3.0),
-            ..LayerWise::default()
+            ..LayerWiseConfig::default()
         };
         let message = refusal(settings);
         assert!(

@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 
 use super::{
     keys::{Keys, shorten, show},
-    layer_wise::{LayerWise, fault},
+    layer_wise::{LayerWiseConfig, fault},
 };
 use crate::error::Result;
 
 impl Keys<'_> {
     /// What is left, to be carried along, if none of it changes the computation or contradicts
     /// `settings`.
-    pub(crate) fn rest(self, settings: &LayerWise) -> Result<Map<String, Value>> {
+    pub(crate) fn rest(self, settings: &LayerWiseConfig) -> Result<Map<String, Value>> {
         let flag = |key: &str, stated: bool| self.agrees(key, |value| *value == stated, stated);
         let size = |key: &str, stated: f64| {
             self.agrees(key, |value| value.as_f64() == Some(stated), stated)
@@ -130,7 +130,7 @@ mod tests {
     /// What [`Keys::rest`] says to a single key beside OpenELM-270M's settings.
     fn rest(key: &str, value: Value) -> Result<Map<String, Value>> {
         let bytes = json!({ key: value }).to_string();
-        Keys::parse(bytes.as_bytes(), Path::new("c"))?.rest(&LayerWise::default())
+        Keys::parse(bytes.as_bytes(), Path::new("c"))?.rest(&LayerWiseConfig::default())
     }
 
     #[test]
@@ -204,7 +204,10 @@ mod tests {
             r#"{"quantization": {"bits": 4}, "quantization_config": {"bits": 8}}"#,
         ] {
             let keys = Keys::parse(text.as_bytes(), Path::new("c")).unwrap();
-            let message = keys.rest(&LayerWise::default()).unwrap_err().to_string();
+            let message = keys
+                .rest(&LayerWiseConfig::default())
+                .unwrap_err()
+                .to_string();
             assert!(message.contains("contradicts"), "{message}");
         }
     }

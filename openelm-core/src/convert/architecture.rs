@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use serde::Deserialize;
 
 use crate::{
-    config::{Config, LayerWise, Preset},
+    config::{Config, LayerWiseConfig, Preset},
     convert::source::{CORENET_VOCAB, VOCAB},
     error::{Error, Result},
 };
@@ -17,7 +17,7 @@ use crate::{
 /// # Errors
 /// [`Error::Option`] if it is neither a size nor a file, [`Error::Io`] if the file cannot be read,
 /// and [`Error::Config`] naming the key at fault in it.
-pub fn architecture(name_or_path: &str) -> Result<Config> {
+pub fn parse_architecture(name_or_path: &str) -> Result<Config> {
     let path = Path::new(name_or_path);
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("yaml" | "yml") => from_yaml(path),
@@ -38,7 +38,7 @@ pub fn architecture(name_or_path: &str) -> Result<Config> {
 
 /// A released size with a vocabulary of another length.
 pub(super) fn preset_with_rows(preset: Preset, vocab_size: usize) -> Result<Config> {
-    Config::layer_wise(LayerWise {
+    Config::layer_wise(LayerWiseConfig {
         vocab_size,
         ..preset.settings()
     })
@@ -98,7 +98,7 @@ fn from_yaml(path: &Path) -> Result<Config> {
         .map_err(|error: Error| fault(format!("`model_name`: {error}")))?;
     let settings = preset.settings();
     let rows = vocab_size.unwrap_or(CORENET_VOCAB);
-    Config::layer_wise(LayerWise {
+    Config::layer_wise(LayerWiseConfig {
         vocab_size: if rows == CORENET_VOCAB { VOCAB } else { rows },
         max_context_length: max_context_length.unwrap_or(settings.max_context_length),
         ..settings
@@ -131,7 +131,7 @@ optim: {name: adamw}
         let name = format!("openelm-yaml-{}-{}.yaml", std::process::id(), text.len());
         let path = std::env::temp_dir().join(name);
         fs::write(&path, text).unwrap();
-        let config = architecture(path.to_str().unwrap());
+        let config = parse_architecture(path.to_str().unwrap());
         fs::remove_file(&path).unwrap();
         config
     }
@@ -161,10 +161,10 @@ optim: {name: adamw}
     #[test]
     fn names_and_other_files() {
         assert_eq!(
-            architecture("1.1B").unwrap().parameter_count(),
+            parse_architecture("1.1B").unwrap().parameter_count(),
             1_079_891_456
         );
-        let message = architecture("7B").unwrap_err().to_string();
+        let message = parse_architecture("7B").unwrap_err().to_string();
         assert!(
             message.starts_with("architecture: expected 270M"),
             "{message}"

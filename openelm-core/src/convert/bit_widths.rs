@@ -183,7 +183,7 @@ mod tests {
             recipe: Some(Recipe::Mixed3_6),
             layers: vec!["out_proj$=8".parse().unwrap()],
         };
-        let config = Preset::M270.config();
+        let config = Preset::Size270M.config();
         let bits = |name: &str| quantize.of(&config, name, 1280).unwrap().unwrap().bits();
         let high: Vec<usize> = (0..16)
             .filter(|i| bits(&format!("transformer.layers.{i}.ffn.proj_2")) == 6)

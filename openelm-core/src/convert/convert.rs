@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
-    convert::source::Source,
+    convert::source::SourceModel,
     error::{Error, Result},
 };
 
@@ -44,7 +44,7 @@ pub enum ConvertEvent<'a> {
 /// As [`convert`], for what is wrong with the source and the options.
 pub fn plan(source: impl AsRef<Path>, options: &ConvertOptions) -> Result<Plan> {
     options.check()?;
-    let source = Source::open(source.as_ref(), options)?;
+    let source = SourceModel::open(source.as_ref(), options)?;
     TokenizerFiles::find(&source, options)?;
     Plan::new(&source, options)
 }
@@ -67,7 +67,7 @@ pub fn convert(
     let (source_path, target) = (source.as_ref(), target.as_ref());
     let started = Instant::now();
     options.check()?;
-    let mut source = Source::open(source_path, options)?;
+    let mut source = SourceModel::open(source_path, options)?;
     let tokenizer = TokenizerFiles::find(&source, options)?;
     let plan = Plan::new(&source, options)?;
     let is_file = matches!(options.format, Format::Gguf(_));

@@ -45,7 +45,7 @@ mod verify;
 mod write;
 
 pub use crate::formats::gguf::FileType;
-pub use architecture::architecture;
+pub use architecture::parse_architecture;
 pub use bit_widths::{LayerRule, Quantize, Recipe};
 pub use convert::{ConvertEvent, convert, plan};
 pub use options::{ConvertOptions, Format, TokenizerChoice};

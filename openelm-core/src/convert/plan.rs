@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::options::{ConvertOptions, Format};
 use crate::{
     config::Config,
-    convert::{gguf::tensor_plan, source::Source},
+    convert::{gguf::tensor_plan, source::SourceModel},
     error::{Error, Result},
     formats::gguf::FileType,
     mlx::{Dtype, Quantization, QuantizationMap},
@@ -76,7 +76,7 @@ impl Plan {
         self.bytes() as f64 * 8.0 / self.config.parameter_count() as f64
     }
 
-    pub(super) fn new(source: &Source, options: &ConvertOptions) -> Result<Self> {
+    pub(super) fn new(source: &SourceModel, options: &ConvertOptions) -> Result<Self> {
         let mut plan = Self {
             config: source.config.clone(),
             quantization: None,
@@ -130,7 +130,7 @@ impl Part {
 
 /// How the matrix `stem` is to be packed.
 fn packing(
-    source: &Source,
+    source: &SourceModel,
     options: &ConvertOptions,
     stem: &str,
     width: usize,
@@ -144,7 +144,7 @@ fn packing(
 
 /// The `quantization` block, or `None` if no matrix is packed.
 fn quantization(
-    source: &Source,
+    source: &SourceModel,
     options: &ConvertOptions,
     packings: &BTreeMap<String, Option<Quantization>>,
 ) -> Result<Option<QuantizationMap>> {
@@ -205,7 +205,7 @@ fn parts(name: &str, shape: &[usize], dtype: Dtype, packing: Option<Quantization
     parts
 }
 
-fn gguf_tensors(source: &Source, file_type: FileType) -> Result<Vec<PlannedTensor>> {
+fn gguf_tensors(source: &SourceModel, file_type: FileType) -> Result<Vec<PlannedTensor>> {
     let planned = tensor_plan(&source.config, file_type)?;
     Ok(planned
         .into_iter()

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::options::{ConvertOptions, TokenizerChoice};
 use crate::{
     config::Config,
-    convert::{gguf::Vocabulary, source::Source},
+    convert::{gguf::Vocabulary, source::SourceModel},
     error::{Error, Result},
     tokenizer::{Tokenizer, is_json},
 };
@@ -47,7 +47,7 @@ pub(super) enum TokenizerFiles {
 }
 
 impl TokenizerFiles {
-    pub(super) fn find(source: &Source, options: &ConvertOptions) -> Result<Self> {
+    pub(super) fn find(source: &SourceModel, options: &ConvertOptions) -> Result<Self> {
         let place = match &options.tokenizer {
             TokenizerChoice::Without => return Ok(Self::None),
             TokenizerChoice::Path(path) => path.clone(),
@@ -98,7 +98,7 @@ impl TokenizerFiles {
     }
 
     /// Puts the files into a model folder.
-    pub(super) fn write(&self, source: &Source, config: &Config, folder: &Path) -> Result<()> {
+    pub(super) fn write(&self, source: &SourceModel, config: &Config, folder: &Path) -> Result<()> {
         if source.path.is_dir() {
             copy(&source.path, &MODEL_FILES, folder)?;
         }

@@ -19,11 +19,11 @@ use super::{
 use crate::{
     cancel::CancelHandle,
     config::Config,
-    convert::source::{Precision, Source},
+    convert::source::{Precision, SourceModel},
     error::{Error, Result},
     formats::gguf,
-    mlx::{Dtype, PackedMatrix},
-    model::Layerwise,
+    mlx::{Dtype, QuantizedMatrix},
+    model::LayerByLayerForward,
     weights::Weights,
 };
 
@@ -45,10 +45,10 @@ pub(super) fn verify(
 ) -> Result<Verification> {
     let started = Instant::now();
     let (target, written) = (staging.target(), staging.written());
-    let source = Source::open(source_path, options)?;
+    let source = SourceModel::open(source_path, options)?;
     let plain = ConvertOptions::default();
-    let result =
-        Source::open(&written, &plain).map_err(|error| failed(target, staging.of_target(error)))?;
+    let result = SourceModel::open(&written, &plain)
+        .map_err(|error| failed(target, staging.of_target(error)))?;
     if source.config.tensors() != result.config.tensors() {
         return Err(failed(target, "another architecture was written"));
     }
@@ -80,8 +80,8 @@ pub(super) fn verify(
     advance(&comparison)?;
     let config = comparison.source.config.clone();
     let mut models = [
-        Layerwise::new(config.clone(), &ids)?,
-        Layerwise::new(config.clone(), &ids)?,
+        LayerByLayerForward::new(config.clone(), &ids)?,
+        LayerByLayerForward::new(config.clone(), &ids)?,
     ];
     let embeddings = comparison.both(EMBEDDING)?;
     for (model, weight) in models.iter_mut().zip(&embeddings) {
@@ -115,8 +115,8 @@ pub(super) fn verify(
     };
     let mut logits = Vec::new();
     let again = [
-        Source::open(source_path, options)?,
-        Source::open(&written, &plain)?,
+        SourceModel::open(source_path, options)?,
+        SourceModel::open(&written, &plain)?,
     ];
     for ((model, norm), mut file) in models.iter_mut().zip(norms).zip(again) {
         let head = file.dense(head, Dtype::Float32)?;
@@ -151,8 +151,8 @@ pub(super) fn verify(
 }
 
 struct Comparison<'t> {
-    source: Source,
-    result: Source,
+    source: SourceModel,
+    result: SourceModel,
     target: &'t Path,
     /// The type that was asked for.
     dtype: Option<Dtype>,
@@ -199,7 +199,7 @@ impl Comparison<'_> {
     }
 
     /// The source's matrix packed as the result's, if that was packed anew; under way.
-    fn packed_again(&self, name: &str, source: &Array) -> Result<Option<PackedMatrix>> {
+    fn packed_again(&self, name: &str, source: &Array) -> Result<Option<QuantizedMatrix>> {
         let stem = name.strip_suffix(".weight").unwrap_or(name);
         let Precision::Packed(packing, _) = self.result.precision(name) else {
             return Ok(None);
@@ -209,7 +209,7 @@ impl Comparison<'_> {
             return Ok(None);
         }
         let dtype = self.dtype.unwrap_or_else(|| self.source.dtype(name));
-        let packed = PackedMatrix::quantize(&source.as_dtype(dtype.mlx())?, packing)?;
+        let packed = QuantizedMatrix::quantize(&source.as_dtype(dtype.mlx())?, packing)?;
         async_eval([&packed.weight, &packed.scales])?;
         Ok(Some(packed))
     }
@@ -220,7 +220,7 @@ impl Comparison<'_> {
         &self,
         name: &str,
         source: &Array,
-        again: Option<PackedMatrix>,
+        again: Option<QuantizedMatrix>,
         result: &[f32],
     ) -> Result<()> {
         let difference = match (again, self.result.precision(name)) {

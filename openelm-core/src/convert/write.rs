@@ -22,7 +22,7 @@ use crate::{
     cancel::CancelHandle,
     convert::{
         gguf::{metadata, tensor_plan},
-        source::Source,
+        source::SourceModel,
     },
     error::{Error, Result},
     formats::gguf::{FileType, GgufWriter},
@@ -31,7 +31,7 @@ use crate::{
 
 /// Writes the model to where it is staged.
 pub(super) fn write(
-    source: &mut Source,
+    source: &mut SourceModel,
     plan: &Plan,
     tokenizer: &TokenizerFiles,
     options: &ConvertOptions,
@@ -75,7 +75,7 @@ impl Task<'_> {
 
 /// Writes the safetensors files. As many tensors as there are readers are under way at once.
 fn write_weights(
-    source: &mut Source,
+    source: &mut SourceModel,
     plan: &Plan,
     options: &ConvertOptions,
     folder: &Path,
@@ -110,7 +110,7 @@ fn write_weights(
 }
 
 /// The arrays of an item's parts, not evaluated.
-fn arrays(source: &mut Source, item: &Item) -> Result<Vec<Array>> {
+fn arrays(source: &mut SourceModel, item: &Item) -> Result<Vec<Array>> {
     let stem = item.name.strip_suffix(".weight").unwrap_or(&item.name);
     let packed = match item.packing {
         None => return Ok(vec![source.dense(&item.name, item.dtype)?]),
@@ -163,7 +163,7 @@ fn most_common(items: &[Item]) -> Dtype {
 }
 
 fn write_gguf(
-    source: &mut Source,
+    source: &mut SourceModel,
     tokenizer: &TokenizerFiles,
     file_type: FileType,
     path: &Path,

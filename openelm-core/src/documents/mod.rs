@@ -6,6 +6,6 @@ pub(crate) mod reader;
 #[cfg(test)]
 mod scratch;
 
-pub(crate) use reader::{Found, Source, error};
+pub(crate) use reader::{DocumentReader, Found, error};
 #[cfg(test)]
 pub(crate) use scratch::Scratch;

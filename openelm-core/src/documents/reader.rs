@@ -37,7 +37,7 @@ pub(crate) enum Found {
 }
 
 /// An open file.
-pub(crate) struct Source {
+pub(crate) struct DocumentReader {
     path: PathBuf,
     rows: Rows,
 }
@@ -57,7 +57,7 @@ enum Rows {
     Column(Box<Column>),
 }
 
-impl Source {
+impl DocumentReader {
     /// Opens a file and leaves out its first `skip` rows, which were read before. Rows of
     /// a text file are blocks of `words` words.
     ///
@@ -265,7 +265,7 @@ pub(crate) mod tests {
     use crate::documents::scratch::Scratch;
 
     fn read(path: &Path, words: usize, skip: u64) -> Vec<String> {
-        let mut source = match Source::open(path, "text", words, skip) {
+        let mut source = match DocumentReader::open(path, "text", words, skip) {
             Ok(source) => source,
             Err(error) => return vec![format!("! {error}")],
         };

@@ -143,21 +143,21 @@ mod tests {
     #[test]
     fn float16_is_refused_for_3b_only() {
         let message = Dtype::Float16
-            .check(&Preset::B3.config())
+            .check(&Preset::Size3B.config())
             .unwrap_err()
             .to_string();
         assert!(
             message.contains("float16") && message.contains("bfloat16"),
             "{message}"
         );
-        for preset in [Preset::M270, Preset::M450, Preset::B1_1] {
+        for preset in [Preset::Size270M, Preset::Size450M, Preset::Size1_1B] {
             Dtype::Float16.check(&preset.config()).unwrap();
         }
     }
 
     #[test]
     fn default_is_float32_on_cpu_and_the_stored_type_on_gpu() {
-        let (small, large) = (Preset::M270.config(), Preset::B3.config());
+        let (small, large) = (Preset::Size270M.config(), Preset::Size3B.config());
         let default = Dtype::default_for;
         assert_eq!(
             default(Dtype::Bfloat16, Device::Cpu, &small),

@@ -12,4 +12,4 @@ pub mod runtime;
 
 pub use dtype::{Device, Dtype};
 pub(crate) use quantization::{Quantization, QuantizationMap, QuantizationMode};
-pub(crate) use quantized_matrix::{PackedMatrix, Processes};
+pub(crate) use quantized_matrix::{Processes, QuantizedMatrix};

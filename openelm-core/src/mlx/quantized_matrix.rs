@@ -18,7 +18,7 @@ use crate::error::Result;
 
 /// A matrix `[rows, width]` in packed form.
 #[derive(Debug, Clone)]
-pub(crate) struct PackedMatrix {
+pub(crate) struct QuantizedMatrix {
     /// u32 `[rows, width · bits / 32]`.
     pub(crate) weight: Array,
     /// `[rows, width / group_size]`.
@@ -28,7 +28,7 @@ pub(crate) struct PackedMatrix {
     pub(crate) quantization: Quantization,
 }
 
-impl PackedMatrix {
+impl QuantizedMatrix {
     /// Packs a floating-point matrix.
     pub(crate) fn quantize(matrix: &Array, quantization: Quantization) -> Result<Self> {
         ready();

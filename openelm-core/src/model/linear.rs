@@ -6,7 +6,7 @@ use mlx_rs::{Array, ops::matmul};
 use super::lora::LowRank;
 use crate::{
     error::Result,
-    mlx::{Dtype, PackedMatrix},
+    mlx::{Dtype, QuantizedMatrix},
 };
 
 /// A matrix as stored or quantised, `W` `[out, in]`.
@@ -15,7 +15,7 @@ pub(crate) enum Matrix {
     /// As in the checkpoint.
     Dense(Array),
     /// The same, packed.
-    Packed(PackedMatrix),
+    Packed(QuantizedMatrix),
 }
 
 /// What is called with a projection's name and the projection.
@@ -60,7 +60,7 @@ impl Linear {
     }
 
     /// The matrix `[out, in]`, if it is all that there is: neither packed nor adapted.
-    pub(crate) fn trained_matrix(&self) -> Option<&Array> {
+    pub(crate) fn plain_weight(&self) -> Option<&Array> {
         match &self.matrix {
             Matrix::Dense(matrix) if self.adapters.is_empty() => Some(matrix),
             _ => None,

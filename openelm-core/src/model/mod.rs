@@ -11,5 +11,5 @@ mod rope;
 pub use kv_cache::KvCache;
 pub(crate) use linear::{Linear, Matrix};
 pub(crate) use lora::{Dropout, LowRank, RowNorms, row_squares};
-pub(crate) use model::Layerwise;
+pub(crate) use model::LayerByLayerForward;
 pub use model::Model;

@@ -203,7 +203,7 @@ impl Model {
 
 /// The network run a layer at a time over one text, with only that layer's weights in memory.
 #[derive(Debug)]
-pub(crate) struct Layerwise {
+pub(crate) struct LayerByLayerForward {
     config: Config,
     rope: Rope,
     /// u32 `[1, L]`.
@@ -212,7 +212,7 @@ pub(crate) struct Layerwise {
     x: Array,
 }
 
-impl Layerwise {
+impl LayerByLayerForward {
     pub(crate) fn new(config: Config, ids: &[u32]) -> Result<Self> {
         let rope = Rope::new(
             config.head_dim(),

@@ -13,10 +13,10 @@ use tokenizers::{
     pre_tokenizers::metaspace::Metaspace,
 };
 
-use super::{merge::Merge, spec::Contents};
+use super::{merge::Merge, spec::TokenizerSpec};
 
 /// Reads the bytes of a `tokenizer.json`.
-pub(crate) fn read(bytes: &[u8]) -> Result<Contents, String> {
+pub(crate) fn read(bytes: &[u8]) -> Result<TokenizerSpec, String> {
     let file: File = serde_json::from_slice(bytes)
         .map_err(|error| unsupported_model(bytes).unwrap_or_else(|| error.to_string()))?;
     let model = file.model;
@@ -26,7 +26,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Contents, String> {
         .into_iter()
         .map(Added::check)
         .collect::<Result<_, _>>()?;
-    Ok(Contents {
+    Ok(TokenizerSpec {
         vocab: model.vocab,
         merges: model
             .merges
@@ -303,7 +303,7 @@ pub(crate) mod tests {
         })
     }
 
-    fn with(pointer: &str, value: Value) -> Result<Contents, String> {
+    fn with(pointer: &str, value: Value) -> Result<TokenizerSpec, String> {
         let mut file = tiny_json();
         *file.pointer_mut(pointer).unwrap() = value;
         read(file.to_string().as_bytes())

@@ -16,7 +16,7 @@ pub(super) type Coder = TokenizerImpl<
 >;
 
 /// What either kind of file says.
-pub(crate) struct Contents {
+pub(crate) struct TokenizerSpec {
     pub(crate) vocab: Vocab,
     pub(crate) merges: Merges,
     pub(crate) unk: Option<String>,
@@ -34,7 +34,7 @@ pub(crate) struct Contents {
     pub(crate) drops_first_space: bool,
 }
 
-impl Contents {
+impl TokenizerSpec {
     /// Refuses what the coder could not work with.
     pub(super) fn check(&self) -> Result<(), String> {
         for byte in 0..=u8::MAX {

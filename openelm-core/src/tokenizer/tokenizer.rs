@@ -9,7 +9,7 @@ use std::{fmt, fs::File, io::Read, path::Path, sync::Arc};
 
 use super::{
     json,
-    spec::{Coder, Contents},
+    spec::{Coder, TokenizerSpec},
 };
 use crate::{
     error::{Error, Result},
@@ -174,11 +174,11 @@ impl Tokenizer {
     }
 
     /// What the tokenizer file at `path` says, for writing it in another format.
-    pub(crate) fn contents(path: &Path) -> Result<Contents> {
+    pub(crate) fn contents(path: &Path) -> Result<TokenizerSpec> {
         Self::contents_of(path, &read_file(path)?)
     }
 
-    fn contents_of(path: &Path, bytes: &[u8]) -> Result<Contents> {
+    fn contents_of(path: &Path, bytes: &[u8]) -> Result<TokenizerSpec> {
         let refused = |problem: String| Error::Tokenizer {
             path: path.to_owned(),
             problem,
@@ -197,11 +197,11 @@ impl Tokenizer {
         contents.map_err(refused)
     }
 
-    fn build(path: &Path, contents: Contents) -> Result<Self, String> {
+    fn build(path: &Path, contents: TokenizerSpec) -> Result<Self, String> {
         contents.check()?;
         let mut pieces = Pieces::new(path.to_owned(), &contents.vocab, contents.drops_first_space)?;
         let tokens = contents.added_tokens();
-        let Contents { bos, eos, .. } = &contents;
+        let TokenizerSpec { bos, eos, .. } = &contents;
         let (bos, eos) = (bos.clone(), eos.clone());
         let coder = contents.into_coder(&tokens)?;
         for (id, token) in &tokens {

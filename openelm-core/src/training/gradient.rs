@@ -10,14 +10,14 @@ use mlx_rs::{
 
 use super::{
     loss::{self, Objective},
-    trainable::Trainee,
+    trainable::TrainableModel,
 };
 use crate::{data::batch::Batch, error::Result};
 
 /// The loss of `batch` and the part of it that is z-loss, and the gradient by each of `parameters`;
 /// lazy, but for checkpointing.
 pub(super) fn loss_and_gradients(
-    trainee: &Trainee,
+    trainable: &TrainableModel,
     parameters: &[Array],
     dropout_seed: u64,
     checkpoint: bool,
@@ -26,18 +26,18 @@ pub(super) fn loss_and_gradients(
 ) -> Result<([Array; 2], Vec<Array>)> {
     if checkpoint {
         let pass = Checkpointed {
-            trainee,
+            trainable,
             parameters,
             dropout_seed,
         };
         return pass.loss_and_gradients(batch, objective);
     }
     let tokens = loss::inputs(batch);
-    let mask = loss::mask(batch, trainee.dtype())?;
+    let mask = loss::mask(batch, trainable.dtype())?;
     value_and_gradients(parameters, |parameters| {
-        let model = trainee.model(parameters, Some(dropout_seed))?;
+        let model = trainable.model(parameters, Some(dropout_seed))?;
         let hidden = model.hidden_of(&tokens, mask.as_ref())?;
-        loss::of_hidden(&model, &hidden, batch, trainee.trains_head(), objective)
+        loss::of_hidden(&model, &hidden, batch, trainable.trains_head(), objective)
     })
 }
 
@@ -99,7 +99,7 @@ fn into_exception_of(error: &crate::Error) -> Exception {
 
 /// A pass that keeps nothing but the layers' inputs.
 struct Checkpointed<'a> {
-    trainee: &'a Trainee,
+    trainable: &'a TrainableModel,
     parameters: &'a [Array],
     dropout_seed: u64,
 }
@@ -111,13 +111,13 @@ impl Checkpointed<'_> {
         objective: Objective<'_>,
     ) -> Result<([Array; 2], Vec<Array>)> {
         let tokens = loss::inputs(batch);
-        let mask = loss::mask(batch, self.trainee.dtype())?;
-        let layers = self.trainee.layers();
+        let mask = loss::mask(batch, self.trainable.dtype())?;
+        let layers = self.trainable.layers();
         let own: Vec<Vec<usize>> = (0..layers).map(|layer| self.below(Some(layer))).collect();
         let rest = self.below(None);
 
         let model = self
-            .trainee
+            .trainable
             .model(self.parameters, Some(self.dropout_seed))?;
         let mut inputs = vec![model.embed(&tokens)?];
         for layer in 0..layers {
@@ -136,14 +136,14 @@ impl Checkpointed<'_> {
             let (x, chosen) = split_last(arguments)?;
             let model = self.model_with(&rest, chosen)?;
             let hidden = model.normed(x)?;
-            let trains_head = self.trainee.trains_head();
+            let trains_head = self.trainable.trains_head();
             loss::of_hidden(&model, &hidden, batch, trains_head, objective)
         })?;
         let mut by_x = self.collect(&mut gradients, &rest, by_arguments)?;
         eval(by_x.iter().chain(&loss).chain(gradients.iter().flatten()))?;
 
         let embeds = rest.iter().any(|&i| {
-            let names = self.trainee.names();
+            let names = self.trainable.names();
             names
                 .get(i)
                 .is_some_and(|name| name.contains("token_embeddings"))
@@ -195,7 +195,7 @@ impl Checkpointed<'_> {
 
     /// The parameters of one layer, or of none.
     fn below(&self, layer: Option<usize>) -> Vec<usize> {
-        let names = self.trainee.names().iter().enumerate();
+        let names = self.trainable.names().iter().enumerate();
         let wanted = names.filter(|(_, name)| crate::adapter::layer_of(name) == layer);
         wanted.map(|(i, _)| i).collect()
     }
@@ -213,7 +213,7 @@ impl Checkpointed<'_> {
                 *parameter = new.clone();
             }
         }
-        self.trainee.model(&parameters, Some(self.dropout_seed))
+        self.trainable.model(&parameters, Some(self.dropout_seed))
     }
 
     /// Puts gradients in their places; the last one, by `x`, is returned.

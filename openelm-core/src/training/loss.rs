@@ -158,7 +158,7 @@ pub(super) fn of_hidden(
             z_loss,
             label_smoothing,
         } => {
-            let whole = model.head().trained_matrix().filter(|_| trains_head);
+            let whole = model.head().plain_weight().filter(|_| trains_head);
             if let Some(matrix) = whole {
                 let (rows, targets) = target_rows(hidden, batch)?;
                 let head = TrainedHead {

@@ -17,7 +17,7 @@ use crate::{
 
 /// What every folder of a run has, but for the weights.
 #[derive(Debug, Clone)]
-pub(super) struct Around {
+pub(super) struct FolderTemplate {
     /// The text of `config.json`.
     config: String,
     /// Files to copy.
@@ -25,7 +25,7 @@ pub(super) struct Around {
     dtype: Dtype,
 }
 
-impl Around {
+impl FolderTemplate {
     /// `tokenizer` is a tokenizer's file, or the folder it is in; weights are stored in `dtype`.
     pub(super) fn new(config: &Config, tokenizer: Option<&Path>, dtype: Dtype) -> Self {
         let mut config = config.clone();

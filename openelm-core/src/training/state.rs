@@ -42,7 +42,7 @@ impl Trainer {
         put("optimizer", self.optimizer.tensors());
         for (group, arrays) in [("gathered", &self.gathered), ("average", &self.average)] {
             if let Some(arrays) = arrays {
-                let names = self.trainee.names().iter().cloned();
+                let names = self.trainable.names().iter().cloned();
                 put(group, names.zip(arrays.iter().cloned()).collect());
             }
         }
@@ -95,7 +95,7 @@ impl Trainer {
             ))
         };
         let mut restored = Vec::with_capacity(self.parameters.len());
-        for (name, old) in self.trainee.names().iter().zip(&self.parameters) {
+        for (name, old) in self.trainable.names().iter().zip(&self.parameters) {
             match parameters.remove(name) {
                 Some(found) if found.shape() == old.shape() => restored.push(found),
                 _ => return Err(missing(name)),
@@ -109,13 +109,13 @@ impl Trainer {
         let sums = match gathered.is_empty() {
             true => None,
             false => {
-                let names = self.trainee.names().iter();
+                let names = self.trainable.names().iter();
                 let sums = names.map(|name| gathered.remove(name).ok_or_else(|| missing(name)));
                 Some(sums.collect::<Result<Vec<_>>>()?)
             }
         };
         if let Some(average) = &mut self.average {
-            for (name, average) in self.trainee.names().iter().zip(average) {
+            for (name, average) in self.trainable.names().iter().zip(average) {
                 *average = averages.remove(name).ok_or_else(|| missing(name))?;
             }
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use mlx_rs::{Array, Dtype as MlxDtype};
 
-use super::trainer::mix;
+use super::trainer::derive_seed;
 use crate::{
     adapter::{Adapter, AdapterKind, EMBEDDING, HEAD, each_linear},
     error::{Error, Result},
@@ -13,7 +13,7 @@ use crate::{
 
 /// The frozen model, and the shape of what is trained.
 #[derive(Debug)]
-pub(super) struct Trainee {
+pub(super) struct TrainableModel {
     base: Model,
     adapter: Adapter,
     names: Vec<String>,
@@ -21,7 +21,7 @@ pub(super) struct Trainee {
     squares: HashMap<String, Array>,
 }
 
-impl Trainee {
+impl TrainableModel {
     pub(super) fn new(model: &Model, adapter: Adapter) -> Result<Self> {
         if !model.active_adapters().is_empty() {
             return Err(Error::Option {
@@ -159,7 +159,7 @@ impl Trainee {
             let rate = self.adapter.dropout;
             let dropout = dropout_seed.filter(|_| rate > 0.0).map(|seed| Dropout {
                 rate,
-                seed: mix(seed, nth),
+                seed: derive_seed(seed, nth),
             });
             let norms = match self.squares.get(source) {
                 None => None,

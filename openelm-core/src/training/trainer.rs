@@ -10,7 +10,7 @@ use super::{
     loss::{self, Objective, Preference},
     optimizer::{Optimizer, OptimizerState},
     schedule::Schedule,
-    trainable::{self, Trainee},
+    trainable::{self, TrainableModel},
 };
 use crate::{
     adapter::{Adapter, AdapterKind},
@@ -77,7 +77,7 @@ pub struct Step {
     pub loss: f32,
     /// The part of `loss` that is z-loss.
     pub z_loss: f32,
-    /// Targets in the batch.
+    /// TargetModules in the batch.
     pub targets: usize,
     /// The learning rate of the latest update, or of the next where gradients were only gathered.
     pub learning_rate: f32,
@@ -88,7 +88,7 @@ pub struct Step {
 /// Trains an adapter, or weights. Belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
 pub struct Trainer {
-    pub(super) trainee: Trainee,
+    pub(super) trainable: TrainableModel,
     pub(super) options: TrainerOptions,
     pub(super) parameters: Vec<Array>,
     pub(super) optimizer: OptimizerState,
@@ -107,13 +107,13 @@ impl Trainer {
     /// range or a model that has active adapters.
     pub fn new(model: &Model, adapter: Adapter, options: TrainerOptions) -> Result<Self> {
         options.check()?;
-        let mut trainee = Trainee::new(model, adapter)?;
-        let parameters = trainee.start()?;
-        trainee.forget_start()?;
-        let optimizer = OptimizerState::new(options.optimizer, trainee.names(), &parameters)?;
+        let mut trainable = TrainableModel::new(model, adapter)?;
+        let parameters = trainable.start()?;
+        trainable.forget_start()?;
+        let optimizer = OptimizerState::new(options.optimizer, trainable.names(), &parameters)?;
         let average = options.ema_decay.map(|_| parameters.clone());
         Ok(Self {
-            trainee,
+            trainable,
             options,
             parameters,
             optimizer,
@@ -166,7 +166,7 @@ impl Trainer {
 
     /// What has been trained, as it stands.
     pub fn adapter(&self) -> Adapter {
-        let mut adapter = self.trainee.adapter().clone();
+        let mut adapter = self.trainable.adapter().clone();
         adapter.set_tensors(&self.named());
         adapter
     }
@@ -209,11 +209,11 @@ impl Trainer {
         &self,
         batches: impl IntoIterator<Item = &'b Batch>,
     ) -> Result<(f64, usize)> {
-        let model = self.trainee.model(&self.parameters, None)?;
+        let model = self.trainable.model(&self.parameters, None)?;
         let (mut sum, mut count) = (0.0, 0);
         for batch in batches {
             if batch.target_count() > 0 {
-                let loss = loss::cross_entropy(&model, batch, self.trainee.trains_head())?;
+                let loss = loss::cross_entropy(&model, batch, self.trainable.trains_head())?;
                 sum += f64::from(loss::read(&loss)?) * batch.target_count() as f64;
                 count += batch.target_count();
             }
@@ -227,8 +227,8 @@ impl Trainer {
     /// # Errors
     /// [`Error::Mlx`] if memory runs out.
     pub fn log_probabilities(&self, batch: &Batch) -> Result<Vec<f32>> {
-        let model = self.trainee.model(&self.parameters, None)?;
-        let sums = loss::row_log_probabilities(&model, batch, self.trainee.trains_head())?;
+        let model = self.trainable.model(&self.parameters, None)?;
+        let sums = loss::row_log_probabilities(&model, batch, self.trainable.trains_head())?;
         Ok(sums.to_vec_exact::<f32>()?)
     }
 
@@ -239,7 +239,7 @@ impl Trainer {
 
     /// Its moving average, if there is one.
     pub(crate) fn averaged_weights(&self) -> Option<Tensors> {
-        let names = self.trainee.names().iter().cloned();
+        let names = self.trainable.names().iter().cloned();
         let average = self.average.as_ref()?.iter().cloned();
         Some(names.zip(average).collect())
     }
@@ -256,9 +256,9 @@ impl Trainer {
             return Err(no_targets());
         }
         // Another mask each time, and the same one if the step is taken again after a resume.
-        let dropout_seed = mix(self.options.seed, self.iteration);
+        let dropout_seed = derive_seed(self.options.seed, self.iteration);
         let ([loss, z_loss], mut gradients) = gradient::loss_and_gradients(
-            &self.trainee,
+            &self.trainable,
             &self.parameters,
             dropout_seed,
             self.options.grad_checkpoint,
@@ -339,7 +339,7 @@ impl Trainer {
     }
 
     pub(super) fn named(&self) -> Tensors {
-        let names = self.trainee.names().iter().cloned();
+        let names = self.trainable.names().iter().cloned();
         names.zip(self.parameters.iter().cloned()).collect()
     }
 }
@@ -389,7 +389,7 @@ pub(super) fn no_targets() -> Error {
 }
 
 /// A seed made of two numbers (SplitMix64's finaliser).
-pub(super) fn mix(seed: u64, number: u64) -> u64 {
+pub(super) fn derive_seed(seed: u64, number: u64) -> u64 {
     let mut z = seed ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

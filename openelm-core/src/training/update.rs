@@ -7,7 +7,7 @@ use super::{
     gradient,
     group::Group,
     loss,
-    trainer::{Step, Trainer, mix, no_targets},
+    trainer::{Step, Trainer, derive_seed, no_targets},
 };
 use crate::{data::batch::Batch, error::Result};
 
@@ -34,9 +34,9 @@ impl Trainer {
                 continue;
             }
             let (losses, mut gradients) = gradient::loss_and_gradients(
-                &self.trainee,
+                &self.trainable,
                 &self.parameters,
-                mix(mix(self.options.seed, self.iteration), nth),
+                derive_seed(derive_seed(self.options.seed, self.iteration), nth),
                 self.options.grad_checkpoint,
                 batch,
                 self.predict(),

@@ -14,7 +14,7 @@ use mlx_rs::{Array, Stream, error::IoError, with_stream};
 use super::checkpoint::{Checkpoint, StoredDtype, StoredTensor};
 use crate::{
     error::{Error, Result},
-    mlx::{Device, Dtype, PackedMatrix, Quantization, mapped},
+    mlx::{Device, Dtype, Quantization, QuantizedMatrix, mapped},
 };
 
 /// Takes turns between [`Reader`]s.
@@ -146,12 +146,12 @@ impl Reader {
         &mut self,
         stem: &str,
         quantization: Quantization,
-    ) -> Result<PackedMatrix> {
+    ) -> Result<QuantizedMatrix> {
         let biases = match quantization.has_biases() {
             true => Some(self.take(&format!("{stem}.biases"))?),
             false => None,
         };
-        Ok(PackedMatrix {
+        Ok(QuantizedMatrix {
             weight: self.take(&format!("{stem}.weight"))?,
             scales: self.take(&format!("{stem}.scales"))?,
             biases,

@@ -60,10 +60,10 @@ mod tests {
 
     #[test]
     fn deviations_follow_corenet() {
-        let settings = crate::config::LayerWise {
+        let settings = crate::config::LayerWiseConfig {
             num_transformer_layers: 2,
             vocab_size: 500,
-            ..Preset::M270.settings()
+            ..Preset::Size270M.settings()
         };
         let config = Config::layer_wise(settings).unwrap();
         let mut weights = random_weights(&config, Dtype::Float32, 1).unwrap();

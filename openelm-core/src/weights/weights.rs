@@ -12,7 +12,7 @@ use crate::{
     cancel::CancelHandle,
     config::Config,
     error::{Error, Result},
-    mlx::{Dtype, PackedMatrix, Quantization, QuantizationMap},
+    mlx::{Dtype, Quantization, QuantizationMap, QuantizedMatrix},
     model::{Linear, Matrix},
 };
 
@@ -140,7 +140,7 @@ impl Weights {
         } else {
             None
         };
-        Ok(Linear::new(Matrix::Packed(PackedMatrix {
+        Ok(Linear::new(Matrix::Packed(QuantizedMatrix {
             weight: self.take(&weight, &quantization.packed_shape(rows, width))?,
             scales: self.take(&scales, &groups)?,
             biases,

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use mlx_rs::Array;
 use openelm_core::{
     Config, Dtype, Error, Model, Result,
-    config::LayerWise,
+    config::LayerWiseConfig,
     internal::{ReadOptions, Weights},
     weights::{Checkpoint, model_folder},
 };
@@ -83,7 +83,7 @@ impl Drop for Folder {
 
 /// Two layers of width 16; 18 tensors, 22 kB in float32.
 pub(crate) fn tiny() -> Config {
-    let settings = LayerWise {
+    let settings = LayerWiseConfig {
         model_dim: 16,
         num_transformer_layers: 2,
         head_dim: 8,
@@ -91,7 +91,7 @@ pub(crate) fn tiny() -> Config {
         ffn_dim_divisor: 8,
         vocab_size: 32,
         max_context_length: 32,
-        ..LayerWise::default()
+        ..LayerWiseConfig::default()
     };
     Config::layer_wise(settings).unwrap()
 }

@@ -5,7 +5,7 @@ use std::{fs, io::Write, path::Path};
 
 use openelm_core::{
     Config, Dtype,
-    config::{LayerWise, Preset},
+    config::{LayerWiseConfig, Preset},
     convert::{self, ConvertOptions, Quantize},
     quantization::{Quantization, QuantizationMode},
 };
@@ -30,7 +30,7 @@ fn with(architecture: &Config) -> ConvertOptions {
 
 #[test]
 fn weights_of_both_formats_get_hugging_faces_names() {
-    let config = Config::layer_wise(LayerWise {
+    let config = Config::layer_wise(LayerWiseConfig {
         share_input_output_layers: false,
         ..settings()
     })
@@ -69,7 +69,7 @@ fn weights_of_both_formats_get_hugging_faces_names() {
 
 #[test]
 fn rows_of_no_token_are_cut() {
-    let config = Config::layer_wise(LayerWise {
+    let config = Config::layer_wise(LayerWiseConfig {
         model_dim: 16,
         head_dim: 8,
         ffn_dim_divisor: 16,
@@ -212,7 +212,7 @@ fn released_sizes_are_known_by_their_shapes_or_by_corenets_yaml() {
             Some(yaml.to_str().unwrap()),
             Some(json.to_str().unwrap()),
         ] {
-            let architecture = architecture.map(|name| convert::architecture(name).unwrap());
+            let architecture = architecture.map(|name| convert::parse_architecture(name).unwrap());
             let options = ConvertOptions {
                 architecture,
                 ..plain()
@@ -232,7 +232,7 @@ fn released_sizes_are_known_by_their_shapes_or_by_corenets_yaml() {
     }
     let source = folder.join("OpenELM-270M.pt");
     let options = ConvertOptions {
-        architecture: Some(Preset::M450.config()),
+        architecture: Some(Preset::Size450M.config()),
         ..plain()
     };
     let message = convert::plan(&source, &options).unwrap_err().to_string();

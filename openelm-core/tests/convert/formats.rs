@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use openelm_core::{
     Config, Dtype,
-    config::LayerWise,
+    config::LayerWiseConfig,
     convert::{ConvertOptions, Format},
 };
 use safetensors::{Dtype as Stored, SafeTensors};
@@ -219,7 +219,7 @@ fn shards_are_written_and_read() {
 #[test]
 fn heads_of_their_own_and_plain_ffns_are_converted() {
     for (glu, norms, shared) in [(false, true, true), (true, false, false)] {
-        let config = Config::layer_wise(LayerWise {
+        let config = Config::layer_wise(LayerWiseConfig {
             ffn_with_glu: glu,
             normalize_qk_projections: norms,
             share_input_output_layers: shared,

@@ -4,7 +4,7 @@ use std::fs;
 
 use openelm_core::{
     Config, Dtype, Tokenizer,
-    config::LayerWise,
+    config::LayerWiseConfig,
     convert::{self, ConvertOptions, FileType, Format, TokenizerChoice},
     internal::{
         GgufReader, GgufWriter, Token, TokenKind, Vocabulary, metadata, name_from_gguf,
@@ -217,7 +217,7 @@ fn a_vocabulary_that_only_llama_cpp_takes_holds_nothing_up() {
 
 #[test]
 fn a_head_of_its_own_has_no_place_in_a_file() {
-    let config = Config::layer_wise(LayerWise {
+    let config = Config::layer_wise(LayerWiseConfig {
         share_input_output_layers: false,
         ..settings()
     })

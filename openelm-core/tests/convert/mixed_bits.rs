@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use openelm_core::{
     Config, Dtype,
-    config::LayerWise,
+    config::LayerWiseConfig,
     convert::{ConvertOptions, LayerRule, Quantize, Recipe},
     quantization::{Quantization, QuantizationMode},
 };
@@ -43,7 +43,7 @@ fn bits(folder: &Folder, model: &str) -> (BTreeMap<String, usize>, Value) {
 
 /// Nine layers, narrow ones.
 fn deep(shared: bool) -> Config {
-    Config::layer_wise(LayerWise {
+    Config::layer_wise(LayerWiseConfig {
         model_dim: 64,
         num_transformer_layers: 9,
         head_dim: 32,

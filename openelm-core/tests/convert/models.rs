@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use mlx_rs::{Array, Dtype as MlxDtype};
 use openelm_core::{
     CancelHandle, Config, Dtype, Model, Result,
-    config::{LayerWise, Multipliers},
+    config::{LayerWiseConfig, Multipliers},
     convert::{self, ConvertOptions, ConvertReport, TokenizerChoice},
     internal::{ReadOptions, Weights},
     weights::Checkpoint,
@@ -79,8 +79,8 @@ pub(crate) fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Two layers, of one head and of two, with an FFN of 128 and of 256: rows of 64, 128 and 256.
-pub(crate) fn settings() -> LayerWise {
-    LayerWise {
+pub(crate) fn settings() -> LayerWiseConfig {
+    LayerWiseConfig {
         model_dim: 128,
         num_transformer_layers: 2,
         head_dim: 64,
@@ -90,7 +90,7 @@ pub(crate) fn settings() -> LayerWise {
         vocab_size: 96,
         // What is verified has as many positions: so few that BLAS starts no threads for them.
         max_context_length: 4,
-        ..LayerWise::default()
+        ..LayerWiseConfig::default()
     }
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn small() -> Config {
 
 /// A small model that the tokenizer of `fixtures/tales` fits.
 pub(crate) fn talking() -> Config {
-    Config::layer_wise(LayerWise {
+    Config::layer_wise(LayerWiseConfig {
         model_dim: 64,
         head_dim: 32,
         ffn_dim_divisor: 32,

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use openelm_core::{
     Config, Dtype, LanguageModel, LoadOptions,
-    config::LayerWise,
+    config::LayerWiseConfig,
     convert::{ConvertOptions, FileType, Format, Quantize, TokenizerChoice},
     generation::{Event, GenerateOptions},
     quantization::{Quantization, QuantizationMode},
@@ -254,7 +254,7 @@ fn packings_can_be_changed_and_undone() {
 #[test]
 fn heads_are_quantised_with_the_embedding_or_on_their_own() {
     for shared in [true, false] {
-        let config = Config::layer_wise(LayerWise {
+        let config = Config::layer_wise(LayerWiseConfig {
             share_input_output_layers: shared,
             ..settings()
         })

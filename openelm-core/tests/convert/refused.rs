@@ -5,7 +5,7 @@ use std::fs;
 
 use openelm_core::{
     CancelHandle, Config, Dtype, Error,
-    config::LayerWise,
+    config::LayerWiseConfig,
     convert::{
         self, ConvertEvent, ConvertOptions, FileType, Format, LayerRule, Quantize, Recipe,
         TokenizerChoice,
@@ -121,7 +121,7 @@ fn options_that_contradict_each_other() {
             &["bits: affine takes one of [2, 3, 4, 5, 6, 8], found ", bits],
         );
     }
-    let message = convert::architecture("70B").unwrap_err().to_string();
+    let message = convert::parse_architecture("70B").unwrap_err().to_string();
     assert!(
         message.contains("architecture: ") && message.contains("\"70B\""),
         "{message}"
@@ -130,7 +130,7 @@ fn options_that_contradict_each_other() {
 
 #[test]
 fn groups_that_divide_no_row() {
-    let narrow = Config::layer_wise(LayerWise {
+    let narrow = Config::layer_wise(LayerWiseConfig {
         model_dim: 48,
         head_dim: 16,
         ffn_dim_divisor: 8,

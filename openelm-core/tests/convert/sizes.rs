@@ -46,10 +46,10 @@ fn sparse(name: &str, preset: Preset) -> Folder {
 #[test]
 fn released_sizes_in_4_bits() {
     for (preset, megabytes, bits) in [
-        (Preset::M270, 153.0, 4.5),
-        (Preset::M450, 257.0, 4.5),
-        (Preset::B1_1, 608.0, 4.5),
-        (Preset::B3, 1708.0, 4.5),
+        (Preset::Size270M, 153.0, 4.5),
+        (Preset::Size450M, 257.0, 4.5),
+        (Preset::Size1_1B, 608.0, 4.5),
+        (Preset::Size3B, 1708.0, 4.5),
     ] {
         let folder = sparse(preset.name(), preset);
         let plan =

@@ -5,7 +5,7 @@ use std::fs;
 use openelm_core::Error;
 use openelm_core::{
     Config,
-    config::{LayerWise, Multipliers},
+    config::{LayerWiseConfig, Multipliers},
 };
 use openelm_core::{
     convert::FileType,
@@ -197,7 +197,7 @@ fn a_truncated_file_is_an_error_at_every_length() {
 
 /// Two layers and 300 rows: damaged thousands of times.
 fn tiny() -> Config {
-    Config::layer_wise(LayerWise {
+    Config::layer_wise(LayerWiseConfig {
         model_dim: 32,
         num_transformer_layers: 2,
         head_dim: 8,
@@ -205,7 +205,7 @@ fn tiny() -> Config {
         ffn_multipliers: Multipliers::Range(0.5, 1.0),
         ffn_dim_divisor: 32,
         vocab_size: 300,
-        ..LayerWise::default()
+        ..LayerWiseConfig::default()
     })
     .unwrap()
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use openelm_core::{
     Config,
-    config::{LayerWise, Multipliers},
+    config::{LayerWiseConfig, Multipliers},
 };
 use openelm_core::{Error, config::Preset};
 use openelm_core::{
@@ -55,7 +55,7 @@ fn a_model_comes_back_in_every_type() {
 
 #[test]
 fn a_released_models_settings_come_back() {
-    for preset in [Preset::M270, Preset::B1_1] {
+    for preset in [Preset::Size270M, Preset::Size1_1B] {
         let config = preset.config();
         let entries = metadata(&config, preset.name(), FileType::Q4_0, None).unwrap();
         let plan = tensor_plan(&config, FileType::Q4_0).unwrap();
@@ -82,7 +82,7 @@ fn a_released_models_settings_come_back() {
         let heads = reader.metadata()["openelm.attention.head_count_kv"]
             .as_array()
             .unwrap();
-        let first = if preset == Preset::M270 { 3 } else { 4 };
+        let first = if preset == Preset::Size270M { 3 } else { 4 };
         assert_eq!(heads[0], Value::Int32(first));
     }
 }
@@ -208,7 +208,7 @@ fn settings_that_do_not_fit_are_told_by_key() {
 
 #[test]
 fn one_number_stands_for_every_layer() {
-    let config = Config::layer_wise(LayerWise {
+    let config = Config::layer_wise(LayerWiseConfig {
         model_dim: 64,
         num_transformer_layers: 2,
         head_dim: 16,
@@ -217,7 +217,7 @@ fn one_number_stands_for_every_layer() {
         ffn_multipliers: Multipliers::Uniform(2.0),
         vocab_size: 2050,
         ffn_dim_divisor: 32,
-        ..LayerWise::default()
+        ..LayerWiseConfig::default()
     })
     .unwrap();
     let mut entries = metadata(&config, "Even", FileType::F32, None).unwrap();

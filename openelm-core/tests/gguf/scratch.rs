@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use openelm_core::{Config, config::LayerWise};
+use openelm_core::{Config, config::LayerWiseConfig};
 use openelm_core::{Result, Tokenizer};
 use openelm_core::{
     convert::FileType,
@@ -108,7 +108,7 @@ pub(crate) fn entry(name: &str, dims: &[u64], kind: u32, offset: u64) -> Vec<u8>
 
 /// A model of three unequal layers with more rows than the tokenizer of `fixtures/tales` has ids.
 pub(crate) fn small() -> Config {
-    Config::layer_wise(LayerWise {
+    Config::layer_wise(LayerWiseConfig {
         model_dim: 64,
         num_transformer_layers: 3,
         head_dim: 16,
@@ -117,7 +117,7 @@ pub(crate) fn small() -> Config {
         vocab_size: 2050,
         max_context_length: 128,
         rope_max_length: 256,
-        ..LayerWise::default()
+        ..LayerWiseConfig::default()
     })
     .unwrap()
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use openelm_core::Tokenizer;
-use openelm_core::{Config, config::LayerWise};
+use openelm_core::{Config, config::LayerWiseConfig};
 use openelm_core::{
     convert::FileType,
     internal::{GgufReader, TensorType, TokenKind, Value, Vocabulary, metadata},
@@ -53,9 +53,9 @@ fn a_tokenizer_comes_back() {
         assert_eq!(again.encode_prompt(text).unwrap(), ids);
         assert_eq!(again.decode(&ids).unwrap(), tokenizer.decode(&ids).unwrap());
     }
-    let small = Config::layer_wise(LayerWise {
+    let small = Config::layer_wise(LayerWiseConfig {
         vocab_size: 2047,
-        ..LayerWise::default()
+        ..LayerWiseConfig::default()
     });
     let refused = metadata(&small.unwrap(), "x", FileType::F16, Some(&vocabulary));
     let message = refused.unwrap_err().to_string();

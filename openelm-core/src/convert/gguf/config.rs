@@ -14,7 +14,7 @@ use super::{
     vocabulary::Vocabulary,
 };
 use crate::{
-    config::{Config, LAYERS, Layer, LayerWise, POSITIONS, fault, outside},
+    config::{Config, LAYERS, Layer, LayerWiseConfig, POSITIONS, fault, outside},
     error::{Error, Result},
     formats::gguf::{FileType, GgufReader, Value},
 };
@@ -134,7 +134,7 @@ pub fn config_from_gguf(reader: &GgufReader) -> Result<Config> {
     let context = keys.size("openelm.context_length")?;
     let (ffn_multipliers, ffn_dim_divisor) = ffn_scaling(&ffn_dims, model_dim);
 
-    let default = LayerWise::default();
+    let default = LayerWiseConfig::default();
     let mut map = Map::new();
     let mut put = |key: &str, value| map.insert(key.into(), value);
     put("model_type", json!("openelm"));
@@ -310,7 +310,7 @@ mod tests {
             "normalize_qk_projections",
             "share_input_output_layers",
         ] {
-            let mut settings = Preset::M270.settings();
+            let mut settings = Preset::Size270M.settings();
             match key {
                 "ffn_with_glu" => settings.ffn_with_glu = false,
                 "normalize_qk_projections" => settings.normalize_qk_projections = false,

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{LayerWise, Multipliers, ffn_dim, query_heads};
+use crate::config::{LayerWiseConfig, Multipliers, ffn_dim, query_heads};
 
 /// Query heads on a KV head, if that is the same in every layer.
 pub(crate) fn groups(q_heads: &[usize], kv_heads: &[usize]) -> Option<usize> {
@@ -32,10 +32,10 @@ pub(crate) fn head_scaling(
             .map(|multiplier| query_heads(model_dim, head_dim, Some(groups), multiplier));
         heads.eq(q_heads.iter().copied())
     };
-    let LayerWise {
+    let LayerWiseConfig {
         qkv_multipliers: apples,
         ..
-    } = LayerWise::default();
+    } = LayerWiseConfig::default();
     if let Multipliers::Range(first, last) = apples
         && follow(&apples)
     {
@@ -49,7 +49,7 @@ pub(crate) fn head_scaling(
 /// A multiplier a layer and the divisor that give these widths: Apple's line from 0.5 to 4 if it
 /// does, else the quotients.
 pub(crate) fn ffn_scaling(ffn_dims: &[usize], model_dim: usize) -> (Vec<f64>, usize) {
-    let line = LayerWise::default()
+    let line = LayerWiseConfig::default()
         .ffn_multipliers
         .per_layer(ffn_dims.len());
     let follow = |multipliers: &[f64], divisor: usize| {

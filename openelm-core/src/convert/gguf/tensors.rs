@@ -217,12 +217,12 @@ fn tensor_type(file_type: FileType, source: &str, shape: &[usize]) -> TensorType
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LayerWise;
+    use crate::config::LayerWiseConfig;
     use crate::config::Preset;
 
     #[test]
     fn a_released_model_has_nine_tensors_a_layer() {
-        let plan = tensor_plan(&Preset::M270.config(), FileType::Q4_0).unwrap();
+        let plan = tensor_plan(&Preset::Size270M.config(), FileType::Q4_0).unwrap();
         assert_eq!(plan.len(), 9 * 16 + 2);
         let find = |name: &str| {
             plan.iter()
@@ -247,11 +247,11 @@ mod tests {
 
     #[test]
     fn odd_rows_are_not_quantised() {
-        let settings = LayerWise {
+        let settings = LayerWiseConfig {
             model_dim: 80,
             head_dim: 16,
             ffn_dim_divisor: 32,
-            ..Preset::M270.settings()
+            ..Preset::Size270M.settings()
         };
         let config = Config::layer_wise(settings).unwrap();
         let plan = tensor_plan(&config, FileType::Q8_0).unwrap();
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn parts_are_cut_by_rows() {
-        let plan = tensor_plan(&Preset::M270.config(), FileType::F32).unwrap();
+        let plan = tensor_plan(&Preset::Size270M.config(), FileType::F32).unwrap();
         let up = plan
             .iter()
             .find(|planned| planned.tensor.name == "blk.0.ffn_up.weight")

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use crate::{
     error::{Error, Result},
     formats::gguf::{GgufReader, Value},
-    tokenizer::{Contents, Tokenizer},
+    tokenizer::{Tokenizer, TokenizerSpec},
 };
 
 /// More merges than this, which a hostile file could ask for, are refused; LLaMA has 61,249.
@@ -260,7 +260,7 @@ pub(crate) fn byte(text: &str) -> bool {
 }
 
 /// The kinds of the pieces that a file names apart.
-fn kinds(contents: &Contents) -> HashMap<&str, TokenKind> {
+fn kinds(contents: &TokenizerSpec) -> HashMap<&str, TokenKind> {
     let mut kinds = HashMap::new();
     for (_, token) in &contents.added {
         let kind = if token.special {

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::source_model::{Files, Source};
+use super::source_model::{Files, SourceModel};
 use crate::error::{Error, Result};
 
 /// Rows of CoreNet's embedding, and of those the ones that are tokens.
 pub(crate) const CORENET_VOCAB: usize = 32_128;
 pub(crate) const VOCAB: usize = 32_000;
 
-impl Source {
+impl SourceModel {
     /// Checks that the tensors are those of the architecture, the embedding's rows aside.
     pub(super) fn check(&self) -> Result<()> {
         if self.format == "Hugging Face folder" || self.format == "quantised MLX folder" {

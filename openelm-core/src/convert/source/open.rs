@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     check::{fits, tokens},
-    source_model::{Files, Source, malformed, stored_name},
+    source_model::{Files, SourceModel, malformed, stored_name},
 };
 use crate::{
     config::{Config, Preset},
@@ -18,7 +18,7 @@ use crate::{
     weights::{Checkpoint, Readers, model_folder},
 };
 
-impl Source {
+impl SourceModel {
     pub(crate) fn open(path: &Path, options: &ConvertOptions) -> Result<Self> {
         std::fs::metadata(path).map_err(Error::io(path))?;
         let mut source = if path.is_dir() {

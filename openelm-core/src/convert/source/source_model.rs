@@ -19,12 +19,12 @@ use crate::{
         gguf::{GgufReader, TensorType},
         torch::TorchFile,
     },
-    mlx::{Dtype, PackedMatrix, Quantization, QuantizationMap},
+    mlx::{Dtype, Quantization, QuantizationMap, QuantizedMatrix},
     weights::{Checkpoint, Readers, StoredDtype},
 };
 
 /// A model to be converted. Holds no weights.
-pub(crate) struct Source {
+pub(crate) struct SourceModel {
     /// The folder or file.
     pub(crate) path: PathBuf,
     /// What it is.
@@ -57,7 +57,7 @@ pub(crate) enum Precision {
     Blocks(TensorType),
 }
 
-impl Source {
+impl SourceModel {
     /// The tokenizer that the file carries in itself.
     pub(crate) fn vocabulary(&self) -> Result<Option<Vocabulary>> {
         match &self.files {
@@ -170,14 +170,14 @@ impl Source {
         stem: &str,
         dtype: Dtype,
         quantization: Quantization,
-    ) -> Result<PackedMatrix> {
+    ) -> Result<QuantizedMatrix> {
         self.then(&format!("{stem}.weight"), dtype, |matrix| {
-            PackedMatrix::quantize(&matrix, quantization)
+            QuantizedMatrix::quantize(&matrix, quantization)
         })
     }
 
     /// The matrix `stem` as it is packed, scales and biases of type `dtype`; not evaluated.
-    pub(crate) fn packed(&mut self, stem: &str, dtype: Dtype) -> Result<PackedMatrix> {
+    pub(crate) fn packed(&mut self, stem: &str, dtype: Dtype) -> Result<QuantizedMatrix> {
         let Some(quantization) = self.packing(stem) else {
             return Err(malformed(&self.path, format!("`{stem}` is not quantised")));
         };

@@ -1,4 +1,4 @@
-//! Pieces of tokens to sequences.
+//! Fragments of tokens to sequences.
 
 use super::{
     options::{Assembly, CorpusOptions},
@@ -17,7 +17,7 @@ pub(crate) struct Assembler {
     /// `L + 1`.
     width: usize,
     min_tokens: usize,
-    /// Between the piece added last and the next; with the counts up to there.
+    /// Between the fragment added last and the next; with the counts up to there.
     state: CorpusState,
     tokens: Vec<u32>,
     starts: Vec<usize>,
@@ -35,34 +35,34 @@ impl Assembler {
         }
     }
 
-    /// Adds a piece, whose tokens are BOS, text, EOS; `after` is the place after it.
-    pub(crate) fn add(&mut self, piece: &[u32], after: Mark, made: &mut Vec<Assembled>) {
+    /// Adds a fragment, whose tokens are BOS, text, EOS; `after` is the place after it.
+    pub(crate) fn add(&mut self, fragment: &[u32], after: Mark, made: &mut Vec<Assembled>) {
         self.state.read = after.read.clone();
         let begun = std::mem::take(&mut self.state.offset);
         if begun == 0 {
-            if piece.len() < self.min_tokens {
+            if fragment.len() < self.min_tokens {
                 self.state.made.dropped_by_tokens += 1;
                 self.state.mark = after;
                 return;
             }
             self.state.made.kept += 1;
-            self.state.made.tokens += piece.len() as u64;
+            self.state.made.tokens += fragment.len() as u64;
         }
         match self.assembly {
             Assembly::Truncate => {
-                self.tokens.extend(piece.iter().take(self.width));
+                self.tokens.extend(fragment.iter().take(self.width));
                 self.starts.push(0);
-                let rest = piece.len().saturating_sub(self.width);
+                let rest = fragment.len().saturating_sub(self.width);
                 self.state.made.truncated_tokens += rest as u64;
                 self.state.mark = after;
                 self.finish(made);
             }
-            Assembly::Pack => self.pack(piece, begun, after, made),
+            Assembly::Pack => self.pack(fragment, begun, after, made),
         }
     }
 
-    fn pack(&mut self, piece: &[u32], begun: usize, after: Mark, made: &mut Vec<Assembled>) {
-        let mut rest = piece.get(begun..).unwrap_or_default();
+    fn pack(&mut self, fragment: &[u32], begun: usize, after: Mark, made: &mut Vec<Assembled>) {
+        let mut rest = fragment.get(begun..).unwrap_or_default();
         while !rest.is_empty() {
             let room = self.width.saturating_sub(self.tokens.len()).min(rest.len());
             let (fits, more) = rest.split_at(room);
@@ -73,7 +73,7 @@ impl Assembler {
             }
             // The last token stands in both: here as a target, there to go on from.
             rest = rest.get(room.saturating_sub(1)..).unwrap_or_default();
-            self.state.offset = piece.len() - rest.len();
+            self.state.offset = fragment.len() - rest.len();
             self.finish(made);
         }
         self.state.offset = 0;
@@ -91,7 +91,7 @@ impl Assembler {
         }
     }
 
-    /// Takes over the counts of reading, those of pieces left out after the last one included.
+    /// Takes over the counts of reading, those of fragments left out after the last one included.
     pub(crate) fn read(&mut self, mark: &Mark) {
         self.state.read = mark.read.clone();
     }

@@ -10,7 +10,7 @@ use super::{
     statistics::CorpusStatistics,
 };
 use crate::{
-    documents::{Found, Source, files},
+    documents::{DocumentReader, Found, files},
     error::Result,
     tokenizer::Tokenizer,
 };
@@ -157,7 +157,7 @@ pub(crate) fn documents(
     mut each: impl FnMut(&Path, &str, bool),
 ) -> Result<()> {
     for path in files::expand(files)? {
-        let mut source = Source::open(&path, key, WORDS, 0)?;
+        let mut source = DocumentReader::open(&path, key, WORDS, 0)?;
         loop {
             match source.next() {
                 Found::Document { text, continues } => each(&path, &text, continues),

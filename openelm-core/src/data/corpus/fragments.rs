@@ -1,10 +1,10 @@
-//! Documents as pieces: by words, by characters, by Unicode's form.
+//! Documents as fragments: by words, by characters, by Unicode's form.
 
 use std::borrow::Cow;
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-/// Where the piece that begins at byte `start` of `text` ends, and where the next one begins;
+/// Where the fragment that begins at byte `start` of `text` ends, and where the next one begins;
 /// no next one after the last. Words are what Python's `text.split(' ')` gives.
 pub(crate) fn end(text: &str, start: usize, words: usize) -> (usize, Option<usize>) {
     let rest = text.as_bytes().get(start..).unwrap_or_default();

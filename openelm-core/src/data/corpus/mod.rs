@@ -5,14 +5,14 @@
 //!
 //! 1. Files are sorted by path; from the second epoch on their order is shuffled by the seed.
 //!    Reader `r` of `readers` reads every `readers`-th file from the `r`-th on, and the readers
-//!    take turns, a document each (of a text file, `words_per_piece` words). Inside a file the
+//!    take turns, a document each (of a text file, `words_per_fragment` words). Inside a file the
 //!    order is the file's, in every epoch.
-//! 2. A document is split at single spaces into pieces of
-//!    [`words_per_piece`](CorpusOptions::words_per_piece) words.
-//! 3. A piece is left out if it has fewer than
+//! 2. A document is split at single spaces into fragments of
+//!    [`words_per_fragment`](CorpusOptions::words_per_fragment) words.
+//! 3. A fragment is left out if it has fewer than
 //!    [`min_characters`](CorpusOptions::min_characters) characters: lower-cased, without ASCII
 //!    punctuation, white space collapsed, as SlimPajama counts.
-//! 4. The piece is brought to Unicode's form NFC and tokenised: BOS, the text, EOS. The spelling
+//! 4. The fragment is brought to Unicode's form NFC and tokenised: BOS, the text, EOS. The spelling
 //!    of a special token, such as `</s>`, is text.
 //! 5. It is left out if that gives fewer than [`min_tokens`](CorpusOptions::min_tokens) tokens.
 //! 6. [`Assembly`] makes sequences of it.

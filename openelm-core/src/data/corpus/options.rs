@@ -19,13 +19,13 @@ pub struct CorpusOptions {
     pub text_key: String,
     /// Tokens that the model reads at once, `L`. Default 2048.
     pub sequence_length: usize,
-    /// Words of a piece; a document is split at single spaces. Default 2048.
-    pub words_per_piece: usize,
-    /// Fewest characters of a piece, as SlimPajama counts them. Default 200.
+    /// Words of a fragment; a document is split at single spaces. Default 2048.
+    pub words_per_fragment: usize,
+    /// Fewest characters of a fragment, as SlimPajama counts them. Default 200.
     pub min_characters: usize,
-    /// Fewest tokens of a piece, BOS and EOS among them. Default 256.
+    /// Fewest tokens of a fragment, BOS and EOS among them. Default 256.
     pub min_tokens: usize,
-    /// How pieces become sequences. Default [`Assembly::Truncate`].
+    /// How fragments become sequences. Default [`Assembly::Truncate`].
     pub assembly: Assembly,
     /// Files that are read in turns, a document of each. Default 1.
     pub readers: usize,
@@ -41,16 +41,16 @@ pub struct CorpusOptions {
     pub on_corrupt: Corrupt,
 }
 
-/// How pieces become sequences of `L + 1` tokens.
+/// How fragments become sequences of `L + 1` tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Assembly {
-    /// As CoreNet: a sequence is the first `L + 1` tokens of a piece. The rest is thrown away,
+    /// As CoreNet: a sequence is the first `L + 1` tokens of a fragment. The rest is thrown away,
     /// and what is missing is padding without loss. The default.
     #[default]
     Truncate,
-    /// Pieces back to back. What does not fit goes on in the next sequence, which repeats one
-    /// token so that every token but the first of a piece is learnt exactly once.
+    /// Fragments back to back. What does not fit goes on in the next sequence, which repeats one
+    /// token so that every token but the first of a fragment is learnt exactly once.
     Pack,
 }
 
@@ -71,7 +71,7 @@ impl Default for CorpusOptions {
             files: Vec::new(),
             text_key: "text".to_owned(),
             sequence_length: 2048,
-            words_per_piece: 2048,
+            words_per_fragment: 2048,
             min_characters: 200,
             min_tokens: 256,
             assembly: Assembly::default(),
@@ -89,7 +89,7 @@ impl CorpusOptions {
     pub(crate) fn check(&self) -> Result<()> {
         for (option, value) in [
             ("sequence_length", self.sequence_length),
-            ("words_per_piece", self.words_per_piece),
+            ("words_per_fragment", self.words_per_fragment),
             ("readers", self.readers),
             ("world", self.world),
         ] {

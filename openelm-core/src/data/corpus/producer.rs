@@ -13,9 +13,9 @@ use std::{
 
 use super::{
     assemble::{Assembled, Assembler},
-    fragments as pieces,
+    fragments,
     options::CorpusOptions,
-    reader::{Next, Piece, Reader},
+    reader::{Fragment, Next, Reader},
     sequence::Sequence,
     state::{CorpusState, Mark},
 };
@@ -26,9 +26,9 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
-/// Sequences that are made ahead, beside those of the pieces in work.
+/// Sequences that are made ahead, beside those of the fragments in work.
 const QUEUE: usize = 32;
-/// Pieces that are tokenised together, and the text after which there are enough, in bytes.
+/// Fragments that are tokenised together, and the text after which there are enough, in bytes.
 const PIECES: usize = 64;
 const BYTES: usize = 1 << 20;
 
@@ -113,7 +113,7 @@ struct Work {
     stop: Arc<AtomicBool>,
 }
 
-/// Why no more pieces were read.
+/// Why no more fragments were read.
 enum Pause {
     Enough,
     Epoch(Mark),
@@ -126,9 +126,9 @@ impl Work {
         let mut made = Vec::new();
         loop {
             let (read, pause) = self.read();
-            let tokens = parallel::map(&read, |piece| encode(&self.tokenizer, &piece.text))?;
-            for (piece, tokens) in read.into_iter().zip(tokens) {
-                self.assembler.add(&tokens, piece.after, &mut made);
+            let tokens = parallel::map(&read, |fragment| encode(&self.tokenizer, &fragment.text))?;
+            for (fragment, tokens) in read.into_iter().zip(tokens) {
+                self.assembler.add(&tokens, fragment.after, &mut made);
                 if !self.hand_out(&mut made) {
                     return Ok(());
                 }
@@ -158,14 +158,14 @@ impl Work {
         }
     }
 
-    fn read(&mut self) -> (Vec<Piece>, Pause) {
+    fn read(&mut self) -> (Vec<Fragment>, Pause) {
         let mut read = Vec::new();
         let mut bytes = 0;
         while read.len() < PIECES && bytes < BYTES {
             match self.reader.next() {
-                Ok(Next::Piece(piece)) => {
-                    bytes += piece.text.len();
-                    read.push(piece);
+                Ok(Next::Fragment(fragment)) => {
+                    bytes += fragment.text.len();
+                    read.push(fragment);
                 }
                 Ok(Next::Epoch(mark)) => return (read, Pause::Epoch(mark)),
                 Ok(Next::End(mark)) => return (read, Pause::End(mark)),
@@ -200,12 +200,12 @@ impl Work {
         let path = self.files.first().cloned().unwrap_or_default();
         let corrupt: u64 = found.corrupt.iter().map(|file| file.count).sum();
         let problem = format!(
-            "no document is left of {} files: {} documents gave {} pieces, of which {} have fewer \
+            "no document is left of {} files: {} documents gave {} fragments, of which {} have fewer \
              than {} characters and {} fewer than {} tokens; {corrupt} rows or files could not be \
              read",
             self.files.len(),
             found.documents,
-            found.pieces,
+            found.fragments,
             found.dropped_by_characters,
             self.options.min_characters,
             found.dropped_by_tokens,
@@ -217,7 +217,7 @@ impl Work {
 
 /// BOS, the text, EOS.
 fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    let text = tokenizer.encode(&pieces::normalized(text))?;
+    let text = tokenizer.encode(&fragments::normalized(text))?;
     let mut tokens = Vec::with_capacity(text.len() + 2);
     tokens.push(tokenizer.bos_id());
     tokens.extend(text);

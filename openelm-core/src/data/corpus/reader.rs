@@ -1,4 +1,4 @@
-//! The pieces of all documents, in the order of the corpus.
+//! The fragments of all documents, in the order of the corpus.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,25 +11,25 @@ use rand_chacha::{
 };
 
 use super::{
-    fragments as pieces,
+    fragments,
     options::{CorpusOptions, Corrupt},
     state::{Mark, Place, Position, Read},
     statistics::CorruptFile,
 };
 use crate::{
-    documents::{Found, Source},
+    documents::{DocumentReader, Found},
     error::{Error, Result},
 };
 
-/// A piece of a document, and the place after it.
-pub(crate) struct Piece {
+/// A fragment of a document, and the place after it.
+pub(crate) struct Fragment {
     pub(crate) text: String,
     pub(crate) after: Mark,
 }
 
 /// What comes next.
 pub(crate) enum Next {
-    Piece(Piece),
+    Fragment(Fragment),
     /// An epoch has been read; another one begins.
     Epoch(Mark),
     /// All epochs have been read.
@@ -41,13 +41,13 @@ pub(crate) struct Reader {
     files: Arc<Vec<PathBuf>>,
     /// Indices of the files in the order of this epoch.
     order: Vec<usize>,
-    sources: Vec<Option<Source>>,
+    sources: Vec<Option<DocumentReader>>,
     position: Position,
     read: Read,
     document: Option<Document>,
 }
 
-/// A document, and where its next piece begins, in bytes.
+/// A document, and where its next fragment begins, in bytes.
 struct Document {
     text: String,
     start: usize,
@@ -66,14 +66,14 @@ impl Reader {
         }
     }
 
-    /// The next piece that has enough characters.
+    /// The next fragment that has enough characters.
     pub(crate) fn next(&mut self) -> Result<Next> {
         loop {
-            if let Some(text) = self.piece() {
-                self.read.pieces += 1;
-                if pieces::characters(&text) >= self.options.min_characters {
+            if let Some(text) = self.fragment() {
+                self.read.fragments += 1;
+                if fragments::characters(&text) >= self.options.min_characters {
                     let after = self.mark();
-                    return Ok(Next::Piece(Piece { text, after }));
+                    return Ok(Next::Fragment(Fragment { text, after }));
                 }
                 self.read.dropped_by_characters += 1;
                 continue;
@@ -97,24 +97,28 @@ impl Reader {
         }
     }
 
-    /// The next piece of the document that is open.
-    fn piece(&mut self) -> Option<String> {
+    /// The next fragment of the document that is open.
+    fn fragment(&mut self) -> Option<String> {
         let place = self.place();
         let document = self.document.as_mut()?;
-        let (end, next) = pieces::end(&document.text, document.start, self.options.words_per_piece);
+        let (end, next) = fragments::end(
+            &document.text,
+            document.start,
+            self.options.words_per_fragment,
+        );
         let text = document.text.get(document.start..end).unwrap_or_default();
         let text = text.to_owned();
         if let Some(next) = next {
             document.start = next;
             self.move_to(Place {
-                piece: place.piece + 1,
+                fragment: place.fragment + 1,
                 ..place
             });
         } else {
             self.document = None;
             self.move_to(Place {
                 row: place.row + 1,
-                piece: 0,
+                fragment: 0,
                 ..place
             });
             self.pass();
@@ -133,8 +137,8 @@ impl Reader {
         let mut source = match self.sources.get_mut(turn).and_then(Option::take) {
             Some(source) => source,
             None => {
-                let words = self.options.words_per_piece;
-                match Source::open(&path, &self.options.text_key, words, place.row) {
+                let words = self.options.words_per_fragment;
+                match DocumentReader::open(&path, &self.options.text_key, words, place.row) {
                     Ok(source) => source,
                     // What was read before is not left out for being damaged now.
                     Err(error) if place.row > 0 => return Err(error),
@@ -145,10 +149,10 @@ impl Reader {
         };
         match source.next() {
             Found::Document { text, continues } => {
-                self.read.documents += u64::from(!continues && place.piece == 0);
+                self.read.documents += u64::from(!continues && place.fragment == 0);
                 let mut start = 0;
-                for _ in 0..place.piece {
-                    let (_, next) = pieces::end(&text, start, self.options.words_per_piece);
+                for _ in 0..place.fragment {
+                    let (_, next) = fragments::end(&text, start, self.options.words_per_fragment);
                     start = next.unwrap_or(text.len());
                 }
                 self.document = Some(Document { text, start });

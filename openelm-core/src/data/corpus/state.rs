@@ -15,16 +15,16 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusState {
     options: Fixed,
-    /// Before the piece that is read next.
+    /// Before the fragment that is read next.
     pub(crate) mark: Mark,
-    /// Tokens of that piece that are in sequences already.
+    /// Tokens of that fragment that are in sequences already.
     pub(crate) offset: usize,
-    /// What was read, that piece included if it was begun.
+    /// What was read, that fragment included if it was begun.
     pub(crate) read: Read,
     pub(crate) made: Made,
 }
 
-/// A place between two pieces.
+/// A place between two fragments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     pub(crate) position: Position,
@@ -46,7 +46,8 @@ pub(crate) struct Place {
     /// Among its own files of this epoch.
     pub(crate) file: usize,
     pub(crate) row: u64,
-    pub(crate) piece: u64,
+    #[serde(alias = "piece")]
+    pub(crate) fragment: u64,
 }
 
 /// Counts of reading.
@@ -54,7 +55,8 @@ pub(crate) struct Place {
 pub(crate) struct Read {
     pub(crate) epochs: u64,
     pub(crate) documents: u64,
-    pub(crate) pieces: u64,
+    #[serde(alias = "pieces")]
+    pub(crate) fragments: u64,
     pub(crate) dropped_by_characters: u64,
     pub(crate) corrupt: Vec<CorruptFile>,
 }
@@ -80,7 +82,8 @@ struct Fixed {
     names: u64,
     text_key: String,
     sequence_length: usize,
-    words_per_piece: usize,
+    #[serde(alias = "words_per_piece")]
+    words_per_fragment: usize,
     min_characters: usize,
     min_tokens: usize,
     assembly: Assembly,
@@ -98,7 +101,7 @@ impl CorpusState {
                 names: hash(files)?,
                 text_key: options.text_key.clone(),
                 sequence_length: options.sequence_length,
-                words_per_piece: options.words_per_piece,
+                words_per_fragment: options.words_per_fragment,
                 min_characters: options.min_characters,
                 min_tokens: options.min_tokens,
                 assembly: options.assembly,
@@ -137,7 +140,7 @@ impl CorpusState {
         same!(
             text_key,
             sequence_length,
-            words_per_piece,
+            words_per_fragment,
             min_characters,
             min_tokens,
             assembly,
@@ -168,7 +171,7 @@ impl CorpusState {
         CorpusStatistics {
             epochs: read.epochs,
             documents: read.documents,
-            pieces: read.pieces,
+            fragments: read.fragments,
             dropped_by_characters: read.dropped_by_characters,
             dropped_by_tokens: made.dropped_by_tokens,
             tokens: made.tokens,

@@ -9,13 +9,13 @@ pub struct CorpusStatistics {
     pub epochs: u64,
     /// Documents read.
     pub documents: u64,
-    /// Pieces that they were split into.
-    pub pieces: u64,
-    /// Pieces left out for having too few characters.
+    /// Fragments that they were split into.
+    pub fragments: u64,
+    /// Fragments left out for having too few characters.
     pub dropped_by_characters: u64,
-    /// Pieces left out for having too few tokens.
+    /// Fragments left out for having too few tokens.
     pub dropped_by_tokens: u64,
-    /// Tokens of the pieces that were kept, BOS and EOS among them.
+    /// Tokens of the fragments that were kept, BOS and EOS among them.
     pub tokens: u64,
     /// Sequences handed out.
     pub sequences: u64,

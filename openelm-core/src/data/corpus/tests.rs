@@ -25,7 +25,7 @@ fn options(files: &[PathBuf]) -> CorpusOptions {
     CorpusOptions {
         files: files.to_vec(),
         sequence_length: 24,
-        words_per_piece: 20,
+        words_per_fragment: 20,
         min_characters: 30,
         min_tokens: 12,
         ..CorpusOptions::default()
@@ -107,7 +107,7 @@ fn sequences_are_the_pieces_that_pass_the_filters() {
     };
     let words: Vec<&str> = texts[2].split(' ').collect();
     let cafe = "café </s> ".repeat(8);
-    let pieces: Vec<Vec<u32>> = vec![
+    let fragments: Vec<Vec<u32>> = vec![
         encode(&words[..20].join(" ")),
         encode(&words[20..40].join(" ")),
         encode(&words[40..].join(" ")),
@@ -116,9 +116,9 @@ fn sequences_are_the_pieces_that_pass_the_filters() {
     let mut corpus = open(&options);
     let found: Vec<Sequence> = corpus.by_ref().map(Result::unwrap).collect();
     // Five words of the third document make 30 characters: "word40 ..." has 34.
-    let expected: Vec<Vec<u32>> = pieces[..4]
+    let expected: Vec<Vec<u32>> = fragments[..4]
         .iter()
-        .map(|piece| piece[..piece.len().min(25)].to_vec())
+        .map(|fragment| fragment[..fragment.len().min(25)].to_vec())
         .collect();
     let tokens: Vec<Vec<u32>> = found.iter().map(|s| s.tokens.clone()).collect();
     assert_eq!(tokens[..3], expected[..3]);
@@ -129,7 +129,11 @@ fn sequences_are_the_pieces_that_pass_the_filters() {
     assert!(!tokens[3].contains(&2));
     let statistics = corpus.statistics();
     assert_eq!(
-        (statistics.epochs, statistics.documents, statistics.pieces),
+        (
+            statistics.epochs,
+            statistics.documents,
+            statistics.fragments
+        ),
         (1, 4, 6)
     );
     assert_eq!(statistics.dropped_by_characters, 1);
@@ -151,13 +155,13 @@ fn packing_keeps_every_token_once() {
         epochs: Some(1),
         ..options(&files(&scratch))
     };
-    // All of each piece, since it is as long as it needs to be.
+    // All of each fragment, since it is as long as it needs to be.
     let whole = CorpusOptions {
         sequence_length: 4_000,
         ..options.clone()
     };
-    let pieces = Corpus::read_all(whole, tokenizer()).unwrap();
-    assert!(pieces.len() > 60, "{}", pieces.len());
+    let fragments = Corpus::read_all(whole, tokenizer()).unwrap();
+    assert!(fragments.len() > 60, "{}", fragments.len());
     let packed = CorpusOptions {
         assembly: Assembly::Pack,
         ..options
@@ -173,15 +177,15 @@ fn packing_keeps_every_token_once() {
         let pairs = rows.inputs.iter().zip(&rows.targets).zip(&rows.mask);
         learned.extend(pairs.filter(|(_, mask)| **mask).map(|((&a, &b), _)| (a, b)));
     }
-    let expected: Vec<(u32, u32)> = pieces
+    let expected: Vec<(u32, u32)> = fragments
         .iter()
-        .flat_map(|piece| piece.tokens.windows(2).map(|pair| (pair[0], pair[1])))
+        .flat_map(|fragment| fragment.tokens.windows(2).map(|pair| (pair[0], pair[1])))
         .collect();
     assert_eq!(learned, expected);
     let statistics = corpus.statistics();
     assert_eq!(statistics.targets, expected.len() as u64);
     assert_eq!(statistics.truncated_tokens, 0);
-    let all: usize = pieces.iter().map(|piece| piece.tokens.len()).sum();
+    let all: usize = fragments.iter().map(|fragment| fragment.tokens.len()).sum();
     assert_eq!(statistics.tokens, all as u64);
     assert_eq!(Corpus::count(packed, tokenizer()).unwrap(), statistics);
 }
@@ -215,7 +219,7 @@ fn it_goes_on_from_every_state_as_if_never_stopped() {
         let third = all.len() / 3;
         assert_ne!(all[..third], all[third..2 * third]);
         for (done, (state, statistics)) in states.iter().enumerate() {
-            // All of the first sequences, which differ in where their pieces end; then some.
+            // All of the first sequences, which differ in where their fragments end; then some.
             if done > 50 && done % 7 > 0 && done + 3 < all.len() {
                 continue;
             }
@@ -394,14 +398,14 @@ fn a_corpus_of_nothing_says_why() {
             ..options(std::slice::from_ref(&file))
         });
         let error = corpus.next().unwrap().unwrap_err().to_string();
-        let expected = "no document is left of 1 files: 2 documents gave 2 pieces, of which 1 have \
+        let expected = "no document is left of 1 files: 2 documents gave 2 fragments, of which 1 have \
                         fewer than 30 characters and 1 fewer than 12 tokens";
         assert!(error.contains(expected), "{error}");
     }
     let empty = scratch.write("b.jsonl", "\n");
     let error = open(&options(&[empty])).next().unwrap().unwrap_err();
     assert!(
-        error.to_string().contains("0 documents gave 0 pieces"),
+        error.to_string().contains("0 documents gave 0 fragments"),
         "{error}"
     );
 }
@@ -425,7 +429,7 @@ fn states_of_other_options_are_refused_by_name() {
             (|o| o.text_key = "t".into()) as fn(&mut CorpusOptions),
         ),
         ("sequence_length", |o| o.sequence_length += 1),
-        ("words_per_piece", |o| o.words_per_piece += 1),
+        ("words_per_fragment", |o| o.words_per_fragment += 1),
         ("min_characters", |o| o.min_characters += 1),
         ("min_tokens", |o| o.min_tokens += 1),
         ("assembly", |o| o.assembly = Assembly::Pack),
@@ -457,7 +461,7 @@ fn options_out_of_range_are_refused_by_name() {
             "sequence_length",
             (|o| o.sequence_length = 0) as fn(&mut CorpusOptions),
         ),
-        ("words_per_piece", |o| o.words_per_piece = 0),
+        ("words_per_fragment", |o| o.words_per_fragment = 0),
         ("readers", |o| o.readers = 0),
         ("world", |o| o.world = 0),
         ("rank", |o| o.rank = 1),

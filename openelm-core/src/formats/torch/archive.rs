@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::bytes::{Source, Span};
+use super::bytes::{Span, TorchBytes};
 use crate::{
     error::Result,
     formats::torch::pickle::{MAX_BYTES, Storage},
@@ -44,14 +44,14 @@ struct Entry {
 }
 
 /// Whether a file starts as an archive does.
-pub(super) fn is_zip(source: &Source) -> Result<bool> {
+pub(super) fn is_zip(source: &TorchBytes) -> Result<bool> {
     let len = source.len().min(4);
     Ok(source.read(Span { start: 0, len })? == b"PK\x03\x04")
 }
 
 impl Archive {
     /// Reads the directory of an archive.
-    pub(super) fn open(source: &Source) -> Result<Self> {
+    pub(super) fn open(source: &TorchBytes) -> Result<Self> {
         let (directory, count) = directory(source)?;
         if directory.len > MAX_DIRECTORY {
             return Err(source.malformed(format!(
@@ -80,7 +80,7 @@ impl Archive {
     }
 
     /// The pickle that describes the tensors.
-    pub(super) fn pickle(&self, source: &Source) -> Result<Vec<u8>> {
+    pub(super) fn pickle(&self, source: &TorchBytes) -> Result<Vec<u8>> {
         let span = self.entry(source, "data.pkl")?;
         if span.len > MAX_BYTES as u64 {
             return Err(source.malformed(format!("its data.pkl of {} bytes is too long", span.len)));
@@ -89,7 +89,7 @@ impl Archive {
     }
 
     /// The bytes of a storage.
-    pub(super) fn find(&self, source: &Source, storage: Storage<'_>) -> Result<Span> {
+    pub(super) fn find(&self, source: &TorchBytes, storage: Storage<'_>) -> Result<Span> {
         let span = self.entry(source, &format!("data/{}", storage.key))?;
         let expected = storage.len.checked_mul(storage.element.size() as u64);
         if expected != Some(span.len) || storage.view.is_some() {
@@ -101,7 +101,7 @@ impl Archive {
         Ok(span)
     }
 
-    fn check(&self, source: &Source) -> Result<()> {
+    fn check(&self, source: &TorchBytes) -> Result<()> {
         if self.has("constants.pkl") {
             return Err(
                 source.malformed("a TorchScript program, not weights; save its state dict instead")
@@ -128,7 +128,7 @@ impl Archive {
     }
 
     /// The bytes of an entry, which its local header stands before.
-    fn entry(&self, source: &Source, name: &str) -> Result<Span> {
+    fn entry(&self, source: &TorchBytes, name: &str) -> Result<Span> {
         let name = format!("{}{name}", self.folder);
         let Some(&Entry { header, len }) = self.entries.get(&name) else {
             return Err(source.malformed(format!("`{}` is missing", name.escape_debug())));
@@ -174,7 +174,7 @@ struct End {
 }
 
 /// Finds the directory and how many entries it has.
-fn directory(source: &Source) -> Result<(Span, u64)> {
+fn directory(source: &TorchBytes) -> Result<(Span, u64)> {
     let (at, record) = last_record(source)?;
     let end = match at.checked_sub(LOCATOR_64) {
         Some(locator) => end_64(source, locator)?,
@@ -194,7 +194,7 @@ fn directory(source: &Source) -> Result<(Span, u64)> {
 }
 
 /// Finds the record that every archive ends with; a comment may follow it.
-fn last_record(source: &Source) -> Result<(u64, Vec<u8>)> {
+fn last_record(source: &TorchBytes) -> Result<(u64, Vec<u8>)> {
     let len = source.len().min(END.saturating_add(u16::MAX.into()));
     let start = source.len().saturating_sub(len);
     let tail = source.read(Span { start, len })?;
@@ -223,7 +223,7 @@ fn end_32(start: u64, record: &[u8]) -> Option<End> {
 }
 
 /// The 64-bit record, if there is a pointer to one at `locator`. PyTorch always writes it.
-fn end_64(source: &Source, locator: u64) -> Result<Option<End>> {
+fn end_64(source: &TorchBytes, locator: u64) -> Result<Option<End>> {
     let pointer = source.read(Span {
         start: locator,
         len: LOCATOR_64,

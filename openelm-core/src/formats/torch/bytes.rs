@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// A file and its length when it was opened.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct TorchBytes {
     path: PathBuf,
     len: u64,
 }
@@ -22,7 +22,7 @@ pub(super) struct Span {
     pub(super) len: u64,
 }
 
-impl Source {
+impl TorchBytes {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();

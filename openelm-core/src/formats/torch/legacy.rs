@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::bytes::{Source, Span};
+use super::bytes::{Span, TorchBytes};
 use crate::{
     error::Result,
     formats::torch::pickle::{MAX_BYTES, Storage, Tree, Value, read},
@@ -22,7 +22,7 @@ const LENGTH: u64 = 8;
 pub(super) struct Legacy<'a>(HashMap<&'a str, Span>);
 
 /// As much of a file as its pickles may take.
-pub(super) fn head(source: &Source) -> Result<Vec<u8>> {
+pub(super) fn head(source: &TorchBytes) -> Result<Vec<u8>> {
     source.read(Span {
         start: 0,
         len: source.len().min(MAX_BYTES as u64),
@@ -31,7 +31,7 @@ pub(super) fn head(source: &Source) -> Result<Vec<u8>> {
 
 impl<'a> Legacy<'a> {
     /// Reads the pickles in `head` and finds the storages after them.
-    pub(super) fn open(source: &Source, head: &'a [u8]) -> Result<(Tree<'a>, Self)> {
+    pub(super) fn open(source: &TorchBytes, head: &'a [u8]) -> Result<(Tree<'a>, Self)> {
         let mut pickles = Pickles { head, at: 0 };
         match pickles.next().map(|tree| tree.root()) {
             Ok(Value::Long(magic)) if *magic == MAGIC => {}
@@ -68,7 +68,7 @@ impl<'a> Legacy<'a> {
     }
 
     /// The bytes of a storage.
-    pub(super) fn find(&self, source: &Source, storage: Storage<'_>) -> Result<Span> {
+    pub(super) fn find(&self, source: &TorchBytes, storage: Storage<'_>) -> Result<Span> {
         let Some(&root) = self.0.get(storage.key) else {
             return Err(source.malformed(format!(
                 "storage {:?} is not in the list of storages",
@@ -126,7 +126,7 @@ fn check_machine(facts: &Tree<'_>) -> Result<(), String> {
 
 /// Walks the storages from byte `start` on.
 fn find<'a>(
-    source: &Source,
+    source: &TorchBytes,
     start: u64,
     object: &Tree<'a>,
     keys: &[Value<'_>],

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::{
     archive::{self, Archive},
-    bytes::{Source, Span},
+    bytes::{Span, TorchBytes},
     legacy::{self, Legacy},
     state_dict,
     strided::Strided,
@@ -18,7 +18,7 @@ use crate::{
 /// The checked names, shapes and types of the weights in a PyTorch file. Holds no weights.
 #[derive(Debug)]
 pub struct TorchFile {
-    source: Source,
+    source: TorchBytes,
     tensors: BTreeMap<String, TorchTensor>,
 }
 
@@ -61,7 +61,7 @@ impl TorchFile {
     /// # Errors
     /// As [`TorchFile::open`], and [`Error::Checkpoint`] if there is no `ema_state_dict`.
     pub fn open_with(path: impl AsRef<Path>, ema: bool) -> Result<Self> {
-        let source = Source::open(path.as_ref())?;
+        let source = TorchBytes::open(path.as_ref())?;
         let tensors = if archive::is_zip(&source)? {
             let archive = Archive::open(&source)?;
             let pickle = archive.pickle(&source)?;
@@ -114,7 +114,7 @@ impl TorchFile {
 /// The tensors of the state dict, each checked against its storage; `find` returns the bytes of
 /// a storage in the file.
 fn collect(
-    source: &Source,
+    source: &TorchBytes,
     tree: &Tree<'_>,
     ema: bool,
     find: impl Fn(Storage<'_>) -> Result<Span>,

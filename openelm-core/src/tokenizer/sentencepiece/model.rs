@@ -6,7 +6,7 @@ use super::{
     protobuf::Fields,
     settings::{Normalizer, Trainer},
 };
-use crate::tokenizer::{Contents, detokenizer::MAX_PIECES};
+use crate::tokenizer::{TokenizerSpec, detokenizer::MAX_PIECES};
 
 /// A piece of LLaMA's has at most 48 bytes.
 const MAX_PIECE_BYTES: usize = 512;
@@ -14,7 +14,7 @@ const MAX_PIECE_BYTES: usize = 512;
 const MAX_MERGES: usize = 1 << 21;
 
 /// Reads the bytes of a `tokenizer.model`.
-pub(crate) fn read(bytes: &[u8]) -> Result<Contents, String> {
+pub(crate) fn read(bytes: &[u8]) -> Result<TokenizerSpec, String> {
     let model = Model::parse(bytes)?;
     let trainer = model
         .trainer
@@ -29,7 +29,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Contents, String> {
     let unk = check_pieces(&model.pieces)?;
     let vocab = vocabulary(&model.pieces)?;
     let merges = merges(&model.pieces, &vocab)?;
-    Ok(Contents {
+    Ok(TokenizerSpec {
         vocab,
         merges,
         unk: Some(unk),

@@ -12,9 +12,9 @@ pub enum FinetuneEvent {
     Step {
         /// What it did.
         step: Step,
-        /// Targets a second, of this step.
+        /// TargetModules a second, of this step.
         tokens_per_second: f64,
-        /// Targets trained on so far, this run's and those of the run it resumed.
+        /// TargetModules trained on so far, this run's and those of the run it resumed.
         trained_tokens: u64,
         /// The most memory of MLX' arrays so far, in bytes.
         peak_bytes: u64,

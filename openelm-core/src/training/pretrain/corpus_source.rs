@@ -9,7 +9,7 @@ use rand_chacha::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::source::Source;
+use super::source::SequenceSource;
 use crate::{
     data::corpus::{Corpus, CorpusOptions, CorpusState, CorpusStatistics, Sequence},
     error::{Error, Result},
@@ -100,7 +100,7 @@ impl CorpusSource {
     }
 }
 
-impl Source for CorpusSource {
+impl SequenceSource for CorpusSource {
     fn next_sequence(&mut self) -> Result<Option<Sequence>> {
         if self.block == 0 {
             let next = self.corpus.next().transpose()?;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
-use super::{options::PretrainOptions, run::Pretrain, source::Source};
+use super::{options::PretrainOptions, run::Pretrain, source::SequenceSource};
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -11,12 +11,12 @@ use crate::{
 
 /// What a few steps took.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Measured {
+pub struct RunEstimate {
     /// Numbers that are trained.
     pub parameters: u64,
     /// Seconds that a step took, the first left out.
     pub seconds_per_step: f64,
-    /// Targets of a step, on average.
+    /// TargetModules of a step, on average.
     pub targets_per_step: f64,
     /// The most memory of this process' MLX arrays, in bytes.
     pub peak_bytes: u64,
@@ -30,10 +30,10 @@ impl Pretrain {
     /// one step.
     pub fn measure(
         config: Config,
-        source: Box<dyn Source>,
+        source: Box<dyn SequenceSource>,
         options: PretrainOptions,
         steps: u64,
-    ) -> Result<Measured> {
+    ) -> Result<RunEstimate> {
         let mut run = Self::prepare(config, source, None, Path::new(""), options, None)?;
         let (mut made, mut targets, mut seconds) = (0.0, 0.0, 0.0);
         for nth in 0..steps.max(2) {
@@ -59,7 +59,7 @@ impl Pretrain {
                 ),
             });
         }
-        Ok(Measured {
+        Ok(RunEstimate {
             parameters: run.parameter_count(),
             seconds_per_step: seconds / made,
             targets_per_step: targets / made,

@@ -14,9 +14,9 @@ pub enum PretrainEvent {
     Step {
         /// What it did; its targets are those of all processes.
         step: Step,
-        /// Targets a second, of all processes.
+        /// TargetModules a second, of all processes.
         tokens_per_second: f64,
-        /// Targets trained on so far, this run's and those of the run it resumed.
+        /// TargetModules trained on so far, this run's and those of the run it resumed.
         trained_tokens: u64,
         /// The most memory of this process' MLX arrays so far, in bytes.
         peak_bytes: u64,

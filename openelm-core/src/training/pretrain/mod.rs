@@ -22,9 +22,9 @@ mod source;
 mod validation;
 
 pub use corpus_source::CorpusSource;
-pub use estimate::Measured;
+pub use estimate::RunEstimate;
 pub use event::{PretrainEnd, PretrainEvent};
 pub use options::{PretrainOptions, Recipe};
 pub use run::Pretrain;
-pub use source::{MemorySource, Source};
+pub use source::{MemorySource, SequenceSource};
 pub use validation::Validation;

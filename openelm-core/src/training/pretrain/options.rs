@@ -24,10 +24,10 @@ impl Recipe {
     /// The highest learning rate that CoreNet trained a size with.
     pub fn learning_rate_of(preset: Preset) -> f64 {
         match preset {
-            Preset::M270 => 5.3e-3,
-            Preset::M450 => 3.9e-3,
-            Preset::B1_1 => 2.4e-3,
-            Preset::B3 => 1.2e-3,
+            Preset::Size270M => 5.3e-3,
+            Preset::Size450M => 3.9e-3,
+            Preset::Size1_1B => 2.4e-3,
+            Preset::Size3B => 1.2e-3,
         }
     }
 
@@ -135,7 +135,7 @@ impl PretrainOptions {
     }
 
     /// What a run that is resumed must agree in: all that decides how weights change.
-    pub(crate) fn decisive(&self) -> String {
+    pub(crate) fn resume_key(&self) -> String {
         let Self {
             trainer,
             steps,

@@ -29,7 +29,7 @@ impl Progress {
     /// Before the first step.
     pub(crate) fn new(config: &Config, options: &PretrainOptions) -> Result<Self> {
         Ok(Self {
-            options: options.decisive(),
+            options: options.resume_key(),
             config: serde_json::from_str(&config_json::write(config)).unwrap_or_default(),
             tokenizer: fingerprint(options.tokenizer.as_deref())?,
             ..Self::default()

@@ -14,7 +14,7 @@ use super::{
     event::{PretrainEnd, PretrainEvent},
     options::PretrainOptions,
     progress::Progress,
-    source::Source,
+    source::SequenceSource,
     validation::{Validation, packed},
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     mlx::{Dtype, memory},
     training::{
         Group, Metrics, STATE_FILE, Trainer,
-        model_folder::{self, Around},
+        model_folder::{self, FolderTemplate},
     },
     weights::random as init,
 };
@@ -39,12 +39,12 @@ const CHECKPOINTS: &str = "checkpoints";
 #[derive(Debug)]
 pub struct Pretrain {
     pub(crate) trainer: Trainer,
-    source: Box<dyn Source>,
+    source: Box<dyn SequenceSource>,
     validation: Option<Validation>,
     folder: PathBuf,
     pub(crate) options: PretrainOptions,
     group: Option<Group>,
-    around: Around,
+    around: FolderTemplate,
     metrics: Metrics,
     progress: Progress,
     cancel: CancelHandle,
@@ -63,14 +63,14 @@ impl Pretrain {
     /// [`Checkpoint::open`](crate::weights::Checkpoint::open) and [`check`](crate::weights::Checkpoint::check).
     pub fn new(
         config: Config,
-        source: Box<dyn Source>,
+        source: Box<dyn SequenceSource>,
         validation: Option<Validation>,
         folder: impl AsRef<Path>,
         options: PretrainOptions,
         group: Option<Group>,
     ) -> Result<Self> {
         let mut run = Self::prepare(config, source, validation, folder.as_ref(), options, group)?;
-        if run.writes() {
+        if run.is_rank_zero() {
             let state = run.folder.join(STATE_FILE);
             if state.exists() {
                 return Err(Error::Target {
@@ -94,7 +94,7 @@ impl Pretrain {
     /// was made with other options, another architecture or tokenizer, or other data.
     pub fn resume(
         config: Config,
-        source: Box<dyn Source>,
+        source: Box<dyn SequenceSource>,
         validation: Option<Validation>,
         folder: impl AsRef<Path>,
         mut options: PretrainOptions,
@@ -108,7 +108,7 @@ impl Pretrain {
             problem: error.to_string(),
         };
         let mut kept = Vec::new();
-        if run.writes() {
+        if run.is_rank_zero() {
             if !state.is_file() {
                 return Err(Error::MissingFile {
                     path: state,
@@ -127,7 +127,7 @@ impl Pretrain {
         }
         run.progress = serde_json::from_slice(&kept).map_err(malformed)?;
         run.source.restore(&run.progress.source)?;
-        if run.writes() {
+        if run.is_rank_zero() {
             run.metrics = Metrics::open(&run.folder, run.trainer.iteration())?;
         }
         Ok(run)
@@ -135,7 +135,7 @@ impl Pretrain {
 
     pub(crate) fn prepare(
         config: Config,
-        source: Box<dyn Source>,
+        source: Box<dyn SequenceSource>,
         validation: Option<Validation>,
         folder: &Path,
         options: PretrainOptions,
@@ -143,7 +143,7 @@ impl Pretrain {
     ) -> Result<Self> {
         options.check(group.as_ref().map_or(1, Group::size))?;
         let progress = Progress::new(&config, &options)?;
-        let around = Around::new(&config, options.tokenizer.as_deref(), options.save_dtype);
+        let around = FolderTemplate::new(&config, options.tokenizer.as_deref(), options.save_dtype);
         let start = match &options.model {
             Some(folder) => model_folder::weights(folder, &config)?,
             None => init::random_weights(&config, Dtype::Float32, options.seed)?,
@@ -187,7 +187,7 @@ impl Pretrain {
     }
 
     /// Whether this process keeps the run's files.
-    fn writes(&self) -> bool {
+    fn is_rank_zero(&self) -> bool {
         self.place().0 == 0
     }
 
@@ -197,7 +197,7 @@ impl Pretrain {
         group.map_or((0, 1), |group| (group.rank(), group.size()))
     }
 
-    fn in_any(&self, yes: bool) -> Result<bool> {
+    fn any_rank(&self, yes: bool) -> Result<bool> {
         match &self.group {
             Some(group) => group.any(yes),
             None => Ok(yes),
@@ -208,14 +208,14 @@ impl Pretrain {
         if self.trainer.iteration() >= self.options.steps {
             return self.finish(PretrainEnd::Steps, None);
         }
-        if self.in_any(self.cancel.is_cancelled())? {
+        if self.any_rank(self.cancel.is_cancelled())? {
             let source = self.source.state()?;
             return self.finish(PretrainEnd::Cancelled, Some(source));
         }
         let started = Instant::now();
         let before = self.source.state()?;
         let batches = self.next_batches()?;
-        if self.in_any(batches.is_none())? {
+        if self.any_rank(batches.is_none())? {
             // Whoever got some does not train on them.
             return self.finish(PretrainEnd::Data, Some(before));
         }
@@ -304,7 +304,7 @@ impl Pretrain {
         self.progress.source = source;
         let iteration = self.trainer.iteration();
         let folder = self.checkpoint(iteration);
-        if self.writes() {
+        if self.is_rank_zero() {
             fs::create_dir_all(self.folder.join(CHECKPOINTS)).map_err(Error::io(&self.folder))?;
             self.around.write(&folder, &self.trainer.weights())?;
             let state = self.folder.join(STATE_FILE);
@@ -323,13 +323,13 @@ impl Pretrain {
         self.tell(PretrainEvent::Saved { iteration, folder })
     }
 
-    /// Saves with where the `source` stands, if there is anything to save, and writes the results.
+    /// Saves with where the `source` stands, if there is anything to save, and is_rank_zero the results.
     fn finish(&mut self, reason: PretrainEnd, source: Option<Value>) -> Result<()> {
         let iteration = self.trainer.iteration();
         if let Some(source) = source.filter(|_| iteration > 0) {
             self.save(source)?;
         }
-        if self.writes() && reason != PretrainEnd::Cancelled && iteration > 0 {
+        if self.is_rank_zero() && reason != PretrainEnd::Cancelled && iteration > 0 {
             let weights = self.trainer.weights();
             self.around.write(&self.folder.join("model"), &weights)?;
             if let Some(average) = self.trainer.averaged_weights() {

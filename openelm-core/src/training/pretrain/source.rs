@@ -9,7 +9,7 @@ use crate::{
 
 /// Sequences in an order that does not depend on how many processes share them: of `world`
 /// processes the one of rank `r` gets numbers `r`, `r + world`, `r + 2·world` and so on.
-pub trait Source: std::fmt::Debug {
+pub trait SequenceSource: std::fmt::Debug {
     /// The next sequence of this process; `None` when there are no more.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl MemorySource {
     }
 }
 
-impl Source for MemorySource {
+impl SequenceSource for MemorySource {
     fn next_sequence(&mut self) -> Result<Option<Sequence>> {
         let count = self.sequences.len() as u64;
         let number = self.given + self.rank as u64;
