@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
+    fs::File,
     io::Read,
     path::Path,
 };
@@ -12,7 +12,10 @@ use mlx_rs::{Array, Dtype as MlxDtype};
 use safetensors::tensor::{Dtype as FileDtype, Metadata, View, serialize_to_file};
 
 use super::{checkpoint::Checkpoint, parallel_reader::Readers};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files::write_beside,
+};
 
 /// Named arrays, in the order of their names.
 pub(crate) type Tensors = BTreeMap<String, Array>;
@@ -43,24 +46,6 @@ pub(crate) fn save<'a>(
             },
         })
     })
-}
-
-/// Has `write` make a file beside `path`, makes sure that it reached the disk, and renames it.
-pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let written = write(&partial).and_then(|()| {
-        File::open(&partial)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&partial, path))
-            .map_err(Error::io(path))
-    });
-    if written.is_err() {
-        // Whatever is left of it only takes the space that there is none of.
-        let _ = fs::remove_file(&partial);
-    }
-    written
 }
 
 /// Reads a file's arrays as they are stored.
