@@ -66,7 +66,7 @@ pub(super) fn clip(gradients: &mut [Array], most: f32) -> Result<Array> {
 /// An error of ours as MLX's closures want it.
 pub(super) fn into_exception(error: Error) -> Exception {
     match error {
-        crate::error::Error::Mlx(exception) => exception,
+        Error::Mlx(exception) => exception,
         other => Exception::custom(other.to_string()),
     }
 }

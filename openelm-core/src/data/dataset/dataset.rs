@@ -26,10 +26,10 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file cannot be read; [`Error::Data`], with file, line and key, if a
+    /// [`crate::Error::Io`] if the file cannot be read; [`crate::Error::Data`], with file, line and key, if a
     /// row is malformed, empty or of another kind than the first, if no row is left, or if
-    /// `mask_prompt` meets rows of `text`; [`Error::Option`] if `max_length` is under 2;
-    /// [`Error::Tokenizer`] as [`Tokenizer::encode`].
+    /// `mask_prompt` meets rows of `text`; [`crate::Error::Option`] if `max_length` is under 2;
+    /// [`crate::Error::Tokenizer`] as [`Tokenizer::encode`].
     pub fn read(
         path: impl AsRef<Path>,
         tokenizer: &Tokenizer,
@@ -135,7 +135,7 @@ impl PreferenceDataset {
     ///
     /// # Errors
     ///
-    /// As [`Dataset::read`]; [`Error::Data`] also if both answers are not to the same prompt.
+    /// As [`Dataset::read`]; [`crate::Error::Data`] also if both answers are not to the same prompt.
     pub fn read(
         path: impl AsRef<Path>,
         tokenizer: &Tokenizer,
