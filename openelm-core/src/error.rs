@@ -1,6 +1,9 @@
 //! The one error type of the crate.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+};
 
 /// The result of a fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -263,6 +266,79 @@ impl Error {
             | Self::Mlx(_)
             | Self::Read(_) => None,
         }
+    }
+
+    /// An option outside its range: `name` as in the API, and the range and what was found.
+    pub(crate) fn option(option: &'static str, problem: impl Into<String>) -> Self {
+        let problem = problem.into();
+        Self::Option { option, problem }
+    }
+
+    /// An option below its least value.
+    pub(crate) fn at_least(
+        option: &'static str,
+        minimum: impl Display,
+        found: impl Display,
+    ) -> Self {
+        Self::option(
+            option,
+            format!("expected at least {minimum}, found {found}"),
+        )
+    }
+
+    /// A prompt without text or tokens.
+    pub(crate) fn empty_prompt() -> Self {
+        Self::option("prompt", "it is empty")
+    }
+
+    /// A missing file: what is needed, and where it comes from.
+    pub(crate) fn missing_file(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        let (path, problem) = (path.into(), problem.into());
+        Self::MissingFile { path, problem }
+    }
+
+    /// A fault of the configuration at `path`, with the JSON key.
+    pub(crate) fn config(
+        path: impl Into<PathBuf>,
+        key: impl Into<String>,
+        problem: impl Into<String>,
+    ) -> Self {
+        Self::Config {
+            path: path.into(),
+            key: key.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// A fault of the weight file at `path`.
+    pub(crate) fn checkpoint(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        let (path, problem) = (path.into(), problem.into());
+        Self::Checkpoint { path, problem }
+    }
+
+    /// A fault of the tokenizer file at `path`.
+    pub(crate) fn tokenizer(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        let (path, problem) = (path.into(), problem.into());
+        Self::Tokenizer { path, problem }
+    }
+
+    /// A fault of the data file at `path`, at `line` from 1 if it is known.
+    pub(crate) fn data(
+        path: impl Into<PathBuf>,
+        line: impl Into<Option<usize>>,
+        problem: impl Into<String>,
+    ) -> Self {
+        Self::Data {
+            path: path.into(),
+            line: line.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// A fault of the adapter at `path`.
+    pub(crate) fn adapter(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        let (path, problem) = (path.into(), problem.into());
+        Self::Adapter { path, problem }
     }
 
     /// Wraps an I/O failure with the path it happened at.

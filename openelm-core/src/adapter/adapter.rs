@@ -101,14 +101,14 @@ impl Adapter {
             return peft::load(folder);
         }
         if !folder.join(mlx_lm::WEIGHTS).is_file() {
-            return Err(Error::MissingFile {
-                path: folder.to_path_buf(),
-                problem: format!(
+            return Err(Error::missing_file(
+                folder,
+                format!(
                     "no adapter here: neither {} (mlx-lm) nor {} (PEFT)",
                     mlx_lm::WEIGHTS,
                     peft::WEIGHTS
                 ),
-            });
+            ));
         }
         mlx_lm::load(folder)
     }
@@ -185,10 +185,7 @@ impl Adapter {
 
     /// Checks that it fits a model of `config`. `origin` is what errors name.
     pub(crate) fn check(&self, config: &Config, origin: &Path) -> Result<()> {
-        let wrong = |problem: String| Error::Adapter {
-            path: origin.to_path_buf(),
-            problem,
-        };
+        let wrong = |problem: String| Error::adapter(origin, problem);
         let expected: BTreeMap<String, Vec<usize>> = config.tensors().into_iter().collect();
         for (name, weight) in &self.weights {
             match expected.get(name) {

@@ -60,10 +60,7 @@ impl Config {
             given.to_path_buf()
         };
         let file = File::open(&path).map_err(|source| match source.kind() {
-            ErrorKind::NotFound => Error::MissingFile {
-                path: path.clone(),
-                problem: "the model's config.json is missing".into(),
-            },
+            ErrorKind::NotFound => Error::missing_file(&path, "the model's config.json is missing"),
             _ => Error::Io {
                 path: path.clone(),
                 source,
@@ -251,11 +248,7 @@ impl Config {
         };
         QuantizationMap::from_json(block)
             .map(Some)
-            .map_err(|problem| Error::Config {
-                path: "config.json".into(),
-                key: "quantization".into(),
-                problem,
-            })
+            .map_err(|problem| Error::config("config.json", "quantization", problem))
     }
 
     /// The `quantization` (or `quantization_config`) block, not looked into.

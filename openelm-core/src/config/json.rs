@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::{
     config::{Config, Layer},
     keys::Keys,
-    layer_wise::{self, LayerWiseConfig, fault},
+    layer_wise::{self, LayerWiseConfig},
     scaling::Multipliers,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Reads a `config.json`; `path` is what errors name.
 pub(crate) fn read(bytes: &[u8], path: &Path) -> Result<Config> {
@@ -173,7 +173,7 @@ fn settle_heads(
                  num_gqa_groups",
                 layer.q_heads,
             );
-            return Err(fault(path, "num_query_heads", problem));
+            return Err(Error::config(path, "num_query_heads", problem));
         }
         if config.heads_scaled && kv_heads != layer.kv_heads {
             let problem = format!(
@@ -181,14 +181,14 @@ fn settle_heads(
                  num_gqa_groups",
                 layer.kv_heads,
             );
-            return Err(fault(path, "num_kv_heads", problem));
+            return Err(Error::config(path, "num_kv_heads", problem));
         }
         if !q_heads.is_multiple_of(kv_heads) {
             let problem = format!(
                 "layer {i} has {q_heads} query heads, which is no multiple of its {kv_heads} \
                  KV heads"
             );
-            return Err(fault(path, "num_kv_heads", problem));
+            return Err(Error::config(path, "num_kv_heads", problem));
         }
         if let Some(groups) = groups
             && q_heads != kv_heads * groups
@@ -196,7 +196,7 @@ fn settle_heads(
             let problem = format!(
                 "layer {i} has {q_heads} query heads on {kv_heads} KV heads, not {groups} on each"
             );
-            return Err(fault(path, "num_gqa_groups", problem));
+            return Err(Error::config(path, "num_gqa_groups", problem));
         }
         (layer.q_heads, layer.kv_heads) = (q_heads, kv_heads);
     }

@@ -128,7 +128,11 @@ impl LayerWiseConfig {
             ("rope_max_length", self.rope_max_length, POSITIONS),
         ] {
             if !range.contains(&value) {
-                return Err(fault(path, key, outside("an integer", &range, value)));
+                return Err(Error::config(
+                    path,
+                    key,
+                    outside("an integer", &range, value),
+                ));
             }
         }
         for (key, value, range) in [
@@ -140,7 +144,7 @@ impl LayerWiseConfig {
             ),
         ] {
             if !range.contains(&value) {
-                return Err(fault(path, key, outside("a number", &range, value)));
+                return Err(Error::config(path, key, outside("a number", &range, value)));
             }
         }
         for (key, id) in [
@@ -152,7 +156,7 @@ impl LayerWiseConfig {
                     "expected an id below vocab_size {}, found {id}",
                     self.vocab_size
                 );
-                return Err(fault(path, key, problem));
+                return Err(Error::config(path, key, problem));
             }
         }
         if !self.head_dim.is_multiple_of(2) {
@@ -160,14 +164,14 @@ impl LayerWiseConfig {
                 "expected an even width for rotary pairs, found {}",
                 self.head_dim
             );
-            return Err(fault(path, "head_dim", problem));
+            return Err(Error::config(path, "head_dim", problem));
         }
         if let Multipliers::PerLayer(list) = &self.qkv_multipliers {
             let problem = format!(
                 "expected a number or a list of 2, found a list of {}",
                 list.len()
             );
-            return Err(fault(path, "qkv_multipliers", problem));
+            return Err(Error::config(path, "qkv_multipliers", problem));
         }
         check_multipliers(&self.qkv_multipliers, path, "qkv_multipliers")?;
         check_multipliers(&self.ffn_multipliers, path, "ffn_multipliers")?;
@@ -181,7 +185,7 @@ impl LayerWiseConfig {
                 self.num_transformer_layers,
                 list.len(),
             );
-            return Err(fault(path, "ffn_multipliers", problem));
+            return Err(Error::config(path, "ffn_multipliers", problem));
         }
         // Of two layers a list reads as the ends of a range too, which Hugging Face rounds.
         let width = |value| ffn_dim(self.model_dim, self.ffn_dim_divisor, value);
@@ -197,18 +201,9 @@ impl LayerWiseConfig {
                     width(*value),
                     width(round2(*value)),
                 );
-                Err(fault(path, "ffn_multipliers", problem))
+                Err(Error::config(path, "ffn_multipliers", problem))
             }
         }
-    }
-}
-
-/// A configuration error at `key`.
-pub(crate) fn fault(path: &Path, key: &str, problem: impl Into<String>) -> Error {
-    Error::Config {
-        path: path.into(),
-        key: key.into(),
-        problem: problem.into(),
     }
 }
 
@@ -233,7 +228,11 @@ fn check_multipliers(multipliers: &Multipliers, path: &Path, key: &str) -> Resul
     };
     match values.iter().find(|value| !MULTIPLIER.contains(value)) {
         None => Ok(()),
-        Some(value) => Err(fault(path, key, outside("numbers", &MULTIPLIER, value))),
+        Some(value) => Err(Error::config(
+            path,
+            key,
+            outside("numbers", &MULTIPLIER, value),
+        )),
     }
 }
 

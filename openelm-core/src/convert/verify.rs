@@ -336,10 +336,7 @@ fn random_ids(config: &Config, count: usize) -> Vec<u32> {
 fn floats(array: &Array) -> Result<&[f32]> {
     array
         .try_as_slice::<f32>()
-        .map_err(|error| Error::Checkpoint {
-            path: "verification".into(),
-            problem: error.to_string(),
-        })
+        .map_err(|error| Error::checkpoint("verification", error.to_string()))
 }
 
 fn failed(target: &Path, problem: impl ToString) -> Error {

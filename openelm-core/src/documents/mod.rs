@@ -6,6 +6,6 @@ pub(crate) mod reader;
 #[cfg(test)]
 mod scratch;
 
-pub(crate) use reader::{DocumentReader, Found, error};
+pub(crate) use reader::{DocumentReader, Found};
 #[cfg(test)]
 pub(crate) use scratch::Scratch;

@@ -69,10 +69,7 @@ impl Chat {
         options: GenerateOptions,
     ) -> Result<Generation<'m>> {
         if question.is_empty() {
-            return Err(Error::Option {
-                option: "prompt",
-                problem: "it is empty".into(),
-            });
+            return Err(Error::empty_prompt());
         }
         let mut messages = self.messages.clone();
         let question = Message {

@@ -134,17 +134,11 @@ impl<'m> Generation<'m> {
         let config = model.config();
         let (context, vocab) = (config.max_context_length(), config.vocab_size());
         if prompt.is_empty() {
-            return Err(Error::Option {
-                option: "prompt",
-                problem: "it is empty".into(),
-            });
+            return Err(Error::empty_prompt());
         }
         if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocab) {
             let problem = format!("token {id} is not in the model's vocabulary of {vocab}");
-            return Err(Error::Option {
-                option: "prompt",
-                problem,
-            });
+            return Err(Error::option("prompt", problem));
         }
         if prompt.len() >= context {
             return Err(Error::PromptTooLong {
@@ -156,17 +150,10 @@ impl<'m> Generation<'m> {
         let pieces = tokenizer.map_or(vocab, |tokenizer| tokenizer.vocab_size().min(vocab));
         if options.logprobs > pieces {
             let problem = format!("expected at most the vocabulary's {pieces}");
-            return Err(Error::Option {
-                option: "logprobs",
-                problem,
-            });
+            return Err(Error::option("logprobs", problem));
         }
         if options.prefill_chunk == Some(0) {
-            let problem = "expected at least 1, found 0".into();
-            return Err(Error::Option {
-                option: "prefill-chunk",
-                problem,
-            });
+            return Err(Error::at_least("prefill-chunk", 1, 0));
         }
         let chunk = match (options.prefill_chunk, Device::current()?) {
             (Some(chunk), _) => chunk,

@@ -62,10 +62,7 @@ pub fn instruct_prompt(instruction: &str, input: Option<&str>) -> String {
 /// [`Error::Option`] if the roles come in another order, or a message of the user or the
 /// assistant is empty.
 pub fn conversation_prompt(messages: &[Message]) -> Result<String> {
-    render(messages).map_err(|problem| Error::Option {
-        option: "messages",
-        problem,
-    })
+    render(messages).map_err(|problem| Error::option("messages", problem))
 }
 
 /// As [`conversation_prompt`], with the problem alone.

@@ -74,10 +74,10 @@ impl Checkpoint {
         } else if single.is_file() {
             (vec![single], None)
         } else {
-            return Err(Error::MissingFile {
-                path: folder,
-                problem: "found neither model.safetensors nor model.safetensors.index.json".into(),
-            });
+            return Err(Error::missing_file(
+                folder,
+                "found neither model.safetensors nor model.safetensors.index.json",
+            ));
         };
 
         let mut tensors = BTreeMap::new();
@@ -88,22 +88,22 @@ impl Checkpoint {
                 }
                 if let Some(StoredTensor { file: other, .. }) = tensors.insert(name.clone(), tensor)
                 {
-                    return Err(Error::Checkpoint {
-                        path: file.clone(),
-                        problem: format!("tensor `{name}` is also in {}", other.display()),
-                    });
+                    return Err(Error::checkpoint(
+                        file,
+                        format!("tensor `{name}` is also in {}", other.display()),
+                    ));
                 }
             }
         }
         for (name, file) in listed.iter().flatten() {
             if !tensors.contains_key(name) {
-                return Err(Error::Checkpoint {
-                    path: folder.join(file),
-                    problem: format!(
+                return Err(Error::checkpoint(
+                    folder.join(file),
+                    format!(
                         "tensor `{name}` is missing, which {} lists",
                         index.display()
                     ),
-                });
+                ));
             }
         }
         Ok(Self {
@@ -209,10 +209,10 @@ impl Checkpoint {
         if then.eq(now.iter()) {
             return Ok(());
         }
-        Err(Error::Checkpoint {
-            path: file.to_path_buf(),
-            problem: "the file changed while the model was loaded".into(),
-        })
+        Err(Error::checkpoint(
+            file,
+            "the file changed while the model was loaded",
+        ))
     }
 
     /// The model folder.
@@ -316,18 +316,17 @@ pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
         match (complete.pop(), complete.is_empty()) {
             (Some(only), true) => return Ok(only),
             (Some(_), false) => {
-                return Err(Error::MissingFile {
-                    path: main,
-                    problem: "the cache holds several snapshots and does not say which is main; \
-                              name one of its snapshots/ folders"
-                        .into(),
-                });
+                return Err(Error::missing_file(
+                    main,
+                    "the cache holds several snapshots and does not say which is main; \
+                     name one of its snapshots/ folders",
+                ));
             }
             (None, _) => {}
         }
     }
-    Err(Error::MissingFile {
-        path: path.join("config.json"),
-        problem: "not found; expected a model folder with config.json and model.safetensors".into(),
-    })
+    Err(Error::missing_file(
+        path.join("config.json"),
+        "not found; expected a model folder with config.json and model.safetensors",
+    ))
 }
