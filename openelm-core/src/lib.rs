@@ -31,6 +31,7 @@ pub mod convert;
 mod data;
 mod documents;
 mod error;
+mod files;
 mod formats;
 pub mod generation;
 mod mlx;

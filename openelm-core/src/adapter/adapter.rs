@@ -6,15 +6,11 @@ use mlx_rs::Array;
 
 use super::{mlx_lm, peft};
 use crate::{
-    config::Config,
+    config::{Config, tensor_names::EMBEDDING},
     error::{Error, Result},
-    model::{Dropout, LowRank, RowNorms},
+    model::Module,
     weights::Tensors,
 };
-
-/// Checkpoint name of the embedding, without `.weight`.
-pub(crate) const EMBEDDING: &str = "transformer.token_embeddings";
-pub(crate) const HEAD: &str = "lm_head";
 
 /// What is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,16 +72,6 @@ pub struct Adapter {
     pub(crate) weights: Tensors,
     pub(crate) dropout: f32,
     pub(crate) tied_head: bool,
-}
-
-/// What is added to one matrix.
-#[derive(Debug, Clone)]
-pub(crate) struct Module {
-    pub(crate) lora_a: Array,
-    pub(crate) lora_b: Array,
-    /// DoRA.
-    pub(crate) m: Option<Array>,
-    pub(crate) scale: f32,
 }
 
 impl Adapter {
@@ -224,33 +210,6 @@ impl Adapter {
             }
         }
         Ok(())
-    }
-}
-
-impl Module {
-    /// It as an addition to its matrix, `strength` times as strong. `norms` are DoRA's.
-    pub(crate) fn low_rank(
-        &self,
-        name: &str,
-        strength: f32,
-        dropout: Option<Dropout>,
-        norms: Option<&RowNorms>,
-    ) -> Result<LowRank> {
-        let (a, b) = self.factors(name);
-        let added = LowRank::lora(a, b, self.scale * strength, dropout);
-        match (&self.m, norms) {
-            (Some(m), Some(norms)) => added.with_magnitude(m, norms),
-            _ => Ok(added),
-        }
-    }
-
-    /// `A` `[in, r]` and `B` `[r, out]` of the matrix `name`.
-    pub(crate) fn factors(&self, name: &str) -> (Array, Array) {
-        if name == EMBEDDING {
-            (self.lora_b.t(), self.lora_a.t())
-        } else {
-            (self.lora_a.clone(), self.lora_b.clone())
-        }
     }
 }
 

@@ -1,60 +1,18 @@
 //! Adapters on a loaded model: any number of them, switched, scaled, added up and taken off without
 //! touching its weights.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
-};
-
-use mlx_rs::Array;
+use std::{collections::HashMap, path::PathBuf};
 
 use super::{
-    adapter::{Adapter, AdapterKind, EMBEDDING, HEAD, Module},
+    adapter::{Adapter, AdapterKind},
     init::each_linear,
 };
 use crate::{
+    config::tensor_names::{EMBEDDING, HEAD},
     error::{Error, Result},
-    model::{Model, RowNorms, row_squares},
+    model::{Model, Named, RowNorms, next_revision, row_squares},
     weights::Tensors,
 };
-
-/// The adapters of one model.
-#[derive(Debug, Clone)]
-pub(crate) struct Attached {
-    all: Vec<Named>,
-    active: Vec<(String, f32)>,
-    /// The model's own weights where those of a fully fine-tuned adapter stand now.
-    replaced: HashMap<String, Array>,
-    /// Never the same for two models, or for one before and after a change of its adapters; clones
-    /// agree until then.
-    pub(crate) revision: u64,
-}
-
-impl Default for Attached {
-    fn default() -> Self {
-        Self {
-            all: Vec::new(),
-            active: Vec::new(),
-            replaced: HashMap::new(),
-            revision: next_revision(),
-        }
-    }
-}
-
-fn next_revision() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    LAST.fetch_add(1, Ordering::Relaxed)
-}
-
-/// An adapter, ready for use.
-#[derive(Debug, Clone)]
-struct Named {
-    name: String,
-    modules: HashMap<String, (Module, Option<RowNorms>)>,
-    weights: Tensors,
-    tied_head: bool,
-}
 
 impl Model {
     /// Takes `adapter` in under `name` and makes it the active one, alone.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use mlx_rs::{Array, Dtype, ops::matmul};
 
-use super::adapter::{Adapter, EMBEDDING};
+use super::adapter::Adapter;
 use crate::{
-    config::Config,
+    config::{Config, tensor_names::EMBEDDING},
     error::{Error, Result},
 };
 

@@ -9,12 +9,13 @@ use mlx_rs::{
 };
 
 use super::{
-    adapter::{Adapter, AdapterKind, EMBEDDING, LoraOptions, Module},
+    adapter::{Adapter, AdapterKind, LoraOptions},
     targets::TargetModules,
 };
 use crate::{
+    config::tensor_names::EMBEDDING,
     error::{Error, Result},
-    model::{Linear, Model, row_squares},
+    model::{Linear, Model, Module, row_squares},
     weights::Tensors,
 };
 

@@ -8,12 +8,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    adapter::{Adapter, AdapterKind, EMBEDDING, Module},
+    adapter::{Adapter, AdapterKind},
     targets::{key_of, layer_of},
 };
 use crate::{
-    config::Config,
+    config::{Config, tensor_names::EMBEDDING},
     error::{Error, Result},
+    files::write_beside,
+    model::Module,
     weights::{Tensors, tensor_file},
 };
 
@@ -146,7 +148,7 @@ pub(super) fn save(adapter: &Adapter, folder: &Path, config: &Config) -> Result<
     )?;
     let path = folder.join(CONFIG);
     let text = format!("{:#}\n", settings_of(&adapter, config));
-    tensor_file::write_beside(&path, |partial| {
+    write_beside(&path, |partial| {
         fs::write(partial, text).map_err(Error::io(&path))
     })
 }

@@ -13,8 +13,6 @@ mod peft;
 mod targets;
 
 pub use adapter::{Adapter, AdapterKind, LoraOptions};
-pub(crate) use adapter::{EMBEDDING, HEAD};
-pub(crate) use attach::Attached;
 pub(crate) use init::each_linear;
 pub(crate) use targets::layer_of;
 pub use targets::{Keys, TargetModules};

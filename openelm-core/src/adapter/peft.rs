@@ -11,11 +11,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    adapter::{Adapter, AdapterKind, EMBEDDING, Module},
+    adapter::{Adapter, AdapterKind},
     mlx_lm::CONFIG,
 };
 use crate::{
+    config::tensor_names::EMBEDDING,
     error::{Error, Result},
+    files::write_beside,
+    model::Module,
     weights::{Tensors, tensor_file},
 };
 
@@ -281,7 +284,7 @@ pub(super) fn save(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> {
     tensor_file::save(&folder.join(WEIGHTS), &tensors, ("format", "pt".into()))?;
     let path = folder.join(CONFIG);
     let text = format!("{settings:#}\n");
-    tensor_file::write_beside(&path, |partial| {
+    write_beside(&path, |partial| {
         fs::write(partial, text).map_err(Error::io(&path))
     })
 }

@@ -2,9 +2,11 @@
 
 use regex::Regex;
 
-use super::adapter::EMBEDDING;
 use crate::{
-    config::Config,
+    config::{
+        Config,
+        tensor_names::{EMBEDDING, parse_layer},
+    },
     error::{Error, Result},
 };
 
@@ -128,16 +130,12 @@ impl TargetModules {
 
 /// The number of the layer that `name` belongs to.
 pub(crate) fn layer_of(name: &str) -> Option<usize> {
-    let rest = name.strip_prefix("transformer.layers.")?;
-    rest.split('.').next()?.parse().ok()
+    Some(parse_layer(name)?.0)
 }
 
 /// What `name` is called within its layer, as mlx-lm's `keys` have it.
 pub(super) fn key_of(name: &str) -> &str {
-    match layer_of(name) {
-        Some(_) => name.splitn(4, '.').nth(3).unwrap_or(name),
-        None => name,
-    }
+    parse_layer(name).map_or(name, |(_, part)| part)
 }
 
 fn is_named(name: &str, key: &str) -> bool {

@@ -6,6 +6,7 @@ mod keys;
 mod layer_wise;
 mod preset;
 pub(crate) mod scaling;
+pub(crate) mod tensor_names;
 mod tensors;
 mod unknown_keys;
 

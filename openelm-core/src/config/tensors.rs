@@ -7,6 +7,10 @@ use std::path::Path;
 use super::{
     config::{Config, Layer},
     layer_wise::{HEADS, outside},
+    tensor_names::{
+        ATTN_NORM, EMBEDDING, FFN_NORM, FINAL_NORM, HEAD, K_NORM, OUT_PROJ, PROJ_1, PROJ_2, Q_NORM,
+        QKV_PROJ, layer as layer_name, weight,
+    },
 };
 use crate::error::{Error, Result};
 
@@ -20,10 +24,7 @@ impl Config {
         let mut tensors = Vec::with_capacity(8 * self.layers.len() + 3);
         let mut push = |name: String, shape: &[usize]| tensors.push((name, shape.to_vec()));
 
-        push(
-            "transformer.token_embeddings.weight".into(),
-            &[self.vocab_size(), model_dim],
-        );
+        push(weight(EMBEDDING), &[self.vocab_size(), model_dim]);
         for (i, layer) in self.layers.iter().enumerate() {
             let Layer {
                 q_heads,
@@ -36,22 +37,22 @@ impl Config {
             } else {
                 ffn_dim
             };
-            let name = |part: &str| format!("transformer.layers.{i}.{part}.weight");
+            let name = |part: &str| weight(&layer_name(i, part));
 
-            push(name("attn_norm"), &[model_dim]);
-            push(name("attn.qkv_proj"), &[qkv_dim, model_dim]);
+            push(name(ATTN_NORM), &[model_dim]);
+            push(name(QKV_PROJ), &[qkv_dim, model_dim]);
             if self.normalize_qk_projections() {
-                push(name("attn.q_norm"), &[head_dim]);
-                push(name("attn.k_norm"), &[head_dim]);
+                push(name(Q_NORM), &[head_dim]);
+                push(name(K_NORM), &[head_dim]);
             }
-            push(name("attn.out_proj"), &[model_dim, q_heads * head_dim]);
-            push(name("ffn_norm"), &[model_dim]);
-            push(name("ffn.proj_1"), &[proj_1_dim, model_dim]);
-            push(name("ffn.proj_2"), &[model_dim, ffn_dim]);
+            push(name(OUT_PROJ), &[model_dim, q_heads * head_dim]);
+            push(name(FFN_NORM), &[model_dim]);
+            push(name(PROJ_1), &[proj_1_dim, model_dim]);
+            push(name(PROJ_2), &[model_dim, ffn_dim]);
         }
-        push("transformer.norm.weight".into(), &[model_dim]);
+        push(weight(FINAL_NORM), &[model_dim]);
         if !self.share_input_output_layers() {
-            push("lm_head.weight".into(), &[self.vocab_size(), model_dim]);
+            push(weight(HEAD), &[self.vocab_size(), model_dim]);
         }
         tensors
     }

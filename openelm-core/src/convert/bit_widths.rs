@@ -10,7 +10,10 @@ use std::str::FromStr;
 use regex::Regex;
 
 use crate::{
-    config::Config,
+    config::{
+        Config,
+        tensor_names::{EMBEDDING, HEAD, PROJ_2, QKV_PROJ, parse_layer},
+    },
     error::{Error, Result},
     mlx::{Quantization, QuantizationMode},
 };
@@ -149,18 +152,14 @@ impl Quantize {
 }
 
 fn deserves_more(config: &Config, name: &str) -> bool {
-    if name == "lm_head" {
+    if name == HEAD {
         return true;
     }
-    if name == "transformer.token_embeddings" {
+    if name == EMBEDDING {
         return config.share_input_output_layers();
     }
     let count = config.num_transformer_layers();
-    let layer = name
-        .strip_prefix("transformer.layers.")
-        .and_then(|rest| rest.split_once('.'))
-        .and_then(|(index, part)| Some((index.parse::<usize>().ok()?, part)));
-    let Some((index, "ffn.proj_2" | "attn.qkv_proj")) = layer else {
+    let Some((index, PROJ_2 | QKV_PROJ)) = parse_layer(name) else {
         return false;
     };
     index < count / 8 || index >= 7 * count / 8 || (index - count / 8) % 3 == 2

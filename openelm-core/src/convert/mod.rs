@@ -51,4 +51,3 @@ pub use convert::{ConvertEvent, convert, plan};
 pub use options::{ConvertOptions, Format, TokenizerChoice};
 pub use plan::{Plan, PlannedTensor};
 pub use report::{ConvertReport, TensorChecks, TensorError, Verification};
-pub(crate) use tokenizer_files::TOKENIZER_FILES;

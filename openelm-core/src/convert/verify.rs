@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
-    config::Config,
+    config::{
+        Config,
+        tensor_names::{EMBEDDING, FINAL_NORM, HEAD, layer, weight},
+    },
     convert::source::{Precision, SourceModel},
     error::{Error, Result},
     formats::gguf,
@@ -27,8 +30,6 @@ use crate::{
     weights::Weights,
 };
 
-const EMBEDDING: &str = "transformer.token_embeddings.weight";
-const HEAD: &str = "lm_head.weight";
 /// Positions to compare at.
 const TOKENS: usize = 64;
 /// Tensors that the report names.
@@ -83,14 +84,14 @@ pub(super) fn verify(
         LayerByLayerForward::new(config.clone(), &ids)?,
         LayerByLayerForward::new(config.clone(), &ids)?,
     ];
-    let embeddings = comparison.both(EMBEDDING)?;
+    let embeddings = comparison.both(&weight(EMBEDDING))?;
     for (model, weight) in models.iter_mut().zip(&embeddings) {
         model.embed(weight)?;
     }
     drop(embeddings);
     advance(&comparison)?;
     for index in 0..config.num_transformer_layers() {
-        let prefix = format!("transformer.layers.{index}.");
+        let prefix = layer(index, "");
         let names = config.tensors().into_iter().map(|(name, _)| name);
         let mut weights = [HashMap::new(), HashMap::new()];
         for name in names.filter(|name| name.starts_with(&prefix)) {
@@ -104,14 +105,13 @@ pub(super) fn verify(
         }
         advance(&comparison)?;
     }
-    let norms = comparison.both("transformer.norm.weight")?;
-    let head = match config.share_input_output_layers() {
+    let norms = comparison.both(&weight(FINAL_NORM))?;
+    let head = if config.share_input_output_layers() {
         // Compared above; read once more, rather than kept all the while.
-        true => EMBEDDING,
-        false => {
-            comparison.both(HEAD)?;
-            HEAD
-        }
+        weight(EMBEDDING)
+    } else {
+        comparison.both(&weight(HEAD))?;
+        weight(HEAD)
     };
     let mut logits = Vec::new();
     let again = [
@@ -119,7 +119,7 @@ pub(super) fn verify(
         SourceModel::open(&written, &plain)?,
     ];
     for ((model, norm), mut file) in models.iter_mut().zip(norms).zip(again) {
-        let head = file.dense(head, Dtype::Float32)?;
+        let head = file.dense(&head, Dtype::Float32)?;
         let last = model.logits(norm, &head)?;
         last.eval()?;
         logits.push(last);

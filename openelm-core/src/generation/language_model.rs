@@ -1,5 +1,6 @@
 //! A model folder, loaded: network and tokenizer together.
 
+use super::compute_dtype::compute_dtype;
 use std::{
     path::{Path, PathBuf},
     thread,
@@ -83,7 +84,7 @@ impl LanguageModel {
         let config = Config::load(&folder)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
-        let dtype = Dtype::choose(options.dtype, checkpoint.dtype(), &config)?;
+        let dtype = compute_dtype(options.dtype, checkpoint.dtype(), &config)?;
         let keep_quantized = options.keeps_quantized(&config, dtype)?;
 
         // The tokenizer takes a while to build and needs no MLX: it is read beside the weights.

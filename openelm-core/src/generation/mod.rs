@@ -1,6 +1,7 @@
 //! Text generation: a model with its tokenizer, sampling, stop strings, chat.
 
 mod chat;
+mod compute_dtype;
 mod event;
 mod generation;
 mod language_model;
@@ -10,6 +11,7 @@ mod sampling;
 mod stop;
 
 pub use chat::{Chat, ChatTemplate};
+pub use compute_dtype::compute_dtype;
 pub use event::{Event, FinishReason, Stats, Token};
 pub use generation::{GenerateOptions, Generation};
 pub use language_model::{LanguageModel, LoadOptions};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mlx_rs::Array;
 
-use super::quantized_matrix as packed;
+use super::ffi;
 use crate::error::{Error, Result};
 
 /// The version of the MLX library that runs, such as `0.32.2`.
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Mlx`] if MLX does not say.
 pub fn mlx_version() -> Result<String> {
-    packed::mlx_version()
+    ffi::version()
 }
 
 /// Waits until the default device has done all that this thread asked of it.

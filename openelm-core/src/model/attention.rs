@@ -17,7 +17,10 @@ use super::{
     rope::Rotation,
 };
 use crate::{
-    config::{Config, Layer},
+    config::{
+        Config, Layer,
+        tensor_names::{self, K_NORM, OUT_PROJ, Q_NORM, QKV_PROJ},
+    },
     error::Result,
     mlx::Device,
     weights::Weights,
@@ -51,22 +54,30 @@ struct QkNorm {
 }
 
 impl Attention {
-    /// Takes the tensors under `prefix` (`transformer.layers.{i}.attn`) from `weights`.
+    /// Takes the tensors of the layer `index` from `weights`.
     pub(crate) fn new(
         config: &Config,
         layer: &Layer,
-        prefix: &str,
+        index: usize,
         weights: &mut Weights,
     ) -> Result<Self> {
         let (width, head_dim) = (config.model_dim(), config.head_dim());
         let heads = layer.q_heads + 2 * layer.kv_heads;
         let rows = heads * head_dim;
-        let qkv_proj = weights.take_matrix(&format!("{prefix}.qkv_proj"), rows, width)?;
+        let qkv_proj =
+            Linear::new(weights.take_matrix(&tensor_names::layer(index, QKV_PROJ), rows, width)?);
         let columns = layer.q_heads * head_dim;
-        let out_proj = weights.take_matrix(&format!("{prefix}.out_proj"), width, columns)?;
+        let out_proj = Linear::new(weights.take_matrix(
+            &tensor_names::layer(index, OUT_PROJ),
+            width,
+            columns,
+        )?);
         let qk_norm = if config.normalize_qk_projections() {
-            let q_norm = weights.take(&format!("{prefix}.q_norm.weight"), &[head_dim])?;
-            let k_norm = weights.take(&format!("{prefix}.k_norm.weight"), &[head_dim])?;
+            let mut norm = |part| {
+                let name = tensor_names::weight(&tensor_names::layer(index, part));
+                weights.take(&name, &[head_dim])
+            };
+            let (q_norm, k_norm) = (norm(Q_NORM)?, norm(K_NORM)?);
             let weight = per_head(&q_norm, layer.q_heads, &k_norm, layer.kv_heads)?;
             weight.eval()?;
             Some(QkNorm {
@@ -144,16 +155,16 @@ impl Attention {
 impl Attention {
     /// Calls `visit` with each projection's name below the layer.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
-        visit("attn.qkv_proj", &mut self.qkv_proj)?;
-        visit("attn.out_proj", &mut self.out_proj)
+        visit(QKV_PROJ, &mut self.qkv_proj)?;
+        visit(OUT_PROJ, &mut self.out_proj)
     }
 
     /// Calls `visit` with the name of each norm below the layer and its weight.
     pub(crate) fn visit_norms(&mut self, visit: &mut NormVisitor<'_>) -> Result<()> {
         let (q_heads, kv_heads) = (self.q_heads as usize, self.kv_heads as usize);
         if let Some(norm) = &mut self.qk_norm {
-            let changed = visit("attn.q_norm", &mut norm.q_norm)?;
-            if visit("attn.k_norm", &mut norm.k_norm)? || changed {
+            let changed = visit(Q_NORM, &mut norm.q_norm)?;
+            if visit(K_NORM, &mut norm.k_norm)? || changed {
                 norm.weight = per_head(&norm.q_norm, q_heads, &norm.k_norm, kv_heads)?;
                 norm.largest_score = f32::INFINITY;
             }
@@ -323,7 +334,7 @@ mod tests {
     use mlx_rs::random::normal;
 
     use super::*;
-    use crate::model::linear::Matrix;
+    use crate::mlx::Matrix;
 
     /// Both ways of working one position out agree with MLX's own softmax.
     #[test]

@@ -9,7 +9,10 @@ use mlx_rs::{
 
 use super::linear::{Linear, LinearVisitor};
 use crate::{
-    config::{Config, Layer},
+    config::{
+        Config, Layer,
+        tensor_names::{self, PROJ_1, PROJ_2},
+    },
     error::Result,
     mlx::Device,
     weights::Weights,
@@ -25,19 +28,27 @@ pub(crate) struct FeedForward {
 }
 
 impl FeedForward {
-    /// Takes the tensors under `prefix` (`transformer.layers.{i}.ffn`) from `weights`.
+    /// Takes the tensors of the layer `index` from `weights`.
     pub(crate) fn new(
         config: &Config,
         layer: &Layer,
-        prefix: &str,
+        index: usize,
         weights: &mut Weights,
     ) -> Result<Self> {
         let (width, inner) = (config.model_dim(), layer.ffn_dim);
         let with_glu = config.ffn_with_glu();
         let rows = if with_glu { 2 * inner } else { inner };
         Ok(Self {
-            proj_1: weights.take_matrix(&format!("{prefix}.proj_1"), rows, width)?,
-            proj_2: weights.take_matrix(&format!("{prefix}.proj_2"), width, inner)?,
+            proj_1: Linear::new(weights.take_matrix(
+                &tensor_names::layer(index, PROJ_1),
+                rows,
+                width,
+            )?),
+            proj_2: Linear::new(weights.take_matrix(
+                &tensor_names::layer(index, PROJ_2),
+                width,
+                inner,
+            )?),
             with_glu,
             device: Device::current()?,
         })
@@ -45,8 +56,8 @@ impl FeedForward {
 
     /// Calls `visit` with each projection's name below the layer.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
-        visit("ffn.proj_1", &mut self.proj_1)?;
-        visit("ffn.proj_2", &mut self.proj_2)
+        visit(PROJ_1, &mut self.proj_1)?;
+        visit(PROJ_2, &mut self.proj_2)
     }
 
     /// `[B, L, D]` to `[B, L, D]`. With `trained` the result is the same, and less is kept for its

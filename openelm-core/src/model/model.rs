@@ -3,20 +3,23 @@
 //!
 //! Shapes: `B` batch, `L` length, `D` model width, `V` vocabulary.
 
-use mlx_rs::{Array, fast};
+use mlx_rs::Array;
 
 use super::{
-    attention::Attention,
-    feed_forward::FeedForward,
-    kv_cache::{KvCache, LayerCache},
-    linear::{Linear, LinearVisitor, Matrix, NormVisitor},
-    rope::{Rope, Rotation},
+    adapters::Attached,
+    block::TransformerBlock,
+    kv_cache::KvCache,
+    linear::{Linear, LinearVisitor, NormVisitor},
+    rms_norm::RmsNorm,
+    rope::Rope,
 };
 use crate::{
-    adapter::Attached,
-    config::{Config, Layer},
+    config::{
+        Config,
+        tensor_names::{self, ATTN_NORM, EMBEDDING, FFN_NORM, FINAL_NORM, HEAD},
+    },
     error::Result,
-    mlx::{Device, Dtype},
+    mlx::{Device, Dtype, Matrix},
     weights::Weights,
 };
 
@@ -28,7 +31,7 @@ pub struct Model {
     config: Config,
     dtype: Dtype,
     token_embeddings: Linear,
-    layers: Vec<DecoderLayer>,
+    layers: Vec<TransformerBlock>,
     norm: RmsNorm,
     head: Linear,
     rope: Rope,
@@ -44,20 +47,20 @@ impl Model {
     pub fn new(config: Config, mut weights: Weights, dtype: Dtype) -> Result<Self> {
         let width = config.model_dim();
         let vocab = config.vocab_size();
-        let token_embeddings = weights.take_matrix("transformer.token_embeddings", vocab, width)?;
+        let token_embeddings = Linear::new(weights.take_matrix(EMBEDDING, vocab, width)?);
         let head = if config.share_input_output_layers() {
             token_embeddings.clone()
         } else {
-            weights.take_matrix("lm_head", vocab, width)?
+            Linear::new(weights.take_matrix(HEAD, vocab, width)?)
         };
         let layers = config
             .layers()
             .iter()
             .enumerate()
-            .map(|(i, layer)| DecoderLayer::new(&config, layer, i, &mut weights))
+            .map(|(i, layer)| TransformerBlock::new(&config, layer, i, &mut weights))
             .collect::<Result<_>>()?;
         Ok(Self {
-            norm: RmsNorm::new(&config, "transformer.norm", &mut weights)?,
+            norm: RmsNorm::new(&config, FINAL_NORM, &mut weights)?,
             head,
             rope: Rope::new(
                 config.head_dim(),
@@ -143,24 +146,26 @@ impl Model {
     /// Calls `visit` with the name of every matrix, its tensor's without `.weight`; a tied head is
     /// visited as `lm_head` too, for what is added to it.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
-        visit("transformer.token_embeddings", &mut self.token_embeddings)?;
+        visit(EMBEDDING, &mut self.token_embeddings)?;
         for (i, layer) in self.layers.iter_mut().enumerate() {
-            let mut below = |name: &str, linear: &mut Linear| visit(&layer_name(i, name), linear);
+            let mut below =
+                |name: &str, linear: &mut Linear| visit(&tensor_names::layer(i, name), linear);
             layer.attn.visit_linears(&mut below)?;
             layer.ffn.visit_linears(&mut below)?;
         }
-        visit("lm_head", &mut self.head)
+        visit(HEAD, &mut self.head)
     }
 
     /// Calls `visit` with the name of every norm, its tensor's without `.weight`.
     pub(crate) fn visit_norms(&mut self, visit: &mut NormVisitor<'_>) -> Result<()> {
         for (i, layer) in self.layers.iter_mut().enumerate() {
-            let mut below = |name: &str, norm: &mut Array| visit(&layer_name(i, name), norm);
-            below("attn_norm", &mut layer.attn_norm.weight)?;
+            let mut below =
+                |name: &str, norm: &mut Array| visit(&tensor_names::layer(i, name), norm);
+            below(ATTN_NORM, &mut layer.attn_norm.weight)?;
             layer.attn.visit_norms(&mut below)?;
-            below("ffn_norm", &mut layer.ffn_norm.weight)?;
+            below(FFN_NORM, &mut layer.ffn_norm.weight)?;
         }
-        visit("transformer.norm", &mut self.norm.weight)?;
+        visit(FINAL_NORM, &mut self.norm.weight)?;
         Ok(())
     }
 
@@ -172,8 +177,8 @@ impl Model {
     ) -> Result<()> {
         let tied = self.config.share_input_output_layers();
         self.visit_linears(&mut |name, linear| {
-            if let (Matrix::Dense(weight), false) = (&mut linear.matrix, tied && name == "lm_head")
-                && let Some(new) = replacement(&format!("{name}.weight"), weight)
+            if let (Matrix::Dense(weight), false) = (&mut linear.matrix, tied && name == HEAD)
+                && let Some(new) = replacement(&tensor_names::weight(name), weight)
             {
                 *weight = new;
             }
@@ -183,7 +188,7 @@ impl Model {
             self.head.matrix = self.token_embeddings.matrix.clone();
         }
         self.visit_norms(&mut |name, weight| {
-            let new = replacement(&format!("{name}.weight"), weight);
+            let new = replacement(&tensor_names::weight(name), weight);
             let changed = new.is_some();
             if let Some(new) = new {
                 *weight = new;
@@ -198,120 +203,5 @@ impl Model {
     /// [`crate::error::Error::Mlx`] if the shapes do not fit.
     pub fn logits(&self, hidden: &Array) -> Result<Array> {
         self.head.forward(hidden)
-    }
-}
-
-/// The network run a layer at a time over one text, with only that layer's weights in memory.
-#[derive(Debug)]
-pub(crate) struct LayerByLayerForward {
-    config: Config,
-    rope: Rope,
-    /// u32 `[1, L]`.
-    ids: Array,
-    /// f32 `[1, L, D]`.
-    x: Array,
-}
-
-impl LayerByLayerForward {
-    pub(crate) fn new(config: Config, ids: &[u32]) -> Result<Self> {
-        let rope = Rope::new(
-            config.head_dim(),
-            config.rope_freq_constant(),
-            Device::current()?,
-        );
-        let ids = Array::from_slice(ids, &[1, ids.len() as i32]);
-        Ok(Self {
-            config,
-            rope,
-            x: ids.clone(),
-            ids,
-        })
-    }
-
-    /// Looks the ids up in the embedding, f32 `[V, D]`.
-    pub(crate) fn embed(&mut self, token_embeddings: &Array) -> Result<()> {
-        self.x = token_embeddings.take_axis(&self.ids, 0)?;
-        Ok(self.x.eval()?)
-    }
-
-    /// Runs the layer `index` with its `weights`, f32.
-    pub(crate) fn layer(&mut self, index: usize, weights: &mut Weights) -> Result<()> {
-        let Some(sizes) = self.config.layers().get(index) else {
-            return Ok(());
-        };
-        let layer = DecoderLayer::new(&self.config, sizes, index, weights)?;
-        let rotation = self.rope.at(0, self.ids.dim(1) as usize);
-        self.x = layer.forward(&self.x, &rotation, None, 0, None)?;
-        Ok(self.x.eval()?)
-    }
-
-    /// Next-token logits f32 `[1, L, V]` by the final norm `[D]` and the head `[V, D]`.
-    pub(crate) fn logits(&self, norm: Array, head: &Array) -> Result<Array> {
-        let norm = RmsNorm {
-            weight: norm,
-            eps: self.config.rms_norm_eps() as f32,
-        };
-        Linear::new(Matrix::Dense(head.clone())).forward(&norm.forward(&self.x)?)
-    }
-}
-
-#[derive(Debug, Clone)]
-struct DecoderLayer {
-    attn_norm: RmsNorm,
-    attn: Attention,
-    ffn_norm: RmsNorm,
-    ffn: FeedForward,
-}
-
-impl DecoderLayer {
-    fn new(config: &Config, layer: &Layer, index: usize, weights: &mut Weights) -> Result<Self> {
-        let prefix = format!("transformer.layers.{index}");
-        Ok(Self {
-            attn_norm: RmsNorm::new(config, &format!("{prefix}.attn_norm"), weights)?,
-            attn: Attention::new(config, layer, &format!("{prefix}.attn"), weights)?,
-            ffn_norm: RmsNorm::new(config, &format!("{prefix}.ffn_norm"), weights)?,
-            ffn: FeedForward::new(config, layer, &format!("{prefix}.ffn"), weights)?,
-        })
-    }
-
-    fn forward(
-        &self,
-        x: &Array,
-        rotation: &Rotation<'_>,
-        cache: Option<&mut LayerCache>,
-        offset: usize,
-        mask: Option<&Array>,
-    ) -> Result<Array> {
-        // Whole sequences, with no cache, are what is trained on.
-        let trained = cache.is_none();
-        let normed = self.attn_norm.forward(x)?;
-        let attended = self.attn.forward(&normed, rotation, cache, offset, mask)?;
-        let x = x.add(attended)?;
-        Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?, trained)?)?)
-    }
-}
-
-fn layer_name(index: usize, name: &str) -> String {
-    format!("transformer.layers.{index}.{name}")
-}
-
-/// RMSNorm over the last axis; MLX squares in f32 whatever the type.
-#[derive(Debug, Clone)]
-struct RmsNorm {
-    weight: Array,
-    eps: f32,
-}
-
-impl RmsNorm {
-    fn new(config: &Config, name: &str, weights: &mut Weights) -> Result<Self> {
-        let weight = weights.take(&format!("{name}.weight"), &[config.model_dim()])?;
-        Ok(Self {
-            weight,
-            eps: config.rms_norm_eps() as f32,
-        })
-    }
-
-    fn forward(&self, x: &Array) -> Result<Array> {
-        Ok(fast::rms_norm(x, Some(&self.weight), self.eps)?)
     }
 }

@@ -5,6 +5,17 @@ use std::path::Path;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 
+/// Files of a tokenizer, which a copy of its folder takes along where they exist.
+pub(crate) const TOKENIZER_FILES: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
 /// The names under which a folder may hold a tokenizer, the first one first.
 pub(super) const FILE_NAMES: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
 

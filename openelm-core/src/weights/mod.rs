@@ -10,5 +10,5 @@ mod weights;
 pub use checkpoint::{Checkpoint, StoredDtype, StoredTensor, model_folder};
 pub(crate) use parallel_reader::Readers;
 pub use random::random_weights;
-pub(crate) use tensor_file::{Tensors, write_beside};
+pub(crate) use tensor_file::Tensors;
 pub use weights::{ReadOptions, Weights};

@@ -7,7 +7,10 @@ use super::{
     source_model::{Files, SourceModel, stored_name},
 };
 use crate::{
-    config::{Config, Preset},
+    config::{
+        Config, Preset,
+        tensor_names::{EMBEDDING, weight},
+    },
     convert::{
         ConvertOptions, architecture,
         gguf::{check_tensors, config_from_gguf},
@@ -129,9 +132,7 @@ impl SourceModel {
             return Self::new(path, "GGUF file", config, Files::Gguf(reader));
         }
         let file = TorchFile::open_with(path, options.ema)?;
-        let corenet_names = !file
-            .tensors()
-            .contains_key("transformer.token_embeddings.weight");
+        let corenet_names = !file.tensors().contains_key(&weight(EMBEDDING));
         let shape = |name: &str| {
             let name = stored_name(name, corenet_names);
             file.tensors().get(&name).map(|tensor| tensor.shape.clone())
@@ -149,12 +150,9 @@ impl SourceModel {
 }
 
 fn embedding_rows(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<usize> {
-    let found = [
-        "token_embeddings.weight",
-        "transformer.token_embeddings.weight",
-    ]
-    .iter()
-    .find_map(|name| shape(name)?.first().copied());
+    let found = ["token_embeddings.weight", &weight(EMBEDDING)]
+        .iter()
+        .find_map(|name| shape(name)?.first().copied());
     found.ok_or_else(|| Error::checkpoint(path, "tensor `token_embeddings.weight` is missing"))
 }
 

@@ -12,7 +12,10 @@ use mlx_rs::{Array, ops::indexing::TryIndexOp};
 
 use crate::{
     adapter::Adapter,
-    config::Config,
+    config::{
+        Config,
+        tensor_names::{BACKBONE, HEAD},
+    },
     convert::gguf::{Vocabulary, read_tensor, stored_type},
     error::{Error, Result},
     formats::{
@@ -275,10 +278,10 @@ fn cut(array: Array, shape: &[usize]) -> Result<Array> {
 }
 
 pub(super) fn stored_name(name: &str, corenet: bool) -> String {
-    match (corenet, name.strip_prefix("lm_head")) {
+    match (corenet, name.strip_prefix(HEAD)) {
         (false, _) => name.into(),
         (true, Some(rest)) => format!("classifier{rest}"),
-        (true, None) => name.strip_prefix("transformer.").unwrap_or(name).into(),
+        (true, None) => name.strip_prefix(BACKBONE).unwrap_or(name).into(),
     }
 }
 

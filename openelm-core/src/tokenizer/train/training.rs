@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::{merges, words::Words};
 use crate::{
-    data::corpus::corpus,
+    documents::for_each_document,
     error::{Error, Result},
+    files::write_beside,
     tokenizer::Tokenizer,
-    weights::write_beside,
 };
 
 /// Ids before the alphabet: three special tokens, 256 bytes.
@@ -86,7 +86,7 @@ impl TokenizerTraining {
         let mut words = Words::default();
         let mut documents = 0;
         let mut last = None;
-        corpus::documents(files, &self.text_key, |path, text, continues| {
+        for_each_document(files, &self.text_key, |path, text, continues| {
             documents += u64::from(!continues);
             last = Some(path.to_owned());
             words.add(text);
