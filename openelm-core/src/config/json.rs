@@ -79,24 +79,10 @@ pub(crate) fn read(bytes: &[u8], path: &Path) -> Result<Config> {
         ));
     }
 
-    let query_list = keys.heads("num_query_heads", layers)?;
-    let kv_list = keys.heads("num_kv_heads", layers)?;
     let mut config = Config::scale(settings);
     config.heads_scaled = qkv_multipliers.is_some();
-    match (query_list, kv_list) {
-        (Some(query_list), Some(kv_list)) => {
-            settle_heads(&mut config, &query_list, &kv_list, path)?
-        }
-        (None, None) if config.heads_scaled => {}
-        (None, None) => {
-            return Err(keys.missing("num_query_heads", "a list, or qkv_multipliers in its place"));
-        }
-        (Some(_), None) => {
-            return Err(keys.missing("num_kv_heads", "a list beside num_query_heads"));
-        }
-        (None, Some(_)) => {
-            return Err(keys.missing("num_query_heads", "a list beside num_kv_heads"));
-        }
+    if let Some((query_list, kv_list)) = head_lists(&mut keys, layers, config.heads_scaled)? {
+        settle_heads(&mut config, &query_list, &kv_list, path)?;
     }
     config.extra = keys.rest(&config.settings)?;
     config.check_sizes(path)
@@ -155,6 +141,24 @@ pub(crate) fn write(config: &Config) -> String {
 
 /// Any id that an embedding may have; its vocabulary is checked apart.
 const TOKEN_ID: RangeInclusive<usize> = 0..=*layer_wise::VOCAB_SIZE.end() - 1;
+
+/// The lists of query and KV heads, which only a file with multipliers (`scaled`) may leave out.
+fn head_lists(
+    keys: &mut Keys<'_>,
+    layers: usize,
+    scaled: bool,
+) -> Result<Option<(Vec<usize>, Vec<usize>)>> {
+    let query_list = keys.heads("num_query_heads", layers)?;
+    let kv_list = keys.heads("num_kv_heads", layers)?;
+    let (key, expected) = match (query_list, kv_list) {
+        (Some(query_list), Some(kv_list)) => return Ok(Some((query_list, kv_list))),
+        (None, None) if scaled => return Ok(None),
+        (None, None) => ("num_query_heads", "a list, or qkv_multipliers in its place"),
+        (Some(_), None) => ("num_kv_heads", "a list beside num_query_heads"),
+        (None, Some(_)) => ("num_query_heads", "a list beside num_kv_heads"),
+    };
+    Err(keys.missing(key, expected))
+}
 
 /// Replaces the heads that follow from multipliers by those of the lists, which must agree with
 /// whatever else is stated on them.
