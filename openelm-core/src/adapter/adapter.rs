@@ -127,10 +127,7 @@ impl Adapter {
 
     /// Checks that it fits a model of `config`. `origin` is what errors name.
     pub(crate) fn check(&self, config: &Config, origin: &Path) -> Result<()> {
-        let wrong = |problem: String| Error::Adapter {
-            path: origin.to_path_buf(),
-            problem,
-        };
+        let wrong = |problem: String| Error::adapter(origin, problem);
         let expected: BTreeMap<String, Vec<usize>> = config.tensors().into_iter().collect();
         for (name, weight) in &self.weights {
             match expected.get(name) {

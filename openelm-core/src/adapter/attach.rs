@@ -21,10 +21,10 @@ impl Model {
     /// [`Error::Adapter`] if it does not fit this model, [`Error::Option`] if the name is taken.
     pub fn add_adapter(&mut self, name: &str, adapter: &Adapter) -> Result<()> {
         if self.adapters.all.iter().any(|known| known.name == name) {
-            return Err(Error::Option {
-                option: "adapter",
-                problem: format!("there is an adapter `{name}` already"),
-            });
+            return Err(Error::option(
+                "adapter",
+                format!("there is an adapter `{name}` already"),
+            ));
         }
         let origin = PathBuf::from(name);
         adapter.check(self.config(), &origin)?;
@@ -71,10 +71,7 @@ impl Model {
     /// [`Error::Option`] for a name that is not known, a strength that is no number, or one other
     /// than 1 for full fine-tuning, of which only one can be active.
     pub fn set_adapters(&mut self, active: &[(&str, f32)]) -> Result<()> {
-        let wrong = |problem: String| Error::Option {
-            option: "adapter",
-            problem,
-        };
+        let wrong = |problem: String| Error::option("adapter", problem);
         let mut chosen = Vec::with_capacity(active.len());
         for &(name, strength) in active {
             let found = self.adapters.all.iter().find(|known| known.name == name);
@@ -130,10 +127,10 @@ impl Model {
     pub fn remove_adapter(&mut self, name: &str) -> Result<()> {
         let known = &self.adapters.all;
         let Some(index) = known.iter().position(|known| known.name == name) else {
-            return Err(Error::Option {
-                option: "adapter",
-                problem: format!("there is no adapter `{name}`"),
-            });
+            return Err(Error::option(
+                "adapter",
+                format!("there is no adapter `{name}`"),
+            ));
         };
         let active = self.adapters.active.clone();
         let rest = active.iter().filter(|(active, _)| active != name);
@@ -179,10 +176,10 @@ impl Model {
         })?;
         match missing.first() {
             None => Ok(()),
-            Some(name) => Err(Error::Adapter {
-                path: origin.to_path_buf(),
-                problem: format!("replaces `{name}`, which is quantised in this model"),
-            }),
+            Some(name) => Err(Error::adapter(
+                origin,
+                format!("replaces `{name}`, which is quantised in this model"),
+            )),
         }
     }
 }

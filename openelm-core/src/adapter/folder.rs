@@ -21,14 +21,14 @@ impl Adapter {
             return peft::load(folder);
         }
         if !folder.join(mlx_lm::WEIGHTS).is_file() {
-            return Err(Error::MissingFile {
-                path: folder.to_path_buf(),
-                problem: format!(
+            return Err(Error::missing_file(
+                folder,
+                format!(
                     "no adapter here: neither {} (mlx-lm) nor {} (PEFT)",
                     mlx_lm::WEIGHTS,
                     peft::WEIGHTS
                 ),
-            });
+            ));
         }
         mlx_lm::load(folder)
     }

@@ -42,12 +42,11 @@ impl Adapter {
         self.check(config, origin)?;
         let tied = config.share_input_output_layers();
         if tied && self.modules.contains_key(EMBEDDING) && !self.tied_head {
-            return Err(Error::Adapter {
-                path: origin.to_path_buf(),
-                problem: "it adapts the look-up of the embedding and not the head, which are one \
-                          tensor in this model; keep it an adapter, or train it with tied_head"
-                    .into(),
-            });
+            return Err(Error::adapter(
+                origin,
+                "it adapts the look-up of the embedding and not the head, which are one \
+                 tensor in this model; keep it an adapter, or train it with tied_head",
+            ));
         }
         Ok(())
     }

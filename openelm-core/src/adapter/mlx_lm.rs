@@ -48,10 +48,7 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
     let path = folder.join(WEIGHTS);
     let tensors = tensor_file::load(&path)?;
     tensor_file::require_float(&path, &tensors)?;
-    let wrong = |problem: String| Error::Adapter {
-        path: folder.join(CONFIG),
-        problem,
-    };
+    let wrong = |problem: String| Error::adapter(folder.join(CONFIG), problem);
     let kind = match settings.fine_tune_type.as_str() {
         "lora" => AdapterKind::Lora,
         "dora" => AdapterKind::Dora,
@@ -86,10 +83,7 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
 
 fn read_settings(path: &Path) -> Result<Settings> {
     let text = fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(|error| Error::Adapter {
-        path: path.to_path_buf(),
-        problem: error.to_string(),
-    })
+    serde_json::from_str(&text).map_err(|error| Error::adapter(path, error.to_string()))
 }
 
 /// Puts `lora_a`, `lora_b` and `m` of each matrix together.
@@ -99,10 +93,7 @@ fn modules(
     kind: AdapterKind,
     path: &Path,
 ) -> Result<BTreeMap<String, Module>> {
-    let wrong = |problem: String| Error::Adapter {
-        path: path.to_path_buf(),
-        problem,
-    };
+    let wrong = |problem: String| Error::adapter(path, problem);
     let mut parts: BTreeMap<String, [Option<Array>; 3]> = BTreeMap::new();
     for (name, array) in tensors {
         let known = name.rsplit_once('.').and_then(|(stem, part)| {
@@ -203,14 +194,14 @@ fn one_scale(adapter: &Adapter, folder: &Path) -> Result<Adapter> {
     };
     for (name, module) in &mut adapter.modules {
         if module.lora_b.dim(0) != first.lora_b.dim(0) {
-            return Err(Error::Adapter {
-                path: folder.to_path_buf(),
-                problem: format!(
+            return Err(Error::adapter(
+                folder,
+                format!(
                     "mlx-lm's format has one rank for all; `{name}` has {}, another {}",
                     module.lora_b.dim(0),
                     first.lora_b.dim(0)
                 ),
-            });
+            ));
         }
         if module.scale != first.scale {
             let ratio = Array::from_f32(module.scale / first.scale);

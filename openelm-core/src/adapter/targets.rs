@@ -77,10 +77,8 @@ impl TargetModules {
             }
             Keys::Regex(pattern) => {
                 let whole = format!("^(?:{pattern})$");
-                let regex = Regex::new(&whole).map_err(|error| Error::Option {
-                    option: "keys",
-                    problem: error.to_string(),
-                })?;
+                let regex =
+                    Regex::new(&whole).map_err(|error| Error::option("keys", error.to_string()))?;
                 if !matrices.iter().any(|(name, _)| regex.is_match(name)) {
                     return Err(unmatched("keys", pattern));
                 }
@@ -122,10 +120,10 @@ impl TargetModules {
         match self.num_layers {
             None => Ok(0),
             Some(count) if (1..=layers).contains(&count) => Ok(layers - count),
-            Some(count) => Err(Error::Option {
-                option: "num_layers",
-                problem: format!("expected 1 to {layers}, the model's layers; found {count}"),
-            }),
+            Some(count) => Err(Error::option(
+                "num_layers",
+                format!("expected 1 to {layers}, the model's layers; found {count}"),
+            )),
         }
     }
 }
@@ -148,11 +146,11 @@ fn is_named(name: &str, key: &str) -> bool {
 }
 
 fn unmatched(option: &'static str, key: &str) -> Error {
-    Error::Option {
+    Error::option(
         option,
-        problem: format!(
+        format!(
             "`{key}` names no matrix of this model in the layers chosen; known are qkv_proj, \
              out_proj, proj_1, proj_2 and {EMBEDDING}"
         ),
-    }
+    )
 }

@@ -193,11 +193,7 @@ impl Config {
         };
         QuantizationMap::from_json(block)
             .map(Some)
-            .map_err(|problem| Error::Config {
-                path: "config.json".into(),
-                key: "quantization".into(),
-                problem,
-            })
+            .map_err(|problem| Error::config("config.json", "quantization", problem))
     }
 
     /// The `quantization` (or `quantization_config`) block, not looked into.

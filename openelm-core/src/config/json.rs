@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{
     config::{Config, Layer},
     keys::{Keys, MAX_BYTES},
-    layer_wise::{self, LayerWiseConfig, fault},
+    layer_wise::{self, LayerWiseConfig},
     scaling::Multipliers,
 };
 use crate::error::{Error, Result};
@@ -36,10 +36,7 @@ impl Config {
             given.to_path_buf()
         };
         let file = File::open(&path).map_err(|source| match source.kind() {
-            ErrorKind::NotFound => Error::MissingFile {
-                path: path.clone(),
-                problem: "the model's config.json is missing".into(),
-            },
+            ErrorKind::NotFound => Error::missing_file(&path, "the model's config.json is missing"),
             _ => Error::Io {
                 path: path.clone(),
                 source,
@@ -139,24 +136,10 @@ fn read(bytes: &[u8], path: &Path) -> Result<Config> {
         ));
     }
 
-    let query_list = keys.heads("num_query_heads", layers)?;
-    let kv_list = keys.heads("num_kv_heads", layers)?;
     let mut config = Config::scale(settings);
     config.heads_scaled = qkv_multipliers.is_some();
-    match (query_list, kv_list) {
-        (Some(query_list), Some(kv_list)) => {
-            settle_heads(&mut config, &query_list, &kv_list, path)?
-        }
-        (None, None) if config.heads_scaled => {}
-        (None, None) => {
-            return Err(keys.missing("num_query_heads", "a list, or qkv_multipliers in its place"));
-        }
-        (Some(_), None) => {
-            return Err(keys.missing("num_kv_heads", "a list beside num_query_heads"));
-        }
-        (None, Some(_)) => {
-            return Err(keys.missing("num_query_heads", "a list beside num_kv_heads"));
-        }
+    if let Some((query_list, kv_list)) = head_lists(&mut keys, layers, config.heads_scaled)? {
+        settle_heads(&mut config, &query_list, &kv_list, path)?;
     }
     config.extra = keys.rest(&config.settings)?;
     config.check_sizes(path)
@@ -216,6 +199,24 @@ fn write(config: &Config) -> String {
 /// Any id that an embedding may have; its vocabulary is checked apart.
 const TOKEN_ID: RangeInclusive<usize> = 0..=*layer_wise::VOCAB_SIZE.end() - 1;
 
+/// The lists of query and KV heads, which only a file with multipliers (`scaled`) may leave out.
+fn head_lists(
+    keys: &mut Keys<'_>,
+    layers: usize,
+    scaled: bool,
+) -> Result<Option<(Vec<usize>, Vec<usize>)>> {
+    let query_list = keys.heads("num_query_heads", layers)?;
+    let kv_list = keys.heads("num_kv_heads", layers)?;
+    let (key, expected) = match (query_list, kv_list) {
+        (Some(query_list), Some(kv_list)) => return Ok(Some((query_list, kv_list))),
+        (None, None) if scaled => return Ok(None),
+        (None, None) => ("num_query_heads", "a list, or qkv_multipliers in its place"),
+        (Some(_), None) => ("num_kv_heads", "a list beside num_query_heads"),
+        (None, Some(_)) => ("num_query_heads", "a list beside num_kv_heads"),
+    };
+    Err(keys.missing(key, expected))
+}
+
 /// Replaces the heads that follow from multipliers by those of the lists, which must agree with
 /// whatever else is stated on them.
 fn settle_heads(
@@ -233,7 +234,7 @@ fn settle_heads(
                  num_gqa_groups",
                 layer.q_heads,
             );
-            return Err(fault(path, "num_query_heads", problem));
+            return Err(Error::config(path, "num_query_heads", problem));
         }
         if config.heads_scaled && kv_heads != layer.kv_heads {
             let problem = format!(
@@ -241,14 +242,14 @@ fn settle_heads(
                  num_gqa_groups",
                 layer.kv_heads,
             );
-            return Err(fault(path, "num_kv_heads", problem));
+            return Err(Error::config(path, "num_kv_heads", problem));
         }
         if !q_heads.is_multiple_of(kv_heads) {
             let problem = format!(
                 "layer {i} has {q_heads} query heads, which is no multiple of its {kv_heads} \
                  KV heads"
             );
-            return Err(fault(path, "num_kv_heads", problem));
+            return Err(Error::config(path, "num_kv_heads", problem));
         }
         if let Some(groups) = groups
             && q_heads != kv_heads * groups
@@ -256,7 +257,7 @@ fn settle_heads(
             let problem = format!(
                 "layer {i} has {q_heads} query heads on {kv_heads} KV heads, not {groups} on each"
             );
-            return Err(fault(path, "num_gqa_groups", problem));
+            return Err(Error::config(path, "num_gqa_groups", problem));
         }
         (layer.q_heads, layer.kv_heads) = (q_heads, kv_heads);
     }

@@ -12,7 +12,7 @@ mod unknown_keys;
 
 pub use config::{Config, Layer};
 pub use layer_wise::LayerWiseConfig;
-pub(crate) use layer_wise::{LAYERS, POSITIONS, fault, outside};
+pub(crate) use layer_wise::{LAYERS, POSITIONS, outside};
 pub use preset::Preset;
 pub use scaling::Multipliers;
 pub(crate) use scaling::{ffn_dim, query_heads};

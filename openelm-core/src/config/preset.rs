@@ -98,10 +98,10 @@ impl FromStr for Preset {
             "450m" | "0.45 b" => Ok(Self::Size450M),
             "1_1b" | "1.1b" | "1.08 b" => Ok(Self::Size1_1B),
             "3b" | "3.04 b" => Ok(Self::Size3B),
-            _ => Err(Error::Option {
-                option: "preset",
-                problem: format!("expected 270M, 450M, 1_1B or 3B, found {text:?}"),
-            }),
+            _ => Err(Error::option(
+                "preset",
+                format!("expected 270M, 450M, 1_1B or 3B, found {text:?}"),
+            )),
         }
     }
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use super::{
     config::{Config, Layer},
-    layer_wise::{HEADS, fault, outside},
+    layer_wise::{HEADS, outside},
     tensor_names::{
         ATTN_NORM, EMBEDDING, FFN_NORM, FINAL_NORM, HEAD, K_NORM, OUT_PROJ, PROJ_1, PROJ_2, Q_NORM,
         QKV_PROJ, layer as layer_name, weight,
     },
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl Config {
     /// Checkpoint names and shapes of all weights, in Hugging Face's layout and the model's order.
@@ -84,7 +84,7 @@ impl Config {
         for layer in &self.layers {
             if !HEADS.contains(&layer.q_heads) {
                 let problem = outside("query heads", &HEADS, layer.q_heads);
-                return Err(fault(path, "qkv_multipliers", problem));
+                return Err(Error::config(path, "qkv_multipliers", problem));
             }
         }
         for (name, shape) in self.tensors() {
@@ -101,7 +101,7 @@ impl Config {
                     "tensor `{name}` of shape {shape:?} would have {elements} elements; \
                      at most {MAX_ELEMENTS} are possible"
                 );
-                return Err(fault(path, key, problem));
+                return Err(Error::config(path, key, problem));
             }
         }
         let parameters = self.parameter_count();
@@ -110,7 +110,7 @@ impl Config {
                 "the model would have {parameters} parameters; \
                  at most {MAX_PARAMETERS} are supported"
             );
-            return Err(fault(path, "num_transformer_layers", problem));
+            return Err(Error::config(path, "num_transformer_layers", problem));
         }
         Ok(self)
     }

@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 
 use super::{
     keys::{Keys, shorten, show},
-    layer_wise::{LayerWiseConfig, fault},
+    layer_wise::LayerWiseConfig,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl Keys<'_> {
     /// What is left, to be carried along, if none of it changes the computation or contradicts
@@ -38,7 +38,11 @@ impl Keys<'_> {
             if let (Some(one), Some(two)) = (self.map.get(key), self.map.get(other))
                 && one != two
             {
-                return Err(fault(self.path, key, format!("contradicts {other}")));
+                return Err(Error::config(
+                    self.path,
+                    key,
+                    format!("contradicts {other}"),
+                ));
             }
         }
         for key in ["dtype", "torch_dtype"] {
@@ -50,7 +54,7 @@ impl Keys<'_> {
             None => Ok(self.map),
             Some((key, value)) => {
                 let problem = format!("not supported, found {}", show(value));
-                Err(fault(self.path, &shorten(key), problem))
+                Err(Error::config(self.path, shorten(key), problem))
             }
         }
     }
@@ -70,7 +74,7 @@ impl Keys<'_> {
             None => Ok(()),
             Some(value) => {
                 let problem = format!("found {}, but OpenELM's own key says {stated}", show(value));
-                Err(fault(self.path, key, problem))
+                Err(Error::config(self.path, key, problem))
             }
         }
     }

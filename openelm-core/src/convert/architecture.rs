@@ -25,13 +25,13 @@ pub fn parse_architecture(name_or_path: &str) -> Result<Config> {
         _ if path.is_dir() => Config::load(path),
         _ => match name_or_path.parse::<Preset>() {
             Ok(preset) => Ok(preset.config()),
-            Err(_) => Err(Error::Option {
-                option: "architecture",
-                problem: format!(
+            Err(_) => Err(Error::option(
+                "architecture",
+                format!(
                     "expected 270M, 450M, 1_1B, 3B, a config.json or a .yaml file, found \
                      {name_or_path:?}"
                 ),
-            }),
+            )),
         },
     }
 }
@@ -74,11 +74,7 @@ const MAX_YAML: u64 = 1 << 20;
 
 fn from_yaml(path: &Path) -> Result<Config> {
     const KEY: &str = "model.language_modeling.general_gpt";
-    let fault = |problem: String| Error::Config {
-        path: path.to_path_buf(),
-        key: KEY.into(),
-        problem,
-    };
+    let fault = |problem: String| Error::config(path, KEY, problem);
     let length = fs::metadata(path).map_err(Error::io(path))?.len();
     if length > MAX_YAML {
         return Err(fault(format!("{length} bytes is too long for a YAML file")));

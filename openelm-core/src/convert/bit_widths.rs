@@ -53,12 +53,10 @@ impl FromStr for Recipe {
             "mixed_3_6" => Self::Mixed3_6,
             "mixed_4_6" => Self::Mixed4_6,
             _ => {
-                return Err(Error::Option {
-                    option: "q-recipe",
-                    problem: format!(
-                        "expected mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, found {name}"
-                    ),
-                });
+                return Err(Error::option(
+                    "q-recipe",
+                    format!("expected mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, found {name}"),
+                ));
             }
         })
     }
@@ -76,10 +74,7 @@ impl FromStr for LayerRule {
 
     /// Reads `REGEX=BITS`.
     fn from_str(rule: &str) -> Result<Self> {
-        let refuse = |problem: String| Error::Option {
-            option: "q-layer",
-            problem,
-        };
+        let refuse = |problem: String| Error::option("q-layer", problem);
         let parts = rule.rsplit_once('=');
         let (name, bits) =
             parts.ok_or_else(|| refuse(format!("expected REGEX=BITS, found {rule}")))?;
@@ -146,10 +141,10 @@ impl Quantize {
 
     fn with_bits(&self, bits: usize) -> Result<Quantization> {
         if self.quantization.mode() != QuantizationMode::Affine {
-            return Err(Error::Option {
-                option: "q-mode",
-                problem: "recipes and rules by layer are of the affine mode only".into(),
-            });
+            return Err(Error::option(
+                "q-mode",
+                "recipes and rules by layer are of the affine mode only",
+            ));
         }
         let group_size = self.quantization.group_size();
         Quantization::new(QuantizationMode::Affine, Some(bits), Some(group_size))

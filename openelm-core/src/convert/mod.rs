@@ -41,6 +41,7 @@ mod report;
 mod safetensors_writer;
 pub(crate) mod source;
 mod staging;
+mod tensor_difference;
 mod tokenizer_files;
 mod verify;
 mod write;

@@ -117,12 +117,9 @@ impl SafetensorsWriter {
             });
         }
         let array = array.contiguous()?.view_dtype(MlxDtype::Uint8)?;
-        let slice = array
-            .try_as_slice::<u8>()
-            .map_err(|error| Error::Checkpoint {
-                path: path.clone(),
-                problem: format!("tensor `{}`: {error}", part.name),
-            })?;
+        let slice = array.try_as_slice::<u8>().map_err(|error| {
+            Error::checkpoint(&path, format!("tensor `{}`: {error}", part.name))
+        })?;
         file.seek(SeekFrom::Start(position))
             .and_then(|_| file.write_all(slice))
             .map_err(Error::io(path.as_path()))

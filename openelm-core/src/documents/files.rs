@@ -67,7 +67,11 @@ pub(crate) fn expand(places: &[PathBuf]) -> Result<Vec<PathBuf>> {
         if place.is_dir() {
             search(place, &mut files)?;
             if files.len() == before && !already(place, &files) {
-                return Err(data(place, format!("no file with an ending of {ENDINGS}")));
+                return Err(Error::data(
+                    place,
+                    None,
+                    format!("no file with an ending of {ENDINGS}"),
+                ));
             }
         } else if place.exists() {
             add(place, &mut files)?;
@@ -76,10 +80,10 @@ pub(crate) fn expand(places: &[PathBuf]) -> Result<Vec<PathBuf>> {
         }
     }
     if files.is_empty() {
-        return Err(Error::Option {
-            option: "files",
-            problem: "expected at least one file, folder or pattern, found none".into(),
-        });
+        return Err(Error::option(
+            "files",
+            "expected at least one file, folder or pattern, found none",
+        ));
     }
     Ok(files.into_iter().collect())
 }
@@ -109,17 +113,18 @@ fn search(folder: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
 
 fn add(path: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
     if Format::of(path).is_none() {
-        return Err(data(path, format!("expected an ending of {ENDINGS}")));
+        return Err(Error::data(
+            path,
+            None,
+            format!("expected an ending of {ENDINGS}"),
+        ));
     }
     files.insert(path.to_owned());
     Ok(())
 }
 
 fn matches(pattern: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
-    let missing = |problem: &str| Error::MissingFile {
-        path: pattern.to_owned(),
-        problem: problem.into(),
-    };
+    let missing = |problem: &str| Error::missing_file(pattern, problem);
     let text = pattern
         .to_str()
         .filter(|text| text.contains(['*', '?', '[']))
@@ -142,14 +147,6 @@ fn matches(pattern: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
         return Ok(());
     }
     Err(missing("no file matches this pattern"))
-}
-
-fn data(path: &Path, problem: String) -> Error {
-    Error::Data {
-        path: path.to_owned(),
-        line: None,
-        problem,
-    }
 }
 
 #[cfg(test)]

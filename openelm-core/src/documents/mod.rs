@@ -8,6 +8,6 @@ pub(crate) mod reader;
 mod scratch;
 
 pub(crate) use for_each::for_each_document;
-pub(crate) use reader::{DocumentReader, Found, error};
+pub(crate) use reader::{DocumentReader, Found};
 #[cfg(test)]
 pub(crate) use scratch::Scratch;

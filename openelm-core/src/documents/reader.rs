@@ -66,7 +66,7 @@ impl DocumentReader {
     /// [`Error::Io`] if the file cannot be opened; [`Error::Data`] if it is malformed.
     pub(crate) fn open(path: &Path, key: &str, words: usize, skip: u64) -> Result<Self> {
         let format = Format::of(path)
-            .ok_or_else(|| error(path, None, format!("expected an ending of {ENDINGS}")))?;
+            .ok_or_else(|| Error::data(path, None, format!("expected an ending of {ENDINGS}")))?;
         let file = File::open(path).map_err(Error::io(path))?;
         let rows = match format {
             Format::JsonLines(packing) => Rows::Lines {
@@ -82,7 +82,7 @@ impl DocumentReader {
             Format::Parquet => {
                 let column = Column::open(file, key, skip);
                 Rows::Column(Box::new(
-                    column.map_err(|problem| error(path, None, problem))?,
+                    column.map_err(|problem| Error::data(path, None, problem))?,
                 ))
             }
         };
@@ -113,7 +113,7 @@ impl DocumentReader {
                         text,
                         continues: false,
                     },
-                    Err(problem) => Found::BadRow(error(path, Some(*number), problem)),
+                    Err(problem) => Found::BadRow(Error::data(path, Some(*number), problem)),
                 },
                 Err(problem) => Found::BadFile(damaged(path, &problem)),
             },
@@ -127,7 +127,7 @@ impl DocumentReader {
                     let continues = std::mem::replace(begun, true);
                     match String::from_utf8(bytes) {
                         Ok(text) => Found::Document { text, continues },
-                        Err(_) => Found::BadFile(error(path, None, "it is no UTF-8 text".into())),
+                        Err(_) => Found::BadFile(Error::data(path, None, "it is no UTF-8 text")),
                     }
                 }
                 Err(problem) => Found::BadFile(damaged(path, &problem)),
@@ -138,8 +138,8 @@ impl DocumentReader {
                     text,
                     continues: false,
                 },
-                Ok(Some(Err(problem))) => Found::BadRow(error(path, None, problem)),
-                Err(problem) => Found::BadFile(error(path, None, problem)),
+                Ok(Some(Err(problem))) => Found::BadRow(Error::data(path, None, problem)),
+                Err(problem) => Found::BadFile(Error::data(path, None, problem)),
             },
         }
     }
@@ -161,18 +161,10 @@ impl DocumentReader {
             Ok(true) => Ok(()),
             Ok(false) => {
                 let problem = "it has fewer documents than when the state was saved";
-                Err(error(&self.path, None, problem.into()))
+                Err(Error::data(&self.path, None, problem))
             }
             Err(problem) => Err(damaged(&self.path, &problem)),
         }
-    }
-}
-
-pub(crate) fn error(path: &Path, line: Option<usize>, problem: String) -> Error {
-    Error::Data {
-        path: path.to_owned(),
-        line,
-        problem,
     }
 }
 
@@ -181,7 +173,7 @@ fn damaged(path: &Path, problem: &io::Error) -> Error {
         ErrorKind::UnexpectedEof => "the archive is cut off".to_owned(),
         _ => format!("it cannot be read on: {problem}"),
     };
-    error(path, None, problem)
+    Error::data(path, None, problem)
 }
 
 fn unpack(file: File, packing: Packing) -> io::Result<Box<dyn BufRead + Send>> {

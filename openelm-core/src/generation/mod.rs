@@ -4,6 +4,7 @@ mod chat;
 mod compute_dtype;
 mod event;
 mod generation;
+mod generation_state;
 mod language_model;
 mod memory_estimate;
 mod prompt_cache;

@@ -79,7 +79,7 @@ impl Sampling {
         for (option, value, valid, range) in ranges {
             if !valid {
                 let problem = format!("expected {range}, found {value}");
-                return Err(Error::Option { option, problem });
+                return Err(Error::option(option, problem));
             }
         }
         Ok(())

@@ -45,9 +45,11 @@ impl std::str::FromStr for QuantizationMode {
         Self::ALL
             .into_iter()
             .find(|mode| mode.name() == name)
-            .ok_or_else(|| Error::Option {
-                option: "quantization mode",
-                problem: format!("expected affine, mxfp4, mxfp8 or nvfp4, found {name}"),
+            .ok_or_else(|| {
+                Error::option(
+                    "quantization mode",
+                    format!("expected affine, mxfp4, mxfp8 or nvfp4, found {name}"),
+                )
             })
     }
 }
@@ -84,7 +86,7 @@ impl Quantization {
             }
             let name = mode.name();
             let problem = format!("{name} takes one of {allowed:?}, found {value}");
-            Err(Error::Option { option, problem })
+            Err(Error::option(option, problem))
         };
         Ok(Self {
             mode,

@@ -37,14 +37,16 @@ pub fn set_metallib(file: impl AsRef<Path>) -> Result<()> {
     let version = mlx_version()?;
     check_name(file, &version)?;
     if !file.is_file() {
-        return Err(Error::MissingFile {
-            path: file.to_path_buf(),
-            problem: "the GPU kernels of MLX belong here".into(),
-        });
+        return Err(Error::missing_file(
+            file,
+            "the GPU kernels of MLX belong here",
+        ));
     }
-    let path = file.to_str().ok_or_else(|| Error::Option {
-        option: "metallib",
-        problem: format!("{}: the path is not UTF-8", file.display()),
+    let path = file.to_str().ok_or_else(|| {
+        Error::option(
+            "metallib",
+            format!("{}: the path is not UTF-8", file.display()),
+        )
     })?;
     tell_mlx(path)
 }
@@ -56,10 +58,10 @@ fn tell_mlx(path: &str) -> Result<()> {
 
 #[cfg(not(feature = "metal"))]
 fn tell_mlx(path: &str) -> Result<()> {
-    Err(Error::Option {
-        option: "metallib",
-        problem: format!("{path}: this build runs on the CPU alone and takes no GPU kernels"),
-    })
+    Err(Error::option(
+        "metallib",
+        format!("{path}: this build runs on the CPU alone and takes no GPU kernels"),
+    ))
 }
 
 fn check_name(file: &Path, version: &str) -> Result<()> {
@@ -70,12 +72,10 @@ fn check_name(file: &Path, version: &str) -> Result<()> {
     if platform.is_some_and(|platform| platform.is_empty() || platform.starts_with('-')) {
         return Ok(());
     }
-    Err(Error::Option {
-        option: "metallib",
-        problem: format!(
-            "expected the kernels of MLX {version}, mlx-{version}-….metallib, found {name}"
-        ),
-    })
+    Err(Error::option(
+        "metallib",
+        format!("expected the kernels of MLX {version}, mlx-{version}-….metallib, found {name}"),
+    ))
 }
 
 #[cfg(test)]

@@ -4,17 +4,15 @@
 use mlx_rs::{
     Array, Dtype,
     fast::{self, ScaledDotProductAttentionMask},
-    ops::{
-        arange, broadcast_to, concatenate, indexing::TryIndexOp, matmul, ones, power, select,
-        split_at_indices,
-    },
+    ops::{arange, broadcast_to, concatenate, indexing::TryIndexOp, matmul, ones, power, select},
     stop_gradient,
 };
 
 use super::{
+    forward_context::ForwardContext,
     kv_cache::LayerCache,
     linear::{Linear, LinearVisitor, NormVisitor},
-    rope::Rotation,
+    split::split_at,
 };
 use crate::{
     config::{
@@ -101,16 +99,13 @@ impl Attention {
         })
     }
 
-    /// Attends from `x` `[B, L, D]`, at positions `offset ..`, to those and to the cached ones.
-    /// Without a cache there are no others. A `mask` `[B, 1, L, T]` of `x`' type, which is added to
-    /// the scores, takes the place of the causal one.
+    /// Attends from `x` `[B, L, D]`, at the positions of `context`, to those and to the cached
+    /// ones. Without a cache there are no others.
     pub(crate) fn forward(
         &self,
         x: &Array,
-        rotation: &Rotation<'_>,
+        context: &ForwardContext<'_>,
         cache: Option<&mut LayerCache>,
-        offset: usize,
-        mask: Option<&Array>,
     ) -> Result<Array> {
         let (batch, length) = (x.dim(0), x.dim(1));
         // Heads lie in the order of all queries, all keys, all values.
@@ -120,28 +115,26 @@ impl Attention {
             .qkv_proj
             .forward(x)?
             .reshape(&[batch, length, heads, self.head_dim])?;
-        let parts = split_at_indices(&qkv, &[rotated_heads], 2)?;
-        let [qk, values] = parts.as_slice() else {
-            return Ok(qkv);
-        };
+        let [qk, values] = split_at(&qkv, rotated_heads, 2)?;
 
         let qk = match &self.qk_norm {
-            Some(norm) => norm.forward(qk)?,
-            None => qk.clone(),
+            Some(norm) => norm.forward(&qk)?,
+            None => qk,
         };
-        let qk = rotation.apply(&qk)?;
+        let qk = context.rotation.apply(&qk)?;
         let queries = qk.try_index((.., ..self.q_heads, .., ..))?;
         let keys = qk.try_index((.., self.q_heads.., .., ..))?;
         let values = values.transpose_axes(&[0, 2, 1, 3])?;
         let whole = cache.is_none();
         let (keys, values) = match cache {
-            Some(cache) => cache.update(offset, &keys, &values)?,
+            Some(cache) => cache.update(context.offset, &keys, &values)?,
             None => (keys, values),
         };
 
-        let attended = match whole && self.device == Device::Cpu {
-            true => self.attend_in_blocks(&queries, &keys, &values, mask)?,
-            false => self.attend(&queries, &keys, &values, mask)?,
+        let attended = if whole && self.device == Device::Cpu {
+            self.attend_in_blocks(&queries, &keys, &values, context.mask)?
+        } else {
+            self.attend(&queries, &keys, &values, context.mask)?
         };
         let joined = attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
             batch,
@@ -150,9 +143,7 @@ impl Attention {
         ])?;
         self.out_proj.forward(&joined)
     }
-}
 
-impl Attention {
     /// Calls `visit` with each projection's name below the layer.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
         visit(QKV_PROJ, &mut self.qkv_proj)?;
@@ -273,12 +264,11 @@ impl Attention {
         let scale = Array::from_f32(scale * std::f32::consts::LOG2_E);
         let queries = queries.multiply(scale)?.reshape(&shape)?;
         let scores = matmul(queries, keys.swap_axes(-1, -2)?)?;
-        let weights = match self.needs_largest() {
-            true => power(
-                Array::from_f32(0.5),
-                scores.max_axis(-1, true)?.subtract(&scores)?,
-            )?,
-            false => power(Array::from_f32(2.0), scores)?,
+        let weights = if self.needs_largest() {
+            let below = scores.max_axis(-1, true)?.subtract(&scores)?;
+            power(Array::from_f32(0.5), below)?
+        } else {
+            power(Array::from_f32(2.0), scores)?
         };
         // A product with ones adds up faster than a sum.
         let sums = matmul(&weights, ones::<f32>(&[keys.dim(2), 1])?)?;

@@ -3,8 +3,8 @@
 use mlx_rs::Array;
 
 use super::{
-    attention::Attention, feed_forward::FeedForward, kv_cache::LayerCache, rms_norm::RmsNorm,
-    rope::Rotation,
+    attention::Attention, feed_forward::FeedForward, forward_context::ForwardContext,
+    kv_cache::LayerCache, rms_norm::RmsNorm,
 };
 use crate::{
     config::{
@@ -39,18 +39,17 @@ impl TransformerBlock {
         })
     }
 
+    /// `[B, L, D]` to `[B, L, D]`. Without a cache the positions see no others before them.
     pub(super) fn forward(
         &self,
         x: &Array,
-        rotation: &Rotation<'_>,
+        context: &ForwardContext<'_>,
         cache: Option<&mut LayerCache>,
-        offset: usize,
-        mask: Option<&Array>,
     ) -> Result<Array> {
         // Whole sequences, with no cache, are what is trained on.
         let trained = cache.is_none();
         let normed = self.attn_norm.forward(x)?;
-        let attended = self.attn.forward(&normed, rotation, cache, offset, mask)?;
+        let attended = self.attn.forward(&normed, context, cache)?;
         let x = x.add(attended)?;
         Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?, trained)?)?)
     }

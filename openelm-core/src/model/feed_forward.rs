@@ -3,11 +3,14 @@
 
 use mlx_rs::{
     Array, Dtype,
-    ops::{power, sigmoid, split_equal},
+    ops::{power, sigmoid},
     stop_gradient,
 };
 
-use super::linear::{Linear, LinearVisitor};
+use super::{
+    linear::{Linear, LinearVisitor},
+    split::split,
+};
 use crate::{
     config::{
         Config, Layer,
@@ -68,13 +71,11 @@ impl FeedForward {
             return self.proj_2.forward(&silu(&h, self.device)?);
         }
         // The first half of the rows is the gate.
-        let halves = split_equal(&h, 2, -1)?;
-        let [gate, up] = halves.as_slice() else {
-            return Ok(h);
-        };
-        let inner = match trained {
-            true => swiglu_with_gradient(gate, up, self.device)?,
-            false => silu(gate, self.device)?.multiply(up)?,
+        let [gate, up] = split(&h, -1)?;
+        let inner = if trained {
+            swiglu_with_gradient(&gate, &up, self.device)?
+        } else {
+            silu(&gate, self.device)?.multiply(up)?
         };
         self.proj_2.forward(&inner)
     }
@@ -85,9 +86,10 @@ impl FeedForward {
 fn swiglu_with_gradient(gate: &Array, up: &Array, device: Device) -> Result<Array> {
     let (g, u) = (stop_gradient(gate)?, stop_gradient(up)?);
     let one = Array::from_f32(1.0).as_dtype(g.dtype())?;
-    let sigmoid = match uses_power(&g, device) {
-        true => one.divide(decay(&g)?.add(&one)?)?,
-        false => sigmoid(&g)?,
+    let sigmoid = if uses_power(&g, device) {
+        one.divide(decay(&g)?.add(&one)?)?
+    } else {
+        sigmoid(&g)?
     };
     let silu = g.multiply(&sigmoid)?;
     // d silu(g) / dg = σ + g·σ·(1 - σ)
@@ -102,9 +104,10 @@ fn swiglu_with_gradient(gate: &Array, up: &Array, device: Device) -> Result<Arra
 
 /// `x · sigmoid(x)`.
 fn silu(x: &Array, device: Device) -> Result<Array> {
-    match uses_power(x, device) {
-        true => Ok(x.divide(decay(x)?.add(Array::from_f32(1.0))?)?),
-        false => Ok(x.multiply(sigmoid(x)?)?),
+    if uses_power(x, device) {
+        Ok(x.divide(decay(x)?.add(Array::from_f32(1.0))?)?)
+    } else {
+        Ok(x.multiply(sigmoid(x)?)?)
     }
 }
 
@@ -161,9 +164,10 @@ mod tests {
             let run = |trained: bool| {
                 let f = |x: &[Array]| {
                     let [gate, up] = x else { unreachable!() };
-                    let y = match trained {
-                        true => swiglu_with_gradient(gate, up, device),
-                        false => silu(gate, device).and_then(|y| Ok(y.multiply(up)?)),
+                    let y = if trained {
+                        swiglu_with_gradient(gate, up, device)
+                    } else {
+                        silu(gate, device).and_then(|y| Ok(y.multiply(up)?))
                     };
                     Ok::<_, mlx_rs::error::Exception>(vec![y.unwrap()])
                 };

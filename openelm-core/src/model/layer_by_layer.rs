@@ -2,7 +2,10 @@
 
 use mlx_rs::Array;
 
-use super::{block::TransformerBlock, linear::Linear, rms_norm::RmsNorm, rope::Rope};
+use super::{
+    block::TransformerBlock, forward_context::ForwardContext, linear::Linear, model::no_layer,
+    rms_norm::RmsNorm, rope::Rope,
+};
 use crate::{
     config::Config,
     error::Result,
@@ -15,42 +18,38 @@ use crate::{
 pub(crate) struct LayerByLayerForward {
     config: Config,
     rope: Rope,
-    /// u32 `[1, L]`.
-    ids: Array,
     /// f32 `[1, L, D]`.
     x: Array,
 }
 
 impl LayerByLayerForward {
-    pub(crate) fn new(config: Config, ids: &[u32]) -> Result<Self> {
+    /// Looks `ids` up in the embedding, f32 `[V, D]`.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Mlx`].
+    pub(crate) fn new(config: Config, ids: &[u32], token_embeddings: &Array) -> Result<Self> {
         let rope = Rope::new(
             config.head_dim(),
             config.rope_freq_constant(),
             Device::current()?,
         );
         let ids = Array::from_slice(ids, &[1, ids.len() as i32]);
-        Ok(Self {
-            config,
-            rope,
-            x: ids.clone(),
-            ids,
-        })
-    }
-
-    /// Looks the ids up in the embedding, f32 `[V, D]`.
-    pub(crate) fn embed(&mut self, token_embeddings: &Array) -> Result<()> {
-        self.x = token_embeddings.take_axis(&self.ids, 0)?;
-        Ok(self.x.eval()?)
+        let x = token_embeddings.take_axis(&ids, 0)?;
+        x.eval()?;
+        Ok(Self { config, rope, x })
     }
 
     /// Runs the layer `index` with its `weights`, f32.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::MissingTensor`] or [`crate::error::Error::TensorShape`] if the
+    /// weights are not the layer's.
     pub(crate) fn layer(&mut self, index: usize, weights: &mut Weights) -> Result<()> {
-        let Some(sizes) = self.config.layers().get(index) else {
-            return Ok(());
-        };
+        let sizes = self.config.layers().get(index);
+        let sizes = sizes.ok_or_else(|| no_layer(index))?;
         let layer = TransformerBlock::new(&self.config, sizes, index, weights)?;
-        let rotation = self.rope.at(0, self.ids.dim(1) as usize);
-        self.x = layer.forward(&self.x, &rotation, None, 0, None)?;
+        let context = ForwardContext::whole(&self.rope, self.x.dim(1) as usize, None);
+        self.x = layer.forward(&self.x, &context, None)?;
         Ok(self.x.eval()?)
     }
 

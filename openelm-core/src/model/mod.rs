@@ -4,6 +4,7 @@ mod adapters;
 mod attention;
 mod block;
 mod feed_forward;
+mod forward_context;
 mod kv_cache;
 mod layer_by_layer;
 mod linear;
@@ -11,6 +12,7 @@ mod lora;
 mod model;
 mod rms_norm;
 mod rope;
+mod split;
 
 pub(crate) use adapters::{Module, Named, next_revision};
 pub use kv_cache::KvCache;

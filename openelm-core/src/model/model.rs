@@ -8,6 +8,7 @@ use mlx_rs::Array;
 use super::{
     adapters::Attached,
     block::TransformerBlock,
+    forward_context::ForwardContext,
     kv_cache::KvCache,
     linear::{Linear, LinearVisitor, NormVisitor},
     rms_norm::RmsNorm,
@@ -18,7 +19,7 @@ use crate::{
         Config,
         tensor_names::{self, ATTN_NORM, EMBEDDING, FFN_NORM, FINAL_NORM, HEAD},
     },
-    error::Result,
+    error::{Error, Result},
     mlx::{Device, Dtype, Matrix},
     weights::Weights,
 };
@@ -42,8 +43,7 @@ impl Model {
     /// Builds the network from `weights`, which must be of type `dtype`.
     ///
     /// # Errors
-    /// [`crate::error::Error::MissingTensor`] or [`crate::error::Error::TensorShape`] if the weights are not
-    /// those of `config`.
+    /// [`Error::MissingTensor`] or [`Error::TensorShape`] if the weights are not those of `config`.
     pub fn new(config: Config, mut weights: Weights, dtype: Dtype) -> Result<Self> {
         let width = config.model_dim();
         let vocab = config.vocab_size();
@@ -96,13 +96,18 @@ impl Model {
     /// The result is lazy: nothing is computed until it is evaluated.
     ///
     /// # Errors
-    /// [`crate::error::Error::Mlx`] if the shapes do not fit.
+    /// [`Error::Mlx`] if the shapes do not fit, [`Error::Option`] if `cache` is another model's.
     pub fn hidden(&self, tokens: &Array, cache: &mut KvCache) -> Result<Array> {
         let (offset, length) = (cache.offset(), tokens.dim(1) as usize);
-        let rotation = self.rope.at(offset, length);
-        let mut x = self.token_embeddings.rows(tokens, self.dtype)?;
+        let context = ForwardContext::cached(&self.rope, offset, length);
+        if cache.layers_mut().len() != self.layers.len() {
+            let (found, layers) = (cache.layers_mut().len(), self.layers.len());
+            let problem = format!("expected one for {layers} layers, found one for {found}");
+            return Err(Error::option("cache", problem));
+        }
+        let mut x = self.embed(tokens)?;
         for (layer, cache) in self.layers.iter().zip(cache.layers_mut()) {
-            x = layer.forward(&x, &rotation, Some(cache), offset, None)?;
+            x = layer.forward(&x, &context, Some(cache))?;
         }
         cache.advance(length);
         self.norm.forward(&x)
@@ -124,13 +129,14 @@ impl Model {
         self.token_embeddings.rows(tokens, self.dtype)
     }
 
-    /// What the layer `index` makes of whole sequences `x` `[B, L, D]`.
+    /// The output `[B, L, D]` of the layer `index` for whole sequences `x` `[B, L, D]`.
+    ///
+    /// # Errors
+    /// [`Error::Mlx`] if the shapes do not fit, [`Error::Option`] if there is no such layer.
     pub(crate) fn layer(&self, index: usize, x: &Array, mask: Option<&Array>) -> Result<Array> {
-        let rotation = self.rope.at(0, x.dim(1) as usize);
-        match self.layers.get(index) {
-            Some(layer) => layer.forward(x, &rotation, None, 0, mask),
-            None => Ok(x.clone()),
-        }
+        let context = ForwardContext::whole(&self.rope, x.dim(1) as usize, mask);
+        let layer = self.layers.get(index).ok_or_else(|| no_layer(index))?;
+        layer.forward(x, &context, None)
     }
 
     /// The final norm of the last layer's `x` `[B, L, D]`.
@@ -200,8 +206,13 @@ impl Model {
     /// Next-token logits `[..., V]` of hidden states `[..., D]`.
     ///
     /// # Errors
-    /// [`crate::error::Error::Mlx`] if the shapes do not fit.
+    /// [`Error::Mlx`] if the shapes do not fit.
     pub fn logits(&self, hidden: &Array) -> Result<Array> {
         self.head.forward(hidden)
     }
+}
+
+/// The error of a layer that the configuration has not.
+pub(super) fn no_layer(index: usize) -> Error {
+    Error::option("layer", format!("the model has no layer {index}"))
 }

@@ -6,11 +6,9 @@
 //! work out the same table again for each layer's queries and keys, so there one table serves
 //! the whole step.
 
-use mlx_rs::{
-    Array, Dtype, fast,
-    ops::{concatenate, split_equal},
-};
+use mlx_rs::{Array, Dtype, fast, ops::concatenate};
 
+use super::split::split;
 use crate::{error::Result, mlx::Device};
 
 /// Rotation angles of one model.
@@ -93,10 +91,7 @@ impl Rotation<'_> {
                 } else {
                     x.as_dtype(Dtype::Float32)?
                 };
-                let halves = split_equal(&x, 2, -1)?;
-                let [left, right] = halves.as_slice() else {
-                    return Ok(x);
-                };
+                let [left, right] = split(&x, -1)?;
                 let rotated = concatenate(
                     &[
                         left.multiply(cos)?.subtract(right.multiply(sin)?)?,

@@ -45,10 +45,7 @@ fn missing(place: &Path) -> Error {
                    tokenizer: it is LLaMA's (version 1 or 2, 32,000 pieces), to be had from the \
                    Hugging Face repository meta-llama/Llama-2-7b-hf or any copy of it; pass it \
                    with --tokenizer PATH or put it into the model's folder";
-    Error::MissingFile {
-        path: place.to_owned(),
-        problem: problem.to_owned(),
-    }
+    Error::missing_file(place, problem)
 }
 
 #[cfg(test)]

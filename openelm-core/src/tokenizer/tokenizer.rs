@@ -167,10 +167,7 @@ impl Tokenizer {
     /// As [`from_file`](Self::from_file) of what is in no file; `path` is what errors name.
     pub(crate) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
         let contents = Self::contents_of(path, bytes)?;
-        Self::build(path, contents).map_err(|problem| Error::Tokenizer {
-            path: path.to_owned(),
-            problem,
-        })
+        Self::build(path, contents).map_err(|problem| Error::tokenizer(path, problem))
     }
 
     /// What the tokenizer file at `path` says, for writing it in another format.
@@ -179,10 +176,7 @@ impl Tokenizer {
     }
 
     fn contents_of(path: &Path, bytes: &[u8]) -> Result<TokenizerSpec> {
-        let refused = |problem: String| Error::Tokenizer {
-            path: path.to_owned(),
-            problem,
-        };
+        let refused = |problem: String| Error::tokenizer(path, problem);
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(refused(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
         }
@@ -226,10 +220,7 @@ impl Tokenizer {
     }
 
     pub(super) fn error(&self, problem: String) -> Error {
-        Error::Tokenizer {
-            path: self.path().to_owned(),
-            problem,
-        }
+        Error::tokenizer(self.path(), problem)
     }
 }
 

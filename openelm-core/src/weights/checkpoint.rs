@@ -52,10 +52,10 @@ impl Checkpoint {
         } else if single.is_file() {
             (vec![single], None)
         } else {
-            return Err(Error::MissingFile {
-                path: folder,
-                problem: "found neither model.safetensors nor model.safetensors.index.json".into(),
-            });
+            return Err(Error::missing_file(
+                folder,
+                "found neither model.safetensors nor model.safetensors.index.json",
+            ));
         };
 
         let mut tensors = BTreeMap::new();
@@ -66,22 +66,22 @@ impl Checkpoint {
                 }
                 if let Some(StoredTensor { file: other, .. }) = tensors.insert(name.clone(), tensor)
                 {
-                    return Err(Error::Checkpoint {
-                        path: file.clone(),
-                        problem: format!("tensor `{name}` is also in {}", other.display()),
-                    });
+                    return Err(Error::checkpoint(
+                        file,
+                        format!("tensor `{name}` is also in {}", other.display()),
+                    ));
                 }
             }
         }
         for (name, file) in listed.iter().flatten() {
             if !tensors.contains_key(name) {
-                return Err(Error::Checkpoint {
-                    path: folder.join(file),
-                    problem: format!(
+                return Err(Error::checkpoint(
+                    folder.join(file),
+                    format!(
                         "tensor `{name}` is missing, which {} lists",
                         index.display()
                     ),
-                });
+                ));
             }
         }
         Ok(Self {
@@ -187,10 +187,10 @@ impl Checkpoint {
         if then.eq(now.iter()) {
             return Ok(());
         }
-        Err(Error::Checkpoint {
-            path: file.to_path_buf(),
-            problem: "the file changed while the model was loaded".into(),
-        })
+        Err(Error::checkpoint(
+            file,
+            "the file changed while the model was loaded",
+        ))
     }
 
     /// The model folder.

@@ -35,18 +35,17 @@ pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
         match (complete.pop(), complete.is_empty()) {
             (Some(only), true) => return Ok(only),
             (Some(_), false) => {
-                return Err(Error::MissingFile {
-                    path: main,
-                    problem: "the cache holds several snapshots and does not say which is main; \
-                              name one of its snapshots/ folders"
-                        .into(),
-                });
+                return Err(Error::missing_file(
+                    main,
+                    "the cache holds several snapshots and does not say which is main; \
+                              name one of its snapshots/ folders",
+                ));
             }
             (None, _) => {}
         }
     }
-    Err(Error::MissingFile {
-        path: path.join("config.json"),
-        problem: "not found; expected a model folder with config.json and model.safetensors".into(),
-    })
+    Err(Error::missing_file(
+        path.join("config.json"),
+        "not found; expected a model folder with config.json and model.safetensors",
+    ))
 }

@@ -40,10 +40,7 @@ pub(crate) fn save<'a>(
         File::create(partial).map_err(Error::io(path))?;
         serialize_to_file(views, Some(metadata), partial).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(source) => Error::io(path)(source),
-            other => Error::Checkpoint {
-                path: path.to_path_buf(),
-                problem: other.to_string(),
-            },
+            other => Error::checkpoint(path, other.to_string()),
         })
     })
 }
@@ -66,10 +63,7 @@ pub(crate) fn load(path: &Path) -> Result<Tensors> {
 /// # Errors
 /// [`Error::Io`], or [`Error::Checkpoint`] if there is none.
 pub(crate) fn metadata(path: &Path, key: &str) -> Result<String> {
-    let malformed = |problem: String| Error::Checkpoint {
-        path: path.to_path_buf(),
-        problem,
-    };
+    let malformed = |problem: String| Error::checkpoint(path, problem);
     // Checks the header's length, so that it can be believed below.
     Checkpoint::open_file(path)?;
     let mut file = File::open(path).map_err(Error::io(path))?;

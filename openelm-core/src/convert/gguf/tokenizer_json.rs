@@ -19,10 +19,7 @@ impl Vocabulary {
     /// empty or too long.
     pub fn to_tokenizer_json(&self) -> Result<String> {
         self.json()
-            .map_err(|problem| crate::error::Error::Tokenizer {
-                path: "tokenizer.json".into(),
-                problem,
-            })
+            .map_err(|problem| crate::error::Error::tokenizer("tokenizer.json", problem))
     }
 
     fn json(&self) -> Result<String, String> {

@@ -182,7 +182,10 @@ impl SourceModel {
     /// The matrix `stem` as it is packed, scales and biases of type `dtype`; not evaluated.
     pub(crate) fn packed(&mut self, stem: &str, dtype: Dtype) -> Result<QuantizedMatrix> {
         let Some(quantization) = self.packing(stem) else {
-            return Err(malformed(&self.path, format!("`{stem}` is not quantised")));
+            return Err(Error::checkpoint(
+                &self.path,
+                format!("`{stem}` is not quantised"),
+            ));
         };
         let stored = self.stored_name(stem);
         let reader = self.readers.next();
@@ -294,17 +297,10 @@ fn from_bytes(
     let Some(length) = length.filter(|_| bytes.len() == elements.saturating_mul(dtype.size()))
     else {
         let problem = format!("tensor `{name}`: {} bytes for shape {shape:?}", bytes.len());
-        return Err(malformed(path, problem));
+        return Err(Error::checkpoint(path, problem));
     };
     let shape: Vec<i32> = shape.iter().map(|&n| n as i32).collect();
     Ok(Array::from_slice(bytes, &[length])
         .view_dtype(dtype.mlx())?
         .reshape(&shape)?)
-}
-
-pub(super) fn malformed(path: &Path, problem: String) -> Error {
-    Error::Checkpoint {
-        path: path.into(),
-        problem,
-    }
 }

@@ -21,13 +21,13 @@ use crate::error::{Error, Result};
 /// [`Error::Option`] if `batch_size` is 0 or there are fewer rows, as in mlx-lm.
 pub fn mlx_lm_batches(key_counts: &[usize], batch_size: usize) -> Result<Vec<Vec<usize>>> {
     if batch_size == 0 || key_counts.len() < batch_size {
-        return Err(Error::Option {
-            option: "batch_size",
-            problem: format!(
+        return Err(Error::option(
+            "batch_size",
+            format!(
                 "expected 1 to {}, the number of rows, found {batch_size}",
                 key_counts.len()
             ),
-        });
+        ));
     }
     let mut order: Vec<_> = (0..).zip(key_counts).collect();
     order.sort_by_key(|&(_, keys)| keys);

@@ -35,16 +35,10 @@ impl BatchPlan {
     /// [`Error::Option`] if `batch_size` is 0 or `lengths` is empty.
     pub fn new(lengths: &[usize], batch_size: usize, pad_to: usize, seed: u64) -> Result<Self> {
         if batch_size == 0 {
-            return Err(Error::Option {
-                option: "batch_size",
-                problem: "expected at least 1, found 0".to_owned(),
-            });
+            return Err(Error::at_least("batch_size", 1, 0));
         }
         if lengths.is_empty() {
-            return Err(Error::Option {
-                option: "lengths",
-                problem: "there is no example".to_owned(),
-            });
+            return Err(Error::option("lengths", "there is no example"));
         }
         let predicting = lengths.iter().map(|length| length.saturating_sub(1));
         Ok(Self {

@@ -47,10 +47,10 @@ impl DatasetOptions {
         if self.max_length >= 2 {
             return Ok(());
         }
-        Err(Error::Option {
-            option: "max_length",
-            problem: format!("expected at least 2 tokens, found {}", self.max_length),
-        })
+        Err(Error::option(
+            "max_length",
+            format!("expected at least 2 tokens, found {}", self.max_length),
+        ))
     }
 }
 

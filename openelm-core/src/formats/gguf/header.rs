@@ -131,10 +131,7 @@ struct Cursor<'a, R> {
 
 impl<R: Read> Cursor<'_, R> {
     fn malformed(&self, problem: impl Into<String>) -> Error {
-        Error::Checkpoint {
-            path: self.path.to_path_buf(),
-            problem: problem.into(),
-        }
+        Error::checkpoint(self.path, problem)
     }
 
     fn left(&self) -> u64 {

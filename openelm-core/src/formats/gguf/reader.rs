@@ -115,10 +115,7 @@ impl GgufReader {
     }
 
     pub(crate) fn malformed(&self, problem: impl Into<String>) -> Error {
-        Error::Checkpoint {
-            path: self.path.clone(),
-            problem: problem.into(),
-        }
+        Error::checkpoint(&self.path, problem)
     }
 }
 

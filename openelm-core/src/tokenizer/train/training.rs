@@ -92,33 +92,39 @@ impl TokenizerTraining {
             words.add(text);
         })?;
         if words.is_empty() {
-            return Err(Error::Data {
-                path: last.or_else(|| files.first().cloned()).unwrap_or_default(),
-                line: None,
-                problem: "there is no text to train a tokenizer on".into(),
-            });
+            return Err(Error::data(
+                last.or_else(|| files.first().cloned()).unwrap_or_default(),
+                None,
+                "there is no text to train a tokenizer on",
+            ));
         }
         let (characters, different) = (words.characters(), words.len());
         let alphabet = words.alphabet(self.character_coverage);
         let smallest = FIRST_CHARACTER + alphabet.len();
         if self.vocab_size < smallest {
-            return Err(size(format!(
-                "expected at least {smallest} (3 special tokens, 256 bytes, {} characters of the \
+            return Err(Error::option(
+                "vocab_size",
+                format!(
+                    "expected at least {smallest} (3 special tokens, 256 bytes, {} characters of the \
                  text), found {}; a lower character coverage needs fewer",
-                alphabet.len(),
-                self.vocab_size
-            )));
+                    alphabet.len(),
+                    self.vocab_size
+                ),
+            ));
         }
         let mut pieces = first_pieces();
         pieces.extend(alphabet.iter().map(char::to_string));
         let ids: HashMap<char, u32> = alphabet.iter().copied().zip(259..).collect();
         let merges = merges::learn(words.split(&ids), &mut pieces, self.vocab_size);
         if pieces.len() < self.vocab_size {
-            return Err(size(format!(
-                "the text gives {} pieces, expected {}; ask for fewer or bring more text",
-                pieces.len(),
-                self.vocab_size
-            )));
+            return Err(Error::option(
+                "vocab_size",
+                format!(
+                    "the text gives {} pieces, expected {}; ask for fewer or bring more text",
+                    pieces.len(),
+                    self.vocab_size
+                ),
+            ));
         }
         write(output, &pieces, &merges)?;
         Ok(TokenizerReport {
@@ -132,28 +138,24 @@ impl TokenizerTraining {
 
     fn check(&self) -> Result<()> {
         if self.vocab_size <= FIRST_CHARACTER || self.vocab_size > MAX_VOCAB {
-            return Err(size(format!(
-                "expected 260 (3 special tokens, 256 bytes, 1 character) to {MAX_VOCAB}, found {}",
-                self.vocab_size
-            )));
+            return Err(Error::option(
+                "vocab_size",
+                format!(
+                    "expected 260 (3 special tokens, 256 bytes, 1 character) to {MAX_VOCAB}, found {}",
+                    self.vocab_size
+                ),
+            ));
         }
         if self.character_coverage > 0.0 && self.character_coverage <= 1.0 {
             return Ok(());
         }
-        Err(Error::Option {
-            option: "character_coverage",
-            problem: format!(
+        Err(Error::option(
+            "character_coverage",
+            format!(
                 "expected more than 0 and at most 1, found {}",
                 self.character_coverage
             ),
-        })
-    }
-}
-
-fn size(problem: String) -> Error {
-    Error::Option {
-        option: "vocab_size",
-        problem,
+        ))
     }
 }
 
