@@ -6,18 +6,13 @@
     reason = "a test may stop at the first surprise"
 )]
 
-use std::path::{Path, PathBuf};
-
 use openelm_core::{
     Error, LanguageModel, LoadOptions,
     adapter::{Adapter, LoraOptions, TargetModules},
     chat::{Chat, ChatTemplate, Message, Role},
     generation::{Event, FinishReason, GenerateOptions, Generation, PromptCache, Stats},
 };
-
-fn tales() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales")
-}
+use openelm_testing::tales;
 
 fn load() -> LanguageModel {
     LanguageModel::load(tales(), &LoadOptions::default()).unwrap()

@@ -24,6 +24,7 @@ use openelm_core::{
     },
     weights::Checkpoint,
 };
+use openelm_testing::TempDir;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -281,8 +282,7 @@ fn model(folder: &Path) -> Model {
 
 /// mlx-lm's adapter before the first step.
 fn start(output: &Path) -> Adapter {
-    let folder = std::env::temp_dir().join(format!("openelm-start-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
+    let folder = TempDir::new();
     fs::copy(
         output.join("adapter_config.json"),
         folder.join("adapter_config.json"),
@@ -293,9 +293,7 @@ fn start(output: &Path) -> Adapter {
         folder.join("adapters.safetensors"),
     )
     .unwrap();
-    let adapter = Adapter::load(&folder).unwrap();
-    fs::remove_dir_all(&folder).unwrap();
-    adapter
+    Adapter::load(&folder).unwrap()
 }
 
 fn options(case: &Case, grad_checkpoint: bool) -> TrainerOptions {

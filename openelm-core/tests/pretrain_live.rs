@@ -21,6 +21,7 @@ use openelm_core::{
     train::{Trainer, TrainerOptions},
     weights::Checkpoint,
 };
+use openelm_testing::TempDir;
 use serde::{Deserialize, de::DeserializeOwned};
 
 /// Largest difference of a step's loss, relative.
@@ -123,10 +124,9 @@ fn compare(folder: &Path, name: &str, grad_checkpoint: bool) {
             let file = folder.join(name).join(format!("after-{i}.safetensors"));
             let wanted = Array::load_safetensors(file).unwrap();
             let found = trainer.adapter();
-            let written = std::env::temp_dir().join(format!("openelm-pt-{}", std::process::id()));
+            let written = TempDir::new();
             found.save(&written, &config).unwrap();
             let found = Array::load_safetensors(written.join("adapters.safetensors")).unwrap();
-            fs::remove_dir_all(&written).unwrap();
             assert_eq!(found.len(), wanted.len(), "{name}");
             for (tensor, wanted) in &wanted {
                 let off = length(&found[tensor].subtract(wanted).unwrap()) / length(wanted);

@@ -13,14 +13,11 @@ use std::{
 };
 
 use openelm_ffi::{GenerationEvent, GenerationOptions, LoadOptions, load_model, pause};
+use openelm_testing::tales;
 
 /// Where in its work the child quits.
 const QUIT: &str = "OPENELM_TEST_QUIT";
 const CODE: i32 = 7;
-const FOLDER: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../openelm-core/tests/fixtures/tales"
-);
 
 #[test]
 fn quitting_while_the_library_works_is_clean() {
@@ -47,7 +44,7 @@ fn quitting_while_the_library_works_is_clean() {
 }
 
 fn quit_in_load(paused: bool) -> ! {
-    let run = load_model(FOLDER.into(), LoadOptions::default()).unwrap();
+    let run = load_model(tales().to_str().unwrap().into(), LoadOptions::default()).unwrap();
     let _ = wait(run.next()).unwrap();
     if paused {
         pause(0).unwrap();
@@ -56,7 +53,7 @@ fn quit_in_load(paused: bool) -> ! {
 }
 
 fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
-    let run = load_model(FOLDER.into(), LoadOptions::default()).unwrap();
+    let run = load_model(tales().to_str().unwrap().into(), LoadOptions::default()).unwrap();
     while wait(run.next()).unwrap().is_some() {}
     let engine = run.engine().unwrap();
     let options = GenerationOptions {

@@ -5,7 +5,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::tool::{Outcome, generate, openelm, parse, tales, works};
+use crate::tool::{generate, openelm, parse, tales};
+use openelm_testing::{Outcome, works};
 
 #[cfg(unix)]
 #[test]

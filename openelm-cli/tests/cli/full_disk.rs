@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::tool::{fails, generate, openelm, run, tales, works};
+use crate::tool::{generate, openelm, tales};
+use openelm_testing::{fails, run, works};
 
 #[test]
 fn full_disks() {

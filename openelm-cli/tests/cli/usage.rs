@@ -1,6 +1,7 @@
 //! Command lines that make no sense, and values outside their ranges.
 
-use crate::tool::{fails, generate, openelm, run, works};
+use crate::tool::{generate, openelm};
+use openelm_testing::{fails, run, works};
 
 #[test]
 fn command_lines_that_make_no_sense() {

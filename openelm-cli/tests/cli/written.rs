@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use openelm_testing::{TempDir, fails, run, works};
 use serde_json::{Value, json};
 
-use crate::tool::{Folder, fails, generate, openelm, parse, run, tales, works};
+use crate::tool::{generate, openelm, parse, tales};
 
 #[test]
 fn text_goes_to_stdout_and_all_else_to_stderr() {
@@ -46,7 +47,7 @@ fn text_goes_to_stdout_and_all_else_to_stderr() {
 
 #[test]
 fn prompts_come_from_arguments_files_and_standard_input() {
-    let folder = Folder::new("sources");
+    let folder = TempDir::new();
     let args = ["-n", "8", "-q"];
     let expected = works(generate(&[&args[..], &["-p", "The old woman"]].concat()));
     for (name, text) in [

@@ -8,17 +8,18 @@ use std::{
 };
 
 use openelm_core::{Config, config::LayerWiseConfig};
+use openelm_testing::TempDir;
 use serde_json::Value;
 
-#[cfg(target_os = "linux")]
-use crate::tool::fails;
 use crate::{
     scratch::{convert, works},
-    tool::{Folder, tales, write_zeros},
+    tool::{tales, write_zeros},
 };
+#[cfg(target_os = "linux")]
+use openelm_testing::fails;
 
 /// A model of zeros, which take no space on the disk, that takes a while to be converted.
-fn large(folder: &Folder) -> String {
+fn large(folder: &TempDir) -> String {
     let config = Config::layer_wise(LayerWiseConfig {
         model_dim: 512,
         num_transformer_layers: 24,
@@ -33,7 +34,7 @@ fn large(folder: &Folder) -> String {
 }
 
 /// Starts a conversion and sends it a signal once it writes.
-fn signalled(folder: &Folder, mut command: Command, signal: &str) -> process::Output {
+fn signalled(folder: &TempDir, mut command: Command, signal: &str) -> process::Output {
     let child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -66,7 +67,7 @@ fn signalled(folder: &Folder, mut command: Command, signal: &str) -> process::Ou
 
 #[test]
 fn a_killed_conversion_leaves_the_old_target_and_the_next_one_works() {
-    let folder = Folder::new("killed");
+    let folder = TempDir::new();
     let source = large(&folder);
     let target = folder.at("target");
     works(convert(&[&tales(), &target, "--quiet", "--verify", "none"]));
@@ -97,7 +98,7 @@ fn a_killed_conversion_leaves_the_old_target_and_the_next_one_works() {
 
 #[test]
 fn an_interrupted_conversion_leaves_nothing() {
-    let folder = Folder::new("interrupted");
+    let folder = TempDir::new();
     let source = large(&folder);
     let target = folder.at("target");
     let args = [&source, &target, "-q", "--no-tokenizer"];
@@ -113,7 +114,7 @@ fn an_interrupted_conversion_leaves_nothing() {
 #[test]
 fn a_second_interrupt_ends_what_the_first_cannot() {
     const SIGINT: u32 = 2;
-    let folder = Folder::new("twice");
+    let folder = TempDir::new();
     let source = folder.at("source.pt");
     assert!(
         Command::new("mkfifo")
@@ -165,7 +166,7 @@ fn a_second_interrupt_ends_what_the_first_cannot() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_told_and_nothing_is_left() {
-    let folder = Folder::new("full");
+    let folder = TempDir::new();
     for (target, kilobytes, file) in [
         ("target", 300, "target/model.safetensors"),
         ("target", 4, "target/model.safetensors"),

@@ -16,10 +16,11 @@ mod tool;
 
 use std::fs;
 
+use openelm_testing::{TempDir, fails, run};
 use serde_json::{Value, json};
 
 use scratch::{convert, works};
-use tool::{Folder, fails, openelm, run, tales};
+use tool::{openelm, tales};
 
 #[test]
 fn help_shows_how_it_is_used() {
@@ -43,7 +44,7 @@ fn help_shows_how_it_is_used() {
 
 #[test]
 fn a_quantised_model_is_made_and_used() {
-    let folder = Folder::new("used");
+    let folder = TempDir::new();
     let target = folder.at("tales-4bit");
     let report = works(convert(&[&tales(), &target, "-q"]));
     for part in [
@@ -82,7 +83,7 @@ fn a_quantised_model_is_made_and_used() {
 
 #[test]
 fn reports_are_json_when_asked_for() {
-    let folder = Folder::new("json");
+    let folder = TempDir::new();
     let target = folder.at("tales.gguf");
     let json = works(convert(&[
         &tales(),
@@ -116,7 +117,7 @@ fn reports_are_json_when_asked_for() {
 
 #[test]
 fn dry_runs_write_nothing() {
-    let folder = Folder::new("dry");
+    let folder = TempDir::new();
     let target = folder.at("target");
     let json = works(convert(&[&tales(), "--dry-run", "-q", "--json"]));
     let json: Value = serde_json::from_str(&json).unwrap();
@@ -144,7 +145,7 @@ fn dry_runs_write_nothing() {
 
 #[test]
 fn exit_codes_tell_usage_from_failure() {
-    let folder = Folder::new("codes");
+    let folder = TempDir::new();
     let target = folder.at("target");
     let source = tales();
     for (args, part) in [

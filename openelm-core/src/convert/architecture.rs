@@ -109,6 +109,7 @@ fn from_yaml(path: &Path) -> Result<Config> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use openelm_testing::TempFile;
 
     /// As in CoreNet's projects/openelm: anchors, and more than what is asked for.
     const YAML: &str = "\
@@ -128,12 +129,8 @@ optim: {name: adamw}
 ";
 
     fn read(text: &str) -> Result<Config> {
-        let name = format!("openelm-yaml-{}-{}.yaml", std::process::id(), text.len());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, text).unwrap();
-        let config = parse_architecture(path.to_str().unwrap());
-        fs::remove_file(&path).unwrap();
-        config
+        let file = TempFile::new("openelm.yaml", text);
+        parse_architecture(file.to_str().unwrap())
     }
 
     #[test]

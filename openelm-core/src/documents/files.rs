@@ -155,7 +155,7 @@ fn data(path: &Path, problem: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::documents::scratch::Scratch;
+    use openelm_testing::TempDir;
 
     #[test]
     fn the_ending_says_how_a_file_is_read() {
@@ -181,19 +181,19 @@ mod tests {
 
     #[test]
     fn files_folders_and_patterns_are_sorted_and_taken_once() {
-        let scratch = Scratch::new("files");
+        let scratch = TempDir::new();
         for name in [
             "b.jsonl", "a/x.txt", "a/y.md", "a/.z.txt", "c10.txt", "c9.txt",
         ] {
             scratch.write(name, b"{}");
         }
         let names = |places: &[&str]| -> Vec<String> {
-            let places: Vec<_> = places.iter().map(|place| scratch.path(place)).collect();
+            let places: Vec<_> = places.iter().map(|place| scratch.join(place)).collect();
             expand(&places)
                 .unwrap()
                 .iter()
                 .map(|path| {
-                    let inside = path.strip_prefix(scratch.path("")).unwrap();
+                    let inside = path.strip_prefix(scratch.to_path_buf()).unwrap();
                     inside.to_str().unwrap().to_owned()
                 })
                 .collect()
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_names_nothing_is_refused() {
-        let scratch = Scratch::new("no-files");
+        let scratch = TempDir::new();
         scratch.write("a/y.md", b"");
         let problem = |places: &[PathBuf]| expand(places).unwrap_err().to_string();
         for (place, expected) in [
@@ -218,7 +218,7 @@ mod tests {
             ("a/y.md", "y.md: expected an ending of .jsonl"),
             ("a/[", "a bad pattern"),
         ] {
-            let problem = problem(&[scratch.path(place)]);
+            let problem = problem(&[scratch.join(place)]);
             assert!(problem.contains(expected), "{problem}: expected {expected}");
         }
         assert!(problem(&[]).contains("files: expected at least one"));

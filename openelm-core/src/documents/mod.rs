@@ -3,9 +3,5 @@
 pub(crate) mod files;
 pub(crate) mod parquet;
 pub(crate) mod reader;
-#[cfg(test)]
-mod scratch;
 
 pub(crate) use reader::{DocumentReader, Found, error};
-#[cfg(test)]
-pub(crate) use scratch::Scratch;

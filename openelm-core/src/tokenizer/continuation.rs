@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::tokenizer::json::tests::tiny_json;
     use crate::tokenizer::sentencepiece::model::tests::tiny_model;
-    use crate::tokenizer::tokenizer::tests::random_text;
+    use openelm_testing::{Random, random_text};
 
     fn from_json(file: &Value) -> Tokenizer {
         Tokenizer::from_bytes(Path::new("tokenizer.json"), file.to_string().as_bytes()).unwrap()
@@ -129,10 +129,10 @@ mod tests {
 
     #[test]
     fn context_and_continuation_decode_to_both_texts() {
-        let mut state = 11;
+        let mut random = Random(11);
         for tokenizer in all() {
             for _ in 0..1_000 {
-                let (left, right) = (random_text(&mut state), random_text(&mut state));
+                let (left, right) = (random_text(&mut random), random_text(&mut random));
                 let context = tokenizer.encode_prompt(&left).unwrap();
                 let more = tokenizer.encode_continuation(&context, &right).unwrap();
                 let before = tokenizer.decode(&context).unwrap();

@@ -7,9 +7,10 @@ use openelm_core::{
     convert::{ConvertOptions, FileType, Format},
     quantization::QuantizationMode,
 };
+use openelm_testing::TempDir;
 
 use crate::{
-    models::{Folder, Tensor, convert, plain, small, talking, write_model},
+    models::{Tensor, convert, plain, small, talking, with_source, write_model},
     opcodes::{global, text},
     refused::{quantize, refuses},
     torch::{corenet, zip, zip_file},
@@ -17,7 +18,7 @@ use crate::{
 
 #[test]
 fn damaged_safetensors_files() {
-    let (folder, tensors) = Folder::with_source("safetensors", &small(), Dtype::Float16);
+    let (folder, tensors) = with_source(&small(), Dtype::Float16);
     let file = folder.join("source/model.safetensors");
     let whole = fs::read(&file).unwrap();
     let case = |bytes: &[u8], parts: &[&str]| {
@@ -67,7 +68,7 @@ fn damaged_safetensors_files() {
 
 #[test]
 fn gguf_files_that_lie() {
-    let (folder, _) = Folder::with_source("gguf-lies", &small(), Dtype::Float16);
+    let (folder, _) = with_source(&small(), Dtype::Float16);
     let options = ConvertOptions {
         format: Format::Gguf(FileType::F16),
         ..plain()
@@ -117,7 +118,7 @@ fn gguf_files_that_lie() {
 
 #[test]
 fn pickles_that_would_run_something() {
-    let folder = Folder::new("pickles");
+    let folder = TempDir::new();
     let marker = folder.join("ran");
     let command = format!("touch {}", marker.display());
     let call = [&global("os", "system"), &text(&command)[..], b"\x85R"].concat();

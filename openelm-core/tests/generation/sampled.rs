@@ -5,9 +5,10 @@ use openelm_core::{
     generation::{GenerateOptions, Sampling, Token},
     internal::random_weights,
 };
+use openelm_testing::tales;
 use serde_json::Value;
 
-use crate::models::{PROMPT, greedy, load, logits, run, tales, warm};
+use crate::models::{PROMPT, greedy, load, logits, run, warm};
 
 fn logsumexp(logits: &[f32]) -> f64 {
     let largest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));

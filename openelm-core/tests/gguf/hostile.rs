@@ -13,11 +13,12 @@ use openelm_core::{
         GgufReader, TensorType, Value, Vocabulary, check_tensors, config_from_gguf, read_tensor,
     },
 };
+use openelm_testing::{Random, TempFile};
 
-use crate::scratch::{Random, Scratch, entry, head, key, model_file, spec, text, written};
+use crate::scratch::{entry, head, key, model_file, spec, text, written};
 
-fn problem(name: &str, bytes: &[u8]) -> String {
-    let file = Scratch::new(name, bytes);
+fn problem(bytes: &[u8]) -> String {
+    let file = TempFile::new("test.gguf", bytes);
     match GgufReader::open(&*file) {
         Err(Error::Checkpoint { path, problem }) if path == *file => problem,
         other => panic!("expected Error::Checkpoint, found {other:?}"),
@@ -164,7 +165,7 @@ fn lies_in_the_head_are_told_by_name() {
         ),
     ];
     for (bytes, expected) in cases {
-        let problem = problem("lie", bytes);
+        let problem = problem(bytes);
         assert!(problem.contains(expected), "{problem}: expected {expected}");
     }
 }
@@ -178,10 +179,10 @@ fn a_truncated_file_is_an_error_at_every_length() {
         (spec("b", TensorType::F32, &[8]), vec![0.5; 8]),
     ];
     let bytes = written(&entries, &tensors).unwrap();
-    let file = Scratch::new("truncated", &bytes);
+    let file = TempFile::new("test.gguf", &bytes);
     assert!(GgufReader::open(&*file).is_ok());
     for length in 0..bytes.len() {
-        let message = problem("truncated-part", &bytes[..length]);
+        let message = problem(&bytes[..length]);
         assert!(!message.is_empty(), "{length}");
     }
     // A file that shrinks after it was opened.
@@ -240,7 +241,7 @@ fn damage(seed: u64, at: impl Fn(usize, &mut Random, usize, usize) -> usize) {
             let at = at(case, &mut random, table, bytes.len());
             damaged[at] ^= 1 << random.below(8);
         }
-        let file = Scratch::new(&format!("damaged-{seed}"), &damaged);
+        let file = TempFile::new("test.gguf", &damaged);
         let Ok(mut reader) = GgufReader::open(&*file) else {
             continue;
         };

@@ -14,8 +14,9 @@ use openelm_core::{
         config_from_gguf, metadata, name_from_gguf, read_tensor, tensor_plan,
     },
 };
+use openelm_testing::TempFile;
 
-use crate::scratch::{Scratch, model_file, small, spec, written};
+use crate::scratch::{model_file, small, spec, written};
 
 #[test]
 fn a_model_comes_back_in_every_type() {
@@ -30,7 +31,7 @@ fn a_model_comes_back_in_every_type() {
     for (kind, worst) in cases {
         let config = small();
         let (bytes, weights) = model_file(&config, kind);
-        let file = Scratch::new(&kind.to_string(), &bytes);
+        let file = TempFile::new("test.gguf", &bytes);
         let mut reader = GgufReader::open(&*file).unwrap();
         let read = config_from_gguf(&reader).unwrap();
         assert_eq!(read.to_json(), config.to_json());
@@ -70,7 +71,7 @@ fn a_released_models_settings_come_back() {
         let mut head = Vec::new();
         drop(GgufWriter::new(&mut head, "new.gguf", &entries, specs).unwrap());
         // A file with a hole in the place of the weights.
-        let file = Scratch::new(preset.name(), &head);
+        let file = TempFile::new("test.gguf", &head);
         let hole = fs::OpenOptions::new().write(true).open(&*file).unwrap();
         hole.set_len((head.len() + size) as u64).unwrap();
         let reader = GgufReader::open(&*file).unwrap();
@@ -98,7 +99,7 @@ fn heads_that_follow_no_line_come_back_as_lists() {
     map.insert("ffn_multipliers".into(), vec![0.5, 1.5, 1.0].into());
     let config = Config::from_json(&json.to_string(), "t").unwrap();
     let (bytes, _) = model_file(&config, FileType::F16);
-    let file = Scratch::new("lists", &bytes);
+    let file = TempFile::new("test.gguf", &bytes);
     let read = config_from_gguf(&GgufReader::open(&*file).unwrap()).unwrap();
     assert_eq!(read.layers(), config.layers());
     assert_eq!(read.qkv_multipliers(), None);
@@ -195,7 +196,7 @@ fn settings_that_do_not_fit_are_told_by_key() {
         ),
     ];
     for (bytes, expected) in cases {
-        let file = Scratch::new("settings", &bytes);
+        let file = TempFile::new("test.gguf", &bytes);
         let reader = GgufReader::open(&*file).unwrap();
         let message = config_from_gguf(&reader).unwrap_err().to_string();
         assert!(
@@ -232,7 +233,7 @@ fn one_number_stands_for_every_layer() {
             (planned.tensor, vec![0.0; elements])
         })
         .collect();
-    let file = Scratch::new("even", &written(&entries, &tensors).unwrap());
+    let file = TempFile::new("test.gguf", &written(&entries, &tensors).unwrap());
     let reader = GgufReader::open(&*file).unwrap();
     let read = config_from_gguf(&reader).unwrap();
     assert_eq!(read.layers(), config.layers());
@@ -255,7 +256,7 @@ fn other_tensors_are_told_by_name() {
                 (spec, vec![0.0; elements])
             })
             .collect();
-        let file = Scratch::new("tensors", &written(&[], &tensors).unwrap());
+        let file = TempFile::new("test.gguf", &written(&[], &tensors).unwrap());
         check_tensors(&GgufReader::open(&*file).unwrap(), &config).unwrap_err()
     };
     let missing = tensors(&|specs| specs.retain(|spec| spec.name != "blk.2.ffn_up.weight"));

@@ -14,8 +14,6 @@ use std::{
     fs::{self, File},
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -25,6 +23,7 @@ mod tensors;
 mod zip;
 
 use openelm_core::{Dtype, Error, Result, internal::TorchFile};
+use openelm_testing::TempFile;
 
 use opcodes::{LEGACY_HEAD, long, rebuilt, storage, text};
 
@@ -44,30 +43,10 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A file that is removed with its test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(bytes: &[u8]) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("openelm-torch-{}-{number}.pt", process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, bytes).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        fs::remove_file(&self.0).ok();
-    }
-}
-
 /// Opens a file of these bytes and reads everything that it offers.
 fn read_all(bytes: &[u8]) -> Result<()> {
-    let scratch = Scratch::new(bytes);
-    let file = TorchFile::open(&scratch.0)?;
+    let scratch = TempFile::new("weights.pt", bytes);
+    let file = TorchFile::open(&scratch)?;
     for (name, tensor) in file.tensors() {
         let values = file.read(name)?;
         assert_eq!(values.len(), tensor.bytes());
@@ -370,8 +349,8 @@ fn one_tensor_is_read_without_the_rest_of_its_file() {
     bytes.extend([&text("0")[..], b"a."].concat());
     bytes.extend(len.to_le_bytes());
     let data = bytes.len() as u64;
-    let scratch = Scratch::new(&bytes);
-    let mut file = File::options().write(true).open(&scratch.0).unwrap();
+    let scratch = TempFile::new("weights.pt", &bytes);
+    let mut file = File::options().write(true).open(&scratch).unwrap();
     file.set_len(data + 4 * len).unwrap();
     file.seek(SeekFrom::Start(data + 4 * middle)).unwrap();
     file.write_all(&[1.0_f32.to_le_bytes(); 3].concat())
@@ -379,7 +358,7 @@ fn one_tensor_is_read_without_the_rest_of_its_file() {
     drop(file);
 
     let started = Instant::now();
-    let file = TorchFile::open(&scratch.0).unwrap();
+    let file = TorchFile::open(&scratch).unwrap();
     assert_eq!(values(&file, "a"), [1.0, 1.0, 1.0]);
     assert_eq!(values(&file, "b"), [0.0, 0.0, 0.0]);
     assert!(started.elapsed() < Duration::from_secs(5));

@@ -1,9 +1,6 @@
 //! Pickles that would run something, fill the memory or the stack, or end too soon.
 
-use std::{
-    process,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     assert_refused,
@@ -11,6 +8,7 @@ use super::{
     read_all, refusal,
     zip::{saved, saved_pickle},
 };
+use openelm_testing::TempDir;
 
 #[test]
 fn a_small_file_made_here_is_read() {
@@ -29,7 +27,8 @@ fn a_small_file_made_here_is_read() {
 
 #[test]
 fn calls_are_never_made() {
-    let marker = std::env::temp_dir().join(format!("openelm-torch-{}-ran", process::id()));
+    let folder = TempDir::new();
+    let marker = folder.join("ran");
     let command = text(&format!("touch {}", marker.display()));
     let path = |module: &str, name: &str| [text(module), text(name), vec![0x93]].concat();
     let tensor = tensor(&[4], &[1], 0);

@@ -1,9 +1,10 @@
 //! Tensors, storages and names that do not fit together.
 
 use openelm_core::internal::TorchFile;
+use openelm_testing::TempFile;
 
 use super::{
-    Scratch, assert_refused,
+    assert_refused,
     opcodes::{self, LEGACY_HEAD, int, long, rebuilt, tensor, text},
     read_all,
     zip::{saved, saved_pickle},
@@ -83,8 +84,8 @@ fn names_have_to_be_names() {
     // The wrapper's prefix stays where not every name has it.
     let entries = [text("module.a"), value.clone(), text("b"), value].concat();
     let pickle = [b"\x80\x02}(", &entries[..], b"u."].concat();
-    let scratch = Scratch::new(&saved_pickle(&pickle));
-    let file = TorchFile::open(&scratch.0).unwrap();
+    let scratch = TempFile::new("weights.pt", &saved_pickle(&pickle));
+    let file = TorchFile::open(&scratch).unwrap();
     let names: Vec<&String> = file.tensors().keys().collect();
     assert_eq!(names, ["b", "module.a"]);
 }

@@ -1,10 +1,9 @@
 //! Files to examples. The ids are those of the bundled tales tokenizer, as Hugging Face's
 //! library gives them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
+
+use openelm_testing::{TempDir, external_data};
 
 use super::*;
 use crate::{
@@ -12,36 +11,8 @@ use crate::{
     tokenizer::{Tokenizer, instruct_prompt},
 };
 
-/// A folder of this test's own, removed with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("openelm-dataset-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, contents).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
-}
-
-fn beside(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
-
 fn tales() -> Tokenizer {
-    Tokenizer::from_file(beside("openelm-core/tests/fixtures/tales/tokenizer.json")).unwrap()
+    Tokenizer::from_file(openelm_testing::tales().join("tokenizer.json")).unwrap()
 }
 
 fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
@@ -60,10 +31,10 @@ const TIME: [u32; 5] = [1253, 429, 781, 359, 664];
 
 #[test]
 fn a_text_stands_between_bos_and_eos() {
-    let folder = Folder::new("text");
+    let folder = TempDir::new();
     let rows = "\u{feff}{\"text\": \"Once upon a time\"}\r\n\n  \n{\"id\": 3, \"text\": \
                 \"Once upon a time</s>\"}";
-    let dataset = read(&folder.file("a.jsonl", rows), &DatasetOptions::default()).unwrap();
+    let dataset = read(&folder.write("a.jsonl", rows), &DatasetOptions::default()).unwrap();
     let tokens = [&[1], &TIME[..], &[2]].concat();
     for example in dataset.examples() {
         assert_eq!((&example.tokens, example.first_target), (&tokens, 1));
@@ -80,18 +51,18 @@ fn a_text_stands_between_bos_and_eos() {
     };
     assert_eq!(dataset.counts(), expected);
 
-    let text = folder.file("a.TXT", "Once upon a time");
+    let text = folder.write("a.TXT", "Once upon a time");
     let dataset = read(&text, &DatasetOptions::default()).unwrap();
     assert_eq!(dataset.examples()[0].tokens, tokens);
 }
 
 #[test]
 fn a_completion_goes_on_directly_after_the_prompt() {
-    let folder = Folder::new("completion");
+    let folder = TempDir::new();
     let rows = r#"{"prompt": "The fox said:", "completion": " Yes, I will."}
 {"prompt": "The fox said:", "completion": "x"}
 {"prompt": "", "completion": "x"}"#;
-    let path = folder.file("a.jsonl", rows);
+    let path = folder.write("a.jsonl", rows);
     let dataset = read(&path, &masked()).unwrap();
     let expected: [(&[u32], usize); 3] = [
         (&[1, 452, 1999, 1054, 1405, 607, 410, 543, 272, 2], 4),
@@ -122,13 +93,13 @@ fn a_completion_goes_on_directly_after_the_prompt() {
 
 #[test]
 fn a_conversation_stands_in_the_template() {
-    let folder = Folder::new("messages");
+    let folder = TempDir::new();
     let rows = r#"{"messages": [{"role": "system", "content": "Be brief."},
  {"role": "user", "content": "Sing."}, {"role": "assistant", "content": "La."}]}
 {"messages": [{"role": "user", "content": "Sing."}, {"role": "assistant", "content": "La."},
  {"role": "user", "content": "More."}, {"role": "assistant", "content": "No."}]}"#
         .replace(",\n", ",");
-    let dataset = read(&folder.file("a.jsonl", rows), &masked()).unwrap();
+    let dataset = read(&folder.write("a.jsonl", rows), &masked()).unwrap();
     let tokenizer = tales();
     let [first, second] = dataset.examples() else {
         panic!("{dataset:?}")
@@ -150,10 +121,10 @@ fn a_conversation_stands_in_the_template() {
 
 #[test]
 fn preference_pairs_share_their_prompt() {
-    let folder = Folder::new("preference");
+    let folder = TempDir::new();
     let rows = r#"{"prompt": "The fox said:", "chosen": " Yes, I will.", "rejected": "x"}
 {"prompt": "The fox said:", "chosen": "x", "rejected": "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}"#;
-    let path = folder.file("a.jsonl", rows);
+    let path = folder.write("a.jsonl", rows);
     let options = DatasetOptions {
         max_length: 10,
         ..DatasetOptions::default()
@@ -184,7 +155,7 @@ fn preference_pairs_share_their_prompt() {
 
     let message = read(&path, &options).unwrap_err().to_string();
     assert!(message.contains("are for preference tuning"), "{message}");
-    let text = folder.file("b.txt", "Once");
+    let text = folder.write("b.txt", "Once");
     let refused = PreferenceDataset::read(&text, &tales(), &options).unwrap_err();
     assert!(
         refused
@@ -195,9 +166,9 @@ fn preference_pairs_share_their_prompt() {
 
 #[test]
 fn long_rows_are_split_dropped_or_left_to_the_batch() {
-    let folder = Folder::new("long");
+    let folder = TempDir::new();
     let rows = "{\"text\": \"Once upon a time\"}\n{\"text\": \"x\"}";
-    let path = folder.file("a.jsonl", rows);
+    let path = folder.write("a.jsonl", rows);
     let with = |long_rows, mlx_lm_compat, max_length| DatasetOptions {
         max_length,
         long_rows,
@@ -242,7 +213,7 @@ fn long_rows_are_split_dropped_or_left_to_the_batch() {
 
 #[test]
 fn faults_are_named_with_file_line_and_key() {
-    let folder = Folder::new("faults");
+    let folder = TempDir::new();
     let text = "{\"text\": \"a\"}\n\n";
     let cases: [(&str, &[u8], &str); 17] = [
         ("", b"", "a.jsonl: the file is empty"),
@@ -320,20 +291,20 @@ fn faults_are_named_with_file_line_and_key() {
         (text, b"{\"text\": \"\xff\"}", "a.jsonl:3: not UTF-8"),
     ];
     for (before, row, expected) in cases {
-        let path = folder.file("a.jsonl", [before.as_bytes(), row].concat());
+        let path = folder.write("a.jsonl", [before.as_bytes(), row].concat());
         let message = read(&path, &DatasetOptions::default())
             .unwrap_err()
             .to_string();
         assert!(message.contains(expected), "{message}: expected {expected}");
     }
-    let masked_text = read(&folder.file("a.txt", "a"), &masked()).unwrap_err();
+    let masked_text = read(&folder.write("a.txt", "a"), &masked()).unwrap_err();
     assert!(
         masked_text
             .to_string()
             .contains("a.txt: `mask_prompt` needs a prompt")
     );
     let binary = read(
-        &folder.file("b.txt", b"a\n\xff"),
+        &folder.write("b.txt", b"a\n\xff"),
         &DatasetOptions::default(),
     );
     let message = binary.unwrap_err().to_string();
@@ -341,22 +312,22 @@ fn faults_are_named_with_file_line_and_key() {
         message.ends_with("b.txt:2: not UTF-8, at byte 2 of the file"),
         "{message}"
     );
-    let absent = read(&folder.0.join("c.jsonl"), &DatasetOptions::default());
+    let absent = read(&folder.join("c.jsonl"), &DatasetOptions::default());
     assert!(matches!(absent, Err(Error::Io { .. })));
 }
 
 #[test]
 fn a_folder_names_its_parts() {
-    let folder = Folder::new("folder");
-    let open = || DataFolder::open(&folder.0);
+    let folder = TempDir::new();
+    let open = || DataFolder::open(&folder);
     let message = open().unwrap_err().to_string();
     assert!(
         message.contains("no `train`, `valid` or `test` with the ending"),
         "{message}"
     );
     let (train, valid) = (
-        folder.file("train.txt", "a"),
-        folder.file("val.jsonl", "{}"),
+        folder.write("train.txt", "a"),
+        folder.write("val.jsonl", "{}"),
     );
     let expected = DataFolder {
         train: Some(train.clone()),
@@ -364,7 +335,7 @@ fn a_folder_names_its_parts() {
         test: None,
     };
     assert_eq!(open().unwrap(), expected);
-    folder.file("valid.txt", "a");
+    folder.write("valid.txt", "a");
     let message = open().unwrap_err().to_string();
     let expected = "`valid.txt` and `val.jsonl` are for the same part; keep one of them";
     assert!(message.ends_with(expected), "{message}");
@@ -372,44 +343,44 @@ fn a_folder_names_its_parts() {
     let alone = DataFolder::open(&train).unwrap();
     assert_eq!((alone.train, alone.valid), (Some(train), None));
     let message = |name: &str| {
-        let refused = DataFolder::open(folder.0.join(name));
+        let refused = DataFolder::open(folder.join(name));
         refused.unwrap_err().to_string()
     };
     assert!(message("absent").ends_with("absent: no such file or folder"));
-    folder.file("a.csv", "a");
+    folder.write("a.csv", "a");
     assert!(message("a.csv").contains("ending `.jsonl` or `.txt`"));
 }
 
-/// The files beside the repository; a test without them says so.
-#[test]
-fn real_rows_come_back_as_they_were_written() {
-    let data = beside("../shared/data");
-    if !data.exists() {
-        eprintln!("ignored: {} is not there", data.display());
-        return;
-    }
-    let path = data.join("fairytaleqa/val.jsonl");
-    let llama = Tokenizer::from_file(data.join("llama-tokenizer/tokenizer.model")).unwrap();
-    let lines = fs::read_to_string(&path).unwrap();
-    for tokenizer in [tales(), llama] {
-        let options = DatasetOptions {
-            max_length: usize::MAX,
-            ..masked()
-        };
-        let dataset = Dataset::read(&path, &tokenizer, &options).unwrap();
-        assert_eq!(
-            (dataset.counts().rows, dataset.counts().examples),
-            (1_025, 1_025)
-        );
-        for (line, example) in lines.lines().zip(dataset.examples()) {
-            let row: serde_json::Value = serde_json::from_str(line).unwrap();
-            let [prompt, completion] =
-                ["prompt", "completion"].map(|key| row[key].as_str().unwrap());
-            let (context, answer) = example.tokens.split_at(example.first_target);
-            assert_eq!(context, tokenizer.encode_prompt(prompt).unwrap());
-            assert_eq!(answer.last(), Some(&tokenizer.eos_id()));
-            let text = tokenizer.decode(&example.tokens).unwrap();
-            assert_eq!(text, format!("{prompt}{completion}"));
+mod external_data {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs OPENELM_TEST_DATA"]
+    fn real_rows_come_back_as_they_were_written() {
+        let data = external_data();
+        let path = data.join("fairytaleqa/val.jsonl");
+        let llama = Tokenizer::from_file(data.join("llama-tokenizer/tokenizer.model")).unwrap();
+        let lines = fs::read_to_string(&path).unwrap();
+        for tokenizer in [tales(), llama] {
+            let options = DatasetOptions {
+                max_length: usize::MAX,
+                ..masked()
+            };
+            let dataset = Dataset::read(&path, &tokenizer, &options).unwrap();
+            assert_eq!(
+                (dataset.counts().rows, dataset.counts().examples),
+                (1_025, 1_025)
+            );
+            for (line, example) in lines.lines().zip(dataset.examples()) {
+                let row: serde_json::Value = serde_json::from_str(line).unwrap();
+                let [prompt, completion] =
+                    ["prompt", "completion"].map(|key| row[key].as_str().unwrap());
+                let (context, answer) = example.tokens.split_at(example.first_target);
+                assert_eq!(context, tokenizer.encode_prompt(prompt).unwrap());
+                assert_eq!(answer.last(), Some(&tokenizer.eos_id()));
+                let text = tokenizer.decode(&example.tokens).unwrap();
+                assert_eq!(text, format!("{prompt}{completion}"));
+            }
         }
     }
 }
