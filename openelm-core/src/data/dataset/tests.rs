@@ -211,92 +211,101 @@ fn long_rows_are_split_dropped_or_left_to_the_batch() {
     assert_eq!(short, "max_length: expected at least 2 tokens, found 1");
 }
 
-#[test]
-fn faults_are_named_with_file_line_and_key() {
-    let folder = TempDir::new();
-    let text = "{\"text\": \"a\"}\n\n";
-    let cases: [(&str, &[u8], &str); 17] = [
-        ("", b"", "a.jsonl: the file is empty"),
-        ("", b" \n\r\n", "a.jsonl: the file is empty"),
-        (
-            "",
-            b"\n{\"text\": \"a\"",
-            "a.jsonl:2: malformed JSON at column 12: EOF while",
-        ),
-        (
-            "",
-            b"[1]",
-            "a.jsonl:1: expected a JSON object, found a list",
-        ),
-        (
-            "",
-            b"{}",
-            "expected `text`, `prompt` and `completion`, `messages` or `prompt`, `chosen` \
+/// A valid row and an empty line.
+const TEXT_ROW: &str = "{\"text\": \"a\"}\n\n";
+
+/// Rows before a malformed row, that row, and a part of the error.
+const MALFORMED: &[(&str, &[u8], &str)] = &[
+    ("", b"", "a.jsonl: the file is empty"),
+    ("", b" \n\r\n", "a.jsonl: the file is empty"),
+    (
+        "",
+        b"\n{\"text\": \"a\"",
+        "a.jsonl:2: malformed JSON at column 12: EOF while",
+    ),
+    (
+        "",
+        b"[1]",
+        "a.jsonl:1: expected a JSON object, found a list",
+    ),
+    (
+        "",
+        b"{}",
+        "expected `text`, `prompt` and `completion`, `messages` or `prompt`, `chosen` \
          and `rejected`; found no key",
-        ),
-        (
-            "",
-            b"{\"prompt\": \"a\", \"answer\": \"b\"}",
-            "a.jsonl:1: expected `text`, ",
-        ),
-        (
-            "",
-            b"{\"prompt\": \"a\", \"answer\": \"b\"}",
-            "found `prompt`, `answer`",
-        ),
-        ("", b"{\"text\": \"\"}", "a.jsonl:1: `text` is empty"),
-        (
-            "",
-            b"{\"prompt\": \"a\", \"completion\": \"\"}",
-            "a.jsonl:1: `completion` is empty",
-        ),
-        (
-            "",
-            b"{\"prompt\": null, \"completion\": \"a\"}",
-            "`prompt`: expected a string, found null",
-        ),
-        (
-            "",
-            b"{\"messages\": \"a\"}",
-            "`messages`: expected a list of messages, found a string",
-        ),
-        (
-            "",
-            b"{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}",
-            "`messages`: message 1: \
+    ),
+    (
+        "",
+        b"{\"prompt\": \"a\", \"answer\": \"b\"}",
+        "a.jsonl:1: expected `text`, ",
+    ),
+    (
+        "",
+        b"{\"prompt\": \"a\", \"answer\": \"b\"}",
+        "found `prompt`, `answer`",
+    ),
+    ("", b"{\"text\": \"\"}", "a.jsonl:1: `text` is empty"),
+    (
+        "",
+        b"{\"prompt\": \"a\", \"completion\": \"\"}",
+        "a.jsonl:1: `completion` is empty",
+    ),
+    (
+        "",
+        b"{\"prompt\": null, \"completion\": \"a\"}",
+        "`prompt`: expected a string, found null",
+    ),
+    (
+        "",
+        b"{\"messages\": \"a\"}",
+        "`messages`: expected a list of messages, found a string",
+    ),
+    (
+        "",
+        b"{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}",
+        "`messages`: message 1: \
          `role`: expected `system`, `user` or `assistant`, found `tool`",
-        ),
-        (
-            "",
-            b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}",
-            "`messages`: there is no \
+    ),
+    (
+        "",
+        b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}",
+        "`messages`: there is no \
          message of the user",
-        ),
-        (
-            text,
-            b"{\"text\": 3}",
-            "a.jsonl:3: `text`: expected a string, found a number",
-        ),
-        (
-            text,
-            b"{\"prompt\": \"a\", \"completion\": \"b\"}",
-            "a.jsonl:3: `text` is missing; the file's \
+    ),
+    (
+        TEXT_ROW,
+        b"{\"text\": 3}",
+        "a.jsonl:3: `text`: expected a string, found a number",
+    ),
+    (
+        TEXT_ROW,
+        b"{\"prompt\": \"a\", \"completion\": \"b\"}",
+        "a.jsonl:3: `text` is missing; the file's \
          first row has `text`",
-        ),
-        (
-            text,
-            b"{\"text\": \"a\"} x",
-            "a.jsonl:3: malformed JSON at column 15: trailing characters",
-        ),
-        (text, b"{\"text\": \"\xff\"}", "a.jsonl:3: not UTF-8"),
-    ];
-    for (before, row, expected) in cases {
+    ),
+    (
+        TEXT_ROW,
+        b"{\"text\": \"a\"} x",
+        "a.jsonl:3: malformed JSON at column 15: trailing characters",
+    ),
+    (TEXT_ROW, b"{\"text\": \"\xff\"}", "a.jsonl:3: not UTF-8"),
+];
+
+#[test]
+fn rejects_malformed_rows() {
+    let folder = TempDir::new();
+    for (before, row, expected) in MALFORMED {
         let path = folder.write("a.jsonl", [before.as_bytes(), row].concat());
         let message = read(&path, &DatasetOptions::default())
             .unwrap_err()
             .to_string();
         assert!(message.contains(expected), "{message}: expected {expected}");
     }
+}
+
+#[test]
+fn rejects_unusable_files() {
+    let folder = TempDir::new();
     let masked_text = read(&folder.write("a.txt", "a"), &masked()).unwrap_err();
     assert!(
         masked_text
