@@ -116,7 +116,7 @@ fn iterations(adapters: &Path) -> Vec<u64> {
 }
 
 #[test]
-fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
+fn killed_and_resumed_run_gives_identical_files() {
     let scratch = Scratch::new();
     success(scratch.finetune("undisturbed", &RUN));
     let adapters = scratch.path("killed");
@@ -160,7 +160,7 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
 }
 
 #[test]
-fn it_trains_plots_generates_and_fuses() {
+fn trains_plots_generates_and_fuses() {
     let scratch = Scratch::new();
     let more = [
         "--iters",
@@ -243,7 +243,7 @@ fn with_full_disk(command: &Command, kilobytes: u32) -> Command {
 
 #[cfg(unix)]
 #[test]
-fn a_full_disk_leaves_the_last_save() {
+fn full_disk_keeps_the_last_checkpoint() {
     let scratch = Scratch::new();
     success(scratch.finetune("undisturbed", &RUN));
     // As far as a save, and from there with no space for another.
@@ -275,7 +275,7 @@ fn a_full_disk_leaves_the_last_save() {
 }
 
 #[test]
-fn one_row_is_enough_to_train_on() {
+fn trains_on_one_row() {
     let scratch = Scratch::new();
     let row = scratch.path("one.jsonl");
     fs::write(&row, "{\"text\": \"The fox had nine apples.\"}\n").unwrap();
@@ -306,7 +306,7 @@ fn one_row_is_enough_to_train_on() {
 }
 
 #[test]
-fn an_adapter_of_packed_weights_is_fused() {
+fn fuses_adapter_of_quantized_model() {
     let scratch = Scratch::new();
     let (packed, adapters) = (scratch.path("tales-4bit"), scratch.path("adapters"));
     let mut convert = openelm(&["convert", tales().to_str().unwrap()]);
@@ -349,7 +349,7 @@ fn an_adapter_of_packed_weights_is_fused() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn rejects_invalid_options_and_data() {
     let scratch = Scratch::new();
     let bad = scratch.path("bad.jsonl");
     let one = |rows: &str, more: &[&str]| {

@@ -146,7 +146,7 @@ fn assert_same(expected: &Path, found: &Path) {
 }
 
 #[test]
-fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
+fn killed_and_resumed_run_gives_identical_files() {
     let scratch = Scratch::new();
     success(scratch.pretrain("undisturbed", &["--quiet"]));
     let (expected, killed) = (scratch.path("undisturbed"), scratch.path("killed"));
@@ -179,7 +179,7 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
 }
 
 #[test]
-fn a_group_of_two_or_four_learns_what_one_does() {
+fn ranks_give_the_losses_of_one_process() {
     let scratch = Scratch::new();
     success(scratch.pretrain("one", &["--quiet"]));
     let alone = losses(&scratch.path("one"), "train_loss");
@@ -235,7 +235,7 @@ fn children(parent: u32) -> Vec<u32> {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_process_that_is_killed_ends_the_others_and_the_run_can_go_on() {
+fn killed_rank_ends_the_run_which_can_be_resumed() {
     let scratch = Scratch::new();
     success(scratch.pretrain("undisturbed", &["--quiet", "--ranks", "2"]));
     for victim in [1, 0] {
@@ -270,7 +270,7 @@ fn a_process_that_is_killed_ends_the_others_and_the_run_can_go_on() {
 /// Of one process and of two, the second told by the one that started it.
 #[cfg(target_os = "linux")]
 #[test]
-fn an_interrupted_run_saves_first() {
+fn interrupted_run_saves_a_checkpoint() {
     let scratch = Scratch::new();
     for (name, ranks) in [("one", "1"), ("two", "2")] {
         let more = ["--ranks", ranks, "--quiet", "--save-every", "1000"];
@@ -301,7 +301,7 @@ fn an_interrupted_run_saves_first() {
 /// As under `mlx.launch`, which starts the ranks itself: they notice on their own.
 #[cfg(target_os = "linux")]
 #[test]
-fn without_a_starter_the_loss_of_a_process_is_noticed() {
+fn rank_without_launcher_detects_lost_peer() {
     let scratch = Scratch::new();
     let address = || {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -343,7 +343,7 @@ fn kill(id: u32) {
 /// Files may not grow beyond a limit, as on a full disk: the last save stays, and serves.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_leaves_the_last_save() {
+fn full_disk_keeps_the_last_checkpoint() {
     let scratch = Scratch::new();
     success(scratch.pretrain("undisturbed", &["--quiet"]));
     let mut child = scratch.pretrain("full", &["--quiet"]).spawn().unwrap();
@@ -355,9 +355,10 @@ fn a_full_disk_leaves_the_last_save() {
         for entry in fs::read_dir(scratch.path(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|end| end == "partial") {
-                match path.is_dir() {
-                    true => fs::remove_dir_all(path).unwrap(),
-                    false => fs::remove_file(path).unwrap(),
+                if path.is_dir() {
+                    fs::remove_dir_all(path).unwrap()
+                } else {
+                    fs::remove_file(path).unwrap()
                 }
             }
         }
@@ -391,7 +392,7 @@ fn a_full_disk_leaves_the_last_save() {
 }
 
 #[test]
-fn it_tells_plots_and_leaves_models_that_generate() {
+fn writes_events_plots_and_models() {
     let scratch = Scratch::new();
     let more = ["--steps", "40", "--json", "--save-dtype", "bfloat16"];
     let output = success(scratch.pretrain("run", &more));
@@ -436,7 +437,7 @@ fn it_tells_plots_and_leaves_models_that_generate() {
 }
 
 #[test]
-fn a_dry_run_says_what_is_to_come_and_writes_nothing() {
+fn dry_run_reports_estimates_and_writes_nothing() {
     let scratch = Scratch::new();
     let output = success(scratch.pretrain("run", &["--dry-run", "--json"]));
     assert!(!scratch.path("run").exists());
@@ -468,7 +469,7 @@ fn a_dry_run_says_what_is_to_come_and_writes_nothing() {
 }
 
 #[test]
-fn a_model_goes_on_from_where_it_was() {
+fn continues_from_existing_model() {
     let scratch = Scratch::new();
     let from = |output: &str, model: &str, more: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
@@ -533,7 +534,7 @@ fn a_model_goes_on_from_where_it_was() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn rejects_invalid_options_and_data() {
     let scratch = Scratch::new();
     let wrong = |more: &[&str], code: i32| failure(scratch.pretrain("none", more), code);
     for (more, code, problem) in [

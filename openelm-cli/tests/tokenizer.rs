@@ -26,7 +26,7 @@ fn train(data: &Path, size: &str, output: &Path) -> Output {
 }
 
 #[test]
-fn it_writes_a_tokenizer_that_can_be_used() {
+fn writes_usable_tokenizer() {
     let folder = TempDir::new();
     let data = folder.join("a.txt");
     fs::write(
@@ -58,7 +58,7 @@ fn it_writes_a_tokenizer_that_can_be_used() {
 }
 
 #[test]
-fn what_it_refuses_is_told_in_a_line() {
+fn rejects_invalid_data_and_sizes() {
     let folder = TempDir::new();
     let text = folder.join("a.txt");
     fs::write(&text, "some text").unwrap();

@@ -34,7 +34,7 @@ fn config() -> Config {
 }
 
 #[test]
-fn conversions_take_the_memory_of_a_few_tensors() {
+fn conversion_needs_memory_of_a_few_tensors() {
     const MIB: usize = 1 << 20;
     let folder = TempDir::new();
     let config = config();

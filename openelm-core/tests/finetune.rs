@@ -168,15 +168,19 @@ fn check_gradients(what: &str, adapter: &Adapter, preference: Option<&Preference
         assert!(squared > 1e-12, "{what}: {name} has no gradient");
         let h = (2e-3 / squared.sqrt()) as f32;
         let moved = |by: f32| {
-            let moved = changed(adapter, |tensor, array| match tensor == name {
-                true => array
-                    .add(gradient.multiply(Array::from_f32(by)).unwrap())
-                    .unwrap(),
-                false => array.clone(),
+            let moved = changed(adapter, |tensor, array| {
+                if tensor == name {
+                    array
+                        .add(gradient.multiply(Array::from_f32(by)).unwrap())
+                        .unwrap()
+                } else {
+                    array.clone()
+                }
             });
-            loss(&match name.ends_with(".m") {
-                true => moved,
-                false => with_lengths_held(adapter, &moved),
+            loss(&if name.ends_with(".m") {
+                moved
+            } else {
+                with_lengths_held(adapter, &moved)
             })
         };
         let slope = (moved(h) - moved(-h)) / (2.0 * f64::from(h));
@@ -224,7 +228,7 @@ fn with_lengths_held(adapter: &Adapter, moved: &Adapter) -> Adapter {
 }
 
 #[test]
-fn gradients_are_those_of_finite_differences() {
+fn gradients_match_finite_differences() {
     let linears = || lora(Keys::AllProjections, LoraOptions::default());
     check_gradients("lora", &stirred(&linears(), 1), None);
     let dora = LoraOptions {
@@ -253,7 +257,7 @@ fn gradients_are_those_of_finite_differences() {
 }
 
 #[test]
-fn corenets_counts_of_what_is_trained() {
+fn trainable_counts_match_corenet() {
     let counts = [
         (Preset::Size270M, 9_453_568, 158_336),
         (Preset::Size450M, 13_508_608, 234_624),
@@ -298,7 +302,7 @@ fn apart(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn adapters_come_and_go() {
+fn adapters_are_added_switched_and_removed() {
     let mut model = model();
     let base = logits(&model);
     let one = stirred(&lora(Keys::AllProjections, LoraOptions::default()), 1);
@@ -324,9 +328,12 @@ fn adapters_come_and_go() {
     assert!(apart(&logits(&model), &base) < 1e-6);
     // Half as strong is an adapter of half the scale.
     model.set_adapters(&[("one", 0.5)]).unwrap();
-    let half = changed(&one, |name, array| match name.ends_with("lora_b") {
-        true => array.multiply(Array::from_f32(0.5)).unwrap(),
-        false => array.clone(),
+    let half = changed(&one, |name, array| {
+        if name.ends_with("lora_b") {
+            array.multiply(Array::from_f32(0.5)).unwrap()
+        } else {
+            array.clone()
+        }
     });
     let found = logits(&model);
     model.add_adapter("half", &half).unwrap();
@@ -352,7 +359,7 @@ fn adapters_come_and_go() {
 }
 
 #[test]
-fn adapters_of_other_models_are_refused() {
+fn rejects_adapters_of_other_models() {
     let narrow = Config::layer_wise(LayerWiseConfig {
         num_transformer_layers: 2,
         model_dim: 32,
@@ -389,7 +396,7 @@ fn finetune(folder: &TempDir, options: FinetuneOptions) -> openelm_core::Result<
 }
 
 #[test]
-fn it_ends_early_when_nothing_gets_better() {
+fn patience_ends_the_run() {
     let folder = TempDir::new();
     let options = FinetuneOptions {
         trainer: TrainerOptions {
@@ -418,7 +425,7 @@ fn it_ends_early_when_nothing_gets_better() {
 }
 
 #[test]
-fn a_run_that_diverges_keeps_its_last_save() {
+fn diverged_run_keeps_the_last_checkpoint() {
     let folder = TempDir::new();
     let options = FinetuneOptions {
         trainer: TrainerOptions {

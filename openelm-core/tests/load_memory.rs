@@ -43,7 +43,7 @@ fn process_peak() -> usize {
 }
 
 #[test]
-fn at_most_one_tensor_is_there_twice() {
+fn loading_copies_at_most_one_tensor() {
     const SLACK: usize = 2 << 20;
     let folder = TempDir::new();
     let config = config();

@@ -109,7 +109,7 @@ fn distance(a: &[Named], b: &[Named]) -> f64 {
 }
 
 #[test]
-fn packed_documents_are_learnt_as_if_each_had_a_row_of_its_own() {
+fn packed_documents_train_like_separate_rows() {
     let documents = documents(9);
     let row = packed(&documents, 100);
     assert_eq!(row.len(), 1);
@@ -148,7 +148,7 @@ fn packed_documents_are_learnt_as_if_each_had_a_row_of_its_own() {
 }
 
 #[test]
-fn an_update_does_not_depend_on_how_its_rows_are_divided() {
+fn update_does_not_depend_on_micro_batches() {
     let rows = packed(&documents(40), 24);
     let run = |parts: usize, checkpoint: bool| {
         let options = TrainerOptions {
@@ -187,7 +187,7 @@ fn an_update_does_not_depend_on_how_its_rows_are_divided() {
 /// The z-loss of logits that are all zero is c·ln(V)², however many targets are pads (CoreNet's own
 /// counts them, T18 of its sheet); label smoothing leaves such a loss at ln(V).
 #[test]
-fn z_loss_and_smoothing_of_a_model_that_knows_nothing() {
+fn z_loss_and_smoothing_of_zero_logits() {
     let mut start = std::collections::HashMap::new();
     for (name, shape) in config().tensors() {
         let shape: Vec<i32> = shape.iter().map(|&n| n as i32).collect();
@@ -216,7 +216,7 @@ fn z_loss_and_smoothing_of_a_model_that_knows_nothing() {
 }
 
 #[test]
-fn sixteen_bits_are_computed_in_and_thirty_two_are_kept() {
+fn computes_in_16_bits_and_keeps_32() {
     let rows = packed(&documents(40), 24);
     let mut exact = trainer(Dtype::Float32, RECIPE.trainer());
     let mut half = trainer(Dtype::Bfloat16, RECIPE.trainer());
@@ -275,7 +275,7 @@ fn tensors(folder: &Path) -> Vec<Named> {
 }
 
 #[test]
-fn a_run_leaves_models_an_average_and_a_moving_average() {
+fn run_writes_model_average_and_ema() {
     let folder = TempDir::new();
     let mut options = options(&RECIPE);
     options.trainer.ema_decay = Some(0.75);
@@ -323,7 +323,7 @@ fn a_run_leaves_models_an_average_and_a_moving_average() {
 }
 
 #[test]
-fn the_moving_average_is_that_of_its_formula() {
+fn moving_average_follows_its_formula() {
     let options = TrainerOptions {
         ema_decay: Some(0.5),
         ..RECIPE.trainer()
@@ -360,14 +360,15 @@ fn the_moving_average_is_that_of_its_formula() {
 }
 
 #[test]
-fn a_run_that_was_interrupted_ends_with_the_same_bytes() {
+fn interrupted_run_gives_identical_files() {
     let (whole, parts) = (TempDir::new(), TempDir::new());
     let mut options = options(&RECIPE);
     options.trainer.ema_decay = Some(0.9);
     let begin = |folder: &TempDir, resume: bool| {
-        let begin = match resume {
-            true => Pretrain::resume,
-            false => Pretrain::new,
+        let begin = if resume {
+            Pretrain::resume
+        } else {
+            Pretrain::new
         };
         begin(config(), source(40), None, &folder, options.clone(), None).unwrap()
     };
@@ -400,13 +401,14 @@ fn a_run_that_was_interrupted_ends_with_the_same_bytes() {
 }
 
 #[test]
-fn what_is_resumed_must_be_the_same_run() {
+fn resume_rejects_another_run() {
     let folder = TempDir::new();
     let options = options(&RECIPE);
     let run = |resume: bool, config: Config, source, options| {
-        let begin = match resume {
-            true => Pretrain::resume,
-            false => Pretrain::new,
+        let begin = if resume {
+            Pretrain::resume
+        } else {
+            Pretrain::new
         };
         begin(config, source, None, &folder, options, None)
     };
@@ -457,7 +459,7 @@ fn what_is_resumed_must_be_the_same_run() {
 }
 
 #[test]
-fn a_run_ends_where_its_data_does() {
+fn run_ends_with_its_data() {
     let folder = TempDir::new();
     let rows = packed(&documents(40), 24);
     let enough = rows.len() as u64 / 4;
@@ -476,7 +478,7 @@ fn a_run_ends_where_its_data_does() {
 }
 
 #[test]
-fn options_out_of_range_are_named() {
+fn rejects_options_out_of_range() {
     type Spoil = fn(&mut PretrainOptions);
     let cases: [(Spoil, &str); 8] = [
         (
@@ -518,7 +520,7 @@ fn options_out_of_range_are_named() {
 }
 
 #[test]
-fn a_learning_rate_without_measure_is_told_and_nothing_bad_is_saved() {
+fn diverged_run_is_reported_and_not_saved() {
     let folder = TempDir::new();
     let recipe = Recipe {
         learning_rate: 1e30,
@@ -540,7 +542,7 @@ fn a_learning_rate_without_measure_is_told_and_nothing_bad_is_saved() {
 }
 
 #[test]
-fn memory_stays_the_same_over_a_thousand_steps() {
+fn memory_is_constant_over_1000_steps() {
     let mut trainer = trainer(Dtype::Float32, RECIPE.trainer());
     let rows = packed(&documents(200), 24);
     let mut after = Vec::new();

@@ -58,7 +58,7 @@ struct Sequence {
 
 #[test]
 #[ignore = "reads what Python made: make parity"]
-fn it_trains_as_mlx_lms_network_does() {
+fn pretraining_matches_mlx_lm_network() {
     let folder = PathBuf::from(std::env::var_os("OPENELM_PRETRAIN").expect("set by parity/run.sh"));
     let index: Vec<String> = read(&folder.join("index.json"));
     assert!(index.len() >= 5, "only {} cases", index.len());

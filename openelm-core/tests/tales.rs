@@ -45,7 +45,7 @@ struct HeldOut {
 const MODELS: [&str; 2] = ["examples/tales", "openelm-core/tests/fixtures/tales"];
 
 #[test]
-fn greedy_tokens_are_mlx_lms() {
+fn greedy_tokens_match_mlx_lm() {
     for folder in MODELS {
         let model = model(folder);
         let continuations = reference(folder).continuations;
@@ -68,7 +68,7 @@ fn greedy_tokens_are_mlx_lms() {
 }
 
 #[test]
-fn first_log_probabilities_are_mlx_lms() {
+fn first_logprobs_match_mlx_lm() {
     for folder in MODELS {
         let model = model(folder);
         for expected in reference(folder).continuations {
@@ -94,7 +94,7 @@ fn first_log_probabilities_are_mlx_lms() {
 }
 
 #[test]
-fn prompts_and_texts_are_tokenized_as_by_mlx_lm() {
+fn tokenization_matches_mlx_lm() {
     for folder in MODELS {
         let tokenizer = tokenizer(folder);
         for expected in reference(folder).continuations {
@@ -185,7 +185,7 @@ mod external_data {
 
     #[test]
     #[ignore = "needs OPENELM_TEST_DATA"]
-    fn loss_of_the_last_held_out_tale_is_mlx_lms() {
+    fn loss_of_one_held_out_document_matches_mlx_lm() {
         let tales = held_out();
         for folder in MODELS {
             let expected = reference(folder).fairytales_val;
@@ -198,7 +198,7 @@ mod external_data {
 
     #[test]
     #[ignore = "needs OPENELM_TEST_DATA"]
-    fn loss_of_all_held_out_tales_is_mlx_lms() {
+    fn loss_of_all_held_out_documents_matches_mlx_lm() {
         let tales = held_out();
         for folder in MODELS {
             let (model, tokenizer) = (model(folder), tokenizer(folder));

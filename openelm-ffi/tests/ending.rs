@@ -20,7 +20,7 @@ const QUIT: &str = "OPENELM_TEST_QUIT";
 const CODE: i32 = 7;
 
 #[test]
-fn quitting_while_the_library_works_is_clean() {
+fn quitting_during_work_is_clean() {
     if let Ok(how) = env::var(QUIT) {
         match how.split_once(' ') {
             Some((tokens, lets_go)) => {
@@ -33,7 +33,7 @@ fn quitting_while_the_library_works_is_clean() {
     let loads = (0..10).map(|round| ["load", "paused"][round % 2].to_owned());
     for how in texts.chain(loads) {
         let mut child = Command::new(env::current_exe().unwrap());
-        child.args(["--exact", "quitting_while_the_library_works_is_clean"]);
+        child.args(["--exact", "quitting_during_work_is_clean"]);
         let started = Instant::now();
         let ended = child.env(QUIT, &how).output().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
@@ -77,10 +77,11 @@ fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
             GenerationEvent::Prefill { .. } | GenerationEvent::Finished { .. } => {}
         }
     }
-    match lets_go {
-        true => drop((stream, engine)),
+    if lets_go {
+        drop((stream, engine));
+    } else {
         // The worker goes on as far as there is room for its events.
-        false => std::mem::forget((stream, engine)),
+        std::mem::forget((stream, engine));
     }
     exit(CODE)
 }

@@ -8,7 +8,7 @@ use openelm_testing::{TempDir, fails, works};
 use crate::tool::{generate, openelm, small, tales, with_model};
 
 #[test]
-fn models_that_are_not_there() {
+fn rejects_missing_models() {
     let empty = TempDir::new();
     let nowhere = empty.join("nowhere");
     let nowhere = nowhere.to_str().unwrap();
@@ -54,7 +54,7 @@ fn models_that_are_not_there() {
 /// What a file or its name says must not reach the terminal as it is.
 #[cfg(unix)]
 #[test]
-fn names_with_line_breaks_stay_on_one_line() {
+fn escapes_line_breaks_in_names() {
     let model = with_model(&small(64));
     fails(
         openelm(&["info", "/a\nb\u{1b}[31m"]),
@@ -72,7 +72,7 @@ fn names_with_line_breaks_stay_on_one_line() {
 }
 
 #[test]
-fn prompts_that_cannot_be_used() {
+fn rejects_unusable_prompts() {
     let folder = TempDir::new();
     fails(generate(&["-p", ""]), 2, &["prompt", "empty"]);
     // Standard input is at its end.
@@ -144,7 +144,7 @@ fn prompts_that_cannot_be_used() {
 }
 
 #[test]
-fn tokenizers_that_are_missing_or_another_models() {
+fn rejects_missing_or_mismatched_tokenizers() {
     let model = with_model(&small(2048));
     let on = |model: &str, tokenizer: &[&str]| {
         let args = ["generate", "-m", model, "-n", "2", "-q", "-p", "x"];
@@ -185,7 +185,7 @@ fn tokenizers_that_are_missing_or_another_models() {
 }
 
 #[test]
-fn float16_is_refused_for_3b_before_anything_is_read() {
+fn rejects_float16_for_3b_before_reading() {
     let model = with_model(&Preset::Size3B.config());
     let args = [
         "generate",
@@ -201,7 +201,7 @@ fn float16_is_refused_for_3b_before_anything_is_read() {
 
 /// The benchmark refuses what `generate` refuses, before it draws 6 GB of weights.
 #[test]
-fn a_benchmark_of_3b_in_float16_is_refused() {
+fn rejects_float16_benchmark_of_3b() {
     let output = Command::new(env!("CARGO_BIN_EXE_openelm"))
         .args(["bench", "--preset", "3B", "--dtype", "float16"])
         .output()

@@ -8,8 +8,8 @@
 )]
 
 #[cfg(unix)]
-mod ended;
-mod scratch;
+mod cancelled;
+mod command;
 #[path = "../cli/tool.rs"]
 #[expect(dead_code, reason = "tests of other commands need more than these do")]
 mod tool;
@@ -19,11 +19,11 @@ use std::fs;
 use openelm_testing::{TempDir, fails, run};
 use serde_json::{Value, json};
 
-use scratch::{convert, works};
+use command::{convert, works};
 use tool::{openelm, tales};
 
 #[test]
-fn help_shows_how_it_is_used() {
+fn help_shows_examples_and_options() {
     let help = works(convert(&["--help"]));
     for line in [
         "openelm convert OpenELM-270M OpenELM-270M-4bit -q --tokenizer Llama-2-7b-hf",
@@ -43,7 +43,7 @@ fn help_shows_how_it_is_used() {
 }
 
 #[test]
-fn a_quantised_model_is_made_and_used() {
+fn quantized_model_generates() {
     let folder = TempDir::new();
     let target = folder.at("tales-4bit");
     let report = works(convert(&[&tales(), &target, "-q"]));
@@ -82,7 +82,7 @@ fn a_quantised_model_is_made_and_used() {
 }
 
 #[test]
-fn reports_are_json_when_asked_for() {
+fn writes_json_reports() {
     let folder = TempDir::new();
     let target = folder.at("tales.gguf");
     let json = works(convert(&[
@@ -144,7 +144,7 @@ fn dry_runs_write_nothing() {
 }
 
 #[test]
-fn exit_codes_tell_usage_from_failure() {
+fn exit_codes_separate_usage_from_failure() {
     let folder = TempDir::new();
     let target = folder.at("target");
     let source = tales();

@@ -134,7 +134,7 @@ optim: {name: adamw}
     }
 
     #[test]
-    fn corenets_yaml_names_a_size() {
+    fn reads_corenet_yaml() {
         let config = read(YAML).unwrap();
         assert_eq!(config.parameter_count(), 457_179_136);
         let larger = read(&YAML.replace("32128", "40000")).unwrap();
@@ -142,7 +142,7 @@ optim: {name: adamw}
     }
 
     #[test]
-    fn bad_yaml_is_told() {
+    fn rejects_malformed_yaml() {
         let message = |text: &str| read(text).unwrap_err().to_string();
         let none = message("model: {}\n");
         assert!(none.contains("language_modeling"), "{none}");
@@ -156,7 +156,7 @@ optim: {name: adamw}
     }
 
     #[test]
-    fn names_and_other_files() {
+    fn parses_preset_names() {
         assert_eq!(
             parse_architecture("1.1B").unwrap().parameter_count(),
             1_079_891_456

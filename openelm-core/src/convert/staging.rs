@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_result_is_kept() {
+    fn keeps_complete_results_only() {
         let scratch = Scratch::new();
         let staging = scratch.begin("model", false).unwrap();
         fs::write(staging.written().join("config.json"), "1").unwrap();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_run_left_is_removed() {
+    fn removes_leftovers_of_killed_run() {
         let scratch = Scratch::new();
         fs::create_dir_all(scratch.0.join(".model.partial/sub")).unwrap();
         fs::write(scratch.0.join(".model.partial/model.safetensors"), "half").unwrap();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_target_and_not_what_is_hidden() {
+    fn errors_name_the_target_not_the_staging_folder() {
         let scratch = Scratch::new();
         let target = scratch.0.join("model");
         let staging = scratch.begin("model", false).unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_the_way_of_what_is_hidden_is_told() {
+    fn reports_file_in_place_of_staging_folder() {
         let scratch = Scratch::new();
         fs::write(scratch.0.join(".model.partial"), "").unwrap();
         let message = scratch.begin("model", false).err().unwrap().to_string();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn two_at_once_are_refused() {
+    fn rejects_concurrent_conversions() {
         let scratch = Scratch::new();
         let _first = scratch.begin("model", false).unwrap();
         let message = scratch.begin("model", false).err().unwrap().to_string();
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_that_would_lose_something_are_refused() {
+    fn rejects_targets_that_would_lose_files() {
         let scratch = Scratch::new();
         let message = |target, force| scratch.begin(target, force).err().unwrap().to_string();
         assert!(message("source", true).ends_with("are the same"));

@@ -158,7 +158,7 @@ mod tests {
     use openelm_testing::TempDir;
 
     #[test]
-    fn the_ending_says_how_a_file_is_read() {
+    fn extension_selects_the_reader() {
         let lines = Format::JsonLines;
         for (name, format) in [
             ("a.jsonl", Some(lines(Packing::None))),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn files_folders_and_patterns_are_sorted_and_taken_once() {
+    fn files_are_sorted_and_unique() {
         let scratch = TempDir::new();
         for name in [
             "b.jsonl", "a/x.txt", "a/y.md", "a/.z.txt", "c10.txt", "c9.txt",
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nothing_is_refused() {
+    fn rejects_paths_without_files() {
         let scratch = TempDir::new();
         scratch.write("a/y.md", b"");
         let problem = |places: &[PathBuf]| expand(places).unwrap_err().to_string();

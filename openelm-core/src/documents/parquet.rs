@@ -230,7 +230,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn rows_of_every_compression_come_in_order_from_any_row() {
+    fn reads_every_compression_from_any_row() {
         let scratch = TempDir::new();
         let texts: Vec<String> = (0..3_000).map(|i| format!("row {} é", i / 2)).collect();
         let rows: Vec<_> = texts.iter().map(|text| Some(text.as_str())).collect();
@@ -256,7 +256,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn nulls_other_columns_and_damage_are_told() {
+    fn rejects_nulls_other_columns_and_damage() {
         let scratch = TempDir::new();
         let path = scratch.join("a.parquet");
         write(&path, &[Some("a"), None, Some("b")], 9, Compression::SNAPPY);

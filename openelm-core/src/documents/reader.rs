@@ -284,7 +284,7 @@ mod tests {
     const ROWS: &[u8] = b"\xEF\xBB\xBF{\"text\": \"one\"}\n\n{\"id\": 3, \"text\": \"t\\u00e9\\n\"}\r\n{\"text\": \"\"}";
 
     #[test]
-    fn lines_are_the_same_however_they_are_packed() {
+    fn reads_the_same_lines_from_any_compression() {
         let scratch = TempDir::new();
         let (first, second) = ROWS.split_at(25);
         // Two members, two frames: what parallel compressors write.
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_file_comes_in_blocks_of_words() {
+    fn splits_text_files_into_blocks_of_words() {
         let scratch = TempDir::new();
         let path = scratch.write("a.txt", "a b\nc  d e ");
         assert_eq!(read(&path, 2, 0), ["a b\nc", "+ d", "+e "]);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_rows_are_named_and_do_not_stop_the_rest() {
+    fn reports_bad_rows_and_continues() {
         let scratch = TempDir::new();
         let rows =
             "{\"text\": 1}\n\n{\"content\": \"a\", \"b\": 1}\n[]\n{\"text\n{\"text\": \"ok\"}";
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_off_and_damaged_archives_are_named() {
+    fn rejects_truncated_and_damaged_archives() {
         let scratch = TempDir::new();
         let text: String = (0..2_000)
             .map(|i| format!("{{\"text\": \"row {i}\"}}\n"))

@@ -141,7 +141,7 @@ mod tests {
     use crate::config::Preset;
 
     #[test]
-    fn float16_is_refused_for_3b_only() {
+    fn rejects_float16_for_3b_only() {
         let message = Dtype::Float16
             .check(&Preset::Size3B.config())
             .unwrap_err()

@@ -151,7 +151,7 @@ mod tests {
     use openelm_testing::TempFile;
 
     #[test]
-    fn an_array_is_the_file_and_writing_to_it_is_not() {
+    fn mapped_array_is_copy_on_write() {
         let values: Vec<f32> = (0..5000).map(|i| i as f32).collect();
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let path = TempFile::new("values", [&[0; 12], &bytes[..]].concat());

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn no_space_is_added_or_lost_after_a_context() {
+    fn continuation_keeps_spaces() {
         for tokenizer in all() {
             let context = tokenizer.encode_prompt("the").unwrap();
             assert_eq!(context, [1, 261]);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn after_no_text_it_is_a_text_of_its_own() {
+    fn continuation_of_no_text_is_plain_text() {
         for tokenizer in all() {
             assert_eq!(tokenizer.encode_continuation(&[1], "the").unwrap(), [261]);
             assert_eq!(tokenizer.encode_continuation(&[], "the").unwrap(), [261]);

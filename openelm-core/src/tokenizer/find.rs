@@ -48,7 +48,7 @@ mod tests {
     use openelm_testing::TempDir;
 
     #[test]
-    fn an_explicit_path_comes_before_the_folder_and_json_before_model() {
+    fn explicit_path_then_json_then_model() {
         let (model, other) = (TempDir::new(), TempDir::new());
         let found =
             |explicit: Option<&Path>| Tokenizer::find(&model, explicit).unwrap().path().to_owned();
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_tokenizer_is_explained_in_one_line() {
+    fn missing_tokenizer_is_explained_in_one_line() {
         let folder = TempDir::new();
         let absent = folder.join("absent.json");
         for (explicit, place) in [(None, &*folder), (Some(absent.as_path()), absent.as_path())] {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_an_io_error() {
+    fn unreadable_file_is_an_io_error() {
         let folder = TempDir::new();
         for path in [folder.to_path_buf(), folder.join("absent.json")] {
             let error = Tokenizer::from_file(&path).unwrap_err();

@@ -23,7 +23,7 @@ mod external_data {
 
     #[test]
     #[ignore = "needs OPENELM_TEST_DATA"]
-    fn any_text_comes_back() {
+    fn random_text_round_trips() {
         let [json, model] = llama();
         let mut random = Random(5);
         for _ in 0..3_000 {
@@ -36,7 +36,7 @@ mod external_data {
 
     #[test]
     #[ignore = "needs OPENELM_TEST_DATA"]
-    fn the_golden_texts_have_the_golden_ids() {
+    fn golden_texts_have_the_golden_ids() {
         let tokenizers = llama();
         let folder = external_data().join("llama-tokenizer");
         let [texts, ids] = ["inp", "out"]
@@ -58,7 +58,7 @@ mod external_data {
 
     #[test]
     #[ignore = "needs OPENELM_TEST_DATA"]
-    fn both_llama_files_agree_on_books_and_with_the_library() {
+    fn both_formats_agree_with_the_tokenizers_crate() {
         let [json, model] = llama();
         let corpus = external_data().join("corpus");
         let library = tokenizers::Tokenizer::from_file(json.path()).unwrap();

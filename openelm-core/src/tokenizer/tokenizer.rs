@@ -299,7 +299,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn both_kinds_of_file_give_the_same_ids() {
+    fn both_formats_give_the_same_ids() {
         for tokenizer in tiny() {
             assert_eq!(
                 tokenizer.encode("the cat").unwrap(),
@@ -322,7 +322,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_prompt_has_bos_once_and_special_tokens_are_recognised() {
+    fn prompt_has_one_bos_and_special_tokens() {
         for tokenizer in tiny() {
             assert_eq!(tokenizer.encode_prompt("").unwrap(), [1]);
             assert_eq!(
@@ -336,7 +336,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn generated_text_keeps_the_space_before_its_first_word() {
+    fn generated_text_keeps_its_leading_space() {
         for tokenizer in tiny() {
             let mut after = tokenizer.detokenizer(&[1, 261]);
             assert_eq!(after.push(261).unwrap(), " the");
@@ -350,7 +350,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn any_text_comes_back() {
+    fn random_text_round_trips() {
         let [json, model] = tiny();
         let mut random = Random(3);
         for _ in 0..3_000 {
@@ -362,7 +362,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn tokenizers_cross_threads() {
+    fn tokenizer_is_send_and_sync() {
         fn check<T: Clone + Send + Sync + 'static>() {}
         check::<Tokenizer>();
         check::<Detokenizer>();

@@ -36,7 +36,7 @@ fn cancelled_at(
 }
 
 #[test]
-fn progress_is_told_tensor_by_tensor() {
+fn reports_progress_by_tensor() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let (mut written, mut verified) = (Vec::new(), Vec::new());
     convert::convert(
@@ -68,7 +68,7 @@ fn progress_is_told_tensor_by_tensor() {
 }
 
 #[test]
-fn the_old_target_stays_whenever_it_happens() {
+fn cancelling_keeps_the_old_target() {
     let (folder, _) = with_source(&small(), Dtype::Float32);
     for (target, format) in [
         ("target", Format::Mlx),
@@ -125,7 +125,7 @@ fn the_old_target_stays_whenever_it_happens() {
 }
 
 #[test]
-fn a_new_target_is_not_there_afterwards() {
+fn cancelling_leaves_no_new_target() {
     let (folder, _) = with_source(&small(), Dtype::Float32);
     for at in [0, 7, 20] {
         let (result, _) = cancelled_at(&folder, "target", &plain(), at);

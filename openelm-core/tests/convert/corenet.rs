@@ -30,7 +30,7 @@ fn with(architecture: &Config) -> ConvertOptions {
 }
 
 #[test]
-fn weights_of_both_formats_get_hugging_faces_names() {
+fn both_formats_get_hugging_face_names() {
     let config = Config::layer_wise(LayerWiseConfig {
         share_input_output_layers: false,
         ..settings()
@@ -69,7 +69,7 @@ fn weights_of_both_formats_get_hugging_faces_names() {
 }
 
 #[test]
-fn rows_of_no_token_are_cut() {
+fn padding_rows_of_embeddings_are_removed() {
     let config = Config::layer_wise(LayerWiseConfig {
         model_dim: 16,
         head_dim: 8,
@@ -112,7 +112,7 @@ fn rows_of_no_token_are_cut() {
 }
 
 #[test]
-fn training_checkpoints_hold_two_sets_of_weights() {
+fn training_checkpoints_hold_model_and_average() {
     let folder = TempDir::new();
     let model = random(&small(), Dtype::Float32);
     let mut average = model.clone();
@@ -189,7 +189,7 @@ fn sparse(path: &Path, config: &Config, rows: usize) {
 }
 
 #[test]
-fn released_sizes_are_known_by_their_shapes_or_by_corenets_yaml() {
+fn detects_sizes_by_shapes_or_corenet_yaml() {
     let folder = TempDir::new();
     let yaml = folder.join("openelm.yaml");
     for (preset, parameters) in
@@ -250,7 +250,7 @@ fn released_sizes_are_known_by_their_shapes_or_by_corenets_yaml() {
 }
 
 #[test]
-fn quantised_mlx_folders_keep_their_packing() {
+fn quantized_mlx_folders_keep_their_packing() {
     let (folder, _) = with_source(&small(), Dtype::Float16);
     let quantization = Quantization::new(QuantizationMode::Affine, Some(4), Some(64)).unwrap();
     let options = ConvertOptions {

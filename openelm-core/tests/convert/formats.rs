@@ -23,7 +23,7 @@ fn json(folder: &TempDir, name: &str) -> Value {
 }
 
 #[test]
-fn every_number_stays_as_it_is() {
+fn plain_conversion_keeps_every_value() {
     for dtype in DTYPES {
         let (folder, tensors) = with_source(&small(), dtype);
         for format in [Format::Mlx, Format::HuggingFace] {
@@ -61,7 +61,7 @@ fn every_number_stays_as_it_is() {
 }
 
 #[test]
-fn casts_round_as_half_does() {
+fn casts_round_like_the_half_crate() {
     for from in DTYPES {
         let (folder, mut tensors) = with_source(&small(), from);
         // Ties to even, the largest half, subnormals, both zeros.
@@ -100,7 +100,7 @@ fn casts_round_as_half_does() {
 }
 
 #[test]
-fn tensors_of_several_types_keep_theirs() {
+fn mixed_dtypes_are_kept() {
     let (folder, mut tensors) = with_source(&small(), Dtype::Float16);
     let full = random(&small(), Dtype::Float32);
     for (name, tensor) in &mut tensors {
@@ -118,7 +118,7 @@ fn tensors_of_several_types_keep_theirs() {
 }
 
 #[test]
-fn one_file_has_an_index_and_says_what_it_is_for() {
+fn writes_index_and_metadata() {
     let (folder, tensors) = with_source(&small(), Dtype::Bfloat16);
     for (format, says) in [(Format::Mlx, "mlx"), (Format::HuggingFace, "pt")] {
         let target = folder.join(format.name());
@@ -165,7 +165,7 @@ fn one_file_has_an_index_and_says_what_it_is_for() {
 }
 
 #[test]
-fn shards_are_written_and_read() {
+fn shards_round_trip() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let limit = 100_000;
     let options = ConvertOptions {
@@ -217,7 +217,7 @@ fn shards_are_written_and_read() {
 }
 
 #[test]
-fn heads_of_their_own_and_plain_ffns_are_converted() {
+fn converts_untied_heads_and_plain_ffns() {
     for (glu, norms, shared) in [(false, true, true), (true, false, false)] {
         let config = Config::layer_wise(LayerWiseConfig {
             ffn_with_glu: glu,
@@ -240,7 +240,7 @@ fn heads_of_their_own_and_plain_ffns_are_converted() {
 }
 
 #[test]
-fn a_target_is_replaced_when_asked_to() {
+fn force_replaces_the_target() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let target = folder.join("target");
     let options = ConvertOptions {
@@ -260,7 +260,7 @@ fn a_target_is_replaced_when_asked_to() {
 }
 
 #[test]
-fn the_tokenizer_and_other_files_go_along() {
+fn copies_tokenizer_and_other_files() {
     let (folder, _) = with_source(&talking(), Dtype::Float32);
     let source = folder.join("source");
     fs::copy(
@@ -304,7 +304,7 @@ fn the_tokenizer_and_other_files_go_along() {
 }
 
 #[test]
-fn norms_of_zeros_are_converted() {
+fn converts_norms_of_zeros() {
     let (folder, mut tensors) = with_source(&small(), Dtype::Float16);
     for (name, tensor) in &mut tensors {
         if name.contains("ffn_norm") {

@@ -27,7 +27,7 @@ fn to(file_type: FileType) -> ConvertOptions {
 }
 
 #[test]
-fn every_type_is_written_and_read_back() {
+fn every_file_type_round_trips() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let exact = logits_of(&small(), &tensors);
     // Bits a weight of a model of matrices only, and how far its logits may be off.
@@ -107,7 +107,7 @@ fn every_type_is_written_and_read_back() {
 }
 
 #[test]
-fn a_file_is_all_that_is_left_of_a_conversion_to_one() {
+fn gguf_conversion_writes_one_file() {
     let (folder, _) = with_source(&small(), Dtype::Float16);
     let file = folder.join("small.gguf");
     convert(&folder.join("source"), &file, &to(FileType::Q8_0)).unwrap();
@@ -134,7 +134,7 @@ fn a_file_is_all_that_is_left_of_a_conversion_to_one() {
 }
 
 #[test]
-fn the_tokenizer_goes_in_and_comes_out() {
+fn tokenizer_round_trips() {
     let (folder, _) = with_source(&talking(), Dtype::Float16);
     let options = ConvertOptions {
         tokenizer: TokenizerChoice::Path(tales()),
@@ -179,7 +179,7 @@ fn the_tokenizer_goes_in_and_comes_out() {
 }
 
 #[test]
-fn a_vocabulary_that_only_llama_cpp_takes_holds_nothing_up() {
+fn converts_vocabularies_of_llama_cpp_only() {
     let (folder, config) = (TempDir::new(), small());
     let token = |text: &str, kind| Token {
         text: text.into(),
@@ -217,7 +217,7 @@ fn a_vocabulary_that_only_llama_cpp_takes_holds_nothing_up() {
 }
 
 #[test]
-fn a_head_of_its_own_has_no_place_in_a_file() {
+fn rejects_untied_head() {
     let config = Config::layer_wise(LayerWiseConfig {
         share_input_output_layers: false,
         ..settings()

@@ -56,7 +56,7 @@ fn deep(shared: bool) -> Config {
 }
 
 #[test]
-fn recipes_spend_bits_as_mlx_lm_does() {
+fn recipes_match_mlx_lm() {
     for shared in [true, false] {
         let (folder, _) = with_source(&deep(shared), Dtype::Float32);
         for (recipe, low, high) in [
@@ -101,7 +101,7 @@ fn recipes_spend_bits_as_mlx_lm_does() {
 }
 
 #[test]
-fn the_first_rule_that_matches_decides() {
+fn first_matching_rule_decides() {
     let (folder, _) = with_source(&small(), Dtype::Bfloat16);
     let rules = [
         r"layers\.1\.ffn=8",
@@ -147,7 +147,7 @@ fn the_first_rule_that_matches_decides() {
 }
 
 #[test]
-fn mixed_models_are_read_converted_and_expanded() {
+fn mixed_models_are_loaded_converted_and_dequantized() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     convert(
         &folder.join("source"),

@@ -37,7 +37,7 @@ fn config_json(folder: &TempDir, model: &str) -> Value {
 }
 
 #[test]
-fn packed_and_expanded_matrices_predict_alike() {
+fn quantized_and_dequantized_logits_agree() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let exact = logits_of(&small(), &tensors);
     // The largest error of a matrix, relative to its numbers', by bits.
@@ -103,7 +103,7 @@ fn packed_and_expanded_matrices_predict_alike() {
 }
 
 #[test]
-fn matrices_whose_rows_do_not_divide_stay_as_they_are() {
+fn indivisible_rows_stay_unquantized() {
     let (folder, tensors) = with_source(&small(), Dtype::Float16);
     convert(
         &folder.join("source"),
@@ -133,7 +133,7 @@ fn matrices_whose_rows_do_not_divide_stay_as_they_are() {
 }
 
 #[test]
-fn scales_take_the_type_that_is_asked_for() {
+fn scales_have_the_requested_dtype() {
     let (folder, _) = with_source(&small(), Dtype::Float32);
     let options = ConvertOptions {
         dtype: Some(Dtype::Bfloat16),
@@ -173,7 +173,7 @@ fn scales_take_the_type_that_is_asked_for() {
 }
 
 #[test]
-fn what_is_quantised_stays_so_bit_for_bit() {
+fn quantized_source_is_kept_bit_for_bit() {
     for (name, first) in [
         ("affine", affine(6, 32)),
         ("mxfp8", packed_as(QuantizationMode::Mxfp8, 8, 32)),
@@ -201,7 +201,7 @@ fn what_is_quantised_stays_so_bit_for_bit() {
 }
 
 #[test]
-fn packings_can_be_changed_and_undone() {
+fn packings_can_be_changed_and_dequantized() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     convert(&folder.join("source"), &folder.join("8"), &affine(8, 64)).unwrap();
     convert(&folder.join("8"), &folder.join("4"), &affine(4, 32)).unwrap();
@@ -251,7 +251,7 @@ fn packings_can_be_changed_and_undone() {
 }
 
 #[test]
-fn heads_are_quantised_with_the_embedding_or_on_their_own() {
+fn quantizes_tied_and_untied_heads() {
     for shared in [true, false] {
         let config = Config::layer_wise(LayerWiseConfig {
             share_input_output_layers: shared,
@@ -294,7 +294,7 @@ fn heads_are_quantised_with_the_embedding_or_on_their_own() {
 }
 
 #[test]
-fn a_quantised_model_writes_the_same_text_packed_and_expanded() {
+fn quantized_and_dequantized_text_agree() {
     let (folder, _) = with_source(&talking(), Dtype::Float32);
     let options = ConvertOptions {
         tokenizer: TokenizerChoice::Path(tales()),
@@ -326,7 +326,7 @@ fn a_quantised_model_writes_the_same_text_packed_and_expanded() {
 }
 
 #[test]
-fn every_format_is_quantised_to_the_same_numbers() {
+fn every_source_format_quantizes_equally() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let pt = folder.join("corenet.pt");
     fs::write(&pt, zip_file(&[("", &corenet(&tensors, 96))])).unwrap();

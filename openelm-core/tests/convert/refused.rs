@@ -62,7 +62,7 @@ pub(crate) fn quantize(
 }
 
 #[test]
-fn options_that_contradict_each_other() {
+fn rejects_contradicting_options() {
     let (folder, _) = with_source(&small(), Dtype::Float32);
     let four = quantize(QuantizationMode::Affine, None, None);
     let gguf = Format::Gguf(FileType::F16);
@@ -130,7 +130,7 @@ fn options_that_contradict_each_other() {
 }
 
 #[test]
-fn groups_that_divide_no_row() {
+fn rejects_group_sizes_that_divide_no_row() {
     let narrow = Config::layer_wise(LayerWiseConfig {
         model_dim: 48,
         head_dim: 16,
@@ -152,7 +152,7 @@ fn groups_that_divide_no_row() {
 }
 
 #[test]
-fn tokenizers_that_are_missing_or_of_another_model() {
+fn rejects_missing_or_mismatched_tokenizers() {
     let (folder, _) = with_source(&small(), Dtype::Float32);
     let with = |tokenizer| ConvertOptions {
         tokenizer,
@@ -200,7 +200,7 @@ fn tokenizers_that_are_missing_or_of_another_model() {
 }
 
 #[test]
-fn targets_that_are_in_the_way() {
+fn rejects_existing_targets() {
     let (folder, _) = with_source(&small(), Dtype::Float32);
     let fresh = &plain();
     let forced = &ConvertOptions {
@@ -252,7 +252,7 @@ fn targets_that_are_in_the_way() {
 }
 
 #[test]
-fn numbers_that_a_type_cannot_hold() {
+fn rejects_values_that_overflow_the_dtype() {
     let (folder, mut tensors) = with_source(&small(), Dtype::Float32);
     let name = "transformer.layers.1.attn.out_proj.weight";
     let large = tensors.get_mut(name).unwrap();

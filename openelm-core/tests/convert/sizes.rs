@@ -30,7 +30,7 @@ fn sparse(preset: Preset) -> TempDir {
 }
 
 #[test]
-fn released_sizes_in_4_bits() {
+fn sizes_of_released_models_in_4_bits() {
     for (preset, megabytes, bits) in [
         (Preset::Size270M, 153.0, 4.5),
         (Preset::Size450M, 257.0, 4.5),
@@ -70,7 +70,7 @@ fn released_sizes_in_4_bits() {
 }
 
 #[test]
-fn packed_shapes_of_every_packing() {
+fn shapes_of_every_packing() {
     let folder = with_source(&small(), Dtype::Bfloat16).0;
     let mut cases = Vec::new();
     for bits in [2, 3, 4, 5, 6, 8] {
@@ -128,7 +128,7 @@ fn packed_shapes_of_every_packing() {
 }
 
 #[test]
-fn what_is_planned_is_what_is_written() {
+fn dry_run_matches_the_result() {
     let folder = with_source(&small(), Dtype::Float16).0;
     let source = folder.join("source");
     let mut recipe = quantized(QuantizationMode::Affine, None, Some(32));

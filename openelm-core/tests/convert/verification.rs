@@ -53,7 +53,7 @@ fn place(path: &Path, name: &str) -> u64 {
 }
 
 #[test]
-fn a_flipped_bit_is_found_and_nothing_is_kept() {
+fn flipped_bit_fails_verification() {
     for (dtype, bound) in [
         (None, "expected -"),
         (
@@ -66,9 +66,10 @@ fn a_flipped_bit_is_found_and_nothing_is_kept() {
         ),
     ] {
         let (folder, tensors) = with_source(&small(), Dtype::Float32);
-        let bound = match tensors[NAME].values()[77] < 0.0 {
-            true => bound.to_owned(),
-            false => bound.replace('-', ""),
+        let bound = if tensors[NAME].values()[77] < 0.0 {
+            bound.to_owned()
+        } else {
+            bound.replace('-', "")
         };
         let options = ConvertOptions { dtype, ..plain() };
         let written = folder.join(".target.partial/model.safetensors");
@@ -88,7 +89,7 @@ fn a_flipped_bit_is_found_and_nothing_is_kept() {
 }
 
 #[test]
-fn a_target_outlives_a_damaged_successor() {
+fn failed_verification_keeps_the_old_target() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     convert(&folder.join("source"), &folder.join("target"), &plain()).unwrap();
     let options = ConvertOptions {
@@ -105,7 +106,7 @@ fn a_target_outlives_a_damaged_successor() {
 }
 
 #[test]
-fn damage_in_a_gguf_file_is_found() {
+fn damaged_gguf_file_fails_verification() {
     let (folder, _) = with_source(&small(), Dtype::Float32);
     let written = folder.join(".small.gguf.partial/small.gguf");
     for kind in [FileType::F32, FileType::F16, FileType::Bf16] {
@@ -128,7 +129,7 @@ fn damage_in_a_gguf_file_is_found() {
 }
 
 #[test]
-fn a_file_that_is_cut_or_gone_is_told() {
+fn truncated_or_missing_file_fails_verification() {
     let (folder, _) = with_source(&small(), Dtype::Float32);
     let written = folder.join(".target.partial/model.safetensors");
     let error = damaged(&folder, "target", &plain(), || {
@@ -157,7 +158,7 @@ fn a_file_that_is_cut_or_gone_is_told() {
 }
 
 #[test]
-fn unverified_results_are_kept_as_they_are() {
+fn unverified_results_are_kept() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let options = ConvertOptions {
         verify: false,
@@ -180,7 +181,7 @@ fn unverified_results_are_kept_as_they_are() {
 }
 
 #[test]
-fn a_flipped_bit_of_a_packed_matrix_is_found() {
+fn flipped_bit_of_quantized_matrix_fails_verification() {
     let stem = NAME.trim_end_matches(".weight");
     let (folder, _) = with_source(&small(), Dtype::Float32);
     let written = folder.join(".target.partial/model.safetensors");

@@ -4,7 +4,7 @@ use openelm_core::internal::{GgufReader, GgufWriter, TensorSpec, TensorType, Val
 use openelm_core::{Dtype, Result};
 use openelm_testing::TempFile;
 
-use crate::scratch::{entry, head, key, spec, written};
+use crate::files::{entry, head, key, spec, written};
 
 fn fixture() -> serde_json::Value {
     serde_json::from_str(include_str!("../fixtures/gguf.json")).unwrap()
@@ -27,7 +27,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 #[test]
-fn bytes_are_those_of_llama_cpps_quantisers() {
+fn quantized_bytes_match_llama_cpp() {
     let fixture = fixture();
     let values = floats(&hex(&fixture["values"]));
     assert_eq!(values.len(), 18 * 32);
@@ -50,7 +50,7 @@ fn bytes_are_those_of_llama_cpps_quantisers() {
 }
 
 #[test]
-fn values_are_those_of_llama_cpps_dequantisers() {
+fn dequantized_values_match_llama_cpp() {
     let fixture = fixture();
     for (name, id, count) in [
         ("Q4_0", 2, 96),
@@ -73,7 +73,7 @@ fn values_are_those_of_llama_cpps_dequantisers() {
 }
 
 #[test]
-fn a_file_of_llama_cpps_package_is_read() {
+fn reads_a_file_of_the_gguf_package() {
     let fixture = fixture();
     let file = TempFile::new("test.gguf", &hex(&fixture["file"]["bytes"]));
     let mut reader = GgufReader::open(&*file).unwrap();
@@ -122,7 +122,7 @@ fn a_file_of_llama_cpps_package_is_read() {
 }
 
 #[test]
-fn metadata_of_every_type_comes_back() {
+fn metadata_of_every_type_round_trips() {
     let entries: Vec<(String, Value)> = [
         ("u8", Value::Uint8(1)),
         ("i8", Value::Int8(-1)),
@@ -158,7 +158,7 @@ fn metadata_of_every_type_comes_back() {
 }
 
 #[test]
-fn version_2_and_other_alignments_are_read() {
+fn reads_version_2_and_other_alignments() {
     let alignment = key("general.alignment", 4, &64u32.to_le_bytes());
     let tensors = [entry("a", &[2], 0, 0), entry("b", &[1], 0, 64)];
     let mut bytes = head(2, &[alignment], &tensors);
@@ -174,7 +174,7 @@ fn version_2_and_other_alignments_are_read() {
 }
 
 #[test]
-fn a_writer_keeps_to_what_was_announced() {
+fn writer_checks_the_announced_tensors() {
     let two = || {
         vec![
             spec("a", TensorType::F32, &[2, 3]),

@@ -16,10 +16,10 @@ use openelm_core::{
 };
 use openelm_testing::TempFile;
 
-use crate::scratch::{model_file, small, spec, written};
+use crate::files::{model_file, small, spec, written};
 
 #[test]
-fn a_model_comes_back_in_every_type() {
+fn model_round_trips_in_every_type() {
     // The worst rounding of values up to 0.5.
     let cases = [
         (FileType::F32, 0.0),
@@ -55,7 +55,7 @@ fn a_model_comes_back_in_every_type() {
 }
 
 #[test]
-fn a_released_models_settings_come_back() {
+fn released_settings_round_trip() {
     for preset in [Preset::Size270M, Preset::Size1_1B] {
         let config = preset.config();
         let entries = metadata(&config, preset.name(), FileType::Q4_0, None).unwrap();
@@ -89,7 +89,7 @@ fn a_released_models_settings_come_back() {
 }
 
 #[test]
-fn heads_that_follow_no_line_come_back_as_lists() {
+fn irregular_heads_round_trip_as_lists() {
     let mut json: serde_json::Value = serde_json::from_str(&small().to_json()).unwrap();
     let map = json.as_object_mut().unwrap();
     map.remove("qkv_multipliers");
@@ -127,7 +127,7 @@ fn changed(edit: impl FnOnce(&mut Vec<(String, Value)>)) -> Vec<u8> {
 }
 
 #[test]
-fn settings_that_do_not_fit_are_told_by_key() {
+fn rejects_invalid_settings_by_key() {
     let set = |key: &'static str, value: Value| {
         changed(move |entries| {
             entries.retain(|(other, _)| other != key);
@@ -208,7 +208,7 @@ fn settings_that_do_not_fit_are_told_by_key() {
 }
 
 #[test]
-fn one_number_stands_for_every_layer() {
+fn one_number_applies_to_every_layer() {
     let config = Config::layer_wise(LayerWiseConfig {
         model_dim: 64,
         num_transformer_layers: 2,
@@ -242,7 +242,7 @@ fn one_number_stands_for_every_layer() {
 }
 
 #[test]
-fn other_tensors_are_told_by_name() {
+fn rejects_other_tensors_by_name() {
     let config = small();
     let plan = tensor_plan(&config, FileType::F32).unwrap();
     let tensors = |edit: &dyn Fn(&mut Vec<TensorSpec>)| {

@@ -8,10 +8,10 @@ use openelm_core::{
 };
 use openelm_testing::{Random, TempFile};
 
-use crate::scratch::{model_file, small, spec, tales, written};
+use crate::files::{model_file, small, spec, tales, written};
 
 #[test]
-fn a_tokenizer_comes_back() {
+fn tokenizer_round_trips() {
     let tokenizer = tales();
     let vocabulary = Vocabulary::of(&tokenizer).unwrap();
     assert_eq!(vocabulary.tokens.len(), 2048);
@@ -62,7 +62,7 @@ fn a_tokenizer_comes_back() {
 }
 
 #[test]
-fn a_vocabulary_that_is_none_is_told() {
+fn rejects_malformed_vocabularies() {
     let with = |entries: &[(&str, Value)]| {
         let entries: Vec<(String, Value)> = entries
             .iter()
@@ -145,7 +145,7 @@ mod external_data {
 
     #[test]
     #[ignore = "needs OPENELM_TEST_DATA"]
-    fn llamas_tokenizer_splits_text_alike_without_its_merges() {
+    fn llama_tokenizer_needs_no_merges() {
         let folder = external_data().join("llama-tokenizer");
         let tokenizer = Tokenizer::from_file(folder.join("tokenizer.json")).unwrap();
         let mut vocabulary = Vocabulary::of(&tokenizer).unwrap();

@@ -11,7 +11,7 @@ use super::{
 };
 
 #[test]
-fn tensors_stay_in_their_storage() {
+fn rejects_tensors_beyond_their_storage() {
     for (shape, strides, offset, because) in [
         (&[5][..], &[1][..], 0, "exceed its storage of 4 elements"),
         (&[4], &[1], 1, "exceed its storage"),
@@ -56,7 +56,7 @@ fn tensors_stay_in_their_storage() {
 }
 
 #[test]
-fn names_have_to_be_names() {
+fn rejects_invalid_names() {
     let value = tensor(&[4], &[1], 0);
     for (entries, because) in [
         (vec![(text("a"), &value), (text("a"), &value)], "twice"),
@@ -91,7 +91,7 @@ fn names_have_to_be_names() {
 }
 
 #[test]
-fn older_files_that_lie_are_refused() {
+fn rejects_malformed_legacy_files() {
     let saved = |keys: &[&str], data: &[u8]| {
         let object = [b"}", &text("weight")[..], &tensor(&[4], &[1], 0), b"s"].concat();
         let keys: Vec<u8> = keys.iter().flat_map(|key| text(key)).collect();

@@ -74,7 +74,7 @@ fn open(options: &CorpusOptions) -> Corpus {
 }
 
 #[test]
-fn sequences_are_the_pieces_that_pass_the_filters() {
+fn sequences_are_the_fragments_that_pass_the_filters() {
     let scratch = TempDir::new();
     let texts = [
         // 8 words: too few characters.
@@ -187,7 +187,7 @@ fn packing_keeps_every_token_once() {
 }
 
 #[test]
-fn it_goes_on_from_every_state_as_if_never_stopped() {
+fn restores_from_every_state() {
     let scratch = TempDir::new();
     let files = files(&scratch);
     for (assembly, readers) in [
@@ -245,7 +245,7 @@ fn it_goes_on_from_every_state_as_if_never_stopped() {
 }
 
 #[test]
-fn any_number_of_ranks_shares_one_order() {
+fn ranks_share_one_order() {
     let scratch = TempDir::new();
     let files = files(&scratch);
     for assembly in [Assembly::Truncate, Assembly::Pack] {
@@ -298,7 +298,7 @@ fn any_number_of_ranks_shares_one_order() {
 }
 
 #[test]
-fn corrupt_files_stop_it_or_are_left_out_by_name() {
+fn corrupt_files_fail_or_are_skipped() {
     let scratch = TempDir::new();
     let good = scratch.write("z.jsonl", rows(1, 25));
     let whole = Corpus::read_all(
@@ -368,7 +368,7 @@ fn corrupt_files_stop_it_or_are_left_out_by_name() {
 }
 
 #[test]
-fn what_came_before_a_corrupt_row_is_handed_out_first() {
+fn returns_sequences_before_a_corrupt_row() {
     let scratch = TempDir::new();
     let file = scratch.write("a.jsonl", format!("{}oops\n", rows(1, 20)));
     let found: Vec<_> = open(&options(&[file])).collect();
@@ -380,7 +380,7 @@ fn what_came_before_a_corrupt_row_is_handed_out_first() {
 }
 
 #[test]
-fn a_corpus_of_nothing_says_why() {
+fn empty_corpus_reports_the_cause() {
     let scratch = TempDir::new();
     let texts = ["too short", "the the the the the the the the the"];
     let rows: String = texts
@@ -407,7 +407,7 @@ fn a_corpus_of_nothing_says_why() {
 }
 
 #[test]
-fn states_of_other_options_are_refused_by_name() {
+fn rejects_states_of_other_options() {
     let scratch = TempDir::new();
     let files = files(&scratch);
     let first = options(&files);
@@ -451,7 +451,7 @@ fn states_of_other_options_are_refused_by_name() {
 }
 
 #[test]
-fn options_out_of_range_are_refused_by_name() {
+fn rejects_options_out_of_range() {
     for (name, edit) in [
         (
             "sequence_length",
@@ -475,7 +475,7 @@ fn options_out_of_range_are_refused_by_name() {
 }
 
 #[test]
-fn a_dropped_corpus_ends_its_thread() {
+fn dropped_corpus_ends_its_thread() {
     let scratch = TempDir::new();
     let options = options(&[scratch.write("a.jsonl", rows(1, 25))]);
     // Endless, so that the thread waits for room in the queue; would hang if it stayed there.

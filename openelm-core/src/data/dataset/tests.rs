@@ -30,7 +30,7 @@ fn masked() -> DatasetOptions {
 const TIME: [u32; 5] = [1253, 429, 781, 359, 664];
 
 #[test]
-fn a_text_stands_between_bos_and_eos() {
+fn text_is_between_bos_and_eos() {
     let folder = TempDir::new();
     let rows = "\u{feff}{\"text\": \"Once upon a time\"}\r\n\n  \n{\"id\": 3, \"text\": \
                 \"Once upon a time</s>\"}";
@@ -57,7 +57,7 @@ fn a_text_stands_between_bos_and_eos() {
 }
 
 #[test]
-fn a_completion_goes_on_directly_after_the_prompt() {
+fn completion_follows_the_prompt() {
     let folder = TempDir::new();
     let rows = r#"{"prompt": "The fox said:", "completion": " Yes, I will."}
 {"prompt": "The fox said:", "completion": "x"}
@@ -92,7 +92,7 @@ fn a_completion_goes_on_directly_after_the_prompt() {
 }
 
 #[test]
-fn a_conversation_stands_in_the_template() {
+fn conversation_uses_the_template() {
     let folder = TempDir::new();
     let rows = r#"{"messages": [{"role": "system", "content": "Be brief."},
  {"role": "user", "content": "Sing."}, {"role": "assistant", "content": "La."}]}
@@ -165,7 +165,7 @@ fn preference_pairs_share_their_prompt() {
 }
 
 #[test]
-fn long_rows_are_split_dropped_or_left_to_the_batch() {
+fn long_rows_are_split_dropped_or_truncated() {
     let folder = TempDir::new();
     let rows = "{\"text\": \"Once upon a time\"}\n{\"text\": \"x\"}";
     let path = folder.write("a.jsonl", rows);
@@ -326,7 +326,7 @@ fn rejects_unusable_files() {
 }
 
 #[test]
-fn a_folder_names_its_parts() {
+fn finds_parts_of_a_folder() {
     let folder = TempDir::new();
     let open = || DataFolder::open(&folder);
     let message = open().unwrap_err().to_string();
@@ -365,7 +365,7 @@ mod external_data {
 
     #[test]
     #[ignore = "needs OPENELM_TEST_DATA"]
-    fn real_rows_come_back_as_they_were_written() {
+    fn decodes_rows_to_their_text() {
         let data = external_data();
         let path = data.join("fairytaleqa/val.jsonl");
         let llama = Tokenizer::from_file(data.join("llama-tokenizer/tokenizer.model")).unwrap();

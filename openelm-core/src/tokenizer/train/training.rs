@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_come_by_how_often_their_pair_stands() {
+    fn pieces_are_ordered_by_pair_frequency() {
         let scratch = TempDir::new();
         // Words: ▁low x5, er x2: `▁` `l` `o` `w` tie and go by id; `e` `r` comes after them.
         let report = train(&scratch, "low low low lower lower", 259 + 6 + 4).unwrap();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn any_text_comes_back() {
+    fn random_text_round_trips() {
         let scratch = TempDir::new();
         let text = "Once upon a time, 12 ducks   went; \"quack\", said they.\n\n".repeat(20);
         train(&scratch, &text, 310).unwrap();
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_data_gives_the_same_bytes() {
+    fn training_is_deterministic() {
         let scratch = TempDir::new();
         let text: String = (0..400_u32)
             .map(|i| format!("{:x} wörd{} ", i.wrapping_mul(2_654_435_761), i % 37))
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn rare_characters_are_bytes_below_full_coverage() {
+    fn rare_characters_become_bytes_below_full_coverage() {
         let scratch = TempDir::new();
         let file = scratch.write("a.txt", format!("{}漢", "ab ".repeat(1_000)));
         for (coverage, pieces) in [(0.999, 3), (1.0, 4)] {
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn rejects_invalid_options() {
         let scratch = TempDir::new();
         let problem = |text: &str, size| train(&scratch, text, size).unwrap_err().to_string();
         assert!(problem("abc", 259).contains("vocab_size: expected 260 (3 special tokens"));

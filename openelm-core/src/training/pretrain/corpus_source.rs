@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn shuffled_it_gives_every_sequence_once_and_not_in_order() {
+    fn shuffles_within_blocks() {
         let file = File::new();
         let plain = all(&mut file.source((0, 1), 0));
         assert!(plain.len() > 100, "{}", plain.len());
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_share_one_order_and_go_on_in_another_number() {
+    fn ranks_share_one_order_and_may_change_in_number() {
         let file = File::new();
         for shuffle in [0, 7, 32] {
             let expected = all(&mut file.source((0, 1), shuffle));
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn another_shuffle_is_refused() {
+    fn rejects_another_shuffle() {
         let file = File::new();
         let state = file.source((0, 1), 8).state().unwrap();
         let error = file.source((0, 1), 9).restore(&state).unwrap_err();

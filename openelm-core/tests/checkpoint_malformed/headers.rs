@@ -10,7 +10,7 @@ use crate::folders::{
 };
 
 #[test]
-fn files_cut_at_any_length() {
+fn rejects_truncation_at_any_length() {
     let folder = with_config();
     let bytes = file(&tensors(Stored::F16));
     folder.write(SINGLE, &bytes);
@@ -32,7 +32,7 @@ fn files_cut_at_any_length() {
 }
 
 #[test]
-fn header_lengths_that_lie() {
+fn rejects_wrong_header_lengths() {
     let folder = with_config();
     let bytes = file(&tensors(Stored::F16));
     let length = bytes.len() as u64;
@@ -61,7 +61,7 @@ fn header_lengths_that_lie() {
 }
 
 #[test]
-fn headers_that_are_no_table_of_tensors() {
+fn rejects_malformed_headers() {
     let folder = with_config();
     let deep_list = "[".repeat(100_000);
     let deep = format!(r#"{{"a":{}"#, r#"{"b":"#.repeat(100_000));
@@ -97,7 +97,7 @@ fn headers_that_are_no_table_of_tensors() {
 }
 
 #[test]
-fn headers_that_lie_about_a_tensor() {
+fn rejects_wrong_tensor_entries() {
     let folder = with_config();
     // Every one of them calls the tensor at fault `bad`.
     let cases = [
@@ -156,7 +156,7 @@ fn headers_that_lie_about_a_tensor() {
 }
 
 #[test]
-fn tensors_of_other_types() {
+fn rejects_tensors_of_other_types() {
     let folder = with_config();
     for (dtype, size) in [
         (Stored::I64, 8),
@@ -179,7 +179,7 @@ fn tensors_of_other_types() {
 }
 
 #[test]
-fn tensors_that_are_missing_extra_or_misshapen() {
+fn rejects_missing_extra_or_misshapen_tensors() {
     let folder = with_config();
     let good = tensors(Stored::F16);
     for name in good.keys() {

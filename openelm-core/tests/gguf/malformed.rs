@@ -15,7 +15,7 @@ use openelm_core::{
 };
 use openelm_testing::{Random, TempFile};
 
-use crate::scratch::{entry, head, key, model_file, spec, text, written};
+use crate::files::{entry, head, key, model_file, spec, text, written};
 
 fn problem(bytes: &[u8]) -> String {
     let file = TempFile::new("test.gguf", bytes);
@@ -192,7 +192,7 @@ fn rejects_malformed_header() {
 }
 
 #[test]
-fn a_truncated_file_is_an_error_at_every_length() {
+fn rejects_truncation_at_every_length() {
     let vocabulary = Value::strings((0..40).map(|id| format!("token {id}")));
     let entries = [("tokenizer.ggml.tokens".to_owned(), vocabulary)];
     let tensors = [
@@ -233,7 +233,7 @@ fn tiny() -> Config {
 }
 
 #[test]
-fn a_damaged_head_never_panics() {
+fn damaged_header_never_panics() {
     damage(11, |case, random, table, _| match case % 2 {
         0 => random.below(1_200),
         _ => table + random.below(1_800),
@@ -241,7 +241,7 @@ fn a_damaged_head_never_panics() {
 }
 
 #[test]
-fn a_damaged_file_never_panics() {
+fn damaged_file_never_panics() {
     damage(12, |case, random, table, end| match case % 2 {
         0 => random.below(end),
         _ => table + random.below(1_800),

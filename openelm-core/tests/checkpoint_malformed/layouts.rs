@@ -16,7 +16,7 @@ use crate::folders::{
 };
 
 #[test]
-fn empty_and_incomplete_folders() {
+fn rejects_empty_and_incomplete_folders() {
     let folder = TempDir::new();
     let parts = ["not found", "model.safetensors"];
     assert_refused(&folder, "config.json", &parts);
@@ -38,7 +38,7 @@ fn empty_and_incomplete_folders() {
 }
 
 #[test]
-fn any_layout_and_type_gives_the_same_logits() {
+fn layouts_and_dtypes_give_the_same_logits() {
     let mut expected: Option<Vec<f32>> = None;
     for (stored, dtype) in [
         (Stored::F32, Dtype::Float32),
@@ -83,7 +83,7 @@ fn any_layout_and_type_gives_the_same_logits() {
 }
 
 #[test]
-fn the_bytes_read_are_reported() {
+fn reports_bytes_read() {
     let folder = with_config();
     shards(&folder, &tensors(Stored::BF16));
     let (config, checkpoint) = open(&folder).unwrap();
@@ -107,7 +107,7 @@ fn the_bytes_read_are_reported() {
 }
 
 #[test]
-fn files_that_change_after_they_were_checked() {
+fn detects_files_changed_after_the_check() {
     let folder = with_config();
     let good = file(&tensors(Stored::F16));
     let path = folder.join(SINGLE);
@@ -160,7 +160,7 @@ fn files_that_change_after_they_were_checked() {
 /// The layout of the Hugging Face Hub's cache, links into `blobs` and all.
 #[cfg(unix)]
 #[test]
-fn the_hub_cache_is_followed() {
+fn reads_the_hub_cache() {
     let cache = TempDir::new();
     let repository = cache.join("models--apple--OpenELM-270M");
     let blobs = repository.join("blobs");
@@ -218,7 +218,7 @@ fn the_hub_cache_is_followed() {
 /// Paths that MLX's C interface cannot take, and mapping needs none of it.
 #[cfg(target_os = "linux")]
 #[test]
-fn folders_whose_names_are_not_utf8() {
+fn reads_folders_with_names_that_are_not_utf8() {
     use std::os::unix::ffi::OsStrExt;
     let outer = TempDir::new();
     let folder = outer.join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
@@ -229,7 +229,7 @@ fn folders_whose_names_are_not_utf8() {
 }
 
 #[test]
-fn language_models_say_what_their_folder_lacks() {
+fn language_model_names_missing_files() {
     let tales = tales();
     let folder = with_config();
     folder.write(SINGLE, file(&tensors(Stored::F16)));

@@ -78,7 +78,7 @@ fn valid(random: &mut Random) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// One edit: a key dropped, added or replaced, a list cut, grown or spoilt.
+/// One edit: a key dropped, added or replaced, a list cut, extended or corrupted.
 fn edit(config: &mut Value, random: &mut Random) {
     const UNKNOWN: [&str; 8] = [
         "rope_scaling",
@@ -142,7 +142,7 @@ fn judge(read: Result<Config>, text: &str) -> bool {
 }
 
 #[test]
-fn edited_files_give_a_model_or_name_a_key() {
+fn edited_files_give_a_model_or_an_error_with_key() {
     let mut random = Random(1);
     let (mut models, mut errors) = (0, 0);
     for _ in 0..8_000 {
@@ -151,9 +151,10 @@ fn edited_files_give_a_model_or_name_a_key() {
             edit(&mut config, &mut random);
         }
         let text = config.to_string();
-        match judge(Config::from_json(&text, "config.json"), &text) {
-            true => models += 1,
-            false => errors += 1,
+        if judge(Config::from_json(&text, "config.json"), &text) {
+            models += 1;
+        } else {
+            errors += 1;
         }
     }
     // Both ways out have to be taken often, or the edits test nothing.
@@ -164,7 +165,7 @@ fn edited_files_give_a_model_or_name_a_key() {
 }
 
 #[test]
-fn one_bad_value_names_its_own_key() {
+fn error_names_the_invalid_key() {
     let mut random = Random(2);
     for _ in 0..2_000 {
         let mut config = valid(&mut random);
@@ -179,7 +180,7 @@ fn one_bad_value_names_its_own_key() {
 }
 
 #[test]
-fn random_bytes_are_refused() {
+fn rejects_random_bytes() {
     let folder = TempDir::new();
     let mut random = Random(3);
     let valid = Preset::Size270M.config().to_json().into_bytes();
@@ -188,7 +189,7 @@ fn random_bytes_are_refused() {
             0 => valid.clone(),
             _ => vec![b'{'; random.below(200)],
         };
-        // Half the cases are a good file with a few bytes spoilt or its end cut off.
+        // Half the cases are a good file with a few corrupt bytes or its end cut off.
         for _ in 0..random.below(8) {
             if !bytes.is_empty() {
                 let place = random.below(bytes.len());
@@ -204,7 +205,7 @@ fn random_bytes_are_refused() {
 }
 
 #[test]
-fn files_are_read_from_folders_and_missing_ones_are_said_so() {
+fn reads_folders_and_reports_missing_files() {
     let folder = TempDir::new();
     assert!(matches!(
         Config::load(&folder),

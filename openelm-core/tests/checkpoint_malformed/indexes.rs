@@ -11,7 +11,7 @@ use crate::folders::{
 };
 
 #[test]
-fn indexes_that_are_no_index() {
+fn rejects_malformed_indexes() {
     let folder = with_config();
     shards(&folder, &tensors(Stored::F16));
     for (text, part) in [
@@ -38,7 +38,7 @@ fn indexes_that_are_no_index() {
 }
 
 #[test]
-fn indexes_that_name_other_places() {
+fn rejects_paths_outside_the_folder() {
     let folder = with_config();
     let outside = TempDir::new();
     let tensors = tensors(Stored::F16);
@@ -76,7 +76,7 @@ fn indexes_that_name_other_places() {
 }
 
 #[test]
-fn shards_that_contradict_their_index() {
+fn rejects_shards_that_contradict_the_index() {
     let folder = with_config();
     let tensors = tensors(Stored::F16);
     let map = shards(&folder, &tensors);

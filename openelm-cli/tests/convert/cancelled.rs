@@ -12,7 +12,7 @@ use openelm_testing::TempDir;
 use serde_json::Value;
 
 use crate::{
-    scratch::{convert, works},
+    command::{convert, works},
     tool::{tales, write_zeros},
 };
 #[cfg(target_os = "linux")]
@@ -66,7 +66,7 @@ fn signalled(folder: &TempDir, mut command: Command, signal: &str) -> process::O
 }
 
 #[test]
-fn a_killed_conversion_leaves_the_old_target_and_the_next_one_works() {
+fn killed_conversion_keeps_old_target_and_can_be_repeated() {
     let folder = TempDir::new();
     let source = large(&folder);
     let target = folder.at("target");
@@ -97,7 +97,7 @@ fn a_killed_conversion_leaves_the_old_target_and_the_next_one_works() {
 }
 
 #[test]
-fn an_interrupted_conversion_leaves_nothing() {
+fn interrupted_conversion_leaves_nothing() {
     let folder = TempDir::new();
     let source = large(&folder);
     let target = folder.at("target");
@@ -112,7 +112,7 @@ fn an_interrupted_conversion_leaves_nothing() {
 /// A source that never gives a byte keeps a conversion from noticing the first Ctrl-C.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_second_interrupt_ends_what_the_first_cannot() {
+fn second_interrupt_ends_blocked_conversion() {
     const SIGINT: u32 = 2;
     let folder = TempDir::new();
     let source = folder.at("source.pt");
@@ -165,7 +165,7 @@ fn a_second_interrupt_ends_what_the_first_cannot() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_told_and_nothing_is_left() {
+fn full_disk_is_reported_and_nothing_is_left() {
     let folder = TempDir::new();
     for (target, kilobytes, file) in [
         ("target", 300, "target/model.safetensors"),

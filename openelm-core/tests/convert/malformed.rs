@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[test]
-fn damaged_safetensors_files() {
+fn rejects_damaged_safetensors_files() {
     let (folder, tensors) = with_source(&small(), Dtype::Float16);
     let file = folder.join("source/model.safetensors");
     let whole = fs::read(&file).unwrap();
@@ -67,7 +67,7 @@ fn damaged_safetensors_files() {
 }
 
 #[test]
-fn gguf_files_that_lie() {
+fn rejects_wrong_gguf_files() {
     let (folder, _) = with_source(&small(), Dtype::Float16);
     let options = ConvertOptions {
         format: Format::Gguf(FileType::F16),
@@ -117,7 +117,7 @@ fn gguf_files_that_lie() {
 }
 
 #[test]
-fn pickles_that_would_run_something() {
+fn rejects_pickles_with_code() {
     let folder = TempDir::new();
     let marker = folder.join("ran");
     let command = format!("touch {}", marker.display());
