@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_rules_are_told() {
+    fn rejects_invalid_rules() {
         let message = |rule: &str| rule.parse::<LayerRule>().unwrap_err().to_string();
         assert_eq!(message("ffn"), "q-layer: expected REGEX=BITS, found ffn");
         assert_eq!(

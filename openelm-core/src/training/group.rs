@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_takes_too_long_is_told_and_what_does_not_is_not() {
+    fn reports_timeouts_only() {
         let told = Arc::new(AtomicBool::new(false));
         let lost = Arc::clone(&told);
         let patience = Duration::from_millis(300);
