@@ -1,6 +1,6 @@
 //! The one error type of the crate.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 /// The result of a fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -147,13 +147,21 @@ pub enum Error {
         /// What the connection's end was told.
         problem: String,
     },
-    /// A conversion's result cannot be put where it was to go.
+    /// An output path exists already, is in use, or cannot be written.
     #[error("{}: {problem}", path.display())]
-    Target {
+    Destination {
         /// The file or folder to be made.
         path: PathBuf,
         /// What stands in the way, and how to go on.
         problem: String,
+    },
+    /// A training run cannot be resumed: it was begun with other options or other data.
+    #[error("{}: the run was begun with other options or data: {}", path.display(), list(differences))]
+    OtherRun {
+        /// The state of the run.
+        path: PathBuf,
+        /// The options that differ, at least one.
+        differences: Vec<RunDifference>,
     },
     /// What was written does not hold what was read.
     #[error("{}: verification failed: {problem}; nothing was kept", path.display())]
@@ -172,6 +180,33 @@ pub enum Error {
     /// A result could not be read from MLX.
     #[error("mlx: {0}")]
     Read(#[from] mlx_rs::error::ConversionError),
+}
+
+/// One option in which a run differs from the saved run that it was to resume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDifference {
+    /// Name of the option, in snake case.
+    pub option: String,
+    /// Its value in the saved run.
+    pub expected: String,
+    /// Its value in this run.
+    pub found: String,
+}
+
+impl fmt::Display for RunDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            option,
+            expected,
+            found,
+        } = self;
+        write!(f, "{option}: expected {expected}, found {found}")
+    }
+}
+
+fn list(differences: &[RunDifference]) -> String {
+    let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    texts.join("; ")
 }
 
 impl Error {

@@ -135,20 +135,3 @@ fn counters(path: &Path) -> Result<Counters> {
         problem: format!("its counters are malformed: {error}"),
     })
 }
-
-/// What differs between the texts of a kept state's options and of new ones: `learning_rate: 0.001, now 0.002`.
-pub(crate) fn changed(old: &str, new: &str) -> String {
-    let pairs = old.split(", ").zip(new.split(", "));
-    let differing = pairs.filter(|(old, new)| old != new).map(|(old, new)| {
-        let value = new.split_once(": ").map_or(new, |(_, value)| value);
-        // The innermost setting, without the braces around it.
-        let old = old.rsplit("{ ").next().unwrap_or(old);
-        let trim = |text: &str| text.trim_end_matches(" }").trim_start().to_owned();
-        format!(
-            "{}, now {}",
-            trim(old),
-            trim(value.rsplit(": ").next().unwrap_or(value))
-        )
-    });
-    differing.collect::<Vec<_>>().join("; ")
-}

@@ -131,30 +131,3 @@ fn lengths(data: &TrainingData) -> Vec<usize> {
         }
     }
 }
-
-/// A number that data of other tokens has not (FNV-1a).
-pub(super) fn fingerprint(train: &TrainingData, valid: Option<&TrainingData>) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut take = |number: u64| {
-        for byte in number.to_le_bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
-    let mut example = |example: &Example| {
-        take(example.tokens.len() as u64);
-        take(example.first_target as u64);
-        example.tokens.iter().for_each(|&id| take(u64::from(id)));
-    };
-    for data in [Some(train), valid].into_iter().flatten() {
-        match data {
-            TrainingData::Examples(examples) => examples.iter().for_each(&mut example),
-            TrainingData::Pairs(pairs) => {
-                for pair in pairs {
-                    example(&pair.chosen);
-                    example(&pair.rejected);
-                }
-            }
-        }
-    }
-    hash
-}
