@@ -115,6 +115,11 @@ pub enum EngineError {
     Unusable {
         message: String,
     },
+    /// A run cannot be resumed: it was begun with other options or other data.
+    OtherRun {
+        path: String,
+        message: String,
+    },
 }
 
 impl EngineError {
@@ -175,7 +180,8 @@ impl EngineError {
             | Self::Busy { message }
             | Self::Unloaded { message }
             | Self::Panicked { message }
-            | Self::Unusable { message } => message,
+            | Self::Unusable { message }
+            | Self::OtherRun { message, .. } => message,
         }
     }
 }
@@ -259,7 +265,11 @@ impl From<Error> for EngineError {
                 loss,
                 message,
             },
-            Error::Target { path, .. } => Self::Target {
+            Error::Destination { path, .. } => Self::Target {
+                path: text(path),
+                message,
+            },
+            Error::OtherRun { path, .. } => Self::OtherRun {
                 path: text(path),
                 message,
             },

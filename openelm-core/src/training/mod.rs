@@ -1,6 +1,7 @@
 //! Training: one trainer, and the runs around it for fine-tuning and pre-training.
 
 mod event;
+mod exception;
 pub mod finetune;
 mod gradient;
 mod group;

@@ -106,13 +106,12 @@ impl Trainer {
                 "`{name}` is not trained here: the state is another run's"
             )));
         }
-        let sums = match gathered.is_empty() {
-            true => None,
-            false => {
-                let names = self.trainable.names().iter();
-                let sums = names.map(|name| gathered.remove(name).ok_or_else(|| missing(name)));
-                Some(sums.collect::<Result<Vec<_>>>()?)
-            }
+        let sums = if gathered.is_empty() {
+            None
+        } else {
+            let names = self.trainable.names().iter();
+            let sums = names.map(|name| gathered.remove(name).ok_or_else(|| missing(name)));
+            Some(sums.collect::<Result<Vec<_>>>()?)
         };
         if let Some(average) = &mut self.average {
             for (name, average) in self.trainable.names().iter().zip(average) {

@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{
     options::{Assembly, CorpusOptions, Corrupt},
@@ -135,8 +136,8 @@ impl CorpusState {
                 if saved.$option != new.$option {
                     differences.push(RunDifference {
                         option: stringify!($option).to_owned(),
-                        expected: format!("{:?}", saved.$option).to_lowercase(),
-                        found: format!("{:?}", new.$option).to_lowercase(),
+                        expected: json!(saved.$option).to_string(),
+                        found: json!(new.$option).to_string(),
                     });
                 }
             )*};

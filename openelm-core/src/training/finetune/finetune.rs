@@ -16,7 +16,7 @@ use crate::{
         batch::Batch,
         dataset::{Example, PreferencePair},
     },
-    error::{Error, Result},
+    error::Result,
     mlx::memory,
     model::Model,
     training::{

@@ -316,9 +316,7 @@ mod tests {
         let state = file.source((0, 1), 8).state().unwrap();
         let error = file.source((0, 1), 9).restore(&state).unwrap_err();
         assert!(
-            error
-                .to_string()
-                .contains("shuffle: expected 8, found 9"),
+            error.to_string().contains("shuffle: expected 8, found 9"),
             "{error}"
         );
     }

@@ -6,7 +6,6 @@ use std::{
     time::Instant,
 };
 
-use mlx_rs::Array;
 use serde_json::Value;
 
 use super::{
@@ -131,7 +130,8 @@ impl Pretrain {
         let key = resume_key(&config, &options)?;
         let validated = validation_key(&options, validation.as_ref());
         let is_rank_zero = group.as_ref().is_none_or(|group| group.rank() == 0);
-        let template = FolderTemplate::new(&config, options.tokenizer.as_deref(), options.save_dtype);
+        let template =
+            FolderTemplate::new(&config, options.tokenizer.as_deref(), options.save_dtype);
         let start = match &options.model {
             Some(folder) => model_folder::weights(folder, &config)?,
             None => init::random_weights(&config, Dtype::Float32, options.seed)?,
@@ -212,10 +212,9 @@ impl Pretrain {
             targets += count;
         }
         if let Some(group) = &self.group {
-            let sums = Array::from_slice(&[nats as f32, targets as f32], &[2]);
-            let sums = group.all_sum(&sums)?.to_vec_exact::<f32>()?;
-            let [sum, count] = <[f32; 2]>::try_from(sums).unwrap_or_default();
-            (nats, targets) = (f64::from(sum), count as usize);
+            let mut sums = [nats as f32, targets as f32];
+            group.sum_numbers(&mut sums)?;
+            (nats, targets) = (f64::from(sums[0]), sums[1] as usize);
         }
         let validation_bytes = validation.bytes(most);
         let iteration = self.trainer.iteration();
@@ -236,7 +235,8 @@ impl Pretrain {
         let iteration = self.trainer.iteration();
         let folder = self.checkpoint(iteration);
         if self.run.is_rank_zero() {
-            fs::create_dir_all(self.run.folder().join(CHECKPOINTS)).map_err(Error::io(self.run.folder()))?;
+            fs::create_dir_all(self.run.folder().join(CHECKPOINTS))
+                .map_err(Error::io(self.run.folder()))?;
             self.template.write(&folder, &self.trainer.weights())?;
             self.run.save_state(&self.trainer)?;
             let checkpoints = self.checkpoints()?;
@@ -256,9 +256,11 @@ impl Pretrain {
         }
         if self.run.is_rank_zero() && reason != PretrainEnd::Cancelled && iteration > 0 {
             let weights = self.trainer.weights();
-            self.template.write(&self.run.folder().join("model"), &weights)?;
+            self.template
+                .write(&self.run.folder().join("model"), &weights)?;
             if let Some(average) = self.trainer.averaged_weights() {
-                self.template.write(&self.run.folder().join("ema"), &average)?;
+                self.template
+                    .write(&self.run.folder().join("ema"), &average)?;
             }
             let checkpoints = self.checkpoints()?;
             let first = checkpoints.len().saturating_sub(self.options.average_last);
@@ -266,7 +268,8 @@ impl Pretrain {
             let last: Vec<PathBuf> = last.map(|(_, folder)| folder.clone()).collect();
             if self.options.average_last > 1 && last.len() > 1 {
                 let average = model_folder::average(&last)?;
-                self.template.write(&self.run.folder().join("average"), &average)?;
+                self.template
+                    .write(&self.run.folder().join("average"), &average)?;
             }
         }
         self.run.finish(PretrainEvent::Finished {
@@ -317,11 +320,11 @@ impl Advance for Pretrain {
         let started = Instant::now();
         let before = self.source.state()?;
         let batches = self.next_batches()?;
-        if self.any_rank(batches.is_none())? {
-            // Whoever got some does not train on them.
+        let lacks_data = self.any_rank(batches.is_none())?;
+        let Some(batches) = batches.filter(|_| !lacks_data) else {
+            // A process that has batches does not train on them.
             return self.finish(PretrainEnd::Data, Some(before));
-        }
-        let batches = batches.unwrap_or_default();
+        };
         let step = self.trainer.update(&batches, self.group.as_ref())?;
         self.run.progress.trained_tokens += step.targets as u64;
         let event = PretrainEvent::Step {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{options::PretrainOptions, validation::Validation};
 use crate::{
-    config::{Config, json as config_json},
+    config::Config,
     data::Fingerprint,
     error::{Error, Result},
     training::resume_key::ResumeKey,
@@ -23,7 +23,7 @@ pub(super) fn resume_key(config: &Config, options: &PretrainOptions) -> Result<R
     key.set("batch_size", options.batch_size);
     key.set("dtype", options.dtype()?.to_string());
     let config: Value =
-        serde_json::from_str(&config_json::write(config)).map_err(|error| Error::Config {
+        serde_json::from_str(&config.to_json()).map_err(|error| Error::Config {
             path: "config".into(),
             key: "config".into(),
             problem: error.to_string(),
