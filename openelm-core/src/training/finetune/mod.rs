@@ -14,6 +14,7 @@ pub(crate) mod finetune;
 mod options;
 mod order;
 mod reference;
+mod resume_key;
 
 pub use event::{FinetuneEnd, FinetuneEvent};
 pub use finetune::{Finetune, TrainingData};

@@ -58,7 +58,7 @@ impl Recipe {
     }
 }
 
-/// How a [`Pretrain`](crate::training::pretrain::run::Pretrain) runs.
+/// How a [`Pretrain`](crate::training::pretrain::pretrain::Pretrain) runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PretrainOptions {
     /// How each update is made; [`Recipe::trainer`] gives CoreNet's. Its `grad_accumulation_steps`
@@ -132,32 +132,6 @@ impl PretrainOptions {
                 Device::Gpu => Dtype::Bfloat16,
             }),
         }
-    }
-
-    /// What a run that is resumed must agree in: all that decides how weights change.
-    pub(crate) fn resume_key(&self) -> String {
-        let Self {
-            trainer,
-            steps,
-            batch_size,
-            seed,
-            dtype,
-            ..
-        } = self;
-        let TrainerOptions {
-            optimizer,
-            schedule,
-            clip_norm,
-            z_loss,
-            label_smoothing,
-            ema_decay,
-            ..
-        } = trainer;
-        format!(
-            "{optimizer:?}, {schedule:?}, clip_norm: {clip_norm:?}, z_loss: {z_loss:?}, \
-             label_smoothing: {label_smoothing:?}, ema_decay: {ema_decay:?}, steps: {steps}, \
-             batch_size: {batch_size}, seed: {seed}, dtype: {dtype:?}"
-        )
     }
 
     pub(crate) fn check(&self, processes: usize) -> Result<()> {
