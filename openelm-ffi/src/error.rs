@@ -1,6 +1,6 @@
 //! The one error of the boundary: the core's, field by field, and what only a boundary can meet.
 
-use openelm_core::Error;
+use openelm_core::{Error, ErrorKind};
 
 /// The result of a call.
 pub(crate) type Result<T, E = EngineError> = std::result::Result<T, E>;
@@ -99,6 +99,14 @@ pub enum EngineError {
     Mlx {
         message: String,
     },
+    /// Another process of the group failed or cannot be reached.
+    Distributed {
+        message: String,
+    },
+    /// An error of the core that has no variant here.
+    Other {
+        message: String,
+    },
     /// A session is asked while it answers.
     Busy {
         message: String,
@@ -172,6 +180,8 @@ impl EngineError {
             | Self::Verification { message, .. }
             | Self::Cancelled { message }
             | Self::Mlx { message }
+            | Self::Distributed { message }
+            | Self::Other { message }
             | Self::Busy { message }
             | Self::Unloaded { message }
             | Self::Panicked { message }
@@ -183,61 +193,43 @@ impl EngineError {
 impl From<Error> for EngineError {
     fn from(error: Error) -> Self {
         let message = error.to_string();
-        let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
+        let kind = error.kind();
+        let path = error.path().map(|path| path.to_string_lossy().into_owned());
+        let path = path.unwrap_or_default();
         let numbers = |shape: Vec<usize>| shape.into_iter().map(|n| n as u64).collect();
         match error {
-            Error::Io { path, .. } => Self::Io {
-                path: text(path),
-                message,
-            },
-            Error::MissingFile { path, .. } => Self::MissingFile {
-                path: text(path),
-                message,
-            },
-            Error::Config { path, key, .. } => Self::Config {
-                path: text(path),
-                key,
-                message,
-            },
-            Error::Checkpoint { path, .. } => Self::Checkpoint {
-                path: text(path),
-                message,
-            },
-            Error::MissingTensor { path, name, .. } => Self::MissingTensor {
-                path: text(path),
+            Error::Config { key, .. } => Self::Config { path, key, message },
+            Error::MissingTensor { name, .. } => Self::MissingTensor {
+                path,
                 name,
                 message,
             },
-            Error::UnexpectedTensor { path, name } => Self::UnexpectedTensor {
-                path: text(path),
+            Error::UnexpectedTensor { name, .. } => Self::UnexpectedTensor {
+                path,
                 name,
                 message,
             },
             Error::TensorShape {
-                path,
                 name,
                 expected,
                 found,
+                ..
             } => Self::TensorShape {
-                path: text(path),
+                path,
                 name,
                 expected: numbers(expected),
                 found: numbers(found),
                 message,
             },
-            Error::TensorDtype { path, name, found } => Self::TensorDtype {
-                path: text(path),
+            Error::TensorDtype { name, found, .. } => Self::TensorDtype {
+                path,
                 name,
                 found,
                 message,
             },
             Error::Dtype { dtype, .. } => Self::Dtype { dtype, message },
-            Error::Tokenizer { path, .. } => Self::Tokenizer {
-                path: text(path),
-                message,
-            },
-            Error::Data { path, line, .. } => Self::Data {
-                path: text(path),
+            Error::Data { line, .. } => Self::Data {
+                path,
                 line: line.map(|line| line as u64),
                 message,
             },
@@ -250,26 +242,57 @@ impl From<Error> for EngineError {
                 context: context as u64,
                 message,
             },
-            Error::Adapter { path, .. } => Self::Adapter {
-                path: text(path),
-                message,
-            },
             Error::Diverged { iteration, loss } => Self::Diverged {
                 iteration,
                 loss,
                 message,
             },
-            Error::Target { path, .. } => Self::Target {
-                path: text(path),
-                message,
+            // The rest has no more fields. A kind added to the core must be added here.
+            _ => match kind {
+                ErrorKind::Io => Self::Io { path, message },
+                ErrorKind::MissingFile => Self::MissingFile { path, message },
+                ErrorKind::InvalidCheckpoint => Self::Checkpoint { path, message },
+                ErrorKind::InvalidTokenizer => Self::Tokenizer { path, message },
+                ErrorKind::InvalidAdapter => Self::Adapter { path, message },
+                ErrorKind::Distributed => Self::Distributed { message },
+                ErrorKind::Destination => Self::Target { path, message },
+                ErrorKind::Verification => Self::Verification { path, message },
+                ErrorKind::Cancelled => Self::Cancelled { message },
+                ErrorKind::Device => Self::Mlx { message },
+                // Their errors are matched above; a new one keeps its text.
+                ErrorKind::InvalidConfig
+                | ErrorKind::InvalidData
+                | ErrorKind::InvalidOption
+                | ErrorKind::PromptTooLong
+                | ErrorKind::Diverged => Self::Other { message },
             },
-            Error::Verification { path, .. } => Self::Verification {
-                path: text(path),
-                message,
-            },
-            Error::Cancelled => Self::Cancelled { message },
-            // MLX's own, and what later versions of the core add.
-            _ => Self::Mlx { message },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openelm_core::Error;
+
+    use super::EngineError;
+
+    #[test]
+    fn errors_without_fields_of_their_own_keep_their_meaning() {
+        let group = Error::Group {
+            problem: "connection reset".into(),
+        };
+        assert!(
+            matches!(group.into(), EngineError::Distributed { message } if
+            message.contains("connection reset"))
+        );
+        let target = Error::Target {
+            path: "out".into(),
+            problem: "it exists".into(),
+        };
+        assert!(matches!(target.into(), EngineError::Target { path, .. } if path == "out"));
+        assert!(matches!(
+            Error::Cancelled.into(),
+            EngineError::Cancelled { .. }
+        ));
     }
 }

@@ -16,7 +16,7 @@ use mlx_rs::Array;
 
 use crate::{
     error::{Error, Result},
-    mlx::Processes,
+    mlx::ProcessGroup,
 };
 
 /// How often the time is looked at.
@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// it.
 #[derive(Debug)]
 pub struct Group {
-    processes: Processes,
+    processes: ProcessGroup,
     rank: usize,
     size: usize,
     watch: Watch,
@@ -54,7 +54,7 @@ impl Group {
             });
         }
         let watch = Watch::start(patience, lost)?;
-        let processes = watch.during(Processes::join).map_err(lost_connection)?;
+        let processes = watch.during(ProcessGroup::join).map_err(lost_connection)?;
         let (rank, size) = (processes.rank(), processes.size());
         if size == 1 {
             return Ok(None);
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_takes_too_long_is_told_and_what_does_not_is_not() {
+    fn reports_timeouts_only() {
         let told = Arc::new(AtomicBool::new(false));
         let lost = Arc::clone(&told);
         let patience = Duration::from_millis(300);

@@ -158,10 +158,10 @@ impl CorpusState {
         }
         let position = &self.mark.position;
         if position.readers.len() != was.readers || position.turn >= was.readers {
-            return Err(Error::Option {
-                option: "readers",
-                problem: "the state contradicts itself: it is damaged".into(),
-            });
+            return Err(Error::option(
+                "readers",
+                "the state contradicts itself: it is damaged",
+            ));
         }
         Ok(())
     }
@@ -186,10 +186,10 @@ impl CorpusState {
 }
 
 fn mismatch(option: &'static str, was: String, is: String) -> Error {
-    Error::Option {
+    Error::option(
         option,
-        problem: format!("the state was made with {was}, the corpus is read with {is}"),
-    }
+        format!("the state was made with {was}, the corpus is read with {is}"),
+    )
 }
 
 /// FNV-1a over names and sizes, which do not change when the folder is moved.

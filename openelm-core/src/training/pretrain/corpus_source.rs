@@ -202,33 +202,27 @@ fn malformed(error: &serde_json::Error) -> Error {
 mod tests {
     use super::*;
     use crate::tokenizer::Tokenizer;
+    use openelm_testing::{TempFile, tales};
 
     fn tokenizer() -> Tokenizer {
-        let tales = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/fixtures/tales/tokenizer.json"
-        );
-        Tokenizer::from_file(tales).unwrap()
+        Tokenizer::from_file(tales().join("tokenizer.json")).unwrap()
     }
 
-    /// A file of stories, removed with the value.
-    struct File(std::path::PathBuf);
+    /// A file of stories.
+    struct File(TempFile);
 
     impl File {
-        fn new(name: &str) -> Self {
-            let name = format!("openelm-source-{name}-{}.jsonl", std::process::id());
-            let path = std::env::temp_dir().join(name);
+        fn new() -> Self {
             let rows = (0..60).map(|i| {
                 let text = format!("Story {i}: {}", "there was a bear. ".repeat(3 + i % 7));
                 serde_json::json!({ "text": text }).to_string() + "\n"
             });
-            std::fs::write(&path, rows.collect::<String>()).unwrap();
-            Self(path)
+            Self(TempFile::new("stories.jsonl", rows.collect::<String>()))
         }
 
         fn source(&self, (rank, world): (usize, usize), shuffle: usize) -> CorpusSource {
             let options = CorpusOptions {
-                files: vec![self.0.clone()],
+                files: vec![self.0.to_path_buf()],
                 sequence_length: 16,
                 rank,
                 world,
@@ -239,19 +233,13 @@ mod tests {
         }
     }
 
-    impl Drop for File {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_file(&self.0);
-        }
-    }
-
     fn all(source: &mut CorpusSource) -> Vec<Sequence> {
         std::iter::from_fn(|| source.next_sequence().unwrap()).collect()
     }
 
     #[test]
-    fn shuffled_it_gives_every_sequence_once_and_not_in_order() {
-        let file = File::new("once");
+    fn shuffles_within_blocks() {
+        let file = File::new();
         let plain = all(&mut file.source((0, 1), 0));
         assert!(plain.len() > 100, "{}", plain.len());
         for block in [7, 32, 10_000] {
@@ -270,8 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn processes_share_one_order_and_go_on_in_another_number() {
-        let file = File::new("share");
+    fn ranks_share_one_order_and_may_change_in_number() {
+        let file = File::new();
         for shuffle in [0, 7, 32] {
             let expected = all(&mut file.source((0, 1), shuffle));
             for world in [1, 2, 4] {
@@ -317,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn another_shuffle_is_refused() {
-        let file = File::new("other");
+    fn rejects_another_shuffle() {
+        let file = File::new();
         let state = file.source((0, 1), 8).state().unwrap();
         let error = file.source((0, 1), 9).restore(&state).unwrap_err();
         assert!(

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use crate::{
     data::{
         batch::Batch,
-        corpus::{Sequence, corpus, normalized},
+        corpus::{Sequence, normalized},
     },
+    documents::for_each_document,
     error::{Error, Result},
     tokenizer::Tokenizer,
 };
@@ -77,7 +78,7 @@ impl Validation {
         length: usize,
     ) -> Result<Self> {
         let mut texts: Vec<String> = Vec::new();
-        corpus::documents(files, key, |_, text, continues| match texts.last_mut() {
+        for_each_document(files, key, |_, text, continues| match texts.last_mut() {
             Some(last) if continues => last.push_str(text),
             _ => texts.push(text.to_owned()),
         })?;
