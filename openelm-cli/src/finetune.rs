@@ -4,9 +4,9 @@ mod data;
 mod reports;
 mod settings;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use openelm_core::{dataset::DataFolder, finetune::Finetune};
+use openelm_core::finetune::{DataSplits, Finetune};
 use serde_json::json;
 
 use crate::{
@@ -68,19 +68,18 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let folder = settings.adapter_path.clone();
     let folder = folder.unwrap_or_else(|| "adapters".into());
 
-    let data = DataFolder::open(&data)?;
     let model = args.model.load(args.quiet)?;
     let interrupt = Interrupt::install()?;
-    let rows = |file: &Path| data::read(file, &model, &settings, &options, args.quiet);
-    let Some(train) = &data.train else {
-        return Err(Error::Usage(
-            "no training data: train.jsonl or train.txt".into(),
-        ));
-    };
-    let train = rows(train)?;
-    let valid = data.valid.as_deref().map(rows).transpose()?;
-    let test = data.test.as_deref().filter(|_| settings.test);
-    let test = test.map(rows).transpose()?;
+    let data = DataSplits::read(
+        &data,
+        model.tokenizer(),
+        &options,
+        &settings.data_options()?,
+    )?;
+    if !args.quiet {
+        data.iter().for_each(data::show_counts);
+    }
+    let DataSplits { train, valid, test } = data;
 
     let adapter = settings.adapter(&model, options.trainer.seed)?;
     let begin = if args.resume {
@@ -89,7 +88,14 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         Finetune::new
     };
     let iters = options.iters;
-    let mut run = begin(model.model(), adapter, train, valid, &folder, options)?;
+    let mut run = begin(
+        model.model(),
+        adapter,
+        train.data,
+        valid.map(|split| split.data),
+        &folder,
+        options,
+    )?;
     interrupt.cancels(run.cancel_handle());
     if !args.quiet {
         tell_run(&run, model.model().config().parameter_count());
@@ -104,7 +110,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     training::follow(run.by_ref(), &reports)?;
     if let Some(test) = test {
-        tell_test(run.evaluate(&test)?, args.json)?;
+        tell_test(run.evaluate(&test.data)?, args.json)?;
     }
     if curves::draw_loss(&folder, "Fine-tuning")? && !args.quiet {
         output::tell(&format!(

@@ -76,7 +76,7 @@ pub mod train {
         error::RunDifference,
         training::{
             BestValidation, Group, Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule,
-            ScheduleKind, Step, Trainer, TrainerOptions,
+            ScheduleKind, ScheduleOptions, ScheduleShape, Step, Trainer, TrainerOptions,
         },
     };
 }

@@ -296,7 +296,7 @@ mod tests {
             path: "out".into(),
             problem: "it exists".into(),
         };
-        assert!(matches!(target.into(), EngineError::Destination { path, .. } if path == "out"));
+        assert!(matches!(target.into(), EngineError::Target { path, .. } if path == "out"));
         assert!(matches!(
             Error::Cancelled.into(),
             EngineError::Cancelled { .. }

@@ -47,7 +47,7 @@ impl std::str::FromStr for QuantizationMode {
             .find(|mode| mode.name() == name)
             .ok_or_else(|| {
                 Error::option(
-                    "quantization mode",
+                    "mode",
                     format!("expected affine, mxfp4, mxfp8 or nvfp4, found {name}"),
                 )
             })
@@ -91,7 +91,7 @@ impl Quantization {
         Ok(Self {
             mode,
             bits: check("bits", bits.unwrap_or(default_bits), all_bits)?,
-            group_size: check("group size", group_size.unwrap_or(default_group), groups)?,
+            group_size: check("group_size", group_size.unwrap_or(default_group), groups)?,
         })
     }
 
@@ -269,7 +269,7 @@ mod tests {
         );
         assert_eq!(
             message(Affine, 4, 48),
-            "group size: affine takes one of [32, 64, 128], found 48"
+            "group_size: affine takes one of [32, 64, 128], found 48"
         );
         assert_eq!(
             message(Mxfp4, 8, 32),

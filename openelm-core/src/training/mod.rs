@@ -23,5 +23,5 @@ pub use event::BestValidation;
 pub use group::Group;
 pub use loss::{Preference, PreferenceLoss};
 pub use optimizer::{Optimizer, OptimizerKind};
-pub use schedule::{Schedule, ScheduleKind};
+pub use schedule::{Schedule, ScheduleKind, ScheduleOptions, ScheduleShape};
 pub use trainer::{Step, Trainer, TrainerOptions};

@@ -4,7 +4,7 @@ use std::{path::Path, time::Instant};
 
 use super::{
     event::{FinetuneEnd, FinetuneEvent},
-    options::FinetuneOptions,
+    options::{FinetuneOptions, PreferenceOptions},
     order::Order,
     resume_key::{resume_key, validation_key},
 };
@@ -186,7 +186,7 @@ impl Finetune {
                 let side = |i: usize| rows.iter().map(move |&row| (row, i));
                 let sums = side(0).chain(side(1));
                 let sums = sums.filter_map(|(row, i)| self.reference.get(row).map(|r| r[i]));
-                let (loss, beta) = self.options.preference;
+                let PreferenceOptions { loss, beta } = self.options.preference;
                 let preference = Preference {
                     loss,
                     beta,

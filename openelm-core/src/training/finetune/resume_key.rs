@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{finetune::TrainingData, options::FinetuneOptions};
+use super::{
+    finetune::TrainingData,
+    options::{FinetuneOptions, PreferenceOptions},
+};
 use crate::{
     adapter::{Adapter, AdapterKind, key_of, layer_of},
     data::{Fingerprint, dataset::Example},
@@ -24,7 +27,7 @@ pub(super) fn resume_key(
     key.set("batch_size", options.batch_size);
     key.set("max_seq_length", options.max_seq_length);
     if let TrainingData::Pairs(_) = train {
-        let (loss, beta) = options.preference;
+        let PreferenceOptions { loss, beta } = options.preference;
         key.set(
             "dpo",
             match loss {

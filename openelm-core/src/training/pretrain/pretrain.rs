@@ -240,7 +240,9 @@ impl Pretrain {
             self.template.write(&folder, &self.trainer.weights())?;
             self.run.save_state(&self.trainer)?;
             let checkpoints = self.checkpoints()?;
-            let old = checkpoints.len().saturating_sub(self.options.keep);
+            let old = checkpoints
+                .len()
+                .saturating_sub(self.options.keep_checkpoints);
             for (_, folder) in checkpoints.iter().take(old) {
                 fs::remove_dir_all(folder).map_err(Error::io(folder))?;
             }
@@ -263,10 +265,10 @@ impl Pretrain {
                     .write(&self.run.folder().join("ema"), &average)?;
             }
             let checkpoints = self.checkpoints()?;
-            let first = checkpoints.len().saturating_sub(self.options.average_last);
+            let first = checkpoints.len().saturating_sub(self.options.averaged());
             let last = checkpoints.iter().skip(first);
             let last: Vec<PathBuf> = last.map(|(_, folder)| folder.clone()).collect();
-            if self.options.average_last > 1 && last.len() > 1 {
+            if self.options.averaged() > 1 && last.len() > 1 {
                 let average = model_folder::average(&last)?;
                 self.template
                     .write(&self.run.folder().join("average"), &average)?;
