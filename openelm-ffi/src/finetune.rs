@@ -362,8 +362,8 @@ fn told(event: finetune::FinetuneEvent) -> Option<FinetuneEvent> {
                 finetune::FinetuneEnd::Patience => FinetuneEnd::Patience,
                 finetune::FinetuneEnd::Cancelled => FinetuneEnd::Cancelled,
             },
-            best_iteration: best.map(|(iteration, _)| iteration),
-            best_loss: best.map(|(_, loss)| loss),
+            best_iteration: best.map(|best| best.iteration),
+            best_loss: best.map(|best| best.loss),
         },
         _ => return None,
     })

@@ -17,5 +17,5 @@ mod targets;
 pub use adapter::{Adapter, AdapterKind, LoraOptions};
 pub(crate) use init::each_linear;
 pub use options::AdapterOptions;
-pub(crate) use targets::layer_of;
 pub use targets::{Keys, TargetModules};
+pub(crate) use targets::{key_of, layer_of};

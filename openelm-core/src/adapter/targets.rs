@@ -149,7 +149,7 @@ pub(crate) fn layer_of(name: &str) -> Option<usize> {
 }
 
 /// What `name` is called within its layer, as mlx-lm's `keys` have it.
-pub(super) fn key_of(name: &str) -> &str {
+pub(crate) fn key_of(name: &str) -> &str {
     parse_layer(name).map_or(name, |(_, part)| part)
 }
 

@@ -207,7 +207,7 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 fn refused(path: &Path, problem: &str) -> Error {
-    Error::Target {
+    Error::Destination {
         path: path.to_path_buf(),
         problem: problem.into(),
     }

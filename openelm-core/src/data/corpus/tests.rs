@@ -436,7 +436,7 @@ fn rejects_states_of_other_options() {
     ] {
         let error = change(edit).unwrap_err();
         assert!(
-            matches!(error, Error::Option { option, .. } if option == name),
+            matches!(&error, Error::OtherRun { differences, .. } if differences[0].option == name),
             "{error}"
         );
     }
@@ -445,7 +445,7 @@ fn rejects_states_of_other_options() {
     fs::write(&files[0], rows(1, 24)).unwrap();
     let error = open(&first).restore(state).unwrap_err().to_string();
     assert!(
-        error.contains("files: the state was made with other names or sizes"),
+        error.contains("files: expected names and sizes of hash"),
         "{error}"
     );
 }

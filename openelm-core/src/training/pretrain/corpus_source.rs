@@ -9,11 +9,12 @@ use rand_chacha::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::source::SequenceSource;
+use super::source::{SequenceSource, other_data};
 use crate::{
     data::corpus::{Assembly, Corpus, CorpusOptions, CorpusState, CorpusStatistics, Sequence},
     error::{Error, Result},
     tokenizer::Tokenizer,
+    training::state::STATE_FILE,
 };
 
 /// Sequences of a corpus. Books and archives put like after like; shuffling mixes some thousand
@@ -47,9 +48,17 @@ struct State {
 }
 
 impl CorpusSource {
+    /// Sequences that are shuffled together by default: 4096 of [`Assembly::Pack`], which puts the
+    /// fragments of a document one after another, and 0 of [`Assembly::Truncate`], as in CoreNet.
+    pub fn default_shuffle(assembly: Assembly) -> usize {
+        match assembly {
+            Assembly::Pack => 4096,
+            Assembly::Truncate => 0,
+        }
+    }
+
     /// The sequences of `options`, `shuffle` of them mixed at a time; 0 leaves the corpus' order.
-    /// `None` stands for 4096 of [`Assembly::Pack`], which puts the fragments of a document one
-    /// after another, and for 0 of [`Assembly::Truncate`], as in CoreNet.
+    /// Default [`default_shuffle`](Self::default_shuffle).
     /// Shuffled, every process reads and tokenises all of the corpus and takes its own from that.
     ///
     /// # Errors
@@ -59,19 +68,17 @@ impl CorpusSource {
         tokenizer: Tokenizer,
         shuffle: Option<usize>,
     ) -> Result<Self> {
-        let shuffle = shuffle.unwrap_or(match options.assembly {
-            Assembly::Pack => 4096,
-            Assembly::Truncate => 0,
-        });
+        let shuffle = shuffle.unwrap_or(Self::default_shuffle(options.assembly));
         let (rank, world) = (options.rank as u64, options.world as u64);
         let seed = options.seed;
-        let options = match shuffle {
-            0 => options,
-            _ => CorpusOptions {
+        let options = if shuffle == 0 {
+            options
+        } else {
+            CorpusOptions {
                 rank: 0,
                 world: 1,
                 ..options
-            },
+            }
         };
         Ok(Self {
             corpus: Corpus::open(options, tokenizer)?,
@@ -152,13 +159,12 @@ impl SequenceSource for CorpusSource {
         let state: State =
             serde_json::from_value(state.clone()).map_err(|error| malformed(&error))?;
         if state.shuffle != self.block {
-            return Err(Error::Option {
-                option: "shuffle",
-                problem: format!(
-                    "the state was made with {}, the corpus is read with {}",
-                    state.shuffle, self.block
-                ),
-            });
+            let (expected, found) = (state.shuffle, self.block);
+            return Err(other_data(
+                "shuffle",
+                expected.to_string(),
+                found.to_string(),
+            ));
         }
         self.corpus.restore(state.corpus)?;
         self.given = state.given;
@@ -193,7 +199,7 @@ fn shuffle<T>(items: &mut [T], seed: u64, block: u64) {
 
 fn malformed(error: &serde_json::Error) -> Error {
     Error::Checkpoint {
-        path: "training_state.safetensors".into(),
+        path: STATE_FILE.into(),
         problem: format!("the state of the data: {error}"),
     }
 }
@@ -310,9 +316,7 @@ mod tests {
         let state = file.source((0, 1), 8).state().unwrap();
         let error = file.source((0, 1), 9).restore(&state).unwrap_err();
         assert!(
-            error
-                .to_string()
-                .starts_with("shuffle: the state was made with 8"),
+            error.to_string().contains("shuffle: expected 8, found 9"),
             "{error}"
         );
     }
