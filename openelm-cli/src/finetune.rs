@@ -88,14 +88,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         Finetune::new
     };
     let iters = options.iters;
-    let mut run = begin(
-        model.model(),
-        adapter,
-        train.data,
-        valid.map(|split| split.data),
-        &folder,
-        options,
-    )?;
+    let valid = valid.map(|split| split.data);
+    let mut run = begin(model.model(), adapter, train.data, valid, &folder, options)?;
     interrupt.cancels(run.cancel_handle());
     if !args.quiet {
         tell_run(&run, model.model().config().parameter_count());

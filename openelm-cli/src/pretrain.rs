@@ -124,7 +124,7 @@ fn train(
     } else {
         Pretrain::new
     };
-    let total = options.steps;
+    let total = options.iters;
     let mut run = begin(config, source, validation, folder.as_path(), options, group)?;
     interrupt.cancels(run.cancel_handle());
     let reports = Reports {
@@ -181,7 +181,7 @@ fn dry_run(
         tell_run(&config, &options, length, settings.ranks.unwrap_or(1));
     }
     let source = data::source(settings, &config, tokenizer, 0, 1)?;
-    let (steps, batch_size) = (options.steps, options.batch_size);
+    let (steps, batch_size) = (options.iters, options.batch_size);
     let averages = u64::from(options.trainer.ema_decay.is_some());
     let measured = Pretrain::measure(config, source, options, MEASURED)?;
     let seconds = measured.seconds_per_step * steps as f64;
@@ -233,7 +233,7 @@ fn tell_run(config: &Config, options: &PretrainOptions, length: usize, processes
     output::tell(&format!(
         "{} steps of {} sequences of {length} tokens ({} rows at a time{}): {} tokens a step, {} \
          in all",
-        output::grouped(options.steps),
+        output::grouped(options.iters),
         options.batch_size,
         rows,
         match processes {
@@ -241,7 +241,7 @@ fn tell_run(config: &Config, options: &PretrainOptions, length: usize, processes
             count => format!(" in each of {count} processes"),
         },
         output::grouped(per_step),
-        output::grouped(per_step * options.steps),
+        output::grouped(per_step * options.iters),
     ));
 }
 

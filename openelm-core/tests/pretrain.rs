@@ -41,7 +41,7 @@ fn trainer(dtype: Dtype, options: TrainerOptions) -> Trainer {
 type Named = (String, Vec<f32>);
 
 const RECIPE: Recipe = Recipe {
-    steps: 12,
+    iters: 12,
     learning_rate: 2e-3,
     warmup: 3,
 };
@@ -463,7 +463,7 @@ fn run_ends_with_its_data() {
     let folder = TempDir::new();
     let rows = packed(&documents(40), 24);
     let enough = rows.len() as u64 / 4;
-    assert!(enough > 2 && enough < RECIPE.steps);
+    assert!(enough > 2 && enough < RECIPE.iters);
     let source = Box::new(MemorySource::new(rows, (0, 1)).epochs(1));
     let mut run = Pretrain::new(config(), source, None, &folder, options(&RECIPE), None).unwrap();
     let events = finish(&mut run);
@@ -489,7 +489,7 @@ fn rejects_options_out_of_range() {
             |o| o.micro_batch_size = 0,
             "micro_batch_size: expected at least 1",
         ),
-        (|o| o.steps = 0, "steps: expected at least 1, found 0"),
+        (|o| o.iters = 0, "iters: expected at least 1, found 0"),
         (
             |o| o.save_every = 0,
             "save_every: expected at least 1, found 0",

@@ -203,7 +203,7 @@ impl Pretrain {
         let Some(validation) = &self.validation else {
             return Ok(());
         };
-        let most = self.options.val_windows.unwrap_or(usize::MAX);
+        let most = self.options.val_windows().unwrap_or(usize::MAX);
         let rows = self.options.micro_batch_size;
         let (mut nats, mut targets) = (0.0, 0);
         for batch in validation.batches(most, rows, self.rank(), self.world_size()) {
@@ -312,7 +312,7 @@ impl Advance for Pretrain {
     }
 
     fn advance(&mut self) -> Result<()> {
-        if self.trainer.iteration() >= self.options.steps {
+        if self.trainer.iteration() >= self.options.iters {
             return self.finish(PretrainEnd::Steps, None);
         }
         if self.any_rank(self.run.is_cancelled())? {
@@ -338,7 +338,7 @@ impl Advance for Pretrain {
         self.run.emit(event)?;
 
         let done = self.trainer.iteration();
-        let last = done == self.options.steps;
+        let last = done == self.options.iters;
         if last || done.is_multiple_of(self.options.steps_per_eval) {
             self.validate()?;
         }
