@@ -70,9 +70,10 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn file(name: &str, bytes: &[u8]) -> Self {
         let memory = Path::new("/dev/shm");
-        let base = match memory.is_dir() {
-            true => memory.to_path_buf(),
-            false => std::env::temp_dir(),
+        let base = if memory.is_dir() {
+            memory.to_path_buf()
+        } else {
+            std::env::temp_dir()
         };
         let thread = std::thread::current().id();
         let folder = base.join(format!("openelm-fuzz-{}-{thread:?}", std::process::id()));

@@ -170,9 +170,10 @@ fn edited_files_give_a_model_or_name_a_key() {
             edit(&mut config, &mut random);
         }
         let text = config.to_string();
-        match judge(Config::from_json(&text, "config.json"), &text) {
-            true => models += 1,
-            false => errors += 1,
+        if judge(Config::from_json(&text, "config.json"), &text) {
+            models += 1;
+        } else {
+            errors += 1;
         }
     }
     // Both ways out have to be taken often, or the edits test nothing.

@@ -192,15 +192,19 @@ fn check_gradients(what: &str, adapter: &Adapter, preference: Option<&Preference
         assert!(squared > 1e-12, "{what}: {name} has no gradient");
         let h = (2e-3 / squared.sqrt()) as f32;
         let moved = |by: f32| {
-            let moved = changed(adapter, "moved", |tensor, array| match tensor == name {
-                true => array
-                    .add(gradient.multiply(Array::from_f32(by)).unwrap())
-                    .unwrap(),
-                false => array.clone(),
+            let moved = changed(adapter, "moved", |tensor, array| {
+                if tensor == name {
+                    array
+                        .add(gradient.multiply(Array::from_f32(by)).unwrap())
+                        .unwrap()
+                } else {
+                    array.clone()
+                }
             });
-            loss(&match name.ends_with(".m") {
-                true => moved,
-                false => with_lengths_held(adapter, &moved),
+            loss(&if name.ends_with(".m") {
+                moved
+            } else {
+                with_lengths_held(adapter, &moved)
             })
         };
         let slope = (moved(h) - moved(-h)) / (2.0 * f64::from(h));
@@ -348,9 +352,12 @@ fn adapters_come_and_go() {
     assert!(apart(&logits(&model), &base) < 1e-6);
     // Half as strong is an adapter of half the scale.
     model.set_adapters(&[("one", 0.5)]).unwrap();
-    let half = changed(&one, "half", |name, array| match name.ends_with("lora_b") {
-        true => array.multiply(Array::from_f32(0.5)).unwrap(),
-        false => array.clone(),
+    let half = changed(&one, "half", |name, array| {
+        if name.ends_with("lora_b") {
+            array.multiply(Array::from_f32(0.5)).unwrap()
+        } else {
+            array.clone()
+        }
     });
     let found = logits(&model);
     model.add_adapter("half", &half).unwrap();

@@ -42,9 +42,10 @@ fn products_of_few_rows_are_within_roundings() {
             for transposed in [true, false] {
                 let inner = if transposed { width } else { length };
                 let left = random(&[2, rows, inner]);
-                let right = match transposed {
-                    true => right.swap_axes(-1, -2).unwrap(),
-                    false => right.clone(),
+                let right = if transposed {
+                    right.swap_axes(-1, -2).unwrap()
+                } else {
+                    right.clone()
                 };
                 let found = matmul(&left, &right).unwrap();
                 // The same from products one by one, which no BLAS has a part in.

@@ -386,9 +386,10 @@ fn a_run_that_was_interrupted_ends_with_the_same_bytes() {
     let mut options = options(&RECIPE);
     options.trainer.ema_decay = Some(0.9);
     let begin = |folder: &Folder, resume: bool| {
-        let begin = match resume {
-            true => Pretrain::resume,
-            false => Pretrain::new,
+        let begin = if resume {
+            Pretrain::resume
+        } else {
+            Pretrain::new
         };
         begin(config(), source(40), None, &folder.0, options.clone(), None).unwrap()
     };
@@ -425,9 +426,10 @@ fn what_is_resumed_must_be_the_same_run() {
     let folder = Folder::new("same");
     let options = options(&RECIPE);
     let run = |resume: bool, config: Config, source, options| {
-        let begin = match resume {
-            true => Pretrain::resume,
-            false => Pretrain::new,
+        let begin = if resume {
+            Pretrain::resume
+        } else {
+            Pretrain::new
         };
         begin(config, source, None, &folder.0, options, None)
     };

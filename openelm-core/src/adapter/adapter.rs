@@ -191,9 +191,10 @@ impl Adapter {
                 return Err(wrong(format!("the model has no matrix `{name}`")));
             };
             let rank = module.lora_b.dim(0) as usize;
-            let (a, b) = match name == EMBEDDING {
-                true => ([out, rank], [rank, input]),
-                false => ([input, rank], [rank, out]),
+            let (a, b) = if name == EMBEDDING {
+                ([out, rank], [rank, input])
+            } else {
+                ([input, rank], [rank, out])
             };
             let mut parts = vec![("lora_a", &module.lora_a, a.to_vec())];
             parts.push(("lora_b", &module.lora_b, b.to_vec()));

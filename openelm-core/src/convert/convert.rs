@@ -112,9 +112,7 @@ pub fn convert(
         let written = fs::write(&path, format!("{json:#}\n")).map_err(Error::io(&path));
         written.map_err(|error| staging.of_target(error))?;
     }
-    if cancel.is_cancelled() {
-        return Err(Error::Cancelled);
-    }
+    cancel.check()?;
     staging.keep()?;
     Ok(report)
 }

@@ -104,9 +104,10 @@ impl Staging {
             && let Ok(inner) = path.strip_prefix(&written)
         {
             // Joining nothing would add a slash.
-            *path = match inner.as_os_str().is_empty() {
-                true => self.target.clone(),
-                false => self.target.join(inner),
+            *path = if inner.as_os_str().is_empty() {
+                self.target.clone()
+            } else {
+                self.target.join(inner)
             };
         }
         if let Error::MissingFile { problem, .. } | Error::Checkpoint { problem, .. } = &mut error {

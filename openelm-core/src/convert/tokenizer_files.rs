@@ -45,9 +45,10 @@ impl TokenizerFiles {
                     let json = vocabulary.to_tokenizer_json()?;
                     return Ok(Self::Inside(Box::new(vocabulary), json));
                 }
-                match source.path.is_dir() {
-                    true => source.path.clone(),
-                    false => source.path.parent().unwrap_or(Path::new("")).to_path_buf(),
+                if source.path.is_dir() {
+                    source.path.clone()
+                } else {
+                    source.path.parent().unwrap_or(Path::new("")).to_path_buf()
                 }
             }
         };

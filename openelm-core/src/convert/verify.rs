@@ -172,10 +172,7 @@ impl Comparison<'_> {
             done: self.done,
             total: self.total,
         });
-        if self.cancel.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        Ok(())
+        self.cancel.check()
     }
 
     /// The tensors with the largest relative errors.

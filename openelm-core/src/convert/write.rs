@@ -66,10 +66,7 @@ impl Task<'_> {
             done: self.done,
             total: self.total,
         });
-        match self.cancel.is_cancelled() {
-            true => Err(Error::Cancelled),
-            false => Ok(()),
-        }
+        self.cancel.check()
     }
 }
 

@@ -42,9 +42,10 @@ impl MemoryEstimate {
         let dtype = compute_dtype(options.dtype, checkpoint.dtype(), &config)?;
         let quantized = config.quantization_map()?.is_some();
         let keeps = quantized && options.keeps_quantized(&config, dtype)?;
-        let weights = match keeps {
-            true => checkpoint.bytes() as u64,
-            false => config.weights_bytes(dtype.size() as u64),
+        let weights = if keeps {
+            checkpoint.bytes() as u64
+        } else {
+            config.weights_bytes(dtype.size() as u64)
         };
         let longest = config.max_context_length();
         let context = context.map_or(longest, |tokens| tokens.min(longest)) as u64;

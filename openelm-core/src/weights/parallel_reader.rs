@@ -119,9 +119,10 @@ impl Mapped {
         let (offset, bytes, dtype) = (stored.offset, stored.bytes(), stored.dtype.mlx());
         // Arrays of wider types must lie where those may; and MLX has no use for empty ones here.
         let aligned = offset.is_multiple_of(stored.dtype.size() as u64) && bytes > 0;
-        Some(match aligned {
-            true => mapped::map(file, &stored.file, offset, bytes, &shape, dtype),
-            false => mapped::read(file, &stored.file, offset, bytes, &shape, dtype),
+        Some(if aligned {
+            mapped::map(file, &stored.file, offset, bytes, &shape, dtype)
+        } else {
+            mapped::read(file, &stored.file, offset, bytes, &shape, dtype)
         })
     }
 }
@@ -147,9 +148,10 @@ impl Reader {
         stem: &str,
         quantization: Quantization,
     ) -> Result<QuantizedMatrix> {
-        let biases = match quantization.has_biases() {
-            true => Some(self.take(&format!("{stem}.biases"))?),
-            false => None,
+        let biases = if quantization.has_biases() {
+            Some(self.take(&format!("{stem}.biases"))?)
+        } else {
+            None
         };
         Ok(QuantizedMatrix {
             weight: self.take(&format!("{stem}.weight"))?,

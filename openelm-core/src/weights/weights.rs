@@ -71,9 +71,7 @@ impl Weights {
         let mut done = 0;
         progress(0, total);
         for (name, stored) in checkpoint.tensors() {
-            if cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
+            cancel.check()?;
             let (stem, part) = name.rsplit_once('.').unwrap_or((name, ""));
             let packing = weights.packing(stem).filter(|_| checkpoint.is_packed(stem));
             let array = match packing {

@@ -91,9 +91,10 @@ fn spoilt_weight_files() {
             _ => spoil(&mut bytes, 8, header, &mut random),
         }
         folder.write(SINGLE, &bytes);
-        match survives(&folder) {
-            true => models += 1,
-            false => errors += 1,
+        if survives(&folder) {
+            models += 1;
+        } else {
+            errors += 1;
         }
     }
     // Both ways out have to be taken often, or the cases test nothing.
@@ -112,9 +113,10 @@ fn spoilt_indexes() {
         let length = bytes.len();
         spoil(&mut bytes, 0, length, &mut random);
         folder.write(INDEX, &bytes);
-        match survives(&folder) {
-            true => models += 1,
-            false => errors += 1,
+        if survives(&folder) {
+            models += 1;
+        } else {
+            errors += 1;
         }
     }
     assert!(models > 10 && errors > 2_000, "{models}, {errors}");

@@ -69,9 +69,10 @@ fn a_flipped_bit_is_found_and_nothing_is_kept() {
             dtype.map_or("none".into(), |dtype| dtype.to_string())
         );
         let (folder, tensors) = Folder::with_source(&name, &small(), Dtype::Float32);
-        let bound = match tensors[NAME].values()[77] < 0.0 {
-            true => bound.to_owned(),
-            false => bound.replace('-', ""),
+        let bound = if tensors[NAME].values()[77] < 0.0 {
+            bound.to_owned()
+        } else {
+            bound.replace('-', "")
         };
         let options = ConvertOptions { dtype, ..plain() };
         let written = folder.join(".target.partial/model.safetensors");

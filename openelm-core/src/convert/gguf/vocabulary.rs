@@ -96,9 +96,10 @@ impl Vocabulary {
                 tokens.push(unused(id as usize));
                 continue;
             };
-            let kind = kinds.get(text).copied().unwrap_or(match byte(text) {
-                true => TokenKind::Byte,
-                false => TokenKind::Normal,
+            let kind = kinds.get(text).copied().unwrap_or(if byte(text) {
+                TokenKind::Byte
+            } else {
+                TokenKind::Normal
             });
             let score = match order.get(text) {
                 _ if kind != TokenKind::Normal => 0.0,
