@@ -8,7 +8,7 @@ use std::{
 use openelm_core::{
     Config, Device, Dtype, Model,
     config::Preset,
-    generation::{Event, GenerateOptions, Generation, Stats},
+    generation::{Event, GenerateOptions, Generation, Stats, compute_dtype},
     internal::{ReadOptions, Weights, random_weights},
     memory,
     weights::{Checkpoint, model_folder},

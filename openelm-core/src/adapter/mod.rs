@@ -6,6 +6,7 @@
 
 mod adapter;
 mod attach;
+mod folder;
 mod fuse;
 mod init;
 mod mlx_lm;

@@ -4,20 +4,77 @@
 //! their lists say, and mlx-lm goes by the lists: a file in which the two differ is another model
 //! to each, and is refused.
 
-use std::{ops::RangeInclusive, path::Path};
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    ops::RangeInclusive,
+    path::Path,
+};
 
 use serde_json::{Value, json};
 
 use super::{
     config::{Config, Layer},
-    keys::Keys,
+    keys::{Keys, MAX_BYTES},
     layer_wise::{self, LayerWiseConfig},
     scaling::Multipliers,
 };
 use crate::error::{Error, Result};
 
+impl Config {
+    /// Reads a model folder's `config.json`, or the file itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingFile`] or [`Error::Io`] if it cannot be read, else as
+    /// [`from_json`](Self::from_json).
+    pub fn load(folder_or_file: impl AsRef<Path>) -> Result<Self> {
+        let given = folder_or_file.as_ref();
+        let path = if given.is_dir() {
+            given.join("config.json")
+        } else {
+            given.to_path_buf()
+        };
+        let file = File::open(&path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound => Error::missing_file(&path, "the model's config.json is missing"),
+            _ => Error::Io {
+                path: path.clone(),
+                source,
+            },
+        })?;
+        let mut bytes = Vec::new();
+        // One byte over the limit is enough to be refused for it.
+        file.take(MAX_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io(&path))?;
+        read(&bytes, &path)
+    }
+
+    /// Reads the text of a `config.json`; `path` is what errors name.
+    ///
+    /// Heads may be lists (`num_query_heads`, `num_kv_heads`), follow from `qkv_multipliers` and
+    /// `num_gqa_groups`, or both if they agree. Keys that are not known are kept, unless their
+    /// names say that they would change the computation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the key that is missing, malformed, out of range, contradicted by
+    /// another or not supported.
+    pub fn from_json(text: &str, path: impl AsRef<Path>) -> Result<Self> {
+        read(text.as_bytes(), path.as_ref())
+    }
+
+    /// The text of a `config.json` that Hugging Face's class, mlx-lm and this crate read.
+    ///
+    /// Heads and FFN multipliers are lists with an entry a layer, as Apple writes them. Keys that
+    /// were read and not used are written back.
+    pub fn to_json(&self) -> String {
+        write(self)
+    }
+}
+
 /// Reads a `config.json`; `path` is what errors name.
-pub(crate) fn read(bytes: &[u8], path: &Path) -> Result<Config> {
+fn read(bytes: &[u8], path: &Path) -> Result<Config> {
     let mut keys = Keys::parse(bytes, path)?;
     keys.word("model_type", &["openelm"], None)?;
     keys.word("activation_fn_name", &["swish", "silu"], Some("swish"))?;
@@ -89,7 +146,7 @@ pub(crate) fn read(bytes: &[u8], path: &Path) -> Result<Config> {
 }
 
 /// Writes a `config.json` as Apple does.
-pub(crate) fn write(config: &Config) -> String {
+fn write(config: &Config) -> String {
     let settings = &config.settings;
     let heads = |of: fn(&Layer) -> usize| config.layers.iter().map(of).collect::<Vec<_>>();
     let mut map = config.extra.clone();

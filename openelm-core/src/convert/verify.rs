@@ -10,7 +10,7 @@ use mlx_rs::{Array, transforms::async_eval};
 
 use super::{
     compare_logits::compare_logits,
-    convert::ConvertEvent,
+    event::ConvertEvent,
     options::ConvertOptions,
     report::{TensorChecks, TensorError, Verification},
     staging::Staging,

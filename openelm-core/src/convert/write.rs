@@ -11,7 +11,7 @@ use mlx_rs::{Array, transforms::async_eval};
 use serde_json::{Map, Value};
 
 use super::{
-    convert::ConvertEvent,
+    event::ConvertEvent,
     options::{ConvertOptions, Format},
     plan::{Item, Part, Plan},
     safetensors_writer::SafetensorsWriter,

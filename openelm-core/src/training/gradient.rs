@@ -12,7 +12,11 @@ use super::{
     loss::{self, Objective},
     trainable::TrainableModel,
 };
-use crate::{data::batch::Batch, error::Result};
+use crate::{
+    data::batch::Batch,
+    error::{Error, Result},
+    model::Model,
+};
 
 /// The loss of `batch` and the part of it that is z-loss, and the gradient by each of `parameters`;
 /// lazy, but for checkpointing.
@@ -60,9 +64,9 @@ pub(super) fn clip(gradients: &mut [Array], most: f32) -> Result<Array> {
 }
 
 /// An error of ours as MLX's closures want it.
-pub(super) fn into_exception(error: crate::Error) -> Exception {
+pub(super) fn into_exception(error: Error) -> Exception {
     match error {
-        crate::error::Error::Mlx(exception) => exception,
+        Error::Mlx(exception) => exception,
         other => Exception::custom(other.to_string()),
     }
 }
@@ -93,7 +97,7 @@ fn value_and_gradients(
     }
 }
 
-fn into_exception_of(error: &crate::Error) -> Exception {
+fn into_exception_of(error: &Error) -> Exception {
     Exception::custom(error.to_string())
 }
 
@@ -206,7 +210,7 @@ impl Checkpointed<'_> {
     }
 
     /// The model with the parameters `indices` replaced.
-    fn model_with(&self, indices: &[usize], chosen: &[Array]) -> Result<crate::Model> {
+    fn model_with(&self, indices: &[usize], chosen: &[Array]) -> Result<Model> {
         let mut parameters = self.parameters.to_vec();
         for (&i, new) in indices.iter().zip(chosen) {
             if let Some(parameter) = parameters.get_mut(i) {

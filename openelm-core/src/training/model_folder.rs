@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use mlx_rs::Array;
 
 use crate::{
-    config::{Config, json as config_json},
+    config::Config,
     error::Result,
     files::{copy_synced, write_folder_beside, write_synced},
     mlx::Dtype,
@@ -46,7 +46,7 @@ impl FolderTemplate {
             }
         };
         Self {
-            config: config_json::write(&config),
+            config: config.to_json(),
             tokenizer,
             dtype,
         }

@@ -5,11 +5,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
-use super::safetensors_header::{check_listed, read_header, read_index};
+use super::{
+    safetensors_header::{check_listed, read_header, read_index},
+    stored_tensor::{StoredDtype, StoredTensor},
+};
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -22,30 +24,6 @@ pub struct Checkpoint {
     folder: PathBuf,
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, StoredTensor>,
-}
-
-/// Where one tensor of a [`Checkpoint`] is, and what it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredTensor {
-    /// The file that holds it.
-    pub file: PathBuf,
-    /// Its type there.
-    pub dtype: StoredDtype,
-    /// Its shape there.
-    pub shape: Vec<usize>,
-    /// Where its data begins in the file, in bytes.
-    pub(crate) offset: u64,
-}
-
-/// A type that tensors are stored in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoredDtype {
-    /// Floating-point numbers.
-    Float(Dtype),
-    /// 32-bit words: the packed numbers of a quantised matrix.
-    Uint32,
-    /// Bytes: the scales of a quantised matrix in the microscaling modes.
-    Uint8,
 }
 
 /// An integer type, if the tensor must be of one, and a shape.
@@ -249,84 +227,4 @@ impl Checkpoint {
     pub fn bytes(&self) -> usize {
         self.tensors.values().map(StoredTensor::bytes).sum()
     }
-}
-
-impl StoredTensor {
-    /// Size in the file, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.dtype.size()
-    }
-}
-
-impl StoredDtype {
-    /// Size of one element in bytes.
-    pub fn size(self) -> usize {
-        match self {
-            Self::Float(dtype) => dtype.size(),
-            Self::Uint32 => 4,
-            Self::Uint8 => 1,
-        }
-    }
-
-    pub(crate) fn mlx(self) -> mlx_rs::Dtype {
-        match self {
-            Self::Float(dtype) => dtype.mlx(),
-            Self::Uint32 => mlx_rs::Dtype::Uint32,
-            Self::Uint8 => mlx_rs::Dtype::Uint8,
-        }
-    }
-
-    /// The name in a safetensors header.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Float(Dtype::Float32) => "F32",
-            Self::Float(Dtype::Float16) => "F16",
-            Self::Float(Dtype::Bfloat16) => "BF16",
-            Self::Uint32 => "U32",
-            Self::Uint8 => "U8",
-        }
-    }
-}
-
-/// The model folder behind `path`: itself, or, for a repository's folder in the Hugging Face Hub
-/// cache (`models--apple--OpenELM-270M`), the snapshot that its `main` names.
-///
-/// # Errors
-/// [`Error::MissingFile`] if there is no `config.json`, [`Error::Io`] if `path` cannot be read.
-pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
-    let path = path.as_ref();
-    fs::metadata(path).map_err(Error::io(path))?;
-    if path.join("config.json").is_file() {
-        return Ok(path.to_path_buf());
-    }
-    let snapshots = path.join("snapshots");
-    if snapshots.is_dir() {
-        let main = path.join("refs").join("main");
-        if let Ok(commit) = fs::read_to_string(&main) {
-            let folder = snapshots.join(commit.trim());
-            if folder.join("config.json").is_file() {
-                return Ok(folder);
-            }
-        }
-        let entries = fs::read_dir(&snapshots).map_err(Error::io(&snapshots))?;
-        let mut complete: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|folder| folder.join("config.json").is_file())
-            .collect();
-        match (complete.pop(), complete.is_empty()) {
-            (Some(only), true) => return Ok(only),
-            (Some(_), false) => {
-                return Err(Error::missing_file(
-                    main,
-                    "the cache holds several snapshots and does not say which is main; \
-                     name one of its snapshots/ folders",
-                ));
-            }
-            (None, _) => {}
-        }
-    }
-    Err(Error::missing_file(
-        path.join("config.json"),
-        "not found; expected a model folder with config.json and model.safetensors",
-    ))
 }

@@ -11,7 +11,10 @@ use std::{
 
 use mlx_rs::{Array, Stream, with_stream};
 
-use super::checkpoint::{Checkpoint, StoredDtype, StoredTensor};
+use super::{
+    checkpoint::Checkpoint,
+    stored_tensor::{StoredDtype, StoredTensor},
+};
 use crate::{
     error::{Error, Result},
     mlx::{Device, Dtype, Quantization, QuantizedMatrix, mapped},

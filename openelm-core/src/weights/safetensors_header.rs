@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::checkpoint::{StoredDtype, StoredTensor};
+use super::stored_tensor::{StoredDtype, StoredTensor};
 use crate::{
     error::{Error, Result},
     mlx::Dtype,

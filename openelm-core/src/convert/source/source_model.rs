@@ -74,7 +74,7 @@ impl SourceModel {
         match &self.files {
             Files::Safetensors(checkpoint) => checkpoint.bytes() as u64,
             Files::Torch(file) => file.tensors().values().map(|t| t.bytes() as u64).sum(),
-            Files::Gguf(reader) => reader.tensors().values().map(|t| t.size()).sum(),
+            Files::Gguf(reader) => reader.tensors().values().map(|t| t.bytes()).sum(),
         }
     }
 

@@ -1,10 +1,10 @@
-//! A row with two answers; [`PreferenceDataset`](crate::data::dataset::dataset::PreferenceDataset) says how it is read.
+//! A row with two answers; [`PreferenceDataset`](super::PreferenceDataset) says how it is read.
 
 use serde_json::Value;
 
 use super::{
     json::{self, Object},
-    rows::Content,
+    row::Content,
 };
 use crate::tokenizer::{Message, Role, chat_template as template};
 

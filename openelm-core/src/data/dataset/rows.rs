@@ -6,10 +6,11 @@ use std::{
 };
 
 use super::{
-    dataset::Counts,
     folder::FileFormat,
     json::{self, Object},
+    options::Counts,
     preference,
+    row::{Content, Row},
 };
 use crate::{
     error::{Error, Result},
@@ -55,26 +56,6 @@ impl RowKind {
             Self::Preference => "`prompt`, `chosen` and `rejected`",
         }
     }
-}
-
-/// What a row holds; a conversation is a completion already.
-pub(crate) enum Content {
-    Text(String),
-    Completion {
-        prompt: String,
-        completion: String,
-    },
-    Preference {
-        prompt: String,
-        chosen: String,
-        rejected: String,
-    },
-}
-
-pub(crate) struct Row {
-    pub(crate) content: Content,
-    /// Number of keys in the JSON.
-    pub(crate) keys: usize,
 }
 
 /// A line of the file with its number, from 1; of a text file, the whole file.

@@ -1,6 +1,6 @@
 //! A long example as several short ones.
 
-use super::dataset::Example;
+use super::example::Example;
 
 /// Windows of at most `max_length` tokens, at least 2, that overlap by one token: the last
 /// token of one is predicted there and predicts the first target of the next. Windows without a

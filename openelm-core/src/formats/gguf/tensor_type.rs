@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use super::header::MAX_DIMS;
+/// Dimensions of a ggml tensor.
+pub(super) const MAX_DIMS: usize = 4;
 
 /// The type of a tensor in a GGUF file; those that this crate reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::options::PretrainOptions;
 use crate::{
-    config::{Config, json as config_json},
+    config::Config,
     error::{Error, Result},
     training::changed,
 };
@@ -30,7 +30,7 @@ impl Progress {
     pub(crate) fn new(config: &Config, options: &PretrainOptions) -> Result<Self> {
         Ok(Self {
             options: options.resume_key(),
-            config: serde_json::from_str(&config_json::write(config)).unwrap_or_default(),
+            config: serde_json::from_str(&config.to_json()).unwrap_or_default(),
             tokenizer: fingerprint(options.tokenizer.as_deref())?,
             ..Self::default()
         })
