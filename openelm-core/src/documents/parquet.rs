@@ -101,7 +101,8 @@ impl Column {
             let Some(group) = groups.get(self.next_group) else {
                 return Err("it has fewer documents than when the state was saved".into());
             };
-            let size = u64::try_from(group.num_rows()).unwrap_or_default();
+            let size = u64::try_from(group.num_rows())
+                .map_err(|_| "a row group has a negative number of rows")?;
             if size <= left {
                 self.next_group += 1;
                 left -= size;

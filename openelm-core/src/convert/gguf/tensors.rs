@@ -73,13 +73,11 @@ pub fn tensor_plan(config: &Config, file_type: FileType) -> Result<Vec<PlannedTe
                 name: source,
             });
         };
-        let all = shape.first().copied().unwrap_or(0);
-        let share = all / names.len();
+        // `Config::tensors` lists no scalars.
+        let share = shape[0] / names.len();
         for (i, name) in names.into_iter().enumerate() {
             let mut part = shape.clone();
-            if let Some(rows) = part.first_mut() {
-                *rows = share;
-            }
+            part[0] = share;
             plan.push(PlannedTensor {
                 tensor: TensorSpec {
                     kind: tensor_type(file_type, &source, &part),

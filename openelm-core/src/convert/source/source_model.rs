@@ -209,7 +209,9 @@ impl SourceModel {
         let stem = name.strip_suffix(".weight").unwrap_or(name);
         let (stored, packing) = (self.stored_name(name), self.packing(stem));
         let stored_stem = self.stored_name(stem);
-        let shape = self.shapes.get(name).cloned().unwrap_or_default();
+        let shape = self.shapes.get(name).cloned();
+        let shape = shape
+            .ok_or_else(|| Error::checkpoint(&self.path, format!("there is no tensor `{name}`")))?;
         let reader = self.readers.next();
         // An adapter is added in f32, and the sum cast.
         let adapter = self

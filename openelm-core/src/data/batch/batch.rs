@@ -104,7 +104,7 @@ impl Batch {
         for (tokens, starts) in sequences {
             let first = batch.mask.len();
             batch.push(tokens, 0..tokens.len().saturating_sub(1));
-            let row = batch.mask.get_mut(first..).unwrap_or_default();
+            let row = &mut batch.mask[first..];
             for &start in *starts {
                 // What would be predicted across a border.
                 if let Some(counts) = start.checked_sub(1).and_then(|at| row.get_mut(at)) {
