@@ -87,9 +87,13 @@ impl Adapter {
     /// The names of the matrices (and norms) it changes.
     pub fn targets(&self) -> Vec<&str> {
         let modules = self.modules.keys().map(String::as_str);
-        let weights = self.weights.keys();
-        let weights = weights.map(|name| name.strip_suffix(".weight").unwrap_or(name));
-        modules.chain(weights).collect()
+        modules
+            .chain(
+                self.weights
+                    .keys()
+                    .map(|name| name.strip_suffix(".weight").unwrap_or(name)),
+            )
+            .collect()
     }
 
     /// Its tensors by mlx-lm's names.

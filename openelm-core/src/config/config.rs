@@ -81,10 +81,7 @@ impl Config {
             extra: Map::new(),
         }
     }
-}
 
-/// What the configuration says.
-impl Config {
     /// The sizes of each layer, first to last.
     pub fn layers(&self) -> &[Layer] {
         &self.layers

@@ -43,8 +43,7 @@ pub(super) fn compare_logits(source: &[f32], result: &[f32], vocab: usize) -> Pr
 }
 
 fn log_sum_exp(row: &[f32]) -> f64 {
-    let max = row.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
-    let max = f64::from(max);
+    let max = f64::from(row.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x)));
     let sum: f64 = row.iter().map(|&x| (f64::from(x) - max).exp()).sum();
     max + sum.ln()
 }

@@ -160,8 +160,11 @@ impl Vocabulary {
 
     /// The pairs of tokens that make up a token, by falling score, then by their ids.
     pub(crate) fn merges_by_score(&self) -> Result<Vec<(String, String)>, String> {
-        let normal = self.tokens.iter().enumerate();
-        let normal = normal.filter(|(_, token)| token.kind == TokenKind::Normal);
+        let normal = self
+            .tokens
+            .iter()
+            .enumerate()
+            .filter(|(_, token)| token.kind == TokenKind::Normal);
         let ids: HashMap<&str, usize> = normal
             .clone()
             .map(|(id, token)| (token.text.as_str(), id))

@@ -236,8 +236,10 @@ impl SourceModel {
         let array = match &mut self.files {
             Files::Safetensors(_) => Held::Array(reader.take(&stored)?),
             Files::Torch(file) => {
-                let from = file.tensors().get(&stored).map(|tensor| tensor.dtype);
-                let from = from.unwrap_or(Dtype::Float32);
+                let from = file
+                    .tensors()
+                    .get(&stored)
+                    .map_or(Dtype::Float32, |tensor| tensor.dtype);
                 let mut bytes = file.read(&stored)?;
                 // The rows of CoreNet's embedding that belong to no token come last.
                 bytes.truncate(shape.iter().product::<usize>().saturating_mul(from.size()));

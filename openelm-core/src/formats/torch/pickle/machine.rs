@@ -146,10 +146,7 @@ impl<'a> Machine<'a> {
         }
         Err("the pickle ends with values left over".into())
     }
-}
 
-/// The stack and the memo.
-impl<'a> Machine<'a> {
     pub(super) fn push(&mut self, value: Value<'a>) {
         self.stack.push(value);
     }
