@@ -1,7 +1,7 @@
 //! The one error type of the crate.
 
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     path::{Path, PathBuf},
 };
 
@@ -115,7 +115,7 @@ pub enum Error {
     /// An option lies outside its range.
     #[error("{option}: {problem}")]
     Option {
-        /// Name of the option, as in the API.
+        /// Name of the option: the field's or parameter's, in snake_case.
         option: &'static str,
         /// The range and what was found.
         problem: String,
@@ -150,13 +150,21 @@ pub enum Error {
         /// What the connection's end was told.
         problem: String,
     },
-    /// A conversion's result cannot be put where it was to go.
+    /// An output path exists already, is in use, or cannot be written.
     #[error("{}: {problem}", path.display())]
-    Target {
+    Destination {
         /// The file or folder to be made.
         path: PathBuf,
         /// What stands in the way, and how to go on.
         problem: String,
+    },
+    /// A training run cannot be resumed: it was begun with other options or other data.
+    #[error("{}: the run was begun with other options or data: {}", path.display(), list(differences))]
+    OtherRun {
+        /// The state of the run.
+        path: PathBuf,
+        /// The options that differ, at least one.
+        differences: Vec<RunDifference>,
     },
     /// What was written does not hold what was read.
     #[error("{}: verification failed: {problem}; nothing was kept", path.display())]
@@ -213,6 +221,35 @@ pub enum ErrorKind {
     Cancelled,
     /// MLX or the device reported a failure.
     Device,
+    /// The folder holds a run with other options or other data.
+    OtherRun,
+}
+
+/// One option in which a run differs from the saved run that it was to resume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDifference {
+    /// Name of the option, in snake case.
+    pub option: String,
+    /// Its value in the saved run.
+    pub expected: String,
+    /// Its value in this run.
+    pub found: String,
+}
+
+impl Display for RunDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            option,
+            expected,
+            found,
+        } = self;
+        write!(f, "{option}: expected {expected}, found {found}")
+    }
+}
+
+fn list(differences: &[RunDifference]) -> String {
+    let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    texts.join("; ")
 }
 
 impl Error {
@@ -234,7 +271,8 @@ impl Error {
             Self::PromptTooLong { .. } => ErrorKind::PromptTooLong,
             Self::Diverged { .. } => ErrorKind::Diverged,
             Self::Group { .. } => ErrorKind::Distributed,
-            Self::Target { .. } => ErrorKind::Destination,
+            Self::Destination { .. } => ErrorKind::Destination,
+            Self::OtherRun { .. } => ErrorKind::OtherRun,
             Self::Verification { .. } => ErrorKind::Verification,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Mlx(_) | Self::Read(_) => ErrorKind::Device,
@@ -255,7 +293,8 @@ impl Error {
             | Self::Tokenizer { path, .. }
             | Self::Data { path, .. }
             | Self::Adapter { path, .. }
-            | Self::Target { path, .. }
+            | Self::Destination { path, .. }
+            | Self::OtherRun { path, .. }
             | Self::Verification { path, .. } => Some(path),
             Self::Dtype { .. }
             | Self::Option { .. }

@@ -72,9 +72,12 @@ pub mod quantization {
 
 /// The trainer of adapters and weights: losses, optimizers, schedules.
 pub mod train {
-    pub use crate::training::{
-        Group, Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule, ScheduleKind, Step,
-        Trainer, TrainerOptions,
+    pub use crate::{
+        error::RunDifference,
+        training::{
+            BestValidation, Group, Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule,
+            ScheduleKind, ScheduleOptions, ScheduleShape, Step, Trainer, TrainerOptions,
+        },
     };
 }
 

@@ -110,7 +110,7 @@ mod tests {
     const LATE: Duration = Duration::from_secs(10);
 
     #[test]
-    fn an_open_gate_lets_everyone_through() {
+    fn open_gate_does_not_block() {
         let gate = Gate::default();
         let first = gate.enter(|| true);
         assert!(first.is_some() && gate.enter(|| true).is_some());
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_gate_holds_until_it_is_opened() {
+    fn closed_gate_blocks_until_opened() {
         let gate = Arc::new(Gate::default());
         gate.close();
         let (tell, told) = mpsc::channel();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_can_give_up() {
+    fn waiting_can_be_cancelled() {
         let gate = Arc::new(Gate::default());
         gate.close();
         let given_up = Arc::new(AtomicBool::new(false));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn rest_waits_for_the_turn_under_way() {
+    fn pause_waits_for_the_current_step() {
         let gate = Gate::default();
         let done = AtomicBool::new(false);
         thread::scope(|scope| {

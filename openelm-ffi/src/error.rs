@@ -123,6 +123,11 @@ pub enum EngineError {
     Unusable {
         message: String,
     },
+    /// A run cannot be resumed: it was begun with other options or other data.
+    OtherRun {
+        path: String,
+        message: String,
+    },
 }
 
 impl EngineError {
@@ -185,7 +190,8 @@ impl EngineError {
             | Self::Busy { message }
             | Self::Unloaded { message }
             | Self::Panicked { message }
-            | Self::Unusable { message } => message,
+            | Self::Unusable { message }
+            | Self::OtherRun { message, .. } => message,
         }
     }
 }
@@ -256,6 +262,7 @@ impl From<Error> for EngineError {
                 ErrorKind::InvalidAdapter => Self::Adapter { path, message },
                 ErrorKind::Distributed => Self::Distributed { message },
                 ErrorKind::Destination => Self::Target { path, message },
+                ErrorKind::OtherRun => Self::OtherRun { path, message },
                 ErrorKind::Verification => Self::Verification { path, message },
                 ErrorKind::Cancelled => Self::Cancelled { message },
                 ErrorKind::Device => Self::Mlx { message },
@@ -285,7 +292,7 @@ mod tests {
             matches!(group.into(), EngineError::Distributed { message } if
             message.contains("connection reset"))
         );
-        let target = Error::Target {
+        let target = Error::Destination {
             path: "out".into(),
             problem: "it exists".into(),
         };

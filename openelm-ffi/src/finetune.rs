@@ -1,13 +1,12 @@
 //! Fine-tuning a loaded model.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use openelm_core::{
-    self as core, CancelHandle, LanguageModel,
-    adapter::{Adapter, Keys, LoraOptions, TargetModules},
-    dataset::{DataFolder, Dataset, DatasetOptions, PreferenceDataset},
-    finetune::{self, Finetune, TrainingData},
-    train::{Optimizer, OptimizerKind, Schedule, ScheduleKind, TrainerOptions},
+    CancelHandle, LanguageModel,
+    adapter::{Adapter, AdapterKind, AdapterOptions, Keys, LoraOptions, TargetModules},
+    finetune::{self, DataOptions, DataSplits, Finetune},
+    train::{Optimizer, OptimizerKind, ScheduleOptions, ScheduleShape, TrainerOptions},
 };
 
 use crate::{
@@ -169,65 +168,43 @@ fn begin(
     options: &FinetuneOptions,
     resume: bool,
 ) -> Result<Finetune> {
-    let data_folder = DataFolder::open(data)?;
-    let train = data_folder.train.ok_or_else(|| core::Error::MissingFile {
-        path: data.into(),
-        problem: "no training data: train.jsonl or train.txt".into(),
-    })?;
-    let train = read(&train, model, options)?;
-    let valid = data_folder.valid.map(|file| read(&file, model, options));
-    let valid = valid.transpose()?;
+    let run = finetune::FinetuneOptions::from(options);
+    let how = DataOptions {
+        mask_prompt: options.mask_prompt,
+        preferences: options.preferences,
+        ..DataOptions::default()
+    };
+    let data = DataSplits::read(data, model.tokenizer(), &run, &how)?;
     let mut network = model.model().clone();
     network.set_adapters(&[])?;
-    let targets = TargetModules {
-        num_layers: options.num_layers.map(count),
-        keys: options
-            .keys
-            .clone()
-            .map_or(Keys::AllProjections, Keys::Names),
+    let defaults = AdapterOptions::default();
+    let new = AdapterOptions {
+        kind: match options.kind {
+            FinetuneKind::Lora => AdapterKind::Lora,
+            FinetuneKind::Dora => AdapterKind::Dora,
+            FinetuneKind::Full => AdapterKind::Full,
+        },
+        lora: LoraOptions {
+            rank: count(options.rank),
+            scale: options.scale,
+            dropout: options.dropout,
+            ..defaults.lora
+        },
+        targets: TargetModules {
+            num_layers: options.num_layers.map(count),
+            keys: options
+                .keys
+                .clone()
+                .map_or(defaults.targets.keys, Keys::Names),
+        },
     };
-    let adapter = match options.kind {
-        FinetuneKind::Full => Adapter::full(&network, &targets)?,
-        kind => {
-            let lora = LoraOptions {
-                rank: count(options.rank),
-                scale: options.scale,
-                dropout: options.dropout,
-                dora: kind == FinetuneKind::Dora,
-                tied_head: false,
-            };
-            Adapter::lora(&network, &targets, &lora, options.seed)?
-        }
-    };
-    let start = match resume {
-        true => Finetune::resume,
-        false => Finetune::new,
-    };
-    Ok(start(
-        &network,
-        adapter,
-        train,
-        valid,
-        folder,
-        options.into(),
-    )?)
-}
-
-fn read(file: &Path, model: &LanguageModel, options: &FinetuneOptions) -> Result<TrainingData> {
-    let how = DatasetOptions {
-        max_length: count(options.max_seq_length),
-        mask_prompt: options.mask_prompt,
-        ..DatasetOptions::default()
-    };
-    Ok(match options.preferences {
-        true => {
-            let read = PreferenceDataset::read(file, model.tokenizer(), &how)?;
-            TrainingData::Pairs(read.pairs().to_vec())
-        }
-        false => {
-            let read = Dataset::read(file, model.tokenizer(), &how)?;
-            TrainingData::Examples(read.examples().to_vec())
-        }
+    let adapter = Adapter::new(&network, &new, options.seed)?;
+    let valid = data.valid.map(|split| split.data);
+    let train = data.train.data;
+    Ok(if resume {
+        Finetune::resume(&network, adapter, train, valid, folder, run)?
+    } else {
+        Finetune::new(&network, adapter, train, valid, folder, run)?
     })
 }
 
@@ -307,15 +284,17 @@ impl Task for Running {
 
 impl From<&FinetuneOptions> for finetune::FinetuneOptions {
     fn from(options: &FinetuneOptions) -> Self {
-        let accumulated = options.grad_accumulation_steps.max(1);
-        let updates = (options.iters / accumulated).saturating_sub(options.warmup);
-        let kind = match options.cosine {
-            true => ScheduleKind::Cosine {
-                end: 0.0,
-                steps: updates.max(1),
+        let schedule = ScheduleOptions {
+            shape: if options.cosine {
+                ScheduleShape::Cosine
+            } else {
+                ScheduleShape::Constant
             },
-            false => ScheduleKind::Constant,
+            learning_rate: options.learning_rate,
+            warmup: options.warmup,
+            ..ScheduleOptions::default()
         };
+        let accumulated = count(options.grad_accumulation_steps);
         Self {
             trainer: TrainerOptions {
                 optimizer: Optimizer {
@@ -325,13 +304,8 @@ impl From<&FinetuneOptions> for finetune::FinetuneOptions {
                         false => Optimizer::default(),
                     }
                 },
-                schedule: Schedule {
-                    kind,
-                    learning_rate: options.learning_rate,
-                    warmup: options.warmup,
-                    warmup_init: 0.0,
-                },
-                grad_accumulation_steps: count(options.grad_accumulation_steps),
+                schedule: schedule.schedule(options.iters, accumulated),
+                grad_accumulation_steps: accumulated,
                 clip_norm: options.clip_norm,
                 grad_checkpoint: options.grad_checkpoint,
                 seed: options.seed,
@@ -388,8 +362,8 @@ fn told(event: finetune::FinetuneEvent) -> Option<FinetuneEvent> {
                 finetune::FinetuneEnd::Patience => FinetuneEnd::Patience,
                 finetune::FinetuneEnd::Cancelled => FinetuneEnd::Cancelled,
             },
-            best_iteration: best.map(|(iteration, _)| iteration),
-            best_loss: best.map(|(_, loss)| loss),
+            best_iteration: best.map(|best| best.iteration),
+            best_loss: best.map(|best| best.loss),
         },
         _ => return None,
     })

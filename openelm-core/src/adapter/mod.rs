@@ -10,10 +10,12 @@ mod folder;
 mod fuse;
 mod init;
 mod mlx_lm;
+mod options;
 mod peft;
 mod targets;
 
 pub use adapter::{Adapter, AdapterKind, LoraOptions};
 pub(crate) use init::each_linear;
-pub(crate) use targets::layer_of;
+pub use options::AdapterOptions;
 pub use targets::{Keys, TargetModules};
+pub(crate) use targets::{key_of, layer_of};

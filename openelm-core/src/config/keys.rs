@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_are_no_object_are_refused() {
+    fn rejects_files_that_are_not_objects() {
         let problem = |bytes: &[u8]| match Keys::parse(bytes, Path::new("c")) {
             Err(error) => error.to_string(),
             Ok(_) => panic!("{bytes:?} was read"),

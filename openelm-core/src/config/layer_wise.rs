@@ -247,7 +247,7 @@ mod tests {
 
     #[rustfmt::skip]
     #[test]
-    fn settings_out_of_range_are_named() {
+    fn rejects_settings_out_of_range() {
         let cases: [(Spoil, &str); 19] = [
             (|s| s.model_dim = 0, "`model_dim`: expected an integer from 1 to 65536, found 0"),
             (|s| s.model_dim = 65_537,

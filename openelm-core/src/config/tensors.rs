@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_too_large_for_32_bits_are_refused() {
+    fn rejects_tensors_too_large_for_32_bits() {
         let wide = LayerWiseConfig {
             model_dim: 65_536,
             vocab_size: 1 << 15,
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn more_heads_than_a_file_may_list_are_refused() {
+    fn rejects_too_many_heads() {
         let settings = LayerWiseConfig {
             model_dim: 2560,
             head_dim: 2,
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn models_past_a_trillion_parameters_are_refused() {
+    fn rejects_models_past_a_trillion_parameters() {
         let settings = LayerWiseConfig {
             model_dim: 16_384,
             num_transformer_layers: 1024,

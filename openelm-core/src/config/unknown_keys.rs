@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn bookkeeping_is_carried() {
+    fn metadata_keys_are_kept() {
         for (key, value) in [
             ("_name_or_path", json!("apple/OpenELM-270M")),
             ("_attn_implementation_autoset", json!(true)),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_parts_of_a_model_are_refused() {
+    fn rejects_unknown_model_parts() {
         for (key, value) in [
             ("rope_scaling", json!({ "type": "linear", "factor": 2.0 })),
             ("attention_bias", json!(true)),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn other_readers_names_may_repeat_what_is_stated_only() {
+    fn accepts_consistent_aliases_only() {
         for (key, same, other) in [
             ("tie_word_embeddings", json!(true), json!(false)),
             ("hidden_size", json!(1280), json!(1281)),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_of_the_same_meaning_agree() {
+    fn rejects_contradicting_aliases() {
         for text in [
             r#"{"dtype": "float16", "torch_dtype": "bfloat16"}"#,
             r#"{"quantization": {"bits": 4}, "quantization_config": {"bits": 8}}"#,

@@ -105,6 +105,7 @@ fn from_yaml(path: &Path) -> Result<Config> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use openelm_testing::TempFile;
 
     /// As in CoreNet's projects/openelm: anchors, and more than what is asked for.
     const YAML: &str = "\
@@ -124,16 +125,12 @@ optim: {name: adamw}
 ";
 
     fn read(text: &str) -> Result<Config> {
-        let name = format!("openelm-yaml-{}-{}.yaml", std::process::id(), text.len());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, text).unwrap();
-        let config = parse_architecture(path.to_str().unwrap());
-        fs::remove_file(&path).unwrap();
-        config
+        let file = TempFile::new("openelm.yaml", text);
+        parse_architecture(file.to_str().unwrap())
     }
 
     #[test]
-    fn corenets_yaml_names_a_size() {
+    fn reads_corenet_yaml() {
         let config = read(YAML).unwrap();
         assert_eq!(config.parameter_count(), 457_179_136);
         let larger = read(&YAML.replace("32128", "40000")).unwrap();
@@ -141,7 +138,7 @@ optim: {name: adamw}
     }
 
     #[test]
-    fn bad_yaml_is_told() {
+    fn rejects_malformed_yaml() {
         let message = |text: &str| read(text).unwrap_err().to_string();
         let none = message("model: {}\n");
         assert!(none.contains("language_modeling"), "{none}");
@@ -155,7 +152,7 @@ optim: {name: adamw}
     }
 
     #[test]
-    fn names_and_other_files() {
+    fn parses_preset_names() {
         assert_eq!(
             parse_architecture("1.1B").unwrap().parameter_count(),
             1_079_891_456

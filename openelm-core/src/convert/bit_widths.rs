@@ -54,7 +54,7 @@ impl FromStr for Recipe {
             "mixed_4_6" => Self::Mixed4_6,
             _ => {
                 return Err(Error::option(
-                    "q-recipe",
+                    "recipe",
                     format!("expected mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, found {name}"),
                 ));
             }
@@ -74,7 +74,7 @@ impl FromStr for LayerRule {
 
     /// Reads `REGEX=BITS`.
     fn from_str(rule: &str) -> Result<Self> {
-        let refuse = |problem: String| Error::option("q-layer", problem);
+        let refuse = |problem: String| Error::option("layer", problem);
         let parts = rule.rsplit_once('=');
         let (name, bits) =
             parts.ok_or_else(|| refuse(format!("expected REGEX=BITS, found {rule}")))?;
@@ -142,7 +142,7 @@ impl Quantize {
     fn with_bits(&self, bits: usize) -> Result<Quantization> {
         if self.quantization.mode() != QuantizationMode::Affine {
             return Err(Error::option(
-                "q-mode",
+                "mode",
                 "recipes and rules by layer are of the affine mode only",
             ));
         }
@@ -191,13 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn bad_rules_are_told() {
+    fn rejects_invalid_rules() {
         let message = |rule: &str| rule.parse::<LayerRule>().unwrap_err().to_string();
-        assert_eq!(message("ffn"), "q-layer: expected REGEX=BITS, found ffn");
+        assert_eq!(message("ffn"), "layer: expected REGEX=BITS, found ffn");
         assert_eq!(
             message("ffn=x"),
-            "q-layer: expected a number of bits in ffn=x"
+            "layer: expected a number of bits in ffn=x"
         );
-        assert!(message("(=4").starts_with("q-layer: ("));
+        assert!(message("(=4").starts_with("layer: ("));
     }
 }

@@ -33,7 +33,7 @@ pub fn plan(source: impl AsRef<Path>, options: &ConvertOptions) -> Result<Plan> 
 /// `progress` is told of every tensor; `cancel` ends the conversion from any thread.
 ///
 /// # Errors
-/// [`Error::Target`] if the target exists, lies in the source or cannot be replaced;
+/// [`Error::Destination`] if the target exists, lies in the source or cannot be replaced;
 /// [`Error::Verification`] if the result is not what it should be; [`Error::Cancelled`];
 /// [`Error::Option`] for options that contradict each other or do not fit the model; and the
 /// errors of the readers for what is wrong with the source. The target is then as it was.

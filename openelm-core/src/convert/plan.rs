@@ -152,7 +152,7 @@ fn quantization(
         return match &options.quantize {
             None => Ok(None),
             Some(quantize) => Err(Error::option(
-                "q-group-size",
+                "group_size",
                 format!(
                     "no matrix of this model has rows that divide into groups of {}",
                     quantize.quantization.group_size()

@@ -94,7 +94,7 @@ mod tests {
     use half::{bf16, f16};
 
     #[test]
-    fn one_rounding_and_no_more() {
+    fn accepts_one_rounding() {
         let bounds = [
             Bound::Rounded(Dtype::Bfloat16),
             Bound::Rounded(Dtype::Float16),

@@ -152,10 +152,10 @@ fn matches(pattern: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::documents::scratch::Scratch;
+    use openelm_testing::TempDir;
 
     #[test]
-    fn the_ending_says_how_a_file_is_read() {
+    fn extension_selects_the_reader() {
         let lines = Format::JsonLines;
         for (name, format) in [
             ("a.jsonl", Some(lines(Packing::None))),
@@ -177,20 +177,20 @@ mod tests {
     }
 
     #[test]
-    fn files_folders_and_patterns_are_sorted_and_taken_once() {
-        let scratch = Scratch::new("files");
+    fn files_are_sorted_and_unique() {
+        let scratch = TempDir::new();
         for name in [
             "b.jsonl", "a/x.txt", "a/y.md", "a/.z.txt", "c10.txt", "c9.txt",
         ] {
             scratch.write(name, b"{}");
         }
         let names = |places: &[&str]| -> Vec<String> {
-            let places: Vec<_> = places.iter().map(|place| scratch.path(place)).collect();
+            let places: Vec<_> = places.iter().map(|place| scratch.join(place)).collect();
             expand(&places)
                 .unwrap()
                 .iter()
                 .map(|path| {
-                    let inside = path.strip_prefix(scratch.path("")).unwrap();
+                    let inside = path.strip_prefix(&scratch).unwrap();
                     inside.to_str().unwrap().to_owned()
                 })
                 .collect()
@@ -204,8 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nothing_is_refused() {
-        let scratch = Scratch::new("no-files");
+    fn rejects_paths_without_files() {
+        let scratch = TempDir::new();
         scratch.write("a/y.md", b"");
         let problem = |places: &[PathBuf]| expand(places).unwrap_err().to_string();
         for (place, expected) in [
@@ -215,7 +215,7 @@ mod tests {
             ("a/y.md", "y.md: expected an ending of .jsonl"),
             ("a/[", "a bad pattern"),
         ] {
-            let problem = problem(&[scratch.path(place)]);
+            let problem = problem(&[scratch.join(place)]);
             assert!(problem.contains(expected), "{problem}: expected {expected}");
         }
         assert!(problem(&[]).contains("files: expected at least one"));

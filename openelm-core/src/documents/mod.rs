@@ -4,10 +4,6 @@ pub(crate) mod files;
 mod for_each;
 pub(crate) mod parquet;
 pub(crate) mod reader;
-#[cfg(test)]
-mod scratch;
 
 pub(crate) use for_each::for_each_document;
 pub(crate) use reader::{DocumentReader, Found};
-#[cfg(test)]
-pub(crate) use scratch::Scratch;

@@ -248,13 +248,9 @@ fn parse(line: &[u8], key: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::io::Write;
-
-    use flate2::{Compression, write::GzEncoder};
-
+mod tests {
     use super::*;
-    use crate::documents::scratch::Scratch;
+    use openelm_testing::{TempDir, gzip};
 
     fn read(path: &Path, words: usize, skip: u64) -> Vec<String> {
         let mut source = match DocumentReader::open(path, "text", words, skip) {
@@ -277,17 +273,11 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
-
     const ROWS: &[u8] = b"\xEF\xBB\xBF{\"text\": \"one\"}\n\n{\"id\": 3, \"text\": \"t\\u00e9\\n\"}\r\n{\"text\": \"\"}";
 
     #[test]
-    fn lines_are_the_same_however_they_are_packed() {
-        let scratch = Scratch::new("lines");
+    fn reads_the_same_lines_from_any_compression() {
+        let scratch = TempDir::new();
         let (first, second) = ROWS.split_at(25);
         // Two members, two frames: what parallel compressors write.
         let zipped = [gzip(first), gzip(second)].concat();
@@ -311,8 +301,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_text_file_comes_in_blocks_of_words() {
-        let scratch = Scratch::new("text");
+    fn splits_text_files_into_blocks_of_words() {
+        let scratch = TempDir::new();
         let path = scratch.write("a.txt", "a b\nc  d e ");
         assert_eq!(read(&path, 2, 0), ["a b\nc", "+ d", "+e "]);
         assert_eq!(read(&path, 2, 1), ["+ d", "+e "]);
@@ -322,8 +312,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn bad_rows_are_named_and_do_not_stop_the_rest() {
-        let scratch = Scratch::new("bad-rows");
+    fn reports_bad_rows_and_continues() {
+        let scratch = TempDir::new();
         let rows =
             "{\"text\": 1}\n\n{\"content\": \"a\", \"b\": 1}\n[]\n{\"text\n{\"text\": \"ok\"}";
         let path = scratch.write(
@@ -345,8 +335,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn cut_off_and_damaged_archives_are_named() {
-        let scratch = Scratch::new("archives");
+    fn rejects_truncated_and_damaged_archives() {
+        let scratch = TempDir::new();
         let text: String = (0..2_000)
             .map(|i| format!("{{\"text\": \"row {i}\"}}\n"))
             .collect();

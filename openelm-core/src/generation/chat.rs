@@ -163,7 +163,7 @@ mod tests {
     /// Jinja2 3.1 on CoreNet's template, with `trim_blocks` and `lstrip_blocks` as transformers
     /// sets them.
     #[test]
-    fn the_instruct_template_is_corenets() {
+    fn instruct_template_matches_corenet() {
         let prompt = ChatTemplate::OpenElmInstruct.prompt(&conversation());
         assert_eq!(
             prompt.unwrap(),
@@ -173,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn plain_messages_are_one_text() {
+    fn plain_template_joins_messages() {
         let prompt = ChatTemplate::Plain.prompt(&conversation()).unwrap();
         assert_eq!(prompt, "Be brief.Hello?Hi.Who are you?");
     }
 
     #[test]
-    fn roles_out_of_order_are_refused() {
+    fn rejects_roles_out_of_order() {
         let refused = |messages: Vec<Message>| {
             Chat::new(ChatTemplate::Plain, messages)
                 .unwrap_err()

@@ -53,7 +53,7 @@ mod tests {
     use crate::config::Preset;
 
     #[test]
-    fn float16_is_refused_for_3b_only() {
+    fn rejects_float16_for_3b_only() {
         let error = check(Dtype::Float16, &Preset::Size3B.config()).unwrap_err();
         let message = error.to_string();
         assert!(

@@ -309,7 +309,7 @@ fn check(
         return Err(Error::option("logprobs", problem));
     }
     if options.prefill_chunk == Some(0) {
-        return Err(Error::at_least("prefill-chunk", 1, 0));
+        return Err(Error::at_least("prefill_chunk", 1, 0));
     }
     Ok(())
 }

@@ -58,19 +58,19 @@ impl Sampling {
                 "a finite number of at least 0",
             ),
             (
-                "top-p",
+                "top_p",
                 self.top_p,
                 self.top_p > 0.0 && self.top_p <= 1.0,
                 "a number in (0, 1]",
             ),
             (
-                "min-p",
+                "min_p",
                 self.min_p,
                 (0.0..=1.0).contains(&self.min_p),
                 "a number in [0, 1]",
             ),
             (
-                "repetition-penalty",
+                "repetition_penalty",
                 self.repetition_penalty,
                 self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0,
                 "a finite number above 0",
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn greedy_takes_the_likeliest() {
+    fn greedy_takes_the_most_likely_token() {
         assert_shares(Sampling::default(), &[0.1, 2.0, -1.0], &[0.0, 1.0, 0.0]);
         let tiny = Sampling {
             temperature: 1e-30,
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn values_outside_their_range_are_named() {
+    fn rejects_values_out_of_range() {
         let bad = |change: fn(&mut Sampling)| {
             let mut sampling = Sampling::default();
             change(&mut sampling);
@@ -345,11 +345,11 @@ mod tests {
         );
         assert!(bad(|s| s.temperature = -0.5).starts_with("temperature: "));
         assert!(bad(|s| s.temperature = f32::INFINITY).starts_with("temperature: "));
-        assert!(bad(|s| s.top_p = 0.0).starts_with("top-p: "));
-        assert!(bad(|s| s.top_p = 1.01).starts_with("top-p: "));
-        assert!(bad(|s| s.top_p = f32::NAN).starts_with("top-p: "));
-        assert!(bad(|s| s.min_p = -0.1).starts_with("min-p: "));
-        assert!(bad(|s| s.repetition_penalty = 0.0).starts_with("repetition-penalty: "));
+        assert!(bad(|s| s.top_p = 0.0).starts_with("top_p: "));
+        assert!(bad(|s| s.top_p = 1.01).starts_with("top_p: "));
+        assert!(bad(|s| s.top_p = f32::NAN).starts_with("top_p: "));
+        assert!(bad(|s| s.min_p = -0.1).starts_with("min_p: "));
+        assert!(bad(|s| s.repetition_penalty = 0.0).starts_with("repetition_penalty: "));
     }
 
     #[test]

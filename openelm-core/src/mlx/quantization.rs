@@ -47,7 +47,7 @@ impl std::str::FromStr for QuantizationMode {
             .find(|mode| mode.name() == name)
             .ok_or_else(|| {
                 Error::option(
-                    "quantization mode",
+                    "mode",
                     format!("expected affine, mxfp4, mxfp8 or nvfp4, found {name}"),
                 )
             })
@@ -91,7 +91,7 @@ impl Quantization {
         Ok(Self {
             mode,
             bits: check("bits", bits.unwrap_or(default_bits), all_bits)?,
-            group_size: check("group size", group_size.unwrap_or(default_group), groups)?,
+            group_size: check("group_size", group_size.unwrap_or(default_group), groups)?,
         })
     }
 
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mlx_packings_only() {
+    fn accepts_mlx_packings_only() {
         use QuantizationMode::{Affine, Mxfp4};
         let message = |mode, bits, group| {
             Quantization::new(mode, Some(bits), Some(group))
@@ -269,7 +269,7 @@ mod tests {
         );
         assert_eq!(
             message(Affine, 4, 48),
-            "group size: affine takes one of [32, 64, 128], found 48"
+            "group_size: affine takes one of [32, 64, 128], found 48"
         );
         assert_eq!(
             message(Mxfp4, 8, 32),
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_mlx_lm_are_read_and_written_back() {
+    fn mlx_lm_blocks_round_trip() {
         let block = json!({
             "group_size": 64, "bits": 4, "mode": "affine",
             "transformer.layers.0.ffn.proj_2": { "group_size": 64, "bits": 6, "mode": "affine" },
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_blocks_are_named() {
+    fn rejects_malformed_blocks() {
         let problem = |block| QuantizationMap::from_json(&block).unwrap_err();
         assert_eq!(problem(json!(4)), "expected an object, found 4");
         assert_eq!(problem(json!({ "bits": 4 })), "`group_size` is missing");

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_this_version_alone_are_taken() {
+    fn accepts_names_of_this_version_only() {
         let taken = |name: &str| check_name(Path::new(name), "0.32.2").is_ok();
         for name in ["mlx-0.32.2.metallib", "/app/mlx-0.32.2-ios.metallib"] {
             assert!(taken(name), "{name}");
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_named() {
+    fn reports_missing_metallib() {
         let version = mlx_version().unwrap();
         assert!(version.split('.').count() >= 3, "{version}");
         let file = format!("/nowhere/mlx-{version}.metallib");

@@ -328,7 +328,7 @@ mod tests {
 
     /// Both ways of working one position out agree with MLX's own softmax.
     #[test]
-    fn one_position_attends_as_mlx_does() {
+    fn one_position_matches_mlx() {
         let (q_heads, kv_heads, head_dim, length) = (8, 2, 16, 300);
         let mut seed = 0;
         let mut random = |shape: &[i32]| {

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silu_is_the_same_either_way() {
+    fn silu_forms_agree() {
         let values: Vec<f32> = (-2000..=2000).map(|i| i as f32 * 0.1).collect();
         let x = Array::from_slice(&values, &[values.len() as i32]);
         let found = silu(&x, Device::Cpu)
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trained_form_has_the_value_and_gradient_of_the_plain_one() {
+    fn training_form_matches_value_and_gradient() {
         let gate: Vec<f32> = (-60..=60).map(|i| i as f32 * 0.5).collect();
         let up: Vec<f32> = (0..121).map(|i| (i as f32 - 50.0) * 0.03).collect();
         let cotangent: Vec<f32> = (0..121).map(|i| 1.0 - i as f32 * 0.02).collect();

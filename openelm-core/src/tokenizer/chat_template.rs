@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_recipe_is_met_byte_for_byte() {
+    fn instruct_prompt_matches_the_recipe() {
         let expected = lines(&[
             "Below is an instruction that describes a task, paired with an input that provides \
              further context. Write a response that appropriately completes the request. ",
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_goes_on_with_blocks() {
+    fn conversation_continues_with_blocks() {
         use Role::{Assistant, System, User};
         let one = conversation(&[(System, "Be brief."), (User, "Sing.")]).unwrap();
         assert_eq!(one, instruct_prompt("Sing.", Some("Be brief.")));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn other_orders_are_refused() {
+    fn rejects_other_orders() {
         use Role::{Assistant, System, User};
         let cases: [(&[(Role, &str)], &str); 7] = [
             (&[], "no message of the user"),

@@ -53,13 +53,11 @@ impl Metrics {
         })
     }
 
-    /// Writes a line; of `Null`, none.
+    /// Writes a line.
     pub(crate) fn write(&mut self, line: &Value) -> Result<()> {
         match &mut self.file {
-            Some(file) if !line.is_null() => {
-                writeln!(file, "{line}").map_err(Error::io(&self.path))
-            }
-            _ => Ok(()),
+            Some(file) => writeln!(file, "{line}").map_err(Error::io(&self.path)),
+            None => Ok(()),
         }
     }
 }

@@ -66,7 +66,7 @@ mod tests {
     use crate::config::Preset;
 
     #[test]
-    fn deviations_follow_corenet() {
+    fn standard_deviations_match_corenet() {
         let settings = crate::config::LayerWiseConfig {
             num_transformer_layers: 2,
             vocab_size: 500,

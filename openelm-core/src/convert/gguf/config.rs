@@ -305,7 +305,7 @@ mod tests {
     use crate::config::Preset;
 
     #[test]
-    fn other_variants_are_refused_by_key() {
+    fn rejects_other_variants_by_key() {
         for key in [
             "ffn_with_glu",
             "normalize_qk_projections",

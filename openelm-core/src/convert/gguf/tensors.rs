@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_rows_are_not_quantised() {
+    fn odd_rows_are_not_quantized() {
         let settings = LayerWiseConfig {
             model_dim: 80,
             head_dim: 16,

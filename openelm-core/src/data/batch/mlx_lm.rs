@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permutations_are_those_of_numpy() {
+    fn permutations_match_numpy() {
         let mut order = MlxLmOrder::new(0);
         assert_eq!(order.permutation(8), [6, 2, 1, 7, 3, 0, 5, 4]);
         assert_eq!(order.permutation(3), [2, 0, 1]);
@@ -131,7 +131,7 @@ mod tests {
     /// steps, an evaluation of 2 batches every 3 steps, 7 rows to learn and 9 to measure on, of
     /// which the third has a key more.
     #[test]
-    fn a_run_with_evaluations_is_that_of_mlx_lm() {
+    fn order_with_evaluations_matches_mlx_lm() {
         let train = mlx_lm_batches(&[1, 1, 2, 1, 1, 1, 1], 2).unwrap();
         let valid = mlx_lm_batches(&[1, 1, 2, 1, 1, 1, 1, 1, 1], 2).unwrap();
         let mut order = MlxLmOrder::new(3);

@@ -56,8 +56,8 @@ impl Corpus {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`](crate::error::Error::Option), with the name of the option, if the state was made with other options
-    /// or other files. `rank`, `world` and `epochs` may differ, and so may the folder that the
+    /// [`Error::OtherRun`](crate::error::Error::OtherRun), with the names of the options, if the
+    /// state was made with other options or other files. `rank`, `world` and `epochs` may differ, and so may the folder that the
     /// files lie in.
     pub fn restore(&mut self, state: CorpusState) -> Result<()> {
         state.check(&self.state)?;

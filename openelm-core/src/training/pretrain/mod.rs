@@ -12,19 +12,21 @@
 //! The recipe's figures are those of CoreNet's `projects/openelm/pretraining_configs`
 //! (OpenELM, <https://arxiv.org/abs/2404.14619>, section 3).
 
+mod architecture;
 mod corpus_source;
 mod estimate;
 mod event;
 mod options;
-mod progress;
-mod run;
+pub(crate) mod pretrain;
+mod resume_key;
 mod source;
 mod validation;
 
+pub use architecture::new_architecture;
 pub use corpus_source::CorpusSource;
 pub use estimate::RunEstimate;
 pub use event::{PretrainEnd, PretrainEvent};
 pub use options::{PretrainOptions, Recipe};
-pub use run::Pretrain;
+pub use pretrain::Pretrain;
 pub use source::{MemorySource, SequenceSource};
 pub use validation::Validation;

@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use openelm_testing::{TempDir, fails, run, works};
 use serde_json::{Value, json};
 
-use crate::tool::{Folder, fails, generate, openelm, parse, run, tales, works};
+use crate::tool::{generate, openelm, parse, tales};
 
 #[test]
-fn text_goes_to_stdout_and_all_else_to_stderr() {
+fn text_goes_to_stdout_and_statistics_to_stderr() {
     let args = ["-p", "Once upon a time", "-n", "11"];
     let outcome = run(generate(&args));
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
@@ -45,8 +46,8 @@ fn text_goes_to_stdout_and_all_else_to_stderr() {
 }
 
 #[test]
-fn prompts_come_from_arguments_files_and_standard_input() {
-    let folder = Folder::new("sources");
+fn reads_prompts_from_arguments_files_and_stdin() {
+    let folder = TempDir::new();
     let args = ["-n", "8", "-q"];
     let expected = works(generate(&[&args[..], &["-p", "The old woman"]].concat()));
     for (name, text) in [
@@ -74,7 +75,7 @@ fn prompts_come_from_arguments_files_and_standard_input() {
 }
 
 #[test]
-fn json_lines_tell_what_the_text_does() {
+fn json_events_match_the_text() {
     let args = ["-p", "Once upon a time", "-n", "20", "-q"];
     let plain = works(generate(&args));
     let lines = works(generate(
@@ -129,7 +130,7 @@ fn json_lines_tell_what_the_text_does() {
 }
 
 #[test]
-fn every_type_writes_text() {
+fn every_dtype_generates() {
     for dtype in ["float32", "float16", "bfloat16", "fp16", "BF16"] {
         let args = ["-p", "Once upon a time", "-n", "4", "--dtype", dtype];
         assert_eq!(works(generate(&args)), " there lived a little\n", "{dtype}");
@@ -137,7 +138,7 @@ fn every_type_writes_text() {
 }
 
 #[test]
-fn info_knows_the_sizes_and_reads_folders() {
+fn info_describes_presets_and_folders() {
     for (name, parameters, grouped) in [
         ("270M", 271_527_168_u64, "271,527,168"),
         ("450M", 457_179_136, "457,179,136"),
@@ -169,7 +170,7 @@ fn info_knows_the_sizes_and_reads_folders() {
 }
 
 #[test]
-fn bench_measures_the_model_of_a_folder() {
+fn bench_measures_a_model_folder() {
     let args = ["--prompt-tokens", "3,9", "-n", "3", "--repeat", "1"];
     let on = |extra: &[&str]| openelm(&[&["bench", "-m", &tales()], &args[..], extra].concat());
     let table = works(on(&[]));

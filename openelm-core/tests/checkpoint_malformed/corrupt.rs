@@ -7,14 +7,15 @@ use openelm_core::{
     generation::{Event, GenerateOptions, Generation, Sampling},
     internal::{ReadOptions, Weights},
 };
+use openelm_testing::{Random, TempDir};
 use safetensors::Dtype as Stored;
 
 use crate::folders::{
-    Folder, INDEX, Random, SINGLE, file, header_end, index, logits, open, shards, tensors,
+    INDEX, SINGLE, file, header_end, index, logits, open, shards, tensors, with_config,
 };
 
-/// Opens a spoilt folder; if it is still a model, computes with it. Whether it was.
-fn survives(folder: &Folder) -> bool {
+/// Opens a corrupt folder and, if it is still a model, computes with it. Returns whether it was.
+fn survives(folder: &TempDir) -> bool {
     let Ok((config, checkpoint)) = open(folder) else {
         return false;
     };
@@ -71,8 +72,8 @@ fn spoil(bytes: &mut Vec<u8>, from: usize, to: usize, random: &mut Random) {
 }
 
 #[test]
-fn spoilt_weight_files() {
-    let folder = Folder::with_config("spoilt-weights");
+fn corrupt_weight_files_never_panic() {
+    let folder = with_config();
     let good = file(&tensors(Stored::F16));
     let header = header_end(&good);
     let mut random = Random(4);
@@ -102,8 +103,8 @@ fn spoilt_weight_files() {
 }
 
 #[test]
-fn spoilt_indexes() {
-    let folder = Folder::with_config("spoilt-index");
+fn corrupt_indexes_never_panic() {
+    let folder = with_config();
     let map = shards(&folder, &tensors(Stored::F16));
     let good = index(&map).into_bytes();
     let mut random = Random(5);
@@ -123,8 +124,8 @@ fn spoilt_indexes() {
 }
 
 #[test]
-fn spoilt_shards() {
-    let folder = Folder::with_config("spoilt-shards");
+fn corrupt_shards_never_panic() {
+    let folder = with_config();
     shards(&folder, &tensors(Stored::BF16));
     let path = folder.join("model-00002-of-00003.safetensors");
     let good = fs::read(&path).unwrap();

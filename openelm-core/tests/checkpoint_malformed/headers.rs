@@ -5,12 +5,13 @@ use std::fs;
 use safetensors::Dtype as Stored;
 
 use crate::folders::{
-    EMBEDDINGS, Folder, SINGLE, assert_names, assert_refused, file, header_end, open, raw, tensors,
+    EMBEDDINGS, SINGLE, assert_names, assert_refused, file, header_end, open, raw, tensors,
+    with_config,
 };
 
 #[test]
-fn files_cut_at_any_length() {
-    let folder = Folder::with_config("cut");
+fn rejects_truncation_at_any_length() {
+    let folder = with_config();
     let bytes = file(&tensors(Stored::F16));
     folder.write(SINGLE, &bytes);
     open(&folder).unwrap();
@@ -31,8 +32,8 @@ fn files_cut_at_any_length() {
 }
 
 #[test]
-fn header_lengths_that_lie() {
-    let folder = Folder::with_config("length");
+fn rejects_wrong_header_lengths() {
+    let folder = with_config();
     let bytes = file(&tensors(Stored::F16));
     let length = bytes.len() as u64;
     for claim in [
@@ -60,8 +61,8 @@ fn header_lengths_that_lie() {
 }
 
 #[test]
-fn headers_that_are_no_table_of_tensors() {
-    let folder = Folder::with_config("header");
+fn rejects_malformed_headers() {
+    let folder = with_config();
     let deep_list = "[".repeat(100_000);
     let deep = format!(r#"{{"a":{}"#, r#"{"b":"#.repeat(100_000));
     let headers: [&[u8]; 17] = [
@@ -96,8 +97,8 @@ fn headers_that_are_no_table_of_tensors() {
 }
 
 #[test]
-fn headers_that_lie_about_a_tensor() {
-    let folder = Folder::with_config("lies");
+fn rejects_wrong_tensor_entries() {
+    let folder = with_config();
     // Every one of them calls the tensor at fault `bad`.
     let cases = [
         r#""bad":1"#,
@@ -155,8 +156,8 @@ fn headers_that_lie_about_a_tensor() {
 }
 
 #[test]
-fn tensors_of_other_types() {
-    let folder = Folder::with_config("types");
+fn rejects_tensors_of_other_types() {
+    let folder = with_config();
     for (dtype, size) in [
         (Stored::I64, 8),
         (Stored::F64, 8),
@@ -178,8 +179,8 @@ fn tensors_of_other_types() {
 }
 
 #[test]
-fn tensors_that_are_missing_extra_or_misshapen() {
-    let folder = Folder::with_config("set");
+fn rejects_missing_extra_or_misshapen_tensors() {
+    let folder = with_config();
     let good = tensors(Stored::F16);
     for name in good.keys() {
         let mut tensors = good.clone();

@@ -5,11 +5,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::tool::{Outcome, generate, openelm, parse, tales, works};
+use crate::tool::{generate, openelm, parse, tales};
+use openelm_testing::{Outcome, works};
 
 #[cfg(unix)]
 #[test]
-fn readers_may_leave() {
+fn closed_pipes_end_quietly() {
     let long = ["-p", "Once upon a time", "-n", "200", "--ignore-eos"];
     for json in [&[][..], &["--json"]] {
         let mut command = generate(&[&long[..], json].concat());
@@ -55,7 +56,7 @@ fn interrupted(mut command: Command) -> Outcome {
 
 #[cfg(unix)]
 #[test]
-fn control_c_keeps_the_text_so_far() {
+fn interrupt_keeps_generated_text() {
     let long = ["-p", "Once upon a time", "-n", "500", "--ignore-eos"];
     let whole = works(generate(&[&long[..], &["-q"]].concat()));
     let quiet = interrupted(generate(&[&long[..], &["-q"]].concat()));
@@ -81,7 +82,7 @@ fn control_c_keeps_the_text_so_far() {
 /// measurement by the clock; wherever it is then, it must not hang.
 #[cfg(unix)]
 #[test]
-fn control_c_ends_a_benchmark() {
+fn interrupt_ends_benchmark() {
     use std::{thread::sleep, time::Duration};
     let args = ["--prompt-tokens", "300", "-n", "100", "--repeat", "1000"];
     let mut command = openelm(&[&["bench", "-m", &tales()], &args[..]].concat());

@@ -1,12 +1,6 @@
 //! Checkpoints of a tiny model, written here.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    ops::Deref,
-    path::{Path, PathBuf},
-    process,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use half::{bf16, f16};
 use mlx_rs::Array;
@@ -16,69 +10,18 @@ use openelm_core::{
     internal::{ReadOptions, Weights},
     weights::{Checkpoint, model_folder},
 };
+use openelm_testing::{Random, TempDir};
 use safetensors::{Dtype as Stored, tensor::TensorView};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 pub(crate) const EMBEDDINGS: &str = "transformer.token_embeddings.weight";
 
-/// xorshift64*, <https://arxiv.org/abs/1402.6246>: the same cases in every run.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-}
-
-/// A folder that goes when its test ends.
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("openelm-{name}-{}", process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    /// With the tiny model's `config.json`.
-    pub(crate) fn with_config(name: &str) -> Self {
-        let folder = Self::new(name);
-        folder.write("config.json", tiny().to_json());
-        folder
-    }
-
-    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        fs::write(self.join(name), bytes).unwrap();
-    }
-}
-
-impl Deref for Folder {
-    type Target = Path;
-
-    fn deref(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl AsRef<Path> for Folder {
-    fn as_ref(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// A folder with the tiny model's `config.json`.
+pub(crate) fn with_config() -> TempDir {
+    let folder = TempDir::new();
+    folder.write("config.json", tiny().to_json());
+    folder
 }
 
 /// Two layers of width 16; 18 tensors, 22 kB in float32.
@@ -143,7 +86,7 @@ pub(crate) fn index(map: &BTreeMap<String, String>) -> String {
 }
 
 /// Writes the tensors into three shards with an index and returns what the index lists.
-pub(crate) fn shards(folder: &Folder, tensors: &Tensors) -> BTreeMap<String, String> {
+pub(crate) fn shards(folder: &TempDir, tensors: &Tensors) -> BTreeMap<String, String> {
     let mut map = BTreeMap::new();
     for shard in 0..3 {
         let name = format!("model-0000{}-of-00003.safetensors", shard + 1);

@@ -7,16 +7,17 @@ use openelm_core::{
     internal::{ReadOptions, Weights},
     weights::{Checkpoint, model_folder},
 };
+use openelm_testing::{TempDir, tales};
 use safetensors::Dtype as Stored;
 
 use crate::folders::{
-    EMBEDDINGS, Folder, INDEX, SINGLE, assert_names, assert_refused, file, header_end, logits,
-    model, open, shards, tensors, tiny,
+    EMBEDDINGS, INDEX, SINGLE, assert_names, assert_refused, file, header_end, logits, model, open,
+    shards, tensors, tiny, with_config,
 };
 
 #[test]
-fn empty_and_incomplete_folders() {
-    let folder = Folder::new("incomplete");
+fn rejects_empty_and_incomplete_folders() {
+    let folder = TempDir::new();
     let parts = ["not found", "model.safetensors"];
     assert_refused(&folder, "config.json", &parts);
 
@@ -37,7 +38,7 @@ fn empty_and_incomplete_folders() {
 }
 
 #[test]
-fn any_layout_and_type_gives_the_same_logits() {
+fn layouts_and_dtypes_give_the_same_logits() {
     let mut expected: Option<Vec<f32>> = None;
     for (stored, dtype) in [
         (Stored::F32, Dtype::Float32),
@@ -45,7 +46,7 @@ fn any_layout_and_type_gives_the_same_logits() {
         (Stored::BF16, Dtype::Bfloat16),
     ] {
         for sharded in [false, true] {
-            let folder = Folder::with_config(&format!("layout-{stored:?}-{sharded}"));
+            let folder = with_config();
             let tensors = tensors(stored);
             if sharded {
                 shards(&folder, &tensors);
@@ -82,8 +83,8 @@ fn any_layout_and_type_gives_the_same_logits() {
 }
 
 #[test]
-fn the_bytes_read_are_reported() {
-    let folder = Folder::with_config("progress");
+fn reports_bytes_read() {
+    let folder = with_config();
     shards(&folder, &tensors(Stored::BF16));
     let (config, checkpoint) = open(&folder).unwrap();
     let total = checkpoint.bytes() as u64;
@@ -106,8 +107,8 @@ fn the_bytes_read_are_reported() {
 }
 
 #[test]
-fn files_that_change_after_they_were_checked() {
-    let folder = Folder::with_config("change");
+fn detects_files_changed_after_the_check() {
+    let folder = with_config();
     let good = file(&tensors(Stored::F16));
     let path = folder.join(SINGLE);
     let mut renamed = tensors(Stored::F16);
@@ -159,8 +160,8 @@ fn files_that_change_after_they_were_checked() {
 /// The layout of the Hugging Face Hub's cache, links into `blobs` and all.
 #[cfg(unix)]
 #[test]
-fn the_hub_cache_is_followed() {
-    let cache = Folder::new("hub");
+fn reads_the_hub_cache() {
+    let cache = TempDir::new();
     let repository = cache.join("models--apple--OpenELM-270M");
     let blobs = repository.join("blobs");
     let [old, new] = ["0a1b2c", "3d4e5f"].map(|hash| repository.join("snapshots").join(hash));
@@ -217,9 +218,9 @@ fn the_hub_cache_is_followed() {
 /// Paths that MLX's C interface cannot take, and mapping needs none of it.
 #[cfg(target_os = "linux")]
 #[test]
-fn folders_whose_names_are_not_utf8() {
+fn reads_folders_with_names_that_are_not_utf8() {
     use std::os::unix::ffi::OsStrExt;
-    let outer = Folder::new("utf8");
+    let outer = TempDir::new();
     let folder = outer.join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("config.json"), tiny().to_json()).unwrap();
@@ -228,9 +229,9 @@ fn folders_whose_names_are_not_utf8() {
 }
 
 #[test]
-fn language_models_say_what_their_folder_lacks() {
-    let tales = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales");
-    let folder = Folder::with_config("language");
+fn language_model_names_missing_files() {
+    let tales = tales();
+    let folder = with_config();
     folder.write(SINGLE, file(&tensors(Stored::F16)));
     let load = || LanguageModel::load(&folder, &LoadOptions::default());
 

@@ -10,27 +10,8 @@
 use openelm_core::Config;
 use openelm_core::config::Preset;
 use openelm_core::{Error, Result};
+use openelm_testing::{Random, TempDir};
 use serde_json::{Value, json};
-
-/// xorshift64*, <https://arxiv.org/abs/1402.6246>: the same cases in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
-    }
-}
 
 /// Values of every JSON type at and past every limit.
 fn junk(random: &mut Random, depth: usize) -> Value {
@@ -97,7 +78,7 @@ fn valid(random: &mut Random) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// One edit: a key dropped, added or replaced, a list cut, grown or spoilt.
+/// One edit: a key dropped, added or replaced, a list cut, extended or corrupted.
 fn edit(config: &mut Value, random: &mut Random) {
     const UNKNOWN: [&str; 8] = [
         "rope_scaling",
@@ -161,7 +142,7 @@ fn judge(read: Result<Config>, text: &str) -> bool {
 }
 
 #[test]
-fn edited_files_give_a_model_or_name_a_key() {
+fn edited_files_give_a_model_or_an_error_with_key() {
     let mut random = Random(1);
     let (mut models, mut errors) = (0, 0);
     for _ in 0..8_000 {
@@ -184,7 +165,7 @@ fn edited_files_give_a_model_or_name_a_key() {
 }
 
 #[test]
-fn one_bad_value_names_its_own_key() {
+fn error_names_the_invalid_key() {
     let mut random = Random(2);
     for _ in 0..2_000 {
         let mut config = valid(&mut random);
@@ -199,8 +180,8 @@ fn one_bad_value_names_its_own_key() {
 }
 
 #[test]
-fn random_bytes_are_refused() {
-    let path = std::env::temp_dir().join(format!("openelm-config-{}.json", std::process::id()));
+fn rejects_random_bytes() {
+    let folder = TempDir::new();
     let mut random = Random(3);
     let valid = Preset::Size270M.config().to_json().into_bytes();
     for case in 0..4_000 {
@@ -208,7 +189,7 @@ fn random_bytes_are_refused() {
             0 => valid.clone(),
             _ => vec![b'{'; random.below(200)],
         };
-        // Half the cases are a good file with a few bytes spoilt or its end cut off.
+        // Half the cases are a good file with a few corrupt bytes or its end cut off.
         for _ in 0..random.below(8) {
             if !bytes.is_empty() {
                 let place = random.below(bytes.len());
@@ -218,30 +199,24 @@ fn random_bytes_are_refused() {
         if random.below(3) == 0 {
             bytes.truncate(random.below(bytes.len() + 1));
         }
-        std::fs::write(&path, &bytes).unwrap();
+        let path = folder.write("config.json", &bytes);
         judge(Config::load(&path), &String::from_utf8_lossy(&bytes));
     }
-    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]
-fn files_are_read_from_folders_and_missing_ones_are_said_so() {
-    let folder = std::env::temp_dir().join(format!("openelm-folder-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+fn reads_folders_and_reports_missing_files() {
+    let folder = TempDir::new();
     assert!(matches!(
         Config::load(&folder),
         Err(Error::MissingFile { path, .. }) if path == folder.join("config.json")
     ));
-    std::fs::write(
-        folder.join("config.json"),
-        Preset::Size3B.config().to_json(),
-    )
-    .unwrap();
+    folder.write("config.json", Preset::Size3B.config().to_json());
     assert_eq!(
         Config::load(&folder).unwrap().layers(),
         Preset::Size3B.config().layers()
     );
-    std::fs::write(folder.join("config.json"), vec![b' '; (1 << 20) + 1]).unwrap();
+    folder.write("config.json", vec![b' '; (1 << 20) + 1]);
     let message = Config::load(folder.join("config.json"))
         .unwrap_err()
         .to_string();
@@ -249,5 +224,4 @@ fn files_are_read_from_folders_and_missing_ones_are_said_so() {
         message.ends_with("expected at most 1048576 bytes, found more"),
         "{message}"
     );
-    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -2,16 +2,17 @@
 
 use std::fs;
 
+use openelm_testing::TempDir;
 use safetensors::Dtype as Stored;
 
 use crate::folders::{
-    EMBEDDINGS, Folder, INDEX, Tensors, assert_names, assert_refused, file, index, open, shards,
-    tensors,
+    EMBEDDINGS, INDEX, Tensors, assert_names, assert_refused, file, index, open, shards, tensors,
+    with_config,
 };
 
 #[test]
-fn indexes_that_are_no_index() {
-    let folder = Folder::with_config("index");
+fn rejects_malformed_indexes() {
+    let folder = with_config();
     shards(&folder, &tensors(Stored::F16));
     for (text, part) in [
         (&b""[..], "EOF"),
@@ -37,9 +38,9 @@ fn indexes_that_are_no_index() {
 }
 
 #[test]
-fn indexes_that_name_other_places() {
-    let folder = Folder::with_config("outside");
-    let outside = Folder::new("outside-target");
+fn rejects_paths_outside_the_folder() {
+    let folder = with_config();
+    let outside = TempDir::new();
     let tensors = tensors(Stored::F16);
     outside.write("x.safetensors", file(&tensors));
     let absolute = outside.join("x.safetensors");
@@ -75,8 +76,8 @@ fn indexes_that_name_other_places() {
 }
 
 #[test]
-fn shards_that_contradict_their_index() {
-    let folder = Folder::with_config("shards");
+fn rejects_shards_that_contradict_the_index() {
+    let folder = with_config();
     let tensors = tensors(Stored::F16);
     let map = shards(&folder, &tensors);
     open(&folder).unwrap();

@@ -1,58 +1,17 @@
 //! Files for the tests: made with the writer, or by hand.
 
-use std::fs;
-use std::ops::Deref;
-use std::path::{Path, PathBuf};
-
 use openelm_core::{Config, config::LayerWiseConfig};
 use openelm_core::{Result, Tokenizer};
 use openelm_core::{
     convert::FileType,
     internal::{GgufWriter, TensorSpec, TensorType, Value, Vocabulary, metadata, tensor_plan},
 };
+use openelm_testing::Random;
 
-/// A file of a test's own, removed with the value.
-pub(crate) struct Scratch(pub(crate) PathBuf);
-
-impl Scratch {
-    pub(crate) fn new(name: &str, bytes: &[u8]) -> Self {
-        let name = format!("openelm-gguf-{name}-{}.gguf", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, bytes).unwrap();
-        Self(path)
-    }
-}
-
-impl Deref for Scratch {
-    type Target = Path;
-
-    fn deref(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.0));
-    }
-}
-
-/// xorshift64*, <https://arxiv.org/abs/1402.6246>: the same cases in every run.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
-    }
-
-    /// Values of about the size of a weight.
-    pub(crate) fn weights(&mut self, count: usize) -> Vec<f32> {
-        let value = |_| self.below(1 << 20) as f32 / (1 << 20) as f32 - 0.5;
-        (0..count).map(value).collect()
-    }
+/// Values of about the size of a weight.
+pub(crate) fn random_weights(random: &mut Random, count: usize) -> Vec<f32> {
+    let value = |_| random.below(1 << 20) as f32 / (1 << 20) as f32 - 0.5;
+    (0..count).map(value).collect()
 }
 
 pub(crate) fn spec(name: &str, kind: TensorType, shape: &[usize]) -> TensorSpec {
@@ -123,8 +82,7 @@ pub(crate) fn small() -> Config {
 }
 
 pub(crate) fn tales() -> Tokenizer {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales");
-    Tokenizer::from_file(folder.join("tokenizer.json")).unwrap()
+    Tokenizer::from_file(openelm_testing::tales().join("tokenizer.json")).unwrap()
 }
 
 /// The bytes of a file with random weights, and the weights by checkpoint name.
@@ -138,7 +96,7 @@ pub(crate) fn model_file(config: &Config, kind: FileType) -> (Vec<u8>, Vec<(Stri
     let weights: Vec<(String, Vec<f32>)> = config
         .tensors()
         .into_iter()
-        .map(|(name, shape)| (name, random.weights(shape.iter().product())))
+        .map(|(name, shape)| (name, random_weights(&mut random, shape.iter().product())))
         .collect();
     let entries = metadata(config, "Small", kind, Some(&vocabulary)).unwrap();
     let plan = tensor_plan(config, kind).unwrap();

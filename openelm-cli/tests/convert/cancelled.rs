@@ -8,17 +8,18 @@ use std::{
 };
 
 use openelm_core::{Config, config::LayerWiseConfig};
+use openelm_testing::TempDir;
 use serde_json::Value;
 
-#[cfg(target_os = "linux")]
-use crate::tool::fails;
 use crate::{
-    scratch::{convert, works},
-    tool::{Folder, tales, write_zeros},
+    command::{convert, works},
+    tool::{tales, write_zeros},
 };
+#[cfg(target_os = "linux")]
+use openelm_testing::fails;
 
 /// A model of zeros, which take no space on the disk, that takes a while to be converted.
-fn large(folder: &Folder) -> String {
+fn large(folder: &TempDir) -> String {
     let config = Config::layer_wise(LayerWiseConfig {
         model_dim: 512,
         num_transformer_layers: 24,
@@ -33,7 +34,7 @@ fn large(folder: &Folder) -> String {
 }
 
 /// Starts a conversion and sends it a signal once it writes.
-fn signalled(folder: &Folder, mut command: Command, signal: &str) -> process::Output {
+fn signalled(folder: &TempDir, mut command: Command, signal: &str) -> process::Output {
     let child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -65,8 +66,8 @@ fn signalled(folder: &Folder, mut command: Command, signal: &str) -> process::Ou
 }
 
 #[test]
-fn a_killed_conversion_leaves_the_old_target_and_the_next_one_works() {
-    let folder = Folder::new("killed");
+fn killed_conversion_keeps_old_target_and_can_be_repeated() {
+    let folder = TempDir::new();
     let source = large(&folder);
     let target = folder.at("target");
     works(convert(&[&tales(), &target, "--quiet", "--verify", "none"]));
@@ -96,8 +97,8 @@ fn a_killed_conversion_leaves_the_old_target_and_the_next_one_works() {
 }
 
 #[test]
-fn an_interrupted_conversion_leaves_nothing() {
-    let folder = Folder::new("interrupted");
+fn interrupted_conversion_leaves_nothing() {
+    let folder = TempDir::new();
     let source = large(&folder);
     let target = folder.at("target");
     let args = [&source, &target, "-q", "--no-tokenizer"];
@@ -111,9 +112,9 @@ fn an_interrupted_conversion_leaves_nothing() {
 /// A source that never gives a byte keeps a conversion from noticing the first Ctrl-C.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_second_interrupt_ends_what_the_first_cannot() {
+fn second_interrupt_ends_blocked_conversion() {
     const SIGINT: u32 = 2;
-    let folder = Folder::new("twice");
+    let folder = TempDir::new();
     let source = folder.at("source.pt");
     assert!(
         Command::new("mkfifo")
@@ -164,8 +165,8 @@ fn a_second_interrupt_ends_what_the_first_cannot() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_told_and_nothing_is_left() {
-    let folder = Folder::new("full");
+fn full_disk_is_reported_and_nothing_is_left() {
+    let folder = TempDir::new();
     for (target, kilobytes, file) in [
         ("target", 300, "target/model.safetensors"),
         ("target", 4, "target/model.safetensors"),

@@ -7,17 +7,18 @@ use openelm_core::{
     convert::{ConvertOptions, FileType, Format},
     quantization::QuantizationMode,
 };
+use openelm_testing::TempDir;
 
 use crate::{
-    models::{Folder, Tensor, convert, plain, small, talking, write_model},
+    models::{Tensor, convert, plain, small, talking, with_source, write_model},
     opcodes::{global, text},
     refused::{quantize, refuses},
     torch::{corenet, zip, zip_file},
 };
 
 #[test]
-fn damaged_safetensors_files() {
-    let (folder, tensors) = Folder::with_source("safetensors", &small(), Dtype::Float16);
+fn rejects_damaged_safetensors_files() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float16);
     let file = folder.join("source/model.safetensors");
     let whole = fs::read(&file).unwrap();
     let case = |bytes: &[u8], parts: &[&str]| {
@@ -66,8 +67,8 @@ fn damaged_safetensors_files() {
 }
 
 #[test]
-fn gguf_files_that_lie() {
-    let (folder, _) = Folder::with_source("gguf-lies", &small(), Dtype::Float16);
+fn rejects_wrong_gguf_files() {
+    let (folder, _) = with_source(&small(), Dtype::Float16);
     let options = ConvertOptions {
         format: Format::Gguf(FileType::F16),
         ..plain()
@@ -116,8 +117,8 @@ fn gguf_files_that_lie() {
 }
 
 #[test]
-fn pickles_that_would_run_something() {
-    let folder = Folder::new("pickles");
+fn rejects_pickles_with_code() {
+    let folder = TempDir::new();
     let marker = folder.join("ran");
     let command = format!("touch {}", marker.display());
     let call = [&global("os", "system"), &text(&command)[..], b"\x85R"].concat();

@@ -7,8 +7,8 @@
     reason = "a test may stop at the first surprise"
 )]
 
+mod corrupt;
 mod folders;
 mod headers;
 mod indexes;
 mod layouts;
-mod spoilt;
