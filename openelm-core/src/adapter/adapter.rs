@@ -11,7 +11,7 @@ use crate::{
     weights::Tensors,
 };
 
-/// What is trained.
+/// The kind of fine-tuning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdapterKind {
     /// Low-rank additions (arXiv 2106.09685).
@@ -23,7 +23,7 @@ pub enum AdapterKind {
     Full,
 }
 
-/// How a LoRA or DoRA adapter is made.
+/// Options of a LoRA or DoRA adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraOptions {
     /// Width of the low-rank product. Default 8.
@@ -74,12 +74,12 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// What was trained.
+    /// The kind of fine-tuning that made it.
     pub fn kind(&self) -> AdapterKind {
         self.kind
     }
 
-    /// How many numbers it holds.
+    /// The number of parameters.
     pub fn parameter_count(&self) -> u64 {
         self.tensors().values().map(|t| t.size() as u64).sum()
     }

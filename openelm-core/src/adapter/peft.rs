@@ -24,7 +24,7 @@ use crate::{
 
 pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// What stands before a module's name.
+/// The prefix of a module's name.
 const PREFIX: &str = "base_model.model.";
 
 /// Why DoRA of an embedding is neither read nor written.
@@ -148,7 +148,7 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// What `patterns` say of the module `name`. A pattern is the end of a name, as PEFT matches it.
+/// The value of `patterns` for the module `name`. A pattern is the end of a name, as in PEFT.
 fn own(patterns: &Map<String, Value>, name: &str) -> Result<Option<f64>, String> {
     for (pattern, value) in patterns {
         let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))

@@ -1,7 +1,7 @@
-//! What two models predict, compared: Kullback-Leibler divergence of the next token's
+//! A comparison of two models' predictions: Kullback-Leibler divergence of the next token's
 //! distributions, KL(P, Q) = Σ p (ln p - ln q), p the source's and q the result's.
 
-/// How two models' predictions differ.
+/// The difference of two models' predictions.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Predictions {
     pub(super) mean_kl: f64,

@@ -1,4 +1,4 @@
-//! Where a result is written until it is whole: a hidden folder beside the target, renamed at the
+//! The place of a result until it is whole: a hidden folder beside the target, renamed at the
 //! end. Whatever ends a conversion before that leaves the target as it was.
 
 use std::{
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 pub(super) struct Staging {
     target: PathBuf,
     folder: PathBuf,
-    /// Whether the result is one file of the target's name in the folder, not the folder itself.
+    /// The result is one file of the target's name in the folder, not the folder itself.
     is_file: bool,
     /// Holds off another conversion to the same target; the system lets go of it whatever happens.
     lock: Option<File>,
@@ -76,12 +76,12 @@ impl Staging {
         Ok(staging)
     }
 
-    /// What errors name: where the result is to go.
+    /// The final path of the result, which errors name.
     pub(super) fn target(&self) -> &Path {
         &self.target
     }
 
-    /// What to write, and where it can be read until it is kept: a folder or a file.
+    /// The file or folder to write to, and to read until it is kept.
     pub(super) fn written(&self) -> PathBuf {
         match (self.is_file, self.target.file_name()) {
             (true, Some(name)) => self.folder.join(name),

@@ -25,7 +25,7 @@ const MODEL_FILES: [&str; 6] = [
     "modeling_openelm.py",
 ];
 
-/// Where a model's tokenizer comes from, checked against the model.
+/// The source of a model's tokenizer, checked against the model.
 pub(super) enum TokenizerFiles {
     /// The model is converted without one.
     None,

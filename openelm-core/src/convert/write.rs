@@ -50,7 +50,7 @@ pub(super) fn write(
     tokenizer.write(source, &plan.config, &written)
 }
 
-/// What goes along with writing.
+/// Progress and cancellation of writing.
 pub(super) struct Task<'a> {
     pub(super) cancel: &'a CancelHandle,
     pub(super) progress: &'a mut dyn FnMut(ConvertEvent<'_>),

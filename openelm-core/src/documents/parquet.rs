@@ -22,7 +22,7 @@ pub(crate) struct Column {
     file: SerializedFileReader<File>,
     key: String,
     index: usize,
-    /// Whether the column has nulls, which then have definition level 0.
+    /// The column has nulls, which then have definition level 0.
     nullable: bool,
     next_group: usize,
     reader: Option<ColumnReaderImpl<ByteArrayType>>,

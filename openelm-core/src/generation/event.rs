@@ -1,8 +1,8 @@
-//! What a generation tells: its progress, its tokens, and in the end why it ended and what it took.
+//! The events of a generation: progress, tokens, and at the end the reason and the statistics.
 
 use std::time::Duration;
 
-/// What a [`Generation`](crate::generation::generation::Generation) yields.
+/// An event of a [`Generation`](crate::generation::generation::Generation).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Part of the prompt was read.
@@ -12,7 +12,7 @@ pub enum Event {
         /// Tokens of the prompt, BOS included.
         total: usize,
     },
-    /// A token was generated.
+    /// A generated token.
     Token(Token),
     /// The last event.
     Finished {
@@ -43,7 +43,7 @@ pub struct Token {
 pub enum FinishReason {
     /// The model ended it.
     Eos,
-    /// A stop string came up.
+    /// The text reached a stop string.
     Stop,
     /// `max_tokens` were generated.
     Length,

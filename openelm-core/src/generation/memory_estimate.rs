@@ -1,4 +1,4 @@
-//! How much memory a model will take, from its headers alone.
+//! An estimate of the memory that a model takes, from its headers alone.
 
 use super::compute_dtype::compute_dtype;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub struct MemoryEstimate {
     pub weights: u64,
     /// Keys and values of one sequence.
     pub kv_cache: u64,
-    /// What a chunk of the prompt takes while it is read.
+    /// Bytes for a chunk of the prompt while it is read.
     pub working: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What was read stays read: the tokens of a text with their keys and values, for prompts that
+//! The cache of a prompt: the tokens of a text with their keys and values, for prompts that
 //! begin alike.
 
 use crate::model::{KvCache, Model};

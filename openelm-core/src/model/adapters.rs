@@ -47,7 +47,7 @@ pub(crate) struct Named {
     pub(crate) tied_head: bool,
 }
 
-/// What is added to one matrix.
+/// The addition to one matrix.
 #[derive(Debug, Clone)]
 pub(crate) struct Module {
     pub(crate) lora_a: Array,

@@ -33,7 +33,7 @@ pub(crate) struct Reader {
     computing: Stream,
 }
 
-/// How tensors come from the files.
+/// The way tensors are read from the files.
 enum Files {
     /// As MLX opens them: each array is read when it is evaluated, by its stream's thread.
     Lazy(HashMap<String, Array>),
@@ -89,7 +89,7 @@ impl Readers {
         &mut self.all[self.next]
     }
 
-    /// How many tensors can be under way at once.
+    /// The number of tensors that can be under way at once.
     pub(crate) fn count(&self) -> usize {
         self.all.len()
     }
@@ -204,7 +204,7 @@ thread_local! {
 /// Files are not read faster by more threads.
 const MAX_READERS: usize = 4;
 
-/// Where what was read on a CPU stream is computed with.
+/// The stream that computes with arrays read on a CPU stream.
 fn computing(reading: Stream) -> Result<Stream> {
     Ok(match Device::current()? {
         Device::Cpu => reading,

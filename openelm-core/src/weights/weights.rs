@@ -15,7 +15,7 @@ use crate::{
     mlx::{Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix},
 };
 
-/// How [`Weights::read`] reads.
+/// Options of [`Weights::read`].
 #[derive(Debug, Clone, Copy)]
 pub struct ReadOptions {
     /// The type to cast to.

@@ -1,4 +1,4 @@
-//! Which tensor of a checkpoint is which of a GGUF file.
+//! The map from tensors of a checkpoint to those of a GGUF file.
 //!
 //! The fused QKV stays one tensor, and its rows their order: llama.cpp rotates OpenELM's heads as
 //! the checkpoint lays them out. `proj_1` `[2 I, D]` becomes `ffn_gate`, its first I rows, and

@@ -27,7 +27,7 @@ pub(crate) struct Fragment {
     pub(crate) after: Mark,
 }
 
-/// What comes next.
+/// The next item of the corpus.
 pub(crate) enum Next {
     Fragment(Fragment),
     /// An epoch has been read; another one begins.
@@ -211,7 +211,7 @@ impl Reader {
         self.files.get(*self.order.get(striped)?).cloned()
     }
 
-    /// Where the reader whose turn it is stands.
+    /// The position of the reader whose turn it is.
     fn place(&self) -> Place {
         // `turn` is below the number of readers, in a saved state too: `CorpusState::check`.
         self.position.readers[self.position.turn]

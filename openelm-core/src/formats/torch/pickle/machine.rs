@@ -45,7 +45,7 @@ pub(super) struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
     pub(super) tree: Tree<'a>,
-    /// How many steps are left.
+    /// The steps left.
     steps: usize,
 }
 

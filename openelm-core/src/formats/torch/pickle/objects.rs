@@ -36,7 +36,7 @@ impl<'a> Machine<'a> {
         self.global(module, name)
     }
 
-    /// What REDUCE and NEWOBJ say to call, on the arguments on top of it.
+    /// Calls the function of REDUCE and NEWOBJ on the arguments on top of it.
     pub(super) fn call(&mut self) -> Result<(), String> {
         let (arguments, called) = (self.pop()?, self.pop()?);
         if let Value::Opaque(_) = called {
