@@ -374,6 +374,12 @@ impl Error {
         }
     }
 
+    /// An obstacle to making `path`, and how to go on.
+    pub(crate) fn destination(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        let (path, problem) = (path.into(), problem.into());
+        Self::Destination { path, problem }
+    }
+
     /// A fault of the adapter at `path`.
     pub(crate) fn adapter(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
         let (path, problem) = (path.into(), problem.into());

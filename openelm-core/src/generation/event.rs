@@ -35,7 +35,16 @@ pub struct Token {
     /// [`GenerateOptions::logprobs`](crate::generation::generation::GenerateOptions::logprobs) asks.
     pub logprob: Option<f32>,
     /// The likeliest tokens and their log-probabilities, likeliest first.
-    pub top_logprobs: Vec<(u32, f32)>,
+    pub top_logprobs: Vec<TokenLogprob>,
+}
+
+/// A candidate for a token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenLogprob {
+    /// Its id.
+    pub id: u32,
+    /// The model's log-probability, before penalty and temperature.
+    pub logprob: f32,
 }
 
 /// Why a text ended.
