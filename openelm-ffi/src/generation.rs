@@ -285,7 +285,10 @@ impl From<Event> for GenerationEvent {
                     text: token.text,
                     logprob: token.logprob,
                     top_logprobs: top
-                        .map(|(id, logprob)| TokenChance { id, logprob })
+                        .map(|top| TokenChance {
+                            id: top.id,
+                            logprob: top.logprob,
+                        })
                         .collect(),
                 }
             }
