@@ -71,6 +71,9 @@ fn rows(count: u32) -> TrainingData {
     TrainingData::Examples((0..count).map(row).collect())
 }
 
+/// A change of a run's arguments.
+type Edit<T> = fn(&mut T);
+
 #[derive(Clone)]
 struct Tuning {
     options: FinetuneOptions,
@@ -208,7 +211,7 @@ fn finetuning_resumes_with_options_that_do_not_change_the_weights() {
     run.map(Result::unwrap).for_each(drop);
     let read = |folder: &Folder| fs::read(folder.0.join("adapters.safetensors")).unwrap();
 
-    let edits: [(&str, fn(&mut Tuning)); 6] = [
+    let edits: [(&str, Edit<Tuning>); 6] = [
         ("save_every", |run| run.options.save_every = 5),
         ("patience", |run| run.options.patience = Some(9)),
         ("steps_per_eval", |run| run.options.steps_per_eval = 2),
@@ -236,7 +239,7 @@ fn pretraining_resumes_with_options_that_do_not_change_the_weights() {
     run.map(Result::unwrap).for_each(drop);
     let read = |folder: &Folder| fs::read(folder.0.join("model/model.safetensors")).unwrap();
 
-    let edits: [(&str, fn(&mut Pretraining)); 4] = [
+    let edits: [(&str, Edit<Pretraining>); 4] = [
         ("save_every", |run| run.options.save_every = 5),
         ("keep", |run| run.options.keep = 4),
         ("steps_per_eval", |run| run.options.steps_per_eval = 2),
@@ -276,7 +279,7 @@ fn another_validation_looks_for_the_best_anew() {
 fn finetuning_refuses_options_that_change_the_weights() {
     let folder = Folder::new("tune-other");
     tuned_to_two(&folder);
-    let edits: [(fn(&mut Tuning), &str); 12] = [
+    let edits: [(Edit<Tuning>, &str); 12] = [
         (
             |run| run.options.trainer.schedule.learning_rate = 2e-5,
             "learning_rate: expected 0.00001, found 0.00002",
@@ -341,7 +344,7 @@ fn finetuning_refuses_options_that_change_the_weights() {
 fn pretraining_refuses_options_that_change_the_weights() {
     let folder = Folder::new("train-other");
     pretrained_to_two(&folder);
-    let edits: [(fn(&mut Pretraining), &str); 6] = [
+    let edits: [(Edit<Pretraining>, &str); 6] = [
         (
             |run| run.options.trainer.schedule.learning_rate = 3e-3,
             "learning_rate: expected 0.002, found 0.003",
