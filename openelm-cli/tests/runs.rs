@@ -9,18 +9,12 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
+use openelm_testing::{TempDir, failure, success, tales, wait_for};
 use serde_json::Value;
-
-const TALES: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../openelm-core/tests/fixtures/tales"
-);
 
 const PRETRAIN: &str = r#"
 sequence-length = 16
@@ -38,26 +32,23 @@ max_context_length = 64
 "#;
 
 /// A folder with data, removed at the end.
-struct Scratch(PathBuf);
+struct Scratch(TempDir);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("openelm-runs-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
+    fn new() -> Self {
+        let folder = TempDir::new();
         let rows = |count: usize| -> String {
             let row = |i: usize| format!("{{\"text\": \"The fox had {i} apples and pears.\"}}\n");
             (0..count).map(row).collect()
         };
-        fs::write(path.join("train.jsonl"), rows(60)).unwrap();
-        fs::write(path.join("valid.jsonl"), rows(6)).unwrap();
         let data = format!(
-            "data = [{:?}]\nvalid = [{:?}]\ntokenizer = {TALES:?}\n",
-            path.join("train.jsonl"),
-            path.join("valid.jsonl"),
+            "data = [{:?}]\nvalid = [{:?}]\ntokenizer = {:?}\n",
+            folder.write("train.jsonl", rows(60)),
+            folder.write("valid.jsonl", rows(6)),
+            tales(),
         );
-        fs::write(path.join("run.toml"), data + PRETRAIN).unwrap();
-        Self(path)
+        folder.write("run.toml", data + PRETRAIN);
+        Self(folder)
     }
 
     fn run(&self) -> PathBuf {
@@ -66,11 +57,14 @@ impl Scratch {
 
     /// `openelm finetune` or `openelm pretrain` of `steps` steps into [`run`](Self::run).
     fn command(&self, name: &str, steps: &str, more: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
-        command.arg(name);
+        let mut command = openelm_testing::command(env!("CARGO_BIN_EXE_openelm"), &[name]);
         if name == "finetune" {
-            command.args(["--model", TALES, "--batch-size", "3", "--iters", steps]);
-            command.arg("--data").arg(&self.0);
+            command.args(["--batch-size", "3", "--iters", steps]);
+            command
+                .arg("--model")
+                .arg(tales())
+                .arg("--data")
+                .arg(&*self.0);
             command.arg("--adapter-path").arg(self.run());
         } else {
             command
@@ -78,43 +72,22 @@ impl Scratch {
                 .args(["--steps", steps]);
             command.arg("--output").arg(self.run());
         }
-        command.args(more).stdin(Stdio::null());
-        command.env("OPENBLAS_NUM_THREADS", "1");
+        command.args(more).env("OPENBLAS_NUM_THREADS", "1");
         command
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn wait_for(path: &Path) {
-    let started = Instant::now();
-    while !path.exists() {
-        assert!(
-            started.elapsed() < Duration::from_secs(120),
-            "{}",
-            path.display()
-        );
-        thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
 fn a_second_process_is_refused_until_the_first_is_killed() {
     for name in ["finetune", "pretrain"] {
-        let scratch = Scratch::new(name);
+        let scratch = Scratch::new();
         let more = ["--save-every", "1", "--quiet"];
         let mut first = scratch.command(name, "100000", &more);
         let mut first = first.stderr(Stdio::null()).spawn().unwrap();
         wait_for(&scratch.run().join("training_state.safetensors"));
         let resume = ["--resume", "--save-every", "1", "--quiet"];
         for more in [&more[..], &resume[..]] {
-            let second = scratch.command(name, "100000", more).output().unwrap();
-            let message = String::from_utf8_lossy(&second.stderr).into_owned();
-            assert_eq!(second.status.code(), Some(1), "{message}");
+            let message = failure(scratch.command(name, "100000", more), 1);
             let holder = format!("process {} is training here", first.id());
             assert!(message.contains(&holder), "{message}");
         }
@@ -122,8 +95,7 @@ fn a_second_process_is_refused_until_the_first_is_killed() {
         first.wait().unwrap();
         // The folder is free again: the refusal is about the options.
         let other = ["--resume", "--seed", "7", "--quiet"];
-        let third = scratch.command(name, "100000", &other).output().unwrap();
-        let message = String::from_utf8_lossy(&third.stderr).into_owned();
+        let message = failure(scratch.command(name, "100000", &other), 1);
         assert!(message.contains("seed: expected 0, found 7"), "{message}");
     }
 }
@@ -131,10 +103,8 @@ fn a_second_process_is_refused_until_the_first_is_killed() {
 #[test]
 fn json_events_have_the_keys_of_metrics() {
     for name in ["finetune", "pretrain"] {
-        let scratch = Scratch::new(&format!("json-{name}"));
-        let output = scratch.command(name, "3", &["--json"]).output().unwrap();
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{message}");
+        let scratch = Scratch::new();
+        let output = success(scratch.command(name, "3", &["--json"]));
         let keys = |text: &str| -> BTreeSet<(String, Vec<String>)> {
             let lines = text.lines().map(|line| {
                 let line: Value = serde_json::from_str(line).unwrap();

@@ -7,11 +7,7 @@
     reason = "a test may stop at the first surprise"
 )]
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, fs, path::Path};
 
 use mlx_rs::Array;
 use openelm_core::{
@@ -25,26 +21,10 @@ use openelm_core::{
     pretrain::{MemorySource, Pretrain, PretrainEvent, PretrainOptions, Recipe, Validation},
     train::{Schedule, ScheduleKind},
 };
+use openelm_testing::TempDir;
 use serde_json::{Value, json};
 
 const STATE: &str = "training_state.safetensors";
-
-/// A folder that is removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("openelm-runs-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn config() -> Config {
     Config::layer_wise(LayerWiseConfig {
@@ -102,7 +82,7 @@ impl Tuning {
         }
     }
 
-    fn begin(&self, folder: &Folder, resume: bool) -> Result<Finetune> {
+    fn begin(&self, folder: &TempDir, resume: bool) -> Result<Finetune> {
         let targets = TargetModules {
             num_layers: None,
             keys: self.keys.clone(),
@@ -115,14 +95,7 @@ impl Tuning {
             Finetune::new
         };
         let (train, valid) = (rows(self.train), Some(rows(self.valid)));
-        begin(
-            &model,
-            adapter,
-            train,
-            valid,
-            &folder.0,
-            self.options.clone(),
-        )
+        begin(&model, adapter, train, valid, folder, self.options.clone())
     }
 }
 
@@ -136,7 +109,7 @@ struct Pretraining {
 impl Pretraining {
     fn new() -> Self {
         let recipe = Recipe {
-            steps: 6,
+            iters: 6,
             learning_rate: 2e-3,
             warmup: 2,
         };
@@ -145,8 +118,7 @@ impl Pretraining {
                 batch_size: 4,
                 micro_batch_size: 2,
                 save_every: 2,
-                keep: 3,
-                average_last: 3,
+                keep_checkpoints: 3,
                 ..PretrainOptions::new(recipe)
             },
             documents: 40,
@@ -154,7 +126,7 @@ impl Pretraining {
         }
     }
 
-    fn begin(&self, folder: &Folder, resume: bool) -> Result<Pretrain> {
+    fn begin(&self, folder: &TempDir, resume: bool) -> Result<Pretrain> {
         let sequences = (0..self.documents).map(|i| Sequence {
             tokens: (0..12).map(|k| 1 + (i + 7 * k) % 40).collect(),
             document_starts: vec![0],
@@ -169,7 +141,7 @@ impl Pretraining {
             config(),
             source,
             self.valid.clone(),
-            &folder.0,
+            folder,
             self.options.clone(),
             None,
         )
@@ -182,12 +154,12 @@ fn stop_at_two<E>(run: impl Iterator<Item = Result<E>>, is_save: impl Fn(&E) -> 
     assert!(run.any(|event| is_save(&event)));
 }
 
-fn tuned_to_two(folder: &Folder) {
+fn tuned_to_two(folder: &TempDir) {
     let run = Tuning::new().begin(folder, false).unwrap();
     stop_at_two(run, |event| matches!(event, FinetuneEvent::Saved { .. }));
 }
 
-fn pretrained_to_two(folder: &Folder) {
+fn pretrained_to_two(folder: &TempDir) {
     let run = Pretraining::new().begin(folder, false).unwrap();
     stop_at_two(run, |event| matches!(event, PretrainEvent::Saved { .. }));
 }
@@ -206,10 +178,10 @@ fn difference(error: &Error) -> String {
 
 #[test]
 fn finetuning_resumes_with_options_that_do_not_change_the_weights() {
-    let whole = Folder::new("tune-whole");
+    let whole = TempDir::new();
     let run = Tuning::new().begin(&whole, false).unwrap();
     run.map(Result::unwrap).for_each(drop);
-    let read = |folder: &Folder| fs::read(folder.0.join("adapters.safetensors")).unwrap();
+    let read = |folder: &TempDir| fs::read(folder.join("adapters.safetensors")).unwrap();
 
     let edits: [(&str, Edit<Tuning>); 6] = [
         ("save_every", |run| run.options.save_every = 5),
@@ -222,7 +194,7 @@ fn finetuning_resumes_with_options_that_do_not_change_the_weights() {
         }),
     ];
     for (name, edit) in edits {
-        let parts = Folder::new(&format!("tune-{name}"));
+        let parts = TempDir::new();
         tuned_to_two(&parts);
         let mut changed = Tuning::new();
         edit(&mut changed);
@@ -234,21 +206,21 @@ fn finetuning_resumes_with_options_that_do_not_change_the_weights() {
 
 #[test]
 fn pretraining_resumes_with_options_that_do_not_change_the_weights() {
-    let whole = Folder::new("train-whole");
+    let whole = TempDir::new();
     let run = Pretraining::new().begin(&whole, false).unwrap();
     run.map(Result::unwrap).for_each(drop);
-    let read = |folder: &Folder| fs::read(folder.0.join("model/model.safetensors")).unwrap();
+    let read = |folder: &TempDir| fs::read(folder.join("model/model.safetensors")).unwrap();
 
     let edits: [(&str, Edit<Pretraining>); 4] = [
         ("save_every", |run| run.options.save_every = 5),
-        ("keep", |run| run.options.keep = 4),
+        ("keep_checkpoints", |run| run.options.keep_checkpoints = 4),
         ("steps_per_eval", |run| run.options.steps_per_eval = 2),
         ("grad_checkpoint", |run| {
             run.options.trainer.grad_checkpoint = true;
         }),
     ];
     for (name, edit) in edits {
-        let parts = Folder::new(&format!("train-{name}"));
+        let parts = TempDir::new();
         pretrained_to_two(&parts);
         let mut changed = Pretraining::new();
         edit(&mut changed);
@@ -260,7 +232,7 @@ fn pretraining_resumes_with_options_that_do_not_change_the_weights() {
 
 #[test]
 fn another_validation_looks_for_the_best_anew() {
-    let folder = Folder::new("best");
+    let folder = TempDir::new();
     tuned_to_two(&folder);
     let best_after = |run: Tuning| {
         let events = run.begin(&folder, true).unwrap().map(Result::unwrap);
@@ -277,7 +249,7 @@ fn another_validation_looks_for_the_best_anew() {
 
 #[test]
 fn finetuning_refuses_options_that_change_the_weights() {
-    let folder = Folder::new("tune-other");
+    let folder = TempDir::new();
     tuned_to_two(&folder);
     let edits: [(Edit<Tuning>, &str); 12] = [
         (
@@ -342,7 +314,7 @@ fn finetuning_refuses_options_that_change_the_weights() {
 
 #[test]
 fn pretraining_refuses_options_that_change_the_weights() {
-    let folder = Folder::new("train-other");
+    let folder = TempDir::new();
     pretrained_to_two(&folder);
     let edits: [(Edit<Pretraining>, &str); 6] = [
         (
@@ -372,7 +344,7 @@ fn pretraining_refuses_options_that_change_the_weights() {
     }
 }
 
-/// One rule for `iters` and `steps`: the length may change where no schedule follows from it.
+/// One rule for both trainers: the length may change where no schedule follows from it.
 #[test]
 fn a_run_is_made_longer_unless_its_schedule_has_the_length() {
     let cosine = |steps: u64| Schedule {
@@ -381,20 +353,17 @@ fn a_run_is_made_longer_unless_its_schedule_has_the_length() {
     };
     let schedules: [fn(u64) -> Schedule; 2] = [|_| Schedule::default(), cosine];
     for (nth, schedule) in schedules.into_iter().enumerate() {
-        let (tuned, trained) = (
-            Folder::new(&format!("longer-tune-{nth}")),
-            Folder::new(&format!("longer-train-{nth}")),
-        );
+        let (tuned, trained) = (TempDir::new(), TempDir::new());
         let tuning = |iters: u64| {
             let mut run = Tuning::new();
             run.options.iters = iters;
             run.options.trainer.schedule = schedule(iters);
             run
         };
-        let pretraining = |steps: u64| {
+        let pretraining = |iters: u64| {
             let mut run = Pretraining::new();
-            run.options.steps = steps;
-            run.options.trainer.schedule = schedule(steps);
+            run.options.iters = iters;
+            run.options.trainer.schedule = schedule(iters);
             run
         };
         let run = tuning(2).begin(&tuned, false).unwrap();
@@ -420,7 +389,7 @@ fn a_run_is_made_longer_unless_its_schedule_has_the_length() {
 
 #[test]
 fn a_second_run_in_a_folder_is_refused_while_the_first_goes_on() {
-    let (tuned, trained) = (Folder::new("locked-tune"), Folder::new("locked-train"));
+    let (tuned, trained) = (TempDir::new(), TempDir::new());
     let holder = format!("process {} is training here", std::process::id());
     let refused = |result: Result<()>| {
         let error = result.unwrap_err();
@@ -462,7 +431,7 @@ fn rewrite_state(folder: &Path, caller: &Value) {
 /// Version 0.1 before the resume key compared the `Debug` text of its options.
 #[test]
 fn a_state_of_an_older_version_says_how_to_go_on() {
-    let folder = Folder::new("old-tune");
+    let folder = TempDir::new();
     tuned_to_two(&folder);
     let options = "FinetuneOptions { trainer: TrainerOptions { optimizer: Optimizer { kind: Adam, \
          betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, momentum: 0.0, bias_correction: false, \
@@ -478,16 +447,16 @@ fn a_state_of_an_older_version_says_how_to_go_on() {
         "best": [4, 5.485194969177246],
         "since_best": 0,
     });
-    rewrite_state(&folder.0, &caller);
+    rewrite_state(&folder, &caller);
     let error = Tuning::new().begin(&folder, true).unwrap_err();
     assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("an older version saved this run"), "{text}");
     assert!(text.contains("openelm finetune --start-from"), "{text}");
     // Its adapter serves.
-    Adapter::load(&folder.0).unwrap();
+    Adapter::load(&*folder).unwrap();
 
-    let folder = Folder::new("old-train");
+    let folder = TempDir::new();
     pretrained_to_two(&folder);
     let options = "Optimizer { kind: AdamW, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, \
          momentum: 0.0, bias_correction: true, decay_vectors: false }, Schedule { kind: CoreNet { \
@@ -502,21 +471,21 @@ fn a_state_of_an_older_version_says_how_to_go_on() {
         "trained_tokens": 358,
         "best": null,
     });
-    rewrite_state(&folder.0, &caller);
+    rewrite_state(&folder, &caller);
     let error = Pretraining::new().begin(&folder, true).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("openelm pretrain --from"), "{text}");
-    Config::load(folder.0.join("checkpoints/step-000002")).unwrap();
+    Config::load(folder.join("checkpoints/step-000002")).unwrap();
 }
 
 #[test]
 fn lines_of_metrics_are_the_events_as_json() {
-    let folder = Folder::new("metrics");
+    let folder = TempDir::new();
     let run = Tuning::new().begin(&folder, false).unwrap();
     let events: Vec<Value> = run.map(|event| event.unwrap().to_json()).collect();
     let measured =
         |event: &&Value| ["step", "validation"].contains(&event["event"].as_str().unwrap());
-    let text = fs::read_to_string(folder.0.join("metrics.jsonl")).unwrap();
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
     let lines: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

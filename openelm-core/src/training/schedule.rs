@@ -42,7 +42,7 @@ pub enum ScheduleKind {
     /// rate, and half a cosine falls to `end` over `max_iterations - warmup + 1` updates. Every rate
     /// is rounded to eight decimals.
     CoreNet {
-        /// What the last rate is nearly.
+        /// The lowest rate, which the last update nearly has.
         end: f64,
         /// Updates, those of the warm-up among them.
         max_iterations: u64,

@@ -127,7 +127,7 @@ impl Finetune {
         })
     }
 
-    /// How many numbers are trained.
+    /// Number of trained parameters.
     pub fn parameter_count(&self) -> u64 {
         self.trainer.parameter_count()
     }
