@@ -2,8 +2,8 @@
 //! each finds its place in the environment, `MLX_RANK` and, for the ring, `MLX_HOSTFILE`, a JSON
 //! list of every rank's addresses.
 //!
-//! MLX waits without end for a process that is gone. So a caller that joins gives a function for the
-//! case that the others have not answered for some time: usually it reports that and exits.
+//! MLX waits without end for a process that is gone. So a caller that joins gives a function for
+//! the case that the others have not answered for some time: usually it reports that and exits.
 
 use std::{
     env, fmt,

@@ -42,7 +42,8 @@ pub struct Preference {
     /// β: how strongly the model is held to the reference. OpenELM-Instruct: 0.01.
     pub beta: f32,
     /// The reference's summed log-probability of each row's targets, as
-    /// [`Trainer::log_probabilities`](crate::training::trainer::Trainer::log_probabilities) gave them.
+    /// [`Trainer::log_probabilities`](crate::training::trainer::Trainer::log_probabilities) gave
+    /// them.
     pub reference: Vec<f32>,
 }
 

@@ -1,5 +1,5 @@
-//! A trainer's state in one file: parameters, their moving average, the optimizer's state,
-//! gathered gradients and counters. One rename puts it in place, so that it is always that of one moment.
+//! A trainer's state in one file: parameters, their moving average, the optimizer's state, gathered
+//! gradients and counters. One rename puts it in place, so that it is always that of one moment.
 
 use std::path::Path;
 

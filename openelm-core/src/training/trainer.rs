@@ -174,8 +174,8 @@ impl Trainer {
     /// Trains on a batch to predict its targets.
     ///
     /// # Errors
-    /// [`Error::Option`] for a batch without targets, [`Error::Diverged`] if the loss is not finite:
-    /// what has been trained is of no use then. [`Error::Mlx`] if memory runs out.
+    /// [`Error::Option`] for a batch without targets, [`Error::Diverged`] if the loss is not
+    /// finite: what has been trained is of no use then. [`Error::Mlx`] if memory runs out.
     pub fn step(&mut self, batch: &Batch) -> Result<Step> {
         self.train(batch, self.predict())
     }

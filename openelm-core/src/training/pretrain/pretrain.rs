@@ -52,9 +52,10 @@ impl Pretrain {
     /// of the source; all but rank 0 write nothing.
     ///
     /// # Errors
-    /// [`Error::Option`] for an option outside its range, [`Error::Destination`] if the folder holds
-    /// a run or another process trains there, [`Error::Io`]; for a model to start from as
-    /// [`Checkpoint::open`](crate::weights::Checkpoint::open) and [`check`](crate::weights::Checkpoint::check).
+    /// [`Error::Option`] for an option outside its range, [`Error::Destination`] if the folder
+    /// holds a run or another process trains there, [`Error::Io`]; for a model to start from as
+    /// [`Checkpoint::open`](crate::weights::Checkpoint::open) and
+    /// [`check`](crate::weights::Checkpoint::check).
     pub fn new(
         config: Config,
         source: Box<dyn SequenceSource>,
@@ -78,8 +79,8 @@ impl Pretrain {
     /// may change.
     ///
     /// # Errors
-    /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state, [`Error::OtherRun`] if it
-    /// was made with other options, another architecture or tokenizer, or other data,
+    /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state, [`Error::OtherRun`] if
+    /// it was made with other options, another architecture or tokenizer, or other data,
     /// [`Error::Checkpoint`] if it is malformed or of an older version.
     pub fn resume(
         config: Config,
