@@ -406,7 +406,10 @@ fn rejects_invalid_options_and_data() {
         "--quiet",
     ];
     let told = failure(scratch.finetune("run", &other), 1);
-    assert!(told.contains("learning_rate: 0.0001, now 0.0002"), "{told}");
+    assert!(
+        told.contains("learning_rate: expected 0.0001, found 0.0002"),
+        "{told}"
+    );
 
     // A run that diverges stops, says so, and leaves its last save.
     let before = success(scratch.finetune(
