@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use openelm_core::{
-    CancelHandle, Dtype,
+    CancelHandle,
     adapter::Adapter,
     convert::{ConvertOptions, Format, convert},
 };
 
-use crate::{error::Error, interrupt::Interrupt, output};
+use crate::{choices::Dtype, error::Error, interrupt::Interrupt, output};
 
 /// Arguments of `openelm fuse`.
 #[derive(clap::Args)]
@@ -30,8 +30,8 @@ pub(crate) struct Args {
     #[arg(long, alias = "de-quantize", short)]
     dequantize: bool,
 
-    /// Type to store in: float32, float16 or bfloat16 [default: as the model is stored]
-    #[arg(long, value_name = "TYPE")]
+    /// Type to store in [default: as the model is stored]
+    #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
 
     /// Replace what is there
@@ -56,7 +56,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             true => Format::Gguf(openelm_core::convert::FileType::F16),
             false => Format::Mlx,
         },
-        dtype: args.dtype,
+        dtype: args.dtype.map(Into::into),
         dequantize: args.dequantize,
         adapter: Some(Adapter::load(&args.adapter_path)?),
         force: args.force,

@@ -339,7 +339,7 @@ impl Advance for Pretrain {
 
         let done = self.trainer.iteration();
         let last = done == self.options.iters;
-        if last || done.is_multiple_of(self.options.iters_per_eval) {
+        if last || done.is_multiple_of(self.options.steps_per_eval) {
             self.validate()?;
         }
         if last {
