@@ -392,7 +392,7 @@ fn rows(count: u32) -> TrainingData {
 
 fn finetune(folder: &TempDir, options: FinetuneOptions) -> openelm_core::Result<Finetune> {
     let adapter = lora(Keys::AllProjections, LoraOptions::default());
-    Finetune::new(&model(), adapter, rows(10), Some(rows(4)), &folder, options)
+    Finetune::new(&model(), adapter, rows(10), Some(rows(4)), folder, options)
 }
 
 #[test]

@@ -235,7 +235,7 @@ fn compare_logits(name: &str, case: &Case, model: &Model, output: &Path) -> f32 
     };
     let wanted = &Array::load_safetensors(output.join("logits.safetensors")).unwrap()["logits"];
     let ours = of(&written);
-    for (logits_found, bound) in [(&of(&output), LOGIT_BOUND), (&ours, TRAINED_LOGIT_BOUND)] {
+    for (logits_found, bound) in [(&of(output), LOGIT_BOUND), (&ours, TRAINED_LOGIT_BOUND)] {
         let off = distance(logits_found, wanted);
         assert!(off <= bound, "{name}: logits differ by {off:e}");
         logits = logits.max(off);

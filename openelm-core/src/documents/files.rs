@@ -190,7 +190,7 @@ mod tests {
                 .unwrap()
                 .iter()
                 .map(|path| {
-                    let inside = path.strip_prefix(scratch.to_path_buf()).unwrap();
+                    let inside = path.strip_prefix(&scratch).unwrap();
                     inside.to_str().unwrap().to_owned()
                 })
                 .collect()

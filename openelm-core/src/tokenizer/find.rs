@@ -60,14 +60,14 @@ mod tests {
         let (model, other) = (TempDir::new(), TempDir::new());
         let found =
             |explicit: Option<&Path>| Tokenizer::find(&model, explicit).unwrap().path().to_owned();
-        let odd_name = other.write("vocabulary.bin", &tiny_model());
+        let odd_name = other.write("vocabulary.bin", tiny_model());
         assert_eq!(found(Some(&odd_name)), odd_name);
-        let sentencepiece = model.write("tokenizer.model", &tiny_model());
+        let sentencepiece = model.write("tokenizer.model", tiny_model());
         assert_eq!(found(None), sentencepiece);
         let json = model.write("tokenizer.json", tiny_json().to_string().as_bytes());
         assert_eq!(found(None), json);
         // Told apart by content: the name says the opposite.
-        let misnamed = other.write("tokenizer.json", &tiny_model());
+        let misnamed = other.write("tokenizer.json", tiny_model());
         assert_eq!(found(Some(&other)), misnamed);
     }
 

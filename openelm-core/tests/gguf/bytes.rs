@@ -62,7 +62,7 @@ fn dequantized_values_match_llama_cpp() {
     ] {
         let case = &fixture["dequantized"][name];
         let head = head(3, &[], &[entry("t", &[count], id, 0)]);
-        let file = TempFile::new("test.gguf", &[head, hex(&case["blocks"])].concat());
+        let file = TempFile::new("test.gguf", [head, hex(&case["blocks"])].concat());
         let mut reader = GgufReader::open(&*file).unwrap();
         assert_eq!(reader.tensors()["t"].kind.to_string(), name);
         let data = reader.read("t").unwrap();
@@ -75,7 +75,7 @@ fn dequantized_values_match_llama_cpp() {
 #[test]
 fn reads_a_file_of_the_gguf_package() {
     let fixture = fixture();
-    let file = TempFile::new("test.gguf", &hex(&fixture["file"]["bytes"]));
+    let file = TempFile::new("test.gguf", hex(&fixture["file"]["bytes"]));
     let mut reader = GgufReader::open(&*file).unwrap();
     assert_eq!(reader.version(), 3);
     let expected: [(&str, Value); 16] = [
@@ -146,7 +146,7 @@ fn metadata_of_every_type_round_trips() {
     .map(|(key, value)| (key.to_owned(), value))
     .into();
     let tensor = (spec("t", TensorType::Bf16, &[2, 1, 3]), vec![1.5; 6]);
-    let file = TempFile::new("test.gguf", &written(&entries, &[tensor]).unwrap());
+    let file = TempFile::new("test.gguf", written(&entries, &[tensor]).unwrap());
     let mut reader = GgufReader::open(&*file).unwrap();
     assert_eq!(reader.metadata().len(), 15);
     for (key, value) in entries {
@@ -194,7 +194,7 @@ fn writer_checks_the_announced_tensors() {
     assert!(message(writer.write("b", &[1e6])).contains("tensor `b`: 1000000 is beyond"));
     writer.write("b", &[0.5]).unwrap();
     assert!(message(writer.write("c", &[1.0])).contains("tensor `c` was not announced"));
-    let file = TempFile::new("test.gguf", &writer.finish().unwrap());
+    let file = TempFile::new("test.gguf", writer.finish().unwrap());
     let mut reader = GgufReader::open(&*file).unwrap();
     assert_eq!(
         reader.read("a").unwrap().to_f32(),

@@ -52,8 +52,11 @@ fn counts(tensors: u64, keys: u64) -> Vec<u8> {
     [b"GGUF\x03\0\0\0".as_slice(), &counts, &[0; 99]].concat()
 }
 
+/// The bytes of a file.
+type Bytes = fn() -> Vec<u8>;
+
 /// Malformed files and a part of their error.
-const CASES: &[(fn() -> Vec<u8>, &str)] = &[
+const CASES: &[(Bytes, &str)] = &[
     (|| b"GGML\x03\0\0\0".to_vec(), "not a GGUF file"),
     (|| b"GG".to_vec(), "not a GGUF file"),
     (

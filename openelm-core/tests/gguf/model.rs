@@ -233,7 +233,7 @@ fn one_number_applies_to_every_layer() {
             (planned.tensor, vec![0.0; elements])
         })
         .collect();
-    let file = TempFile::new("test.gguf", &written(&entries, &tensors).unwrap());
+    let file = TempFile::new("test.gguf", written(&entries, &tensors).unwrap());
     let reader = GgufReader::open(&*file).unwrap();
     let read = config_from_gguf(&reader).unwrap();
     assert_eq!(read.layers(), config.layers());
@@ -256,7 +256,7 @@ fn rejects_other_tensors_by_name() {
                 (spec, vec![0.0; elements])
             })
             .collect();
-        let file = TempFile::new("test.gguf", &written(&[], &tensors).unwrap());
+        let file = TempFile::new("test.gguf", written(&[], &tensors).unwrap());
         check_tensors(&GgufReader::open(&*file).unwrap(), &config).unwrap_err()
     };
     let missing = tensors(&|specs| specs.retain(|spec| spec.name != "blk.2.ffn_up.weight"));

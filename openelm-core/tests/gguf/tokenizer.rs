@@ -69,7 +69,7 @@ fn rejects_malformed_vocabularies() {
             .map(|(key, value)| (format!("tokenizer.ggml.{key}"), value.clone()))
             .collect();
         let tensor = (spec("t", TensorType::F32, &[1]), vec![0.0]);
-        let file = TempFile::new("test.gguf", &written(&entries, &[tensor]).unwrap());
+        let file = TempFile::new("test.gguf", written(&entries, &[tensor]).unwrap());
         Vocabulary::from_gguf(&GgufReader::open(&*file).unwrap())
     };
     let llama = ("model", Value::from("llama"));

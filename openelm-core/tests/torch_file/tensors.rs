@@ -84,7 +84,7 @@ fn rejects_invalid_names() {
     // The wrapper's prefix stays where not every name has it.
     let entries = [text("module.a"), value.clone(), text("b"), value].concat();
     let pickle = [b"\x80\x02}(", &entries[..], b"u."].concat();
-    let scratch = TempFile::new("weights.pt", &saved_pickle(&pickle));
+    let scratch = TempFile::new("weights.pt", saved_pickle(&pickle));
     let file = TorchFile::open(&scratch).unwrap();
     let names: Vec<&String> = file.tensors().keys().collect();
     assert_eq!(names, ["b", "module.a"]);

@@ -94,8 +94,12 @@ pub(super) fn zip(entries: &[Entry]) -> Vec<u8> {
     .concat()
 }
 
+type ChangeEntries = fn(&mut [Entry]);
+type Extra = fn(u64) -> Vec<u8>;
+type ChangeFile = fn(&[u8]) -> Vec<u8>;
+
 /// A change of the entries and a part of the error that it causes.
-const ENTRIES: &[(fn(&mut [Entry]), &str)] = &[
+const ENTRIES: &[(ChangeEntries, &str)] = &[
     (|entries| entries[1].method = 8, "is compressed"),
     (|entries| entries[0].method = 8, "is compressed"),
     (|entries| entries[1].flags = 1, "is compressed or encrypted"),
@@ -145,7 +149,7 @@ const ENTRIES: &[(fn(&mut [Entry]), &str)] = &[
 ];
 
 /// The zip64 extra field of an entry at a place, and a part of the error that it causes.
-const EXTRA_FIELDS: &[(fn(u64) -> Vec<u8>, &str)] = &[
+const EXTRA_FIELDS: &[(Extra, &str)] = &[
     (
         |at| wide(u64::MAX, u64::MAX, at),
         "reaches into the directory",
@@ -157,7 +161,7 @@ const EXTRA_FIELDS: &[(fn(u64) -> Vec<u8>, &str)] = &[
 ];
 
 /// A change of the whole file, mostly of its end record, and a part of the error that it causes.
-const ENDS: &[(fn(&[u8]) -> Vec<u8>, &str)] = &[
+const ENDS: &[(ChangeFile, &str)] = &[
     (
         |file| patched(file, 10, &[3, 0]),
         "has 2 entries; its end says 3",
@@ -179,7 +183,7 @@ fn pickle() -> Vec<u8> {
     [b"\x80\x02}", &text("weight")[..], &tensor, b"s."].concat()
 }
 
-fn changed(change: fn(&mut [Entry])) -> Vec<u8> {
+fn changed(change: ChangeEntries) -> Vec<u8> {
     let mut entries = [
         Entry::new("m/data.pkl", &pickle()),
         Entry::new("m/data/0", &[0; 16]),
@@ -194,7 +198,7 @@ fn wide(size: u64, packed: u64, at: u64) -> Vec<u8> {
 }
 
 /// A file whose second entry has its sizes and its place in the extra field.
-fn in_extra(extra: fn(u64) -> Vec<u8>) -> Vec<u8> {
+fn in_extra(extra: Extra) -> Vec<u8> {
     let pickle = pickle();
     let at = 30 + "m/data.pkl".len() + pickle.len();
     let mut data = Entry::new("m/data/0", &[0; 16]);
