@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use openelm_core::{
     CancelHandle,
     adapter::Adapter,
-    convert::{ConvertOptions, Format, convert},
+    convert::{ConvertOptions, FileType, Format, convert},
 };
 
 use crate::{choices::Dtype, error::Error, interrupt::Interrupt, output};
@@ -52,9 +52,10 @@ const EXAMPLES: &str = "Examples:
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let is_gguf = args.save_path.extension().is_some_and(|e| e == "gguf");
     let options = ConvertOptions {
-        format: match is_gguf {
-            true => Format::Gguf(openelm_core::convert::FileType::F16),
-            false => Format::Mlx,
+        format: if is_gguf {
+            Format::Gguf(FileType::F16)
+        } else {
+            Format::Mlx
         },
         dtype: args.dtype.map(Into::into),
         dequantize: args.dequantize,

@@ -75,9 +75,10 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
                 text.lines().for_each(output::tell);
             }
             let saved = resumable.join("training_state.safetensors").is_file();
-            let advice = match saved {
-                true => "; --resume goes on from the last save",
-                false => "",
+            let advice = if saved {
+                "; --resume goes on from the last save"
+            } else {
+                ""
             };
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             Err(Error::Rank {
