@@ -1,0 +1,253 @@
+//! Compares fine-tuning with what mlx-lm's own trainer did on the same model, rows and start:
+//! `parity/finetune.py` wrote it to the folder `OPENELM_FINETUNE`; `make parity` does all of it.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+mod case;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use mlx_rs::Array;
+use openelm_core::{Model, adapter::Adapter, internal::Batch, train::Trainer};
+
+use case::{Case, Losses, batch, model, options, preference, read, rows, rows_of, start};
+
+/// Largest difference of a step's loss, relative.
+const LOSS_BOUND: f64 = 1e-4;
+
+/// Largest distance of a trained tensor after the last step, relative to its length. (Of single
+/// numbers Adam turns a gradient of nearly zero into a full step of either sign.)
+const TENSOR_BOUND: f32 = 1e-3;
+
+/// Largest difference of a logit of the adapted model.
+const LOGIT_BOUND: f32 = 2e-4;
+
+/// The same between the adapter that we trained and the one that mlx-lm trained: one such step moves
+/// a logit by some 4e-3 where the scale is 10.
+const TRAINED_LOGIT_BOUND: f32 = 1e-2;
+
+/// Cases that are trained with checkpointing too, one of each kind: with FULL=1 all are.
+const CHECKPOINTED: [&str; 6] = [
+    "lora-accumulate-exact",
+    "lora-prompts-exact",
+    "dora-keys-exact",
+    "full-exact",
+    "qlora-exact",
+    "dpo_sigmoid",
+];
+
+#[test]
+#[ignore = "reads what Python made: make parity"]
+fn fine_tuning_matches_mlx_lm() {
+    let folder = PathBuf::from(std::env::var_os("OPENELM_FINETUNE").expect("set by parity/run.sh"));
+    let index: BTreeMap<String, Vec<String>> = read(&folder.join("index.json"));
+    let full = std::env::var_os("FULL").is_some_and(|value| value == "1");
+    let mut compared = 0;
+    for name in index["cases"].iter().chain(&index["dpo"]) {
+        compare(&folder, name, false);
+        if full || CHECKPOINTED.contains(&name.as_str()) {
+            compare(&folder, name, true);
+        }
+        compared += 1;
+    }
+    assert!(
+        compared >= if full { 36 } else { 22 },
+        "only {compared} cases"
+    );
+}
+
+fn compare(folder: &Path, name: &str, checkpoint: bool) {
+    let output = folder.join(name);
+    let case: Case = read(&output.join("case.json"));
+    let expected: Losses = read(&output.join("losses.json"));
+    let model = model(&folder.join(&case.base));
+    let mut trainer = Trainer::new(&model, start(&output), options(&case, checkpoint)).unwrap();
+    assert_eq!(
+        trainer.parameter_count(),
+        case.trainable_parameters,
+        "{name}"
+    );
+    let worst = compare_losses(folder, name, &case, &expected, &mut trainer);
+    // mlx-lm reads it from there: parity/load_adapters.py.
+    let written = output.join("ours");
+    trainer.adapter().save(&written, model.config()).unwrap();
+    let furthest = compare_tensors(name, &case, &expected, &output);
+    let logits = if case.logit_tokens.is_empty() {
+        0.0
+    } else {
+        compare_logits(name, &case, &model, &output)
+    };
+    let mode = if checkpoint { "checkpointed" } else { "" };
+    eprintln!("{name:24} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}  logits {logits:.1e}");
+}
+
+/// Trains and returns the largest relative difference of a loss.
+fn compare_losses(
+    folder: &Path,
+    name: &str,
+    case: &Case,
+    expected: &Losses,
+    trainer: &mut Trainer,
+) -> f64 {
+    let mut worst = 0.0_f64;
+    let preferences = case.loss.is_some();
+    let rows = if preferences {
+        Vec::new()
+    } else {
+        rows(folder, case, "train")
+    };
+    for (i, (loss, chosen)) in expected.train.iter().zip(&expected.rows).enumerate() {
+        let step = if preferences {
+            let (batch, preference) = preference(folder, case, expected, chosen);
+            trainer.step_preference(&batch, &preference).unwrap()
+        } else {
+            let batch = batch(&rows, chosen, case);
+            let step = trainer.step(&batch).unwrap();
+            assert_eq!(
+                step.targets, expected.tokens[i],
+                "{name}: targets of step {i}"
+            );
+            step
+        };
+        if case.optimizer != "adafactor" {
+            let rate = expected.learning_rate[i];
+            // With accumulation mlx-lm reports the rate of the last update, not of the next.
+            if case.grad_accumulation_steps == 1 {
+                assert!(
+                    (step.learning_rate - rate).abs() <= 1e-6 * rate,
+                    "{name}: rate of {i}"
+                );
+            }
+        }
+        worst = worst.max((f64::from(step.loss) - loss).abs() / loss.abs().max(1e-6));
+    }
+    assert!(worst <= LOSS_BOUND, "{name}: losses differ by {worst:e}");
+    if let Some(after) = &expected.valid_after {
+        let rows = rows_of(folder, case);
+        let batches: Vec<Batch> = after.rows.iter().map(|c| batch(&rows, c, case)).collect();
+        let found = trainer.evaluate(&batches).unwrap();
+        let off = (found - after.loss).abs() / after.loss;
+        assert!(
+            off <= LOSS_BOUND,
+            "{name}: validation after: {found}, not {}",
+            after.loss
+        );
+        assert!(!expected.valid.is_empty(), "{name}");
+    }
+    worst
+}
+
+/// Compares our adapter with the one that mlx-lm trained; returns the largest distance.
+fn compare_tensors(name: &str, case: &Case, expected: &Losses, output: &Path) -> f32 {
+    let found = Array::load_safetensors(output.join("ours/adapters.safetensors")).unwrap();
+    let wanted = Array::load_safetensors(output.join("final.safetensors")).unwrap();
+    assert_eq!(found.len(), wanted.len(), "{name}");
+    let mut furthest = 0.0_f32;
+    for (tensor, wanted) in &wanted {
+        let off = if case.optimizer == "lion" {
+            signed_distance(name, &found[tensor], wanted, &expected.learning_rate)
+        } else {
+            length(&found[tensor].subtract(wanted).unwrap()) / length(wanted).max(1e-6)
+        };
+        assert!(off <= TENSOR_BOUND, "{name}: {tensor} is off by {off:e}");
+        furthest = furthest.max(off);
+    }
+    furthest
+}
+
+/// Compares the logits of mlx-lm's adapter, and of ours, with those of mlx-lm; returns the largest
+/// difference. Writes the logits of ours for parity/load_adapters.py.
+fn compare_logits(name: &str, case: &Case, model: &Model, output: &Path) -> f32 {
+    let written = output.join("ours");
+    let mut logits = 0.0_f32;
+    let of = |source: &Path| {
+        let mut adapted = model.clone();
+        adapted
+            .add_adapter("trained", &Adapter::load(source).unwrap())
+            .unwrap();
+        logits_of(&adapted, &case.logit_tokens)
+    };
+    let wanted = &Array::load_safetensors(output.join("logits.safetensors")).unwrap()["logits"];
+    let ours = of(&written);
+    for (logits_found, bound) in [(&of(output), LOGIT_BOUND), (&ours, TRAINED_LOGIT_BOUND)] {
+        let off = distance(logits_found, wanted);
+        assert!(off <= bound, "{name}: logits differ by {off:e}");
+        logits = logits.max(off);
+    }
+    Array::save_safetensors(
+        [("logits", &ours)],
+        None,
+        written.join("logits.safetensors"),
+    )
+    .unwrap();
+    logits
+}
+
+/// Relative distance of tensors that Lion trained, but for a few entries.
+///
+/// Lion moves every entry by the sign of its momentum times the rate: where the momentum is next to
+/// zero, rounding decides the sign, and the entry is two rates off though nothing is wrong. At
+/// most one entry in a hundred may be (but one of any tensor), and none further than all rates
+/// together twice.
+fn signed_distance(name: &str, found: &Array, wanted: &Array, rates: &[f32]) -> f32 {
+    let rate = rates.iter().copied().fold(0.0_f32, f32::max);
+    let furthest = 2.0 * rates.iter().sum::<f32>() + 1e-6;
+    let (found, wanted) = (
+        found.flatten(None, None).unwrap(),
+        wanted.flatten(None, None).unwrap(),
+    );
+    let (found, wanted) = (found.as_slice::<f32>(), wanted.as_slice::<f32>());
+    assert_eq!(found.len(), wanted.len(), "{name}");
+    let (mut turned, mut square, mut whole) = (0_usize, 0.0_f32, 0.0_f32);
+    for (a, b) in found.iter().zip(wanted) {
+        let off = (a - b).abs();
+        assert!(
+            off <= furthest,
+            "{name}: an entry is off by {off:e}, the rates by {furthest:e}"
+        );
+        whole += b * b;
+        if off > rate / 2.0 {
+            turned += 1;
+        } else {
+            square += off * off;
+        }
+    }
+    let most = (found.len() / 100).max(1);
+    assert!(
+        turned <= most,
+        "{name}: {turned} of {} entries turned",
+        found.len()
+    );
+    square.sqrt() / whole.sqrt().max(1e-6)
+}
+
+fn logits_of(model: &Model, tokens: &[u32]) -> Array {
+    let tokens = Array::from_slice(tokens, &[1, tokens.len() as i32]);
+    let hidden = model.hidden(&tokens, &mut model.cache()).unwrap();
+    model.logits(&hidden).unwrap().squeeze_axes(&[0]).unwrap()
+}
+
+fn distance(a: &Array, b: &Array) -> f32 {
+    assert_eq!(a.shape(), b.shape());
+    largest(&a.subtract(b).unwrap())
+}
+
+fn length(a: &Array) -> f32 {
+    a.square()
+        .unwrap()
+        .sum(false)
+        .unwrap()
+        .item_exact::<f32>()
+        .sqrt()
+}
+
+fn largest(a: &Array) -> f32 {
+    a.abs().unwrap().max(false).unwrap().item_exact::<f32>()
+}
