@@ -375,7 +375,7 @@ fn rejects_invalid_options_and_data() {
     );
     let told = failure(scratch.finetune("none", &["--num-layers", "0"]), 2);
     assert!(
-        told.contains("num_layers: expected at least 1, found 0"),
+        told.contains("--num-layers: expected at least 1, found 0"),
         "{told}"
     );
     let told = failure(scratch.finetune("none", &["--optimizer", "adamm"]), 2);
@@ -406,7 +406,10 @@ fn rejects_invalid_options_and_data() {
         "--quiet",
     ];
     let told = failure(scratch.finetune("run", &other), 1);
-    assert!(told.contains("learning_rate: 0.0001, now 0.0002"), "{told}");
+    assert!(
+        told.contains("--learning-rate: expected 0.0001, found 0.0002"),
+        "{told}"
+    );
 
     // A run that diverges stops, says so, and leaves its last save.
     let before = success(scratch.finetune(

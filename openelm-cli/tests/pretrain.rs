@@ -19,15 +19,15 @@ use openelm_testing::{TempDir, failure, success, tales, wait_for};
 use serde_json::Value;
 
 const SETTINGS: &str = r#"
-sequence-length = 32
+max-seq-length = 32
 batch-size = 8
 micro-batch-size = 8
-steps = 16
+iters = 16
 learning-rate = 3e-3
 warmup = 3
 steps-per-eval = 8
 save-every = 1
-keep = 3
+keep-checkpoints = 3
 average-last = 3
 ema-decay = 0.9
 
@@ -76,6 +76,7 @@ impl Scratch {
         let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
         command
             .arg("pretrain")
+            .arg("--config")
             .arg(self.path("run.toml"))
             .arg("--output")
             .arg(self.path(output))
@@ -186,7 +187,7 @@ fn ranks_give_the_losses_of_one_process() {
     assert_eq!(alone.len(), 16);
     assert!(alone[15] < alone[0] - 0.5, "{alone:?}");
     for count in ["2", "4"] {
-        success(scratch.pretrain(count, &["--quiet", "--ranks", count]));
+        success(scratch.pretrain(count, &["--quiet", "--processes", count]));
         let together = losses(&scratch.path(count), "train_loss");
         assert_eq!(together.len(), 16);
         for (a, b) in alone.iter().zip(&together) {
@@ -198,27 +199,27 @@ fn ranks_give_the_losses_of_one_process() {
         }
     }
     // It is the same weights but for rounding, and the same from one run to the next.
-    success(scratch.pretrain("again", &["--quiet", "--ranks", "2"]));
+    success(scratch.pretrain("again", &["--quiet", "--processes", "2"]));
     assert_eq!(scratch.weights("2"), scratch.weights("again"));
     // Begun by two, ended by one; begun by one, ended by four.
     for (name, first, then) in [("fewer", "2", "1"), ("more", "1", "4")] {
-        let mut command = scratch.pretrain(name, &["--ranks", first, "--quiet"]);
+        let mut command = scratch.pretrain(name, &["--processes", first, "--quiet"]);
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         wait_for(&scratch.path(name).join("training_state.safetensors"));
         child.kill().unwrap();
         child.wait().unwrap();
         // Ranks end with whoever started them.
         thread::sleep(Duration::from_millis(500));
-        success(scratch.pretrain(name, &["--ranks", then, "--resume", "--quiet"]));
+        success(scratch.pretrain(name, &["--processes", then, "--resume", "--quiet"]));
         let found = losses(&scratch.path(name), "train_loss");
         assert_eq!(found.len(), 16);
         for (a, b) in alone.iter().zip(&found) {
             assert!((a - b).abs() <= 1e-4 * a, "{name}: {a} {b}");
         }
     }
-    let told = failure(scratch.pretrain("three", &["--ranks", "3"]), 2);
+    let told = failure(scratch.pretrain("three", &["--processes", "3"]), 2);
     assert!(
-        told.contains("batch_size: expected a multiple of 3"),
+        told.contains("--batch-size: expected a multiple of 3"),
         "{told}"
     );
 }
@@ -237,11 +238,11 @@ fn children(parent: u32) -> Vec<u32> {
 #[test]
 fn killed_rank_ends_the_run_which_can_be_resumed() {
     let scratch = Scratch::new();
-    success(scratch.pretrain("undisturbed", &["--quiet", "--ranks", "2"]));
+    success(scratch.pretrain("undisturbed", &["--quiet", "--processes", "2"]));
     for victim in [1, 0] {
         let name = format!("rank-{victim}");
         let output = scratch.path(&name);
-        let mut command = scratch.pretrain(&name, &["--ranks", "2", "--quiet"]);
+        let mut command = scratch.pretrain(&name, &["--processes", "2", "--quiet"]);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
         wait_for(&output.join("training_state.safetensors"));
         let ranks = children(child.id());
@@ -262,7 +263,7 @@ fn killed_rank_ends_the_run_which_can_be_resumed() {
                 .iter()
                 .all(|id| !Path::new(&format!("/proc/{id}")).exists())
         );
-        success(scratch.pretrain(&name, &["--ranks", "2", "--resume", "--quiet"]));
+        success(scratch.pretrain(&name, &["--processes", "2", "--resume", "--quiet"]));
         assert_same(&scratch.path("undisturbed"), &output);
     }
 }
@@ -273,7 +274,7 @@ fn killed_rank_ends_the_run_which_can_be_resumed() {
 fn interrupted_run_saves_a_checkpoint() {
     let scratch = Scratch::new();
     for (name, ranks) in [("one", "1"), ("two", "2")] {
-        let more = ["--ranks", ranks, "--quiet", "--save-every", "1000"];
+        let more = ["--processes", ranks, "--quiet", "--save-every", "1000"];
         success(scratch.pretrain("undisturbed", &more));
         let mut command = scratch.pretrain(name, &more);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -314,7 +315,7 @@ fn rank_without_launcher_detects_lost_peer() {
     )
     .unwrap();
     let rank = |rank: &str| {
-        let more = ["--quiet", "--rank-timeout", "6", "--steps", "100000"];
+        let more = ["--quiet", "--process-timeout", "6", "--iters", "100000"];
         let mut command = scratch.pretrain("run", &more);
         command.env("MLX_RANK", rank).env("MLX_HOSTFILE", &hosts);
         command.stderr(Stdio::piped()).spawn().unwrap()
@@ -394,7 +395,7 @@ fn full_disk_keeps_the_last_checkpoint() {
 #[test]
 fn writes_events_plots_and_models() {
     let scratch = Scratch::new();
-    let more = ["--steps", "40", "--json", "--save-dtype", "bfloat16"];
+    let more = ["--iters", "40", "--json", "--save-dtype", "bfloat16"];
     let output = success(scratch.pretrain("run", &more));
     let events = String::from_utf8(output.stdout).unwrap();
     let events: Vec<Value> = events
@@ -476,17 +477,17 @@ fn continues_from_existing_model() {
         command
             .args([
                 "pretrain",
-                "--steps",
+                "--iters",
                 "2",
                 "--steps-per-eval",
                 "1",
                 "--quiet",
             ])
-            .args(["--batch-size", "4", "--sequence-length", "32", "--data"])
+            .args(["--batch-size", "4", "--max-seq-length", "32", "--data"])
             .arg(scratch.path("train.jsonl"))
             .arg("--valid")
             .arg(scratch.path("valid.jsonl"))
-            .arg("--from")
+            .arg("--start-from")
             .arg(model)
             .arg("--output")
             .arg(scratch.path(output))
@@ -548,17 +549,17 @@ fn rejects_invalid_options_and_data() {
         (
             &["--learning-rate=-1"],
             2,
-            "learning_rate: expected 0 or more",
+            "--learning-rate: expected 0 or more",
         ),
         (&["--dtype", "float16"], 1, "gradients vanish"),
         (
             &["--average-last", "9"],
             2,
-            "average_last: expected at most 3",
+            "--average-last: expected at most 3",
         ),
         (&["--data", "nowhere.jsonl"], 1, "nowhere.jsonl"),
         (&["--tokenizer", "nowhere"], 1, "nowhere"),
-        (&["--ranks", "0"], 2, "ranks: expected at least 1"),
+        (&["--processes", "0"], 2, "--processes: expected at least 1"),
     ] {
         let told = wrong(more, code);
         assert!(told.contains(problem), "{more:?}: {told}");
@@ -569,7 +570,7 @@ fn rejects_invalid_options_and_data() {
     }
     fs::write(
         scratch.path("bad.toml"),
-        "steps = 3\n[model]\nmodel_width = 2\n",
+        "iters = 3\n[model]\nmodel_width = 2\n",
     )
     .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
@@ -580,16 +581,16 @@ fn rejects_invalid_options_and_data() {
         "{told}"
     );
 
-    success(scratch.pretrain("run", &["--quiet", "--steps", "2"]));
-    let told = failure(scratch.pretrain("run", &["--steps", "2"]), 1);
+    success(scratch.pretrain("run", &["--quiet", "--iters", "2"]));
+    let told = failure(scratch.pretrain("run", &["--iters", "2"]), 1);
     assert!(told.contains("there is a run here already"), "{told}");
-    let other = ["--steps", "2", "--resume", "--quiet", "--model-dim", "128"];
+    let other = ["--iters", "2", "--resume", "--quiet", "--model-dim", "128"];
     let told = failure(scratch.pretrain("run", &other), 1);
     assert!(
-        told.contains("another architecture: model_dim: 64, now 128"),
+        told.contains("--model-dim: expected 64, found 128"),
         "{told}"
     );
-    let more = ["--steps", "3", "--resume", "--quiet"];
+    let more = ["--iters", "3", "--resume", "--quiet"];
     let told = failure(scratch.pretrain("run", &more), 1);
     assert!(
         told.contains("other options") && told.contains("3"),
