@@ -1,9 +1,9 @@
 //! The one error of the boundary: the core's, field by field, and what only a boundary can meet.
 
-use openelm_core::Error;
+use openelm_core as core;
 
 /// The result of a call.
-pub(crate) type Result<T, E = EngineError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong. `message` is the core's text, with all of the fields.
 #[derive(Debug, Clone, PartialEq, thiserror::Error, uniffi::Error)]
@@ -12,7 +12,7 @@ pub(crate) type Result<T, E = EngineError> = std::result::Result<T, E>;
     missing_docs,
     reason = "the variants and fields are those of openelm_core::Error"
 )]
-pub enum EngineError {
+pub enum Error {
     Io {
         path: String,
         message: String,
@@ -117,7 +117,7 @@ pub enum EngineError {
     },
 }
 
-impl EngineError {
+impl Error {
     /// A session is asked while it answers.
     pub(crate) fn busy() -> Self {
         Self::Busy {
@@ -180,40 +180,40 @@ impl EngineError {
     }
 }
 
-impl From<Error> for EngineError {
-    fn from(error: Error) -> Self {
+impl From<core::Error> for Error {
+    fn from(error: core::Error) -> Self {
         let message = error.to_string();
         let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
         let numbers = |shape: Vec<usize>| shape.into_iter().map(|n| n as u64).collect();
         match error {
-            Error::Io { path, .. } => Self::Io {
+            core::Error::Io { path, .. } => Self::Io {
                 path: text(path),
                 message,
             },
-            Error::MissingFile { path, .. } => Self::MissingFile {
+            core::Error::MissingFile { path, .. } => Self::MissingFile {
                 path: text(path),
                 message,
             },
-            Error::Config { path, key, .. } => Self::Config {
+            core::Error::Config { path, key, .. } => Self::Config {
                 path: text(path),
                 key,
                 message,
             },
-            Error::Checkpoint { path, .. } => Self::Checkpoint {
+            core::Error::Checkpoint { path, .. } => Self::Checkpoint {
                 path: text(path),
                 message,
             },
-            Error::MissingTensor { path, name, .. } => Self::MissingTensor {
-                path: text(path),
-                name,
-                message,
-            },
-            Error::UnexpectedTensor { path, name } => Self::UnexpectedTensor {
+            core::Error::MissingTensor { path, name, .. } => Self::MissingTensor {
                 path: text(path),
                 name,
                 message,
             },
-            Error::TensorShape {
+            core::Error::UnexpectedTensor { path, name } => Self::UnexpectedTensor {
+                path: text(path),
+                name,
+                message,
+            },
+            core::Error::TensorShape {
                 path,
                 name,
                 expected,
@@ -225,49 +225,49 @@ impl From<Error> for EngineError {
                 found: numbers(found),
                 message,
             },
-            Error::TensorDtype { path, name, found } => Self::TensorDtype {
+            core::Error::TensorDtype { path, name, found } => Self::TensorDtype {
                 path: text(path),
                 name,
                 found,
                 message,
             },
-            Error::Dtype { dtype, .. } => Self::Dtype { dtype, message },
-            Error::Tokenizer { path, .. } => Self::Tokenizer {
+            core::Error::Dtype { dtype, .. } => Self::Dtype { dtype, message },
+            core::Error::Tokenizer { path, .. } => Self::Tokenizer {
                 path: text(path),
                 message,
             },
-            Error::Data { path, line, .. } => Self::Data {
+            core::Error::Data { path, line, .. } => Self::Data {
                 path: text(path),
                 line: line.map(|line| line as u64),
                 message,
             },
-            Error::Option { option, .. } => Self::Option {
+            core::Error::Option { option, .. } => Self::Option {
                 option: option.into(),
                 message,
             },
-            Error::PromptTooLong { tokens, context } => Self::PromptTooLong {
+            core::Error::PromptTooLong { tokens, context } => Self::PromptTooLong {
                 tokens: tokens as u64,
                 context: context as u64,
                 message,
             },
-            Error::Adapter { path, .. } => Self::Adapter {
+            core::Error::Adapter { path, .. } => Self::Adapter {
                 path: text(path),
                 message,
             },
-            Error::Diverged { iteration, loss } => Self::Diverged {
+            core::Error::Diverged { iteration, loss } => Self::Diverged {
                 iteration,
                 loss,
                 message,
             },
-            Error::Target { path, .. } => Self::Target {
+            core::Error::Target { path, .. } => Self::Target {
                 path: text(path),
                 message,
             },
-            Error::Verification { path, .. } => Self::Verification {
+            core::Error::Verification { path, .. } => Self::Verification {
                 path: text(path),
                 message,
             },
-            Error::Cancelled => Self::Cancelled { message },
+            core::Error::Cancelled => Self::Cancelled { message },
             // MLX's own, and what later versions of the core add.
             _ => Self::Mlx { message },
         }

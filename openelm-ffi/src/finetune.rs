@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use openelm_core::{
-    self as core, CancelHandle, LanguageModel,
+    self as core, CancelHandle,
     adapter::{Adapter, Keys, LoraOptions, TargetModules},
     dataset::{DataFolder, Dataset, DatasetOptions, PreferenceDataset},
     finetune::{self, Finetune, TrainingData},
@@ -11,9 +11,9 @@ use openelm_core::{
 };
 
 use crate::{
-    engine::Engine,
-    error::{EngineError, Result},
-    outbox::{self, Inbox, Outbox},
+    error::{Error, Result},
+    event_channel::{self, EventReceiver, EventSender},
+    language_model::LanguageModel,
     worker::{self, Models, Task},
 };
 
@@ -98,14 +98,14 @@ pub enum FinetuneEnd {
 #[derive(Debug, uniffi::Object)]
 pub struct FinetuneRun {
     /// Keeps the model loaded.
-    _engine: Arc<Engine>,
-    events: Inbox<FinetuneEvent>,
+    _model: Arc<LanguageModel>,
+    events: EventReceiver<FinetuneEvent>,
     cancel: CancelHandle,
 }
 
 #[uniffi::export]
 impl FinetuneRun {
-    /// Begins to train a new adapter for `engine`'s model, without the adapters that are active on
+    /// Begins to train a new adapter for `model`'s model, without the adapters that are active on
     /// it, on the data in `data`, a folder or a file, and to keep it in `folder`. With `resume` the
     /// run in `folder` goes on from its last save.
     ///
@@ -113,22 +113,22 @@ impl FinetuneRun {
     /// What is wrong with data and options comes as the first event.
     #[uniffi::constructor]
     pub fn new(
-        engine: Arc<Engine>,
+        model: Arc<LanguageModel>,
         data: String,
         folder: String,
         options: FinetuneOptions,
         resume: bool,
     ) -> Result<Arc<Self>> {
-        let (mut out, events) = outbox::channel();
+        let (mut out, events) = event_channel::channel();
         let cancel = CancelHandle::default();
         let called_off = cancel.clone();
-        let number = engine.number();
-        worker::submit(move |models, _turn| {
+        let id = model.id();
+        worker::submit(move |models, _guard| {
             let begun =
-                worker::guard(|| begin(models.model(number)?, &data, &folder, &options, resume));
+                worker::catch_panic(|| begin(models.model(id)?, &data, &folder, &options, resume));
             match begun {
                 Ok(run) => models.tasks.push(Box::new(Running {
-                    model: number,
+                    model: id,
                     run: Some(run),
                     called_off,
                     out,
@@ -137,7 +137,7 @@ impl FinetuneRun {
             }
         })?;
         Ok(Arc::new(Self {
-            _engine: engine,
+            _model: model,
             events,
             cancel,
         }))
@@ -163,7 +163,7 @@ impl FinetuneRun {
 }
 
 fn begin(
-    model: &LanguageModel,
+    model: &core::LanguageModel,
     data: &str,
     folder: &str,
     options: &FinetuneOptions,
@@ -213,7 +213,11 @@ fn begin(
     )?)
 }
 
-fn read(file: &Path, model: &LanguageModel, options: &FinetuneOptions) -> Result<TrainingData> {
+fn read(
+    file: &Path,
+    model: &core::LanguageModel,
+    options: &FinetuneOptions,
+) -> Result<TrainingData> {
     let how = DatasetOptions {
         max_length: count(options.max_seq_length),
         mask_prompt: options.mask_prompt,
@@ -241,7 +245,7 @@ struct Running {
     /// `None` once it has failed.
     run: Option<Finetune>,
     called_off: CancelHandle,
-    out: Outbox<FinetuneEvent>,
+    out: EventSender<FinetuneEvent>,
 }
 
 impl Running {
@@ -260,12 +264,12 @@ impl Task for Running {
         self.model
     }
 
-    fn is_over(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.out.is_closed()
     }
 
     fn is_ready(&mut self) -> bool {
-        self.out.has_room()
+        self.out.flush()
     }
 
     fn turn(&mut self, _models: &mut Models) -> bool {
@@ -290,12 +294,12 @@ impl Task for Running {
         }
     }
 
-    fn fail(&mut self, error: EngineError) {
+    fn fail(&mut self, error: Error) {
         self.run = None;
         self.out.send(Err(error));
     }
 
-    fn abort(&mut self, error: EngineError) {
+    fn abort(&mut self, error: Error) {
         self.save();
         self.out.replace(Err(error));
     }

@@ -58,7 +58,7 @@ fn quit_in_load(paused: bool) -> ! {
 fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
     let run = load_model(FOLDER.into(), LoadOptions::default()).unwrap();
     while wait(run.next()).unwrap().is_some() {}
-    let engine = run.engine().unwrap();
+    let model = run.model().unwrap();
     let options = GenerationOptions {
         max_tokens: 400,
         temperature: 0.0,
@@ -72,7 +72,7 @@ fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
         prefill_chunk: None,
         ignore_eos: true,
     };
-    let stream = engine.generate("Once upon a time".into(), options).unwrap();
+    let stream = model.generate("Once upon a time".into(), options).unwrap();
     let mut read = 0;
     while read < tokens {
         match wait(stream.next()).unwrap().unwrap() {
@@ -81,9 +81,9 @@ fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
         }
     }
     match lets_go {
-        true => drop((stream, engine)),
+        true => drop((stream, model)),
         // The worker goes on as far as there is room for its events.
-        false => std::mem::forget((stream, engine)),
+        false => std::mem::forget((stream, model)),
     }
     exit(CODE)
 }
