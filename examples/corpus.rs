@@ -6,7 +6,7 @@ use std::{env, path::Path, time::Instant};
 
 use openelm_core::{
     Result, Tokenizer,
-    corpus::{Assembly, Corpus, CorpusOptions},
+    corpus::{Corpus, CorpusOptions},
 };
 
 fn main() -> Result<()> {
@@ -15,7 +15,6 @@ fn main() -> Result<()> {
     let options = CorpusOptions {
         files: arguments.map(Into::into).collect(),
         sequence_length: 256,
-        assembly: Assembly::Pack,
         ..CorpusOptions::default()
     };
 

@@ -4,9 +4,9 @@ mod data;
 mod reports;
 mod settings;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use openelm_core::{dataset::DataFolder, finetune::Finetune};
+use openelm_core::finetune::{DataSplits, Finetune};
 use serde_json::json;
 
 use crate::{
@@ -63,19 +63,18 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let folder = settings.adapter_path.clone();
     let folder = folder.unwrap_or_else(|| "adapters".into());
 
-    let data = DataFolder::open(&data)?;
     let model = args.model.load(args.quiet)?;
     let interrupt = Interrupt::install()?;
-    let rows = |file: &Path| data::read(file, &model, &settings, &options, args.quiet);
-    let Some(train) = &data.train else {
-        return Err(Error::Usage(
-            "no training data: train.jsonl or train.txt".into(),
-        ));
-    };
-    let train = rows(train)?;
-    let valid = data.valid.as_deref().map(rows).transpose()?;
-    let test = data.test.as_deref().filter(|_| settings.test);
-    let test = test.map(rows).transpose()?;
+    let data = DataSplits::read(
+        &data,
+        model.tokenizer(),
+        &options,
+        &settings.data_options()?,
+    )?;
+    if !args.quiet {
+        data.iter().for_each(data::show_counts);
+    }
+    let DataSplits { train, valid, test } = data;
 
     let adapter = settings.adapter(&model, options.trainer.seed)?;
     let begin = match args.resume {
@@ -85,8 +84,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let mut run = begin(
         model.model(),
         adapter,
-        train,
-        valid,
+        train.data,
+        valid.map(|split| split.data),
         &folder,
         options.clone(),
     )?;
@@ -131,7 +130,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     }
     bar.end();
     if let Some(test) = test {
-        let loss = run.evaluate(&test)?;
+        let loss = run.evaluate(&test.data)?;
         let line = json!({ "event": "test", "loss": loss, "perplexity": loss.exp() });
         match args.json {
             true => output::write_json(&line)?,

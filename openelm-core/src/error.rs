@@ -112,7 +112,7 @@ pub enum Error {
     /// An option lies outside its range.
     #[error("{option}: {problem}")]
     Option {
-        /// Name of the option, as in the API.
+        /// Name of the option: the field's or parameter's, in snake_case.
         option: &'static str,
         /// The range and what was found.
         problem: String,

@@ -71,8 +71,8 @@ pub mod quantization {
 /// The trainer of adapters and weights: losses, optimizers, schedules.
 pub mod train {
     pub use crate::training::{
-        Group, Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule, ScheduleKind, Step,
-        Trainer, TrainerOptions,
+        Group, Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule, ScheduleKind,
+        ScheduleOptions, ScheduleShape, Step, Trainer, TrainerOptions,
     };
 }
 

@@ -297,7 +297,7 @@ fn corenets_counts_of_what_is_trained() {
             .sum();
         // CoreNet's embedding has 128 rows more, which belong to no token.
         assert_eq!(count + 32 * 128, lora, "{preset:?}");
-        let linears = TargetModules::default().matrices(&config).unwrap();
+        let linears = TargetModules::all_layers().matrices(&config).unwrap();
         let count: usize = linears.iter().map(|(_, [out, _])| out).sum();
         assert_eq!(count, magnitudes, "{preset:?}");
     }

@@ -269,8 +269,8 @@ fn options(recipe: &Recipe) -> PretrainOptions {
         batch_size: 4,
         micro_batch_size: 2,
         save_every: 2,
-        keep: 3,
-        average_last: 3,
+        keep_checkpoints: 3,
+        average_last: Some(3),
         ..PretrainOptions::new(*recipe)
     }
 }
@@ -513,7 +513,10 @@ fn options_out_of_range_are_named() {
             |o| o.save_every = 0,
             "save_every: expected at least 1, found 0",
         ),
-        (|o| o.average_last = 4, "average_last: expected at most 3"),
+        (
+            |o| o.average_last = Some(4),
+            "average_last: expected at most 3",
+        ),
         (
             |o| o.trainer.z_loss = -1.0,
             "z_loss: expected 0 or more, found -1",

@@ -52,6 +52,35 @@ pub struct ConvertOptions {
     pub verify: bool,
 }
 
+/// The core's defaults.
+///
+/// # Errors
+/// None but a panic.
+#[uniffi::export]
+pub fn default_convert_options() -> Result<ConvertOptions> {
+    let options = conversion::ConvertOptions::default();
+    Ok(ConvertOptions {
+        format: match options.format {
+            Format::Mlx => ConvertFormat::Mlx,
+            Format::HuggingFace => ConvertFormat::HuggingFace,
+            Format::Gguf(file_type) => ConvertFormat::Gguf {
+                file_type: file_type.to_string(),
+            },
+        },
+        dtype: options.dtype.map(|dtype| dtype.to_string()),
+        // The core's default is `None` for these two.
+        quantize: None,
+        adapter: None,
+        tokenizer: match options.tokenizer {
+            TokenizerChoice::OfSource => None,
+            TokenizerChoice::Path(path) => Some(path.to_string_lossy().into_owned()),
+        },
+        dequantize: options.dequantize,
+        force: options.force,
+        verify: options.verify,
+    })
+}
+
 /// Progress of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::convert::ConvertEvent")]

@@ -1,62 +1,22 @@
-//! Fine-tuning a loaded model.
+//! Fine-tuning of a loaded model.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use openelm_core::{
     self as core, CancelHandle,
-    adapter::{Adapter, Keys, LoraOptions, TargetModules},
-    dataset::{DataFolder, Dataset, DatasetOptions, PreferenceDataset},
-    finetune::{self, Finetune, TrainingData},
-    train::{Optimizer, OptimizerKind, Schedule, ScheduleKind, TrainerOptions},
+    adapter::{Adapter, AdapterOptions},
+    finetune::{self, DataOptions, DataSplits, Finetune},
 };
 
 use crate::{
     error::{Error, Result},
     event_channel::{self, EventReceiver, EventSender},
+    finetune_options::FinetuneOptions,
     language_model::LanguageModel,
     worker::{self, Models, Task},
 };
 
-/// What is trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
-#[allow(missing_docs, reason = "as openelm_core::adapter::AdapterKind")]
-pub enum FinetuneKind {
-    Lora,
-    Dora,
-    Full,
-}
-
-/// Options of a fine-tuning: those of `openelm_core::finetune`, `LoraOptions`, `DatasetOptions` and
-/// `TrainerOptions`. The learning rate is constant, or with `cosine` falls to 0 along a cosine.
-#[derive(Debug, Clone, PartialEq, uniffi::Record)]
-#[allow(missing_docs, reason = "as the core's fields of these names")]
-pub struct FinetuneOptions {
-    pub kind: FinetuneKind,
-    pub rank: u64,
-    pub scale: f32,
-    pub dropout: f32,
-    pub num_layers: Option<u64>,
-    pub keys: Option<Vec<String>>,
-    pub iters: u64,
-    pub batch_size: u64,
-    pub max_seq_length: u64,
-    pub mask_prompt: bool,
-    pub preferences: bool,
-    pub learning_rate: f64,
-    pub warmup: u64,
-    pub cosine: bool,
-    pub weight_decay: f32,
-    pub grad_accumulation_steps: u64,
-    pub grad_checkpoint: bool,
-    pub clip_norm: Option<f32>,
-    pub steps_per_eval: u64,
-    pub val_batches: Option<u64>,
-    pub save_every: u64,
-    pub patience: Option<u32>,
-    pub seed: u64,
-}
-
-/// What a [`FinetuneRun`] tells.
+/// An event of a [`FinetuneRun`].
 #[derive(Debug, Clone, PartialEq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::finetune::FinetuneEvent")]
 pub enum FinetuneEvent {
@@ -85,7 +45,7 @@ pub enum FinetuneEvent {
     },
 }
 
-/// As `openelm_core::finetune::FinetuneEnd`.
+/// The reason why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::finetune::FinetuneEnd")]
 pub enum FinetuneEnd {
@@ -94,7 +54,7 @@ pub enum FinetuneEnd {
     Cancelled,
 }
 
-/// A fine-tuning under way. Dropping it ends it; what was done is saved first.
+/// A fine-tuning run under way. Dropping it saves and ends it.
 #[derive(Debug, uniffi::Object)]
 pub struct FinetuneRun {
     /// Keeps the model loaded.
@@ -105,12 +65,12 @@ pub struct FinetuneRun {
 
 #[uniffi::export]
 impl FinetuneRun {
-    /// Begins to train a new adapter for `model`'s model, without the adapters that are active on
-    /// it, on the data in `data`, a folder or a file, and to keep it in `folder`. With `resume` the
-    /// run in `folder` goes on from its last save.
+    /// Starts to train a new adapter for `model`, without the model's active adapters, on the data
+    /// in `data`, a folder or a file, and saves it in `folder`. With `resume` the run in `folder`
+    /// continues from its last save.
     ///
     /// # Errors
-    /// What is wrong with data and options comes as the first event.
+    /// Errors of data and options come as the first event.
     #[uniffi::constructor]
     pub fn new(
         model: Arc<LanguageModel>,
@@ -119,21 +79,21 @@ impl FinetuneRun {
         options: FinetuneOptions,
         resume: bool,
     ) -> Result<Arc<Self>> {
-        let (mut out, events) = event_channel::channel();
+        let (mut sender, events) = event_channel::channel();
         let cancel = CancelHandle::default();
-        let called_off = cancel.clone();
+        let task_cancel = cancel.clone();
         let id = model.id();
         worker::submit(move |models, _guard| {
             let begun =
                 worker::catch_panic(|| begin(models.model(id)?, &data, &folder, &options, resume));
             match begun {
-                Ok(run) => models.tasks.push(Box::new(Running {
+                Ok(run) => models.tasks.push(Box::new(FinetuneTask {
                     model: id,
                     run: Some(run),
-                    called_off,
-                    out,
+                    cancel: task_cancel,
+                    sender,
                 })),
-                Err(error) => out.send(Err(error)),
+                Err(error) => sender.send(Err(error)),
             }
         })?;
         Ok(Arc::new(Self {
@@ -143,15 +103,15 @@ impl FinetuneRun {
         }))
     }
 
-    /// The next event, `None` after the last one.
+    /// The next event; `None` after the last one.
     ///
     /// # Errors
-    /// What went wrong; nothing comes after it.
+    /// Errors of the run; no event follows.
     pub async fn next(&self) -> Result<Option<FinetuneEvent>> {
         self.events.next().await
     }
 
-    /// Ends the run before its next step; it is saved, and says so in its last events.
+    /// Ends the run before its next step. It is saved, as its last events report.
     ///
     /// # Errors
     /// None but a panic.
@@ -169,120 +129,64 @@ fn begin(
     options: &FinetuneOptions,
     resume: bool,
 ) -> Result<Finetune> {
-    let data_folder = DataFolder::open(data)?;
-    let train = data_folder.train.ok_or_else(|| core::Error::MissingFile {
-        path: data.into(),
-        problem: "no training data: train.jsonl or train.txt".into(),
-    })?;
-    let train = read(&train, model, options)?;
-    let valid = data_folder.valid.map(|file| read(&file, model, options));
-    let valid = valid.transpose()?;
+    let run = finetune::FinetuneOptions::from(options);
+    let data = DataSplits::read(data, model.tokenizer(), &run, &DataOptions::from(options))?;
     let mut network = model.model().clone();
     network.set_adapters(&[])?;
-    let targets = TargetModules {
-        num_layers: options.num_layers.map(count),
-        keys: options
-            .keys
-            .clone()
-            .map_or(Keys::AllProjections, Keys::Names),
-    };
-    let adapter = match options.kind {
-        FinetuneKind::Full => Adapter::full(&network, &targets)?,
-        kind => {
-            let lora = LoraOptions {
-                rank: count(options.rank),
-                scale: options.scale,
-                dropout: options.dropout,
-                dora: kind == FinetuneKind::Dora,
-                tied_head: false,
-            };
-            Adapter::lora(&network, &targets, &lora, options.seed)?
-        }
-    };
-    let start = match resume {
-        true => Finetune::resume,
-        false => Finetune::new,
-    };
-    Ok(start(
-        &network,
-        adapter,
-        train,
-        valid,
-        folder,
-        options.into(),
-    )?)
-}
-
-fn read(
-    file: &Path,
-    model: &core::LanguageModel,
-    options: &FinetuneOptions,
-) -> Result<TrainingData> {
-    let how = DatasetOptions {
-        max_length: count(options.max_seq_length),
-        mask_prompt: options.mask_prompt,
-        ..DatasetOptions::default()
-    };
-    Ok(match options.preferences {
-        true => {
-            let read = PreferenceDataset::read(file, model.tokenizer(), &how)?;
-            TrainingData::Pairs(read.pairs().to_vec())
-        }
-        false => {
-            let read = Dataset::read(file, model.tokenizer(), &how)?;
-            TrainingData::Examples(read.examples().to_vec())
-        }
+    let adapter = Adapter::new(&network, &AdapterOptions::from(options), options.seed)?;
+    let (train, valid) = (data.train.data, data.valid.map(|split| split.data));
+    Ok(if resume {
+        Finetune::resume(&network, adapter, train, valid, folder, run)?
+    } else {
+        Finetune::new(&network, adapter, train, valid, folder, run)?
     })
 }
 
-fn count(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// A fine-tuning on the worker's thread.
-struct Running {
+/// A fine-tuning run on the worker's thread.
+struct FinetuneTask {
+    /// Id of the model.
     model: u64,
     /// `None` once it has failed.
     run: Option<Finetune>,
-    called_off: CancelHandle,
-    out: EventSender<FinetuneEvent>,
+    cancel: CancelHandle,
+    sender: EventSender<FinetuneEvent>,
 }
 
-impl Running {
-    /// Ends the run as a cancelled one, which saves it.
+impl FinetuneTask {
+    /// Cancels the run, which saves it.
     fn save(&mut self) {
         if let Some(mut run) = self.run.take() {
             run.cancel_handle().cancel();
-            // Whoever would hear of a failure has gone.
+            // The reader is gone, so an error of the save reaches nobody.
             run.by_ref().for_each(drop);
         }
     }
 }
 
-impl Task for Running {
+impl Task for FinetuneTask {
     fn model(&self) -> u64 {
         self.model
     }
 
     fn is_closed(&self) -> bool {
-        self.out.is_closed()
+        self.sender.is_closed()
     }
 
     fn is_ready(&mut self) -> bool {
-        self.out.flush()
+        self.sender.flush()
     }
 
     fn turn(&mut self, _models: &mut Models) -> bool {
         let Some(run) = &mut self.run else {
             return false;
         };
-        if self.called_off.is_cancelled() {
+        if self.cancel.is_cancelled() {
             run.cancel_handle().cancel();
         }
         match run.next() {
             Some(Ok(event)) => {
-                if let Some(event) = told(event) {
-                    self.out.send(Ok(event));
+                if let Some(event) = event_from(event) {
+                    self.sender.send(Ok(event));
                 }
                 true
             }
@@ -296,12 +200,12 @@ impl Task for Running {
 
     fn fail(&mut self, error: Error) {
         self.run = None;
-        self.out.send(Err(error));
+        self.sender.send(Err(error));
     }
 
     fn abort(&mut self, error: Error) {
         self.save();
-        self.out.replace(Err(error));
+        self.sender.replace(Err(error));
     }
 
     fn end(mut self: Box<Self>, _models: &mut Models) {
@@ -309,52 +213,8 @@ impl Task for Running {
     }
 }
 
-impl From<&FinetuneOptions> for finetune::FinetuneOptions {
-    fn from(options: &FinetuneOptions) -> Self {
-        let accumulated = options.grad_accumulation_steps.max(1);
-        let updates = (options.iters / accumulated).saturating_sub(options.warmup);
-        let kind = match options.cosine {
-            true => ScheduleKind::Cosine {
-                end: 0.0,
-                steps: updates.max(1),
-            },
-            false => ScheduleKind::Constant,
-        };
-        Self {
-            trainer: TrainerOptions {
-                optimizer: Optimizer {
-                    weight_decay: options.weight_decay,
-                    ..match options.weight_decay > 0.0 {
-                        true => Optimizer::new(OptimizerKind::AdamW),
-                        false => Optimizer::default(),
-                    }
-                },
-                schedule: Schedule {
-                    kind,
-                    learning_rate: options.learning_rate,
-                    warmup: options.warmup,
-                    warmup_init: 0.0,
-                },
-                grad_accumulation_steps: count(options.grad_accumulation_steps),
-                clip_norm: options.clip_norm,
-                grad_checkpoint: options.grad_checkpoint,
-                seed: options.seed,
-                ..TrainerOptions::default()
-            },
-            iters: options.iters,
-            batch_size: count(options.batch_size),
-            max_seq_length: count(options.max_seq_length),
-            steps_per_eval: options.steps_per_eval,
-            val_batches: options.val_batches.map(count),
-            save_every: options.save_every,
-            patience: options.patience,
-            ..Self::default()
-        }
-    }
-}
-
-/// The event; `None` for one that this crate does not know.
-fn told(event: finetune::FinetuneEvent) -> Option<FinetuneEvent> {
+/// The event for Swift; `None` for one that this crate does not have.
+fn event_from(event: finetune::FinetuneEvent) -> Option<FinetuneEvent> {
     Some(match event {
         finetune::FinetuneEvent::Step {
             step,

@@ -29,6 +29,28 @@ pub struct GenerationOptions {
     pub ignore_eos: bool,
 }
 
+/// The core's defaults.
+///
+/// # Errors
+/// None but a panic.
+#[uniffi::export]
+pub fn default_generation_options() -> Result<GenerationOptions> {
+    let options = core::generation::GenerateOptions::default();
+    Ok(GenerationOptions {
+        max_tokens: options.max_tokens as u64,
+        temperature: options.sampling.temperature,
+        top_k: options.sampling.top_k as u64,
+        top_p: options.sampling.top_p,
+        min_p: options.sampling.min_p,
+        repetition_penalty: options.sampling.repetition_penalty,
+        seed: options.sampling.seed,
+        stop: options.stop,
+        logprobs: options.logprobs as u64,
+        prefill_chunk: options.prefill_chunk.map(|tokens| tokens as u64),
+        ignore_eos: options.ignore_eos,
+    })
+}
+
 /// An event of a [`GenerationStream`].
 #[derive(Debug, Clone, PartialEq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::generation::Event")]

@@ -13,6 +13,7 @@ mod event_channel;
 mod exit_guard;
 mod fault_injection;
 mod finetune;
+mod finetune_options;
 mod gate;
 mod generation;
 mod language_model;
@@ -24,16 +25,19 @@ pub use adapters::AdapterStrength;
 pub use chat::{Chat, ChatMessage, ChatRole, ChatTemplate};
 pub use convert::{
     ConvertEvent, ConvertFormat, ConvertOptions, ConvertReport, ConvertRun, QuantizeOptions,
-    convert,
+    convert, default_convert_options,
 };
 pub use error::Error;
-pub use finetune::{FinetuneEnd, FinetuneEvent, FinetuneKind, FinetuneOptions, FinetuneRun};
+pub use finetune::{FinetuneEnd, FinetuneEvent, FinetuneRun};
+pub use finetune_options::{
+    AdapterKind, FinetuneOptions, OptimizerKind, ScheduleShape, default_finetune_options,
+};
 pub use generation::{
     FinishReason, GenerationEvent, GenerationOptions, GenerationStats, GenerationStream,
-    TokenLogprob,
+    TokenLogprob, default_generation_options,
 };
 pub use language_model::{LanguageModel, ModelInfo};
-pub use load::{LoadOptions, LoadProgress, LoadRun, load_model};
+pub use load::{LoadOptions, LoadProgress, LoadRun, default_load_options, load_model};
 pub use memory::{
     MemoryEstimate, MemoryStatistics, clear_memory_cache, estimate_memory, memory_statistics,
     mlx_version, pause, reset_peak_memory, resume, set_memory_cache_limit, set_memory_limit,

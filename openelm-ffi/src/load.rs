@@ -24,6 +24,22 @@ pub struct LoadOptions {
     pub keep_quantized: Option<bool>,
 }
 
+/// The core's defaults.
+///
+/// # Errors
+/// None but a panic.
+#[uniffi::export]
+pub fn default_load_options() -> Result<LoadOptions> {
+    let options = core::LoadOptions::default();
+    Ok(LoadOptions {
+        dtype: options.dtype.map(|dtype| dtype.to_string()),
+        tokenizer: options
+            .tokenizer
+            .map(|path| path.to_string_lossy().into_owned()),
+        keep_quantized: options.keep_quantized,
+    })
+}
+
 /// Bytes of the weights that were read, and all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
 #[allow(missing_docs, reason = "documented by the record")]

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use openelm_core::{
     LanguageModel,
     adapter::{Adapter, Keys, LoraOptions, TargetModules},
-    finetune::FinetuneOptions,
-    train::{Optimizer, OptimizerKind, PreferenceLoss, Schedule, ScheduleKind, TrainerOptions},
+    dataset::LongRows,
+    finetune::{DataOptions, FinetuneOptions, PreferenceOptions},
+    train::{
+        Optimizer, OptimizerKind, PreferenceLoss, ScheduleOptions, ScheduleShape, TrainerOptions,
+    },
 };
 use serde::Deserialize;
 
@@ -207,20 +210,21 @@ impl Settings {
         )?;
         let iters = self.iters.unwrap_or(defaults.iters);
         let accumulated = self.grad_accumulation_steps.unwrap_or(1);
-        let warmup = self.warmup.unwrap_or(0);
-        let steps = (iters / accumulated.max(1) as u64)
-            .saturating_sub(warmup)
-            .max(1);
-        let end = self.lr_end.unwrap_or(0.0);
-        let course = one_of(
+        let shape = one_of(
             "lr-schedule",
             self.lr_schedule.as_deref().unwrap_or("constant"),
             &[
-                ("constant", ScheduleKind::Constant),
-                ("linear", ScheduleKind::Linear { end, steps }),
-                ("cosine", ScheduleKind::Cosine { end, steps }),
+                ("constant", ScheduleShape::Constant),
+                ("linear", ScheduleShape::Linear),
+                ("cosine", ScheduleShape::Cosine),
             ],
         )?;
+        let schedule = ScheduleOptions {
+            shape,
+            learning_rate: self.learning_rate.unwrap_or(1e-5),
+            end: self.lr_end.unwrap_or(0.0),
+            warmup: self.warmup.unwrap_or(0),
+        };
         let preference = one_of(
             "dpo",
             self.dpo.as_deref().unwrap_or("sigmoid"),
@@ -237,12 +241,7 @@ impl Settings {
                     decay_vectors: self.mlx_lm_compat,
                     ..Optimizer::new(kind)
                 },
-                schedule: Schedule {
-                    kind: course,
-                    learning_rate: self.learning_rate.unwrap_or(1e-5),
-                    warmup,
-                    warmup_init: 0.0,
-                },
+                schedule: schedule.schedule(iters, accumulated),
                 grad_accumulation_steps: accumulated,
                 clip_norm: self.clip_norm,
                 grad_checkpoint: self.grad_checkpoint,
@@ -259,8 +258,26 @@ impl Settings {
             },
             save_every: self.save_every.unwrap_or(defaults.save_every),
             patience: self.patience,
-            preference: (preference, self.beta.unwrap_or(0.01)),
+            preference: PreferenceOptions {
+                loss: preference,
+                beta: self.beta.unwrap_or(defaults.preference.beta),
+            },
             mlx_lm_compat: self.mlx_lm_compat,
+        })
+    }
+
+    /// Of reading the data.
+    pub(super) fn data_options(&self) -> Result<DataOptions, Error> {
+        let long_rows = [("split", LongRows::Split), ("drop", LongRows::Drop)];
+        Ok(DataOptions {
+            mask_prompt: self.mask_prompt,
+            long_rows: one_of(
+                "long-rows",
+                self.long_rows.as_deref().unwrap_or("split"),
+                &long_rows,
+            )?,
+            preferences: self.dpo.is_some(),
+            test: self.test,
         })
     }
 
@@ -270,10 +287,9 @@ impl Settings {
             return Ok(Adapter::load(folder)?);
         }
         let model = model.model();
-        let layers = model.config().num_transformer_layers();
         let targets = TargetModules {
             num_layers: match self.num_layers {
-                None => (layers > 16).then_some(16),
+                None => TargetModules::default().num_layers,
                 Some(-1) => None,
                 Some(count) => Some(usize::try_from(count).unwrap_or(0)),
             },

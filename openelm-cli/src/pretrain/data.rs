@@ -9,10 +9,6 @@ use openelm_core::{
 use super::settings::Settings;
 use crate::{error::Error, output, settings::one_of};
 
-/// Sequences that are shuffled together unless something else is asked for; packed ones follow
-/// each other as a book's pages do.
-const SHUFFLE: usize = 4096;
-
 /// Tokens of a sequence.
 pub(super) fn sequence_length(settings: &Settings, config: &Config) -> usize {
     let length = settings.sequence_length;
@@ -32,12 +28,7 @@ pub(super) fn source(
     let assembly = settings.assembly.as_deref().unwrap_or("pack");
     let known = [("pack", Assembly::Pack), ("truncate", Assembly::Truncate)];
     let assembly = one_of("assembly", assembly, &known)?;
-    let defaults = CorpusOptions::default();
-    // CoreNet's filters are for sequences that begin with a document and end with it.
-    let (characters, tokens, shuffle) = match assembly {
-        Assembly::Truncate => (defaults.min_characters, defaults.min_tokens, 0),
-        Assembly::Pack => (0, 0, SHUFFLE),
-    };
+    let defaults = CorpusOptions::new(assembly);
     let options = CorpusOptions {
         files: files.clone(),
         text_key: settings.text_key.clone().unwrap_or(defaults.text_key),
@@ -45,8 +36,8 @@ pub(super) fn source(
         words_per_fragment: settings
             .words_per_fragment
             .unwrap_or(defaults.words_per_fragment),
-        min_characters: settings.min_characters.unwrap_or(characters),
-        min_tokens: settings.min_tokens.unwrap_or(tokens),
+        min_characters: settings.min_characters.unwrap_or(defaults.min_characters),
+        min_tokens: settings.min_tokens.unwrap_or(defaults.min_tokens),
         assembly,
         readers: settings.readers.unwrap_or(defaults.readers),
         rank,
@@ -58,12 +49,8 @@ pub(super) fn source(
             false => Corrupt::Stop,
         },
     };
-    let shuffle = settings.shuffle.unwrap_or(shuffle);
-    Ok(Box::new(CorpusSource::open(
-        options,
-        tokenizer.clone(),
-        shuffle,
-    )?))
+    let source = CorpusSource::open(options, tokenizer.clone(), settings.shuffle)?;
+    Ok(Box::new(source))
 }
 
 /// The held-out texts.

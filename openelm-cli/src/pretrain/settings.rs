@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use openelm_core::{
     Config, Dtype, Tokenizer,
     config::{LayerWiseConfig, Multipliers, Preset},
-    pretrain::{PretrainOptions, Recipe},
+    pretrain::{PretrainOptions, Recipe, new_architecture},
 };
 use serde::Deserialize;
 
@@ -282,16 +282,11 @@ impl Settings {
         let Some(steps) = self.steps else {
             return Err(Error::Usage("no number of steps; give --steps N".into()));
         };
-        let preset = self.model.preset()?;
-        let learning_rate = match (self.learning_rate, preset) {
-            (Some(rate), _) => rate,
-            (None, Some(preset)) => Recipe::learning_rate_of(preset),
-            (None, None) => 3e-3,
-        };
+        let defaults = Recipe::new(steps, self.model.preset()?);
         let recipe = Recipe {
             steps,
-            learning_rate,
-            warmup: self.warmup.unwrap_or(5000.min(steps / 10)),
+            learning_rate: self.learning_rate.unwrap_or(defaults.learning_rate),
+            warmup: self.warmup.unwrap_or(defaults.warmup),
         };
         let mut options = PretrainOptions::new(recipe);
         let trainer = &mut options.trainer;
@@ -308,7 +303,7 @@ impl Settings {
             micro_batch_size = options.micro_batch_size;
             steps_per_eval = options.steps_per_eval;
             save_every = options.save_every;
-            keep = options.keep;
+            keep = options.keep_checkpoints;
             seed = options.seed;
         }
         let trainer = &mut options.trainer;
@@ -319,7 +314,7 @@ impl Settings {
         options.dtype = dtype(&self.dtype)?;
         options.save_dtype = dtype(&self.save_dtype)?.unwrap_or(Dtype::Float32);
         options.val_windows = self.val_windows.and_then(|n| usize::try_from(n).ok());
-        options.average_last = self.average_last.unwrap_or(options.keep.min(5));
+        options.average_last = self.average_last;
         options.tokenizer = self.tokenizer.clone().or_else(|| self.from.clone());
         options.model = self.from.clone();
         Ok(options)
@@ -332,36 +327,29 @@ impl ModelSettings {
     }
 
     fn layer_wise(&self, tokenizer: &Tokenizer) -> Result<LayerWiseConfig, Error> {
-        let mut made = match self.preset()? {
-            Some(preset) => preset.settings(),
-            None => LayerWiseConfig::default(),
-        };
-        made.vocab_size = tokenizer.vocab_size();
-        made.bos_token_id = tokenizer.bos_id() as usize;
-        made.eos_token_id = tokenizer.eos_id() as usize;
-        macro_rules! set {
+        let preset = self.preset()?;
+        Ok(new_architecture(preset, tokenizer, |made| {
+            macro_rules! set {
             ($($option:ident)*) => { $(if let Some(value) = self.$option { made.$option = value; })* };
         }
-        set! {
-            num_transformer_layers model_dim head_dim ffn_dim_divisor vocab_size max_context_length
-            rope_freq_constant share_input_output_layers
-        }
-        if self.num_gqa_groups.is_some() {
-            made.num_gqa_groups = self.num_gqa_groups;
-        }
-        let multipliers = |list: &[f64]| match list {
-            [one] => Multipliers::Uniform(*one),
-            [first, last] => Multipliers::Range(*first, *last),
-            all => Multipliers::PerLayer(all.to_vec()),
-        };
-        if let Some(list) = &self.qkv_multipliers {
-            made.qkv_multipliers = multipliers(list);
-        }
-        if let Some(list) = &self.ffn_multipliers {
-            made.ffn_multipliers = multipliers(list);
-        }
-        // Twice the context, as Apple's.
-        made.rope_max_length = 2 * made.max_context_length;
-        Ok(made)
+            set! {
+                num_transformer_layers model_dim head_dim ffn_dim_divisor vocab_size max_context_length
+                rope_freq_constant share_input_output_layers
+            }
+            if self.num_gqa_groups.is_some() {
+                made.num_gqa_groups = self.num_gqa_groups;
+            }
+            let multipliers = |list: &[f64]| match list {
+                [one] => Multipliers::Uniform(*one),
+                [first, last] => Multipliers::Range(*first, *last),
+                all => Multipliers::PerLayer(all.to_vec()),
+            };
+            if let Some(list) = &self.qkv_multipliers {
+                made.qkv_multipliers = multipliers(list);
+            }
+            if let Some(list) = &self.ffn_multipliers {
+                made.ffn_multipliers = multipliers(list);
+            }
+        }))
     }
 }

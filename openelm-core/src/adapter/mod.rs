@@ -9,6 +9,7 @@ mod attach;
 mod fuse;
 mod init;
 mod mlx_lm;
+mod options;
 mod peft;
 mod targets;
 
@@ -16,5 +17,6 @@ pub use adapter::{Adapter, AdapterKind, LoraOptions};
 pub(crate) use adapter::{EMBEDDING, HEAD};
 pub(crate) use attach::Attached;
 pub(crate) use init::each_linear;
+pub use options::AdapterOptions;
 pub(crate) use targets::layer_of;
 pub use targets::{Keys, TargetModules};

@@ -8,13 +8,23 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Which parts of a model are trained.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The parts of a model to train.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetModules {
-    /// How many layers, from the last one backwards; `None`, the default: all.
+    /// Number of layers, from the last one back. `None`, or more than the model has: all of them.
+    /// Default 16, as in mlx-lm.
     pub num_layers: Option<usize>,
-    /// Which matrices.
+    /// The matrices of these layers. Default [`Keys::AllProjections`].
     pub keys: Keys,
+}
+
+impl Default for TargetModules {
+    fn default() -> Self {
+        Self {
+            num_layers: Some(16),
+            keys: Keys::default(),
+        }
+    }
 }
 
 /// Which matrices are trained.
@@ -46,6 +56,14 @@ impl Keys {
 }
 
 impl TargetModules {
+    /// Every projection of every layer.
+    pub fn all_layers() -> Self {
+        Self {
+            num_layers: None,
+            ..Self::default()
+        }
+    }
+
     /// The matrices of `config` that are meant: names without `.weight` and shapes `[out, in]`, in
     /// the model's order.
     ///
@@ -96,14 +114,14 @@ impl TargetModules {
     }
 
     /// The tensors that full fine-tuning trains: every one of the chosen layers, as mlx-lm
-    /// unfreezes them; with no number of layers every one of the model. By [`Keys::Names`] and
+    /// unfreezes them; if these are all layers, every one of the model. By [`Keys::Names`] and
     /// [`Keys::Regex`] the matrices that are meant.
     pub(crate) fn weights(&self, config: &Config) -> Result<Vec<String>> {
         let names: Vec<String> = match self.keys {
             Keys::AllProjections => {
                 let first = self.first_layer(config)?;
                 let names = config.tensors().into_iter().map(|(name, _)| name);
-                let all = self.num_layers.is_none();
+                let all = first == 0;
                 let wanted = |name: &String| layer_of(name).map_or(all, |layer| layer >= first);
                 names.filter(wanted).collect()
             }
@@ -119,11 +137,11 @@ impl TargetModules {
         let layers = config.num_transformer_layers();
         match self.num_layers {
             None => Ok(0),
-            Some(count) if (1..=layers).contains(&count) => Ok(layers - count),
-            Some(count) => Err(Error::Option {
+            Some(0) => Err(Error::Option {
                 option: "num_layers",
-                problem: format!("expected 1 to {layers}, the model's layers; found {count}"),
+                problem: "expected at least 1, found 0".into(),
             }),
+            Some(count) => Ok(layers.saturating_sub(count)),
         }
     }
 }

@@ -51,7 +51,7 @@ impl FromStr for Recipe {
             "mixed_4_6" => Self::Mixed4_6,
             _ => {
                 return Err(Error::Option {
-                    option: "q-recipe",
+                    option: "recipe",
                     problem: format!(
                         "expected mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, found {name}"
                     ),
@@ -74,7 +74,7 @@ impl FromStr for LayerRule {
     /// Reads `REGEX=BITS`.
     fn from_str(rule: &str) -> Result<Self> {
         let refuse = |problem: String| Error::Option {
-            option: "q-layer",
+            option: "layer",
             problem,
         };
         let parts = rule.rsplit_once('=');
@@ -144,7 +144,7 @@ impl Quantize {
     fn with_bits(&self, bits: usize) -> Result<Quantization> {
         if self.quantization.mode() != QuantizationMode::Affine {
             return Err(Error::Option {
-                option: "q-mode",
+                option: "mode",
                 problem: "recipes and rules by layer are of the affine mode only".into(),
             });
         }
@@ -199,11 +199,11 @@ mod tests {
     #[test]
     fn bad_rules_are_told() {
         let message = |rule: &str| rule.parse::<LayerRule>().unwrap_err().to_string();
-        assert_eq!(message("ffn"), "q-layer: expected REGEX=BITS, found ffn");
+        assert_eq!(message("ffn"), "layer: expected REGEX=BITS, found ffn");
         assert_eq!(
             message("ffn=x"),
-            "q-layer: expected a number of bits in ffn=x"
+            "layer: expected a number of bits in ffn=x"
         );
-        assert!(message("(=4").starts_with("q-layer: ("));
+        assert!(message("(=4").starts_with("layer: ("));
     }
 }

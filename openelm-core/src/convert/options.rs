@@ -83,7 +83,7 @@ impl ConvertOptions {
             Format::Gguf(_) if self.dtype.is_some() => {
                 refuse("dtype", "GGUF has types of its own; choose a GGUF type")
             }
-            _ if self.max_shard_bytes == 0 => refuse("max shard size", "expected more than 0"),
+            _ if self.max_shard_bytes == 0 => refuse("max_shard_bytes", "expected more than 0"),
             _ => match &self.quantize {
                 Some(quantize) => quantize.default_quantization().map(|_| ()),
                 None => Ok(()),

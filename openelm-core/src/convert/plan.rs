@@ -152,7 +152,7 @@ fn quantization(
         return match &options.quantize {
             None => Ok(None),
             Some(quantize) => Err(Error::Option {
-                option: "q-group-size",
+                option: "group_size",
                 problem: format!(
                     "no matrix of this model has rows that divide into groups of {}",
                     quantize.quantization.group_size()

@@ -164,7 +164,7 @@ impl<'m> Generation<'m> {
         if options.prefill_chunk == Some(0) {
             let problem = "expected at least 1, found 0".into();
             return Err(Error::Option {
-                option: "prefill-chunk",
+                option: "prefill_chunk",
                 problem,
             });
         }

@@ -58,19 +58,19 @@ impl Sampling {
                 "a finite number of at least 0",
             ),
             (
-                "top-p",
+                "top_p",
                 self.top_p,
                 self.top_p > 0.0 && self.top_p <= 1.0,
                 "a number in (0, 1]",
             ),
             (
-                "min-p",
+                "min_p",
                 self.min_p,
                 (0.0..=1.0).contains(&self.min_p),
                 "a number in [0, 1]",
             ),
             (
-                "repetition-penalty",
+                "repetition_penalty",
                 self.repetition_penalty,
                 self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0,
                 "a finite number above 0",
@@ -345,11 +345,11 @@ mod tests {
         );
         assert!(bad(|s| s.temperature = -0.5).starts_with("temperature: "));
         assert!(bad(|s| s.temperature = f32::INFINITY).starts_with("temperature: "));
-        assert!(bad(|s| s.top_p = 0.0).starts_with("top-p: "));
-        assert!(bad(|s| s.top_p = 1.01).starts_with("top-p: "));
-        assert!(bad(|s| s.top_p = f32::NAN).starts_with("top-p: "));
-        assert!(bad(|s| s.min_p = -0.1).starts_with("min-p: "));
-        assert!(bad(|s| s.repetition_penalty = 0.0).starts_with("repetition-penalty: "));
+        assert!(bad(|s| s.top_p = 0.0).starts_with("top_p: "));
+        assert!(bad(|s| s.top_p = 1.01).starts_with("top_p: "));
+        assert!(bad(|s| s.top_p = f32::NAN).starts_with("top_p: "));
+        assert!(bad(|s| s.min_p = -0.1).starts_with("min_p: "));
+        assert!(bad(|s| s.repetition_penalty = 0.0).starts_with("repetition_penalty: "));
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl std::str::FromStr for QuantizationMode {
             .into_iter()
             .find(|mode| mode.name() == name)
             .ok_or_else(|| Error::Option {
-                option: "quantization mode",
+                option: "mode",
                 problem: format!("expected affine, mxfp4, mxfp8 or nvfp4, found {name}"),
             })
     }
@@ -89,7 +89,7 @@ impl Quantization {
         Ok(Self {
             mode,
             bits: check("bits", bits.unwrap_or(default_bits), all_bits)?,
-            group_size: check("group size", group_size.unwrap_or(default_group), groups)?,
+            group_size: check("group_size", group_size.unwrap_or(default_group), groups)?,
         })
     }
 
@@ -267,7 +267,7 @@ mod tests {
         );
         assert_eq!(
             message(Affine, 4, 48),
-            "group size: affine takes one of [32, 64, 128], found 48"
+            "group_size: affine takes one of [32, 64, 128], found 48"
         );
         assert_eq!(
             message(Mxfp4, 8, 32),

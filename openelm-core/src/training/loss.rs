@@ -47,22 +47,20 @@ pub struct Preference {
 
 impl Preference {
     pub(super) fn check(&self, batch: &Batch) -> Result<()> {
-        let wrong = |problem: String| Error::Option {
-            option: "preference",
-            problem,
-        };
+        let wrong = |option, problem: String| Error::Option { option, problem };
         if self.beta.is_nan() || self.beta <= 0.0 {
-            return Err(wrong(format!(
-                "beta: expected above 0, found {}",
-                self.beta
-            )));
+            let problem = format!("expected above 0, found {}", self.beta);
+            return Err(wrong("beta", problem));
         }
         if !batch.batch.is_multiple_of(2) || self.reference.len() != batch.batch {
-            return Err(wrong(format!(
-                "expected one reference for each of an even number of rows; found {} for {}",
-                self.reference.len(),
-                batch.batch
-            )));
+            return Err(wrong(
+                "reference",
+                format!(
+                    "expected one reference for each of an even number of rows; found {} for {}",
+                    self.reference.len(),
+                    batch.batch
+                ),
+            ));
         }
         Ok(())
     }

@@ -18,6 +18,6 @@ pub use group::Group;
 pub use loss::{Preference, PreferenceLoss};
 pub(crate) use metrics::Metrics;
 pub use optimizer::{Optimizer, OptimizerKind};
-pub use schedule::{Schedule, ScheduleKind};
+pub use schedule::{Schedule, ScheduleKind, ScheduleOptions, ScheduleShape};
 pub(crate) use state::{STATE_FILE, changed};
 pub use trainer::{Step, Trainer, TrainerOptions};

@@ -49,11 +49,66 @@ pub enum ScheduleKind {
     },
 }
 
+/// A learning rate schedule of a run of a known length.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScheduleOptions {
+    /// Course after the warm-up. Default constant.
+    pub shape: ScheduleShape,
+    /// The rate at the warm-up's end. Default 1e-5, as in mlx-lm.
+    pub learning_rate: f64,
+    /// The last rate of a linear or cosine course. Default 0.
+    pub end: f64,
+    /// Updates of the warm-up, from a rate of 0. Default 0.
+    pub warmup: u64,
+}
+
+/// Course of the learning rate after the warm-up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ScheduleShape {
+    /// The rate stays.
+    #[default]
+    Constant,
+    /// The rate falls evenly until the run's end.
+    Linear,
+    /// The rate falls along half a cosine until the run's end.
+    Cosine,
+}
+
+impl Default for ScheduleOptions {
+    fn default() -> Self {
+        Self {
+            shape: ScheduleShape::default(),
+            learning_rate: 1e-5,
+            end: 0.0,
+            warmup: 0,
+        }
+    }
+}
+
+impl ScheduleOptions {
+    /// The schedule of a run of `iters` batches, `grad_accumulation_steps` of them for an update.
+    pub fn schedule(&self, iters: u64, grad_accumulation_steps: usize) -> Schedule {
+        let updates = iters / (grad_accumulation_steps as u64).max(1);
+        let steps = updates.saturating_sub(self.warmup).max(1);
+        let end = self.end;
+        Schedule {
+            kind: match self.shape {
+                ScheduleShape::Constant => ScheduleKind::Constant,
+                ScheduleShape::Linear => ScheduleKind::Linear { end, steps },
+                ScheduleShape::Cosine => ScheduleKind::Cosine { end, steps },
+            },
+            learning_rate: self.learning_rate,
+            warmup: self.warmup,
+            warmup_init: 0.0,
+        }
+    }
+}
+
 impl Default for Schedule {
     fn default() -> Self {
         Self {
             kind: ScheduleKind::Constant,
-            learning_rate: 1e-5,
+            learning_rate: ScheduleOptions::default().learning_rate,
             warmup: 0,
             warmup_init: 0.0,
         }
@@ -158,6 +213,24 @@ mod tests {
                 "{updates}: {found}, not {rate}"
             );
         }
+    }
+
+    #[test]
+    fn a_run_decays_over_its_updates_after_the_warm_up() {
+        let options = ScheduleOptions {
+            shape: ScheduleShape::Cosine,
+            learning_rate: 1e-3,
+            end: 1e-4,
+            warmup: 5,
+        };
+        let kind = |steps| ScheduleKind::Cosine { end: 1e-4, steps };
+        assert_eq!(options.schedule(100, 4).kind, kind(20));
+        assert_eq!(options.schedule(100, 0).kind, kind(95));
+        assert_eq!(options.schedule(3, 1).kind, kind(1));
+        assert_eq!(
+            ScheduleOptions::default().schedule(100, 1),
+            Schedule::default()
+        );
     }
 
     #[test]

@@ -102,14 +102,14 @@ fn options_that_contradict_each_other() {
             max_shard_bytes: 0,
             ..plain()
         },
-        &["max shard size: "],
+        &["max_shard_bytes: "],
     );
     for mode in [QuantizationMode::Mxfp4, QuantizationMode::Nvfp4] {
         let mut options = quantize(mode, None, None);
         if let Some(quantize) = &mut options.quantize {
             quantize.recipe = Some(Recipe::Mixed2_6);
         }
-        case(options, &["q-mode: ", "affine"]);
+        case(options, &["mode: ", "affine"]);
     }
     for bits in ["1", "7", "16", "0"] {
         let mut options = four.clone();

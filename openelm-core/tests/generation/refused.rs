@@ -71,18 +71,18 @@ fn options_outside_their_ranges_are_refused() {
         refused("temperature", &|o| o.sampling.temperature = value);
     }
     for value in [NAN, 0.0, -0.0, -0.5, 1.5, INFINITY, -INFINITY] {
-        refused("top-p", &|o| o.sampling.top_p = value);
+        refused("top_p", &|o| o.sampling.top_p = value);
     }
     for value in [NAN, -0.1, 1.1, INFINITY, -INFINITY] {
-        refused("min-p", &|o| o.sampling.min_p = value);
+        refused("min_p", &|o| o.sampling.min_p = value);
     }
     for value in [NAN, 0.0, -0.0, -1.0, INFINITY, -INFINITY] {
-        refused("repetition-penalty", &|o| {
+        refused("repetition_penalty", &|o| {
             o.sampling.repetition_penalty = value
         });
     }
     for value in [2049, usize::MAX] {
         refused("logprobs", &|o| o.logprobs = value);
     }
-    refused("prefill-chunk", &|o| o.prefill_chunk = Some(0));
+    refused("prefill_chunk", &|o| o.prefill_chunk = Some(0));
 }

@@ -124,18 +124,17 @@ extension OpenELMError {
     }
 }
 
-/// What an option of the library, as `prefill-chunk` or `batch_size`, is called here.
+/// What an option of the library, as `prefill_chunk` or `batch_size`, is called here.
 private func optionName(_ name: String) -> String {
     if let own = ownNames[name] { return own }
-    let words = name.split { $0 == "-" || $0 == "_" }
+    let words = name.split(separator: "_")
     return words.prefix(1).joined() + words.dropFirst().map(\.capitalized).joined()
 }
 
 private let ownNames = [
-    "top-p": "probabilityThreshold", "iters": "iterations", "num_layers": "layers",
+    "top_p": "probabilityThreshold", "iters": "iterations", "num_layers": "layers",
     "keys": "modules", "max_seq_length": "maximumSequenceLength",
-    "grad_accumulation_steps": "accumulationSteps", "q-mode": "mode", "q-recipe": "recipe",
-    "q-group-size": "groupSize", "file_type": "type",
+    "grad_accumulation_steps": "accumulationSteps", "gguf_type": "type",
 ]
 
 /// Runs `body`; its errors come out as this module's.

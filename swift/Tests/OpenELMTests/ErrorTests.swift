@@ -121,7 +121,7 @@ import Testing
                 .invalidData(path: path, line: 3, message: message)
             ),
             (
-                .Option(option: "top-p", message: message),
+                .Option(option: "top_p", message: message),
                 .invalidOption(name: "probabilityThreshold", message: message)
             ),
             (

@@ -21,11 +21,14 @@ pub struct CorpusOptions {
     pub sequence_length: usize,
     /// Words of a fragment; a document is split at single spaces. Default 2048.
     pub words_per_fragment: usize,
-    /// Fewest characters of a fragment, as SlimPajama counts them. Default 200.
+    /// Fewest characters of a fragment, as SlimPajama counts them. Default 0, with
+    /// [`Assembly::Truncate`] 200 as in CoreNet: its filters are for sequences that hold one
+    /// document.
     pub min_characters: usize,
-    /// Fewest tokens of a fragment, BOS and EOS among them. Default 256.
+    /// Fewest tokens of a fragment, BOS and EOS among them. Default 0, with
+    /// [`Assembly::Truncate`] 256 as in CoreNet.
     pub min_tokens: usize,
-    /// How fragments become sequences. Default [`Assembly::Truncate`].
+    /// How fragments become sequences. Default [`Assembly::Pack`].
     pub assembly: Assembly,
     /// Files that are read in turns, a document of each. Default 1.
     pub readers: usize,
@@ -46,11 +49,11 @@ pub struct CorpusOptions {
 #[serde(rename_all = "lowercase")]
 pub enum Assembly {
     /// As CoreNet: a sequence is the first `L + 1` tokens of a fragment. The rest is thrown away,
-    /// and what is missing is padding without loss. The default.
-    #[default]
+    /// and what is missing is padding without loss.
     Truncate,
     /// Fragments back to back. What does not fit goes on in the next sequence, which repeats one
-    /// token so that every token but the first of a fragment is learnt exactly once.
+    /// token so that every token but the first of a fragment is learnt exactly once. The default.
+    #[default]
     Pack,
 }
 
@@ -67,14 +70,25 @@ pub enum Corrupt {
 
 impl Default for CorpusOptions {
     fn default() -> Self {
+        Self::new(Assembly::default())
+    }
+}
+
+impl CorpusOptions {
+    /// The defaults with `assembly`.
+    pub fn new(assembly: Assembly) -> Self {
+        let (min_characters, min_tokens) = match assembly {
+            Assembly::Truncate => (200, 256),
+            Assembly::Pack => (0, 0),
+        };
         Self {
             files: Vec::new(),
             text_key: "text".to_owned(),
             sequence_length: 2048,
             words_per_fragment: 2048,
-            min_characters: 200,
-            min_tokens: 256,
-            assembly: Assembly::default(),
+            min_characters,
+            min_tokens,
+            assembly,
             readers: 1,
             rank: 0,
             world: 1,
@@ -83,9 +97,7 @@ impl Default for CorpusOptions {
             on_corrupt: Corrupt::default(),
         }
     }
-}
 
-impl CorpusOptions {
     pub(crate) fn check(&self) -> Result<()> {
         for (option, value) in [
             ("sequence_length", self.sequence_length),

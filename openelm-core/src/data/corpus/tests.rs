@@ -28,7 +28,7 @@ fn options(files: &[PathBuf]) -> CorpusOptions {
         words_per_fragment: 20,
         min_characters: 30,
         min_tokens: 12,
-        ..CorpusOptions::default()
+        ..CorpusOptions::new(Assembly::Truncate)
     }
 }
 

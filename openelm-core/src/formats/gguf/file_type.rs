@@ -66,7 +66,7 @@ impl FromStr for FileType {
         let lower = name.to_ascii_lowercase();
         let found = Self::ALL.into_iter().find(|kind| kind.to_string() == lower);
         found.ok_or_else(|| Error::Option {
-            option: "file_type",
+            option: "gguf_type",
             problem: format!("expected f32, f16, bf16, q8_0 or q4_0, found {name}"),
         })
     }
@@ -87,7 +87,7 @@ mod tests {
         let message = "q5_0".parse::<FileType>().unwrap_err().to_string();
         assert_eq!(
             message,
-            "file_type: expected f32, f16, bf16, q8_0 or q4_0, found q5_0"
+            "gguf_type: expected f32, f16, bf16, q8_0 or q4_0, found q5_0"
         );
     }
 }

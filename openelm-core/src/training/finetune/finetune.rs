@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     event::{FinetuneEnd, FinetuneEvent},
-    options::FinetuneOptions,
+    options::{FinetuneOptions, PreferenceOptions},
     order::{self, Order},
 };
 use crate::{
@@ -281,7 +281,7 @@ impl Finetune {
                 let side = |i: usize| rows.iter().map(move |&row| (row, i));
                 let sums = side(0).chain(side(1));
                 let sums = sums.filter_map(|(row, i)| self.reference.get(row).map(|r| r[i]));
-                let (loss, beta) = self.options.preference;
+                let PreferenceOptions { loss, beta } = self.options.preference;
                 let preference = Preference {
                     loss,
                     beta,

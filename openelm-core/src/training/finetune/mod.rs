@@ -9,12 +9,14 @@
 //! - `metrics.jsonl`: a line for every step and validation;
 //! - `reference.safetensors`: preferences only, the log-probabilities to measure against.
 
+mod data;
 mod event;
 pub(crate) mod finetune;
 mod options;
 mod order;
 mod reference;
 
+pub use data::{DataOptions, DataSplits, Split};
 pub use event::{FinetuneEnd, FinetuneEvent};
 pub use finetune::{Finetune, TrainingData};
-pub use options::FinetuneOptions;
+pub use options::{FinetuneOptions, PreferenceOptions};

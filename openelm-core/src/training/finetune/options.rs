@@ -30,12 +30,30 @@ pub struct FinetuneOptions {
     pub save_every: u64,
     /// Validations in a row without a better loss that end the run. Default none do.
     pub patience: Option<u32>,
-    /// Preferences: the loss and its β. Default sigmoid, 0.01.
-    pub preference: (PreferenceLoss, f32),
+    /// The loss of preference pairs.
+    pub preference: PreferenceOptions,
     /// Batches, masks and the times of validation as mlx-lm's `lora` has them, to compare with it.
     /// Its defects come along: a pad counts as a target, rows do not meet rows of their length,
     /// and those that fill no batch are never seen.
     pub mlx_lm_compat: bool,
+}
+
+/// The loss of preference pairs (DPO).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PreferenceOptions {
+    /// The loss. Default sigmoid.
+    pub loss: PreferenceLoss,
+    /// β: how strongly the model is held to the reference. Default 0.01, as in OpenELM-Instruct.
+    pub beta: f32,
+}
+
+impl Default for PreferenceOptions {
+    fn default() -> Self {
+        Self {
+            loss: PreferenceLoss::Sigmoid,
+            beta: 0.01,
+        }
+    }
 }
 
 impl Default for FinetuneOptions {
@@ -49,7 +67,7 @@ impl Default for FinetuneOptions {
             val_batches: Some(25),
             save_every: 100,
             patience: None,
-            preference: (PreferenceLoss::Sigmoid, 0.01),
+            preference: PreferenceOptions::default(),
             mlx_lm_compat: false,
         }
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::source::SequenceSource;
 use crate::{
-    data::corpus::{Corpus, CorpusOptions, CorpusState, CorpusStatistics, Sequence},
+    data::corpus::{Assembly, Corpus, CorpusOptions, CorpusState, CorpusStatistics, Sequence},
     error::{Error, Result},
     tokenizer::Tokenizer,
 };
@@ -48,11 +48,21 @@ struct State {
 
 impl CorpusSource {
     /// The sequences of `options`, `shuffle` of them mixed at a time; 0 leaves the corpus' order.
+    /// `None` stands for 4096 of [`Assembly::Pack`], which puts the fragments of a document one
+    /// after another, and for 0 of [`Assembly::Truncate`], as in CoreNet.
     /// Shuffled, every process reads and tokenises all of the corpus and takes its own from that.
     ///
     /// # Errors
     /// As [`Corpus::open`].
-    pub fn open(options: CorpusOptions, tokenizer: Tokenizer, shuffle: usize) -> Result<Self> {
+    pub fn open(
+        options: CorpusOptions,
+        tokenizer: Tokenizer,
+        shuffle: Option<usize>,
+    ) -> Result<Self> {
+        let shuffle = shuffle.unwrap_or(match options.assembly {
+            Assembly::Pack => 4096,
+            Assembly::Truncate => 0,
+        });
         let (rank, world) = (options.rank as u64, options.world as u64);
         let seed = options.seed;
         let options = match shuffle {
@@ -191,7 +201,7 @@ fn malformed(error: &serde_json::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{data::corpus::Assembly, tokenizer::Tokenizer};
+    use crate::tokenizer::Tokenizer;
 
     fn tokenizer() -> Tokenizer {
         let tales = concat!(
@@ -220,15 +230,12 @@ mod tests {
             let options = CorpusOptions {
                 files: vec![self.0.clone()],
                 sequence_length: 16,
-                min_characters: 0,
-                min_tokens: 0,
-                assembly: Assembly::Pack,
                 rank,
                 world,
                 epochs: Some(2),
                 ..CorpusOptions::default()
             };
-            CorpusSource::open(options, tokenizer(), shuffle).unwrap()
+            CorpusSource::open(options, tokenizer(), Some(shuffle)).unwrap()
         }
     }
 

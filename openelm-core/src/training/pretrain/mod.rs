@@ -12,6 +12,7 @@
 //! The recipe's figures are those of CoreNet's `projects/openelm/pretraining_configs`
 //! (OpenELM, <https://arxiv.org/abs/2404.14619>, section 3).
 
+mod architecture;
 mod corpus_source;
 mod estimate;
 mod event;
@@ -21,6 +22,7 @@ mod run;
 mod source;
 mod validation;
 
+pub use architecture::new_architecture;
 pub use corpus_source::CorpusSource;
 pub use estimate::RunEstimate;
 pub use event::{PretrainEnd, PretrainEvent};

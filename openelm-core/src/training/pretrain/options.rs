@@ -14,13 +14,24 @@ use crate::{
 pub struct Recipe {
     /// Updates, all in all.
     pub steps: u64,
-    /// The highest learning rate; a tenth of it is the last.
+    /// The highest learning rate; a tenth of it is the last. Default that of the preset, and
+    /// 3e-3 without one.
     pub learning_rate: f64,
-    /// Updates in which the rate grows to it from 1e-6.
+    /// Updates in which the rate grows to it from 1e-6. Default 5000, or a tenth of the steps if
+    /// that is less.
     pub warmup: u64,
 }
 
 impl Recipe {
+    /// The defaults of a run of `steps` updates, for a model of the size `preset` or of another.
+    pub fn new(steps: u64, preset: Option<Preset>) -> Self {
+        Self {
+            steps,
+            learning_rate: preset.map_or(3e-3, Self::learning_rate_of),
+            warmup: 5000.min(steps / 10),
+        }
+    }
+
     /// The highest learning rate that CoreNet trained a size with.
     pub fn learning_rate_of(preset: Preset) -> f64 {
         match preset {
@@ -89,10 +100,10 @@ pub struct PretrainOptions {
     /// Updates between saves. Default 500. The last update is saved, too.
     pub save_every: u64,
     /// Checkpoints that are kept; older ones are deleted. Default 5.
-    pub keep: usize,
-    /// Checkpoints, the last of which the final `average` is made of; 0 or 1 is none. Default 5,
-    /// as CoreNet's.
-    pub average_last: usize,
+    pub keep_checkpoints: usize,
+    /// Number of the last checkpoints that the final `average` is made of; 0 or 1 is no average.
+    /// Default 5, as in CoreNet, or as many as are kept.
+    pub average_last: Option<usize>,
     /// A tokenizer's file or folder, to be copied into every checkpoint. Default none.
     pub tokenizer: Option<PathBuf>,
 }
@@ -112,10 +123,15 @@ impl PretrainOptions {
             steps_per_eval: 500,
             val_windows: None,
             save_every: 500,
-            keep: 5,
-            average_last: 5,
+            keep_checkpoints: 5,
+            average_last: None,
             tokenizer: None,
         }
+    }
+
+    /// Number of the last checkpoints that are averaged.
+    pub(crate) fn averaged(&self) -> usize {
+        self.average_last.unwrap_or(self.keep_checkpoints.min(5))
     }
 
     /// The type to compute in.
@@ -168,7 +184,7 @@ impl PretrainOptions {
             ("steps_per_eval", self.steps_per_eval),
             ("save_every", self.save_every),
             ("val_windows", self.val_windows.unwrap_or(1) as u64),
-            ("keep", self.keep as u64),
+            ("keep_checkpoints", self.keep_checkpoints as u64),
         ];
         if let Some(&(option, _)) = zero.iter().find(|(_, value)| *value == 0) {
             return Err(Error::Option {
@@ -185,12 +201,13 @@ impl PretrainOptions {
                 ),
             });
         }
-        if self.average_last > self.keep {
+        if self.averaged() > self.keep_checkpoints {
             return Err(Error::Option {
                 option: "average_last",
                 problem: format!(
                     "expected at most {}, the checkpoints that are kept; found {}",
-                    self.keep, self.average_last
+                    self.keep_checkpoints,
+                    self.averaged()
                 ),
             });
         }

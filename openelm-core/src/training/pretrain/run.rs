@@ -315,7 +315,9 @@ impl Pretrain {
                 })?;
             self.trainer.save_state(&state, &progress)?;
             let checkpoints = self.checkpoints()?;
-            let old = checkpoints.len().saturating_sub(self.options.keep);
+            let old = checkpoints
+                .len()
+                .saturating_sub(self.options.keep_checkpoints);
             for (_, folder) in checkpoints.iter().take(old) {
                 fs::remove_dir_all(folder).map_err(Error::io(folder))?;
             }
@@ -336,10 +338,10 @@ impl Pretrain {
                 self.around.write(&self.folder.join("ema"), &average)?;
             }
             let checkpoints = self.checkpoints()?;
-            let first = checkpoints.len().saturating_sub(self.options.average_last);
+            let first = checkpoints.len().saturating_sub(self.options.averaged());
             let last = checkpoints.iter().skip(first);
             let last: Vec<PathBuf> = last.map(|(_, folder)| folder.clone()).collect();
-            if self.options.average_last > 1 && last.len() > 1 {
+            if self.options.averaged() > 1 && last.len() > 1 {
                 let average = model_folder::average(&last)?;
                 self.around.write(&self.folder.join("average"), &average)?;
             }

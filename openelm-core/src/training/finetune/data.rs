@@ -1,0 +1,108 @@
+//! The data of a fine-tuning run: training, validation and test rows as token ids.
+
+use std::path::{Path, PathBuf};
+
+use super::{finetune::TrainingData, options::FinetuneOptions};
+use crate::{
+    data::dataset::{Counts, DataFolder, Dataset, DatasetOptions, LongRows, PreferenceDataset},
+    error::{Error, Result},
+    tokenizer::Tokenizer,
+};
+
+/// Options of reading data, beside those of the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DataOptions {
+    /// Train on completions only, not on prompts. Default false.
+    pub mask_prompt: bool,
+    /// What becomes of rows with more than `max_seq_length` tokens. Default [`LongRows::Split`].
+    pub long_rows: LongRows,
+    /// Rows are preference pairs. Default false.
+    pub preferences: bool,
+    /// Read the test rows, too. Default false.
+    pub test: bool,
+}
+
+/// The data of a run, by its use.
+#[derive(Debug, Clone)]
+pub struct DataSplits {
+    /// Rows to train on.
+    pub train: Split,
+    /// Rows to validate on during training.
+    pub valid: Option<Split>,
+    /// Rows to test on after training.
+    pub test: Option<Split>,
+}
+
+/// The rows of one file.
+#[derive(Debug, Clone)]
+pub struct Split {
+    /// The file.
+    pub path: PathBuf,
+    /// Number of rows, tokens and targets.
+    pub counts: Counts,
+    /// The rows.
+    pub data: TrainingData,
+}
+
+impl DataSplits {
+    /// Reads `path`, a folder as [`DataFolder::open`] takes it, or a file of training rows.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] if there are no training rows; [`Error::Option`] for an option
+    /// outside its range; as [`DataFolder::open`], [`Dataset::read`] and
+    /// [`PreferenceDataset::read`].
+    pub fn read(
+        path: impl AsRef<Path>,
+        tokenizer: &Tokenizer,
+        run: &FinetuneOptions,
+        options: &DataOptions,
+    ) -> Result<Self> {
+        run.check()?;
+        let path = path.as_ref();
+        let folder = DataFolder::open(path)?;
+        let Some(train) = folder.train else {
+            return Err(Error::MissingFile {
+                path: path.into(),
+                problem: "no training data: train.jsonl or train.txt".into(),
+            });
+        };
+        let read = |path| Split::read(path, tokenizer, run, options);
+        let test = folder.test.filter(|_| options.test);
+        Ok(Self {
+            train: read(train)?,
+            valid: folder.valid.map(read).transpose()?,
+            test: test.map(read).transpose()?,
+        })
+    }
+
+    /// The splits that were read, training rows first.
+    pub fn iter(&self) -> impl Iterator<Item = &Split> {
+        let rest = [&self.valid, &self.test];
+        [&self.train].into_iter().chain(rest.into_iter().flatten())
+    }
+}
+
+impl Split {
+    fn read(
+        path: PathBuf,
+        tokenizer: &Tokenizer,
+        run: &FinetuneOptions,
+        options: &DataOptions,
+    ) -> Result<Self> {
+        let rows = DatasetOptions {
+            max_length: run.max_seq_length,
+            mask_prompt: options.mask_prompt,
+            long_rows: options.long_rows,
+            mlx_lm_compat: run.mlx_lm_compat,
+        };
+        let (counts, data) = if options.preferences {
+            let read = PreferenceDataset::read(&path, tokenizer, &rows)?;
+            (read.counts(), TrainingData::Pairs(read.pairs().to_vec()))
+        } else {
+            let read = Dataset::read(&path, tokenizer, &rows)?;
+            let examples = read.examples().to_vec();
+            (read.counts(), TrainingData::Examples(examples))
+        };
+        Ok(Self { path, counts, data })
+    }
+}

@@ -1,0 +1,174 @@
+//! Defaults of fine-tuning and pre-training, kinds of adapters, and the data of a run.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+use std::{fs, path::PathBuf};
+
+use openelm_core::{
+    Config, Dtype, Model, Tokenizer,
+    adapter::{Adapter, AdapterKind, AdapterOptions, TargetModules},
+    config::{LayerWiseConfig, Preset},
+    corpus::{Assembly, CorpusOptions},
+    finetune::{DataOptions, DataSplits, FinetuneOptions, TrainingData},
+    internal::random_weights,
+    pretrain::{Recipe, new_architecture},
+};
+
+fn model() -> Model {
+    let config = Config::layer_wise(LayerWiseConfig {
+        num_transformer_layers: 2,
+        model_dim: 64,
+        head_dim: 16,
+        vocab_size: 50,
+        ..Preset::Size270M.settings()
+    })
+    .unwrap();
+    let weights = random_weights(&config, Dtype::Float32, 3).unwrap();
+    Model::new(config, weights, Dtype::Float32).unwrap()
+}
+
+#[test]
+fn the_last_16_layers_are_trained_by_default() {
+    for preset in Preset::ALL {
+        let config = preset.config();
+        let matrices = TargetModules::default().matrices(&config).unwrap();
+        assert_eq!(matrices.len(), 16 * 4, "{preset:?}");
+        let first = config.num_transformer_layers() - 16;
+        assert!(matrices[0].0.contains(&format!("layers.{first}.")));
+    }
+    let model = model();
+    let zero = TargetModules {
+        num_layers: Some(0),
+        ..TargetModules::default()
+    };
+    let error = zero.matrices(model.config()).unwrap_err().to_string();
+    assert_eq!(error, "num_layers: expected at least 1, found 0");
+}
+
+/// Of a model with fewer than 16 layers all are trained, in full with the embedding and the last
+/// norm.
+#[test]
+fn an_adapter_is_of_the_kind_that_its_options_name() {
+    let model = model();
+    let tensors = model.config().tensors().len();
+    for (kind, targets) in [
+        (AdapterKind::Lora, 2 * 4),
+        (AdapterKind::Dora, 2 * 4),
+        (AdapterKind::Full, tensors),
+    ] {
+        let options = AdapterOptions {
+            kind,
+            ..AdapterOptions::default()
+        };
+        let adapter = Adapter::new(&model, &options, 0).unwrap();
+        assert_eq!(adapter.kind(), kind);
+        assert_eq!(adapter.targets().len(), targets, "{kind:?}");
+    }
+}
+
+/// A folder that is removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str, files: &[(&str, &str)]) -> Self {
+        let name = format!("openelm-splits-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        for (file, text) in files {
+            fs::write(path.join(file), text).unwrap();
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn tales() -> Tokenizer {
+    let tales = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tales");
+    Tokenizer::find(tales.as_ref(), None).unwrap()
+}
+
+fn read(folder: &Folder, options: &DataOptions) -> openelm_core::Result<DataSplits> {
+    DataSplits::read(&folder.0, &tales(), &FinetuneOptions::default(), options)
+}
+
+#[test]
+fn data_is_read_by_its_use() {
+    let row = "{\"text\": \"Once upon a time\"}\n";
+    let folder = Folder::new(
+        "all",
+        &[
+            ("train.jsonl", &row.repeat(3)),
+            ("valid.jsonl", row),
+            ("test.jsonl", row),
+        ],
+    );
+    let rows = |test| {
+        let options = DataOptions {
+            test,
+            ..DataOptions::default()
+        };
+        let splits = read(&folder, &options).unwrap();
+        let count = |split: &openelm_core::finetune::Split| split.counts.rows;
+        splits.iter().map(count).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(false), [3, 1]);
+    assert_eq!(rows(true), [3, 1, 1]);
+
+    let pair = "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n";
+    let folder = Folder::new("pairs", &[("train.jsonl", pair)]);
+    let preferences = DataOptions {
+        preferences: true,
+        ..DataOptions::default()
+    };
+    let splits = read(&folder, &preferences).unwrap();
+    assert!(matches!(splits.train.data, TrainingData::Pairs(pairs) if pairs.len() == 1));
+
+    let folder = Folder::new("no-train", &[("valid.jsonl", row)]);
+    let error = read(&folder, &DataOptions::default()).unwrap_err();
+    let expected = format!(
+        "{}: no training data: train.jsonl or train.txt",
+        folder.0.display()
+    );
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_recipe_follows_from_the_steps_and_the_size() {
+    let recipe = |steps, preset| {
+        let recipe = Recipe::new(steps, preset);
+        (recipe.learning_rate, recipe.warmup)
+    };
+    assert_eq!(recipe(2000, None), (3e-3, 200));
+    assert_eq!(recipe(350_000, Some(Preset::Size270M)), (5.3e-3, 5000));
+}
+
+#[test]
+fn filters_are_those_of_corenet_only_where_a_sequence_holds_one_document() {
+    let filters = |options: CorpusOptions| (options.min_characters, options.min_tokens);
+    assert_eq!(filters(CorpusOptions::default()), (0, 0));
+    assert_eq!(CorpusOptions::default().assembly, Assembly::Pack);
+    assert_eq!(filters(CorpusOptions::new(Assembly::Truncate)), (200, 256));
+}
+
+#[test]
+fn a_new_architecture_fits_its_tokenizer() {
+    let config = new_architecture(Some(Preset::Size450M), &tales(), |config| {
+        config.max_context_length = 128;
+    });
+    let expected = LayerWiseConfig {
+        vocab_size: 2048,
+        max_context_length: 128,
+        rope_max_length: 256,
+        ..Preset::Size450M.settings()
+    };
+    assert_eq!(config, expected);
+}
