@@ -1,6 +1,6 @@
 //! The one error type of the crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The result of a fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -174,10 +174,122 @@ pub enum Error {
     Read(#[from] mlx_rs::error::ConversionError),
 }
 
+/// The class of an [`Error`], for an app that chooses what to do next.
+///
+/// Every error has one kind. The enum is exhaustive: a new kind is a breaking change, so that no
+/// app maps it to another meaning without notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// A file or folder could not be read or written.
+    Io,
+    /// A file of a model, adapter or run is missing.
+    MissingFile,
+    /// A model configuration is malformed or not supported.
+    InvalidConfig,
+    /// A weight file is malformed or does not fit the configuration.
+    InvalidCheckpoint,
+    /// A tokenizer is malformed or does not fit the model.
+    InvalidTokenizer,
+    /// A file of training data is malformed.
+    InvalidData,
+    /// An adapter is malformed or does not fit the model.
+    InvalidAdapter,
+    /// An option lies outside its range or cannot be used with this model or device.
+    InvalidOption,
+    /// The prompt does not fit the model's context.
+    PromptTooLong,
+    /// The training loss is not a finite number.
+    Diverged,
+    /// Another process of the distributed group failed or cannot be reached.
+    Distributed,
+    /// An output file or folder cannot be made at the given path.
+    Destination,
+    /// A written model differs from its source.
+    Verification,
+    /// The caller cancelled the call.
+    Cancelled,
+    /// MLX or the device reported a failure.
+    Device,
+}
+
 impl Error {
+    /// The class of the error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { .. } => ErrorKind::Io,
+            Self::MissingFile { .. } => ErrorKind::MissingFile,
+            Self::Config { .. } => ErrorKind::InvalidConfig,
+            Self::Checkpoint { .. }
+            | Self::MissingTensor { .. }
+            | Self::UnexpectedTensor { .. }
+            | Self::TensorShape { .. }
+            | Self::TensorDtype { .. } => ErrorKind::InvalidCheckpoint,
+            Self::Tokenizer { .. } => ErrorKind::InvalidTokenizer,
+            Self::Data { .. } => ErrorKind::InvalidData,
+            Self::Adapter { .. } => ErrorKind::InvalidAdapter,
+            Self::Dtype { .. } | Self::Option { .. } => ErrorKind::InvalidOption,
+            Self::PromptTooLong { .. } => ErrorKind::PromptTooLong,
+            Self::Diverged { .. } => ErrorKind::Diverged,
+            Self::Group { .. } => ErrorKind::Distributed,
+            Self::Target { .. } => ErrorKind::Destination,
+            Self::Verification { .. } => ErrorKind::Verification,
+            Self::Cancelled => ErrorKind::Cancelled,
+            Self::Mlx(_) | Self::Read(_) => ErrorKind::Device,
+        }
+    }
+
+    /// The file or folder at fault; `None` for an error that concerns none.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Io { path, .. }
+            | Self::MissingFile { path, .. }
+            | Self::Config { path, .. }
+            | Self::Checkpoint { path, .. }
+            | Self::MissingTensor { path, .. }
+            | Self::UnexpectedTensor { path, .. }
+            | Self::TensorShape { path, .. }
+            | Self::TensorDtype { path, .. }
+            | Self::Tokenizer { path, .. }
+            | Self::Data { path, .. }
+            | Self::Adapter { path, .. }
+            | Self::Target { path, .. }
+            | Self::Verification { path, .. } => Some(path),
+            Self::Dtype { .. }
+            | Self::Option { .. }
+            | Self::PromptTooLong { .. }
+            | Self::Diverged { .. }
+            | Self::Group { .. }
+            | Self::Cancelled
+            | Self::Mlx(_)
+            | Self::Read(_) => None,
+        }
+    }
+
     /// Wraps an I/O failure with the path it happened at.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, ErrorKind};
+
+    #[test]
+    fn an_error_has_its_kind_and_path() {
+        let shape = Error::TensorShape {
+            path: "model.safetensors".into(),
+            name: "norm".into(),
+            expected: vec![2],
+            found: vec![3],
+        };
+        assert_eq!(shape.kind(), ErrorKind::InvalidCheckpoint);
+        assert_eq!(shape.path(), Some("model.safetensors".as_ref()));
+        let group = Error::Group {
+            problem: "connection reset".into(),
+        };
+        assert_eq!(group.kind(), ErrorKind::Distributed);
+        assert_eq!(group.path(), None);
     }
 }

@@ -43,7 +43,7 @@ pub mod weights;
 pub use cancel::CancelHandle;
 pub use config::Config;
 pub use data::{corpus, dataset};
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use generation::{LanguageModel, LoadOptions};
 pub use mlx::{Device, Dtype, runtime};
 pub use model::Model;

@@ -18,8 +18,8 @@ impl LanguageModel {
     /// only active one. Generations under way continue without it.
     ///
     /// # Errors
-    /// Errors of the folder; [`Error::Adapter`](crate::Error::Adapter) if it does not fit,
-    /// [`Error::Option`](crate::Error::Option) if the name is taken.
+    /// Errors of the folder; [`Error::InvalidAdapter`](crate::Error::InvalidAdapter) if it does not fit,
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) if the name is taken.
     pub async fn add_adapter(&self, name: String, folder: String) -> Result<()> {
         let id = self.id();
         worker::call(move |models| {
@@ -34,7 +34,7 @@ impl LanguageModel {
     /// Makes exactly these adapters active; their outputs are added.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) for an unknown name or an invalid strength.
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name or an invalid strength.
     pub async fn set_adapters(&self, active: Vec<AdapterStrength>) -> Result<()> {
         let id = self.id();
         worker::call(move |models| {
@@ -50,7 +50,7 @@ impl LanguageModel {
     /// Removes the adapter `name`.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) for an unknown name.
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name.
     pub async fn remove_adapter(&self, name: String) -> Result<()> {
         let id = self.id();
         worker::call(move |models| Ok(models.model(id)?.model_mut().remove_adapter(&name)?)).await

@@ -53,7 +53,7 @@ impl Chat {
     /// A conversation with `model` that begins with `messages`.
     ///
     /// # Errors
-    /// [`Error::Option`] if the order of the messages is invalid.
+    /// [`Error::InvalidOption`] if the order of the messages is invalid.
     #[uniffi::constructor]
     pub fn new(
         model: Arc<LanguageModel>,

@@ -72,7 +72,7 @@ pub fn default_convert_options() -> Result<ConvertOptions> {
         quantize: None,
         adapter: None,
         tokenizer: match options.tokenizer {
-            TokenizerChoice::OfSource => None,
+            TokenizerChoice::OfSource | TokenizerChoice::Without => None,
             TokenizerChoice::Path(path) => Some(path.to_string_lossy().into_owned()),
         },
         dequantize: options.dequantize,
@@ -121,8 +121,7 @@ enum Message {
 /// Starts to convert the model `source`, a folder or file, to `target`, a new folder or GGUF file.
 ///
 /// # Errors
-/// [`Error::Option`](crate::Error::Option) or [`Error::Dtype`](crate::Error::Dtype) for an unknown
-/// name.
+/// [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name.
 #[uniffi::export]
 pub fn convert(source: String, target: String, options: ConvertOptions) -> Result<Arc<ConvertRun>> {
     let adapter = options.adapter.clone();

@@ -1,17 +1,14 @@
-//! The one error of the boundary: the core's, field by field, and what only a boundary can meet.
+//! The error type of this crate: the core's kinds of errors, and failures of the worker.
 
-use openelm_core as core;
+use openelm_core::{self as core, ErrorKind};
 
 /// The result of a call.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong. `message` is the core's text, with all of the fields.
+/// An error of the core, by its [`ErrorKind`], or of the worker. `message` is the complete text.
 #[derive(Debug, Clone, PartialEq, thiserror::Error, uniffi::Error)]
 #[error("{}", self.message())]
-#[allow(
-    missing_docs,
-    reason = "the variants and fields are those of openelm_core::Error"
-)]
+#[allow(missing_docs, reason = "the variants are openelm_core::ErrorKind's")]
 pub enum Error {
     Io {
         path: String,
@@ -21,52 +18,29 @@ pub enum Error {
         path: String,
         message: String,
     },
-    Config {
-        path: String,
-        key: String,
-        message: String,
-    },
-    Checkpoint {
+    InvalidConfig {
         path: String,
         message: String,
     },
-    MissingTensor {
-        path: String,
-        name: String,
-        message: String,
-    },
-    UnexpectedTensor {
-        path: String,
-        name: String,
-        message: String,
-    },
-    TensorShape {
-        path: String,
-        name: String,
-        expected: Vec<u64>,
-        found: Vec<u64>,
-        message: String,
-    },
-    TensorDtype {
-        path: String,
-        name: String,
-        found: String,
-        message: String,
-    },
-    Dtype {
-        dtype: String,
-        message: String,
-    },
-    Tokenizer {
+    InvalidCheckpoint {
         path: String,
         message: String,
     },
-    Data {
+    InvalidTokenizer {
+        path: String,
+        message: String,
+    },
+    InvalidData {
         path: String,
         line: Option<u64>,
         message: String,
     },
-    Option {
+    InvalidAdapter {
+        path: String,
+        message: String,
+    },
+    /// `option` is the core's name; the message begins with it.
+    InvalidOption {
         option: String,
         message: String,
     },
@@ -75,16 +49,19 @@ pub enum Error {
         context: u64,
         message: String,
     },
-    Adapter {
-        path: String,
-        message: String,
-    },
     Diverged {
         iteration: u64,
         loss: f32,
         message: String,
     },
-    Target {
+    Distributed {
+        message: String,
+    },
+    Destination {
+        path: String,
+        message: String,
+    },
+    OtherRun {
         path: String,
         message: String,
     },
@@ -95,11 +72,10 @@ pub enum Error {
     Cancelled {
         message: String,
     },
-    /// MLX reported a failure, a fault of the GPU among them.
-    Mlx {
+    Device {
         message: String,
     },
-    /// A session is asked while it answers.
+    /// The conversation already has an answer under way.
     Busy {
         message: String,
     },
@@ -107,21 +83,22 @@ pub enum Error {
     Unloaded {
         message: String,
     },
-    /// The library panicked; the call is lost, the rest goes on.
-    Panicked {
+    /// The library panicked or returned an error that this crate does not have; the call failed,
+    /// later calls work.
+    Unexpected {
         message: String,
     },
-    /// The worker is gone: nothing more can be done in this process.
+    /// The worker is gone: no later call in this process can work.
     Unusable {
         message: String,
     },
 }
 
 impl Error {
-    /// A session is asked while it answers.
+    /// The conversation already has an answer under way.
     pub(crate) fn busy() -> Self {
         Self::Busy {
-            message: "the session is answering already".into(),
+            message: "the session is already answering".into(),
         }
     }
 
@@ -135,18 +112,18 @@ impl Error {
     /// The worker is gone.
     pub(crate) fn unusable() -> Self {
         Self::Unusable {
-            message: "the thread that runs MLX has ended; start the app again".into(),
+            message: "the thread that runs MLX has ended; restart the app".into(),
         }
     }
 
-    /// What a panic left behind.
+    /// A panic, by its payload.
     pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
         let text = payload
             .downcast_ref::<&str>()
             .map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
         let text = text.unwrap_or_else(|| "no reason given".into());
-        Self::Panicked {
+        Self::Unexpected {
             message: format!("unexpected failure: {text}"),
         }
     }
@@ -155,26 +132,23 @@ impl Error {
         match self {
             Self::Io { message, .. }
             | Self::MissingFile { message, .. }
-            | Self::Config { message, .. }
-            | Self::Checkpoint { message, .. }
-            | Self::MissingTensor { message, .. }
-            | Self::UnexpectedTensor { message, .. }
-            | Self::TensorShape { message, .. }
-            | Self::TensorDtype { message, .. }
-            | Self::Dtype { message, .. }
-            | Self::Tokenizer { message, .. }
-            | Self::Data { message, .. }
-            | Self::Option { message, .. }
+            | Self::InvalidConfig { message, .. }
+            | Self::InvalidCheckpoint { message, .. }
+            | Self::InvalidTokenizer { message, .. }
+            | Self::InvalidData { message, .. }
+            | Self::InvalidAdapter { message, .. }
+            | Self::InvalidOption { message, .. }
             | Self::PromptTooLong { message, .. }
-            | Self::Adapter { message, .. }
             | Self::Diverged { message, .. }
-            | Self::Target { message, .. }
+            | Self::Distributed { message }
+            | Self::Destination { message, .. }
+            | Self::OtherRun { message, .. }
             | Self::Verification { message, .. }
             | Self::Cancelled { message }
-            | Self::Mlx { message }
+            | Self::Device { message }
             | Self::Busy { message }
             | Self::Unloaded { message }
-            | Self::Panicked { message }
+            | Self::Unexpected { message }
             | Self::Unusable { message } => message,
         }
     }
@@ -183,93 +157,156 @@ impl Error {
 impl From<core::Error> for Error {
     fn from(error: core::Error) -> Self {
         let message = error.to_string();
-        let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
-        let numbers = |shape: Vec<usize>| shape.into_iter().map(|n| n as u64).collect();
-        match error {
-            core::Error::Io { path, .. } => Self::Io {
-                path: text(path),
-                message,
-            },
-            core::Error::MissingFile { path, .. } => Self::MissingFile {
-                path: text(path),
-                message,
-            },
-            core::Error::Config { path, key, .. } => Self::Config {
-                path: text(path),
-                key,
-                message,
-            },
-            core::Error::Checkpoint { path, .. } => Self::Checkpoint {
-                path: text(path),
-                message,
-            },
-            core::Error::MissingTensor { path, name, .. } => Self::MissingTensor {
-                path: text(path),
-                name,
-                message,
-            },
-            core::Error::UnexpectedTensor { path, name } => Self::UnexpectedTensor {
-                path: text(path),
-                name,
-                message,
-            },
-            core::Error::TensorShape {
+        let path = error.path().map(|path| path.to_string_lossy().into_owned());
+        let path = path.unwrap_or_default();
+        // Over all kinds: a kind added to the core does not compile here until it has a variant.
+        match (error.kind(), error) {
+            (ErrorKind::Io, _) => Self::Io { path, message },
+            (ErrorKind::MissingFile, _) => Self::MissingFile { path, message },
+            (ErrorKind::InvalidConfig, _) => Self::InvalidConfig { path, message },
+            (ErrorKind::InvalidCheckpoint, _) => Self::InvalidCheckpoint { path, message },
+            (ErrorKind::InvalidTokenizer, _) => Self::InvalidTokenizer { path, message },
+            (ErrorKind::InvalidData, core::Error::Data { line, .. }) => Self::InvalidData {
                 path,
-                name,
-                expected,
-                found,
-            } => Self::TensorShape {
-                path: text(path),
-                name,
-                expected: numbers(expected),
-                found: numbers(found),
-                message,
-            },
-            core::Error::TensorDtype { path, name, found } => Self::TensorDtype {
-                path: text(path),
-                name,
-                found,
-                message,
-            },
-            core::Error::Dtype { dtype, .. } => Self::Dtype { dtype, message },
-            core::Error::Tokenizer { path, .. } => Self::Tokenizer {
-                path: text(path),
-                message,
-            },
-            core::Error::Data { path, line, .. } => Self::Data {
-                path: text(path),
                 line: line.map(|line| line as u64),
                 message,
             },
-            core::Error::Option { option, .. } => Self::Option {
-                option: option.into(),
-                message,
-            },
-            core::Error::PromptTooLong { tokens, context } => Self::PromptTooLong {
-                tokens: tokens as u64,
-                context: context as u64,
-                message,
-            },
-            core::Error::Adapter { path, .. } => Self::Adapter {
-                path: text(path),
-                message,
-            },
-            core::Error::Diverged { iteration, loss } => Self::Diverged {
+            (ErrorKind::InvalidAdapter, _) => Self::InvalidAdapter { path, message },
+            (ErrorKind::InvalidOption, core::Error::Option { option, .. }) => {
+                let option = option.into();
+                Self::InvalidOption { option, message }
+            }
+            (ErrorKind::InvalidOption, core::Error::Dtype { .. }) => {
+                let option = "dtype".into();
+                Self::InvalidOption { option, message }
+            }
+            (ErrorKind::PromptTooLong, core::Error::PromptTooLong { tokens, context }) => {
+                Self::PromptTooLong {
+                    tokens: tokens as u64,
+                    context: context as u64,
+                    message,
+                }
+            }
+            (ErrorKind::Diverged, core::Error::Diverged { iteration, loss }) => Self::Diverged {
                 iteration,
                 loss,
                 message,
             },
-            core::Error::Target { path, .. } => Self::Target {
-                path: text(path),
-                message,
-            },
-            core::Error::Verification { path, .. } => Self::Verification {
-                path: text(path),
-                message,
-            },
-            core::Error::Cancelled => Self::Cancelled { message },
-            // MLX's own, and what later versions of the core add.
-            _ => Self::Mlx { message },
+            (ErrorKind::Distributed, _) => Self::Distributed { message },
+            (ErrorKind::Destination, _) => Self::Destination { path, message },
+            (ErrorKind::Verification, _) => Self::Verification { path, message },
+            (ErrorKind::Cancelled, _) => Self::Cancelled { message },
+            (ErrorKind::Device, _) => Self::Device { message },
+            // Errors that the core adds to a kind whose fields this crate cannot fill.
+            (
+                ErrorKind::InvalidData
+                | ErrorKind::InvalidOption
+                | ErrorKind::PromptTooLong
+                | ErrorKind::Diverged,
+                _,
+            ) => Self::Unexpected { message },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_keep_their_kind_and_fields() {
+        let text = || "the reason".to_owned();
+        let (path, message) = (|| "the/path".into(), |message: &str| message.to_owned());
+        let cases: [(core::Error, Error); 9] = [
+            (
+                core::Error::MissingFile {
+                    path: path(),
+                    problem: text(),
+                },
+                Error::MissingFile {
+                    path: "the/path".into(),
+                    message: message("the/path: the reason"),
+                },
+            ),
+            (
+                core::Error::Config {
+                    path: path(),
+                    key: "model_dim".into(),
+                    problem: text(),
+                },
+                Error::InvalidConfig {
+                    path: "the/path".into(),
+                    message: message("the/path: `model_dim`: the reason"),
+                },
+            ),
+            (
+                core::Error::UnexpectedTensor {
+                    path: path(),
+                    name: "x".into(),
+                },
+                Error::InvalidCheckpoint {
+                    path: "the/path".into(),
+                    message: message("the/path: tensor `x` does not belong to this model"),
+                },
+            ),
+            (
+                core::Error::Data {
+                    path: path(),
+                    line: Some(3),
+                    problem: text(),
+                },
+                Error::InvalidData {
+                    path: "the/path".into(),
+                    line: Some(3),
+                    message: message("the/path:3: the reason"),
+                },
+            ),
+            (
+                core::Error::Option {
+                    option: "top_p",
+                    problem: text(),
+                },
+                Error::InvalidOption {
+                    option: "top_p".into(),
+                    message: message("top_p: the reason"),
+                },
+            ),
+            (
+                core::Error::Dtype {
+                    dtype: "float7".into(),
+                    problem: text(),
+                },
+                Error::InvalidOption {
+                    option: "dtype".into(),
+                    message: message("dtype float7: the reason"),
+                },
+            ),
+            (
+                core::Error::PromptTooLong {
+                    tokens: 600,
+                    context: 512,
+                },
+                Error::PromptTooLong {
+                    tokens: 600,
+                    context: 512,
+                    message: message("the prompt has 600 tokens; the model's context holds 512"),
+                },
+            ),
+            (
+                core::Error::Group { problem: text() },
+                Error::Distributed {
+                    message: core::Error::Group { problem: text() }.to_string(),
+                },
+            ),
+            (
+                core::Error::Cancelled,
+                Error::Cancelled {
+                    message: message("cancelled"),
+                },
+            ),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(Error::from(error), expected);
         }
     }
 }

@@ -65,7 +65,7 @@ impl LanguageModel {
     /// The token ids of `text`; with `prompt`, as the model reads them, BOS first.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`](crate::Error::Tokenizer).
+    /// [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer).
     pub fn encode(&self, text: String, prompt: bool) -> Result<Vec<u32>> {
         Ok(if prompt {
             self.tokenizer.encode_prompt(&text)?
@@ -77,7 +77,7 @@ impl LanguageModel {
     /// The text of token `ids`.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`](crate::Error::Tokenizer) for an id outside the vocabulary.
+    /// [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer) for an id outside the vocabulary.
     pub fn decode(&self, ids: Vec<u32>) -> Result<String> {
         Ok(self.tokenizer.decode(&ids)?)
     }
@@ -94,7 +94,7 @@ impl LanguageModel {
     /// [`Error::Unloaded`](crate::Error::Unloaded). A second call does nothing.
     ///
     /// # Errors
-    /// [`Error::Mlx`](crate::Error::Mlx).
+    /// [`Error::Device`](crate::Error::Device).
     pub async fn unload(&self) -> Result<()> {
         if self.unloaded.swap(true, Ordering::SeqCst) {
             return Ok(());

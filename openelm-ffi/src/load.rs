@@ -65,7 +65,7 @@ enum Message {
 /// Starts to load the model folder `path`.
 ///
 /// # Errors
-/// [`Error::Dtype`] for an unknown dtype.
+/// [`Error::InvalidOption`] for an unknown dtype.
 #[uniffi::export]
 pub fn load_model(path: String, options: LoadOptions) -> Result<Arc<LoadRun>> {
     let options = core::LoadOptions::try_from(options)?;

@@ -50,7 +50,7 @@ pub fn estimate_memory(
 /// Memory that MLX uses now.
 ///
 /// # Errors
-/// [`Error::Mlx`](crate::Error::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn memory_statistics() -> Result<MemoryStatistics> {
     Ok(MemoryStatistics {
@@ -64,7 +64,7 @@ pub fn memory_statistics() -> Result<MemoryStatistics> {
 /// Resets the peak.
 ///
 /// # Errors
-/// [`Error::Mlx`](crate::Error::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn reset_peak_memory() -> Result<()> {
     Ok(memory::reset_peak()?)
@@ -73,7 +73,7 @@ pub fn reset_peak_memory() -> Result<()> {
 /// Sets the limit of buffers kept for reuse, in bytes; returns the old limit.
 ///
 /// # Errors
-/// [`Error::Mlx`](crate::Error::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn set_memory_cache_limit(bytes: u64) -> Result<u64> {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -83,7 +83,7 @@ pub fn set_memory_cache_limit(bytes: u64) -> Result<u64> {
 /// Sets the limit above which MLX waits for memory to be freed, in bytes; returns the old limit.
 ///
 /// # Errors
-/// [`Error::Mlx`](crate::Error::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn set_memory_limit(bytes: u64) -> Result<u64> {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -93,7 +93,7 @@ pub fn set_memory_limit(bytes: u64) -> Result<u64> {
 /// Frees the buffers kept for reuse.
 ///
 /// # Errors
-/// [`Error::Mlx`](crate::Error::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn clear_memory_cache() -> Result<()> {
     Ok(memory::clear_cache()?)
@@ -124,7 +124,7 @@ pub fn resume() -> Result<()> {
 /// The version of MLX.
 ///
 /// # Errors
-/// [`Error::Mlx`](crate::Error::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn mlx_version() -> Result<String> {
     Ok(runtime::mlx_version()?)
@@ -134,7 +134,7 @@ pub fn mlx_version() -> Result<String> {
 ///
 /// # Errors
 /// [`Error::MissingFile`](crate::Error::MissingFile), or
-/// [`Error::Option`](crate::Error::Option) for kernels of another version.
+/// [`Error::InvalidOption`](crate::Error::InvalidOption) for kernels of another version.
 #[uniffi::export]
 pub fn set_metallib(path: String) -> Result<()> {
     Ok(runtime::set_metallib(path)?)
