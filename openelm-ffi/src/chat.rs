@@ -48,38 +48,38 @@ pub struct Chat {
     id: u64,
 }
 
+/// A new conversation with `model` that begins with `messages`.
+///
+/// # Errors
+/// [`Error::InvalidOption`] if the order of the messages is invalid.
+#[uniffi::export]
+pub fn new_chat(
+    model: Arc<LanguageModel>,
+    template: ChatTemplate,
+    messages: Vec<ChatMessage>,
+) -> Result<Arc<Chat>> {
+    let messages: Vec<Message> = messages.into_iter().map(Message::from).collect();
+    // Checks the messages here, so that the error comes from this call. The worker makes the chat
+    // that is kept: its arrays belong to that thread.
+    core::chat::Chat::new(template.into(), messages.clone())?;
+    let (id, model_id) = (worker::next_id(), model.id());
+    worker::submit_always(move |models| {
+        if let Ok(chat) = core::chat::Chat::new(template.into(), messages)
+            && models.loaded.contains_key(&model_id)
+        {
+            let slot = ChatSlot {
+                model: model_id,
+                chat,
+                answering: None,
+            };
+            models.chats.insert(id, slot);
+        }
+    })?;
+    Ok(Arc::new(Chat { model, id }))
+}
+
 #[uniffi::export]
 impl Chat {
-    /// A conversation with `model` that begins with `messages`.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] if the order of the messages is invalid.
-    #[uniffi::constructor]
-    pub fn new(
-        model: Arc<LanguageModel>,
-        template: ChatTemplate,
-        messages: Vec<ChatMessage>,
-    ) -> Result<Arc<Self>> {
-        let messages: Vec<Message> = messages.into_iter().map(Message::from).collect();
-        // Checks the messages here, so that the error comes from this call. The worker makes the
-        // chat that is kept: its arrays belong to that thread.
-        core::chat::Chat::new(template.into(), messages.clone())?;
-        let (id, model_id) = (worker::next_id(), model.id());
-        worker::submit_always(move |models| {
-            if let Ok(chat) = core::chat::Chat::new(template.into(), messages)
-                && models.loaded.contains_key(&model_id)
-            {
-                let slot = ChatSlot {
-                    model: model_id,
-                    chat,
-                    answering: None,
-                };
-                models.chats.insert(id, slot);
-            }
-        })?;
-        Ok(Arc::new(Self { model, id }))
-    }
-
     /// Answers `prompt`. A cancelled answer is kept as far as it came; a failed one is not, and
     /// its question is withdrawn.
     ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use openelm_core::{
     self as core, CancelHandle,
     adapter::{Adapter, AdapterOptions},
-    finetune::{self, DataOptions, DataSplits, Finetune},
+    finetune::{self as core_finetune, DataOptions, DataSplits, Finetune},
 };
 
 use crate::{
@@ -63,46 +63,46 @@ pub struct FinetuneRun {
     cancel: CancelHandle,
 }
 
+/// Starts to train a new adapter for `model`, without the model's active adapters, on the data in
+/// `data`, a folder or a file, and saves it in `folder`. With `resume` the run in `folder`
+/// continues from its last save.
+///
+/// # Errors
+/// Errors of data and options come as the first event.
+#[uniffi::export]
+pub fn finetune(
+    model: Arc<LanguageModel>,
+    data: String,
+    folder: String,
+    options: FinetuneOptions,
+    resume: bool,
+) -> Result<Arc<FinetuneRun>> {
+    let (mut sender, events) = event_channel::channel();
+    let cancel = CancelHandle::default();
+    let task_cancel = cancel.clone();
+    let id = model.id();
+    worker::submit(move |models, _guard| {
+        let begun =
+            worker::catch_panic(|| begin(models.model(id)?, &data, &folder, &options, resume));
+        match begun {
+            Ok(run) => models.tasks.push(Box::new(FinetuneTask {
+                model: id,
+                run: Some(run),
+                cancel: task_cancel,
+                sender,
+            })),
+            Err(error) => sender.send(Err(error)),
+        }
+    })?;
+    Ok(Arc::new(FinetuneRun {
+        _model: model,
+        events,
+        cancel,
+    }))
+}
+
 #[uniffi::export]
 impl FinetuneRun {
-    /// Starts to train a new adapter for `model`, without the model's active adapters, on the data
-    /// in `data`, a folder or a file, and saves it in `folder`. With `resume` the run in `folder`
-    /// continues from its last save.
-    ///
-    /// # Errors
-    /// Errors of data and options come as the first event.
-    #[uniffi::constructor]
-    pub fn new(
-        model: Arc<LanguageModel>,
-        data: String,
-        folder: String,
-        options: FinetuneOptions,
-        resume: bool,
-    ) -> Result<Arc<Self>> {
-        let (mut sender, events) = event_channel::channel();
-        let cancel = CancelHandle::default();
-        let task_cancel = cancel.clone();
-        let id = model.id();
-        worker::submit(move |models, _guard| {
-            let begun =
-                worker::catch_panic(|| begin(models.model(id)?, &data, &folder, &options, resume));
-            match begun {
-                Ok(run) => models.tasks.push(Box::new(FinetuneTask {
-                    model: id,
-                    run: Some(run),
-                    cancel: task_cancel,
-                    sender,
-                })),
-                Err(error) => sender.send(Err(error)),
-            }
-        })?;
-        Ok(Arc::new(Self {
-            _model: model,
-            events,
-            cancel,
-        }))
-    }
-
     /// The next event; `None` after the last one.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ fn begin(
     options: &FinetuneOptions,
     resume: bool,
 ) -> Result<Finetune> {
-    let run = finetune::FinetuneOptions::from(options);
+    let run = core_finetune::FinetuneOptions::from(options);
     let data = DataSplits::read(data, model.tokenizer(), &run, &DataOptions::from(options))?;
     let mut network = model.model().clone();
     network.set_adapters(&[])?;
@@ -214,9 +214,9 @@ impl Task for FinetuneTask {
 }
 
 /// The event for Swift; `None` for one that this crate does not have.
-fn event_from(event: finetune::FinetuneEvent) -> Option<FinetuneEvent> {
+fn event_from(event: core_finetune::FinetuneEvent) -> Option<FinetuneEvent> {
     Some(match event {
-        finetune::FinetuneEvent::Step {
+        core_finetune::FinetuneEvent::Step {
             step,
             tokens_per_second,
             trained_tokens,
@@ -230,7 +230,7 @@ fn event_from(event: finetune::FinetuneEvent) -> Option<FinetuneEvent> {
             trained_tokens,
             peak_bytes,
         },
-        finetune::FinetuneEvent::Validation {
+        core_finetune::FinetuneEvent::Validation {
             iteration,
             loss,
             best,
@@ -240,17 +240,17 @@ fn event_from(event: finetune::FinetuneEvent) -> Option<FinetuneEvent> {
             loss,
             best,
         },
-        finetune::FinetuneEvent::Saved { iteration } => FinetuneEvent::Saved { iteration },
-        finetune::FinetuneEvent::Finished {
+        core_finetune::FinetuneEvent::Saved { iteration } => FinetuneEvent::Saved { iteration },
+        core_finetune::FinetuneEvent::Finished {
             iteration,
             reason,
             best,
         } => FinetuneEvent::Finished {
             iteration,
             reason: match reason {
-                finetune::FinetuneEnd::Iterations => FinetuneEnd::Iterations,
-                finetune::FinetuneEnd::Patience => FinetuneEnd::Patience,
-                finetune::FinetuneEnd::Cancelled => FinetuneEnd::Cancelled,
+                core_finetune::FinetuneEnd::Iterations => FinetuneEnd::Iterations,
+                core_finetune::FinetuneEnd::Patience => FinetuneEnd::Patience,
+                core_finetune::FinetuneEnd::Cancelled => FinetuneEnd::Cancelled,
             },
             best_iteration: best.map(|(iteration, _)| iteration),
             best_loss: best.map(|(_, loss)| loss),

@@ -22,13 +22,13 @@ mod memory;
 mod worker;
 
 pub use adapters::AdapterStrength;
-pub use chat::{Chat, ChatMessage, ChatRole, ChatTemplate};
+pub use chat::{Chat, ChatMessage, ChatRole, ChatTemplate, new_chat};
 pub use convert::{
     ConvertEvent, ConvertFormat, ConvertOptions, ConvertReport, ConvertRun, QuantizeOptions,
     convert, default_convert_options,
 };
 pub use error::Error;
-pub use finetune::{FinetuneEnd, FinetuneEvent, FinetuneRun};
+pub use finetune::{FinetuneEnd, FinetuneEvent, FinetuneRun, finetune};
 pub use finetune_options::{
     AdapterKind, FinetuneOptions, OptimizerKind, ScheduleShape, default_finetune_options,
 };

@@ -64,7 +64,7 @@ extension LanguageModel {
     ) -> FinetuneEvents {
         let model = self.model
         return FinetuneEvents {
-            try FinetuneRun(
+            try OpenELMBindings.finetune(
                 model: model, data: data.path, folder: folder.path, options: options.ffiOptions(),
                 resume: resume)
         }

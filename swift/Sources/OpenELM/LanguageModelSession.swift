@@ -27,7 +27,7 @@ public final class LanguageModelSession: Sendable {
         model: LanguageModel, transcript: [Message], template: ChatTemplate = .openELMInstruct
     ) throws {
         chat = try translated {
-            try Chat(
+            try newChat(
                 model: model.model, template: OpenELMBindings.ChatTemplate(template),
                 messages: transcript.map(ChatMessage.init))
         }

@@ -106,7 +106,7 @@ import Testing
         do { try await LanguageModel.convert(copy.url, to: target, options: options) } catch {
             failure = error as? OpenELMError
         }
-        guard case .verificationFailed(let path, let message) = failure else {
+        guard case .verification(let path, let message) = failure else {
             Issue.record("\(failure as Any)")
             return
         }
