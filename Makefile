@@ -30,10 +30,12 @@ test: lint test-tools test-scripts test-rust test-swift parity ## everything: li
 	@awk '/^test result: ok/ { passed += $$4 } END { print "make test: passed: " passed " Rust tests, the scripts, the Swift package, parity with mlx-lm" }' out/rust-tests.log
 
 # Two tests run at once: with two threads each they would wait for each other.
-test-rust: setup ## the Rust tests alone
+test-rust: setup ## the Rust tests alone; with OPENELM_TEST_DATA those that need its data too
 	@mkdir -p out
 	set -o pipefail; OPENBLAS_NUM_THREADS=1 cargo test $(TESTED) | tee out/rust-tests.log
 	cargo test --quiet $(TESTED) --test native
+	set -o pipefail; [ -z "$$OPENELM_TEST_DATA" ] || OPENBLAS_NUM_THREADS=1 \
+	  cargo test $(TESTED) --lib --test gguf --test tales -- --ignored external_data | tee -a out/rust-tests.log
 
 test-swift: setup ## the Swift package alone: build it against the real library, test it, check its documentation
 	@swift/test.sh

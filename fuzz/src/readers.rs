@@ -1,22 +1,18 @@
 //! What fuzzing asks of the readers: any bytes are read or refused, in bounded memory, and what was
 //! accepted can be read to its end. Shared by the fuzz targets and by openelm-core's tests.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
 use openelm_core::{
     Config,
     internal::{self as gguf, TorchFile},
     weights::Checkpoint,
 };
+use openelm_testing::TempFile;
 
 /// Reads `bytes` as a PyTorch checkpoint.
 pub(crate) fn torch(bytes: &[u8]) {
-    let file = Scratch::file("weights.pt", bytes);
+    let file = TempFile::in_memory("weights.pt", bytes);
     for ema in [false, true] {
-        let Ok(opened) = TorchFile::open_with(file.path(), ema) else {
+        let Ok(opened) = TorchFile::open_with(&file, ema) else {
             continue;
         };
         for (name, tensor) in opened.tensors() {
@@ -29,8 +25,8 @@ pub(crate) fn torch(bytes: &[u8]) {
 
 /// Reads `bytes` as a GGUF file.
 pub(crate) fn gguf(bytes: &[u8]) {
-    let file = Scratch::file("model.gguf", bytes);
-    let Ok(mut reader) = gguf::GgufReader::open(file.path()) else {
+    let file = TempFile::in_memory("model.gguf", bytes);
+    let Ok(mut reader) = gguf::GgufReader::open(&file) else {
         return;
     };
     if let Ok(config) = gguf::config_from_gguf(&reader) {
@@ -47,8 +43,8 @@ pub(crate) fn gguf(bytes: &[u8]) {
 
 /// Reads `bytes` as a model's safetensors file.
 pub(crate) fn safetensors(bytes: &[u8]) {
-    let file = Scratch::file("model.safetensors", bytes);
-    let Some(folder) = file.path().parent() else {
+    let file = TempFile::in_memory("model.safetensors", bytes);
+    let Some(folder) = file.parent() else {
         return;
     };
     let Ok(checkpoint) = Checkpoint::open(folder) else {
@@ -63,35 +59,3 @@ pub(crate) fn safetensors(bytes: &[u8]) {
 
 /// Of the seed.
 const CONFIG: &str = include_str!("../seeds/safetensors/config.json");
-
-/// A file in a folder of its own, in memory where the system has such a place.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn file(name: &str, bytes: &[u8]) -> Self {
-        let memory = Path::new("/dev/shm");
-        let base = match memory.is_dir() {
-            true => memory.to_path_buf(),
-            false => std::env::temp_dir(),
-        };
-        let thread = std::thread::current().id();
-        let folder = base.join(format!("openelm-fuzz-{}-{thread:?}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a scratch folder");
-        let path = folder.join(name);
-        fs::write(&path, bytes).expect("a scratch file");
-        Self(path)
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-        if let Some(folder) = self.0.parent() {
-            let _ = fs::remove_dir(folder);
-        }
-    }
-}

@@ -9,9 +9,10 @@ use crate::output;
 
 /// A bar that looks as `template` says, of a length to be set.
 pub(crate) fn bar(quiet: bool, template: &str) -> ProgressBar {
-    let target = match !quiet && io::stderr().is_terminal() {
-        true => ProgressDrawTarget::stderr(),
-        false => ProgressDrawTarget::hidden(),
+    let target = if !quiet && io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
     };
     ProgressBar::with_draw_target(Some(0), target).with_style(style(template))
 }
@@ -27,18 +28,24 @@ pub(crate) struct TrainingBar {
     quiet: bool,
     every: u64,
     total: u64,
-    /// Sum and number of losses since the last report.
-    losses: (f64, f64),
-    /// TargetModules and seconds since the last report.
-    speed: (f64, f64),
+    since_report: Sums,
     validated: String,
 }
 
-/// What steps since the last report came to.
+/// Sums over the steps since the last report.
+#[derive(Default)]
+struct Sums {
+    loss: f64,
+    steps: f64,
+    targets: f64,
+    seconds: f64,
+}
+
+/// Means over the steps since the last report.
 pub(crate) struct Report {
-    /// Their mean loss, in nats.
+    /// Mean loss without z-loss, in nats.
     pub(crate) loss: f64,
-    /// TargetModules a second.
+    /// Targets per second.
     pub(crate) per_second: f64,
     /// The most memory so far, with its unit.
     pub(crate) memory: String,
@@ -56,28 +63,27 @@ impl TrainingBar {
             quiet,
             every,
             total,
-            losses: (0.0, 0.0),
-            speed: (0.0, 0.0),
+            since_report: Sums::default(),
             validated: String::new(),
         }
     }
 
-    /// Moves on by a step; what it and those before it came to, if a report is due.
+    /// Moves on by a step; returns the report if one is due.
     pub(crate) fn step(
         &mut self,
         step: &Step,
-        loss: f32,
         tokens_per_second: f64,
         peak_bytes: u64,
     ) -> Option<Report> {
-        self.losses.0 += f64::from(loss);
-        self.losses.1 += 1.0;
         let targets = step.targets as f64;
-        self.speed.0 += targets;
-        self.speed.1 += targets / tokens_per_second;
+        let sums = &mut self.since_report;
+        sums.loss += f64::from(step.loss - step.z_loss);
+        sums.steps += 1.0;
+        sums.targets += targets;
+        sums.seconds += targets / tokens_per_second;
         let report = Report {
-            loss: self.losses.0 / self.losses.1,
-            per_second: self.speed.0 / self.speed.1,
+            loss: sums.loss / sums.steps,
+            per_second: sums.targets / sums.seconds,
             memory: output::bytes(peak_bytes),
         };
         self.bar.set_position(step.iteration);
@@ -87,12 +93,12 @@ impl TrainingBar {
         ));
         let due = step.iteration.is_multiple_of(self.every) || step.iteration == self.total;
         due.then(|| {
-            (self.losses, self.speed) = ((0.0, 0.0), (0.0, 0.0));
+            self.since_report = Sums::default();
             report
         })
     }
 
-    /// What the last validation found, in the bar from now on.
+    /// Shows the result of the last validation in the bar.
     pub(crate) fn validated(&mut self, found: &str) {
         self.validated = format!(" (valid {found})");
     }

@@ -8,7 +8,7 @@ use std::{
 use openelm_core::{
     Config, Device, Dtype, Model,
     config::Preset,
-    generation::{Event, GenerateOptions, Generation, Stats},
+    generation::{Event, GenerateOptions, Generation, Stats, compute_dtype},
     internal::{ReadOptions, Weights, random_weights},
     memory,
     weights::{Checkpoint, model_folder},
@@ -135,7 +135,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 fn load(args: &Args) -> Result<Model, Error> {
     if let Some(preset) = args.preset {
         let config = preset.config();
-        let dtype = Dtype::choose(args.dtype, Dtype::Bfloat16, &config)?;
+        let dtype = compute_dtype(args.dtype, Dtype::Bfloat16, &config)?;
         let weights = random_weights(&config, dtype, 0)?;
         return Ok(Model::new(config, weights, dtype)?);
     }
@@ -143,7 +143,7 @@ fn load(args: &Args) -> Result<Model, Error> {
     let config = Config::load(&folder)?;
     let checkpoint = Checkpoint::open(&folder)?;
     checkpoint.check(&config)?;
-    let dtype = Dtype::choose(args.dtype, checkpoint.dtype(), &config)?;
+    let dtype = compute_dtype(args.dtype, checkpoint.dtype(), &config)?;
     let keep_quantized = args.keep_quantized || Device::current()? == Device::Gpu;
     let options = ReadOptions {
         dtype,

@@ -375,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read() {
+    fn parses_sizes() {
         assert_eq!(size("5GB"), Ok(5_000_000_000));
         assert_eq!(size("0.5 MB"), Ok(500_000));
         assert_eq!(size("12"), Ok(12));

@@ -10,8 +10,13 @@ use openelm_core::finetune::{DataSplits, Finetune};
 use serde_json::json;
 
 use crate::{
-    bar::TrainingBar, curves, error::Error, interrupt::Interrupt, model::ModelArgs, output,
+    curves,
+    error::Error,
+    interrupt::Interrupt,
+    model::ModelArgs,
+    output,
     settings::read,
+    training::{self, Reports},
 };
 use settings::Settings;
 
@@ -77,68 +82,29 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let DataSplits { train, valid, test } = data;
 
     let adapter = settings.adapter(&model, options.trainer.seed)?;
-    let begin = match args.resume {
-        true => Finetune::resume,
-        false => Finetune::new,
+    let begin = if args.resume {
+        Finetune::resume
+    } else {
+        Finetune::new
     };
-    let mut run = begin(
-        model.model(),
-        adapter,
-        train.data,
-        valid.map(|split| split.data),
-        &folder,
-        options.clone(),
-    )?;
+    let iters = options.iters;
+    let valid = valid.map(|split| split.data);
+    let mut run = begin(model.model(), adapter, train.data, valid, &folder, options)?;
     interrupt.cancels(run.cancel_handle());
     if !args.quiet {
-        let whole = model.model().config().parameter_count();
-        let trained = run.parameter_count();
-        output::tell(&format!(
-            "training {} of {} parameters ({:.3} %); {} batches see every row once",
-            output::grouped(trained),
-            output::grouped(whole),
-            100.0 * trained as f64 / whole as f64,
-            run.batches_per_epoch(),
-        ));
+        tell_run(&run, model.model().config().parameter_count());
     }
-    let every = settings.steps_per_report.unwrap_or(10).max(1);
-    let mut bar = TrainingBar::new(
-        args.quiet || args.json,
-        every,
-        options.iters,
-        run.iteration(),
-    );
-    for event in run.by_ref() {
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                bar.end();
-                let saved = folder.join("training_state.safetensors").is_file();
-                if saved && !args.quiet {
-                    output::tell(&format!(
-                        "the last save in {} is whole; --resume goes on from it",
-                        folder.display()
-                    ));
-                }
-                return Err(error.into());
-            }
-        };
-        if args.json {
-            output::write_json(&reports::to_json(&event))?;
-        }
-        reports::show(&mut bar, &event);
-    }
-    bar.end();
+    let reports = Reports {
+        folder: &folder,
+        quiet: args.quiet,
+        json: args.json,
+        every: settings.steps_per_report,
+        total: iters,
+        done: run.iteration(),
+    };
+    training::follow(run.by_ref(), &reports)?;
     if let Some(test) = test {
-        let loss = run.evaluate(&test.data)?;
-        let line = json!({ "event": "test", "loss": loss, "perplexity": loss.exp() });
-        match args.json {
-            true => output::write_json(&line)?,
-            false => output::tell(&format!(
-                "test loss {loss:.4}, perplexity {:.3}",
-                loss.exp()
-            )),
-        }
+        tell_test(run.evaluate(&test.data)?, args.json)?;
     }
     if curves::draw_loss(&folder, "Fine-tuning")? && !args.quiet {
         output::tell(&format!(
@@ -146,8 +112,27 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             folder.display()
         ));
     }
-    match interrupt.was_pressed() {
-        true => Err(Error::Interrupted),
-        false => Ok(()),
+    training::end(&interrupt)
+}
+
+fn tell_run(run: &Finetune, parameters: u64) {
+    let trained = run.parameter_count();
+    output::tell(&format!(
+        "training {} of {} parameters ({:.3} %); {} batches see every row once",
+        output::grouped(trained),
+        output::grouped(parameters),
+        100.0 * trained as f64 / parameters as f64,
+        run.batches_per_epoch(),
+    ));
+}
+
+fn tell_test(loss: f64, json: bool) -> Result<(), Error> {
+    let perplexity = loss.exp();
+    if json {
+        return output::write_json(
+            &json!({ "event": "test", "loss": loss, "perplexity": perplexity }),
+        );
     }
+    output::tell(&format!("test loss {loss:.4}, perplexity {perplexity:.3}"));
+    Ok(())
 }

@@ -25,6 +25,7 @@ mod pretrain;
 mod ranks;
 mod settings;
 mod tokenizer;
+mod training;
 
 use error::Error;
 

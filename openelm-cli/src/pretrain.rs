@@ -15,7 +15,12 @@ use openelm_core::{
 use serde_json::json;
 
 use crate::{
-    bar::TrainingBar, curves, error::Error, interrupt::Interrupt, output, ranks, settings::read,
+    curves,
+    error::Error,
+    interrupt::Interrupt,
+    output, ranks,
+    settings::read,
+    training::{self, Reports},
 };
 use settings::Settings;
 
@@ -82,10 +87,10 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let tokenizer = Tokenizer::find(&place, Some(&place))?;
     let config = settings.config(&tokenizer)?;
     let options = settings.options()?;
-    match args.dry_run {
-        true => dry_run(&args, &settings, config, &tokenizer, options),
-        false => train(&args, &settings, config, &tokenizer, options, &interrupt),
+    if args.dry_run {
+        return dry_run(&args, &settings, config, &tokenizer, options);
     }
+    train(&args, &settings, config, &tokenizer, options, &interrupt)
 }
 
 fn train(
@@ -97,65 +102,44 @@ fn train(
     interrupt: &Interrupt,
 ) -> Result<(), Error> {
     let folder = settings.folder();
-    let patience = settings.rank_timeout.unwrap_or(300);
-    let group = Group::from_environment(Duration::from_secs(patience), move || {
-        output::tell(&format!(
-            "openelm: another process of the group has not answered for {patience} seconds and \
-             counts as lost; --resume goes on from the last save"
-        ));
-        // MLX waits for it without end, so nothing can be torn down.
-        signal_hook::low_level::exit(1);
-    })?;
-    let place = group
-        .as_ref()
-        .map_or((0, 1), |group| (group.rank(), group.size()));
-    let quiet = args.quiet || place.0 != 0;
+    let group = join_group(settings)?;
+    let rank = group.as_ref().map_or(0, Group::rank);
+    let world_size = group.as_ref().map_or(1, Group::size);
+    let is_rank_zero = rank == 0;
+    let quiet = args.quiet || !is_rank_zero;
 
-    let source = data::source(settings, &config, tokenizer, place)?;
+    let source = data::source(settings, &config, tokenizer, rank, world_size)?;
     let validation = data::validation(settings, &config, tokenizer)?;
     if !quiet {
         tell_run(
             &config,
             &options,
             data::sequence_length(settings, &config),
-            place.1,
+            world_size,
         );
     }
     interrupt.listen()?;
-    let begin = match args.resume {
-        true => Pretrain::resume,
-        false => Pretrain::new,
+    let begin = if args.resume {
+        Pretrain::resume
+    } else {
+        Pretrain::new
     };
-    let steps = options.steps;
+    let total = options.iters;
     let mut run = begin(config, source, validation, folder.as_path(), options, group)?;
     interrupt.cancels(run.cancel_handle());
-    let every = settings.steps_per_report.unwrap_or(10).max(1);
-    let mut bar = TrainingBar::new(quiet || args.json, every, steps, run.iteration());
-    for event in run.by_ref() {
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                bar.end();
-                let saved = folder.join("training_state.safetensors").is_file();
-                if saved && !quiet {
-                    output::tell(&format!(
-                        "the last save in {} is whole; --resume goes on from it",
-                        folder.display()
-                    ));
-                }
-                return Err(error.into());
-            }
-        };
-        if args.json && place.0 == 0 {
-            output::write_json(&reports::to_json(&event))?;
-        }
-        reports::show(&mut bar, &event);
-    }
-    bar.end();
+    let reports = Reports {
+        folder: &folder,
+        quiet,
+        json: args.json && is_rank_zero,
+        every: settings.steps_per_report,
+        total,
+        done: run.iteration(),
+    };
+    training::follow(run.by_ref(), &reports)?;
     if let Some(data) = run.data_statistics().filter(|_| !quiet) {
         data::tell(&data);
     }
-    if place.0 == 0 {
+    if is_rank_zero {
         let drawn = curves::draw_loss(&folder, "Pre-training")?;
         curves::draw_learning_rate(&folder, "Pre-training")?;
         if drawn && !quiet {
@@ -165,10 +149,21 @@ fn train(
             ));
         }
     }
-    match interrupt.was_pressed() {
-        true => Err(Error::Interrupted),
-        false => Ok(()),
-    }
+    training::end(interrupt)
+}
+
+/// The processes that train together, if the environment names them.
+fn join_group(settings: &Settings) -> Result<Option<Group>, Error> {
+    let patience = settings.rank_timeout.unwrap_or(300);
+    let group = Group::from_environment(Duration::from_secs(patience), move || {
+        output::tell(&format!(
+            "openelm: another process of the group has not answered for {patience} seconds and \
+             counts as lost; --resume goes on from the last save"
+        ));
+        // MLX waits for it without end, so nothing can be torn down.
+        signal_hook::low_level::exit(1);
+    });
+    Ok(group?)
 }
 
 /// Steps that a dry run measures, the first among them.
@@ -185,8 +180,8 @@ fn dry_run(
     if !args.quiet && !args.json {
         tell_run(&config, &options, length, settings.ranks.unwrap_or(1));
     }
-    let source = data::source(settings, &config, tokenizer, (0, 1))?;
-    let (steps, batch_size) = (options.steps, options.batch_size);
+    let source = data::source(settings, &config, tokenizer, 0, 1)?;
+    let (steps, batch_size) = (options.iters, options.batch_size);
     let averages = u64::from(options.trainer.ema_decay.is_some());
     let measured = Pretrain::measure(config, source, options, MEASURED)?;
     let seconds = measured.seconds_per_step * steps as f64;
@@ -238,7 +233,7 @@ fn tell_run(config: &Config, options: &PretrainOptions, length: usize, processes
     output::tell(&format!(
         "{} steps of {} sequences of {length} tokens ({} rows at a time{}): {} tokens a step, {} \
          in all",
-        output::grouped(options.steps),
+        output::grouped(options.iters),
         options.batch_size,
         rows,
         match processes {
@@ -246,7 +241,7 @@ fn tell_run(config: &Config, options: &PretrainOptions, length: usize, processes
             count => format!(" in each of {count} processes"),
         },
         output::grouped(per_step),
-        output::grouped(per_step * options.steps),
+        output::grouped(per_step * options.iters),
     ));
 }
 

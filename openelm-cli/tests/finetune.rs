@@ -9,24 +9,19 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
 
-const TALES: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../openelm-core/tests/fixtures/tales"
-);
+use openelm_testing::{TempDir, failure, success, tales, wait_for};
 
 /// A folder that is removed at the end.
-struct Scratch(PathBuf);
+struct Scratch(TempDir);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("openelm-cli-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
+    fn new() -> Self {
+        let folder = TempDir::new();
         let rows = |from: usize, count: usize| -> String {
             let row = |i: usize| {
                 let name = ["fox", "king", "miller", "witch", "bear"][i % 5];
@@ -37,9 +32,9 @@ impl Scratch {
             };
             (from..from + count).map(row).collect()
         };
-        fs::write(path.join("train.jsonl"), rows(0, 30)).unwrap();
-        fs::write(path.join("valid.jsonl"), rows(30, 6)).unwrap();
-        Self(path)
+        folder.write("train.jsonl", rows(0, 30));
+        folder.write("valid.jsonl", rows(30, 6));
+        Self(folder)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -48,9 +43,16 @@ impl Scratch {
 
     /// `openelm finetune` on the folder's data into `adapters`, with `more` options.
     fn finetune(&self, adapters: &str, more: &[&str]) -> Command {
-        let mut command = openelm(&["finetune", "--scale", "2", "--model", TALES, "--data"]);
+        let mut command = openelm(&[
+            "finetune",
+            "--scale",
+            "2",
+            "--model",
+            tales().to_str().unwrap(),
+            "--data",
+        ]);
         command
-            .arg(&self.0)
+            .arg(&*self.0)
             .arg("--adapter-path")
             .arg(self.path(adapters))
             .args(more);
@@ -58,32 +60,8 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn openelm(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-/// What it printed, which must end well.
-fn good(mut command: Command) -> Output {
-    let output = command.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {told}");
-    output
-}
-
-/// The one line on standard error of a command that must fail with `code`.
-fn refused(mut command: Command, code: i32) -> String {
-    let output = command.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {told}");
-    told
+    openelm_testing::command(env!("CARGO_BIN_EXE_openelm"), args)
 }
 
 const RUN: [&str; 19] = [
@@ -138,9 +116,9 @@ fn iterations(adapters: &Path) -> Vec<u64> {
 }
 
 #[test]
-fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
-    let scratch = Scratch::new("killed");
-    good(scratch.finetune("undisturbed", &RUN));
+fn killed_and_resumed_run_gives_identical_files() {
+    let scratch = Scratch::new();
+    success(scratch.finetune("undisturbed", &RUN));
     let adapters = scratch.path("killed");
     let expected = results(&scratch.path("undisturbed"));
     let attempt = || {
@@ -177,13 +155,13 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
             }
         }
     }
-    good(attempt());
+    success(attempt());
     compare();
 }
 
 #[test]
-fn it_trains_plots_generates_and_fuses() {
-    let scratch = Scratch::new("trained");
+fn trains_plots_generates_and_fuses() {
+    let scratch = Scratch::new();
     let more = [
         "--iters",
         "30",
@@ -193,7 +171,7 @@ fn it_trains_plots_generates_and_fuses() {
         "10",
         "--json",
     ];
-    let output = good(scratch.finetune("adapters", &more));
+    let output = success(scratch.finetune("adapters", &more));
     let events = String::from_utf8(output.stdout).unwrap();
     let events: Vec<serde_json::Value> = events
         .lines()
@@ -223,29 +201,29 @@ fn it_trains_plots_generates_and_fuses() {
     let text = |model: &Path, more: &[&str]| {
         let mut command = openelm(&["generate", "--prompt", "The fox had", "-n", "12", "--quiet"]);
         command.arg("--model").arg(model).args(more);
-        String::from_utf8(good(command).stdout).unwrap()
+        String::from_utf8(success(command).stdout).unwrap()
     };
     let adapter = adapters.to_str().unwrap();
-    let base = text(Path::new(TALES), &[]);
-    let adapted = text(Path::new(TALES), &["--adapter", adapter]);
+    let base = text(&tales(), &[]);
+    let adapted = text(&tales(), &["--adapter", adapter]);
     assert_ne!(base, adapted);
     assert!(adapted.contains("apples"), "{adapted}");
     assert_eq!(
-        text(Path::new(TALES), &["--adapter", &format!("{adapter}=0")]),
+        text(&tales(), &["--adapter", &format!("{adapter}=0")]),
         base
     );
 
     let mut fuse = openelm(&[
         "fuse",
         "--model",
-        TALES,
+        tales().to_str().unwrap(),
         "--adapter-path",
         adapter,
         "--dtype",
         "float32",
     ]);
     fuse.arg("--save-path").arg(scratch.path("fused"));
-    good(fuse);
+    success(fuse);
     assert_eq!(text(&scratch.path("fused"), &[]), adapted);
 }
 
@@ -265,17 +243,13 @@ fn with_full_disk(command: &Command, kilobytes: u32) -> Command {
 
 #[cfg(unix)]
 #[test]
-fn a_full_disk_leaves_the_last_save() {
-    let scratch = Scratch::new("full");
-    good(scratch.finetune("undisturbed", &RUN));
+fn full_disk_keeps_the_last_checkpoint() {
+    let scratch = Scratch::new();
+    success(scratch.finetune("undisturbed", &RUN));
     // As far as a save, and from there with no space for another.
     let mut child = scratch.finetune("full", &RUN).spawn().unwrap();
     let adapters = scratch.path("full");
-    let started = std::time::Instant::now();
-    while !adapters.join("training_state.safetensors").is_file() {
-        assert!(started.elapsed() < Duration::from_secs(120), "no save");
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(&adapters.join("training_state.safetensors"));
     child.kill().unwrap();
     child.wait().unwrap();
     let partial = || -> Vec<PathBuf> {
@@ -292,20 +266,20 @@ fn a_full_disk_leaves_the_last_save() {
     let read = || fs::read(adapters.join("training_state.safetensors")).unwrap();
     let saved = read();
     let resumed = scratch.finetune("full", &[&RUN[..], &["--resume"]].concat());
-    let told = refused(with_full_disk(&resumed, 64), 1);
+    let told = failure(with_full_disk(&resumed, 64), 1);
     assert!(told.contains("File too large"), "{told}");
     assert!(saved == read(), "the last save was touched");
     assert_eq!(partial(), Vec::<PathBuf>::new());
-    good(resumed);
+    success(resumed);
     assert_eq!(results(&scratch.path("undisturbed")), results(&adapters));
 }
 
 #[test]
-fn one_row_is_enough_to_train_on() {
-    let scratch = Scratch::new("one");
+fn trains_on_one_row() {
+    let scratch = Scratch::new();
     let row = scratch.path("one.jsonl");
     fs::write(&row, "{\"text\": \"The fox had nine apples.\"}\n").unwrap();
-    let mut command = openelm(&["finetune", "--model", TALES, "--data"]);
+    let mut command = openelm(&["finetune", "--model", tales().to_str().unwrap(), "--data"]);
     command
         .arg(&row)
         .arg("--adapter-path")
@@ -320,7 +294,7 @@ fn one_row_is_enough_to_train_on() {
         "--json",
     ]);
     command.args(["--steps-per-report", "1"]);
-    let told = String::from_utf8(good(command).stdout).unwrap();
+    let told = String::from_utf8(success(command).stdout).unwrap();
     let events = told
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -332,34 +306,34 @@ fn one_row_is_enough_to_train_on() {
 }
 
 #[test]
-fn an_adapter_of_packed_weights_is_fused() {
-    let scratch = Scratch::new("qlora");
+fn fuses_adapter_of_quantized_model() {
+    let scratch = Scratch::new();
     let (packed, adapters) = (scratch.path("tales-4bit"), scratch.path("adapters"));
-    let mut convert = openelm(&["convert", TALES]);
+    let mut convert = openelm(&["convert", tales().to_str().unwrap()]);
     convert.arg(&packed).args(["-q", "--quiet"]);
-    good(convert);
+    success(convert);
     let mut train = openelm(&["finetune", "--keep-quantized", "--scale", "2", "--model"]);
     train
         .arg(&packed)
         .arg("--data")
-        .arg(&scratch.0)
+        .arg(&*scratch.0)
         .arg("--adapter-path")
         .arg(&adapters);
     train.args(["--iters", "20", "--learning-rate", "2e-3", "--quiet"]);
-    good(train);
+    success(train);
     let text = |model: &Path, adapter: Option<&Path>| {
         let mut command = openelm(&["generate", "--prompt", "The fox had", "-n", "12", "--quiet"]);
         command.arg("--model").arg(model);
         if let Some(adapter) = adapter {
             command.arg("--adapter").arg(adapter);
         }
-        String::from_utf8(good(command).stdout).unwrap()
+        String::from_utf8(success(command).stdout).unwrap()
     };
     let fuse = |to: &Path, more: &[&str]| {
         let mut command = openelm(&["fuse", "--model"]);
         command.arg(&packed).arg("--adapter-path").arg(&adapters);
         command.arg("--save-path").arg(to).args(more);
-        good(command);
+        success(command);
     };
     let adapted = text(&packed, Some(&adapters));
     assert_ne!(adapted, text(&packed, None));
@@ -375,18 +349,18 @@ fn an_adapter_of_packed_weights_is_fused() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
-    let scratch = Scratch::new("wrong");
+fn rejects_invalid_options_and_data() {
+    let scratch = Scratch::new();
     let bad = scratch.path("bad.jsonl");
     let one = |rows: &str, more: &[&str]| {
         fs::write(&bad, rows).unwrap();
-        let mut command = openelm(&["finetune", "--model", TALES, "--data"]);
+        let mut command = openelm(&["finetune", "--model", tales().to_str().unwrap(), "--data"]);
         command
             .arg(&bad)
             .arg("--adapter-path")
             .arg(scratch.path("none"))
             .args(more);
-        refused(command, 1)
+        failure(command, 1)
     };
     assert!(one("{\"text\": \"a\"}\n{\"text\": 3}\n", &[]).contains("bad.jsonl:2"));
     assert!(one("{\"text\": \"a\"\n", &[]).contains("bad.jsonl:1"));
@@ -394,21 +368,21 @@ fn what_is_wrong_is_named() {
     assert!(one("{\"prompt\": \"a\", \"completion\": \"\"}\n", &[]).contains("bad.jsonl:1"));
     assert!(!scratch.path("none").exists(), "nothing was begun");
 
-    let told = refused(scratch.finetune("none", &["--keys", "qkv"]), 2);
+    let told = failure(scratch.finetune("none", &["--keys", "qkv"]), 2);
     assert!(
         told.contains("`qkv`") && told.contains("qkv_proj"),
         "{told}"
     );
-    let told = refused(scratch.finetune("none", &["--num-layers", "0"]), 2);
+    let told = failure(scratch.finetune("none", &["--num-layers", "0"]), 2);
     assert!(
         told.contains("num_layers: expected at least 1, found 0"),
         "{told}"
     );
-    let told = refused(scratch.finetune("none", &["--optimizer", "adamm"]), 2);
+    let told = failure(scratch.finetune("none", &["--optimizer", "adamm"]), 2);
     assert!(told.contains("adafactor"), "{told}");
     fs::write(scratch.path("run.toml"), "iters = 3\nbatchsize = 2\n").unwrap();
     let file = scratch.path("run.toml");
-    let told = refused(
+    let told = failure(
         scratch.finetune("none", &["--config", file.to_str().unwrap()]),
         1,
     );
@@ -417,11 +391,11 @@ fn what_is_wrong_is_named() {
         "{told}"
     );
 
-    good(scratch.finetune(
+    success(scratch.finetune(
         "run",
         &["--iters", "2", "--quiet", "--learning-rate", "1e-4"],
     ));
-    let told = refused(scratch.finetune("run", &["--iters", "3"]), 1);
+    let told = failure(scratch.finetune("run", &["--iters", "3"]), 1);
     assert!(told.contains("resume"), "{told}");
     let other = [
         "--iters",
@@ -431,11 +405,11 @@ fn what_is_wrong_is_named() {
         "2e-4",
         "--quiet",
     ];
-    let told = refused(scratch.finetune("run", &other), 1);
+    let told = failure(scratch.finetune("run", &other), 1);
     assert!(told.contains("learning_rate: 0.0001, now 0.0002"), "{told}");
 
     // A run that diverges stops, says so, and leaves its last save.
-    let before = good(scratch.finetune(
+    let before = success(scratch.finetune(
         "wild",
         &[
             "--iters",
@@ -458,6 +432,6 @@ fn what_is_wrong_is_named() {
         "--learning-rate",
         "1e30",
     ];
-    let told = refused(scratch.finetune("wilder", &wild), 1);
+    let told = failure(scratch.finetune("wilder", &wild), 1);
     assert!(told.contains("lower learning rate"), "{told}");
 }

@@ -10,17 +10,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use openelm_testing::{TempDir, failure, success, tales, wait_for};
 use serde_json::Value;
-
-const TALES: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../openelm-core/tests/fixtures/tales"
-);
 
 const SETTINGS: &str = r#"
 sequence-length = 32
@@ -44,15 +40,12 @@ ffn_dim_divisor = 32
 max_context_length = 64
 "#;
 
-/// A folder with data and settings, that is removed at the end.
-struct Scratch(PathBuf);
+/// A folder with data and settings.
+struct Scratch(TempDir);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
-        let name = format!("openelm-pretrain-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
+    fn new() -> Self {
+        let folder = TempDir::new();
         let rows = |from: usize, count: usize| -> String {
             let row = |i: usize| {
                 let name = ["fox", "king", "miller", "witch", "bear"][i % 5];
@@ -62,15 +55,16 @@ impl Scratch {
             };
             (from..from + count).map(row).collect()
         };
-        fs::write(path.join("train.jsonl"), rows(0, 300)).unwrap();
-        fs::write(path.join("valid.jsonl"), rows(300, 9)).unwrap();
+        folder.write("train.jsonl", rows(0, 300));
+        folder.write("valid.jsonl", rows(300, 9));
         let data = format!(
-            "data = [{:?}]\nvalid = [{:?}]\ntokenizer = {TALES:?}\n",
-            path.join("train.jsonl"),
-            path.join("valid.jsonl"),
+            "data = [{:?}]\nvalid = [{:?}]\ntokenizer = {:?}\n",
+            folder.join("train.jsonl"),
+            folder.join("valid.jsonl"),
+            tales(),
         );
-        fs::write(path.join("run.toml"), data + SETTINGS).unwrap();
-        Self(path)
+        folder.write("run.toml", data + SETTINGS);
+        Self(folder)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -96,28 +90,6 @@ impl Scratch {
         let path = self.path(output).join("model/model.safetensors");
         fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// What it printed, which must end well.
-fn good(mut command: Command) -> Output {
-    let output = command.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {told}");
-    output
-}
-
-/// What a command that must fail with `code` told on standard error.
-fn refused(mut command: Command, code: i32) -> String {
-    let output = command.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {told}");
-    told
 }
 
 /// The bytes that must not depend on how often a run was interrupted.
@@ -174,9 +146,9 @@ fn assert_same(expected: &Path, found: &Path) {
 }
 
 #[test]
-fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
-    let scratch = Scratch::new("killed");
-    good(scratch.pretrain("undisturbed", &["--quiet"]));
+fn killed_and_resumed_run_gives_identical_files() {
+    let scratch = Scratch::new();
+    success(scratch.pretrain("undisturbed", &["--quiet"]));
     let (expected, killed) = (scratch.path("undisturbed"), scratch.path("killed"));
     let attempt = || {
         let resume = killed.join("training_state.safetensors").is_file();
@@ -202,19 +174,19 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
             }
         }
     }
-    good(attempt());
+    success(attempt());
     assert_same(&expected, &killed);
 }
 
 #[test]
-fn a_group_of_two_or_four_learns_what_one_does() {
-    let scratch = Scratch::new("ranks");
-    good(scratch.pretrain("one", &["--quiet"]));
+fn ranks_give_the_losses_of_one_process() {
+    let scratch = Scratch::new();
+    success(scratch.pretrain("one", &["--quiet"]));
     let alone = losses(&scratch.path("one"), "train_loss");
     assert_eq!(alone.len(), 16);
     assert!(alone[15] < alone[0] - 0.5, "{alone:?}");
     for count in ["2", "4"] {
-        good(scratch.pretrain(count, &["--quiet", "--ranks", count]));
+        success(scratch.pretrain(count, &["--quiet", "--ranks", count]));
         let together = losses(&scratch.path(count), "train_loss");
         assert_eq!(together.len(), 16);
         for (a, b) in alone.iter().zip(&together) {
@@ -226,7 +198,7 @@ fn a_group_of_two_or_four_learns_what_one_does() {
         }
     }
     // It is the same weights but for rounding, and the same from one run to the next.
-    good(scratch.pretrain("again", &["--quiet", "--ranks", "2"]));
+    success(scratch.pretrain("again", &["--quiet", "--ranks", "2"]));
     assert_eq!(scratch.weights("2"), scratch.weights("again"));
     // Begun by two, ended by one; begun by one, ended by four.
     for (name, first, then) in [("fewer", "2", "1"), ("more", "1", "4")] {
@@ -237,30 +209,18 @@ fn a_group_of_two_or_four_learns_what_one_does() {
         child.wait().unwrap();
         // Ranks end with whoever started them.
         thread::sleep(Duration::from_millis(500));
-        good(scratch.pretrain(name, &["--ranks", then, "--resume", "--quiet"]));
+        success(scratch.pretrain(name, &["--ranks", then, "--resume", "--quiet"]));
         let found = losses(&scratch.path(name), "train_loss");
         assert_eq!(found.len(), 16);
         for (a, b) in alone.iter().zip(&found) {
             assert!((a - b).abs() <= 1e-4 * a, "{name}: {a} {b}");
         }
     }
-    let told = refused(scratch.pretrain("three", &["--ranks", "3"]), 2);
+    let told = failure(scratch.pretrain("three", &["--ranks", "3"]), 2);
     assert!(
         told.contains("batch_size: expected a multiple of 3"),
         "{told}"
     );
-}
-
-fn wait_for(path: &Path) {
-    let started = Instant::now();
-    while !path.exists() {
-        assert!(
-            started.elapsed() < Duration::from_secs(120),
-            "{}",
-            path.display()
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// The processes that `parent` started, by Linux' own count.
@@ -275,9 +235,9 @@ fn children(parent: u32) -> Vec<u32> {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_process_that_is_killed_ends_the_others_and_the_run_can_go_on() {
-    let scratch = Scratch::new("lost");
-    good(scratch.pretrain("undisturbed", &["--quiet", "--ranks", "2"]));
+fn killed_rank_ends_the_run_which_can_be_resumed() {
+    let scratch = Scratch::new();
+    success(scratch.pretrain("undisturbed", &["--quiet", "--ranks", "2"]));
     for victim in [1, 0] {
         let name = format!("rank-{victim}");
         let output = scratch.path(&name);
@@ -302,7 +262,7 @@ fn a_process_that_is_killed_ends_the_others_and_the_run_can_go_on() {
                 .iter()
                 .all(|id| !Path::new(&format!("/proc/{id}")).exists())
         );
-        good(scratch.pretrain(&name, &["--ranks", "2", "--resume", "--quiet"]));
+        success(scratch.pretrain(&name, &["--ranks", "2", "--resume", "--quiet"]));
         assert_same(&scratch.path("undisturbed"), &output);
     }
 }
@@ -310,11 +270,11 @@ fn a_process_that_is_killed_ends_the_others_and_the_run_can_go_on() {
 /// Of one process and of two, the second told by the one that started it.
 #[cfg(target_os = "linux")]
 #[test]
-fn an_interrupted_run_saves_first() {
-    let scratch = Scratch::new("interrupted");
+fn interrupted_run_saves_a_checkpoint() {
+    let scratch = Scratch::new();
     for (name, ranks) in [("one", "1"), ("two", "2")] {
         let more = ["--ranks", ranks, "--quiet", "--save-every", "1000"];
-        good(scratch.pretrain("undisturbed", &more));
+        success(scratch.pretrain("undisturbed", &more));
         let mut command = scratch.pretrain(name, &more);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
         wait_for(&scratch.path(name).join("metrics.jsonl"));
@@ -331,7 +291,7 @@ fn an_interrupted_run_saves_first() {
         if done > 0 {
             let state = scratch.path(name).join("training_state.safetensors");
             assert!(state.is_file(), "{done} steps and no state: {told}");
-            good(scratch.pretrain(name, &[&more[..], &["--resume"]].concat()));
+            success(scratch.pretrain(name, &[&more[..], &["--resume"]].concat()));
             assert_eq!(scratch.weights("undisturbed"), scratch.weights(name));
         }
         fs::remove_dir_all(scratch.path("undisturbed")).unwrap();
@@ -341,8 +301,8 @@ fn an_interrupted_run_saves_first() {
 /// As under `mlx.launch`, which starts the ranks itself: they notice on their own.
 #[cfg(target_os = "linux")]
 #[test]
-fn without_a_starter_the_loss_of_a_process_is_noticed() {
-    let scratch = Scratch::new("alone");
+fn rank_without_launcher_detects_lost_peer() {
+    let scratch = Scratch::new();
     let address = || {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.local_addr().unwrap().to_string()
@@ -383,9 +343,9 @@ fn kill(id: u32) {
 /// Files may not grow beyond a limit, as on a full disk: the last save stays, and serves.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_leaves_the_last_save() {
-    let scratch = Scratch::new("full");
-    good(scratch.pretrain("undisturbed", &["--quiet"]));
+fn full_disk_keeps_the_last_checkpoint() {
+    let scratch = Scratch::new();
+    success(scratch.pretrain("undisturbed", &["--quiet"]));
     let mut child = scratch.pretrain("full", &["--quiet"]).spawn().unwrap();
     wait_for(&scratch.path("full/training_state.safetensors"));
     child.kill().unwrap();
@@ -395,9 +355,10 @@ fn a_full_disk_leaves_the_last_save() {
         for entry in fs::read_dir(scratch.path(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|end| end == "partial") {
-                match path.is_dir() {
-                    true => fs::remove_dir_all(path).unwrap(),
-                    false => fs::remove_file(path).unwrap(),
+                if path.is_dir() {
+                    fs::remove_dir_all(path).unwrap()
+                } else {
+                    fs::remove_file(path).unwrap()
                 }
             }
         }
@@ -414,7 +375,7 @@ fn a_full_disk_leaves_the_last_save() {
             .arg(resumed.get_program());
         command.args(resumed.get_args()).stdin(Stdio::null());
         command.env("OPENBLAS_NUM_THREADS", "1");
-        let told = refused(command, 1);
+        let told = failure(command, 1);
         assert!(told.contains("File too large"), "{told}");
         assert!(
             fs::read(&state).unwrap() == before,
@@ -426,15 +387,15 @@ fn a_full_disk_leaves_the_last_save() {
         let left: Vec<String> = left.filter(|name| name.ends_with(".partial")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
-    good(scratch.pretrain("full", &["--quiet", "--resume"]));
+    success(scratch.pretrain("full", &["--quiet", "--resume"]));
     assert_same(&scratch.path("undisturbed"), &scratch.path("full"));
 }
 
 #[test]
-fn it_tells_plots_and_leaves_models_that_generate() {
-    let scratch = Scratch::new("told");
+fn writes_events_plots_and_models() {
+    let scratch = Scratch::new();
     let more = ["--steps", "40", "--json", "--save-dtype", "bfloat16"];
-    let output = good(scratch.pretrain("run", &more));
+    let output = success(scratch.pretrain("run", &more));
     let events = String::from_utf8(output.stdout).unwrap();
     let events: Vec<Value> = events
         .lines()
@@ -470,15 +431,15 @@ fn it_tells_plots_and_leaves_models_that_generate() {
             "--model",
         ]);
         command.arg(run.join(model)).stdin(Stdio::null());
-        let text = good(command).stdout;
+        let text = success(command).stdout;
         assert!(!text.is_empty(), "{model}");
     }
 }
 
 #[test]
-fn a_dry_run_says_what_is_to_come_and_writes_nothing() {
-    let scratch = Scratch::new("dry");
-    let output = good(scratch.pretrain("run", &["--dry-run", "--json"]));
+fn dry_run_reports_estimates_and_writes_nothing() {
+    let scratch = Scratch::new();
+    let output = success(scratch.pretrain("run", &["--dry-run", "--json"]));
     assert!(!scratch.path("run").exists());
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     // By hand: the embedding 2048·64; qkv 64·64 and 128·64 of 1 and 2 KV heads; out 64·32 and
@@ -498,7 +459,7 @@ fn a_dry_run_says_what_is_to_come_and_writes_nothing() {
     ] {
         assert!(told[key].as_f64().unwrap() > 0.0, "{key}");
     }
-    let told = good(scratch.pretrain("run", &["--dry-run"]));
+    let told = success(scratch.pretrain("run", &["--dry-run"]));
     let lines = String::from_utf8(told.stderr).unwrap();
     assert!(
         lines.contains("16 steps of 8 sequences of 32 tokens"),
@@ -508,8 +469,8 @@ fn a_dry_run_says_what_is_to_come_and_writes_nothing() {
 }
 
 #[test]
-fn a_model_goes_on_from_where_it_was() {
-    let scratch = Scratch::new("from");
+fn continues_from_existing_model() {
+    let scratch = Scratch::new();
     let from = |output: &str, model: &str, more: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
         command
@@ -534,7 +495,11 @@ fn a_model_goes_on_from_where_it_was() {
         command
     };
     // From weights that already know English, and from them once more.
-    good(from("first", TALES, &["--learning-rate", "0"]));
+    success(from(
+        "first",
+        tales().to_str().unwrap(),
+        &["--learning-rate", "0"],
+    ));
     let untrained = losses(&scratch.path("first"), "val_loss");
     assert!(untrained[0] < 6.0, "{untrained:?}");
     assert_eq!(
@@ -545,7 +510,7 @@ fn a_model_goes_on_from_where_it_was() {
     assert!(config.contains("\"float32\""), "{config}");
     let model = scratch.path("first/model");
     let model = model.to_str().unwrap();
-    good(from(
+    success(from(
         "second",
         model,
         &["--learning-rate", "1e-3", "--warmup", "0"],
@@ -556,19 +521,22 @@ fn a_model_goes_on_from_where_it_was() {
     // What was interrupted needs the model no more.
     fs::remove_file(scratch.path("first/model/model.safetensors")).unwrap();
     let again = ["--learning-rate", "1e-3", "--warmup", "0", "--resume"];
-    good(from("second", model, &again));
+    success(from("second", model, &again));
 
-    let told = refused(from("none", TALES, &["--head-dim", "32"]), 2);
+    let told = failure(
+        from("none", tales().to_str().unwrap(), &["--head-dim", "32"]),
+        2,
+    );
     assert!(told.contains("leave out [model]"), "{told}");
-    let told = refused(from("none", "nowhere", &[]), 1);
+    let told = failure(from("none", "nowhere", &[]), 1);
     assert!(told.contains("nowhere"), "{told}");
     assert!(!scratch.path("none").exists(), "nothing was begun");
 }
 
 #[test]
-fn what_is_wrong_is_named() {
-    let scratch = Scratch::new("wrong");
-    let wrong = |more: &[&str], code: i32| refused(scratch.pretrain("none", more), code);
+fn rejects_invalid_options_and_data() {
+    let scratch = Scratch::new();
+    let wrong = |more: &[&str], code: i32| failure(scratch.pretrain("none", more), code);
     for (more, code, problem) in [
         (&["--vocab-size", "100"][..], 1, "100"),
         (
@@ -606,23 +574,23 @@ fn what_is_wrong_is_named() {
     .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
     command.arg("pretrain").arg(scratch.path("bad.toml"));
-    let told = refused(command, 1);
+    let told = failure(command, 1);
     assert!(
         told.contains("line 3") && told.contains("`model_width`"),
         "{told}"
     );
 
-    good(scratch.pretrain("run", &["--quiet", "--steps", "2"]));
-    let told = refused(scratch.pretrain("run", &["--steps", "2"]), 1);
+    success(scratch.pretrain("run", &["--quiet", "--steps", "2"]));
+    let told = failure(scratch.pretrain("run", &["--steps", "2"]), 1);
     assert!(told.contains("there is a run here already"), "{told}");
     let other = ["--steps", "2", "--resume", "--quiet", "--model-dim", "128"];
-    let told = refused(scratch.pretrain("run", &other), 1);
+    let told = failure(scratch.pretrain("run", &other), 1);
     assert!(
         told.contains("another architecture: model_dim: 64, now 128"),
         "{told}"
     );
     let more = ["--steps", "3", "--resume", "--quiet"];
-    let told = refused(scratch.pretrain("run", &more), 1);
+    let told = failure(scratch.pretrain("run", &more), 1);
     assert!(
         told.contains("other options") && told.contains("3"),
         "{told}"

@@ -1,6 +1,9 @@
 //! The one error type of the crate.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::{self, Display},
+    path::{Path, PathBuf},
+};
 
 /// The result of a fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -147,13 +150,21 @@ pub enum Error {
         /// What the connection's end was told.
         problem: String,
     },
-    /// A conversion's result cannot be put where it was to go.
+    /// An output path exists already, is in use, or cannot be written.
     #[error("{}: {problem}", path.display())]
-    Target {
+    Destination {
         /// The file or folder to be made.
         path: PathBuf,
         /// What stands in the way, and how to go on.
         problem: String,
+    },
+    /// A training run cannot be resumed: it was begun with other options or other data.
+    #[error("{}: the run was begun with other options or data: {}", path.display(), list(differences))]
+    OtherRun {
+        /// The state of the run.
+        path: PathBuf,
+        /// The options that differ, at least one.
+        differences: Vec<RunDifference>,
     },
     /// What was written does not hold what was read.
     #[error("{}: verification failed: {problem}; nothing was kept", path.display())]
@@ -172,6 +183,33 @@ pub enum Error {
     /// A result could not be read from MLX.
     #[error("mlx: {0}")]
     Read(#[from] mlx_rs::error::ConversionError),
+}
+
+/// One option in which a run differs from the saved run that it was to resume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDifference {
+    /// Name of the option, in snake case.
+    pub option: String,
+    /// Its value in the saved run.
+    pub expected: String,
+    /// Its value in this run.
+    pub found: String,
+}
+
+impl Display for RunDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            option,
+            expected,
+            found,
+        } = self;
+        write!(f, "{option}: expected {expected}, found {found}")
+    }
+}
+
+fn list(differences: &[RunDifference]) -> String {
+    let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    texts.join("; ")
 }
 
 /// The class of an [`Error`], for an app that chooses what to do next.
@@ -204,6 +242,8 @@ pub enum ErrorKind {
     Distributed,
     /// An output file or folder cannot be made at the given path.
     Destination,
+    /// The saved run that was to be resumed has other options or data.
+    OtherRun,
     /// A written model differs from its source.
     Verification,
     /// The caller cancelled the call.
@@ -231,7 +271,8 @@ impl Error {
             Self::PromptTooLong { .. } => ErrorKind::PromptTooLong,
             Self::Diverged { .. } => ErrorKind::Diverged,
             Self::Group { .. } => ErrorKind::Distributed,
-            Self::Target { .. } => ErrorKind::Destination,
+            Self::Destination { .. } => ErrorKind::Destination,
+            Self::OtherRun { .. } => ErrorKind::OtherRun,
             Self::Verification { .. } => ErrorKind::Verification,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Mlx(_) | Self::Read(_) => ErrorKind::Device,
@@ -252,7 +293,8 @@ impl Error {
             | Self::Tokenizer { path, .. }
             | Self::Data { path, .. }
             | Self::Adapter { path, .. }
-            | Self::Target { path, .. }
+            | Self::Destination { path, .. }
+            | Self::OtherRun { path, .. }
             | Self::Verification { path, .. } => Some(path),
             Self::Dtype { .. }
             | Self::Option { .. }
@@ -263,6 +305,79 @@ impl Error {
             | Self::Mlx(_)
             | Self::Read(_) => None,
         }
+    }
+
+    /// An option outside its range: `name` as in the API, and the range and what was found.
+    pub(crate) fn option(option: &'static str, problem: impl Into<String>) -> Self {
+        let problem = problem.into();
+        Self::Option { option, problem }
+    }
+
+    /// An option below its least value.
+    pub(crate) fn at_least(
+        option: &'static str,
+        minimum: impl Display,
+        found: impl Display,
+    ) -> Self {
+        Self::option(
+            option,
+            format!("expected at least {minimum}, found {found}"),
+        )
+    }
+
+    /// A prompt without text or tokens.
+    pub(crate) fn empty_prompt() -> Self {
+        Self::option("prompt", "it is empty")
+    }
+
+    /// A missing file: what is needed, and where it comes from.
+    pub(crate) fn missing_file(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        let (path, problem) = (path.into(), problem.into());
+        Self::MissingFile { path, problem }
+    }
+
+    /// A fault of the configuration at `path`, with the JSON key.
+    pub(crate) fn config(
+        path: impl Into<PathBuf>,
+        key: impl Into<String>,
+        problem: impl Into<String>,
+    ) -> Self {
+        Self::Config {
+            path: path.into(),
+            key: key.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// A fault of the weight file at `path`.
+    pub(crate) fn checkpoint(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        let (path, problem) = (path.into(), problem.into());
+        Self::Checkpoint { path, problem }
+    }
+
+    /// A fault of the tokenizer file at `path`.
+    pub(crate) fn tokenizer(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        let (path, problem) = (path.into(), problem.into());
+        Self::Tokenizer { path, problem }
+    }
+
+    /// A fault of the data file at `path`, at `line` from 1 if it is known.
+    pub(crate) fn data(
+        path: impl Into<PathBuf>,
+        line: impl Into<Option<usize>>,
+        problem: impl Into<String>,
+    ) -> Self {
+        Self::Data {
+            path: path.into(),
+            line: line.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// A fault of the adapter at `path`.
+    pub(crate) fn adapter(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        let (path, problem) = (path.into(), problem.into());
+        Self::Adapter { path, problem }
     }
 
     /// Wraps an I/O failure with the path it happened at.

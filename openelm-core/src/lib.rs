@@ -31,6 +31,7 @@ pub mod convert;
 mod data;
 mod documents;
 mod error;
+mod files;
 mod formats;
 pub mod generation;
 mod mlx;
@@ -70,9 +71,12 @@ pub mod quantization {
 
 /// The trainer of adapters and weights: losses, optimizers, schedules.
 pub mod train {
-    pub use crate::training::{
-        Group, Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule, ScheduleKind,
-        ScheduleOptions, ScheduleShape, Step, Trainer, TrainerOptions,
+    pub use crate::{
+        error::RunDifference,
+        training::{
+            BestValidation, Group, Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule,
+            ScheduleKind, ScheduleOptions, ScheduleShape, Step, Trainer, TrainerOptions,
+        },
     };
 }
 

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failing_item_is_the_one_reported() {
+    fn reports_the_first_failing_item() {
         let items: Vec<usize> = (0..1_000).collect();
         for _ in 0..20 {
             let error = map_on(4, &items, |&item| {

@@ -6,18 +6,13 @@
     reason = "a test may stop at the first surprise"
 )]
 
-use std::path::{Path, PathBuf};
-
 use openelm_core::{
     Error, LanguageModel, LoadOptions,
     adapter::{Adapter, LoraOptions, TargetModules},
     chat::{Chat, ChatTemplate, Message, Role},
     generation::{Event, FinishReason, GenerateOptions, Generation, PromptCache, Stats},
 };
-
-fn tales() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales")
-}
+use openelm_testing::tales;
 
 fn load() -> LanguageModel {
     LanguageModel::load(tales(), &LoadOptions::default()).unwrap()
@@ -63,7 +58,7 @@ fn afresh(model: &LanguageModel, prompt: &str, tokens: usize) -> String {
 }
 
 #[test]
-fn a_second_answer_reads_only_what_is_new() {
+fn second_answer_prefills_new_tokens_only() {
     let model = load();
     let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
     let (first, stats) = answer(&mut chat, &model, "Once upon a time", 24);
@@ -83,7 +78,7 @@ fn a_second_answer_reads_only_what_is_new() {
 }
 
 #[test]
-fn events_count_from_what_was_kept() {
+fn events_count_from_the_cached_tokens() {
     let model = load();
     let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
     answer(&mut chat, &model, "There was once a king", 8);
@@ -100,7 +95,7 @@ fn events_count_from_what_was_kept() {
 }
 
 #[test]
-fn a_changed_adapter_reads_everything_again() {
+fn changed_adapter_invalidates_the_cache() {
     let mut model = load();
     let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
     answer(&mut chat, &model, "Once upon a time", 8);
@@ -117,7 +112,7 @@ fn a_changed_adapter_reads_everything_again() {
 }
 
 #[test]
-fn another_models_cache_is_left() {
+fn ignores_cache_of_another_model() {
     let (model, other) = (load(), load());
     let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
     answer(&mut chat, &model, "Once upon a time", 8);
@@ -131,7 +126,7 @@ fn another_models_cache_is_left() {
 }
 
 #[test]
-fn a_prompt_that_was_read_before_is_read_from_its_last_token() {
+fn repeated_prompt_prefills_its_last_token() {
     let model = load();
     let ids = model.tokenizer().encode_prompt("Once upon a time").unwrap();
     let begin = |cache: PromptCache| {
@@ -153,7 +148,7 @@ fn a_prompt_that_was_read_before_is_read_from_its_last_token() {
 }
 
 #[test]
-fn a_cancelled_answer_is_kept_as_far_as_it_came() {
+fn keeps_the_tokens_of_a_cancelled_answer() {
     let model = load();
     let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
     let mut generation = chat.start(&model, "Once upon a time", greedy(50)).unwrap();
@@ -186,7 +181,7 @@ fn a_cancelled_answer_is_kept_as_far_as_it_came() {
 }
 
 #[test]
-fn a_question_that_is_too_long_leaves_the_conversation() {
+fn too_long_message_keeps_the_conversation() {
     let model = load();
     let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
     answer(&mut chat, &model, "Once upon a time", 8);
@@ -213,7 +208,7 @@ fn a_question_that_is_too_long_leaves_the_conversation() {
 }
 
 #[test]
-fn an_owned_generation_outlives_changes_of_its_model() {
+fn owned_generation_outlives_model_changes() {
     let mut model = load();
     let expected = afresh(&model, "Once upon a time", 16);
     let options = greedy(16);
@@ -235,7 +230,7 @@ fn an_owned_generation_outlives_changes_of_its_model() {
 }
 
 #[test]
-fn a_conversation_goes_on_from_a_transcript() {
+fn continues_from_a_transcript() {
     let model = load();
     let messages = ["Once upon a time", " there was a king"];
     let roles = [Role::User, Role::Assistant];

@@ -77,7 +77,7 @@ fn refusal(key: &str, value: Value) -> String {
 }
 
 #[test]
-fn apples_file_is_the_preset_and_writes_back_the_same() {
+fn apples_config_round_trips_as_preset() {
     let config = parse(&apple()).unwrap();
     assert_eq!(config.layers(), Preset::Size270M.config().layers());
     assert_eq!(config.parameter_count(), 271_527_168);
@@ -94,7 +94,7 @@ fn apples_file_is_the_preset_and_writes_back_the_same() {
 }
 
 #[test]
-fn presets_and_variants_survive_writing() {
+fn presets_and_variants_round_trip() {
     for preset in Preset::ALL {
         let config = Config::from_json(&preset.config().to_json(), "config.json").unwrap();
         assert_eq!(config.layers(), preset.config().layers(), "{preset}");
@@ -123,7 +123,7 @@ fn presets_and_variants_survive_writing() {
 }
 
 #[test]
-fn heads_follow_from_multipliers_or_lists() {
+fn heads_follow_multipliers_or_lists() {
     let mut scaled = apple();
     scaled["num_query_heads"] = Value::Null;
     scaled.as_object_mut().unwrap().remove("num_kv_heads");
@@ -161,7 +161,7 @@ fn heads_follow_from_multipliers_or_lists() {
 }
 
 #[test]
-fn the_trained_tales_model_agrees_with_its_multipliers() {
+fn bundled_model_agrees_with_its_multipliers() {
     let mut tales = apple();
     for (key, value) in [
         ("ffn_dim_divisor", json!(64)),
@@ -189,7 +189,7 @@ fn the_trained_tales_model_agrees_with_its_multipliers() {
 }
 
 #[test]
-fn contradictions_are_refused() {
+fn rejects_contradictions() {
     let lists = |query: Value, kv: Value| {
         let mut config = listed();
         (config["num_query_heads"], config["num_kv_heads"]) = (query, kv);
@@ -229,7 +229,7 @@ fn contradictions_are_refused() {
 }
 
 #[test]
-fn missing_keys_are_named() {
+fn reports_missing_keys() {
     for key in [
         "model_type",
         "head_dim",
@@ -273,7 +273,7 @@ fn missing_keys_are_named() {
 
 #[rustfmt::skip]
 #[test]
-fn values_that_do_not_fit_are_named_with_their_range() {
+fn rejects_values_out_of_range() {
     for (key, value, problem) in [
         ("model_type", json!("llama"), "expected \"openelm\", found \"llama\""),
         ("activation_fn_name", json!("gelu"), "expected \"swish\" or \"silu\", found \"gelu\""),

@@ -44,7 +44,7 @@ struct Case {
 
 #[test]
 #[ignore = "reads what Python made: make parity"]
-fn mlx_lms_conversions_load_with_its_results() {
+fn conversions_match_mlx_lm() {
     let folder = std::env::var_os("OPENELM_CONVERT").expect(
         "OPENELM_CONVERT is not set: it names the folder that parity/convert.py wrote; \
          run `make parity`",

@@ -8,7 +8,7 @@
     reason = "a test may stop at the first surprise"
 )]
 
-use std::{fs, io::Write, path::Path, thread};
+use std::{fs, thread};
 
 use openelm_core::{
     CancelHandle, Config, Dtype,
@@ -17,6 +17,7 @@ use openelm_core::{
     memory,
     quantization::{Quantization, QuantizationMode},
 };
+use openelm_testing::{TempDir, write_weights};
 
 /// 20 equal layers, 13.6 million parameters.
 fn config() -> Config {
@@ -32,41 +33,16 @@ fn config() -> Config {
     Config::layer_wise(settings).unwrap()
 }
 
-/// Writes float16 weights, one tensor at a time so that the test needs no copy of its own.
-fn write(folder: &Path, config: &Config) {
-    fs::create_dir_all(folder).unwrap();
-    fs::write(folder.join("config.json"), config.to_json()).unwrap();
-    let mut header = serde_json::Map::new();
-    let mut end = 0;
-    for (name, shape) in config.tensors() {
-        let start = end;
-        end += 2 * shape.iter().product::<usize>();
-        let tensor = serde_json::json!({
-            "dtype": "F16", "shape": shape, "data_offsets": [start, end]
-        });
-        header.insert(name, tensor);
-    }
-    let header = serde_json::Value::Object(header).to_string();
-    let mut file = fs::File::create(folder.join("model.safetensors")).unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes())
-        .unwrap();
-    file.write_all(header.as_bytes()).unwrap();
-    for (_, shape) in config.tensors() {
-        // 2^-5, -2^-6, 2^-7: small enough for 20 layers.
-        let size = 2 * shape.iter().product::<usize>();
-        let data = [0x00, 0x28, 0x00, 0xa4, 0x00, 0x20].repeat(size / 6 + 1);
-        file.write_all(&data[..size]).unwrap();
-    }
-}
-
 #[test]
-fn conversions_take_the_memory_of_a_few_tensors() {
+fn conversion_needs_memory_of_a_few_tensors() {
     const MIB: usize = 1 << 20;
-    let folder =
-        std::env::temp_dir().join(format!("openelm-convert-memory-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&folder);
+    let folder = TempDir::new();
     let config = config();
-    write(&folder.join("source"), &config);
+    let source = folder.join("source");
+    fs::create_dir(&source).unwrap();
+    // 2^-5, -2^-6, 2^-7: small enough for 20 layers.
+    let pattern = [0x00, 0x28, 0x00, 0xa4, 0x00, 0x20];
+    write_weights(&source, &config.to_json(), &config.tensors(), &pattern);
     let whole = 2 * config.parameter_count() as usize;
     let layer: usize = config
         .tensors()
@@ -139,5 +115,4 @@ fn conversions_take_the_memory_of_a_few_tensors() {
         let cast = matches!(what, "cast" | "gguf");
         assert!(!cast || peak >= 2 * largest, "{what}: {peak}");
     }
-    fs::remove_dir_all(&folder).unwrap();
 }

@@ -48,7 +48,7 @@ struct Expected {
 
 #[test]
 #[ignore = "reads what Python made: make parity"]
-fn the_corpus_is_what_python_makes_of_it() {
+fn corpus_matches_python() {
     let folder = PathBuf::from(std::env::var_os("OPENELM_CORPUS").expect("set by parity/run.sh"));
     let cases: Vec<Case> = read(&folder.join("cases.json"));
     assert!(cases.len() >= 10, "only {} cases", cases.len());

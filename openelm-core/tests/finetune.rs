@@ -6,8 +6,6 @@
     reason = "a test may stop at the first surprise"
 )]
 
-use std::{fs, path::PathBuf};
-
 use mlx_rs::{Array, random};
 use openelm_core::{
     Config, Dtype, Error, Model,
@@ -20,6 +18,7 @@ use openelm_core::{
         Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule, Trainer, TrainerOptions,
     },
 };
+use openelm_testing::TempDir;
 
 fn config() -> Config {
     Config::layer_wise(LayerWiseConfig {
@@ -55,26 +54,9 @@ fn batch() -> Batch {
     )
 }
 
-/// A folder that goes when its test ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("openelm-tune-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// An adapter whose every tensor is moved away from where it begins, so that nothing is zero.
 fn stirred(adapter: &Adapter, seed: u64) -> Adapter {
-    changed(adapter, "stir", |name, array| {
+    changed(adapter, |name, array| {
         let seed = seed + name.len() as u64;
         let key = random::key(seed).unwrap();
         let noise = random::normal::<f32>(array.shape(), None, Some(0.1), &key).unwrap();
@@ -83,15 +65,10 @@ fn stirred(adapter: &Adapter, seed: u64) -> Adapter {
 }
 
 /// The adapter with its tensors, by mlx-lm's names, passed through `change`.
-fn changed(
-    adapter: &Adapter,
-    name: &str,
-    mut change: impl FnMut(&str, &Array) -> Array,
-) -> Adapter {
-    let thread = format!("{:?}", std::thread::current().id());
-    let folder = Folder::new(&format!("{name}-{}", thread.replace(['(', ')'], "")));
-    adapter.save(&folder.0, &config()).unwrap();
-    let path = folder.0.join("adapters.safetensors");
+fn changed(adapter: &Adapter, mut change: impl FnMut(&str, &Array) -> Array) -> Adapter {
+    let folder = TempDir::new();
+    adapter.save(&folder, &config()).unwrap();
+    let path = folder.join("adapters.safetensors");
     let tensors = Array::load_safetensors(&path).unwrap();
     let tensors: Vec<(String, Array)> = tensors
         .iter()
@@ -102,14 +79,13 @@ fn changed(
     }
     let refs = tensors.iter().map(|(name, array)| (name.as_str(), array));
     Array::save_safetensors(refs, None, &path).unwrap();
-    Adapter::load(&folder.0).unwrap()
+    Adapter::load(&folder).unwrap()
 }
 
 fn tensors(adapter: &Adapter) -> std::collections::HashMap<String, Array> {
-    let thread = format!("{:?}", std::thread::current().id());
-    let folder = Folder::new(&format!("tensors-{}", thread.replace(['(', ')'], "")));
-    adapter.save(&folder.0, &config()).unwrap();
-    let tensors = Array::load_safetensors(folder.0.join("adapters.safetensors")).unwrap();
+    let folder = TempDir::new();
+    adapter.save(&folder, &config()).unwrap();
+    let tensors = Array::load_safetensors(folder.join("adapters.safetensors")).unwrap();
     for array in tensors.values() {
         array.eval().unwrap();
     }
@@ -192,15 +168,19 @@ fn check_gradients(what: &str, adapter: &Adapter, preference: Option<&Preference
         assert!(squared > 1e-12, "{what}: {name} has no gradient");
         let h = (2e-3 / squared.sqrt()) as f32;
         let moved = |by: f32| {
-            let moved = changed(adapter, "moved", |tensor, array| match tensor == name {
-                true => array
-                    .add(gradient.multiply(Array::from_f32(by)).unwrap())
-                    .unwrap(),
-                false => array.clone(),
+            let moved = changed(adapter, |tensor, array| {
+                if tensor == name {
+                    array
+                        .add(gradient.multiply(Array::from_f32(by)).unwrap())
+                        .unwrap()
+                } else {
+                    array.clone()
+                }
             });
-            loss(&match name.ends_with(".m") {
-                true => moved,
-                false => with_lengths_held(adapter, &moved),
+            loss(&if name.ends_with(".m") {
+                moved
+            } else {
+                with_lengths_held(adapter, &moved)
             })
         };
         let slope = (moved(h) - moved(-h)) / (2.0 * f64::from(h));
@@ -222,7 +202,7 @@ fn with_lengths_held(adapter: &Adapter, moved: &Adapter) -> Adapter {
         return moved.clone();
     }
     let weights = tensors(&Adapter::full(&model(), &TargetModules::default()).unwrap());
-    changed(moved, "held", |name, array| {
+    changed(moved, |name, array| {
         let Some(stem) = name.strip_suffix(".m") else {
             return array.clone();
         };
@@ -248,7 +228,7 @@ fn with_lengths_held(adapter: &Adapter, moved: &Adapter) -> Adapter {
 }
 
 #[test]
-fn gradients_are_those_of_finite_differences() {
+fn gradients_match_finite_differences() {
     let linears = || lora(Keys::AllProjections, LoraOptions::default());
     check_gradients("lora", &stirred(&linears(), 1), None);
     let dora = LoraOptions {
@@ -277,7 +257,7 @@ fn gradients_are_those_of_finite_differences() {
 }
 
 #[test]
-fn corenets_counts_of_what_is_trained() {
+fn trainable_counts_match_corenet() {
     let counts = [
         (Preset::Size270M, 9_453_568, 158_336),
         (Preset::Size450M, 13_508_608, 234_624),
@@ -322,7 +302,7 @@ fn apart(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn adapters_come_and_go() {
+fn adapters_are_added_switched_and_removed() {
     let mut model = model();
     let base = logits(&model);
     let one = stirred(&lora(Keys::AllProjections, LoraOptions::default()), 1);
@@ -348,9 +328,12 @@ fn adapters_come_and_go() {
     assert!(apart(&logits(&model), &base) < 1e-6);
     // Half as strong is an adapter of half the scale.
     model.set_adapters(&[("one", 0.5)]).unwrap();
-    let half = changed(&one, "half", |name, array| match name.ends_with("lora_b") {
-        true => array.multiply(Array::from_f32(0.5)).unwrap(),
-        false => array.clone(),
+    let half = changed(&one, |name, array| {
+        if name.ends_with("lora_b") {
+            array.multiply(Array::from_f32(0.5)).unwrap()
+        } else {
+            array.clone()
+        }
     });
     let found = logits(&model);
     model.add_adapter("half", &half).unwrap();
@@ -361,7 +344,6 @@ fn adapters_come_and_go() {
 
     let full = changed(
         &Adapter::full(&model, &TargetModules::default()).unwrap(),
-        "full",
         |_, array| array.multiply(Array::from_f32(1.1)).unwrap(),
     );
     model.add_adapter("full", &full).unwrap();
@@ -377,7 +359,7 @@ fn adapters_come_and_go() {
 }
 
 #[test]
-fn adapters_of_other_models_are_refused() {
+fn rejects_adapters_of_other_models() {
     let narrow = Config::layer_wise(LayerWiseConfig {
         num_transformer_layers: 2,
         model_dim: 32,
@@ -408,21 +390,14 @@ fn rows(count: u32) -> TrainingData {
     TrainingData::Examples((0..count).map(row).collect())
 }
 
-fn finetune(folder: &Folder, options: FinetuneOptions) -> openelm_core::Result<Finetune> {
+fn finetune(folder: &TempDir, options: FinetuneOptions) -> openelm_core::Result<Finetune> {
     let adapter = lora(Keys::AllProjections, LoraOptions::default());
-    Finetune::new(
-        &model(),
-        adapter,
-        rows(10),
-        Some(rows(4)),
-        &folder.0,
-        options,
-    )
+    Finetune::new(&model(), adapter, rows(10), Some(rows(4)), folder, options)
 }
 
 #[test]
-fn it_ends_early_when_nothing_gets_better() {
-    let folder = Folder::new("patience");
+fn patience_ends_the_run() {
+    let folder = TempDir::new();
     let options = FinetuneOptions {
         trainer: TrainerOptions {
             schedule: Schedule {
@@ -450,8 +425,8 @@ fn it_ends_early_when_nothing_gets_better() {
 }
 
 #[test]
-fn a_run_that_diverges_keeps_its_last_save() {
-    let folder = Folder::new("diverges");
+fn diverged_run_keeps_the_last_checkpoint() {
+    let folder = TempDir::new();
     let options = FinetuneOptions {
         trainer: TrainerOptions {
             schedule: Schedule {
@@ -478,5 +453,5 @@ fn a_run_that_diverges_keeps_its_last_save() {
     assert!(matches!(error, Error::Diverged { .. }), "{error}");
     assert!(run.next().is_none());
     assert!(saved >= 1);
-    Adapter::load(&folder.0).unwrap();
+    Adapter::load(&folder).unwrap();
 }

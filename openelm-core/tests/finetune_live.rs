@@ -24,6 +24,7 @@ use openelm_core::{
     },
     weights::Checkpoint,
 };
+use openelm_testing::TempDir;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -103,7 +104,7 @@ struct Sided {
 
 #[test]
 #[ignore = "reads what Python made: make parity"]
-fn it_trains_as_mlx_lm_does() {
+fn fine_tuning_matches_mlx_lm() {
     let folder = PathBuf::from(std::env::var_os("OPENELM_FINETUNE").expect("set by parity/run.sh"));
     let index: BTreeMap<String, Vec<String>> = read(&folder.join("index.json"));
     let full = std::env::var_os("FULL").is_some_and(|value| value == "1");
@@ -132,20 +133,41 @@ fn compare(folder: &Path, name: &str, checkpoint: bool) {
         case.trainable_parameters,
         "{name}"
     );
+    let worst = compare_losses(folder, name, &case, &expected, &mut trainer);
+    // mlx-lm reads it from there: parity/load_adapters.py.
+    let written = output.join("ours");
+    trainer.adapter().save(&written, model.config()).unwrap();
+    let furthest = compare_tensors(name, &case, &expected, &output);
+    let logits = if case.logit_tokens.is_empty() {
+        0.0
+    } else {
+        compare_logits(name, &case, &model, &output)
+    };
+    let mode = if checkpoint { "checkpointed" } else { "" };
+    eprintln!("{name:24} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}  logits {logits:.1e}");
+}
 
+/// Trains and returns the largest relative difference of a loss.
+fn compare_losses(
+    folder: &Path,
+    name: &str,
+    case: &Case,
+    expected: &Losses,
+    trainer: &mut Trainer,
+) -> f64 {
     let mut worst = 0.0_f64;
     let preferences = case.loss.is_some();
     let rows = if preferences {
         Vec::new()
     } else {
-        rows(folder, &case, "train")
+        rows(folder, case, "train")
     };
     for (i, (loss, chosen)) in expected.train.iter().zip(&expected.rows).enumerate() {
         let step = if preferences {
-            let (batch, preference) = preference(folder, &case, &expected, chosen);
+            let (batch, preference) = preference(folder, case, expected, chosen);
             trainer.step_preference(&batch, &preference).unwrap()
         } else {
-            let batch = batch(&rows, chosen, &case);
+            let batch = batch(&rows, chosen, case);
             let step = trainer.step(&batch).unwrap();
             assert_eq!(
                 step.targets, expected.tokens[i],
@@ -167,8 +189,8 @@ fn compare(folder: &Path, name: &str, checkpoint: bool) {
     }
     assert!(worst <= LOSS_BOUND, "{name}: losses differ by {worst:e}");
     if let Some(after) = &expected.valid_after {
-        let rows = rows_of(folder, &case);
-        let batches: Vec<Batch> = after.rows.iter().map(|c| batch(&rows, c, &case)).collect();
+        let rows = rows_of(folder, case);
+        let batches: Vec<Batch> = after.rows.iter().map(|c| batch(&rows, c, case)).collect();
         let found = trainer.evaluate(&batches).unwrap();
         let off = (found - after.loss).abs() / after.loss;
         assert!(
@@ -178,12 +200,12 @@ fn compare(folder: &Path, name: &str, checkpoint: bool) {
         );
         assert!(!expected.valid.is_empty(), "{name}");
     }
+    worst
+}
 
-    // What it wrote is what mlx-lm trained.
-    // mlx-lm reads it from there: parity/load_adapters.py.
-    let written = output.join("ours");
-    trainer.adapter().save(&written, model.config()).unwrap();
-    let found = Array::load_safetensors(written.join("adapters.safetensors")).unwrap();
+/// Compares our adapter with the one that mlx-lm trained; returns the largest distance.
+fn compare_tensors(name: &str, case: &Case, expected: &Losses, output: &Path) -> f32 {
+    let found = Array::load_safetensors(output.join("ours/adapters.safetensors")).unwrap();
     let wanted = Array::load_safetensors(output.join("final.safetensors")).unwrap();
     assert_eq!(found.len(), wanted.len(), "{name}");
     let mut furthest = 0.0_f32;
@@ -196,37 +218,35 @@ fn compare(folder: &Path, name: &str, checkpoint: bool) {
         assert!(off <= TENSOR_BOUND, "{name}: {tensor} is off by {off:e}");
         furthest = furthest.max(off);
     }
+    furthest
+}
 
-    // Read back, mlx-lm's gives the logits that mlx-lm gets of it. So does ours, which
-    // parity/load_adapters.py looks at; between the two lie twenty steps of float32.
+/// Compares the logits of mlx-lm's adapter, and of ours, with those of mlx-lm; returns the largest
+/// difference. Writes the logits of ours for parity/load_adapters.py.
+fn compare_logits(name: &str, case: &Case, model: &Model, output: &Path) -> f32 {
+    let written = output.join("ours");
     let mut logits = 0.0_f32;
-    if !case.logit_tokens.is_empty() {
-        let of = |source: &Path| {
-            let mut adapted = model.clone();
-            adapted
-                .add_adapter("trained", &Adapter::load(source).unwrap())
-                .unwrap();
-            logits_of(&adapted, &case.logit_tokens)
-        };
-        let wanted = &Array::load_safetensors(output.join("logits.safetensors")).unwrap()["logits"];
-        let ours = of(&written);
-        for (logits_found, bound) in [(&of(&output), LOGIT_BOUND), (&ours, TRAINED_LOGIT_BOUND)] {
-            let off = distance(logits_found, wanted);
-            assert!(
-                off <= bound,
-                "{name}: logits differ by {off:e} (tensors by {furthest:e}, losses by {worst:e})"
-            );
-            logits = logits.max(off);
-        }
-        Array::save_safetensors(
-            [("logits", &ours)],
-            None,
-            written.join("logits.safetensors"),
-        )
-        .unwrap();
+    let of = |source: &Path| {
+        let mut adapted = model.clone();
+        adapted
+            .add_adapter("trained", &Adapter::load(source).unwrap())
+            .unwrap();
+        logits_of(&adapted, &case.logit_tokens)
+    };
+    let wanted = &Array::load_safetensors(output.join("logits.safetensors")).unwrap()["logits"];
+    let ours = of(&written);
+    for (logits_found, bound) in [(&of(output), LOGIT_BOUND), (&ours, TRAINED_LOGIT_BOUND)] {
+        let off = distance(logits_found, wanted);
+        assert!(off <= bound, "{name}: logits differ by {off:e}");
+        logits = logits.max(off);
     }
-    let mode = if checkpoint { "checkpointed" } else { "" };
-    eprintln!("{name:24} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}  logits {logits:.1e}");
+    Array::save_safetensors(
+        [("logits", &ours)],
+        None,
+        written.join("logits.safetensors"),
+    )
+    .unwrap();
+    logits
 }
 
 /// Relative distance of tensors that Lion trained, but for a few entries.
@@ -281,8 +301,7 @@ fn model(folder: &Path) -> Model {
 
 /// mlx-lm's adapter before the first step.
 fn start(output: &Path) -> Adapter {
-    let folder = std::env::temp_dir().join(format!("openelm-start-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
+    let folder = TempDir::new();
     fs::copy(
         output.join("adapter_config.json"),
         folder.join("adapter_config.json"),
@@ -293,9 +312,7 @@ fn start(output: &Path) -> Adapter {
         folder.join("adapters.safetensors"),
     )
     .unwrap();
-    let adapter = Adapter::load(&folder).unwrap();
-    fs::remove_dir_all(&folder).unwrap();
-    adapter
+    Adapter::load(&folder).unwrap()
 }
 
 fn options(case: &Case, grad_checkpoint: bool) -> TrainerOptions {

@@ -7,7 +7,8 @@
     reason = "a test may stop at the first surprise"
 )]
 
-use std::{fs, io::Write, path::Path};
+#[cfg(target_os = "linux")]
+use std::fs;
 
 use openelm_core::{
     Config, Dtype,
@@ -16,6 +17,7 @@ use openelm_core::{
     memory,
     weights::Checkpoint,
 };
+use openelm_testing::{TempDir, write_weights};
 
 /// 19.4 million parameters; the embedding is the largest tensor by far.
 fn config() -> Config {
@@ -26,30 +28,6 @@ fn config() -> Config {
         ..LayerWiseConfig::default()
     };
     Config::layer_wise(settings).unwrap()
-}
-
-/// Writes float16 weights, one tensor at a time so that the test needs no copy of its own.
-fn write(folder: &Path, config: &Config) {
-    let mut header = serde_json::Map::new();
-    let mut end = 0;
-    for (name, shape) in config.tensors() {
-        let start = end;
-        end += 2 * shape.iter().product::<usize>();
-        let tensor = serde_json::json!({
-            "dtype": "F16", "shape": shape, "data_offsets": [start, end]
-        });
-        header.insert(name, tensor);
-    }
-    let header = serde_json::Value::Object(header).to_string();
-    let mut file = fs::File::create(folder.join("model.safetensors")).unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes())
-        .unwrap();
-    file.write_all(header.as_bytes()).unwrap();
-    // The value does not matter; 0x3c00 is 1.
-    for (_, shape) in config.tensors() {
-        let data = [0x00, 0x3c].repeat(shape.iter().product());
-        file.write_all(&data).unwrap();
-    }
 }
 
 /// The most memory that this process ever had, in bytes.
@@ -65,12 +43,12 @@ fn process_peak() -> usize {
 }
 
 #[test]
-fn at_most_one_tensor_is_there_twice() {
+fn loading_copies_at_most_one_tensor() {
     const SLACK: usize = 2 << 20;
-    let folder = std::env::temp_dir().join(format!("openelm-memory-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
+    let folder = TempDir::new();
     let config = config();
-    write(&folder, &config);
+    // The value does not matter; 0x3c00 is 1.
+    write_weights(&folder, &config.to_json(), &config.tensors(), &[0x00, 0x3c]);
     let elements = config.parameter_count() as usize;
     let largest = 16_000 * 512;
     // One tensor has to be small beside the model, and the slack beside the tensor.
@@ -123,5 +101,4 @@ fn at_most_one_tensor_is_there_twice() {
         }
         drop(weights);
     }
-    fs::remove_dir_all(&folder).unwrap();
 }

@@ -3,17 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::path::Path;
-
 use openelm_core::{
     CancelHandle, Dtype, Error, LanguageModel, LoadOptions,
     generation::GenerateOptions,
     memory::{self, MemoryEstimate},
 };
+use openelm_testing::tales;
 
 #[test]
 fn estimates_and_limits() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales");
+    let folder = tales();
     let options = LoadOptions::default();
     let estimate = MemoryEstimate::of(&folder, &options, None).unwrap();
     // 2,497,344 parameters (half the bytes of the bfloat16 file) in f32; 15 key-value heads of 32, twice, in f32, for 512 tokens and one

@@ -9,7 +9,7 @@ use mlx_rs::{
 };
 
 #[test]
-fn powers_are_within_a_rounding() {
+fn powers_are_within_one_rounding() {
     let exponents: Vec<f32> = (-8000..=8000).map(|i| i as f32 * 0.01).collect();
     let x = Array::from_slice(&exponents, &[exponents.len() as i32]);
     for base in [0.5_f32, 2.0, (-1.0_f32).exp(), 1.7] {
@@ -27,7 +27,7 @@ fn powers_are_within_a_rounding() {
 /// `setup/native` multiplies those of suitable widths itself, the longest on all threads. The matrix
 /// is part of a longer one.
 #[test]
-fn products_of_few_rows_are_within_roundings() {
+fn small_products_are_within_rounding() {
     let mut seed = 0;
     let mut random = |shape: &[i32]| {
         seed += 1;
@@ -42,9 +42,10 @@ fn products_of_few_rows_are_within_roundings() {
             for transposed in [true, false] {
                 let inner = if transposed { width } else { length };
                 let left = random(&[2, rows, inner]);
-                let right = match transposed {
-                    true => right.swap_axes(-1, -2).unwrap(),
-                    false => right.clone(),
+                let right = if transposed {
+                    right.swap_axes(-1, -2).unwrap()
+                } else {
+                    right.clone()
                 };
                 let found = matmul(&left, &right).unwrap();
                 // The same from products one by one, which no BLAS has a part in.

@@ -35,7 +35,7 @@ struct Case {
 }
 
 #[test]
-fn logits_are_the_references() {
+fn logits_match_reference() {
     for case in cases() {
         let model = case.model(Dtype::Float32);
         let logits = rows(&logits(&model, &case.prompt, &mut model.cache()));
@@ -52,7 +52,7 @@ fn logits_are_the_references() {
 }
 
 #[test]
-fn greedy_tokens_are_the_references() {
+fn greedy_tokens_match_reference() {
     for case in cases() {
         let model = case.model(Dtype::Float32);
         let mut cache = model.cache();
@@ -70,7 +70,7 @@ fn greedy_tokens_are_the_references() {
 }
 
 #[test]
-fn chunks_of_any_size_give_the_logits_of_one_pass() {
+fn chunks_give_the_logits_of_one_pass() {
     for case in cases() {
         let model = case.model(Dtype::Float32);
         let whole = rows(&logits(&model, &case.prompt, &mut model.cache()));
@@ -102,7 +102,7 @@ fn chunks_of_any_size_give_the_logits_of_one_pass() {
 
 /// More positions than the cache's buffers grow by at a time.
 #[test]
-fn a_cache_that_grows_gives_the_logits_of_one_pass() {
+fn growing_cache_gives_the_logits_of_one_pass() {
     let case = cases().remove(0);
     let model = case.model(Dtype::Float32);
     let ids: Vec<u32> = case.prompt.iter().copied().cycle().take(600).collect();
@@ -124,7 +124,7 @@ fn a_cache_that_grows_gives_the_logits_of_one_pass() {
 
 /// What was cut off leaves no trace: other tokens may take its place.
 #[test]
-fn a_truncated_cache_continues_with_other_tokens() {
+fn truncated_cache_continues_with_other_tokens() {
     let case = cases().remove(0);
     let model = case.model(Dtype::Float32);
     let (kept, dropped) = case.prompt.split_at(9);
@@ -142,7 +142,7 @@ fn a_truncated_cache_continues_with_other_tokens() {
 
 /// Sequences of a batch do not see each other.
 #[test]
-fn a_batch_gives_each_sequence_its_own_logits() {
+fn batch_gives_the_logits_of_each_sequence() {
     let case = cases().remove(0);
     let model = case.model(Dtype::Float32);
     let other: Vec<u32> = case.prompt.iter().rev().copied().collect();
@@ -162,7 +162,7 @@ fn a_batch_gives_each_sequence_its_own_logits() {
 /// A promotion to f32 anywhere would double memory and time on a GPU, and show here: attention
 /// and residual sums take the wider of their inputs' types.
 #[test]
-fn sixteen_bit_models_stay_in_their_type() {
+fn keeps_16_bit_dtypes() {
     for (dtype, mlx) in [
         (Dtype::Bfloat16, MlxDtype::Bfloat16),
         (Dtype::Float16, MlxDtype::Float16),
@@ -193,7 +193,7 @@ fn sixteen_bit_models_stay_in_their_type() {
 
 /// 16 bits lose precision and nothing else: 8 bits of significand in bf16, 11 in f16.
 #[test]
-fn sixteen_bit_logits_are_near_those_of_f32() {
+fn logits_in_16_bits_are_near_float32() {
     for (dtype, bound) in [(Dtype::Bfloat16, 0.06), (Dtype::Float16, 0.006)] {
         for case in cases() {
             let model = case.model(dtype);

@@ -73,7 +73,7 @@ struct Row {
 
 #[test]
 #[ignore = "reads what Python made: make parity"]
-fn logits_and_greedy_tokens_are_mlx_lms() {
+fn logits_and_greedy_tokens_match_mlx_lm() {
     let folder = std::env::var_os("OPENELM_PARITY").expect(
         "OPENELM_PARITY is not set: it names the folder that parity/make_checkpoints.py wrote; \
          run `make parity`",

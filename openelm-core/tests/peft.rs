@@ -31,7 +31,7 @@ const SETTINGS: &str = "adapter_config.json";
 const BOUND: f32 = 1e-5;
 
 #[test]
-fn pefts_adapters_give_the_logits_of_the_weights_that_peft_merges() {
+fn peft_adapters_match_merged_weights() {
     let plain = logits(&model(&fixtures("base")));
     for name in NAMES {
         let folder = fixtures(name);
@@ -45,7 +45,7 @@ fn pefts_adapters_give_the_logits_of_the_weights_that_peft_merges() {
 }
 
 #[test]
-fn what_is_written_for_peft_reads_back_bit_for_bit() {
+fn peft_files_round_trip() {
     for name in NAMES {
         let original = Adapter::load(fixtures(name)).unwrap();
         let written = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -71,7 +71,7 @@ fn what_is_written_for_peft_reads_back_bit_for_bit() {
 }
 
 #[test]
-fn settings_that_are_not_supported_are_refused_by_name() {
+fn rejects_unsupported_settings() {
     let cases = [
         ("peft_type", json!("IA3")),
         ("fan_in_fan_out", json!(true)),
@@ -94,7 +94,7 @@ fn settings_that_are_not_supported_are_refused_by_name() {
 }
 
 #[test]
-fn tensors_that_do_not_belong_together_are_refused_by_name() {
+fn rejects_inconsistent_tensors() {
     const OUT: &str = "base_model.model.transformer.layers.0.attn.out_proj";
     let message = refused("no-b", "lora", |_, tensors| {
         tensors.remove(&format!("{OUT}.lora_B.weight")).unwrap();
@@ -136,7 +136,7 @@ fn tensors_that_do_not_belong_together_are_refused_by_name() {
 }
 
 #[test]
-fn an_adapter_of_other_shapes_does_not_go_on_the_model() {
+fn rejects_adapter_of_other_shapes() {
     const OUT: &str = "base_model.model.transformer.layers.0.attn.out_proj";
     let folder = changed("shape", "lora", |_, tensors| {
         tensors.insert(format!("{OUT}.lora_B.weight"), zeros(&[20, 3]));

@@ -6,10 +6,7 @@
     reason = "a test may stop at the first surprise"
 )]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use mlx_rs::Array;
 use openelm_core::{
@@ -21,6 +18,7 @@ use openelm_core::{
     pretrain::{MemorySource, Pretrain, PretrainEnd, PretrainEvent, PretrainOptions, Recipe},
     train::{Step, Trainer, TrainerOptions},
 };
+use openelm_testing::TempDir;
 
 fn config() -> Config {
     Config::layer_wise(LayerWiseConfig {
@@ -43,7 +41,7 @@ fn trainer(dtype: Dtype, options: TrainerOptions) -> Trainer {
 type Named = (String, Vec<f32>);
 
 const RECIPE: Recipe = Recipe {
-    steps: 12,
+    iters: 12,
     learning_rate: 2e-3,
     warmup: 3,
 };
@@ -81,29 +79,11 @@ fn batch(sequences: &[Sequence], length: usize) -> Batch {
         .collect();
     Batch::packed(&rows, length)
 }
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("openelm-pretrain-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Weights by name, of a trainer that was asked for them.
 fn weights(trainer: &Trainer) -> Vec<Named> {
-    let folder = Folder::new("weights");
-    trainer.adapter().save(&folder.0, &config()).unwrap();
-    let read = Array::load_safetensors(folder.0.join("adapters.safetensors")).unwrap();
+    let folder = TempDir::new();
+    trainer.adapter().save(&folder, &config()).unwrap();
+    let read = Array::load_safetensors(folder.join("adapters.safetensors")).unwrap();
     let mut read: Vec<Named> = read
         .into_iter()
         .map(|(name, array)| (name, array.to_vec_exact::<f32>().unwrap()))
@@ -129,7 +109,7 @@ fn distance(a: &[Named], b: &[Named]) -> f64 {
 }
 
 #[test]
-fn packed_documents_are_learnt_as_if_each_had_a_row_of_its_own() {
+fn packed_documents_train_like_separate_rows() {
     let documents = documents(9);
     let row = packed(&documents, 100);
     assert_eq!(row.len(), 1);
@@ -168,7 +148,7 @@ fn packed_documents_are_learnt_as_if_each_had_a_row_of_its_own() {
 }
 
 #[test]
-fn an_update_does_not_depend_on_how_its_rows_are_divided() {
+fn update_does_not_depend_on_micro_batches() {
     let rows = packed(&documents(40), 24);
     let run = |parts: usize, checkpoint: bool| {
         let options = TrainerOptions {
@@ -207,7 +187,7 @@ fn an_update_does_not_depend_on_how_its_rows_are_divided() {
 /// The z-loss of logits that are all zero is c·ln(V)², however many targets are pads (CoreNet's own
 /// counts them, T18 of its sheet); label smoothing leaves such a loss at ln(V).
 #[test]
-fn z_loss_and_smoothing_of_a_model_that_knows_nothing() {
+fn z_loss_and_smoothing_of_zero_logits() {
     let mut start = std::collections::HashMap::new();
     for (name, shape) in config().tensors() {
         let shape: Vec<i32> = shape.iter().map(|&n| n as i32).collect();
@@ -236,7 +216,7 @@ fn z_loss_and_smoothing_of_a_model_that_knows_nothing() {
 }
 
 #[test]
-fn sixteen_bits_are_computed_in_and_thirty_two_are_kept() {
+fn computes_in_16_bits_and_keeps_32() {
     let rows = packed(&documents(40), 24);
     let mut exact = trainer(Dtype::Float32, RECIPE.trainer());
     let mut half = trainer(Dtype::Bfloat16, RECIPE.trainer());
@@ -255,12 +235,12 @@ fn sixteen_bits_are_computed_in_and_thirty_two_are_kept() {
     let fine = half.iter().flat_map(|(_, values)| values);
     let fine = fine.filter(|value| value.to_bits() & 0xffff != 0).count();
     assert!(fine > 10_000, "{fine}");
-    let folder = Folder::new("half");
+    let folder = TempDir::new();
     let options = PretrainOptions {
         dtype: Some(Dtype::Float16),
         ..options(&RECIPE)
     };
-    let error = Pretrain::new(config(), source(8), None, &folder.0, options, None).unwrap_err();
+    let error = Pretrain::new(config(), source(8), None, &folder, options, None).unwrap_err();
     assert!(matches!(error, Error::Dtype { .. }), "{error}");
 }
 
@@ -295,11 +275,11 @@ fn tensors(folder: &Path) -> Vec<Named> {
 }
 
 #[test]
-fn a_run_leaves_models_an_average_and_a_moving_average() {
-    let folder = Folder::new("run");
+fn run_writes_model_average_and_ema() {
+    let folder = TempDir::new();
     let mut options = options(&RECIPE);
     options.trainer.ema_decay = Some(0.75);
-    let mut run = Pretrain::new(config(), source(40), None, &folder.0, options, None).unwrap();
+    let mut run = Pretrain::new(config(), source(40), None, &folder, options, None).unwrap();
     let events = finish(&mut run);
     let steps = |event: &PretrainEvent| matches!(event, PretrainEvent::Step { .. });
     assert_eq!(events.iter().filter(|event| steps(event)).count(), 12);
@@ -311,13 +291,13 @@ fn a_run_leaves_models_an_average_and_a_moving_average() {
             ..
         })
     ));
-    let kept = |step: u64| folder.0.join(format!("checkpoints/step-{step:06}"));
-    let names = fs::read_dir(folder.0.join("checkpoints")).unwrap().count();
+    let kept = |step: u64| folder.join(format!("checkpoints/step-{step:06}"));
+    let names = fs::read_dir(folder.join("checkpoints")).unwrap().count();
     assert_eq!(names, 3, "only the last three are kept");
     let last = [8, 10, 12].map(|step| tensors(&kept(step)));
-    assert_eq!(tensors(&folder.0.join("model")), last[2]);
+    assert_eq!(tensors(&folder.join("model")), last[2]);
 
-    let average = tensors(&folder.0.join("average"));
+    let average = tensors(&folder.join("average"));
     for (i, (name, values)) in average.iter().enumerate() {
         for (j, &value) in values.iter().enumerate() {
             let mean = last
@@ -329,13 +309,13 @@ fn a_run_leaves_models_an_average_and_a_moving_average() {
         }
     }
     // It lags behind the weights, and is no average of few.
-    let moving = tensors(&folder.0.join("ema"));
+    let moving = tensors(&folder.join("ema"));
     let to_last = distance(&last[2], &moving);
     assert!(to_last > 1e-4 && to_last < 0.5, "{to_last}");
     assert_ne!(moving, average);
     // The folders are models.
-    Config::load(folder.0.join("average")).unwrap();
-    let loaded = LanguageModel::load(folder.0.join("model"), &Default::default());
+    Config::load(folder.join("average")).unwrap();
+    let loaded = LanguageModel::load(folder.join("model"), &Default::default());
     assert!(
         matches!(loaded, Err(Error::MissingFile { .. })),
         "it has no tokenizer"
@@ -343,14 +323,13 @@ fn a_run_leaves_models_an_average_and_a_moving_average() {
 }
 
 #[test]
-fn the_moving_average_is_that_of_its_formula() {
+fn moving_average_follows_its_formula() {
     let options = TrainerOptions {
         ema_decay: Some(0.5),
         ..RECIPE.trainer()
     };
     let rows = packed(&documents(40), 24);
-    let folder = Folder::new("ema");
-    fs::create_dir_all(&folder.0).unwrap();
+    let folder = TempDir::new();
     let mut trainer = trainer(Dtype::Float32, options);
     let start = weights(&trainer);
     let mut expected: Vec<Vec<f64>> = start
@@ -365,7 +344,7 @@ fn the_moving_average_is_that_of_its_formula() {
             }
         }
     }
-    let state = folder.0.join("state.safetensors");
+    let state = folder.join("state.safetensors");
     trainer
         .save_state(&state, &serde_json::Value::Null)
         .unwrap();
@@ -381,16 +360,17 @@ fn the_moving_average_is_that_of_its_formula() {
 }
 
 #[test]
-fn a_run_that_was_interrupted_ends_with_the_same_bytes() {
-    let (whole, parts) = (Folder::new("whole"), Folder::new("parts"));
+fn interrupted_run_gives_identical_files() {
+    let (whole, parts) = (TempDir::new(), TempDir::new());
     let mut options = options(&RECIPE);
     options.trainer.ema_decay = Some(0.9);
-    let begin = |folder: &Folder, resume: bool| {
-        let begin = match resume {
-            true => Pretrain::resume,
-            false => Pretrain::new,
+    let begin = |folder: &TempDir, resume: bool| {
+        let begin = if resume {
+            Pretrain::resume
+        } else {
+            Pretrain::new
         };
-        begin(config(), source(40), None, &folder.0, options.clone(), None).unwrap()
+        begin(config(), source(40), None, &folder, options.clone(), None).unwrap()
     };
     finish(&mut begin(&whole, false));
     // Stopped by cancelling after the third step, then dropped after a step that was not saved.
@@ -415,21 +395,22 @@ fn a_run_that_was_interrupted_ends_with_the_same_bytes() {
         "ema/model.safetensors",
         "checkpoints/step-000012/model.safetensors",
     ] {
-        let read = |folder: &Folder| fs::read(folder.0.join(file)).unwrap();
+        let read = |folder: &TempDir| fs::read(folder.join(file)).unwrap();
         assert_eq!(read(&whole), read(&parts), "{file}");
     }
 }
 
 #[test]
-fn what_is_resumed_must_be_the_same_run() {
-    let folder = Folder::new("same");
+fn resume_rejects_another_run() {
+    let folder = TempDir::new();
     let options = options(&RECIPE);
     let run = |resume: bool, config: Config, source, options| {
-        let begin = match resume {
-            true => Pretrain::resume,
-            false => Pretrain::new,
+        let begin = if resume {
+            Pretrain::resume
+        } else {
+            Pretrain::new
         };
-        begin(config, source, None, &folder.0, options, None)
+        begin(config, source, None, &folder, options, None)
     };
     let error = run(true, config(), source(40), options.clone()).unwrap_err();
     assert!(
@@ -478,13 +459,13 @@ fn what_is_resumed_must_be_the_same_run() {
 }
 
 #[test]
-fn a_run_ends_where_its_data_does() {
-    let folder = Folder::new("data");
+fn run_ends_with_its_data() {
+    let folder = TempDir::new();
     let rows = packed(&documents(40), 24);
     let enough = rows.len() as u64 / 4;
-    assert!(enough > 2 && enough < RECIPE.steps);
+    assert!(enough > 2 && enough < RECIPE.iters);
     let source = Box::new(MemorySource::new(rows, (0, 1)).epochs(1));
-    let mut run = Pretrain::new(config(), source, None, &folder.0, options(&RECIPE), None).unwrap();
+    let mut run = Pretrain::new(config(), source, None, &folder, options(&RECIPE), None).unwrap();
     let events = finish(&mut run);
     let Some(PretrainEvent::Finished {
         iteration, reason, ..
@@ -493,11 +474,11 @@ fn a_run_ends_where_its_data_does() {
         panic!("{events:?}");
     };
     assert_eq!((*iteration, *reason), (enough, PretrainEnd::Data));
-    assert!(folder.0.join("model/model.safetensors").is_file());
+    assert!(folder.join("model/model.safetensors").is_file());
 }
 
 #[test]
-fn options_out_of_range_are_named() {
+fn rejects_options_out_of_range() {
     type Spoil = fn(&mut PretrainOptions);
     let cases: [(Spoil, &str); 8] = [
         (
@@ -508,7 +489,7 @@ fn options_out_of_range_are_named() {
             |o| o.micro_batch_size = 0,
             "micro_batch_size: expected at least 1",
         ),
-        (|o| o.steps = 0, "steps: expected at least 1, found 0"),
+        (|o| o.iters = 0, "iters: expected at least 1, found 0"),
         (
             |o| o.save_every = 0,
             "save_every: expected at least 1, found 0",
@@ -531,35 +512,28 @@ fn options_out_of_range_are_named() {
         ),
     ];
     for (spoil, problem) in cases {
-        let folder = Folder::new("options");
+        let folder = TempDir::new();
         let mut options = options(&RECIPE);
         spoil(&mut options);
-        let error = Pretrain::new(config(), source(40), None, &folder.0, options, None);
+        let error = Pretrain::new(config(), source(40), None, &folder, options, None);
         let told = error.unwrap_err().to_string();
         assert!(told.starts_with(problem), "{told}");
-        assert!(!folder.0.exists());
+        assert!(!folder.exists());
     }
 }
 
 #[test]
-fn a_learning_rate_without_measure_is_told_and_nothing_bad_is_saved() {
-    let folder = Folder::new("diverged");
+fn diverged_run_is_reported_and_not_saved() {
+    let folder = TempDir::new();
     let recipe = Recipe {
         learning_rate: 1e30,
         ..RECIPE
     };
-    let mut run = Pretrain::new(
-        config(),
-        source(40),
-        None,
-        &folder.0,
-        options(&recipe),
-        None,
-    )
-    .unwrap();
+    let mut run =
+        Pretrain::new(config(), source(40), None, &folder, options(&recipe), None).unwrap();
     let error = run.find_map(Result::err).expect("it cannot go well");
     assert!(matches!(error, Error::Diverged { .. }), "{error}");
-    let state = folder.0.join("training_state.safetensors");
+    let state = folder.join("training_state.safetensors");
     if state.exists() {
         let saved = Array::load_safetensors(&state).unwrap();
         let whole = |array: &Array| {
@@ -571,7 +545,7 @@ fn a_learning_rate_without_measure_is_told_and_nothing_bad_is_saved() {
 }
 
 #[test]
-fn memory_stays_the_same_over_a_thousand_steps() {
+fn memory_is_constant_over_1000_steps() {
     let mut trainer = trainer(Dtype::Float32, RECIPE.trainer());
     let rows = packed(&documents(200), 24);
     let mut after = Vec::new();

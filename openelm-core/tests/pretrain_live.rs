@@ -21,6 +21,7 @@ use openelm_core::{
     train::{Trainer, TrainerOptions},
     weights::Checkpoint,
 };
+use openelm_testing::TempDir;
 use serde::{Deserialize, de::DeserializeOwned};
 
 /// Largest difference of a step's loss, relative.
@@ -57,7 +58,7 @@ struct Sequence {
 
 #[test]
 #[ignore = "reads what Python made: make parity"]
-fn it_trains_as_mlx_lms_network_does() {
+fn pretraining_matches_mlx_lm_network() {
     let folder = PathBuf::from(std::env::var_os("OPENELM_PRETRAIN").expect("set by parity/run.sh"));
     let index: Vec<String> = read(&folder.join("index.json"));
     assert!(index.len() >= 5, "only {} cases", index.len());
@@ -71,7 +72,7 @@ fn it_trains_as_mlx_lms_network_does() {
 fn compare(folder: &Path, name: &str, grad_checkpoint: bool) {
     let case: Case = read(&folder.join(name).join("case.json"));
     let recipe = Recipe {
-        steps: case.steps.len() as u64,
+        iters: case.steps.len() as u64,
         learning_rate: case.learning_rate,
         warmup: case.warmup,
     };
@@ -123,10 +124,9 @@ fn compare(folder: &Path, name: &str, grad_checkpoint: bool) {
             let file = folder.join(name).join(format!("after-{i}.safetensors"));
             let wanted = Array::load_safetensors(file).unwrap();
             let found = trainer.adapter();
-            let written = std::env::temp_dir().join(format!("openelm-pt-{}", std::process::id()));
+            let written = TempDir::new();
             found.save(&written, &config).unwrap();
             let found = Array::load_safetensors(written.join("adapters.safetensors")).unwrap();
-            fs::remove_dir_all(&written).unwrap();
             assert_eq!(found.len(), wanted.len(), "{name}");
             for (tensor, wanted) in &wanted {
                 let off = length(&found[tensor].subtract(wanted).unwrap()) / length(wanted);

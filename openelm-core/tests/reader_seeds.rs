@@ -4,6 +4,8 @@
 
 use std::{fs, path::Path};
 
+use openelm_testing::repository;
+
 #[path = "../../fuzz/src/readers.rs"]
 mod readers;
 
@@ -18,17 +20,16 @@ fn torch() {
 
 #[test]
 fn gguf() {
-    run(&seeds("gguf"), "gguf", readers::gguf);
+    run(&repository("fuzz/seeds/gguf"), "gguf", readers::gguf);
 }
 
 #[test]
 fn safetensors() {
-    run(&seeds("safetensors"), "safetensors", readers::safetensors);
-}
-
-fn seeds(name: &str) -> std::path::PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    root.join("fuzz/seeds").join(name)
+    run(
+        &repository("fuzz/seeds/safetensors"),
+        "safetensors",
+        readers::safetensors,
+    );
 }
 
 fn run(folder: &Path, ending: &str, read: fn(&[u8])) {

@@ -3,7 +3,7 @@
 //! on a CPU (`parity/reference.py`).
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use mlx_rs::{Array, ops::indexing::TryIndexOp};
 use openelm_core::{
@@ -11,6 +11,7 @@ use openelm_core::{
     internal::{ReadOptions, Weights},
     weights::{Checkpoint, model_folder},
 };
+use openelm_testing::repository;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -25,6 +26,7 @@ struct Continuation {
     prompt: String,
     prompt_ids: Vec<u32>,
     greedy_ids: Vec<u32>,
+    greedy_text: String,
     first_top_ids: Vec<u32>,
     first_top_logprobs: Vec<f64>,
 }
@@ -43,7 +45,7 @@ struct HeldOut {
 const MODELS: [&str; 2] = ["examples/tales", "openelm-core/tests/fixtures/tales"];
 
 #[test]
-fn greedy_tokens_are_mlx_lms() {
+fn greedy_tokens_match_mlx_lm() {
     for folder in MODELS {
         let model = model(folder);
         let continuations = reference(folder).continuations;
@@ -66,7 +68,7 @@ fn greedy_tokens_are_mlx_lms() {
 }
 
 #[test]
-fn first_log_probabilities_are_mlx_lms() {
+fn first_logprobs_match_mlx_lm() {
     for folder in MODELS {
         let model = model(folder);
         for expected in reference(folder).continuations {
@@ -92,57 +94,21 @@ fn first_log_probabilities_are_mlx_lms() {
 }
 
 #[test]
-fn loss_of_the_last_held_out_tale_is_mlx_lms() {
-    let Some(tales) = held_out() else { return };
+fn tokenization_matches_mlx_lm() {
     for folder in MODELS {
-        let expected = reference(folder).fairytales_val;
-        let (model, tokenizer) = (model(folder), tokenizer(folder));
-        let (found, predicted) = nats(&model, &tokenizer, tales.last().unwrap(), 256);
-        assert_eq!(predicted, expected.last_tokens);
-        assert!((found - expected.last_nats).abs() < 0.01, "{found} nats");
-    }
-}
-
-#[test]
-#[ignore = "takes half a minute"]
-fn loss_of_all_held_out_tales_is_mlx_lms() {
-    let Some(tales) = held_out() else { return };
-    for folder in MODELS {
-        let (model, tokenizer) = (model(folder), tokenizer(folder));
-        let expected = reference(folder).fairytales_val;
-        let (mut found, mut predicted) = (0.0, 0);
-        for tale in &tales {
-            let (of_tale, tokens) = nats(&model, &tokenizer, tale, expected.window);
-            found += of_tale;
-            predicted += tokens;
+        let tokenizer = tokenizer(folder);
+        for expected in reference(folder).continuations {
+            let prompt = tokenizer.encode_prompt(&expected.prompt).unwrap();
+            assert_eq!(prompt, expected.prompt_ids, "{}", expected.prompt);
+            let mut detokenizer = tokenizer.detokenizer(&prompt);
+            let text: String = expected
+                .greedy_ids
+                .iter()
+                .map(|&id| detokenizer.push(id).unwrap())
+                .collect();
+            assert_eq!(text.trim_start(), expected.greedy_text.trim_start());
         }
-        assert_eq!(
-            (tales.len(), predicted),
-            (expected.documents, expected.tokens)
-        );
-        assert!((found - expected.nats).abs() < 0.1, "{found} nats");
-        let bytes: usize = tales.iter().map(String::len).sum();
-        let bits_per_byte = found / std::f64::consts::LN_2 / bytes as f64;
-        assert!(
-            (bits_per_byte - expected.bits_per_byte).abs() < 1e-5,
-            "{bits_per_byte} bits a byte"
-        );
     }
-}
-
-/// The texts of `fairytales_val`, if they lie beside the repository.
-fn held_out() -> Option<Vec<String>> {
-    let path = repository("../shared/data/corpus/fairytales_val.jsonl");
-    if !path.exists() {
-        eprintln!("ignored: {} is not there", path.display());
-        return None;
-    }
-    let text = fs::read_to_string(path).unwrap();
-    let text_of = |line| {
-        let document: Value = serde_json::from_str(line).unwrap();
-        document["text"].as_str().unwrap().to_owned()
-    };
-    Some(text.lines().map(text_of).collect())
 }
 
 /// Negative log-likelihood of `text` and EOS in windows that each start anew and also predict the
@@ -162,11 +128,6 @@ fn nats(model: &Model, tokenizer: &Tokenizer, text: &str, window: usize) -> (f64
         }
     }
     (nats, ids.len() - 1)
-}
-
-/// A path in the repository.
-fn repository(path: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "..", path].iter().collect()
 }
 
 fn reference(folder: &str) -> Reference {
@@ -215,4 +176,60 @@ fn logprobs(model: &Model, hidden: &Array) -> Vec<f64> {
 fn argmax(values: &[f64]) -> u32 {
     let largest = (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b]));
     largest.unwrap() as u32
+}
+
+mod external_data {
+    use openelm_testing::external_data;
+
+    use super::*;
+
+    #[test]
+    #[ignore = "needs OPENELM_TEST_DATA"]
+    fn loss_of_one_held_out_document_matches_mlx_lm() {
+        let tales = held_out();
+        for folder in MODELS {
+            let expected = reference(folder).fairytales_val;
+            let (model, tokenizer) = (model(folder), tokenizer(folder));
+            let (found, predicted) = nats(&model, &tokenizer, tales.last().unwrap(), 256);
+            assert_eq!(predicted, expected.last_tokens);
+            assert!((found - expected.last_nats).abs() < 0.01, "{found} nats");
+        }
+    }
+
+    #[test]
+    #[ignore = "needs OPENELM_TEST_DATA"]
+    fn loss_of_all_held_out_documents_matches_mlx_lm() {
+        let tales = held_out();
+        for folder in MODELS {
+            let (model, tokenizer) = (model(folder), tokenizer(folder));
+            let expected = reference(folder).fairytales_val;
+            let (mut found, mut predicted) = (0.0, 0);
+            for tale in &tales {
+                let (of_tale, tokens) = nats(&model, &tokenizer, tale, expected.window);
+                found += of_tale;
+                predicted += tokens;
+            }
+            assert_eq!(
+                (tales.len(), predicted),
+                (expected.documents, expected.tokens)
+            );
+            assert!((found - expected.nats).abs() < 0.1, "{found} nats");
+            let bytes: usize = tales.iter().map(String::len).sum();
+            let bits_per_byte = found / std::f64::consts::LN_2 / bytes as f64;
+            assert!(
+                (bits_per_byte - expected.bits_per_byte).abs() < 1e-5,
+                "{bits_per_byte} bits a byte"
+            );
+        }
+    }
+
+    /// The texts of `fairytales_val`.
+    fn held_out() -> Vec<String> {
+        let text = fs::read_to_string(external_data().join("corpus/fairytales_val.jsonl")).unwrap();
+        let text_of = |line| {
+            let document: Value = serde_json::from_str(line).unwrap();
+            document["text"].as_str().unwrap().to_owned()
+        };
+        text.lines().map(text_of).collect()
+    }
 }

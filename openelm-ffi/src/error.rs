@@ -63,6 +63,7 @@ pub enum Error {
     },
     OtherRun {
         path: String,
+        differences: Vec<RunDifference>,
         message: String,
     },
     Verification {
@@ -92,6 +93,15 @@ pub enum Error {
     Unusable {
         message: String,
     },
+}
+
+/// An option in which a run differs from the saved run; `option` is the core's name.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+#[allow(missing_docs, reason = "as openelm_core::train::RunDifference")]
+pub struct RunDifference {
+    pub option: String,
+    pub expected: String,
+    pub found: String,
 }
 
 impl Error {
@@ -194,6 +204,11 @@ impl From<core::Error> for Error {
             },
             (ErrorKind::Distributed, _) => Self::Distributed { message },
             (ErrorKind::Destination, _) => Self::Destination { path, message },
+            (ErrorKind::OtherRun, core::Error::OtherRun { differences, .. }) => Self::OtherRun {
+                path,
+                differences: differences.into_iter().map(RunDifference::from).collect(),
+                message,
+            },
             (ErrorKind::Verification, _) => Self::Verification { path, message },
             (ErrorKind::Cancelled, _) => Self::Cancelled { message },
             (ErrorKind::Device, _) => Self::Device { message },
@@ -202,9 +217,20 @@ impl From<core::Error> for Error {
                 ErrorKind::InvalidData
                 | ErrorKind::InvalidOption
                 | ErrorKind::PromptTooLong
-                | ErrorKind::Diverged,
+                | ErrorKind::Diverged
+                | ErrorKind::OtherRun,
                 _,
             ) => Self::Unexpected { message },
+        }
+    }
+}
+
+impl From<core::train::RunDifference> for RunDifference {
+    fn from(difference: core::train::RunDifference) -> Self {
+        Self {
+            option: difference.option,
+            expected: difference.expected,
+            found: difference.found,
         }
     }
 }
@@ -217,7 +243,7 @@ mod tests {
     fn errors_keep_their_kind_and_fields() {
         let text = || "the reason".to_owned();
         let (path, message) = (|| "the/path".into(), |message: &str| message.to_owned());
-        let cases: [(core::Error, Error); 9] = [
+        let cases: [(core::Error, Error); 10] = [
             (
                 core::Error::MissingFile {
                     path: path(),
@@ -296,6 +322,28 @@ mod tests {
                 core::Error::Group { problem: text() },
                 Error::Distributed {
                     message: core::Error::Group { problem: text() }.to_string(),
+                },
+            ),
+            (
+                core::Error::OtherRun {
+                    path: path(),
+                    differences: vec![core::train::RunDifference {
+                        option: "batch_size".into(),
+                        expected: "4".into(),
+                        found: "2".into(),
+                    }],
+                },
+                Error::OtherRun {
+                    path: "the/path".into(),
+                    differences: vec![RunDifference {
+                        option: "batch_size".into(),
+                        expected: "4".into(),
+                        found: "2".into(),
+                    }],
+                    message: message(
+                        "the/path: the run was begun with other options or data: batch_size: \
+                         expected 4, found 2",
+                    ),
                 },
             ),
             (

@@ -252,8 +252,8 @@ fn event_from(event: core_finetune::FinetuneEvent) -> Option<FinetuneEvent> {
                 core_finetune::FinetuneEnd::Patience => FinetuneEnd::Patience,
                 core_finetune::FinetuneEnd::Cancelled => FinetuneEnd::Cancelled,
             },
-            best_iteration: best.map(|(iteration, _)| iteration),
-            best_loss: best.map(|(_, loss)| loss),
+            best_iteration: best.map(|best| best.iteration),
+            best_loss: best.map(|best| best.loss),
         },
         _ => return None,
     })

@@ -27,7 +27,7 @@ pub use convert::{
     ConvertEvent, ConvertFormat, ConvertOptions, ConvertReport, ConvertRun, QuantizeOptions,
     convert, default_convert_options,
 };
-pub use error::Error;
+pub use error::{Error, RunDifference};
 pub use finetune::{FinetuneEnd, FinetuneEvent, FinetuneRun, finetune};
 pub use finetune_options::{
     AdapterKind, FinetuneOptions, OptimizerKind, ScheduleShape, default_finetune_options,

@@ -13,17 +13,14 @@ use std::{
 };
 
 use openelm_ffi::{GenerationEvent, GenerationOptions, LoadOptions, load_model, pause};
+use openelm_testing::tales;
 
 /// Where in its work the child quits.
 const QUIT: &str = "OPENELM_TEST_QUIT";
 const CODE: i32 = 7;
-const FOLDER: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../openelm-core/tests/fixtures/tales"
-);
 
 #[test]
-fn quitting_while_the_library_works_is_clean() {
+fn quitting_during_work_is_clean() {
     if let Ok(how) = env::var(QUIT) {
         match how.split_once(' ') {
             Some((tokens, lets_go)) => {
@@ -36,7 +33,7 @@ fn quitting_while_the_library_works_is_clean() {
     let loads = (0..10).map(|round| ["load", "paused"][round % 2].to_owned());
     for how in texts.chain(loads) {
         let mut child = Command::new(env::current_exe().unwrap());
-        child.args(["--exact", "quitting_while_the_library_works_is_clean"]);
+        child.args(["--exact", "quitting_during_work_is_clean"]);
         let started = Instant::now();
         let ended = child.env(QUIT, &how).output().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
@@ -47,7 +44,7 @@ fn quitting_while_the_library_works_is_clean() {
 }
 
 fn quit_in_load(paused: bool) -> ! {
-    let run = load_model(FOLDER.into(), LoadOptions::default()).unwrap();
+    let run = load_model(tales().to_str().unwrap().into(), LoadOptions::default()).unwrap();
     let _ = wait(run.next()).unwrap();
     if paused {
         pause(0).unwrap();
@@ -56,7 +53,7 @@ fn quit_in_load(paused: bool) -> ! {
 }
 
 fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
-    let run = load_model(FOLDER.into(), LoadOptions::default()).unwrap();
+    let run = load_model(tales().to_str().unwrap().into(), LoadOptions::default()).unwrap();
     while wait(run.next()).unwrap().is_some() {}
     let model = run.model().unwrap();
     let options = GenerationOptions {
@@ -80,10 +77,11 @@ fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
             GenerationEvent::Prefill { .. } | GenerationEvent::Finished { .. } => {}
         }
     }
-    match lets_go {
-        true => drop((stream, model)),
+    if lets_go {
+        drop((stream, model));
+    } else {
         // The worker goes on as far as there is room for its events.
-        false => std::mem::forget((stream, model)),
+        std::mem::forget((stream, model));
     }
     exit(CODE)
 }

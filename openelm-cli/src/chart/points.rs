@@ -102,7 +102,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn thinning_keeps_the_ends_and_the_spikes() {
+    fn thinning_keeps_ends_and_spikes() {
         let mut points: Vec<_> = (0..300_000).map(|i| (i, noise(i))).collect();
         points[123_456].1 = 50.0;
         points[234_567].1 = -50.0;
@@ -117,7 +117,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn running_mean_halves_in_a_fiftieth_of_the_points() {
+    fn running_mean_spans_a_fiftieth_of_the_points() {
         // 100 points: a half life of 2 points, so weights 1, 2^-0.5, 2^-1, ...
         let mut points: Vec<_> = (0..100).map(|i| (i, 0.0)).collect();
         points[0].1 = 4.0;

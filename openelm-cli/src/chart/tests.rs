@@ -91,7 +91,7 @@ fn png_is_800_by_480_with_every_series() {
 }
 
 #[test]
-fn png_has_no_spike_that_the_losses_do_not() {
+fn png_has_no_spurious_spikes() {
     // Noise in the lower half of the axis, which one validation point stretches.
     let train: Vec<_> = (0..50_000)
         .map(|i| (i, noise(i).clamp(-0.5, 0.5) + 0.5))
@@ -144,7 +144,7 @@ fn unusual_runs_are_drawn() {
 }
 
 #[test]
-fn points_that_cannot_be_placed_are_left_out() {
+fn non_finite_points_are_left_out() {
     let bad = [
         (1, f64::NAN),
         (2, f64::INFINITY),

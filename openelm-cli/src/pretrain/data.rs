@@ -1,4 +1,4 @@
-//! What a run learns from, and what it is tried on.
+//! Training and validation data of a run.
 
 use openelm_core::{
     Config, Tokenizer,
@@ -20,7 +20,8 @@ pub(super) fn source(
     settings: &Settings,
     config: &Config,
     tokenizer: &Tokenizer,
-    (rank, world): (usize, usize),
+    rank: usize,
+    world: usize,
 ) -> Result<Box<CorpusSource>, Error> {
     let Some(files) = &settings.data else {
         return Err(Error::Usage("no data; give --data FILES".into()));
@@ -44,9 +45,10 @@ pub(super) fn source(
         world,
         seed: settings.seed.unwrap_or(0),
         epochs: settings.epochs,
-        on_corrupt: match settings.skip_corrupt {
-            true => Corrupt::Skip,
-            false => Corrupt::Stop,
+        on_corrupt: if settings.skip_corrupt {
+            Corrupt::Skip
+        } else {
+            Corrupt::Stop
         },
     };
     let source = CorpusSource::open(options, tokenizer.clone(), settings.shuffle)?;
@@ -67,7 +69,7 @@ pub(super) fn validation(
     Ok(Some(Validation::read(files, key, tokenizer, length)?))
 }
 
-/// Tells what was read, and what of it was left out.
+/// Reports the documents that were read, and those left out.
 pub(super) fn tell(data: &CorpusStatistics) {
     let mut line = format!(
         "read {} documents in {} fragments, {} tokens in {} sequences",

@@ -284,7 +284,7 @@ impl Settings {
         };
         let defaults = Recipe::new(steps, self.model.preset()?);
         let recipe = Recipe {
-            steps,
+            iters: steps,
             learning_rate: self.learning_rate.unwrap_or(defaults.learning_rate),
             warmup: self.warmup.unwrap_or(defaults.warmup),
         };
@@ -313,7 +313,7 @@ impl Settings {
         let dtype = |name: &Option<String>| name.as_deref().map(str::parse::<Dtype>).transpose();
         options.dtype = dtype(&self.dtype)?;
         options.save_dtype = dtype(&self.save_dtype)?.unwrap_or(Dtype::Float32);
-        options.val_windows = self.val_windows.and_then(|n| usize::try_from(n).ok());
+        options.val_batches = self.val_windows.and_then(|n| usize::try_from(n).ok());
         options.average_last = self.average_last;
         options.tokenizer = self.tokenizer.clone().or_else(|| self.from.clone());
         options.model = self.from.clone();

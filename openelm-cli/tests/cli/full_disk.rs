@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use crate::tool::{fails, generate, openelm, run, tales, works};
+use crate::tool::{generate, openelm, tales};
+use openelm_testing::{fails, run, works};
 
 #[test]
-fn full_disks() {
+fn fails_on_full_disk() {
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     for args in [
         &["generate", "-q", "-p", "x", "-n", "4", "-m", &tales()][..],

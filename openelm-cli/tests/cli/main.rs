@@ -7,10 +7,10 @@
     reason = "a test may stop at the first surprise"
 )]
 
-mod ended;
+mod cancelled;
 #[cfg(target_os = "linux")]
 mod full_disk;
+mod output;
 mod refused;
 mod tool;
 mod usage;
-mod written;

@@ -3,12 +3,13 @@
 use std::process::Command;
 
 use openelm_core::config::Preset;
+use openelm_testing::{TempDir, fails, works};
 
-use crate::tool::{Folder, fails, generate, openelm, small, tales, works};
+use crate::tool::{generate, openelm, small, tales, with_model};
 
 #[test]
-fn models_that_are_not_there() {
-    let empty = Folder::new("empty");
+fn rejects_missing_models() {
+    let empty = TempDir::new();
     let nowhere = empty.join("nowhere");
     let nowhere = nowhere.to_str().unwrap();
     for command in [
@@ -19,32 +20,32 @@ fn models_that_are_not_there() {
         let on = |model| openelm(&[command, &[model]].concat());
         fails(on(nowhere), 1, &[nowhere, "No such file"]);
         fails(
-            on(empty.name()),
+            on(empty.as_str()),
             1,
-            &[empty.name(), "config.json", "not found"],
+            &[empty.as_str(), "config.json", "not found"],
         );
     }
-    let config = Folder::new("config");
+    let config = TempDir::new();
     config.file("config.json", small(64).to_json());
     fails(
-        openelm(&["generate", "-p", "x", "-m", config.name()]),
+        openelm(&["generate", "-p", "x", "-m", config.as_str()]),
         1,
-        &[config.name(), "model.safetensors"],
+        &[config.as_str(), "model.safetensors"],
     );
     config.file("model.safetensors", "");
     let file = config.join("model.safetensors");
     let damaged = [file.to_str().unwrap(), "not a safetensors file"];
     fails(
-        openelm(&["generate", "-p", "x", "-m", config.name()]),
+        openelm(&["generate", "-p", "x", "-m", config.as_str()]),
         1,
         &damaged,
     );
-    fails(openelm(&["info", config.name()]), 1, &damaged);
-    fails(openelm(&["bench", "-m", config.name()]), 1, &damaged);
+    fails(openelm(&["info", config.as_str()]), 1, &damaged);
+    fails(openelm(&["bench", "-m", config.as_str()]), 1, &damaged);
     config.file("config.json", "{");
     let file = config.join("config.json");
     fails(
-        openelm(&["info", config.name()]),
+        openelm(&["info", config.as_str()]),
         1,
         &[file.to_str().unwrap()],
     );
@@ -53,8 +54,8 @@ fn models_that_are_not_there() {
 /// What a file or its name says must not reach the terminal as it is.
 #[cfg(unix)]
 #[test]
-fn names_with_line_breaks_stay_on_one_line() {
-    let model = Folder::with_model("escapes", &small(64));
+fn escapes_line_breaks_in_names() {
+    let model = with_model(&small(64));
     fails(
         openelm(&["info", "/a\nb\u{1b}[31m"]),
         1,
@@ -64,15 +65,15 @@ fn names_with_line_breaks_stay_on_one_line() {
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
     model.file("model.safetensors", bytes);
     fails(
-        openelm(&["info", model.name()]),
+        openelm(&["info", model.as_str()]),
         1,
         &[r"`a\nb\u{1b}[2J`", "I8"],
     );
 }
 
 #[test]
-fn prompts_that_cannot_be_used() {
-    let folder = Folder::new("prompts");
+fn rejects_unusable_prompts() {
+    let folder = TempDir::new();
     fails(generate(&["-p", ""]), 2, &["prompt", "empty"]);
     // Standard input is at its end.
     fails(generate(&[]), 2, &["prompt", "empty"]);
@@ -98,9 +99,9 @@ fn prompts_that_cannot_be_used() {
         &[nowhere, "No such file"],
     );
     fails(
-        generate(&["--prompt-file", folder.name()]),
+        generate(&["--prompt-file", folder.as_str()]),
         1,
-        &[folder.name(), "directory"],
+        &[folder.as_str(), "directory"],
     );
     #[cfg(target_os = "linux")]
     fails(
@@ -143,8 +144,8 @@ fn prompts_that_cannot_be_used() {
 }
 
 #[test]
-fn tokenizers_that_are_missing_or_another_models() {
-    let model = Folder::with_model("tokenizer", &small(2048));
+fn rejects_missing_or_mismatched_tokenizers() {
+    let model = with_model(&small(2048));
     let on = |model: &str, tokenizer: &[&str]| {
         let args = ["generate", "-m", model, "-n", "2", "-q", "-p", "x"];
         openelm(&[&args[..], tokenizer].concat())
@@ -155,37 +156,41 @@ fn tokenizers_that_are_missing_or_another_models() {
         "--tokenizer",
     ];
     fails(
-        on(model.name(), &[]),
+        on(model.as_str(), &[]),
         1,
-        &[&[model.name()], &missing[..]].concat(),
+        &[&[model.as_str()], &missing[..]].concat(),
     );
     let nowhere = model.join("nowhere");
     let nowhere = nowhere.to_str().unwrap();
     fails(
-        on(model.name(), &["--tokenizer", nowhere]),
+        on(model.as_str(), &["--tokenizer", nowhere]),
         1,
         &[&[nowhere], &missing[..]].concat(),
     );
     let damaged = model.file("damaged.json", "{\"model\": 1}");
-    fails(on(model.name(), &["--tokenizer", &damaged]), 1, &[&damaged]);
+    fails(
+        on(model.as_str(), &["--tokenizer", &damaged]),
+        1,
+        &[&damaged],
+    );
     // Of zeros the likeliest token is the first, which has no text.
     let tokenizer = ["--tokenizer", &tales()];
-    assert_eq!(works(on(model.name(), &tokenizer)), "\n");
+    assert_eq!(works(on(model.as_str(), &tokenizer)), "\n");
     let file = format!("{}/tokenizer.json", tales());
-    assert_eq!(works(on(model.name(), &["--tokenizer", &file])), "\n");
+    assert_eq!(works(on(model.as_str(), &["--tokenizer", &file])), "\n");
 
-    let model = Folder::with_model("vocabulary", &small(2047));
+    let model = with_model(&small(2047));
     let parts = ["tokenizer.json", "2048 ids", "vocabulary has 2047"];
-    fails(on(model.name(), &tokenizer), 1, &parts);
+    fails(on(model.as_str(), &tokenizer), 1, &parts);
 }
 
 #[test]
-fn float16_is_refused_for_3b_before_anything_is_read() {
-    let model = Folder::with_model("3b", &Preset::Size3B.config());
+fn rejects_float16_for_3b_before_reading() {
+    let model = with_model(&Preset::Size3B.config());
     let args = [
         "generate",
         "-m",
-        model.name(),
+        model.as_str(),
         "-p",
         "x",
         "--dtype",
@@ -196,7 +201,7 @@ fn float16_is_refused_for_3b_before_anything_is_read() {
 
 /// The benchmark refuses what `generate` refuses, before it draws 6 GB of weights.
 #[test]
-fn a_benchmark_of_3b_in_float16_is_refused() {
+fn rejects_float16_benchmark_of_3b() {
     let output = Command::new(env!("CARGO_BIN_EXE_openelm"))
         .args(["bench", "--preset", "3B", "--dtype", "float16"])
         .output()

@@ -1,9 +1,10 @@
 //! Command lines that make no sense, and values outside their ranges.
 
-use crate::tool::{fails, generate, openelm, run, works};
+use crate::tool::{generate, openelm};
+use openelm_testing::{fails, run, works};
 
 #[test]
-fn command_lines_that_make_no_sense() {
+fn rejects_invalid_command_lines() {
     // clap tells these, with a usage.
     let cases: [(&[&str], &str); 8] = [
         (&[], "Usage:"),
@@ -43,7 +44,7 @@ fn command_lines_that_make_no_sense() {
 }
 
 #[test]
-fn values_outside_their_ranges() {
+fn rejects_values_out_of_range() {
     for (option, values) in [
         (
             "--temp",
@@ -86,7 +87,7 @@ fn values_outside_their_ranges() {
 
 #[cfg(unix)]
 #[test]
-fn arguments_that_are_not_utf8() {
+fn rejects_arguments_that_are_not_utf8() {
     use std::os::unix::ffi::OsStrExt;
     let bytes = std::ffi::OsStr::from_bytes(b"caf\xe9");
     for args in [&["generate", "-m", "x", "-p"][..], &["info"]] {
@@ -101,7 +102,7 @@ fn arguments_that_are_not_utf8() {
 }
 
 #[test]
-fn completions_know_the_commands() {
+fn completions_list_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let script = works(openelm(&["completions", shell]));
         for word in [

@@ -8,21 +8,22 @@
 )]
 
 #[cfg(unix)]
-mod ended;
-mod scratch;
+mod cancelled;
+mod command;
 #[path = "../cli/tool.rs"]
 #[expect(dead_code, reason = "tests of other commands need more than these do")]
 mod tool;
 
 use std::fs;
 
+use openelm_testing::{TempDir, fails, run};
 use serde_json::{Value, json};
 
-use scratch::{convert, works};
-use tool::{Folder, fails, openelm, run, tales};
+use command::{convert, works};
+use tool::{openelm, tales};
 
 #[test]
-fn help_shows_how_it_is_used() {
+fn help_shows_examples_and_options() {
     let help = works(convert(&["--help"]));
     for line in [
         "openelm convert OpenELM-270M OpenELM-270M-4bit -q --tokenizer Llama-2-7b-hf",
@@ -42,8 +43,8 @@ fn help_shows_how_it_is_used() {
 }
 
 #[test]
-fn a_quantised_model_is_made_and_used() {
-    let folder = Folder::new("used");
+fn quantized_model_generates() {
+    let folder = TempDir::new();
     let target = folder.at("tales-4bit");
     let report = works(convert(&[&tales(), &target, "-q"]));
     for part in [
@@ -81,8 +82,8 @@ fn a_quantised_model_is_made_and_used() {
 }
 
 #[test]
-fn reports_are_json_when_asked_for() {
-    let folder = Folder::new("json");
+fn writes_json_reports() {
+    let folder = TempDir::new();
     let target = folder.at("tales.gguf");
     let json = works(convert(&[
         &tales(),
@@ -116,7 +117,7 @@ fn reports_are_json_when_asked_for() {
 
 #[test]
 fn dry_runs_write_nothing() {
-    let folder = Folder::new("dry");
+    let folder = TempDir::new();
     let target = folder.at("target");
     let json = works(convert(&[&tales(), "--dry-run", "-q", "--json"]));
     let json: Value = serde_json::from_str(&json).unwrap();
@@ -143,8 +144,8 @@ fn dry_runs_write_nothing() {
 }
 
 #[test]
-fn exit_codes_tell_usage_from_failure() {
-    let folder = Folder::new("codes");
+fn exit_codes_separate_usage_from_failure() {
+    let folder = TempDir::new();
     let target = folder.at("target");
     let source = tales();
     for (args, part) in [

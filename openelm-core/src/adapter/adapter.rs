@@ -4,17 +4,12 @@ use std::{collections::BTreeMap, path::Path};
 
 use mlx_rs::Array;
 
-use super::{mlx_lm, peft};
 use crate::{
-    config::Config,
+    config::{Config, tensor_names::EMBEDDING},
     error::{Error, Result},
-    model::{Dropout, LowRank, RowNorms},
+    model::Module,
     weights::Tensors,
 };
-
-/// Checkpoint name of the embedding, without `.weight`.
-pub(crate) const EMBEDDING: &str = "transformer.token_embeddings";
-pub(crate) const HEAD: &str = "lm_head";
 
 /// What is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,60 +73,7 @@ pub struct Adapter {
     pub(crate) tied_head: bool,
 }
 
-/// What is added to one matrix.
-#[derive(Debug, Clone)]
-pub(crate) struct Module {
-    pub(crate) lora_a: Array,
-    pub(crate) lora_b: Array,
-    /// DoRA.
-    pub(crate) m: Option<Array>,
-    pub(crate) scale: f32,
-}
-
 impl Adapter {
-    /// Reads an adapter folder: mlx-lm's (`adapters.safetensors`, `adapter_config.json`), or PEFT's
-    /// (`adapter_model.safetensors`, `adapter_config.json`).
-    ///
-    /// # Errors
-    /// [`Error::MissingFile`] if neither is there, [`Error::Io`], [`Error::Adapter`] for a setting
-    /// that is missing or not supported, [`Error::Checkpoint`] for a malformed file.
-    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
-        if folder.join(peft::WEIGHTS).is_file() {
-            return peft::load(folder);
-        }
-        if !folder.join(mlx_lm::WEIGHTS).is_file() {
-            return Err(Error::MissingFile {
-                path: folder.to_path_buf(),
-                problem: format!(
-                    "no adapter here: neither {} (mlx-lm) nor {} (PEFT)",
-                    mlx_lm::WEIGHTS,
-                    peft::WEIGHTS
-                ),
-            });
-        }
-        mlx_lm::load(folder)
-    }
-
-    /// Writes it as mlx-lm does, into `folder`, which is made if need be. Each file is replaced
-    /// whole or not at all.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if a file cannot be written.
-    pub fn save(&self, folder: impl AsRef<Path>, config: &Config) -> Result<()> {
-        mlx_lm::save(self, folder.as_ref(), config)
-    }
-
-    /// Writes it as Hugging Face PEFT does. `base` is the model's name for its
-    /// `base_model_name_or_path`.
-    ///
-    /// # Errors
-    /// [`Error::Adapter`] if PEFT has no such adapter (full fine-tuning, a tied head),
-    /// [`Error::Io`] if a file cannot be written.
-    pub fn save_peft(&self, folder: impl AsRef<Path>, base: &str) -> Result<()> {
-        peft::save(self, folder.as_ref(), base)
-    }
-
     /// What was trained.
     pub fn kind(&self) -> AdapterKind {
         self.kind
@@ -185,10 +127,7 @@ impl Adapter {
 
     /// Checks that it fits a model of `config`. `origin` is what errors name.
     pub(crate) fn check(&self, config: &Config, origin: &Path) -> Result<()> {
-        let wrong = |problem: String| Error::Adapter {
-            path: origin.to_path_buf(),
-            problem,
-        };
+        let wrong = |problem: String| Error::adapter(origin, problem);
         let expected: BTreeMap<String, Vec<usize>> = config.tensors().into_iter().collect();
         for (name, weight) in &self.weights {
             match expected.get(name) {
@@ -227,33 +166,6 @@ impl Adapter {
             }
         }
         Ok(())
-    }
-}
-
-impl Module {
-    /// It as an addition to its matrix, `strength` times as strong. `norms` are DoRA's.
-    pub(crate) fn low_rank(
-        &self,
-        name: &str,
-        strength: f32,
-        dropout: Option<Dropout>,
-        norms: Option<&RowNorms>,
-    ) -> Result<LowRank> {
-        let (a, b) = self.factors(name);
-        let added = LowRank::lora(a, b, self.scale * strength, dropout);
-        match (&self.m, norms) {
-            (Some(m), Some(norms)) => added.with_magnitude(m, norms),
-            _ => Ok(added),
-        }
-    }
-
-    /// `A` `[in, r]` and `B` `[r, out]` of the matrix `name`.
-    pub(crate) fn factors(&self, name: &str) -> (Array, Array) {
-        if name == EMBEDDING {
-            (self.lora_b.t(), self.lora_a.t())
-        } else {
-            (self.lora_a.clone(), self.lora_b.clone())
-        }
     }
 }
 

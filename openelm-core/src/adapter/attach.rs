@@ -1,60 +1,18 @@
 //! Adapters on a loaded model: any number of them, switched, scaled, added up and taken off without
 //! touching its weights.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
-};
-
-use mlx_rs::Array;
+use std::{collections::HashMap, path::PathBuf};
 
 use super::{
-    adapter::{Adapter, AdapterKind, EMBEDDING, HEAD, Module},
+    adapter::{Adapter, AdapterKind},
     init::each_linear,
 };
 use crate::{
+    config::tensor_names::{EMBEDDING, HEAD},
     error::{Error, Result},
-    model::{Model, RowNorms, row_squares},
+    model::{Model, Named, RowNorms, next_revision, row_squares},
     weights::Tensors,
 };
-
-/// The adapters of one model.
-#[derive(Debug, Clone)]
-pub(crate) struct Attached {
-    all: Vec<Named>,
-    active: Vec<(String, f32)>,
-    /// The model's own weights where those of a fully fine-tuned adapter stand now.
-    replaced: HashMap<String, Array>,
-    /// Never the same for two models, or for one before and after a change of its adapters; clones
-    /// agree until then.
-    pub(crate) revision: u64,
-}
-
-impl Default for Attached {
-    fn default() -> Self {
-        Self {
-            all: Vec::new(),
-            active: Vec::new(),
-            replaced: HashMap::new(),
-            revision: next_revision(),
-        }
-    }
-}
-
-fn next_revision() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    LAST.fetch_add(1, Ordering::Relaxed)
-}
-
-/// An adapter, ready for use.
-#[derive(Debug, Clone)]
-struct Named {
-    name: String,
-    modules: HashMap<String, (Module, Option<RowNorms>)>,
-    weights: Tensors,
-    tied_head: bool,
-}
 
 impl Model {
     /// Takes `adapter` in under `name` and makes it the active one, alone.
@@ -63,10 +21,10 @@ impl Model {
     /// [`Error::Adapter`] if it does not fit this model, [`Error::Option`] if the name is taken.
     pub fn add_adapter(&mut self, name: &str, adapter: &Adapter) -> Result<()> {
         if self.adapters.all.iter().any(|known| known.name == name) {
-            return Err(Error::Option {
-                option: "adapter",
-                problem: format!("there is an adapter `{name}` already"),
-            });
+            return Err(Error::option(
+                "adapter",
+                format!("there is an adapter `{name}` already"),
+            ));
         }
         let origin = PathBuf::from(name);
         adapter.check(self.config(), &origin)?;
@@ -113,10 +71,7 @@ impl Model {
     /// [`Error::Option`] for a name that is not known, a strength that is no number, or one other
     /// than 1 for full fine-tuning, of which only one can be active.
     pub fn set_adapters(&mut self, active: &[(&str, f32)]) -> Result<()> {
-        let wrong = |problem: String| Error::Option {
-            option: "adapter",
-            problem,
-        };
+        let wrong = |problem: String| Error::option("adapter", problem);
         let mut chosen = Vec::with_capacity(active.len());
         for &(name, strength) in active {
             let found = self.adapters.all.iter().find(|known| known.name == name);
@@ -172,10 +127,10 @@ impl Model {
     pub fn remove_adapter(&mut self, name: &str) -> Result<()> {
         let known = &self.adapters.all;
         let Some(index) = known.iter().position(|known| known.name == name) else {
-            return Err(Error::Option {
-                option: "adapter",
-                problem: format!("there is no adapter `{name}`"),
-            });
+            return Err(Error::option(
+                "adapter",
+                format!("there is no adapter `{name}`"),
+            ));
         };
         let active = self.adapters.active.clone();
         let rest = active.iter().filter(|(active, _)| active != name);
@@ -221,10 +176,10 @@ impl Model {
         })?;
         match missing.first() {
             None => Ok(()),
-            Some(name) => Err(Error::Adapter {
-                path: origin.to_path_buf(),
-                problem: format!("replaces `{name}`, which is quantised in this model"),
-            }),
+            Some(name) => Err(Error::adapter(
+                origin,
+                format!("replaces `{name}`, which is quantised in this model"),
+            )),
         }
     }
 }

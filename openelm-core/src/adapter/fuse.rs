@@ -4,9 +4,9 @@ use std::path::Path;
 
 use mlx_rs::{Array, Dtype, ops::matmul};
 
-use super::adapter::{Adapter, EMBEDDING};
+use super::adapter::Adapter;
 use crate::{
-    config::Config,
+    config::{Config, tensor_names::EMBEDDING},
     error::{Error, Result},
 };
 
@@ -42,12 +42,11 @@ impl Adapter {
         self.check(config, origin)?;
         let tied = config.share_input_output_layers();
         if tied && self.modules.contains_key(EMBEDDING) && !self.tied_head {
-            return Err(Error::Adapter {
-                path: origin.to_path_buf(),
-                problem: "it adapts the look-up of the embedding and not the head, which are one \
-                          tensor in this model; keep it an adapter, or train it with tied_head"
-                    .into(),
-            });
+            return Err(Error::adapter(
+                origin,
+                "it adapts the look-up of the embedding and not the head, which are one \
+                 tensor in this model; keep it an adapter, or train it with tied_head",
+            ));
         }
         Ok(())
     }

@@ -9,12 +9,13 @@ use mlx_rs::{
 };
 
 use super::{
-    adapter::{Adapter, AdapterKind, EMBEDDING, LoraOptions, Module},
+    adapter::{Adapter, AdapterKind, LoraOptions},
     targets::TargetModules,
 };
 use crate::{
+    config::tensor_names::EMBEDDING,
     error::{Error, Result},
-    model::{Linear, Model, row_squares},
+    model::{Linear, Model, Module, row_squares},
     weights::Tensors,
 };
 
@@ -96,10 +97,10 @@ impl Adapter {
             None
         })?;
         if let Some(name) = names.iter().find(|name| !weights.contains_key(*name)) {
-            return Err(Error::Option {
-                option: "fine_tune_type",
-                problem: format!("`{name}` is quantised; train an adapter, or dequantise first"),
-            });
+            return Err(Error::option(
+                "fine_tune_type",
+                format!("`{name}` is quantised; train an adapter, or dequantise first"),
+            ));
         }
         for weight in weights.values_mut() {
             *weight = weight.as_dtype(mlx_rs::Dtype::Float32)?;
@@ -116,20 +117,18 @@ impl Adapter {
 
 impl LoraOptions {
     fn check(&self) -> Result<()> {
-        let problem = if self.rank == 0 {
-            ("rank", format!("expected at least 1, found {}", self.rank))
-        } else if !self.scale.is_finite() {
-            ("scale", format!("expected a number, found {}", self.scale))
-        } else if !(0.0..1.0).contains(&self.dropout) {
-            (
-                "dropout",
-                format!("expected 0 or more and below 1, found {}", self.dropout),
-            )
-        } else {
-            return Ok(());
-        };
-        let (option, problem) = problem;
-        Err(Error::Option { option, problem })
+        if self.rank == 0 {
+            return Err(Error::at_least("rank", 1, 0));
+        }
+        if !self.scale.is_finite() {
+            let problem = format!("expected a number, found {}", self.scale);
+            return Err(Error::option("scale", problem));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            let problem = format!("expected 0 or more and below 1, found {}", self.dropout);
+            return Err(Error::option("dropout", problem));
+        }
+        Ok(())
     }
 }
 

@@ -8,12 +8,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    adapter::{Adapter, AdapterKind, EMBEDDING, Module},
+    adapter::{Adapter, AdapterKind},
     targets::{key_of, layer_of},
 };
 use crate::{
-    config::Config,
+    config::{Config, tensor_names::EMBEDDING},
     error::{Error, Result},
+    files::write_beside,
+    model::Module,
     weights::{Tensors, tensor_file},
 };
 
@@ -46,10 +48,7 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
     let path = folder.join(WEIGHTS);
     let tensors = tensor_file::load(&path)?;
     tensor_file::require_float(&path, &tensors)?;
-    let wrong = |problem: String| Error::Adapter {
-        path: folder.join(CONFIG),
-        problem,
-    };
+    let wrong = |problem: String| Error::adapter(folder.join(CONFIG), problem);
     let kind = match settings.fine_tune_type.as_str() {
         "lora" => AdapterKind::Lora,
         "dora" => AdapterKind::Dora,
@@ -84,10 +83,7 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
 
 fn read_settings(path: &Path) -> Result<Settings> {
     let text = fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(|error| Error::Adapter {
-        path: path.to_path_buf(),
-        problem: error.to_string(),
-    })
+    serde_json::from_str(&text).map_err(|error| Error::adapter(path, error.to_string()))
 }
 
 /// Puts `lora_a`, `lora_b` and `m` of each matrix together.
@@ -97,10 +93,7 @@ fn modules(
     kind: AdapterKind,
     path: &Path,
 ) -> Result<BTreeMap<String, Module>> {
-    let wrong = |problem: String| Error::Adapter {
-        path: path.to_path_buf(),
-        problem,
-    };
+    let wrong = |problem: String| Error::adapter(path, problem);
     let mut parts: BTreeMap<String, [Option<Array>; 3]> = BTreeMap::new();
     for (name, array) in tensors {
         let known = name.rsplit_once('.').and_then(|(stem, part)| {
@@ -155,7 +148,7 @@ pub(super) fn save(adapter: &Adapter, folder: &Path, config: &Config) -> Result<
     )?;
     let path = folder.join(CONFIG);
     let text = format!("{:#}\n", settings_of(&adapter, config));
-    tensor_file::write_beside(&path, |partial| {
+    write_beside(&path, |partial| {
         fs::write(partial, text).map_err(Error::io(&path))
     })
 }
@@ -201,14 +194,14 @@ fn one_scale(adapter: &Adapter, folder: &Path) -> Result<Adapter> {
     };
     for (name, module) in &mut adapter.modules {
         if module.lora_b.dim(0) != first.lora_b.dim(0) {
-            return Err(Error::Adapter {
-                path: folder.to_path_buf(),
-                problem: format!(
+            return Err(Error::adapter(
+                folder,
+                format!(
                     "mlx-lm's format has one rank for all; `{name}` has {}, another {}",
                     module.lora_b.dim(0),
                     first.lora_b.dim(0)
                 ),
-            });
+            ));
         }
         if module.scale != first.scale {
             let ratio = Array::from_f32(module.scale / first.scale);

@@ -6,6 +6,7 @@
 
 mod adapter;
 mod attach;
+mod folder;
 mod fuse;
 mod init;
 mod mlx_lm;
@@ -14,9 +15,7 @@ mod peft;
 mod targets;
 
 pub use adapter::{Adapter, AdapterKind, LoraOptions};
-pub(crate) use adapter::{EMBEDDING, HEAD};
-pub(crate) use attach::Attached;
 pub(crate) use init::each_linear;
 pub use options::AdapterOptions;
-pub(crate) use targets::layer_of;
 pub use targets::{Keys, TargetModules};
+pub(crate) use targets::{key_of, layer_of};

@@ -11,11 +11,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    adapter::{Adapter, AdapterKind, EMBEDDING, Module},
+    adapter::{Adapter, AdapterKind},
     mlx_lm::CONFIG,
 };
 use crate::{
+    config::tensor_names::EMBEDDING,
     error::{Error, Result},
+    files::write_beside,
+    model::Module,
     weights::{Tensors, tensor_file},
 };
 
@@ -74,10 +77,7 @@ const CHANGES_BASE: [&str; 5] = ["corda", "loftq", "lora_ga", "olora", "pissa"];
 
 pub(super) fn load(folder: &Path) -> Result<Adapter> {
     let path = folder.join(CONFIG);
-    let wrong = |problem: String| Error::Adapter {
-        path: path.clone(),
-        problem,
-    };
+    let wrong = |problem: String| Error::adapter(&path, problem);
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let settings: Settings = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     settings.check().map_err(wrong)?;
@@ -163,10 +163,7 @@ fn own(patterns: &Map<String, Value>, name: &str) -> Result<Option<f64>, String>
 }
 
 fn modules(tensors: Tensors, settings: &Settings, path: &Path) -> Result<BTreeMap<String, Module>> {
-    let wrong = |problem: String| Error::Adapter {
-        path: path.to_path_buf(),
-        problem,
-    };
+    let wrong = |problem: String| Error::adapter(path, problem);
     let mut parts: BTreeMap<String, [Option<Array>; 3]> = BTreeMap::new();
     for (name, array) in tensors {
         let Some((stem, slot)) = split(&name) else {
@@ -229,10 +226,7 @@ fn split(name: &str) -> Option<(&str, usize)> {
 }
 
 pub(super) fn save(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> {
-    let wrong = |problem: &str| Error::Adapter {
-        path: folder.to_path_buf(),
-        problem: problem.into(),
-    };
+    let wrong = |problem: &str| Error::adapter(folder, problem);
     let Some(first) = adapter.modules.values().next() else {
         return Err(wrong(
             "PEFT's format holds adapters, not whole weights; fuse it instead",
@@ -290,7 +284,7 @@ pub(super) fn save(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> {
     tensor_file::save(&folder.join(WEIGHTS), &tensors, ("format", "pt".into()))?;
     let path = folder.join(CONFIG);
     let text = format!("{settings:#}\n");
-    tensor_file::write_beside(&path, |partial| {
+    write_beside(&path, |partial| {
         fs::write(partial, text).map_err(Error::io(&path))
     })
 }

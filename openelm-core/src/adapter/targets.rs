@@ -2,9 +2,11 @@
 
 use regex::Regex;
 
-use super::adapter::EMBEDDING;
 use crate::{
-    config::Config,
+    config::{
+        Config,
+        tensor_names::{EMBEDDING, parse_layer},
+    },
     error::{Error, Result},
 };
 
@@ -93,10 +95,8 @@ impl TargetModules {
             }
             Keys::Regex(pattern) => {
                 let whole = format!("^(?:{pattern})$");
-                let regex = Regex::new(&whole).map_err(|error| Error::Option {
-                    option: "keys",
-                    problem: error.to_string(),
-                })?;
+                let regex =
+                    Regex::new(&whole).map_err(|error| Error::option("keys", error.to_string()))?;
                 if !matrices.iter().any(|(name, _)| regex.is_match(name)) {
                     return Err(unmatched("keys", pattern));
                 }
@@ -137,10 +137,7 @@ impl TargetModules {
         let layers = config.num_transformer_layers();
         match self.num_layers {
             None => Ok(0),
-            Some(0) => Err(Error::Option {
-                option: "num_layers",
-                problem: "expected at least 1, found 0".into(),
-            }),
+            Some(0) => Err(Error::at_least("num_layers", 1, 0)),
             Some(count) => Ok(layers.saturating_sub(count)),
         }
     }
@@ -148,16 +145,12 @@ impl TargetModules {
 
 /// The number of the layer that `name` belongs to.
 pub(crate) fn layer_of(name: &str) -> Option<usize> {
-    let rest = name.strip_prefix("transformer.layers.")?;
-    rest.split('.').next()?.parse().ok()
+    Some(parse_layer(name)?.0)
 }
 
 /// What `name` is called within its layer, as mlx-lm's `keys` have it.
-pub(super) fn key_of(name: &str) -> &str {
-    match layer_of(name) {
-        Some(_) => name.splitn(4, '.').nth(3).unwrap_or(name),
-        None => name,
-    }
+pub(crate) fn key_of(name: &str) -> &str {
+    parse_layer(name).map_or(name, |(_, part)| part)
 }
 
 fn is_named(name: &str, key: &str) -> bool {
@@ -168,11 +161,11 @@ fn is_named(name: &str, key: &str) -> bool {
 }
 
 fn unmatched(option: &'static str, key: &str) -> Error {
-    Error::Option {
+    Error::option(
         option,
-        problem: format!(
+        format!(
             "`{key}` names no matrix of this model in the layers chosen; known are qkv_proj, \
              out_proj, proj_1, proj_2 and {EMBEDDING}"
         ),
-    }
+    )
 }

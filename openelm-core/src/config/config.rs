@@ -5,16 +5,11 @@
 //! D is `model_dim`, V `vocab_size`, d `head_dim`, H query heads, K KV heads, I the FFN's inner
 //! width; weights are stored `[out, in]`.
 
-use std::{
-    fs::File,
-    io::{ErrorKind, Read},
-    path::Path,
-};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::{
-    json as config_json, keys as config_keys,
     layer_wise::LayerWiseConfig,
     scaling::{Multipliers, ffn_dim, kv_heads, query_heads},
 };
@@ -46,51 +41,6 @@ pub struct Layer {
 }
 
 impl Config {
-    /// Reads a model folder's `config.json`, or the file itself.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::MissingFile`] or [`Error::Io`] if it cannot be read, else as
-    /// [`from_json`](Self::from_json).
-    pub fn load(folder_or_file: impl AsRef<Path>) -> Result<Self> {
-        let given = folder_or_file.as_ref();
-        let path = if given.is_dir() {
-            given.join("config.json")
-        } else {
-            given.to_path_buf()
-        };
-        let file = File::open(&path).map_err(|source| match source.kind() {
-            ErrorKind::NotFound => Error::MissingFile {
-                path: path.clone(),
-                problem: "the model's config.json is missing".into(),
-            },
-            _ => Error::Io {
-                path: path.clone(),
-                source,
-            },
-        })?;
-        let mut bytes = Vec::new();
-        // One byte over the limit is enough to be refused for it.
-        file.take(config_keys::MAX_BYTES as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(Error::io(&path))?;
-        config_json::read(&bytes, &path)
-    }
-
-    /// Reads the text of a `config.json`; `path` is what errors name.
-    ///
-    /// Heads may be lists (`num_query_heads`, `num_kv_heads`), follow from `qkv_multipliers` and
-    /// `num_gqa_groups`, or both if they agree. Keys that are not known are kept, unless their
-    /// names say that they would change the computation.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] naming the key that is missing, malformed, out of range, contradicted by
-    /// another or not supported.
-    pub fn from_json(text: &str, path: impl AsRef<Path>) -> Result<Self> {
-        config_json::read(text.as_bytes(), path.as_ref())
-    }
-
     /// Works out heads and FFN widths for a model of one's own.
     ///
     /// # Errors
@@ -100,14 +50,6 @@ impl Config {
         let path = Path::new("config");
         settings.check(path)?;
         Self::scale(settings).check_sizes(path)
-    }
-
-    /// The text of a `config.json` that Hugging Face's class, mlx-lm and this crate read.
-    ///
-    /// Heads and FFN multipliers are lists with an entry a layer, as Apple writes them. Keys that
-    /// were read and not used are written back.
-    pub fn to_json(&self) -> String {
-        config_json::write(self)
     }
 
     /// Works out the layers of settings that are within their ranges.
@@ -251,11 +193,7 @@ impl Config {
         };
         QuantizationMap::from_json(block)
             .map(Some)
-            .map_err(|problem| Error::Config {
-                path: "config.json".into(),
-                key: "quantization".into(),
-                problem,
-            })
+            .map_err(|problem| Error::config("config.json", "quantization", problem))
     }
 
     /// The `quantization` (or `quantization_config`) block, not looked into.

@@ -4,20 +4,77 @@
 //! their lists say, and mlx-lm goes by the lists: a file in which the two differ is another model
 //! to each, and is refused.
 
-use std::{ops::RangeInclusive, path::Path};
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    ops::RangeInclusive,
+    path::Path,
+};
 
 use serde_json::{Value, json};
 
 use super::{
     config::{Config, Layer},
-    keys::Keys,
-    layer_wise::{self, LayerWiseConfig, fault},
+    keys::{Keys, MAX_BYTES},
+    layer_wise::{self, LayerWiseConfig},
     scaling::Multipliers,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+impl Config {
+    /// Reads a model folder's `config.json`, or the file itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingFile`] or [`Error::Io`] if it cannot be read, else as
+    /// [`from_json`](Self::from_json).
+    pub fn load(folder_or_file: impl AsRef<Path>) -> Result<Self> {
+        let given = folder_or_file.as_ref();
+        let path = if given.is_dir() {
+            given.join("config.json")
+        } else {
+            given.to_path_buf()
+        };
+        let file = File::open(&path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound => Error::missing_file(&path, "the model's config.json is missing"),
+            _ => Error::Io {
+                path: path.clone(),
+                source,
+            },
+        })?;
+        let mut bytes = Vec::new();
+        // One byte over the limit is enough to be refused for it.
+        file.take(MAX_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io(&path))?;
+        read(&bytes, &path)
+    }
+
+    /// Reads the text of a `config.json`; `path` is what errors name.
+    ///
+    /// Heads may be lists (`num_query_heads`, `num_kv_heads`), follow from `qkv_multipliers` and
+    /// `num_gqa_groups`, or both if they agree. Keys that are not known are kept, unless their
+    /// names say that they would change the computation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the key that is missing, malformed, out of range, contradicted by
+    /// another or not supported.
+    pub fn from_json(text: &str, path: impl AsRef<Path>) -> Result<Self> {
+        read(text.as_bytes(), path.as_ref())
+    }
+
+    /// The text of a `config.json` that Hugging Face's class, mlx-lm and this crate read.
+    ///
+    /// Heads and FFN multipliers are lists with an entry a layer, as Apple writes them. Keys that
+    /// were read and not used are written back.
+    pub fn to_json(&self) -> String {
+        write(self)
+    }
+}
 
 /// Reads a `config.json`; `path` is what errors name.
-pub(crate) fn read(bytes: &[u8], path: &Path) -> Result<Config> {
+fn read(bytes: &[u8], path: &Path) -> Result<Config> {
     let mut keys = Keys::parse(bytes, path)?;
     keys.word("model_type", &["openelm"], None)?;
     keys.word("activation_fn_name", &["swish", "silu"], Some("swish"))?;
@@ -79,31 +136,17 @@ pub(crate) fn read(bytes: &[u8], path: &Path) -> Result<Config> {
         ));
     }
 
-    let query_list = keys.heads("num_query_heads", layers)?;
-    let kv_list = keys.heads("num_kv_heads", layers)?;
     let mut config = Config::scale(settings);
     config.heads_scaled = qkv_multipliers.is_some();
-    match (query_list, kv_list) {
-        (Some(query_list), Some(kv_list)) => {
-            settle_heads(&mut config, &query_list, &kv_list, path)?
-        }
-        (None, None) if config.heads_scaled => {}
-        (None, None) => {
-            return Err(keys.missing("num_query_heads", "a list, or qkv_multipliers in its place"));
-        }
-        (Some(_), None) => {
-            return Err(keys.missing("num_kv_heads", "a list beside num_query_heads"));
-        }
-        (None, Some(_)) => {
-            return Err(keys.missing("num_query_heads", "a list beside num_kv_heads"));
-        }
+    if let Some((query_list, kv_list)) = head_lists(&mut keys, layers, config.heads_scaled)? {
+        settle_heads(&mut config, &query_list, &kv_list, path)?;
     }
     config.extra = keys.rest(&config.settings)?;
     config.check_sizes(path)
 }
 
 /// Writes a `config.json` as Apple does.
-pub(crate) fn write(config: &Config) -> String {
+fn write(config: &Config) -> String {
     let settings = &config.settings;
     let heads = |of: fn(&Layer) -> usize| config.layers.iter().map(of).collect::<Vec<_>>();
     let mut map = config.extra.clone();
@@ -156,6 +199,24 @@ pub(crate) fn write(config: &Config) -> String {
 /// Any id that an embedding may have; its vocabulary is checked apart.
 const TOKEN_ID: RangeInclusive<usize> = 0..=*layer_wise::VOCAB_SIZE.end() - 1;
 
+/// The lists of query and KV heads, which only a file with multipliers (`scaled`) may leave out.
+fn head_lists(
+    keys: &mut Keys<'_>,
+    layers: usize,
+    scaled: bool,
+) -> Result<Option<(Vec<usize>, Vec<usize>)>> {
+    let query_list = keys.heads("num_query_heads", layers)?;
+    let kv_list = keys.heads("num_kv_heads", layers)?;
+    let (key, expected) = match (query_list, kv_list) {
+        (Some(query_list), Some(kv_list)) => return Ok(Some((query_list, kv_list))),
+        (None, None) if scaled => return Ok(None),
+        (None, None) => ("num_query_heads", "a list, or qkv_multipliers in its place"),
+        (Some(_), None) => ("num_kv_heads", "a list beside num_query_heads"),
+        (None, Some(_)) => ("num_query_heads", "a list beside num_kv_heads"),
+    };
+    Err(keys.missing(key, expected))
+}
+
 /// Replaces the heads that follow from multipliers by those of the lists, which must agree with
 /// whatever else is stated on them.
 fn settle_heads(
@@ -173,7 +234,7 @@ fn settle_heads(
                  num_gqa_groups",
                 layer.q_heads,
             );
-            return Err(fault(path, "num_query_heads", problem));
+            return Err(Error::config(path, "num_query_heads", problem));
         }
         if config.heads_scaled && kv_heads != layer.kv_heads {
             let problem = format!(
@@ -181,14 +242,14 @@ fn settle_heads(
                  num_gqa_groups",
                 layer.kv_heads,
             );
-            return Err(fault(path, "num_kv_heads", problem));
+            return Err(Error::config(path, "num_kv_heads", problem));
         }
         if !q_heads.is_multiple_of(kv_heads) {
             let problem = format!(
                 "layer {i} has {q_heads} query heads, which is no multiple of its {kv_heads} \
                  KV heads"
             );
-            return Err(fault(path, "num_kv_heads", problem));
+            return Err(Error::config(path, "num_kv_heads", problem));
         }
         if let Some(groups) = groups
             && q_heads != kv_heads * groups
@@ -196,7 +257,7 @@ fn settle_heads(
             let problem = format!(
                 "layer {i} has {q_heads} query heads on {kv_heads} KV heads, not {groups} on each"
             );
-            return Err(fault(path, "num_gqa_groups", problem));
+            return Err(Error::config(path, "num_gqa_groups", problem));
         }
         (layer.q_heads, layer.kv_heads) = (q_heads, kv_heads);
     }

@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{
-    layer_wise::{self, fault, outside},
+    layer_wise::{self, outside},
     scaling::Multipliers,
 };
 use crate::error::{Error, Result};
@@ -27,14 +27,15 @@ impl<'a> Keys<'a> {
     pub(crate) fn parse(bytes: &[u8], path: &'a Path) -> Result<Self> {
         if bytes.len() > MAX_BYTES {
             let problem = format!("expected at most {MAX_BYTES} bytes, found more");
-            return Err(fault(path, WHOLE, problem));
+            return Err(Error::config(path, WHOLE, problem));
         }
-        let Entries(entries) = serde_json::from_slice(bytes)
-            .map_err(|error| fault(path, WHOLE, format!("expected a JSON object: {error}")))?;
+        let Entries(entries) = serde_json::from_slice(bytes).map_err(|error| {
+            Error::config(path, WHOLE, format!("expected a JSON object: {error}"))
+        })?;
         let mut map = Map::new();
         for (key, value) in entries {
             if map.contains_key(&key) {
-                return Err(fault(path, &shorten(&key), "the key is there twice"));
+                return Err(Error::config(path, shorten(&key), "the key is there twice"));
             }
             map.insert(key, value);
         }
@@ -47,7 +48,7 @@ impl<'a> Keys<'a> {
 
     /// The error of a key that is not there.
     pub(crate) fn missing(&self, key: &str, expected: &str) -> Error {
-        fault(self.path, key, format!("missing, expected {expected}"))
+        Error::config(self.path, key, format!("missing, expected {expected}"))
     }
 
     /// Takes one of a few words, `default` where the key is not there.
@@ -84,7 +85,9 @@ impl<'a> Keys<'a> {
                 let expected = format!("an integer from {} to {}", range.start(), range.end());
                 Err(self.missing(key, &expected))
             }
-            (Some(value), _) => integer_in(&value, &range).map_err(|p| fault(self.path, key, p)),
+            (Some(value), _) => {
+                integer_in(&value, &range).map_err(|p| Error::config(self.path, key, p))
+            }
         }
     }
 
@@ -112,7 +115,7 @@ impl<'a> Keys<'a> {
             None => Ok(default),
             Some(value) => match value.as_f64().filter(|number| range.contains(number)) {
                 Some(number) => Ok(number),
-                None => Err(fault(
+                None => Err(Error::config(
                     self.path,
                     key,
                     outside("a number", &range, show(&value)),
@@ -137,7 +140,7 @@ impl<'a> Keys<'a> {
         for (i, value) in list.iter().enumerate() {
             let number = value.as_f64().ok_or_else(|| {
                 let problem = format!("entry {i}: expected a number, found {}", show(value));
-                fault(self.path, key, problem)
+                Error::config(self.path, key, problem)
             })?;
             numbers.push(number);
         }
@@ -159,8 +162,9 @@ impl<'a> Keys<'a> {
         };
         let mut heads = Vec::with_capacity(layers);
         for (i, value) in list.iter().enumerate() {
-            let count = integer_in(value, &layer_wise::HEADS)
-                .map_err(|problem| fault(self.path, key, format!("layer {i}: {problem}")))?;
+            let count = integer_in(value, &layer_wise::HEADS).map_err(|problem| {
+                Error::config(self.path, key, format!("layer {i}: {problem}"))
+            })?;
             heads.push(count);
         }
         Ok(Some(heads))
@@ -168,7 +172,7 @@ impl<'a> Keys<'a> {
 
     /// The error of a value that is none of what is expected.
     pub(crate) fn unexpected(&self, key: &str, expected: &str, found: &Value) -> Error {
-        fault(
+        Error::config(
             self.path,
             key,
             format!("expected {expected}, found {}", show(found)),
@@ -241,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_are_no_object_are_refused() {
+    fn rejects_files_that_are_not_objects() {
         let problem = |bytes: &[u8]| match Keys::parse(bytes, Path::new("c")) {
             Err(error) => error.to_string(),
             Ok(_) => panic!("{bytes:?} was read"),

@@ -109,6 +109,7 @@ pub(crate) const ROPE_FREQ_CONSTANT: RangeInclusive<f64> = 1.0..=1e12;
 impl LayerWiseConfig {
     /// Checks every setting against its range; `path` is where they come from.
     pub(crate) fn check(&self, path: &Path) -> Result<()> {
+        let groups = self.num_gqa_groups.unwrap_or(1);
         for (key, value, range) in [
             ("model_dim", self.model_dim, MODEL_DIM),
             (
@@ -117,99 +118,90 @@ impl LayerWiseConfig {
                 LAYERS,
             ),
             ("head_dim", self.head_dim, HEAD_DIM),
-            (
-                "num_gqa_groups",
-                self.num_gqa_groups.unwrap_or(1),
-                GQA_GROUPS,
-            ),
+            ("num_gqa_groups", groups, GQA_GROUPS),
             ("ffn_dim_divisor", self.ffn_dim_divisor, FFN_DIM_DIVISOR),
             ("vocab_size", self.vocab_size, VOCAB_SIZE),
             ("max_context_length", self.max_context_length, POSITIONS),
             ("rope_max_length", self.rope_max_length, POSITIONS),
         ] {
-            if !range.contains(&value) {
-                return Err(fault(path, key, outside("an integer", &range, value)));
-            }
+            within(path, key, "an integer", &range, value)?;
         }
-        for (key, value, range) in [
-            ("rms_norm_eps", self.rms_norm_eps, RMS_NORM_EPS),
-            (
-                "rope_freq_constant",
-                self.rope_freq_constant,
-                ROPE_FREQ_CONSTANT,
-            ),
-        ] {
-            if !range.contains(&value) {
-                return Err(fault(path, key, outside("a number", &range, value)));
-            }
-        }
+        let (eps, base) = (self.rms_norm_eps, self.rope_freq_constant);
+        within(path, "rms_norm_eps", "a number", &RMS_NORM_EPS, eps)?;
+        within(
+            path,
+            "rope_freq_constant",
+            "a number",
+            &ROPE_FREQ_CONSTANT,
+            base,
+        )?;
         for (key, id) in [
             ("bos_token_id", self.bos_token_id),
             ("eos_token_id", self.eos_token_id),
         ] {
             if id >= self.vocab_size {
-                let problem = format!(
-                    "expected an id below vocab_size {}, found {id}",
-                    self.vocab_size
-                );
-                return Err(fault(path, key, problem));
+                let vocab = self.vocab_size;
+                let problem = format!("expected an id below vocab_size {vocab}, found {id}");
+                return Err(Error::config(path, key, problem));
             }
         }
         if !self.head_dim.is_multiple_of(2) {
-            let problem = format!(
-                "expected an even width for rotary pairs, found {}",
-                self.head_dim
-            );
-            return Err(fault(path, "head_dim", problem));
+            let width = self.head_dim;
+            let problem = format!("expected an even width for rotary pairs, found {width}");
+            return Err(Error::config(path, "head_dim", problem));
         }
         if let Multipliers::PerLayer(list) = &self.qkv_multipliers {
-            let problem = format!(
-                "expected a number or a list of 2, found a list of {}",
-                list.len()
-            );
-            return Err(fault(path, "qkv_multipliers", problem));
+            let length = list.len();
+            let problem = format!("expected a number or a list of 2, found a list of {length}");
+            return Err(Error::config(path, "qkv_multipliers", problem));
         }
         check_multipliers(&self.qkv_multipliers, path, "qkv_multipliers")?;
         check_multipliers(&self.ffn_multipliers, path, "ffn_multipliers")?;
-        let Multipliers::PerLayer(list) = &self.ffn_multipliers else {
+        match &self.ffn_multipliers {
+            Multipliers::PerLayer(list) => self.check_ffn_list(list, path),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks a list of feed-forward multipliers, one for each layer.
+    fn check_ffn_list(&self, list: &[f64], path: &Path) -> Result<()> {
+        let fault = |problem| Err(Error::config(path, "ffn_multipliers", problem));
+        let (layers, length) = (self.num_transformer_layers, list.len());
+        if length != layers {
+            return fault(format!(
+                "expected a number or a list of 2 or {layers} (num_transformer_layers), found a \
+                 list of {length}"
+            ));
+        }
+        if length != 2 {
             return Ok(());
-        };
-        if list.len() != self.num_transformer_layers {
-            let problem = format!(
-                "expected a number or a list of 2 or {} (num_transformer_layers), \
-                 found a list of {}",
-                self.num_transformer_layers,
-                list.len(),
-            );
-            return Err(fault(path, "ffn_multipliers", problem));
         }
         // Of two layers a list reads as the ends of a range too, which Hugging Face rounds.
         let width = |value| ffn_dim(self.model_dim, self.ffn_dim_divisor, value);
-        match list
-            .iter()
-            .find(|value| list.len() == 2 && width(**value) != width(round2(**value)))
-        {
-            None => Ok(()),
-            Some(value) => {
-                let problem = format!(
-                    "{value} is a width of {} in a list and of {} at the end of a range, \
-                     expected two decimals",
-                    width(*value),
-                    width(round2(*value)),
-                );
-                Err(fault(path, "ffn_multipliers", problem))
+        for &value in list {
+            let (listed, rounded) = (width(value), width(round2(value)));
+            if listed != rounded {
+                return fault(format!(
+                    "{value} is a width of {listed} in a list and of {rounded} at the end of a \
+                     range, expected two decimals"
+                ));
             }
         }
+        Ok(())
     }
 }
 
-/// A configuration error at `key`.
-pub(crate) fn fault(path: &Path, key: &str, problem: impl Into<String>) -> Error {
-    Error::Config {
-        path: path.into(),
-        key: key.into(),
-        problem: problem.into(),
+fn within<T: Display + PartialOrd>(
+    path: &Path,
+    key: &str,
+    kind: &str,
+    range: &RangeInclusive<T>,
+    found: T,
+) -> Result<()> {
+    if range.contains(&found) {
+        return Ok(());
     }
+    Err(Error::config(path, key, outside(kind, range, found)))
 }
 
 /// What is wrong with a value outside its range.
@@ -231,10 +223,10 @@ fn check_multipliers(multipliers: &Multipliers, path: &Path, key: &str) -> Resul
         Multipliers::Range(first, last) => &[*first, *last],
         Multipliers::PerLayer(list) => list,
     };
-    match values.iter().find(|value| !MULTIPLIER.contains(value)) {
-        None => Ok(()),
-        Some(value) => Err(fault(path, key, outside("numbers", &MULTIPLIER, value))),
+    for &value in values {
+        within(path, key, "numbers", &MULTIPLIER, value)?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -255,7 +247,7 @@ mod tests {
 
     #[rustfmt::skip]
     #[test]
-    fn settings_out_of_range_are_named() {
+    fn rejects_settings_out_of_range() {
         let cases: [(Spoil, &str); 19] = [
             (|s| s.model_dim = 0, "`model_dim`: expected an integer from 1 to 65536, found 0"),
             (|s| s.model_dim = 65_537,

@@ -6,12 +6,13 @@ mod keys;
 mod layer_wise;
 mod preset;
 pub(crate) mod scaling;
+pub(crate) mod tensor_names;
 mod tensors;
 mod unknown_keys;
 
 pub use config::{Config, Layer};
 pub use layer_wise::LayerWiseConfig;
-pub(crate) use layer_wise::{LAYERS, POSITIONS, fault, outside};
+pub(crate) use layer_wise::{LAYERS, POSITIONS, outside};
 pub use preset::Preset;
 pub use scaling::Multipliers;
 pub(crate) use scaling::{ffn_dim, query_heads};

@@ -98,10 +98,10 @@ impl FromStr for Preset {
             "450m" | "0.45 b" => Ok(Self::Size450M),
             "1_1b" | "1.1b" | "1.08 b" => Ok(Self::Size1_1B),
             "3b" | "3.04 b" => Ok(Self::Size3B),
-            _ => Err(Error::Option {
-                option: "preset",
-                problem: format!("expected 270M, 450M, 1_1B or 3B, found {text:?}"),
-            }),
+            _ => Err(Error::option(
+                "preset",
+                format!("expected 270M, 450M, 1_1B or 3B, found {text:?}"),
+            )),
         }
     }
 }
@@ -205,27 +205,27 @@ mod tests {
     ];
 
     #[test]
-    fn every_layer_of_270m_is_apples() {
+    fn layers_of_270m_match_apples_config() {
         assert_layers(Preset::Size270M, &M270);
     }
 
     #[test]
-    fn every_layer_of_450m_is_apples() {
+    fn layers_of_450m_match_apples_config() {
         assert_layers(Preset::Size450M, &M450);
     }
 
     #[test]
-    fn every_layer_of_1_1b_is_apples() {
+    fn layers_of_1_1b_match_apples_config() {
         assert_layers(Preset::Size1_1B, &B1_1);
     }
 
     #[test]
-    fn every_layer_of_3b_is_apples() {
+    fn layers_of_3b_match_apples_config() {
         assert_layers(Preset::Size3B, &B3);
     }
 
     #[test]
-    fn sizes_are_the_papers() {
+    fn parameter_counts_match_the_paper() {
         #[rustfmt::skip]
         let expected = [
             // parameters, all layers, smallest and largest layer, bytes of KV a token, tensors
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_over_the_layers_are_the_references() {
+    fn layer_sums_match_the_reference() {
         for (preset, q_heads, kv_heads, ffn_dim) in [
             (Preset::Size270M, 252, 63, 46_592),
             (Preset::Size450M, 364, 91, 69_120),
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn presets_are_read_by_all_their_names() {
+    fn parses_all_preset_names() {
         for preset in Preset::ALL {
             assert_eq!(preset.name().parse::<Preset>().unwrap(), preset);
             assert_eq!(preset.to_string().parse::<Preset>().unwrap(), preset);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_refused() {
+    fn rejects_other_names() {
         for text in [
             "",
             "/",

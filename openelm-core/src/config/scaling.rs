@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn widths_round_to_the_nearest_multiple_but_lose_at_most_a_tenth() {
+    fn widths_round_to_nearest_multiple_within_a_tenth() {
         assert_eq!(make_divisible(640.0, 256), 768, "halves go up");
         assert_eq!(make_divisible(639.9, 256), 768, "512 would lose 20 %");
         assert_eq!(make_divisible(569.0, 256), 768, "512 would lose 10.02 %");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn senseless_widths_neither_overflow_nor_divide_by_zero() {
+    fn invalid_widths_neither_overflow_nor_divide_by_zero() {
         assert_eq!(make_divisible(f64::NAN, 8), 8);
         assert_eq!(make_divisible(-5.0, 8), 8);
         assert_eq!(make_divisible(10.0, 0), 10);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_end_where_they_say() {
+    fn ranges_include_both_ends() {
         assert_eq!(
             Multipliers::Range(0.5, 1.0).per_layer(4),
             [0.5, 0.67, 0.83, 1.0]
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_come_in_whole_groups() {
+    fn heads_are_multiples_of_groups() {
         assert_eq!(query_heads(2048, 64, Some(1), 0.51), 16);
         assert_eq!(query_heads(2048, 64, Some(4), 0.56), 20);
         assert_eq!(query_heads(2048, 64, None, 0.51), 16);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn ffn_widths_come_in_whole_divisors() {
+    fn ffn_widths_are_multiples_of_the_divisor() {
         assert_eq!(ffn_dim(1280, 256, 0.5), 768);
         assert_eq!(ffn_dim(2048, 256, 2.31), 4608);
         assert_eq!(ffn_dim(128, 256, 0.25), 256);

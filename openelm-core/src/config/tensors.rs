@@ -6,9 +6,13 @@ use std::path::Path;
 
 use super::{
     config::{Config, Layer},
-    layer_wise::{HEADS, fault, outside},
+    layer_wise::{HEADS, outside},
+    tensor_names::{
+        ATTN_NORM, EMBEDDING, FFN_NORM, FINAL_NORM, HEAD, K_NORM, OUT_PROJ, PROJ_1, PROJ_2, Q_NORM,
+        QKV_PROJ, layer as layer_name, weight,
+    },
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl Config {
     /// Checkpoint names and shapes of all weights, in Hugging Face's layout and the model's order.
@@ -20,10 +24,7 @@ impl Config {
         let mut tensors = Vec::with_capacity(8 * self.layers.len() + 3);
         let mut push = |name: String, shape: &[usize]| tensors.push((name, shape.to_vec()));
 
-        push(
-            "transformer.token_embeddings.weight".into(),
-            &[self.vocab_size(), model_dim],
-        );
+        push(weight(EMBEDDING), &[self.vocab_size(), model_dim]);
         for (i, layer) in self.layers.iter().enumerate() {
             let Layer {
                 q_heads,
@@ -36,22 +37,22 @@ impl Config {
             } else {
                 ffn_dim
             };
-            let name = |part: &str| format!("transformer.layers.{i}.{part}.weight");
+            let name = |part: &str| weight(&layer_name(i, part));
 
-            push(name("attn_norm"), &[model_dim]);
-            push(name("attn.qkv_proj"), &[qkv_dim, model_dim]);
+            push(name(ATTN_NORM), &[model_dim]);
+            push(name(QKV_PROJ), &[qkv_dim, model_dim]);
             if self.normalize_qk_projections() {
-                push(name("attn.q_norm"), &[head_dim]);
-                push(name("attn.k_norm"), &[head_dim]);
+                push(name(Q_NORM), &[head_dim]);
+                push(name(K_NORM), &[head_dim]);
             }
-            push(name("attn.out_proj"), &[model_dim, q_heads * head_dim]);
-            push(name("ffn_norm"), &[model_dim]);
-            push(name("ffn.proj_1"), &[proj_1_dim, model_dim]);
-            push(name("ffn.proj_2"), &[model_dim, ffn_dim]);
+            push(name(OUT_PROJ), &[model_dim, q_heads * head_dim]);
+            push(name(FFN_NORM), &[model_dim]);
+            push(name(PROJ_1), &[proj_1_dim, model_dim]);
+            push(name(PROJ_2), &[model_dim, ffn_dim]);
         }
-        push("transformer.norm.weight".into(), &[model_dim]);
+        push(weight(FINAL_NORM), &[model_dim]);
         if !self.share_input_output_layers() {
-            push("lm_head.weight".into(), &[self.vocab_size(), model_dim]);
+            push(weight(HEAD), &[self.vocab_size(), model_dim]);
         }
         tensors
     }
@@ -83,7 +84,7 @@ impl Config {
         for layer in &self.layers {
             if !HEADS.contains(&layer.q_heads) {
                 let problem = outside("query heads", &HEADS, layer.q_heads);
-                return Err(fault(path, "qkv_multipliers", problem));
+                return Err(Error::config(path, "qkv_multipliers", problem));
             }
         }
         for (name, shape) in self.tensors() {
@@ -100,7 +101,7 @@ impl Config {
                     "tensor `{name}` of shape {shape:?} would have {elements} elements; \
                      at most {MAX_ELEMENTS} are possible"
                 );
-                return Err(fault(path, key, problem));
+                return Err(Error::config(path, key, problem));
             }
         }
         let parameters = self.parameter_count();
@@ -109,7 +110,7 @@ impl Config {
                 "the model would have {parameters} parameters; \
                  at most {MAX_PARAMETERS} are supported"
             );
-            return Err(fault(path, "num_transformer_layers", problem));
+            return Err(Error::config(path, "num_transformer_layers", problem));
         }
         Ok(self)
     }
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_too_large_for_32_bits_are_refused() {
+    fn rejects_tensors_too_large_for_32_bits() {
         let wide = LayerWiseConfig {
             model_dim: 65_536,
             vocab_size: 1 << 15,
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn more_heads_than_a_file_may_list_are_refused() {
+    fn rejects_too_many_heads() {
         let settings = LayerWiseConfig {
             model_dim: 2560,
             head_dim: 2,
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn models_past_a_trillion_parameters_are_refused() {
+    fn rejects_models_past_a_trillion_parameters() {
         let settings = LayerWiseConfig {
             model_dim: 16_384,
             num_transformer_layers: 1024,

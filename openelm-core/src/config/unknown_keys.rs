@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 
 use super::{
     keys::{Keys, shorten, show},
-    layer_wise::{LayerWiseConfig, fault},
+    layer_wise::LayerWiseConfig,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl Keys<'_> {
     /// What is left, to be carried along, if none of it changes the computation or contradicts
@@ -38,7 +38,11 @@ impl Keys<'_> {
             if let (Some(one), Some(two)) = (self.map.get(key), self.map.get(other))
                 && one != two
             {
-                return Err(fault(self.path, key, format!("contradicts {other}")));
+                return Err(Error::config(
+                    self.path,
+                    key,
+                    format!("contradicts {other}"),
+                ));
             }
         }
         for key in ["dtype", "torch_dtype"] {
@@ -50,7 +54,7 @@ impl Keys<'_> {
             None => Ok(self.map),
             Some((key, value)) => {
                 let problem = format!("not supported, found {}", show(value));
-                Err(fault(self.path, &shorten(key), problem))
+                Err(Error::config(self.path, shorten(key), problem))
             }
         }
     }
@@ -70,7 +74,7 @@ impl Keys<'_> {
             None => Ok(()),
             Some(value) => {
                 let problem = format!("found {}, but OpenELM's own key says {stated}", show(value));
-                Err(fault(self.path, key, problem))
+                Err(Error::config(self.path, key, problem))
             }
         }
     }
@@ -134,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn bookkeeping_is_carried() {
+    fn metadata_keys_are_kept() {
         for (key, value) in [
             ("_name_or_path", json!("apple/OpenELM-270M")),
             ("_attn_implementation_autoset", json!(true)),
@@ -154,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_parts_of_a_model_are_refused() {
+    fn rejects_unknown_model_parts() {
         for (key, value) in [
             ("rope_scaling", json!({ "type": "linear", "factor": 2.0 })),
             ("attention_bias", json!(true)),
@@ -177,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn other_readers_names_may_repeat_what_is_stated_only() {
+    fn accepts_consistent_aliases_only() {
         for (key, same, other) in [
             ("tie_word_embeddings", json!(true), json!(false)),
             ("hidden_size", json!(1280), json!(1281)),
@@ -198,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_of_the_same_meaning_agree() {
+    fn rejects_contradicting_aliases() {
         for text in [
             r#"{"dtype": "float16", "torch_dtype": "bfloat16"}"#,
             r#"{"quantization": {"bits": 4}, "quantization_config": {"bits": 8}}"#,

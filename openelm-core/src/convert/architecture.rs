@@ -25,13 +25,13 @@ pub fn parse_architecture(name_or_path: &str) -> Result<Config> {
         _ if path.is_dir() => Config::load(path),
         _ => match name_or_path.parse::<Preset>() {
             Ok(preset) => Ok(preset.config()),
-            Err(_) => Err(Error::Option {
-                option: "architecture",
-                problem: format!(
+            Err(_) => Err(Error::option(
+                "architecture",
+                format!(
                     "expected 270M, 450M, 1_1B, 3B, a config.json or a .yaml file, found \
                      {name_or_path:?}"
                 ),
-            }),
+            )),
         },
     }
 }
@@ -74,11 +74,7 @@ const MAX_YAML: u64 = 1 << 20;
 
 fn from_yaml(path: &Path) -> Result<Config> {
     const KEY: &str = "model.language_modeling.general_gpt";
-    let fault = |problem: String| Error::Config {
-        path: path.to_path_buf(),
-        key: KEY.into(),
-        problem,
-    };
+    let fault = |problem: String| Error::config(path, KEY, problem);
     let length = fs::metadata(path).map_err(Error::io(path))?.len();
     if length > MAX_YAML {
         return Err(fault(format!("{length} bytes is too long for a YAML file")));
@@ -109,6 +105,7 @@ fn from_yaml(path: &Path) -> Result<Config> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use openelm_testing::TempFile;
 
     /// As in CoreNet's projects/openelm: anchors, and more than what is asked for.
     const YAML: &str = "\
@@ -128,16 +125,12 @@ optim: {name: adamw}
 ";
 
     fn read(text: &str) -> Result<Config> {
-        let name = format!("openelm-yaml-{}-{}.yaml", std::process::id(), text.len());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, text).unwrap();
-        let config = parse_architecture(path.to_str().unwrap());
-        fs::remove_file(&path).unwrap();
-        config
+        let file = TempFile::new("openelm.yaml", text);
+        parse_architecture(file.to_str().unwrap())
     }
 
     #[test]
-    fn corenets_yaml_names_a_size() {
+    fn reads_corenet_yaml() {
         let config = read(YAML).unwrap();
         assert_eq!(config.parameter_count(), 457_179_136);
         let larger = read(&YAML.replace("32128", "40000")).unwrap();
@@ -145,7 +138,7 @@ optim: {name: adamw}
     }
 
     #[test]
-    fn bad_yaml_is_told() {
+    fn rejects_malformed_yaml() {
         let message = |text: &str| read(text).unwrap_err().to_string();
         let none = message("model: {}\n");
         assert!(none.contains("language_modeling"), "{none}");
@@ -159,7 +152,7 @@ optim: {name: adamw}
     }
 
     #[test]
-    fn names_and_other_files() {
+    fn parses_preset_names() {
         assert_eq!(
             parse_architecture("1.1B").unwrap().parameter_count(),
             1_079_891_456

@@ -10,7 +10,10 @@ use std::str::FromStr;
 use regex::Regex;
 
 use crate::{
-    config::Config,
+    config::{
+        Config,
+        tensor_names::{EMBEDDING, HEAD, PROJ_2, QKV_PROJ, parse_layer},
+    },
     error::{Error, Result},
     mlx::{Quantization, QuantizationMode},
 };
@@ -50,12 +53,10 @@ impl FromStr for Recipe {
             "mixed_3_6" => Self::Mixed3_6,
             "mixed_4_6" => Self::Mixed4_6,
             _ => {
-                return Err(Error::Option {
-                    option: "recipe",
-                    problem: format!(
-                        "expected mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, found {name}"
-                    ),
-                });
+                return Err(Error::option(
+                    "recipe",
+                    format!("expected mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, found {name}"),
+                ));
             }
         })
     }
@@ -73,10 +74,7 @@ impl FromStr for LayerRule {
 
     /// Reads `REGEX=BITS`.
     fn from_str(rule: &str) -> Result<Self> {
-        let refuse = |problem: String| Error::Option {
-            option: "layer",
-            problem,
-        };
+        let refuse = |problem: String| Error::option("layer", problem);
         let parts = rule.rsplit_once('=');
         let (name, bits) =
             parts.ok_or_else(|| refuse(format!("expected REGEX=BITS, found {rule}")))?;
@@ -143,10 +141,10 @@ impl Quantize {
 
     fn with_bits(&self, bits: usize) -> Result<Quantization> {
         if self.quantization.mode() != QuantizationMode::Affine {
-            return Err(Error::Option {
-                option: "mode",
-                problem: "recipes and rules by layer are of the affine mode only".into(),
-            });
+            return Err(Error::option(
+                "mode",
+                "recipes and rules by layer are of the affine mode only",
+            ));
         }
         let group_size = self.quantization.group_size();
         Quantization::new(QuantizationMode::Affine, Some(bits), Some(group_size))
@@ -154,18 +152,14 @@ impl Quantize {
 }
 
 fn deserves_more(config: &Config, name: &str) -> bool {
-    if name == "lm_head" {
+    if name == HEAD {
         return true;
     }
-    if name == "transformer.token_embeddings" {
+    if name == EMBEDDING {
         return config.share_input_output_layers();
     }
     let count = config.num_transformer_layers();
-    let layer = name
-        .strip_prefix("transformer.layers.")
-        .and_then(|rest| rest.split_once('.'))
-        .and_then(|(index, part)| Some((index.parse::<usize>().ok()?, part)));
-    let Some((index, "ffn.proj_2" | "attn.qkv_proj")) = layer else {
+    let Some((index, PROJ_2 | QKV_PROJ)) = parse_layer(name) else {
         return false;
     };
     index < count / 8 || index >= 7 * count / 8 || (index - count / 8) % 3 == 2
@@ -197,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_rules_are_told() {
+    fn rejects_invalid_rules() {
         let message = |rule: &str| rule.parse::<LayerRule>().unwrap_err().to_string();
         assert_eq!(message("ffn"), "layer: expected REGEX=BITS, found ffn");
         assert_eq!(

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, time::Instant};
 
 use super::{
+    event::ConvertEvent,
     options::{ConvertOptions, Format},
     plan::Plan,
     report::ConvertReport,
@@ -16,27 +17,6 @@ use crate::{
     convert::source::SourceModel,
     error::{Error, Result},
 };
-
-/// How far a conversion has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConvertEvent<'a> {
-    /// A tensor was written.
-    Written {
-        /// Its name in the checkpoint.
-        name: &'a str,
-        /// Bytes written so far.
-        done: u64,
-        /// Bytes to be written in all.
-        total: u64,
-    },
-    /// The result is being compared with the source.
-    Verifying {
-        /// Tensors compared so far.
-        done: u64,
-        /// Tensors in all.
-        total: u64,
-    },
-}
 
 /// Works out what [`convert`] would write, from the headers alone.
 ///
@@ -53,7 +33,7 @@ pub fn plan(source: impl AsRef<Path>, options: &ConvertOptions) -> Result<Plan> 
 /// `progress` is told of every tensor; `cancel` ends the conversion from any thread.
 ///
 /// # Errors
-/// [`Error::Target`] if the target exists, lies in the source or cannot be replaced;
+/// [`Error::Destination`] if the target exists, lies in the source or cannot be replaced;
 /// [`Error::Verification`] if the result is not what it should be; [`Error::Cancelled`];
 /// [`Error::Option`] for options that contradict each other or do not fit the model; and the
 /// errors of the readers for what is wrong with the source. The target is then as it was.

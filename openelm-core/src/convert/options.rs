@@ -62,12 +62,7 @@ impl Default for ConvertOptions {
 impl ConvertOptions {
     /// Refuses options that contradict each other.
     pub(super) fn check(&self) -> Result<()> {
-        let refuse = |option, problem: &str| {
-            Err(Error::Option {
-                option,
-                problem: problem.into(),
-            })
-        };
+        let refuse = |option, problem: &str| Err(Error::option(option, problem));
         if self.quantize.is_some() && self.dequantize {
             return refuse("dequantize", "cannot be combined with quantize");
         }
@@ -123,10 +118,10 @@ impl FromStr for Format {
             "mlx" => Ok(Self::Mlx),
             "hf" | "huggingface" => Ok(Self::HuggingFace),
             "gguf" => Ok(Self::Gguf(FileType::F16)),
-            _ => Err(Error::Option {
-                option: "format",
-                problem: format!("expected mlx, hf or gguf, found {name}"),
-            }),
+            _ => Err(Error::option(
+                "format",
+                format!("expected mlx, hf or gguf, found {name}"),
+            )),
         }
     }
 }

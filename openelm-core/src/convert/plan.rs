@@ -151,13 +151,13 @@ fn quantization(
     if packings.values().all(Option::is_none) {
         return match &options.quantize {
             None => Ok(None),
-            Some(quantize) => Err(Error::Option {
-                option: "group_size",
-                problem: format!(
+            Some(quantize) => Err(Error::option(
+                "group_size",
+                format!(
                     "no matrix of this model has rows that divide into groups of {}",
                     quantize.quantization.group_size()
                 ),
-            }),
+            )),
         };
     }
     let default = match &options.quantize {

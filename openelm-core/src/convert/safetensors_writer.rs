@@ -117,12 +117,9 @@ impl SafetensorsWriter {
             });
         }
         let array = array.contiguous()?.view_dtype(MlxDtype::Uint8)?;
-        let slice = array
-            .try_as_slice::<u8>()
-            .map_err(|error| Error::Checkpoint {
-                path: path.clone(),
-                problem: format!("tensor `{}`: {error}", part.name),
-            })?;
+        let slice = array.try_as_slice::<u8>().map_err(|error| {
+            Error::checkpoint(&path, format!("tensor `{}`: {error}", part.name))
+        })?;
         file.seek(SeekFrom::Start(position))
             .and_then(|_| file.write_all(slice))
             .map_err(Error::io(path.as_path()))
@@ -158,6 +155,7 @@ fn shards<'p>(parts: &[&'p Part], max_bytes: u64) -> Vec<Vec<&'p Part>> {
 mod tests {
     use super::*;
     use crate::{mlx::Dtype, weights::StoredDtype};
+    use openelm_testing::TempDir;
 
     fn part(name: &str, dtype: StoredDtype, shape: &[usize]) -> Part {
         Part {
@@ -187,8 +185,7 @@ mod tests {
 
     #[test]
     fn tensors_are_aligned_and_read_back() {
-        let folder = std::env::temp_dir().join(format!("openelm-writer-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = TempDir::new();
         let parts = [
             part("bytes", StoredDtype::Uint8, &[3]),
             part("words", StoredDtype::Uint32, &[2, 1]),
@@ -225,6 +222,5 @@ mod tests {
         let index = fs::read_to_string(folder.join("model.safetensors.index.json")).unwrap();
         let index: Value = serde_json::from_str(&index).unwrap();
         assert_eq!(index["metadata"]["total_size"], 17);
-        fs::remove_dir_all(&folder).unwrap();
     }
 }

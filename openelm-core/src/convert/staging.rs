@@ -207,7 +207,7 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 fn refused(path: &Path, problem: &str) -> Error {
-    Error::Target {
+    Error::Destination {
         path: path.to_path_buf(),
         problem: problem.into(),
     }
@@ -216,53 +216,36 @@ fn refused(path: &Path, problem: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use openelm_testing::TempDir;
 
-    struct Scratch(PathBuf);
+    /// A folder with `source` in it.
+    struct Scratch(TempDir);
 
     impl Scratch {
-        fn new(name: &str) -> Self {
-            let name = format!("openelm-staging-{name}-{}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir_all(path.join("source")).unwrap();
-            Self(path)
+        fn new() -> Self {
+            let folder = TempDir::new();
+            fs::create_dir(folder.join("source")).unwrap();
+            Self(folder)
         }
 
         fn begin(&self, target: &str, force: bool) -> Result<Staging> {
             let is_file = target.ends_with(".gguf");
             Staging::begin(&self.0.join("source"), &self.0.join(target), is_file, force)
         }
-
-        fn names(&self) -> Vec<String> {
-            let entries = fs::read_dir(&self.0).unwrap();
-            let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
-            let mut names: Vec<_> = entries.map(name).collect();
-            names.sort();
-            names
-                .into_iter()
-                .map(|name| name.into_string().unwrap())
-                .collect()
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
     }
 
     #[test]
-    fn only_a_whole_result_is_kept() {
-        let scratch = Scratch::new("whole");
+    fn keeps_complete_results_only() {
+        let scratch = Scratch::new();
         let staging = scratch.begin("model", false).unwrap();
         fs::write(staging.written().join("config.json"), "1").unwrap();
         drop(staging);
-        assert_eq!(scratch.names(), ["source"]);
+        assert_eq!(scratch.0.names(), ["source"]);
 
         let staging = scratch.begin("model", false).unwrap();
         fs::write(staging.written().join("config.json"), "2").unwrap();
         staging.keep().unwrap();
-        assert_eq!(scratch.names(), ["model", "source"]);
+        assert_eq!(scratch.0.names(), ["model", "source"]);
         let written = || fs::read_to_string(scratch.0.join("model/config.json")).unwrap();
         assert_eq!(written(), "2");
 
@@ -270,17 +253,17 @@ mod tests {
         fs::write(staging.written().join("config.json"), "3").unwrap();
         assert_eq!(written(), "2");
         staging.keep().unwrap();
-        assert_eq!((written().as_str(), scratch.names().len()), ("3", 2));
+        assert_eq!((written().as_str(), scratch.0.names().len()), ("3", 2));
 
         let staging = scratch.begin("model.gguf", false).unwrap();
         fs::write(staging.written(), "4").unwrap();
         staging.keep().unwrap();
-        assert_eq!(scratch.names(), ["model", "model.gguf", "source"]);
+        assert_eq!(scratch.0.names(), ["model", "model.gguf", "source"]);
     }
 
     #[test]
-    fn what_a_killed_run_left_is_removed() {
-        let scratch = Scratch::new("killed");
+    fn removes_leftovers_of_killed_run() {
+        let scratch = Scratch::new();
         fs::create_dir_all(scratch.0.join(".model.partial/sub")).unwrap();
         fs::write(scratch.0.join(".model.partial/model.safetensors"), "half").unwrap();
         fs::create_dir_all(scratch.0.join(".model.replaced")).unwrap();
@@ -293,12 +276,12 @@ mod tests {
         let staging = scratch.begin("model", true).unwrap();
         assert_eq!(fs::read_dir(staging.written()).unwrap().count(), 1);
         drop(staging);
-        assert_eq!(scratch.names(), ["model", "source"]);
+        assert_eq!(scratch.0.names(), ["model", "source"]);
     }
 
     #[test]
-    fn errors_name_the_target_and_not_what_is_hidden() {
-        let scratch = Scratch::new("named");
+    fn errors_name_the_target_not_the_staging_folder() {
+        let scratch = Scratch::new();
         let target = scratch.0.join("model");
         let staging = scratch.begin("model", false).unwrap();
         let shown = |staging: &Staging, path: PathBuf| {
@@ -328,19 +311,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_the_way_of_what_is_hidden_is_told() {
-        let scratch = Scratch::new("in-the-way");
+    fn reports_file_in_place_of_staging_folder() {
+        let scratch = Scratch::new();
         fs::write(scratch.0.join(".model.partial"), "").unwrap();
         let message = scratch.begin("model", false).err().unwrap().to_string();
         let start = format!("{}: cannot write ", scratch.0.join("model").display());
         assert!(message.starts_with(&start), "{message}");
         assert!(message.contains(".model.partial beside it: "), "{message}");
-        assert_eq!(scratch.names(), [".model.partial", "source"]);
+        assert_eq!(scratch.0.names(), [".model.partial", "source"]);
     }
 
     #[test]
-    fn two_at_once_are_refused() {
-        let scratch = Scratch::new("two");
+    fn rejects_concurrent_conversions() {
+        let scratch = Scratch::new();
         let _first = scratch.begin("model", false).unwrap();
         let message = scratch.begin("model", false).err().unwrap().to_string();
         assert!(
@@ -351,8 +334,8 @@ mod tests {
     }
 
     #[test]
-    fn targets_that_would_lose_something_are_refused() {
-        let scratch = Scratch::new("lose");
+    fn rejects_targets_that_would_lose_files() {
+        let scratch = Scratch::new();
         let message = |target, force| scratch.begin(target, force).err().unwrap().to_string();
         assert!(message("source", true).ends_with("are the same"));
         assert!(message("source/model", true).ends_with("lies in the other"));

@@ -12,19 +12,8 @@ use crate::{
     config::Config,
     convert::{gguf::Vocabulary, source::SourceModel},
     error::{Error, Result},
-    tokenizer::{Tokenizer, is_json},
+    tokenizer::{TOKENIZER_FILES, Tokenizer, is_json},
 };
-
-/// Files that are copied from a tokenizer's folder, where they are.
-pub(crate) const TOKENIZER_FILES: [&str; 7] = [
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-];
 
 /// Files that are copied from a model's folder, where they are.
 const MODEL_FILES: [&str; 6] = [

@@ -9,16 +9,20 @@ use std::{collections::HashMap, path::Path, time::Instant};
 use mlx_rs::{Array, transforms::async_eval};
 
 use super::{
-    compare_logits::{Predictions, compare_logits},
-    convert::ConvertEvent,
+    compare_logits::compare_logits,
+    event::ConvertEvent,
     options::ConvertOptions,
     report::{TensorChecks, TensorError, Verification},
     staging::Staging,
+    tensor_difference::{Bound, Difference},
     tokenizer_files::TokenizerFiles,
 };
 use crate::{
     cancel::CancelHandle,
-    config::Config,
+    config::{
+        Config,
+        tensor_names::{EMBEDDING, FINAL_NORM, HEAD, layer, weight},
+    },
     convert::source::{Precision, SourceModel},
     error::{Error, Result},
     formats::gguf,
@@ -27,8 +31,6 @@ use crate::{
     weights::Weights,
 };
 
-const EMBEDDING: &str = "transformer.token_embeddings.weight";
-const HEAD: &str = "lm_head.weight";
 /// Positions to compare at.
 const TOKENS: usize = 64;
 /// Tensors that the report names.
@@ -52,91 +54,36 @@ pub(super) fn verify(
     if source.config.tensors() != result.config.tensors() {
         return Err(failed(target, "another architecture was written"));
     }
-    let most = TOKENS.min(source.config.max_context_length());
-    let sample = tokenizer.sample(most, source.config.vocab_size())?;
+    let config = source.config.clone();
+    let most = TOKENS.min(config.max_context_length());
+    let sample = tokenizer.sample(most, config.vocab_size())?;
     let text = sample.is_some();
-    let ids = sample.unwrap_or_else(|| random_ids(&source.config, most));
+    let ids = sample.unwrap_or_else(|| random_ids(&config, most));
 
-    let total = source.config.tensors().len() as u64;
     let mut comparison = Comparison {
         source,
         result,
         target,
         dtype: options.dtype,
+        total: config.tensors().len() as u64,
         done: 0,
         checks: TensorChecks::default(),
         errors: Vec::new(),
+        cancel,
+        progress,
     };
-    let mut advance = |comparison: &Comparison| {
-        progress(ConvertEvent::Verifying {
-            done: comparison.done,
-            total,
-        });
-        match cancel.is_cancelled() {
-            true => Err(Error::Cancelled),
-            false => Ok(()),
-        }
+    let reopen = || -> Result<[SourceModel; 2]> {
+        Ok([
+            SourceModel::open(source_path, options)?,
+            SourceModel::open(&written, &plain)?,
+        ])
     };
-    advance(&comparison)?;
-    let config = comparison.source.config.clone();
-    let mut models = [
-        LayerByLayerForward::new(config.clone(), &ids)?,
-        LayerByLayerForward::new(config.clone(), &ids)?,
-    ];
-    let embeddings = comparison.both(EMBEDDING)?;
-    for (model, weight) in models.iter_mut().zip(&embeddings) {
-        model.embed(weight)?;
-    }
-    drop(embeddings);
-    advance(&comparison)?;
-    for index in 0..config.num_transformer_layers() {
-        let prefix = format!("transformer.layers.{index}.");
-        let names = config.tensors().into_iter().map(|(name, _)| name);
-        let mut weights = [HashMap::new(), HashMap::new()];
-        for name in names.filter(|name| name.starts_with(&prefix)) {
-            let both = comparison.both(&name)?;
-            for (map, array) in weights.iter_mut().zip(both) {
-                map.insert(name.clone(), array);
-            }
-        }
-        for (model, map) in models.iter_mut().zip(weights) {
-            model.layer(index, &mut Weights::from_tensors(map))?;
-        }
-        advance(&comparison)?;
-    }
-    let norms = comparison.both("transformer.norm.weight")?;
-    let head = match config.share_input_output_layers() {
-        // Compared above; read once more, rather than kept all the while.
-        true => EMBEDDING,
-        false => {
-            comparison.both(HEAD)?;
-            HEAD
-        }
-    };
-    let mut logits = Vec::new();
-    let again = [
-        SourceModel::open(source_path, options)?,
-        SourceModel::open(&written, &plain)?,
-    ];
-    for ((model, norm), mut file) in models.iter_mut().zip(norms).zip(again) {
-        let head = file.dense(head, Dtype::Float32)?;
-        let last = model.logits(norm, &head)?;
-        last.eval()?;
-        logits.push(last);
-    }
-    advance(&comparison)?;
-    let predictions = match logits.as_slice() {
-        [source, result] => compare_logits(floats(source)?, floats(result)?, config.vocab_size()),
-        _ => Predictions::default(),
-    };
+    let [source, result] = comparison.logits(&config, &ids, &reopen)?;
+    let predictions = compare_logits(floats(&source)?, floats(&result)?, config.vocab_size());
     if !(predictions.mean_kl.is_finite() && predictions.max_logit_difference.is_finite()) {
         return Err(failed(target, "its predictions are not finite"));
     }
-    let Comparison {
-        checks, mut errors, ..
-    } = comparison;
-    errors.sort_by(|a, b| b.relative_error.total_cmp(&a.relative_error));
-    errors.truncate(WORST);
+    let (checks, worst) = (comparison.checks, comparison.worst());
     Ok(Verification {
         tensors: checks,
         tokens: ids.len(),
@@ -145,7 +92,7 @@ pub(super) fn verify(
         max_kl: predictions.max_kl,
         top1_agreement: predictions.top1_agreement,
         max_logit_difference: predictions.max_logit_difference,
-        worst: errors,
+        worst,
         seconds: started.elapsed().as_secs_f64(),
     })
 }
@@ -156,17 +103,99 @@ struct Comparison<'t> {
     target: &'t Path,
     /// The type that was asked for.
     dtype: Option<Dtype>,
+    /// Tensors to compare, and those compared.
+    total: u64,
     done: u64,
     checks: TensorChecks,
     errors: Vec<TensorError>,
+    cancel: &'t CancelHandle,
+    progress: &'t mut dyn FnMut(ConvertEvent<'_>),
 }
 
 impl Comparison<'_> {
+    /// Compares all tensors and returns both models' next-token logits f32 `[1, L, V]` for `ids`.
+    /// A tied head is read once more from `reopen`'s files, rather than kept all the while.
+    fn logits(
+        &mut self,
+        config: &Config,
+        ids: &[u32],
+        reopen: &dyn Fn() -> Result<[SourceModel; 2]>,
+    ) -> Result<[Array; 2]> {
+        self.advance()?;
+        let mut models = {
+            let [source, result] = self.both(&weight(EMBEDDING))?;
+            [
+                LayerByLayerForward::new(config.clone(), ids, &source)?,
+                LayerByLayerForward::new(config.clone(), ids, &result)?,
+            ]
+        };
+        self.advance()?;
+        for index in 0..config.num_transformer_layers() {
+            let prefix = layer(index, "");
+            let mut weights = [HashMap::new(), HashMap::new()];
+            for (name, _) in config.tensors() {
+                if name.starts_with(&prefix) {
+                    for (map, array) in weights.iter_mut().zip(self.both(&name)?) {
+                        map.insert(name.clone(), array);
+                    }
+                }
+            }
+            for (model, map) in models.iter_mut().zip(weights) {
+                model.layer(index, &mut Weights::from_tensors(map))?;
+            }
+            self.advance()?;
+        }
+        let [source_norm, result_norm] = self.both(&weight(FINAL_NORM))?;
+        let head = if config.share_input_output_layers() {
+            weight(EMBEDDING)
+        } else {
+            self.both(&weight(HEAD))?;
+            weight(HEAD)
+        };
+        let logits = |model: &LayerByLayerForward, norm, mut file: SourceModel| {
+            let logits = model.logits(norm, &file.dense(&head, Dtype::Float32)?)?;
+            logits.eval()?;
+            Ok::<_, Error>(logits)
+        };
+        let ([source, result], [source_file, result_file]) = (&models, reopen()?);
+        let logits = [
+            logits(source, source_norm, source_file)?,
+            logits(result, result_norm, result_file)?,
+        ];
+        self.advance()?;
+        Ok(logits)
+    }
+
+    /// Reports the progress.
+    fn advance(&mut self) -> Result<()> {
+        (self.progress)(ConvertEvent::Verifying {
+            done: self.done,
+            total: self.total,
+        });
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        Ok(())
+    }
+
+    /// The tensors with the largest relative errors.
+    fn worst(mut self) -> Vec<TensorError> {
+        self.errors
+            .sort_by(|a, b| b.relative_error.total_cmp(&a.relative_error));
+        self.errors.truncate(WORST);
+        self.errors
+    }
+
     /// A tensor of both models in f32, compared.
     fn both(&mut self, name: &str) -> Result<[Array; 2]> {
         let bound = Bound::of(self.source.precision(name), self.result.precision(name));
         let source = self.source.dense(name, Dtype::Float32)?;
         let result = self.result.dense(name, Dtype::Float32)?;
+        if source.shape() != result.shape() {
+            let (expected, found) = (source.shape(), result.shape());
+            let problem = format!("tensor `{name}`: expected shape {expected:?}, found {found:?}");
+            return Err(failed(self.target, problem));
+        }
         async_eval([&source, &result])?;
         let again = self.packed_again(name, &source)?;
         let difference = Difference::between(floats(&source)?, floats(&result)?, bound);
@@ -190,7 +219,7 @@ impl Comparison<'_> {
         if difference.max > 0.0 {
             self.errors.push(TensorError {
                 name: name.into(),
-                relative_error: (difference.squares / difference.source_squares).sqrt(),
+                relative_error: difference.relative_error(),
                 max_error: f64::from(difference.max),
             });
         }
@@ -244,81 +273,6 @@ impl Comparison<'_> {
     }
 }
 
-/// How close a number of the result has to be to the source's.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Bound {
-    Exact,
-    Rounded(Dtype),
-    Finite,
-}
-
-impl Bound {
-    fn of(source: Precision, result: Precision) -> Self {
-        match (source, result) {
-            (one, other) if one == other && !matches!(one, Precision::Blocks(_)) => Self::Exact,
-            (_, Precision::Float(Dtype::Float32)) => Self::Exact,
-            (_, Precision::Float(dtype)) => Self::Rounded(dtype),
-            _ => Self::Finite,
-        }
-    }
-
-    fn holds(self, source: f32, result: f32) -> bool {
-        // Half a unit in the last place, and of the smallest number.
-        let (relative, absolute) = match self {
-            Self::Exact => return source.to_bits() == result.to_bits(),
-            Self::Finite => return result.is_finite() || !source.is_finite(),
-            Self::Rounded(Dtype::Bfloat16) => (f32::EPSILON * 32_768.0, f32::MIN_POSITIVE),
-            Self::Rounded(Dtype::Float16) => (f32::EPSILON * 4_096.0, 2.0_f32.powi(-25)),
-            Self::Rounded(Dtype::Float32) => (f32::EPSILON / 2.0, f32::MIN_POSITIVE),
-        };
-        (result - source).abs() <= source.abs() * relative + absolute
-            || source.to_bits() == result.to_bits()
-            || (source.is_nan() && result.is_nan())
-    }
-}
-
-/// How two tensors differ.
-#[derive(Default)]
-struct Difference {
-    squares: f64,
-    source_squares: f64,
-    max: f32,
-    /// The first pair beyond the bound.
-    outside: Option<(f32, f32)>,
-}
-
-impl Difference {
-    fn between(source: &[f32], result: &[f32], bound: Bound) -> Self {
-        let mut difference = Self::default();
-        // The common case, at the speed of memory.
-        if source.len() == result.len() && bytes_equal(source, result) {
-            return difference;
-        }
-        for (source, result) in source.chunks(1024).zip(result.chunks(1024)) {
-            let (mut squares, mut source_squares, mut max) = (0.0f32, 0.0f32, 0.0f32);
-            for (&a, &b) in source.iter().zip(result) {
-                squares += (b - a) * (b - a);
-                source_squares += a * a;
-                max = max.max((b - a).abs());
-            }
-            difference.squares += f64::from(squares);
-            difference.source_squares += f64::from(source_squares);
-            difference.max = difference.max.max(max);
-            let mut pairs = source.iter().zip(result);
-            if difference.outside.is_none()
-                && let Some((&a, &b)) = pairs.find(|(a, b)| !bound.holds(**a, **b))
-            {
-                difference.outside = Some((a, b));
-            }
-        }
-        difference
-    }
-}
-
-fn bytes_equal(a: &[f32], b: &[f32]) -> bool {
-    a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
-}
-
 /// Ids below the vocabulary, the same each time: BOS, then by a linear congruential generator.
 fn random_ids(config: &Config, count: usize) -> Vec<u32> {
     let mut state: u64 = 0x5DEE_CE66;
@@ -336,66 +290,12 @@ fn random_ids(config: &Config, count: usize) -> Vec<u32> {
 fn floats(array: &Array) -> Result<&[f32]> {
     array
         .try_as_slice::<f32>()
-        .map_err(|error| Error::Checkpoint {
-            path: "verification".into(),
-            problem: error.to_string(),
-        })
+        .map_err(|error| Error::checkpoint("verification", error.to_string()))
 }
 
 fn failed(target: &Path, problem: impl ToString) -> Error {
     Error::Verification {
         path: target.to_path_buf(),
         problem: problem.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use half::{bf16, f16};
-
-    #[test]
-    fn one_rounding_and_no_more() {
-        let bounds = [
-            Bound::Rounded(Dtype::Bfloat16),
-            Bound::Rounded(Dtype::Float16),
-        ];
-        let mut x = 1e-6f32;
-        while x < 6e4 {
-            let rounded = [bf16::from_f32(x).to_f32(), f16::from_f32(x).to_f32()];
-            for (bound, rounded) in bounds.into_iter().zip(rounded) {
-                assert!(bound.holds(x, rounded), "{bound:?} {x} {rounded}");
-                assert!(bound.holds(-x, -rounded), "{bound:?} {x} {rounded}");
-            }
-            // Two units away is more than a rounding.
-            let bits = bf16::from_f32(x).to_bits();
-            assert!(
-                !bounds[0].holds(x, bf16::from_bits(bits + 2).to_f32()),
-                "{x}"
-            );
-            x *= 1.37;
-        }
-        assert!(!bounds[1].holds(1e5, f32::INFINITY));
-        assert!(Bound::Exact.holds(0.0, 0.0) && !Bound::Exact.holds(0.0, -0.0));
-        assert!(!Bound::Finite.holds(1.0, f32::NAN));
-    }
-
-    #[test]
-    fn differences_are_summed() {
-        let source: Vec<f32> = vec![2.0; 3000];
-        let mut result = source.clone();
-        result[2999] = 5.0;
-        let difference = Difference::between(&source, &result, Bound::Exact);
-        assert_eq!(difference.squares, 9.0);
-        assert_eq!(
-            difference.source_squares,
-            12_000.0 - 4.0 * 2048.0 + 4.0 * 2048.0
-        );
-        assert_eq!(
-            (difference.max, difference.outside),
-            (3.0, Some((2.0, 5.0)))
-        );
-        let same = Difference::between(&source, &source, Bound::Exact);
-        assert_eq!((same.max, same.outside), (0.0, None));
     }
 }

@@ -11,7 +11,7 @@ use mlx_rs::{Array, transforms::async_eval};
 use serde_json::{Map, Value};
 
 use super::{
-    convert::ConvertEvent,
+    event::ConvertEvent,
     options::{ConvertOptions, Format},
     plan::{Item, Part, Plan},
     safetensors_writer::SafetensorsWriter,
@@ -125,12 +125,8 @@ fn arrays(source: &mut SourceModel, item: &Item) -> Result<Vec<Array>> {
 
 /// The text of the result's `config.json`.
 fn config_json(plan: &Plan, options: &ConvertOptions) -> Result<String> {
-    let mut json: Map<String, Value> =
-        serde_json::from_str(&plan.config.to_json()).map_err(|error| Error::Config {
-            path: "config.json".into(),
-            key: "model_type".into(),
-            problem: error.to_string(),
-        })?;
+    let mut json: Map<String, Value> = serde_json::from_str(&plan.config.to_json())
+        .map_err(|error| Error::config("config.json", "model_type", error.to_string()))?;
     json.retain(|key, _| key != "quantization" && key != "quantization_config");
     json.entry("architectures")
         .or_insert_with(|| Value::from(vec!["OpenELMForCausalLM"]));
@@ -188,12 +184,9 @@ fn write_gguf(
             whole = Some((&planned.source, array.contiguous()?));
         }
         let Some((_, array)) = &whole else { continue };
-        let values = array
-            .try_as_slice::<f32>()
-            .map_err(|error| Error::Checkpoint {
-                path: path.to_path_buf(),
-                problem: format!("tensor `{}`: {error}", planned.source),
-            })?;
+        let values = array.try_as_slice::<f32>().map_err(|error| {
+            Error::checkpoint(path, format!("tensor `{}`: {error}", planned.source))
+        })?;
         writer.write(&planned.tensor.name, planned.part_of(values)?)?;
         let kind = planned.tensor.kind;
         let elements: usize = planned.tensor.shape.iter().product();

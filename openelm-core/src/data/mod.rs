@@ -3,3 +3,6 @@
 pub(crate) mod batch;
 pub mod corpus;
 pub mod dataset;
+mod fingerprint;
+
+pub(crate) use fingerprint::Fingerprint;

@@ -67,7 +67,11 @@ pub(crate) fn expand(places: &[PathBuf]) -> Result<Vec<PathBuf>> {
         if place.is_dir() {
             search(place, &mut files)?;
             if files.len() == before && !already(place, &files) {
-                return Err(data(place, format!("no file with an ending of {ENDINGS}")));
+                return Err(Error::data(
+                    place,
+                    None,
+                    format!("no file with an ending of {ENDINGS}"),
+                ));
             }
         } else if place.exists() {
             add(place, &mut files)?;
@@ -76,10 +80,10 @@ pub(crate) fn expand(places: &[PathBuf]) -> Result<Vec<PathBuf>> {
         }
     }
     if files.is_empty() {
-        return Err(Error::Option {
-            option: "files",
-            problem: "expected at least one file, folder or pattern, found none".into(),
-        });
+        return Err(Error::option(
+            "files",
+            "expected at least one file, folder or pattern, found none",
+        ));
     }
     Ok(files.into_iter().collect())
 }
@@ -109,17 +113,18 @@ fn search(folder: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
 
 fn add(path: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
     if Format::of(path).is_none() {
-        return Err(data(path, format!("expected an ending of {ENDINGS}")));
+        return Err(Error::data(
+            path,
+            None,
+            format!("expected an ending of {ENDINGS}"),
+        ));
     }
     files.insert(path.to_owned());
     Ok(())
 }
 
 fn matches(pattern: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
-    let missing = |problem: &str| Error::MissingFile {
-        path: pattern.to_owned(),
-        problem: problem.into(),
-    };
+    let missing = |problem: &str| Error::missing_file(pattern, problem);
     let text = pattern
         .to_str()
         .filter(|text| text.contains(['*', '?', '[']))
@@ -144,21 +149,13 @@ fn matches(pattern: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
     Err(missing("no file matches this pattern"))
 }
 
-fn data(path: &Path, problem: String) -> Error {
-    Error::Data {
-        path: path.to_owned(),
-        line: None,
-        problem,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::documents::scratch::Scratch;
+    use openelm_testing::TempDir;
 
     #[test]
-    fn the_ending_says_how_a_file_is_read() {
+    fn extension_selects_the_reader() {
         let lines = Format::JsonLines;
         for (name, format) in [
             ("a.jsonl", Some(lines(Packing::None))),
@@ -180,20 +177,20 @@ mod tests {
     }
 
     #[test]
-    fn files_folders_and_patterns_are_sorted_and_taken_once() {
-        let scratch = Scratch::new("files");
+    fn files_are_sorted_and_unique() {
+        let scratch = TempDir::new();
         for name in [
             "b.jsonl", "a/x.txt", "a/y.md", "a/.z.txt", "c10.txt", "c9.txt",
         ] {
             scratch.write(name, b"{}");
         }
         let names = |places: &[&str]| -> Vec<String> {
-            let places: Vec<_> = places.iter().map(|place| scratch.path(place)).collect();
+            let places: Vec<_> = places.iter().map(|place| scratch.join(place)).collect();
             expand(&places)
                 .unwrap()
                 .iter()
                 .map(|path| {
-                    let inside = path.strip_prefix(scratch.path("")).unwrap();
+                    let inside = path.strip_prefix(&scratch).unwrap();
                     inside.to_str().unwrap().to_owned()
                 })
                 .collect()
@@ -207,8 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nothing_is_refused() {
-        let scratch = Scratch::new("no-files");
+    fn rejects_paths_without_files() {
+        let scratch = TempDir::new();
         scratch.write("a/y.md", b"");
         let problem = |places: &[PathBuf]| expand(places).unwrap_err().to_string();
         for (place, expected) in [
@@ -218,7 +215,7 @@ mod tests {
             ("a/y.md", "y.md: expected an ending of .jsonl"),
             ("a/[", "a bad pattern"),
         ] {
-            let problem = problem(&[scratch.path(place)]);
+            let problem = problem(&[scratch.join(place)]);
             assert!(problem.contains(expected), "{problem}: expected {expected}");
         }
         assert!(problem(&[]).contains("files: expected at least one"));

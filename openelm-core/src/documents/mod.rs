@@ -1,11 +1,9 @@
 //! Text documents out of jsonl, txt, gz, zst and parquet files.
 
 pub(crate) mod files;
+mod for_each;
 pub(crate) mod parquet;
 pub(crate) mod reader;
-#[cfg(test)]
-mod scratch;
 
-pub(crate) use reader::{DocumentReader, Found, error};
-#[cfg(test)]
-pub(crate) use scratch::Scratch;
+pub(crate) use for_each::for_each_document;
+pub(crate) use reader::{DocumentReader, Found};

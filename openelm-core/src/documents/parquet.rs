@@ -187,7 +187,7 @@ pub(crate) mod tests {
     use parquet::schema::parser::parse_message_type;
 
     use super::*;
-    use crate::documents::scratch::Scratch;
+    use openelm_testing::TempDir;
 
     /// Writes a file of the columns `id` and `text`, `group` rows a row group.
     pub(crate) fn write(
@@ -230,8 +230,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn rows_of_every_compression_come_in_order_from_any_row() {
-        let scratch = Scratch::new("parquet");
+    fn reads_every_compression_from_any_row() {
+        let scratch = TempDir::new();
         let texts: Vec<String> = (0..3_000).map(|i| format!("row {} é", i / 2)).collect();
         let rows: Vec<_> = texts.iter().map(|text| Some(text.as_str())).collect();
         for compression in [
@@ -240,7 +240,7 @@ pub(crate) mod tests {
             Compression::GZIP(Default::default()),
             Compression::ZSTD(Default::default()),
         ] {
-            let path = scratch.path("a.parquet");
+            let path = scratch.join("a.parquet");
             write(&path, &rows, 1_300, compression);
             for skip in [0, 1, 1_024, 1_299, 1_300, 2_601, 2_999, 3_000] {
                 let found = read(&path, "text", skip as u64).unwrap();
@@ -256,9 +256,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn nulls_other_columns_and_damage_are_told() {
-        let scratch = Scratch::new("parquet-bad");
-        let path = scratch.path("a.parquet");
+    fn rejects_nulls_other_columns_and_damage() {
+        let scratch = TempDir::new();
+        let path = scratch.join("a.parquet");
         write(&path, &[Some("a"), None, Some("b")], 9, Compression::SNAPPY);
         let found = read(&path, "text", 0).unwrap();
         assert_eq!(found[0].as_deref(), Ok("a"));

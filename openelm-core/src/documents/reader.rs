@@ -66,7 +66,7 @@ impl DocumentReader {
     /// [`Error::Io`] if the file cannot be opened; [`Error::Data`] if it is malformed.
     pub(crate) fn open(path: &Path, key: &str, words: usize, skip: u64) -> Result<Self> {
         let format = Format::of(path)
-            .ok_or_else(|| error(path, None, format!("expected an ending of {ENDINGS}")))?;
+            .ok_or_else(|| Error::data(path, None, format!("expected an ending of {ENDINGS}")))?;
         let file = File::open(path).map_err(Error::io(path))?;
         let rows = match format {
             Format::JsonLines(packing) => Rows::Lines {
@@ -82,7 +82,7 @@ impl DocumentReader {
             Format::Parquet => {
                 let column = Column::open(file, key, skip);
                 Rows::Column(Box::new(
-                    column.map_err(|problem| error(path, None, problem))?,
+                    column.map_err(|problem| Error::data(path, None, problem))?,
                 ))
             }
         };
@@ -113,7 +113,7 @@ impl DocumentReader {
                         text,
                         continues: false,
                     },
-                    Err(problem) => Found::BadRow(error(path, Some(*number), problem)),
+                    Err(problem) => Found::BadRow(Error::data(path, Some(*number), problem)),
                 },
                 Err(problem) => Found::BadFile(damaged(path, &problem)),
             },
@@ -127,7 +127,7 @@ impl DocumentReader {
                     let continues = std::mem::replace(begun, true);
                     match String::from_utf8(bytes) {
                         Ok(text) => Found::Document { text, continues },
-                        Err(_) => Found::BadFile(error(path, None, "it is no UTF-8 text".into())),
+                        Err(_) => Found::BadFile(Error::data(path, None, "it is no UTF-8 text")),
                     }
                 }
                 Err(problem) => Found::BadFile(damaged(path, &problem)),
@@ -138,8 +138,8 @@ impl DocumentReader {
                     text,
                     continues: false,
                 },
-                Ok(Some(Err(problem))) => Found::BadRow(error(path, None, problem)),
-                Err(problem) => Found::BadFile(error(path, None, problem)),
+                Ok(Some(Err(problem))) => Found::BadRow(Error::data(path, None, problem)),
+                Err(problem) => Found::BadFile(Error::data(path, None, problem)),
             },
         }
     }
@@ -161,18 +161,10 @@ impl DocumentReader {
             Ok(true) => Ok(()),
             Ok(false) => {
                 let problem = "it has fewer documents than when the state was saved";
-                Err(error(&self.path, None, problem.into()))
+                Err(Error::data(&self.path, None, problem))
             }
             Err(problem) => Err(damaged(&self.path, &problem)),
         }
-    }
-}
-
-pub(crate) fn error(path: &Path, line: Option<usize>, problem: String) -> Error {
-    Error::Data {
-        path: path.to_owned(),
-        line,
-        problem,
     }
 }
 
@@ -181,7 +173,7 @@ fn damaged(path: &Path, problem: &io::Error) -> Error {
         ErrorKind::UnexpectedEof => "the archive is cut off".to_owned(),
         _ => format!("it cannot be read on: {problem}"),
     };
-    error(path, None, problem)
+    Error::data(path, None, problem)
 }
 
 fn unpack(file: File, packing: Packing) -> io::Result<Box<dyn BufRead + Send>> {
@@ -256,13 +248,9 @@ fn parse(line: &[u8], key: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::io::Write;
-
-    use flate2::{Compression, write::GzEncoder};
-
+mod tests {
     use super::*;
-    use crate::documents::scratch::Scratch;
+    use openelm_testing::{TempDir, gzip};
 
     fn read(path: &Path, words: usize, skip: u64) -> Vec<String> {
         let mut source = match DocumentReader::open(path, "text", words, skip) {
@@ -285,17 +273,11 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
-
     const ROWS: &[u8] = b"\xEF\xBB\xBF{\"text\": \"one\"}\n\n{\"id\": 3, \"text\": \"t\\u00e9\\n\"}\r\n{\"text\": \"\"}";
 
     #[test]
-    fn lines_are_the_same_however_they_are_packed() {
-        let scratch = Scratch::new("lines");
+    fn reads_the_same_lines_from_any_compression() {
+        let scratch = TempDir::new();
         let (first, second) = ROWS.split_at(25);
         // Two members, two frames: what parallel compressors write.
         let zipped = [gzip(first), gzip(second)].concat();
@@ -319,8 +301,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_text_file_comes_in_blocks_of_words() {
-        let scratch = Scratch::new("text");
+    fn splits_text_files_into_blocks_of_words() {
+        let scratch = TempDir::new();
         let path = scratch.write("a.txt", "a b\nc  d e ");
         assert_eq!(read(&path, 2, 0), ["a b\nc", "+ d", "+e "]);
         assert_eq!(read(&path, 2, 1), ["+ d", "+e "]);
@@ -330,8 +312,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn bad_rows_are_named_and_do_not_stop_the_rest() {
-        let scratch = Scratch::new("bad-rows");
+    fn reports_bad_rows_and_continues() {
+        let scratch = TempDir::new();
         let rows =
             "{\"text\": 1}\n\n{\"content\": \"a\", \"b\": 1}\n[]\n{\"text\n{\"text\": \"ok\"}";
         let path = scratch.write(
@@ -353,8 +335,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn cut_off_and_damaged_archives_are_named() {
-        let scratch = Scratch::new("archives");
+    fn rejects_truncated_and_damaged_archives() {
+        let scratch = TempDir::new();
         let text: String = (0..2_000)
             .map(|i| format!("{{\"text\": \"row {i}\"}}\n"))
             .collect();

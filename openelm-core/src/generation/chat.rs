@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    tokenizer::{Message, Role, chat_template as template},
+    tokenizer::{Message, Role, chat_template, conversation_prompt},
 };
 
 /// How messages become a prompt.
@@ -42,7 +42,7 @@ impl Chat {
     /// # Errors
     /// [`Error::Option`] if the roles come in another order or a message is empty.
     pub fn new(template: ChatTemplate, messages: Vec<Message>) -> Result<Self> {
-        check(&messages)?;
+        check_roles(&messages, Role::User)?;
         Ok(Self {
             template,
             messages,
@@ -69,10 +69,7 @@ impl Chat {
         options: GenerateOptions,
     ) -> Result<Generation<'m>> {
         if question.is_empty() {
-            return Err(Error::Option {
-                option: "prompt",
-                problem: "it is empty".into(),
-            });
+            return Err(Error::empty_prompt());
         }
         let mut messages = self.messages.clone();
         let question = Message {
@@ -124,10 +121,9 @@ impl ChatTemplate {
     /// [`Error::Option`] if the roles come in another order, or a message of the user or the
     /// assistant is empty.
     pub fn prompt(self, messages: &[Message]) -> Result<String> {
-        // It is also what checks the order.
-        let instruction = template::conversation_prompt(messages)?;
+        check_roles(messages, Role::Assistant)?;
         Ok(match self {
-            Self::Instruction => instruction,
+            Self::Instruction => conversation_prompt(messages)?,
             Self::Plain => messages.iter().map(|m| m.content.as_str()).collect(),
             Self::OpenElmInstruct => {
                 let mut prompt = String::new();
@@ -140,14 +136,8 @@ impl ChatTemplate {
     }
 }
 
-/// Checks the order of messages that were had before.
-fn check(messages: &[Message]) -> Result<()> {
-    let mut all = messages.to_vec();
-    all.push(Message {
-        role: Role::User,
-        content: "?".into(),
-    });
-    template::conversation_prompt(&all).map(drop)
+fn check_roles(messages: &[Message], next: Role) -> Result<()> {
+    chat_template::check_roles(messages, next).map_err(|problem| Error::option("messages", problem))
 }
 
 #[cfg(test)]
@@ -173,7 +163,7 @@ mod tests {
     /// Jinja2 3.1 on CoreNet's template, with `trim_blocks` and `lstrip_blocks` as transformers
     /// sets them.
     #[test]
-    fn the_instruct_template_is_corenets() {
+    fn instruct_template_matches_corenet() {
         let prompt = ChatTemplate::OpenElmInstruct.prompt(&conversation());
         assert_eq!(
             prompt.unwrap(),
@@ -183,27 +173,31 @@ mod tests {
     }
 
     #[test]
-    fn plain_messages_are_one_text() {
+    fn plain_template_joins_messages() {
         let prompt = ChatTemplate::Plain.prompt(&conversation()).unwrap();
         assert_eq!(prompt, "Be brief.Hello?Hi.Who are you?");
     }
 
     #[test]
-    fn roles_out_of_order_are_refused() {
+    fn rejects_roles_out_of_order() {
         let refused = |messages: Vec<Message>| {
-            let error = Chat::new(ChatTemplate::Plain, messages).unwrap_err();
-            assert!(matches!(
-                error,
-                Error::Option {
-                    option: "messages",
-                    ..
-                }
-            ));
+            Chat::new(ChatTemplate::Plain, messages)
+                .unwrap_err()
+                .to_string()
         };
-        refused(vec![message(Role::User, "Hello?")]);
-        refused(vec![message(Role::Assistant, "Hi.")]);
+        assert_eq!(
+            refused(vec![message(Role::User, "Hello?")]),
+            "messages: the last message is not the assistant's"
+        );
+        assert_eq!(
+            refused(vec![message(Role::Assistant, "Hi.")]),
+            "messages: message 1: expected the role `user`, found `assistant`"
+        );
         let twice = message(Role::System, "Be brief.");
-        refused(vec![twice.clone(), twice]);
+        assert_eq!(
+            refused(vec![twice.clone(), twice]),
+            "messages: message 2: expected the role `user`, found `system`"
+        );
         assert!(Chat::new(ChatTemplate::Plain, conversation()[..3].to_vec()).is_ok());
     }
 }

@@ -1,5 +1,6 @@
 //! A model folder, loaded: network and tokenizer together.
 
+use super::compute_dtype::compute_dtype;
 use std::{
     path::{Path, PathBuf},
     thread,
@@ -83,7 +84,7 @@ impl LanguageModel {
         let config = Config::load(&folder)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
-        let dtype = Dtype::choose(options.dtype, checkpoint.dtype(), &config)?;
+        let dtype = compute_dtype(options.dtype, checkpoint.dtype(), &config)?;
         let keep_quantized = options.keeps_quantized(&config, dtype)?;
 
         // The tokenizer takes a while to build and needs no MLX: it is read beside the weights.
@@ -100,10 +101,10 @@ impl LanguageModel {
             let weights =
                 Weights::read_cancellable(&checkpoint, &config, options, cancel, &mut progress);
             let tokenizer = tokenizer.join().unwrap_or_else(|_| {
-                Err(Error::Tokenizer {
-                    path: folder.clone(),
-                    problem: "reading the tokenizer failed unexpectedly".into(),
-                })
+                Err(Error::tokenizer(
+                    &folder,
+                    "reading the tokenizer failed unexpectedly",
+                ))
             });
             (tokenizer, weights)
         });
@@ -129,10 +130,7 @@ impl LanguageModel {
     /// [`Error::PromptTooLong`] if the prompt does not fit the context.
     pub fn generate(&self, prompt: &str, options: GenerateOptions) -> Result<Generation<'_>> {
         if prompt.is_empty() {
-            return Err(Error::Option {
-                option: "prompt",
-                problem: "it is empty".into(),
-            });
+            return Err(Error::empty_prompt());
         }
         let tokens = self.tokenizer.encode_prompt(prompt)?;
         Generation::new(&self.model, Some(&self.tokenizer), tokens, options)

@@ -1,5 +1,6 @@
 //! How much memory a model will take, from its headers alone.
 
+use super::compute_dtype::compute_dtype;
 use std::path::Path;
 
 use super::language_model::LoadOptions;
@@ -38,7 +39,7 @@ impl MemoryEstimate {
         let config = Config::load(&folder)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
-        let dtype = Dtype::choose(options.dtype, checkpoint.dtype(), &config)?;
+        let dtype = compute_dtype(options.dtype, checkpoint.dtype(), &config)?;
         let quantized = config.quantization_map()?.is_some();
         let keeps = quantized && options.keeps_quantized(&config, dtype)?;
         let weights = match keeps {

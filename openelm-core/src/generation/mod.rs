@@ -1,8 +1,10 @@
 //! Text generation: a model with its tokenizer, sampling, stop strings, chat.
 
 mod chat;
+mod compute_dtype;
 mod event;
 mod generation;
+mod generation_state;
 mod language_model;
 mod memory_estimate;
 mod prompt_cache;
@@ -10,6 +12,7 @@ mod sampling;
 mod stop;
 
 pub use chat::{Chat, ChatTemplate};
+pub use compute_dtype::compute_dtype;
 pub use event::{Event, FinishReason, Stats, Token};
 pub use generation::{GenerateOptions, Generation};
 pub use language_model::{LanguageModel, LoadOptions};

@@ -79,7 +79,7 @@ impl Sampling {
         for (option, value, valid, range) in ranges {
             if !valid {
                 let problem = format!("expected {range}, found {value}");
-                return Err(Error::Option { option, problem });
+                return Err(Error::option(option, problem));
             }
         }
         Ok(())
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn greedy_takes_the_likeliest() {
+    fn greedy_takes_the_most_likely_token() {
         assert_shares(Sampling::default(), &[0.1, 2.0, -1.0], &[0.0, 1.0, 0.0]);
         let tiny = Sampling {
             temperature: 1e-30,
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn values_outside_their_range_are_named() {
+    fn rejects_values_out_of_range() {
         let bad = |change: fn(&mut Sampling)| {
             let mut sampling = Sampling::default();
             change(&mut sampling);

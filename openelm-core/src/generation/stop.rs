@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn stops_across_pieces() {
+    fn finds_stop_strings_across_pieces() {
         assert_eq!(
             run(&["END"], &["one E", "N", "D two"]),
             (vec!["one ".into(), "".into(), "".into()], true)
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_stop_wins() {
+    fn earliest_stop_string_wins() {
         assert_eq!(
             run(&["world", "lo"], &["hello world"]),
             (vec!["hel".into()], true)
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_only_looked_like_a_stop_is_kept() {
+    fn keeps_partial_matches() {
         assert_eq!(
             run(&["\n\n"], &["a\n"]),
             (vec!["a".into(), "\n".into()], false)
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn multi_byte_stops_split_at_any_character() {
+    fn finds_multi_byte_stop_strings() {
         assert_eq!(
             run(&["é→x"], &["aé", "→", "x"]),
             (vec!["a".into(), "".into(), "".into()], true)
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn any_split_of_a_text_gives_the_same_result() {
+    fn result_does_not_depend_on_the_split() {
         let text = "abcabdabcabcx";
         for stop in ["abcx", "abd", "zz", "cabc", "x"] {
             let expected = &text[..text.find(stop).unwrap_or(text.len())];

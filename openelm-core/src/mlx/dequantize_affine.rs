@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_taken_lowest_bits_first() {
+    fn unpacks_lowest_bits_first() {
         let mut out = [0.0; 32];
         // 32 numbers i % 8 of 3 bits.
         let mut bits = vec![0u32; 3];

@@ -2,10 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{
-    config::Config,
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 
 /// A floating-point type of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,43 +24,6 @@ impl Dtype {
         }
     }
 
-    /// The type to compute in: `asked`, or the default for weights stored as `stored`.
-    ///
-    /// # Errors
-    /// [`Error::Dtype`] if the activations of `config` exceed the range of `asked`,
-    /// [`Error::Mlx`] if MLX has no device.
-    pub fn choose(asked: Option<Self>, stored: Self, config: &Config) -> Result<Self> {
-        let dtype = match asked {
-            Some(dtype) => dtype,
-            None => Self::default_for(stored, Device::current()?, config),
-        };
-        dtype.check(config)?;
-        Ok(dtype)
-    }
-
-    /// The type to compute in when the caller names none: `Float32` on a CPU device, where MLX's
-    /// 16-bit kernels are several times slower, and the stored type on a GPU (`Bfloat16` in place
-    /// of `Float16` for a model that overflows in it).
-    fn default_for(stored: Self, device: Device, config: &Config) -> Self {
-        match device {
-            Device::Cpu => Self::Float32,
-            Device::Gpu if stored == Self::Float16 && overflows_float16(config) => Self::Bfloat16,
-            Device::Gpu => stored,
-        }
-    }
-
-    /// Refuses a type whose range the model's activations exceed.
-    fn check(self, config: &Config) -> Result<()> {
-        if self == Self::Float16 && overflows_float16(config) {
-            return Err(Error::Dtype {
-                dtype: self.to_string(),
-                problem: "the activations of OpenELM-3B exceed its range (65504); use bfloat16"
-                    .into(),
-            });
-        }
-        Ok(())
-    }
-
     pub(crate) fn mlx(self) -> mlx_rs::Dtype {
         match self {
             Self::Float32 => mlx_rs::Dtype::Float32,
@@ -71,11 +31,6 @@ impl Dtype {
             Self::Bfloat16 => mlx_rs::Dtype::Bfloat16,
         }
     }
-}
-
-/// Apple's notes on the release: "OpenELM 3B should use BFloat16"; smaller sizes fit.
-fn overflows_float16(config: &Config) -> bool {
-    config.parameter_count() > 2_000_000_000
 }
 
 impl fmt::Display for Dtype {
@@ -132,45 +87,5 @@ impl fmt::Display for Device {
             Self::Cpu => "cpu",
             Self::Gpu => "gpu",
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Preset;
-
-    #[test]
-    fn float16_is_refused_for_3b_only() {
-        let message = Dtype::Float16
-            .check(&Preset::Size3B.config())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.contains("float16") && message.contains("bfloat16"),
-            "{message}"
-        );
-        for preset in [Preset::Size270M, Preset::Size450M, Preset::Size1_1B] {
-            Dtype::Float16.check(&preset.config()).unwrap();
-        }
-    }
-
-    #[test]
-    fn default_is_float32_on_cpu_and_the_stored_type_on_gpu() {
-        let (small, large) = (Preset::Size270M.config(), Preset::Size3B.config());
-        let default = Dtype::default_for;
-        assert_eq!(
-            default(Dtype::Bfloat16, Device::Cpu, &small),
-            Dtype::Float32
-        );
-        assert_eq!(
-            default(Dtype::Bfloat16, Device::Gpu, &small),
-            Dtype::Bfloat16
-        );
-        assert_eq!(default(Dtype::Float16, Device::Gpu, &small), Dtype::Float16);
-        assert_eq!(
-            default(Dtype::Float16, Device::Gpu, &large),
-            Dtype::Bfloat16
-        );
     }
 }

@@ -147,18 +147,14 @@ unsafe extern "C" fn release<T>(payload: *mut c_void) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
+    use openelm_testing::TempFile;
 
     #[test]
-    fn an_array_is_the_file_and_writing_to_it_is_not() {
-        let path = std::env::temp_dir().join(format!("openelm-mapped-{}", std::process::id()));
+    fn mapped_array_is_copy_on_write() {
         let values: Vec<f32> = (0..5000).map(|i| i as f32).collect();
-        let mut file = File::create(&path).unwrap();
-        file.write_all(&[0; 12]).unwrap();
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        file.write_all(&bytes).unwrap();
+        let path = TempFile::new("values", [&[0; 12], &bytes[..]].concat());
         let file = File::open(&path).unwrap();
         let map = |offset, n: usize| {
             map(
@@ -192,6 +188,5 @@ mod tests {
         assert_eq!(moved.try_as_slice::<f32>().unwrap(), values_of_file);
         let error = super::map(&file, &path, 1 << 40, 8, &[2], mlx_rs::Dtype::Float32);
         assert!(error.is_err());
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -45,9 +45,11 @@ impl std::str::FromStr for QuantizationMode {
         Self::ALL
             .into_iter()
             .find(|mode| mode.name() == name)
-            .ok_or_else(|| Error::Option {
-                option: "mode",
-                problem: format!("expected affine, mxfp4, mxfp8 or nvfp4, found {name}"),
+            .ok_or_else(|| {
+                Error::option(
+                    "mode",
+                    format!("expected affine, mxfp4, mxfp8 or nvfp4, found {name}"),
+                )
             })
     }
 }
@@ -84,7 +86,7 @@ impl Quantization {
             }
             let name = mode.name();
             let problem = format!("{name} takes one of {allowed:?}, found {value}");
-            Err(Error::Option { option, problem })
+            Err(Error::option(option, problem))
         };
         Ok(Self {
             mode,
@@ -254,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mlx_packings_only() {
+    fn accepts_mlx_packings_only() {
         use QuantizationMode::{Affine, Mxfp4};
         let message = |mode, bits, group| {
             Quantization::new(mode, Some(bits), Some(group))
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_mlx_lm_are_read_and_written_back() {
+    fn mlx_lm_blocks_round_trip() {
         let block = json!({
             "group_size": 64, "bits": 4, "mode": "affine",
             "transformer.layers.0.ffn.proj_2": { "group_size": 64, "bits": 6, "mode": "affine" },
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_blocks_are_named() {
+    fn rejects_malformed_blocks() {
         let problem = |block| QuantizationMap::from_json(&block).unwrap_err();
         assert_eq!(problem(json!(4)), "expected an object, found 4");
         assert_eq!(problem(json!({ "bits": 4 })), "`group_size` is missing");

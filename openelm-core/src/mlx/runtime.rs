@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mlx_rs::Array;
 
-use super::quantized_matrix as packed;
+use super::ffi;
 use crate::error::{Error, Result};
 
 /// The version of the MLX library that runs, such as `0.32.2`.
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Mlx`] if MLX does not say.
 pub fn mlx_version() -> Result<String> {
-    packed::mlx_version()
+    ffi::version()
 }
 
 /// Waits until the default device has done all that this thread asked of it.
@@ -37,14 +37,16 @@ pub fn set_metallib(file: impl AsRef<Path>) -> Result<()> {
     let version = mlx_version()?;
     check_name(file, &version)?;
     if !file.is_file() {
-        return Err(Error::MissingFile {
-            path: file.to_path_buf(),
-            problem: "the GPU kernels of MLX belong here".into(),
-        });
+        return Err(Error::missing_file(
+            file,
+            "the GPU kernels of MLX belong here",
+        ));
     }
-    let path = file.to_str().ok_or_else(|| Error::Option {
-        option: "metallib",
-        problem: format!("{}: the path is not UTF-8", file.display()),
+    let path = file.to_str().ok_or_else(|| {
+        Error::option(
+            "metallib",
+            format!("{}: the path is not UTF-8", file.display()),
+        )
     })?;
     tell_mlx(path)
 }
@@ -56,10 +58,10 @@ fn tell_mlx(path: &str) -> Result<()> {
 
 #[cfg(not(feature = "metal"))]
 fn tell_mlx(path: &str) -> Result<()> {
-    Err(Error::Option {
-        option: "metallib",
-        problem: format!("{path}: this build runs on the CPU alone and takes no GPU kernels"),
-    })
+    Err(Error::option(
+        "metallib",
+        format!("{path}: this build runs on the CPU alone and takes no GPU kernels"),
+    ))
 }
 
 fn check_name(file: &Path, version: &str) -> Result<()> {
@@ -70,12 +72,10 @@ fn check_name(file: &Path, version: &str) -> Result<()> {
     if platform.is_some_and(|platform| platform.is_empty() || platform.starts_with('-')) {
         return Ok(());
     }
-    Err(Error::Option {
-        option: "metallib",
-        problem: format!(
-            "expected the kernels of MLX {version}, mlx-{version}-….metallib, found {name}"
-        ),
-    })
+    Err(Error::option(
+        "metallib",
+        format!("expected the kernels of MLX {version}, mlx-{version}-….metallib, found {name}"),
+    ))
 }
 
 #[cfg(test)]
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_this_version_alone_are_taken() {
+    fn accepts_names_of_this_version_only() {
         let taken = |name: &str| check_name(Path::new(name), "0.32.2").is_ok();
         for name in ["mlx-0.32.2.metallib", "/app/mlx-0.32.2-ios.metallib"] {
             assert!(taken(name), "{name}");
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_named() {
+    fn reports_missing_metallib() {
         let version = mlx_version().unwrap();
         assert!(version.split('.').count() >= 3, "{version}");
         let file = format!("/nowhere/mlx-{version}.metallib");

@@ -4,20 +4,21 @@
 use mlx_rs::{
     Array, Dtype,
     fast::{self, ScaledDotProductAttentionMask},
-    ops::{
-        arange, broadcast_to, concatenate, indexing::TryIndexOp, matmul, ones, power, select,
-        split_at_indices,
-    },
+    ops::{arange, broadcast_to, concatenate, indexing::TryIndexOp, matmul, ones, power, select},
     stop_gradient,
 };
 
 use super::{
+    forward_context::ForwardContext,
     kv_cache::LayerCache,
     linear::{Linear, LinearVisitor, NormVisitor},
-    rope::Rotation,
+    split::split_at,
 };
 use crate::{
-    config::{Config, Layer},
+    config::{
+        Config, Layer,
+        tensor_names::{self, K_NORM, OUT_PROJ, Q_NORM, QKV_PROJ},
+    },
     error::Result,
     mlx::Device,
     weights::Weights,
@@ -51,22 +52,30 @@ struct QkNorm {
 }
 
 impl Attention {
-    /// Takes the tensors under `prefix` (`transformer.layers.{i}.attn`) from `weights`.
+    /// Takes the tensors of the layer `index` from `weights`.
     pub(crate) fn new(
         config: &Config,
         layer: &Layer,
-        prefix: &str,
+        index: usize,
         weights: &mut Weights,
     ) -> Result<Self> {
         let (width, head_dim) = (config.model_dim(), config.head_dim());
         let heads = layer.q_heads + 2 * layer.kv_heads;
         let rows = heads * head_dim;
-        let qkv_proj = weights.take_matrix(&format!("{prefix}.qkv_proj"), rows, width)?;
+        let qkv_proj =
+            Linear::new(weights.take_matrix(&tensor_names::layer(index, QKV_PROJ), rows, width)?);
         let columns = layer.q_heads * head_dim;
-        let out_proj = weights.take_matrix(&format!("{prefix}.out_proj"), width, columns)?;
+        let out_proj = Linear::new(weights.take_matrix(
+            &tensor_names::layer(index, OUT_PROJ),
+            width,
+            columns,
+        )?);
         let qk_norm = if config.normalize_qk_projections() {
-            let q_norm = weights.take(&format!("{prefix}.q_norm.weight"), &[head_dim])?;
-            let k_norm = weights.take(&format!("{prefix}.k_norm.weight"), &[head_dim])?;
+            let mut norm = |part| {
+                let name = tensor_names::weight(&tensor_names::layer(index, part));
+                weights.take(&name, &[head_dim])
+            };
+            let (q_norm, k_norm) = (norm(Q_NORM)?, norm(K_NORM)?);
             let weight = per_head(&q_norm, layer.q_heads, &k_norm, layer.kv_heads)?;
             weight.eval()?;
             Some(QkNorm {
@@ -90,16 +99,13 @@ impl Attention {
         })
     }
 
-    /// Attends from `x` `[B, L, D]`, at positions `offset ..`, to those and to the cached ones.
-    /// Without a cache there are no others. A `mask` `[B, 1, L, T]` of `x`' type, which is added to
-    /// the scores, takes the place of the causal one.
+    /// Attends from `x` `[B, L, D]`, at the positions of `context`, to those and to the cached
+    /// ones. Without a cache there are no others.
     pub(crate) fn forward(
         &self,
         x: &Array,
-        rotation: &Rotation<'_>,
+        context: &ForwardContext<'_>,
         cache: Option<&mut LayerCache>,
-        offset: usize,
-        mask: Option<&Array>,
     ) -> Result<Array> {
         let (batch, length) = (x.dim(0), x.dim(1));
         // Heads lie in the order of all queries, all keys, all values.
@@ -109,28 +115,26 @@ impl Attention {
             .qkv_proj
             .forward(x)?
             .reshape(&[batch, length, heads, self.head_dim])?;
-        let parts = split_at_indices(&qkv, &[rotated_heads], 2)?;
-        let [qk, values] = parts.as_slice() else {
-            return Ok(qkv);
-        };
+        let [qk, values] = split_at(&qkv, rotated_heads, 2)?;
 
         let qk = match &self.qk_norm {
-            Some(norm) => norm.forward(qk)?,
-            None => qk.clone(),
+            Some(norm) => norm.forward(&qk)?,
+            None => qk,
         };
-        let qk = rotation.apply(&qk)?;
+        let qk = context.rotation.apply(&qk)?;
         let queries = qk.try_index((.., ..self.q_heads, .., ..))?;
         let keys = qk.try_index((.., self.q_heads.., .., ..))?;
         let values = values.transpose_axes(&[0, 2, 1, 3])?;
         let whole = cache.is_none();
         let (keys, values) = match cache {
-            Some(cache) => cache.update(offset, &keys, &values)?,
+            Some(cache) => cache.update(context.offset, &keys, &values)?,
             None => (keys, values),
         };
 
-        let attended = match whole && self.device == Device::Cpu {
-            true => self.attend_in_blocks(&queries, &keys, &values, mask)?,
-            false => self.attend(&queries, &keys, &values, mask)?,
+        let attended = if whole && self.device == Device::Cpu {
+            self.attend_in_blocks(&queries, &keys, &values, context.mask)?
+        } else {
+            self.attend(&queries, &keys, &values, context.mask)?
         };
         let joined = attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
             batch,
@@ -139,21 +143,19 @@ impl Attention {
         ])?;
         self.out_proj.forward(&joined)
     }
-}
 
-impl Attention {
     /// Calls `visit` with each projection's name below the layer.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
-        visit("attn.qkv_proj", &mut self.qkv_proj)?;
-        visit("attn.out_proj", &mut self.out_proj)
+        visit(QKV_PROJ, &mut self.qkv_proj)?;
+        visit(OUT_PROJ, &mut self.out_proj)
     }
 
     /// Calls `visit` with the name of each norm below the layer and its weight.
     pub(crate) fn visit_norms(&mut self, visit: &mut NormVisitor<'_>) -> Result<()> {
         let (q_heads, kv_heads) = (self.q_heads as usize, self.kv_heads as usize);
         if let Some(norm) = &mut self.qk_norm {
-            let changed = visit("attn.q_norm", &mut norm.q_norm)?;
-            if visit("attn.k_norm", &mut norm.k_norm)? || changed {
+            let changed = visit(Q_NORM, &mut norm.q_norm)?;
+            if visit(K_NORM, &mut norm.k_norm)? || changed {
                 norm.weight = per_head(&norm.q_norm, q_heads, &norm.k_norm, kv_heads)?;
                 norm.largest_score = f32::INFINITY;
             }
@@ -262,12 +264,11 @@ impl Attention {
         let scale = Array::from_f32(scale * std::f32::consts::LOG2_E);
         let queries = queries.multiply(scale)?.reshape(&shape)?;
         let scores = matmul(queries, keys.swap_axes(-1, -2)?)?;
-        let weights = match self.needs_largest() {
-            true => power(
-                Array::from_f32(0.5),
-                scores.max_axis(-1, true)?.subtract(&scores)?,
-            )?,
-            false => power(Array::from_f32(2.0), scores)?,
+        let weights = if self.needs_largest() {
+            let below = scores.max_axis(-1, true)?.subtract(&scores)?;
+            power(Array::from_f32(0.5), below)?
+        } else {
+            power(Array::from_f32(2.0), scores)?
         };
         // A product with ones adds up faster than a sum.
         let sums = matmul(&weights, ones::<f32>(&[keys.dim(2), 1])?)?;
@@ -323,11 +324,11 @@ mod tests {
     use mlx_rs::random::normal;
 
     use super::*;
-    use crate::model::linear::Matrix;
+    use crate::mlx::Matrix;
 
     /// Both ways of working one position out agree with MLX's own softmax.
     #[test]
-    fn one_position_attends_as_mlx_does() {
+    fn one_position_matches_mlx() {
         let (q_heads, kv_heads, head_dim, length) = (8, 2, 16, 300);
         let mut seed = 0;
         let mut random = |shape: &[i32]| {

@@ -3,13 +3,19 @@
 
 use mlx_rs::{
     Array, Dtype,
-    ops::{power, sigmoid, split_equal},
+    ops::{power, sigmoid},
     stop_gradient,
 };
 
-use super::linear::{Linear, LinearVisitor};
+use super::{
+    linear::{Linear, LinearVisitor},
+    split::split,
+};
 use crate::{
-    config::{Config, Layer},
+    config::{
+        Config, Layer,
+        tensor_names::{self, PROJ_1, PROJ_2},
+    },
     error::Result,
     mlx::Device,
     weights::Weights,
@@ -25,19 +31,27 @@ pub(crate) struct FeedForward {
 }
 
 impl FeedForward {
-    /// Takes the tensors under `prefix` (`transformer.layers.{i}.ffn`) from `weights`.
+    /// Takes the tensors of the layer `index` from `weights`.
     pub(crate) fn new(
         config: &Config,
         layer: &Layer,
-        prefix: &str,
+        index: usize,
         weights: &mut Weights,
     ) -> Result<Self> {
         let (width, inner) = (config.model_dim(), layer.ffn_dim);
         let with_glu = config.ffn_with_glu();
         let rows = if with_glu { 2 * inner } else { inner };
         Ok(Self {
-            proj_1: weights.take_matrix(&format!("{prefix}.proj_1"), rows, width)?,
-            proj_2: weights.take_matrix(&format!("{prefix}.proj_2"), width, inner)?,
+            proj_1: Linear::new(weights.take_matrix(
+                &tensor_names::layer(index, PROJ_1),
+                rows,
+                width,
+            )?),
+            proj_2: Linear::new(weights.take_matrix(
+                &tensor_names::layer(index, PROJ_2),
+                width,
+                inner,
+            )?),
             with_glu,
             device: Device::current()?,
         })
@@ -45,8 +59,8 @@ impl FeedForward {
 
     /// Calls `visit` with each projection's name below the layer.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
-        visit("ffn.proj_1", &mut self.proj_1)?;
-        visit("ffn.proj_2", &mut self.proj_2)
+        visit(PROJ_1, &mut self.proj_1)?;
+        visit(PROJ_2, &mut self.proj_2)
     }
 
     /// `[B, L, D]` to `[B, L, D]`. With `trained` the result is the same, and less is kept for its
@@ -57,13 +71,11 @@ impl FeedForward {
             return self.proj_2.forward(&silu(&h, self.device)?);
         }
         // The first half of the rows is the gate.
-        let halves = split_equal(&h, 2, -1)?;
-        let [gate, up] = halves.as_slice() else {
-            return Ok(h);
-        };
-        let inner = match trained {
-            true => swiglu_with_gradient(gate, up, self.device)?,
-            false => silu(gate, self.device)?.multiply(up)?,
+        let [gate, up] = split(&h, -1)?;
+        let inner = if trained {
+            swiglu_with_gradient(&gate, &up, self.device)?
+        } else {
+            silu(&gate, self.device)?.multiply(up)?
         };
         self.proj_2.forward(&inner)
     }
@@ -74,9 +86,10 @@ impl FeedForward {
 fn swiglu_with_gradient(gate: &Array, up: &Array, device: Device) -> Result<Array> {
     let (g, u) = (stop_gradient(gate)?, stop_gradient(up)?);
     let one = Array::from_f32(1.0).as_dtype(g.dtype())?;
-    let sigmoid = match uses_power(&g, device) {
-        true => one.divide(decay(&g)?.add(&one)?)?,
-        false => sigmoid(&g)?,
+    let sigmoid = if uses_power(&g, device) {
+        one.divide(decay(&g)?.add(&one)?)?
+    } else {
+        sigmoid(&g)?
     };
     let silu = g.multiply(&sigmoid)?;
     // d silu(g) / dg = σ + g·σ·(1 - σ)
@@ -91,9 +104,10 @@ fn swiglu_with_gradient(gate: &Array, up: &Array, device: Device) -> Result<Arra
 
 /// `x · sigmoid(x)`.
 fn silu(x: &Array, device: Device) -> Result<Array> {
-    match uses_power(x, device) {
-        true => Ok(x.divide(decay(x)?.add(Array::from_f32(1.0))?)?),
-        false => Ok(x.multiply(sigmoid(x)?)?),
+    if uses_power(x, device) {
+        Ok(x.divide(decay(x)?.add(Array::from_f32(1.0))?)?)
+    } else {
+        Ok(x.multiply(sigmoid(x)?)?)
     }
 }
 
@@ -112,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silu_is_the_same_either_way() {
+    fn silu_forms_agree() {
         let values: Vec<f32> = (-2000..=2000).map(|i| i as f32 * 0.1).collect();
         let x = Array::from_slice(&values, &[values.len() as i32]);
         let found = silu(&x, Device::Cpu)
@@ -136,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trained_form_has_the_value_and_gradient_of_the_plain_one() {
+    fn training_form_matches_value_and_gradient() {
         let gate: Vec<f32> = (-60..=60).map(|i| i as f32 * 0.5).collect();
         let up: Vec<f32> = (0..121).map(|i| (i as f32 - 50.0) * 0.03).collect();
         let cotangent: Vec<f32> = (0..121).map(|i| 1.0 - i as f32 * 0.02).collect();
@@ -150,9 +164,10 @@ mod tests {
             let run = |trained: bool| {
                 let f = |x: &[Array]| {
                     let [gate, up] = x else { unreachable!() };
-                    let y = match trained {
-                        true => swiglu_with_gradient(gate, up, device),
-                        false => silu(gate, device).and_then(|y| Ok(y.multiply(up)?)),
+                    let y = if trained {
+                        swiglu_with_gradient(gate, up, device)
+                    } else {
+                        silu(gate, device).and_then(|y| Ok(y.multiply(up)?))
                     };
                     Ok::<_, mlx_rs::error::Exception>(vec![y.unwrap()])
                 };

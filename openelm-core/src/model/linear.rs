@@ -1,22 +1,13 @@
 //! A matrix of the checkpoint with what adapters add to it: a projection without bias, or the
 //! embedding, or both.
 
-use mlx_rs::{Array, ops::matmul};
+use mlx_rs::Array;
 
 use super::lora::LowRank;
 use crate::{
     error::Result,
-    mlx::{Dtype, QuantizedMatrix},
+    mlx::{Dtype, Matrix},
 };
-
-/// A matrix as stored or quantised, `W` `[out, in]`.
-#[derive(Debug, Clone)]
-pub(crate) enum Matrix {
-    /// As in the checkpoint.
-    Dense(Array),
-    /// The same, packed.
-    Packed(QuantizedMatrix),
-}
 
 /// What is called with a projection's name and the projection.
 pub(crate) type LinearVisitor<'a> = dyn FnMut(&str, &mut Linear) -> Result<()> + 'a;
@@ -29,25 +20,6 @@ pub(crate) type NormVisitor<'a> = dyn FnMut(&str, &mut Array) -> Result<bool> + 
 pub(crate) struct Linear {
     pub(crate) matrix: Matrix,
     adapters: Vec<LowRank>,
-}
-
-impl Matrix {
-    /// `x · Wᵀ`, `[..., in]` to `[..., out]`.
-    pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
-        match self {
-            Self::Dense(weight) => Ok(matmul(x, weight.t())?),
-            Self::Packed(matrix) => matrix.matmul(x),
-        }
-    }
-
-    /// `[out, in]`, in f32.
-    pub(crate) fn float32(&self) -> Result<Array> {
-        let float32 = mlx_rs::Dtype::Float32;
-        match self {
-            Self::Dense(weight) => Ok(weight.as_dtype(float32)?),
-            Self::Packed(matrix) => matrix.dequantize(float32),
-        }
-    }
 }
 
 impl Linear {
@@ -86,7 +58,7 @@ impl Linear {
     pub(crate) fn rows(&self, ids: &Array, dtype: Dtype) -> Result<Array> {
         let base = match &self.matrix {
             Matrix::Dense(weight) => weight.take_axis(ids, 0)?,
-            Matrix::Packed(matrix) => matrix.take_rows(ids)?.dequantize(dtype.mlx())?,
+            Matrix::Quantized(matrix) => matrix.take_rows(ids)?.dequantize(dtype.mlx())?,
         };
         let mut rows = base.clone();
         for adapter in &self.adapters {

@@ -9,8 +9,7 @@ use mlx_rs::{
     stop_gradient,
 };
 
-use super::linear::Matrix;
-use crate::error::Result;
+use crate::{error::Result, mlx::Matrix};
 
 /// A low-rank addition to one matrix.
 #[derive(Debug, Clone)]
@@ -122,7 +121,7 @@ impl RowNorms {
         let (a, b) = (stop_gradient(a)?, stop_gradient(b)?);
         let dtype = match matrix {
             Matrix::Dense(weight) => weight.dtype(),
-            Matrix::Packed(matrix) => matrix.scales.dtype(),
+            Matrix::Quantized(matrix) => matrix.scales.dtype(),
         };
         // (W · A)ᵀ, [r, out]
         let through = matrix.forward(&as_type(&a.t(), dtype)?)?;

@@ -1,15 +1,22 @@
 //! The OpenELM network.
 
+mod adapters;
 mod attention;
+mod block;
 mod feed_forward;
+mod forward_context;
 mod kv_cache;
+mod layer_by_layer;
 mod linear;
 mod lora;
 mod model;
+mod rms_norm;
 mod rope;
+mod split;
 
+pub(crate) use adapters::{Module, Named, next_revision};
 pub use kv_cache::KvCache;
-pub(crate) use linear::{Linear, Matrix};
-pub(crate) use lora::{Dropout, LowRank, RowNorms, row_squares};
-pub(crate) use model::LayerByLayerForward;
+pub(crate) use layer_by_layer::LayerByLayerForward;
+pub(crate) use linear::Linear;
+pub(crate) use lora::{Dropout, RowNorms, row_squares};
 pub use model::Model;

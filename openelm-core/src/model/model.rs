@@ -3,20 +3,24 @@
 //!
 //! Shapes: `B` batch, `L` length, `D` model width, `V` vocabulary.
 
-use mlx_rs::{Array, fast};
+use mlx_rs::Array;
 
 use super::{
-    attention::Attention,
-    feed_forward::FeedForward,
-    kv_cache::{KvCache, LayerCache},
-    linear::{Linear, LinearVisitor, Matrix, NormVisitor},
-    rope::{Rope, Rotation},
+    adapters::Attached,
+    block::TransformerBlock,
+    forward_context::ForwardContext,
+    kv_cache::KvCache,
+    linear::{Linear, LinearVisitor, NormVisitor},
+    rms_norm::RmsNorm,
+    rope::Rope,
 };
 use crate::{
-    adapter::Attached,
-    config::{Config, Layer},
-    error::Result,
-    mlx::{Device, Dtype},
+    config::{
+        Config,
+        tensor_names::{self, ATTN_NORM, EMBEDDING, FFN_NORM, FINAL_NORM, HEAD},
+    },
+    error::{Error, Result},
+    mlx::{Device, Dtype, Matrix},
     weights::Weights,
 };
 
@@ -28,7 +32,7 @@ pub struct Model {
     config: Config,
     dtype: Dtype,
     token_embeddings: Linear,
-    layers: Vec<DecoderLayer>,
+    layers: Vec<TransformerBlock>,
     norm: RmsNorm,
     head: Linear,
     rope: Rope,
@@ -39,25 +43,24 @@ impl Model {
     /// Builds the network from `weights`, which must be of type `dtype`.
     ///
     /// # Errors
-    /// [`crate::error::Error::MissingTensor`] or [`crate::error::Error::TensorShape`] if the weights are not
-    /// those of `config`.
+    /// [`Error::MissingTensor`] or [`Error::TensorShape`] if the weights are not those of `config`.
     pub fn new(config: Config, mut weights: Weights, dtype: Dtype) -> Result<Self> {
         let width = config.model_dim();
         let vocab = config.vocab_size();
-        let token_embeddings = weights.take_matrix("transformer.token_embeddings", vocab, width)?;
+        let token_embeddings = Linear::new(weights.take_matrix(EMBEDDING, vocab, width)?);
         let head = if config.share_input_output_layers() {
             token_embeddings.clone()
         } else {
-            weights.take_matrix("lm_head", vocab, width)?
+            Linear::new(weights.take_matrix(HEAD, vocab, width)?)
         };
         let layers = config
             .layers()
             .iter()
             .enumerate()
-            .map(|(i, layer)| DecoderLayer::new(&config, layer, i, &mut weights))
+            .map(|(i, layer)| TransformerBlock::new(&config, layer, i, &mut weights))
             .collect::<Result<_>>()?;
         Ok(Self {
-            norm: RmsNorm::new(&config, "transformer.norm", &mut weights)?,
+            norm: RmsNorm::new(&config, FINAL_NORM, &mut weights)?,
             head,
             rope: Rope::new(
                 config.head_dim(),
@@ -93,13 +96,18 @@ impl Model {
     /// The result is lazy: nothing is computed until it is evaluated.
     ///
     /// # Errors
-    /// [`crate::error::Error::Mlx`] if the shapes do not fit.
+    /// [`Error::Mlx`] if the shapes do not fit, [`Error::Option`] if `cache` is another model's.
     pub fn hidden(&self, tokens: &Array, cache: &mut KvCache) -> Result<Array> {
         let (offset, length) = (cache.offset(), tokens.dim(1) as usize);
-        let rotation = self.rope.at(offset, length);
-        let mut x = self.token_embeddings.rows(tokens, self.dtype)?;
+        let context = ForwardContext::cached(&self.rope, offset, length);
+        if cache.layers_mut().len() != self.layers.len() {
+            let (found, layers) = (cache.layers_mut().len(), self.layers.len());
+            let problem = format!("expected one for {layers} layers, found one for {found}");
+            return Err(Error::option("cache", problem));
+        }
+        let mut x = self.embed(tokens)?;
         for (layer, cache) in self.layers.iter().zip(cache.layers_mut()) {
-            x = layer.forward(&x, &rotation, Some(cache), offset, None)?;
+            x = layer.forward(&x, &context, Some(cache))?;
         }
         cache.advance(length);
         self.norm.forward(&x)
@@ -121,13 +129,14 @@ impl Model {
         self.token_embeddings.rows(tokens, self.dtype)
     }
 
-    /// What the layer `index` makes of whole sequences `x` `[B, L, D]`.
+    /// The output `[B, L, D]` of the layer `index` for whole sequences `x` `[B, L, D]`.
+    ///
+    /// # Errors
+    /// [`Error::Mlx`] if the shapes do not fit, [`Error::Option`] if there is no such layer.
     pub(crate) fn layer(&self, index: usize, x: &Array, mask: Option<&Array>) -> Result<Array> {
-        let rotation = self.rope.at(0, x.dim(1) as usize);
-        match self.layers.get(index) {
-            Some(layer) => layer.forward(x, &rotation, None, 0, mask),
-            None => Ok(x.clone()),
-        }
+        let context = ForwardContext::whole(&self.rope, x.dim(1) as usize, mask);
+        let layer = self.layers.get(index).ok_or_else(|| no_layer(index))?;
+        layer.forward(x, &context, None)
     }
 
     /// The final norm of the last layer's `x` `[B, L, D]`.
@@ -143,24 +152,26 @@ impl Model {
     /// Calls `visit` with the name of every matrix, its tensor's without `.weight`; a tied head is
     /// visited as `lm_head` too, for what is added to it.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
-        visit("transformer.token_embeddings", &mut self.token_embeddings)?;
+        visit(EMBEDDING, &mut self.token_embeddings)?;
         for (i, layer) in self.layers.iter_mut().enumerate() {
-            let mut below = |name: &str, linear: &mut Linear| visit(&layer_name(i, name), linear);
+            let mut below =
+                |name: &str, linear: &mut Linear| visit(&tensor_names::layer(i, name), linear);
             layer.attn.visit_linears(&mut below)?;
             layer.ffn.visit_linears(&mut below)?;
         }
-        visit("lm_head", &mut self.head)
+        visit(HEAD, &mut self.head)
     }
 
     /// Calls `visit` with the name of every norm, its tensor's without `.weight`.
     pub(crate) fn visit_norms(&mut self, visit: &mut NormVisitor<'_>) -> Result<()> {
         for (i, layer) in self.layers.iter_mut().enumerate() {
-            let mut below = |name: &str, norm: &mut Array| visit(&layer_name(i, name), norm);
-            below("attn_norm", &mut layer.attn_norm.weight)?;
+            let mut below =
+                |name: &str, norm: &mut Array| visit(&tensor_names::layer(i, name), norm);
+            below(ATTN_NORM, &mut layer.attn_norm.weight)?;
             layer.attn.visit_norms(&mut below)?;
-            below("ffn_norm", &mut layer.ffn_norm.weight)?;
+            below(FFN_NORM, &mut layer.ffn_norm.weight)?;
         }
-        visit("transformer.norm", &mut self.norm.weight)?;
+        visit(FINAL_NORM, &mut self.norm.weight)?;
         Ok(())
     }
 
@@ -172,8 +183,8 @@ impl Model {
     ) -> Result<()> {
         let tied = self.config.share_input_output_layers();
         self.visit_linears(&mut |name, linear| {
-            if let (Matrix::Dense(weight), false) = (&mut linear.matrix, tied && name == "lm_head")
-                && let Some(new) = replacement(&format!("{name}.weight"), weight)
+            if let (Matrix::Dense(weight), false) = (&mut linear.matrix, tied && name == HEAD)
+                && let Some(new) = replacement(&tensor_names::weight(name), weight)
             {
                 *weight = new;
             }
@@ -183,7 +194,7 @@ impl Model {
             self.head.matrix = self.token_embeddings.matrix.clone();
         }
         self.visit_norms(&mut |name, weight| {
-            let new = replacement(&format!("{name}.weight"), weight);
+            let new = replacement(&tensor_names::weight(name), weight);
             let changed = new.is_some();
             if let Some(new) = new {
                 *weight = new;
@@ -195,123 +206,13 @@ impl Model {
     /// Next-token logits `[..., V]` of hidden states `[..., D]`.
     ///
     /// # Errors
-    /// [`crate::error::Error::Mlx`] if the shapes do not fit.
+    /// [`Error::Mlx`] if the shapes do not fit.
     pub fn logits(&self, hidden: &Array) -> Result<Array> {
         self.head.forward(hidden)
     }
 }
 
-/// The network run a layer at a time over one text, with only that layer's weights in memory.
-#[derive(Debug)]
-pub(crate) struct LayerByLayerForward {
-    config: Config,
-    rope: Rope,
-    /// u32 `[1, L]`.
-    ids: Array,
-    /// f32 `[1, L, D]`.
-    x: Array,
-}
-
-impl LayerByLayerForward {
-    pub(crate) fn new(config: Config, ids: &[u32]) -> Result<Self> {
-        let rope = Rope::new(
-            config.head_dim(),
-            config.rope_freq_constant(),
-            Device::current()?,
-        );
-        let ids = Array::from_slice(ids, &[1, ids.len() as i32]);
-        Ok(Self {
-            config,
-            rope,
-            x: ids.clone(),
-            ids,
-        })
-    }
-
-    /// Looks the ids up in the embedding, f32 `[V, D]`.
-    pub(crate) fn embed(&mut self, token_embeddings: &Array) -> Result<()> {
-        self.x = token_embeddings.take_axis(&self.ids, 0)?;
-        Ok(self.x.eval()?)
-    }
-
-    /// Runs the layer `index` with its `weights`, f32.
-    pub(crate) fn layer(&mut self, index: usize, weights: &mut Weights) -> Result<()> {
-        let Some(sizes) = self.config.layers().get(index) else {
-            return Ok(());
-        };
-        let layer = DecoderLayer::new(&self.config, sizes, index, weights)?;
-        let rotation = self.rope.at(0, self.ids.dim(1) as usize);
-        self.x = layer.forward(&self.x, &rotation, None, 0, None)?;
-        Ok(self.x.eval()?)
-    }
-
-    /// Next-token logits f32 `[1, L, V]` by the final norm `[D]` and the head `[V, D]`.
-    pub(crate) fn logits(&self, norm: Array, head: &Array) -> Result<Array> {
-        let norm = RmsNorm {
-            weight: norm,
-            eps: self.config.rms_norm_eps() as f32,
-        };
-        Linear::new(Matrix::Dense(head.clone())).forward(&norm.forward(&self.x)?)
-    }
-}
-
-#[derive(Debug, Clone)]
-struct DecoderLayer {
-    attn_norm: RmsNorm,
-    attn: Attention,
-    ffn_norm: RmsNorm,
-    ffn: FeedForward,
-}
-
-impl DecoderLayer {
-    fn new(config: &Config, layer: &Layer, index: usize, weights: &mut Weights) -> Result<Self> {
-        let prefix = format!("transformer.layers.{index}");
-        Ok(Self {
-            attn_norm: RmsNorm::new(config, &format!("{prefix}.attn_norm"), weights)?,
-            attn: Attention::new(config, layer, &format!("{prefix}.attn"), weights)?,
-            ffn_norm: RmsNorm::new(config, &format!("{prefix}.ffn_norm"), weights)?,
-            ffn: FeedForward::new(config, layer, &format!("{prefix}.ffn"), weights)?,
-        })
-    }
-
-    fn forward(
-        &self,
-        x: &Array,
-        rotation: &Rotation<'_>,
-        cache: Option<&mut LayerCache>,
-        offset: usize,
-        mask: Option<&Array>,
-    ) -> Result<Array> {
-        // Whole sequences, with no cache, are what is trained on.
-        let trained = cache.is_none();
-        let normed = self.attn_norm.forward(x)?;
-        let attended = self.attn.forward(&normed, rotation, cache, offset, mask)?;
-        let x = x.add(attended)?;
-        Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?, trained)?)?)
-    }
-}
-
-fn layer_name(index: usize, name: &str) -> String {
-    format!("transformer.layers.{index}.{name}")
-}
-
-/// RMSNorm over the last axis; MLX squares in f32 whatever the type.
-#[derive(Debug, Clone)]
-struct RmsNorm {
-    weight: Array,
-    eps: f32,
-}
-
-impl RmsNorm {
-    fn new(config: &Config, name: &str, weights: &mut Weights) -> Result<Self> {
-        let weight = weights.take(&format!("{name}.weight"), &[config.model_dim()])?;
-        Ok(Self {
-            weight,
-            eps: config.rms_norm_eps() as f32,
-        })
-    }
-
-    fn forward(&self, x: &Array) -> Result<Array> {
-        Ok(fast::rms_norm(x, Some(&self.weight), self.eps)?)
-    }
+/// The error of a layer that the configuration has not.
+pub(super) fn no_layer(index: usize) -> Error {
+    Error::option("layer", format!("the model has no layer {index}"))
 }

@@ -6,11 +6,9 @@
 //! work out the same table again for each layer's queries and keys, so there one table serves
 //! the whole step.
 
-use mlx_rs::{
-    Array, Dtype, fast,
-    ops::{concatenate, split_equal},
-};
+use mlx_rs::{Array, Dtype, fast, ops::concatenate};
 
+use super::split::split;
 use crate::{error::Result, mlx::Device};
 
 /// Rotation angles of one model.
@@ -93,10 +91,7 @@ impl Rotation<'_> {
                 } else {
                     x.as_dtype(Dtype::Float32)?
                 };
-                let halves = split_equal(&x, 2, -1)?;
-                let [left, right] = halves.as_slice() else {
-                    return Ok(x);
-                };
+                let [left, right] = split(&x, -1)?;
                 let rotated = concatenate(
                     &[
                         left.multiply(cos)?.subtract(right.multiply(sin)?)?,
@@ -172,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn angles_are_corenets_up_to_position_4000() {
+    fn angles_match_corenet_up_to_position_4000() {
         let tables = tables();
         assert_eq!(tables.len(), 12);
         assert!(tables.iter().any(|table| table.position == 4000));
@@ -216,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_rotate_every_sequence_and_head_alike() {
+    fn both_forms_rotate_equally() {
         let (batch, length, heads, head_dim) = (2, 5, 3, 8);
         let count = batch * length * heads * head_dim;
         let values: Vec<f32> = (0..count)
@@ -241,7 +236,7 @@ mod tests {
     /// In 16 bits a table turns f32 values and rounds once. MLX's kernel does so too, but what
     /// stands in for it on a CPU rounds each product.
     #[test]
-    fn sixteen_bit_types_are_kept() {
+    fn keeps_16_bit_dtypes() {
         let values: Vec<f32> = (0..64).map(|x| (x as f32 - 30.0) / 16.0).collect();
         let exact = rotate(&Rope::new(64, 10_000.0, Device::Cpu), &values, 1999, 0);
         for (dtype, ulp) in [

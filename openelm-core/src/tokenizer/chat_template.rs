@@ -62,43 +62,66 @@ pub fn instruct_prompt(instruction: &str, input: Option<&str>) -> String {
 /// [`Error::Option`] if the roles come in another order, or a message of the user or the
 /// assistant is empty.
 pub fn conversation_prompt(messages: &[Message]) -> Result<String> {
-    render(messages).map_err(|problem| Error::Option {
-        option: "messages",
-        problem,
-    })
+    render(messages).map_err(|problem| Error::option("messages", problem))
 }
 
 /// As [`conversation_prompt`], with the problem alone.
 pub(crate) fn render(messages: &[Message]) -> Result<String, String> {
+    check_roles(messages, Role::Assistant)?;
     let (system, turns) = match messages.split_first() {
         Some((first, rest)) if first.role == Role::System => (Some(first.content.as_str()), rest),
         _ => (None, messages),
     };
-    let Some((first, rest)) = turns.split_first() else {
-        return Err("there is no message of the user".to_owned());
-    };
-    // Counted as the reader of the list does, the system message among them.
-    let offset = messages.len() - turns.len() + 1;
-    check(first, Role::User, offset)?;
-    let mut prompt = instruct_prompt(&first.content, system);
-    let mut expected = Role::Assistant;
-    for (index, message) in rest.iter().enumerate() {
-        check(message, expected, offset + 1 + index)?;
-        if expected == Role::Assistant {
-            prompt.push_str(&message.content);
-            expected = Role::User;
-        } else {
-            push_separator(&mut prompt);
-            push_block(&mut prompt, "Instruction", &message.content);
-            push_separator(&mut prompt);
-            push_block(&mut prompt, "Response", "");
-            expected = Role::Assistant;
+    let mut prompt = String::new();
+    for (index, Message { role, content }) in turns.iter().enumerate() {
+        match role {
+            Role::Assistant => prompt.push_str(content),
+            _ if index == 0 => prompt = instruct_prompt(content, system),
+            _ => {
+                push_separator(&mut prompt);
+                push_block(&mut prompt, "Instruction", content);
+                push_separator(&mut prompt);
+                push_block(&mut prompt, "Response", "");
+            }
         }
     }
-    if expected == Role::User {
-        return Err("the last message before the answer is not the user's".to_owned());
-    }
     Ok(prompt)
+}
+
+/// Checks that `messages` are a system message or none, then messages of the user and the
+/// assistant in turn, none of these empty, and that a message of `next` may follow.
+pub(crate) fn check_roles(messages: &[Message], next: Role) -> Result<(), String> {
+    let mut expected = Role::User;
+    for (number, Message { role, content }) in (1..).zip(messages) {
+        if number == 1 && *role == Role::System {
+            continue;
+        }
+        if *role != expected {
+            return Err(format!(
+                "message {number}: expected the role `{}`, found `{}`",
+                expected.name(),
+                role.name()
+            ));
+        }
+        if content.is_empty() {
+            return Err(format!("message {number}: `content` is empty"));
+        }
+        expected = match expected {
+            Role::User => Role::Assistant,
+            _ => Role::User,
+        };
+    }
+    if expected == next {
+        return Ok(());
+    }
+    let problem = if next == Role::User {
+        "the last message is not the assistant's"
+    } else if messages.iter().any(|message| message.role == Role::User) {
+        "the last message before the answer is not the user's"
+    } else {
+        "there is no message of the user"
+    };
+    Err(problem.to_owned())
 }
 
 impl Role {
@@ -133,20 +156,6 @@ fn push_separator(prompt: &mut String) {
     }
 }
 
-fn check(message: &Message, expected: Role, number: usize) -> Result<(), String> {
-    if message.role != expected {
-        return Err(format!(
-            "message {number}: expected the role `{}`, found `{}`",
-            expected.name(),
-            message.role.name()
-        ));
-    }
-    if message.content.is_empty() {
-        return Err(format!("message {number}: `content` is empty"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_recipe_is_met_byte_for_byte() {
+    fn instruct_prompt_matches_the_recipe() {
         let expected = lines(&[
             "Below is an instruction that describes a task, paired with an input that provides \
              further context. Write a response that appropriately completes the request. ",
@@ -200,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_goes_on_with_blocks() {
+    fn conversation_continues_with_blocks() {
         use Role::{Assistant, System, User};
         let one = conversation(&[(System, "Be brief."), (User, "Sing.")]).unwrap();
         assert_eq!(one, instruct_prompt("Sing.", Some("Be brief.")));
@@ -220,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn other_orders_are_refused() {
+    fn rejects_other_orders() {
         use Role::{Assistant, System, User};
         let cases: [(&[(Role, &str)], &str); 7] = [
             (&[], "no message of the user"),

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::tokenizer::json::tests::tiny_json;
     use crate::tokenizer::sentencepiece::model::tests::tiny_model;
-    use crate::tokenizer::tokenizer::tests::random_text;
+    use openelm_testing::{Random, random_text};
 
     fn from_json(file: &Value) -> Tokenizer {
         Tokenizer::from_bytes(Path::new("tokenizer.json"), file.to_string().as_bytes()).unwrap()
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn no_space_is_added_or_lost_after_a_context() {
+    fn continuation_keeps_spaces() {
         for tokenizer in all() {
             let context = tokenizer.encode_prompt("the").unwrap();
             assert_eq!(context, [1, 261]);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn after_no_text_it_is_a_text_of_its_own() {
+    fn continuation_of_no_text_is_plain_text() {
         for tokenizer in all() {
             assert_eq!(tokenizer.encode_continuation(&[1], "the").unwrap(), [261]);
             assert_eq!(tokenizer.encode_continuation(&[], "the").unwrap(), [261]);
@@ -129,10 +129,10 @@ mod tests {
 
     #[test]
     fn context_and_continuation_decode_to_both_texts() {
-        let mut state = 11;
+        let mut random = Random(11);
         for tokenizer in all() {
             for _ in 0..1_000 {
-                let (left, right) = (random_text(&mut state), random_text(&mut state));
+                let (left, right) = (random_text(&mut random), random_text(&mut random));
                 let context = tokenizer.encode_prompt(&left).unwrap();
                 let more = tokenizer.encode_continuation(&context, &right).unwrap();
                 let before = tokenizer.decode(&context).unwrap();

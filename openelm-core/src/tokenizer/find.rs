@@ -5,6 +5,17 @@ use std::path::Path;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 
+/// Files of a tokenizer, which a copy of its folder takes along where they exist.
+pub(crate) const TOKENIZER_FILES: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
 /// The names under which a folder may hold a tokenizer, the first one first.
 pub(super) const FILE_NAMES: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
 
@@ -34,71 +45,38 @@ fn missing(place: &Path) -> Error {
                    tokenizer: it is LLaMA's (version 1 or 2, 32,000 pieces), to be had from the \
                    Hugging Face repository meta-llama/Llama-2-7b-hf or any copy of it; pass it \
                    with --tokenizer PATH or put it into the model's folder";
-    Error::MissingFile {
-        path: place.to_owned(),
-        problem: problem.to_owned(),
-    }
+    Error::missing_file(place, problem)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::PathBuf;
-
     use super::*;
     use crate::tokenizer::json::tests::tiny_json;
     use crate::tokenizer::sentencepiece::model::tests::tiny_model;
-
-    /// An empty folder of this test's own, removed with the value.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let name = format!("openelm-find-{name}-{}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-
-        fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
-            let path = self.0.join(name);
-            fs::write(&path, bytes).unwrap();
-            path
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            drop(fs::remove_dir_all(&self.0));
-        }
-    }
+    use openelm_testing::TempDir;
 
     #[test]
-    fn an_explicit_path_comes_before_the_folder_and_json_before_model() {
-        let (model, other) = (Folder::new("model"), Folder::new("other"));
-        let found = |explicit: Option<&Path>| {
-            Tokenizer::find(&model.0, explicit)
-                .unwrap()
-                .path()
-                .to_owned()
-        };
-        let odd_name = other.file("vocabulary.bin", &tiny_model());
+    fn explicit_path_then_json_then_model() {
+        let (model, other) = (TempDir::new(), TempDir::new());
+        let found =
+            |explicit: Option<&Path>| Tokenizer::find(&model, explicit).unwrap().path().to_owned();
+        let odd_name = other.write("vocabulary.bin", tiny_model());
         assert_eq!(found(Some(&odd_name)), odd_name);
-        let sentencepiece = model.file("tokenizer.model", &tiny_model());
+        let sentencepiece = model.write("tokenizer.model", tiny_model());
         assert_eq!(found(None), sentencepiece);
-        let json = model.file("tokenizer.json", tiny_json().to_string().as_bytes());
+        let json = model.write("tokenizer.json", tiny_json().to_string().as_bytes());
         assert_eq!(found(None), json);
         // Told apart by content: the name says the opposite.
-        let misnamed = other.file("tokenizer.json", &tiny_model());
-        assert_eq!(found(Some(&other.0)), misnamed);
+        let misnamed = other.write("tokenizer.json", tiny_model());
+        assert_eq!(found(Some(&other)), misnamed);
     }
 
     #[test]
-    fn a_missing_tokenizer_is_explained_in_one_line() {
-        let folder = Folder::new("none");
-        let absent = folder.0.join("absent.json");
-        for (explicit, place) in [(None, &folder.0), (Some(absent.as_path()), &absent)] {
-            let error = Tokenizer::find(&folder.0, explicit).unwrap_err();
+    fn missing_tokenizer_is_explained_in_one_line() {
+        let folder = TempDir::new();
+        let absent = folder.join("absent.json");
+        for (explicit, place) in [(None, &*folder), (Some(absent.as_path()), absent.as_path())] {
+            let error = Tokenizer::find(&folder, explicit).unwrap_err();
             assert!(matches!(&error, Error::MissingFile { path, .. } if path == place));
             let message = error.to_string();
             for part in [
@@ -113,9 +91,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_an_io_error() {
-        let folder = Folder::new("io");
-        for path in [folder.0.clone(), folder.0.join("absent.json")] {
+    fn unreadable_file_is_an_io_error() {
+        let folder = TempDir::new();
+        for path in [folder.to_path_buf(), folder.join("absent.json")] {
             let error = Tokenizer::from_file(&path).unwrap_err();
             assert!(matches!(error, Error::Io { path: at, .. } if at == path));
         }

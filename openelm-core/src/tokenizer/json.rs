@@ -310,7 +310,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_decoder_says_whether_a_space_is_dropped() {
+    fn decoder_decides_on_the_leading_space() {
         assert!(
             read(tiny_json().to_string().as_bytes())
                 .unwrap()
@@ -322,7 +322,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn other_tokenizers_are_refused_by_name() {
+    fn rejects_other_tokenizers() {
         let cases = [
             (
                 "/model",

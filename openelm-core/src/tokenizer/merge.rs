@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_spellings_are_read_and_no_others() {
+    fn reads_both_spellings_only() {
         for text in [r#""▁t he""#, r#"["▁t", "he"]"#] {
             let merge: Merge = serde_json::from_str(text).unwrap();
             assert_eq!((merge.left.as_str(), merge.right.as_str()), ("▁t", "he"));

@@ -15,6 +15,7 @@ pub(crate) mod train;
 
 pub use chat_template::{Message, Role, conversation_prompt, instruct_prompt};
 pub use detokenizer::Detokenizer;
+pub(crate) use find::TOKENIZER_FILES;
 pub(crate) use spec::TokenizerSpec;
 pub use tokenizer::Tokenizer;
 pub(crate) use tokenizer::is_json;

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_file_is_an_error_at_every_length() {
+    fn rejects_truncation_at_every_length() {
         for bytes in [tiny_model(), tiny_json().to_string().into_bytes()] {
             assert!(read(&bytes).is_ok());
             for length in 0..bytes.len() {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_never_panics() {
+    fn damaged_file_never_panics() {
         let mut state = 1u64;
         let mut step = |limit: usize| {
             state = state
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tokenizer_is_said_to_be_none() {
+    fn rejects_files_that_are_not_tokenizers() {
         for (bytes, expected) in [
             (&b""[..], "the file is empty"),
             (
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_coder_relies_on_is_checked() {
+    fn rejects_inconsistent_vocabularies() {
         let merge = |left: &str, right: &str| {
             edited(|file| file["model"]["merges"] = json!([[left, right]]))
         };
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn without_its_name_bos_is_the_special_token_with_id_1() {
+    fn unnamed_bos_is_special_token_1() {
         let renamed = |special: bool| {
             edited(|file| {
                 let vocab = file["model"]["vocab"].as_object_mut().unwrap();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn special_pieces_need_no_entry_among_the_added_tokens() {
+    fn special_pieces_need_no_added_token() {
         let tokenizer = read(&edited(|file| file["added_tokens"] = json!([]))).unwrap();
         assert_eq!(tokenizer.encode_prompt("<s>the</s>").unwrap(), [1, 261, 2]);
         assert_eq!(tokenizer.decode(&[1, 261, 0, 2]).unwrap(), "the");

@@ -167,10 +167,7 @@ impl Tokenizer {
     /// As [`from_file`](Self::from_file) of what is in no file; `path` is what errors name.
     pub(crate) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
         let contents = Self::contents_of(path, bytes)?;
-        Self::build(path, contents).map_err(|problem| Error::Tokenizer {
-            path: path.to_owned(),
-            problem,
-        })
+        Self::build(path, contents).map_err(|problem| Error::tokenizer(path, problem))
     }
 
     /// What the tokenizer file at `path` says, for writing it in another format.
@@ -179,10 +176,7 @@ impl Tokenizer {
     }
 
     fn contents_of(path: &Path, bytes: &[u8]) -> Result<TokenizerSpec> {
-        let refused = |problem: String| Error::Tokenizer {
-            path: path.to_owned(),
-            problem,
-        };
+        let refused = |problem: String| Error::tokenizer(path, problem);
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(refused(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
         }
@@ -226,10 +220,7 @@ impl Tokenizer {
     }
 
     pub(super) fn error(&self, problem: String) -> Error {
-        Error::Tokenizer {
-            path: self.path().to_owned(),
-            problem,
-        }
+        Error::tokenizer(self.path(), problem)
     }
 }
 
@@ -280,6 +271,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::tokenizer::json::tests::tiny_json;
     use crate::tokenizer::sentencepiece::model::tests::tiny_model;
+    use openelm_testing::{Random, random_text};
 
     fn from_json(file: &Value) -> Result<Tokenizer> {
         Tokenizer::from_bytes(Path::new("tokenizer.json"), file.to_string().as_bytes())
@@ -297,39 +289,8 @@ pub(crate) mod tests {
         ]
     }
 
-    /// Splitmix64.
-    fn random(state: &mut u64) -> u64 {
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Text of all kinds of characters, but not U+2581, which no tokenizer of this kind keeps.
-    pub(crate) fn random_text(state: &mut u64) -> String {
-        let mut text = String::new();
-        for _ in 0..random(state) % 24 {
-            let at = (random(state) >> 8) as u32;
-            let code = match random(state) % 8 {
-                0..4 => 0x20 + at % 0x5f,
-                4 => at % 0x20,
-                5 => 0xa0 + at % 0x300,
-                6 => 0x1f300 + at % 0x800,
-                _ => at % 0x11_0000,
-            };
-            let spaces = if random(state).is_multiple_of(6) {
-                random(state) % 20
-            } else {
-                0
-            };
-            text.extend(std::iter::repeat_n(' ', spaces as usize));
-            text.extend(char::from_u32(code).filter(|&character| character != '▁'));
-        }
-        text
-    }
-
     #[test]
-    fn both_kinds_of_file_give_the_same_ids() {
+    fn both_formats_give_the_same_ids() {
         for tokenizer in tiny() {
             assert_eq!(
                 tokenizer.encode("the cat").unwrap(),
@@ -352,7 +313,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_prompt_has_bos_once_and_special_tokens_are_recognised() {
+    fn prompt_has_one_bos_and_special_tokens() {
         for tokenizer in tiny() {
             assert_eq!(tokenizer.encode_prompt("").unwrap(), [1]);
             assert_eq!(
@@ -366,7 +327,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn generated_text_keeps_the_space_before_its_first_word() {
+    fn generated_text_keeps_its_leading_space() {
         for tokenizer in tiny() {
             let mut after = tokenizer.detokenizer(&[1, 261]);
             assert_eq!(after.push(261).unwrap(), " the");
@@ -380,11 +341,11 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn any_text_comes_back() {
+    fn random_text_round_trips() {
         let [json, model] = tiny();
-        let mut state = 3;
+        let mut random = Random(3);
         for _ in 0..3_000 {
-            let text = random_text(&mut state);
+            let text = random_text(&mut random);
             let ids = json.encode(&text).unwrap();
             assert_eq!(json.decode(&ids).unwrap(), text);
             assert_eq!(model.encode(&text).unwrap(), ids, "{text:?}");
@@ -392,7 +353,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn tokenizers_cross_threads() {
+    fn tokenizer_is_send_and_sync() {
         fn check<T: Clone + Send + Sync + 'static>() {}
         check::<Tokenizer>();
         check::<Detokenizer>();

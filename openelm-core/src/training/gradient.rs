@@ -5,17 +5,28 @@ use std::cell::RefCell;
 use mlx_rs::{
     Array,
     error::Exception,
+    ops::zeros_like,
     transforms::{eval, fallible_vjp, value_and_grad_with_argnums},
 };
 
 use super::{
+    exception::into_exception,
     loss::{self, Objective},
     trainable::TrainableModel,
 };
-use crate::{data::batch::Batch, error::Result};
+use crate::{data::batch::Batch, error::Result, model::Model};
 
-/// The loss of `batch` and the part of it that is z-loss, and the gradient by each of `parameters`;
-/// lazy, but for checkpointing.
+/// The loss of a batch and its gradients.
+pub(super) struct LossAndGradients {
+    /// Mean over the targets, in nats.
+    pub(super) loss: Array,
+    /// The part of `loss` that is z-loss.
+    pub(super) z_loss: Array,
+    /// By each parameter.
+    pub(super) gradients: Vec<Array>,
+}
+
+/// The loss of `batch` and the gradient by each of `parameters`; lazy, but for checkpointing.
 pub(super) fn loss_and_gradients(
     trainable: &TrainableModel,
     parameters: &[Array],
@@ -23,7 +34,7 @@ pub(super) fn loss_and_gradients(
     checkpoint: bool,
     batch: &Batch,
     objective: Objective<'_>,
-) -> Result<([Array; 2], Vec<Array>)> {
+) -> Result<LossAndGradients> {
     if checkpoint {
         let pass = Checkpointed {
             trainable,
@@ -59,26 +70,18 @@ pub(super) fn clip(gradients: &mut [Array], most: f32) -> Result<Array> {
     Ok(norm)
 }
 
-/// An error of ours as MLX's closures want it.
-pub(super) fn into_exception(error: crate::Error) -> Exception {
-    match error {
-        crate::error::Error::Mlx(exception) => exception,
-        other => Exception::custom(other.to_string()),
-    }
-}
-
-/// The values of `function`, and the gradient of the first by every one of `arguments`.
+/// The loss and z-loss that `function` gives, and the gradient of the loss by every one of
+/// `arguments`.
 fn value_and_gradients(
     arguments: &[Array],
     function: impl Fn(&[Array]) -> Result<[Array; 2]>,
-) -> Result<([Array; 2], Vec<Array>)> {
+) -> Result<LossAndGradients> {
     let numbers: Vec<i32> = (0..arguments.len() as i32).collect();
     let failure = RefCell::new(None);
     let inner = |arguments: &[Array]| {
         let values = function(arguments).map_err(|error| {
-            let exception = into_exception_of(&error);
             failure.replace(Some(error));
-            exception
+            Exception::custom("the loss failed")
         })?;
         Ok::<_, Exception>(values.to_vec())
     };
@@ -87,17 +90,17 @@ fn value_and_gradients(
         (_, Some(error)) => Err(error),
         (Err(exception), None) => Err(exception.into()),
         (Ok((values, gradients)), None) => match <[Array; 2]>::try_from(values) {
-            Ok(values) => Ok((values, gradients)),
+            Ok([loss, z_loss]) => Ok(LossAndGradients {
+                loss,
+                z_loss,
+                gradients,
+            }),
             Err(_) => Err(Exception::custom("the loss has no value").into()),
         },
     }
 }
 
-fn into_exception_of(error: &crate::Error) -> Exception {
-    Exception::custom(error.to_string())
-}
-
-/// A pass that keeps nothing but the layers' inputs.
+/// A pass that keeps only the inputs of the layers.
 struct Checkpointed<'a> {
     trainable: &'a TrainableModel,
     parameters: &'a [Array],
@@ -105,92 +108,137 @@ struct Checkpointed<'a> {
 }
 
 impl Checkpointed<'_> {
+    #[expect(
+        clippy::expect_used,
+        reason = "a layer has an input, and a gradient by it"
+    )]
     fn loss_and_gradients(
         &self,
         batch: &Batch,
         objective: Objective<'_>,
-    ) -> Result<([Array; 2], Vec<Array>)> {
+    ) -> Result<LossAndGradients> {
         let tokens = loss::inputs(batch);
         let mask = loss::mask(batch, self.trainable.dtype())?;
         let layers = self.trainable.layers();
         let own: Vec<Vec<usize>> = (0..layers).map(|layer| self.below(Some(layer))).collect();
         let rest = self.below(None);
-
-        let model = self
-            .trainable
-            .model(self.parameters, Some(self.dropout_seed))?;
-        let mut inputs = vec![model.embed(&tokens)?];
-        for layer in 0..layers {
-            if let Some(x) = inputs.last() {
-                x.eval()?;
-                inputs.push(model.layer(layer, x, mask.as_ref())?);
-            }
-        }
-        drop(model);
+        let mut inputs = self.layer_inputs(&tokens, mask.as_ref())?;
         let mut gradients: Vec<Option<Array>> = vec![None; self.parameters.len()];
 
         // The loss, the head and the final norm.
         let mut arguments = self.chosen(&rest);
         arguments.extend(inputs.pop());
-        let (loss, by_arguments) = value_and_gradients(&arguments, |arguments| {
+        let head = value_and_gradients(&arguments, |arguments| {
             let (x, chosen) = split_last(arguments)?;
             let model = self.model_with(&rest, chosen)?;
             let hidden = model.normed(x)?;
             let trains_head = self.trainable.trains_head();
             loss::of_hidden(&model, &hidden, batch, trains_head, objective)
         })?;
-        let mut by_x = self.collect(&mut gradients, &rest, by_arguments)?;
-        eval(by_x.iter().chain(&loss).chain(gradients.iter().flatten()))?;
+        let (loss, z_loss) = (head.loss, head.z_loss);
+        let mut by_x = self.collect(&mut gradients, &rest, head.gradients)?;
+        let losses = [&loss, &z_loss];
+        eval(
+            losses
+                .into_iter()
+                .chain(&by_x)
+                .chain(gradients.iter().flatten()),
+        )?;
 
         let embeds = rest.iter().any(|&i| {
-            let names = self.trainable.names();
-            names
-                .get(i)
-                .is_some_and(|name| name.contains("token_embeddings"))
+            let name = self.trainable.names().get(i);
+            name.is_some_and(|name| name.contains("token_embeddings"))
         });
+        // Below the first layer with parameters there is nothing to train.
         let first = own.iter().position(|own| !own.is_empty()).unwrap_or(layers);
         let first = if embeds { 0 } else { first };
-        for layer in (first..layers).rev() {
-            let (Some(x), Some(own), Some(cotangent)) = (inputs.pop(), own.get(layer), by_x.take())
-            else {
-                break;
-            };
-            let mut arguments = self.chosen(own);
-            arguments.push(x);
-            let again = |arguments: &[Array]| {
-                let run = || {
-                    let (x, chosen) = split_last(arguments)?;
-                    let model = self.model_with(own, chosen)?;
-                    model.layer(layer, x, mask.as_ref())
-                };
-                run().map(|x| vec![x]).map_err(into_exception)
-            };
-            let (_, by_arguments) = fallible_vjp(again, &arguments, &[cotangent])?;
-            by_x = self.collect(&mut gradients, own, by_arguments)?;
-            let own = own.iter().filter_map(|&i| gradients.get(i)?.as_ref());
-            eval(by_x.iter().chain(own))?;
+        for (layer, own) in own.iter().enumerate().skip(first).rev() {
+            let x = inputs.pop().expect("each layer has an input");
+            let by_output = by_x
+                .take()
+                .expect("the layer above has a gradient by its input");
+            by_x = self.layer_gradients(layer, own, x, by_output, mask.as_ref(), &mut gradients)?;
         }
-        if let (true, Some(cotangent)) = (embeds, by_x) {
-            let again = |arguments: &[Array]| {
-                let run = || self.model_with(&rest, arguments)?.embed(&tokens);
-                run().map(|x| vec![x]).map_err(into_exception)
-            };
-            let (_, by_arguments) = fallible_vjp(again, &self.chosen(&rest), &[cotangent])?;
-            for (&i, gradient) in rest.iter().zip(by_arguments) {
-                if let Some(slot) = gradients.get_mut(i) {
-                    *slot = Some(match slot.take() {
-                        Some(sum) => sum.add(gradient)?,
-                        None => gradient,
-                    });
-                }
-            }
+        if embeds {
+            let by_output = by_x.expect("the first layer has a gradient by its input");
+            self.embedding_gradients(&tokens, &rest, by_output, &mut gradients)?;
         }
         let gradients = gradients.into_iter().zip(self.parameters);
         let gradients = gradients.map(|(gradient, parameter)| match gradient {
             Some(gradient) => Ok(gradient),
-            None => Ok(mlx_rs::ops::zeros_like(parameter)?),
+            None => Ok(zeros_like(parameter)?),
         });
-        Ok((loss, gradients.collect::<Result<_>>()?))
+        Ok(LossAndGradients {
+            loss,
+            z_loss,
+            gradients: gradients.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The input of each layer `[B, L, D]`, and the last one's output.
+    fn layer_inputs(&self, tokens: &Array, mask: Option<&Array>) -> Result<Vec<Array>> {
+        let model = self
+            .trainable
+            .model(self.parameters, Some(self.dropout_seed))?;
+        let mut x = model.embed(tokens)?;
+        let mut inputs = vec![x.clone()];
+        for layer in 0..self.trainable.layers() {
+            x.eval()?;
+            x = model.layer(layer, &x, mask)?;
+            inputs.push(x.clone());
+        }
+        Ok(inputs)
+    }
+
+    /// Works out a layer again from its input `x` `[B, L, D]`. Puts the gradients by its parameters
+    /// `own` in their places, and returns the one by `x`.
+    fn layer_gradients(
+        &self,
+        layer: usize,
+        own: &[usize],
+        x: Array,
+        by_output: Array,
+        mask: Option<&Array>,
+        gradients: &mut [Option<Array>],
+    ) -> Result<Option<Array>> {
+        let mut arguments = self.chosen(own);
+        arguments.push(x);
+        let forward = |arguments: &[Array]| {
+            let run = || {
+                let (x, chosen) = split_last(arguments)?;
+                self.model_with(own, chosen)?.layer(layer, x, mask)
+            };
+            run().map(|x| vec![x]).map_err(into_exception)
+        };
+        let (_, by_arguments) = fallible_vjp(forward, &arguments, &[by_output])?;
+        let by_x = self.collect(gradients, own, by_arguments)?;
+        let own = own.iter().filter_map(|&i| gradients.get(i)?.as_ref());
+        eval(by_x.iter().chain(own))?;
+        Ok(by_x)
+    }
+
+    /// Adds the gradients of the embedding's look-up to those that its use as the head gave.
+    fn embedding_gradients(
+        &self,
+        tokens: &Array,
+        rest: &[usize],
+        by_output: Array,
+        gradients: &mut [Option<Array>],
+    ) -> Result<()> {
+        let forward = |arguments: &[Array]| {
+            let run = || self.model_with(rest, arguments)?.embed(tokens);
+            run().map(|x| vec![x]).map_err(into_exception)
+        };
+        let (_, by_arguments) = fallible_vjp(forward, &self.chosen(rest), &[by_output])?;
+        for (&i, gradient) in rest.iter().zip(by_arguments) {
+            if let Some(slot) = gradients.get_mut(i) {
+                *slot = Some(match slot.take() {
+                    Some(sum) => sum.add(gradient)?,
+                    None => gradient,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The parameters of one layer, or of none.
@@ -206,7 +254,7 @@ impl Checkpointed<'_> {
     }
 
     /// The model with the parameters `indices` replaced.
-    fn model_with(&self, indices: &[usize], chosen: &[Array]) -> Result<crate::Model> {
+    fn model_with(&self, indices: &[usize], chosen: &[Array]) -> Result<Model> {
         let mut parameters = self.parameters.to_vec();
         for (&i, new) in indices.iter().zip(chosen) {
             if let Some(parameter) = parameters.get_mut(i) {

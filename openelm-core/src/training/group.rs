@@ -16,7 +16,7 @@ use mlx_rs::Array;
 
 use crate::{
     error::{Error, Result},
-    mlx::Processes,
+    mlx::ProcessGroup,
 };
 
 /// How often the time is looked at.
@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// it.
 #[derive(Debug)]
 pub struct Group {
-    processes: Processes,
+    processes: ProcessGroup,
     rank: usize,
     size: usize,
     watch: Watch,
@@ -54,7 +54,7 @@ impl Group {
             });
         }
         let watch = Watch::start(patience, lost)?;
-        let processes = watch.during(Processes::join).map_err(lost_connection)?;
+        let processes = watch.during(ProcessGroup::join).map_err(lost_connection)?;
         let (rank, size) = (processes.rank(), processes.size());
         if size == 1 {
             return Ok(None);
@@ -93,13 +93,27 @@ impl Group {
         sum.map_err(lost_connection)
     }
 
+    /// Replaces `numbers` by their sums over the processes. Waits for the others.
+    ///
+    /// # Errors
+    /// As [`all_sum`](Self::all_sum).
+    pub(crate) fn sum_numbers<const N: usize>(&self, numbers: &mut [f32; N]) -> Result<()> {
+        let sums = self.all_sum(&Array::from_slice(&numbers[..], &[N as i32]))?;
+        let sums = sums.to_vec_exact::<f32>()?;
+        *numbers = sums.try_into().map_err(|sums: Vec<f32>| Error::Group {
+            problem: format!("expected {N} sums, found {}", sums.len()),
+        })?;
+        Ok(())
+    }
+
     /// Whether `yes` is true in any of the processes. Waits for the others.
     ///
     /// # Errors
     /// As [`all_sum`](Self::all_sum).
     pub fn any(&self, yes: bool) -> Result<bool> {
-        let sum = self.all_sum(&Array::from_slice(&[f32::from(u8::from(yes))], &[1]))?;
-        Ok(sum.to_vec_exact::<f32>()?.first().is_some_and(|&n| n > 0.0))
+        let mut count = [f32::from(u8::from(yes))];
+        self.sum_numbers(&mut count)?;
+        Ok(count[0] > 0.0)
     }
 
     /// The bytes that rank 0 has; the others' are not looked at.
@@ -121,15 +135,15 @@ impl Group {
     }
 }
 
-/// What MLX says, without the place in its source.
+/// MLX's message, without the place in its source.
 fn lost_connection(error: Error) -> Error {
     let Error::Mlx(exception) = &error else {
         return error;
     };
-    let told = exception.what();
-    let told = told.split(" at ").next().unwrap_or(told);
+    let message = exception.what();
+    let message = message.split(" at ").next().unwrap_or(message);
     Error::Group {
-        problem: told.trim_matches('"').into(),
+        problem: message.trim_matches('"').into(),
     }
 }
 
@@ -186,9 +200,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_takes_too_long_is_told_and_what_does_not_is_not() {
-        let told = Arc::new(AtomicBool::new(false));
-        let lost = Arc::clone(&told);
+    fn reports_timeouts_only() {
+        let called = Arc::new(AtomicBool::new(false));
+        let lost = Arc::clone(&called);
         let patience = Duration::from_millis(300);
         let watch = Watch::start(patience, move || lost.store(true, Ordering::SeqCst)).unwrap();
         for _ in 0..5 {
@@ -199,13 +213,13 @@ mod tests {
                 })
                 .unwrap();
         }
-        assert!(!told.load(Ordering::SeqCst));
+        assert!(!called.load(Ordering::SeqCst));
         watch
             .during(|| {
                 thread::sleep(Duration::from_millis(700));
                 Ok(())
             })
             .unwrap();
-        assert!(told.load(Ordering::SeqCst));
+        assert!(called.load(Ordering::SeqCst));
     }
 }

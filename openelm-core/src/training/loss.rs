@@ -5,6 +5,7 @@
 
 use mlx_rs::{
     Array, Dtype,
+    error::Exception,
     ops::{
         arange, concatenate,
         indexing::{TryIndexOp, scatter_add_single, take_along_axis},
@@ -14,7 +15,7 @@ use mlx_rs::{
     transforms::fallible_vjp,
 };
 
-use super::gradient::into_exception;
+use super::exception::into_exception;
 use crate::{
     data::batch::Batch,
     error::{Error, Result},
@@ -224,9 +225,10 @@ fn target_log_probabilities(
 fn target_rows(hidden: &Array, batch: &Batch) -> Result<(Array, Targets)> {
     let targets = Targets::new(batch);
     let rows = hidden.reshape(&[-1, hidden.dim(2)])?;
-    let rows = match batch.target_count() == batch.mask.len() {
-        true => rows,
-        false => rows.take_axis(&targets.places, 0)?,
+    let rows = if batch.target_count() == batch.mask.len() {
+        rows
+    } else {
+        rows.take_axis(&targets.places, 0)?
     };
     Ok((rows, targets))
 }
@@ -256,9 +258,8 @@ fn frozen_head(head: &Linear, rows: &Array, ids: &Array) -> Result<Array> {
         _ => Ok(Vec::new()),
     };
     let (_, by_rows) = fallible_vjp(through, std::slice::from_ref(&fixed), &[by_logits])?;
-    let Some(by_rows) = by_rows.into_iter().next() else {
-        return Ok(values);
-    };
+    let by_rows = by_rows.into_iter().next();
+    let by_rows = by_rows.ok_or_else(|| Exception::custom("the head gave no gradient"))?;
     // Zero, with that gradient.
     let change = rows.subtract(&fixed)?.multiply(stop_gradient(by_rows)?)?;
     let change = change.as_dtype(Dtype::Float32)?.sum_axis(-1, false)?;
@@ -305,7 +306,7 @@ impl TrainedHead<'_> {
         let total = |of: usize| -> Result<Array> {
             let mut total = Array::from_f32(0.0);
             for part in &parts {
-                total = total.add(part.sums.get(of).unwrap_or(&total))?;
+                total = total.add(&part.sums[of])?;
             }
             Ok(total)
         };
@@ -323,7 +324,7 @@ impl TrainedHead<'_> {
             });
         }
         let Some(by_matrix) = by_matrix else {
-            return Err(mlx_rs::error::Exception::custom("no targets").into());
+            return Err(Exception::custom("no targets").into());
         };
         // The targets' part of the gradient: each one's row takes away what was before it.
         let kept = Array::from_f32(self.label_smoothing - 1.0);

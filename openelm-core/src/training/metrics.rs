@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
-    weights::tensor_file,
+    files::write_beside,
 };
 
 /// The file, open for appending.
@@ -43,7 +43,7 @@ impl Metrics {
                 kept.push('\n');
             }
         }
-        tensor_file::write_beside(&path, |partial| {
+        write_beside(&path, |partial| {
             fs::write(partial, &kept).map_err(Error::io(&path))
         })?;
         let file = OpenOptions::new().append(true).open(&path);
@@ -53,13 +53,11 @@ impl Metrics {
         })
     }
 
-    /// Writes a line; of `Null`, none.
+    /// Writes a line.
     pub(crate) fn write(&mut self, line: &Value) -> Result<()> {
         match &mut self.file {
-            Some(file) if !line.is_null() => {
-                writeln!(file, "{line}").map_err(Error::io(&self.path))
-            }
-            _ => Ok(()),
+            Some(file) => writeln!(file, "{line}").map_err(Error::io(&self.path)),
+            None => Ok(()),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Training: one trainer, and the runs around it for fine-tuning and pre-training.
 
+mod event;
+mod exception;
 pub mod finetune;
 mod gradient;
 mod group;
@@ -8,16 +10,18 @@ mod metrics;
 pub(crate) mod model_folder;
 mod optimizer;
 pub mod pretrain;
+mod resume_key;
+mod run;
+mod run_lock;
 mod schedule;
 mod state;
 mod trainable;
 mod trainer;
 mod update;
 
+pub use event::BestValidation;
 pub use group::Group;
 pub use loss::{Preference, PreferenceLoss};
-pub(crate) use metrics::Metrics;
 pub use optimizer::{Optimizer, OptimizerKind};
 pub use schedule::{Schedule, ScheduleKind, ScheduleOptions, ScheduleShape};
-pub(crate) use state::{STATE_FILE, changed};
 pub use trainer::{Step, Trainer, TrainerOptions};

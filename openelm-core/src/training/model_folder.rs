@@ -1,17 +1,15 @@
 //! Model folders as training writes them: a configuration, weights in one file, a tokenizer.
 
-use std::{
-    fs::{self, File},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use mlx_rs::Array;
 
 use crate::{
-    config::{Config, json as config_json},
-    convert::TOKENIZER_FILES,
-    error::{Error, Result},
+    config::Config,
+    error::Result,
+    files::{copy_synced, write_folder_beside, write_synced},
     mlx::Dtype,
+    tokenizer::TOKENIZER_FILES,
     weights::{Checkpoint, ReadOptions, Readers, Tensors, Weights, tensor_file},
 };
 
@@ -48,36 +46,18 @@ impl FolderTemplate {
             }
         };
         Self {
-            config: config_json::write(&config),
+            config: config.to_json(),
             tokenizer,
             dtype,
         }
     }
 
-    /// Writes the folder `target` beside it and renames; one that is there already is replaced.
+    /// Writes the folder `target`; one that is there already is replaced once the new one is whole.
     pub(super) fn write(&self, target: &Path, weights: &Tensors) -> Result<()> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(target.file_name().unwrap_or_default());
-        name.push(".partial");
-        let partial = target.with_file_name(name);
-        let written = self.fill(&partial, weights).and_then(|()| {
-            if target.exists() {
-                fs::remove_dir_all(target).map_err(Error::io(target))?;
-            }
-            fs::rename(&partial, target).map_err(Error::io(target))
-        });
-        if written.is_err() {
-            // Whatever is left of it only takes the space that there is none of.
-            let _ = fs::remove_dir_all(&partial);
-        }
-        written
+        write_folder_beside(target, |folder| self.fill(folder, weights))
     }
 
     fn fill(&self, folder: &Path, weights: &Tensors) -> Result<()> {
-        if folder.exists() {
-            fs::remove_dir_all(folder).map_err(Error::io(folder))?;
-        }
-        fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let cast = |array: &Array| array.as_dtype(self.dtype.mlx());
         let cast = weights
             .iter()
@@ -85,9 +65,7 @@ impl FolderTemplate {
         let cast = cast.collect::<Result<Tensors>>()?;
         let path = folder.join("model.safetensors");
         tensor_file::save(&path, &cast, ("format", "mlx".into()))?;
-        let path = folder.join("config.json");
-        fs::write(&path, &self.config).map_err(Error::io(&path))?;
-        sync(&path)?;
+        write_synced(&folder.join("config.json"), &self.config)?;
         for file in &self.tokenizer {
             let name = match file.extension() {
                 // A tokenizer that lies elsewhere under a name of its own.
@@ -95,9 +73,7 @@ impl FolderTemplate {
                 Some(kind) if kind == "model" && !is_known(file) => "tokenizer.model".into(),
                 _ => file.file_name().unwrap_or_default().to_os_string(),
             };
-            let copy = folder.join(name);
-            fs::copy(file, &copy).map_err(Error::io(&copy))?;
-            sync(&copy)?;
+            copy_synced(file, &folder.join(name))?;
         }
         Ok(())
     }
@@ -106,11 +82,6 @@ impl FolderTemplate {
 fn is_known(file: &Path) -> bool {
     let name = file.file_name().and_then(|name| name.to_str());
     name.is_some_and(|name| TOKENIZER_FILES.contains(&name))
-}
-
-fn sync(path: &Path) -> Result<()> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    file.sync_all().map_err(Error::io(path))
 }
 
 /// The weights of a model of `config`, in f32.

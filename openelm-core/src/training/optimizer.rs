@@ -159,9 +159,10 @@ impl OptimizerState {
         for ((parameter, gradient), slots) in all {
             let one = Single {
                 rule: self.rule,
-                weight_decay: match parameter.ndim() > 1 || self.rule.decay_vectors {
-                    true => self.rule.weight_decay,
-                    false => 0.0,
+                weight_decay: if parameter.ndim() > 1 || self.rule.decay_vectors {
+                    self.rule.weight_decay
+                } else {
+                    0.0
                 },
                 updates: self.updates,
                 learning_rate,
@@ -272,11 +273,10 @@ impl Single {
         Ok(parameter.subtract(step.multiply(scalar(self.learning_rate))?)?)
     }
 
+    #[expect(clippy::expect_used, reason = "`Optimizer::slots` makes it")]
     fn lion(&self, parameter: &Array, gradient: &Array, slots: &mut Slots) -> Result<Array> {
         let [b1, b2] = self.rule.betas;
-        let Some(m) = slots.get("m") else {
-            return Ok(parameter.clone());
-        };
+        let m = slots.get("m").expect("Lion keeps `m`");
         let mixed = m
             .multiply(scalar(b1))?
             .add(gradient.multiply(scalar(1.0 - b1))?)?;

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cosine_after_a_warm_up() {
+    fn cosine_follows_warmup() {
         let schedule = Schedule {
             kind: ScheduleKind::Cosine {
                 end: 1e-4,
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn straight_lines() {
+    fn linear_schedules() {
         let mut schedule = Schedule {
             kind: ScheduleKind::Linear { end: 0.0, steps: 4 },
             learning_rate: 0.5,
@@ -248,7 +248,7 @@ mod tests {
     /// Rates that CoreNet's formula gives for the 270M (`openelm_270M.yaml`), worked out with
     /// Python's own numbers and `round(rate, 8)`.
     #[test]
-    fn corenets_rates_of_270m() {
+    fn rates_of_270m_match_corenet() {
         let schedule = Schedule {
             kind: ScheduleKind::CoreNet {
                 end: 5.3e-4,

@@ -106,13 +106,12 @@ impl Trainer {
                 "`{name}` is not trained here: the state is another run's"
             )));
         }
-        let sums = match gathered.is_empty() {
-            true => None,
-            false => {
-                let names = self.trainable.names().iter();
-                let sums = names.map(|name| gathered.remove(name).ok_or_else(|| missing(name)));
-                Some(sums.collect::<Result<Vec<_>>>()?)
-            }
+        let sums = if gathered.is_empty() {
+            None
+        } else {
+            let names = self.trainable.names().iter();
+            let sums = names.map(|name| gathered.remove(name).ok_or_else(|| missing(name)));
+            Some(sums.collect::<Result<Vec<_>>>()?)
         };
         if let Some(average) = &mut self.average {
             for (name, average) in self.trainable.names().iter().zip(average) {
@@ -134,21 +133,4 @@ fn counters(path: &Path) -> Result<Counters> {
         path: path.to_path_buf(),
         problem: format!("its counters are malformed: {error}"),
     })
-}
-
-/// What differs between the texts of a kept state's options and of new ones: `learning_rate: 0.001, now 0.002`.
-pub(crate) fn changed(old: &str, new: &str) -> String {
-    let pairs = old.split(", ").zip(new.split(", "));
-    let differing = pairs.filter(|(old, new)| old != new).map(|(old, new)| {
-        let value = new.split_once(": ").map_or(new, |(_, value)| value);
-        // The innermost setting, without the braces around it.
-        let old = old.rsplit("{ ").next().unwrap_or(old);
-        let trim = |text: &str| text.trim_end_matches(" }").trim_start().to_owned();
-        format!(
-            "{}, now {}",
-            trim(old),
-            trim(value.rsplit(": ").next().unwrap_or(value))
-        )
-    });
-    differing.collect::<Vec<_>>().join("; ")
 }

@@ -6,7 +6,8 @@ use mlx_rs::{Array, Dtype as MlxDtype};
 
 use super::trainer::derive_seed;
 use crate::{
-    adapter::{Adapter, AdapterKind, EMBEDDING, HEAD, each_linear},
+    adapter::{Adapter, AdapterKind, each_linear},
+    config::tensor_names::{EMBEDDING, HEAD, weight},
     error::{Error, Result},
     model::{Dropout, Model, RowNorms, row_squares},
 };
@@ -104,12 +105,9 @@ impl TrainableModel {
     pub(super) fn trains_head(&self) -> bool {
         let tied = self.base.config().share_input_output_layers();
         let adapter = &self.adapter;
-        adapter.weights.contains_key("lm_head.weight")
+        adapter.weights.contains_key(&weight(HEAD))
             || adapter.modules.contains_key(HEAD)
-            || tied
-                && adapter
-                    .weights
-                    .contains_key("transformer.token_embeddings.weight")
+            || tied && adapter.weights.contains_key(&weight(EMBEDDING))
             || tied && adapter.tied_head && adapter.modules.contains_key(EMBEDDING)
     }
 

@@ -6,7 +6,7 @@
 use mlx_rs::{Array, transforms};
 
 use super::{
-    gradient,
+    gradient::{self, LossAndGradients},
     loss::{self, Objective, Preference},
     optimizer::{Optimizer, OptimizerState},
     schedule::Schedule,
@@ -257,7 +257,11 @@ impl Trainer {
         }
         // Another mask each time, and the same one if the step is taken again after a resume.
         let dropout_seed = derive_seed(self.options.seed, self.iteration);
-        let ([loss, z_loss], mut gradients) = gradient::loss_and_gradients(
+        let LossAndGradients {
+            loss,
+            z_loss,
+            mut gradients,
+        } = gradient::loss_and_gradients(
             &self.trainable,
             &self.parameters,
             dropout_seed,
@@ -286,8 +290,8 @@ impl Trainer {
             self.gathered = Some(gradients);
         }
         let gathered = self.gathered.iter().flatten();
-        let told = [&loss, &z_loss].into_iter().chain(&gradient_norm);
-        transforms::eval(self.state().chain(gathered).chain(told))?;
+        let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
+        transforms::eval(self.state().chain(gathered).chain(reported))?;
         let loss = loss::read(&loss)?;
         self.check_finite(loss)?;
         Ok(Step {
@@ -329,13 +333,13 @@ impl Trainer {
     }
 
     pub(super) fn check_finite(&self, loss: f32) -> Result<()> {
-        match loss.is_finite() {
-            true => Ok(()),
-            false => Err(Error::Diverged {
+        if !loss.is_finite() {
+            return Err(Error::Diverged {
                 iteration: self.iteration,
                 loss,
-            }),
+            });
         }
+        Ok(())
     }
 
     pub(super) fn named(&self) -> Tensors {

@@ -1,18 +1,35 @@
 //! One update by several batches, of one process or of a group of them: the gradient is that of the
 //! mean loss over all their targets, however they are divided.
 
-use mlx_rs::{Array, ops::concatenate, transforms};
+use mlx_rs::{
+    Array,
+    ops::{concatenate, split_at_indices, zeros_like},
+    transforms,
+};
 
 use super::{
-    gradient,
+    gradient::{self, LossAndGradients},
     group::Group,
     loss,
     trainer::{Step, Trainer, derive_seed, no_targets},
 };
-use crate::{data::batch::Batch, error::Result};
+use crate::{
+    data::batch::Batch,
+    error::{Error, Result},
+};
 
 /// Numbers that are sent to the group at a time: 32 MiB.
 const BUCKET: usize = 8 << 20;
+
+/// Sums over the targets of several batches.
+#[derive(Default)]
+struct Sums {
+    loss: f32,
+    z_loss: f32,
+    targets: f32,
+    /// None without a target.
+    gradients: Option<Vec<Array>>,
+}
 
 impl Trainer {
     /// Trains on `batches` together, those of the other processes of `group` among them, and makes
@@ -21,73 +38,33 @@ impl Trainer {
     /// The step's loss is the mean over all targets; its targets are those of all.
     ///
     /// # Errors
-    /// [`crate::error::Error::Option`] if no batch of any process has a target,
-    /// [`crate::error::Error::Diverged`] if the loss or the gradient is no number, [`crate::error::Error::Mlx`]
-    /// if memory runs out.
+    /// [`Error::Option`] if no batch of any process has a target,
+    /// [`Error::Diverged`] if the loss or the gradient is not finite,
+    /// [`Error::Mlx`] if memory runs out.
     pub fn update(&mut self, batches: &[Batch], group: Option<&Group>) -> Result<Step> {
-        let mut gathered: Option<Vec<Array>> = None;
-        // Sums of the loss and of the z-loss, and the targets.
-        let mut sums = [0.0_f32; 3];
-        for (nth, batch) in (0_u64..).zip(batches) {
-            let targets = batch.target_count();
-            if targets == 0 {
-                continue;
+        if let ([batch], None) = (batches, group) {
+            if batch.target_count() == 0 {
+                return Err(no_targets());
             }
-            let (losses, mut gradients) = gradient::loss_and_gradients(
-                &self.trainable,
-                &self.parameters,
-                derive_seed(derive_seed(self.options.seed, self.iteration), nth),
-                self.options.grad_checkpoint,
-                batch,
-                self.predict(),
-            )?;
-            if batches.len() > 1 || group.is_some() {
-                let weight = Array::from_f32(targets as f32);
-                for gradient in &mut gradients {
-                    *gradient = gradient.multiply(&weight)?;
-                }
-            }
-            if let Some(sum) = gathered.take() {
-                for (gradient, sum) in gradients.iter_mut().zip(sum) {
-                    *gradient = gradient.add(sum)?;
-                }
-            }
-            // One batch's activations at a time.
-            if batches.len() > 1 || group.is_some() {
-                transforms::eval(gradients.iter().chain(&losses))?;
-            }
-            let weight = targets as f32;
-            if batches.len() > 1 || group.is_some() {
-                let [loss, z_loss] = &losses;
-                let told = [
-                    loss::read(loss)? * weight,
-                    loss::read(z_loss)? * weight,
-                    weight,
-                ];
-                sums.iter_mut()
-                    .zip(told)
-                    .for_each(|(sum, told)| *sum += told);
-            } else {
-                return self.finish_update(gradients, losses, targets);
-            }
-            gathered = Some(gradients);
+            let result = self.nth_gradients(0, batch)?;
+            return self.finish_update(result, batch.target_count());
         }
-        let mut gradients = match gathered {
+        let sums = self.sum_batches(batches)?;
+        let mut gradients = match sums.gradients {
             Some(gradients) => gradients,
             // The others may have some.
             None if group.is_some() => {
-                let zeros = self.parameters.iter().map(mlx_rs::ops::zeros_like);
+                let zeros = self.parameters.iter().map(zeros_like);
                 zeros.collect::<Result<_, _>>()?
             }
             None => return Err(no_targets()),
         };
-        let mut sums = Array::from_slice(&sums, &[3]);
+        let mut totals = [sums.loss, sums.z_loss, sums.targets];
         if let Some(group) = group {
-            sums = group.all_sum(&sums)?;
+            group.sum_numbers(&mut totals)?;
             sum_over_group(group, &mut gradients)?;
         }
-        let sums = sums.to_vec_exact::<f32>()?;
-        let [loss, z_loss, targets] = <[f32; 3]>::try_from(sums).unwrap_or_default();
+        let [loss, z_loss, targets] = totals;
         if targets == 0.0 {
             return Err(no_targets());
         }
@@ -95,8 +72,12 @@ impl Trainer {
         for gradient in &mut gradients {
             *gradient = gradient.multiply(&share)?;
         }
-        let losses = [loss / targets, z_loss / targets].map(Array::from_f32);
-        self.finish_update(gradients, losses, targets as usize)
+        let result = LossAndGradients {
+            loss: Array::from_f32(loss / targets),
+            z_loss: Array::from_f32(z_loss / targets),
+            gradients,
+        };
+        self.finish_update(result, targets as usize)
     }
 
     /// Takes over the state that rank 0 of `group` has.
@@ -106,48 +87,90 @@ impl Trainer {
     pub fn follow(&mut self, group: &Group) -> Result<()> {
         let counters = [self.iteration, self.optimizer.updates()].map(u64::to_le_bytes);
         let counters = group.from_first(&counters.concat())?;
-        let counter = |at: usize| -> u64 {
-            let bytes = counters.get(8 * at..).and_then(|bytes| bytes.first_chunk());
-            u64::from_le_bytes(bytes.copied().unwrap_or_default())
+        let mut counters = counters.as_chunks::<8>().0.iter().copied();
+        let mut counter = || counters.next().map(u64::from_le_bytes);
+        let (iteration, updates) = (counter(), counter());
+        let (Some(iteration), Some(updates)) = (iteration, updates) else {
+            return Err(Error::Group {
+                problem: "rank 0 sent no counters".into(),
+            });
         };
         let mut arrays: Vec<Array> = self.state().cloned().collect();
         if group.rank() != 0 {
             for array in &mut arrays {
-                *array = mlx_rs::ops::zeros_like(&*array)?;
+                *array = zeros_like(&*array)?;
             }
         }
         sum_over_group(group, &mut arrays)?;
         transforms::eval(&arrays)?;
-        let mut arrays = arrays.into_iter();
+        // In the order of `state`.
         let places = self
             .parameters
             .iter_mut()
-            .chain(self.optimizer.arrays_mut());
-        for place in places.chain(self.average.iter_mut().flatten()) {
-            if let Some(array) = arrays.next() {
-                *place = array;
-            }
+            .chain(self.optimizer.arrays_mut())
+            .chain(self.average.iter_mut().flatten());
+        for (place, array) in places.zip(arrays) {
+            *place = array;
         }
-        self.iteration = counter(0);
-        self.optimizer.set_updates(counter(1));
+        self.iteration = iteration;
+        self.optimizer.set_updates(updates);
         Ok(())
     }
 
-    fn finish_update(
-        &mut self,
-        mut gradients: Vec<Array>,
-        [loss, z_loss]: [Array; 2],
-        targets: usize,
-    ) -> Result<Step> {
+    /// The loss and gradients of the batch `nth` of an update; lazy.
+    fn nth_gradients(&self, nth: u64, batch: &Batch) -> Result<LossAndGradients> {
+        gradient::loss_and_gradients(
+            &self.trainable,
+            &self.parameters,
+            derive_seed(derive_seed(self.options.seed, self.iteration), nth),
+            self.options.grad_checkpoint,
+            batch,
+            self.predict(),
+        )
+    }
+
+    fn sum_batches(&self, batches: &[Batch]) -> Result<Sums> {
+        let mut sums = Sums::default();
+        for (nth, batch) in (0_u64..).zip(batches) {
+            if batch.target_count() == 0 {
+                continue;
+            }
+            let weight = batch.target_count() as f32;
+            let mut result = self.nth_gradients(nth, batch)?;
+            for gradient in &mut result.gradients {
+                *gradient = gradient.multiply(Array::from_f32(weight))?;
+            }
+            if let Some(sum) = sums.gradients.take() {
+                for (gradient, sum) in result.gradients.iter_mut().zip(sum) {
+                    *gradient = gradient.add(sum)?;
+                }
+            }
+            // One batch's activations at a time.
+            let losses = [&result.loss, &result.z_loss];
+            transforms::eval(result.gradients.iter().chain(losses))?;
+            sums.loss += loss::read(&result.loss)? * weight;
+            sums.z_loss += loss::read(&result.z_loss)? * weight;
+            sums.targets += weight;
+            sums.gradients = Some(result.gradients);
+        }
+        Ok(sums)
+    }
+
+    fn finish_update(&mut self, result: LossAndGradients, targets: usize) -> Result<Step> {
+        let LossAndGradients {
+            loss,
+            z_loss,
+            mut gradients,
+        } = result;
         self.iteration += 1;
         let learning_rate = self.options.schedule.at(self.optimizer.updates());
         let gradient_norm = self.apply(&mut gradients, learning_rate)?;
-        let told = [&loss, &z_loss].into_iter().chain(&gradient_norm);
-        transforms::eval(self.state().chain(told))?;
+        let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
+        transforms::eval(self.state().chain(reported))?;
         let loss = loss::read(&loss)?;
         self.check_finite(loss)?;
         let gradient_norm = gradient_norm.as_ref().map(loss::read).transpose()?;
-        // What has been trained is no number from here on, though the loss still was one.
+        // The weights are not finite from here on, though the loss still was.
         self.check_finite(gradient_norm.unwrap_or_default())?;
         Ok(Step {
             iteration: self.iteration,
@@ -180,7 +203,7 @@ fn sum_over_group(group: &Group, gradients: &mut [Array]) -> Result<()> {
             Some(*end)
         });
         let ends: Vec<i32> = ends.take(count.saturating_sub(1)).collect();
-        let parts = mlx_rs::ops::split_at_indices(&summed, &ends, 0)?;
+        let parts = split_at_indices(&summed, &ends, 0)?;
         for (gradient, part) in bucket.iter_mut().zip(parts) {
             *gradient = part.reshape(gradient.shape())?;
         }

@@ -5,11 +5,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
-use super::safetensors_header::{check_listed, read_header, read_index};
+use super::{
+    safetensors_header::{check_listed, read_header, read_index},
+    stored_tensor::{StoredDtype, StoredTensor},
+};
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -22,30 +24,6 @@ pub struct Checkpoint {
     folder: PathBuf,
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, StoredTensor>,
-}
-
-/// Where one tensor of a [`Checkpoint`] is, and what it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredTensor {
-    /// The file that holds it.
-    pub file: PathBuf,
-    /// Its type there.
-    pub dtype: StoredDtype,
-    /// Its shape there.
-    pub shape: Vec<usize>,
-    /// Where its data begins in the file, in bytes.
-    pub(crate) offset: u64,
-}
-
-/// A type that tensors are stored in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoredDtype {
-    /// Floating-point numbers.
-    Float(Dtype),
-    /// 32-bit words: the packed numbers of a quantised matrix.
-    Uint32,
-    /// Bytes: the scales of a quantised matrix in the microscaling modes.
-    Uint8,
 }
 
 /// An integer type, if the tensor must be of one, and a shape.
@@ -74,10 +52,10 @@ impl Checkpoint {
         } else if single.is_file() {
             (vec![single], None)
         } else {
-            return Err(Error::MissingFile {
-                path: folder,
-                problem: "found neither model.safetensors nor model.safetensors.index.json".into(),
-            });
+            return Err(Error::missing_file(
+                folder,
+                "found neither model.safetensors nor model.safetensors.index.json",
+            ));
         };
 
         let mut tensors = BTreeMap::new();
@@ -88,22 +66,22 @@ impl Checkpoint {
                 }
                 if let Some(StoredTensor { file: other, .. }) = tensors.insert(name.clone(), tensor)
                 {
-                    return Err(Error::Checkpoint {
-                        path: file.clone(),
-                        problem: format!("tensor `{name}` is also in {}", other.display()),
-                    });
+                    return Err(Error::checkpoint(
+                        file,
+                        format!("tensor `{name}` is also in {}", other.display()),
+                    ));
                 }
             }
         }
         for (name, file) in listed.iter().flatten() {
             if !tensors.contains_key(name) {
-                return Err(Error::Checkpoint {
-                    path: folder.join(file),
-                    problem: format!(
+                return Err(Error::checkpoint(
+                    folder.join(file),
+                    format!(
                         "tensor `{name}` is missing, which {} lists",
                         index.display()
                     ),
-                });
+                ));
             }
         }
         Ok(Self {
@@ -209,10 +187,10 @@ impl Checkpoint {
         if then.eq(now.iter()) {
             return Ok(());
         }
-        Err(Error::Checkpoint {
-            path: file.to_path_buf(),
-            problem: "the file changed while the model was loaded".into(),
-        })
+        Err(Error::checkpoint(
+            file,
+            "the file changed while the model was loaded",
+        ))
     }
 
     /// The model folder.
@@ -249,85 +227,4 @@ impl Checkpoint {
     pub fn bytes(&self) -> usize {
         self.tensors.values().map(StoredTensor::bytes).sum()
     }
-}
-
-impl StoredTensor {
-    /// Size in the file, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.dtype.size()
-    }
-}
-
-impl StoredDtype {
-    /// Size of one element in bytes.
-    pub fn size(self) -> usize {
-        match self {
-            Self::Float(dtype) => dtype.size(),
-            Self::Uint32 => 4,
-            Self::Uint8 => 1,
-        }
-    }
-
-    pub(crate) fn mlx(self) -> mlx_rs::Dtype {
-        match self {
-            Self::Float(dtype) => dtype.mlx(),
-            Self::Uint32 => mlx_rs::Dtype::Uint32,
-            Self::Uint8 => mlx_rs::Dtype::Uint8,
-        }
-    }
-
-    /// The name in a safetensors header.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Float(Dtype::Float32) => "F32",
-            Self::Float(Dtype::Float16) => "F16",
-            Self::Float(Dtype::Bfloat16) => "BF16",
-            Self::Uint32 => "U32",
-            Self::Uint8 => "U8",
-        }
-    }
-}
-
-/// The model folder behind `path`: itself, or, for a repository's folder in the Hugging Face Hub
-/// cache (`models--apple--OpenELM-270M`), the snapshot that its `main` names.
-///
-/// # Errors
-/// [`Error::MissingFile`] if there is no `config.json`, [`Error::Io`] if `path` cannot be read.
-pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
-    let path = path.as_ref();
-    fs::metadata(path).map_err(Error::io(path))?;
-    if path.join("config.json").is_file() {
-        return Ok(path.to_path_buf());
-    }
-    let snapshots = path.join("snapshots");
-    if snapshots.is_dir() {
-        let main = path.join("refs").join("main");
-        if let Ok(commit) = fs::read_to_string(&main) {
-            let folder = snapshots.join(commit.trim());
-            if folder.join("config.json").is_file() {
-                return Ok(folder);
-            }
-        }
-        let entries = fs::read_dir(&snapshots).map_err(Error::io(&snapshots))?;
-        let mut complete: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|folder| folder.join("config.json").is_file())
-            .collect();
-        match (complete.pop(), complete.is_empty()) {
-            (Some(only), true) => return Ok(only),
-            (Some(_), false) => {
-                return Err(Error::MissingFile {
-                    path: main,
-                    problem: "the cache holds several snapshots and does not say which is main; \
-                              name one of its snapshots/ folders"
-                        .into(),
-                });
-            }
-            (None, _) => {}
-        }
-    }
-    Err(Error::MissingFile {
-        path: path.join("config.json"),
-        problem: "not found; expected a model folder with config.json and model.safetensors".into(),
-    })
 }

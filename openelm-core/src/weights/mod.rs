@@ -1,14 +1,18 @@
 //! Safetensors checkpoints: files, headers, and their tensors as MLX arrays.
 
 mod checkpoint;
+mod model_folder;
 mod parallel_reader;
 pub(crate) mod random;
 mod safetensors_header;
+mod stored_tensor;
 pub(crate) mod tensor_file;
 mod weights;
 
-pub use checkpoint::{Checkpoint, StoredDtype, StoredTensor, model_folder};
+pub use checkpoint::Checkpoint;
+pub use model_folder::model_folder;
 pub(crate) use parallel_reader::Readers;
 pub use random::random_weights;
-pub(crate) use tensor_file::{Tensors, write_beside};
+pub use stored_tensor::{StoredDtype, StoredTensor};
+pub(crate) use tensor_file::Tensors;
 pub use weights::{ReadOptions, Weights};

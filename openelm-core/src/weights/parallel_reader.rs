@@ -9,9 +9,12 @@ use std::{
     thread,
 };
 
-use mlx_rs::{Array, Stream, error::IoError, with_stream};
+use mlx_rs::{Array, Stream, with_stream};
 
-use super::checkpoint::{Checkpoint, StoredDtype, StoredTensor};
+use super::{
+    checkpoint::Checkpoint,
+    stored_tensor::{StoredDtype, StoredTensor},
+};
 use crate::{
     error::{Error, Result},
     mlx::{Device, Dtype, Quantization, QuantizedMatrix, mapped},
@@ -97,7 +100,7 @@ impl Files {
         let mut lazy = HashMap::with_capacity(checkpoint.tensors().len());
         for file in checkpoint.files() {
             let arrays = with_stream(stream, || Array::load_safetensors(file));
-            lazy.extend(arrays.map_err(|error| unreadable(file, error))?);
+            lazy.extend(arrays.map_err(|error| Error::checkpoint(file, error.to_string()))?);
         }
         Ok(Self::Lazy(lazy))
     }
@@ -134,10 +137,10 @@ impl Reader {
             Files::Mapped(mapped) => mapped.map(name),
         };
         array.unwrap_or_else(|| {
-            Err(Error::Checkpoint {
-                path: self.folder.clone(),
-                problem: format!("tensor `{name}` vanished while the model was loaded"),
-            })
+            Err(Error::checkpoint(
+                &self.folder,
+                format!("tensor `{name}` vanished while the model was loaded"),
+            ))
         })
     }
 
@@ -205,11 +208,4 @@ fn computing(reading: Stream) -> Result<Stream> {
         Device::Cpu => reading,
         Device::Gpu => Stream::new(),
     })
-}
-
-fn unreadable(file: &Path, error: IoError) -> Error {
-    Error::Checkpoint {
-        path: file.to_path_buf(),
-        problem: error.to_string(),
-    }
 }

@@ -9,7 +9,14 @@ use mlx_rs::{
 };
 
 use super::weights::Weights;
-use crate::{config::Config, error::Result, mlx::Dtype};
+use crate::{
+    config::{
+        Config,
+        tensor_names::{OUT_PROJ, PROJ_2, WEIGHT, parse_layer},
+    },
+    error::Result,
+    mlx::Dtype,
+};
 
 /// Draws the weights of `config`: projections from N(0, 1/in), embeddings from N(0, 1/D), the
 /// residual branches' last projections from N(0, 1/(2·N·D)) for N layers; norms are 1.
@@ -26,8 +33,8 @@ pub fn random_weights(config: &Config, dtype: Dtype, seed: u64) -> Result<Weight
         let array = match dims.as_slice() {
             [_] => ones_dtype(&dims, dtype.mlx())?,
             [_, input] => {
-                let last =
-                    name.ends_with("attn.out_proj.weight") || name.ends_with("ffn.proj_2.weight");
+                let part = name.strip_suffix(WEIGHT).and_then(parse_layer);
+                let last = matches!(part, Some((_, OUT_PROJ | PROJ_2)));
                 let deviation = if last {
                     residual
                 } else {
@@ -59,7 +66,7 @@ mod tests {
     use crate::config::Preset;
 
     #[test]
-    fn deviations_follow_corenet() {
+    fn standard_deviations_match_corenet() {
         let settings = crate::config::LayerWiseConfig {
             num_transformer_layers: 2,
             vocab_size: 500,

@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::checkpoint::{StoredDtype, StoredTensor};
+use super::stored_tensor::{StoredDtype, StoredTensor};
 use crate::{
     error::{Error, Result},
     mlx::Dtype,
@@ -22,10 +22,7 @@ const MAX_HEADER: u64 = 100_000_000;
 
 /// The tensors of one file, by what its header says.
 pub(super) fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
-    let malformed = |problem: String| Error::Checkpoint {
-        path: path.to_path_buf(),
-        problem,
-    };
+    let malformed = |problem: String| Error::checkpoint(path, problem);
     let mut file = File::open(path).map_err(Error::io(path))?;
     let length = file.metadata().map_err(Error::io(path))?.len();
     if length < 8 {
@@ -116,10 +113,7 @@ struct Index {
 
 /// Tensor name to file name, each file a plain name beside the index.
 pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
-    let malformed = |problem: String| Error::Checkpoint {
-        path: path.to_path_buf(),
-        problem,
-    };
+    let malformed = |problem: String| Error::checkpoint(path, problem);
     let length = fs::metadata(path).map_err(Error::io(path))?.len();
     if length > MAX_HEADER {
         return Err(malformed(format!(
@@ -140,10 +134,10 @@ pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
         }
         let shard = path.with_file_name(file);
         if !shard.is_file() {
-            return Err(Error::MissingFile {
-                path: shard,
-                problem: format!("not found; {} lists it", path.display()),
-            });
+            return Err(Error::missing_file(
+                shard,
+                format!("not found; {} lists it", path.display()),
+            ));
         }
     }
     Ok(index.weight_map)
@@ -164,8 +158,5 @@ pub(super) fn check_listed(
         ),
         None => format!("tensor `{name}` is not listed in {}", index.display()),
     };
-    Err(Error::Checkpoint {
-        path: file.to_path_buf(),
-        problem,
-    })
+    Err(Error::checkpoint(file, problem))
 }

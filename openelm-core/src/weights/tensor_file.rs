@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
+    fs::File,
     io::Read,
     path::Path,
 };
@@ -12,7 +12,10 @@ use mlx_rs::{Array, Dtype as MlxDtype};
 use safetensors::tensor::{Dtype as FileDtype, Metadata, View, serialize_to_file};
 
 use super::{checkpoint::Checkpoint, parallel_reader::Readers};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files::write_beside,
+};
 
 /// Named arrays, in the order of their names.
 pub(crate) type Tensors = BTreeMap<String, Array>;
@@ -37,30 +40,9 @@ pub(crate) fn save<'a>(
         File::create(partial).map_err(Error::io(path))?;
         serialize_to_file(views, Some(metadata), partial).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(source) => Error::io(path)(source),
-            other => Error::Checkpoint {
-                path: path.to_path_buf(),
-                problem: other.to_string(),
-            },
+            other => Error::checkpoint(path, other.to_string()),
         })
     })
-}
-
-/// Has `write` make a file beside `path`, makes sure that it reached the disk, and renames it.
-pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let written = write(&partial).and_then(|()| {
-        File::open(&partial)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&partial, path))
-            .map_err(Error::io(path))
-    });
-    if written.is_err() {
-        // Whatever is left of it only takes the space that there is none of.
-        let _ = fs::remove_file(&partial);
-    }
-    written
 }
 
 /// Reads a file's arrays as they are stored.
@@ -81,10 +63,7 @@ pub(crate) fn load(path: &Path) -> Result<Tensors> {
 /// # Errors
 /// [`Error::Io`], or [`Error::Checkpoint`] if there is none.
 pub(crate) fn metadata(path: &Path, key: &str) -> Result<String> {
-    let malformed = |problem: String| Error::Checkpoint {
-        path: path.to_path_buf(),
-        problem,
-    };
+    let malformed = |problem: String| Error::checkpoint(path, problem);
     // Checks the header's length, so that it can be believed below.
     Checkpoint::open_file(path)?;
     let mut file = File::open(path).map_err(Error::io(path))?;

@@ -12,8 +12,7 @@ use crate::{
     cancel::CancelHandle,
     config::Config,
     error::{Error, Result},
-    mlx::{Dtype, Quantization, QuantizationMap, QuantizedMatrix},
-    model::{Linear, Matrix},
+    mlx::{Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix},
 };
 
 /// How [`Weights::read`] reads.
@@ -124,15 +123,13 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::MissingTensor`] or [`Error::TensorShape`].
-    pub(crate) fn take_matrix(&mut self, name: &str, rows: usize, width: usize) -> Result<Linear> {
+    pub(crate) fn take_matrix(&mut self, name: &str, rows: usize, width: usize) -> Result<Matrix> {
         let (weight, scales) = (format!("{name}.weight"), format!("{name}.scales"));
         let Some(quantization) = self
             .packing(name)
             .filter(|_| self.tensors.contains_key(&scales))
         else {
-            return Ok(Linear::new(Matrix::Dense(
-                self.take(&weight, &[rows, width])?,
-            )));
+            return Ok(Matrix::Dense(self.take(&weight, &[rows, width])?));
         };
         let groups = quantization.scales_shape(rows, width);
         let biases = if quantization.has_biases() {
@@ -140,12 +137,12 @@ impl Weights {
         } else {
             None
         };
-        Ok(Linear::new(Matrix::Packed(QuantizedMatrix {
+        Ok(Matrix::Quantized(QuantizedMatrix {
             weight: self.take(&weight, &quantization.packed_shape(rows, width))?,
             scales: self.take(&scales, &groups)?,
             biases,
             quantization,
-        })))
+        }))
     }
 
     fn packing(&self, name: &str) -> Option<Quantization> {

@@ -6,12 +6,13 @@ use openelm_core::{
     CancelHandle, Dtype, Error,
     convert::{self, ConvertEvent, ConvertOptions, FileType, Format},
 };
+use openelm_testing::TempDir;
 
-use crate::models::{Folder, convert, files, plain, small};
+use crate::models::{convert, files, plain, small, with_source};
 
 /// Cancels at the event `at`, counted from 0, and returns how many there were.
 fn cancelled_at(
-    folder: &Folder,
+    folder: &TempDir,
     target: &str,
     options: &ConvertOptions,
     at: usize,
@@ -35,8 +36,8 @@ fn cancelled_at(
 }
 
 #[test]
-fn progress_is_told_tensor_by_tensor() {
-    let (folder, tensors) = Folder::with_source("progress", &small(), Dtype::Float32);
+fn reports_progress_by_tensor() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let (mut written, mut verified) = (Vec::new(), Vec::new());
     convert::convert(
         folder.join("source"),
@@ -67,8 +68,8 @@ fn progress_is_told_tensor_by_tensor() {
 }
 
 #[test]
-fn the_old_target_stays_whenever_it_happens() {
-    let (folder, _) = Folder::with_source("cancel", &small(), Dtype::Float32);
+fn cancelling_keeps_the_old_target() {
+    let (folder, _) = with_source(&small(), Dtype::Float32);
     for (target, format) in [
         ("target", Format::Mlx),
         ("small.gguf", Format::Gguf(FileType::F16)),
@@ -124,8 +125,8 @@ fn the_old_target_stays_whenever_it_happens() {
 }
 
 #[test]
-fn a_new_target_is_not_there_afterwards() {
-    let (folder, _) = Folder::with_source("cancel-new", &small(), Dtype::Float32);
+fn cancelling_leaves_no_new_target() {
+    let (folder, _) = with_source(&small(), Dtype::Float32);
     for at in [0, 7, 20] {
         let (result, _) = cancelled_at(&folder, "target", &plain(), at);
         assert!(matches!(result, Err(Error::Cancelled)), "{at}: {result:?}");

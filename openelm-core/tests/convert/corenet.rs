@@ -9,13 +9,14 @@ use openelm_core::{
     convert::{self, ConvertOptions, Quantize},
     quantization::{Quantization, QuantizationMode},
 };
+use openelm_testing::TempDir;
 use safetensors::Dtype as Stored;
 use serde_json::{Value, json};
 
 use crate::{
     models::{
-        Folder, Tensors, convert, difference, logits, logits_of, plain, random, read, settings,
-        small, write_weights,
+        Tensors, convert, difference, logits, logits_of, plain, random, read, settings, small,
+        with_source, write_weights,
     },
     opcodes::{LEGACY_HEAD, long, rebuilt, storage, text},
     torch::{corenet, legacy_file, zip_file},
@@ -29,13 +30,13 @@ fn with(architecture: &Config) -> ConvertOptions {
 }
 
 #[test]
-fn weights_of_both_formats_get_hugging_faces_names() {
+fn both_formats_get_hugging_face_names() {
     let config = Config::layer_wise(LayerWiseConfig {
         share_input_output_layers: false,
         ..settings()
     })
     .unwrap();
-    let folder = Folder::new("pt");
+    let folder = TempDir::new();
     for dtype in [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16] {
         let tensors = random(&config, dtype);
         let stored = corenet(&tensors, 96);
@@ -68,7 +69,7 @@ fn weights_of_both_formats_get_hugging_faces_names() {
 }
 
 #[test]
-fn rows_of_no_token_are_cut() {
+fn padding_rows_of_embeddings_are_removed() {
     let config = Config::layer_wise(LayerWiseConfig {
         model_dim: 16,
         head_dim: 8,
@@ -77,7 +78,7 @@ fn rows_of_no_token_are_cut() {
         ..settings()
     })
     .unwrap();
-    let folder = Folder::new("rows");
+    let folder = TempDir::new();
     let tensors = random(&config, Dtype::Float16);
     let stored = corenet(&tensors, 32_128);
     let source = folder.join("corenet.pt");
@@ -111,8 +112,8 @@ fn rows_of_no_token_are_cut() {
 }
 
 #[test]
-fn training_checkpoints_hold_two_sets_of_weights() {
-    let folder = Folder::new("training");
+fn training_checkpoints_hold_model_and_average() {
+    let folder = TempDir::new();
     let model = random(&small(), Dtype::Float32);
     let mut average = model.clone();
     for tensor in average.values_mut() {
@@ -188,8 +189,8 @@ fn sparse(path: &Path, config: &Config, rows: usize) {
 }
 
 #[test]
-fn released_sizes_are_known_by_their_shapes_or_by_corenets_yaml() {
-    let folder = Folder::new("presets");
+fn detects_sizes_by_shapes_or_corenet_yaml() {
+    let folder = TempDir::new();
     let yaml = folder.join("openelm.yaml");
     for (preset, parameters) in
         Preset::ALL
@@ -249,8 +250,8 @@ fn released_sizes_are_known_by_their_shapes_or_by_corenets_yaml() {
 }
 
 #[test]
-fn quantised_mlx_folders_keep_their_packing() {
-    let (folder, _) = Folder::with_source("corenet-mlx", &small(), Dtype::Float16);
+fn quantized_mlx_folders_keep_their_packing() {
+    let (folder, _) = with_source(&small(), Dtype::Float16);
     let quantization = Quantization::new(QuantizationMode::Affine, Some(4), Some(64)).unwrap();
     let options = ConvertOptions {
         quantize: Some(Quantize::uniform(quantization)),

@@ -7,25 +7,25 @@ use openelm_core::{
     config::LayerWiseConfig,
     convert::{ConvertOptions, Format},
 };
+use openelm_testing::{TempDir, tales};
 use safetensors::{Dtype as Stored, SafeTensors};
 use serde_json::Value;
 
 use crate::models::{
-    Folder, Tensors, convert, difference, files, logits, logits_of, plain, random, read, settings,
-    small, tales, talking, write_model, write_weights,
+    Tensors, convert, difference, files, logits, logits_of, plain, random, read, settings, small,
+    talking, with_source, write_model, write_weights,
 };
 
 const DTYPES: [Dtype; 3] = [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16];
 
-fn json(folder: &Folder, name: &str) -> Value {
+fn json(folder: &TempDir, name: &str) -> Value {
     serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap()
 }
 
 #[test]
-fn every_number_stays_as_it_is() {
+fn plain_conversion_keeps_every_value() {
     for dtype in DTYPES {
-        let name = format!("identical-{dtype}");
-        let (folder, tensors) = Folder::with_source(&name, &small(), dtype);
+        let (folder, tensors) = with_source(&small(), dtype);
         for format in [Format::Mlx, Format::HuggingFace] {
             let target = folder.join(format.name());
             let options = ConvertOptions { format, ..plain() };
@@ -61,9 +61,9 @@ fn every_number_stays_as_it_is() {
 }
 
 #[test]
-fn casts_round_as_half_does() {
+fn casts_round_like_the_half_crate() {
     for from in DTYPES {
-        let (folder, mut tensors) = Folder::with_source(&format!("cast-{from}"), &small(), from);
+        let (folder, mut tensors) = with_source(&small(), from);
         // Ties to even, the largest half, subnormals, both zeros.
         let odd = [
             1.0 + 1.0 / 2048.0,
@@ -100,8 +100,8 @@ fn casts_round_as_half_does() {
 }
 
 #[test]
-fn tensors_of_several_types_keep_theirs() {
-    let (folder, mut tensors) = Folder::with_source("several", &small(), Dtype::Float16);
+fn mixed_dtypes_are_kept() {
+    let (folder, mut tensors) = with_source(&small(), Dtype::Float16);
     let full = random(&small(), Dtype::Float32);
     for (name, tensor) in &mut tensors {
         if name.contains("norm") {
@@ -118,8 +118,8 @@ fn tensors_of_several_types_keep_theirs() {
 }
 
 #[test]
-fn one_file_has_an_index_and_says_what_it_is_for() {
-    let (folder, tensors) = Folder::with_source("single", &small(), Dtype::Bfloat16);
+fn writes_index_and_metadata() {
+    let (folder, tensors) = with_source(&small(), Dtype::Bfloat16);
     for (format, says) in [(Format::Mlx, "mlx"), (Format::HuggingFace, "pt")] {
         let target = folder.join(format.name());
         let options = ConvertOptions { format, ..plain() };
@@ -165,8 +165,8 @@ fn one_file_has_an_index_and_says_what_it_is_for() {
 }
 
 #[test]
-fn shards_are_written_and_read() {
-    let (folder, tensors) = Folder::with_source("shards", &small(), Dtype::Float32);
+fn shards_round_trip() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let limit = 100_000;
     let options = ConvertOptions {
         max_shard_bytes: limit,
@@ -217,7 +217,7 @@ fn shards_are_written_and_read() {
 }
 
 #[test]
-fn heads_of_their_own_and_plain_ffns_are_converted() {
+fn converts_untied_heads_and_plain_ffns() {
     for (glu, norms, shared) in [(false, true, true), (true, false, false)] {
         let config = Config::layer_wise(LayerWiseConfig {
             ffn_with_glu: glu,
@@ -226,8 +226,7 @@ fn heads_of_their_own_and_plain_ffns_are_converted() {
             ..settings()
         })
         .unwrap();
-        let name = format!("unusual-{glu}");
-        let (folder, tensors) = Folder::with_source(&name, &config, Dtype::Float16);
+        let (folder, tensors) = with_source(&config, Dtype::Float16);
         let target = folder.join("target");
         let report = convert(&folder.join("source"), &target, &plain()).unwrap();
         assert_eq!(tensors.contains_key("lm_head.weight"), !shared);
@@ -241,8 +240,8 @@ fn heads_of_their_own_and_plain_ffns_are_converted() {
 }
 
 #[test]
-fn a_target_is_replaced_when_asked_to() {
-    let (folder, tensors) = Folder::with_source("replace", &small(), Dtype::Float32);
+fn force_replaces_the_target() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let target = folder.join("target");
     let options = ConvertOptions {
         dtype: Some(Dtype::Float16),
@@ -261,8 +260,8 @@ fn a_target_is_replaced_when_asked_to() {
 }
 
 #[test]
-fn the_tokenizer_and_other_files_go_along() {
-    let (folder, _) = Folder::with_source("tokenizer", &talking(), Dtype::Float32);
+fn copies_tokenizer_and_other_files() {
+    let (folder, _) = with_source(&talking(), Dtype::Float32);
     let source = folder.join("source");
     fs::copy(
         tales().join("tokenizer.json"),
@@ -305,8 +304,8 @@ fn the_tokenizer_and_other_files_go_along() {
 }
 
 #[test]
-fn norms_of_zeros_are_converted() {
-    let (folder, mut tensors) = Folder::with_source("zeros", &small(), Dtype::Float16);
+fn converts_norms_of_zeros() {
+    let (folder, mut tensors) = with_source(&small(), Dtype::Float16);
     for (name, tensor) in &mut tensors {
         if name.contains("ffn_norm") {
             tensor.bytes.fill(0);

@@ -11,11 +11,12 @@ use openelm_core::{
         read_tensor, tensor_plan,
     },
 };
+use openelm_testing::{TempDir, tales};
 use safetensors::Dtype as Stored;
 
 use crate::models::{
-    Folder, convert, difference, files, logits, logits_of, plain, read, settings, small, tales,
-    talking,
+    convert, difference, files, logits, logits_of, plain, read, settings, small, talking,
+    with_source,
 };
 
 fn to(file_type: FileType) -> ConvertOptions {
@@ -26,8 +27,8 @@ fn to(file_type: FileType) -> ConvertOptions {
 }
 
 #[test]
-fn every_type_is_written_and_read_back() {
-    let (folder, tensors) = Folder::with_source("gguf", &small(), Dtype::Float32);
+fn every_file_type_round_trips() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let exact = logits_of(&small(), &tensors);
     // Bits a weight of a model of matrices only, and how far its logits may be off.
     for (kind, bits, apart) in [
@@ -106,8 +107,8 @@ fn every_type_is_written_and_read_back() {
 }
 
 #[test]
-fn a_file_is_all_that_is_left_of_a_conversion_to_one() {
-    let (folder, _) = Folder::with_source("alone", &small(), Dtype::Float16);
+fn gguf_conversion_writes_one_file() {
+    let (folder, _) = with_source(&small(), Dtype::Float16);
     let file = folder.join("small.gguf");
     convert(&folder.join("source"), &file, &to(FileType::Q8_0)).unwrap();
     assert_eq!(folder.names(), ["small.gguf", "source"]);
@@ -133,8 +134,8 @@ fn a_file_is_all_that_is_left_of_a_conversion_to_one() {
 }
 
 #[test]
-fn the_tokenizer_goes_in_and_comes_out() {
-    let (folder, _) = Folder::with_source("gguf-tokenizer", &talking(), Dtype::Float16);
+fn tokenizer_round_trips() {
+    let (folder, _) = with_source(&talking(), Dtype::Float16);
     let options = ConvertOptions {
         tokenizer: TokenizerChoice::Path(tales()),
         ..to(FileType::F16)
@@ -178,8 +179,8 @@ fn the_tokenizer_goes_in_and_comes_out() {
 }
 
 #[test]
-fn a_vocabulary_that_only_llama_cpp_takes_holds_nothing_up() {
-    let (folder, config) = (Folder::new("gguf-odd-tokenizer"), small());
+fn converts_vocabularies_of_llama_cpp_only() {
+    let (folder, config) = (TempDir::new(), small());
     let token = |text: &str, kind| Token {
         text: text.into(),
         score: 0.0,
@@ -216,13 +217,13 @@ fn a_vocabulary_that_only_llama_cpp_takes_holds_nothing_up() {
 }
 
 #[test]
-fn a_head_of_its_own_has_no_place_in_a_file() {
+fn rejects_untied_head() {
     let config = Config::layer_wise(LayerWiseConfig {
         share_input_output_layers: false,
         ..settings()
     })
     .unwrap();
-    let (folder, _) = Folder::with_source("gguf-head", &config, Dtype::Float16);
+    let (folder, _) = with_source(&config, Dtype::Float16);
     let options = to(FileType::F16);
     let message = convert::plan(folder.join("source"), &options)
         .unwrap_err()

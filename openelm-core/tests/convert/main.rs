@@ -13,11 +13,11 @@ mod cancelled;
 mod corenet;
 mod formats;
 mod gguf;
-mod hostile;
+mod malformed;
 mod mixed_bits;
 mod models;
 #[path = "../torch_file/opcodes.rs"]
-#[expect(dead_code, reason = "hostile pickles need more than these tests do")]
+#[expect(dead_code, reason = "malformed pickles need more than these tests do")]
 mod opcodes;
 mod quantized;
 mod refused;

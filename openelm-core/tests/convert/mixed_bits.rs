@@ -8,9 +8,10 @@ use openelm_core::{
     convert::{ConvertOptions, LayerRule, Quantize, Recipe},
     quantization::{Quantization, QuantizationMode},
 };
+use openelm_testing::TempDir;
 use serde_json::{Value, json};
 
-use crate::models::{Folder, convert, difference, logits, plain, read, settings, small};
+use crate::models::{convert, difference, logits, plain, read, settings, small, with_source};
 
 fn quantize(recipe: Option<&str>, rules: &[&str]) -> ConvertOptions {
     let quantization = Quantization::new(QuantizationMode::Affine, None, Some(32)).unwrap();
@@ -26,7 +27,7 @@ fn quantize(recipe: Option<&str>, rules: &[&str]) -> ConvertOptions {
 }
 
 /// Bits of every packed matrix by what is stored, and the block of `config.json`.
-fn bits(folder: &Folder, model: &str) -> (BTreeMap<String, usize>, Value) {
+fn bits(folder: &TempDir, model: &str) -> (BTreeMap<String, usize>, Value) {
     let tensors = read(&folder.join(model));
     let packed = tensors
         .keys()
@@ -55,10 +56,9 @@ fn deep(shared: bool) -> Config {
 }
 
 #[test]
-fn recipes_spend_bits_as_mlx_lm_does() {
+fn recipes_match_mlx_lm() {
     for shared in [true, false] {
-        let (folder, _) =
-            Folder::with_source(&format!("recipe-{shared}"), &deep(shared), Dtype::Float32);
+        let (folder, _) = with_source(&deep(shared), Dtype::Float32);
         for (recipe, low, high) in [
             ("mixed_2_6", 2, 6),
             ("mixed_3_4", 3, 4),
@@ -101,8 +101,8 @@ fn recipes_spend_bits_as_mlx_lm_does() {
 }
 
 #[test]
-fn the_first_rule_that_matches_decides() {
-    let (folder, _) = Folder::with_source("rules", &small(), Dtype::Bfloat16);
+fn first_matching_rule_decides() {
+    let (folder, _) = with_source(&small(), Dtype::Bfloat16);
     let rules = [
         r"layers\.1\.ffn=8",
         "ffn=3",
@@ -147,8 +147,8 @@ fn the_first_rule_that_matches_decides() {
 }
 
 #[test]
-fn mixed_models_are_read_converted_and_expanded() {
-    let (folder, tensors) = Folder::with_source("mixed", &small(), Dtype::Float32);
+fn mixed_models_are_loaded_converted_and_dequantized() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float32);
     convert(
         &folder.join("source"),
         &folder.join("mixed"),

@@ -3,9 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    ops::Deref,
-    path::{Path, PathBuf},
-    process,
+    path::Path,
 };
 
 use half::{bf16, f16};
@@ -17,47 +15,15 @@ use openelm_core::{
     internal::{ReadOptions, Weights},
     weights::Checkpoint,
 };
+use openelm_testing::TempDir;
 use safetensors::{Dtype as Stored, SafeTensors, tensor::TensorView};
 
-/// A folder that goes when its test ends.
-pub(crate) struct Folder(PathBuf);
-
-impl Folder {
-    pub(crate) fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("openelm-convert-{name}-{}", process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    /// With the model `source` of `config` in it: the tensors come back as well.
-    pub(crate) fn with_source(name: &str, config: &Config, dtype: Dtype) -> (Self, Tensors) {
-        let folder = Self::new(name);
-        let tensors = random(config, dtype);
-        write_model(&folder.join("source"), config, &tensors);
-        (folder, tensors)
-    }
-
-    /// Names of what lies in it, hidden things too.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = files(self).into_keys().collect();
-        names.retain(|name| !name.contains('/'));
-        names
-    }
-}
-
-impl Deref for Folder {
-    type Target = Path;
-
-    fn deref(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// A folder with the model `source` of `config` in it, and the model's tensors.
+pub(crate) fn with_source(config: &Config, dtype: Dtype) -> (TempDir, Tensors) {
+    let folder = TempDir::new();
+    let tensors = random(config, dtype);
+    write_model(&folder.join("source"), config, &tensors);
+    (folder, tensors)
 }
 
 /// Every file and folder below `folder`, and what is in the files.
@@ -109,11 +75,6 @@ pub(crate) fn talking() -> Config {
         ..settings()
     })
     .unwrap()
-}
-
-/// The bundled model's folder.
-pub(crate) fn tales() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales")
 }
 
 /// A tensor as a file has it.

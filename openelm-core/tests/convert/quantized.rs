@@ -9,13 +9,13 @@ use openelm_core::{
     generation::{Event, GenerateOptions},
     quantization::{Quantization, QuantizationMode},
 };
+use openelm_testing::{TempDir, tales};
 use safetensors::Dtype as Stored;
 use serde_json::{Value, json};
 
 use crate::{
     models::{
-        Folder, convert, difference, logits, logits_of, plain, read, settings, small, tales,
-        talking,
+        convert, difference, logits, logits_of, plain, read, settings, small, talking, with_source,
     },
     torch::{corenet, zip_file},
 };
@@ -32,13 +32,13 @@ fn packed_as(mode: QuantizationMode, bits: usize, group: usize) -> ConvertOption
     }
 }
 
-fn config_json(folder: &Folder, model: &str) -> Value {
+fn config_json(folder: &TempDir, model: &str) -> Value {
     serde_json::from_slice(&fs::read(folder.join(model).join("config.json")).unwrap()).unwrap()
 }
 
 #[test]
-fn packed_and_expanded_matrices_predict_alike() {
-    let (folder, tensors) = Folder::with_source("packings", &small(), Dtype::Float32);
+fn quantized_and_dequantized_logits_agree() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let exact = logits_of(&small(), &tensors);
     // The largest error of a matrix, relative to its numbers', by bits.
     let affine_errors = [
@@ -103,8 +103,8 @@ fn packed_and_expanded_matrices_predict_alike() {
 }
 
 #[test]
-fn matrices_whose_rows_do_not_divide_stay_as_they_are() {
-    let (folder, tensors) = Folder::with_source("dense", &small(), Dtype::Float16);
+fn indivisible_rows_stay_unquantized() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float16);
     convert(
         &folder.join("source"),
         &folder.join("target"),
@@ -133,8 +133,8 @@ fn matrices_whose_rows_do_not_divide_stay_as_they_are() {
 }
 
 #[test]
-fn scales_take_the_type_that_is_asked_for() {
-    let (folder, _) = Folder::with_source("scales", &small(), Dtype::Float32);
+fn scales_have_the_requested_dtype() {
+    let (folder, _) = with_source(&small(), Dtype::Float32);
     let options = ConvertOptions {
         dtype: Some(Dtype::Bfloat16),
         ..affine(4, 64)
@@ -173,14 +173,13 @@ fn scales_take_the_type_that_is_asked_for() {
 }
 
 #[test]
-fn what_is_quantised_stays_so_bit_for_bit() {
+fn quantized_source_is_kept_bit_for_bit() {
     for (name, first) in [
         ("affine", affine(6, 32)),
         ("mxfp8", packed_as(QuantizationMode::Mxfp8, 8, 32)),
         ("nvfp4", packed_as(QuantizationMode::Nvfp4, 4, 16)),
     ] {
-        let (folder, tensors) =
-            Folder::with_source(&format!("keep-{name}"), &small(), Dtype::Bfloat16);
+        let (folder, tensors) = with_source(&small(), Dtype::Bfloat16);
         convert(&folder.join("source"), &folder.join("packed"), &first).unwrap();
         let packed = read(&folder.join("packed"));
         let again = ConvertOptions {
@@ -202,8 +201,8 @@ fn what_is_quantised_stays_so_bit_for_bit() {
 }
 
 #[test]
-fn packings_can_be_changed_and_undone() {
-    let (folder, tensors) = Folder::with_source("change", &small(), Dtype::Float32);
+fn packings_can_be_changed_and_dequantized() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float32);
     convert(&folder.join("source"), &folder.join("8"), &affine(8, 64)).unwrap();
     convert(&folder.join("8"), &folder.join("4"), &affine(4, 32)).unwrap();
     let words = |model: &str| {
@@ -252,14 +251,14 @@ fn packings_can_be_changed_and_undone() {
 }
 
 #[test]
-fn heads_are_quantised_with_the_embedding_or_on_their_own() {
+fn quantizes_tied_and_untied_heads() {
     for shared in [true, false] {
         let config = Config::layer_wise(LayerWiseConfig {
             share_input_output_layers: shared,
             ..settings()
         })
         .unwrap();
-        let (folder, _) = Folder::with_source(&format!("head-{shared}"), &config, Dtype::Float32);
+        let (folder, _) = with_source(&config, Dtype::Float32);
         convert(
             &folder.join("source"),
             &folder.join("target"),
@@ -295,8 +294,8 @@ fn heads_are_quantised_with_the_embedding_or_on_their_own() {
 }
 
 #[test]
-fn a_quantised_model_writes_the_same_text_packed_and_expanded() {
-    let (folder, _) = Folder::with_source("text", &talking(), Dtype::Float32);
+fn quantized_and_dequantized_text_agree() {
+    let (folder, _) = with_source(&talking(), Dtype::Float32);
     let options = ConvertOptions {
         tokenizer: TokenizerChoice::Path(tales()),
         ..affine(8, 64)
@@ -327,8 +326,8 @@ fn a_quantised_model_writes_the_same_text_packed_and_expanded() {
 }
 
 #[test]
-fn every_format_is_quantised_to_the_same_numbers() {
-    let (folder, tensors) = Folder::with_source("sources", &small(), Dtype::Float32);
+fn every_source_format_quantizes_equally() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let pt = folder.join("corenet.pt");
     fs::write(&pt, zip_file(&[("", &corenet(&tensors, 96))])).unwrap();
     let gguf = folder.join("small.gguf");

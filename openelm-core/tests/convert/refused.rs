@@ -12,13 +12,14 @@ use openelm_core::{
     },
     quantization::{Quantization, QuantizationMode},
 };
+use openelm_testing::{TempDir, tales};
 
-use crate::models::{Folder, convert, files, plain, read, settings, small, tales, write_model};
+use crate::models::{convert, files, plain, read, settings, small, with_source, write_model};
 
 /// That a conversion of `source` to `target`, both in `folder`, fails before it writes anything.
 #[track_caller]
 pub(crate) fn refuses(
-    folder: &Folder,
+    folder: &TempDir,
     source: &str,
     target: &str,
     options: &ConvertOptions,
@@ -61,8 +62,8 @@ pub(crate) fn quantize(
 }
 
 #[test]
-fn options_that_contradict_each_other() {
-    let (folder, _) = Folder::with_source("options", &small(), Dtype::Float32);
+fn rejects_contradicting_options() {
+    let (folder, _) = with_source(&small(), Dtype::Float32);
     let four = quantize(QuantizationMode::Affine, None, None);
     let gguf = Format::Gguf(FileType::F16);
     let case = |options: ConvertOptions, parts: &[&str]| {
@@ -129,7 +130,7 @@ fn options_that_contradict_each_other() {
 }
 
 #[test]
-fn groups_that_divide_no_row() {
+fn rejects_group_sizes_that_divide_no_row() {
     let narrow = Config::layer_wise(LayerWiseConfig {
         model_dim: 48,
         head_dim: 16,
@@ -137,7 +138,7 @@ fn groups_that_divide_no_row() {
         ..settings()
     })
     .unwrap();
-    let (folder, _) = Folder::with_source("groups", &narrow, Dtype::Float32);
+    let (folder, _) = with_source(&narrow, Dtype::Float32);
     let options = quantize(QuantizationMode::Affine, None, Some(128));
     refuses(
         &folder,
@@ -151,8 +152,8 @@ fn groups_that_divide_no_row() {
 }
 
 #[test]
-fn tokenizers_that_are_missing_or_of_another_model() {
-    let (folder, _) = Folder::with_source("tokenizers", &small(), Dtype::Float32);
+fn rejects_missing_or_mismatched_tokenizers() {
+    let (folder, _) = with_source(&small(), Dtype::Float32);
     let with = |tokenizer| ConvertOptions {
         tokenizer,
         ..plain()
@@ -199,8 +200,8 @@ fn tokenizers_that_are_missing_or_of_another_model() {
 }
 
 #[test]
-fn targets_that_are_in_the_way() {
-    let (folder, _) = Folder::with_source("targets", &small(), Dtype::Float32);
+fn rejects_existing_targets() {
+    let (folder, _) = with_source(&small(), Dtype::Float32);
     let fresh = &plain();
     let forced = &ConvertOptions {
         force: true,
@@ -251,8 +252,8 @@ fn targets_that_are_in_the_way() {
 }
 
 #[test]
-fn numbers_that_a_type_cannot_hold() {
-    let (folder, mut tensors) = Folder::with_source("overflow", &small(), Dtype::Float32);
+fn rejects_values_that_overflow_the_dtype() {
+    let (folder, mut tensors) = with_source(&small(), Dtype::Float32);
     let name = "transformer.layers.1.attn.out_proj.weight";
     let large = tensors.get_mut(name).unwrap();
     large.bytes[400..404].copy_from_slice(&1e5_f32.to_le_bytes());

@@ -1,6 +1,6 @@
 //! Sizes that are known before anything is written.
 
-use std::{collections::BTreeMap, fs, io::Write};
+use std::collections::BTreeMap;
 
 use openelm_core::{
     Dtype,
@@ -9,9 +9,9 @@ use openelm_core::{
     internal::GgufReader,
     quantization::{Quantization, QuantizationMode},
 };
-use serde_json::{Map, Value, json};
+use openelm_testing::{TempDir, write_zeros};
 
-use crate::models::{Folder, convert, plain, read, small};
+use crate::models::{convert, plain, read, small, with_source};
 
 fn quantized(mode: QuantizationMode, bits: Option<usize>, group: Option<usize>) -> ConvertOptions {
     let quantization = Quantization::new(mode, bits, group).unwrap();
@@ -21,37 +21,23 @@ fn quantized(mode: QuantizationMode, bits: Option<usize>, group: Option<usize>) 
     }
 }
 
-/// A released size in float16, of weights that take no room on the disk.
-fn sparse(name: &str, preset: Preset) -> Folder {
-    let folder = Folder::new(name);
+/// A released size, of weights that take no room on the disk.
+fn sparse(preset: Preset) -> TempDir {
+    let folder = TempDir::new();
     let config = preset.config();
-    fs::write(folder.join("config.json"), config.to_json()).unwrap();
-    let mut header = Map::new();
-    let mut end = 0;
-    for (name, shape) in config.tensors() {
-        let start = end;
-        end += 2 * shape.iter().product::<usize>();
-        let tensor = json!({ "dtype": "F16", "shape": shape, "data_offsets": [start, end] });
-        header.insert(name, tensor);
-    }
-    let header = Value::Object(header).to_string();
-    let mut file = fs::File::create(folder.join("model.safetensors")).unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes())
-        .unwrap();
-    file.write_all(header.as_bytes()).unwrap();
-    file.set_len((8 + header.len() + end) as u64).unwrap();
+    write_zeros(&folder, &config.to_json(), &config.tensors());
     folder
 }
 
 #[test]
-fn released_sizes_in_4_bits() {
+fn sizes_of_released_models_in_4_bits() {
     for (preset, megabytes, bits) in [
         (Preset::Size270M, 153.0, 4.5),
         (Preset::Size450M, 257.0, 4.5),
         (Preset::Size1_1B, 608.0, 4.5),
         (Preset::Size3B, 1708.0, 4.5),
     ] {
-        let folder = sparse(preset.name(), preset);
+        let folder = sparse(preset);
         let plan =
             convert::plan(&*folder, &quantized(QuantizationMode::Affine, None, None)).unwrap();
         let found = plan.bytes() as f64 / 1e6;
@@ -84,8 +70,8 @@ fn released_sizes_in_4_bits() {
 }
 
 #[test]
-fn packed_shapes_of_every_packing() {
-    let folder = Folder::with_source("plan-shapes", &small(), Dtype::Bfloat16).0;
+fn shapes_of_every_packing() {
+    let folder = with_source(&small(), Dtype::Bfloat16).0;
     let mut cases = Vec::new();
     for bits in [2, 3, 4, 5, 6, 8] {
         for group in [32, 64, 128] {
@@ -142,8 +128,8 @@ fn packed_shapes_of_every_packing() {
 }
 
 #[test]
-fn what_is_planned_is_what_is_written() {
-    let folder = Folder::with_source("dry", &small(), Dtype::Float16).0;
+fn dry_run_matches_the_result() {
+    let folder = with_source(&small(), Dtype::Float16).0;
     let source = folder.join("source");
     let mut recipe = quantized(QuantizationMode::Affine, None, Some(32));
     if let Some(quantize) = &mut recipe.quantize {

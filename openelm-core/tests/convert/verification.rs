@@ -12,9 +12,10 @@ use openelm_core::{
     internal::GgufReader,
     quantization::{Quantization, QuantizationMode},
 };
+use openelm_testing::TempDir;
 use safetensors::SafeTensors;
 
-use crate::models::{Folder, convert, plain, read, small};
+use crate::models::{convert, plain, read, small, with_source};
 
 const NAME: &str = "transformer.layers.1.ffn.proj_2.weight";
 
@@ -29,7 +30,7 @@ fn flip(path: &Path, at: u64) {
 }
 
 /// Converts with `damage` done to what was written, before it is compared with the source.
-fn damaged(folder: &Folder, target: &str, options: &ConvertOptions, damage: impl Fn()) -> Error {
+fn damaged(folder: &TempDir, target: &str, options: &ConvertOptions, damage: impl Fn()) -> Error {
     let cancel = CancelHandle::default();
     let target = folder.join(target);
     let mut done = false;
@@ -52,7 +53,7 @@ fn place(path: &Path, name: &str) -> u64 {
 }
 
 #[test]
-fn a_flipped_bit_is_found_and_nothing_is_kept() {
+fn flipped_bit_fails_verification() {
     for (dtype, bound) in [
         (None, "expected -"),
         (
@@ -64,14 +65,11 @@ fn a_flipped_bit_is_found_and_nothing_is_kept() {
             "expected, to one rounding to bfloat16, -",
         ),
     ] {
-        let name = format!(
-            "flipped-{}",
-            dtype.map_or("none".into(), |dtype| dtype.to_string())
-        );
-        let (folder, tensors) = Folder::with_source(&name, &small(), Dtype::Float32);
-        let bound = match tensors[NAME].values()[77] < 0.0 {
-            true => bound.to_owned(),
-            false => bound.replace('-', ""),
+        let (folder, tensors) = with_source(&small(), Dtype::Float32);
+        let bound = if tensors[NAME].values()[77] < 0.0 {
+            bound.to_owned()
+        } else {
+            bound.replace('-', "")
         };
         let options = ConvertOptions { dtype, ..plain() };
         let written = folder.join(".target.partial/model.safetensors");
@@ -91,8 +89,8 @@ fn a_flipped_bit_is_found_and_nothing_is_kept() {
 }
 
 #[test]
-fn a_target_outlives_a_damaged_successor() {
-    let (folder, tensors) = Folder::with_source("successor", &small(), Dtype::Float32);
+fn failed_verification_keeps_the_old_target() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float32);
     convert(&folder.join("source"), &folder.join("target"), &plain()).unwrap();
     let options = ConvertOptions {
         force: true,
@@ -108,8 +106,8 @@ fn a_target_outlives_a_damaged_successor() {
 }
 
 #[test]
-fn damage_in_a_gguf_file_is_found() {
-    let (folder, _) = Folder::with_source("flipped-gguf", &small(), Dtype::Float32);
+fn damaged_gguf_file_fails_verification() {
+    let (folder, _) = with_source(&small(), Dtype::Float32);
     let written = folder.join(".small.gguf.partial/small.gguf");
     for kind in [FileType::F32, FileType::F16, FileType::Bf16] {
         let options = ConvertOptions {
@@ -131,8 +129,8 @@ fn damage_in_a_gguf_file_is_found() {
 }
 
 #[test]
-fn a_file_that_is_cut_or_gone_is_told() {
-    let (folder, _) = Folder::with_source("cut", &small(), Dtype::Float32);
+fn truncated_or_missing_file_fails_verification() {
+    let (folder, _) = with_source(&small(), Dtype::Float32);
     let written = folder.join(".target.partial/model.safetensors");
     let error = damaged(&folder, "target", &plain(), || {
         let file = File::options().write(true).open(&written).unwrap();
@@ -160,8 +158,8 @@ fn a_file_that_is_cut_or_gone_is_told() {
 }
 
 #[test]
-fn unverified_results_are_kept_as_they_are() {
-    let (folder, tensors) = Folder::with_source("unverified", &small(), Dtype::Float32);
+fn unverified_results_are_kept() {
+    let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let options = ConvertOptions {
         verify: false,
         ..plain()
@@ -183,9 +181,9 @@ fn unverified_results_are_kept_as_they_are() {
 }
 
 #[test]
-fn a_flipped_bit_of_a_packed_matrix_is_found() {
+fn flipped_bit_of_quantized_matrix_fails_verification() {
     let stem = NAME.trim_end_matches(".weight");
-    let (folder, _) = Folder::with_source("flipped-packed", &small(), Dtype::Float32);
+    let (folder, _) = with_source(&small(), Dtype::Float32);
     let written = folder.join(".target.partial/model.safetensors");
     for mode in QuantizationMode::ALL {
         let quantization = Quantization::new(mode, None, None).unwrap();

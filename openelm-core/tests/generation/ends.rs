@@ -10,7 +10,7 @@ use openelm_core::{
 use crate::models::{Outcome, PROMPT, decode, greedy, load, load_with, run, warm};
 
 #[test]
-fn max_tokens_of_none_and_one() {
+fn max_tokens_of_0_and_1() {
     let model = load();
     let none = run(&model, PROMPT, greedy(0));
     assert_eq!(none.reason(), FinishReason::Length);
@@ -26,7 +26,7 @@ fn max_tokens_of_none_and_one() {
 }
 
 #[test]
-fn stop_strings_end_the_text_wherever_tokens_split_it() {
+fn stop_strings_across_tokens_end_the_text() {
     let model = load();
     let whole = run(&model, PROMPT, greedy(64)).text();
     assert!(
@@ -69,7 +69,7 @@ fn stop_strings_end_the_text_wherever_tokens_split_it() {
 }
 
 #[test]
-fn stop_strings_of_several_bytes_a_character() {
+fn multi_byte_stop_strings_end_the_text() {
     let model = load();
     // At this temperature the model writes any token, bytes among them: most are no character.
     let options = GenerateOptions {
@@ -109,7 +109,7 @@ fn stop_strings_of_several_bytes_a_character() {
 }
 
 #[test]
-fn the_end_token_ends_the_text_unless_ignored() {
+fn eos_ends_the_text_unless_ignored() {
     let ids = run(&load(), PROMPT, greedy(64)).ids();
     // The greedy text's sixth token becomes the end token; it is nowhere before.
     let eos = ids[5];
@@ -150,7 +150,7 @@ fn the_end_token_ends_the_text_unless_ignored() {
 }
 
 #[test]
-fn a_generation_is_cancelled_between_chunks_and_tokens() {
+fn cancels_between_chunks_and_tokens() {
     let model = load();
     let long = "the king ".repeat(60);
     for chunks in [0, 1, 3] {
@@ -200,7 +200,7 @@ fn a_generation_is_cancelled_between_chunks_and_tokens() {
 }
 
 #[test]
-fn another_thread_cancels() {
+fn cancels_from_another_thread() {
     let model = load();
     let generation = model.generate(PROMPT, greedy(500)).unwrap();
     let handle = generation.cancel_handle();
@@ -228,7 +228,7 @@ fn another_thread_cancels() {
 }
 
 #[test]
-fn a_full_context_ends_the_text() {
+fn full_context_ends_the_text() {
     let model = load();
     let context = model.model().config().max_context_length();
     assert_eq!(context, 512);

@@ -10,7 +10,7 @@ use openelm_core::{
 use crate::models::{Outcome, PROMPT, decode, greedy, load, load_as, references, run};
 
 #[test]
-fn events_come_in_order_and_the_text_is_the_reference() {
+fn events_are_ordered_and_text_matches_reference() {
     let model = load();
     for (prompt, ids, text) in references() {
         let options = GenerateOptions {
@@ -37,7 +37,7 @@ fn events_come_in_order_and_the_text_is_the_reference() {
 }
 
 #[test]
-fn chunks_of_any_length_give_the_same_text() {
+fn chunk_size_does_not_change_the_text() {
     let model = load();
     let prompt = "The old woman went into the forest and said to the wolf. ".repeat(12);
     let ids = model.tokenizer().encode_prompt(&prompt).unwrap();
@@ -63,7 +63,7 @@ fn chunks_of_any_length_give_the_same_text() {
 }
 
 #[test]
-fn interleaved_generations_do_not_meet() {
+fn interleaved_generations_are_independent() {
     let model = load();
     let alone: Vec<_> = references()
         .iter()
@@ -91,7 +91,7 @@ fn interleaved_generations_do_not_meet() {
 }
 
 #[test]
-fn a_generation_may_be_dropped_at_any_event() {
+fn generation_can_be_dropped_at_any_event() {
     let model = load();
     let whole = run(&model, PROMPT, greedy(8)).text();
     let prompt = "the king ".repeat(30);
@@ -109,7 +109,7 @@ fn a_generation_may_be_dropped_at_any_event() {
 }
 
 #[test]
-fn a_model_without_tokenizer_gives_ids() {
+fn model_without_tokenizer_gives_ids() {
     let model = load();
     let prompt = model.tokenizer().encode_prompt(PROMPT).unwrap();
     let options = GenerateOptions {
@@ -125,7 +125,7 @@ fn a_model_without_tokenizer_gives_ids() {
 }
 
 #[test]
-fn sixteen_bit_types_run() {
+fn generates_in_16_bit_dtypes() {
     let (prompt, ids, _) = references().swap_remove(0);
     for dtype in [Dtype::Float16, Dtype::Bfloat16] {
         let model = load_as(dtype);
@@ -147,7 +147,7 @@ fn sixteen_bit_types_run() {
 
 /// MLX ties arrays to their thread; models on several threads at once are each their own.
 #[test]
-fn threads_each_have_their_model() {
+fn threads_load_separate_models() {
     let (prompt, ids, _) = references().swap_remove(1);
     thread::scope(|scope| {
         for _ in 0..3 {

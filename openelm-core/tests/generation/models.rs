@@ -1,7 +1,5 @@
 //! The tales model, its references, and generations run to their ends.
 
-use std::path::{Path, PathBuf};
-
 use mlx_rs::{Array, ops::indexing::TryIndexOp};
 use openelm_core::{
     Config, Dtype, LanguageModel, LoadOptions, Model, Tokenizer,
@@ -9,13 +7,10 @@ use openelm_core::{
     internal::{ReadOptions, Weights},
     weights::Checkpoint,
 };
+use openelm_testing::tales;
 use serde_json::Value;
 
 pub(crate) const PROMPT: &str = "Once upon a time";
-
-pub(crate) fn tales() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales")
-}
 
 pub(crate) fn load() -> LanguageModel {
     load_as(Dtype::Float32)

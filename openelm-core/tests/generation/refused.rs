@@ -8,7 +8,7 @@ use openelm_core::{
 use crate::models::{Outcome, PROMPT, greedy, load, run};
 
 #[test]
-fn prompts_that_are_none_are_refused() {
+fn rejects_empty_prompts() {
     let model = load();
     let problem = |result: openelm_core::Result<Generation<'_>>, name| match result.unwrap_err() {
         Error::Option { option, problem } => {
@@ -48,7 +48,7 @@ fn prompts_that_are_none_are_refused() {
 }
 
 #[test]
-fn options_outside_their_ranges_are_refused() {
+fn rejects_options_out_of_range() {
     let model = load();
     let refused = |name: &str, change: &dyn Fn(&mut GenerateOptions)| {
         let mut options = greedy(1);

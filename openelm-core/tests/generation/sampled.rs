@@ -5,9 +5,10 @@ use openelm_core::{
     generation::{GenerateOptions, Sampling, Token},
     internal::random_weights,
 };
+use openelm_testing::tales;
 use serde_json::Value;
 
-use crate::models::{PROMPT, greedy, load, logits, run, tales, warm};
+use crate::models::{PROMPT, greedy, load, logits, run, warm};
 
 fn logsumexp(logits: &[f32]) -> f64 {
     let largest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
@@ -22,7 +23,7 @@ fn argmax(logits: &[f32]) -> u32 {
 }
 
 #[test]
-fn seeds_decide_the_text() {
+fn text_depends_on_the_seed() {
     let model = load();
     let text = |sampling: Sampling| {
         let options = GenerateOptions {
@@ -58,7 +59,7 @@ fn seeds_decide_the_text() {
 }
 
 #[test]
-fn the_repetition_penalty_is_that_of_the_reference() {
+fn repetition_penalty_matches_reference() {
     const PENALTY: f32 = 1.3;
     let model = load();
     let options = GenerateOptions {
@@ -93,7 +94,7 @@ fn the_repetition_penalty_is_that_of_the_reference() {
 }
 
 #[test]
-fn logprobs_are_those_of_the_logits() {
+fn logprobs_match_the_logits() {
     let model = load();
     let mut ids = model.tokenizer().encode_prompt(PROMPT).unwrap();
     let vocab = model.model().config().vocab_size();
@@ -168,7 +169,7 @@ fn logprobs_are_those_of_the_logits() {
 
 /// The ends of every range are inside it and give tokens, however odd the distribution gets.
 #[test]
-fn the_ends_of_the_ranges_work() {
+fn accepts_limits_of_ranges() {
     let model = load();
     let sampling: [fn(&mut Sampling); 16] = [
         |s| s.temperature = f32::MIN_POSITIVE,
@@ -208,7 +209,7 @@ fn the_ends_of_the_ranges_work() {
 
 /// CoreNet's embeddings have rows beyond the vocabulary; a hot draw must not land on one.
 #[test]
-fn ids_without_a_piece_are_never_drawn() {
+fn ids_without_piece_are_never_sampled() {
     let text = std::fs::read_to_string(tales().join("config.json")).unwrap();
     let mut json: Value = serde_json::from_str(&text).unwrap();
     json["vocab_size"] = 4096.into();

@@ -2,8 +2,9 @@
 
 use openelm_core::internal::{GgufReader, GgufWriter, TensorSpec, TensorType, Value, ValueType};
 use openelm_core::{Dtype, Result};
+use openelm_testing::TempFile;
 
-use crate::scratch::{Scratch, entry, head, key, spec, written};
+use crate::files::{entry, head, key, spec, written};
 
 fn fixture() -> serde_json::Value {
     serde_json::from_str(include_str!("../fixtures/gguf.json")).unwrap()
@@ -26,7 +27,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 #[test]
-fn bytes_are_those_of_llama_cpps_quantisers() {
+fn quantized_bytes_match_llama_cpp() {
     let fixture = fixture();
     let values = floats(&hex(&fixture["values"]));
     assert_eq!(values.len(), 18 * 32);
@@ -49,7 +50,7 @@ fn bytes_are_those_of_llama_cpps_quantisers() {
 }
 
 #[test]
-fn values_are_those_of_llama_cpps_dequantisers() {
+fn dequantized_values_match_llama_cpp() {
     let fixture = fixture();
     for (name, id, count) in [
         ("Q4_0", 2, 96),
@@ -61,7 +62,7 @@ fn values_are_those_of_llama_cpps_dequantisers() {
     ] {
         let case = &fixture["dequantized"][name];
         let head = head(3, &[], &[entry("t", &[count], id, 0)]);
-        let file = Scratch::new(name, &[head, hex(&case["blocks"])].concat());
+        let file = TempFile::new("test.gguf", [head, hex(&case["blocks"])].concat());
         let mut reader = GgufReader::open(&*file).unwrap();
         assert_eq!(reader.tensors()["t"].kind.to_string(), name);
         let data = reader.read("t").unwrap();
@@ -72,9 +73,9 @@ fn values_are_those_of_llama_cpps_dequantisers() {
 }
 
 #[test]
-fn a_file_of_llama_cpps_package_is_read() {
+fn reads_a_file_of_the_gguf_package() {
     let fixture = fixture();
-    let file = Scratch::new("package", &hex(&fixture["file"]["bytes"]));
+    let file = TempFile::new("test.gguf", hex(&fixture["file"]["bytes"]));
     let mut reader = GgufReader::open(&*file).unwrap();
     assert_eq!(reader.version(), 3);
     let expected: [(&str, Value); 16] = [
@@ -121,7 +122,7 @@ fn a_file_of_llama_cpps_package_is_read() {
 }
 
 #[test]
-fn metadata_of_every_type_comes_back() {
+fn metadata_of_every_type_round_trips() {
     let entries: Vec<(String, Value)> = [
         ("u8", Value::Uint8(1)),
         ("i8", Value::Int8(-1)),
@@ -145,7 +146,7 @@ fn metadata_of_every_type_comes_back() {
     .map(|(key, value)| (key.to_owned(), value))
     .into();
     let tensor = (spec("t", TensorType::Bf16, &[2, 1, 3]), vec![1.5; 6]);
-    let file = Scratch::new("every", &written(&entries, &[tensor]).unwrap());
+    let file = TempFile::new("test.gguf", written(&entries, &[tensor]).unwrap());
     let mut reader = GgufReader::open(&*file).unwrap();
     assert_eq!(reader.metadata().len(), 15);
     for (key, value) in entries {
@@ -157,7 +158,7 @@ fn metadata_of_every_type_comes_back() {
 }
 
 #[test]
-fn version_2_and_other_alignments_are_read() {
+fn reads_version_2_and_other_alignments() {
     let alignment = key("general.alignment", 4, &64u32.to_le_bytes());
     let tensors = [entry("a", &[2], 0, 0), entry("b", &[1], 0, 64)];
     let mut bytes = head(2, &[alignment], &tensors);
@@ -165,7 +166,7 @@ fn version_2_and_other_alignments_are_read() {
     bytes.extend([1.5f32, 2.5].iter().flat_map(|value| value.to_le_bytes()));
     bytes.extend([0; 56]);
     bytes.extend(3.5f32.to_le_bytes());
-    let file = Scratch::new("aligned", &bytes);
+    let file = TempFile::new("test.gguf", &bytes);
     let mut reader = GgufReader::open(&*file).unwrap();
     assert_eq!(reader.version(), 2);
     assert_eq!(reader.read("a").unwrap().to_f32(), [1.5, 2.5]);
@@ -173,7 +174,7 @@ fn version_2_and_other_alignments_are_read() {
 }
 
 #[test]
-fn a_writer_keeps_to_what_was_announced() {
+fn writer_checks_the_announced_tensors() {
     let two = || {
         vec![
             spec("a", TensorType::F32, &[2, 3]),
@@ -193,7 +194,7 @@ fn a_writer_keeps_to_what_was_announced() {
     assert!(message(writer.write("b", &[1e6])).contains("tensor `b`: 1000000 is beyond"));
     writer.write("b", &[0.5]).unwrap();
     assert!(message(writer.write("c", &[1.0])).contains("tensor `c` was not announced"));
-    let file = Scratch::new("parts", &writer.finish().unwrap());
+    let file = TempFile::new("test.gguf", writer.finish().unwrap());
     let mut reader = GgufReader::open(&*file).unwrap();
     assert_eq!(
         reader.read("a").unwrap().to_f32(),

@@ -10,7 +10,7 @@
 )]
 
 mod bytes;
-mod hostile;
+mod files;
+mod malformed;
 mod model;
-mod scratch;
 mod tokenizer;

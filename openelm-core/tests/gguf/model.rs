@@ -14,11 +14,12 @@ use openelm_core::{
         config_from_gguf, metadata, name_from_gguf, read_tensor, tensor_plan,
     },
 };
+use openelm_testing::TempFile;
 
-use crate::scratch::{Scratch, model_file, small, spec, written};
+use crate::files::{model_file, small, spec, written};
 
 #[test]
-fn a_model_comes_back_in_every_type() {
+fn model_round_trips_in_every_type() {
     // The worst rounding of values up to 0.5.
     let cases = [
         (FileType::F32, 0.0),
@@ -30,7 +31,7 @@ fn a_model_comes_back_in_every_type() {
     for (kind, worst) in cases {
         let config = small();
         let (bytes, weights) = model_file(&config, kind);
-        let file = Scratch::new(&kind.to_string(), &bytes);
+        let file = TempFile::new("test.gguf", &bytes);
         let mut reader = GgufReader::open(&*file).unwrap();
         let read = config_from_gguf(&reader).unwrap();
         assert_eq!(read.to_json(), config.to_json());
@@ -54,7 +55,7 @@ fn a_model_comes_back_in_every_type() {
 }
 
 #[test]
-fn a_released_models_settings_come_back() {
+fn released_settings_round_trip() {
     for preset in [Preset::Size270M, Preset::Size1_1B] {
         let config = preset.config();
         let entries = metadata(&config, preset.name(), FileType::Q4_0, None).unwrap();
@@ -70,7 +71,7 @@ fn a_released_models_settings_come_back() {
         let mut head = Vec::new();
         drop(GgufWriter::new(&mut head, "new.gguf", &entries, specs).unwrap());
         // A file with a hole in the place of the weights.
-        let file = Scratch::new(preset.name(), &head);
+        let file = TempFile::new("test.gguf", &head);
         let hole = fs::OpenOptions::new().write(true).open(&*file).unwrap();
         hole.set_len((head.len() + size) as u64).unwrap();
         let reader = GgufReader::open(&*file).unwrap();
@@ -88,7 +89,7 @@ fn a_released_models_settings_come_back() {
 }
 
 #[test]
-fn heads_that_follow_no_line_come_back_as_lists() {
+fn irregular_heads_round_trip_as_lists() {
     let mut json: serde_json::Value = serde_json::from_str(&small().to_json()).unwrap();
     let map = json.as_object_mut().unwrap();
     map.remove("qkv_multipliers");
@@ -98,7 +99,7 @@ fn heads_that_follow_no_line_come_back_as_lists() {
     map.insert("ffn_multipliers".into(), vec![0.5, 1.5, 1.0].into());
     let config = Config::from_json(&json.to_string(), "t").unwrap();
     let (bytes, _) = model_file(&config, FileType::F16);
-    let file = Scratch::new("lists", &bytes);
+    let file = TempFile::new("test.gguf", &bytes);
     let read = config_from_gguf(&GgufReader::open(&*file).unwrap()).unwrap();
     assert_eq!(read.layers(), config.layers());
     assert_eq!(read.qkv_multipliers(), None);
@@ -126,7 +127,7 @@ fn changed(edit: impl FnOnce(&mut Vec<(String, Value)>)) -> Vec<u8> {
 }
 
 #[test]
-fn settings_that_do_not_fit_are_told_by_key() {
+fn rejects_invalid_settings_by_key() {
     let set = |key: &'static str, value: Value| {
         changed(move |entries| {
             entries.retain(|(other, _)| other != key);
@@ -195,7 +196,7 @@ fn settings_that_do_not_fit_are_told_by_key() {
         ),
     ];
     for (bytes, expected) in cases {
-        let file = Scratch::new("settings", &bytes);
+        let file = TempFile::new("test.gguf", &bytes);
         let reader = GgufReader::open(&*file).unwrap();
         let message = config_from_gguf(&reader).unwrap_err().to_string();
         assert!(
@@ -207,7 +208,7 @@ fn settings_that_do_not_fit_are_told_by_key() {
 }
 
 #[test]
-fn one_number_stands_for_every_layer() {
+fn one_number_applies_to_every_layer() {
     let config = Config::layer_wise(LayerWiseConfig {
         model_dim: 64,
         num_transformer_layers: 2,
@@ -232,7 +233,7 @@ fn one_number_stands_for_every_layer() {
             (planned.tensor, vec![0.0; elements])
         })
         .collect();
-    let file = Scratch::new("even", &written(&entries, &tensors).unwrap());
+    let file = TempFile::new("test.gguf", written(&entries, &tensors).unwrap());
     let reader = GgufReader::open(&*file).unwrap();
     let read = config_from_gguf(&reader).unwrap();
     assert_eq!(read.layers(), config.layers());
@@ -241,7 +242,7 @@ fn one_number_stands_for_every_layer() {
 }
 
 #[test]
-fn other_tensors_are_told_by_name() {
+fn rejects_other_tensors_by_name() {
     let config = small();
     let plan = tensor_plan(&config, FileType::F32).unwrap();
     let tensors = |edit: &dyn Fn(&mut Vec<TensorSpec>)| {
@@ -255,7 +256,7 @@ fn other_tensors_are_told_by_name() {
                 (spec, vec![0.0; elements])
             })
             .collect();
-        let file = Scratch::new("tensors", &written(&[], &tensors).unwrap());
+        let file = TempFile::new("test.gguf", written(&[], &tensors).unwrap());
         check_tensors(&GgufReader::open(&*file).unwrap(), &config).unwrap_err()
     };
     let missing = tensors(&|specs| specs.retain(|spec| spec.name != "blk.2.ffn_up.weight"));

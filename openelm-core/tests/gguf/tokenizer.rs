@@ -1,18 +1,17 @@
 //! A tokenizer in a GGUF file and out of it.
 
-use std::path::Path;
-
 use openelm_core::Tokenizer;
 use openelm_core::{Config, config::LayerWiseConfig};
 use openelm_core::{
     convert::FileType,
     internal::{GgufReader, TensorType, TokenKind, Value, Vocabulary, metadata},
 };
+use openelm_testing::{Random, TempFile};
 
-use crate::scratch::{Random, Scratch, model_file, small, spec, tales, written};
+use crate::files::{model_file, small, spec, tales, written};
 
 #[test]
-fn a_tokenizer_comes_back() {
+fn tokenizer_round_trips() {
     let tokenizer = tales();
     let vocabulary = Vocabulary::of(&tokenizer).unwrap();
     assert_eq!(vocabulary.tokens.len(), 2048);
@@ -29,17 +28,14 @@ fn a_tokenizer_comes_back() {
     assert!(vocabulary.adds_space);
 
     let (bytes, _) = model_file(&small(), FileType::Q4_0);
-    let file = Scratch::new("tokenizer", &bytes);
+    let file = TempFile::new("test.gguf", &bytes);
     let reader = GgufReader::open(&*file).unwrap();
     let mut read = Vocabulary::from_gguf(&reader).unwrap().unwrap();
     // The embedding has two rows more.
     assert_eq!(read.tokens.len(), 2050);
     assert_eq!(read.tokens[2049].text, "[PAD2049]");
     assert_eq!(read.tokens[2049].kind, TokenKind::Unused);
-    let json = Scratch::new(
-        "tokenizer-json",
-        read.to_tokenizer_json().unwrap().as_bytes(),
-    );
+    let json = TempFile::new("test.gguf", read.to_tokenizer_json().unwrap().as_bytes());
     let again = Tokenizer::from_file(&*json).unwrap();
     read.tokens.truncate(2048);
     assert_eq!(read, vocabulary);
@@ -66,48 +62,14 @@ fn a_tokenizer_comes_back() {
 }
 
 #[test]
-fn llamas_tokenizer_splits_text_alike_without_its_merges() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/llama-tokenizer");
-    let path = folder.join("tokenizer.json");
-    if !path.is_file() {
-        eprintln!("ignored: {} is not there", path.display());
-        return;
-    }
-    let tokenizer = Tokenizer::from_file(path).unwrap();
-    let mut vocabulary = Vocabulary::of(&tokenizer).unwrap();
-    let model = Tokenizer::from_file(folder.join("tokenizer.model")).unwrap();
-    assert_eq!(Vocabulary::of(&model).unwrap(), vocabulary);
-    assert_eq!(vocabulary.unlisted_merges().unwrap(), 0);
-    vocabulary.merges = None;
-    let json = Scratch::new(
-        "llama-json",
-        vocabulary.to_tokenizer_json().unwrap().as_bytes(),
-    );
-    let again = Tokenizer::from_file(&*json).unwrap();
-    let pieces = [
-        " ", "   ", "▁", "\n", "the", "x = y", "Über", "🦙", "</", "中", "123",
-    ];
-    let mut random = Random(3);
-    for _ in 0..300 {
-        let text: String = (0..30)
-            .map(|_| pieces[random.below(pieces.len())])
-            .collect();
-        assert_eq!(
-            again.encode(&text).unwrap(),
-            tokenizer.encode(&text).unwrap()
-        );
-    }
-}
-
-#[test]
-fn a_vocabulary_that_is_none_is_told() {
+fn rejects_malformed_vocabularies() {
     let with = |entries: &[(&str, Value)]| {
         let entries: Vec<(String, Value)> = entries
             .iter()
             .map(|(key, value)| (format!("tokenizer.ggml.{key}"), value.clone()))
             .collect();
         let tensor = (spec("t", TensorType::F32, &[1]), vec![0.0]);
-        let file = Scratch::new("vocabulary", &written(&entries, &[tensor]).unwrap());
+        let file = TempFile::new("test.gguf", written(&entries, &[tensor]).unwrap());
         Vocabulary::from_gguf(&GgufReader::open(&*file).unwrap())
     };
     let llama = ("model", Value::from("llama"));
@@ -174,4 +136,40 @@ fn a_vocabulary_that_is_none_is_told() {
         .unwrap();
     let message = twice.to_tokenizer_json().unwrap_err().to_string();
     assert!(message.contains("two tokens are `a`"), "{message}");
+}
+
+mod external_data {
+    use openelm_testing::external_data;
+
+    use super::*;
+
+    #[test]
+    #[ignore = "needs OPENELM_TEST_DATA"]
+    fn llama_tokenizer_needs_no_merges() {
+        let folder = external_data().join("llama-tokenizer");
+        let tokenizer = Tokenizer::from_file(folder.join("tokenizer.json")).unwrap();
+        let mut vocabulary = Vocabulary::of(&tokenizer).unwrap();
+        let model = Tokenizer::from_file(folder.join("tokenizer.model")).unwrap();
+        assert_eq!(Vocabulary::of(&model).unwrap(), vocabulary);
+        assert_eq!(vocabulary.unlisted_merges().unwrap(), 0);
+        vocabulary.merges = None;
+        let json = TempFile::new(
+            "test.gguf",
+            vocabulary.to_tokenizer_json().unwrap().as_bytes(),
+        );
+        let again = Tokenizer::from_file(&*json).unwrap();
+        let pieces = [
+            " ", "   ", "▁", "\n", "the", "x = y", "Über", "🦙", "</", "中", "123",
+        ];
+        let mut random = Random(3);
+        for _ in 0..300 {
+            let text: String = (0..30)
+                .map(|_| pieces[random.below(pieces.len())])
+                .collect();
+            assert_eq!(
+                again.encode(&text).unwrap(),
+                tokenizer.encode(&text).unwrap()
+            );
+        }
+    }
 }

@@ -14,8 +14,6 @@ use std::{
     fs::{self, File},
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -25,6 +23,7 @@ mod tensors;
 mod zip;
 
 use openelm_core::{Dtype, Error, Result, internal::TorchFile};
+use openelm_testing::TempFile;
 
 use opcodes::{LEGACY_HEAD, long, rebuilt, storage, text};
 
@@ -44,30 +43,10 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A file that is removed with its test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(bytes: &[u8]) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("openelm-torch-{}-{number}.pt", process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, bytes).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        fs::remove_file(&self.0).ok();
-    }
-}
-
 /// Opens a file of these bytes and reads everything that it offers.
 fn read_all(bytes: &[u8]) -> Result<()> {
-    let scratch = Scratch::new(bytes);
-    let file = TorchFile::open(&scratch.0)?;
+    let scratch = TempFile::new("weights.pt", bytes);
+    let file = TorchFile::open(&scratch)?;
     for (name, tensor) in file.tensors() {
         let values = file.read(name)?;
         assert_eq!(values.len(), tensor.bytes());
@@ -136,7 +115,7 @@ fn assert_tensors(file: &TorchFile, expected: &[(&str, Dtype, &[usize], &[f32])]
 }
 
 #[test]
-fn state_dicts_are_read_in_both_formats() {
+fn reads_state_dicts_in_both_formats() {
     for name in ["weights.pt", "weights_protocol4.pt", "weights_legacy.pt"] {
         let file = TorchFile::open(fixture(name)).unwrap();
         assert_eq!(file.path(), fixture(name));
@@ -199,7 +178,7 @@ fn state_dicts_are_read_in_both_formats() {
 }
 
 #[test]
-fn training_checkpoints_give_the_model_or_its_average() {
+fn training_checkpoints_give_model_or_average() {
     for name in ["training.pt", "training_legacy.pt"] {
         assert_tensors(
             &TorchFile::open(fixture(name)).unwrap(),
@@ -236,7 +215,7 @@ fn training_checkpoints_give_the_model_or_its_average() {
 }
 
 #[test]
-fn files_of_pytorch_itself_are_read() {
+fn reads_files_of_pytorch() {
     for name in ["pytorch_zip.pt", "pytorch_legacy.pt"] {
         assert_tensors(
             &TorchFile::open(fixture(name)).unwrap(),
@@ -274,7 +253,7 @@ fn files_of_pytorch_itself_are_read() {
 }
 
 #[test]
-fn parts_of_a_storage_in_the_oldest_files_are_read() {
+fn reads_storage_views_of_legacy_files() {
     assert_tensors(
         &TorchFile::open(fixture("views_legacy.pt")).unwrap(),
         &[
@@ -285,7 +264,7 @@ fn parts_of_a_storage_in_the_oldest_files_are_read() {
 }
 
 #[test]
-fn what_cannot_be_used_is_refused_by_name() {
+fn rejects_unsupported_contents() {
     for name in ["big_endian.pt", "big_endian_legacy.pt"] {
         let bytes = fs::read(fixture(name)).unwrap();
         let message = refusal(&bytes);
@@ -316,7 +295,7 @@ fn what_cannot_be_used_is_refused_by_name() {
 }
 
 #[test]
-fn truncated_files_are_refused_at_every_length() {
+fn rejects_truncation_at_every_length() {
     for name in FIXTURES {
         let bytes = fs::read(fixture(name)).unwrap();
         read_all(&bytes).unwrap();
@@ -327,7 +306,7 @@ fn truncated_files_are_refused_at_every_length() {
 }
 
 #[test]
-fn flipped_bytes_end_in_values_or_one_line() {
+fn flipped_bytes_give_values_or_one_error_line() {
     // xorshift64*, <https://arxiv.org/abs/1402.6246>: the same cases in every run.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = || {
@@ -356,7 +335,7 @@ fn flipped_bytes_end_in_values_or_one_line() {
 }
 
 #[test]
-fn one_tensor_is_read_without_the_rest_of_its_file() {
+fn reads_one_tensor_without_the_rest() {
     // A storage of 2^34 floats, all zeros that take no room on the disk; three ones at its middle.
     let (len, middle) = (1_u64 << 34, 1_u64 << 33);
     let mut bytes = LEGACY_HEAD.to_vec();
@@ -370,8 +349,8 @@ fn one_tensor_is_read_without_the_rest_of_its_file() {
     bytes.extend([&text("0")[..], b"a."].concat());
     bytes.extend(len.to_le_bytes());
     let data = bytes.len() as u64;
-    let scratch = Scratch::new(&bytes);
-    let mut file = File::options().write(true).open(&scratch.0).unwrap();
+    let scratch = TempFile::new("weights.pt", &bytes);
+    let mut file = File::options().write(true).open(&scratch).unwrap();
     file.set_len(data + 4 * len).unwrap();
     file.seek(SeekFrom::Start(data + 4 * middle)).unwrap();
     file.write_all(&[1.0_f32.to_le_bytes(); 3].concat())
@@ -379,7 +358,7 @@ fn one_tensor_is_read_without_the_rest_of_its_file() {
     drop(file);
 
     let started = Instant::now();
-    let file = TorchFile::open(&scratch.0).unwrap();
+    let file = TorchFile::open(&scratch).unwrap();
     assert_eq!(values(&file, "a"), [1.0, 1.0, 1.0]);
     assert_eq!(values(&file, "b"), [0.0, 0.0, 0.0]);
     assert!(started.elapsed() < Duration::from_secs(5));

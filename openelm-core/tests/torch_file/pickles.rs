@@ -1,9 +1,6 @@
 //! Pickles that would run something, fill the memory or the stack, or end too soon.
 
-use std::{
-    process,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     assert_refused,
@@ -11,9 +8,10 @@ use super::{
     read_all, refusal,
     zip::{saved, saved_pickle},
 };
+use openelm_testing::TempDir;
 
 #[test]
-fn a_small_file_made_here_is_read() {
+fn reads_a_small_file() {
     read_all(&saved(&tensor(&[2, 2], &[2, 1], 0))).unwrap();
     // Python 2: an OrderedDict of a list of pairs, short strings.
     let pair = [b"](U\x01w", &tensor(&[4], &[1], 0)[..], b"e"].concat();
@@ -28,8 +26,9 @@ fn a_small_file_made_here_is_read() {
 }
 
 #[test]
-fn calls_are_never_made() {
-    let marker = std::env::temp_dir().join(format!("openelm-torch-{}-ran", process::id()));
+fn never_executes_calls() {
+    let folder = TempDir::new();
+    let marker = folder.join("ran");
     let command = text(&format!("touch {}", marker.display()));
     let path = |module: &str, name: &str| [text(module), text(name), vec![0x93]].concat();
     let tensor = tensor(&[4], &[1], 0);
@@ -105,7 +104,7 @@ fn calls_are_never_made() {
 }
 
 #[test]
-fn training_state_of_unknown_classes_stands_only_beside_weights() {
+fn unknown_classes_are_allowed_beside_weights_only() {
     for class in [
         global("corenet.options.opts", "Namespace"),
         global("torch.optim.adamw", "AdamW"),
@@ -130,7 +129,7 @@ fn training_state_of_unknown_classes_stands_only_beside_weights() {
 }
 
 #[test]
-fn bombs_are_defused() {
+fn rejects_decompression_bombs() {
     let started = Instant::now();
     // Depth: nested tuples, nested lists.
     assert_refused(
@@ -174,7 +173,7 @@ fn bombs_are_defused() {
 }
 
 #[test]
-fn lengths_are_not_believed() {
+fn rejects_lengths_beyond_the_file() {
     let max = u64::MAX.to_le_bytes();
     for (opcode, width) in [
         (b'U', 1),
@@ -208,7 +207,7 @@ fn lengths_are_not_believed() {
 }
 
 #[test]
-fn the_stack_never_runs_out() {
+fn limits_stack_depth() {
     for opcodes in [
         &b"."[..],
         b"R",

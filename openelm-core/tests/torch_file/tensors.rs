@@ -1,16 +1,17 @@
 //! Tensors, storages and names that do not fit together.
 
 use openelm_core::internal::TorchFile;
+use openelm_testing::TempFile;
 
 use super::{
-    Scratch, assert_refused,
+    assert_refused,
     opcodes::{self, LEGACY_HEAD, int, long, rebuilt, tensor, text},
     read_all,
     zip::{saved, saved_pickle},
 };
 
 #[test]
-fn tensors_stay_in_their_storage() {
+fn rejects_tensors_beyond_their_storage() {
     for (shape, strides, offset, because) in [
         (&[5][..], &[1][..], 0, "exceed its storage of 4 elements"),
         (&[4], &[1], 1, "exceed its storage"),
@@ -55,7 +56,7 @@ fn tensors_stay_in_their_storage() {
 }
 
 #[test]
-fn names_have_to_be_names() {
+fn rejects_invalid_names() {
     let value = tensor(&[4], &[1], 0);
     for (entries, because) in [
         (vec![(text("a"), &value), (text("a"), &value)], "twice"),
@@ -83,14 +84,14 @@ fn names_have_to_be_names() {
     // The wrapper's prefix stays where not every name has it.
     let entries = [text("module.a"), value.clone(), text("b"), value].concat();
     let pickle = [b"\x80\x02}(", &entries[..], b"u."].concat();
-    let scratch = Scratch::new(&saved_pickle(&pickle));
-    let file = TorchFile::open(&scratch.0).unwrap();
+    let scratch = TempFile::new("weights.pt", saved_pickle(&pickle));
+    let file = TorchFile::open(&scratch).unwrap();
     let names: Vec<&String> = file.tensors().keys().collect();
     assert_eq!(names, ["b", "module.a"]);
 }
 
 #[test]
-fn older_files_that_lie_are_refused() {
+fn rejects_malformed_legacy_files() {
     let saved = |keys: &[&str], data: &[u8]| {
         let object = [b"}", &text("weight")[..], &tensor(&[4], &[1], 0), b"s"].concat();
         let keys: Vec<u8> = keys.iter().flat_map(|key| text(key)).collect();

@@ -14,7 +14,7 @@ use super::{
     vocabulary::Vocabulary,
 };
 use crate::{
-    config::{Config, LAYERS, Layer, LayerWiseConfig, POSITIONS, fault, outside},
+    config::{Config, LAYERS, Layer, LayerWiseConfig, POSITIONS, outside},
     error::{Error, Result},
     formats::gguf::{FileType, GgufReader, Value},
 };
@@ -36,7 +36,7 @@ pub fn metadata(
     check_variant(config)?;
     let size = |key: &str, value: usize| match u32::try_from(value) {
         Ok(value) => Ok(Value::Uint32(value)),
-        Err(_) => Err(fault(
+        Err(_) => Err(Error::config(
             Path::new("config"),
             key,
             format!("{value} is too large"),
@@ -207,7 +207,7 @@ pub(crate) fn check_variant(config: &Config) -> Result<()> {
     ] {
         if !stated {
             let problem = "llama.cpp's openelm, and so GGUF, has no form for false";
-            return Err(fault(Path::new("config"), key, problem));
+            return Err(Error::config(Path::new("config"), key, problem));
         }
     }
     Ok(())
@@ -218,7 +218,7 @@ struct Keys<'a>(&'a GgufReader);
 
 impl Keys<'_> {
     fn fault(&self, key: &str, problem: impl Into<String>) -> Error {
-        fault(self.0.path(), key, problem)
+        Error::config(self.0.path(), key, problem)
     }
 
     fn has(&self, key: &str) -> bool {
@@ -304,7 +304,7 @@ mod tests {
     use crate::config::Preset;
 
     #[test]
-    fn other_variants_are_refused_by_key() {
+    fn rejects_other_variants_by_key() {
         for key in [
             "ffn_with_glu",
             "normalize_qk_projections",

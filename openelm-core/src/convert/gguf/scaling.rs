@@ -80,7 +80,7 @@ mod tests {
     use crate::config::Preset;
 
     #[test]
-    fn widths_are_those_of_the_multipliers_found() {
+    fn recovered_multipliers_give_the_widths() {
         for preset in Preset::ALL {
             let config = preset.config();
             let widths: Vec<usize> = config.layers().iter().map(|layer| layer.ffn_dim).collect();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_the_same_in_every_layer_or_none() {
+    fn group_size_is_equal_in_all_layers_or_absent() {
         assert_eq!(groups(&[12, 16], &[3, 4]), Some(4));
         assert_eq!(groups(&[12, 16], &[3, 8]), None);
         assert_eq!(groups(&[12], &[5]), None);

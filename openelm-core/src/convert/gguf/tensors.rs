@@ -8,7 +8,13 @@ use std::{collections::BTreeSet, ops::Range};
 
 use super::config::check_variant;
 use crate::{
-    config::Config,
+    config::{
+        Config,
+        tensor_names::{
+            ATTN_NORM, EMBEDDING, FFN_NORM, FINAL_NORM, K_NORM, OUT_PROJ, PROJ_1, PROJ_2, Q_NORM,
+            QKV_PROJ, WEIGHT, parse_layer, weight,
+        },
+    },
     error::{Error, Result},
     formats::gguf::{FileType, GgufReader, TensorData, TensorSpec, TensorType},
     mlx::Dtype,
@@ -176,27 +182,25 @@ fn concatenate(mut first: TensorData, second: TensorData) -> TensorData {
 
 /// Checkpoint names without prefix and `.weight` to those of a GGUF file.
 const LAYER_PARTS: [(&str, &[&str]); 8] = [
-    ("attn_norm", &["attn_norm"]),
-    ("attn.qkv_proj", &["attn_qkv"]),
-    ("attn.q_norm", &["attn_q_norm"]),
-    ("attn.k_norm", &["attn_k_norm"]),
-    ("attn.out_proj", &["attn_output"]),
-    ("ffn_norm", &["ffn_norm"]),
-    ("ffn.proj_1", &["ffn_gate", "ffn_up"]),
-    ("ffn.proj_2", &["ffn_down"]),
+    (ATTN_NORM, &["attn_norm"]),
+    (QKV_PROJ, &["attn_qkv"]),
+    (Q_NORM, &["attn_q_norm"]),
+    (K_NORM, &["attn_k_norm"]),
+    (OUT_PROJ, &["attn_output"]),
+    (FFN_NORM, &["ffn_norm"]),
+    (PROJ_1, &["ffn_gate", "ffn_up"]),
+    (PROJ_2, &["ffn_down"]),
 ];
 
 /// The names in a GGUF file of what a checkpoint calls `source`.
 fn gguf_names(source: &str) -> Option<Vec<String>> {
-    let stem = source
-        .strip_prefix("transformer.")?
-        .strip_suffix(".weight")?;
+    let stem = source.strip_suffix(WEIGHT)?;
     match stem {
-        "token_embeddings" => return Some(vec!["token_embd.weight".into()]),
-        "norm" => return Some(vec!["output_norm.weight".into()]),
+        EMBEDDING => return Some(vec!["token_embd.weight".into()]),
+        FINAL_NORM => return Some(vec!["output_norm.weight".into()]),
         _ => {}
     }
-    let (layer, part) = stem.strip_prefix("layers.")?.split_once('.')?;
+    let (layer, part) = parse_layer(stem)?;
     let (_, names) = LAYER_PARTS.iter().find(|(name, _)| *name == part)?;
     let name = |name: &&str| format!("blk.{layer}.{name}.weight");
     Some(names.iter().map(name).collect())
@@ -205,7 +209,7 @@ fn gguf_names(source: &str) -> Option<Vec<String>> {
 fn tensor_type(file_type: FileType, source: &str, shape: &[usize]) -> TensorType {
     let kind = match file_type.tensor_type() {
         _ if shape.len() < 2 => return TensorType::F32,
-        TensorType::Q4_0 if source.ends_with("token_embeddings.weight") => TensorType::Q8_0,
+        TensorType::Q4_0 if source == weight(EMBEDDING) => TensorType::Q8_0,
         kind => kind,
     };
     match shape.last() {
@@ -246,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_rows_are_not_quantised() {
+    fn odd_rows_are_not_quantized() {
         let settings = LayerWiseConfig {
             model_dim: 80,
             head_dim: 16,

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::vocabulary::{Token, TokenKind, Vocabulary};
+use crate::error::Result;
 
 impl Vocabulary {
     /// The text of a `tokenizer.json` that splits text as llama.cpp does: every pair of tokens
@@ -16,12 +17,9 @@ impl Vocabulary {
     ///
     /// [`Error::Tokenizer`](crate::error::Error::Tokenizer) if two tokens have the same text, or a token is
     /// empty or too long.
-    pub fn to_tokenizer_json(&self) -> crate::Result<String> {
+    pub fn to_tokenizer_json(&self) -> Result<String> {
         self.json()
-            .map_err(|problem| crate::error::Error::Tokenizer {
-                path: "tokenizer.json".into(),
-                problem,
-            })
+            .map_err(|problem| crate::error::Error::tokenizer("tokenizer.json", problem))
     }
 
     fn json(&self) -> Result<String, String> {

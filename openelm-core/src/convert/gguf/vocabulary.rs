@@ -127,7 +127,7 @@ impl Vocabulary {
             adds_space: first.is_some_and(|piece| piece.starts_with('▁')),
             merges: None,
         };
-        if vocabulary.merges_by_score().map_err(refused)? != contents.merges {
+        if vocabulary.merges_by_score().map_err(invalid)? != contents.merges {
             vocabulary.merges = Some(contents.merges);
         }
         Ok(vocabulary)
@@ -139,10 +139,7 @@ impl Vocabulary {
     ///
     /// [`Error::Tokenizer`] if it is malformed or not of SentencePiece's kind.
     pub fn from_gguf(reader: &GgufReader) -> Result<Option<Self>> {
-        read(reader).map_err(|problem| Error::Tokenizer {
-            path: reader.path().into(),
-            problem,
-        })
+        read(reader).map_err(|problem| Error::tokenizer(reader.path(), problem))
     }
 
     /// How many pairs of tokens llama.cpp would merge and the list of merges does not name: none in
@@ -156,7 +153,7 @@ impl Vocabulary {
             return Ok(0);
         };
         let listed: HashSet<&(String, String)> = listed.iter().collect();
-        let all = self.merges_by_score().map_err(refused)?;
+        let all = self.merges_by_score().map_err(invalid)?;
         Ok(all.iter().filter(|merge| !listed.contains(merge)).count())
     }
 
@@ -197,10 +194,13 @@ impl Vocabulary {
     /// The keys of a file whose embedding has `rows`.
     pub(crate) fn metadata(&self, rows: usize) -> Result<Vec<(String, Value)>> {
         if self.tokens.len() > rows {
-            return Err(refused(format!(
-                "the tokenizer has {} ids; the model's vocabulary has {rows}",
-                self.tokens.len()
-            )));
+            return Err(Error::tokenizer(
+                "tokenizer",
+                format!(
+                    "the tokenizer has {} ids; the model's vocabulary has {rows}",
+                    self.tokens.len()
+                ),
+            ));
         }
         let filling: Vec<Token> = (self.tokens.len()..rows).map(unused).collect();
         let tokens = || self.tokens.iter().chain(&filling);
@@ -230,13 +230,6 @@ impl Vocabulary {
         put("add_eos_token", false.into());
         put("add_space_prefix", self.adds_space.into());
         Ok(entries)
-    }
-}
-
-fn refused(problem: String) -> Error {
-    Error::Tokenizer {
-        path: "tokenizer".into(),
-        problem,
     }
 }
 
@@ -291,6 +284,11 @@ fn order(merges: &[(String, String)]) -> HashMap<String, usize> {
         order.entry(format!("{left}{right}")).or_insert(next);
     }
     order
+}
+
+/// An error of a vocabulary that was not read from a file.
+fn invalid(problem: String) -> Error {
+    Error::tokenizer("tokenizer", problem)
 }
 
 fn read(reader: &GgufReader) -> Result<Option<Vocabulary>, String> {

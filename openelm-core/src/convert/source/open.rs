@@ -4,10 +4,13 @@ use std::path::Path;
 
 use super::{
     check::{fits, tokens},
-    source_model::{Files, SourceModel, malformed, stored_name},
+    source_model::{Files, SourceModel, stored_name},
 };
 use crate::{
-    config::{Config, Preset},
+    config::{
+        Config, Preset,
+        tensor_names::{EMBEDDING, weight},
+    },
     convert::{
         ConvertOptions, architecture,
         gguf::{check_tensors, config_from_gguf},
@@ -79,11 +82,7 @@ impl SourceModel {
     /// A folder of CoreNet's MLX example: its `config.json` names a preset.
     fn corenet_mlx(path: &Path, checkpoint: Checkpoint, options: &ConvertOptions) -> Result<Self> {
         let file = path.join("config.json");
-        let fault = |key: &str, problem: String| Error::Config {
-            path: file.clone(),
-            key: key.into(),
-            problem,
-        };
+        let fault = |key: &str, problem: String| Error::config(&file, key, problem);
         let text = std::fs::read_to_string(&file).map_err(Error::io(&file))?;
         let json: serde_json::Value = serde_json::from_str(&text)
             .map_err(|error| fault("model_name", format!("not JSON: {error}")))?;
@@ -120,7 +119,7 @@ impl SourceModel {
         };
         if named("safetensors") {
             let problem = "name the folder that holds it, with its config.json";
-            return Err(malformed(path, problem.into()));
+            return Err(Error::checkpoint(path, problem));
         }
         // A result that is being verified may have any name.
         if named("gguf") || GgufReader::recognizes(path)? {
@@ -133,9 +132,7 @@ impl SourceModel {
             return Self::new(path, "GGUF file", config, Files::Gguf(reader));
         }
         let file = TorchFile::open_with(path, options.ema)?;
-        let corenet_names = !file
-            .tensors()
-            .contains_key("transformer.token_embeddings.weight");
+        let corenet_names = !file.tensors().contains_key(&weight(EMBEDDING));
         let shape = |name: &str| {
             let name = stored_name(name, corenet_names);
             file.tensors().get(&name).map(|tensor| tensor.shape.clone())
@@ -153,13 +150,10 @@ impl SourceModel {
 }
 
 fn embedding_rows(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<usize> {
-    let found = [
-        "token_embeddings.weight",
-        "transformer.token_embeddings.weight",
-    ]
-    .iter()
-    .find_map(|name| shape(name)?.first().copied());
-    found.ok_or_else(|| malformed(path, "tensor `token_embeddings.weight` is missing".into()))
+    let found = ["token_embeddings.weight", &weight(EMBEDDING)]
+        .iter()
+        .find_map(|name| shape(name)?.first().copied());
+    found.ok_or_else(|| Error::checkpoint(path, "tensor `token_embeddings.weight` is missing"))
 }
 
 /// The released architecture whose shapes these are; `shape` is asked by Hugging Face's names.
@@ -178,5 +172,5 @@ fn infer(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Conf
     }
     let problem = "its tensors are those of none of OpenELM's four sizes; name the architecture \
                    with --architecture (a size, or a config.json)";
-    Err(malformed(path, problem.into()))
+    Err(Error::checkpoint(path, problem))
 }

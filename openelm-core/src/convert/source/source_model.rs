@@ -12,7 +12,10 @@ use mlx_rs::{Array, ops::indexing::TryIndexOp};
 
 use crate::{
     adapter::Adapter,
-    config::Config,
+    config::{
+        Config,
+        tensor_names::{BACKBONE, HEAD},
+    },
     convert::gguf::{Vocabulary, read_tensor, stored_type},
     error::{Error, Result},
     formats::{
@@ -71,7 +74,7 @@ impl SourceModel {
         match &self.files {
             Files::Safetensors(checkpoint) => checkpoint.bytes() as u64,
             Files::Torch(file) => file.tensors().values().map(|t| t.bytes() as u64).sum(),
-            Files::Gguf(reader) => reader.tensors().values().map(|t| t.size()).sum(),
+            Files::Gguf(reader) => reader.tensors().values().map(|t| t.bytes()).sum(),
         }
     }
 
@@ -179,7 +182,10 @@ impl SourceModel {
     /// The matrix `stem` as it is packed, scales and biases of type `dtype`; not evaluated.
     pub(crate) fn packed(&mut self, stem: &str, dtype: Dtype) -> Result<QuantizedMatrix> {
         let Some(quantization) = self.packing(stem) else {
-            return Err(malformed(&self.path, format!("`{stem}` is not quantised")));
+            return Err(Error::checkpoint(
+                &self.path,
+                format!("`{stem}` is not quantised"),
+            ));
         };
         let stored = self.stored_name(stem);
         let reader = self.readers.next();
@@ -272,10 +278,10 @@ fn cut(array: Array, shape: &[usize]) -> Result<Array> {
 }
 
 pub(super) fn stored_name(name: &str, corenet: bool) -> String {
-    match (corenet, name.strip_prefix("lm_head")) {
+    match (corenet, name.strip_prefix(HEAD)) {
         (false, _) => name.into(),
         (true, Some(rest)) => format!("classifier{rest}"),
-        (true, None) => name.strip_prefix("transformer.").unwrap_or(name).into(),
+        (true, None) => name.strip_prefix(BACKBONE).unwrap_or(name).into(),
     }
 }
 
@@ -291,17 +297,10 @@ fn from_bytes(
     let Some(length) = length.filter(|_| bytes.len() == elements.saturating_mul(dtype.size()))
     else {
         let problem = format!("tensor `{name}`: {} bytes for shape {shape:?}", bytes.len());
-        return Err(malformed(path, problem));
+        return Err(Error::checkpoint(path, problem));
     };
     let shape: Vec<i32> = shape.iter().map(|&n| n as i32).collect();
     Ok(Array::from_slice(bytes, &[length])
         .view_dtype(dtype.mlx())?
         .reshape(&shape)?)
-}
-
-pub(super) fn malformed(path: &Path, problem: String) -> Error {
-    Error::Checkpoint {
-        path: path.into(),
-        problem,
-    }
 }

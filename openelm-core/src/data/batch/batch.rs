@@ -174,7 +174,7 @@ mod tests {
     };
 
     #[test]
-    fn a_batch_has_its_rows_padded_and_only_real_targets_counted() {
+    fn batch_pads_rows_and_counts_real_targets() {
         let (short, long) = (example(&[1, 7, 2], 1), example(&[1, 5, 6, 7, 8, 2], 3));
         let batch = Batch::new(&[&short, &long], SMALL);
         assert_eq!((batch.batch, batch.length), (2, 8));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_stops_at_the_longest_allowed_and_cuts_nothing() {
+    fn padding_is_limited_and_truncates_nothing() {
         let length = |tokens: u32, padding| {
             let tokens: Vec<_> = (0..tokens).collect();
             Batch::new(&[&example(&tokens, 1)], padding).length
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_rows_keep_their_documents_apart() {
+    fn packed_rows_separate_documents() {
         // Two documents and the beginning of a third; one that is shorter than the row.
         let first: (&[u32], &[usize]) = (&[1, 5, 2, 1, 6, 7, 2, 1, 8], &[0, 3, 7]);
         let second: (&[u32], &[usize]) = (&[1, 9, 2], &[0]);
@@ -256,7 +256,7 @@ mod tests {
 
     /// Arrays that `mlx_lm.tuner.trainer` 0.32.2 made of the same rows.
     #[test]
-    fn batches_for_comparison_are_those_of_mlx_lm() {
+    fn compat_batches_match_mlx_lm() {
         let (short, long) = (
             example(&[1, 7, 8, 2], 1),
             example(&[1, 5, 6, 7, 8, 9, 10, 2], 3),

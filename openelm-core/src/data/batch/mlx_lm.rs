@@ -21,13 +21,13 @@ use crate::error::{Error, Result};
 /// [`Error::Option`] if `batch_size` is 0 or there are fewer rows, as in mlx-lm.
 pub fn mlx_lm_batches(key_counts: &[usize], batch_size: usize) -> Result<Vec<Vec<usize>>> {
     if batch_size == 0 || key_counts.len() < batch_size {
-        return Err(Error::Option {
-            option: "batch_size",
-            problem: format!(
+        return Err(Error::option(
+            "batch_size",
+            format!(
                 "expected 1 to {}, the number of rows, found {batch_size}",
                 key_counts.len()
             ),
-        });
+        ));
     }
     let mut order: Vec<_> = (0..).zip(key_counts).collect();
     order.sort_by_key(|&(_, keys)| keys);
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permutations_are_those_of_numpy() {
+    fn permutations_match_numpy() {
         let mut order = MlxLmOrder::new(0);
         assert_eq!(order.permutation(8), [6, 2, 1, 7, 3, 0, 5, 4]);
         assert_eq!(order.permutation(3), [2, 0, 1]);
@@ -131,7 +131,7 @@ mod tests {
     /// steps, an evaluation of 2 batches every 3 steps, 7 rows to learn and 9 to measure on, of
     /// which the third has a key more.
     #[test]
-    fn a_run_with_evaluations_is_that_of_mlx_lm() {
+    fn order_with_evaluations_matches_mlx_lm() {
         let train = mlx_lm_batches(&[1, 1, 2, 1, 1, 1, 1], 2).unwrap();
         let valid = mlx_lm_batches(&[1, 1, 2, 1, 1, 1, 1, 1, 1], 2).unwrap();
         let mut order = MlxLmOrder::new(3);

@@ -35,16 +35,10 @@ impl BatchPlan {
     /// [`Error::Option`] if `batch_size` is 0 or `lengths` is empty.
     pub fn new(lengths: &[usize], batch_size: usize, pad_to: usize, seed: u64) -> Result<Self> {
         if batch_size == 0 {
-            return Err(Error::Option {
-                option: "batch_size",
-                problem: "expected at least 1, found 0".to_owned(),
-            });
+            return Err(Error::at_least("batch_size", 1, 0));
         }
         if lengths.is_empty() {
-            return Err(Error::Option {
-                option: "lengths",
-                problem: "there is no example".to_owned(),
-            });
+            return Err(Error::option("lengths", "there is no example"));
         }
         let predicting = lengths.iter().map(|length| length.saturating_sub(1));
         Ok(Self {
@@ -121,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_is_seen_once_an_epoch_and_like_lengths_meet() {
+    fn epoch_has_every_row_once_grouped_by_length() {
         let plan = plan(3, 1, 7);
         assert_eq!(plan.batches_per_epoch(), 4);
         for epoch in 0..50 {
@@ -143,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn epochs_and_seeds_differ_and_repeat() {
+    fn order_depends_on_epoch_and_seed_only() {
         assert_eq!(plan(2, 1, 7).epoch(3), plan(2, 1, 7).epoch(3));
         assert_ne!(plan(2, 1, 7).epoch(3), plan(2, 1, 7).epoch(4));
         assert_ne!(plan(2, 1, 7).epoch(3), plan(2, 1, 8).epoch(3));
@@ -175,7 +169,7 @@ mod tests {
 
     /// Against ChaCha8 and the shuffle written in Python from their definitions.
     #[test]
-    fn the_order_stays_the_same_for_ever() {
+    fn order_is_stable_across_versions() {
         assert_eq!(
             plan(4, 32, 0).epoch(0),
             [vec![5, 4, 7, 2], vec![0, 10, 8, 9], vec![3, 6, 1]]
@@ -187,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_order_is_refused() {
+    fn rejects_empty_data() {
         let message = |lengths: &[usize], size| {
             let refused = BatchPlan::new(lengths, size, 32, 0);
             refused.unwrap_err().to_string()

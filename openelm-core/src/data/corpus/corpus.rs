@@ -1,22 +1,12 @@
 //! The sequences of a corpus.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
     options::CorpusOptions, producer::Producer, sequence::Sequence, state::CorpusState,
     statistics::CorpusStatistics,
 };
-use crate::{
-    documents::{DocumentReader, Found, files},
-    error::Result,
-    tokenizer::Tokenizer,
-};
-
-/// Words of a text file that a tokenizer's training reads at once.
-const WORDS: usize = 2048;
+use crate::{documents::files, error::Result, tokenizer::Tokenizer};
 
 /// The sequences of a corpus, an iterator. They are made on a thread of their own, and tokenised
 /// on all cores; the thread ends with the value. After an error nothing more comes.
@@ -66,8 +56,8 @@ impl Corpus {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`](crate::error::Error::Option), with the name of the option, if the state was made with other options
-    /// or other files. `rank`, `world` and `epochs` may differ, and so may the folder that the
+    /// [`Error::OtherRun`](crate::error::Error::OtherRun), with the names of the options, if the
+    /// state was made with other options or other files. `rank`, `world` and `epochs` may differ, and so may the folder that the
     /// files lie in.
     pub fn restore(&mut self, state: CorpusState) -> Result<()> {
         state.check(&self.state)?;
@@ -143,28 +133,4 @@ impl Iterator for Corpus {
             }
         }
     }
-}
-
-/// Hands `each` the text of all documents of `files`, in order; a text file comes in parts, of
-/// which all but the first go on with what came before.
-///
-/// # Errors
-///
-/// Of the first file or row that cannot be read.
-pub(crate) fn documents(
-    files: &[PathBuf],
-    key: &str,
-    mut each: impl FnMut(&Path, &str, bool),
-) -> Result<()> {
-    for path in files::expand(files)? {
-        let mut source = DocumentReader::open(&path, key, WORDS, 0)?;
-        loop {
-            match source.next() {
-                Found::Document { text, continues } => each(&path, &text, continues),
-                Found::BadRow(error) | Found::BadFile(error) => return Err(error),
-                Found::End => break,
-            }
-        }
-    }
-    Ok(())
 }

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_between_single_spaces() {
+    fn splits_at_single_spaces() {
         // [' '.join(w[i:i + 2]) for w in [text.split(' ')] for i in range(0, len(w), 2)]
         assert_eq!(split("a b c", 2), ["a b", "c"]);
         assert_eq!(split("a b c d", 2), ["a b", "c d"]);
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_are_counted_as_python_counts_them() {
+    fn counts_characters_as_python() {
         for (text, count) in [
             ("", 0),
             (" \n ", 0),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_composed_canonically_and_not_otherwise() {
+    fn normalizes_text_to_nfc_only() {
         assert_eq!(normalized("e\u{301}\u{212B}ﬁ"), "é\u{C5}ﬁ");
         assert!(matches!(normalized("é"), Cow::Borrowed("é")));
         // Hangul; a singleton; marks in canonical order.

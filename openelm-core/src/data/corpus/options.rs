@@ -106,7 +106,7 @@ impl CorpusOptions {
             ("world", self.world),
         ] {
             if value == 0 {
-                return Err(refused(option, "expected at least 1, found 0".into()));
+                return Err(Error::at_least(option, 1, 0));
             }
         }
         for (option, value, most) in [
@@ -116,20 +116,16 @@ impl CorpusOptions {
         ] {
             if value > most {
                 let problem = format!("expected at most {most}, found {value}");
-                return Err(refused(option, problem));
+                return Err(Error::option(option, problem));
             }
         }
         if self.rank >= self.world {
             let problem = format!("expected 0 to {}, found {}", self.world - 1, self.rank);
-            return Err(refused("rank", problem));
+            return Err(Error::option("rank", problem));
         }
         if self.epochs == Some(0) {
-            return Err(refused("epochs", "expected at least 1, found 0".into()));
+            return Err(Error::at_least("epochs", 1, 0));
         }
         Ok(())
     }
-}
-
-fn refused(option: &'static str, problem: String) -> Error {
-    Error::Option { option, problem }
 }

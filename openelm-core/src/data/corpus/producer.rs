@@ -20,7 +20,6 @@ use super::{
     state::{CorpusState, Mark},
 };
 use crate::{
-    documents::error,
     error::{Error, Result},
     parallel,
     tokenizer::Tokenizer,
@@ -211,7 +210,7 @@ impl Work {
             found.dropped_by_tokens,
             self.options.min_tokens,
         );
-        Err(error(&path, None, problem))
+        Err(Error::data(&path, None, problem))
     }
 }
 

@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_shuffled_from_the_second_epoch_on() {
+    fn shuffles_files_from_second_epoch() {
         let sorted: Vec<usize> = (0..50).collect();
         assert_eq!(order(50, 3, 0), sorted);
         let shuffled = order(50, 3, 1);

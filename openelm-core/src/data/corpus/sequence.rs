@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_document_predicts_the_next_and_padding_is_apart() {
+    fn masks_document_boundaries_and_padding() {
         let sequence = Sequence {
             tokens: vec![1, 5, 2, 1, 6, 7],
             document_starts: vec![0, 3],

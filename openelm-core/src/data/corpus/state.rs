@@ -3,12 +3,16 @@
 use std::{fs, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{
     options::{Assembly, CorpusOptions, Corrupt},
     statistics::{CorpusStatistics, CorruptFile},
 };
-use crate::error::{Error, Result};
+use crate::{
+    data::Fingerprint,
+    error::{Error, Result, RunDifference},
+};
 
 /// Where a corpus stands after a sequence, and the options that it was read with. It is the same
 /// on all ranks, and goes into a file through serde.
@@ -123,17 +127,18 @@ impl CorpusState {
         })
     }
 
-    /// Refuses `self` unless it was made with what `other` was.
-    pub(crate) fn check(&self, other: &Self) -> Result<()> {
-        let (was, is) = (&self.options, &other.options);
+    /// Refuses `self`, a saved state, unless it was made with the options and files of `new`.
+    pub(crate) fn check(&self, new: &Self) -> Result<()> {
+        let (saved, new) = (&self.options, &new.options);
+        let mut differences = Vec::new();
         macro_rules! same {
             ($($option:ident),*) => {$(
-                if was.$option != is.$option {
-                    return Err(mismatch(
-                        stringify!($option),
-                        format!("{:?}", was.$option),
-                        format!("{:?}", is.$option),
-                    ));
+                if saved.$option != new.$option {
+                    differences.push(RunDifference {
+                        option: stringify!($option).to_owned(),
+                        expected: json!(saved.$option).to_string(),
+                        found: json!(new.$option).to_string(),
+                    });
                 }
             )*};
         }
@@ -149,19 +154,25 @@ impl CorpusState {
             on_corrupt,
             files
         );
-        if was.names != is.names {
-            return Err(mismatch(
-                "files",
-                "other names or sizes".into(),
-                "these".into(),
-            ));
+        if saved.files == new.files && saved.names != new.names {
+            differences.push(RunDifference {
+                option: "files".to_owned(),
+                expected: format!("names and sizes of hash {:016x}", saved.names),
+                found: format!("{:016x}", new.names),
+            });
+        }
+        if !differences.is_empty() {
+            return Err(Error::OtherRun {
+                path: "corpus".into(),
+                differences,
+            });
         }
         let position = &self.mark.position;
-        if position.readers.len() != was.readers || position.turn >= was.readers {
-            return Err(Error::Option {
-                option: "readers",
-                problem: "the state contradicts itself: it is damaged".into(),
-            });
+        if position.readers.len() != saved.readers || position.turn >= saved.readers {
+            return Err(Error::option(
+                "readers",
+                "the state contradicts itself: it is damaged",
+            ));
         }
         Ok(())
     }
@@ -185,26 +196,14 @@ impl CorpusState {
     }
 }
 
-fn mismatch(option: &'static str, was: String, is: String) -> Error {
-    Error::Option {
-        option,
-        problem: format!("the state was made with {was}, the corpus is read with {is}"),
-    }
-}
-
-/// FNV-1a over names and sizes, which do not change when the folder is moved.
+/// A hash of names and sizes, which do not change when the folder is moved.
 fn hash(files: &[PathBuf]) -> Result<u64> {
-    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
-    let mut add = |bytes: &[u8]| {
-        for &byte in bytes {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-        }
-    };
+    let mut hash = Fingerprint::new();
     for file in files {
         let size = fs::metadata(file).map_err(Error::io(file))?.len();
-        add(file.file_name().unwrap_or_default().as_encoded_bytes());
-        add(&[0]);
-        add(&size.to_le_bytes());
+        hash.bytes(file.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.bytes(&[0]);
+        hash.number(size);
     }
-    Ok(hash)
+    Ok(hash.value())
 }

@@ -1,23 +1,19 @@
 //! The corpus as a whole, on files made here, with the bundled tokenizer.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
+use openelm_testing::{TempDir, gzip, tales};
 use serde_json::json;
 
 use super::*;
 use crate::{
-    documents::reader,
-    documents::{Scratch, parquet::tests::write as write_parquet},
+    documents::parquet::tests::write as write_parquet,
     error::{Error, Result},
     tokenizer::Tokenizer,
 };
 
 fn tokenizer() -> Tokenizer {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tales/tokenizer.json");
-    Tokenizer::from_file(path).unwrap()
+    Tokenizer::from_file(tales().join("tokenizer.json")).unwrap()
 }
 
 /// Small sizes, so that every filter has something to do.
@@ -51,8 +47,8 @@ fn rows(file: u64, count: u64) -> String {
 }
 
 /// Five files of four kinds.
-fn files(scratch: &Scratch) -> Vec<PathBuf> {
-    let parquet = scratch.path("d.parquet");
+fn files(scratch: &TempDir) -> Vec<PathBuf> {
+    let parquet = scratch.join("d.parquet");
     let texts: Vec<String> = (0..30).map(|n| document(4, n)).collect();
     let texts: Vec<_> = texts.iter().map(|text| Some(text.as_str())).collect();
     write_parquet(&parquet, &texts, 7, ::parquet::basic::Compression::SNAPPY);
@@ -63,7 +59,7 @@ fn files(scratch: &Scratch) -> Vec<PathBuf> {
             "b.jsonl.zst",
             zstd::encode_all(rows(2, 25).as_bytes(), 3).unwrap(),
         ),
-        scratch.write("c.json.gz", reader::tests::gzip(rows(3, 15).as_bytes())),
+        scratch.write("c.json.gz", gzip(rows(3, 15).as_bytes())),
         parquet,
         scratch.write("e.txt", book.join(" ")),
     ]
@@ -78,8 +74,8 @@ fn open(options: &CorpusOptions) -> Corpus {
 }
 
 #[test]
-fn sequences_are_the_pieces_that_pass_the_filters() {
-    let scratch = Scratch::new("truncate");
+fn sequences_are_the_fragments_that_pass_the_filters() {
+    let scratch = TempDir::new();
     let texts = [
         // 8 words: too few characters.
         "a b c d e f g h".to_owned(),
@@ -150,7 +146,7 @@ fn sequences_are_the_pieces_that_pass_the_filters() {
 
 #[test]
 fn packing_keeps_every_token_once() {
-    let scratch = Scratch::new("pack");
+    let scratch = TempDir::new();
     let options = CorpusOptions {
         epochs: Some(1),
         ..options(&files(&scratch))
@@ -191,8 +187,8 @@ fn packing_keeps_every_token_once() {
 }
 
 #[test]
-fn it_goes_on_from_every_state_as_if_never_stopped() {
-    let scratch = Scratch::new("restore");
+fn restores_from_every_state() {
+    let scratch = TempDir::new();
     let files = files(&scratch);
     for (assembly, readers) in [
         (Assembly::Truncate, 1),
@@ -249,8 +245,8 @@ fn it_goes_on_from_every_state_as_if_never_stopped() {
 }
 
 #[test]
-fn any_number_of_ranks_shares_one_order() {
-    let scratch = Scratch::new("ranks");
+fn ranks_share_one_order() {
+    let scratch = TempDir::new();
     let files = files(&scratch);
     for assembly in [Assembly::Truncate, Assembly::Pack] {
         let options = CorpusOptions {
@@ -302,8 +298,8 @@ fn any_number_of_ranks_shares_one_order() {
 }
 
 #[test]
-fn corrupt_files_stop_it_or_are_left_out_by_name() {
-    let scratch = Scratch::new("corrupt");
+fn corrupt_files_fail_or_are_skipped() {
+    let scratch = TempDir::new();
     let good = scratch.write("z.jsonl", rows(1, 25));
     let whole = Corpus::read_all(
         CorpusOptions {
@@ -314,7 +310,7 @@ fn corrupt_files_stop_it_or_are_left_out_by_name() {
     )
     .unwrap();
     let archive = |packed: Vec<u8>| packed[..packed.len() - 9].to_vec();
-    let parquet = scratch.path("whole.parquet");
+    let parquet = scratch.join("whole.parquet");
     write_parquet(
         &parquet,
         &[Some("a")],
@@ -326,7 +322,7 @@ fn corrupt_files_stop_it_or_are_left_out_by_name() {
     for (name, bytes, expected) in [
         (
             "a.json.gz",
-            archive(reader::tests::gzip(b"{}")),
+            archive(gzip(b"{}")),
             "a.json.gz: the archive is cut off",
         ),
         (
@@ -347,7 +343,7 @@ fn corrupt_files_stop_it_or_are_left_out_by_name() {
         ("a.txt", vec![0xFF; 30], "a.txt: it is no UTF-8 text"),
     ] {
         let bad = scratch.write(name, bytes);
-        let folder = [scratch.path("")];
+        let folder = [scratch.to_path_buf()];
         let mut corpus = open(&options(&folder));
         let error = corpus.next().unwrap().unwrap_err().to_string();
         assert!(error.contains(expected), "{error}: expected {expected}");
@@ -372,8 +368,8 @@ fn corrupt_files_stop_it_or_are_left_out_by_name() {
 }
 
 #[test]
-fn what_came_before_a_corrupt_row_is_handed_out_first() {
-    let scratch = Scratch::new("before");
+fn returns_sequences_before_a_corrupt_row() {
+    let scratch = TempDir::new();
     let file = scratch.write("a.jsonl", format!("{}oops\n", rows(1, 20)));
     let found: Vec<_> = open(&options(&[file])).collect();
     assert!(found.len() > 10);
@@ -384,8 +380,8 @@ fn what_came_before_a_corrupt_row_is_handed_out_first() {
 }
 
 #[test]
-fn a_corpus_of_nothing_says_why() {
-    let scratch = Scratch::new("nothing");
+fn empty_corpus_reports_the_cause() {
+    let scratch = TempDir::new();
     let texts = ["too short", "the the the the the the the the the"];
     let rows: String = texts
         .iter()
@@ -411,8 +407,8 @@ fn a_corpus_of_nothing_says_why() {
 }
 
 #[test]
-fn states_of_other_options_are_refused_by_name() {
-    let scratch = Scratch::new("mismatch");
+fn rejects_states_of_other_options() {
+    let scratch = TempDir::new();
     let files = files(&scratch);
     let first = options(&files);
     let mut corpus = open(&first);
@@ -440,7 +436,7 @@ fn states_of_other_options_are_refused_by_name() {
     ] {
         let error = change(edit).unwrap_err();
         assert!(
-            matches!(error, Error::Option { option, .. } if option == name),
+            matches!(&error, Error::OtherRun { differences, .. } if differences[0].option == name),
             "{error}"
         );
     }
@@ -449,13 +445,13 @@ fn states_of_other_options_are_refused_by_name() {
     fs::write(&files[0], rows(1, 24)).unwrap();
     let error = open(&first).restore(state).unwrap_err().to_string();
     assert!(
-        error.contains("files: the state was made with other names or sizes"),
+        error.contains("files: expected names and sizes of hash"),
         "{error}"
     );
 }
 
 #[test]
-fn options_out_of_range_are_refused_by_name() {
+fn rejects_options_out_of_range() {
     for (name, edit) in [
         (
             "sequence_length",
@@ -479,8 +475,8 @@ fn options_out_of_range_are_refused_by_name() {
 }
 
 #[test]
-fn a_dropped_corpus_ends_its_thread() {
-    let scratch = Scratch::new("drop");
+fn dropped_corpus_ends_its_thread() {
+    let scratch = TempDir::new();
     let options = options(&[scratch.write("a.jsonl", rows(1, 25))]);
     // Endless, so that the thread waits for room in the queue; would hang if it stayed there.
     for taken in [0, 1, 200] {

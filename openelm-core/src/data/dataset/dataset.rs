@@ -4,119 +4,13 @@ use std::path::Path;
 
 use super::{
     encode,
-    rows::{Content, RowKind, Rows},
+    example::{Example, PreferencePair},
+    options::{Counts, DatasetOptions, LongRows},
+    row::Content,
+    rows::{RowKind, Rows},
     windows,
 };
-use crate::{
-    error::{Error, Result},
-    parallel,
-    tokenizer::Tokenizer,
-};
-
-/// Token ids to train on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Example {
-    /// At least two ids; of a whole row, from BOS to EOS.
-    pub tokens: Vec<u32>,
-    /// Index in `tokens` of the first token that is a target of the loss, at least 1: nothing
-    /// predicts the first token. Every token from there on is one.
-    pub first_target: usize,
-}
-
-impl Example {
-    /// Number of tokens that are targets of the loss.
-    pub fn targets(&self) -> usize {
-        self.tokens.len().saturating_sub(self.first_target.max(1))
-    }
-}
-
-/// Two answers to one prompt. Both sides begin with the same ids; their targets are the answers
-/// alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PreferencePair {
-    /// The prompt with the better answer.
-    pub chosen: Example,
-    /// The prompt with the worse answer.
-    pub rejected: Example,
-}
-
-/// What becomes of a row with more than [`max_length`](DatasetOptions::max_length) tokens. It is
-/// never cut off; both ways are counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LongRows {
-    /// Split into windows that overlap by one token, so that every target is learnt exactly
-    /// once. Windows without a target are left out. The default.
-    #[default]
-    Split,
-    /// Left out.
-    Drop,
-}
-
-/// How rows become examples.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DatasetOptions {
-    /// Most tokens of an example, BOS and EOS among them; at least 2. Default 2048.
-    pub max_length: usize,
-    /// Learn the completion only, or of a conversation its last answer. Default false, as in
-    /// mlx-lm; rows of `text` have no prompt and are refused then.
-    pub mask_prompt: bool,
-    /// What becomes of rows with more tokens. Default [`LongRows::Split`]. A preference pair
-    /// cannot be split: it is left out and counted if either side is too long.
-    pub long_rows: LongRows,
-    /// Keep every row whole, one example each, as mlx-lm does: too long rows are cut off in
-    /// [`Batch::mlx_lm`](crate::data::batch::Batch::mlx_lm). Default false.
-    pub mlx_lm_compat: bool,
-}
-
-impl Default for DatasetOptions {
-    fn default() -> Self {
-        Self {
-            max_length: 2048,
-            mask_prompt: false,
-            long_rows: LongRows::default(),
-            mlx_lm_compat: false,
-        }
-    }
-}
-
-impl DatasetOptions {
-    fn check(&self) -> Result<()> {
-        if self.max_length >= 2 {
-            return Ok(());
-        }
-        Err(Error::Option {
-            option: "max_length",
-            problem: format!("expected at least 2 tokens, found {}", self.max_length),
-        })
-    }
-}
-
-/// What a file held and what became of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Rows of the file.
-    pub rows: usize,
-    /// Examples, or preference pairs.
-    pub examples: usize,
-    /// Tokens of all examples; of a pair, those of both sides.
-    pub tokens: usize,
-    /// Tokens that are targets of the loss.
-    pub targets: usize,
-    /// Rows that were split into windows.
-    pub split: usize,
-    /// Rows that were left out because they are too long.
-    pub dropped: usize,
-    /// Rows that are too long and will be cut off in their batch, as mlx-lm does; 0 unless
-    /// [`mlx_lm_compat`](DatasetOptions::mlx_lm_compat) is set.
-    pub truncated: usize,
-}
-
-impl Counts {
-    fn add(&mut self, example: &Example) {
-        self.tokens = self.tokens.saturating_add(example.tokens.len());
-        self.targets = self.targets.saturating_add(example.targets());
-    }
-}
+use crate::{error::Result, parallel, tokenizer::Tokenizer};
 
 /// The examples of a file, in the order of its rows.
 #[derive(Clone, Debug)]
@@ -132,10 +26,10 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file cannot be read; [`Error::Data`], with file, line and key, if a
+    /// [`crate::Error::Io`] if the file cannot be read; [`crate::Error::Data`], with file, line and key, if a
     /// row is malformed, empty or of another kind than the first, if no row is left, or if
-    /// `mask_prompt` meets rows of `text`; [`Error::Option`] if `max_length` is under 2;
-    /// [`Error::Tokenizer`] as [`Tokenizer::encode`].
+    /// `mask_prompt` meets rows of `text`; [`crate::Error::Option`] if `max_length` is under 2;
+    /// [`crate::Error::Tokenizer`] as [`Tokenizer::encode`].
     pub fn read(
         path: impl AsRef<Path>,
         tokenizer: &Tokenizer,
@@ -241,7 +135,7 @@ impl PreferenceDataset {
     ///
     /// # Errors
     ///
-    /// As [`Dataset::read`]; [`Error::Data`] also if both answers are not to the same prompt.
+    /// As [`Dataset::read`]; [`crate::Error::Data`] also if both answers are not to the same prompt.
     pub fn read(
         path: impl AsRef<Path>,
         tokenizer: &Tokenizer,

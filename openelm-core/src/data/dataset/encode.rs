@@ -1,6 +1,6 @@
 //! Texts to token ids. A whole row has two tokens at least: BOS and EOS.
 
-use super::dataset::{Example, PreferencePair};
+use super::example::{Example, PreferencePair};
 use crate::{error::Result, tokenizer::Tokenizer};
 
 /// BOS, the text, EOS.

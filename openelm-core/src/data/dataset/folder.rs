@@ -29,7 +29,7 @@ impl DataFolder {
             return Self::search(path);
         }
         if !path.exists() {
-            return Err(missing(path, "no such file or folder"));
+            return Err(Error::missing_file(path, "no such file or folder"));
         }
         FileFormat::of(path)?;
         Ok(Self {
@@ -49,7 +49,7 @@ impl DataFolder {
             .iter()
             .all(|file| file.is_none())
         {
-            return Err(missing(
+            return Err(Error::missing_file(
                 folder,
                 "no `train`, `valid` or `test` with the ending `.jsonl` or `.txt`",
             ));
@@ -73,11 +73,11 @@ impl FileFormat {
         } else if ending.eq_ignore_ascii_case("txt") {
             Ok(Self::Text)
         } else {
-            Err(Error::Data {
-                path: path.to_owned(),
-                line: None,
-                problem: "expected a file with the ending `.jsonl` or `.txt`".to_owned(),
-            })
+            Err(Error::data(
+                path,
+                None,
+                "expected a file with the ending `.jsonl` or `.txt`",
+            ))
         }
     }
 }
@@ -89,15 +89,15 @@ fn find(folder: &Path, stems: &[&str]) -> Result<Option<PathBuf>> {
         .map(|name| folder.join(name))
         .filter(|file| file.is_file());
     match (files.next(), files.next()) {
-        (Some(first), Some(second)) => Err(Error::Data {
-            path: folder.to_owned(),
-            line: None,
-            problem: format!(
+        (Some(first), Some(second)) => Err(Error::data(
+            folder,
+            None,
+            format!(
                 "`{}` and `{}` are for the same part; keep one of them",
                 name(&first),
                 name(&second)
             ),
-        }),
+        )),
         (file, _) => Ok(file),
     }
 }
@@ -105,11 +105,4 @@ fn find(folder: &Path, stems: &[&str]) -> Result<Option<PathBuf>> {
 fn name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
-}
-
-fn missing(path: &Path, problem: &str) -> Error {
-    Error::MissingFile {
-        path: path.to_owned(),
-        problem: problem.to_owned(),
-    }
 }

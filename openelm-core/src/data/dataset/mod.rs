@@ -27,18 +27,21 @@
 //! # }
 //! ```
 
-pub(crate) mod dataset;
+mod dataset;
 mod encode;
+mod example;
 mod folder;
 mod json;
+mod options;
 mod preference;
+mod row;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod windows;
 
-pub use dataset::{
-    Counts, Dataset, DatasetOptions, Example, LongRows, PreferenceDataset, PreferencePair,
-};
+pub use dataset::{Dataset, PreferenceDataset};
+pub use example::{Example, PreferencePair};
 pub use folder::DataFolder;
+pub use options::{Counts, DatasetOptions, LongRows};
 pub use rows::RowKind;

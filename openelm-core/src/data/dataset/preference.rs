@@ -1,10 +1,10 @@
-//! A row with two answers; [`PreferenceDataset`](crate::data::dataset::dataset::PreferenceDataset) says how it is read.
+//! A row with two answers; [`PreferenceDataset`](super::PreferenceDataset) says how it is read.
 
 use serde_json::Value;
 
 use super::{
     json::{self, Object},
-    rows::Content,
+    row::Content,
 };
 use crate::tokenizer::{Message, Role, chat_template as template};
 
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_pair_is_read() {
+    fn reads_all_spellings_of_a_pair() {
         let user = json!({"role": "user", "content": "Sing."});
         let yes = json!({"role": "assistant", "content": "La."});
         let no = json!({"role": "assistant", "content": "No."});
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn other_rows_are_refused_by_key() {
+    fn rejects_other_rows_by_key() {
         let user = json!({"role": "user", "content": "Sing."});
         let other = json!({"role": "user", "content": "Dance."});
         let yes = json!({"role": "assistant", "content": "La."});

@@ -6,10 +6,11 @@ use std::{
 };
 
 use super::{
-    dataset::Counts,
     folder::FileFormat,
     json::{self, Object},
+    options::Counts,
     preference,
+    row::{Content, Row},
 };
 use crate::{
     error::{Error, Result},
@@ -55,26 +56,6 @@ impl RowKind {
             Self::Preference => "`prompt`, `chosen` and `rejected`",
         }
     }
-}
-
-/// What a row holds; a conversation is a completion already.
-pub(crate) enum Content {
-    Text(String),
-    Completion {
-        prompt: String,
-        completion: String,
-    },
-    Preference {
-        prompt: String,
-        chosen: String,
-        rejected: String,
-    },
-}
-
-pub(crate) struct Row {
-    pub(crate) content: Content,
-    /// Number of keys in the JSON.
-    pub(crate) keys: usize,
 }
 
 /// A line of the file with its number, from 1; of a text file, the whole file.
@@ -167,19 +148,11 @@ impl Rows {
 
     /// An error about the file as a whole.
     pub(crate) fn error(&self, problem: &str) -> Error {
-        Error::Data {
-            path: self.path.clone(),
-            line: None,
-            problem: problem.to_owned(),
-        }
+        Error::data(&self.path, None, problem)
     }
 
     fn error_at(&self, line: usize, problem: String) -> Error {
-        Error::Data {
-            path: self.path.clone(),
-            line: Some(line),
-            problem,
-        }
+        Error::data(&self.path, line, problem)
     }
 
     /// Refuses a file of which nothing is left.
@@ -200,14 +173,14 @@ fn decode(path: &Path, bytes: Vec<u8>, format: FileFormat) -> Result<String> {
         let good = error.utf8_error().valid_up_to();
         let before = error.as_bytes().iter().take(good);
         let line = before.filter(|&&byte| byte == b'\n').count() + 1;
-        Error::Data {
-            path: path.to_owned(),
-            line: Some(line),
-            problem: match format {
+        Error::data(
+            path,
+            line,
+            match format {
                 FileFormat::Jsonl => "not UTF-8".to_owned(),
                 FileFormat::Text => format!("not UTF-8, at byte {good} of the file"),
             },
-        }
+        )
     })?;
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());

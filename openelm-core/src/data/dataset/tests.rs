@@ -1,10 +1,9 @@
 //! Files to examples. The ids are those of the bundled tales tokenizer, as Hugging Face's
 //! library gives them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
+
+use openelm_testing::{TempDir, external_data};
 
 use super::*;
 use crate::{
@@ -12,36 +11,8 @@ use crate::{
     tokenizer::{Tokenizer, instruct_prompt},
 };
 
-/// A folder of this test's own, removed with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("openelm-dataset-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, contents).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
-}
-
-fn beside(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
-
 fn tales() -> Tokenizer {
-    Tokenizer::from_file(beside("openelm-core/tests/fixtures/tales/tokenizer.json")).unwrap()
+    Tokenizer::from_file(openelm_testing::tales().join("tokenizer.json")).unwrap()
 }
 
 fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
@@ -59,11 +30,11 @@ fn masked() -> DatasetOptions {
 const TIME: [u32; 5] = [1253, 429, 781, 359, 664];
 
 #[test]
-fn a_text_stands_between_bos_and_eos() {
-    let folder = Folder::new("text");
+fn text_is_between_bos_and_eos() {
+    let folder = TempDir::new();
     let rows = "\u{feff}{\"text\": \"Once upon a time\"}\r\n\n  \n{\"id\": 3, \"text\": \
                 \"Once upon a time</s>\"}";
-    let dataset = read(&folder.file("a.jsonl", rows), &DatasetOptions::default()).unwrap();
+    let dataset = read(&folder.write("a.jsonl", rows), &DatasetOptions::default()).unwrap();
     let tokens = [&[1], &TIME[..], &[2]].concat();
     for example in dataset.examples() {
         assert_eq!((&example.tokens, example.first_target), (&tokens, 1));
@@ -80,18 +51,18 @@ fn a_text_stands_between_bos_and_eos() {
     };
     assert_eq!(dataset.counts(), expected);
 
-    let text = folder.file("a.TXT", "Once upon a time");
+    let text = folder.write("a.TXT", "Once upon a time");
     let dataset = read(&text, &DatasetOptions::default()).unwrap();
     assert_eq!(dataset.examples()[0].tokens, tokens);
 }
 
 #[test]
-fn a_completion_goes_on_directly_after_the_prompt() {
-    let folder = Folder::new("completion");
+fn completion_follows_the_prompt() {
+    let folder = TempDir::new();
     let rows = r#"{"prompt": "The fox said:", "completion": " Yes, I will."}
 {"prompt": "The fox said:", "completion": "x"}
 {"prompt": "", "completion": "x"}"#;
-    let path = folder.file("a.jsonl", rows);
+    let path = folder.write("a.jsonl", rows);
     let dataset = read(&path, &masked()).unwrap();
     let expected: [(&[u32], usize); 3] = [
         (&[1, 452, 1999, 1054, 1405, 607, 410, 543, 272, 2], 4),
@@ -121,14 +92,14 @@ fn a_completion_goes_on_directly_after_the_prompt() {
 }
 
 #[test]
-fn a_conversation_stands_in_the_template() {
-    let folder = Folder::new("messages");
+fn conversation_uses_the_template() {
+    let folder = TempDir::new();
     let rows = r#"{"messages": [{"role": "system", "content": "Be brief."},
  {"role": "user", "content": "Sing."}, {"role": "assistant", "content": "La."}]}
 {"messages": [{"role": "user", "content": "Sing."}, {"role": "assistant", "content": "La."},
  {"role": "user", "content": "More."}, {"role": "assistant", "content": "No."}]}"#
         .replace(",\n", ",");
-    let dataset = read(&folder.file("a.jsonl", rows), &masked()).unwrap();
+    let dataset = read(&folder.write("a.jsonl", rows), &masked()).unwrap();
     let tokenizer = tales();
     let [first, second] = dataset.examples() else {
         panic!("{dataset:?}")
@@ -150,10 +121,10 @@ fn a_conversation_stands_in_the_template() {
 
 #[test]
 fn preference_pairs_share_their_prompt() {
-    let folder = Folder::new("preference");
+    let folder = TempDir::new();
     let rows = r#"{"prompt": "The fox said:", "chosen": " Yes, I will.", "rejected": "x"}
 {"prompt": "The fox said:", "chosen": "x", "rejected": "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}"#;
-    let path = folder.file("a.jsonl", rows);
+    let path = folder.write("a.jsonl", rows);
     let options = DatasetOptions {
         max_length: 10,
         ..DatasetOptions::default()
@@ -184,7 +155,7 @@ fn preference_pairs_share_their_prompt() {
 
     let message = read(&path, &options).unwrap_err().to_string();
     assert!(message.contains("are for preference tuning"), "{message}");
-    let text = folder.file("b.txt", "Once");
+    let text = folder.write("b.txt", "Once");
     let refused = PreferenceDataset::read(&text, &tales(), &options).unwrap_err();
     assert!(
         refused
@@ -194,10 +165,10 @@ fn preference_pairs_share_their_prompt() {
 }
 
 #[test]
-fn long_rows_are_split_dropped_or_left_to_the_batch() {
-    let folder = Folder::new("long");
+fn long_rows_are_split_dropped_or_truncated() {
+    let folder = TempDir::new();
     let rows = "{\"text\": \"Once upon a time\"}\n{\"text\": \"x\"}";
-    let path = folder.file("a.jsonl", rows);
+    let path = folder.write("a.jsonl", rows);
     let with = |long_rows, mlx_lm_compat, max_length| DatasetOptions {
         max_length,
         long_rows,
@@ -240,100 +211,109 @@ fn long_rows_are_split_dropped_or_left_to_the_batch() {
     assert_eq!(short, "max_length: expected at least 2 tokens, found 1");
 }
 
-#[test]
-fn faults_are_named_with_file_line_and_key() {
-    let folder = Folder::new("faults");
-    let text = "{\"text\": \"a\"}\n\n";
-    let cases: [(&str, &[u8], &str); 17] = [
-        ("", b"", "a.jsonl: the file is empty"),
-        ("", b" \n\r\n", "a.jsonl: the file is empty"),
-        (
-            "",
-            b"\n{\"text\": \"a\"",
-            "a.jsonl:2: malformed JSON at column 12: EOF while",
-        ),
-        (
-            "",
-            b"[1]",
-            "a.jsonl:1: expected a JSON object, found a list",
-        ),
-        (
-            "",
-            b"{}",
-            "expected `text`, `prompt` and `completion`, `messages` or `prompt`, `chosen` \
+/// A valid row and an empty line.
+const TEXT_ROW: &str = "{\"text\": \"a\"}\n\n";
+
+/// Rows before a malformed row, that row, and a part of the error.
+const MALFORMED: &[(&str, &[u8], &str)] = &[
+    ("", b"", "a.jsonl: the file is empty"),
+    ("", b" \n\r\n", "a.jsonl: the file is empty"),
+    (
+        "",
+        b"\n{\"text\": \"a\"",
+        "a.jsonl:2: malformed JSON at column 12: EOF while",
+    ),
+    (
+        "",
+        b"[1]",
+        "a.jsonl:1: expected a JSON object, found a list",
+    ),
+    (
+        "",
+        b"{}",
+        "expected `text`, `prompt` and `completion`, `messages` or `prompt`, `chosen` \
          and `rejected`; found no key",
-        ),
-        (
-            "",
-            b"{\"prompt\": \"a\", \"answer\": \"b\"}",
-            "a.jsonl:1: expected `text`, ",
-        ),
-        (
-            "",
-            b"{\"prompt\": \"a\", \"answer\": \"b\"}",
-            "found `prompt`, `answer`",
-        ),
-        ("", b"{\"text\": \"\"}", "a.jsonl:1: `text` is empty"),
-        (
-            "",
-            b"{\"prompt\": \"a\", \"completion\": \"\"}",
-            "a.jsonl:1: `completion` is empty",
-        ),
-        (
-            "",
-            b"{\"prompt\": null, \"completion\": \"a\"}",
-            "`prompt`: expected a string, found null",
-        ),
-        (
-            "",
-            b"{\"messages\": \"a\"}",
-            "`messages`: expected a list of messages, found a string",
-        ),
-        (
-            "",
-            b"{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}",
-            "`messages`: message 1: \
+    ),
+    (
+        "",
+        b"{\"prompt\": \"a\", \"answer\": \"b\"}",
+        "a.jsonl:1: expected `text`, ",
+    ),
+    (
+        "",
+        b"{\"prompt\": \"a\", \"answer\": \"b\"}",
+        "found `prompt`, `answer`",
+    ),
+    ("", b"{\"text\": \"\"}", "a.jsonl:1: `text` is empty"),
+    (
+        "",
+        b"{\"prompt\": \"a\", \"completion\": \"\"}",
+        "a.jsonl:1: `completion` is empty",
+    ),
+    (
+        "",
+        b"{\"prompt\": null, \"completion\": \"a\"}",
+        "`prompt`: expected a string, found null",
+    ),
+    (
+        "",
+        b"{\"messages\": \"a\"}",
+        "`messages`: expected a list of messages, found a string",
+    ),
+    (
+        "",
+        b"{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}",
+        "`messages`: message 1: \
          `role`: expected `system`, `user` or `assistant`, found `tool`",
-        ),
-        (
-            "",
-            b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}",
-            "`messages`: there is no \
+    ),
+    (
+        "",
+        b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}",
+        "`messages`: there is no \
          message of the user",
-        ),
-        (
-            text,
-            b"{\"text\": 3}",
-            "a.jsonl:3: `text`: expected a string, found a number",
-        ),
-        (
-            text,
-            b"{\"prompt\": \"a\", \"completion\": \"b\"}",
-            "a.jsonl:3: `text` is missing; the file's \
+    ),
+    (
+        TEXT_ROW,
+        b"{\"text\": 3}",
+        "a.jsonl:3: `text`: expected a string, found a number",
+    ),
+    (
+        TEXT_ROW,
+        b"{\"prompt\": \"a\", \"completion\": \"b\"}",
+        "a.jsonl:3: `text` is missing; the file's \
          first row has `text`",
-        ),
-        (
-            text,
-            b"{\"text\": \"a\"} x",
-            "a.jsonl:3: malformed JSON at column 15: trailing characters",
-        ),
-        (text, b"{\"text\": \"\xff\"}", "a.jsonl:3: not UTF-8"),
-    ];
-    for (before, row, expected) in cases {
-        let path = folder.file("a.jsonl", [before.as_bytes(), row].concat());
+    ),
+    (
+        TEXT_ROW,
+        b"{\"text\": \"a\"} x",
+        "a.jsonl:3: malformed JSON at column 15: trailing characters",
+    ),
+    (TEXT_ROW, b"{\"text\": \"\xff\"}", "a.jsonl:3: not UTF-8"),
+];
+
+#[test]
+fn rejects_malformed_rows() {
+    let folder = TempDir::new();
+    for (before, row, expected) in MALFORMED {
+        let path = folder.write("a.jsonl", [before.as_bytes(), row].concat());
         let message = read(&path, &DatasetOptions::default())
             .unwrap_err()
             .to_string();
         assert!(message.contains(expected), "{message}: expected {expected}");
     }
-    let masked_text = read(&folder.file("a.txt", "a"), &masked()).unwrap_err();
+}
+
+#[test]
+fn rejects_unusable_files() {
+    let folder = TempDir::new();
+    let masked_text = read(&folder.write("a.txt", "a"), &masked()).unwrap_err();
     assert!(
         masked_text
             .to_string()
             .contains("a.txt: `mask_prompt` needs a prompt")
     );
     let binary = read(
-        &folder.file("b.txt", b"a\n\xff"),
+        &folder.write("b.txt", b"a\n\xff"),
         &DatasetOptions::default(),
     );
     let message = binary.unwrap_err().to_string();
@@ -341,22 +321,22 @@ fn faults_are_named_with_file_line_and_key() {
         message.ends_with("b.txt:2: not UTF-8, at byte 2 of the file"),
         "{message}"
     );
-    let absent = read(&folder.0.join("c.jsonl"), &DatasetOptions::default());
+    let absent = read(&folder.join("c.jsonl"), &DatasetOptions::default());
     assert!(matches!(absent, Err(Error::Io { .. })));
 }
 
 #[test]
-fn a_folder_names_its_parts() {
-    let folder = Folder::new("folder");
-    let open = || DataFolder::open(&folder.0);
+fn finds_parts_of_a_folder() {
+    let folder = TempDir::new();
+    let open = || DataFolder::open(&folder);
     let message = open().unwrap_err().to_string();
     assert!(
         message.contains("no `train`, `valid` or `test` with the ending"),
         "{message}"
     );
     let (train, valid) = (
-        folder.file("train.txt", "a"),
-        folder.file("val.jsonl", "{}"),
+        folder.write("train.txt", "a"),
+        folder.write("val.jsonl", "{}"),
     );
     let expected = DataFolder {
         train: Some(train.clone()),
@@ -364,7 +344,7 @@ fn a_folder_names_its_parts() {
         test: None,
     };
     assert_eq!(open().unwrap(), expected);
-    folder.file("valid.txt", "a");
+    folder.write("valid.txt", "a");
     let message = open().unwrap_err().to_string();
     let expected = "`valid.txt` and `val.jsonl` are for the same part; keep one of them";
     assert!(message.ends_with(expected), "{message}");
@@ -372,44 +352,44 @@ fn a_folder_names_its_parts() {
     let alone = DataFolder::open(&train).unwrap();
     assert_eq!((alone.train, alone.valid), (Some(train), None));
     let message = |name: &str| {
-        let refused = DataFolder::open(folder.0.join(name));
+        let refused = DataFolder::open(folder.join(name));
         refused.unwrap_err().to_string()
     };
     assert!(message("absent").ends_with("absent: no such file or folder"));
-    folder.file("a.csv", "a");
+    folder.write("a.csv", "a");
     assert!(message("a.csv").contains("ending `.jsonl` or `.txt`"));
 }
 
-/// The files beside the repository; a test without them says so.
-#[test]
-fn real_rows_come_back_as_they_were_written() {
-    let data = beside("../shared/data");
-    if !data.exists() {
-        eprintln!("ignored: {} is not there", data.display());
-        return;
-    }
-    let path = data.join("fairytaleqa/val.jsonl");
-    let llama = Tokenizer::from_file(data.join("llama-tokenizer/tokenizer.model")).unwrap();
-    let lines = fs::read_to_string(&path).unwrap();
-    for tokenizer in [tales(), llama] {
-        let options = DatasetOptions {
-            max_length: usize::MAX,
-            ..masked()
-        };
-        let dataset = Dataset::read(&path, &tokenizer, &options).unwrap();
-        assert_eq!(
-            (dataset.counts().rows, dataset.counts().examples),
-            (1_025, 1_025)
-        );
-        for (line, example) in lines.lines().zip(dataset.examples()) {
-            let row: serde_json::Value = serde_json::from_str(line).unwrap();
-            let [prompt, completion] =
-                ["prompt", "completion"].map(|key| row[key].as_str().unwrap());
-            let (context, answer) = example.tokens.split_at(example.first_target);
-            assert_eq!(context, tokenizer.encode_prompt(prompt).unwrap());
-            assert_eq!(answer.last(), Some(&tokenizer.eos_id()));
-            let text = tokenizer.decode(&example.tokens).unwrap();
-            assert_eq!(text, format!("{prompt}{completion}"));
+mod external_data {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs OPENELM_TEST_DATA"]
+    fn decodes_rows_to_their_text() {
+        let data = external_data();
+        let path = data.join("fairytaleqa/val.jsonl");
+        let llama = Tokenizer::from_file(data.join("llama-tokenizer/tokenizer.model")).unwrap();
+        let lines = fs::read_to_string(&path).unwrap();
+        for tokenizer in [tales(), llama] {
+            let options = DatasetOptions {
+                max_length: usize::MAX,
+                ..masked()
+            };
+            let dataset = Dataset::read(&path, &tokenizer, &options).unwrap();
+            assert_eq!(
+                (dataset.counts().rows, dataset.counts().examples),
+                (1_025, 1_025)
+            );
+            for (line, example) in lines.lines().zip(dataset.examples()) {
+                let row: serde_json::Value = serde_json::from_str(line).unwrap();
+                let [prompt, completion] =
+                    ["prompt", "completion"].map(|key| row[key].as_str().unwrap());
+                let (context, answer) = example.tokens.split_at(example.first_target);
+                assert_eq!(context, tokenizer.encode_prompt(prompt).unwrap());
+                assert_eq!(answer.last(), Some(&tokenizer.eos_id()));
+                let text = tokenizer.decode(&example.tokens).unwrap();
+                assert_eq!(text, format!("{prompt}{completion}"));
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A long example as several short ones.
 
-use super::dataset::Example;
+use super::example::Example;
 
 /// Windows of at most `max_length` tokens, at least 2, that overlap by one token: the last
 /// token of one is predicted there and predicts the first target of the next. Windows without a
@@ -53,14 +53,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_prompt_stays_masked_across_windows() {
+    fn long_prompt_is_masked_in_all_windows() {
         assert_eq!(of(8, 5, 4), [(vec![3, 4, 5, 6], 2), (vec![6, 7], 1)]);
         assert_eq!(of(8, 4, 4), [(vec![3, 4, 5, 6], 1), (vec![6, 7], 1)]);
         assert_eq!(of(8, 7, 4), [(vec![6, 7], 1)]);
     }
 
     #[test]
-    fn every_target_is_seen_once() {
+    fn every_target_occurs_once() {
         for length in 2..40 {
             for first_target in 1..length as usize {
                 for max_length in 2..12 {

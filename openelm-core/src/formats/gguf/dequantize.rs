@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn fifth_bits_are_in_a_word_of_their_own() {
+    fn fifth_bits_are_in_a_separate_word() {
         let mut block = [0; 24];
         // d = 1, m = -2, bits 0 and 31.
         block[..8].copy_from_slice(&[0x00, 0x3c, 0x00, 0xc0, 1, 0, 0, 0x80]);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_block_gives_nothing() {
+    fn partial_block_gives_nothing() {
         for kind in TensorType::ALL {
             assert!(dequantize(kind, &[0; 1]).is_empty());
         }

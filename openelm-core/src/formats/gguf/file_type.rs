@@ -65,9 +65,11 @@ impl FromStr for FileType {
     fn from_str(name: &str) -> Result<Self> {
         let lower = name.to_ascii_lowercase();
         let found = Self::ALL.into_iter().find(|kind| kind.to_string() == lower);
-        found.ok_or_else(|| Error::Option {
-            option: "gguf_type",
-            problem: format!("expected f32, f16, bf16, q8_0 or q4_0, found {name}"),
+        found.ok_or_else(|| {
+            Error::option(
+                "gguf_type",
+                format!("expected f32, f16, bf16, q8_0 or q4_0, found {name}"),
+            )
         })
     }
 }

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, io::Read, path::Path};
 
 use super::{
-    reader::TensorInfo,
-    tensor_type::TensorType,
+    tensor_info::TensorInfo,
+    tensor_type::{MAX_DIMS, TensorType},
     value::{Value, ValueType},
 };
 use crate::error::{Error, Result};
@@ -18,8 +18,6 @@ pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 pub(super) const ALIGNMENT: u64 = 32;
 /// ggml keeps names in 64 bytes with a closing zero.
 pub(super) const MAX_NAME: usize = 63;
-/// Dimensions of a ggml tensor.
-pub(super) const MAX_DIMS: usize = 4;
 
 /// A model has some hundred tensors and fewer keys.
 const MAX_ENTRIES: u64 = 1 << 16;
@@ -133,10 +131,7 @@ struct Cursor<'a, R> {
 
 impl<R: Read> Cursor<'_, R> {
     fn malformed(&self, problem: impl Into<String>) -> Error {
-        Error::Checkpoint {
-            path: self.path.to_path_buf(),
-            problem: problem.into(),
-        }
+        Error::checkpoint(self.path, problem)
     }
 
     fn left(&self) -> u64 {

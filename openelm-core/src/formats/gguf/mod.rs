@@ -37,13 +37,15 @@ mod file_type;
 mod header;
 mod quantize;
 mod reader;
+mod tensor_info;
 mod tensor_type;
 mod value;
 mod writer;
 
 pub use file_type::FileType;
 pub(crate) use quantize::rounded;
-pub use reader::{GgufReader, TensorData, TensorInfo};
+pub use reader::{GgufReader, TensorData};
+pub use tensor_info::TensorInfo;
 pub use tensor_type::TensorType;
 pub use value::{Value, ValueType};
 pub use writer::{GgufWriter, TensorSpec};

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_place_in_the_type_is_refused() {
+    fn rejects_values_the_type_cannot_hold() {
         assert!(problem(TensorType::F16, &[70_000.0]).contains("70000 is beyond the range"));
         assert_eq!(
             quantized(TensorType::F16, &[65_504.0, f32::INFINITY]),

@@ -12,6 +12,7 @@ use half::{bf16, f16};
 use super::{
     dequantize::dequantize,
     header::{Header, MAGIC},
+    tensor_info::TensorInfo,
     tensor_type::TensorType,
     value::Value,
 };
@@ -26,26 +27,6 @@ pub struct GgufReader {
     path: PathBuf,
     file: File,
     header: Header,
-}
-
-/// What the table of a file says of a tensor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// How its elements are stored.
-    pub kind: TensorType,
-    /// Its shape, outermost dimension first.
-    pub shape: Vec<usize>,
-    /// Where it begins in the data, in bytes.
-    pub(crate) offset: u64,
-    /// Its size in the file.
-    pub(crate) bytes: u64,
-}
-
-impl TensorInfo {
-    /// Its size in the file, in bytes.
-    pub fn size(&self) -> u64 {
-        self.bytes
-    }
 }
 
 /// The elements of a tensor.
@@ -134,17 +115,7 @@ impl GgufReader {
     }
 
     pub(crate) fn malformed(&self, problem: impl Into<String>) -> Error {
-        Error::Checkpoint {
-            path: self.path.clone(),
-            problem: problem.into(),
-        }
-    }
-}
-
-impl TensorInfo {
-    /// Size in the file, in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+        Error::checkpoint(&self.path, problem)
     }
 }
 

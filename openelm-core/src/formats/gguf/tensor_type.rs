@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use super::header::MAX_DIMS;
+/// Dimensions of a ggml tensor.
+pub(super) const MAX_DIMS: usize = 4;
 
 /// The type of a tensor in a GGUF file; those that this crate reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_those_of_whole_blocks() {
+    fn sizes_are_whole_blocks() {
         assert_eq!(TensorType::F32.bytes(&[3, 5]), Ok(60));
         assert_eq!(TensorType::Bf16.bytes(&[7]), Ok(14));
         assert_eq!(TensorType::Q4_0.bytes(&[2, 64]), Ok(72));
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_in_the_file_name_one_type_each() {
+    fn type_numbers_are_unique() {
         for kind in TensorType::ALL {
             assert_eq!(TensorType::from_id(kind.id()), Some(kind));
         }

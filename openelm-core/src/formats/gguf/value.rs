@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_whatever_their_width() {
+    fn reads_integers_of_any_width() {
         assert_eq!(Value::Uint8(200).as_usize(), Some(200));
         assert_eq!(Value::Int64(1 << 40).as_usize(), Some(1 << 40));
         assert_eq!(Value::Int32(-1).as_usize(), None);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn types_have_the_numbers_of_the_format() {
+    fn type_numbers_match_the_format() {
         for (id, kind) in (0..).zip(ValueType::ALL) {
             assert_eq!(kind as u32, id);
             assert_eq!(ValueType::from_id(id), Some(kind));

@@ -122,10 +122,7 @@ impl<W: Write> GgufWriter<W> {
     }
 
     fn refused(&self, problem: String) -> Error {
-        Error::Checkpoint {
-            path: self.path.clone(),
-            problem,
-        }
+        Error::checkpoint(&self.path, problem)
     }
 }
 

@@ -43,10 +43,7 @@ impl TorchBytes {
 
     /// Makes the error for a problem with the file.
     pub(super) fn malformed(&self, problem: impl Into<String>) -> Error {
-        Error::Checkpoint {
-            path: self.path.clone(),
-            problem: problem.into(),
-        }
+        Error::checkpoint(&self.path, problem)
     }
 
     /// Reads `span`. Its length is not believed before it is known to lie in the file.

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_gathered_in_row_major_order() {
+    fn gathers_elements_in_row_major_order() {
         let stored: Vec<u8> = (0..24).collect();
         assert_eq!(gathered(&[3, 2], &[1, 3], &stored), [0, 3, 1, 4, 2, 5]);
         assert_eq!(gathered(&[2, 2], &[5, 2], &stored), [0, 2, 5, 7]);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn contiguous_is_what_needs_no_gathering() {
+    fn detects_contiguous_tensors() {
         for (shape, strides, expected) in [
             (vec![2, 3, 4], vec![12, 4, 1], true),
             (vec![2, 1, 4], vec![4, 99, 1], true),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_overflow_are_refused() {
+    fn rejects_counts_that_overflow() {
         assert_eq!(Strided::new(&[usize::MAX, 2], &[1, 1]), None);
         assert_eq!(Strided::new(&[3], &[usize::MAX]), None);
         assert_eq!(Strided::new(&[2, 2], &[usize::MAX - 1, 2]), None);

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn text_comes_as_soon_as_it_is_certain() {
+    fn emits_text_as_soon_as_it_is_final() {
         let pieces = pieces(true);
         let [the, cat] = [258, 259];
         assert_eq!(
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn one_space_is_dropped_at_the_start_only() {
+    fn drops_one_leading_space_only() {
         let [space, spaces, the] = [257, 260, 258];
         for (ids, with, without) in [
             (vec![the, the], "the the", " the the"),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn random_streams_equal_the_whole_text() {
+    fn streamed_text_equals_whole_text() {
         for drops_first_space in [true, false] {
             let pieces = pieces(drops_first_space);
             let mut state = 7;
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_ends_in_a_word_splits_nothing() {
+    fn prompt_ending_in_a_word_splits_nothing() {
         let pieces = pieces(true);
         let mut state = 11;
         for _ in 0..5_000 {
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_outside_the_vocabulary_is_an_error_and_changes_nothing() {
+    fn unknown_id_is_an_error_and_changes_nothing() {
         let mut detokenizer = Detokenizer::new(pieces(true));
         assert_eq!(detokenizer.push(0xc3).unwrap(), "");
         for id in [264, u32::MAX] {

@@ -116,12 +116,14 @@ impl Pieces {
     /// The piece `id`, or the error that names the file.
     pub(super) fn get(&self, id: u32) -> Result<&Piece> {
         let piece = self.pieces.get(id as usize).and_then(Option::as_ref);
-        piece.ok_or_else(|| Error::Tokenizer {
-            path: self.path.clone(),
-            problem: format!(
-                "no piece has the id {id}; there are {} ids",
-                self.pieces.len()
-            ),
+        piece.ok_or_else(|| {
+            Error::tokenizer(
+                &self.path,
+                format!(
+                    "no piece has the id {id}; there are {} ids",
+                    self.pieces.len()
+                ),
+            )
         })
     }
 }

@@ -301,7 +301,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn other_models_are_refused_by_name() {
+    fn rejects_other_models() {
         let cases = [
             (
                 vec![message(2, &number(3, 2)), normalizer()],
@@ -369,7 +369,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn lengths_are_bounded_by_the_file() {
+    fn rejects_lengths_beyond_the_file() {
         // A piece that claims 2^60 bytes, a varint without an end, a group.
         let huge = [varint(1 << 3 | 2), varint(1 << 60)].concat();
         assert_eq!(problem(&[huge]), "the file is truncated");

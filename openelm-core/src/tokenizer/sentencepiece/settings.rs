@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn extra_spaces_are_removed_where_the_model_says_so() {
+    fn removes_extra_spaces_if_configured() {
         use tokenizers::{NormalizedString, Normalizer as _};
         let normalizer = Normalizer::parse(&[]).unwrap().build().unwrap();
         for (text, expected) in [
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn other_kinds_of_model_are_refused_by_name() {
+    fn rejects_other_kinds_of_model() {
         let names = [
             (1, "unigram"),
             (3, "word"),

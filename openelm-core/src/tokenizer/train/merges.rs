@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_what_counting_everything_anew_does() {
+    fn incremental_counts_match_full_counts() {
         let mut state = 7_u64;
         let mut step = |limit: u64| {
             state = state
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn no_piece_is_longer_than_sixteen_characters() {
+    fn pieces_have_at_most_16_characters() {
         let mut pieces = vec!["a".to_owned()];
         learn(vec![(vec![0; 400], 3)], &mut pieces, 99);
         assert_eq!(pieces.iter().map(String::len).max(), Some(16));

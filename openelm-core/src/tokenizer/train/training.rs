@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::{merges, words::Words};
 use crate::{
-    data::corpus::corpus,
+    documents::for_each_document,
     error::{Error, Result},
+    files::write_beside,
     tokenizer::Tokenizer,
-    weights::write_beside,
 };
 
 /// Ids before the alphabet: three special tokens, 256 bytes.
@@ -86,39 +86,45 @@ impl TokenizerTraining {
         let mut words = Words::default();
         let mut documents = 0;
         let mut last = None;
-        corpus::documents(files, &self.text_key, |path, text, continues| {
+        for_each_document(files, &self.text_key, |path, text, continues| {
             documents += u64::from(!continues);
             last = Some(path.to_owned());
             words.add(text);
         })?;
         if words.is_empty() {
-            return Err(Error::Data {
-                path: last.or_else(|| files.first().cloned()).unwrap_or_default(),
-                line: None,
-                problem: "there is no text to train a tokenizer on".into(),
-            });
+            return Err(Error::data(
+                last.or_else(|| files.first().cloned()).unwrap_or_default(),
+                None,
+                "there is no text to train a tokenizer on",
+            ));
         }
         let (characters, different) = (words.characters(), words.len());
         let alphabet = words.alphabet(self.character_coverage);
         let smallest = FIRST_CHARACTER + alphabet.len();
         if self.vocab_size < smallest {
-            return Err(size(format!(
-                "expected at least {smallest} (3 special tokens, 256 bytes, {} characters of the \
+            return Err(Error::option(
+                "vocab_size",
+                format!(
+                    "expected at least {smallest} (3 special tokens, 256 bytes, {} characters of the \
                  text), found {}; a lower character coverage needs fewer",
-                alphabet.len(),
-                self.vocab_size
-            )));
+                    alphabet.len(),
+                    self.vocab_size
+                ),
+            ));
         }
         let mut pieces = first_pieces();
         pieces.extend(alphabet.iter().map(char::to_string));
         let ids: HashMap<char, u32> = alphabet.iter().copied().zip(259..).collect();
         let merges = merges::learn(words.split(&ids), &mut pieces, self.vocab_size);
         if pieces.len() < self.vocab_size {
-            return Err(size(format!(
-                "the text gives {} pieces, expected {}; ask for fewer or bring more text",
-                pieces.len(),
-                self.vocab_size
-            )));
+            return Err(Error::option(
+                "vocab_size",
+                format!(
+                    "the text gives {} pieces, expected {}; ask for fewer or bring more text",
+                    pieces.len(),
+                    self.vocab_size
+                ),
+            ));
         }
         write(output, &pieces, &merges)?;
         Ok(TokenizerReport {
@@ -132,28 +138,24 @@ impl TokenizerTraining {
 
     fn check(&self) -> Result<()> {
         if self.vocab_size <= FIRST_CHARACTER || self.vocab_size > MAX_VOCAB {
-            return Err(size(format!(
-                "expected 260 (3 special tokens, 256 bytes, 1 character) to {MAX_VOCAB}, found {}",
-                self.vocab_size
-            )));
+            return Err(Error::option(
+                "vocab_size",
+                format!(
+                    "expected 260 (3 special tokens, 256 bytes, 1 character) to {MAX_VOCAB}, found {}",
+                    self.vocab_size
+                ),
+            ));
         }
         if self.character_coverage > 0.0 && self.character_coverage <= 1.0 {
             return Ok(());
         }
-        Err(Error::Option {
-            option: "character_coverage",
-            problem: format!(
+        Err(Error::option(
+            "character_coverage",
+            format!(
                 "expected more than 0 and at most 1, found {}",
                 self.character_coverage
             ),
-        })
-    }
-}
-
-fn size(problem: String) -> Error {
-    Error::Option {
-        option: "vocab_size",
-        problem,
+        ))
     }
 }
 
@@ -238,7 +240,7 @@ fn tokenizer_json(pieces: &[String], merges: &[(String, String)]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::documents::Scratch;
+    use openelm_testing::TempDir;
 
     fn training(vocab_size: usize) -> TokenizerTraining {
         TokenizerTraining {
@@ -247,19 +249,19 @@ mod tests {
         }
     }
 
-    fn train(scratch: &Scratch, text: &str, vocab_size: usize) -> Result<TokenizerReport> {
+    fn train(scratch: &TempDir, text: &str, vocab_size: usize) -> Result<TokenizerReport> {
         let file = scratch.write("data/a.txt", text);
-        training(vocab_size).train(&[file], &scratch.path("out"))
+        training(vocab_size).train(&[file], &scratch.join("out"))
     }
 
     #[test]
-    fn pieces_come_by_how_often_their_pair_stands() {
-        let scratch = Scratch::new("train-order");
+    fn pieces_are_ordered_by_pair_frequency() {
+        let scratch = TempDir::new();
         // Words: ▁low x5, er x2: `▁` `l` `o` `w` tie and go by id; `e` `r` comes after them.
         let report = train(&scratch, "low low low lower lower", 259 + 6 + 4).unwrap();
         assert_eq!((report.documents, report.characters), (1, 23));
         assert_eq!((report.alphabet, report.vocab_size), (6, 269));
-        let tokenizer = Tokenizer::from_file(scratch.path("out/tokenizer.json")).unwrap();
+        let tokenizer = Tokenizer::from_file(scratch.join("out/tokenizer.json")).unwrap();
         // e l o r w ▁ are 259 to 264. (l, o) has the lowest ids of what stands five times.
         let pieces: Vec<_> = (259..269).map(|id| tokenizer.piece(id).unwrap()).collect();
         assert_eq!(
@@ -275,11 +277,11 @@ mod tests {
     }
 
     #[test]
-    fn any_text_comes_back() {
-        let scratch = Scratch::new("train-round-trip");
+    fn random_text_round_trips() {
+        let scratch = TempDir::new();
         let text = "Once upon a time, 12 ducks   went; \"quack\", said they.\n\n".repeat(20);
         train(&scratch, &text, 310).unwrap();
-        let tokenizer = Tokenizer::from_file(scratch.path("out/tokenizer.json")).unwrap();
+        let tokenizer = Tokenizer::from_file(scratch.join("out/tokenizer.json")).unwrap();
         let all: String = (0..=char::MAX as u32)
             .filter_map(char::from_u32)
             // The one character that this kind of tokenizer takes for a space.
@@ -303,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn the_same_data_gives_the_same_bytes() {
-        let scratch = Scratch::new("train-same");
+    fn training_is_deterministic() {
+        let scratch = TempDir::new();
         let text: String = (0..400_u32)
             .map(|i| format!("{:x} wörd{} ", i.wrapping_mul(2_654_435_761), i % 37))
             .collect();
@@ -315,10 +317,10 @@ mod tests {
                 ..training(350)
             };
             training
-                .train(std::slice::from_ref(&file), &scratch.path(name))
+                .train(std::slice::from_ref(&file), &scratch.join(name))
                 .unwrap();
             ["tokenizer.json", "tokenizer_config.json"]
-                .map(|file| fs::read(scratch.path(name).join(file)).unwrap())
+                .map(|file| fs::read(scratch.join(name).join(file)).unwrap())
         };
         let first = run("one");
         for _ in 0..3 {
@@ -327,8 +329,8 @@ mod tests {
     }
 
     #[test]
-    fn rare_characters_are_bytes_below_full_coverage() {
-        let scratch = Scratch::new("train-coverage");
+    fn rare_characters_become_bytes_below_full_coverage() {
+        let scratch = TempDir::new();
         let file = scratch.write("a.txt", format!("{}漢", "ab ".repeat(1_000)));
         for (coverage, pieces) in [(0.999, 3), (1.0, 4)] {
             let training = TokenizerTraining {
@@ -336,21 +338,21 @@ mod tests {
                 ..training(264)
             };
             let report = training
-                .train(std::slice::from_ref(&file), &scratch.path("out"))
+                .train(std::slice::from_ref(&file), &scratch.join("out"))
                 .unwrap();
             assert_eq!(report.alphabet, pieces, "{coverage}");
         }
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
-        let scratch = Scratch::new("train-refused");
+    fn rejects_invalid_options() {
+        let scratch = TempDir::new();
         let problem = |text: &str, size| train(&scratch, text, size).unwrap_err().to_string();
         assert!(problem("abc", 259).contains("vocab_size: expected 260 (3 special tokens"));
         assert!(problem("abc", 262).contains("expected at least 263"));
         assert!(problem("abc", 999).contains("the text gives 266 pieces, expected 999"));
         assert!(problem("", 300).contains("a.txt: there is no text"));
-        assert!(!scratch.path("out").exists());
+        assert!(!scratch.join("out").exists());
         for coverage in [0.0, 1.1, f64::NAN] {
             let training = TokenizerTraining {
                 character_coverage: coverage,

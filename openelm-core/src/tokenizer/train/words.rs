@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_of_one_kind_and_begin_with_their_space() {
+    fn words_have_one_kind_and_a_leading_space() {
         let found = words("Don't,  stop\n\n at (10) a");
         let found: Vec<_> = found
             .iter()
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_composed_and_marks_stay_with_their_letter() {
+    fn normalizes_to_nfc_and_keeps_marks() {
         assert_eq!(words("cafe\u{301}"), [("▁café".to_owned(), 1)]);
         assert_eq!(words("न्म"), [("▁न्म".to_owned(), 1)]);
         assert_eq!(words(""), []);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_without_an_id_part_a_word() {
+    fn characters_without_an_id_split_words() {
         let mut words = Words::default();
         words.add("abxab ab");
         let ids = HashMap::from([('▁', 0), ('a', 1), ('b', 2)]);

@@ -1,25 +1,28 @@
-//! What a run tells, to its caller and to `metrics.jsonl`.
+//! Events of a fine-tuning run.
 
 use serde_json::{Value, json};
 
-use crate::training::Step;
+use crate::training::{
+    BestValidation, Step,
+    event::{RunEvent, finished_json, step_json},
+};
 
-/// What a [`Finetune`](crate::training::finetune::finetune::Finetune) tells.
+/// An event of a [`Finetune`](crate::training::finetune::finetune::Finetune).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum FinetuneEvent {
     /// A batch was trained on.
     Step {
-        /// What it did.
+        /// Its loss and learning rate.
         step: Step,
-        /// TargetModules a second, of this step.
+        /// Targets per second in this step.
         tokens_per_second: f64,
-        /// TargetModules trained on so far, this run's and those of the run it resumed.
+        /// Targets trained on so far, since the run was begun.
         trained_tokens: u64,
-        /// The most memory of MLX' arrays so far, in bytes.
+        /// Peak memory of MLX's arrays so far, in bytes.
         peak_bytes: u64,
     },
-    /// The model was tried on the validation data.
+    /// The loss on the validation data was measured.
     Validation {
         /// Batches trained on before it.
         iteration: u64,
@@ -35,14 +38,14 @@ pub enum FinetuneEvent {
         /// Batches trained on before it.
         iteration: u64,
     },
-    /// There is no more to come.
+    /// The run has ended; the last event.
     Finished {
         /// Batches trained on.
         iteration: u64,
         /// Why it ended.
         reason: FinetuneEnd,
-        /// The best validation, its iteration and loss.
-        best: Option<(u64, f64)>,
+        /// The validation with the lowest loss.
+        best: Option<BestValidation>,
     },
 }
 
@@ -57,37 +60,59 @@ pub enum FinetuneEnd {
     Cancelled,
 }
 
+impl FinetuneEnd {
+    /// Its name in JSON.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Iterations => "iterations",
+            Self::Patience => "patience",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 impl FinetuneEvent {
-    /// Its line in `metrics.jsonl`; `Null` where it has none.
-    pub(super) fn line(&self) -> Value {
+    /// The event as one JSON object; those of steps and validations are the lines of
+    /// `metrics.jsonl`.
+    pub fn to_json(&self) -> Value {
         match self {
             Self::Step {
                 step,
                 tokens_per_second,
                 trained_tokens,
                 peak_bytes,
-            } => json!({
-                "iteration": step.iteration,
-                "train_loss": step.loss,
-                "targets": step.targets,
-                "learning_rate": step.learning_rate,
-                "gradient_norm": step.gradient_norm,
-                "tokens_per_second": tokens_per_second,
-                "trained_tokens": trained_tokens,
-                "peak_memory": peak_bytes,
-            }),
+            } => step_json(step, *tokens_per_second, *trained_tokens, *peak_bytes),
             Self::Validation {
                 iteration,
                 loss,
                 perplexity,
                 best,
             } => json!({
+                "event": "validation",
                 "iteration": iteration,
                 "val_loss": loss,
                 "perplexity": perplexity,
                 "best": best,
             }),
-            _ => Value::Null,
+            Self::Saved { iteration } => json!({ "event": "saved", "iteration": iteration }),
+            Self::Finished {
+                iteration,
+                reason,
+                best,
+            } => finished_json(*iteration, reason.name(), *best),
         }
+    }
+}
+
+impl RunEvent for FinetuneEvent {
+    const NEW_RUN: &'static str = "start a new run in another folder from the adapter of this one \
+        (`openelm finetune --start-from FOLDER`)";
+
+    fn to_json(&self) -> Value {
+        self.to_json()
+    }
+
+    fn is_metric(&self) -> bool {
+        matches!(self, Self::Step { .. } | Self::Validation { .. })
     }
 }

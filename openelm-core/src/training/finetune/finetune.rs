@@ -1,18 +1,12 @@
 //! The fine-tuning run.
 
-use std::{
-    collections::VecDeque,
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
-
-use serde::{Deserialize, Serialize};
+use std::{path::Path, time::Instant};
 
 use super::{
     event::{FinetuneEnd, FinetuneEvent},
     options::{FinetuneOptions, PreferenceOptions},
-    order::{self, Order},
+    order::Order,
+    resume_key::{resume_key, validation_key},
 };
 use crate::{
     adapter::Adapter,
@@ -22,15 +16,18 @@ use crate::{
         batch::Batch,
         dataset::{Example, PreferencePair},
     },
-    error::{Error, Result},
+    error::Result,
     mlx::memory,
     model::Model,
-    training::{Metrics, Preference, STATE_FILE, Trainer, changed},
+    training::{
+        Preference, Trainer,
+        run::{Advance, Run, next_event},
+    },
 };
 
 const BEST: &str = "best";
 
-/// What is trained on.
+/// Tokenised training or validation data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrainingData {
     /// Texts, or prompts and completions.
@@ -46,27 +43,11 @@ pub struct Finetune {
     config: Config,
     pub(super) train: TrainingData,
     valid: Option<TrainingData>,
-    pub(super) folder: PathBuf,
     pub(super) options: FinetuneOptions,
     order: Order,
-    metrics: Metrics,
     /// Preferences: sums of the chosen and the rejected answers, by pair.
     pub(super) reference: Vec<[f32; 2]>,
-    progress: Progress,
-    cancel: CancelHandle,
-    events: VecDeque<FinetuneEvent>,
-    ended: bool,
-}
-
-/// What the state file keeps besides the trainer's own.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Progress {
-    /// The options and the data, so that no run goes on with others.
-    options: String,
-    data: String,
-    trained_tokens: u64,
-    best: Option<(u64, f64)>,
-    since_best: u32,
+    pub(super) run: Run<FinetuneEvent>,
 }
 
 impl Finetune {
@@ -75,7 +56,7 @@ impl Finetune {
     ///
     /// # Errors
     /// [`Error::Option`] for an option outside its range, [`Error::Adapter`] if the adapter does not
-    /// fit, [`Error::Target`] if the folder holds the state of another run.
+    /// fit, [`Error::Destination`] if the folder holds a run or another process trains there.
     pub fn new(
         model: &Model,
         adapter: Adapter,
@@ -85,26 +66,22 @@ impl Finetune {
         options: FinetuneOptions,
     ) -> Result<Self> {
         let mut run = Self::prepare(model, adapter, train, valid, folder.as_ref(), options)?;
-        let state = run.folder.join(STATE_FILE);
-        if state.exists() {
-            return Err(Error::Target {
-                path: state,
-                problem: "there is a run here already: resume it, or choose another folder".into(),
-            });
-        }
-        fs::create_dir_all(&run.folder).map_err(Error::io(&run.folder))?;
-        run.metrics = Metrics::open(&run.folder, 0)?;
+        run.run.begin()?;
         run.measure_reference()?;
         Ok(run)
     }
 
     /// Goes on with the run in `folder` from its last save: the same arguments lead to the same
     /// bytes as if it had never stopped. `adapter` gives the shape; its numbers come from the file.
-    /// `iters` may be another one.
+    ///
+    /// Options that change the trained weights must be those of the saved run. `iters` (with a
+    /// constant schedule), `save_every`, `steps_per_eval`, `val_batches`, `patience`,
+    /// `grad_checkpoint` and the validation data may change.
     ///
     /// # Errors
-    /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state, [`Error::Target`] if it
-    /// was made with other options or data.
+    /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state, [`Error::OtherRun`] if it
+    /// was made with other options or data, [`Error::Checkpoint`] if it is malformed or of an older
+    /// version.
     pub fn resume(
         model: &Model,
         adapter: Adapter,
@@ -114,40 +91,15 @@ impl Finetune {
         options: FinetuneOptions,
     ) -> Result<Self> {
         let mut run = Self::prepare(model, adapter, train, valid, folder.as_ref(), options)?;
-        let state = run.folder.join(STATE_FILE);
-        if !state.is_file() {
-            return Err(Error::MissingFile {
-                path: state,
-                problem: "there is no run to resume".into(),
-            });
-        }
+        run.run.load_progress()?;
         // At the start the trainer is what the reference was measured with.
         run.measure_reference()?;
-        let kept = run.trainer.restore(&state)?;
-        let kept: Progress = serde_json::from_value(kept).map_err(|error| Error::Checkpoint {
-            path: state.clone(),
-            problem: error.to_string(),
-        })?;
-        let problem = if kept.options != run.progress.options {
-            let changed = changed(&kept.options, &run.progress.options);
-            format!("the run was begun with other options: {changed}")
-        } else if kept.data != run.progress.data {
-            "the run was begun with other data".into()
-        } else {
-            String::new()
-        };
-        if !problem.is_empty() {
-            return Err(Error::Target {
-                path: state,
-                problem,
-            });
-        }
-        run.progress = kept;
+        run.trainer.restore(&run.run.state())?;
         let iteration = run.trainer.iteration();
         for done in 1..=iteration {
             run.order.replay(done, run.validates_before(done));
         }
-        run.metrics = Metrics::open(&run.folder, iteration)?;
+        run.run.continue_metrics(iteration)?;
         Ok(run)
     }
 
@@ -161,32 +113,17 @@ impl Finetune {
     ) -> Result<Self> {
         options.check()?;
         let order = Order::new(&train, valid.as_ref(), &options)?;
-        let progress = Progress {
-            // How long it runs changes nothing of what it does until then.
-            options: format!(
-                "{:?}",
-                FinetuneOptions {
-                    iters: 0,
-                    ..options.clone()
-                }
-            ),
-            data: format!("{:016x}", order::fingerprint(&train, valid.as_ref())),
-            ..Progress::default()
-        };
+        let key = resume_key(&options, &adapter, &train, valid.as_ref());
+        let validation = validation_key(&options, valid.as_ref());
         Ok(Self {
             trainer: Trainer::new(model, adapter, options.trainer.clone())?,
             config: model.config().clone(),
             train,
             valid,
-            folder: folder.to_path_buf(),
             options,
             order,
-            metrics: Metrics::none(),
             reference: Vec::new(),
-            progress,
-            cancel: CancelHandle::default(),
-            events: VecDeque::new(),
-            ended: false,
+            run: Run::new(folder, true, key, validation),
         })
     }
 
@@ -227,39 +164,7 @@ impl Finetune {
 
     /// Ends the run before its next step, from any thread; what was done is saved first.
     pub fn cancel_handle(&self) -> CancelHandle {
-        self.cancel.clone()
-    }
-
-    fn advance(&mut self) -> Result<()> {
-        let next = self.trainer.iteration() + 1;
-        if next > self.options.iters {
-            return self.finish(FinetuneEnd::Iterations, false);
-        }
-        if self.cancel.is_cancelled() {
-            return self.finish(FinetuneEnd::Cancelled, true);
-        }
-        if self.validates_before(next) {
-            self.order.before(next);
-            self.validate()?;
-        }
-        self.step()?;
-        let done = self.trainer.iteration();
-        let last = done == self.options.iters;
-        if !self.options.mlx_lm_compat && (last || done.is_multiple_of(self.options.steps_per_eval))
-        {
-            self.validate()?;
-        }
-        let patience = self.options.patience;
-        if patience.is_some_and(|most| self.progress.since_best >= most) {
-            return self.finish(FinetuneEnd::Patience, true);
-        }
-        if last {
-            return self.finish(FinetuneEnd::Iterations, true);
-        }
-        if done.is_multiple_of(self.options.save_every) {
-            self.save()?;
-        }
-        Ok(())
+        self.run.cancel_handle()
     }
 
     /// mlx-lm validates before a step, this crate after it, but for the first.
@@ -290,14 +195,14 @@ impl Finetune {
                 self.trainer.step_preference(&batch, &preference)?
             }
         };
-        self.progress.trained_tokens += step.targets as u64;
+        self.run.progress.trained_tokens += step.targets as u64;
         let event = FinetuneEvent::Step {
             step,
             tokens_per_second: step.targets as f64 / started.elapsed().as_secs_f64(),
-            trained_tokens: self.progress.trained_tokens,
+            trained_tokens: self.run.progress.trained_tokens,
             peak_bytes: memory::peak_bytes()? as u64,
         };
-        self.tell(event)
+        self.run.emit(event)
     }
 
     fn validate(&mut self) -> Result<()> {
@@ -311,24 +216,13 @@ impl Finetune {
         let batches: Vec<Batch> = batches.collect();
         let loss = self.trainer.evaluate(&batches)?;
         let iteration = self.trainer.iteration();
-        if !loss.is_finite() {
-            return Err(Error::Diverged {
-                iteration,
-                loss: loss as f32,
-            });
+        let best = self.run.record_validation(iteration, loss)?;
+        // Before the first step there is nothing worth keeping.
+        if best && iteration > 0 {
+            self.adapter()
+                .save(self.run.folder().join(BEST), &self.config)?;
         }
-        let best = self.progress.best.is_none_or(|(_, best)| loss < best);
-        if best {
-            self.progress.best = Some((iteration, loss));
-            self.progress.since_best = 0;
-            // Before the first step there is nothing worth keeping.
-            if iteration > 0 {
-                self.adapter().save(self.folder.join(BEST), &self.config)?;
-            }
-        } else {
-            self.progress.since_best += 1;
-        }
-        self.tell(FinetuneEvent::Validation {
+        self.run.emit(FinetuneEvent::Validation {
             iteration,
             loss,
             perplexity: loss.exp(),
@@ -338,36 +232,64 @@ impl Finetune {
 
     /// The state first: a run that is killed before the adapter is written makes it again.
     fn save(&mut self) -> Result<()> {
-        let progress = serde_json::to_value(&self.progress).map_err(|error| Error::Checkpoint {
-            path: self.folder.join(STATE_FILE),
-            problem: error.to_string(),
-        })?;
-        self.trainer
-            .save_state(&self.folder.join(STATE_FILE), &progress)?;
-        self.adapter().save(&self.folder, &self.config)?;
-        self.tell(FinetuneEvent::Saved {
+        self.run.save_state(&self.trainer)?;
+        self.adapter().save(self.run.folder(), &self.config)?;
+        self.run.emit(FinetuneEvent::Saved {
             iteration: self.trainer.iteration(),
         })
     }
 
     fn finish(&mut self, reason: FinetuneEnd, save: bool) -> Result<()> {
         // A run that was killed between its last state and its last adapter lacks the latter.
-        if save || !self.folder.join("adapters.safetensors").is_file() {
+        if save || !self.run.folder().join("adapters.safetensors").is_file() {
             self.save()?;
         } else {
-            self.adapter().save(&self.folder, &self.config)?;
+            self.adapter().save(self.run.folder(), &self.config)?;
         }
-        self.ended = true;
-        self.tell(FinetuneEvent::Finished {
+        self.run.finish(FinetuneEvent::Finished {
             iteration: self.trainer.iteration(),
             reason,
-            best: self.progress.best,
+            best: self.run.best(),
         })
     }
+}
 
-    fn tell(&mut self, event: FinetuneEvent) -> Result<()> {
-        self.metrics.write(&event.line())?;
-        self.events.push_back(event);
+impl Advance for Finetune {
+    type Event = FinetuneEvent;
+
+    fn run(&mut self) -> &mut Run<FinetuneEvent> {
+        &mut self.run
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        let next = self.trainer.iteration() + 1;
+        if next > self.options.iters {
+            return self.finish(FinetuneEnd::Iterations, false);
+        }
+        if self.run.is_cancelled() {
+            return self.finish(FinetuneEnd::Cancelled, true);
+        }
+        if self.validates_before(next) {
+            self.order.before(next);
+            self.validate()?;
+        }
+        self.step()?;
+        let done = self.trainer.iteration();
+        let last = done == self.options.iters;
+        if !self.options.mlx_lm_compat && (last || done.is_multiple_of(self.options.steps_per_eval))
+        {
+            self.validate()?;
+        }
+        let patience = self.options.patience;
+        if patience.is_some_and(|most| self.run.since_best() >= most) {
+            return self.finish(FinetuneEnd::Patience, true);
+        }
+        if last {
+            return self.finish(FinetuneEnd::Iterations, true);
+        }
+        if done.is_multiple_of(self.options.save_every) {
+            self.save()?;
+        }
         Ok(())
     }
 }
@@ -376,13 +298,6 @@ impl Iterator for Finetune {
     type Item = Result<FinetuneEvent>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.events.is_empty() && !self.ended {
-            if let Err(error) = self.advance() {
-                self.ended = true;
-                self.events.clear();
-                return Some(Err(error));
-            }
-        }
-        self.events.pop_front().map(Ok)
+        next_event(self)
     }
 }

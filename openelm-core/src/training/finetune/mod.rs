@@ -15,6 +15,7 @@ pub(crate) mod finetune;
 mod options;
 mod order;
 mod reference;
+mod resume_key;
 
 pub use data::{DataOptions, DataSplits, Split};
 pub use event::{FinetuneEnd, FinetuneEvent};

@@ -1,4 +1,4 @@
-//! How a run goes.
+//! Options of a fine-tuning run.
 
 use super::finetune::TrainingData;
 use crate::{
@@ -107,9 +107,10 @@ impl FinetuneOptions {
         match data {
             TrainingData::Examples(examples) => {
                 let chosen: Vec<&Example> = rows.iter().filter_map(|&i| examples.get(i)).collect();
-                match self.mlx_lm_compat {
-                    true => Batch::mlx_lm(&chosen, self.max_seq_length),
-                    false => Batch::new(&chosen, padding),
+                if self.mlx_lm_compat {
+                    Batch::mlx_lm(&chosen, self.max_seq_length)
+                } else {
+                    Batch::new(&chosen, padding)
                 }
             }
             TrainingData::Pairs(pairs) => {

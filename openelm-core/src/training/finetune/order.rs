@@ -1,4 +1,4 @@
-//! Which rows come in which batch.
+//! The order of rows in batches.
 
 use super::{finetune::TrainingData, options::FinetuneOptions};
 use crate::{
@@ -43,9 +43,10 @@ impl Order {
         if options.mlx_lm_compat {
             let one_key = |lengths: &[usize]| mlx_lm_batches(&vec![1; lengths.len()], size);
             let train = one_key(&lengths)?;
-            let valid = match of_valid.is_empty() {
-                true => Vec::new(),
-                false => one_key(&of_valid)?,
+            let valid = if of_valid.is_empty() {
+                Vec::new()
+            } else {
+                one_key(&of_valid)?
             };
             return Ok(Self {
                 epoch: None,
@@ -77,16 +78,18 @@ impl Order {
     }
 
     /// The rows of the iteration `iteration`, from 1 on; iterations come in order.
+    #[expect(
+        clippy::expect_used,
+        reason = "a plan gives the batches that it counted"
+    )]
     pub(super) fn next(&mut self, iteration: u64) -> Vec<usize> {
         self.before(iteration);
         let place = (iteration - 1) % self.per_epoch.max(1) as u64;
-        self.batches
-            .get(place as usize)
-            .cloned()
-            .unwrap_or_default()
+        let rows = self.batches.get(place as usize);
+        rows.expect("an epoch has `per_epoch` batches").clone()
     }
 
-    /// Draws what is drawn before the iteration: mlx-lm asks for a batch before it validates.
+    /// Makes the batches of the epoch: mlx-lm draws a batch before it validates.
     pub(super) fn before(&mut self, iteration: u64) {
         let epoch = (iteration - 1) / self.per_epoch.max(1) as u64;
         if self.epoch == Some(epoch) {
@@ -130,31 +133,4 @@ fn lengths(data: &TrainingData) -> Vec<usize> {
                 .collect()
         }
     }
-}
-
-/// A number that data of other tokens has not (FNV-1a).
-pub(super) fn fingerprint(train: &TrainingData, valid: Option<&TrainingData>) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut take = |number: u64| {
-        for byte in number.to_le_bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
-    let mut example = |example: &Example| {
-        take(example.tokens.len() as u64);
-        take(example.first_target as u64);
-        example.tokens.iter().for_each(|&id| take(u64::from(id)));
-    };
-    for data in [Some(train), valid].into_iter().flatten() {
-        match data {
-            TrainingData::Examples(examples) => examples.iter().for_each(&mut example),
-            TrainingData::Pairs(pairs) => {
-                for pair in pairs {
-                    example(&pair.chosen);
-                    example(&pair.rejected);
-                }
-            }
-        }
-    }
-    hash
 }

@@ -16,7 +16,7 @@ impl Finetune {
         let TrainingData::Pairs(pairs) = &self.train else {
             return Ok(());
         };
-        let path = self.folder.join(REFERENCE);
+        let path = self.run.folder().join(REFERENCE);
         let names = ["chosen", "rejected"];
         if path.is_file() {
             let tensors = tensor_file::load(&path)?;

@@ -9,11 +9,12 @@ use rand_chacha::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::source::SequenceSource;
+use super::source::{SequenceSource, other_data};
 use crate::{
     data::corpus::{Assembly, Corpus, CorpusOptions, CorpusState, CorpusStatistics, Sequence},
     error::{Error, Result},
     tokenizer::Tokenizer,
+    training::state::STATE_FILE,
 };
 
 /// Sequences of a corpus. Books and archives put like after like; shuffling mixes some thousand
@@ -47,9 +48,17 @@ struct State {
 }
 
 impl CorpusSource {
+    /// Sequences that are shuffled together by default: 4096 of [`Assembly::Pack`], which puts the
+    /// fragments of a document one after another, and 0 of [`Assembly::Truncate`], as in CoreNet.
+    pub fn default_shuffle(assembly: Assembly) -> usize {
+        match assembly {
+            Assembly::Pack => 4096,
+            Assembly::Truncate => 0,
+        }
+    }
+
     /// The sequences of `options`, `shuffle` of them mixed at a time; 0 leaves the corpus' order.
-    /// `None` stands for 4096 of [`Assembly::Pack`], which puts the fragments of a document one
-    /// after another, and for 0 of [`Assembly::Truncate`], as in CoreNet.
+    /// Default [`default_shuffle`](Self::default_shuffle).
     /// Shuffled, every process reads and tokenises all of the corpus and takes its own from that.
     ///
     /// # Errors
@@ -59,19 +68,17 @@ impl CorpusSource {
         tokenizer: Tokenizer,
         shuffle: Option<usize>,
     ) -> Result<Self> {
-        let shuffle = shuffle.unwrap_or(match options.assembly {
-            Assembly::Pack => 4096,
-            Assembly::Truncate => 0,
-        });
+        let shuffle = shuffle.unwrap_or(Self::default_shuffle(options.assembly));
         let (rank, world) = (options.rank as u64, options.world as u64);
         let seed = options.seed;
-        let options = match shuffle {
-            0 => options,
-            _ => CorpusOptions {
+        let options = if shuffle == 0 {
+            options
+        } else {
+            CorpusOptions {
                 rank: 0,
                 world: 1,
                 ..options
-            },
+            }
         };
         Ok(Self {
             corpus: Corpus::open(options, tokenizer)?,
@@ -152,13 +159,12 @@ impl SequenceSource for CorpusSource {
         let state: State =
             serde_json::from_value(state.clone()).map_err(|error| malformed(&error))?;
         if state.shuffle != self.block {
-            return Err(Error::Option {
-                option: "shuffle",
-                problem: format!(
-                    "the state was made with {}, the corpus is read with {}",
-                    state.shuffle, self.block
-                ),
-            });
+            let (expected, found) = (state.shuffle, self.block);
+            return Err(other_data(
+                "shuffle",
+                expected.to_string(),
+                found.to_string(),
+            ));
         }
         self.corpus.restore(state.corpus)?;
         self.given = state.given;
@@ -193,7 +199,7 @@ fn shuffle<T>(items: &mut [T], seed: u64, block: u64) {
 
 fn malformed(error: &serde_json::Error) -> Error {
     Error::Checkpoint {
-        path: "training_state.safetensors".into(),
+        path: STATE_FILE.into(),
         problem: format!("the state of the data: {error}"),
     }
 }
@@ -202,33 +208,27 @@ fn malformed(error: &serde_json::Error) -> Error {
 mod tests {
     use super::*;
     use crate::tokenizer::Tokenizer;
+    use openelm_testing::{TempFile, tales};
 
     fn tokenizer() -> Tokenizer {
-        let tales = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/fixtures/tales/tokenizer.json"
-        );
-        Tokenizer::from_file(tales).unwrap()
+        Tokenizer::from_file(tales().join("tokenizer.json")).unwrap()
     }
 
-    /// A file of stories, removed with the value.
-    struct File(std::path::PathBuf);
+    /// A file of stories.
+    struct File(TempFile);
 
     impl File {
-        fn new(name: &str) -> Self {
-            let name = format!("openelm-source-{name}-{}.jsonl", std::process::id());
-            let path = std::env::temp_dir().join(name);
+        fn new() -> Self {
             let rows = (0..60).map(|i| {
                 let text = format!("Story {i}: {}", "there was a bear. ".repeat(3 + i % 7));
                 serde_json::json!({ "text": text }).to_string() + "\n"
             });
-            std::fs::write(&path, rows.collect::<String>()).unwrap();
-            Self(path)
+            Self(TempFile::new("stories.jsonl", rows.collect::<String>()))
         }
 
         fn source(&self, (rank, world): (usize, usize), shuffle: usize) -> CorpusSource {
             let options = CorpusOptions {
-                files: vec![self.0.clone()],
+                files: vec![self.0.to_path_buf()],
                 sequence_length: 16,
                 rank,
                 world,
@@ -239,19 +239,13 @@ mod tests {
         }
     }
 
-    impl Drop for File {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_file(&self.0);
-        }
-    }
-
     fn all(source: &mut CorpusSource) -> Vec<Sequence> {
         std::iter::from_fn(|| source.next_sequence().unwrap()).collect()
     }
 
     #[test]
-    fn shuffled_it_gives_every_sequence_once_and_not_in_order() {
-        let file = File::new("once");
+    fn shuffles_within_blocks() {
+        let file = File::new();
         let plain = all(&mut file.source((0, 1), 0));
         assert!(plain.len() > 100, "{}", plain.len());
         for block in [7, 32, 10_000] {
@@ -270,8 +264,8 @@ mod tests {
     }
 
     #[test]
-    fn processes_share_one_order_and_go_on_in_another_number() {
-        let file = File::new("share");
+    fn ranks_share_one_order_and_may_change_in_number() {
+        let file = File::new();
         for shuffle in [0, 7, 32] {
             let expected = all(&mut file.source((0, 1), shuffle));
             for world in [1, 2, 4] {
@@ -317,14 +311,12 @@ mod tests {
     }
 
     #[test]
-    fn another_shuffle_is_refused() {
-        let file = File::new("other");
+    fn rejects_another_shuffle() {
+        let file = File::new();
         let state = file.source((0, 1), 8).state().unwrap();
         let error = file.source((0, 1), 9).restore(&state).unwrap_err();
         assert!(
-            error
-                .to_string()
-                .starts_with("shuffle: the state was made with 8"),
+            error.to_string().contains("shuffle: expected 8, found 9"),
             "{error}"
         );
     }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
-use super::{options::PretrainOptions, run::Pretrain, source::SequenceSource};
+use super::{options::PretrainOptions, pretrain::Pretrain, source::SequenceSource};
 use crate::{
     config::Config,
     error::{Error, Result},

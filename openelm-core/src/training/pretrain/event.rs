@@ -1,33 +1,36 @@
-//! What a run tells, to its caller and to `metrics.jsonl`.
+//! Events of a pre-training run.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::training::Step;
+use crate::training::{
+    BestValidation, Step,
+    event::{RunEvent, finished_json, step_json},
+};
 
-/// What a [`Pretrain`](crate::training::pretrain::run::Pretrain) tells.
+/// An event of a [`Pretrain`](crate::training::pretrain::pretrain::Pretrain).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum PretrainEvent {
     /// An update was made.
     Step {
-        /// What it did; its targets are those of all processes.
+        /// Its loss and learning rate; its targets are those of all processes.
         step: Step,
-        /// TargetModules a second, of all processes.
+        /// Targets per second, of all processes.
         tokens_per_second: f64,
-        /// TargetModules trained on so far, this run's and those of the run it resumed.
+        /// Targets trained on so far, since the run was begun.
         trained_tokens: u64,
-        /// The most memory of this process' MLX arrays so far, in bytes.
+        /// Peak memory of this process' MLX arrays so far, in bytes.
         peak_bytes: u64,
     },
-    /// The model was tried on the held-out texts.
+    /// The loss on the held-out texts was measured.
     Validation {
         /// Updates before it.
         iteration: u64,
         /// Mean loss over the targets, in nats.
         loss: f64,
-        /// What all targets cost, in bits, by the length of the texts in UTF-8.
+        /// The loss of all targets in bits, per byte of the texts in UTF-8.
         bits_per_byte: f64,
         /// Whether it is the lowest loss so far.
         best: bool,
@@ -39,18 +42,18 @@ pub enum PretrainEvent {
         /// The checkpoint's folder.
         folder: PathBuf,
     },
-    /// There is no more to come.
+    /// The run has ended; the last event.
     Finished {
         /// Updates made.
         iteration: u64,
         /// Why it ended.
         reason: PretrainEnd,
-        /// The best validation, its iteration and loss.
-        best: Option<(u64, f64)>,
+        /// The validation with the lowest loss.
+        best: Option<BestValidation>,
     },
 }
 
-/// Why a [`Pretrain`](crate::training::pretrain::run::Pretrain) ended.
+/// Why a [`Pretrain`](crate::training::pretrain::pretrain::Pretrain) ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PretrainEnd {
     /// All steps are made.
@@ -61,38 +64,61 @@ pub enum PretrainEnd {
     Cancelled,
 }
 
+impl PretrainEnd {
+    /// Its name in JSON.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Steps => "steps",
+            Self::Data => "data",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 impl PretrainEvent {
-    /// Its line in `metrics.jsonl`; `Null` where it has none.
-    pub(crate) fn line(&self) -> Value {
+    /// The event as one JSON object; those of steps and validations are the lines of
+    /// `metrics.jsonl`.
+    pub fn to_json(&self) -> Value {
         match self {
             Self::Step {
                 step,
                 tokens_per_second,
                 trained_tokens,
                 peak_bytes,
-            } => json!({
-                "iteration": step.iteration,
-                "train_loss": step.loss - step.z_loss,
-                "z_loss": step.z_loss,
-                "targets": step.targets,
-                "learning_rate": step.learning_rate,
-                "gradient_norm": step.gradient_norm,
-                "tokens_per_second": tokens_per_second,
-                "trained_tokens": trained_tokens,
-                "peak_memory": peak_bytes,
-            }),
+            } => step_json(step, *tokens_per_second, *trained_tokens, *peak_bytes),
             Self::Validation {
                 iteration,
                 loss,
                 bits_per_byte,
                 best,
             } => json!({
+                "event": "validation",
                 "iteration": iteration,
                 "val_loss": loss,
                 "bits_per_byte": bits_per_byte,
                 "best": best,
             }),
-            _ => Value::Null,
+            Self::Saved { iteration, folder } => {
+                json!({ "event": "saved", "iteration": iteration, "folder": folder })
+            }
+            Self::Finished {
+                iteration,
+                reason,
+                best,
+            } => finished_json(*iteration, reason.name(), *best),
         }
+    }
+}
+
+impl RunEvent for PretrainEvent {
+    const NEW_RUN: &'static str = "start a new run in another folder from the last of its \
+        checkpoints (`openelm pretrain --from FOLDER`)";
+
+    fn to_json(&self) -> Value {
+        self.to_json()
+    }
+
+    fn is_metric(&self) -> bool {
+        matches!(self, Self::Step { .. } | Self::Validation { .. })
     }
 }

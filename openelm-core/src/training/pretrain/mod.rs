@@ -17,8 +17,8 @@ mod corpus_source;
 mod estimate;
 mod event;
 mod options;
-mod progress;
-mod run;
+pub(crate) mod pretrain;
+mod resume_key;
 mod source;
 mod validation;
 
@@ -27,6 +27,6 @@ pub use corpus_source::CorpusSource;
 pub use estimate::RunEstimate;
 pub use event::{PretrainEnd, PretrainEvent};
 pub use options::{PretrainOptions, Recipe};
-pub use run::Pretrain;
+pub use pretrain::Pretrain;
 pub use source::{MemorySource, SequenceSource};
 pub use validation::Validation;

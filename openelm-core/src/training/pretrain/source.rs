@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::validation::fingerprint;
 use crate::{
     data::corpus::{CorpusStatistics, Sequence},
-    error::{Error, Result},
+    error::{Error, Result, RunDifference},
+    training::state::STATE_FILE,
 };
 
 /// Sequences in an order that does not depend on how many processes share them: of `world`
@@ -16,17 +18,17 @@ pub trait SequenceSource: std::fmt::Debug {
     /// What reading can meet.
     fn next_sequence(&mut self) -> Result<Option<Sequence>>;
 
-    /// Where it stands, for [`restore`](Self::restore) of a source of the same data, whatever the
+    /// Its position, for [`restore`](Self::restore) of a source of the same data, whatever the
     /// number of processes. It is asked for when all of them have got as many sequences.
     ///
     /// # Errors
     /// If it cannot be said.
     fn state(&mut self) -> Result<Value>;
 
-    /// Goes to where a source stood.
+    /// Goes to the position that a source had.
     ///
     /// # Errors
-    /// [`Error::Target`] or [`Error::Data`] if that was one of other data.
+    /// [`Error::OtherRun`] if that was one of other data or options.
     fn restore(&mut self, state: &Value) -> Result<()>;
 
     /// What was read so far, that which is read ahead included; `None` if it is not counted.
@@ -66,16 +68,7 @@ impl MemorySource {
     }
 
     fn fingerprint(&self) -> String {
-        let words = self.sequences.iter().flat_map(|sequence| {
-            let starts = sequence.document_starts.iter().map(|&start| start as u64);
-            let tokens = sequence.tokens.iter().map(|&token| u64::from(token));
-            [u64::MAX].into_iter().chain(starts).chain(tokens)
-        });
-        // FNV-1a.
-        let hash = words.fold(0xcbf2_9ce4_8422_2325_u64, |hash, word| {
-            (hash ^ word).wrapping_mul(0x0100_0000_01b3)
-        });
-        format!("{hash:016x}")
+        fingerprint(&self.sequences)
     }
 }
 
@@ -98,17 +91,31 @@ impl SequenceSource for MemorySource {
     }
 
     fn restore(&mut self, state: &Value) -> Result<()> {
+        let malformed = |key: &str| Error::Checkpoint {
+            path: STATE_FILE.into(),
+            problem: format!("the state of the data has no `{key}`"),
+        };
         let given = state.get("given").and_then(Value::as_u64);
+        let given = given.ok_or_else(|| malformed("given"))?;
         let data = state.get("data").and_then(Value::as_str);
-        match (given, data) {
-            (Some(given), Some(data)) if data == self.fingerprint() => {
-                self.given = given;
-                Ok(())
-            }
-            _ => Err(Error::Target {
-                path: "training_state.safetensors".into(),
-                problem: "the run was begun with other data".into(),
-            }),
+        let data = data.ok_or_else(|| malformed("data"))?;
+        let found = self.fingerprint();
+        if data != found {
+            return Err(other_data("data", data.to_owned(), found));
         }
+        self.given = given;
+        Ok(())
+    }
+}
+
+/// The error of a source that is not the one of a saved run.
+pub(super) fn other_data(option: &str, expected: String, found: String) -> Error {
+    Error::OtherRun {
+        path: STATE_FILE.into(),
+        differences: vec![RunDifference {
+            option: option.to_owned(),
+            expected,
+            found,
+        }],
     }
 }

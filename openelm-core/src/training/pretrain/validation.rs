@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use crate::{
     data::{
+        Fingerprint,
         batch::Batch,
-        corpus::{Sequence, corpus, normalized},
+        corpus::{Sequence, normalized},
     },
+    documents::for_each_document,
     error::{Error, Result},
     tokenizer::Tokenizer,
 };
@@ -43,9 +45,10 @@ impl Validation {
             for start in (0..targets).step_by(length) {
                 let end = ids.len().min(start + length + 1);
                 let window = ids.get(start..end).unwrap_or_default().to_vec();
-                let share = match end == ids.len() {
-                    true => left,
-                    false => (text.len() * (window.len() - 1) / targets) as u64,
+                let share = if end == ids.len() {
+                    left
+                } else {
+                    (text.len() * (window.len() - 1) / targets) as u64
                 };
                 left -= share;
                 made.bytes.push(share);
@@ -55,14 +58,14 @@ impl Validation {
                 });
             }
         }
-        match made.windows.is_empty() {
-            true => Err(Error::Data {
+        if made.windows.is_empty() {
+            return Err(Error::Data {
                 path: PathBuf::from("validation data"),
                 line: None,
                 problem: "expected at least one text, found none".into(),
-            }),
-            false => Ok(made),
+            });
         }
+        Ok(made)
     }
 
     /// As [`new`](Self::new), of every document of `files`, which are read as a corpus' are, with
@@ -77,7 +80,7 @@ impl Validation {
         length: usize,
     ) -> Result<Self> {
         let mut texts: Vec<String> = Vec::new();
-        corpus::documents(files, key, |_, text, continues| match texts.last_mut() {
+        for_each_document(files, key, |_, text, continues| match texts.last_mut() {
             Some(last) if continues => last.push_str(text),
             _ => texts.push(text.to_owned()),
         })?;
@@ -94,6 +97,11 @@ impl Validation {
         self.windows.is_empty()
     }
 
+    /// A hash of all windows.
+    pub(super) fn fingerprint(&self) -> String {
+        fingerprint(&self.windows)
+    }
+
     /// The texts' length in UTF-8, of the first `windows`.
     pub(crate) fn bytes(&self, windows: usize) -> u64 {
         self.bytes.iter().take(windows).sum()
@@ -104,9 +112,11 @@ impl Validation {
         &self,
         most: usize,
         rows: usize,
-        (rank, world): (usize, usize),
+        rank: usize,
+        world_size: usize,
     ) -> impl Iterator<Item = Batch> {
-        let own = self.windows.iter().take(most).skip(rank).step_by(world);
+        let windows = self.windows.iter().take(most);
+        let own = windows.skip(rank).step_by(world_size);
         let own: Vec<&Sequence> = own.collect();
         let mut start = 0;
         std::iter::from_fn(move || {
@@ -116,6 +126,21 @@ impl Validation {
             Some(packed(chosen.iter().copied()))
         })
     }
+}
+
+/// A hash of tokens and of where documents start.
+pub(super) fn fingerprint(sequences: &[Sequence]) -> String {
+    let mut hash = Fingerprint::new();
+    for sequence in sequences {
+        hash.number(u64::MAX);
+        for &start in &sequence.document_starts {
+            hash.number(start as u64);
+        }
+        for &token in &sequence.tokens {
+            hash.number(u64::from(token));
+        }
+    }
+    hash.to_string()
 }
 
 /// The batch of `sequences`, as long as the longest of them.

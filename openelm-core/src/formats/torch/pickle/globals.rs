@@ -75,7 +75,7 @@ mod tests {
     use crate::mlx::Dtype;
 
     #[test]
-    fn names_are_known_inert_or_refused() {
+    fn globals_are_known_inert_or_rejected() {
         for (module, name, expected) in [
             (
                 "torch",

@@ -1,0 +1,193 @@
+//! What is left of a conversion that is killed, interrupted or runs out of disk.
+
+use std::{
+    fs,
+    process::{self, Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use openelm_core::{Config, config::LayerWiseConfig};
+use openelm_testing::TempDir;
+use serde_json::Value;
+
+use crate::{
+    command::{convert, works},
+    tool::{tales, write_zeros},
+};
+#[cfg(target_os = "linux")]
+use openelm_testing::fails;
+
+/// A model of zeros, which take no space on the disk, that takes a while to be converted.
+fn large(folder: &TempDir) -> String {
+    let config = Config::layer_wise(LayerWiseConfig {
+        model_dim: 512,
+        num_transformer_layers: 24,
+        vocab_size: 4096,
+        ..LayerWiseConfig::default()
+    })
+    .unwrap();
+    let source = folder.join("source");
+    fs::create_dir(&source).unwrap();
+    write_zeros(&source, &config);
+    folder.at("source")
+}
+
+/// Starts a conversion and sends it a signal once it writes.
+fn signalled(folder: &TempDir, mut command: Command, signal: &str) -> process::Output {
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let send = |signal: &str| {
+        let id = child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    let written = folder.join(".target.partial/model.safetensors");
+    for _ in 0..10_000 {
+        if written.exists() {
+            break;
+        }
+        sleep(Duration::from_millis(2));
+    }
+    // In the middle of it, and not yet at its end.
+    send("-STOP");
+    assert!(written.exists());
+    send(signal);
+    send("-CONT");
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn killed_conversion_keeps_old_target_and_can_be_repeated() {
+    let folder = TempDir::new();
+    let source = large(&folder);
+    let target = folder.at("target");
+    works(convert(&[&tales(), &target, "--quiet", "--verify", "none"]));
+    let before = folder.files("target");
+    let args = [
+        &source,
+        &target,
+        "--force",
+        "-q",
+        "--no-tokenizer",
+        "--verify",
+        "none",
+    ];
+    let output = signalled(&folder, convert(&args), "-KILL");
+    assert_eq!(output.status.code(), None);
+    assert_eq!(folder.names(), [".target.partial", "source", "target"]);
+    assert!(folder.files("target") == before);
+
+    let report = works(convert(&[&args[..], &["--json"]].concat()));
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(folder.names(), ["source", "target"]);
+    let written = fs::metadata(folder.join("target/model.safetensors"))
+        .unwrap()
+        .len();
+    assert!(written > report["bytes"].as_u64().unwrap());
+    assert!(!folder.join("target/tokenizer.json").exists());
+}
+
+#[test]
+fn interrupted_conversion_leaves_nothing() {
+    let folder = TempDir::new();
+    let source = large(&folder);
+    let target = folder.at("target");
+    let args = [&source, &target, "-q", "--no-tokenizer"];
+    let output = signalled(&folder, convert(&args), "-INT");
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert_eq!(output.stderr, b"openelm: interrupted\n");
+    assert_eq!(output.stdout, b"");
+    assert_eq!(folder.names(), ["source"]);
+}
+
+/// A source that never gives a byte keeps a conversion from noticing the first Ctrl-C.
+#[cfg(target_os = "linux")]
+#[test]
+fn second_interrupt_ends_blocked_conversion() {
+    const SIGINT: u32 = 2;
+    let folder = TempDir::new();
+    let source = folder.at("source.pt");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&source)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut child = convert(&[&source, &folder.at("target"), "--no-tokenizer"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = child.id().to_string();
+    // Whether the signal is in one of the process's sets.
+    let is_in = |set: &str| {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let signals = status.lines().find_map(|line| line.strip_prefix(set));
+        let signals = signals.unwrap().trim_start_matches(':').trim();
+        u64::from_str_radix(signals, 16).unwrap() >> (SIGINT - 1) & 1 == 1
+    };
+    let wait = |until: &mut dyn FnMut() -> bool| {
+        (0..3000).any(|_| {
+            sleep(Duration::from_millis(10));
+            until()
+        })
+    };
+    let interrupt = || {
+        let kill = Command::new("kill").args(["-INT", &id]).status().unwrap();
+        assert!(kill.success());
+    };
+    assert!(wait(&mut || is_in("SigCgt")), "Ctrl-C is not handled");
+    interrupt();
+    // It has arrived, and changed nothing.
+    assert!(wait(&mut || !is_in("ShdPnd")));
+    sleep(Duration::from_millis(300));
+    assert_eq!(child.try_wait().unwrap(), None);
+    interrupt();
+    let ended = wait(&mut || child.try_wait().unwrap().is_some());
+    if !ended {
+        child.kill().unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert_eq!((output.stdout, output.stderr), (Vec::new(), Vec::new()));
+    assert_eq!(folder.names(), ["source.pt"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn full_disk_is_reported_and_nothing_is_left() {
+    let folder = TempDir::new();
+    for (target, kilobytes, file) in [
+        ("target", 300, "target/model.safetensors"),
+        ("target", 4, "target/model.safetensors"),
+        ("target.gguf", 300, "target.gguf"),
+    ] {
+        // Longer files than this cannot be written, as if the disk were full.
+        let script = format!("ulimit -f {kilobytes}; trap '' XFSZ; exec \"$@\"");
+        let mut command = Command::new("bash");
+        command
+            .args([
+                "-c",
+                &script,
+                "bash",
+                env!("CARGO_BIN_EXE_openelm"),
+                "convert",
+            ])
+            .args([&tales(), &folder.at(target)])
+            .stdin(Stdio::null());
+        // Where it would have been, not where it is hidden meanwhile.
+        let told = format!("{}: File too large", folder.at(file));
+        fails(command, 1, &[&told]);
+        assert!(folder.names().is_empty(), "{:?}", folder.names());
+    }
+}

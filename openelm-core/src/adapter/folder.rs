@@ -1,0 +1,54 @@
+//! An adapter's folder, mlx-lm's or PEFT's.
+
+use std::path::Path;
+
+use super::{adapter::Adapter, mlx_lm, peft};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+};
+
+impl Adapter {
+    /// Reads an adapter folder: mlx-lm's (`adapters.safetensors`, `adapter_config.json`), or PEFT's
+    /// (`adapter_model.safetensors`, `adapter_config.json`).
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] if neither is there, [`Error::Io`], [`Error::Adapter`] for a setting
+    /// that is missing or not supported, [`Error::Checkpoint`] for a malformed file.
+    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        if folder.join(peft::WEIGHTS).is_file() {
+            return peft::load(folder);
+        }
+        if !folder.join(mlx_lm::WEIGHTS).is_file() {
+            return Err(Error::missing_file(
+                folder,
+                format!(
+                    "no adapter here: neither {} (mlx-lm) nor {} (PEFT)",
+                    mlx_lm::WEIGHTS,
+                    peft::WEIGHTS
+                ),
+            ));
+        }
+        mlx_lm::load(folder)
+    }
+
+    /// Writes it as mlx-lm does, into `folder`, which is made if need be. Each file is replaced
+    /// whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>, config: &Config) -> Result<()> {
+        mlx_lm::save(self, folder.as_ref(), config)
+    }
+
+    /// Writes it as Hugging Face PEFT does. `base` is the model's name for its
+    /// `base_model_name_or_path`.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if PEFT has no such adapter (full fine-tuning, a tied head),
+    /// [`Error::Io`] if a file cannot be written.
+    pub fn save_peft(&self, folder: impl AsRef<Path>, base: &str) -> Result<()> {
+        peft::save(self, folder.as_ref(), base)
+    }
+}

@@ -1,0 +1,22 @@
+//! Progress of a conversion.
+
+/// How far a conversion has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConvertEvent<'a> {
+    /// A tensor was written.
+    Written {
+        /// Its name in the checkpoint.
+        name: &'a str,
+        /// Bytes written so far.
+        done: u64,
+        /// Bytes to be written in all.
+        total: u64,
+    },
+    /// The result is being compared with the source.
+    Verifying {
+        /// Tensors compared so far.
+        done: u64,
+        /// Tensors in all.
+        total: u64,
+    },
+}

@@ -1,0 +1,341 @@
+//! The state of a generation: all of it but its model.
+//!
+//! The prompt is read in chunks; then each step's graph is built and started before the token of
+//! the step before is read, so the device never waits for the host.
+
+use std::time::Instant;
+
+use mlx_rs::{
+    Array, Dtype,
+    ops::{self, indexing::TryIndexOp},
+    transforms::async_eval,
+};
+
+use super::{
+    event::{Event, FinishReason, Stats, Token},
+    generation::GenerateOptions,
+    prompt_cache::PromptCache,
+    sampling::Sampler,
+    stop::StopMatcher,
+};
+use crate::{
+    cancel::CancelHandle,
+    error::{Error, Result},
+    mlx::Device,
+    model::Model,
+    tokenizer::{Tokenizer, detokenizer::Detokenizer},
+};
+
+/// A generation without its model, which every call takes: always the same.
+#[derive(Debug)]
+pub(super) struct GenerationState {
+    options: GenerateOptions,
+    /// Length of the prompt, with which `cache` begins.
+    prompt: usize,
+    eos: u32,
+    chunk: usize,
+    /// Tokens that may be generated: `max_tokens`, or what the context still holds.
+    limit: usize,
+    /// Ids that may be drawn: those below.
+    pieces: usize,
+    cache: PromptCache,
+    text: String,
+    sampler: Sampler,
+    detokenizer: Option<Detokenizer>,
+    stops: StopMatcher,
+    cancel: CancelHandle,
+    phase: Phase,
+    stats: Stats,
+    started: Instant,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Prefill { processed: usize },
+    Decode(Step),
+    Finished(FinishReason),
+    Done,
+}
+
+/// A step under way on the device.
+#[derive(Debug)]
+struct Step {
+    /// u32 `[1]`.
+    token: Array,
+    logprobs: Option<StepLogprobs>,
+}
+
+/// Log-probabilities f32 `[V]`, and the ids of the likeliest, u32 `[N]`, likeliest first.
+#[derive(Debug)]
+struct StepLogprobs {
+    all: Array,
+    likeliest: Array,
+}
+
+impl GenerationState {
+    /// As [`Generation::with_cache`](super::Generation::with_cache).
+    pub(super) fn new(
+        model: &Model,
+        tokenizer: Option<&Tokenizer>,
+        prompt: Vec<u32>,
+        options: GenerateOptions,
+        cache: PromptCache,
+    ) -> Result<Self> {
+        let config = model.config();
+        let (context, vocab) = (config.max_context_length(), config.vocab_size());
+        // CoreNet pads the embedding to 32,128 rows; ids without a piece are never drawn.
+        let pieces = tokenizer.map_or(vocab, |tokenizer| tokenizer.vocab_size().min(vocab));
+        check(&prompt, &options, context, vocab, pieces)?;
+        let chunk = match (options.prefill_chunk, Device::current()?) {
+            (Some(chunk), _) => chunk,
+            (None, Device::Cpu) => 128,
+            (None, Device::Gpu) => 512,
+        };
+        let sampler = Sampler::new(&options.sampling, pieces, &prompt)?;
+        let detokenizer = tokenizer.map(|tokenizer| tokenizer.detokenizer(&prompt));
+        let (limit, length) = (options.max_tokens.min(context - prompt.len()), prompt.len());
+        let cache = cache.continue_with(model, prompt);
+        let processed = cache.offset();
+        let stats = Stats {
+            prompt_tokens: length,
+            cached_tokens: processed,
+            seed: sampler.seed(),
+            ..Stats::default()
+        };
+        Ok(Self {
+            eos: config.eos_token_id() as u32,
+            chunk,
+            limit,
+            pieces,
+            cache,
+            text: String::new(),
+            sampler,
+            detokenizer,
+            stops: StopMatcher::new(&options.stop),
+            cancel: CancelHandle::default(),
+            phase: Phase::Prefill { processed },
+            stats,
+            started: Instant::now(),
+            prompt: length,
+            options,
+        })
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn into_cache(self) -> PromptCache {
+        self.cache
+    }
+
+    pub(super) fn settle(&self) -> Result<()> {
+        match &self.phase {
+            Phase::Decode(step) => Ok(step.token.eval()?),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn cancel_handle(&self) -> CancelHandle {
+        self.cancel.clone()
+    }
+
+    /// The next event; `None` after the last.
+    pub(super) fn advance(&mut self, model: &Model) -> Result<Option<Event>> {
+        let live = matches!(self.phase, Phase::Prefill { .. } | Phase::Decode(_));
+        if live && self.cancel.is_cancelled() {
+            self.phase = Phase::Finished(FinishReason::Cancelled);
+        }
+        match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Prefill { processed } => self.prefill(model, processed).map(Some),
+            Phase::Decode(step) => self.decode(model, step).map(Some),
+            Phase::Finished(reason) => Ok(Some(Event::Finished {
+                reason,
+                stats: self.stats,
+            })),
+            Phase::Done => Ok(None),
+        }
+    }
+
+    /// Reads the next chunk of the prompt; with the last one, starts the first token's step.
+    fn prefill(&mut self, model: &Model, processed: usize) -> Result<Event> {
+        if processed == self.stats.cached_tokens {
+            self.started = Instant::now();
+        }
+        let total = self.prompt;
+        let end = total.min(processed + self.chunk);
+        let chunk = &self.cache.tokens()[processed..end];
+        let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32]);
+        let hidden = model.hidden(&tokens, self.cache.cache_mut())?;
+        if end < total {
+            // Evaluating the hidden states would run the last feed-forward block for nothing.
+            self.cache.cache_mut().eval()?;
+            self.phase = Phase::Prefill { processed: end };
+        } else if self.limit == 0 {
+            self.phase = Phase::Finished(FinishReason::Length);
+        } else {
+            let last = hidden.try_index((.., -1, ..))?;
+            self.phase = Phase::Decode(self.start(model, &last)?);
+        }
+        Ok(Event::Prefill {
+            processed: end,
+            total,
+        })
+    }
+
+    /// Starts the step that chooses a token from the last hidden state, `[1, D]`.
+    fn start(&mut self, model: &Model, hidden: &Array) -> Result<Step> {
+        let logits = model
+            .logits(hidden)?
+            .flatten(None, None)?
+            .try_index(..self.pieces as i32)?
+            .as_dtype(Dtype::Float32)?;
+        let token = self.sampler.choose(&logits)?;
+        let logprobs = match self.options.logprobs {
+            0 => None,
+            n => {
+                let all = logits.subtract(logits.logsumexp(true)?)?;
+                let order = ops::argsort_axis(all.negative()?, 0)?;
+                Some(StepLogprobs {
+                    likeliest: order.try_index(..n as i32)?,
+                    all,
+                })
+            }
+        };
+        let step = Step { token, logprobs };
+        async_eval(step.arrays())?;
+        Ok(step)
+    }
+
+    /// Starts the next step, then reads the token of `step`.
+    fn decode(&mut self, model: &Model, step: Step) -> Result<Event> {
+        let generated = self.stats.generated_tokens + 1;
+        let next = if generated < self.limit {
+            let token = step.token.reshape(&[1, 1])?;
+            let hidden = model.hidden(&token, self.cache.cache_mut())?;
+            Some(self.start(model, &hidden.try_index((.., -1, ..))?)?)
+        } else {
+            None
+        };
+
+        let id = step.token.try_item_exact::<u32>()?;
+        self.cache.push(id);
+        self.stats.generated_tokens = generated;
+        let elapsed = self.started.elapsed();
+        if generated == 1 {
+            self.stats.prefill = elapsed;
+        }
+        self.stats.decode = elapsed.saturating_sub(self.stats.prefill);
+
+        let (text, reason) = self.text_of(id, next.is_none())?;
+        self.phase = match (reason, next) {
+            (None, Some(next)) => Phase::Decode(next),
+            (reason, _) => Phase::Finished(reason.unwrap_or(FinishReason::Length)),
+        };
+        let (logprob, top_logprobs) = match &step.logprobs {
+            Some(logprobs) => {
+                let (logprob, top) = logprobs.read(id)?;
+                (Some(logprob), top)
+            }
+            None => (None, Vec::new()),
+        };
+        self.text.push_str(&text);
+        Ok(Event::Token(Token {
+            id,
+            text,
+            logprob,
+            top_logprobs,
+        }))
+    }
+
+    /// The text that became certain with the token `id`, and the reason if the generation ends
+    /// with it, as it does with the `last` token that may be generated.
+    fn text_of(&mut self, id: u32, last: bool) -> Result<(String, Option<FinishReason>)> {
+        let ended = id == self.eos && !self.options.ignore_eos;
+        let piece = match &mut self.detokenizer {
+            Some(detokenizer) if !ended => detokenizer.push(id)?,
+            _ => String::new(),
+        };
+        let (mut text, stopped) = self.stops.push(&piece);
+        let reason = if ended {
+            FinishReason::Eos
+        } else if stopped {
+            FinishReason::Stop
+        } else if !last {
+            return Ok((text, None));
+        } else if self.stats.generated_tokens < self.options.max_tokens {
+            FinishReason::Context
+        } else {
+            FinishReason::Length
+        };
+        if stopped {
+            return Ok((text, Some(reason)));
+        }
+        let rest = self.detokenizer.as_mut().map(Detokenizer::finish);
+        let (tail, stopped) = self.stops.push(&rest.unwrap_or_default());
+        text += &tail;
+        if stopped {
+            return Ok((text, Some(FinishReason::Stop)));
+        }
+        text += &self.stops.finish();
+        Ok((text, Some(reason)))
+    }
+}
+
+/// Checks a prompt and options for a model with `context` positions and `vocab` ids, of which
+/// those below `pieces` may be drawn.
+fn check(
+    prompt: &[u32],
+    options: &GenerateOptions,
+    context: usize,
+    vocab: usize,
+    pieces: usize,
+) -> Result<()> {
+    if prompt.is_empty() {
+        return Err(Error::empty_prompt());
+    }
+    if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocab) {
+        let problem = format!("token {id} is not in the model's vocabulary of {vocab}");
+        return Err(Error::option("prompt", problem));
+    }
+    if prompt.len() >= context {
+        return Err(Error::PromptTooLong {
+            tokens: prompt.len(),
+            context,
+        });
+    }
+    if options.logprobs > pieces {
+        let problem = format!("expected at most the vocabulary's {pieces}");
+        return Err(Error::option("logprobs", problem));
+    }
+    if options.prefill_chunk == Some(0) {
+        return Err(Error::at_least("prefill_chunk", 1, 0));
+    }
+    Ok(())
+}
+
+impl Step {
+    fn arrays(&self) -> Vec<&Array> {
+        let logprobs = self.logprobs.iter().flat_map(|l| [&l.all, &l.likeliest]);
+        std::iter::once(&self.token).chain(logprobs).collect()
+    }
+}
+
+impl Drop for Step {
+    /// Waits for a step nobody read: MLX must be at rest when its last array goes.
+    fn drop(&mut self) {
+        let _ = self.token.eval();
+    }
+}
+
+impl StepLogprobs {
+    fn read(&self, id: u32) -> Result<(f32, Vec<(u32, f32)>)> {
+        let logprob = self.all.try_index(id as i32)?.try_item_exact::<f32>()?;
+        let values = self.all.take(&self.likeliest)?;
+        let ids = self.likeliest.to_vec_exact::<u32>()?;
+        Ok((
+            logprob,
+            ids.into_iter().zip(values.to_vec_exact::<f32>()?).collect(),
+        ))
+    }
+}

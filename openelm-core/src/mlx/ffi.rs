@@ -1,0 +1,246 @@
+//! Operations of mlx-c that `mlx-rs` does not offer, as safe functions: quantisation in all modes,
+//! groups of processes, MLX's version. With `mapped.rs` this is the crate's only `unsafe`.
+#![allow(
+    unsafe_code,
+    reason = "the calls below hold to mlx-c's contract, stated at each"
+)]
+
+use std::{ffi::CStr, sync::Once};
+
+use mlx_rs::{Array, Stream, error::Exception};
+
+use super::quantization::{Quantization, QuantizationMode};
+use crate::error::Result;
+
+/// The arrays of a quantised matrix.
+#[derive(Clone, Copy)]
+pub(super) struct Parts<'a> {
+    pub(super) weight: &'a Array,
+    pub(super) scales: &'a Array,
+    pub(super) biases: Option<&'a Array>,
+}
+
+/// Quantises a floating-point matrix: weight, scales and, in affine mode, biases.
+pub(super) fn quantize(matrix: &Array, quantization: Quantization) -> Result<Vec<Array>> {
+    ready();
+    let stream = Stream::thread_local_or_default();
+    let null = Null::new();
+    // SAFETY: every handle is live for the call; `parts` is freed below; MLX's exceptions
+    // come back as a status.
+    let parts = unsafe {
+        let mut parts = mlx_sys::mlx_vector_array_new();
+        let status = mlx_sys::mlx_quantize(
+            &raw mut parts,
+            matrix.as_ptr(),
+            some(quantization.group_size()),
+            some(quantization.bits()),
+            mode(quantization).as_ptr(),
+            null.0,
+            stream.as_ptr(),
+        );
+        let arrays = (status == 0).then(|| {
+            (0..mlx_sys::mlx_vector_array_size(parts))
+                .map(|i| {
+                    let mut array = mlx_sys::mlx_array_new();
+                    mlx_sys::mlx_vector_array_get(&raw mut array, parts, i);
+                    Array::from_ptr(array)
+                })
+                .collect()
+        });
+        mlx_sys::mlx_vector_array_free(parts);
+        arrays
+    };
+    parts.ok_or_else(|| failed("quantize").into())
+}
+
+/// The matrix of `parts` in floating point, of type `dtype`.
+pub(super) fn dequantize(
+    parts: Parts<'_>,
+    quantization: Quantization,
+    dtype: mlx_rs::Dtype,
+) -> Result<Array> {
+    ready();
+    let stream = Stream::thread_local_or_default();
+    let null = Null::new();
+    let dtype = mlx_sys::mlx_optional_dtype {
+        value: dtype.into(),
+        has_value: true,
+    };
+    // SAFETY: as above; the result handle is owned by the returned array.
+    unsafe {
+        let mut result = mlx_sys::mlx_array_new();
+        let status = mlx_sys::mlx_dequantize(
+            &raw mut result,
+            parts.weight.as_ptr(),
+            parts.scales.as_ptr(),
+            parts.biases.map_or(null.0, Array::as_ptr),
+            some(quantization.group_size()),
+            some(quantization.bits()),
+            mode(quantization).as_ptr(),
+            null.0,
+            dtype,
+            stream.as_ptr(),
+        );
+        own(result, status, "dequantize")
+    }
+}
+
+/// `x · Wᵀ` of the quantised matrix `W` `[rows, width]`, `[..., width]` to `[..., rows]`.
+pub(super) fn quantized_matmul(
+    x: &Array,
+    parts: Parts<'_>,
+    quantization: Quantization,
+) -> Result<Array> {
+    ready();
+    let stream = Stream::thread_local_or_default();
+    let null = Null::new();
+    // SAFETY: as above.
+    unsafe {
+        let mut result = mlx_sys::mlx_array_new();
+        let status = mlx_sys::mlx_quantized_matmul(
+            &raw mut result,
+            x.as_ptr(),
+            parts.weight.as_ptr(),
+            parts.scales.as_ptr(),
+            parts.biases.map_or(null.0, Array::as_ptr),
+            true,
+            some(quantization.group_size()),
+            some(quantization.bits()),
+            mode(quantization).as_ptr(),
+            stream.as_ptr(),
+        );
+        own(result, status, "quantized_matmul")
+    }
+}
+
+/// A group of processes that compute together, MLX's `distributed::Group`.
+#[derive(Debug)]
+pub(crate) struct ProcessGroup(mlx_sys::mlx_distributed_group);
+
+impl ProcessGroup {
+    /// Joins the group that the environment describes, by whichever of MLX's backends does.
+    pub(crate) fn join() -> Result<Self> {
+        ready();
+        // SAFETY: the handle is empty until the call fills it, and freed by `drop` alone.
+        unsafe {
+            let mut group = Self(mlx_sys::mlx_distributed_group_new());
+            match mlx_sys::mlx_distributed_init(&raw mut group.0, true, std::ptr::null()) {
+                0 => Ok(group),
+                _ => Err(failed("joining the group of processes").into()),
+            }
+        }
+    }
+
+    pub(crate) fn rank(&self) -> usize {
+        // SAFETY: the handle is that of a joined group.
+        unsafe { mlx_sys::mlx_distributed_group_rank(self.0) as usize }
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { mlx_sys::mlx_distributed_group_size(self.0) as usize }
+    }
+
+    /// The sum of every process' `x`, in all of them.
+    pub(crate) fn all_sum(&self, x: &Array) -> Result<Array> {
+        ready();
+        let stream = Stream::thread_local_or_default();
+        // SAFETY: every handle is live for the call; the result handle is owned by the returned
+        // array. On a GPU MLX itself moves what its backend sends to the stream it needs.
+        unsafe {
+            let mut result = mlx_sys::mlx_array_new();
+            let status = mlx_sys::mlx_distributed_all_sum(
+                &raw mut result,
+                x.as_ptr(),
+                self.0,
+                stream.as_ptr(),
+            );
+            own(result, status, "all_sum")
+        }
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        // SAFETY: frees the handle made in `join`, once.
+        unsafe { mlx_sys::mlx_distributed_group_free(self.0) };
+    }
+}
+
+/// An absent array argument.
+struct Null(mlx_sys::mlx_array);
+
+impl Null {
+    fn new() -> Self {
+        // SAFETY: makes an empty handle.
+        Self(unsafe { mlx_sys::mlx_array_new() })
+    }
+}
+
+impl Drop for Null {
+    fn drop(&mut self) {
+        // SAFETY: frees the handle made in `new`, once.
+        unsafe { mlx_sys::mlx_array_free(self.0) };
+    }
+}
+
+/// The version of the MLX library that runs.
+pub(super) fn version() -> Result<String> {
+    ready();
+    // SAFETY: the string is live until it is freed, and is copied before.
+    unsafe {
+        let mut text = mlx_sys::mlx_string_new();
+        let status = mlx_sys::mlx_version(&raw mut text);
+        let data = mlx_sys::mlx_string_data(text);
+        let version = (status == 0 && !data.is_null())
+            .then(|| CStr::from_ptr(data).to_string_lossy().into_owned());
+        mlx_sys::mlx_string_free(text);
+        version.ok_or_else(|| failed("version").into())
+    }
+}
+
+/// mlx-c's own error handler ends the process; any fallible call through `mlx-rs` replaces it. The
+/// one chosen touches no GPU: MLX loads its kernels with the device, and where they lie may not have
+/// been said yet.
+fn ready() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Where there is no GPU, there is no path to tell: an error, and the handler is in place.
+        #[cfg(feature = "metal")]
+        let _ = mlx_rs::metal::metallib_path();
+        #[cfg(not(feature = "metal"))]
+        let _ = mlx_rs::memory::active_memory();
+    });
+}
+
+fn some(value: usize) -> mlx_sys::mlx_optional_int {
+    mlx_sys::mlx_optional_int {
+        value: value as i32,
+        has_value: true,
+    }
+}
+
+fn mode(quantization: Quantization) -> &'static CStr {
+    match quantization.mode() {
+        QuantizationMode::Affine => c"affine",
+        QuantizationMode::Mxfp4 => c"mxfp4",
+        QuantizationMode::Mxfp8 => c"mxfp8",
+        QuantizationMode::Nvfp4 => c"nvfp4",
+    }
+}
+
+fn failed(operation: &str) -> Exception {
+    Exception::custom(format!("{operation} failed"))
+}
+
+/// # Safety
+/// `result` must be a handle that nothing else frees.
+unsafe fn own(result: mlx_sys::mlx_array, status: i32, operation: &str) -> Result<Array> {
+    // SAFETY: passed on to the caller.
+    let array = unsafe { Array::from_ptr(result) };
+    if status == 0 {
+        Ok(array)
+    } else {
+        Err(failed(operation).into())
+    }
+}

@@ -1,0 +1,85 @@
+//! The adapters that a model holds, as arrays by matrix name.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use mlx_rs::Array;
+
+use super::lora::{Dropout, LowRank, RowNorms};
+use crate::{config::tensor_names::EMBEDDING, error::Result};
+
+/// The adapters of one model.
+#[derive(Debug, Clone)]
+pub(crate) struct Attached {
+    pub(crate) all: Vec<Named>,
+    pub(crate) active: Vec<(String, f32)>,
+    /// The model's own weights where those of a fully fine-tuned adapter stand now.
+    pub(crate) replaced: HashMap<String, Array>,
+    /// Never the same for two models, or for one before and after a change of its adapters; clones
+    /// agree until then.
+    pub(crate) revision: u64,
+}
+
+impl Default for Attached {
+    fn default() -> Self {
+        Self {
+            all: Vec::new(),
+            active: Vec::new(),
+            replaced: HashMap::new(),
+            revision: next_revision(),
+        }
+    }
+}
+
+pub(crate) fn next_revision() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
+}
+
+/// An adapter, ready for use.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) modules: HashMap<String, (Module, Option<RowNorms>)>,
+    pub(crate) weights: BTreeMap<String, Array>,
+    pub(crate) tied_head: bool,
+}
+
+/// What is added to one matrix.
+#[derive(Debug, Clone)]
+pub(crate) struct Module {
+    pub(crate) lora_a: Array,
+    pub(crate) lora_b: Array,
+    /// DoRA.
+    pub(crate) m: Option<Array>,
+    pub(crate) scale: f32,
+}
+
+impl Module {
+    /// It as an addition to its matrix, `strength` times as strong. `norms` are DoRA's.
+    pub(crate) fn low_rank(
+        &self,
+        name: &str,
+        strength: f32,
+        dropout: Option<Dropout>,
+        norms: Option<&RowNorms>,
+    ) -> Result<LowRank> {
+        let (a, b) = self.factors(name);
+        let added = LowRank::lora(a, b, self.scale * strength, dropout);
+        match (&self.m, norms) {
+            (Some(m), Some(norms)) => added.with_magnitude(m, norms),
+            _ => Ok(added),
+        }
+    }
+
+    /// `A` `[in, r]` and `B` `[r, out]` of the matrix `name`.
+    pub(crate) fn factors(&self, name: &str) -> (Array, Array) {
+        if name == EMBEDDING {
+            (self.lora_b.t(), self.lora_a.t())
+        } else {
+            (self.lora_a.clone(), self.lora_b.clone())
+        }
+    }
+}

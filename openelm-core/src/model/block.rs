@@ -1,0 +1,56 @@
+//! A layer of the decoder: attention and feed-forward, each after a norm and added to its input.
+
+use mlx_rs::Array;
+
+use super::{
+    attention::Attention, feed_forward::FeedForward, forward_context::ForwardContext,
+    kv_cache::LayerCache, rms_norm::RmsNorm,
+};
+use crate::{
+    config::{
+        Config, Layer,
+        tensor_names::{ATTN_NORM, FFN_NORM, layer as layer_name},
+    },
+    error::Result,
+    weights::Weights,
+};
+
+/// A layer of the decoder.
+#[derive(Debug, Clone)]
+pub(super) struct TransformerBlock {
+    pub(super) attn_norm: RmsNorm,
+    pub(super) attn: Attention,
+    pub(super) ffn_norm: RmsNorm,
+    pub(super) ffn: FeedForward,
+}
+
+impl TransformerBlock {
+    pub(super) fn new(
+        config: &Config,
+        layer: &Layer,
+        index: usize,
+        weights: &mut Weights,
+    ) -> Result<Self> {
+        Ok(Self {
+            attn_norm: RmsNorm::new(config, &layer_name(index, ATTN_NORM), weights)?,
+            attn: Attention::new(config, layer, index, weights)?,
+            ffn_norm: RmsNorm::new(config, &layer_name(index, FFN_NORM), weights)?,
+            ffn: FeedForward::new(config, layer, index, weights)?,
+        })
+    }
+
+    /// `[B, L, D]` to `[B, L, D]`. Without a cache the positions see no others before them.
+    pub(super) fn forward(
+        &self,
+        x: &Array,
+        context: &ForwardContext<'_>,
+        cache: Option<&mut LayerCache>,
+    ) -> Result<Array> {
+        // Whole sequences, with no cache, are what is trained on.
+        let trained = cache.is_none();
+        let normed = self.attn_norm.forward(x)?;
+        let attended = self.attn.forward(&normed, context, cache)?;
+        let x = x.add(attended)?;
+        Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?, trained)?)?)
+    }
+}

@@ -1,0 +1,64 @@
+//! The network a layer at a time, for checkpoints larger than memory.
+
+use mlx_rs::Array;
+
+use super::{
+    block::TransformerBlock, forward_context::ForwardContext, linear::Linear, model::no_layer,
+    rms_norm::RmsNorm, rope::Rope,
+};
+use crate::{
+    config::Config,
+    error::Result,
+    mlx::{Device, Matrix},
+    weights::Weights,
+};
+
+/// The network run a layer at a time over one text, with only that layer's weights in memory.
+#[derive(Debug)]
+pub(crate) struct LayerByLayerForward {
+    config: Config,
+    rope: Rope,
+    /// f32 `[1, L, D]`.
+    x: Array,
+}
+
+impl LayerByLayerForward {
+    /// Looks `ids` up in the embedding, f32 `[V, D]`.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Mlx`].
+    pub(crate) fn new(config: Config, ids: &[u32], token_embeddings: &Array) -> Result<Self> {
+        let rope = Rope::new(
+            config.head_dim(),
+            config.rope_freq_constant(),
+            Device::current()?,
+        );
+        let ids = Array::from_slice(ids, &[1, ids.len() as i32]);
+        let x = token_embeddings.take_axis(&ids, 0)?;
+        x.eval()?;
+        Ok(Self { config, rope, x })
+    }
+
+    /// Runs the layer `index` with its `weights`, f32.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::MissingTensor`] or [`crate::error::Error::TensorShape`] if the
+    /// weights are not the layer's.
+    pub(crate) fn layer(&mut self, index: usize, weights: &mut Weights) -> Result<()> {
+        let sizes = self.config.layers().get(index);
+        let sizes = sizes.ok_or_else(|| no_layer(index))?;
+        let layer = TransformerBlock::new(&self.config, sizes, index, weights)?;
+        let context = ForwardContext::whole(&self.rope, self.x.dim(1) as usize, None);
+        self.x = layer.forward(&self.x, &context, None)?;
+        Ok(self.x.eval()?)
+    }
+
+    /// Next-token logits f32 `[1, L, V]` by the final norm `[D]` and the head `[V, D]`.
+    pub(crate) fn logits(&self, norm: Array, head: &Array) -> Result<Array> {
+        let norm = RmsNorm {
+            weight: norm,
+            eps: self.config.rms_norm_eps() as f32,
+        };
+        Linear::new(Matrix::Dense(head.clone())).forward(&norm.forward(&self.x)?)
+    }
+}

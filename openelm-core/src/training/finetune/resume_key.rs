@@ -1,0 +1,114 @@
+//! The resume key of fine-tuning; [`crate::training::resume_key`] has the rule.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{
+    finetune::TrainingData,
+    options::{FinetuneOptions, PreferenceOptions},
+};
+use crate::{
+    adapter::{Adapter, AdapterKind, key_of, layer_of},
+    data::{Fingerprint, dataset::Example},
+    training::{
+        PreferenceLoss,
+        resume_key::{ResumeKey, decimal},
+    },
+};
+
+pub(super) fn resume_key(
+    options: &FinetuneOptions,
+    adapter: &Adapter,
+    train: &TrainingData,
+    valid: Option<&TrainingData>,
+) -> ResumeKey {
+    let mut key = ResumeKey::new(&options.trainer);
+    key.set("batch_size", options.batch_size);
+    key.set("max_seq_length", options.max_seq_length);
+    if let TrainingData::Pairs(_) = train {
+        let PreferenceOptions { loss, beta } = options.preference;
+        key.set(
+            "dpo",
+            match loss {
+                PreferenceLoss::Sigmoid => "sigmoid",
+                PreferenceLoss::Hinge => "hinge",
+            },
+        );
+        key.set("beta", decimal(beta));
+    }
+    set_adapter(&mut key, adapter);
+    key.set("mlx_lm_compat", options.mlx_lm_compat);
+    if options.mlx_lm_compat {
+        // Validation draws from the random numbers that training draws from.
+        key.set("steps_per_eval", options.steps_per_eval);
+        key.set("valid", valid.map(fingerprint));
+    }
+    key.set("data", fingerprint(train));
+    key
+}
+
+/// The identity of the validation, for runs whose best loss is to be compared.
+pub(super) fn validation_key(options: &FinetuneOptions, valid: Option<&TrainingData>) -> Value {
+    json!({ "valid": valid.map(fingerprint), "val_batches": options.val_batches })
+}
+
+/// The options of `adapter` in the words of `--rank`, `--num-layers` and `--keys`. The names and
+/// shapes of all tensors are compared when the trainer is restored.
+fn set_adapter(key: &mut ResumeKey, adapter: &Adapter) {
+    let names = adapter.targets();
+    let layers: BTreeSet<_> = names.iter().filter_map(|name| layer_of(name)).collect();
+    let keys: BTreeSet<&str> = names.iter().map(|name| key_of(name)).collect();
+    let keys: Vec<&str> = keys.into_iter().collect();
+    key.set(
+        "fine_tune_type",
+        match adapter.kind() {
+            AdapterKind::Lora => "lora",
+            AdapterKind::Dora => "dora",
+            AdapterKind::Full => "full",
+        },
+    );
+    key.set("num_layers", layers.len());
+    key.set("keys", keys.join(","));
+    let modules = adapter.modules.values();
+    let mut ranks: Vec<i32> = modules.clone().map(|module| module.lora_b.dim(0)).collect();
+    let mut scales: Vec<f32> = modules.map(|module| module.scale).collect();
+    ranks.dedup();
+    scales.dedup();
+    key.set("rank", one_or_all(&ranks));
+    let scales: Vec<f64> = scales.into_iter().map(decimal).collect();
+    key.set("scale", one_or_all(&scales));
+    key.set("dropout", decimal(adapter.dropout));
+    key.set("tied_head", adapter.tied_head);
+}
+
+/// A loaded adapter can have ranks and scales of its own for each module.
+fn one_or_all<T: Clone + Into<Value>>(values: &[T]) -> Value {
+    match values {
+        [] => Value::Null,
+        [one] => one.clone().into(),
+        all => all.iter().cloned().map(Into::into).collect(),
+    }
+}
+
+/// A hash of all tokens, and of which of them are targets.
+fn fingerprint(data: &TrainingData) -> String {
+    let mut hash = Fingerprint::new();
+    let mut add = |example: &Example| {
+        hash.number(example.tokens.len() as u64);
+        hash.number(example.first_target as u64);
+        for &id in &example.tokens {
+            hash.number(u64::from(id));
+        }
+    };
+    match data {
+        TrainingData::Examples(examples) => examples.iter().for_each(&mut add),
+        TrainingData::Pairs(pairs) => {
+            for pair in pairs {
+                add(&pair.chosen);
+                add(&pair.rejected);
+            }
+        }
+    }
+    hash.to_string()
+}

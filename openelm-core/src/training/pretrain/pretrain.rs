@@ -1,0 +1,363 @@
+//! The pre-training run.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use serde_json::Value;
+
+use super::{
+    event::{PretrainEnd, PretrainEvent},
+    options::PretrainOptions,
+    resume_key::{resume_key, validation_key},
+    source::SequenceSource,
+    validation::{Validation, packed},
+};
+use crate::{
+    cancel::CancelHandle,
+    config::Config,
+    data::{
+        batch::Batch,
+        corpus::{CorpusStatistics, Sequence},
+    },
+    error::{Error, Result},
+    mlx::{Dtype, memory},
+    training::{
+        Group, Trainer,
+        model_folder::{self, FolderTemplate},
+        run::{Advance, Run, next_event},
+    },
+    weights::random as init,
+};
+
+const CHECKPOINTS: &str = "checkpoints";
+
+/// A pre-training run. Belongs to the thread that made it, as MLX arrays do.
+#[derive(Debug)]
+pub struct Pretrain {
+    pub(crate) trainer: Trainer,
+    source: Box<dyn SequenceSource>,
+    validation: Option<Validation>,
+    pub(crate) options: PretrainOptions,
+    group: Option<Group>,
+    template: FolderTemplate,
+    run: Run<PretrainEvent>,
+}
+
+impl Pretrain {
+    /// Begins to train a model of `config` on `source`, and to keep its files in `folder`, which is
+    /// made if need be. `group` are the processes that train it together, each with its own part
+    /// of the source; all but rank 0 write nothing.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an option outside its range, [`Error::Destination`] if the folder holds
+    /// a run or another process trains there, [`Error::Io`]; for a model to start from as
+    /// [`Checkpoint::open`](crate::weights::Checkpoint::open) and [`check`](crate::weights::Checkpoint::check).
+    pub fn new(
+        config: Config,
+        source: Box<dyn SequenceSource>,
+        validation: Option<Validation>,
+        folder: impl AsRef<Path>,
+        options: PretrainOptions,
+        group: Option<Group>,
+    ) -> Result<Self> {
+        let mut run = Self::prepare(config, source, validation, folder.as_ref(), options, group)?;
+        run.run.begin()?;
+        Ok(run)
+    }
+
+    /// Goes on with the run in `folder` from its last save: the same arguments lead to the same
+    /// bytes as if it had never stopped. Another number of processes than before leads to the same
+    /// but for rounding. Only rank 0 reads the folder.
+    ///
+    /// Options that change the trained weights must be those of the saved run. `steps` (with a
+    /// constant schedule), `micro_batch_size`, `save_every`, `steps_per_eval`, `val_windows`, `keep`,
+    /// `average_last`, `save_dtype`, `grad_checkpoint` and the validation data may change.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state, [`Error::OtherRun`] if it
+    /// was made with other options, another architecture or tokenizer, or other data,
+    /// [`Error::Checkpoint`] if it is malformed or of an older version.
+    pub fn resume(
+        config: Config,
+        source: Box<dyn SequenceSource>,
+        validation: Option<Validation>,
+        folder: impl AsRef<Path>,
+        mut options: PretrainOptions,
+        group: Option<Group>,
+    ) -> Result<Self> {
+        options.model = None;
+        let mut run = Self::prepare(config, source, validation, folder.as_ref(), options, group)?;
+        let state = run.run.state();
+        let malformed = |error: serde_json::Error| Error::Checkpoint {
+            path: state.clone(),
+            problem: error.to_string(),
+        };
+        let mut saved = Vec::new();
+        if run.run.is_rank_zero() {
+            run.run.load_progress()?;
+            run.trainer.restore(&state)?;
+            saved = serde_json::to_vec(&run.run.progress).map_err(malformed)?;
+        }
+        if let Some(group) = &run.group {
+            let saved = group.from_first(&saved)?;
+            run.run.progress = serde_json::from_slice(&saved).map_err(malformed)?;
+            run.trainer.follow(group)?;
+        }
+        let restored = run.source.restore(&run.run.progress.source);
+        restored.map_err(|error| match error {
+            Error::OtherRun { differences, .. } => Error::OtherRun {
+                path: state,
+                differences,
+            },
+            other => other,
+        })?;
+        run.run.continue_metrics(run.trainer.iteration())?;
+        Ok(run)
+    }
+
+    pub(crate) fn prepare(
+        config: Config,
+        source: Box<dyn SequenceSource>,
+        validation: Option<Validation>,
+        folder: &Path,
+        options: PretrainOptions,
+        group: Option<Group>,
+    ) -> Result<Self> {
+        options.check(group.as_ref().map_or(1, Group::size))?;
+        let key = resume_key(&config, &options)?;
+        let validated = validation_key(&options, validation.as_ref());
+        let is_rank_zero = group.as_ref().is_none_or(|group| group.rank() == 0);
+        let template =
+            FolderTemplate::new(&config, options.tokenizer.as_deref(), options.save_dtype);
+        let start = match &options.model {
+            Some(folder) => model_folder::weights(folder, &config)?,
+            None => init::random_weights(&config, Dtype::Float32, options.seed)?,
+        };
+        let dtype = options.dtype()?;
+        Ok(Self {
+            trainer: Trainer::from_scratch(config, start, dtype, options.trainer.clone())?,
+            source,
+            validation,
+            options,
+            group,
+            template,
+            run: Run::new(folder, is_rank_zero, key, validated),
+        })
+    }
+
+    /// How many numbers are trained.
+    pub fn parameter_count(&self) -> u64 {
+        self.trainer.parameter_count()
+    }
+
+    /// Updates made so far.
+    pub fn iteration(&self) -> u64 {
+        self.trainer.iteration()
+    }
+
+    /// What was read of the data so far, that which is read ahead included.
+    pub fn data_statistics(&self) -> Option<CorpusStatistics> {
+        self.source.statistics()
+    }
+
+    /// Ends the run before its next step, from any thread; what was done is saved first. In a
+    /// group one process that is cancelled ends all.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.run.cancel_handle()
+    }
+
+    fn rank(&self) -> usize {
+        self.group.as_ref().map_or(0, Group::rank)
+    }
+
+    fn world_size(&self) -> usize {
+        self.group.as_ref().map_or(1, Group::size)
+    }
+
+    /// Whether `yes` is true in any of the processes.
+    fn any_rank(&self, yes: bool) -> Result<bool> {
+        match &self.group {
+            Some(group) => group.any(yes),
+            None => Ok(yes),
+        }
+    }
+
+    /// This process' share of the next update; none if there is not enough data for it.
+    pub(crate) fn next_batches(&mut self) -> Result<Option<Vec<Batch>>> {
+        let share = self.options.batch_size / self.world_size();
+        let mut sequences: Vec<Sequence> = Vec::with_capacity(share);
+        while sequences.len() < share {
+            match self.source.next_sequence()? {
+                Some(sequence) => sequences.push(sequence),
+                None => return Ok(None),
+            }
+        }
+        let micro = sequences.chunks(self.options.micro_batch_size);
+        Ok(Some(micro.map(|rows| packed(rows.iter())).collect()))
+    }
+
+    fn validate(&mut self) -> Result<()> {
+        let Some(validation) = &self.validation else {
+            return Ok(());
+        };
+        let most = self.options.val_windows().unwrap_or(usize::MAX);
+        let rows = self.options.micro_batch_size;
+        let (mut nats, mut targets) = (0.0, 0);
+        for batch in validation.batches(most, rows, self.rank(), self.world_size()) {
+            let (sum, count) = self.trainer.evaluate_sum([&batch])?;
+            nats += sum;
+            targets += count;
+        }
+        if let Some(group) = &self.group {
+            let mut sums = [nats as f32, targets as f32];
+            group.sum_numbers(&mut sums)?;
+            (nats, targets) = (f64::from(sums[0]), sums[1] as usize);
+        }
+        let validation_bytes = validation.bytes(most);
+        let iteration = self.trainer.iteration();
+        let loss = nats / targets.max(1) as f64;
+        let best = self.run.record_validation(iteration, loss)?;
+        let bytes = validation_bytes.max(1);
+        self.run.emit(PretrainEvent::Validation {
+            iteration,
+            loss,
+            bits_per_byte: nats / std::f64::consts::LN_2 / bytes as f64,
+            best,
+        })
+    }
+
+    /// The checkpoint first: a run that is killed before the state is written makes it again.
+    fn save(&mut self, source: Value) -> Result<()> {
+        self.run.progress.source = source;
+        let iteration = self.trainer.iteration();
+        let folder = self.checkpoint(iteration);
+        if self.run.is_rank_zero() {
+            fs::create_dir_all(self.run.folder().join(CHECKPOINTS))
+                .map_err(Error::io(self.run.folder()))?;
+            self.template.write(&folder, &self.trainer.weights())?;
+            self.run.save_state(&self.trainer)?;
+            let checkpoints = self.checkpoints()?;
+            let old = checkpoints
+                .len()
+                .saturating_sub(self.options.keep_checkpoints);
+            for (_, folder) in checkpoints.iter().take(old) {
+                fs::remove_dir_all(folder).map_err(Error::io(folder))?;
+            }
+        }
+        self.run.emit(PretrainEvent::Saved { iteration, folder })
+    }
+
+    /// Saves with the position of the source, if there is a step to save, and writes the results.
+    fn finish(&mut self, reason: PretrainEnd, source: Option<Value>) -> Result<()> {
+        let iteration = self.trainer.iteration();
+        if let Some(source) = source.filter(|_| iteration > 0) {
+            self.save(source)?;
+        }
+        if self.run.is_rank_zero() && reason != PretrainEnd::Cancelled && iteration > 0 {
+            let weights = self.trainer.weights();
+            self.template
+                .write(&self.run.folder().join("model"), &weights)?;
+            if let Some(average) = self.trainer.averaged_weights() {
+                self.template
+                    .write(&self.run.folder().join("ema"), &average)?;
+            }
+            let checkpoints = self.checkpoints()?;
+            let first = checkpoints.len().saturating_sub(self.options.averaged());
+            let last = checkpoints.iter().skip(first);
+            let last: Vec<PathBuf> = last.map(|(_, folder)| folder.clone()).collect();
+            if self.options.averaged() > 1 && last.len() > 1 {
+                let average = model_folder::average(&last)?;
+                self.template
+                    .write(&self.run.folder().join("average"), &average)?;
+            }
+        }
+        self.run.finish(PretrainEvent::Finished {
+            iteration,
+            reason,
+            best: self.run.best(),
+        })
+    }
+
+    fn checkpoint(&self, iteration: u64) -> PathBuf {
+        let name = format!("step-{iteration:06}");
+        self.run.folder().join(CHECKPOINTS).join(name)
+    }
+
+    /// The checkpoints up to now, oldest first.
+    fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let folder = self.run.folder().join(CHECKPOINTS);
+        let entries = fs::read_dir(&folder).map_err(Error::io(&folder))?;
+        let now = self.trainer.iteration();
+        let mut found: Vec<(u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let number = path.file_name()?.to_str()?.strip_prefix("step-")?;
+                Some((number.parse().ok()?, path))
+            })
+            .filter(|(iteration, _)| *iteration <= now)
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+}
+
+impl Advance for Pretrain {
+    type Event = PretrainEvent;
+
+    fn run(&mut self) -> &mut Run<PretrainEvent> {
+        &mut self.run
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        if self.trainer.iteration() >= self.options.iters {
+            return self.finish(PretrainEnd::Steps, None);
+        }
+        if self.any_rank(self.run.is_cancelled())? {
+            let source = self.source.state()?;
+            return self.finish(PretrainEnd::Cancelled, Some(source));
+        }
+        let started = Instant::now();
+        let before = self.source.state()?;
+        let batches = self.next_batches()?;
+        let lacks_data = self.any_rank(batches.is_none())?;
+        let Some(batches) = batches.filter(|_| !lacks_data) else {
+            // A process that has batches does not train on them.
+            return self.finish(PretrainEnd::Data, Some(before));
+        };
+        let step = self.trainer.update(&batches, self.group.as_ref())?;
+        self.run.progress.trained_tokens += step.targets as u64;
+        let event = PretrainEvent::Step {
+            step,
+            tokens_per_second: step.targets as f64 / started.elapsed().as_secs_f64(),
+            trained_tokens: self.run.progress.trained_tokens,
+            peak_bytes: memory::peak_bytes()? as u64,
+        };
+        self.run.emit(event)?;
+
+        let done = self.trainer.iteration();
+        let last = done == self.options.iters;
+        if last || done.is_multiple_of(self.options.steps_per_eval) {
+            self.validate()?;
+        }
+        if last {
+            let source = self.source.state()?;
+            return self.finish(PretrainEnd::Steps, Some(source));
+        }
+        if done.is_multiple_of(self.options.save_every) {
+            let source = self.source.state()?;
+            self.save(source)?;
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Pretrain {
+    type Item = Result<PretrainEvent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        next_event(self)
+    }
+}

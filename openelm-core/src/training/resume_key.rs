@@ -1,0 +1,202 @@
+//! The resume key of a run: the options and data that a resumed run must share with the saved one.
+//!
+//! One rule serves fine-tuning and pre-training: the key holds all that changes the trained
+//! weights. In it are
+//!
+//! - the optimizer, the learning rate and its schedule, gradient accumulation and clipping, z-loss,
+//!   label smoothing, the moving average, the seed, the batch size, the type to compute in;
+//! - fine-tuning: the kind of adapter, its rank, scale, dropout and modules, the longest row, the
+//!   loss of preferences, the order of mlx-lm;
+//! - pre-training: the architecture and the tokenizer;
+//! - the training data (pre-training: by the state of its source).
+//!
+//! Outside of it are, and may change with every resume,
+//!
+//! - the length of the run, `iters` or `steps`. A schedule over that length has it as
+//!   `schedule_steps`, which is in the key;
+//! - the intervals of saves, validations and reports; checkpoints to keep and to average; patience;
+//! - the validation data and how much of it is used. Losses of other data do not compare, so the
+//!   best validation is then looked for anew;
+//! - `grad_checkpoint`, which leads to the same bytes;
+//! - `micro_batch_size` and the number of processes, which change the order of sums, and so the
+//!   rounding only.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{
+    optimizer::OptimizerKind,
+    schedule::{Schedule, ScheduleKind},
+    trainer::TrainerOptions,
+};
+use crate::error::RunDifference;
+
+/// Most differences that an error lists.
+const LISTED: usize = 8;
+
+/// Option names in snake case, and values.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct ResumeKey(Map<String, Value>);
+
+impl ResumeKey {
+    /// The part that any trainer has.
+    pub(super) fn new(options: &TrainerOptions) -> Self {
+        let TrainerOptions {
+            optimizer,
+            schedule,
+            grad_accumulation_steps,
+            clip_norm,
+            grad_checkpoint: _,
+            z_loss,
+            label_smoothing,
+            ema_decay,
+            seed,
+        } = options;
+        let mut key = Self::default();
+        key.set(
+            "optimizer",
+            match optimizer.kind {
+                OptimizerKind::Adam => "adam",
+                OptimizerKind::AdamW => "adamw",
+                OptimizerKind::Sgd => "sgd",
+                OptimizerKind::Lion => "lion",
+                OptimizerKind::Adafactor => "adafactor",
+            },
+        );
+        key.set("betas", json!(optimizer.betas.map(decimal)));
+        key.set("eps", decimal(optimizer.eps));
+        key.set("weight_decay", decimal(optimizer.weight_decay));
+        key.set("momentum", decimal(optimizer.momentum));
+        key.set("bias_correction", optimizer.bias_correction);
+        key.set("decay_vectors", optimizer.decay_vectors);
+        key.set_schedule(schedule);
+        key.set("grad_accumulation_steps", *grad_accumulation_steps);
+        key.set("clip_norm", clip_norm.map(decimal));
+        key.set("z_loss", decimal(*z_loss));
+        key.set("label_smoothing", decimal(*label_smoothing));
+        key.set("ema_decay", ema_decay.map(decimal));
+        key.set("seed", *seed);
+        key
+    }
+
+    fn set_schedule(&mut self, schedule: &Schedule) {
+        let (name, course) = match schedule.kind {
+            ScheduleKind::Constant => ("constant", None),
+            ScheduleKind::Linear { end, steps } => ("linear", Some((end, steps))),
+            ScheduleKind::Cosine { end, steps } => ("cosine", Some((end, steps))),
+            ScheduleKind::CoreNet {
+                end,
+                max_iterations,
+            } => ("corenet", Some((end, max_iterations))),
+        };
+        self.set("learning_rate", schedule.learning_rate);
+        self.set("lr_schedule", name);
+        self.set("lr_end", course.map(|(end, _)| end));
+        self.set("schedule_steps", course.map(|(_, steps)| steps));
+        self.set("warmup", schedule.warmup);
+        self.set("warmup_init", schedule.warmup_init);
+    }
+
+    /// Sets an option, which may be set already.
+    pub(super) fn set(&mut self, option: &str, value: impl Into<Value>) {
+        self.0.insert(option.to_owned(), value.into());
+    }
+
+    /// The options in which `new` differs from this key of a saved run. In an object of options,
+    /// each counts for itself.
+    pub(super) fn differences(&self, new: &Self) -> Vec<RunDifference> {
+        let mut differences = Vec::new();
+        compare(&self.0, &new.0, &mut differences);
+        if differences.len() > LISTED {
+            let more = differences.len() - LISTED;
+            differences.truncate(LISTED);
+            differences.push(RunDifference {
+                option: "more options".into(),
+                expected: "no difference".into(),
+                found: more.to_string(),
+            });
+        }
+        differences
+    }
+}
+
+/// The shortest decimal of `number`, which as it is would show the digits of the nearest `f64`.
+pub(super) fn decimal(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
+}
+
+fn compare(saved: &Map<String, Value>, new: &Map<String, Value>, into: &mut Vec<RunDifference>) {
+    let added = new.keys().filter(|key| !saved.contains_key(*key));
+    for option in saved.keys().chain(added) {
+        let pair = (saved.get(option), new.get(option));
+        if let (Some(Value::Object(saved)), Some(Value::Object(new))) = pair {
+            compare(saved, new, into);
+        } else if pair.0 != pair.1 {
+            into.push(RunDifference {
+                option: option.clone(),
+                expected: text(pair.0),
+                found: text(pair.1),
+            });
+        }
+    }
+}
+
+fn text(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "none".into(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(saved: Value, new: Value) -> Vec<String> {
+        let key = |value: Value| ResumeKey(value.as_object().cloned().unwrap());
+        let differences = key(saved).differences(&key(new));
+        differences.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn differences_name_option_and_both_values() {
+        let saved = json!({"optimizer": "adam", "eps": decimal(0.1), "clip_norm": null});
+        let new = json!({"optimizer": "sgd", "eps": decimal(1e-8), "clip_norm": null});
+        assert_eq!(
+            shown(saved, new),
+            [
+                "optimizer: expected adam, found sgd",
+                "eps: expected 0.1, found 1e-8"
+            ]
+        );
+    }
+
+    #[test]
+    fn nested_missing_and_added_options_differ() {
+        let saved = json!({"config": {"model_dim": 64, "gone": [1, 2]}});
+        let new = json!({"config": {"model_dim": 128}, "rank": 8});
+        assert_eq!(
+            shown(saved, new),
+            [
+                "model_dim: expected 64, found 128",
+                "gone: expected [1,2], found none",
+                "rank: expected none, found 8"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_saved_key_equals_itself() {
+        let mut options = TrainerOptions {
+            clip_norm: Some(0.3),
+            ..TrainerOptions::default()
+        };
+        options.schedule.learning_rate = 1.0 / 3.0;
+        let key = ResumeKey::new(&options);
+        let saved = serde_json::to_string(&key).unwrap();
+        let saved: ResumeKey = serde_json::from_str(&saved).unwrap();
+        assert_eq!(saved.differences(&key), []);
+    }
+}

@@ -1,0 +1,271 @@
+//! The shell of a training run: its folder and lock, progress, events, the best validation, the end.
+//!
+//! [`Finetune`](super::finetune::Finetune) and [`Pretrain`](super::pretrain::Pretrain) are iterators
+//! of events around one [`Run`]; they bring the data, the steps and the files of their results.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    event::{BestValidation, RunEvent},
+    metrics::Metrics,
+    resume_key::ResumeKey,
+    run_lock::RunLock,
+    state::STATE_FILE,
+    trainer::Trainer,
+};
+use crate::{
+    cancel::CancelHandle,
+    error::{Error, Result},
+};
+
+/// Progress of a run, kept in the state file besides the trainer's own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Progress {
+    resume_key: ResumeKey,
+    /// The validation data, and how much of it is used.
+    validation: Value,
+    pub(super) trained_tokens: u64,
+    best: Option<BestValidation>,
+    since_best: u32,
+    /// The position in the training data; null if the iteration says it.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub(super) source: Value,
+}
+
+/// A training run in a folder. Of several processes only the one of rank 0 has the folder.
+#[derive(Debug)]
+pub(super) struct Run<E> {
+    folder: PathBuf,
+    is_rank_zero: bool,
+    lock: Option<RunLock>,
+    metrics: Metrics,
+    pub(super) progress: Progress,
+    cancel: CancelHandle,
+    events: VecDeque<E>,
+    ended: bool,
+}
+
+impl<E: RunEvent> Run<E> {
+    /// A run before its first step. Nothing is written.
+    pub(super) fn new(
+        folder: &Path,
+        is_rank_zero: bool,
+        resume_key: ResumeKey,
+        validation: Value,
+    ) -> Self {
+        Self {
+            folder: folder.to_path_buf(),
+            is_rank_zero,
+            lock: None,
+            metrics: Metrics::none(),
+            progress: Progress {
+                resume_key,
+                validation,
+                trained_tokens: 0,
+                best: None,
+                since_best: 0,
+                source: Value::Null,
+            },
+            cancel: CancelHandle::default(),
+            events: VecDeque::new(),
+            ended: false,
+        }
+    }
+
+    /// Makes and locks the folder for a new run.
+    ///
+    /// # Errors
+    /// [`Error::Destination`] if another process trains there or the folder holds a run,
+    /// [`Error::Io`].
+    pub(super) fn begin(&mut self) -> Result<()> {
+        if !self.is_rank_zero {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder))?;
+        self.lock = Some(RunLock::acquire(&self.folder)?);
+        let state = self.state();
+        if state.exists() {
+            return Err(Error::Destination {
+                path: state,
+                problem: "there is a run here already: resume it, or choose another folder".into(),
+            });
+        }
+        self.metrics = Metrics::open(&self.folder, 0)?;
+        Ok(())
+    }
+
+    /// Locks the folder of a saved run and reads its progress, if this is the same run.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] if there is no state, [`Error::Destination`] if another process
+    /// trains there, [`Error::OtherRun`] if the resume keys differ, [`Error::Checkpoint`] if the
+    /// state is malformed or of an older version, [`Error::Io`].
+    pub(super) fn load_progress(&mut self) -> Result<()> {
+        let path = self.state();
+        if !path.is_file() {
+            return Err(Error::MissingFile {
+                path,
+                problem: "there is no run to resume".into(),
+            });
+        }
+        self.lock = Some(RunLock::acquire(&self.folder)?);
+        let malformed = |problem: String| Error::Checkpoint {
+            path: path.clone(),
+            problem,
+        };
+        let saved = Trainer::caller_of(&path)?;
+        if saved.get("options").is_some() && saved.get("resume_key").is_none() {
+            return Err(malformed(format!(
+                "an older version saved this run, and this one cannot resume it; {}",
+                E::NEW_RUN
+            )));
+        }
+        let mut saved: Progress =
+            serde_json::from_value(saved).map_err(|error| malformed(error.to_string()))?;
+        let differences = saved.resume_key.differences(&self.progress.resume_key);
+        if !differences.is_empty() {
+            return Err(Error::OtherRun { path, differences });
+        }
+        if saved.validation != self.progress.validation {
+            // Losses of other data do not compare.
+            saved.validation = self.progress.validation.take();
+            saved.best = None;
+            saved.since_best = 0;
+        }
+        self.progress = saved;
+        Ok(())
+    }
+
+    /// Goes on with the metrics of a saved run after `iteration` iterations.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn continue_metrics(&mut self, iteration: u64) -> Result<()> {
+        if self.is_rank_zero {
+            self.metrics = Metrics::open(&self.folder, iteration)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the state of `trainer` and the progress.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the last state stays then.
+    pub(super) fn save_state(&self, trainer: &Trainer) -> Result<()> {
+        let path = self.state();
+        let progress = serde_json::to_value(&self.progress).map_err(|error| Error::Checkpoint {
+            path: path.clone(),
+            problem: error.to_string(),
+        })?;
+        trainer.save_state(&path, &progress)
+    }
+
+    /// Takes the loss of a validation; returns whether it is the lowest so far.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if it is not finite.
+    pub(super) fn record_validation(&mut self, iteration: u64, loss: f64) -> Result<bool> {
+        if !loss.is_finite() {
+            return Err(Error::Diverged {
+                iteration,
+                loss: loss as f32,
+            });
+        }
+        let progress = &mut self.progress;
+        let is_best = progress.best.is_none_or(|best| loss < best.loss);
+        if is_best {
+            progress.best = Some(BestValidation { iteration, loss });
+            progress.since_best = 0;
+        } else {
+            progress.since_best += 1;
+        }
+        Ok(is_best)
+    }
+
+    /// Puts an event into the queue and, if it has one, its line into `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn emit(&mut self, event: E) -> Result<()> {
+        if event.is_metric() {
+            self.metrics.write(&event.to_json())?;
+        }
+        self.events.push_back(event);
+        Ok(())
+    }
+
+    /// Ends the run with its last event, and unlocks the folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn finish(&mut self, event: E) -> Result<()> {
+        self.end();
+        self.emit(event)
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.lock = None;
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The state's file.
+    pub(super) fn state(&self) -> PathBuf {
+        self.folder.join(STATE_FILE)
+    }
+
+    pub(super) fn is_rank_zero(&self) -> bool {
+        self.is_rank_zero
+    }
+
+    pub(super) fn best(&self) -> Option<BestValidation> {
+        self.progress.best
+    }
+
+    /// Validations since the best one.
+    pub(super) fn since_best(&self) -> u32 {
+        self.progress.since_best
+    }
+
+    pub(super) fn cancel_handle(&self) -> CancelHandle {
+        self.cancel.clone()
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}
+
+/// A run that is advanced until it has an event.
+pub(super) trait Advance {
+    /// Its events.
+    type Event: RunEvent;
+
+    fn run(&mut self) -> &mut Run<Self::Event>;
+
+    /// Makes the next step, or ends the run.
+    fn advance(&mut self) -> Result<()>;
+}
+
+/// The next event of `job`. An error ends it.
+pub(super) fn next_event<A: Advance>(job: &mut A) -> Option<Result<A::Event>> {
+    while job.run().events.is_empty() && !job.run().ended {
+        if let Err(error) = job.advance() {
+            let run = job.run();
+            run.end();
+            run.events.clear();
+            return Some(Err(error));
+        }
+    }
+    job.run().events.pop_front().map(Ok)
+}

@@ -1,0 +1,90 @@
+//! Files of the repository, data outside it, and files made for a test.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use flate2::{Compression, write::GzEncoder};
+use serde_json::{Map, Value, json};
+
+/// A path in the repository.
+pub fn repository(path: &str) -> PathBuf {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    crates.join(path)
+}
+
+/// The folder of the bundled model: 2.5 million parameters, with a tokenizer.
+pub fn tales() -> PathBuf {
+    repository("openelm-core/tests/fixtures/tales")
+}
+
+/// The folder of data that is not in the repository: `OPENELM_TEST_DATA`.
+///
+/// Tests that need it are in modules called `external_data` and ignored by default.
+///
+/// # Panics
+/// Without the variable.
+pub fn external_data() -> PathBuf {
+    let folder = env::var_os("OPENELM_TEST_DATA").expect(
+        "OPENELM_TEST_DATA is not set: it names a folder with llama-tokenizer/, fairytaleqa/ and \
+         corpus/",
+    );
+    PathBuf::from(folder)
+}
+
+/// Writes a model of bfloat16 zeros, which take no space on the disk: its `config`, a config.json,
+/// and its `tensors` by name and shape.
+pub fn write_zeros(folder: &Path, config: &str, tensors: &[(String, Vec<usize>)]) {
+    let (file, end) = begin_weights(folder, config, tensors, "BF16");
+    file.set_len(end).unwrap();
+}
+
+/// The same of float16 weights: each tensor's bytes are `pattern` repeated. Takes the memory of one
+/// tensor.
+pub fn write_weights(
+    folder: &Path,
+    config: &str,
+    tensors: &[(String, Vec<usize>)],
+    pattern: &[u8],
+) {
+    let (mut file, _) = begin_weights(folder, config, tensors, "F16");
+    for (_, shape) in tensors {
+        let size = 2 * shape.iter().product::<usize>();
+        let data = pattern.repeat(size / pattern.len() + 1);
+        file.write_all(&data[..size]).unwrap();
+    }
+}
+
+/// Writes config.json and the header of model.safetensors; returns the latter and its final length.
+fn begin_weights(
+    folder: &Path,
+    config: &str,
+    tensors: &[(String, Vec<usize>)],
+    dtype: &str,
+) -> (File, u64) {
+    fs::write(folder.join("config.json"), config).unwrap();
+    let mut header = Map::new();
+    let mut end = 0;
+    for (name, shape) in tensors {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        let tensor = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        header.insert(name.clone(), tensor);
+    }
+    let header = Value::Object(header).to_string();
+    let mut file = File::create(folder.join("model.safetensors")).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    (file, (8 + header.len() + end) as u64)
+}
+
+/// A gzip archive of `bytes`.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}

@@ -1,0 +1,22 @@
+//! Test support of the workspace: temporary files, fixtures, random cases, the tool as a process.
+//!
+//! A development dependency alone. It does not depend on `openelm-core`, whose unit tests use it.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+mod command;
+mod fixtures;
+mod random;
+mod temp;
+
+pub use command::{
+    Outcome, assert_one_line, command, fails, failure, run, success, wait_for, works,
+};
+pub use fixtures::{external_data, gzip, repository, tales, write_weights, write_zeros};
+pub use random::{Random, random_text};
+pub use temp::{TempDir, TempFile};
