@@ -28,7 +28,7 @@ public enum OpenELMError: Error, Sendable, Equatable {
     /// An output file or folder cannot be made at this path.
     case destination(path: String, message: String)
     /// A fine-tuning cannot be resumed: it was begun with other options or other data.
-    case otherRun(path: String, message: String)
+    case otherRun(path: String, differences: [RunDifference])
     /// A converted model differs from its source; nothing was kept.
     case verification(path: String, message: String)
     /// The training loss is not a finite number.
@@ -45,6 +45,25 @@ public enum OpenELMError: Error, Sendable, Equatable {
     case unusable(message: String)
 }
 
+/// An option in which a fine-tuning differs from the saved run that it was to resume.
+public struct RunDifference: Sendable, Equatable, CustomStringConvertible {
+    /// The option's name in this package, or `data`.
+    public let option: String
+    /// Its value in the saved run.
+    public let expected: String
+    /// Its value in this run.
+    public let found: String
+
+    /// Name and both values.
+    public var description: String { "\(option): expected \(expected), found \(found)" }
+
+    init(_ difference: OpenELMBindings.RunDifference) {
+        option = swiftName(difference.option)
+        expected = difference.expected
+        found = difference.found
+    }
+}
+
 extension OpenELMError: LocalizedError {
     /// The message.
     public var errorDescription: String? {
@@ -53,10 +72,13 @@ extension OpenELMError: LocalizedError {
             .invalidCheckpoint(_, let message), .invalidTokenizer(_, let message),
             .invalidData(_, _, let message), .invalidAdapter(_, let message),
             .invalidOption(_, let message), .destination(_, let message),
-            .otherRun(_, let message), .verification(_, let message),
+            .verification(_, let message),
             .distributed(let message), .invalidKernels(_, let message), .device(let message),
             .unexpected(let message), .unusable(let message):
             message
+        case .otherRun(let path, let differences):
+            "\(path): the run was begun with other options or data: "
+                + differences.map(\.description).joined(separator: "; ")
         case .exceededContextWindowSize(let tokens, let context):
             "the prompt has \(tokens) tokens; the model's context holds \(context)"
         case .concurrentRequests: "the session is already answering"
@@ -117,7 +139,8 @@ extension OpenELMError {
         case .Busy: concurrentRequests
         case .Unloaded: unloaded
         case .Destination(let path, let message): destination(path: path, message: message)
-        case .OtherRun(let path, let message): otherRun(path: path, message: message)
+        case .OtherRun(let path, let differences, _):
+            otherRun(path: path, differences: differences.map(RunDifference.init))
         case .Verification(let path, let message): verification(path: path, message: message)
         case .Diverged(let iteration, let loss, _):
             diverged(iteration: Int(iteration), loss: loss)

@@ -2968,6 +2968,67 @@ public func FfiConverterTypeQuantizeOptions_lower(_ value: QuantizeOptions) -> R
 
 
 /**
+ * An option in which a run differs from the saved run; `option` is the core's name.
+ */
+public struct RunDifference: Equatable, Hashable {
+    public let option: String
+    public let expected: String
+    public let found: String
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(option: String, expected: String, found: String) {
+        self.option = option
+        self.expected = expected
+        self.found = found
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension RunDifference: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeRunDifference: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> RunDifference {
+        return
+            try RunDifference(
+                option: FfiConverterString.read(from: &buf), 
+                expected: FfiConverterString.read(from: &buf), 
+                found: FfiConverterString.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: RunDifference, into buf: inout [UInt8]) {
+        FfiConverterString.write(value.option, into: &buf)
+        FfiConverterString.write(value.expected, into: &buf)
+        FfiConverterString.write(value.found, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeRunDifference_lift(_ buf: RustBuffer) throws -> RunDifference {
+    return try FfiConverterTypeRunDifference.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeRunDifference_lower(_ value: RunDifference) -> RustBuffer {
+    return FfiConverterTypeRunDifference.lower(value)
+}
+
+
+/**
  * A token and its log-probability.
  */
 public struct TokenLogprob: Equatable, Hashable {
@@ -3444,7 +3505,7 @@ enum CoreError: Swift.Error, Equatable, Hashable {
     )
     case Destination(path: String, message: String
     )
-    case OtherRun(path: String, message: String
+    case OtherRun(path: String, differences: [RunDifference], message: String
     )
     case Verification(path: String, message: String
     )
@@ -3550,6 +3611,7 @@ public struct FfiConverterTypeCoreError: FfiConverterRustBuffer {
             )
         case 13: return .OtherRun(
             path: try FfiConverterString.read(from: &buf), 
+            differences: try FfiConverterSequenceTypeRunDifference.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
         case 14: return .Verification(
@@ -3660,9 +3722,10 @@ public struct FfiConverterTypeCoreError: FfiConverterRustBuffer {
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .OtherRun(path,message):
+        case let .OtherRun(path,differences,message):
             writeInt(&buf, Int32(13))
             FfiConverterString.write(path, into: &buf)
+            FfiConverterSequenceTypeRunDifference.write(differences, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
@@ -4631,6 +4694,31 @@ fileprivate struct FfiConverterSequenceTypeChatMessage: FfiConverterRustBuffer {
         seq.reserveCapacity(Int(len))
         for _ in 0 ..< len {
             seq.append(try FfiConverterTypeChatMessage.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceTypeRunDifference: FfiConverterRustBuffer {
+    typealias SwiftType = [RunDifference]
+
+    public static func write(_ value: [RunDifference], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeRunDifference.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [RunDifference] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [RunDifference]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeRunDifference.read(from: &buf))
         }
         return seq
     }

@@ -1,5 +1,6 @@
 import Foundation
 import enum OpenELMBindings.CoreError
+import struct OpenELMBindings.RunDifference
 import Testing
 
 @testable import OpenELM
@@ -25,6 +26,11 @@ import Testing
         }
         func option(_ error: OpenELMError?) -> String? {
             if case .invalidOption(let name, _) = error { name } else { nil }
+        }
+        if case .invalidOption(_, let message) = try await fails(
+            "A", .init(sampling: .random(probabilityThreshold: 0)))
+        {
+            #expect(message.hasPrefix("probabilityThreshold: "))
         }
         #expect(option(try await fails("")) == "prompt")
         #expect(option(try await fails("A", .init(temperature: -1))) == "temperature")
@@ -90,6 +96,9 @@ import Testing
     @Test func everyErrorHasAMessageAndAdvice() throws {
         let path = "/models/tales"
         let message = "it failed"
+        let difference = OpenELMBindings.RunDifference(
+            option: "batch_size", expected: "4", found: "2")
+        #expect(OpenELM.RunDifference(difference).description == "batchSize: expected 4, found 2")
         let pairs: [(CoreError, OpenELMError)] = [
             (.Io(path: path, message: message), .io(path: path, message: message)),
             (
@@ -142,7 +151,10 @@ import Testing
                 .Destination(path: path, message: message),
                 .destination(path: path, message: message)
             ),
-            (.OtherRun(path: path, message: message), .otherRun(path: path, message: message)),
+            (
+                .OtherRun(path: path, differences: [difference], message: message),
+                .otherRun(path: path, differences: [OpenELM.RunDifference(difference)])
+            ),
             (
                 .Verification(path: path, message: message),
                 .verification(path: path, message: message)

@@ -106,6 +106,55 @@ import Testing
                 == Data(contentsOf: stopped.appending(path: file)))
     }
 
+    @Test func aRunWithOtherOptionsIsNotResumed() async throws {
+        let folder = try Folder()
+        let data = try folder.rows()
+        let model = try await LanguageModel(folder: tales)
+        let target = folder.url.appending(path: "adapter")
+        for try await _ in model.finetune(on: data, savingTo: target, options: Self.options) {}
+        var other = Self.options
+        other.batchSize = 1
+        other.numLayers = 2
+        do {
+            let run = model.finetune(on: data, savingTo: target, options: other, resume: true)
+            for try await _ in run {}
+            Issue.record("it was resumed")
+        } catch OpenELMError.otherRun(_, let differences) {
+            #expect(Set(differences.map(\.option)).isSuperset(of: ["batchSize", "numLayers"]))
+        }
+        // A new run does not take the place of the old one.
+        do {
+            for try await _ in model.finetune(on: data, savingTo: target, options: other) {}
+            Issue.record("it was replaced")
+        } catch OpenELMError.destination(let path, _) {
+            #expect(path.hasPrefix(target.path))
+        }
+        // The save interval may change.
+        other = Self.options
+        other.saveEvery = 1
+        other.iters = 13
+        for try await _ in model.finetune(on: data, savingTo: target, options: other, resume: true)
+        {}
+    }
+
+    /// The first loss depends on the model alone; later ones depend on the optimizer.
+    @Test func theOptimizerIsChosen() async throws {
+        let folder = try Folder()
+        let data = try folder.rows()
+        let model = try await LanguageModel(folder: tales)
+        var losses: Set<Float> = []
+        for optimizer in [.adam, .sgd, .lion, .adafactor] as [OptimizerKind] {
+            var options = Self.options
+            options.optimizer = optimizer
+            options.iters = 3
+            let target = folder.url.appending(path: "\(optimizer)")
+            for try await event in model.finetune(on: data, savingTo: target, options: options) {
+                if case .step(let step) = event, step.iteration == 3 { losses.insert(step.loss) }
+            }
+        }
+        #expect(losses.count == 4, "\(losses)")
+    }
+
     @Test func badDataAndOptionsAreNamed() async throws {
         let folder = try Folder()
         let data = try folder.rows()
@@ -126,11 +175,11 @@ import Testing
         }
         #expect(option(await fails(data) { $0.rank = -1 }) == "rank")
         #expect(option(await fails(data) { $0.rank = 0 }) == "rank")
-        #expect(option(await fails(data) { $0.batchSize = 0 }) != nil)
-        #expect(option(await fails(data) { $0.iters = 0 }) != nil)
-        #expect(option(await fails(data) { $0.dropout = 1 }) != nil)
-        #expect(option(await fails(data) { $0.maxSeqLength = 1 }) != nil)
-        #expect(option(await fails(data) { $0.keys = ["no_such"] }) != nil)
+        #expect(option(await fails(data) { $0.batchSize = 0 }) == "batchSize")
+        #expect(option(await fails(data) { $0.iters = 0 }) == "iters")
+        #expect(option(await fails(data) { $0.dropout = 1 }) == "dropout")
+        #expect(option(await fails(data) { $0.maxSeqLength = 1 }) == "maxSeqLength")
+        #expect(option(await fails(data) { $0.keys = ["no_such"] }) == "keys")
         let missing = await fails(URL(filePath: "/nowhere"))
         #expect(missing?.errorDescription?.contains("/nowhere") == true, "\(missing as Any)")
         let bad = folder.url.appending(path: "bad")
