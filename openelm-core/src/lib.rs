@@ -37,7 +37,6 @@ pub mod generation;
 mod mlx;
 mod model;
 mod parallel;
-mod pause;
 pub mod tokenizer;
 mod training;
 pub mod weights;
@@ -98,7 +97,6 @@ pub mod internal {
             torch::{TorchFile, TorchTensor},
         },
         model::KvCache,
-        pause::{Gate, Turn},
         weights::{ReadOptions, Weights, random_weights},
     };
 }

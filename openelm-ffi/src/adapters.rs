@@ -1,29 +1,29 @@
-//! The adapters of a loaded model.
+//! Adapters of a loaded model: methods of [`LanguageModel`].
 
 use openelm_core::adapter::Adapter;
 
-use crate::{engine::Engine, error::Result, worker};
+use crate::{error::Result, language_model::LanguageModel, worker};
 
-/// An adapter that is active, and how strong: 1 as it was trained.
+/// An active adapter and its strength: 1 is the strength of training.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
-#[allow(missing_docs, reason = "two words")]
+#[allow(missing_docs, reason = "documented by the record")]
 pub struct AdapterStrength {
     pub name: String,
     pub strength: f32,
 }
 
 #[uniffi::export]
-impl Engine {
-    /// Takes in the adapter in `folder` (openelm's, mlx-lm's or PEFT's) as `name` and makes it the
-    /// active one, alone. Generations that run go on without it.
+impl LanguageModel {
+    /// Adds the adapter in `folder` (of this library, mlx-lm or PEFT) as `name` and makes it the
+    /// only active one. Generations under way continue without it.
     ///
     /// # Errors
-    /// What is wrong with the folder; [`EngineError::Adapter`](crate::EngineError::Adapter) if it
-    /// does not fit, [`EngineError::Option`](crate::EngineError::Option) if the name is taken.
+    /// Errors of the folder; [`Error::InvalidAdapter`](crate::Error::InvalidAdapter) if it does not fit,
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) if the name is taken.
     pub async fn add_adapter(&self, name: String, folder: String) -> Result<()> {
-        let number = self.number();
+        let id = self.id();
         worker::call(move |models| {
-            let model = models.model(number)?;
+            let model = models.model(id)?;
             Ok(model
                 .model_mut()
                 .add_adapter(&name, &Adapter::load(&folder)?)?)
@@ -31,41 +31,39 @@ impl Engine {
         .await
     }
 
-    /// Makes exactly these adapters active, added up.
+    /// Makes exactly these adapters active; their outputs are added.
     ///
     /// # Errors
-    /// [`EngineError::Option`](crate::EngineError::Option) for a name that is not known or an
-    /// impossible strength.
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name or an invalid strength.
     pub async fn set_adapters(&self, active: Vec<AdapterStrength>) -> Result<()> {
-        let number = self.number();
+        let id = self.id();
         worker::call(move |models| {
             let active: Vec<(&str, f32)> = active
                 .iter()
-                .map(|one| (one.name.as_str(), one.strength))
+                .map(|adapter| (adapter.name.as_str(), adapter.strength))
                 .collect();
-            Ok(models.model(number)?.model_mut().set_adapters(&active)?)
+            Ok(models.model(id)?.model_mut().set_adapters(&active)?)
         })
         .await
     }
 
-    /// Takes the adapter `name` off and forgets it.
+    /// Removes the adapter `name`.
     ///
     /// # Errors
-    /// [`EngineError::Option`](crate::EngineError::Option) if there is none.
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name.
     pub async fn remove_adapter(&self, name: String) -> Result<()> {
-        let number = self.number();
-        worker::call(move |models| Ok(models.model(number)?.model_mut().remove_adapter(&name)?))
-            .await
+        let id = self.id();
+        worker::call(move |models| Ok(models.model(id)?.model_mut().remove_adapter(&name)?)).await
     }
 
-    /// The names of the adapters it has, in the order they came.
+    /// The names of all adapters, in the order they were added.
     ///
     /// # Errors
-    /// [`EngineError::Unloaded`](crate::EngineError::Unloaded).
+    /// [`Error::Unloaded`](crate::Error::Unloaded).
     pub async fn adapters(&self) -> Result<Vec<String>> {
-        let number = self.number();
+        let id = self.id();
         worker::call_always(move |models| {
-            let names = models.model(number)?.model().adapters();
+            let names = models.model(id)?.model().adapters();
             Ok(names.into_iter().map(str::to_owned).collect())
         })
         .await
@@ -74,11 +72,11 @@ impl Engine {
     /// The active adapters.
     ///
     /// # Errors
-    /// [`EngineError::Unloaded`](crate::EngineError::Unloaded).
+    /// [`Error::Unloaded`](crate::Error::Unloaded).
     pub async fn active_adapters(&self) -> Result<Vec<AdapterStrength>> {
-        let number = self.number();
+        let id = self.id();
         worker::call_always(move |models| {
-            let active = models.model(number)?.model().active_adapters().iter();
+            let active = models.model(id)?.model().active_adapters().iter();
             let active = active.map(|(name, strength)| AdapterStrength {
                 name: name.clone(),
                 strength: *strength,

@@ -1,4 +1,4 @@
-//! Conversions between formats. One takes the worker for itself until it ends.
+//! Conversions between formats. A conversion occupies the worker until it ends.
 
 use std::{
     path::PathBuf,
@@ -8,20 +8,18 @@ use std::{
 use openelm_core::{
     self as core, CancelHandle,
     adapter::Adapter,
-    convert as conversion,
-    convert::{FileType, Format, Quantize, TokenizerChoice},
-    internal::Turn,
+    convert::{self as conversion, FileType, Format, Quantize, TokenizerChoice},
     quantization::{Quantization, QuantizationMode},
 };
 
 use crate::{
     error::Result,
-    load::rest,
-    outbox::{self, Inbox},
+    event_channel::{self, EventReceiver},
+    gate::GateGuard,
     worker,
 };
 
-/// What a conversion writes. GGUF types: `f32`, `f16`, `bf16`, `q8_0`, `q4_0`.
+/// The format to write. GGUF types: `f32`, `f16`, `bf16`, `q8_0`, `q4_0`.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::convert::Format")]
 pub enum ConvertFormat {
@@ -30,7 +28,7 @@ pub enum ConvertFormat {
     Gguf { file_type: String },
 }
 
-/// How to quantise: as `openelm convert`'s `--q-mode`, `--q-bits`, `--q-group-size`, `--q-recipe`.
+/// Options of quantisation, as `openelm convert`'s `--q-mode`, `--q-bits`, `--q-group-size`, `--q-recipe`.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core::convert::Quantize")]
 pub struct QuantizeOptions {
@@ -40,7 +38,7 @@ pub struct QuantizeOptions {
     pub recipe: Option<String>,
 }
 
-/// Options of a conversion; those of `openelm_core::convert::ConvertOptions`.
+/// Options of a conversion, as `openelm_core::convert::ConvertOptions`.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core::convert::ConvertOptions")]
 pub struct ConvertOptions {
@@ -54,7 +52,36 @@ pub struct ConvertOptions {
     pub verify: bool,
 }
 
-/// How far a conversion has come.
+/// The core's defaults.
+///
+/// # Errors
+/// None but a panic.
+#[uniffi::export]
+pub fn default_convert_options() -> Result<ConvertOptions> {
+    let options = conversion::ConvertOptions::default();
+    Ok(ConvertOptions {
+        format: match options.format {
+            Format::Mlx => ConvertFormat::Mlx,
+            Format::HuggingFace => ConvertFormat::HuggingFace,
+            Format::Gguf(file_type) => ConvertFormat::Gguf {
+                file_type: file_type.to_string(),
+            },
+        },
+        dtype: options.dtype.map(|dtype| dtype.to_string()),
+        // The core's default is `None` for these two.
+        quantize: None,
+        adapter: None,
+        tokenizer: match options.tokenizer {
+            TokenizerChoice::OfSource | TokenizerChoice::Without => None,
+            TokenizerChoice::Path(path) => Some(path.to_string_lossy().into_owned()),
+        },
+        dequantize: options.dequantize,
+        force: options.force,
+        verify: options.verify,
+    })
+}
+
+/// Progress of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::convert::ConvertEvent")]
 pub enum ConvertEvent {
@@ -62,7 +89,7 @@ pub enum ConvertEvent {
     Verifying { done: u64, total: u64 },
 }
 
-/// What a conversion did; the most of `openelm_core::convert::ConvertReport`.
+/// Result of a conversion, from `openelm_core::convert::ConvertReport`.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core::convert::ConvertReport")]
 pub struct ConvertReport {
@@ -77,10 +104,10 @@ pub struct ConvertReport {
     pub top1_agreement: Option<f64>,
 }
 
-/// A conversion under way. Dropping it ends it, and leaves the target as it was.
+/// A conversion under way. Dropping it cancels it and leaves the destination unchanged.
 #[derive(Debug, uniffi::Object)]
 pub struct ConvertRun {
-    events: Inbox<Message>,
+    events: EventReceiver<Message>,
     cancel: CancelHandle,
     report: Mutex<Option<ConvertReport>>,
 }
@@ -91,33 +118,30 @@ enum Message {
     Done(ConvertReport),
 }
 
-/// Begins to convert the model `source`, a folder or file, to `target`, a new folder or GGUF file.
+/// Starts to convert the model `source`, a folder or file, to `target`, a new folder or GGUF file.
 ///
 /// # Errors
-/// [`EngineError::Option`](crate::EngineError::Option) or
-/// [`EngineError::Dtype`](crate::EngineError::Dtype) for a name that there is not.
+/// [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name.
 #[uniffi::export]
 pub fn convert(source: String, target: String, options: ConvertOptions) -> Result<Arc<ConvertRun>> {
     let adapter = options.adapter.clone();
     let options = core_options(options)?;
-    let (out, events) = outbox::channel();
+    let (sender, events) = event_channel::channel();
     let cancel = CancelHandle::default();
-    let called_off = cancel.clone();
-    worker::submit(move |_models, turn| {
-        let done = worker::guard(|| {
-            run(
-                &source,
-                &target,
-                options,
-                adapter,
-                &called_off,
-                turn,
-                |event| {
-                    out.replace(Ok(Message::Progress(event)));
-                },
-            )
+    let job = Job {
+        source,
+        target,
+        options,
+        adapter,
+        cancel: cancel.clone(),
+    };
+    worker::submit(move |_models, guard| {
+        let done = worker::catch_panic(|| {
+            job.run(guard, |event| {
+                sender.replace(Ok(Message::Progress(event)));
+            })
         });
-        out.replace(done.map(Message::Done));
+        sender.replace(done.map(Message::Done));
     })?;
     Ok(Arc::new(ConvertRun {
         events,
@@ -128,10 +152,11 @@ pub fn convert(source: String, target: String, options: ConvertOptions) -> Resul
 
 #[uniffi::export]
 impl ConvertRun {
-    /// How far it has come; earlier news that nobody read is left out. `None` when it is done.
+    /// The latest progress; older progress that was not read is dropped. `None` once the conversion
+    /// is complete.
     ///
     /// # Errors
-    /// What went wrong; the target is then as it was.
+    /// Errors of the conversion; the destination is then unchanged.
     pub async fn next(&self) -> Result<Option<ConvertEvent>> {
         match self.events.next().await? {
             Some(Message::Progress(event)) => Ok(Some(event)),
@@ -143,22 +168,22 @@ impl ConvertRun {
         }
     }
 
-    /// What it did, after `next` said `None`; once.
+    /// The report, once, after `next` returned `None`.
     ///
     /// # Errors
-    /// [`EngineError::Cancelled`](crate::EngineError::Cancelled) if it was ended before.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) if the conversion did not complete.
     pub fn report(&self) -> Result<ConvertReport> {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.take().ok_or_else(|| core::Error::Cancelled.into())
     }
 
-    /// Ends it before the next tensor.
+    /// Cancels the conversion before its next tensor.
     ///
     /// # Errors
     /// None but a panic.
     pub fn cancel(&self) -> Result<()> {
         self.cancel.cancel();
-        worker::gate().poke();
+        worker::gate().recheck();
         self.events.close();
         Ok(())
     }
@@ -167,50 +192,70 @@ impl ConvertRun {
 impl Drop for ConvertRun {
     fn drop(&mut self) {
         self.cancel.cancel();
-        worker::gate().poke();
+        worker::gate().recheck();
     }
 }
 
-fn run(
-    source: &str,
-    target: &str,
-    mut options: conversion::ConvertOptions,
+/// A conversion on the worker's thread.
+struct Job {
+    source: String,
+    target: String,
+    options: conversion::ConvertOptions,
+    /// Folder of an adapter, which the worker's thread loads: arrays belong to a thread.
     adapter: Option<String>,
-    cancel: &CancelHandle,
-    turn: Turn<'static>,
-    mut tell: impl FnMut(ConvertEvent),
-) -> Result<ConvertReport> {
-    options.adapter = adapter.map(Adapter::load).transpose()?;
-    let mut turn = Some(turn);
-    let progress = |event: conversion::ConvertEvent<'_>| {
-        tell(match event {
-            conversion::ConvertEvent::Written { name, done, total } => ConvertEvent::Written {
+    cancel: CancelHandle,
+}
+
+impl Job {
+    fn run(
+        mut self,
+        guard: GateGuard<'static>,
+        mut emit: impl FnMut(ConvertEvent),
+    ) -> Result<ConvertReport> {
+        self.options.adapter = self.adapter.map(Adapter::load).transpose()?;
+        let mut guard = Some(guard);
+        let cancel = &self.cancel;
+        let progress = |event: conversion::ConvertEvent<'_>| {
+            emit(event.into());
+            worker::pause_point(&mut guard, cancel);
+        };
+        let report =
+            conversion::convert(self.source, self.target, &self.options, cancel, progress)?;
+        Ok(report.into())
+    }
+}
+
+impl From<conversion::ConvertEvent<'_>> for ConvertEvent {
+    fn from(event: conversion::ConvertEvent<'_>) -> Self {
+        match event {
+            conversion::ConvertEvent::Written { name, done, total } => Self::Written {
                 name: name.to_owned(),
                 done,
                 total,
             },
-            conversion::ConvertEvent::Verifying { done, total } => {
-                ConvertEvent::Verifying { done, total }
-            }
-        });
-        rest(&mut turn, cancel);
-    };
-    let report = conversion::convert(source, target, &options, cancel, progress)?;
-    let verification = report.verification.as_ref();
-    Ok(ConvertReport {
-        target: report.target.to_string_lossy().into_owned(),
-        parameters: report.parameters,
-        source_bytes: report.source_bytes,
-        bytes: report.bytes,
-        bits_per_weight: report.bits_per_weight,
-        tensors: report.tensors as u64,
-        seconds: report.seconds,
-        mean_kl: verification.map(|found| found.mean_kl),
-        top1_agreement: verification.map(|found| found.top1_agreement),
-    })
+            conversion::ConvertEvent::Verifying { done, total } => Self::Verifying { done, total },
+        }
+    }
 }
 
-/// All but the adapter, which belongs to the worker's thread.
+impl From<conversion::ConvertReport> for ConvertReport {
+    fn from(report: conversion::ConvertReport) -> Self {
+        let verification = report.verification.as_ref();
+        Self {
+            target: report.target.to_string_lossy().into_owned(),
+            parameters: report.parameters,
+            source_bytes: report.source_bytes,
+            bytes: report.bytes,
+            bits_per_weight: report.bits_per_weight,
+            tensors: report.tensors as u64,
+            seconds: report.seconds,
+            mean_kl: verification.map(|found| found.mean_kl),
+            top1_agreement: verification.map(|found| found.top1_agreement),
+        }
+    }
+}
+
+/// The core's options without the adapter; see [`Job::adapter`].
 fn core_options(options: ConvertOptions) -> Result<conversion::ConvertOptions> {
     let quantize = options.quantize.map(|options| -> Result<Quantize> {
         let mode: QuantizationMode = options.mode.parse()?;

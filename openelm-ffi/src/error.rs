@@ -1,18 +1,15 @@
-//! The one error of the boundary: the core's, field by field, and what only a boundary can meet.
+//! The error type of this crate: the core's kinds of errors, and failures of the worker.
 
-use openelm_core::{Error, ErrorKind};
+use openelm_core::{self as core, ErrorKind};
 
 /// The result of a call.
-pub(crate) type Result<T, E = EngineError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong. `message` is the core's text, with all of the fields.
+/// An error of the core, by its [`ErrorKind`], or of the worker. `message` is the complete text.
 #[derive(Debug, Clone, PartialEq, thiserror::Error, uniffi::Error)]
 #[error("{}", self.message())]
-#[allow(
-    missing_docs,
-    reason = "the variants and fields are those of openelm_core::Error"
-)]
-pub enum EngineError {
+#[allow(missing_docs, reason = "the variants are openelm_core::ErrorKind's")]
+pub enum Error {
     Io {
         path: String,
         message: String,
@@ -21,52 +18,29 @@ pub enum EngineError {
         path: String,
         message: String,
     },
-    Config {
-        path: String,
-        key: String,
-        message: String,
-    },
-    Checkpoint {
+    InvalidConfig {
         path: String,
         message: String,
     },
-    MissingTensor {
-        path: String,
-        name: String,
-        message: String,
-    },
-    UnexpectedTensor {
-        path: String,
-        name: String,
-        message: String,
-    },
-    TensorShape {
-        path: String,
-        name: String,
-        expected: Vec<u64>,
-        found: Vec<u64>,
-        message: String,
-    },
-    TensorDtype {
-        path: String,
-        name: String,
-        found: String,
-        message: String,
-    },
-    Dtype {
-        dtype: String,
-        message: String,
-    },
-    Tokenizer {
+    InvalidCheckpoint {
         path: String,
         message: String,
     },
-    Data {
+    InvalidTokenizer {
+        path: String,
+        message: String,
+    },
+    InvalidData {
         path: String,
         line: Option<u64>,
         message: String,
     },
-    Option {
+    InvalidAdapter {
+        path: String,
+        message: String,
+    },
+    /// `option` is the core's name; the message begins with it.
+    InvalidOption {
         option: String,
         message: String,
     },
@@ -75,17 +49,21 @@ pub enum EngineError {
         context: u64,
         message: String,
     },
-    Adapter {
-        path: String,
-        message: String,
-    },
     Diverged {
         iteration: u64,
         loss: f32,
         message: String,
     },
-    Target {
+    Distributed {
+        message: String,
+    },
+    Destination {
         path: String,
+        message: String,
+    },
+    OtherRun {
+        path: String,
+        differences: Vec<RunDifference>,
         message: String,
     },
     Verification {
@@ -95,19 +73,10 @@ pub enum EngineError {
     Cancelled {
         message: String,
     },
-    /// MLX reported a failure, a fault of the GPU among them.
-    Mlx {
+    Device {
         message: String,
     },
-    /// Another process of the group failed or cannot be reached.
-    Distributed {
-        message: String,
-    },
-    /// An error of the core that has no variant here.
-    Other {
-        message: String,
-    },
-    /// A session is asked while it answers.
+    /// The conversation already has an answer under way.
     Busy {
         message: String,
     },
@@ -115,26 +84,31 @@ pub enum EngineError {
     Unloaded {
         message: String,
     },
-    /// The library panicked; the call is lost, the rest goes on.
-    Panicked {
+    /// The library panicked or returned an error that this crate does not have; the call failed,
+    /// later calls work.
+    Unexpected {
         message: String,
     },
-    /// The worker is gone: nothing more can be done in this process.
+    /// The worker is gone: no later call in this process can work.
     Unusable {
-        message: String,
-    },
-    /// A run cannot be resumed: it was begun with other options or other data.
-    OtherRun {
-        path: String,
         message: String,
     },
 }
 
-impl EngineError {
-    /// A session is asked while it answers.
+/// An option in which a run differs from the saved run; `option` is the core's name.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+#[allow(missing_docs, reason = "as openelm_core::train::RunDifference")]
+pub struct RunDifference {
+    pub option: String,
+    pub expected: String,
+    pub found: String,
+}
+
+impl Error {
+    /// The conversation already has an answer under way.
     pub(crate) fn busy() -> Self {
         Self::Busy {
-            message: "the session is answering already".into(),
+            message: "the session is already answering".into(),
         }
     }
 
@@ -148,18 +122,18 @@ impl EngineError {
     /// The worker is gone.
     pub(crate) fn unusable() -> Self {
         Self::Unusable {
-            message: "the thread that runs MLX has ended; start the app again".into(),
+            message: "the thread that runs MLX has ended; restart the app".into(),
         }
     }
 
-    /// What a panic left behind.
+    /// A panic, by its payload.
     pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
         let text = payload
             .downcast_ref::<&str>()
             .map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
         let text = text.unwrap_or_else(|| "no reason given".into());
-        Self::Panicked {
+        Self::Unexpected {
             message: format!("unexpected failure: {text}"),
         }
     }
@@ -168,138 +142,219 @@ impl EngineError {
         match self {
             Self::Io { message, .. }
             | Self::MissingFile { message, .. }
-            | Self::Config { message, .. }
-            | Self::Checkpoint { message, .. }
-            | Self::MissingTensor { message, .. }
-            | Self::UnexpectedTensor { message, .. }
-            | Self::TensorShape { message, .. }
-            | Self::TensorDtype { message, .. }
-            | Self::Dtype { message, .. }
-            | Self::Tokenizer { message, .. }
-            | Self::Data { message, .. }
-            | Self::Option { message, .. }
+            | Self::InvalidConfig { message, .. }
+            | Self::InvalidCheckpoint { message, .. }
+            | Self::InvalidTokenizer { message, .. }
+            | Self::InvalidData { message, .. }
+            | Self::InvalidAdapter { message, .. }
+            | Self::InvalidOption { message, .. }
             | Self::PromptTooLong { message, .. }
-            | Self::Adapter { message, .. }
             | Self::Diverged { message, .. }
-            | Self::Target { message, .. }
+            | Self::Distributed { message }
+            | Self::Destination { message, .. }
+            | Self::OtherRun { message, .. }
             | Self::Verification { message, .. }
             | Self::Cancelled { message }
-            | Self::Mlx { message }
-            | Self::Distributed { message }
-            | Self::Other { message }
+            | Self::Device { message }
             | Self::Busy { message }
             | Self::Unloaded { message }
-            | Self::Panicked { message }
-            | Self::Unusable { message }
-            | Self::OtherRun { message, .. } => message,
+            | Self::Unexpected { message }
+            | Self::Unusable { message } => message,
         }
     }
 }
 
-impl From<Error> for EngineError {
-    fn from(error: Error) -> Self {
+impl From<core::Error> for Error {
+    fn from(error: core::Error) -> Self {
         let message = error.to_string();
-        let kind = error.kind();
         let path = error.path().map(|path| path.to_string_lossy().into_owned());
         let path = path.unwrap_or_default();
-        let numbers = |shape: Vec<usize>| shape.into_iter().map(|n| n as u64).collect();
-        match error {
-            Error::Config { key, .. } => Self::Config { path, key, message },
-            Error::MissingTensor { name, .. } => Self::MissingTensor {
-                path,
-                name,
-                message,
-            },
-            Error::UnexpectedTensor { name, .. } => Self::UnexpectedTensor {
-                path,
-                name,
-                message,
-            },
-            Error::TensorShape {
-                name,
-                expected,
-                found,
-                ..
-            } => Self::TensorShape {
-                path,
-                name,
-                expected: numbers(expected),
-                found: numbers(found),
-                message,
-            },
-            Error::TensorDtype { name, found, .. } => Self::TensorDtype {
-                path,
-                name,
-                found,
-                message,
-            },
-            Error::Dtype { dtype, .. } => Self::Dtype { dtype, message },
-            Error::Data { line, .. } => Self::Data {
+        // Over all kinds: a kind added to the core does not compile here until it has a variant.
+        match (error.kind(), error) {
+            (ErrorKind::Io, _) => Self::Io { path, message },
+            (ErrorKind::MissingFile, _) => Self::MissingFile { path, message },
+            (ErrorKind::InvalidConfig, _) => Self::InvalidConfig { path, message },
+            (ErrorKind::InvalidCheckpoint, _) => Self::InvalidCheckpoint { path, message },
+            (ErrorKind::InvalidTokenizer, _) => Self::InvalidTokenizer { path, message },
+            (ErrorKind::InvalidData, core::Error::Data { line, .. }) => Self::InvalidData {
                 path,
                 line: line.map(|line| line as u64),
                 message,
             },
-            Error::Option { option, .. } => Self::Option {
-                option: option.into(),
-                message,
-            },
-            Error::PromptTooLong { tokens, context } => Self::PromptTooLong {
-                tokens: tokens as u64,
-                context: context as u64,
-                message,
-            },
-            Error::Diverged { iteration, loss } => Self::Diverged {
+            (ErrorKind::InvalidAdapter, _) => Self::InvalidAdapter { path, message },
+            (ErrorKind::InvalidOption, core::Error::Option { option, .. }) => {
+                let option = option.into();
+                Self::InvalidOption { option, message }
+            }
+            (ErrorKind::InvalidOption, core::Error::Dtype { .. }) => {
+                let option = "dtype".into();
+                Self::InvalidOption { option, message }
+            }
+            (ErrorKind::PromptTooLong, core::Error::PromptTooLong { tokens, context }) => {
+                Self::PromptTooLong {
+                    tokens: tokens as u64,
+                    context: context as u64,
+                    message,
+                }
+            }
+            (ErrorKind::Diverged, core::Error::Diverged { iteration, loss }) => Self::Diverged {
                 iteration,
                 loss,
                 message,
             },
-            // The rest has no more fields. A kind added to the core must be added here.
-            _ => match kind {
-                ErrorKind::Io => Self::Io { path, message },
-                ErrorKind::MissingFile => Self::MissingFile { path, message },
-                ErrorKind::InvalidCheckpoint => Self::Checkpoint { path, message },
-                ErrorKind::InvalidTokenizer => Self::Tokenizer { path, message },
-                ErrorKind::InvalidAdapter => Self::Adapter { path, message },
-                ErrorKind::Distributed => Self::Distributed { message },
-                ErrorKind::Destination => Self::Target { path, message },
-                ErrorKind::OtherRun => Self::OtherRun { path, message },
-                ErrorKind::Verification => Self::Verification { path, message },
-                ErrorKind::Cancelled => Self::Cancelled { message },
-                ErrorKind::Device => Self::Mlx { message },
-                // Their errors are matched above; a new one keeps its text.
-                ErrorKind::InvalidConfig
-                | ErrorKind::InvalidData
+            (ErrorKind::Distributed, _) => Self::Distributed { message },
+            (ErrorKind::Destination, _) => Self::Destination { path, message },
+            (ErrorKind::OtherRun, core::Error::OtherRun { differences, .. }) => Self::OtherRun {
+                path,
+                differences: differences.into_iter().map(RunDifference::from).collect(),
+                message,
+            },
+            (ErrorKind::Verification, _) => Self::Verification { path, message },
+            (ErrorKind::Cancelled, _) => Self::Cancelled { message },
+            (ErrorKind::Device, _) => Self::Device { message },
+            // Errors that the core adds to a kind whose fields this crate cannot fill.
+            (
+                ErrorKind::InvalidData
                 | ErrorKind::InvalidOption
                 | ErrorKind::PromptTooLong
-                | ErrorKind::Diverged => Self::Other { message },
-            },
+                | ErrorKind::Diverged
+                | ErrorKind::OtherRun,
+                _,
+            ) => Self::Unexpected { message },
+        }
+    }
+}
+
+impl From<core::train::RunDifference> for RunDifference {
+    fn from(difference: core::train::RunDifference) -> Self {
+        Self {
+            option: difference.option,
+            expected: difference.expected,
+            found: difference.found,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use openelm_core::Error;
-
-    use super::EngineError;
+    use super::*;
 
     #[test]
-    fn errors_without_fields_of_their_own_keep_their_meaning() {
-        let group = Error::Group {
-            problem: "connection reset".into(),
-        };
-        assert!(
-            matches!(group.into(), EngineError::Distributed { message } if
-            message.contains("connection reset"))
-        );
-        let target = Error::Destination {
-            path: "out".into(),
-            problem: "it exists".into(),
-        };
-        assert!(matches!(target.into(), EngineError::Target { path, .. } if path == "out"));
-        assert!(matches!(
-            Error::Cancelled.into(),
-            EngineError::Cancelled { .. }
-        ));
+    fn errors_keep_their_kind_and_fields() {
+        let text = || "the reason".to_owned();
+        let (path, message) = (|| "the/path".into(), |message: &str| message.to_owned());
+        let cases: [(core::Error, Error); 10] = [
+            (
+                core::Error::MissingFile {
+                    path: path(),
+                    problem: text(),
+                },
+                Error::MissingFile {
+                    path: "the/path".into(),
+                    message: message("the/path: the reason"),
+                },
+            ),
+            (
+                core::Error::Config {
+                    path: path(),
+                    key: "model_dim".into(),
+                    problem: text(),
+                },
+                Error::InvalidConfig {
+                    path: "the/path".into(),
+                    message: message("the/path: `model_dim`: the reason"),
+                },
+            ),
+            (
+                core::Error::UnexpectedTensor {
+                    path: path(),
+                    name: "x".into(),
+                },
+                Error::InvalidCheckpoint {
+                    path: "the/path".into(),
+                    message: message("the/path: tensor `x` does not belong to this model"),
+                },
+            ),
+            (
+                core::Error::Data {
+                    path: path(),
+                    line: Some(3),
+                    problem: text(),
+                },
+                Error::InvalidData {
+                    path: "the/path".into(),
+                    line: Some(3),
+                    message: message("the/path:3: the reason"),
+                },
+            ),
+            (
+                core::Error::Option {
+                    option: "top_p",
+                    problem: text(),
+                },
+                Error::InvalidOption {
+                    option: "top_p".into(),
+                    message: message("top_p: the reason"),
+                },
+            ),
+            (
+                core::Error::Dtype {
+                    dtype: "float7".into(),
+                    problem: text(),
+                },
+                Error::InvalidOption {
+                    option: "dtype".into(),
+                    message: message("dtype float7: the reason"),
+                },
+            ),
+            (
+                core::Error::PromptTooLong {
+                    tokens: 600,
+                    context: 512,
+                },
+                Error::PromptTooLong {
+                    tokens: 600,
+                    context: 512,
+                    message: message("the prompt has 600 tokens; the model's context holds 512"),
+                },
+            ),
+            (
+                core::Error::Group { problem: text() },
+                Error::Distributed {
+                    message: core::Error::Group { problem: text() }.to_string(),
+                },
+            ),
+            (
+                core::Error::OtherRun {
+                    path: path(),
+                    differences: vec![core::train::RunDifference {
+                        option: "batch_size".into(),
+                        expected: "4".into(),
+                        found: "2".into(),
+                    }],
+                },
+                Error::OtherRun {
+                    path: "the/path".into(),
+                    differences: vec![RunDifference {
+                        option: "batch_size".into(),
+                        expected: "4".into(),
+                        found: "2".into(),
+                    }],
+                    message: message(
+                        "the/path: the run was begun with other options or data: batch_size: \
+                         expected 4, found 2",
+                    ),
+                },
+            ),
+            (
+                core::Error::Cancelled,
+                Error::Cancelled {
+                    message: message("cancelled"),
+                },
+            ),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(Error::from(error), expected);
+        }
     }
 }

@@ -1,61 +1,22 @@
-//! Fine-tuning a loaded model.
+//! Fine-tuning of a loaded model.
 
 use std::sync::Arc;
 
 use openelm_core::{
-    CancelHandle, LanguageModel,
-    adapter::{Adapter, AdapterKind, AdapterOptions, Keys, LoraOptions, TargetModules},
-    finetune::{self, DataOptions, DataSplits, Finetune},
-    train::{Optimizer, OptimizerKind, ScheduleOptions, ScheduleShape, TrainerOptions},
+    self as core, CancelHandle,
+    adapter::{Adapter, AdapterOptions},
+    finetune::{self as core_finetune, DataOptions, DataSplits, Finetune},
 };
 
 use crate::{
-    engine::Engine,
-    error::{EngineError, Result},
-    outbox::{self, Inbox, Outbox},
+    error::{Error, Result},
+    event_channel::{self, EventReceiver, EventSender},
+    finetune_options::FinetuneOptions,
+    language_model::LanguageModel,
     worker::{self, Models, Task},
 };
 
-/// What is trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
-#[allow(missing_docs, reason = "as openelm_core::adapter::AdapterKind")]
-pub enum FinetuneKind {
-    Lora,
-    Dora,
-    Full,
-}
-
-/// Options of a fine-tuning: those of `openelm_core::finetune`, `LoraOptions`, `DatasetOptions` and
-/// `TrainerOptions`. The learning rate is constant, or with `cosine` falls to 0 along a cosine.
-#[derive(Debug, Clone, PartialEq, uniffi::Record)]
-#[allow(missing_docs, reason = "as the core's fields of these names")]
-pub struct FinetuneOptions {
-    pub kind: FinetuneKind,
-    pub rank: u64,
-    pub scale: f32,
-    pub dropout: f32,
-    pub num_layers: Option<u64>,
-    pub keys: Option<Vec<String>>,
-    pub iters: u64,
-    pub batch_size: u64,
-    pub max_seq_length: u64,
-    pub mask_prompt: bool,
-    pub preferences: bool,
-    pub learning_rate: f64,
-    pub warmup: u64,
-    pub cosine: bool,
-    pub weight_decay: f32,
-    pub grad_accumulation_steps: u64,
-    pub grad_checkpoint: bool,
-    pub clip_norm: Option<f32>,
-    pub steps_per_eval: u64,
-    pub val_batches: Option<u64>,
-    pub save_every: u64,
-    pub patience: Option<u32>,
-    pub seed: u64,
-}
-
-/// What a [`FinetuneRun`] tells.
+/// An event of a [`FinetuneRun`].
 #[derive(Debug, Clone, PartialEq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::finetune::FinetuneEvent")]
 pub enum FinetuneEvent {
@@ -84,7 +45,7 @@ pub enum FinetuneEvent {
     },
 }
 
-/// As `openelm_core::finetune::FinetuneEnd`.
+/// The reason why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::finetune::FinetuneEnd")]
 pub enum FinetuneEnd {
@@ -93,64 +54,64 @@ pub enum FinetuneEnd {
     Cancelled,
 }
 
-/// A fine-tuning under way. Dropping it ends it; what was done is saved first.
+/// A fine-tuning run under way. Dropping it saves and ends it.
 #[derive(Debug, uniffi::Object)]
 pub struct FinetuneRun {
     /// Keeps the model loaded.
-    _engine: Arc<Engine>,
-    events: Inbox<FinetuneEvent>,
+    _model: Arc<LanguageModel>,
+    events: EventReceiver<FinetuneEvent>,
     cancel: CancelHandle,
+}
+
+/// Starts to train a new adapter for `model`, without the model's active adapters, on the data in
+/// `data`, a folder or a file, and saves it in `folder`. With `resume` the run in `folder`
+/// continues from its last save.
+///
+/// # Errors
+/// Errors of data and options come as the first event.
+#[uniffi::export]
+pub fn finetune(
+    model: Arc<LanguageModel>,
+    data: String,
+    folder: String,
+    options: FinetuneOptions,
+    resume: bool,
+) -> Result<Arc<FinetuneRun>> {
+    let (mut sender, events) = event_channel::channel();
+    let cancel = CancelHandle::default();
+    let task_cancel = cancel.clone();
+    let id = model.id();
+    worker::submit(move |models, _guard| {
+        let begun =
+            worker::catch_panic(|| begin(models.model(id)?, &data, &folder, &options, resume));
+        match begun {
+            Ok(run) => models.tasks.push(Box::new(FinetuneTask {
+                model: id,
+                run: Some(run),
+                cancel: task_cancel,
+                sender,
+            })),
+            Err(error) => sender.send(Err(error)),
+        }
+    })?;
+    Ok(Arc::new(FinetuneRun {
+        _model: model,
+        events,
+        cancel,
+    }))
 }
 
 #[uniffi::export]
 impl FinetuneRun {
-    /// Begins to train a new adapter for `engine`'s model, without the adapters that are active on
-    /// it, on the data in `data`, a folder or a file, and to keep it in `folder`. With `resume` the
-    /// run in `folder` goes on from its last save.
+    /// The next event; `None` after the last one.
     ///
     /// # Errors
-    /// What is wrong with data and options comes as the first event.
-    #[uniffi::constructor]
-    pub fn new(
-        engine: Arc<Engine>,
-        data: String,
-        folder: String,
-        options: FinetuneOptions,
-        resume: bool,
-    ) -> Result<Arc<Self>> {
-        let (mut out, events) = outbox::channel();
-        let cancel = CancelHandle::default();
-        let called_off = cancel.clone();
-        let number = engine.number();
-        worker::submit(move |models, _turn| {
-            let begun =
-                worker::guard(|| begin(models.model(number)?, &data, &folder, &options, resume));
-            match begun {
-                Ok(run) => models.tasks.push(Box::new(Running {
-                    model: number,
-                    run: Some(run),
-                    called_off,
-                    out,
-                })),
-                Err(error) => out.send(Err(error)),
-            }
-        })?;
-        Ok(Arc::new(Self {
-            _engine: engine,
-            events,
-            cancel,
-        }))
-    }
-
-    /// The next event, `None` after the last one.
-    ///
-    /// # Errors
-    /// What went wrong; nothing comes after it.
+    /// Errors of the run; no event follows.
     pub async fn next(&self) -> Result<Option<FinetuneEvent>> {
         self.events.next().await
     }
 
-    /// Ends the run before its next step; it is saved, and says so in its last events.
+    /// Ends the run before its next step. It is saved, as its last events report.
     ///
     /// # Errors
     /// None but a panic.
@@ -162,45 +123,18 @@ impl FinetuneRun {
 }
 
 fn begin(
-    model: &LanguageModel,
+    model: &core::LanguageModel,
     data: &str,
     folder: &str,
     options: &FinetuneOptions,
     resume: bool,
 ) -> Result<Finetune> {
-    let run = finetune::FinetuneOptions::from(options);
-    let how = DataOptions {
-        mask_prompt: options.mask_prompt,
-        preferences: options.preferences,
-        ..DataOptions::default()
-    };
-    let data = DataSplits::read(data, model.tokenizer(), &run, &how)?;
+    let run = core_finetune::FinetuneOptions::from(options);
+    let data = DataSplits::read(data, model.tokenizer(), &run, &DataOptions::from(options))?;
     let mut network = model.model().clone();
     network.set_adapters(&[])?;
-    let defaults = AdapterOptions::default();
-    let new = AdapterOptions {
-        kind: match options.kind {
-            FinetuneKind::Lora => AdapterKind::Lora,
-            FinetuneKind::Dora => AdapterKind::Dora,
-            FinetuneKind::Full => AdapterKind::Full,
-        },
-        lora: LoraOptions {
-            rank: count(options.rank),
-            scale: options.scale,
-            dropout: options.dropout,
-            ..defaults.lora
-        },
-        targets: TargetModules {
-            num_layers: options.num_layers.map(count),
-            keys: options
-                .keys
-                .clone()
-                .map_or(defaults.targets.keys, Keys::Names),
-        },
-    };
-    let adapter = Adapter::new(&network, &new, options.seed)?;
-    let valid = data.valid.map(|split| split.data);
-    let train = data.train.data;
+    let adapter = Adapter::new(&network, &AdapterOptions::from(options), options.seed)?;
+    let (train, valid) = (data.train.data, data.valid.map(|split| split.data));
     Ok(if resume {
         Finetune::resume(&network, adapter, train, valid, folder, run)?
     } else {
@@ -208,54 +142,51 @@ fn begin(
     })
 }
 
-fn count(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// A fine-tuning on the worker's thread.
-struct Running {
+/// A fine-tuning run on the worker's thread.
+struct FinetuneTask {
+    /// Id of the model.
     model: u64,
     /// `None` once it has failed.
     run: Option<Finetune>,
-    called_off: CancelHandle,
-    out: Outbox<FinetuneEvent>,
+    cancel: CancelHandle,
+    sender: EventSender<FinetuneEvent>,
 }
 
-impl Running {
-    /// Ends the run as a cancelled one, which saves it.
+impl FinetuneTask {
+    /// Cancels the run, which saves it.
     fn save(&mut self) {
         if let Some(mut run) = self.run.take() {
             run.cancel_handle().cancel();
-            // Whoever would hear of a failure has gone.
+            // The reader is gone, so an error of the save reaches nobody.
             run.by_ref().for_each(drop);
         }
     }
 }
 
-impl Task for Running {
+impl Task for FinetuneTask {
     fn model(&self) -> u64 {
         self.model
     }
 
-    fn is_over(&self) -> bool {
-        self.out.is_closed()
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 
     fn is_ready(&mut self) -> bool {
-        self.out.has_room()
+        self.sender.flush()
     }
 
     fn turn(&mut self, _models: &mut Models) -> bool {
         let Some(run) = &mut self.run else {
             return false;
         };
-        if self.called_off.is_cancelled() {
+        if self.cancel.is_cancelled() {
             run.cancel_handle().cancel();
         }
         match run.next() {
             Some(Ok(event)) => {
-                if let Some(event) = told(event) {
-                    self.out.send(Ok(event));
+                if let Some(event) = event_from(event) {
+                    self.sender.send(Ok(event));
                 }
                 true
             }
@@ -267,14 +198,14 @@ impl Task for Running {
         }
     }
 
-    fn fail(&mut self, error: EngineError) {
+    fn fail(&mut self, error: Error) {
         self.run = None;
-        self.out.send(Err(error));
+        self.sender.send(Err(error));
     }
 
-    fn abort(&mut self, error: EngineError) {
+    fn abort(&mut self, error: Error) {
         self.save();
-        self.out.replace(Err(error));
+        self.sender.replace(Err(error));
     }
 
     fn end(mut self: Box<Self>, _models: &mut Models) {
@@ -282,51 +213,10 @@ impl Task for Running {
     }
 }
 
-impl From<&FinetuneOptions> for finetune::FinetuneOptions {
-    fn from(options: &FinetuneOptions) -> Self {
-        let schedule = ScheduleOptions {
-            shape: if options.cosine {
-                ScheduleShape::Cosine
-            } else {
-                ScheduleShape::Constant
-            },
-            learning_rate: options.learning_rate,
-            warmup: options.warmup,
-            ..ScheduleOptions::default()
-        };
-        let accumulated = count(options.grad_accumulation_steps);
-        Self {
-            trainer: TrainerOptions {
-                optimizer: Optimizer {
-                    weight_decay: options.weight_decay,
-                    ..match options.weight_decay > 0.0 {
-                        true => Optimizer::new(OptimizerKind::AdamW),
-                        false => Optimizer::default(),
-                    }
-                },
-                schedule: schedule.schedule(options.iters, accumulated),
-                grad_accumulation_steps: accumulated,
-                clip_norm: options.clip_norm,
-                grad_checkpoint: options.grad_checkpoint,
-                seed: options.seed,
-                ..TrainerOptions::default()
-            },
-            iters: options.iters,
-            batch_size: count(options.batch_size),
-            max_seq_length: count(options.max_seq_length),
-            steps_per_eval: options.steps_per_eval,
-            val_batches: options.val_batches.map(count),
-            save_every: options.save_every,
-            patience: options.patience,
-            ..Self::default()
-        }
-    }
-}
-
-/// The event; `None` for one that this crate does not know.
-fn told(event: finetune::FinetuneEvent) -> Option<FinetuneEvent> {
+/// The event for Swift; `None` for one that this crate does not have.
+fn event_from(event: core_finetune::FinetuneEvent) -> Option<FinetuneEvent> {
     Some(match event {
-        finetune::FinetuneEvent::Step {
+        core_finetune::FinetuneEvent::Step {
             step,
             tokens_per_second,
             trained_tokens,
@@ -340,7 +230,7 @@ fn told(event: finetune::FinetuneEvent) -> Option<FinetuneEvent> {
             trained_tokens,
             peak_bytes,
         },
-        finetune::FinetuneEvent::Validation {
+        core_finetune::FinetuneEvent::Validation {
             iteration,
             loss,
             best,
@@ -350,17 +240,17 @@ fn told(event: finetune::FinetuneEvent) -> Option<FinetuneEvent> {
             loss,
             best,
         },
-        finetune::FinetuneEvent::Saved { iteration } => FinetuneEvent::Saved { iteration },
-        finetune::FinetuneEvent::Finished {
+        core_finetune::FinetuneEvent::Saved { iteration } => FinetuneEvent::Saved { iteration },
+        core_finetune::FinetuneEvent::Finished {
             iteration,
             reason,
             best,
         } => FinetuneEvent::Finished {
             iteration,
             reason: match reason {
-                finetune::FinetuneEnd::Iterations => FinetuneEnd::Iterations,
-                finetune::FinetuneEnd::Patience => FinetuneEnd::Patience,
-                finetune::FinetuneEnd::Cancelled => FinetuneEnd::Cancelled,
+                core_finetune::FinetuneEnd::Iterations => FinetuneEnd::Iterations,
+                core_finetune::FinetuneEnd::Patience => FinetuneEnd::Patience,
+                core_finetune::FinetuneEnd::Cancelled => FinetuneEnd::Cancelled,
             },
             best_iteration: best.map(|best| best.iteration),
             best_loss: best.map(|best| best.loss),

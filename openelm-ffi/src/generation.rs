@@ -1,4 +1,4 @@
-//! Generations: options, events, and the task behind a stream.
+//! Text generation: options, events, and the task behind a stream.
 
 use openelm_core::{
     self as core,
@@ -6,13 +6,13 @@ use openelm_core::{
 };
 
 use crate::{
-    error::{EngineError, Result},
-    fault,
-    outbox::{self, Inbox, Outbox},
+    error::{Error, Result},
+    event_channel::{self, EventReceiver, EventSender},
+    fault_injection,
     worker::{self, Models, Task},
 };
 
-/// Options of one generation; those of `openelm_core::generation::GenerateOptions` and `Sampling`.
+/// Options of one generation, as `openelm_core::generation::GenerateOptions` with its `Sampling`.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core's fields of these names")]
 pub struct GenerationOptions {
@@ -29,7 +29,29 @@ pub struct GenerationOptions {
     pub ignore_eos: bool,
 }
 
-/// What a [`GenerationStream`] tells.
+/// The core's defaults.
+///
+/// # Errors
+/// None but a panic.
+#[uniffi::export]
+pub fn default_generation_options() -> Result<GenerationOptions> {
+    let options = core::generation::GenerateOptions::default();
+    Ok(GenerationOptions {
+        max_tokens: options.max_tokens as u64,
+        temperature: options.sampling.temperature,
+        top_k: options.sampling.top_k as u64,
+        top_p: options.sampling.top_p,
+        min_p: options.sampling.min_p,
+        repetition_penalty: options.sampling.repetition_penalty,
+        seed: options.sampling.seed,
+        stop: options.stop,
+        logprobs: options.logprobs as u64,
+        prefill_chunk: options.prefill_chunk.map(|tokens| tokens as u64),
+        ignore_eos: options.ignore_eos,
+    })
+}
+
+/// An event of a [`GenerationStream`].
 #[derive(Debug, Clone, PartialEq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::generation::Event")]
 pub enum GenerationEvent {
@@ -41,7 +63,7 @@ pub enum GenerationEvent {
         id: u32,
         text: String,
         logprob: Option<f32>,
-        top_logprobs: Vec<TokenChance>,
+        top_logprobs: Vec<TokenLogprob>,
     },
     Finished {
         reason: FinishReason,
@@ -51,8 +73,8 @@ pub enum GenerationEvent {
 
 /// A token and its log-probability.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
-#[allow(missing_docs, reason = "two words")]
-pub struct TokenChance {
+#[allow(missing_docs, reason = "documented by the record")]
+pub struct TokenLogprob {
     pub id: u32,
     pub logprob: f32,
 }
@@ -80,23 +102,23 @@ pub struct GenerationStats {
     pub seed: u64,
 }
 
-/// A running generation. Dropping it ends it.
+/// A generation under way. Dropping it cancels it.
 #[derive(Debug, uniffi::Object)]
 pub struct GenerationStream {
-    events: Inbox<GenerationEvent>,
+    events: EventReceiver<GenerationEvent>,
 }
 
 #[uniffi::export]
 impl GenerationStream {
-    /// The next event, `None` after the last one or once it is cancelled.
+    /// The next event; `None` after the last one or once cancelled.
     ///
     /// # Errors
-    /// What went wrong; nothing comes after it.
+    /// Errors of the generation; no event follows.
     pub async fn next(&self) -> Result<Option<GenerationEvent>> {
         self.events.next().await
     }
 
-    /// Ends it before the next token or chunk of the prompt.
+    /// Cancels the generation before its next token or chunk of the prompt.
     ///
     /// # Errors
     /// None but a panic.
@@ -107,27 +129,28 @@ impl GenerationStream {
 }
 
 impl GenerationStream {
-    /// Continues `prompt` on the model `model`; with `chat`, as the next message of it.
+    /// Continues `prompt` with the model `model`; with `chat`, as the next message of that
+    /// conversation.
     pub(crate) fn start(
         model: u64,
         chat: Option<u64>,
         prompt: String,
         options: GenerationOptions,
     ) -> Result<Self> {
-        let (mut out, events) = outbox::channel();
-        worker::submit(move |models, _turn| {
-            let id = worker::number();
-            let begun = worker::guard(|| begin(models, id, model, chat, &prompt, options));
+        let (mut sender, events) = event_channel::channel();
+        worker::submit(move |models, _guard| {
+            let id = worker::next_id();
+            let begun = worker::catch_panic(|| begin(models, id, model, chat, &prompt, options));
             match begun {
-                Ok(generation) => models.tasks.push(Box::new(Running {
+                Ok(generation) => models.tasks.push(Box::new(GenerationTask {
                     model,
                     chat,
                     id,
                     prompt,
                     generation: Some(generation),
-                    out,
+                    sender,
                 })),
-                Err(error) => out.send(Err(error)),
+                Err(error) => sender.send(Err(error)),
             }
         })?;
         Ok(Self { events })
@@ -142,22 +165,14 @@ fn begin(
     prompt: &str,
     options: GenerationOptions,
 ) -> Result<Generation<'static>> {
-    let Some(number) = chat else {
-        return Ok(models
-            .model(model)?
-            .generate(prompt, options.into())?
-            .into_owned());
+    let Some(chat) = chat else {
+        let model = models.model(model)?;
+        return Ok(model.generate(prompt, options.into())?.into_owned());
     };
-    let language_model = models
-        .loaded
-        .get(&model)
-        .ok_or_else(EngineError::unloaded)?;
-    let slot = models
-        .chats
-        .get_mut(&number)
-        .ok_or_else(EngineError::unloaded)?;
+    let language_model = models.loaded.get(&model).ok_or_else(Error::unloaded)?;
+    let slot = models.chats.get_mut(&chat).ok_or_else(Error::unloaded)?;
     if slot.answering.is_some() {
-        return Err(EngineError::busy());
+        return Err(Error::busy());
     }
     let generation = slot.chat.start(language_model, prompt, options.into())?;
     slot.answering = Some(id);
@@ -165,23 +180,24 @@ fn begin(
 }
 
 /// A generation on the worker's thread.
-struct Running {
+struct GenerationTask {
+    /// Id of the model.
     model: u64,
+    /// Id of the conversation, if it answers in one.
     chat: Option<u64>,
-    /// Its own number.
+    /// Id of this generation.
     id: u64,
     prompt: String,
     /// `None` once it has ended.
     generation: Option<Generation<'static>>,
-    out: Outbox<GenerationEvent>,
+    sender: EventSender<GenerationEvent>,
 }
 
-impl Running {
-    /// Gives what was generated to the conversation, so that the reader of the last event can go on
-    /// with it.
+impl GenerationTask {
+    /// Adds the answer to the conversation, so that the reader of the last event can ask again.
     fn conclude(&mut self, models: &mut Models) {
         let generation = self.generation.take();
-        let slot = self.chat.and_then(|number| models.chats.get_mut(&number));
+        let slot = self.chat.and_then(|chat| models.chats.get_mut(&chat));
         if let (Some(slot), Some(generation)) = (slot, generation) {
             slot.answering = None;
             slot.chat.finish(generation);
@@ -189,29 +205,29 @@ impl Running {
     }
 }
 
-impl Task for Running {
+impl Task for GenerationTask {
     fn model(&self) -> u64 {
         self.model
     }
 
-    fn is_over(&self) -> bool {
-        self.out.is_closed()
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 
     fn is_ready(&mut self) -> bool {
-        self.out.has_room()
+        self.sender.flush()
     }
 
     fn turn(&mut self, models: &mut Models) -> bool {
         let Some(generation) = &mut self.generation else {
             return false;
         };
-        match fault::inject(&self.prompt).map(|()| generation.next()) {
+        match fault_injection::inject(&self.prompt).map(|()| generation.next()) {
             Ok(Some(Ok(event))) => {
                 if matches!(event, Event::Finished { .. }) {
                     self.conclude(models);
                 }
-                self.out.send(Ok(event.into()));
+                self.sender.send(Ok(event.into()));
             }
             Ok(Some(Err(error))) => self.fail(error.into()),
             Ok(None) => return false,
@@ -228,20 +244,20 @@ impl Task for Running {
         }
     }
 
-    fn fail(&mut self, error: EngineError) {
+    fn fail(&mut self, error: Error) {
         self.generation = None;
-        self.out.send(Err(error));
+        self.sender.send(Err(error));
     }
 
-    fn abort(&mut self, error: EngineError) {
+    fn abort(&mut self, error: Error) {
         self.generation = None;
-        self.out.replace(Err(error));
+        self.sender.replace(Err(error));
     }
 
     fn end(mut self: Box<Self>, models: &mut Models) {
         self.conclude(models);
-        // Of one that failed.
-        if let Some(slot) = self.chat.and_then(|number| models.chats.get_mut(&number))
+        // Withdraws the question of a generation that failed.
+        if let Some(slot) = self.chat.and_then(|chat| models.chats.get_mut(&chat))
             && slot.answering == Some(self.id)
         {
             slot.chat.withdraw();
@@ -285,7 +301,7 @@ impl From<Event> for GenerationEvent {
                     text: token.text,
                     logprob: token.logprob,
                     top_logprobs: top
-                        .map(|top| TokenChance {
+                        .map(|top| TokenLogprob {
                             id: top.id,
                             logprob: top.logprob,
                         })

@@ -1,42 +1,47 @@
 //! `openelm-core` for Swift, through UniFFI: conversions and channels, no logic.
 //!
-//! One thread owns MLX and all models (`worker.rs`); objects here talk to it by channel. What runs
-//! long is a stream that is pulled: `next()` gives an event, `None` after the last one, and
-//! `cancel()` ends it. Every function that is exported returns a `Result`, so that a panic comes
-//! out as an error.
+//! One thread owns MLX and all models (`worker.rs`); the objects here send jobs to it by channel.
+//! Long work is a stream that the caller pulls: `next()` returns an event, `None` after the last
+//! one, and `cancel()` ends it. Every exported function returns a `Result`, so that a panic becomes
+//! an error.
 
 mod adapters;
+mod chat;
 mod convert;
-mod ending;
-mod engine;
 mod error;
-mod fault;
+mod event_channel;
+mod exit_guard;
+mod fault_injection;
 mod finetune;
+mod finetune_options;
+mod gate;
 mod generation;
+mod language_model;
 mod load;
 mod memory;
-mod outbox;
-mod session;
 mod worker;
 
 pub use adapters::AdapterStrength;
+pub use chat::{Chat, ChatMessage, ChatRole, ChatTemplate, new_chat};
 pub use convert::{
     ConvertEvent, ConvertFormat, ConvertOptions, ConvertReport, ConvertRun, QuantizeOptions,
-    convert,
+    convert, default_convert_options,
 };
-pub use engine::{Engine, ModelInfo};
-pub use error::EngineError;
-pub use finetune::{FinetuneEnd, FinetuneEvent, FinetuneKind, FinetuneOptions, FinetuneRun};
+pub use error::{Error, RunDifference};
+pub use finetune::{FinetuneEnd, FinetuneEvent, FinetuneRun, finetune};
+pub use finetune_options::{
+    AdapterKind, FinetuneOptions, OptimizerKind, ScheduleShape, default_finetune_options,
+};
 pub use generation::{
     FinishReason, GenerationEvent, GenerationOptions, GenerationStats, GenerationStream,
-    TokenChance,
+    TokenLogprob, default_generation_options,
 };
-pub use load::{LoadOptions, LoadProgress, LoadRun, load_model};
+pub use language_model::{LanguageModel, ModelInfo};
+pub use load::{LoadOptions, LoadProgress, LoadRun, default_load_options, load_model};
 pub use memory::{
     MemoryEstimate, MemoryStatistics, clear_memory_cache, estimate_memory, memory_statistics,
     mlx_version, pause, reset_peak_memory, resume, set_memory_cache_limit, set_memory_limit,
     set_metallib,
 };
-pub use session::{ChatMessage, ChatRole, ChatTemplate, Session};
 
 uniffi::setup_scaffolding!("openelm");

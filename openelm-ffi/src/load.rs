@@ -5,13 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use openelm_core::{self as core, CancelHandle, Dtype, LanguageModel, internal::Turn};
+use openelm_core::{self as core, CancelHandle, Dtype};
 
 use crate::{
-    ending,
-    engine::Engine,
-    error::{EngineError, Result},
-    outbox::{self, Inbox},
+    error::{Error, Result},
+    event_channel::{self, EventReceiver},
+    gate::GateGuard,
+    language_model::LanguageModel,
     worker::{self, Models},
 };
 
@@ -24,87 +24,103 @@ pub struct LoadOptions {
     pub keep_quantized: Option<bool>,
 }
 
-/// Bytes of the weights.
+/// The core's defaults.
+///
+/// # Errors
+/// None but a panic.
+#[uniffi::export]
+pub fn default_load_options() -> Result<LoadOptions> {
+    let options = core::LoadOptions::default();
+    Ok(LoadOptions {
+        dtype: options.dtype.map(|dtype| dtype.to_string()),
+        tokenizer: options
+            .tokenizer
+            .map(|path| path.to_string_lossy().into_owned()),
+        keep_quantized: options.keep_quantized,
+    })
+}
+
+/// Bytes of the weights that were read, and all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
-#[allow(missing_docs, reason = "two words")]
+#[allow(missing_docs, reason = "documented by the record")]
 pub struct LoadProgress {
     pub read: u64,
     pub total: u64,
 }
 
-/// A model being loaded. Dropping it ends that.
+/// A model being loaded. Dropping it cancels the load.
 #[derive(Debug, uniffi::Object)]
 pub struct LoadRun {
-    events: Inbox<LoadMessage>,
+    events: EventReceiver<Message>,
     cancel: CancelHandle,
-    loaded: Mutex<Option<Arc<Engine>>>,
+    model: Mutex<Option<Arc<LanguageModel>>>,
 }
 
 #[derive(Debug)]
-enum LoadMessage {
+enum Message {
     Progress(LoadProgress),
-    Loaded(Arc<Engine>),
+    Loaded(Arc<LanguageModel>),
 }
 
-/// Begins to load the model folder `path`.
+/// Starts to load the model folder `path`.
 ///
 /// # Errors
-/// [`EngineError::Dtype`] for a type that there is not.
+/// [`Error::InvalidOption`] for an unknown dtype.
 #[uniffi::export]
 pub fn load_model(path: String, options: LoadOptions) -> Result<Arc<LoadRun>> {
     let options = core::LoadOptions::try_from(options)?;
-    let (out, events) = outbox::channel();
+    let (sender, events) = event_channel::channel();
     let cancel = CancelHandle::default();
-    let called_off = cancel.clone();
-    worker::submit(move |models, turn| {
-        let loaded = worker::guard(|| {
-            load(models, turn, &path, &options, &called_off, |progress| {
-                out.replace(Ok(LoadMessage::Progress(progress)));
+    let worker_cancel = cancel.clone();
+    worker::submit(move |models, guard| {
+        let loaded = worker::catch_panic(|| {
+            load(models, guard, &path, &options, &worker_cancel, |progress| {
+                sender.replace(Ok(Message::Progress(progress)));
             })
         });
-        out.replace(loaded.map(LoadMessage::Loaded));
+        sender.replace(loaded.map(Message::Loaded));
     })?;
     Ok(Arc::new(LoadRun {
         events,
         cancel,
-        loaded: Mutex::new(None),
+        model: Mutex::new(None),
     }))
 }
 
 #[uniffi::export]
 impl LoadRun {
-    /// How far it has come; earlier news that nobody read is left out. `None` when the model is
-    /// there.
+    /// The latest progress; older progress that was not read is dropped. `None` once the model is
+    /// loaded.
     ///
     /// # Errors
-    /// What is wrong with the model; [`EngineError::Cancelled`].
+    /// Errors of the model's files; [`Error::Cancelled`].
     pub async fn next(&self) -> Result<Option<LoadProgress>> {
         match self.events.next().await? {
-            Some(LoadMessage::Progress(progress)) => Ok(Some(progress)),
-            Some(LoadMessage::Loaded(engine)) => {
-                *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine);
+            Some(Message::Progress(progress)) => Ok(Some(progress)),
+            Some(Message::Loaded(model)) => {
+                *self.model.lock().unwrap_or_else(PoisonError::into_inner) = Some(model);
                 Ok(None)
             }
             None => Ok(None),
         }
     }
 
-    /// The model, after `next` said `None`; once.
+    /// The model, once, after `next` returned `None`.
     ///
     /// # Errors
-    /// [`EngineError::Cancelled`] if there is none.
-    pub fn engine(&self) -> Result<Arc<Engine>> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.take().ok_or_else(|| core::Error::Cancelled.into())
+    /// [`Error::Cancelled`] if there is none.
+    pub fn model(&self) -> Result<Arc<LanguageModel>> {
+        let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        model.take().ok_or_else(|| core::Error::Cancelled.into())
     }
 
-    /// Ends it before the next tensor.
+    /// Cancels the load before its next tensor.
     ///
     /// # Errors
     /// None but a panic.
     pub fn cancel(&self) -> Result<()> {
         self.cancel.cancel();
-        worker::gate().poke();
+        worker::gate().recheck();
         self.events.close();
         Ok(())
     }
@@ -113,45 +129,33 @@ impl LoadRun {
 impl Drop for LoadRun {
     fn drop(&mut self) {
         self.cancel.cancel();
-        worker::gate().poke();
+        worker::gate().recheck();
     }
 }
 
 fn load(
     models: &mut Models,
-    turn: Turn<'static>,
+    guard: GateGuard<'static>,
     path: &str,
     options: &core::LoadOptions,
     cancel: &CancelHandle,
-    mut tell: impl FnMut(LoadProgress),
-) -> Result<Arc<Engine>> {
-    let mut turn = Some(turn);
+    mut emit: impl FnMut(LoadProgress),
+) -> Result<Arc<LanguageModel>> {
+    let mut guard = Some(guard);
     let progress = |read, total| {
-        tell(LoadProgress { read, total });
-        rest(&mut turn, cancel);
+        emit(LoadProgress { read, total });
+        worker::pause_point(&mut guard, cancel);
     };
-    let model = LanguageModel::load_cancellable(PathBuf::from(path), options, cancel, progress)?;
-    let number = worker::number();
-    let engine = Engine::of(&model, number)?;
-    models.loaded.insert(number, model);
-    Ok(Arc::new(engine))
-}
-
-/// Between two pieces of a long job: gives its turn back and waits for the next one, if the gate
-/// was closed. At the end of the process it does not return.
-pub(crate) fn rest(turn: &mut Option<Turn<'static>>, cancel: &CancelHandle) {
-    ending::register();
-    if worker::gate().is_closed() {
-        *turn = None;
-        *turn = worker::gate().enter(|| cancel.is_cancelled() || ending::has_begun());
-    }
-    if ending::has_begun() {
-        ending::stop();
-    }
+    let model =
+        core::LanguageModel::load_cancellable(PathBuf::from(path), options, cancel, progress)?;
+    let id = worker::next_id();
+    let handle = LanguageModel::new(&model, id)?;
+    models.loaded.insert(id, model);
+    Ok(Arc::new(handle))
 }
 
 impl TryFrom<LoadOptions> for core::LoadOptions {
-    type Error = EngineError;
+    type Error = Error;
 
     fn try_from(options: LoadOptions) -> Result<Self> {
         let dtype = options.dtype.map(|name| name.parse::<Dtype>());

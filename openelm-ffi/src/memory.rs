@@ -1,4 +1,4 @@
-//! Memory of the process, and pausing for the system's sake.
+//! MLX's memory, pausing, and MLX's version and kernels.
 
 use std::time::Duration;
 
@@ -6,32 +6,32 @@ use openelm_core::{memory, runtime};
 
 use crate::{error::Result, load::LoadOptions, worker};
 
-/// Bytes that MLX takes in this process.
+/// Memory of MLX in this process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
 pub struct MemoryStatistics {
-    /// Of arrays in use.
+    /// Arrays in use.
     pub active: u64,
-    /// Kept to be used again.
+    /// Buffers kept for reuse.
     pub cache: u64,
-    /// The most that arrays took at one time.
+    /// Peak of `active`.
     pub peak: u64,
-    /// What the system says is left, where it does (Linux).
+    /// Memory that the system reports as available (Linux).
     pub available: Option<u64>,
 }
 
-/// As `openelm_MemoryEstimate`, in bytes.
+/// As `openelm_core::memory::MemoryEstimate`, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
-#[allow(missing_docs, reason = "as openelm_MemoryEstimate")]
+#[allow(missing_docs, reason = "as openelm_core::memory::MemoryEstimate")]
 pub struct MemoryEstimate {
     pub weights: u64,
     pub kv_cache: u64,
     pub working: u64,
 }
 
-/// What the model in the folder `path` will take; no weight is read.
+/// Estimates the memory of the model in the folder `path`; reads no weights.
 ///
 /// # Errors
-/// What is wrong with the folder.
+/// Errors of the folder's files.
 #[uniffi::export]
 pub fn estimate_memory(
     path: String,
@@ -47,10 +47,10 @@ pub fn estimate_memory(
     })
 }
 
-/// What MLX takes now.
+/// Memory that MLX uses now.
 ///
 /// # Errors
-/// [`EngineError::Mlx`](crate::EngineError::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn memory_statistics() -> Result<MemoryStatistics> {
     Ok(MemoryStatistics {
@@ -61,56 +61,56 @@ pub fn memory_statistics() -> Result<MemoryStatistics> {
     })
 }
 
-/// Begins to measure the peak anew.
+/// Resets the peak.
 ///
 /// # Errors
-/// [`EngineError::Mlx`](crate::EngineError::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn reset_peak_memory() -> Result<()> {
     Ok(memory::reset_peak()?)
 }
 
-/// Sets how many bytes MLX may keep to use again; returns the old limit.
+/// Sets the limit of buffers kept for reuse, in bytes; returns the old limit.
 ///
 /// # Errors
-/// [`EngineError::Mlx`](crate::EngineError::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn set_memory_cache_limit(bytes: u64) -> Result<u64> {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     Ok(memory::set_cache_limit(bytes)? as u64)
 }
 
-/// Sets from how many bytes on MLX waits for memory to be freed; returns the old limit.
+/// Sets the limit above which MLX waits for memory to be freed, in bytes; returns the old limit.
 ///
 /// # Errors
-/// [`EngineError::Mlx`](crate::EngineError::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn set_memory_limit(bytes: u64) -> Result<u64> {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     Ok(memory::set_memory_limit(bytes)? as u64)
 }
 
-/// Gives back what MLX keeps to use again.
+/// Frees the buffers kept for reuse.
 ///
 /// # Errors
-/// [`EngineError::Mlx`](crate::EngineError::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn clear_memory_cache() -> Result<()> {
     Ok(memory::clear_cache()?)
 }
 
-/// Holds everything before its next token, chunk of a prompt, tensor or step, and waits for what is
-/// under way on the device, at most so long; whether all rests.
+/// Pauses all work before its next token, chunk of a prompt, tensor or step, and waits for the
+/// device, at most `wait_milliseconds`. Returns true if nothing is under way.
 ///
 /// # Errors
 /// None but a panic.
 #[uniffi::export]
 pub fn pause(wait_milliseconds: u64) -> Result<bool> {
     worker::gate().close();
-    Ok(worker::gate().rest(Duration::from_millis(wait_milliseconds)))
+    Ok(worker::gate().wait_idle(Duration::from_millis(wait_milliseconds)))
 }
 
-/// Goes on after [`pause`].
+/// Continues after [`pause`].
 ///
 /// # Errors
 /// None but a panic.
@@ -124,17 +124,17 @@ pub fn resume() -> Result<()> {
 /// The version of MLX.
 ///
 /// # Errors
-/// [`EngineError::Mlx`](crate::EngineError::Mlx).
+/// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn mlx_version() -> Result<String> {
     Ok(runtime::mlx_version()?)
 }
 
-/// Says where MLX' GPU kernels lie; see `openelm_core::runtime::set_metallib`.
+/// Sets the file of MLX's GPU kernels; see `openelm_core::runtime::set_metallib`.
 ///
 /// # Errors
-/// [`EngineError::MissingFile`](crate::EngineError::MissingFile), or
-/// [`EngineError::Option`](crate::EngineError::Option) for those of another version.
+/// [`Error::MissingFile`](crate::Error::MissingFile), or
+/// [`Error::InvalidOption`](crate::Error::InvalidOption) for kernels of another version.
 #[uniffi::export]
 pub fn set_metallib(path: String) -> Result<()> {
     Ok(runtime::set_metallib(path)?)

@@ -1,8 +1,8 @@
-//! The one thread that owns MLX, and every model with it.
+//! The one thread that owns MLX and every model.
 //!
-//! It runs jobs in the order they come, and between them gives each task that runs long (a
-//! generation, a fine-tuning) a turn of one event, if its reader has room for it. While the gate is
-//! closed no turn begins, and only jobs that use no device are run.
+//! It runs jobs in the order they arrive. Between jobs it gives each task (a generation, a
+//! fine-tuning) a turn of one event, if the task's reader has room for it. While the gate is
+//! closed no turn begins, and only jobs that use no device run.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,18 +15,15 @@ use std::{
     thread,
 };
 
-use openelm_core::{
-    LanguageModel,
-    chat::Chat,
-    internal::{Gate, Turn},
-};
+use openelm_core::{CancelHandle, LanguageModel, chat::Chat};
 
 use crate::{
-    ending,
-    error::{EngineError, Result},
+    error::{Error, Result},
+    exit_guard,
+    gate::{Gate, GateGuard},
 };
 
-/// What lives on the worker's thread, by number.
+/// State of the worker's thread, by id.
 #[derive(Default)]
 pub(crate) struct Models {
     pub(crate) loaded: HashMap<u64, LanguageModel>,
@@ -34,163 +31,179 @@ pub(crate) struct Models {
     pub(crate) tasks: Vec<Box<dyn Task>>,
 }
 
-/// A conversation, with the number of its model.
+/// A conversation, with the id of its model.
 pub(crate) struct ChatSlot {
     pub(crate) model: u64,
     pub(crate) chat: Chat,
-    /// The number of the generation that answers.
+    /// Id of the generation that answers.
     pub(crate) answering: Option<u64>,
 }
 
-/// What gets turns.
+/// Work that is done one event at a time.
 pub(crate) trait Task {
-    /// The number of its model.
+    /// Id of the task's model.
     fn model(&self) -> u64;
-    /// Whether its reader has gone.
-    fn is_over(&self) -> bool;
-    /// Whether it has work, and a place for its result.
+    /// True once the reader has closed the stream.
+    fn is_closed(&self) -> bool;
+    /// True if the reader has room for the next event.
     fn is_ready(&mut self) -> bool;
-    /// One event; false after the last one.
+    /// Makes one event; false after the last one.
     fn turn(&mut self, models: &mut Models) -> bool;
-    /// Waits for what is under way on the device.
+    /// Waits for work on the device.
     fn settle(&mut self) {}
-    /// Ends with an error, which comes after what was sent before; its next turn is the last.
-    fn fail(&mut self, error: EngineError);
-    /// Ends with an error at once.
-    fn abort(&mut self, error: EngineError);
-    /// Puts back what it used.
+    /// Ends with an error that comes after the events already sent; the next turn is the last.
+    fn fail(&mut self, error: Error);
+    /// Ends with an error at once, in place of an unread event.
+    fn abort(&mut self, error: Error);
+    /// Releases the task's resources.
     fn end(self: Box<Self>, _models: &mut Models) {}
 }
 
 impl Models {
-    /// The model `number`.
-    pub(crate) fn model(&mut self, number: u64) -> Result<&mut LanguageModel> {
-        self.loaded
-            .get_mut(&number)
-            .ok_or_else(EngineError::unloaded)
+    /// The model `id`.
+    pub(crate) fn model(&mut self, id: u64) -> Result<&mut LanguageModel> {
+        self.loaded.get_mut(&id).ok_or_else(Error::unloaded)
     }
 
-    /// Forgets a model and all that uses it.
-    pub(crate) fn unload(&mut self, number: u64) -> bool {
+    /// Drops a model and all that uses it; true if there was one.
+    pub(crate) fn unload(&mut self, id: u64) -> bool {
         for mut task in std::mem::take(&mut self.tasks) {
-            if task.model() == number {
-                task.abort(EngineError::unloaded());
+            if task.model() == id {
+                task.abort(Error::unloaded());
                 task.end(self);
             } else {
                 self.tasks.push(task);
             }
         }
-        self.chats.retain(|_, slot| slot.model != number);
-        self.loaded.remove(&number).is_some()
+        self.chats.retain(|_, slot| slot.model != id);
+        self.loaded.remove(&id).is_some()
     }
 
-    /// Ends the tasks whose readers have gone.
-    fn sweep(&mut self) {
+    /// Ends the tasks whose readers have closed their streams.
+    fn end_closed_tasks(&mut self) {
         for task in std::mem::take(&mut self.tasks) {
-            match task.is_over() {
-                true => task.end(self),
-                false => self.tasks.push(task),
+            if task.is_closed() {
+                task.end(self);
+            } else {
+                self.tasks.push(task);
             }
         }
     }
 
-    /// Gives every task that is ready a turn; whether one was.
-    fn turns(&mut self, gate: &Gate) -> bool {
+    /// Gives every ready task a turn; true if there was one.
+    fn run_turns(&mut self, gate: &Gate) -> bool {
         let mut worked = false;
         for mut task in std::mem::take(&mut self.tasks) {
-            if task.is_over() {
+            if task.is_closed() {
                 task.end(self);
                 continue;
             }
             let mut more = true;
             if task.is_ready()
-                && let Some(turn) = gate.enter(|| true)
+                && let Some(guard) = gate.try_acquire()
             {
                 worked = true;
                 let done = catch_unwind(AssertUnwindSafe(|| task.turn(self)));
                 more = done.unwrap_or_else(|payload| {
-                    task.fail(EngineError::panicked(&*payload));
+                    task.fail(Error::panicked(&*payload));
                     true
                 });
                 if gate.is_closed() {
                     task.settle();
                 }
-                drop(turn);
+                drop(guard);
             }
-            match more {
-                true => self.tasks.push(task),
-                false => task.end(self),
+            if more {
+                self.tasks.push(task);
+            } else {
+                task.end(self);
             }
         }
         worked
     }
 }
 
-/// A new number for a model or a conversation.
-pub(crate) fn number() -> u64 {
+/// A new id for a model, a conversation or a generation.
+pub(crate) fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The gate before every turn.
+/// The gate before every unit of work.
 pub(crate) fn gate() -> &'static Gate {
     static GATE: OnceLock<Gate> = OnceLock::new();
     GATE.get_or_init(Gate::default)
 }
 
-/// Has the worker look again at its tasks.
+/// Makes the worker look at its tasks again.
 pub(crate) fn wake() {
     if let Ok(worker) = worker() {
         let _ = worker.send(Message::Wake);
     }
 }
 
-/// Runs `work` on the worker's thread, once the gate is open. A turn is under way until it is
-/// dropped.
-pub(crate) fn submit(work: impl FnOnce(&mut Models, Turn<'static>) + Send + 'static) -> Result<()> {
+/// Runs `work` on the worker's thread once the gate is open. The unit of work lasts until the
+/// guard is dropped.
+pub(crate) fn submit(
+    work: impl FnOnce(&mut Models, GateGuard<'static>) + Send + 'static,
+) -> Result<()> {
     let job = Message::Job(Box::new(work));
-    worker()?.send(job).map_err(|_| EngineError::unusable())
+    worker()?.send(job).map_err(|_| Error::unusable())
 }
 
-/// As [`submit`], also while the gate is closed; `work` must use no device.
+/// Like [`submit`], but also while the gate is closed; `work` must use no device.
 pub(crate) fn submit_always(work: impl FnOnce(&mut Models) + Send + 'static) -> Result<()> {
     let job = Message::Always(Box::new(work));
-    worker()?.send(job).map_err(|_| EngineError::unusable())
+    worker()?.send(job).map_err(|_| Error::unusable())
 }
 
 /// The result of `work` on the worker's thread; a panic is an error.
 pub(crate) async fn call<T: Send + 'static>(
     work: impl FnOnce(&mut Models) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let (tell, told) = async_channel::bounded(1);
-    submit(move |models, _turn| {
-        let _ = tell.try_send(guard(|| work(models)));
+    let (sender, receiver) = async_channel::bounded(1);
+    submit(move |models, _guard| {
+        let _ = sender.try_send(catch_panic(|| work(models)));
     })?;
-    told.recv()
+    receiver
+        .recv()
         .await
-        .unwrap_or_else(|_| Err(EngineError::unusable()))
+        .unwrap_or_else(|_| Err(Error::unusable()))
 }
 
-/// As [`call`], also while the gate is closed; `work` must use no device.
+/// Like [`call`], but also while the gate is closed; `work` must use no device.
 pub(crate) async fn call_always<T: Send + 'static>(
     work: impl FnOnce(&mut Models) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let (tell, told) = async_channel::bounded(1);
+    let (sender, receiver) = async_channel::bounded(1);
     submit_always(move |models| {
-        let _ = tell.try_send(guard(|| work(models)));
+        let _ = sender.try_send(catch_panic(|| work(models)));
     })?;
-    told.recv()
+    receiver
+        .recv()
         .await
-        .unwrap_or_else(|_| Err(EngineError::unusable()))
+        .unwrap_or_else(|_| Err(Error::unusable()))
 }
 
-/// A panic as an error.
-pub(crate) fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|payload| Err(EngineError::panicked(&*payload)))
+/// A point of a long job where it can be paused: releases the guard and acquires the gate again
+/// if it was closed. Does not return while the process exits.
+pub(crate) fn pause_point(guard: &mut Option<GateGuard<'static>>, cancel: &CancelHandle) {
+    exit_guard::register();
+    if gate().is_closed() {
+        *guard = None;
+        *guard = gate().acquire(|| cancel.is_cancelled() || exit_guard::is_exiting());
+    }
+    if exit_guard::is_exiting() {
+        exit_guard::stop();
+    }
 }
 
-type Job = Box<dyn FnOnce(&mut Models, Turn<'static>) + Send>;
+/// Runs `work`; a panic becomes an error.
+pub(crate) fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(Error::panicked(&*payload)))
+}
+
+type Job = Box<dyn FnOnce(&mut Models, GateGuard<'static>) + Send>;
 
 enum Message {
     Job(Job),
@@ -206,7 +219,7 @@ fn worker() -> Result<&'static Sender<Message>> {
         let spawned = thread.spawn(move || run(&messages));
         spawned.is_ok().then_some(sender)
     });
-    started.as_ref().ok_or_else(EngineError::unusable)
+    started.as_ref().ok_or_else(Error::unusable)
 }
 
 fn run(messages: &Receiver<Message>) {
@@ -214,38 +227,39 @@ fn run(messages: &Receiver<Message>) {
     let mut jobs: VecDeque<Job> = VecDeque::new();
     let mut worked = false;
     loop {
-        if ending::has_begun() {
-            ending::stop();
+        if exit_guard::is_exiting() {
+            exit_guard::stop();
         }
-        // What is there; if there was nothing to do, what comes.
-        let first = match worked {
-            true => messages.try_recv().ok(),
-            false => match messages.recv() {
+        // Blocks only if the last round found nothing to do.
+        let first = if worked {
+            messages.try_recv().ok()
+        } else {
+            match messages.recv() {
                 Ok(message) => Some(message),
-                // Nobody is left to ask.
+                // All senders are gone.
                 Err(_) => return,
-            },
+            }
         };
         for message in first.into_iter().chain(messages.try_iter()) {
             match message {
                 Message::Job(job) => jobs.push_back(job),
                 Message::Always(job) => {
-                    models.sweep();
+                    models.end_closed_tasks();
                     job(&mut models);
                 }
                 Message::Wake => {}
             }
         }
-        models.sweep();
+        models.end_closed_tasks();
         worked = false;
         if !jobs.is_empty()
-            && let Some(turn) = gate().enter(|| true)
+            && let Some(guard) = gate().try_acquire()
             && let Some(job) = jobs.pop_front()
         {
-            job(&mut models, turn);
+            job(&mut models, guard);
             worked = true;
         }
-        worked |= models.turns(gate());
-        ending::register();
+        worked |= models.run_turns(gate());
+        exit_guard::register();
     }
 }

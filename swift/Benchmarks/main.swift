@@ -17,15 +17,15 @@ guard arguments.count == 3, let tokens = Int(arguments[2]), tokens > 1 else {
 }
 do {
     let model = try await LanguageModel(
-        folder: URL(filePath: arguments[0]), configuration: .init(dtype: "float32"))
-    let options = GenerationOptions(maximumResponseTokens: tokens, ignoresEndOfSequence: true)
+        folder: URL(filePath: arguments[0]), options: .init(dtype: "float32"))
+    let options = GenerationOptions(maximumResponseTokens: tokens, ignoreEos: true)
     let clock = ContinuousClock()
     var (first, last, core) = (clock.now, clock.now, 0.0)
     var count = 0
-    for try await event in model.streamCompletion(of: arguments[1], options: options).withEvents() {
+    for try await event in model.streamGenerate(arguments[1], options: options).withEvents() {
         switch event {
-        case .prompt: break
-        case .text:
+        case .prefill: break
+        case .token:
             last = clock.now
             if count == 0 { first = last }
             count += 1

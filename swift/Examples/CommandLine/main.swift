@@ -12,10 +12,10 @@ do {
     let prompt = arguments[arguments.startIndex + 1]
     let tokens = arguments.count > 2 ? Int(arguments[arguments.startIndex + 2]) ?? 256 : 256
     let options = GenerationOptions(maximumResponseTokens: tokens)
-    for try await event in model.streamCompletion(of: prompt, options: options).withEvents() {
+    for try await event in model.streamGenerate(prompt, options: options).withEvents() {
         switch event {
-        case .prompt: break
-        case .text(let text, _): print(text, terminator: "")
+        case .prefill: break
+        case .token(_, let text): print(text, terminator: "")
         case .finished(_, let statistics):
             let rate = Double(statistics.generatedTokens - 1) / statistics.decodeSeconds
             print("\n[\(statistics.generatedTokens) tokens, \(Int(rate)) tokens/s]")

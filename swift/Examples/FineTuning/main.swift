@@ -12,12 +12,12 @@ let (model, data, adapter) = (
 )
 do {
     let model = try await LanguageModel(folder: model)
-    var options = FineTuningOptions()
-    options.iterations = arguments.count > 4 ? Int(arguments[4]) ?? 100 : 100
+    var options = FinetuneOptions()
+    options.iters = arguments.count > 4 ? Int(arguments[4]) ?? 100 : 100
     options.learningRate = 1e-4
-    options.decaysLearningRate = true
-    options.stepsPerValidation = 25
-    for try await event in model.fineTune(on: data, savingTo: adapter, options: options) {
+    options.lrSchedule = .cosine
+    options.stepsPerEval = 25
+    for try await event in model.finetune(on: data, savingTo: adapter, options: options) {
         switch event {
         case .step(let step):
             if step.iteration % 10 == 0 {
@@ -32,7 +32,7 @@ do {
     try await model.addAdapter("mine", folder: adapter)
     let prompt = arguments[3]
     print(prompt, terminator: "")
-    for try await text in model.streamCompletion(of: prompt) { print(text, terminator: "") }
+    for try await text in model.streamGenerate(prompt) { print(text, terminator: "") }
     print()
 } catch {
     let error = error as NSError

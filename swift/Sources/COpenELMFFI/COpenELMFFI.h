@@ -243,6 +243,31 @@ typedef void (*UniffiForeignFutureCompleteVoid)(uint64_t, UniffiForeignFutureRes
     );
 
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_CHAT
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_CHAT
+uint64_t uniffi_openelm_ffi_fn_clone_chat(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_CHAT
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_CHAT
+void uniffi_openelm_ffi_fn_free_chat(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_IS_ANSWERING
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_IS_ANSWERING
+uint64_t uniffi_openelm_ffi_fn_method_chat_is_answering(uint64_t ptr
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_MESSAGES
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_MESSAGES
+uint64_t uniffi_openelm_ffi_fn_method_chat_messages(uint64_t ptr
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_RESPOND
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_RESPOND
+uint64_t uniffi_openelm_ffi_fn_method_chat_respond(uint64_t ptr, RustBuffer prompt, RustBuffer options, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_CONVERTRUN
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_CONVERTRUN
 uint64_t uniffi_openelm_ffi_fn_clone_convertrun(uint64_t handle, RustCallStatus *_Nonnull out_status
@@ -268,71 +293,6 @@ uint64_t uniffi_openelm_ffi_fn_method_convertrun_next(uint64_t ptr
 RustBuffer uniffi_openelm_ffi_fn_method_convertrun_report(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_ENGINE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_ENGINE
-uint64_t uniffi_openelm_ffi_fn_clone_engine(uint64_t handle, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_ENGINE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_ENGINE
-void uniffi_openelm_ffi_fn_free_engine(uint64_t handle, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_ACTIVE_ADAPTERS
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_ACTIVE_ADAPTERS
-uint64_t uniffi_openelm_ffi_fn_method_engine_active_adapters(uint64_t ptr
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_ADAPTERS
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_ADAPTERS
-uint64_t uniffi_openelm_ffi_fn_method_engine_adapters(uint64_t ptr
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_ADD_ADAPTER
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_ADD_ADAPTER
-uint64_t uniffi_openelm_ffi_fn_method_engine_add_adapter(uint64_t ptr, RustBuffer name, RustBuffer folder
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_REMOVE_ADAPTER
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_REMOVE_ADAPTER
-uint64_t uniffi_openelm_ffi_fn_method_engine_remove_adapter(uint64_t ptr, RustBuffer name
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_SET_ADAPTERS
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_SET_ADAPTERS
-uint64_t uniffi_openelm_ffi_fn_method_engine_set_adapters(uint64_t ptr, RustBuffer active
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_DECODE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_DECODE
-RustBuffer uniffi_openelm_ffi_fn_method_engine_decode(uint64_t ptr, RustBuffer ids, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_ENCODE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_ENCODE
-RustBuffer uniffi_openelm_ffi_fn_method_engine_encode(uint64_t ptr, RustBuffer text, int8_t prompt, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_GENERATE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_GENERATE
-uint64_t uniffi_openelm_ffi_fn_method_engine_generate(uint64_t ptr, RustBuffer prompt, RustBuffer options, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_INFO
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_INFO
-RustBuffer uniffi_openelm_ffi_fn_method_engine_info(uint64_t ptr, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_PIECE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_PIECE
-RustBuffer uniffi_openelm_ffi_fn_method_engine_piece(uint64_t ptr, uint32_t id, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_UNLOAD
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_ENGINE_UNLOAD
-uint64_t uniffi_openelm_ffi_fn_method_engine_unload(uint64_t ptr
-);
-#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_FINETUNERUN
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_FINETUNERUN
 uint64_t uniffi_openelm_ffi_fn_clone_finetunerun(uint64_t handle, RustCallStatus *_Nonnull out_status
@@ -341,11 +301,6 @@ uint64_t uniffi_openelm_ffi_fn_clone_finetunerun(uint64_t handle, RustCallStatus
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_FINETUNERUN
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_FINETUNERUN
 void uniffi_openelm_ffi_fn_free_finetunerun(uint64_t handle, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CONSTRUCTOR_FINETUNERUN_NEW
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CONSTRUCTOR_FINETUNERUN_NEW
-uint64_t uniffi_openelm_ffi_fn_constructor_finetunerun_new(uint64_t engine, RustBuffer data, RustBuffer folder, RustBuffer options, int8_t resume, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_FINETUNERUN_CANCEL
@@ -378,6 +333,71 @@ void uniffi_openelm_ffi_fn_method_generationstream_cancel(uint64_t ptr, RustCall
 uint64_t uniffi_openelm_ffi_fn_method_generationstream_next(uint64_t ptr
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_LANGUAGEMODEL
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_LANGUAGEMODEL
+uint64_t uniffi_openelm_ffi_fn_clone_languagemodel(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_LANGUAGEMODEL
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_LANGUAGEMODEL
+void uniffi_openelm_ffi_fn_free_languagemodel(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_ACTIVE_ADAPTERS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_ACTIVE_ADAPTERS
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_active_adapters(uint64_t ptr
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_ADAPTERS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_ADAPTERS
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_adapters(uint64_t ptr
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_ADD_ADAPTER
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_ADD_ADAPTER
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_add_adapter(uint64_t ptr, RustBuffer name, RustBuffer folder
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_REMOVE_ADAPTER
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_REMOVE_ADAPTER
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_remove_adapter(uint64_t ptr, RustBuffer name
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_SET_ADAPTERS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_SET_ADAPTERS
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_set_adapters(uint64_t ptr, RustBuffer active
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_DECODE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_DECODE
+RustBuffer uniffi_openelm_ffi_fn_method_languagemodel_decode(uint64_t ptr, RustBuffer ids, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_ENCODE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_ENCODE
+RustBuffer uniffi_openelm_ffi_fn_method_languagemodel_encode(uint64_t ptr, RustBuffer text, int8_t prompt, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_GENERATE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_GENERATE
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_generate(uint64_t ptr, RustBuffer prompt, RustBuffer options, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_INFO
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_INFO
+RustBuffer uniffi_openelm_ffi_fn_method_languagemodel_info(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_PIECE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_PIECE
+RustBuffer uniffi_openelm_ffi_fn_method_languagemodel_piece(uint64_t ptr, uint32_t id, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_UNLOAD
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_UNLOAD
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_unload(uint64_t ptr
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_LOADRUN
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_LOADRUN
 uint64_t uniffi_openelm_ffi_fn_clone_loadrun(uint64_t handle, RustCallStatus *_Nonnull out_status
@@ -393,9 +413,9 @@ void uniffi_openelm_ffi_fn_free_loadrun(uint64_t handle, RustCallStatus *_Nonnul
 void uniffi_openelm_ffi_fn_method_loadrun_cancel(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LOADRUN_ENGINE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LOADRUN_ENGINE
-uint64_t uniffi_openelm_ffi_fn_method_loadrun_engine(uint64_t ptr, RustCallStatus *_Nonnull out_status
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LOADRUN_MODEL
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LOADRUN_MODEL
+uint64_t uniffi_openelm_ffi_fn_method_loadrun_model(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LOADRUN_NEXT
@@ -403,39 +423,43 @@ uint64_t uniffi_openelm_ffi_fn_method_loadrun_engine(uint64_t ptr, RustCallStatu
 uint64_t uniffi_openelm_ffi_fn_method_loadrun_next(uint64_t ptr
 );
 #endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_SESSION
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_SESSION
-uint64_t uniffi_openelm_ffi_fn_clone_session(uint64_t handle, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_SESSION
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_SESSION
-void uniffi_openelm_ffi_fn_free_session(uint64_t handle, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CONSTRUCTOR_SESSION_NEW
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CONSTRUCTOR_SESSION_NEW
-uint64_t uniffi_openelm_ffi_fn_constructor_session_new(uint64_t engine, RustBuffer template, RustBuffer messages, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_SESSION_IS_ANSWERING
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_SESSION_IS_ANSWERING
-uint64_t uniffi_openelm_ffi_fn_method_session_is_answering(uint64_t ptr
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_SESSION_MESSAGES
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_SESSION_MESSAGES
-uint64_t uniffi_openelm_ffi_fn_method_session_messages(uint64_t ptr
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_SESSION_RESPOND
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_SESSION_RESPOND
-uint64_t uniffi_openelm_ffi_fn_method_session_respond(uint64_t ptr, RustBuffer prompt, RustBuffer options, RustCallStatus *_Nonnull out_status
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_NEW_CHAT
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_NEW_CHAT
+uint64_t uniffi_openelm_ffi_fn_func_new_chat(uint64_t model, RustBuffer template, RustBuffer messages, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_CONVERT
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_CONVERT
 uint64_t uniffi_openelm_ffi_fn_func_convert(RustBuffer source, RustBuffer target, RustBuffer options, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_DEFAULT_CONVERT_OPTIONS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_DEFAULT_CONVERT_OPTIONS
+RustBuffer uniffi_openelm_ffi_fn_func_default_convert_options(RustCallStatus *_Nonnull out_status
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_FINETUNE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_FINETUNE
+uint64_t uniffi_openelm_ffi_fn_func_finetune(uint64_t model, RustBuffer data, RustBuffer folder, RustBuffer options, int8_t resume, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_DEFAULT_FINETUNE_OPTIONS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_DEFAULT_FINETUNE_OPTIONS
+RustBuffer uniffi_openelm_ffi_fn_func_default_finetune_options(RustCallStatus *_Nonnull out_status
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_DEFAULT_GENERATION_OPTIONS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_DEFAULT_GENERATION_OPTIONS
+RustBuffer uniffi_openelm_ffi_fn_func_default_generation_options(RustCallStatus *_Nonnull out_status
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_DEFAULT_LOAD_OPTIONS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_DEFAULT_LOAD_OPTIONS
+RustBuffer uniffi_openelm_ffi_fn_func_default_load_options(RustCallStatus *_Nonnull out_status
+    
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_LOAD_MODEL
@@ -758,9 +782,45 @@ void ffi_openelm_ffi_rust_future_free_void(uint64_t handle
 void ffi_openelm_ffi_rust_future_complete_void(uint64_t handle, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_NEW_CHAT
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_NEW_CHAT
+uint16_t uniffi_openelm_ffi_checksum_func_new_chat(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_CONVERT
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_CONVERT
 uint16_t uniffi_openelm_ffi_checksum_func_convert(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_DEFAULT_CONVERT_OPTIONS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_DEFAULT_CONVERT_OPTIONS
+uint16_t uniffi_openelm_ffi_checksum_func_default_convert_options(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_FINETUNE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_FINETUNE
+uint16_t uniffi_openelm_ffi_checksum_func_finetune(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_DEFAULT_FINETUNE_OPTIONS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_DEFAULT_FINETUNE_OPTIONS
+uint16_t uniffi_openelm_ffi_checksum_func_default_finetune_options(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_DEFAULT_GENERATION_OPTIONS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_DEFAULT_GENERATION_OPTIONS
+uint16_t uniffi_openelm_ffi_checksum_func_default_generation_options(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_DEFAULT_LOAD_OPTIONS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_DEFAULT_LOAD_OPTIONS
+uint16_t uniffi_openelm_ffi_checksum_func_default_load_options(void
     
 );
 #endif
@@ -830,6 +890,24 @@ uint16_t uniffi_openelm_ffi_checksum_func_set_metallib(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_IS_ANSWERING
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_IS_ANSWERING
+uint16_t uniffi_openelm_ffi_checksum_method_chat_is_answering(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_MESSAGES
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_MESSAGES
+uint16_t uniffi_openelm_ffi_checksum_method_chat_messages(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_RESPOND
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_RESPOND
+uint16_t uniffi_openelm_ffi_checksum_method_chat_respond(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CONVERTRUN_CANCEL
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CONVERTRUN_CANCEL
 uint16_t uniffi_openelm_ffi_checksum_method_convertrun_cancel(void
@@ -845,72 +923,6 @@ uint16_t uniffi_openelm_ffi_checksum_method_convertrun_next(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CONVERTRUN_REPORT
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CONVERTRUN_REPORT
 uint16_t uniffi_openelm_ffi_checksum_method_convertrun_report(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_ACTIVE_ADAPTERS
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_ACTIVE_ADAPTERS
-uint16_t uniffi_openelm_ffi_checksum_method_engine_active_adapters(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_ADAPTERS
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_ADAPTERS
-uint16_t uniffi_openelm_ffi_checksum_method_engine_adapters(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_ADD_ADAPTER
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_ADD_ADAPTER
-uint16_t uniffi_openelm_ffi_checksum_method_engine_add_adapter(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_REMOVE_ADAPTER
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_REMOVE_ADAPTER
-uint16_t uniffi_openelm_ffi_checksum_method_engine_remove_adapter(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_SET_ADAPTERS
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_SET_ADAPTERS
-uint16_t uniffi_openelm_ffi_checksum_method_engine_set_adapters(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_DECODE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_DECODE
-uint16_t uniffi_openelm_ffi_checksum_method_engine_decode(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_ENCODE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_ENCODE
-uint16_t uniffi_openelm_ffi_checksum_method_engine_encode(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_GENERATE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_GENERATE
-uint16_t uniffi_openelm_ffi_checksum_method_engine_generate(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_INFO
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_INFO
-uint16_t uniffi_openelm_ffi_checksum_method_engine_info(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_PIECE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_PIECE
-uint16_t uniffi_openelm_ffi_checksum_method_engine_piece(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_UNLOAD
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_ENGINE_UNLOAD
-uint16_t uniffi_openelm_ffi_checksum_method_engine_unload(void
     
 );
 #endif
@@ -938,51 +950,87 @@ uint16_t uniffi_openelm_ffi_checksum_method_generationstream_next(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_ACTIVE_ADAPTERS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_ACTIVE_ADAPTERS
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_active_adapters(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_ADAPTERS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_ADAPTERS
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_adapters(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_ADD_ADAPTER
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_ADD_ADAPTER
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_add_adapter(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_REMOVE_ADAPTER
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_REMOVE_ADAPTER
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_remove_adapter(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_SET_ADAPTERS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_SET_ADAPTERS
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_set_adapters(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_DECODE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_DECODE
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_decode(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_ENCODE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_ENCODE
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_encode(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_GENERATE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_GENERATE
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_generate(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_INFO
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_INFO
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_info(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_PIECE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_PIECE
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_piece(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_UNLOAD
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_UNLOAD
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_unload(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LOADRUN_CANCEL
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LOADRUN_CANCEL
 uint16_t uniffi_openelm_ffi_checksum_method_loadrun_cancel(void
     
 );
 #endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LOADRUN_ENGINE
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LOADRUN_ENGINE
-uint16_t uniffi_openelm_ffi_checksum_method_loadrun_engine(void
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LOADRUN_MODEL
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LOADRUN_MODEL
+uint16_t uniffi_openelm_ffi_checksum_method_loadrun_model(void
     
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LOADRUN_NEXT
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LOADRUN_NEXT
 uint16_t uniffi_openelm_ffi_checksum_method_loadrun_next(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_SESSION_IS_ANSWERING
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_SESSION_IS_ANSWERING
-uint16_t uniffi_openelm_ffi_checksum_method_session_is_answering(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_SESSION_MESSAGES
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_SESSION_MESSAGES
-uint16_t uniffi_openelm_ffi_checksum_method_session_messages(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_SESSION_RESPOND
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_SESSION_RESPOND
-uint16_t uniffi_openelm_ffi_checksum_method_session_respond(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_CONSTRUCTOR_FINETUNERUN_NEW
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_CONSTRUCTOR_FINETUNERUN_NEW
-uint16_t uniffi_openelm_ffi_checksum_constructor_finetunerun_new(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_CONSTRUCTOR_SESSION_NEW
-#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_CONSTRUCTOR_SESSION_NEW
-uint16_t uniffi_openelm_ffi_checksum_constructor_session_new(void
     
 );
 #endif

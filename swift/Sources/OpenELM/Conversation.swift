@@ -22,7 +22,7 @@ import Observation
     /// Share of the prompt that the model has read, from 0 to 1, while it answers.
     public private(set) var promptProgress = 0.0
     /// Counts and times of the last answer.
-    public private(set) var statistics: GenerationStatistics?
+    public private(set) var stats: GenerationStats?
     /// What went wrong with the last answer; `nil` if nothing did.
     public private(set) var error: OpenELMError?
     /// How answers are generated.
@@ -34,7 +34,7 @@ import Observation
     /// A conversation that begins with `instructions`.
     public init(
         model: LanguageModel, instructions: String? = nil,
-        template: LanguageModelSession.Template = .openELMInstruct,
+        template: ChatTemplate = .openELMInstruct,
         options: GenerationOptions = GenerationOptions()
     ) throws {
         session = try LanguageModelSession(
@@ -52,7 +52,7 @@ import Observation
         messages.append(Message(id: question + 1, role: .response, text: ""))
         isResponding = true
         promptProgress = 0
-        statistics = nil
+        stats = nil
         error = nil
         let events = session.streamResponse(to: prompt, options: options).withEvents()
         // Whoever lets go of the conversation ends the answer.
@@ -79,10 +79,10 @@ import Observation
 
     private func take(_ event: GenerationEvent) {
         switch event {
-        case .prompt(let processed, let total):
+        case .prefill(let processed, let total):
             promptProgress = total == 0 ? 1 : Double(processed) / Double(total)
-        case .text(let text, _): messages[messages.count - 1].text += text
-        case .finished(_, let statistics): self.statistics = statistics
+        case .token(_, let text): messages[messages.count - 1].text += text
+        case .finished(_, let statistics): self.stats = statistics
         }
     }
 

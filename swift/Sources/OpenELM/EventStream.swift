@@ -1,15 +1,15 @@
 internal import OpenELMBindings
 
-/// A run of the library that is pulled.
-protocol Pulled: Sendable {
+/// A run of the library whose events are pulled one at a time.
+protocol EventSource: Sendable {
     associatedtype Event: Sendable
     func next() async throws -> Event?
     func cancel() throws
 }
 
-/// Cold events: nothing runs until the first is asked for, each is made when there is room for it,
-/// and the run ends with its last reader, or with the reader's task.
-struct EventStream<Run: Pulled>: AsyncSequence, Sendable {
+/// The events of a run. The run starts with the first event that is requested, makes each event
+/// when there is room for it, and ends with its last reader or the reader's task.
+struct EventStream<Run: EventSource>: AsyncSequence, Sendable {
     typealias Element = Run.Event
 
     let start: @Sendable () throws -> Run
@@ -31,15 +31,15 @@ struct EventStream<Run: Pulled>: AsyncSequence, Sendable {
     }
 }
 
-/// Ends its run when nobody holds it any more.
-final class Running<Run: Pulled>: Sendable {
+/// Cancels its run when it is released.
+final class Running<Run: EventSource>: Sendable {
     let run: Run
 
     init(_ run: Run) { self.run = run }
 
     deinit { try? run.cancel() }
 
-    /// The next event; cancelling the task ends the run.
+    /// The next event; cancelling the task cancels the run.
     func next() async throws -> Run.Event? {
         let run = self.run
         let event = try await withTaskCancellationHandler {
@@ -52,7 +52,7 @@ final class Running<Run: Pulled>: Sendable {
     }
 }
 
-extension GenerationStream: Pulled {}
-extension LoadRun: Pulled {}
-extension FinetuneRun: Pulled {}
-extension ConvertRun: Pulled {}
+extension GenerationStream: EventSource {}
+extension LoadRun: EventSource {}
+extension FinetuneRun: EventSource {}
+extension ConvertRun: EventSource {}

@@ -1,8 +1,8 @@
 import Foundation
 internal import OpenELMBindings
 
-/// MLX' GPU kernels: a resource of this package for each system, named after the version of MLX.
-/// MLX itself does not look at the version, and computes nonsense with the kernels of another.
+/// MLX's GPU kernels: a resource of this package for each system, named after the version of MLX.
+/// MLX itself does not check the version, and gives wrong results with another version's kernels.
 enum Kernels {
     /// A system that has a GPU for MLX; the simulator of iOS has none.
     enum Platform: String, CaseIterable {
@@ -10,7 +10,7 @@ enum Kernels {
         case iOS = "ios"
     }
 
-    /// The system that this is built for, if the library takes its kernels from this package.
+    /// The system of this build, if the library takes its kernels from this package.
     static var platform: Platform? {
         #if OPENELM_SYSTEM_LIBRARY || targetEnvironment(simulator)
             nil
@@ -49,14 +49,14 @@ enum Kernels {
                 + "found \(found)")
     }
 
-    /// Tells MLX where its kernels lie; before anything touches the GPU, since MLX loads them with it.
+    /// Sets the kernels of MLX. MLX loads them with the GPU, so this comes before its first use.
     static func use() throws {
         guard let platform else { return }
         let version = try translated { try mlxVersion() }
         try use(try file(in: folder, version: version, platform: platform))
     }
 
-    /// Tells MLX that its kernels are `file`; the library compares the version once more.
+    /// Sets `file` as the kernels of MLX; the library checks the version again.
     static func use(_ file: URL) throws {
         do { try setMetallib(path: file.path) } catch {
             let message = OpenELMError.from(error).localizedDescription

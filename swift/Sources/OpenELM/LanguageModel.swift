@@ -1,124 +1,125 @@
 import Foundation
 internal import OpenELMBindings
 
-/// A loaded OpenELM. It is unloaded when its last holder lets go of it.
-public final class LanguageModel: Sendable {
-    let engine: Engine
+/// Options of loading a model.
+public struct LoadOptions: Sendable, Equatable {
+    /// `float32`, `float16` or `bfloat16`; `nil`: the stored dtype on a GPU, `float32` on a CPU.
+    public var dtype: String?
+    /// The tokenizer's file or folder; `nil`: the model's.
+    public var tokenizer: URL?
+    /// Keeps quantised matrices quantised; `nil`: on a GPU, or if memory is short.
+    public var keepQuantized: Bool?
 
-    /// How a model is loaded.
-    public struct Configuration: Sendable, Equatable {
-        /// `float32`, `float16` or `bfloat16`; `nil`: the stored type on a GPU, `float32` on a CPU.
-        public var dtype: String?
-        /// The tokenizer's file or folder; `nil`: the model's.
-        public var tokenizer: URL?
-        /// Keeps quantised matrices packed; `nil`: on a GPU, or where memory asks for it.
-        public var keepsQuantized: Bool?
-
-        /// A configuration.
-        public init(dtype: String? = nil, tokenizer: URL? = nil, keepsQuantized: Bool? = nil) {
-            self.dtype = dtype
-            self.tokenizer = tokenizer
-            self.keepsQuantized = keepsQuantized
-        }
-
-        var bound: LoadOptions {
-            LoadOptions(dtype: dtype, tokenizer: tokenizer?.path, keepQuantized: keepsQuantized)
-        }
+    /// Options.
+    public init(dtype: String? = nil, tokenizer: URL? = nil, keepQuantized: Bool? = nil) {
+        self.dtype = dtype
+        self.tokenizer = tokenizer
+        self.keepQuantized = keepQuantized
     }
 
-    /// Loads the model in `folder`; `progress` is told the share that has been read, from 0 to 1.
+    var ffiOptions: OpenELMBindings.LoadOptions {
+        OpenELMBindings.LoadOptions(
+            dtype: dtype, tokenizer: tokenizer?.path, keepQuantized: keepQuantized)
+    }
+}
+
+/// A loaded OpenELM model. It is unloaded when its last reference is released.
+public final class LanguageModel: Sendable {
+    let model: OpenELMBindings.LanguageModel
+
+    /// Loads the model in `folder`; `progress` gets the share that has been read, from 0 to 1.
     public init(
-        folder: URL, configuration: Configuration = Configuration(),
+        folder: URL, options: LoadOptions = LoadOptions(),
         progress: @Sendable (Double) -> Void = { _ in }
     ) async throws {
         try Memory.prepare()
         try Task.checkCancellation()
-        let run = try translated { try loadModel(path: folder.path, options: configuration.bound) }
+        let run = try translated { try loadModel(path: folder.path, options: options.ffiOptions) }
         let running = Running(run)
         while let bytes = try await running.next() {
             progress(bytes.total == 0 ? 1 : Double(bytes.read) / Double(bytes.total))
         }
-        engine = try translated { try run.engine() }
+        model = try translated { try run.model() }
         progress(1)
     }
 
-    /// Continues `prompt`, as base models do.
-    public func streamCompletion(
-        of prompt: String, options: GenerationOptions = GenerationOptions()
+    /// Continues `prompt`, piece by piece; for base models.
+    public func streamGenerate(
+        _ prompt: String, options: GenerationOptions = GenerationOptions()
     ) -> TextStream {
-        let engine = self.engine
+        let model = self.model
         return TextStream(
             events: GenerationEvents {
-                try engine.generate(prompt: prompt, options: options.bound())
+                try model.generate(prompt: prompt, options: options.ffiOptions())
             })
     }
 
-    /// The continuation of `prompt`, whole.
-    public func complete(
+    /// The whole continuation of `prompt`; for base models.
+    public func generate(
         _ prompt: String, options: GenerationOptions = GenerationOptions()
     ) async throws -> String {
-        try await streamCompletion(of: prompt, options: options).collect().content
+        try await streamGenerate(prompt, options: options).collect().content
     }
 
-    /// The ids of `text`, without the tokens that begin and end a text.
+    /// The token ids of `text`, without BOS and EOS.
     public func encode(_ text: String) throws -> [UInt32] {
-        try translated { try engine.encode(text: text, prompt: false) }
+        try translated { try model.encode(text: text, prompt: false) }
     }
 
     /// The text of `tokens`.
     public func decode(_ tokens: [UInt32]) throws -> String {
-        try translated { try engine.decode(ids: tokens) }
+        try translated { try model.decode(ids: tokens) }
     }
 
-    /// Parameters of the model.
+    /// Number of parameters.
     public var parameterCount: Int {
-        get throws { Int(try translated { try engine.info() }.parameters) }
+        get throws { Int(try translated { try model.info() }.parameterCount) }
     }
 
-    /// The most tokens of prompt and answer together.
+    /// Most tokens of prompt and answer together.
     public var contextSize: Int {
-        get throws { Int(try translated { try engine.info() }.context) }
+        get throws { Int(try translated { try model.info() }.maxContextLength) }
     }
 
-    /// Unloads the model now; what runs with it ends with ``OpenELMError/unloaded``.
+    /// Unloads the model now; runs that use it end with ``OpenELMError/unloaded``.
     public func unload() async throws {
-        let engine = self.engine
-        try await translated { try await engine.unload() }
+        let model = self.model
+        try await translated { try await model.unload() }
     }
 
-    /// The names of the adapters it has, in the order they came.
+    /// The names of all adapters, in the order they were added.
     public var adapters: [String] {
         get async throws {
-            let engine = self.engine
-            return try await translated { try await engine.adapters() }
+            let model = self.model
+            return try await translated { try await model.adapters() }
         }
     }
 
-    /// Takes in the adapter in `folder` under `name`, and makes it the active one, alone.
+    /// Adds the adapter in `folder` under `name`, and makes it the only active one.
     public func addAdapter(_ name: String, folder: URL) async throws {
-        let engine = self.engine
-        try await translated { try await engine.addAdapter(name: name, folder: folder.path) }
+        let model = self.model
+        try await translated { try await model.addAdapter(name: name, folder: folder.path) }
     }
 
-    /// Makes exactly these adapters active, added up; none: the model as it was loaded.
-    public func useAdapters(_ adapters: [Adapter]) async throws {
-        let engine = self.engine
+    /// Makes exactly these adapters active; their outputs are added. None: the model as loaded.
+    public func setAdapters(_ adapters: [Adapter]) async throws {
+        let model = self.model
         let active = adapters.map { AdapterStrength(name: $0.name, strength: $0.strength) }
-        try await translated { try await engine.setAdapters(active: active) }
+        try await translated { try await model.setAdapters(active: active) }
     }
 
-    /// Takes the adapter `name` off and forgets it.
+    /// Removes the adapter `name`.
     public func removeAdapter(_ name: String) async throws {
-        let engine = self.engine
-        try await translated { try await engine.removeAdapter(name: name) }
+        let model = self.model
+        try await translated { try await model.removeAdapter(name: name) }
     }
 }
 
-/// An adapter of a model, and how strong it is: 1 as it was trained.
+/// An adapter of a model and its strength: 1 is the strength of training.
 public struct Adapter: Sendable, Equatable {
-    /// Its name, as it was added.
+    /// The name it was added under.
     public var name: String
-    /// What its part is multiplied by.
+    /// Factor of its output.
     public var strength: Float
 
     /// An adapter.

@@ -1,97 +1,97 @@
 internal import OpenELMBindings
 
-/// A conversation with a model. What was read for one answer is not read again for the next.
-public final class LanguageModelSession: Sendable {
-    private let session: Session
+/// The template that turns messages into a prompt.
+public enum ChatTemplate: Sendable {
+    /// The template of Apple's OpenELM-Instruct checkpoints.
+    case openELMInstruct
+    /// The template of CoreNet's LoRA recipe (Alpaca).
+    case instruction
+    /// No template: the texts one after the other, for base models.
+    case plain
+}
 
-    /// How messages become a prompt.
-    public enum Template: Sendable {
-        /// That of Apple's OpenELM-Instruct checkpoints.
-        case openELMInstruct
-        /// That of CoreNet's LoRA recipe (Alpaca).
-        case instruction
-        /// None: the texts one after the other, for base models.
-        case plain
-    }
+/// A conversation with a model. The model reads each message once: its KV cache is kept.
+public final class LanguageModelSession: Sendable {
+    private let chat: Chat
 
     /// A conversation that begins with `instructions`.
     public convenience init(
-        model: LanguageModel, instructions: String? = nil, template: Template = .openELMInstruct
+        model: LanguageModel, instructions: String? = nil, template: ChatTemplate = .openELMInstruct
     ) throws {
         let messages = instructions.map { [Message(role: .instructions, text: $0)] } ?? []
         try self.init(model: model, transcript: messages, template: template)
     }
 
-    /// A conversation that goes on after `transcript`, which may be another session's.
+    /// A conversation that continues `transcript`, which may be another session's.
     public init(
-        model: LanguageModel, transcript: [Message], template: Template = .openELMInstruct
+        model: LanguageModel, transcript: [Message], template: ChatTemplate = .openELMInstruct
     ) throws {
-        session = try translated {
-            try Session(
-                engine: model.engine, template: ChatTemplate(template),
+        chat = try translated {
+            try newChat(
+                model: model.model, template: OpenELMBindings.ChatTemplate(template),
                 messages: transcript.map(ChatMessage.init))
         }
     }
 
-    /// The answer to `prompt`, whole.
+    /// The whole answer to `prompt`.
     public func respond(
         to prompt: String, options: GenerationOptions = GenerationOptions()
     ) async throws -> Response {
         try await streamResponse(to: prompt, options: options).collect()
     }
 
-    /// The answer to `prompt`, piece by piece. One that is stopped is kept as far as it came; one
-    /// that fails is not, and its question is withdrawn.
+    /// The answer to `prompt`, piece by piece. A stopped answer is kept as far as it came; a failed
+    /// one is not, and its question is withdrawn.
     public func streamResponse(
         to prompt: String, options: GenerationOptions = GenerationOptions()
     ) -> TextStream {
-        let session = self.session
+        let chat = self.chat
         return TextStream(
             events: GenerationEvents {
-                try session.respond(prompt: prompt, options: options.bound())
+                try chat.respond(prompt: prompt, options: options.ffiOptions())
             })
     }
 
-    /// Whether an answer is being written. Until it is whole or cancelled, another question fails
+    /// True while an answer is under way. Until it ends or is cancelled, another question fails
     /// with ``OpenELMError/concurrentRequests``.
     public var isResponding: Bool {
         get async throws {
-            let session = self.session
-            return try await translated { try await session.isAnswering() }
+            let chat = self.chat
+            return try await translated { try await chat.isAnswering() }
         }
     }
 
-    /// What was said so far.
+    /// All messages so far.
     public var transcript: [Message] {
         get async throws {
-            let session = self.session
-            return try await translated { try await session.messages().map(Message.init) }
+            let chat = self.chat
+            return try await translated { try await chat.messages().map(Message.init) }
         }
     }
 
-    /// An answer that is whole.
+    /// A whole answer.
     public struct Response: Sendable, Equatable {
         /// Its text.
         public let content: String
-        /// Why it ended.
+        /// The reason why it ended.
         public let finishReason: FinishReason
         /// Counts and times.
-        public let statistics: GenerationStatistics
+        public let stats: GenerationStats
     }
 
     /// A message of the conversation.
     public struct Message: Sendable, Equatable, Codable {
-        /// What it is in the conversation.
+        /// The role of a message.
         public enum Role: String, Sendable, Codable {
-            /// What the conversation begins with: how to answer.
+            /// Instructions that begin the conversation.
             case instructions
-            /// What was asked.
+            /// A question.
             case prompt
-            /// What the model answered.
+            /// An answer of the model.
             case response
         }
 
-        /// What it is in the conversation.
+        /// Its role.
         public let role: Role
         /// Its text.
         public let text: String
@@ -104,8 +104,8 @@ public final class LanguageModelSession: Sendable {
     }
 }
 
-extension ChatTemplate {
-    fileprivate init(_ template: LanguageModelSession.Template) {
+extension OpenELMBindings.ChatTemplate {
+    fileprivate init(_ template: ChatTemplate) {
         self =
             switch template {
             case .openELMInstruct: .openElmInstruct

@@ -8,19 +8,19 @@ internal import OpenELMBindings
     import os
 #endif
 
-/// The memory that MLX takes in this process, and pausing what runs.
+/// Memory of MLX in this process, and pausing of all work.
 public enum Memory {
-    /// Bytes that MLX takes.
+    /// Memory of MLX, in bytes.
     public struct Statistics: Sendable, Equatable {
-        /// Of arrays in use.
+        /// Arrays in use.
         public let active: Int
-        /// Kept to be used again.
+        /// Buffers kept for reuse.
         public let cache: Int
-        /// The most that arrays took at one time.
+        /// Peak of `active`.
         public let peak: Int
     }
 
-    /// What MLX takes now.
+    /// Memory that MLX uses now.
     public static var statistics: Statistics {
         get throws {
             try prepare()
@@ -29,20 +29,21 @@ public enum Memory {
         }
     }
 
-    /// An estimate, from above, of the bytes that the model in `folder` takes with one text of
-    /// `context` tokens, `nil` as many as it holds. No weight is read.
+    /// An upper estimate, in bytes, of the model in `folder` with one text of `context` tokens;
+    /// `nil` is the model's whole context. Reads no weights.
     public static func estimatedMemory(
-        of folder: URL, configuration: LanguageModel.Configuration = .init(), context: Int? = nil
+        of folder: URL, options: LoadOptions = .init(), context: Int? = nil
     ) throws -> Int {
         try prepare()
         let context = try context.map { try count("context", $0) }
         let estimate = try translated {
-            try estimateMemory(path: folder.path, options: configuration.bound, context: context)
+            try estimateMemory(path: folder.path, options: options.ffiOptions, context: context)
         }
         return Int(estimate.weights + estimate.kvCache + estimate.working)
     }
 
-    /// Bytes that this process may still take, where the system says so: iOS and Linux.
+    /// Bytes that this process may still allocate; `nil` where the system does not report it
+    /// (macOS).
     public static var available: Int? {
         get throws {
             #if os(iOS)
@@ -54,34 +55,34 @@ public enum Memory {
         }
     }
 
-    /// Sets how many bytes MLX may keep to use again. This package begins with 32 MiB.
+    /// Sets the limit of buffers that MLX keeps for reuse, in bytes. This package sets 32 MiB.
     public static func setCacheLimit(_ bytes: Int) throws {
         try prepare()
         let limit = try count("cacheLimit", bytes)
         _ = try translated { try setMemoryCacheLimit(bytes: limit) }
     }
 
-    /// Gives back what MLX keeps to use again.
+    /// Frees the buffers that MLX keeps for reuse.
     public static func clearCache() throws {
         try prepare()
         try translated { try clearMemoryCache() }
     }
 
-    /// Holds everything before its next token, and gives back what MLX keeps to use again. Waits up
-    /// to a second for what is under way; returns whether all rests.
+    /// Pauses all work before its next token or step, and frees the buffers kept for reuse. Waits at
+    /// most a second for work under way; returns true if none is left.
     @discardableResult
     public static func pause() throws -> Bool {
-        let rests = try translated { try OpenELMBindings.pause(waitMilliseconds: 1000) }
+        let isIdle = try translated { try OpenELMBindings.pause(waitMilliseconds: 1000) }
         try clearCache()
-        return rests
+        return isIdle
     }
 
-    /// Goes on after ``pause()``.
+    /// Continues after ``pause()``.
     public static func resume() throws {
         try translated { try OpenELMBindings.resume() }
     }
 
-    /// Once, before anything asks MLX: the kernels, a low cache limit, the observers.
+    /// Sets kernels, cache limit and observers, once, before the first call of MLX.
     static func prepare() throws { try prepared.get() }
 
     private static let prepared = Result<Void, any Error> {

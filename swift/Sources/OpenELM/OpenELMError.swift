@@ -1,148 +1,183 @@
 import Foundation
 internal import OpenELMBindings
 
-/// What can go wrong, with what was found and what to do next.
+/// An error of this package, with a message and advice.
 public enum OpenELMError: Error, Sendable, Equatable {
     /// A file or folder cannot be read or written.
-    case fileAccess(path: String, message: String)
-    /// A file that the model, adapter or run needs is not there.
+    case io(path: String, message: String)
+    /// A file of a model, adapter or run is missing.
     case missingFile(path: String, message: String)
-    /// A model's files are malformed, contradict each other, or are not an OpenELM's.
-    case invalidModel(path: String, message: String)
+    /// A model's configuration is malformed or not supported.
+    case invalidConfig(path: String, message: String)
+    /// A weight file is malformed or does not fit the configuration.
+    case invalidCheckpoint(path: String, message: String)
     /// A tokenizer is malformed or does not fit the model.
     case invalidTokenizer(path: String, message: String)
-    /// A file of training data is malformed, at `line` if that is known.
+    /// A file of training data is malformed, at `line` (from 1) if that is known.
     case invalidData(path: String, line: Int?, message: String)
     /// An adapter is malformed or does not fit the model.
     case invalidAdapter(path: String, message: String)
-    /// An option lies outside its range.
+    /// An option lies outside its range. `name` is the option's name in this package.
     case invalidOption(name: String, message: String)
-    /// The prompt, with what was said before it, is longer than the model's context.
+    /// The prompt and the conversation before it are longer than the model's context.
     case exceededContextWindowSize(tokens: Int, context: Int)
-    /// A session was asked while it was answering.
+    /// The session already has an answer under way.
     case concurrentRequests
     /// The model was unloaded.
     case unloaded
-    /// What a conversion or fine-tuning was to make cannot be put where it was to go.
-    case targetExists(path: String, message: String)
-    /// What a conversion wrote is not what it read; nothing was kept.
-    case verificationFailed(path: String, message: String)
-    /// Training came to a loss that is no number.
+    /// An output file or folder cannot be made at this path.
+    case destination(path: String, message: String)
+    /// A fine-tuning cannot be resumed: it was begun with other options or other data.
+    case otherRun(path: String, differences: [RunDifference])
+    /// A converted model differs from its source; nothing was kept.
+    case verification(path: String, message: String)
+    /// The training loss is not a finite number.
     case diverged(iteration: Int, loss: Float)
-    /// The GPU kernels of MLX are missing from this package, or are those of another version.
+    /// Another process of a distributed group failed or cannot be reached.
+    case distributed(message: String)
+    /// MLX's GPU kernels are missing from this package, or belong to another version of MLX.
     case invalidKernels(path: String, message: String)
     /// MLX or the GPU reported a failure.
     case device(message: String)
-    /// The library failed in a way that it should not; the call is lost, the rest goes on.
+    /// The library failed unexpectedly; the call failed, later calls work.
     case unexpected(message: String)
-    /// Nothing more can be done in this process.
+    /// The library has stopped: no later call in this process can work.
     case unusable(message: String)
 }
 
+/// An option in which a fine-tuning differs from the saved run that it was to resume.
+public struct RunDifference: Sendable, Equatable, CustomStringConvertible {
+    /// The option's name in this package, or `data`.
+    public let option: String
+    /// Its value in the saved run.
+    public let expected: String
+    /// Its value in this run.
+    public let found: String
+
+    /// Name and both values.
+    public var description: String { "\(option): expected \(expected), found \(found)" }
+
+    init(_ difference: OpenELMBindings.RunDifference) {
+        option = swiftName(difference.option)
+        expected = difference.expected
+        found = difference.found
+    }
+}
+
 extension OpenELMError: LocalizedError {
-    /// What went wrong.
+    /// The message.
     public var errorDescription: String? {
         switch self {
-        case .fileAccess(_, let message), .missingFile(_, let message),
-            .invalidModel(_, let message), .invalidTokenizer(_, let message),
+        case .io(_, let message), .missingFile(_, let message), .invalidConfig(_, let message),
+            .invalidCheckpoint(_, let message), .invalidTokenizer(_, let message),
             .invalidData(_, _, let message), .invalidAdapter(_, let message),
-            .invalidOption(_, let message), .targetExists(_, let message),
-            .verificationFailed(_, let message), .invalidKernels(_, let message),
-            .device(let message),
+            .invalidOption(_, let message), .destination(_, let message),
+            .verification(_, let message),
+            .distributed(let message), .invalidKernels(_, let message), .device(let message),
             .unexpected(let message), .unusable(let message):
             message
+        case .otherRun(let path, let differences):
+            "\(path): the run was begun with other options or data: "
+                + differences.map(\.description).joined(separator: "; ")
         case .exceededContextWindowSize(let tokens, let context):
             "the prompt has \(tokens) tokens; the model's context holds \(context)"
-        case .concurrentRequests: "the session is answering already"
+        case .concurrentRequests: "the session is already answering"
         case .unloaded: "the model was unloaded"
         case .diverged(let iteration, let loss): "the loss is \(loss) at iteration \(iteration)"
         }
     }
 
-    /// What to do next.
+    /// Advice.
     public var recoverySuggestion: String? {
         switch self {
-        case .fileAccess: "Check the path and the app's permissions."
-        case .missingFile: "Give the folder of a whole model or adapter, as downloaded."
-        case .invalidModel: "Download or convert the model again."
+        case .io: "Check the path, the app's permissions and the free space."
+        case .missingFile: "Add the file, or use the complete folder."
+        case .invalidConfig: "Use the configuration of an OpenELM model."
+        case .invalidCheckpoint: "Download or convert the model again."
         case .invalidTokenizer: "Put LLaMA's tokenizer.json or tokenizer.model beside the model."
-        case .invalidData: "Correct the file; rows are JSON objects of one kind, one a line."
+        case .invalidData: "Correct the file: one JSON object per line, all of one kind."
         case .invalidAdapter: "Use an adapter that was trained for this model."
-        case .invalidOption: "Choose a value within the range."
+        case .invalidOption: "Choose a valid value."
         case .exceededContextWindowSize: "Shorten the prompt, or begin a new session."
         case .concurrentRequests: "Wait for the answer or cancel it, or use a second session."
         case .unloaded: "Load the model again."
-        case .targetExists: "Choose another place, or allow it to be replaced or resumed."
-        case .verificationFailed: "Check the disk and convert again."
+        case .destination: "Choose another path, or allow replacing or resuming."
+        case .otherRun: "Resume with the run's own options and data, or choose another folder."
+        case .verification: "Check the disk, or choose a dtype that holds the weights."
         case .diverged: "Use a lower learning rate."
+        case .distributed: "Start all processes of the group again."
         case .invalidKernels:
-            "Use a release of this package as it is tagged; from a clone, run make xcframework."
+            "Use a tagged release of this package; in a clone, run make xcframework."
         case .device: "Free memory or use a smaller model, then try again."
-        case .unexpected: "Try again, and report it with this message."
-        case .unusable: "Start the app again."
+        case .unexpected: "Try again, and report this message."
+        case .unusable: "Restart the app."
         }
     }
 }
 
 extension OpenELMError {
-    /// The error as this module's, or Swift's own for what was cancelled.
+    /// The error as this package's, or Swift's own for a cancelled call.
     static func from(_ error: any Error) -> any Error {
-        guard let error = error as? EngineError else {
+        guard let error = error as? CoreError else {
             return error is CancellationError || error is OpenELMError
                 ? error : OpenELMError.unexpected(message: String(describing: error))
         }
         return switch error {
-        case .Io(let path, let message): fileAccess(path: path, message: message)
+        case .Io(let path, let message): io(path: path, message: message)
         case .MissingFile(let path, let message): missingFile(path: path, message: message)
-        case .Config(let path, _, let message), .Checkpoint(let path, let message),
-            .MissingTensor(let path, _, let message),
-            .UnexpectedTensor(let path, _, let message),
-            .TensorShape(let path, _, _, _, let message),
-            .TensorDtype(let path, _, _, let message):
-            invalidModel(path: path, message: message)
-        case .Tokenizer(let path, let message): invalidTokenizer(path: path, message: message)
-        case .Data(let path, let line, let message):
+        case .InvalidConfig(let path, let message): invalidConfig(path: path, message: message)
+        case .InvalidCheckpoint(let path, let message):
+            invalidCheckpoint(path: path, message: message)
+        case .InvalidTokenizer(let path, let message):
+            invalidTokenizer(path: path, message: message)
+        case .InvalidData(let path, let line, let message):
             invalidData(path: path, line: line.map(Int.init), message: message)
-        case .Adapter(let path, let message): invalidAdapter(path: path, message: message)
-        case .Dtype(_, let message): invalidOption(name: "dtype", message: message)
-        case .Option(let name, let message):
-            invalidOption(name: optionName(name), message: message)
+        case .InvalidAdapter(let path, let message): invalidAdapter(path: path, message: message)
+        case .InvalidOption(let option, let message): invalidOption(option, message)
         case .PromptTooLong(let tokens, let context, _):
             exceededContextWindowSize(tokens: Int(tokens), context: Int(context))
         case .Busy: concurrentRequests
         case .Unloaded: unloaded
-        case .Target(let path, let message): targetExists(path: path, message: message)
-        case .Verification(let path, let message):
-            verificationFailed(path: path, message: message)
+        case .Destination(let path, let message): destination(path: path, message: message)
+        case .OtherRun(let path, let differences, _):
+            otherRun(path: path, differences: differences.map(RunDifference.init))
+        case .Verification(let path, let message): verification(path: path, message: message)
         case .Diverged(let iteration, let loss, _):
             diverged(iteration: Int(iteration), loss: loss)
+        case .Distributed(let message): distributed(message: message)
         case .Cancelled: CancellationError()
-        case .Mlx(let message): device(message: message)
-        case .Panicked(let message): unexpected(message: message)
+        case .Device(let message): device(message: message)
+        case .Unexpected(let message): unexpected(message: message)
         case .Unusable(let message): unusable(message: message)
         }
     }
+
+    /// The error with the option's name in Swift, in the message too, which begins with the name.
+    private static func invalidOption(_ option: String, _ message: String) -> OpenELMError {
+        let name = swiftName(option)
+        guard message.hasPrefix(option) else { return invalidOption(name: name, message: message) }
+        return invalidOption(name: name, message: name + message.dropFirst(option.count))
+    }
 }
 
-/// What an option of the library, as `prefill_chunk` or `batch_size`, is called here.
-private func optionName(_ name: String) -> String {
-    if let own = ownNames[name] { return own }
-    let words = name.split(separator: "_")
-    return words.prefix(1).joined() + words.dropFirst().map(\.capitalized).joined()
+/// The name in Swift of the core's option `name`: camel case, or FoundationModels' word.
+private func swiftName(_ name: String) -> String {
+    switch name {
+    case "max_tokens": return "maximumResponseTokens"
+    case "top_k": return "top"
+    case "top_p": return "probabilityThreshold"
+    default:
+        let words = name.split(separator: "_")
+        return words.prefix(1).joined() + words.dropFirst().map(\.capitalized).joined()
+    }
 }
 
-private let ownNames = [
-    "top_p": "probabilityThreshold", "iters": "iterations", "num_layers": "layers",
-    "keys": "modules", "max_seq_length": "maximumSequenceLength",
-    "grad_accumulation_steps": "accumulationSteps", "gguf_type": "type",
-]
-
-/// Runs `body`; its errors come out as this module's.
+/// Runs `body`; throws its errors as this package's.
 func translated<T>(_ body: () throws -> T) throws -> T {
     do { return try body() } catch { throw OpenELMError.from(error) }
 }
 
-/// Runs `body`; its errors come out as this module's.
+/// Runs `body`; throws its errors as this package's.
 func translated<T: Sendable>(_ body: @Sendable () async throws -> T) async throws -> T {
     do { return try await body() } catch { throw OpenELMError.from(error) }
 }

@@ -1,14 +1,14 @@
 internal import OpenELMBindings
 
-/// A text as it is generated, piece by piece. Cold: each loop over it generates anew, and stops as
-/// soon as the loop ends or its task is cancelled.
+/// A text as it is generated, piece by piece. Each loop over it starts a new generation, which
+/// stops when the loop ends or its task is cancelled.
 public struct TextStream: AsyncSequence, Sendable {
     /// A piece of text.
     public typealias Element = String
 
     let events: GenerationEvents
 
-    /// Begins to generate with the first piece that is asked for.
+    /// Starts to generate with the first piece that is requested.
     public func makeAsyncIterator() -> Iterator { Iterator(events: events.makeAsyncIterator()) }
 
     /// The pieces.
@@ -18,62 +18,62 @@ public struct TextStream: AsyncSequence, Sendable {
         /// The next piece; `nil` after the last.
         public mutating func next() async throws -> String? {
             while let event = try await events.next() {
-                if case .text(let text, _) = event, !text.isEmpty { return text }
+                if case .token(_, let text) = event, !text.isEmpty { return text }
             }
             return nil
         }
     }
 
-    /// The same with progress, token ids and statistics.
+    /// The same generation with progress, token ids and statistics.
     public func withEvents() -> GenerationEvents { events }
 
-    /// Generates all of it.
+    /// Generates the whole text.
     public func collect() async throws -> LanguageModelSession.Response {
         var content = ""
         for try await event in events {
             switch event {
-            case .prompt: break
-            case .text(let text, _): content += text
-            case .finished(let reason, let statistics):
+            case .prefill: break
+            case .token(_, let text): content += text
+            case .finished(let reason, let stats):
                 return LanguageModelSession.Response(
-                    content: content, finishReason: reason, statistics: statistics)
+                    content: content, finishReason: reason, stats: stats)
             }
         }
-        throw OpenELMError.unexpected(message: "the text came to no end")
+        throw OpenELMError.unexpected(message: "the generation ended without a last event")
     }
 }
 
-/// What a generation tells.
+/// An event of a generation.
 public enum GenerationEvent: Sendable, Equatable {
-    /// Tokens of the prompt that were read, of all.
-    case prompt(processed: Int, total: Int)
-    /// Text that became certain with a token; it may be empty.
-    case text(String, token: UInt32)
+    /// Tokens of the prompt that were read, and all of them.
+    case prefill(processed: Int, total: Int)
+    /// A token, and the text that it completes, which may be empty.
+    case token(id: UInt32, text: String)
     /// The last event.
-    case finished(FinishReason, GenerationStatistics)
+    case finished(FinishReason, GenerationStats)
 }
 
-/// Why a text ended.
+/// The reason why a text ended.
 public enum FinishReason: Sendable, Equatable {
-    /// The model ended it.
-    case endOfSequence
-    /// A stop sequence came up.
-    case stopSequence
-    /// The most tokens were generated.
-    case maximumResponseTokens
+    /// The end-of-sequence token.
+    case eos
+    /// A stop string.
+    case stop
+    /// The limit of generated tokens.
+    case length
     /// The model's context is full.
-    case contextWindow
+    case context
     /// It was cancelled.
     case cancelled
 }
 
 /// Counts and times of a generation.
-public struct GenerationStatistics: Sendable, Equatable {
+public struct GenerationStats: Sendable, Equatable {
     /// Tokens of the prompt.
     public let promptTokens: Int
-    /// Those of them that had been read before.
+    /// Tokens of the prompt that were in the KV cache.
     public let cachedTokens: Int
-    /// Tokens that were generated.
+    /// Generated tokens.
     public let generatedTokens: Int
     /// Seconds to the first token.
     public let prefillSeconds: Double
@@ -94,7 +94,7 @@ public struct GenerationEvents: AsyncSequence, Sendable {
         stream = EventStream(start: start)
     }
 
-    /// Begins to generate with the first event that is asked for.
+    /// Starts to generate with the first event that is requested.
     public func makeAsyncIterator() -> Iterator { Iterator(events: stream.makeAsyncIterator()) }
 
     /// The events, one after the other.
@@ -112,20 +112,20 @@ extension GenerationEvent {
     init(_ event: OpenELMBindings.GenerationEvent) {
         switch event {
         case .prefill(let processed, let total):
-            self = .prompt(processed: Int(processed), total: Int(total))
-        case .token(let id, let text, _, _): self = .text(text, token: id)
+            self = .prefill(processed: Int(processed), total: Int(total))
+        case .token(let id, let text, _, _): self = .token(id: id, text: text)
         case .finished(let reason, let stats):
-            let why: FinishReason =
+            let end: FinishReason =
                 switch reason {
-                case .eos: .endOfSequence
-                case .stop: .stopSequence
-                case .length: .maximumResponseTokens
-                case .context: .contextWindow
+                case .eos: .eos
+                case .stop: .stop
+                case .length: .length
+                case .context: .context
                 case .cancelled: .cancelled
                 }
             self = .finished(
-                why,
-                GenerationStatistics(
+                end,
+                GenerationStats(
                     promptTokens: Int(stats.promptTokens), cachedTokens: Int(stats.cachedTokens),
                     generatedTokens: Int(stats.generatedTokens),
                     prefillSeconds: stats.prefillSeconds, decodeSeconds: stats.decodeSeconds,

@@ -600,12 +600,211 @@ fileprivate struct FfiConverterString: FfiConverter {
 
 
 /**
- * A conversion under way. Dropping it ends it, and leaves the target as it was.
+ * A conversation on the worker's thread. Dropping the last handle drops it.
+ */
+public protocol ChatProtocol: AnyObject, Sendable {
+    
+    /**
+     * True while an answer is under way.
+     *
+     * # Errors
+     * [`Error::Unloaded`].
+     */
+    func isAnswering() async throws  -> Bool
+    
+    /**
+     * All messages so far.
+     *
+     * # Errors
+     * [`Error::Unloaded`].
+     */
+    func messages() async throws  -> [ChatMessage]
+    
+    /**
+     * Answers `prompt`. A cancelled answer is kept as far as it came; a failed one is not, and
+     * its question is withdrawn.
+     *
+     * # Errors
+     * The stream's first event is [`Error::Busy`] while another answer is under way.
+     */
+    func respond(prompt: String, options: GenerationOptions) throws  -> GenerationStream
+    
+}
+/**
+ * A conversation on the worker's thread. Dropping the last handle drops it.
+ */
+open class Chat: ChatProtocol, @unchecked Sendable {
+    fileprivate let handle: UInt64
+
+    /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public struct NoHandle {
+        public init() {}
+    }
+
+    // TODO: We'd like this to be `private` but for Swifty reasons,
+    // we can't implement `FfiConverter` without making this `required` and we can't
+    // make it `required` without making it `public`.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    required public init(unsafeFromHandle handle: UInt64) {
+        self.handle = handle
+    }
+
+    // This constructor can be used to instantiate a fake object.
+    // - Parameter noHandle: Placeholder value so we can have a constructor separate from the default empty one that may be implemented for classes extending [FFIObject].
+    //
+    // - Warning:
+    //     Any object instantiated with this constructor cannot be passed to an actual Rust-backed object. Since there isn't a backing handle the FFI lower functions will crash.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public init(noHandle: NoHandle) {
+        self.handle = 0
+    }
+
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public func uniffiCloneHandle() -> UInt64 {
+        return try! rustCall { uniffi_openelm_ffi_fn_clone_chat(self.handle, $0) }
+    }
+    // No primary constructor declared for this class.
+
+    deinit {
+        if handle == 0 {
+            // Mock objects have handle=0 don't try to free them
+            return
+        }
+
+        try! rustCall { uniffi_openelm_ffi_fn_free_chat(handle, $0) }
+    }
+
+    
+
+    
+    /**
+     * True while an answer is under way.
+     *
+     * # Errors
+     * [`Error::Unloaded`].
+     */
+open func isAnswering()async throws  -> Bool  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_chat_is_answering(
+                        self.uniffiCloneHandle()
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_i8,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_i8,
+            freeFunc: ffi_openelm_ffi_rust_future_free_i8,
+            liftFunc: FfiConverterBool.lift,
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+    /**
+     * All messages so far.
+     *
+     * # Errors
+     * [`Error::Unloaded`].
+     */
+open func messages()async throws  -> [ChatMessage]  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_chat_messages(
+                        self.uniffiCloneHandle()
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_rust_buffer,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
+            freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterSequenceTypeChatMessage.lift,
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+    /**
+     * Answers `prompt`. A cancelled answer is kept as far as it came; a failed one is not, and
+     * its question is withdrawn.
+     *
+     * # Errors
+     * The stream's first event is [`Error::Busy`] while another answer is under way.
+     */
+open func respond(prompt: String, options: GenerationOptions)throws  -> GenerationStream  {
+    return try  FfiConverterTypeGenerationStream_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_method_chat_respond(
+            self.uniffiCloneHandle(),
+        FfiConverterString.lower(prompt),
+        FfiConverterTypeGenerationOptions_lower(options),uniffiCallStatus
+    )
+})
+}
+    
+
+    
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeChat: FfiConverter {
+    typealias FfiType = UInt64
+    typealias SwiftType = Chat
+
+    public static func lift(_ handle: UInt64) throws -> Chat {
+        return Chat(unsafeFromHandle: handle)
+    }
+
+    public static func lower(_ value: Chat) -> UInt64 {
+        return value.uniffiCloneHandle()
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Chat {
+        let handle: UInt64 = try readInt(&buf)
+        return try lift(handle)
+    }
+
+    public static func write(_ value: Chat, into buf: inout [UInt8]) {
+        writeInt(&buf, lower(value))
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeChat_lift(_ handle: UInt64) throws -> Chat {
+    return try FfiConverterTypeChat.lift(handle)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeChat_lower(_ value: Chat) -> UInt64 {
+    return FfiConverterTypeChat.lower(value)
+}
+
+
+
+
+
+
+/**
+ * A conversion under way. Dropping it cancels it and leaves the destination unchanged.
  */
 public protocol ConvertRunProtocol: AnyObject, Sendable {
     
     /**
-     * Ends it before the next tensor.
+     * Cancels the conversion before its next tensor.
      *
      * # Errors
      * None but a panic.
@@ -613,24 +812,25 @@ public protocol ConvertRunProtocol: AnyObject, Sendable {
     func cancel() throws 
     
     /**
-     * How far it has come; earlier news that nobody read is left out. `None` when it is done.
+     * The latest progress; older progress that was not read is dropped. `None` once the conversion
+     * is complete.
      *
      * # Errors
-     * What went wrong; the target is then as it was.
+     * Errors of the conversion; the destination is then unchanged.
      */
     func next() async throws  -> ConvertEvent?
     
     /**
-     * What it did, after `next` said `None`; once.
+     * The report, once, after `next` returned `None`.
      *
      * # Errors
-     * [`EngineError::Cancelled`](crate::EngineError::Cancelled) if it was ended before.
+     * [`Error::Cancelled`](crate::Error::Cancelled) if the conversion did not complete.
      */
     func report() throws  -> ConvertReport
     
 }
 /**
- * A conversion under way. Dropping it ends it, and leaves the target as it was.
+ * A conversion under way. Dropping it cancels it and leaves the destination unchanged.
  */
 open class ConvertRun: ConvertRunProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -686,12 +886,12 @@ open class ConvertRun: ConvertRunProtocol, @unchecked Sendable {
 
     
     /**
-     * Ends it before the next tensor.
+     * Cancels the conversion before its next tensor.
      *
      * # Errors
      * None but a panic.
      */
-open func cancel()throws   {try rustCallWithError(FfiConverterTypeEngineError_lift) {
+open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_method_convertrun_cancel(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -700,10 +900,11 @@ open func cancel()throws   {try rustCallWithError(FfiConverterTypeEngineError_li
 }
     
     /**
-     * How far it has come; earlier news that nobody read is left out. `None` when it is done.
+     * The latest progress; older progress that was not read is dropped. `None` once the conversion
+     * is complete.
      *
      * # Errors
-     * What went wrong; the target is then as it was.
+     * Errors of the conversion; the destination is then unchanged.
      */
 open func next()async throws  -> ConvertEvent?  {
     return
@@ -717,18 +918,18 @@ open func next()async throws  -> ConvertEvent?  {
             completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
             freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
             liftFunc: FfiConverterOptionTypeConvertEvent.lift,
-            errorHandler: FfiConverterTypeEngineError_lift
+            errorHandler: FfiConverterTypeCoreError_lift
         )
 }
     
     /**
-     * What it did, after `next` said `None`; once.
+     * The report, once, after `next` returned `None`.
      *
      * # Errors
-     * [`EngineError::Cancelled`](crate::EngineError::Cancelled) if it was ended before.
+     * [`Error::Cancelled`](crate::Error::Cancelled) if the conversion did not complete.
      */
 open func report()throws  -> ConvertReport  {
-    return try  FfiConverterTypeConvertReport_lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
+    return try  FfiConverterTypeConvertReport_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_method_convertrun_report(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -787,433 +988,12 @@ public func FfiConverterTypeConvertRun_lower(_ value: ConvertRun) -> UInt64 {
 
 
 /**
- * A loaded model. Dropping the last handle unloads it.
- */
-public protocol EngineProtocol: AnyObject, Sendable {
-    
-    /**
-     * The active adapters.
-     *
-     * # Errors
-     * [`EngineError::Unloaded`](crate::EngineError::Unloaded).
-     */
-    func activeAdapters() async throws  -> [AdapterStrength]
-    
-    /**
-     * The names of the adapters it has, in the order they came.
-     *
-     * # Errors
-     * [`EngineError::Unloaded`](crate::EngineError::Unloaded).
-     */
-    func adapters() async throws  -> [String]
-    
-    /**
-     * Takes in the adapter in `folder` (openelm's, mlx-lm's or PEFT's) as `name` and makes it the
-     * active one, alone. Generations that run go on without it.
-     *
-     * # Errors
-     * What is wrong with the folder; [`EngineError::Adapter`](crate::EngineError::Adapter) if it
-     * does not fit, [`EngineError::Option`](crate::EngineError::Option) if the name is taken.
-     */
-    func addAdapter(name: String, folder: String) async throws 
-    
-    /**
-     * Takes the adapter `name` off and forgets it.
-     *
-     * # Errors
-     * [`EngineError::Option`](crate::EngineError::Option) if there is none.
-     */
-    func removeAdapter(name: String) async throws 
-    
-    /**
-     * Makes exactly these adapters active, added up.
-     *
-     * # Errors
-     * [`EngineError::Option`](crate::EngineError::Option) for a name that is not known or an
-     * impossible strength.
-     */
-    func setAdapters(active: [AdapterStrength]) async throws 
-    
-    /**
-     * The text of `ids`.
-     *
-     * # Errors
-     * [`EngineError::Tokenizer`] for an id that the vocabulary has not.
-     */
-    func decode(ids: [UInt32]) throws  -> String
-    
-    /**
-     * The ids of `text`; with `prompt`, as they are put before the model, BOS first.
-     *
-     * # Errors
-     * [`EngineError::Tokenizer`].
-     */
-    func encode(text: String, prompt: Bool) throws  -> [UInt32]
-    
-    /**
-     * Continues `prompt`.
-     *
-     * # Errors
-     * Those of the prompt and the options come as the stream's first event.
-     */
-    func generate(prompt: String, options: GenerationOptions) throws  -> GenerationStream
-    
-    /**
-     * What the model is.
-     *
-     * # Errors
-     * None but a panic.
-     */
-    func info() throws  -> ModelInfo
-    
-    /**
-     * The piece that the vocabulary has for `id`.
-     *
-     * # Errors
-     * None but a panic.
-     */
-    func piece(id: UInt32) throws  -> String?
-    
-    /**
-     * Unloads the model and gives its memory back; what runs with it ends with
-     * [`EngineError::Unloaded`]. Done again it does nothing.
-     *
-     * # Errors
-     * [`EngineError::Mlx`].
-     */
-    func unload() async throws 
-    
-}
-/**
- * A loaded model. Dropping the last handle unloads it.
- */
-open class Engine: EngineProtocol, @unchecked Sendable {
-    fileprivate let handle: UInt64
-
-    /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
-#if swift(>=5.8)
-    @_documentation(visibility: private)
-#endif
-    public struct NoHandle {
-        public init() {}
-    }
-
-    // TODO: We'd like this to be `private` but for Swifty reasons,
-    // we can't implement `FfiConverter` without making this `required` and we can't
-    // make it `required` without making it `public`.
-#if swift(>=5.8)
-    @_documentation(visibility: private)
-#endif
-    required public init(unsafeFromHandle handle: UInt64) {
-        self.handle = handle
-    }
-
-    // This constructor can be used to instantiate a fake object.
-    // - Parameter noHandle: Placeholder value so we can have a constructor separate from the default empty one that may be implemented for classes extending [FFIObject].
-    //
-    // - Warning:
-    //     Any object instantiated with this constructor cannot be passed to an actual Rust-backed object. Since there isn't a backing handle the FFI lower functions will crash.
-#if swift(>=5.8)
-    @_documentation(visibility: private)
-#endif
-    public init(noHandle: NoHandle) {
-        self.handle = 0
-    }
-
-#if swift(>=5.8)
-    @_documentation(visibility: private)
-#endif
-    public func uniffiCloneHandle() -> UInt64 {
-        return try! rustCall { uniffi_openelm_ffi_fn_clone_engine(self.handle, $0) }
-    }
-    // No primary constructor declared for this class.
-
-    deinit {
-        if handle == 0 {
-            // Mock objects have handle=0 don't try to free them
-            return
-        }
-
-        try! rustCall { uniffi_openelm_ffi_fn_free_engine(handle, $0) }
-    }
-
-    
-
-    
-    /**
-     * The active adapters.
-     *
-     * # Errors
-     * [`EngineError::Unloaded`](crate::EngineError::Unloaded).
-     */
-open func activeAdapters()async throws  -> [AdapterStrength]  {
-    return
-        try  await uniffiRustCallAsync(
-            rustFutureFunc: {
-                uniffi_openelm_ffi_fn_method_engine_active_adapters(
-                        self.uniffiCloneHandle()
-                )
-            },
-            pollFunc: ffi_openelm_ffi_rust_future_poll_rust_buffer,
-            completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
-            freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
-            liftFunc: FfiConverterSequenceTypeAdapterStrength.lift,
-            errorHandler: FfiConverterTypeEngineError_lift
-        )
-}
-    
-    /**
-     * The names of the adapters it has, in the order they came.
-     *
-     * # Errors
-     * [`EngineError::Unloaded`](crate::EngineError::Unloaded).
-     */
-open func adapters()async throws  -> [String]  {
-    return
-        try  await uniffiRustCallAsync(
-            rustFutureFunc: {
-                uniffi_openelm_ffi_fn_method_engine_adapters(
-                        self.uniffiCloneHandle()
-                )
-            },
-            pollFunc: ffi_openelm_ffi_rust_future_poll_rust_buffer,
-            completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
-            freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
-            liftFunc: FfiConverterSequenceString.lift,
-            errorHandler: FfiConverterTypeEngineError_lift
-        )
-}
-    
-    /**
-     * Takes in the adapter in `folder` (openelm's, mlx-lm's or PEFT's) as `name` and makes it the
-     * active one, alone. Generations that run go on without it.
-     *
-     * # Errors
-     * What is wrong with the folder; [`EngineError::Adapter`](crate::EngineError::Adapter) if it
-     * does not fit, [`EngineError::Option`](crate::EngineError::Option) if the name is taken.
-     */
-open func addAdapter(name: String, folder: String)async throws   {
-    return
-        try  await uniffiRustCallAsync(
-            rustFutureFunc: {
-                uniffi_openelm_ffi_fn_method_engine_add_adapter(
-                        self.uniffiCloneHandle(),FfiConverterString.lower(name),FfiConverterString.lower(folder)
-                )
-            },
-            pollFunc: ffi_openelm_ffi_rust_future_poll_void,
-            completeFunc: ffi_openelm_ffi_rust_future_complete_void,
-            freeFunc: ffi_openelm_ffi_rust_future_free_void,
-            liftFunc: { $0 },
-            errorHandler: FfiConverterTypeEngineError_lift
-        )
-}
-    
-    /**
-     * Takes the adapter `name` off and forgets it.
-     *
-     * # Errors
-     * [`EngineError::Option`](crate::EngineError::Option) if there is none.
-     */
-open func removeAdapter(name: String)async throws   {
-    return
-        try  await uniffiRustCallAsync(
-            rustFutureFunc: {
-                uniffi_openelm_ffi_fn_method_engine_remove_adapter(
-                        self.uniffiCloneHandle(),FfiConverterString.lower(name)
-                )
-            },
-            pollFunc: ffi_openelm_ffi_rust_future_poll_void,
-            completeFunc: ffi_openelm_ffi_rust_future_complete_void,
-            freeFunc: ffi_openelm_ffi_rust_future_free_void,
-            liftFunc: { $0 },
-            errorHandler: FfiConverterTypeEngineError_lift
-        )
-}
-    
-    /**
-     * Makes exactly these adapters active, added up.
-     *
-     * # Errors
-     * [`EngineError::Option`](crate::EngineError::Option) for a name that is not known or an
-     * impossible strength.
-     */
-open func setAdapters(active: [AdapterStrength])async throws   {
-    return
-        try  await uniffiRustCallAsync(
-            rustFutureFunc: {
-                uniffi_openelm_ffi_fn_method_engine_set_adapters(
-                        self.uniffiCloneHandle(),FfiConverterSequenceTypeAdapterStrength.lower(active)
-                )
-            },
-            pollFunc: ffi_openelm_ffi_rust_future_poll_void,
-            completeFunc: ffi_openelm_ffi_rust_future_complete_void,
-            freeFunc: ffi_openelm_ffi_rust_future_free_void,
-            liftFunc: { $0 },
-            errorHandler: FfiConverterTypeEngineError_lift
-        )
-}
-    
-    /**
-     * The text of `ids`.
-     *
-     * # Errors
-     * [`EngineError::Tokenizer`] for an id that the vocabulary has not.
-     */
-open func decode(ids: [UInt32])throws  -> String  {
-    return try  FfiConverterString.lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
-        uniffiCallStatus in
-    uniffi_openelm_ffi_fn_method_engine_decode(
-            self.uniffiCloneHandle(),
-        FfiConverterSequenceUInt32.lower(ids),uniffiCallStatus
-    )
-})
-}
-    
-    /**
-     * The ids of `text`; with `prompt`, as they are put before the model, BOS first.
-     *
-     * # Errors
-     * [`EngineError::Tokenizer`].
-     */
-open func encode(text: String, prompt: Bool)throws  -> [UInt32]  {
-    return try  FfiConverterSequenceUInt32.lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
-        uniffiCallStatus in
-    uniffi_openelm_ffi_fn_method_engine_encode(
-            self.uniffiCloneHandle(),
-        FfiConverterString.lower(text),
-        FfiConverterBool.lower(prompt),uniffiCallStatus
-    )
-})
-}
-    
-    /**
-     * Continues `prompt`.
-     *
-     * # Errors
-     * Those of the prompt and the options come as the stream's first event.
-     */
-open func generate(prompt: String, options: GenerationOptions)throws  -> GenerationStream  {
-    return try  FfiConverterTypeGenerationStream_lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
-        uniffiCallStatus in
-    uniffi_openelm_ffi_fn_method_engine_generate(
-            self.uniffiCloneHandle(),
-        FfiConverterString.lower(prompt),
-        FfiConverterTypeGenerationOptions_lower(options),uniffiCallStatus
-    )
-})
-}
-    
-    /**
-     * What the model is.
-     *
-     * # Errors
-     * None but a panic.
-     */
-open func info()throws  -> ModelInfo  {
-    return try  FfiConverterTypeModelInfo_lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
-        uniffiCallStatus in
-    uniffi_openelm_ffi_fn_method_engine_info(
-            self.uniffiCloneHandle(),uniffiCallStatus
-    )
-})
-}
-    
-    /**
-     * The piece that the vocabulary has for `id`.
-     *
-     * # Errors
-     * None but a panic.
-     */
-open func piece(id: UInt32)throws  -> String?  {
-    return try  FfiConverterOptionString.lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
-        uniffiCallStatus in
-    uniffi_openelm_ffi_fn_method_engine_piece(
-            self.uniffiCloneHandle(),
-        FfiConverterUInt32.lower(id),uniffiCallStatus
-    )
-})
-}
-    
-    /**
-     * Unloads the model and gives its memory back; what runs with it ends with
-     * [`EngineError::Unloaded`]. Done again it does nothing.
-     *
-     * # Errors
-     * [`EngineError::Mlx`].
-     */
-open func unload()async throws   {
-    return
-        try  await uniffiRustCallAsync(
-            rustFutureFunc: {
-                uniffi_openelm_ffi_fn_method_engine_unload(
-                        self.uniffiCloneHandle()
-                )
-            },
-            pollFunc: ffi_openelm_ffi_rust_future_poll_void,
-            completeFunc: ffi_openelm_ffi_rust_future_complete_void,
-            freeFunc: ffi_openelm_ffi_rust_future_free_void,
-            liftFunc: { $0 },
-            errorHandler: FfiConverterTypeEngineError_lift
-        )
-}
-    
-
-    
-}
-
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public struct FfiConverterTypeEngine: FfiConverter {
-    typealias FfiType = UInt64
-    typealias SwiftType = Engine
-
-    public static func lift(_ handle: UInt64) throws -> Engine {
-        return Engine(unsafeFromHandle: handle)
-    }
-
-    public static func lower(_ value: Engine) -> UInt64 {
-        return value.uniffiCloneHandle()
-    }
-
-    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Engine {
-        let handle: UInt64 = try readInt(&buf)
-        return try lift(handle)
-    }
-
-    public static func write(_ value: Engine, into buf: inout [UInt8]) {
-        writeInt(&buf, lower(value))
-    }
-}
-
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public func FfiConverterTypeEngine_lift(_ handle: UInt64) throws -> Engine {
-    return try FfiConverterTypeEngine.lift(handle)
-}
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public func FfiConverterTypeEngine_lower(_ value: Engine) -> UInt64 {
-    return FfiConverterTypeEngine.lower(value)
-}
-
-
-
-
-
-
-/**
- * A fine-tuning under way. Dropping it ends it; what was done is saved first.
+ * A fine-tuning run under way. Dropping it saves and ends it.
  */
 public protocol FinetuneRunProtocol: AnyObject, Sendable {
     
     /**
-     * Ends the run before its next step; it is saved, and says so in its last events.
+     * Ends the run before its next step. It is saved, as its last events report.
      *
      * # Errors
      * None but a panic.
@@ -1221,16 +1001,16 @@ public protocol FinetuneRunProtocol: AnyObject, Sendable {
     func cancel() throws 
     
     /**
-     * The next event, `None` after the last one.
+     * The next event; `None` after the last one.
      *
      * # Errors
-     * What went wrong; nothing comes after it.
+     * Errors of the run; no event follows.
      */
     func next() async throws  -> FinetuneEvent?
     
 }
 /**
- * A fine-tuning under way. Dropping it ends it; what was done is saved first.
+ * A fine-tuning run under way. Dropping it saves and ends it.
  */
 open class FinetuneRun: FinetuneRunProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -1271,28 +1051,7 @@ open class FinetuneRun: FinetuneRunProtocol, @unchecked Sendable {
     public func uniffiCloneHandle() -> UInt64 {
         return try! rustCall { uniffi_openelm_ffi_fn_clone_finetunerun(self.handle, $0) }
     }
-    /**
-     * Begins to train a new adapter for `engine`'s model, without the adapters that are active on
-     * it, on the data in `data`, a folder or a file, and to keep it in `folder`. With `resume` the
-     * run in `folder` goes on from its last save.
-     *
-     * # Errors
-     * What is wrong with data and options comes as the first event.
-     */
-public convenience init(engine: Engine, data: String, folder: String, options: FinetuneOptions, resume: Bool)throws  {
-    let handle =
-        try rustCallWithError(FfiConverterTypeEngineError_lift) {
-        uniffiCallStatus in
-    uniffi_openelm_ffi_fn_constructor_finetunerun_new(
-        FfiConverterTypeEngine_lower(engine),
-        FfiConverterString.lower(data),
-        FfiConverterString.lower(folder),
-        FfiConverterTypeFinetuneOptions_lower(options),
-        FfiConverterBool.lower(resume),uniffiCallStatus
-    )
-}
-    self.init(unsafeFromHandle: handle)
-}
+    // No primary constructor declared for this class.
 
     deinit {
         if handle == 0 {
@@ -1307,12 +1066,12 @@ public convenience init(engine: Engine, data: String, folder: String, options: F
 
     
     /**
-     * Ends the run before its next step; it is saved, and says so in its last events.
+     * Ends the run before its next step. It is saved, as its last events report.
      *
      * # Errors
      * None but a panic.
      */
-open func cancel()throws   {try rustCallWithError(FfiConverterTypeEngineError_lift) {
+open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_method_finetunerun_cancel(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -1321,10 +1080,10 @@ open func cancel()throws   {try rustCallWithError(FfiConverterTypeEngineError_li
 }
     
     /**
-     * The next event, `None` after the last one.
+     * The next event; `None` after the last one.
      *
      * # Errors
-     * What went wrong; nothing comes after it.
+     * Errors of the run; no event follows.
      */
 open func next()async throws  -> FinetuneEvent?  {
     return
@@ -1338,7 +1097,7 @@ open func next()async throws  -> FinetuneEvent?  {
             completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
             freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
             liftFunc: FfiConverterOptionTypeFinetuneEvent.lift,
-            errorHandler: FfiConverterTypeEngineError_lift
+            errorHandler: FfiConverterTypeCoreError_lift
         )
 }
     
@@ -1393,12 +1152,12 @@ public func FfiConverterTypeFinetuneRun_lower(_ value: FinetuneRun) -> UInt64 {
 
 
 /**
- * A running generation. Dropping it ends it.
+ * A generation under way. Dropping it cancels it.
  */
 public protocol GenerationStreamProtocol: AnyObject, Sendable {
     
     /**
-     * Ends it before the next token or chunk of the prompt.
+     * Cancels the generation before its next token or chunk of the prompt.
      *
      * # Errors
      * None but a panic.
@@ -1406,16 +1165,16 @@ public protocol GenerationStreamProtocol: AnyObject, Sendable {
     func cancel() throws 
     
     /**
-     * The next event, `None` after the last one or once it is cancelled.
+     * The next event; `None` after the last one or once cancelled.
      *
      * # Errors
-     * What went wrong; nothing comes after it.
+     * Errors of the generation; no event follows.
      */
     func next() async throws  -> GenerationEvent?
     
 }
 /**
- * A running generation. Dropping it ends it.
+ * A generation under way. Dropping it cancels it.
  */
 open class GenerationStream: GenerationStreamProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -1471,12 +1230,12 @@ open class GenerationStream: GenerationStreamProtocol, @unchecked Sendable {
 
     
     /**
-     * Ends it before the next token or chunk of the prompt.
+     * Cancels the generation before its next token or chunk of the prompt.
      *
      * # Errors
      * None but a panic.
      */
-open func cancel()throws   {try rustCallWithError(FfiConverterTypeEngineError_lift) {
+open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_method_generationstream_cancel(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -1485,10 +1244,10 @@ open func cancel()throws   {try rustCallWithError(FfiConverterTypeEngineError_li
 }
     
     /**
-     * The next event, `None` after the last one or once it is cancelled.
+     * The next event; `None` after the last one or once cancelled.
      *
      * # Errors
-     * What went wrong; nothing comes after it.
+     * Errors of the generation; no event follows.
      */
 open func next()async throws  -> GenerationEvent?  {
     return
@@ -1502,7 +1261,7 @@ open func next()async throws  -> GenerationEvent?  {
             completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
             freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
             liftFunc: FfiConverterOptionTypeGenerationEvent.lift,
-            errorHandler: FfiConverterTypeEngineError_lift
+            errorHandler: FfiConverterTypeCoreError_lift
         )
 }
     
@@ -1557,12 +1316,431 @@ public func FfiConverterTypeGenerationStream_lower(_ value: GenerationStream) ->
 
 
 /**
- * A model being loaded. Dropping it ends that.
+ * A loaded model. Dropping the last handle unloads it.
+ */
+public protocol LanguageModelProtocol: AnyObject, Sendable {
+    
+    /**
+     * The active adapters.
+     *
+     * # Errors
+     * [`Error::Unloaded`](crate::Error::Unloaded).
+     */
+    func activeAdapters() async throws  -> [AdapterStrength]
+    
+    /**
+     * The names of all adapters, in the order they were added.
+     *
+     * # Errors
+     * [`Error::Unloaded`](crate::Error::Unloaded).
+     */
+    func adapters() async throws  -> [String]
+    
+    /**
+     * Adds the adapter in `folder` (of this library, mlx-lm or PEFT) as `name` and makes it the
+     * only active one. Generations under way continue without it.
+     *
+     * # Errors
+     * Errors of the folder; [`Error::InvalidAdapter`](crate::Error::InvalidAdapter) if it does not fit,
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) if the name is taken.
+     */
+    func addAdapter(name: String, folder: String) async throws 
+    
+    /**
+     * Removes the adapter `name`.
+     *
+     * # Errors
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name.
+     */
+    func removeAdapter(name: String) async throws 
+    
+    /**
+     * Makes exactly these adapters active; their outputs are added.
+     *
+     * # Errors
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name or an invalid strength.
+     */
+    func setAdapters(active: [AdapterStrength]) async throws 
+    
+    /**
+     * The text of token `ids`.
+     *
+     * # Errors
+     * [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer) for an id outside the vocabulary.
+     */
+    func decode(ids: [UInt32]) throws  -> String
+    
+    /**
+     * The token ids of `text`; with `prompt`, as the model reads them, BOS first.
+     *
+     * # Errors
+     * [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer).
+     */
+    func encode(text: String, prompt: Bool) throws  -> [UInt32]
+    
+    /**
+     * Continues `prompt`.
+     *
+     * # Errors
+     * Errors of the prompt and the options come as the stream's first event.
+     */
+    func generate(prompt: String, options: GenerationOptions) throws  -> GenerationStream
+    
+    /**
+     * The model's properties.
+     *
+     * # Errors
+     * None but a panic.
+     */
+    func info() throws  -> ModelInfo
+    
+    /**
+     * The vocabulary's entry for `id`.
+     *
+     * # Errors
+     * None but a panic.
+     */
+    func piece(id: UInt32) throws  -> String?
+    
+    /**
+     * Unloads the model and frees its memory; tasks that use it end with
+     * [`Error::Unloaded`](crate::Error::Unloaded). A second call does nothing.
+     *
+     * # Errors
+     * [`Error::Device`](crate::Error::Device).
+     */
+    func unload() async throws 
+    
+}
+/**
+ * A loaded model. Dropping the last handle unloads it.
+ */
+open class LanguageModel: LanguageModelProtocol, @unchecked Sendable {
+    fileprivate let handle: UInt64
+
+    /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public struct NoHandle {
+        public init() {}
+    }
+
+    // TODO: We'd like this to be `private` but for Swifty reasons,
+    // we can't implement `FfiConverter` without making this `required` and we can't
+    // make it `required` without making it `public`.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    required public init(unsafeFromHandle handle: UInt64) {
+        self.handle = handle
+    }
+
+    // This constructor can be used to instantiate a fake object.
+    // - Parameter noHandle: Placeholder value so we can have a constructor separate from the default empty one that may be implemented for classes extending [FFIObject].
+    //
+    // - Warning:
+    //     Any object instantiated with this constructor cannot be passed to an actual Rust-backed object. Since there isn't a backing handle the FFI lower functions will crash.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public init(noHandle: NoHandle) {
+        self.handle = 0
+    }
+
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public func uniffiCloneHandle() -> UInt64 {
+        return try! rustCall { uniffi_openelm_ffi_fn_clone_languagemodel(self.handle, $0) }
+    }
+    // No primary constructor declared for this class.
+
+    deinit {
+        if handle == 0 {
+            // Mock objects have handle=0 don't try to free them
+            return
+        }
+
+        try! rustCall { uniffi_openelm_ffi_fn_free_languagemodel(handle, $0) }
+    }
+
+    
+
+    
+    /**
+     * The active adapters.
+     *
+     * # Errors
+     * [`Error::Unloaded`](crate::Error::Unloaded).
+     */
+open func activeAdapters()async throws  -> [AdapterStrength]  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_languagemodel_active_adapters(
+                        self.uniffiCloneHandle()
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_rust_buffer,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
+            freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterSequenceTypeAdapterStrength.lift,
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+    /**
+     * The names of all adapters, in the order they were added.
+     *
+     * # Errors
+     * [`Error::Unloaded`](crate::Error::Unloaded).
+     */
+open func adapters()async throws  -> [String]  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_languagemodel_adapters(
+                        self.uniffiCloneHandle()
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_rust_buffer,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
+            freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterSequenceString.lift,
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+    /**
+     * Adds the adapter in `folder` (of this library, mlx-lm or PEFT) as `name` and makes it the
+     * only active one. Generations under way continue without it.
+     *
+     * # Errors
+     * Errors of the folder; [`Error::InvalidAdapter`](crate::Error::InvalidAdapter) if it does not fit,
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) if the name is taken.
+     */
+open func addAdapter(name: String, folder: String)async throws   {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_languagemodel_add_adapter(
+                        self.uniffiCloneHandle(),FfiConverterString.lower(name),FfiConverterString.lower(folder)
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_void,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_void,
+            freeFunc: ffi_openelm_ffi_rust_future_free_void,
+            liftFunc: { $0 },
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+    /**
+     * Removes the adapter `name`.
+     *
+     * # Errors
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name.
+     */
+open func removeAdapter(name: String)async throws   {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_languagemodel_remove_adapter(
+                        self.uniffiCloneHandle(),FfiConverterString.lower(name)
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_void,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_void,
+            freeFunc: ffi_openelm_ffi_rust_future_free_void,
+            liftFunc: { $0 },
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+    /**
+     * Makes exactly these adapters active; their outputs are added.
+     *
+     * # Errors
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name or an invalid strength.
+     */
+open func setAdapters(active: [AdapterStrength])async throws   {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_languagemodel_set_adapters(
+                        self.uniffiCloneHandle(),FfiConverterSequenceTypeAdapterStrength.lower(active)
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_void,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_void,
+            freeFunc: ffi_openelm_ffi_rust_future_free_void,
+            liftFunc: { $0 },
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+    /**
+     * The text of token `ids`.
+     *
+     * # Errors
+     * [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer) for an id outside the vocabulary.
+     */
+open func decode(ids: [UInt32])throws  -> String  {
+    return try  FfiConverterString.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_method_languagemodel_decode(
+            self.uniffiCloneHandle(),
+        FfiConverterSequenceUInt32.lower(ids),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * The token ids of `text`; with `prompt`, as the model reads them, BOS first.
+     *
+     * # Errors
+     * [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer).
+     */
+open func encode(text: String, prompt: Bool)throws  -> [UInt32]  {
+    return try  FfiConverterSequenceUInt32.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_method_languagemodel_encode(
+            self.uniffiCloneHandle(),
+        FfiConverterString.lower(text),
+        FfiConverterBool.lower(prompt),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * Continues `prompt`.
+     *
+     * # Errors
+     * Errors of the prompt and the options come as the stream's first event.
+     */
+open func generate(prompt: String, options: GenerationOptions)throws  -> GenerationStream  {
+    return try  FfiConverterTypeGenerationStream_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_method_languagemodel_generate(
+            self.uniffiCloneHandle(),
+        FfiConverterString.lower(prompt),
+        FfiConverterTypeGenerationOptions_lower(options),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * The model's properties.
+     *
+     * # Errors
+     * None but a panic.
+     */
+open func info()throws  -> ModelInfo  {
+    return try  FfiConverterTypeModelInfo_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_method_languagemodel_info(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * The vocabulary's entry for `id`.
+     *
+     * # Errors
+     * None but a panic.
+     */
+open func piece(id: UInt32)throws  -> String?  {
+    return try  FfiConverterOptionString.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_method_languagemodel_piece(
+            self.uniffiCloneHandle(),
+        FfiConverterUInt32.lower(id),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * Unloads the model and frees its memory; tasks that use it end with
+     * [`Error::Unloaded`](crate::Error::Unloaded). A second call does nothing.
+     *
+     * # Errors
+     * [`Error::Device`](crate::Error::Device).
+     */
+open func unload()async throws   {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_languagemodel_unload(
+                        self.uniffiCloneHandle()
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_void,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_void,
+            freeFunc: ffi_openelm_ffi_rust_future_free_void,
+            liftFunc: { $0 },
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+
+    
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeLanguageModel: FfiConverter {
+    typealias FfiType = UInt64
+    typealias SwiftType = LanguageModel
+
+    public static func lift(_ handle: UInt64) throws -> LanguageModel {
+        return LanguageModel(unsafeFromHandle: handle)
+    }
+
+    public static func lower(_ value: LanguageModel) -> UInt64 {
+        return value.uniffiCloneHandle()
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> LanguageModel {
+        let handle: UInt64 = try readInt(&buf)
+        return try lift(handle)
+    }
+
+    public static func write(_ value: LanguageModel, into buf: inout [UInt8]) {
+        writeInt(&buf, lower(value))
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeLanguageModel_lift(_ handle: UInt64) throws -> LanguageModel {
+    return try FfiConverterTypeLanguageModel.lift(handle)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeLanguageModel_lower(_ value: LanguageModel) -> UInt64 {
+    return FfiConverterTypeLanguageModel.lower(value)
+}
+
+
+
+
+
+
+/**
+ * A model being loaded. Dropping it cancels the load.
  */
 public protocol LoadRunProtocol: AnyObject, Sendable {
     
     /**
-     * Ends it before the next tensor.
+     * Cancels the load before its next tensor.
      *
      * # Errors
      * None but a panic.
@@ -1570,25 +1748,25 @@ public protocol LoadRunProtocol: AnyObject, Sendable {
     func cancel() throws 
     
     /**
-     * The model, after `next` said `None`; once.
+     * The model, once, after `next` returned `None`.
      *
      * # Errors
-     * [`EngineError::Cancelled`] if there is none.
+     * [`Error::Cancelled`] if there is none.
      */
-    func engine() throws  -> Engine
+    func model() throws  -> LanguageModel
     
     /**
-     * How far it has come; earlier news that nobody read is left out. `None` when the model is
-     * there.
+     * The latest progress; older progress that was not read is dropped. `None` once the model is
+     * loaded.
      *
      * # Errors
-     * What is wrong with the model; [`EngineError::Cancelled`].
+     * Errors of the model's files; [`Error::Cancelled`].
      */
     func next() async throws  -> LoadProgress?
     
 }
 /**
- * A model being loaded. Dropping it ends that.
+ * A model being loaded. Dropping it cancels the load.
  */
 open class LoadRun: LoadRunProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -1644,12 +1822,12 @@ open class LoadRun: LoadRunProtocol, @unchecked Sendable {
 
     
     /**
-     * Ends it before the next tensor.
+     * Cancels the load before its next tensor.
      *
      * # Errors
      * None but a panic.
      */
-open func cancel()throws   {try rustCallWithError(FfiConverterTypeEngineError_lift) {
+open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_method_loadrun_cancel(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -1658,26 +1836,26 @@ open func cancel()throws   {try rustCallWithError(FfiConverterTypeEngineError_li
 }
     
     /**
-     * The model, after `next` said `None`; once.
+     * The model, once, after `next` returned `None`.
      *
      * # Errors
-     * [`EngineError::Cancelled`] if there is none.
+     * [`Error::Cancelled`] if there is none.
      */
-open func engine()throws  -> Engine  {
-    return try  FfiConverterTypeEngine_lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
+open func model()throws  -> LanguageModel  {
+    return try  FfiConverterTypeLanguageModel_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
-    uniffi_openelm_ffi_fn_method_loadrun_engine(
+    uniffi_openelm_ffi_fn_method_loadrun_model(
             self.uniffiCloneHandle(),uniffiCallStatus
     )
 })
 }
     
     /**
-     * How far it has come; earlier news that nobody read is left out. `None` when the model is
-     * there.
+     * The latest progress; older progress that was not read is dropped. `None` once the model is
+     * loaded.
      *
      * # Errors
-     * What is wrong with the model; [`EngineError::Cancelled`].
+     * Errors of the model's files; [`Error::Cancelled`].
      */
 open func next()async throws  -> LoadProgress?  {
     return
@@ -1691,7 +1869,7 @@ open func next()async throws  -> LoadProgress?  {
             completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
             freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
             liftFunc: FfiConverterOptionTypeLoadProgress.lift,
-            errorHandler: FfiConverterTypeEngineError_lift
+            errorHandler: FfiConverterTypeCoreError_lift
         )
 }
     
@@ -1743,224 +1921,8 @@ public func FfiConverterTypeLoadRun_lower(_ value: LoadRun) -> UInt64 {
 
 
 
-
-
 /**
- * A conversation on the worker's thread. Dropping it forgets it.
- */
-public protocol SessionProtocol: AnyObject, Sendable {
-    
-    /**
-     * Whether an answer is under way.
-     *
-     * # Errors
-     * [`EngineError::Unloaded`].
-     */
-    func isAnswering() async throws  -> Bool
-    
-    /**
-     * What was said so far.
-     *
-     * # Errors
-     * [`EngineError::Unloaded`].
-     */
-    func messages() async throws  -> [ChatMessage]
-    
-    /**
-     * Answers `prompt`. An answer that is cancelled is kept as far as it came; one that fails is
-     * not, and its question is withdrawn.
-     *
-     * # Errors
-     * The stream's first event is [`EngineError::Busy`] while another answer is under way.
-     */
-    func respond(prompt: String, options: GenerationOptions) throws  -> GenerationStream
-    
-}
-/**
- * A conversation on the worker's thread. Dropping it forgets it.
- */
-open class Session: SessionProtocol, @unchecked Sendable {
-    fileprivate let handle: UInt64
-
-    /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
-#if swift(>=5.8)
-    @_documentation(visibility: private)
-#endif
-    public struct NoHandle {
-        public init() {}
-    }
-
-    // TODO: We'd like this to be `private` but for Swifty reasons,
-    // we can't implement `FfiConverter` without making this `required` and we can't
-    // make it `required` without making it `public`.
-#if swift(>=5.8)
-    @_documentation(visibility: private)
-#endif
-    required public init(unsafeFromHandle handle: UInt64) {
-        self.handle = handle
-    }
-
-    // This constructor can be used to instantiate a fake object.
-    // - Parameter noHandle: Placeholder value so we can have a constructor separate from the default empty one that may be implemented for classes extending [FFIObject].
-    //
-    // - Warning:
-    //     Any object instantiated with this constructor cannot be passed to an actual Rust-backed object. Since there isn't a backing handle the FFI lower functions will crash.
-#if swift(>=5.8)
-    @_documentation(visibility: private)
-#endif
-    public init(noHandle: NoHandle) {
-        self.handle = 0
-    }
-
-#if swift(>=5.8)
-    @_documentation(visibility: private)
-#endif
-    public func uniffiCloneHandle() -> UInt64 {
-        return try! rustCall { uniffi_openelm_ffi_fn_clone_session(self.handle, $0) }
-    }
-    /**
-     * A conversation with `engine`'s model that begins with `messages`.
-     *
-     * # Errors
-     * [`EngineError::Option`] if the messages come in no possible order.
-     */
-public convenience init(engine: Engine, template: ChatTemplate, messages: [ChatMessage])throws  {
-    let handle =
-        try rustCallWithError(FfiConverterTypeEngineError_lift) {
-        uniffiCallStatus in
-    uniffi_openelm_ffi_fn_constructor_session_new(
-        FfiConverterTypeEngine_lower(engine),
-        FfiConverterTypeChatTemplate_lower(template),
-        FfiConverterSequenceTypeChatMessage.lower(messages),uniffiCallStatus
-    )
-}
-    self.init(unsafeFromHandle: handle)
-}
-
-    deinit {
-        if handle == 0 {
-            // Mock objects have handle=0 don't try to free them
-            return
-        }
-
-        try! rustCall { uniffi_openelm_ffi_fn_free_session(handle, $0) }
-    }
-
-    
-
-    
-    /**
-     * Whether an answer is under way.
-     *
-     * # Errors
-     * [`EngineError::Unloaded`].
-     */
-open func isAnswering()async throws  -> Bool  {
-    return
-        try  await uniffiRustCallAsync(
-            rustFutureFunc: {
-                uniffi_openelm_ffi_fn_method_session_is_answering(
-                        self.uniffiCloneHandle()
-                )
-            },
-            pollFunc: ffi_openelm_ffi_rust_future_poll_i8,
-            completeFunc: ffi_openelm_ffi_rust_future_complete_i8,
-            freeFunc: ffi_openelm_ffi_rust_future_free_i8,
-            liftFunc: FfiConverterBool.lift,
-            errorHandler: FfiConverterTypeEngineError_lift
-        )
-}
-    
-    /**
-     * What was said so far.
-     *
-     * # Errors
-     * [`EngineError::Unloaded`].
-     */
-open func messages()async throws  -> [ChatMessage]  {
-    return
-        try  await uniffiRustCallAsync(
-            rustFutureFunc: {
-                uniffi_openelm_ffi_fn_method_session_messages(
-                        self.uniffiCloneHandle()
-                )
-            },
-            pollFunc: ffi_openelm_ffi_rust_future_poll_rust_buffer,
-            completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
-            freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
-            liftFunc: FfiConverterSequenceTypeChatMessage.lift,
-            errorHandler: FfiConverterTypeEngineError_lift
-        )
-}
-    
-    /**
-     * Answers `prompt`. An answer that is cancelled is kept as far as it came; one that fails is
-     * not, and its question is withdrawn.
-     *
-     * # Errors
-     * The stream's first event is [`EngineError::Busy`] while another answer is under way.
-     */
-open func respond(prompt: String, options: GenerationOptions)throws  -> GenerationStream  {
-    return try  FfiConverterTypeGenerationStream_lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
-        uniffiCallStatus in
-    uniffi_openelm_ffi_fn_method_session_respond(
-            self.uniffiCloneHandle(),
-        FfiConverterString.lower(prompt),
-        FfiConverterTypeGenerationOptions_lower(options),uniffiCallStatus
-    )
-})
-}
-    
-
-    
-}
-
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public struct FfiConverterTypeSession: FfiConverter {
-    typealias FfiType = UInt64
-    typealias SwiftType = Session
-
-    public static func lift(_ handle: UInt64) throws -> Session {
-        return Session(unsafeFromHandle: handle)
-    }
-
-    public static func lower(_ value: Session) -> UInt64 {
-        return value.uniffiCloneHandle()
-    }
-
-    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Session {
-        let handle: UInt64 = try readInt(&buf)
-        return try lift(handle)
-    }
-
-    public static func write(_ value: Session, into buf: inout [UInt8]) {
-        writeInt(&buf, lower(value))
-    }
-}
-
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public func FfiConverterTypeSession_lift(_ handle: UInt64) throws -> Session {
-    return try FfiConverterTypeSession.lift(handle)
-}
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public func FfiConverterTypeSession_lower(_ value: Session) -> UInt64 {
-    return FfiConverterTypeSession.lower(value)
-}
-
-
-
-
-/**
- * An adapter that is active, and how strong: 1 as it was trained.
+ * An active adapter and its strength: 1 is the strength of training.
  */
 public struct AdapterStrength: Equatable, Hashable {
     public let name: String
@@ -2074,7 +2036,7 @@ public func FfiConverterTypeChatMessage_lower(_ value: ChatMessage) -> RustBuffe
 
 
 /**
- * Options of a conversion; those of `openelm_core::convert::ConvertOptions`.
+ * Options of a conversion, as `openelm_core::convert::ConvertOptions`.
  */
 public struct ConvertOptions: Equatable, Hashable {
     public let format: ConvertFormat
@@ -2155,7 +2117,7 @@ public func FfiConverterTypeConvertOptions_lower(_ value: ConvertOptions) -> Rus
 
 
 /**
- * What a conversion did; the most of `openelm_core::convert::ConvertReport`.
+ * Result of a conversion, from `openelm_core::convert::ConvertReport`.
  */
 public struct ConvertReport: Equatable, Hashable {
     public let target: String
@@ -2240,24 +2202,31 @@ public func FfiConverterTypeConvertReport_lower(_ value: ConvertReport) -> RustB
 
 
 /**
- * Options of a fine-tuning: those of `openelm_core::finetune`, `LoraOptions`, `DatasetOptions` and
- * `TrainerOptions`. The learning rate is constant, or with `cosine` falls to 0 along a cosine.
+ * Options of a fine-tuning run: the options of the core's `FinetuneOptions`, `AdapterOptions`,
+ * `DataOptions`, `TrainerOptions`, `Optimizer` and `ScheduleOptions` that an app needs.
  */
 public struct FinetuneOptions: Equatable, Hashable {
-    public let kind: FinetuneKind
+    public let fineTuneType: AdapterKind
     public let rank: UInt64
     public let scale: Float
     public let dropout: Float
+    /**
+     * `None` trains all layers.
+     */
     public let numLayers: UInt64?
+    /**
+     * `None` trains every projection of these layers.
+     */
     public let keys: [String]?
     public let iters: UInt64
     public let batchSize: UInt64
     public let maxSeqLength: UInt64
     public let maskPrompt: Bool
     public let preferences: Bool
+    public let optimizer: OptimizerKind
     public let learningRate: Double
+    public let lrSchedule: ScheduleShape
     public let warmup: UInt64
-    public let cosine: Bool
     public let weightDecay: Float
     public let gradAccumulationSteps: UInt64
     public let gradCheckpoint: Bool
@@ -2270,8 +2239,14 @@ public struct FinetuneOptions: Equatable, Hashable {
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
-    public init(kind: FinetuneKind, rank: UInt64, scale: Float, dropout: Float, numLayers: UInt64?, keys: [String]?, iters: UInt64, batchSize: UInt64, maxSeqLength: UInt64, maskPrompt: Bool, preferences: Bool, learningRate: Double, warmup: UInt64, cosine: Bool, weightDecay: Float, gradAccumulationSteps: UInt64, gradCheckpoint: Bool, clipNorm: Float?, stepsPerEval: UInt64, valBatches: UInt64?, saveEvery: UInt64, patience: UInt32?, seed: UInt64) {
-        self.kind = kind
+    public init(fineTuneType: AdapterKind, rank: UInt64, scale: Float, dropout: Float, 
+        /**
+         * `None` trains all layers.
+         */numLayers: UInt64?, 
+        /**
+         * `None` trains every projection of these layers.
+         */keys: [String]?, iters: UInt64, batchSize: UInt64, maxSeqLength: UInt64, maskPrompt: Bool, preferences: Bool, optimizer: OptimizerKind, learningRate: Double, lrSchedule: ScheduleShape, warmup: UInt64, weightDecay: Float, gradAccumulationSteps: UInt64, gradCheckpoint: Bool, clipNorm: Float?, stepsPerEval: UInt64, valBatches: UInt64?, saveEvery: UInt64, patience: UInt32?, seed: UInt64) {
+        self.fineTuneType = fineTuneType
         self.rank = rank
         self.scale = scale
         self.dropout = dropout
@@ -2282,9 +2257,10 @@ public struct FinetuneOptions: Equatable, Hashable {
         self.maxSeqLength = maxSeqLength
         self.maskPrompt = maskPrompt
         self.preferences = preferences
+        self.optimizer = optimizer
         self.learningRate = learningRate
+        self.lrSchedule = lrSchedule
         self.warmup = warmup
-        self.cosine = cosine
         self.weightDecay = weightDecay
         self.gradAccumulationSteps = gradAccumulationSteps
         self.gradCheckpoint = gradCheckpoint
@@ -2312,7 +2288,7 @@ public struct FfiConverterTypeFinetuneOptions: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> FinetuneOptions {
         return
             try FinetuneOptions(
-                kind: FfiConverterTypeFinetuneKind.read(from: &buf), 
+                fineTuneType: FfiConverterTypeAdapterKind.read(from: &buf), 
                 rank: FfiConverterUInt64.read(from: &buf), 
                 scale: FfiConverterFloat.read(from: &buf), 
                 dropout: FfiConverterFloat.read(from: &buf), 
@@ -2323,9 +2299,10 @@ public struct FfiConverterTypeFinetuneOptions: FfiConverterRustBuffer {
                 maxSeqLength: FfiConverterUInt64.read(from: &buf), 
                 maskPrompt: FfiConverterBool.read(from: &buf), 
                 preferences: FfiConverterBool.read(from: &buf), 
+                optimizer: FfiConverterTypeOptimizerKind.read(from: &buf), 
                 learningRate: FfiConverterDouble.read(from: &buf), 
+                lrSchedule: FfiConverterTypeScheduleShape.read(from: &buf), 
                 warmup: FfiConverterUInt64.read(from: &buf), 
-                cosine: FfiConverterBool.read(from: &buf), 
                 weightDecay: FfiConverterFloat.read(from: &buf), 
                 gradAccumulationSteps: FfiConverterUInt64.read(from: &buf), 
                 gradCheckpoint: FfiConverterBool.read(from: &buf), 
@@ -2339,7 +2316,7 @@ public struct FfiConverterTypeFinetuneOptions: FfiConverterRustBuffer {
     }
 
     public static func write(_ value: FinetuneOptions, into buf: inout [UInt8]) {
-        FfiConverterTypeFinetuneKind.write(value.kind, into: &buf)
+        FfiConverterTypeAdapterKind.write(value.fineTuneType, into: &buf)
         FfiConverterUInt64.write(value.rank, into: &buf)
         FfiConverterFloat.write(value.scale, into: &buf)
         FfiConverterFloat.write(value.dropout, into: &buf)
@@ -2350,9 +2327,10 @@ public struct FfiConverterTypeFinetuneOptions: FfiConverterRustBuffer {
         FfiConverterUInt64.write(value.maxSeqLength, into: &buf)
         FfiConverterBool.write(value.maskPrompt, into: &buf)
         FfiConverterBool.write(value.preferences, into: &buf)
+        FfiConverterTypeOptimizerKind.write(value.optimizer, into: &buf)
         FfiConverterDouble.write(value.learningRate, into: &buf)
+        FfiConverterTypeScheduleShape.write(value.lrSchedule, into: &buf)
         FfiConverterUInt64.write(value.warmup, into: &buf)
-        FfiConverterBool.write(value.cosine, into: &buf)
         FfiConverterFloat.write(value.weightDecay, into: &buf)
         FfiConverterUInt64.write(value.gradAccumulationSteps, into: &buf)
         FfiConverterBool.write(value.gradCheckpoint, into: &buf)
@@ -2382,7 +2360,7 @@ public func FfiConverterTypeFinetuneOptions_lower(_ value: FinetuneOptions) -> R
 
 
 /**
- * Options of one generation; those of `openelm_core::GenerateOptions` and `Sampling`.
+ * Options of one generation, as `openelm_core::generation::GenerateOptions` with its `Sampling`.
  */
 public struct GenerationOptions: Equatable, Hashable {
     public let maxTokens: UInt64
@@ -2475,7 +2453,7 @@ public func FfiConverterTypeGenerationOptions_lower(_ value: GenerationOptions) 
 
 
 /**
- * As `openelm_core::Stats`; times in seconds.
+ * As `openelm_core::generation::Stats`; times in seconds.
  */
 public struct GenerationStats: Equatable, Hashable {
     public let promptTokens: UInt64
@@ -2609,7 +2587,7 @@ public func FfiConverterTypeLoadOptions_lower(_ value: LoadOptions) -> RustBuffe
 
 
 /**
- * Bytes of the weights.
+ * Bytes of the weights that were read, and all of them.
  */
 public struct LoadProgress: Equatable, Hashable {
     public let read: UInt64
@@ -2666,7 +2644,7 @@ public func FfiConverterTypeLoadProgress_lower(_ value: LoadProgress) -> RustBuf
 
 
 /**
- * As `openelm_core::MemoryEstimate`, in bytes.
+ * As `openelm_core::memory::MemoryEstimate`, in bytes.
  */
 public struct MemoryEstimate: Equatable, Hashable {
     public let weights: UInt64
@@ -2727,23 +2705,23 @@ public func FfiConverterTypeMemoryEstimate_lower(_ value: MemoryEstimate) -> Rus
 
 
 /**
- * Bytes that MLX takes in this process.
+ * Memory of MLX in this process, in bytes.
  */
 public struct MemoryStatistics: Equatable, Hashable {
     /**
-     * Of arrays in use.
+     * Arrays in use.
      */
     public let active: UInt64
     /**
-     * Kept to be used again.
+     * Buffers kept for reuse.
      */
     public let cache: UInt64
     /**
-     * The most that arrays took at one time.
+     * Peak of `active`.
      */
     public let peak: UInt64
     /**
-     * What the system says is left, where it does (Linux).
+     * Memory that the system reports as available (Linux).
      */
     public let available: UInt64?
 
@@ -2751,16 +2729,16 @@ public struct MemoryStatistics: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Of arrays in use.
+         * Arrays in use.
          */active: UInt64, 
         /**
-         * Kept to be used again.
+         * Buffers kept for reuse.
          */cache: UInt64, 
         /**
-         * The most that arrays took at one time.
+         * Peak of `active`.
          */peak: UInt64, 
         /**
-         * What the system says is left, where it does (Linux).
+         * Memory that the system reports as available (Linux).
          */available: UInt64?) {
         self.active = active
         self.cache = cache
@@ -2816,31 +2794,31 @@ public func FfiConverterTypeMemoryStatistics_lower(_ value: MemoryStatistics) ->
 
 
 /**
- * What a model is.
+ * Properties of a model.
  */
 public struct ModelInfo: Equatable, Hashable {
     /**
-     * Parameters.
+     * Number of parameters.
      */
-    public let parameters: UInt64
+    public let parameterCount: UInt64
     /**
      * Most tokens of prompt and answer together.
      */
-    public let context: UInt64
+    public let maxContextLength: UInt64
     /**
-     * Tokens of the vocabulary.
+     * Tokens in the vocabulary.
      */
-    public let vocabulary: UInt64
+    public let vocabSize: UInt64
     /**
-     * Layers.
+     * Number of layers.
      */
-    public let layers: UInt64
+    public let numTransformerLayers: UInt64
     /**
-     * The type it computes in: `float32`, `float16` or `bfloat16`.
+     * Dtype of the computation: `float32`, `float16` or `bfloat16`.
      */
     public let dtype: String
     /**
-     * What it runs on: `cpu` or `gpu`.
+     * Device of the computation: `cpu` or `gpu`.
      */
     public let device: String
 
@@ -2848,27 +2826,27 @@ public struct ModelInfo: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Parameters.
-         */parameters: UInt64, 
+         * Number of parameters.
+         */parameterCount: UInt64, 
         /**
          * Most tokens of prompt and answer together.
-         */context: UInt64, 
+         */maxContextLength: UInt64, 
         /**
-         * Tokens of the vocabulary.
-         */vocabulary: UInt64, 
+         * Tokens in the vocabulary.
+         */vocabSize: UInt64, 
         /**
-         * Layers.
-         */layers: UInt64, 
+         * Number of layers.
+         */numTransformerLayers: UInt64, 
         /**
-         * The type it computes in: `float32`, `float16` or `bfloat16`.
+         * Dtype of the computation: `float32`, `float16` or `bfloat16`.
          */dtype: String, 
         /**
-         * What it runs on: `cpu` or `gpu`.
+         * Device of the computation: `cpu` or `gpu`.
          */device: String) {
-        self.parameters = parameters
-        self.context = context
-        self.vocabulary = vocabulary
-        self.layers = layers
+        self.parameterCount = parameterCount
+        self.maxContextLength = maxContextLength
+        self.vocabSize = vocabSize
+        self.numTransformerLayers = numTransformerLayers
         self.dtype = dtype
         self.device = device
     }
@@ -2889,20 +2867,20 @@ public struct FfiConverterTypeModelInfo: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ModelInfo {
         return
             try ModelInfo(
-                parameters: FfiConverterUInt64.read(from: &buf), 
-                context: FfiConverterUInt64.read(from: &buf), 
-                vocabulary: FfiConverterUInt64.read(from: &buf), 
-                layers: FfiConverterUInt64.read(from: &buf), 
+                parameterCount: FfiConverterUInt64.read(from: &buf), 
+                maxContextLength: FfiConverterUInt64.read(from: &buf), 
+                vocabSize: FfiConverterUInt64.read(from: &buf), 
+                numTransformerLayers: FfiConverterUInt64.read(from: &buf), 
                 dtype: FfiConverterString.read(from: &buf), 
                 device: FfiConverterString.read(from: &buf)
         )
     }
 
     public static func write(_ value: ModelInfo, into buf: inout [UInt8]) {
-        FfiConverterUInt64.write(value.parameters, into: &buf)
-        FfiConverterUInt64.write(value.context, into: &buf)
-        FfiConverterUInt64.write(value.vocabulary, into: &buf)
-        FfiConverterUInt64.write(value.layers, into: &buf)
+        FfiConverterUInt64.write(value.parameterCount, into: &buf)
+        FfiConverterUInt64.write(value.maxContextLength, into: &buf)
+        FfiConverterUInt64.write(value.vocabSize, into: &buf)
+        FfiConverterUInt64.write(value.numTransformerLayers, into: &buf)
         FfiConverterString.write(value.dtype, into: &buf)
         FfiConverterString.write(value.device, into: &buf)
     }
@@ -2925,7 +2903,7 @@ public func FfiConverterTypeModelInfo_lower(_ value: ModelInfo) -> RustBuffer {
 
 
 /**
- * How to quantise: as `openelm convert`'s `--q-mode`, `--q-bits`, `--q-group-size`, `--q-recipe`.
+ * Options of quantisation, as `openelm convert`'s `--q-mode`, `--q-bits`, `--q-group-size`, `--q-recipe`.
  */
 public struct QuantizeOptions: Equatable, Hashable {
     public let mode: String
@@ -2990,9 +2968,70 @@ public func FfiConverterTypeQuantizeOptions_lower(_ value: QuantizeOptions) -> R
 
 
 /**
+ * An option in which a run differs from the saved run; `option` is the core's name.
+ */
+public struct RunDifference: Equatable, Hashable {
+    public let option: String
+    public let expected: String
+    public let found: String
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(option: String, expected: String, found: String) {
+        self.option = option
+        self.expected = expected
+        self.found = found
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension RunDifference: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeRunDifference: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> RunDifference {
+        return
+            try RunDifference(
+                option: FfiConverterString.read(from: &buf), 
+                expected: FfiConverterString.read(from: &buf), 
+                found: FfiConverterString.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: RunDifference, into buf: inout [UInt8]) {
+        FfiConverterString.write(value.option, into: &buf)
+        FfiConverterString.write(value.expected, into: &buf)
+        FfiConverterString.write(value.found, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeRunDifference_lift(_ buf: RustBuffer) throws -> RunDifference {
+    return try FfiConverterTypeRunDifference.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeRunDifference_lower(_ value: RunDifference) -> RustBuffer {
+    return FfiConverterTypeRunDifference.lower(value)
+}
+
+
+/**
  * A token and its log-probability.
  */
-public struct TokenChance: Equatable, Hashable {
+public struct TokenLogprob: Equatable, Hashable {
     public let id: UInt32
     public let logprob: Float
 
@@ -3009,22 +3048,22 @@ public struct TokenChance: Equatable, Hashable {
 }
 
 #if compiler(>=6)
-extension TokenChance: Sendable {}
+extension TokenLogprob: Sendable {}
 #endif
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeTokenChance: FfiConverterRustBuffer {
-    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> TokenChance {
+public struct FfiConverterTypeTokenLogprob: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> TokenLogprob {
         return
-            try TokenChance(
+            try TokenLogprob(
                 id: FfiConverterUInt32.read(from: &buf), 
                 logprob: FfiConverterFloat.read(from: &buf)
         )
     }
 
-    public static func write(_ value: TokenChance, into buf: inout [UInt8]) {
+    public static func write(_ value: TokenLogprob, into buf: inout [UInt8]) {
         FfiConverterUInt32.write(value.id, into: &buf)
         FfiConverterFloat.write(value.logprob, into: &buf)
     }
@@ -3034,20 +3073,96 @@ public struct FfiConverterTypeTokenChance: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeTokenChance_lift(_ buf: RustBuffer) throws -> TokenChance {
-    return try FfiConverterTypeTokenChance.lift(buf)
+public func FfiConverterTypeTokenLogprob_lift(_ buf: RustBuffer) throws -> TokenLogprob {
+    return try FfiConverterTypeTokenLogprob.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeTokenChance_lower(_ value: TokenChance) -> RustBuffer {
-    return FfiConverterTypeTokenChance.lower(value)
+public func FfiConverterTypeTokenLogprob_lower(_ value: TokenLogprob) -> RustBuffer {
+    return FfiConverterTypeTokenLogprob.lower(value)
 }
 
 
 /**
- * Who wrote a message.
+ * The kind of adapter to train.
+ */
+
+public enum AdapterKind: Equatable, Hashable {
+    
+    case lora
+    case dora
+    case full
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension AdapterKind: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeAdapterKind: FfiConverterRustBuffer {
+    typealias SwiftType = AdapterKind
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> AdapterKind {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+        
+        case 1: return .lora
+        
+        case 2: return .dora
+        
+        case 3: return .full
+        
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: AdapterKind, into buf: inout [UInt8]) {
+        switch value {
+        
+        
+        case .lora:
+            writeInt(&buf, Int32(1))
+        
+        
+        case .dora:
+            writeInt(&buf, Int32(2))
+        
+        
+        case .full:
+            writeInt(&buf, Int32(3))
+        
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeAdapterKind_lift(_ buf: RustBuffer) throws -> AdapterKind {
+    return try FfiConverterTypeAdapterKind.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeAdapterKind_lower(_ value: AdapterKind) -> RustBuffer {
+    return FfiConverterTypeAdapterKind.lower(value)
+}
+
+
+
+/**
+ * The author of a message.
  */
 
 public enum ChatRole: Equatable, Hashable {
@@ -3123,7 +3238,7 @@ public func FfiConverterTypeChatRole_lower(_ value: ChatRole) -> RustBuffer {
 
 
 /**
- * As `openelm_core::ChatTemplate`.
+ * As `openelm_core::chat::ChatTemplate`.
  */
 
 public enum ChatTemplate: Equatable, Hashable {
@@ -3199,7 +3314,7 @@ public func FfiConverterTypeChatTemplate_lower(_ value: ChatTemplate) -> RustBuf
 
 
 /**
- * How far a conversion has come.
+ * Progress of a conversion.
  */
 
 public enum ConvertEvent: Equatable, Hashable {
@@ -3277,7 +3392,7 @@ public func FfiConverterTypeConvertEvent_lower(_ value: ConvertEvent) -> RustBuf
 
 
 /**
- * What a conversion writes. GGUF types: `f32`, `f16`, `bf16`, `q8_0`, `q4_0`.
+ * The format to write. GGUF types: `f32`, `f16`, `bf16`, `q8_0`, `q4_0`.
  */
 
 public enum ConvertFormat: Equatable, Hashable {
@@ -3356,10 +3471,10 @@ public func FfiConverterTypeConvertFormat_lower(_ value: ConvertFormat) -> RustB
 
 
 /**
- * What can go wrong. `message` is the core's text, with all of the fields.
+ * An error of the core, by its [`ErrorKind`], or of the worker. `message` is the complete text.
  */
 public 
-enum EngineError: Swift.Error, Equatable, Hashable {
+enum CoreError: Swift.Error, Equatable, Hashable {
 
     
     
@@ -3367,45 +3482,39 @@ enum EngineError: Swift.Error, Equatable, Hashable {
     )
     case MissingFile(path: String, message: String
     )
-    case Config(path: String, key: String, message: String
+    case InvalidConfig(path: String, message: String
     )
-    case Checkpoint(path: String, message: String
+    case InvalidCheckpoint(path: String, message: String
     )
-    case MissingTensor(path: String, name: String, message: String
+    case InvalidTokenizer(path: String, message: String
     )
-    case UnexpectedTensor(path: String, name: String, message: String
+    case InvalidData(path: String, line: UInt64?, message: String
     )
-    case TensorShape(path: String, name: String, expected: [UInt64], found: [UInt64], message: String
+    case InvalidAdapter(path: String, message: String
     )
-    case TensorDtype(path: String, name: String, found: String, message: String
-    )
-    case Dtype(dtype: String, message: String
-    )
-    case Tokenizer(path: String, message: String
-    )
-    case Data(path: String, line: UInt64?, message: String
-    )
-    case Option(option: String, message: String
+    /**
+     * `option` is the core's name; the message begins with it.
+     */
+    case InvalidOption(option: String, message: String
     )
     case PromptTooLong(tokens: UInt64, context: UInt64, message: String
     )
-    case Adapter(path: String, message: String
-    )
     case Diverged(iteration: UInt64, loss: Float, message: String
     )
-    case Target(path: String, message: String
+    case Distributed(message: String
+    )
+    case Destination(path: String, message: String
+    )
+    case OtherRun(path: String, differences: [RunDifference], message: String
     )
     case Verification(path: String, message: String
     )
     case Cancelled(message: String
     )
-    /**
-     * MLX reported a failure, a fault of the GPU among them.
-     */
-    case Mlx(message: String
+    case Device(message: String
     )
     /**
-     * A session is asked while it answers.
+     * The conversation already has an answer under way.
      */
     case Busy(message: String
     )
@@ -3415,12 +3524,13 @@ enum EngineError: Swift.Error, Equatable, Hashable {
     case Unloaded(message: String
     )
     /**
-     * The library panicked; the call is lost, the rest goes on.
+     * The library panicked or returned an error that this crate does not have; the call failed,
+     * later calls work.
      */
-    case Panicked(message: String
+    case Unexpected(message: String
     )
     /**
-     * The worker is gone: nothing more can be done in this process.
+     * The worker is gone: no later call in this process can work.
      */
     case Unusable(message: String
     )
@@ -3433,16 +3543,16 @@ enum EngineError: Swift.Error, Equatable, Hashable {
 }
 
 #if compiler(>=6)
-extension EngineError: Sendable {}
+extension CoreError: Sendable {}
 #endif
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeEngineError: FfiConverterRustBuffer {
-    typealias SwiftType = EngineError
+public struct FfiConverterTypeCoreError: FfiConverterRustBuffer {
+    typealias SwiftType = CoreError
 
-    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> EngineError {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> CoreError {
         let variant: Int32 = try readInt(&buf)
         switch variant {
 
@@ -3457,93 +3567,73 @@ public struct FfiConverterTypeEngineError: FfiConverterRustBuffer {
             path: try FfiConverterString.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 3: return .Config(
-            path: try FfiConverterString.read(from: &buf), 
-            key: try FfiConverterString.read(from: &buf), 
-            message: try FfiConverterString.read(from: &buf)
-            )
-        case 4: return .Checkpoint(
+        case 3: return .InvalidConfig(
             path: try FfiConverterString.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 5: return .MissingTensor(
-            path: try FfiConverterString.read(from: &buf), 
-            name: try FfiConverterString.read(from: &buf), 
-            message: try FfiConverterString.read(from: &buf)
-            )
-        case 6: return .UnexpectedTensor(
-            path: try FfiConverterString.read(from: &buf), 
-            name: try FfiConverterString.read(from: &buf), 
-            message: try FfiConverterString.read(from: &buf)
-            )
-        case 7: return .TensorShape(
-            path: try FfiConverterString.read(from: &buf), 
-            name: try FfiConverterString.read(from: &buf), 
-            expected: try FfiConverterSequenceUInt64.read(from: &buf), 
-            found: try FfiConverterSequenceUInt64.read(from: &buf), 
-            message: try FfiConverterString.read(from: &buf)
-            )
-        case 8: return .TensorDtype(
-            path: try FfiConverterString.read(from: &buf), 
-            name: try FfiConverterString.read(from: &buf), 
-            found: try FfiConverterString.read(from: &buf), 
-            message: try FfiConverterString.read(from: &buf)
-            )
-        case 9: return .Dtype(
-            dtype: try FfiConverterString.read(from: &buf), 
-            message: try FfiConverterString.read(from: &buf)
-            )
-        case 10: return .Tokenizer(
+        case 4: return .InvalidCheckpoint(
             path: try FfiConverterString.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 11: return .Data(
+        case 5: return .InvalidTokenizer(
+            path: try FfiConverterString.read(from: &buf), 
+            message: try FfiConverterString.read(from: &buf)
+            )
+        case 6: return .InvalidData(
             path: try FfiConverterString.read(from: &buf), 
             line: try FfiConverterOptionUInt64.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 12: return .Option(
+        case 7: return .InvalidAdapter(
+            path: try FfiConverterString.read(from: &buf), 
+            message: try FfiConverterString.read(from: &buf)
+            )
+        case 8: return .InvalidOption(
             option: try FfiConverterString.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 13: return .PromptTooLong(
+        case 9: return .PromptTooLong(
             tokens: try FfiConverterUInt64.read(from: &buf), 
             context: try FfiConverterUInt64.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 14: return .Adapter(
-            path: try FfiConverterString.read(from: &buf), 
-            message: try FfiConverterString.read(from: &buf)
-            )
-        case 15: return .Diverged(
+        case 10: return .Diverged(
             iteration: try FfiConverterUInt64.read(from: &buf), 
             loss: try FfiConverterFloat.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 16: return .Target(
+        case 11: return .Distributed(
+            message: try FfiConverterString.read(from: &buf)
+            )
+        case 12: return .Destination(
             path: try FfiConverterString.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 17: return .Verification(
+        case 13: return .OtherRun(
+            path: try FfiConverterString.read(from: &buf), 
+            differences: try FfiConverterSequenceTypeRunDifference.read(from: &buf), 
+            message: try FfiConverterString.read(from: &buf)
+            )
+        case 14: return .Verification(
             path: try FfiConverterString.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 18: return .Cancelled(
+        case 15: return .Cancelled(
             message: try FfiConverterString.read(from: &buf)
             )
-        case 19: return .Mlx(
+        case 16: return .Device(
             message: try FfiConverterString.read(from: &buf)
             )
-        case 20: return .Busy(
+        case 17: return .Busy(
             message: try FfiConverterString.read(from: &buf)
             )
-        case 21: return .Unloaded(
+        case 18: return .Unloaded(
             message: try FfiConverterString.read(from: &buf)
             )
-        case 22: return .Panicked(
+        case 19: return .Unexpected(
             message: try FfiConverterString.read(from: &buf)
             )
-        case 23: return .Unusable(
+        case 20: return .Unusable(
             message: try FfiConverterString.read(from: &buf)
             )
 
@@ -3551,7 +3641,7 @@ public struct FfiConverterTypeEngineError: FfiConverterRustBuffer {
         }
     }
 
-    public static func write(_ value: EngineError, into buf: inout [UInt8]) {
+    public static func write(_ value: CoreError, into buf: inout [UInt8]) {
         switch value {
 
         
@@ -3570,134 +3660,108 @@ public struct FfiConverterTypeEngineError: FfiConverterRustBuffer {
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Config(path,key,message):
+        case let .InvalidConfig(path,message):
             writeInt(&buf, Int32(3))
             FfiConverterString.write(path, into: &buf)
-            FfiConverterString.write(key, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Checkpoint(path,message):
+        case let .InvalidCheckpoint(path,message):
             writeInt(&buf, Int32(4))
             FfiConverterString.write(path, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .MissingTensor(path,name,message):
+        case let .InvalidTokenizer(path,message):
             writeInt(&buf, Int32(5))
             FfiConverterString.write(path, into: &buf)
-            FfiConverterString.write(name, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .UnexpectedTensor(path,name,message):
+        case let .InvalidData(path,line,message):
             writeInt(&buf, Int32(6))
-            FfiConverterString.write(path, into: &buf)
-            FfiConverterString.write(name, into: &buf)
-            FfiConverterString.write(message, into: &buf)
-            
-        
-        case let .TensorShape(path,name,expected,found,message):
-            writeInt(&buf, Int32(7))
-            FfiConverterString.write(path, into: &buf)
-            FfiConverterString.write(name, into: &buf)
-            FfiConverterSequenceUInt64.write(expected, into: &buf)
-            FfiConverterSequenceUInt64.write(found, into: &buf)
-            FfiConverterString.write(message, into: &buf)
-            
-        
-        case let .TensorDtype(path,name,found,message):
-            writeInt(&buf, Int32(8))
-            FfiConverterString.write(path, into: &buf)
-            FfiConverterString.write(name, into: &buf)
-            FfiConverterString.write(found, into: &buf)
-            FfiConverterString.write(message, into: &buf)
-            
-        
-        case let .Dtype(dtype,message):
-            writeInt(&buf, Int32(9))
-            FfiConverterString.write(dtype, into: &buf)
-            FfiConverterString.write(message, into: &buf)
-            
-        
-        case let .Tokenizer(path,message):
-            writeInt(&buf, Int32(10))
-            FfiConverterString.write(path, into: &buf)
-            FfiConverterString.write(message, into: &buf)
-            
-        
-        case let .Data(path,line,message):
-            writeInt(&buf, Int32(11))
             FfiConverterString.write(path, into: &buf)
             FfiConverterOptionUInt64.write(line, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Option(option,message):
-            writeInt(&buf, Int32(12))
+        case let .InvalidAdapter(path,message):
+            writeInt(&buf, Int32(7))
+            FfiConverterString.write(path, into: &buf)
+            FfiConverterString.write(message, into: &buf)
+            
+        
+        case let .InvalidOption(option,message):
+            writeInt(&buf, Int32(8))
             FfiConverterString.write(option, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
         case let .PromptTooLong(tokens,context,message):
-            writeInt(&buf, Int32(13))
+            writeInt(&buf, Int32(9))
             FfiConverterUInt64.write(tokens, into: &buf)
             FfiConverterUInt64.write(context, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Adapter(path,message):
-            writeInt(&buf, Int32(14))
-            FfiConverterString.write(path, into: &buf)
-            FfiConverterString.write(message, into: &buf)
-            
-        
         case let .Diverged(iteration,loss,message):
-            writeInt(&buf, Int32(15))
+            writeInt(&buf, Int32(10))
             FfiConverterUInt64.write(iteration, into: &buf)
             FfiConverterFloat.write(loss, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Target(path,message):
-            writeInt(&buf, Int32(16))
+        case let .Distributed(message):
+            writeInt(&buf, Int32(11))
+            FfiConverterString.write(message, into: &buf)
+            
+        
+        case let .Destination(path,message):
+            writeInt(&buf, Int32(12))
             FfiConverterString.write(path, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
+        case let .OtherRun(path,differences,message):
+            writeInt(&buf, Int32(13))
+            FfiConverterString.write(path, into: &buf)
+            FfiConverterSequenceTypeRunDifference.write(differences, into: &buf)
+            FfiConverterString.write(message, into: &buf)
+            
+        
         case let .Verification(path,message):
-            writeInt(&buf, Int32(17))
+            writeInt(&buf, Int32(14))
             FfiConverterString.write(path, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
         case let .Cancelled(message):
-            writeInt(&buf, Int32(18))
+            writeInt(&buf, Int32(15))
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Mlx(message):
-            writeInt(&buf, Int32(19))
+        case let .Device(message):
+            writeInt(&buf, Int32(16))
             FfiConverterString.write(message, into: &buf)
             
         
         case let .Busy(message):
-            writeInt(&buf, Int32(20))
+            writeInt(&buf, Int32(17))
             FfiConverterString.write(message, into: &buf)
             
         
         case let .Unloaded(message):
-            writeInt(&buf, Int32(21))
+            writeInt(&buf, Int32(18))
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Panicked(message):
-            writeInt(&buf, Int32(22))
+        case let .Unexpected(message):
+            writeInt(&buf, Int32(19))
             FfiConverterString.write(message, into: &buf)
             
         
         case let .Unusable(message):
-            writeInt(&buf, Int32(23))
+            writeInt(&buf, Int32(20))
             FfiConverterString.write(message, into: &buf)
             
         }
@@ -3708,20 +3772,20 @@ public struct FfiConverterTypeEngineError: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeEngineError_lift(_ buf: RustBuffer) throws -> EngineError {
-    return try FfiConverterTypeEngineError.lift(buf)
+public func FfiConverterTypeCoreError_lift(_ buf: RustBuffer) throws -> CoreError {
+    return try FfiConverterTypeCoreError.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeEngineError_lower(_ value: EngineError) -> RustBuffer {
-    return FfiConverterTypeEngineError.lower(value)
+public func FfiConverterTypeCoreError_lower(_ value: CoreError) -> RustBuffer {
+    return FfiConverterTypeCoreError.lower(value)
 }
 
 
 /**
- * As `openelm_core::finetune::FinetuneEnd`.
+ * The reason why a run ended.
  */
 
 public enum FinetuneEnd: Equatable, Hashable {
@@ -3797,7 +3861,7 @@ public func FfiConverterTypeFinetuneEnd_lower(_ value: FinetuneEnd) -> RustBuffe
 
 
 /**
- * What a [`FinetuneRun`] tells.
+ * An event of a [`FinetuneRun`].
  */
 
 public enum FinetuneEvent: Equatable, Hashable {
@@ -3903,83 +3967,7 @@ public func FfiConverterTypeFinetuneEvent_lower(_ value: FinetuneEvent) -> RustB
 
 
 /**
- * What is trained.
- */
-
-public enum FinetuneKind: Equatable, Hashable {
-    
-    case lora
-    case dora
-    case full
-
-
-
-
-
-}
-
-#if compiler(>=6)
-extension FinetuneKind: Sendable {}
-#endif
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public struct FfiConverterTypeFinetuneKind: FfiConverterRustBuffer {
-    typealias SwiftType = FinetuneKind
-
-    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> FinetuneKind {
-        let variant: Int32 = try readInt(&buf)
-        switch variant {
-        
-        case 1: return .lora
-        
-        case 2: return .dora
-        
-        case 3: return .full
-        
-        default: throw UniffiInternalError.unexpectedEnumCase
-        }
-    }
-
-    public static func write(_ value: FinetuneKind, into buf: inout [UInt8]) {
-        switch value {
-        
-        
-        case .lora:
-            writeInt(&buf, Int32(1))
-        
-        
-        case .dora:
-            writeInt(&buf, Int32(2))
-        
-        
-        case .full:
-            writeInt(&buf, Int32(3))
-        
-        }
-    }
-}
-
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public func FfiConverterTypeFinetuneKind_lift(_ buf: RustBuffer) throws -> FinetuneKind {
-    return try FfiConverterTypeFinetuneKind.lift(buf)
-}
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public func FfiConverterTypeFinetuneKind_lower(_ value: FinetuneKind) -> RustBuffer {
-    return FfiConverterTypeFinetuneKind.lower(value)
-}
-
-
-
-/**
- * As `openelm_core::FinishReason`.
+ * As `openelm_core::generation::FinishReason`.
  */
 
 public enum FinishReason: Equatable, Hashable {
@@ -4069,14 +4057,14 @@ public func FfiConverterTypeFinishReason_lower(_ value: FinishReason) -> RustBuf
 
 
 /**
- * What a [`GenerationStream`] tells.
+ * An event of a [`GenerationStream`].
  */
 
 public enum GenerationEvent: Equatable, Hashable {
     
     case prefill(processed: UInt64, total: UInt64
     )
-    case token(id: UInt32, text: String, logprob: Float?, topLogprobs: [TokenChance]
+    case token(id: UInt32, text: String, logprob: Float?, topLogprobs: [TokenLogprob]
     )
     case finished(reason: FinishReason, stats: GenerationStats
     )
@@ -4104,7 +4092,7 @@ public struct FfiConverterTypeGenerationEvent: FfiConverterRustBuffer {
         case 1: return .prefill(processed: try FfiConverterUInt64.read(from: &buf), total: try FfiConverterUInt64.read(from: &buf)
         )
         
-        case 2: return .token(id: try FfiConverterUInt32.read(from: &buf), text: try FfiConverterString.read(from: &buf), logprob: try FfiConverterOptionFloat.read(from: &buf), topLogprobs: try FfiConverterSequenceTypeTokenChance.read(from: &buf)
+        case 2: return .token(id: try FfiConverterUInt32.read(from: &buf), text: try FfiConverterString.read(from: &buf), logprob: try FfiConverterOptionFloat.read(from: &buf), topLogprobs: try FfiConverterSequenceTypeTokenLogprob.read(from: &buf)
         )
         
         case 3: return .finished(reason: try FfiConverterTypeFinishReason.read(from: &buf), stats: try FfiConverterTypeGenerationStats.read(from: &buf)
@@ -4129,7 +4117,7 @@ public struct FfiConverterTypeGenerationEvent: FfiConverterRustBuffer {
             FfiConverterUInt32.write(id, into: &buf)
             FfiConverterString.write(text, into: &buf)
             FfiConverterOptionFloat.write(logprob, into: &buf)
-            FfiConverterSequenceTypeTokenChance.write(topLogprobs, into: &buf)
+            FfiConverterSequenceTypeTokenLogprob.write(topLogprobs, into: &buf)
             
         
         case let .finished(reason,stats):
@@ -4154,6 +4142,172 @@ public func FfiConverterTypeGenerationEvent_lift(_ buf: RustBuffer) throws -> Ge
 #endif
 public func FfiConverterTypeGenerationEvent_lower(_ value: GenerationEvent) -> RustBuffer {
     return FfiConverterTypeGenerationEvent.lower(value)
+}
+
+
+
+/**
+ * The optimizer.
+ */
+
+public enum OptimizerKind: Equatable, Hashable {
+    
+    case adam
+    case adamW
+    case sgd
+    case lion
+    case adafactor
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension OptimizerKind: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeOptimizerKind: FfiConverterRustBuffer {
+    typealias SwiftType = OptimizerKind
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> OptimizerKind {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+        
+        case 1: return .adam
+        
+        case 2: return .adamW
+        
+        case 3: return .sgd
+        
+        case 4: return .lion
+        
+        case 5: return .adafactor
+        
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: OptimizerKind, into buf: inout [UInt8]) {
+        switch value {
+        
+        
+        case .adam:
+            writeInt(&buf, Int32(1))
+        
+        
+        case .adamW:
+            writeInt(&buf, Int32(2))
+        
+        
+        case .sgd:
+            writeInt(&buf, Int32(3))
+        
+        
+        case .lion:
+            writeInt(&buf, Int32(4))
+        
+        
+        case .adafactor:
+            writeInt(&buf, Int32(5))
+        
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeOptimizerKind_lift(_ buf: RustBuffer) throws -> OptimizerKind {
+    return try FfiConverterTypeOptimizerKind.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeOptimizerKind_lower(_ value: OptimizerKind) -> RustBuffer {
+    return FfiConverterTypeOptimizerKind.lower(value)
+}
+
+
+
+/**
+ * The course of the learning rate after the warm-up.
+ */
+
+public enum ScheduleShape: Equatable, Hashable {
+    
+    case constant
+    case linear
+    case cosine
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension ScheduleShape: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeScheduleShape: FfiConverterRustBuffer {
+    typealias SwiftType = ScheduleShape
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ScheduleShape {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+        
+        case 1: return .constant
+        
+        case 2: return .linear
+        
+        case 3: return .cosine
+        
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: ScheduleShape, into buf: inout [UInt8]) {
+        switch value {
+        
+        
+        case .constant:
+            writeInt(&buf, Int32(1))
+        
+        
+        case .linear:
+            writeInt(&buf, Int32(2))
+        
+        
+        case .cosine:
+            writeInt(&buf, Int32(3))
+        
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeScheduleShape_lift(_ buf: RustBuffer) throws -> ScheduleShape {
+    return try FfiConverterTypeScheduleShape.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeScheduleShape_lower(_ value: ScheduleShape) -> RustBuffer {
+    return FfiConverterTypeScheduleShape.lower(value)
 }
 
 
@@ -4473,31 +4627,6 @@ fileprivate struct FfiConverterSequenceUInt32: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-fileprivate struct FfiConverterSequenceUInt64: FfiConverterRustBuffer {
-    typealias SwiftType = [UInt64]
-
-    public static func write(_ value: [UInt64], into buf: inout [UInt8]) {
-        let len = Int32(value.count)
-        writeInt(&buf, len)
-        for item in value {
-            FfiConverterUInt64.write(item, into: &buf)
-        }
-    }
-
-    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [UInt64] {
-        let len: Int32 = try readInt(&buf)
-        var seq = [UInt64]()
-        seq.reserveCapacity(Int(len))
-        for _ in 0 ..< len {
-            seq.append(try FfiConverterUInt64.read(from: &buf))
-        }
-        return seq
-    }
-}
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
 fileprivate struct FfiConverterSequenceString: FfiConverterRustBuffer {
     typealias SwiftType = [String]
 
@@ -4573,23 +4702,48 @@ fileprivate struct FfiConverterSequenceTypeChatMessage: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-fileprivate struct FfiConverterSequenceTypeTokenChance: FfiConverterRustBuffer {
-    typealias SwiftType = [TokenChance]
+fileprivate struct FfiConverterSequenceTypeRunDifference: FfiConverterRustBuffer {
+    typealias SwiftType = [RunDifference]
 
-    public static func write(_ value: [TokenChance], into buf: inout [UInt8]) {
+    public static func write(_ value: [RunDifference], into buf: inout [UInt8]) {
         let len = Int32(value.count)
         writeInt(&buf, len)
         for item in value {
-            FfiConverterTypeTokenChance.write(item, into: &buf)
+            FfiConverterTypeRunDifference.write(item, into: &buf)
         }
     }
 
-    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [TokenChance] {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [RunDifference] {
         let len: Int32 = try readInt(&buf)
-        var seq = [TokenChance]()
+        var seq = [RunDifference]()
         seq.reserveCapacity(Int(len))
         for _ in 0 ..< len {
-            seq.append(try FfiConverterTypeTokenChance.read(from: &buf))
+            seq.append(try FfiConverterTypeRunDifference.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceTypeTokenLogprob: FfiConverterRustBuffer {
+    typealias SwiftType = [TokenLogprob]
+
+    public static func write(_ value: [TokenLogprob], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeTokenLogprob.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [TokenLogprob] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [TokenLogprob]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeTokenLogprob.read(from: &buf))
         }
         return seq
     }
@@ -4643,14 +4797,29 @@ fileprivate func uniffiFutureContinuationCallback(handle: UInt64, pollResult: In
     }
 }
 /**
- * Begins to convert the model `source`, a folder or file, to `target`, a new folder or GGUF file.
+ * A new conversation with `model` that begins with `messages`.
  *
  * # Errors
- * [`EngineError::Option`](crate::EngineError::Option) or
- * [`EngineError::Dtype`](crate::EngineError::Dtype) for a name that there is not.
+ * [`Error::InvalidOption`] if the order of the messages is invalid.
+ */
+public func newChat(model: LanguageModel, template: ChatTemplate, messages: [ChatMessage])throws  -> Chat  {
+    return try  FfiConverterTypeChat_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_func_new_chat(
+        FfiConverterTypeLanguageModel_lower(model),
+        FfiConverterTypeChatTemplate_lower(template),
+        FfiConverterSequenceTypeChatMessage.lower(messages),uniffiCallStatus
+    )
+})
+}
+/**
+ * Starts to convert the model `source`, a folder or file, to `target`, a new folder or GGUF file.
+ *
+ * # Errors
+ * [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name.
  */
 public func convert(source: String, target: String, options: ConvertOptions)throws  -> ConvertRun  {
-    return try  FfiConverterTypeConvertRun_lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
+    return try  FfiConverterTypeConvertRun_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_convert(
         FfiConverterString.lower(source),
@@ -4660,13 +4829,85 @@ public func convert(source: String, target: String, options: ConvertOptions)thro
 })
 }
 /**
- * Begins to load the model folder `path`.
+ * The core's defaults.
  *
  * # Errors
- * [`EngineError::Dtype`] for a type that there is not.
+ * None but a panic.
+ */
+public func defaultConvertOptions()throws  -> ConvertOptions  {
+    return try  FfiConverterTypeConvertOptions_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_func_default_convert_options(uniffiCallStatus
+    )
+})
+}
+/**
+ * Starts to train a new adapter for `model`, without the model's active adapters, on the data in
+ * `data`, a folder or a file, and saves it in `folder`. With `resume` the run in `folder`
+ * continues from its last save.
+ *
+ * # Errors
+ * Errors of data and options come as the first event.
+ */
+public func finetune(model: LanguageModel, data: String, folder: String, options: FinetuneOptions, resume: Bool)throws  -> FinetuneRun  {
+    return try  FfiConverterTypeFinetuneRun_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_func_finetune(
+        FfiConverterTypeLanguageModel_lower(model),
+        FfiConverterString.lower(data),
+        FfiConverterString.lower(folder),
+        FfiConverterTypeFinetuneOptions_lower(options),
+        FfiConverterBool.lower(resume),uniffiCallStatus
+    )
+})
+}
+/**
+ * The core's defaults.
+ *
+ * # Errors
+ * None but a panic.
+ */
+public func defaultFinetuneOptions()throws  -> FinetuneOptions  {
+    return try  FfiConverterTypeFinetuneOptions_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_func_default_finetune_options(uniffiCallStatus
+    )
+})
+}
+/**
+ * The core's defaults.
+ *
+ * # Errors
+ * None but a panic.
+ */
+public func defaultGenerationOptions()throws  -> GenerationOptions  {
+    return try  FfiConverterTypeGenerationOptions_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_func_default_generation_options(uniffiCallStatus
+    )
+})
+}
+/**
+ * The core's defaults.
+ *
+ * # Errors
+ * None but a panic.
+ */
+public func defaultLoadOptions()throws  -> LoadOptions  {
+    return try  FfiConverterTypeLoadOptions_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_func_default_load_options(uniffiCallStatus
+    )
+})
+}
+/**
+ * Starts to load the model folder `path`.
+ *
+ * # Errors
+ * [`Error::InvalidOption`] for an unknown dtype.
  */
 public func loadModel(path: String, options: LoadOptions)throws  -> LoadRun  {
-    return try  FfiConverterTypeLoadRun_lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
+    return try  FfiConverterTypeLoadRun_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_load_model(
         FfiConverterString.lower(path),
@@ -4675,25 +4916,25 @@ public func loadModel(path: String, options: LoadOptions)throws  -> LoadRun  {
 })
 }
 /**
- * Gives back what MLX keeps to use again.
+ * Frees the buffers kept for reuse.
  *
  * # Errors
- * [`EngineError::Mlx`](crate::EngineError::Mlx).
+ * [`Error::Device`](crate::Error::Device).
  */
-public func clearMemoryCache()throws   {try rustCallWithError(FfiConverterTypeEngineError_lift) {
+public func clearMemoryCache()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_clear_memory_cache(uniffiCallStatus
     )
 }
 }
 /**
- * What the model in the folder `path` will take; no weight is read.
+ * Estimates the memory of the model in the folder `path`; reads no weights.
  *
  * # Errors
- * What is wrong with the folder.
+ * Errors of the folder's files.
  */
 public func estimateMemory(path: String, options: LoadOptions, context: UInt64?)throws  -> MemoryEstimate  {
-    return try  FfiConverterTypeMemoryEstimate_lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
+    return try  FfiConverterTypeMemoryEstimate_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_estimate_memory(
         FfiConverterString.lower(path),
@@ -4703,13 +4944,13 @@ public func estimateMemory(path: String, options: LoadOptions, context: UInt64?)
 })
 }
 /**
- * What MLX takes now.
+ * Memory that MLX uses now.
  *
  * # Errors
- * [`EngineError::Mlx`](crate::EngineError::Mlx).
+ * [`Error::Device`](crate::Error::Device).
  */
 public func memoryStatistics()throws  -> MemoryStatistics  {
-    return try  FfiConverterTypeMemoryStatistics_lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
+    return try  FfiConverterTypeMemoryStatistics_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_memory_statistics(uniffiCallStatus
     )
@@ -4719,24 +4960,24 @@ public func memoryStatistics()throws  -> MemoryStatistics  {
  * The version of MLX.
  *
  * # Errors
- * [`EngineError::Mlx`](crate::EngineError::Mlx).
+ * [`Error::Device`](crate::Error::Device).
  */
 public func mlxVersion()throws  -> String  {
-    return try  FfiConverterString.lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
+    return try  FfiConverterString.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_mlx_version(uniffiCallStatus
     )
 })
 }
 /**
- * Holds everything before its next token, chunk of a prompt, tensor or step, and waits for what is
- * under way on the device, at most so long; whether all rests.
+ * Pauses all work before its next token, chunk of a prompt, tensor or step, and waits for the
+ * device, at most `wait_milliseconds`. Returns true if nothing is under way.
  *
  * # Errors
  * None but a panic.
  */
 public func pause(waitMilliseconds: UInt64)throws  -> Bool  {
-    return try  FfiConverterBool.lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
+    return try  FfiConverterBool.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_pause(
         FfiConverterUInt64.lower(waitMilliseconds),uniffiCallStatus
@@ -4744,37 +4985,37 @@ public func pause(waitMilliseconds: UInt64)throws  -> Bool  {
 })
 }
 /**
- * Begins to measure the peak anew.
+ * Resets the peak.
  *
  * # Errors
- * [`EngineError::Mlx`](crate::EngineError::Mlx).
+ * [`Error::Device`](crate::Error::Device).
  */
-public func resetPeakMemory()throws   {try rustCallWithError(FfiConverterTypeEngineError_lift) {
+public func resetPeakMemory()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_reset_peak_memory(uniffiCallStatus
     )
 }
 }
 /**
- * Goes on after [`pause`].
+ * Continues after [`pause`].
  *
  * # Errors
  * None but a panic.
  */
-public func resume()throws   {try rustCallWithError(FfiConverterTypeEngineError_lift) {
+public func resume()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_resume(uniffiCallStatus
     )
 }
 }
 /**
- * Sets how many bytes MLX may keep to use again; returns the old limit.
+ * Sets the limit of buffers kept for reuse, in bytes; returns the old limit.
  *
  * # Errors
- * [`EngineError::Mlx`](crate::EngineError::Mlx).
+ * [`Error::Device`](crate::Error::Device).
  */
 public func setMemoryCacheLimit(bytes: UInt64)throws  -> UInt64  {
-    return try  FfiConverterUInt64.lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
+    return try  FfiConverterUInt64.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_set_memory_cache_limit(
         FfiConverterUInt64.lower(bytes),uniffiCallStatus
@@ -4782,13 +5023,13 @@ public func setMemoryCacheLimit(bytes: UInt64)throws  -> UInt64  {
 })
 }
 /**
- * Sets from how many bytes on MLX waits for memory to be freed; returns the old limit.
+ * Sets the limit above which MLX waits for memory to be freed, in bytes; returns the old limit.
  *
  * # Errors
- * [`EngineError::Mlx`](crate::EngineError::Mlx).
+ * [`Error::Device`](crate::Error::Device).
  */
 public func setMemoryLimit(bytes: UInt64)throws  -> UInt64  {
-    return try  FfiConverterUInt64.lift(try rustCallWithError(FfiConverterTypeEngineError_lift) {
+    return try  FfiConverterUInt64.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_set_memory_limit(
         FfiConverterUInt64.lower(bytes),uniffiCallStatus
@@ -4796,13 +5037,13 @@ public func setMemoryLimit(bytes: UInt64)throws  -> UInt64  {
 })
 }
 /**
- * Says where MLX' GPU kernels lie; see `openelm_core::runtime::set_metallib`.
+ * Sets the file of MLX's GPU kernels; see `openelm_core::runtime::set_metallib`.
  *
  * # Errors
- * [`EngineError::MissingFile`](crate::EngineError::MissingFile), or
- * [`EngineError::Option`](crate::EngineError::Option) for those of another version.
+ * [`Error::MissingFile`](crate::Error::MissingFile), or
+ * [`Error::InvalidOption`](crate::Error::InvalidOption) for kernels of another version.
  */
-public func setMetallib(path: String)throws   {try rustCallWithError(FfiConverterTypeEngineError_lift) {
+public func setMetallib(path: String)throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_set_metallib(
         FfiConverterString.lower(path),uniffiCallStatus
@@ -4825,118 +5066,130 @@ private let initializationResult: InitializationResult = {
     if bindings_contract_version != scaffolding_contract_version {
         return InitializationResult.contractVersionMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_convert() != 1810) {
+    if (uniffi_openelm_ffi_checksum_func_new_chat() != 52895) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_load_model() != 51008) {
+    if (uniffi_openelm_ffi_checksum_func_convert() != 31151) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_clear_memory_cache() != 6380) {
+    if (uniffi_openelm_ffi_checksum_func_default_convert_options() != 43935) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_estimate_memory() != 39080) {
+    if (uniffi_openelm_ffi_checksum_func_finetune() != 36738) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_memory_statistics() != 45824) {
+    if (uniffi_openelm_ffi_checksum_func_default_finetune_options() != 55345) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_mlx_version() != 6501) {
+    if (uniffi_openelm_ffi_checksum_func_default_generation_options() != 27307) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_pause() != 48254) {
+    if (uniffi_openelm_ffi_checksum_func_default_load_options() != 1083) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_reset_peak_memory() != 63672) {
+    if (uniffi_openelm_ffi_checksum_func_load_model() != 15565) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_resume() != 1076) {
+    if (uniffi_openelm_ffi_checksum_func_clear_memory_cache() != 45196) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_set_memory_cache_limit() != 13594) {
+    if (uniffi_openelm_ffi_checksum_func_estimate_memory() != 23124) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_set_memory_limit() != 18330) {
+    if (uniffi_openelm_ffi_checksum_func_memory_statistics() != 60216) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_set_metallib() != 36533) {
+    if (uniffi_openelm_ffi_checksum_func_mlx_version() != 9963) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_convertrun_cancel() != 41736) {
+    if (uniffi_openelm_ffi_checksum_func_pause() != 62001) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_convertrun_next() != 56813) {
+    if (uniffi_openelm_ffi_checksum_func_reset_peak_memory() != 33991) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_convertrun_report() != 3561) {
+    if (uniffi_openelm_ffi_checksum_func_resume() != 51450) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_engine_active_adapters() != 13638) {
+    if (uniffi_openelm_ffi_checksum_func_set_memory_cache_limit() != 45827) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_engine_adapters() != 64296) {
+    if (uniffi_openelm_ffi_checksum_func_set_memory_limit() != 42950) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_engine_add_adapter() != 32242) {
+    if (uniffi_openelm_ffi_checksum_func_set_metallib() != 7855) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_engine_remove_adapter() != 200) {
+    if (uniffi_openelm_ffi_checksum_method_chat_is_answering() != 25739) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_engine_set_adapters() != 16334) {
+    if (uniffi_openelm_ffi_checksum_method_chat_messages() != 59375) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_engine_decode() != 51999) {
+    if (uniffi_openelm_ffi_checksum_method_chat_respond() != 58887) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_engine_encode() != 65448) {
+    if (uniffi_openelm_ffi_checksum_method_convertrun_cancel() != 64666) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_engine_generate() != 40915) {
+    if (uniffi_openelm_ffi_checksum_method_convertrun_next() != 33069) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_engine_info() != 61945) {
+    if (uniffi_openelm_ffi_checksum_method_convertrun_report() != 54298) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_engine_piece() != 1893) {
+    if (uniffi_openelm_ffi_checksum_method_finetunerun_cancel() != 27464) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_engine_unload() != 48474) {
+    if (uniffi_openelm_ffi_checksum_method_finetunerun_next() != 35038) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_finetunerun_cancel() != 63773) {
+    if (uniffi_openelm_ffi_checksum_method_generationstream_cancel() != 38883) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_finetunerun_next() != 55541) {
+    if (uniffi_openelm_ffi_checksum_method_generationstream_next() != 2326) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_generationstream_cancel() != 57020) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_active_adapters() != 52108) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_generationstream_next() != 63273) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_adapters() != 30946) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_loadrun_cancel() != 15191) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_add_adapter() != 59231) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_loadrun_engine() != 34979) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_remove_adapter() != 59447) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_loadrun_next() != 49845) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_set_adapters() != 19555) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_session_is_answering() != 21116) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_decode() != 60734) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_session_messages() != 22678) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_encode() != 54321) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_session_respond() != 20267) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_generate() != 9424) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_constructor_finetunerun_new() != 28859) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_info() != 133) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_constructor_session_new() != 39052) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_piece() != 21228) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_unload() != 9965) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_loadrun_cancel() != 21739) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_loadrun_model() != 47912) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_loadrun_next() != 26381) {
         return InitializationResult.apiChecksumMismatch
     }
 

@@ -63,7 +63,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(chat.state == .ready && chat.folder == tales)
         // The model that is being left has its answer ended.
         let left = try #require(chat.conversation)
-        left.options = GenerationOptions(maximumResponseTokens: 400, ignoresEndOfSequence: true)
+        left.options = GenerationOptions(maximumResponseTokens: 400, ignoreEos: true)
         left.send("A fox")
         chat.open(tales)
         await left.finish()
@@ -80,11 +80,11 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         let data = folder.appending(path: "rows.jsonl")
         let row = "{\"text\": \"The fox found a red apple and gave it to the king.\"}\n"
         try Data((row + row).utf8).write(to: data)
-        var options = FineTuningOptions()
-        (options.iterations, options.batchSize, options.learningRate) = (4, 2, 1e-2)
+        var options = FinetuneOptions()
+        (options.iters, options.batchSize, options.learningRate) = (4, 2, 1e-2)
         let adapter = folder.appending(path: "mine")
         let model = try await LanguageModel(folder: tales)
-        for try await _ in model.fineTune(on: data, savingTo: adapter, options: options) {}
+        for try await _ in model.finetune(on: data, savingTo: adapter, options: options) {}
 
         let chat = ChatModel(options: greedy)
         chat.open(tales)

@@ -18,10 +18,10 @@ import Testing
 
     @Test func malformedFilesAreNamed() async throws {
         for (file, text, kind) in [
-            ("config.json", "{\"model_dim\": ", "invalidModel"),
-            ("config.json", "{}", "invalidModel"),
+            ("config.json", "{\"model_dim\": ", "invalidConfig"),
+            ("config.json", "{}", "invalidConfig"),
             ("tokenizer.json", "{\"model\": 3}", "invalidTokenizer"),
-            ("model.safetensors", "no tensors", "invalidModel"),
+            ("model.safetensors", "no tensors", "invalidCheckpoint"),
         ] {
             let copy = try ModelCopy()
             try Data(text.utf8).write(to: copy.url.appending(path: file))
@@ -33,7 +33,7 @@ import Testing
         let copy = try ModelCopy()
         let weights = copy.url.appending(path: "model.safetensors")
         try Data(contentsOf: weights).dropLast(1000).write(to: weights)
-        #expect(await copy.error.map(name) == "invalidModel")
+        #expect(await copy.error.map(name) == "invalidCheckpoint")
     }
 
     @Test func aTensorThatIsNotAsItShouldBeIsNamed() async throws {
@@ -62,7 +62,7 @@ import Testing
                 of: copy.url.appending(path: "model.safetensors"),
                 appending: Data(count: what == "unexpected" ? 2 : 0), change)
             let error = await copy.error
-            #expect(error.map(name) == "invalidModel", "\(what): \(error as Any)")
+            #expect(error.map(name) == "invalidCheckpoint", "\(what): \(error as Any)")
             #expect(error?.errorDescription?.contains(named) == true, "\(what): \(error as Any)")
         }
     }
@@ -84,11 +84,11 @@ import Testing
         let folder = try Folder()
         let model = try await LanguageModel(folder: tales)
         let short = GenerationOptions(maximumResponseTokens: 8)
-        let before = try await model.complete("The fox", options: short)
+        let before = try await model.generate("The fox", options: short)
         let good = folder.url.appending(path: "good")
-        var options = FineTuningTests.options
-        options.iterations = 2
-        for try await _ in model.fineTune(on: try folder.rows(), savingTo: good, options: options) {
+        var options = FinetuneTests.options
+        options.iters = 2
+        for try await _ in model.finetune(on: try folder.rows(), savingTo: good, options: options) {
         }
 
         func fails(_ change: (URL) throws -> Void) async throws -> OpenELMError? {
@@ -117,13 +117,13 @@ import Testing
         }
         #expect(misfit.map(name) == "invalidAdapter", "\(misfit as Any)")
         #expect(try await model.adapters.isEmpty)
-        #expect(try await model.complete("The fox", options: short) == before)
+        #expect(try await model.generate("The fox", options: short) == before)
 
         try await model.addAdapter("good", folder: good)
         for (name, work) in [
             ("a name that is taken", { try await model.addAdapter("good", folder: good) }),
-            ("an unknown one", { try await model.useAdapters([Adapter("other")]) }),
-            ("no strength", { try await model.useAdapters([Adapter("good", strength: .nan)]) }),
+            ("an unknown one", { try await model.setAdapters([Adapter("other")]) }),
+            ("no strength", { try await model.setAdapters([Adapter("good", strength: .nan)]) }),
             ("an unknown one to remove", { try await model.removeAdapter("other") }),
         ] as [(String, () async throws -> Void)] {
             do {
@@ -155,9 +155,9 @@ struct ModelCopy {
     /// What loading it fails with.
     var error: OpenELMError? { get async { await error(.init()) } }
 
-    func error(_ configuration: LanguageModel.Configuration) async -> OpenELMError? {
+    func error(_ options: LoadOptions) async -> OpenELMError? {
         do {
-            _ = try await LanguageModel(folder: url, configuration: configuration)
+            _ = try await LanguageModel(folder: url, options: options)
             return nil
         } catch { return error as? OpenELMError }
     }

@@ -21,15 +21,15 @@ import Testing
         await conversation.finish()
         #expect(!conversation.isResponding && conversation.error == nil)
         #expect(conversation.promptProgress == 1)
-        #expect(conversation.statistics?.generatedTokens == 12)
-        let text = try await model.complete("Once upon a time", options: options)
+        #expect(conversation.stats?.generatedTokens == 12)
+        let text = try await model.generate("Once upon a time", options: options)
         #expect(conversation.messages.map(\.text) == ["Once upon a time", text])
     }
 
     @Test func aStoppedAnswerStaysAndAFailedOneGoes() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(
-            maximumResponseTokens: 400, ignoresEndOfSequence: true)
+            maximumResponseTokens: 400, ignoreEos: true)
         let conversation = try Conversation(model: model, template: .plain, options: options)
         conversation.send("A fox")
         while conversation.messages[1].text.isEmpty { await Task.yield() }
@@ -56,7 +56,7 @@ import Testing
         let model = try await LanguageModel(folder: tales)
         var conversation: Conversation? = try Conversation(
             model: model, template: .plain,
-            options: GenerationOptions(maximumResponseTokens: 400, ignoresEndOfSequence: true))
+            options: GenerationOptions(maximumResponseTokens: 400, ignoreEos: true))
         weak var held = conversation
         conversation?.send("A fox")
         conversation = nil

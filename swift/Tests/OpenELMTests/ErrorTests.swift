@@ -1,5 +1,6 @@
 import Foundation
-import enum OpenELMBindings.EngineError
+import enum OpenELMBindings.CoreError
+import struct OpenELMBindings.RunDifference
 import Testing
 
 @testable import OpenELM
@@ -19,12 +20,17 @@ import Testing
             _ prompt: String, _ options: GenerationOptions = .init()
         ) async throws -> OpenELMError? {
             do {
-                _ = try await model.complete(prompt, options: options)
+                _ = try await model.generate(prompt, options: options)
                 return nil
             } catch { return error as? OpenELMError }
         }
         func option(_ error: OpenELMError?) -> String? {
             if case .invalidOption(let name, _) = error { name } else { nil }
+        }
+        if case .invalidOption(_, let message) = try await fails(
+            "A", .init(sampling: .random(probabilityThreshold: 0)))
+        {
+            #expect(message.hasPrefix("probabilityThreshold: "))
         }
         #expect(option(try await fails("")) == "prompt")
         #expect(option(try await fails("A", .init(temperature: -1))) == "temperature")
@@ -58,7 +64,7 @@ import Testing
     @Test func aPanicAndAFaultOfMLXAreErrorsAndTheRestGoesOn() async throws {
         let model = try await LanguageModel(folder: tales)
         await #expect(throws: OpenELMError.unexpected(message: "unexpected failure: injected")) {
-            try await model.complete("<|panic|>")
+            try await model.generate("<|panic|>")
         }
         let session = try LanguageModelSession(model: model, template: .plain)
         var fault = ""
@@ -75,80 +81,88 @@ import Testing
         let model = try await LanguageModel(folder: tales)
         try await model.unload()
         try await model.unload()
-        await #expect(throws: OpenELMError.unloaded) { try await model.complete("A fox") }
+        await #expect(throws: OpenELMError.unloaded) { try await model.generate("A fox") }
     }
 
     @Test func memoryIsEstimatedBeforeLoading() throws {
         let bytes = try Memory.estimatedMemory(of: tales)
         #expect(bytes > 4 * 2_497_344 && bytes < 40_000_000)
         let short = try Memory.estimatedMemory(
-            of: tales, configuration: .init(dtype: "bfloat16"), context: 64)
+            of: tales, options: .init(dtype: "bfloat16"), context: 64)
         #expect(short < bytes / 2 + 1_000_000)
     }
 
-    /// The library's errors as this package's, those that no test can bring about among them.
-    @Test func everyErrorSaysWhatHappenedAndWhatToDo() throws {
-        let tensor = "transformer.norm.weight"
-        let invalid = OpenELMError.invalidModel(path: "/models/tales", message: "it failed")
+    /// Every case of the library's errors, also those that no test can cause.
+    @Test func everyErrorHasAMessageAndAdvice() throws {
         let path = "/models/tales"
         let message = "it failed"
-        let pairs: [(EngineError, OpenELMError)] = [
-            (.Io(path: path, message: message), .fileAccess(path: path, message: message)),
+        let difference = OpenELMBindings.RunDifference(
+            option: "batch_size", expected: "4", found: "2")
+        #expect(OpenELM.RunDifference(difference).description == "batchSize: expected 4, found 2")
+        let pairs: [(CoreError, OpenELMError)] = [
+            (.Io(path: path, message: message), .io(path: path, message: message)),
             (
                 .MissingFile(path: path, message: message),
                 .missingFile(path: path, message: message)
             ),
-            (.Config(path: path, key: "model_dim", message: message), invalid),
-            (.Checkpoint(path: path, message: message), invalid),
-            (.MissingTensor(path: path, name: tensor, message: message), invalid),
-            (.UnexpectedTensor(path: path, name: tensor, message: message), invalid),
             (
-                .TensorShape(
-                    path: path, name: tensor, expected: [128], found: [64], message: message),
-                invalid
-            ),
-            (.TensorDtype(path: path, name: tensor, found: "I16", message: message), invalid),
-            (
-                .Dtype(dtype: "float7", message: message),
-                .invalidOption(name: "dtype", message: message)
+                .InvalidConfig(path: path, message: message),
+                .invalidConfig(path: path, message: message)
             ),
             (
-                .Tokenizer(path: path, message: message),
+                .InvalidCheckpoint(path: path, message: message),
+                .invalidCheckpoint(path: path, message: message)
+            ),
+            (
+                .InvalidTokenizer(path: path, message: message),
                 .invalidTokenizer(path: path, message: message)
             ),
             (
-                .Data(path: path, line: 3, message: message),
+                .InvalidData(path: path, line: 3, message: message),
                 .invalidData(path: path, line: 3, message: message)
             ),
             (
-                .Option(option: "top_p", message: message),
-                .invalidOption(name: "probabilityThreshold", message: message)
+                .InvalidAdapter(path: path, message: message),
+                .invalidAdapter(path: path, message: message)
             ),
             (
-                .Option(option: "batch_size", message: message),
-                .invalidOption(name: "batchSize", message: message)
+                .InvalidOption(option: "dtype", message: "dtype float7: unknown"),
+                .invalidOption(name: "dtype", message: "dtype float7: unknown")
+            ),
+            (
+                .InvalidOption(option: "top_p", message: "top_p: expected less"),
+                .invalidOption(
+                    name: "probabilityThreshold", message: "probabilityThreshold: expected less")
+            ),
+            (
+                .InvalidOption(option: "batch_size", message: "batch_size: expected more"),
+                .invalidOption(name: "batchSize", message: "batchSize: expected more")
             ),
             (
                 .PromptTooLong(tokens: 600, context: 512, message: message),
                 .exceededContextWindowSize(tokens: 600, context: 512)
             ),
             (
-                .Adapter(path: path, message: message),
-                .invalidAdapter(path: path, message: message)
-            ),
-            (.Target(path: path, message: message), .targetExists(path: path, message: message)),
-            (.Busy(message: message), .concurrentRequests),
-            (.Unloaded(message: message), .unloaded),
-            (.Panicked(message: message), .unexpected(message: message)),
-            (
-                .Verification(path: path, message: message),
-                .verificationFailed(path: path, message: message)
-            ),
-            (
                 .Diverged(iteration: 3, loss: .infinity, message: message),
                 .diverged(iteration: 3, loss: .infinity)
             ),
-            (.Mlx(message: message), .device(message: message)),
+            (.Distributed(message: message), .distributed(message: message)),
+            (
+                .Destination(path: path, message: message),
+                .destination(path: path, message: message)
+            ),
+            (
+                .OtherRun(path: path, differences: [difference], message: message),
+                .otherRun(path: path, differences: [OpenELM.RunDifference(difference)])
+            ),
+            (
+                .Verification(path: path, message: message),
+                .verification(path: path, message: message)
+            ),
+            (.Device(message: message), .device(message: message)),
+            (.Busy(message: message), .concurrentRequests),
+            (.Unloaded(message: message), .unloaded),
+            (.Unexpected(message: message), .unexpected(message: message)),
             (.Unusable(message: message), .unusable(message: message)),
         ]
         for (error, expected) in pairs {
@@ -157,6 +171,6 @@ import Testing
             #expect(found?.errorDescription?.isEmpty == false)
             #expect(found?.recoverySuggestion?.isEmpty == false)
         }
-        #expect(OpenELMError.from(EngineError.Cancelled(message: message)) is CancellationError)
+        #expect(OpenELMError.from(CoreError.Cancelled(message: message)) is CancellationError)
     }
 }

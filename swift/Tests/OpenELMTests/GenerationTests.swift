@@ -22,7 +22,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(told.all == told.all.sorted())
         for one in reference.continuations.prefix(3) {
             let options = GenerationOptions(maximumResponseTokens: 64)
-            let text = try await model.complete(one.prompt, options: options)
+            let text = try await model.generate(one.prompt, options: options)
             // mlx-lm's text is of the continuation alone, without the space that begins it.
             #expect(text.trimmingCharacters(in: .whitespaces) == one.greedy_text)
         }
@@ -33,14 +33,14 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
     @Test func piecesComeInOrderAndASeedRepeats() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(sampling: .random(seed: 7), maximumResponseTokens: 40)
-        let whole = try await model.complete("The king", options: options)
+        let whole = try await model.generate("The king", options: options)
         var pieces = ""
-        for try await piece in model.streamCompletion(of: "The king", options: options) {
+        for try await piece in model.streamGenerate("The king", options: options) {
             pieces += piece
         }
         #expect(pieces == whole && !whole.isEmpty)
         let other = GenerationOptions(sampling: .random(seed: 8), maximumResponseTokens: 40)
-        #expect(try await model.complete("The king", options: other) != whole)
+        #expect(try await model.generate("The king", options: other) != whole)
     }
 
     /// With a draw from the whole distribution, and greedily.
@@ -71,9 +71,9 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
                 maximumResponseTokens: 40)
             var tokens: [UInt32] = []
             var text = ""
-            let stream = model.streamCompletion(of: "The king", options: options)
+            let stream = model.streamGenerate("The king", options: options)
             for try await event in stream.withEvents() {
-                if case .text(let piece, let token) = event {
+                if case .token(let token, let piece) = event {
                     tokens.append(token)
                     text += piece
                 }
@@ -87,12 +87,12 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         let model = try await LanguageModel(folder: tales)
         let session = try LanguageModelSession(model: model, template: .plain)
         let options = GenerationOptions(
-            maximumResponseTokens: 400, ignoresEndOfSequence: true)
+            maximumResponseTokens: 400, ignoreEos: true)
         var events = session.streamResponse(to: "A fox", options: options).makeAsyncIterator()
         _ = try await events.next()
         // Time for hundreds of tokens.
         try await Task.sleep(for: .seconds(1))
-        var another = model.streamCompletion(of: "A bear").makeAsyncIterator()
+        var another = model.streamGenerate("A bear").makeAsyncIterator()
         #expect(try await another.next() != nil, "others have to wait")
         events = session.streamResponse(to: "", options: options).makeAsyncIterator()
         let said = try await session.transcript
@@ -118,7 +118,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         let options = GenerationOptions(maximumResponseTokens: 30)
         let prompts = ["The queen", "Once upon a time"]
         var alone: [String] = []
-        for prompt in prompts { alone.append(try await model.complete(prompt, options: options)) }
+        for prompt in prompts { alone.append(try await model.generate(prompt, options: options)) }
         let sessions = try prompts.map { _ in
             try LanguageModelSession(model: model, template: .plain)
         }
@@ -137,9 +137,9 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         let options = GenerationOptions(maximumResponseTokens: 12)
         let session = try LanguageModelSession(model: model, instructions: "Be brief.")
         let first = try await session.respond(to: "Who is there?", options: options)
-        #expect(first.statistics.generatedTokens > 0)
+        #expect(first.stats.generatedTokens > 0)
         #expect(
-            first.statistics.generatedTokens < 12 || first.finishReason == .maximumResponseTokens)
+            first.stats.generatedTokens < 12 || first.finishReason == .length)
         // As an app would keep it.
         let kept = try JSONEncoder().encode(try await session.transcript)
         let transcript = try JSONDecoder().decode([LanguageModelSession.Message].self, from: kept)
@@ -156,10 +156,10 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         let model = try await LanguageModel(folder: tales)
         let session = try LanguageModelSession(model: model, template: .plain)
         let prompt = String(repeating: " and then", count: 100)
-        let options = GenerationOptions(maximumResponseTokens: nil, ignoresEndOfSequence: true)
+        let options = GenerationOptions(maximumResponseTokens: nil, ignoreEos: true)
         let response = try await session.respond(to: prompt, options: options)
-        #expect(response.finishReason == .contextWindow)
-        let counts = response.statistics
+        #expect(response.finishReason == .context)
+        let counts = response.stats
         #expect(try counts.promptTokens + counts.generatedTokens >= model.contextSize)
     }
 
@@ -170,7 +170,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         ) async throws -> String {
             let options = GenerationOptions(
                 sampling: sampling, temperature: temperature, maximumResponseTokens: 40)
-            return try await model.complete("The king", options: options)
+            return try await model.generate("The king", options: options)
         }
         let greedy = try await text(nil)
         #expect(try await text(.greedy) == greedy)
@@ -188,12 +188,12 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
     @Test func completionsAtOnceAndAnAbandonedOne() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(maximumResponseTokens: 30)
-        let alone = try await model.complete("The queen", options: options)
+        let alone = try await model.generate("The queen", options: options)
         // Kept, begun and never read on.
-        var abandoned = model.streamCompletion(of: "A fox", options: options).makeAsyncIterator()
+        var abandoned = model.streamGenerate("A fox", options: options).makeAsyncIterator()
         _ = try await abandoned.next()
-        async let one = model.complete("The queen", options: options)
-        async let two = model.complete("The queen", options: options)
+        async let one = model.generate("The queen", options: options)
+        async let two = model.generate("The queen", options: options)
         let both = try await [one, two]
         #expect(both == [alone, alone])
         #expect(try await abandoned.next() != nil)
@@ -216,7 +216,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
     @Test func breakAndCancellationEndAtOnce() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(
-            maximumResponseTokens: 400, ignoresEndOfSequence: true)
+            maximumResponseTokens: 400, ignoreEos: true)
         let session = try LanguageModelSession(model: model, template: .plain)
         for try await _ in session.streamResponse(to: "A fox", options: options) { break }
         let said = try await session.transcript
@@ -232,7 +232,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
             let (began, begin) = AsyncStream.makeStream(of: Void.self)
             let task = Task {
                 for try await event in stream {
-                    if chunk != nil { begin.yield() } else if case .text = event { begin.yield() }
+                    if chunk != nil { begin.yield() } else if case .token = event { begin.yield() }
                 }
             }
             for await _ in began { break }
@@ -251,8 +251,8 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         await #expect(throws: CancellationError.self) { _ = try await task.value }
 
         let model = try await LanguageModel(folder: tales)
-        let options = GenerationOptions(maximumResponseTokens: 400, ignoresEndOfSequence: true)
-        var pieces = model.streamCompletion(of: "A fox", options: options).makeAsyncIterator()
+        let options = GenerationOptions(maximumResponseTokens: 400, ignoreEos: true)
+        var pieces = model.streamGenerate("A fox", options: options).makeAsyncIterator()
         _ = try await pieces.next()
         try await model.unload()
         do {
@@ -269,14 +269,14 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         }
         func cancelled(_ times: Int) async throws {
             for _ in 0..<times {
-                for try await _ in model.streamCompletion(of: "A fox").withEvents() { break }
+                for try await _ in model.streamGenerate("A fox").withEvents() { break }
             }
         }
         try await cancelled(20)
         let before = threads()
         try await cancelled(1000)
         if let before, let after = threads() { #expect(after <= before + 4) }
-        #expect(try await model.complete("A fox").isEmpty == false)
+        #expect(try await model.generate("A fox").isEmpty == false)
     }
 
     @Test func fiftyReloadsKeepMemoryFlat() async throws {
@@ -290,7 +290,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         var pages: [Int] = []
         for _ in 0..<50 {
             let model = try await LanguageModel(folder: tales)
-            _ = try await model.complete("A fox", options: .init(maximumResponseTokens: 2))
+            _ = try await model.generate("A fox", options: .init(maximumResponseTokens: 2))
             try await model.unload()
             active.append(try Memory.statistics.active)
             if let now = resident() { pages.append(now) }
@@ -304,10 +304,10 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
     @Test func pausedWorkRestsAndGoesOn() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(maximumResponseTokens: 20)
-        let whole = try await model.complete("A fox", options: options)
-        let started = Task { try await model.complete("A fox", options: options) }
+        let whole = try await model.generate("A fox", options: options)
+        let started = Task { try await model.generate("A fox", options: options) }
         #expect(try Memory.pause())
-        let held = model.streamCompletion(of: "A bear", options: options)
+        let held = model.streamGenerate("A bear", options: options)
         let waiting = Task {
             for try await _ in held { return true }; return false
         }

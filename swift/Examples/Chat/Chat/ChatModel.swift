@@ -124,7 +124,7 @@ import OpenELM
     /// Makes the adapter `name` the active one; `nil` is the model as it was loaded.
     func use(_ name: String?) async {
         await change { model in
-            try await model.useAdapters(name.map { [Adapter($0)] } ?? [])
+            try await model.setAdapters(name.map { [Adapter($0)] } ?? [])
             return name
         }
     }
@@ -173,7 +173,7 @@ import OpenELM
 }
 
 /// How a model of this name is talked to: base models go on with the text.
-func template(named name: String) -> LanguageModelSession.Template {
+func template(named name: String) -> ChatTemplate {
     name.localizedCaseInsensitiveContains("instruct") ? .openELMInstruct : .plain
 }
 

@@ -1,16 +1,16 @@
-//! Conversations with a model, whose cache is kept from one answer to the next.
+//! Conversations with a model. The KV cache is kept between answers.
 
 use std::sync::Arc;
 
 use openelm_core::{
     self as core,
-    chat::{Chat, Message, Role},
+    chat::{Message, Role},
 };
 
 use crate::{
-    engine::Engine,
-    error::{EngineError, Result},
+    error::{Error, Result},
     generation::{GenerationOptions, GenerationStream},
+    language_model::LanguageModel,
     worker::{self, ChatSlot},
 };
 
@@ -23,9 +23,9 @@ pub enum ChatTemplate {
     Plain,
 }
 
-/// Who wrote a message.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
-#[allow(missing_docs, reason = "as openelm_core's Role")]
+#[allow(missing_docs, reason = "as openelm_core::chat::Role")]
 pub enum ChatRole {
     System,
     User,
@@ -34,100 +34,98 @@ pub enum ChatRole {
 
 /// A message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
-#[allow(missing_docs, reason = "as openelm_core's Message")]
+#[allow(missing_docs, reason = "as openelm_core::chat::Message")]
 pub struct ChatMessage {
     pub role: ChatRole,
     pub content: String,
 }
 
-/// A conversation on the worker's thread. Dropping it forgets it.
+/// A conversation on the worker's thread. Dropping the last handle drops it.
 #[derive(Debug, uniffi::Object)]
-pub struct Session {
+pub struct Chat {
     /// Keeps the model loaded.
-    engine: Arc<Engine>,
-    number: u64,
+    model: Arc<LanguageModel>,
+    id: u64,
+}
+
+/// A new conversation with `model` that begins with `messages`.
+///
+/// # Errors
+/// [`Error::InvalidOption`] if the order of the messages is invalid.
+#[uniffi::export]
+pub fn new_chat(
+    model: Arc<LanguageModel>,
+    template: ChatTemplate,
+    messages: Vec<ChatMessage>,
+) -> Result<Arc<Chat>> {
+    let messages: Vec<Message> = messages.into_iter().map(Message::from).collect();
+    // Checks the messages here, so that the error comes from this call. The worker makes the chat
+    // that is kept: its arrays belong to that thread.
+    core::chat::Chat::new(template.into(), messages.clone())?;
+    let (id, model_id) = (worker::next_id(), model.id());
+    worker::submit_always(move |models| {
+        if let Ok(chat) = core::chat::Chat::new(template.into(), messages)
+            && models.loaded.contains_key(&model_id)
+        {
+            let slot = ChatSlot {
+                model: model_id,
+                chat,
+                answering: None,
+            };
+            models.chats.insert(id, slot);
+        }
+    })?;
+    Ok(Arc::new(Chat { model, id }))
 }
 
 #[uniffi::export]
-impl Session {
-    /// A conversation with `engine`'s model that begins with `messages`.
+impl Chat {
+    /// Answers `prompt`. A cancelled answer is kept as far as it came; a failed one is not, and
+    /// its question is withdrawn.
     ///
     /// # Errors
-    /// [`EngineError::Option`] if the messages come in no possible order.
-    #[uniffi::constructor]
-    pub fn new(
-        engine: Arc<Engine>,
-        template: ChatTemplate,
-        messages: Vec<ChatMessage>,
-    ) -> Result<Arc<Self>> {
-        let messages: Vec<Message> = messages.into_iter().map(Message::from).collect();
-        // What is wrong with the messages is said here and now.
-        Chat::new(template.into(), messages.clone())?;
-        let (number, model) = (worker::number(), engine.number());
-        worker::submit_always(move |models| {
-            if let Ok(chat) = Chat::new(template.into(), messages)
-                && models.loaded.contains_key(&model)
-            {
-                let slot = ChatSlot {
-                    model,
-                    chat,
-                    answering: None,
-                };
-                models.chats.insert(number, slot);
-            }
-        })?;
-        Ok(Arc::new(Self { engine, number }))
-    }
-
-    /// Answers `prompt`. An answer that is cancelled is kept as far as it came; one that fails is
-    /// not, and its question is withdrawn.
-    ///
-    /// # Errors
-    /// The stream's first event is [`EngineError::Busy`] while another answer is under way.
+    /// The stream's first event is [`Error::Busy`] while another answer is under way.
     pub fn respond(
         &self,
         prompt: String,
         options: GenerationOptions,
     ) -> Result<Arc<GenerationStream>> {
-        let model = self.engine.number();
-        GenerationStream::start(model, Some(self.number), prompt, options).map(Arc::new)
+        GenerationStream::start(self.model.id(), Some(self.id), prompt, options).map(Arc::new)
     }
 
-    /// Whether an answer is under way.
+    /// True while an answer is under way.
     ///
     /// # Errors
-    /// [`EngineError::Unloaded`].
+    /// [`Error::Unloaded`].
     pub async fn is_answering(&self) -> Result<bool> {
-        let number = self.number;
+        let id = self.id;
         worker::call_always(move |models| {
-            let slot = models.chats.get(&number);
-            Ok(slot.ok_or_else(EngineError::unloaded)?.answering.is_some())
+            let slot = models.chats.get(&id).ok_or_else(Error::unloaded)?;
+            Ok(slot.answering.is_some())
         })
         .await
     }
 
-    /// What was said so far.
+    /// All messages so far.
     ///
     /// # Errors
-    /// [`EngineError::Unloaded`].
+    /// [`Error::Unloaded`].
     pub async fn messages(&self) -> Result<Vec<ChatMessage>> {
-        let number = self.number;
+        let id = self.id;
         worker::call_always(move |models| {
-            let slot = models
-                .chats
-                .get(&number)
-                .ok_or_else(EngineError::unloaded)?;
+            let slot = models.chats.get(&id).ok_or_else(Error::unloaded)?;
             Ok(slot.chat.messages().iter().map(ChatMessage::from).collect())
         })
         .await
     }
 }
 
-impl Drop for Session {
+impl Drop for Chat {
     fn drop(&mut self) {
-        let number = self.number;
+        let id = self.id;
+        // Fails only if the worker is gone.
         let _ = worker::submit_always(move |models| {
-            models.chats.remove(&number);
+            models.chats.remove(&id);
         });
     }
 }

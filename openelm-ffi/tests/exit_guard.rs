@@ -1,4 +1,4 @@
-//! An app that quits while the library works ends as it meant to.
+//! A process that exits while the library works ends with its own exit code.
 
 #![allow(clippy::unwrap_used)] // A test may fail by panicking.
 
@@ -12,10 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openelm_ffi::{GenerationEvent, GenerationOptions, LoadOptions, load_model, pause};
+use openelm_ffi::{
+    GenerationEvent, GenerationOptions, LoadOptions, default_generation_options, load_model, pause,
+};
 use openelm_testing::tales;
 
-/// Where in its work the child quits.
+/// The point of the work at which the child exits.
 const QUIT: &str = "OPENELM_TEST_QUIT";
 const CODE: i32 = 7;
 
@@ -38,7 +40,7 @@ fn quitting_during_work_is_clean() {
         let ended = child.env(QUIT, &how).output().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(CODE), "{how}: {said}");
-        // Else the worker did not stop, and `exit` lost its patience.
+        // Longer: the worker did not stop, and `exit` timed out.
         assert!(started.elapsed() < Duration::from_secs(5), "{how}");
     }
 }
@@ -55,21 +57,13 @@ fn quit_in_load(paused: bool) -> ! {
 fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
     let run = load_model(tales().to_str().unwrap().into(), LoadOptions::default()).unwrap();
     while wait(run.next()).unwrap().is_some() {}
-    let engine = run.engine().unwrap();
+    let model = run.model().unwrap();
     let options = GenerationOptions {
         max_tokens: 400,
-        temperature: 0.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-        seed: None,
-        stop: Vec::new(),
-        logprobs: 0,
-        prefill_chunk: None,
         ignore_eos: true,
+        ..default_generation_options().unwrap()
     };
-    let stream = engine.generate("Once upon a time".into(), options).unwrap();
+    let stream = model.generate("Once upon a time".into(), options).unwrap();
     let mut read = 0;
     while read < tokens {
         match wait(stream.next()).unwrap().unwrap() {
@@ -78,10 +72,10 @@ fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
         }
     }
     if lets_go {
-        drop((stream, engine));
+        drop((stream, model));
     } else {
         // The worker goes on as far as there is room for its events.
-        std::mem::forget((stream, engine));
+        std::mem::forget((stream, model));
     }
     exit(CODE)
 }

@@ -2,13 +2,13 @@ import Foundation
 import OpenELM
 import Testing
 
-@Suite(.serialized) struct ConversionTests {
+@Suite(.serialized) struct ConvertTests {
     @Test func aConvertedModelSpeaksAndIsSmaller() async throws {
         let folder = try Folder()
         let target = folder.url.appending(path: "small")
-        var options = ConversionOptions()
-        options.quantization = .init(bits: 8, groupSize: 32)
-        options.verifies = true
+        var options = ConvertOptions()
+        options.quantize = .init(bits: 8, groupSize: 32)
+        options.verify = true
         let told = Told()
         let report = try await LanguageModel.convert(tales, to: target, options: options) {
             told.append($0)
@@ -17,19 +17,19 @@ import Testing
         #expect(report.parameterCount == 2_497_344)
         #expect(report.bytes < report.sourceBytes)
         #expect((8...10).contains(report.bitsPerWeight), "\(report)")
-        #expect(report.meanDivergence ?? 1 < 0.01, "\(report)")
-        #expect(report.agreement ?? 0 > 0.9, "\(report)")
+        #expect(report.meanKl ?? 1 < 0.01, "\(report)")
+        #expect(report.top1Agreement ?? 0 > 0.9, "\(report)")
         let model = try await LanguageModel(folder: target)
         let short = GenerationOptions(maximumResponseTokens: 8)
-        #expect(try await model.complete("Once upon a", options: short) != "")
+        #expect(try await model.generate("Once upon a", options: short) != "")
 
         // A second time the place is taken.
         await #expect(throws: OpenELMError.self) {
             try await LanguageModel.convert(tales, to: target, options: options)
         }
-        options.replacesTarget = true
-        options.quantization = .init(mode: .mxfp4)
-        options.verifies = false
+        options.force = true
+        options.quantize = .init(mode: .mxfp4)
+        options.verify = false
         let smaller = try await LanguageModel.convert(tales, to: target, options: options)
         #expect(smaller.bytes < report.bytes)
     }
@@ -38,16 +38,16 @@ import Testing
         let folder = try Folder()
         let model = try await LanguageModel(folder: tales)
         let short = GenerationOptions(maximumResponseTokens: 16)
-        let text = try await model.complete("The queen", options: short)
-        for format in [.mlx, .huggingFace] as [ConversionOptions.Format] {
-            var options = ConversionOptions()
+        let text = try await model.generate("The queen", options: short)
+        for format in [.mlx, .huggingFace] as [ConvertOptions.Format] {
+            var options = ConvertOptions()
             options.format = format
             let target = folder.url.appending(path: UUID().uuidString)
             try await LanguageModel.convert(tales, to: target, options: options)
             let converted = try await LanguageModel(folder: target)
-            #expect(try await converted.complete("The queen", options: short) == text)
+            #expect(try await converted.generate("The queen", options: short) == text)
         }
-        var options = ConversionOptions()
+        var options = ConvertOptions()
         options.format = .gguf(type: "q8_0")
         let file = folder.url.appending(path: "tales.gguf")
         let report = try await LanguageModel.convert(tales, to: file, options: options)
@@ -57,10 +57,10 @@ import Testing
     @Test func badInputsAreNamedAndLeaveNothing() async throws {
         let folder = try Folder()
         let target = folder.url.appending(path: "target")
-        func fails(_ source: URL, _ change: (inout ConversionOptions) -> Void = { _ in }) async
+        func fails(_ source: URL, _ change: (inout ConvertOptions) -> Void = { _ in }) async
             -> OpenELMError?
         {
-            var options = ConversionOptions()
+            var options = ConvertOptions()
             change(&options)
             do {
                 try await LanguageModel.convert(source, to: target, options: options)
@@ -71,9 +71,9 @@ import Testing
             await fails(URL(filePath: "/nowhere")),
             await fails(tales) { $0.dtype = "float7" },
             await fails(tales) { $0.format = .gguf(type: "q9") },
-            await fails(tales) { $0.quantization = .init(bits: 7) },
-            await fails(tales) { $0.quantization = .init(bits: -1) },
-            await fails(tales) { $0.quantization = .init(recipe: "none") },
+            await fails(tales) { $0.quantize = .init(bits: 7) },
+            await fails(tales) { $0.quantize = .init(bits: -1) },
+            await fails(tales) { $0.quantize = .init(recipe: "none") },
             await fails(tales) { $0.adapter = URL(filePath: "/nowhere") },
         ]
         #expect(errors.allSatisfy { $0?.errorDescription?.isEmpty == false }, "\(errors)")
@@ -99,14 +99,14 @@ import Testing
         try bytes.write(to: weights)
         let folder = try Folder()
         let target = folder.url.appending(path: "half")
-        var options = ConversionOptions()
+        var options = ConvertOptions()
         options.dtype = "float16"
-        options.verifies = true
+        options.verify = true
         var failure: OpenELMError?
         do { try await LanguageModel.convert(copy.url, to: target, options: options) } catch {
             failure = error as? OpenELMError
         }
-        guard case .verificationFailed(let path, let message) = failure else {
+        guard case .verification(let path, let message) = failure else {
             Issue.record("\(failure as Any)")
             return
         }

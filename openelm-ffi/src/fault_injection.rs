@@ -1,10 +1,10 @@
-//! Failures on purpose, for tests: with the feature `inject-faults` some prompts bring them about.
+//! Failures for tests: with the feature `inject-faults`, two prompts cause one.
 
 use crate::error::Result;
 
-/// Fails as `prompt` says: `<|panic|>` panics, `<|mlx-fault|>` asks MLX for what it cannot do.
+/// Panics on a prompt with `<|panic|>`; makes MLX fail on one with `<|mlx-fault|>`.
 #[cfg(feature = "inject-faults")]
-#[allow(clippy::panic, reason = "that is what it is for")]
+#[allow(clippy::panic, reason = "tests need a panic")]
 pub(crate) fn inject(prompt: &str) -> Result<()> {
     if prompt.contains("<|panic|>") {
         panic!("injected");
@@ -16,9 +16,12 @@ pub(crate) fn inject(prompt: &str) -> Result<()> {
     Ok(())
 }
 
-/// Does nothing in a library that is not for tests.
+/// Does nothing without the feature.
 #[cfg(not(feature = "inject-faults"))]
-#[allow(clippy::unnecessary_wraps, reason = "as its other half")]
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "same signature as with the feature"
+)]
 pub(crate) fn inject(_prompt: &str) -> Result<()> {
     Ok(())
 }

@@ -1,0 +1,65 @@
+//! Stops the worker before the process ends. `exit`, which quitting an app calls, destroys MLX's
+//! globals while other threads still run: a worker that computes or frees memory then crashes the
+//! app. So `exit` waits until the worker has stopped.
+#![allow(
+    unsafe_code,
+    reason = "declares `atexit`, which is sound with any function that does not unwind"
+)]
+
+use std::{
+    ffi::c_int,
+    sync::{
+        Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::worker::{self, catch_panic};
+
+/// The longest that `exit` waits: more than a token, a tensor or a chunk of a prompt takes.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+unsafe extern "C" {
+    safe fn atexit(function: extern "C" fn()) -> c_int;
+}
+
+static EXITING: AtomicBool = AtomicBool::new(false);
+static STOPPED: Mutex<bool> = Mutex::new(false);
+static CHANGED: Condvar = Condvar::new();
+
+/// Registers the wait with `atexit`; the worker calls this after each unit of work. Handlers run
+/// last registered first, and MLX makes its globals when it first needs them, so the wait must be
+/// registered again later: after 1, 2, 4, 8, ... calls.
+pub(crate) fn register() {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    if (CALLS.fetch_add(1, Ordering::Relaxed).wrapping_add(1)).is_power_of_two() {
+        // If the table of handlers is full, `exit` does not wait; nothing else depends on it.
+        let _ = atexit(wait);
+    }
+}
+
+/// True once the process is exiting: the worker must stop.
+pub(crate) fn is_exiting() -> bool {
+    EXITING.load(Ordering::SeqCst)
+}
+
+/// Stops the worker, between two units of work: waits for the device, lets `exit` continue, and
+/// never returns.
+pub(crate) fn stop() -> ! {
+    let _ = catch_panic(|| Ok(openelm_core::runtime::synchronize()?));
+    *STOPPED.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    CHANGED.notify_all();
+    loop {
+        thread::park();
+    }
+}
+
+extern "C" fn wait() {
+    EXITING.store(true, Ordering::SeqCst);
+    worker::wake();
+    worker::gate().recheck();
+    let stopped = STOPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(CHANGED.wait_timeout_while(stopped, TIMEOUT, |stopped| !*stopped));
+}

@@ -1,0 +1,151 @@
+//! A loaded model: its properties, text generation and tokenizer. Its adapters are in
+//! `adapters.rs`.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use openelm_core::{self as core, Device, Tokenizer};
+
+use crate::{
+    error::Result,
+    generation::{GenerationOptions, GenerationStream},
+    worker,
+};
+
+/// A loaded model. Dropping the last handle unloads it.
+#[derive(Debug, uniffi::Object)]
+pub struct LanguageModel {
+    id: u64,
+    info: ModelInfo,
+    tokenizer: Tokenizer,
+    unloaded: AtomicBool,
+}
+
+/// Properties of a model.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+pub struct ModelInfo {
+    /// Number of parameters.
+    pub parameter_count: u64,
+    /// Most tokens of prompt and answer together.
+    pub max_context_length: u64,
+    /// Tokens in the vocabulary.
+    pub vocab_size: u64,
+    /// Number of layers.
+    pub num_transformer_layers: u64,
+    /// Dtype of the computation: `float32`, `float16` or `bfloat16`.
+    pub dtype: String,
+    /// Device of the computation: `cpu` or `gpu`.
+    pub device: String,
+}
+
+#[uniffi::export]
+impl LanguageModel {
+    /// The model's properties.
+    ///
+    /// # Errors
+    /// None but a panic.
+    pub fn info(&self) -> Result<ModelInfo> {
+        Ok(self.info.clone())
+    }
+
+    /// Continues `prompt`.
+    ///
+    /// # Errors
+    /// Errors of the prompt and the options come as the stream's first event.
+    pub fn generate(
+        &self,
+        prompt: String,
+        options: GenerationOptions,
+    ) -> Result<Arc<GenerationStream>> {
+        GenerationStream::start(self.id, None, prompt, options).map(Arc::new)
+    }
+
+    /// The token ids of `text`; with `prompt`, as the model reads them, BOS first.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer).
+    pub fn encode(&self, text: String, prompt: bool) -> Result<Vec<u32>> {
+        Ok(if prompt {
+            self.tokenizer.encode_prompt(&text)?
+        } else {
+            self.tokenizer.encode(&text)?
+        })
+    }
+
+    /// The text of token `ids`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer) for an id outside the vocabulary.
+    pub fn decode(&self, ids: Vec<u32>) -> Result<String> {
+        Ok(self.tokenizer.decode(&ids)?)
+    }
+
+    /// The vocabulary's entry for `id`.
+    ///
+    /// # Errors
+    /// None but a panic.
+    pub fn piece(&self, id: u32) -> Result<Option<String>> {
+        Ok(self.tokenizer.piece(id).map(str::to_owned))
+    }
+
+    /// Unloads the model and frees its memory; tasks that use it end with
+    /// [`Error::Unloaded`](crate::Error::Unloaded). A second call does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device).
+    pub async fn unload(&self) -> Result<()> {
+        if self.unloaded.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let id = self.id;
+        worker::call_always(move |models| {
+            if models.unload(id) {
+                core::memory::clear_cache()?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl LanguageModel {
+    /// The handle of `model`, which the worker keeps under `id`.
+    pub(crate) fn new(model: &core::LanguageModel, id: u64) -> Result<Self> {
+        let network = model.model();
+        let config = network.config();
+        Ok(Self {
+            id,
+            info: ModelInfo {
+                parameter_count: config.parameter_count(),
+                max_context_length: config.max_context_length() as u64,
+                vocab_size: config.vocab_size() as u64,
+                num_transformer_layers: config.num_transformer_layers() as u64,
+                dtype: network.dtype().to_string(),
+                device: Device::current()?.to_string(),
+            },
+            tokenizer: model.tokenizer().clone(),
+            unloaded: AtomicBool::new(false),
+        })
+    }
+
+    /// The worker's id of the model.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Drop for LanguageModel {
+    fn drop(&mut self) {
+        if !self.unloaded.load(Ordering::SeqCst) {
+            let id = self.id;
+            // Fails only if the worker is gone.
+            let _ = worker::submit_always(move |models| {
+                if models.unload(id) {
+                    let _ = core::memory::clear_cache();
+                }
+            });
+        }
+    }
+}

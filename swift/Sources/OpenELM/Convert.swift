@@ -1,0 +1,137 @@
+import Foundation
+internal import OpenELMBindings
+
+/// Options of a conversion. The defaults are those of `openelm convert`.
+public struct ConvertOptions: Sendable, Equatable {
+    /// The format to write.
+    public enum Format: Sendable, Equatable {
+        /// A folder for this package and mlx-lm.
+        case mlx
+        /// A folder in the layout of Apple's repositories.
+        case huggingFace
+        /// A GGUF file of `f32`, `f16`, `bf16`, `q8_0` or `q4_0`.
+        case gguf(type: String)
+    }
+
+    /// Options of quantisation.
+    public struct Quantize: Sendable, Equatable {
+        /// The number format of MLX.
+        public enum Mode: String, Sendable {
+            /// Integers of 2, 3, 4, 5, 6 or 8 bits, with a scale and an offset per group.
+            case affine
+            /// 4-bit floats in groups of 32, with a power of two as their scale.
+            case mxfp4
+            /// 8-bit floats in groups of 32, with a power of two as their scale.
+            case mxfp8
+            /// 4-bit floats in groups of 16, with an 8-bit float as their scale.
+            case nvfp4
+        }
+
+        /// The number format.
+        public var mode: Mode
+        /// Bits per weight; `nil` is the mode's default.
+        public var bits: Int?
+        /// Weights per scale; `nil` is the mode's default.
+        public var groupSize: Int?
+        /// More bits for some layers, as mlx-lm's `mixed_4_6`; affine mode only.
+        public var recipe: String?
+
+        /// Options of quantisation; 4 bits in groups of 64 if nothing else is given.
+        public init(
+            mode: Mode = .affine, bits: Int? = nil, groupSize: Int? = nil, recipe: String? = nil
+        ) {
+            self.mode = mode
+            self.bits = bits
+            self.groupSize = groupSize
+            self.recipe = recipe
+        }
+    }
+
+    /// The format to write.
+    public var format = Format.mlx
+    /// `float32`, `float16` or `bfloat16`; `nil` is the stored dtype.
+    public var dtype: String?
+    /// Quantises the matrices; `nil` leaves them as they are.
+    public var quantize: Quantize?
+    /// Dequantises quantised matrices.
+    public var dequantize = false
+    /// An adapter to fuse into the weights.
+    public var adapter: URL?
+    /// The tokenizer's file or folder; `nil` is the source's.
+    public var tokenizer: URL?
+    /// Replaces the target if it exists.
+    public var force = false
+    /// Reads the result back and compares it with the source.
+    public var verify = true
+
+    /// The defaults.
+    public init() {}
+
+    func ffiOptions() throws -> OpenELMBindings.ConvertOptions {
+        let quantize = try quantize.map { quantize in
+            QuantizeOptions(
+                mode: quantize.mode.rawValue,
+                bits: try quantize.bits.map { try smallCount("bits", $0) },
+                groupSize: try quantize.groupSize.map { try smallCount("groupSize", $0) },
+                recipe: quantize.recipe)
+        }
+        let format: ConvertFormat =
+            switch self.format {
+            case .mlx: .mlx
+            case .huggingFace: .huggingFace
+            case .gguf(let type): .gguf(fileType: type)
+            }
+        return OpenELMBindings.ConvertOptions(
+            format: format, dtype: dtype, quantize: quantize, dequantize: dequantize,
+            adapter: adapter?.path, tokenizer: tokenizer?.path, force: force, verify: verify)
+    }
+}
+
+/// The result of a conversion.
+public struct ConvertReport: Sendable, Equatable {
+    /// The folder or file that was written.
+    public let target: URL
+    /// Parameters of the model.
+    public let parameterCount: Int
+    /// Bytes of the weights that were read.
+    public let sourceBytes: Int
+    /// Bytes of the weights that were written.
+    public let bytes: Int
+    /// Mean bits per weight, scales included.
+    public let bitsPerWeight: Double
+    /// Mean KL divergence of the two models' next-token distributions, in nats, if verified.
+    public let meanKl: Double?
+    /// Share of positions where both models have the same most likely token, if verified.
+    public let top1Agreement: Double?
+}
+
+extension LanguageModel {
+    /// Converts the model at `source`, a folder or file, to `target`, a new folder or GGUF file.
+    /// `progress` gets the share that has been written, from 0 to 1. If it fails or its task is
+    /// cancelled, the target is unchanged.
+    @discardableResult
+    public static func convert(
+        _ source: URL, to target: URL, options: ConvertOptions = ConvertOptions(),
+        progress: @Sendable (Double) -> Void = { _ in }
+    ) async throws -> ConvertReport {
+        try Memory.prepare()
+        try Task.checkCancellation()
+        let options = try options.ffiOptions()
+        let run = try translated {
+            try OpenELMBindings.convert(source: source.path, target: target.path, options: options)
+        }
+        let running = Running(run)
+        while let event = try await running.next() {
+            if case .written(_, let done, let total) = event, total > 0 {
+                progress(Double(done) / Double(total))
+            }
+        }
+        let report = try translated { try run.report() }
+        progress(1)
+        return ConvertReport(
+            target: URL(filePath: report.target), parameterCount: Int(report.parameters),
+            sourceBytes: Int(report.sourceBytes), bytes: Int(report.bytes),
+            bitsPerWeight: report.bitsPerWeight, meanKl: report.meanKl,
+            top1Agreement: report.top1Agreement)
+    }
+}
