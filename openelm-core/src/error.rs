@@ -185,6 +185,33 @@ pub enum Error {
     Read(#[from] mlx_rs::error::ConversionError),
 }
 
+/// One option in which a run differs from the saved run that it was to resume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDifference {
+    /// Name of the option, in snake case.
+    pub option: String,
+    /// Its value in the saved run.
+    pub expected: String,
+    /// Its value in this run.
+    pub found: String,
+}
+
+impl Display for RunDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            option,
+            expected,
+            found,
+        } = self;
+        write!(f, "{option}: expected {expected}, found {found}")
+    }
+}
+
+fn list(differences: &[RunDifference]) -> String {
+    let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
 /// The class of an [`Error`], for an app that chooses what to do next.
 ///
 /// Every error has one kind. The enum is exhaustive: a new kind is a breaking change, so that no
@@ -215,41 +242,14 @@ pub enum ErrorKind {
     Distributed,
     /// An output file or folder cannot be made at the given path.
     Destination,
+    /// The saved run that was to be resumed has other options or data.
+    OtherRun,
     /// A written model differs from its source.
     Verification,
     /// The caller cancelled the call.
     Cancelled,
     /// MLX or the device reported a failure.
     Device,
-    /// The folder holds a run with other options or other data.
-    OtherRun,
-}
-
-/// One option in which a run differs from the saved run that it was to resume.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunDifference {
-    /// Name of the option, in snake case.
-    pub option: String,
-    /// Its value in the saved run.
-    pub expected: String,
-    /// Its value in this run.
-    pub found: String,
-}
-
-impl Display for RunDifference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            option,
-            expected,
-            found,
-        } = self;
-        write!(f, "{option}: expected {expected}, found {found}")
-    }
-}
-
-fn list(differences: &[RunDifference]) -> String {
-    let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
-    texts.join("; ")
 }
 
 impl Error {

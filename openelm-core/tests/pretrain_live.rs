@@ -72,7 +72,7 @@ fn pretraining_matches_mlx_lm_network() {
 fn compare(folder: &Path, name: &str, grad_checkpoint: bool) {
     let case: Case = read(&folder.join(name).join("case.json"));
     let recipe = Recipe {
-        steps: case.steps.len() as u64,
+        iters: case.steps.len() as u64,
         learning_rate: case.learning_rate,
         warmup: case.warmup,
     };

@@ -48,9 +48,17 @@ struct State {
 }
 
 impl CorpusSource {
+    /// Sequences that are shuffled together by default: 4096 of [`Assembly::Pack`], which puts the
+    /// fragments of a document one after another, and 0 of [`Assembly::Truncate`], as in CoreNet.
+    pub fn default_shuffle(assembly: Assembly) -> usize {
+        match assembly {
+            Assembly::Pack => 4096,
+            Assembly::Truncate => 0,
+        }
+    }
+
     /// The sequences of `options`, `shuffle` of them mixed at a time; 0 leaves the corpus' order.
-    /// `None` stands for 4096 of [`Assembly::Pack`], which puts the fragments of a document one
-    /// after another, and for 0 of [`Assembly::Truncate`], as in CoreNet.
+    /// Default [`default_shuffle`](Self::default_shuffle).
     /// Shuffled, every process reads and tokenises all of the corpus and takes its own from that.
     ///
     /// # Errors
@@ -60,10 +68,7 @@ impl CorpusSource {
         tokenizer: Tokenizer,
         shuffle: Option<usize>,
     ) -> Result<Self> {
-        let shuffle = shuffle.unwrap_or(match options.assembly {
-            Assembly::Pack => 4096,
-            Assembly::Truncate => 0,
-        });
+        let shuffle = shuffle.unwrap_or(Self::default_shuffle(options.assembly));
         let (rank, world) = (options.rank as u64, options.world as u64);
         let seed = options.seed;
         let options = if shuffle == 0 {

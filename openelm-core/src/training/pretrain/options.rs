@@ -1,4 +1,4 @@
-//! CoreNet's recipe, and what a run is made of.
+//! CoreNet's recipe, and the options of a run.
 
 use std::path::PathBuf;
 
@@ -9,26 +9,26 @@ use crate::{
     training::{Optimizer, OptimizerKind, Schedule, ScheduleKind, TrainerOptions},
 };
 
-/// What differs between recipes of CoreNet's kind.
+/// The settings that differ between CoreNet's recipes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Recipe {
-    /// Updates, all in all.
-    pub steps: u64,
+    /// Updates of the whole run.
+    pub iters: u64,
     /// The highest learning rate; a tenth of it is the last. Default that of the preset, and
     /// 3e-3 without one.
     pub learning_rate: f64,
-    /// Updates in which the rate grows to it from 1e-6. Default 5000, or a tenth of the steps if
-    /// that is less.
+    /// Updates in which the rate grows to it from 1e-6. Default 5000, or a tenth of the updates
+    /// if that is less.
     pub warmup: u64,
 }
 
 impl Recipe {
-    /// The defaults of a run of `steps` updates, for a model of the size `preset` or of another.
-    pub fn new(steps: u64, preset: Option<Preset>) -> Self {
+    /// The defaults of a run of `iters` updates, for a model of the size `preset` or of another.
+    pub fn new(iters: u64, preset: Option<Preset>) -> Self {
         Self {
-            steps,
+            iters,
             learning_rate: preset.map_or(3e-3, Self::learning_rate_of),
-            warmup: 5000.min(steps / 10),
+            warmup: 5000.min(iters / 10),
         }
     }
 
@@ -56,7 +56,7 @@ impl Recipe {
             schedule: Schedule {
                 kind: ScheduleKind::CoreNet {
                     end: 0.1 * self.learning_rate,
-                    max_iterations: self.steps,
+                    max_iterations: self.iters,
                 },
                 learning_rate: self.learning_rate,
                 warmup: self.warmup,
@@ -69,14 +69,14 @@ impl Recipe {
     }
 }
 
-/// How a [`Pretrain`](crate::training::pretrain::pretrain::Pretrain) runs.
+/// Options of a [`Pretrain`](crate::training::pretrain::pretrain::Pretrain).
 #[derive(Debug, Clone, PartialEq)]
 pub struct PretrainOptions {
-    /// How each update is made; [`Recipe::trainer`] gives CoreNet's. Its `grad_accumulation_steps`
-    /// is not looked at: `batch_size` and `micro_batch_size` say it.
+    /// Options of each update; [`Recipe::trainer`] gives CoreNet's. Its `grad_accumulation_steps`
+    /// has no effect: `batch_size` and `micro_batch_size` take its place.
     pub trainer: TrainerOptions,
-    /// Updates, all in all.
-    pub steps: u64,
+    /// Updates of the whole run.
+    pub iters: u64,
     /// Sequences of an update, those of all processes together: a multiple of their number.
     /// CoreNet's is 2,048 of 2,048 tokens. Default 32.
     pub batch_size: usize,
@@ -95,8 +95,8 @@ pub struct PretrainOptions {
     pub save_dtype: Dtype,
     /// Updates between validations. Default 500. There is one after the last update.
     pub steps_per_eval: u64,
-    /// The most windows of a validation; `None` all. Default all.
-    pub val_windows: Option<usize>,
+    /// The most batches of a validation, of `batch_size` windows each; `None` all. Default all.
+    pub val_batches: Option<usize>,
     /// Updates between saves. Default 500. The last update is saved, too.
     pub save_every: u64,
     /// Checkpoints that are kept; older ones are deleted. Default 5.
@@ -113,7 +113,7 @@ impl PretrainOptions {
     pub fn new(recipe: Recipe) -> Self {
         Self {
             trainer: recipe.trainer(),
-            steps: recipe.steps,
+            iters: recipe.iters,
             batch_size: 32,
             micro_batch_size: 8,
             model: None,
@@ -121,7 +121,7 @@ impl PretrainOptions {
             dtype: None,
             save_dtype: Dtype::Float32,
             steps_per_eval: 500,
-            val_windows: None,
+            val_batches: None,
             save_every: 500,
             keep_checkpoints: 5,
             average_last: None,
@@ -129,8 +129,14 @@ impl PretrainOptions {
         }
     }
 
+    /// The most windows of a validation.
+    pub(crate) fn val_windows(&self) -> Option<usize> {
+        let windows = |batches: usize| batches.saturating_mul(self.batch_size);
+        self.val_batches.map(windows)
+    }
+
     /// Number of the last checkpoints that are averaged.
-    pub(crate) fn averaged(&self) -> usize {
+    pub fn averaged(&self) -> usize {
         self.average_last.unwrap_or(self.keep_checkpoints.min(5))
     }
 
@@ -152,12 +158,12 @@ impl PretrainOptions {
 
     pub(crate) fn check(&self, processes: usize) -> Result<()> {
         let zero = [
-            ("steps", self.steps),
+            ("iters", self.iters),
             ("batch_size", self.batch_size as u64),
             ("micro_batch_size", self.micro_batch_size as u64),
             ("steps_per_eval", self.steps_per_eval),
             ("save_every", self.save_every),
-            ("val_windows", self.val_windows.unwrap_or(1) as u64),
+            ("val_batches", self.val_batches.unwrap_or(1) as u64),
             ("keep_checkpoints", self.keep_checkpoints as u64),
         ];
         if let Some(&(option, _)) = zero.iter().find(|(_, value)| *value == 0) {

@@ -34,7 +34,7 @@ pub(super) fn resume_key(config: &Config, options: &PretrainOptions) -> Result<R
 
 /// The identity of the validation, for runs whose best loss is to be compared.
 pub(super) fn validation_key(options: &PretrainOptions, valid: Option<&Validation>) -> Value {
-    json!({ "valid": valid.map(Validation::fingerprint), "val_windows": options.val_windows })
+    json!({ "valid": valid.map(Validation::fingerprint), "val_windows": options.val_windows() })
 }
 
 /// A hash of the tokenizer's file; none without a tokenizer.
