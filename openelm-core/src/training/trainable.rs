@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use mlx_rs::{Array, Dtype as MlxDtype};
 
-use super::trainer::derive_seed;
+use super::seed::derive_seed;
 use crate::{
     adapter::{Adapter, AdapterKind, each_linear},
     config::tensor_names::{EMBEDDING, HEAD, weight},

@@ -10,6 +10,7 @@ use super::{
     loss::{self, Objective, Preference},
     optimizer::{Optimizer, OptimizerState},
     schedule::Schedule,
+    seed::derive_seed,
     trainable::{self, TrainableModel},
 };
 use crate::{
@@ -390,12 +391,4 @@ pub(super) fn no_targets() -> Error {
         option: "batch",
         problem: "it has no token to predict".into(),
     }
-}
-
-/// A seed made of two numbers (SplitMix64's finaliser).
-pub(super) fn derive_seed(seed: u64, number: u64) -> u64 {
-    let mut z = seed ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

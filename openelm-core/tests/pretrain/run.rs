@@ -118,7 +118,8 @@ fn rejects_options_out_of_range() {
         let folder = TempDir::new();
         let mut options = options(&RECIPE);
         spoil(&mut options);
-        let error = Pretrain::new(config(), source(40), None, &folder, options, None);
+        let run = folder.join("run");
+        let error = Pretrain::new(config(), source(40), None, &run, options, None);
         let told = error.unwrap_err().to_string();
         assert!(told.starts_with(problem), "{told}");
         assert!(folder.names().is_empty());

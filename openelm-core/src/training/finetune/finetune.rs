@@ -7,15 +7,13 @@ use super::{
     options::{FinetuneOptions, PreferenceOptions},
     order::Order,
     resume_key::{resume_key, validation_key},
+    training_data::TrainingData,
 };
 use crate::{
     adapter::Adapter,
     cancel::CancelHandle,
     config::Config,
-    data::{
-        batch::Batch,
-        dataset::{Example, PreferencePair},
-    },
+    data::batch::Batch,
     error::Result,
     mlx::memory,
     model::Model,
@@ -26,15 +24,6 @@ use crate::{
 };
 
 const BEST: &str = "best";
-
-/// Tokenised training or validation data.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TrainingData {
-    /// Texts, or prompts and completions.
-    Examples(Vec<Example>),
-    /// Pairs of answers, the first preferred.
-    Pairs(Vec<PreferencePair>),
-}
 
 /// A fine-tuning run. Belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]

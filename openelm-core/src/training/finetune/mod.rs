@@ -17,8 +17,10 @@ mod options;
 mod order;
 mod reference;
 mod resume_key;
+mod training_data;
 
 pub use data::{DataOptions, DataSplits, Split};
 pub use event::{FinetuneEnd, FinetuneEvent};
-pub use finetune::{Finetune, TrainingData};
+pub use finetune::Finetune;
 pub use options::{FinetuneOptions, PreferenceOptions};
+pub use training_data::TrainingData;

@@ -1,6 +1,6 @@
 //! Options of a fine-tuning run.
 
-use super::finetune::TrainingData;
+use super::training_data::TrainingData;
 use crate::{
     data::{
         batch::{Batch, Padding},

@@ -2,7 +2,7 @@
 
 use mlx_rs::Array;
 
-use super::finetune::{Finetune, TrainingData};
+use super::{finetune::Finetune, training_data::TrainingData};
 use crate::{
     error::{Error, Result},
     weights::{Tensors, tensor_file},
