@@ -17,7 +17,7 @@ use openelm_testing::{TempDir, failure, success, tales, wait_for};
 use serde_json::Value;
 
 const PRETRAIN: &str = r#"
-sequence-length = 16
+max-seq-length = 16
 batch-size = 4
 learning-rate = 1e-3
 warmup = 1
@@ -68,8 +68,9 @@ impl Scratch {
             command.arg("--adapter-path").arg(self.run());
         } else {
             command
+                .arg("--config")
                 .arg(self.0.join("run.toml"))
-                .args(["--steps", steps]);
+                .args(["--iters", steps]);
             command.arg("--output").arg(self.run());
         }
         command.args(more).env("OPENBLAS_NUM_THREADS", "1");
