@@ -84,7 +84,7 @@ fn tales() -> Tokenizer {
 }
 
 fn read(folder: &TempDir, options: &DataOptions) -> openelm_core::Result<DataSplits> {
-    DataSplits::read(&folder, &tales(), &FinetuneOptions::default(), options)
+    DataSplits::read(folder, &tales(), &FinetuneOptions::default(), options)
 }
 
 #[test]

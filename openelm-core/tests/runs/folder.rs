@@ -4,18 +4,12 @@ use std::{collections::HashMap, fs, path::Path};
 
 use mlx_rs::Array;
 use openelm_core::{
-    Config, Error, Result,
-    adapter::Adapter,
-    finetune::{FinetuneEvent, FinetuneOptions},
-    pretrain::PretrainEvent,
-    train::Schedule,
+    Config, Error, Result, adapter::Adapter, finetune::FinetuneEvent, pretrain::PretrainEvent,
 };
 use openelm_testing::TempDir;
 use serde_json::{Value, json};
 
-use crate::tiny::{
-    Pretraining, STATE, Tuning, config, pretrained_to_two, stop_at_two, tuned_to_two,
-};
+use crate::tiny::{Pretraining, STATE, Tuning, pretrained_to_two, stop_at_two, tuned_to_two};
 
 #[test]
 fn rejects_second_run_in_a_folder() {

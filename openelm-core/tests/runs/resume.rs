@@ -6,12 +6,11 @@ use openelm_core::{
     Dtype, Result,
     adapter::Keys,
     finetune::FinetuneEvent,
-    pretrain::Validation,
     train::{Schedule, ScheduleKind},
 };
 use openelm_testing::TempDir;
 
-use crate::tiny::{Edit, Pretraining, Tuning, difference, model, pretrained_to_two, tuned_to_two};
+use crate::tiny::{Edit, Pretraining, Tuning, difference, pretrained_to_two, tuned_to_two};
 
 #[test]
 fn finetuning_resumes_with_options_that_do_not_change_the_weights() {
