@@ -79,7 +79,7 @@ impl Scratch {
 }
 
 #[test]
-fn a_second_process_is_refused_until_the_first_is_killed() {
+fn rejects_second_process_until_the_first_is_killed() {
     for name in ["finetune", "pretrain"] {
         let scratch = Scratch::new();
         let more = ["--save-every", "1", "--quiet"];
