@@ -26,9 +26,9 @@ fn main() -> Result<()> {
             continue;
         };
         println!("{prompt} ...");
-        for (id, logprob) in token.top_logprobs {
-            let piece = model.tokenizer().piece(id).unwrap_or_default();
-            println!("{:>7.2} %  {piece:?}", 100.0 * logprob.exp());
+        for top in token.top_logprobs {
+            let piece = model.tokenizer().piece(top.id).unwrap_or_default();
+            println!("{:>7.2} %  {piece:?}", 100.0 * top.logprob.exp());
         }
     }
     Ok(())

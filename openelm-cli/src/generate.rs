@@ -256,9 +256,9 @@ fn to_json(event: &Event, tokenizer: &Tokenizer) -> Result<serde_json::Value, Er
             if let Some(logprob) = logprob {
                 let top = top_logprobs
                     .iter()
-                    .map(|(id, logprob)| {
-                        let piece = tokenizer.piece(*id).unwrap_or_default();
-                        json!({ "id": id, "piece": piece, "logprob": logprob })
+                    .map(|top| {
+                        let piece = tokenizer.piece(top.id).unwrap_or_default();
+                        json!({ "id": top.id, "piece": piece, "logprob": top.logprob })
                     })
                     .collect::<Vec<_>>();
                 object["logprob"] = json!(logprob);

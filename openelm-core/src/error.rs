@@ -8,7 +8,7 @@ use std::{
 /// The result of a fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong; every message names the file, key, tensor or option at fault.
+/// The crate's error; every message names the file, key, tensor or option at fault.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,15 +17,15 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file that the model needs is not there.
     #[error("{}: {problem}", path.display())]
     MissingFile {
-        /// Where it was looked for.
+        /// The expected path.
         path: PathBuf,
-        /// What is needed, and where it comes from.
+        /// The required file, and where to get it.
         problem: String,
     },
     /// A model configuration is malformed, contradictory or not supported.
@@ -35,7 +35,7 @@ pub enum Error {
         path: PathBuf,
         /// The JSON key at fault.
         key: String,
-        /// What was expected and found.
+        /// The expected and the found value.
         problem: String,
     },
     /// A weight file is malformed.
@@ -43,7 +43,7 @@ pub enum Error {
     Checkpoint {
         /// The weight file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A tensor that the configuration calls for is in no weight file.
@@ -99,7 +99,7 @@ pub enum Error {
     Tokenizer {
         /// The tokenizer file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A file of training data is malformed, empty or of the wrong kind.
@@ -109,7 +109,7 @@ pub enum Error {
         path: PathBuf,
         /// The line at fault, from 1; none if it is the whole file.
         line: Option<usize>,
-        /// What is wrong with it, with the key.
+        /// The problem, with the key.
         problem: String,
     },
     /// An option lies outside its range.
@@ -133,7 +133,7 @@ pub enum Error {
     Adapter {
         /// The adapter's file or folder, or its name.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// Training came to a loss that is no number: the learning rate is too high.
@@ -147,7 +147,7 @@ pub enum Error {
     /// Another process that trains along is gone, or cannot be reached.
     #[error("another process of the group is gone or cannot be reached: {problem}")]
     Group {
-        /// What the connection's end was told.
+        /// The failure of the connection.
         problem: String,
     },
     /// An output path exists already, is in use, or cannot be written.
@@ -155,7 +155,7 @@ pub enum Error {
     Destination {
         /// The file or folder to be made.
         path: PathBuf,
-        /// What stands in the way, and how to go on.
+        /// The obstacle, and how to go on.
         problem: String,
     },
     /// A training run cannot be resumed: it was begun with other options or other data.
@@ -166,7 +166,7 @@ pub enum Error {
         /// The options that differ, at least one.
         differences: Vec<RunDifference>,
     },
-    /// What was written does not hold what was read.
+    /// A written model differs from its source.
     #[error("{}: verification failed: {problem}; nothing was kept", path.display())]
     Verification {
         /// The file or folder to be made.
@@ -372,6 +372,12 @@ impl Error {
             line: line.into(),
             problem: problem.into(),
         }
+    }
+
+    /// An obstacle to making `path`, and how to go on.
+    pub(crate) fn destination(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        let (path, problem) = (path.into(), problem.into());
+        Self::Destination { path, problem }
     }
 
     /// A fault of the adapter at `path`.

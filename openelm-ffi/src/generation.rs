@@ -301,7 +301,10 @@ impl From<Event> for GenerationEvent {
                     text: token.text,
                     logprob: token.logprob,
                     top_logprobs: top
-                        .map(|(id, logprob)| TokenLogprob { id, logprob })
+                        .map(|top| TokenLogprob {
+                            id: top.id,
+                            logprob: top.logprob,
+                        })
                         .collect(),
                 }
             }

@@ -11,7 +11,7 @@ use crate::{
     weights::Tensors,
 };
 
-/// What is trained.
+/// The kind of fine-tuning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdapterKind {
     /// Low-rank additions (arXiv 2106.09685).
@@ -23,7 +23,7 @@ pub enum AdapterKind {
     Full,
 }
 
-/// How a LoRA or DoRA adapter is made.
+/// Options of a LoRA or DoRA adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraOptions {
     /// Width of the low-rank product. Default 8.
@@ -74,12 +74,12 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// What was trained.
+    /// The kind of fine-tuning that made it.
     pub fn kind(&self) -> AdapterKind {
         self.kind
     }
 
-    /// How many numbers it holds.
+    /// The number of parameters.
     pub fn parameter_count(&self) -> u64 {
         self.tensors().values().map(|t| t.size() as u64).sum()
     }
@@ -87,9 +87,13 @@ impl Adapter {
     /// The names of the matrices (and norms) it changes.
     pub fn targets(&self) -> Vec<&str> {
         let modules = self.modules.keys().map(String::as_str);
-        let weights = self.weights.keys();
-        let weights = weights.map(|name| name.strip_suffix(".weight").unwrap_or(name));
-        modules.chain(weights).collect()
+        modules
+            .chain(
+                self.weights
+                    .keys()
+                    .map(|name| name.strip_suffix(".weight").unwrap_or(name)),
+            )
+            .collect()
     }
 
     /// Its tensors by mlx-lm's names.
@@ -147,9 +151,10 @@ impl Adapter {
                 return Err(wrong(format!("the model has no matrix `{name}`")));
             };
             let rank = module.lora_b.dim(0) as usize;
-            let (a, b) = match name == EMBEDDING {
-                true => ([out, rank], [rank, input]),
-                false => ([input, rank], [rank, out]),
+            let (a, b) = if name == EMBEDDING {
+                ([out, rank], [rank, input])
+            } else {
+                ([input, rank], [rank, out])
             };
             let mut parts = vec![("lora_a", &module.lora_a, a.to_vec())];
             parts.push(("lora_b", &module.lora_b, b.to_vec()));

@@ -133,8 +133,11 @@ impl Model {
             ));
         };
         let active = self.adapters.active.clone();
-        let rest = active.iter().filter(|(active, _)| active != name);
-        let rest: Vec<(&str, f32)> = rest.map(|(name, by)| (name.as_str(), *by)).collect();
+        let rest: Vec<(&str, f32)> = active
+            .iter()
+            .filter(|(active, _)| active != name)
+            .map(|(active, strength)| (active.as_str(), *strength))
+            .collect();
         self.set_adapters(&rest)?;
         self.adapters.all.remove(index);
         Ok(())

@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Adapter {
-    /// Whether it changes the tensor `name`.
+    /// True if it changes the tensor `name`.
     pub(crate) fn changes(&self, name: &str) -> bool {
         let stem = name.strip_suffix(".weight").unwrap_or(name);
         self.modules.contains_key(stem) || self.weights.contains_key(name)

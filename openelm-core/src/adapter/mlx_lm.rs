@@ -22,7 +22,7 @@ use crate::{
 pub(super) const WEIGHTS: &str = "adapters.safetensors";
 pub(super) const CONFIG: &str = "adapter_config.json";
 
-/// What is read of `adapter_config.json`; mlx-lm keeps all its training options there.
+/// The keys read of `adapter_config.json`; mlx-lm keeps all its training options there.
 #[derive(Deserialize)]
 struct Settings {
     #[serde(default = "lora")]

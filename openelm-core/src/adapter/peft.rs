@@ -24,7 +24,7 @@ use crate::{
 
 pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// What stands before a module's name.
+/// The prefix of a module's name.
 const PREFIX: &str = "base_model.model.";
 
 /// Why DoRA of an embedding is neither read nor written.
@@ -85,9 +85,10 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
     let path = folder.join(WEIGHTS);
     let tensors = tensor_file::load(&path)?;
     tensor_file::require_float(&path, &tensors)?;
-    let kind = match settings.use_dora {
-        true => AdapterKind::Dora,
-        false => AdapterKind::Lora,
+    let kind = if settings.use_dora {
+        AdapterKind::Dora
+    } else {
+        AdapterKind::Lora
     };
     let modules = modules(tensors, &settings, &path)?;
     Ok(Adapter {
@@ -147,7 +148,7 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// What `patterns` say of the module `name`. A pattern is the end of a name, as PEFT matches it.
+/// The value of `patterns` for the module `name`. A pattern is the end of a name, as in PEFT.
 fn own(patterns: &Map<String, Value>, name: &str) -> Result<Option<f64>, String> {
     for (pattern, value) in patterns {
         let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))
@@ -244,9 +245,10 @@ pub(super) fn save(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> {
     let mut tensors = Tensors::new();
     let (mut ranks, mut alphas) = (BTreeMap::new(), BTreeMap::new());
     for (name, module) in &adapter.modules {
-        let (a, b) = match name == EMBEDDING {
-            true => ("lora_embedding_A", "lora_embedding_B"),
-            false => ("lora_A.weight", "lora_B.weight"),
+        let (a, b) = if name == EMBEDDING {
+            ("lora_embedding_A", "lora_embedding_B")
+        } else {
+            ("lora_A.weight", "lora_B.weight")
         };
         tensors.insert(format!("{PREFIX}{name}.{a}"), module.lora_a.t());
         tensors.insert(format!("{PREFIX}{name}.{b}"), module.lora_b.t());

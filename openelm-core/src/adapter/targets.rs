@@ -1,4 +1,4 @@
-//! Which matrices of a model are trained.
+//! The matrices of a model to train.
 
 use regex::Regex;
 
@@ -29,7 +29,7 @@ impl Default for TargetModules {
     }
 }
 
-/// Which matrices are trained.
+/// A choice of matrices.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Keys {
     /// Every projection of the layers that are trained: `qkv_proj`, `out_proj`, `proj_1`, `proj_2`.
@@ -148,7 +148,7 @@ pub(crate) fn layer_of(name: &str) -> Option<usize> {
     Some(parse_layer(name)?.0)
 }
 
-/// What `name` is called within its layer, as mlx-lm's `keys` have it.
+/// The name of `name` within its layer, as in mlx-lm's `keys`.
 pub(crate) fn key_of(name: &str) -> &str {
     parse_layer(name).map_or(name, |(_, part)| part)
 }

@@ -23,7 +23,7 @@ use crate::{
 pub struct Config {
     pub(crate) settings: LayerWiseConfig,
     pub(crate) layers: Vec<Layer>,
-    /// Whether the heads follow from `settings`; otherwise they are a list of their own.
+    /// The heads follow from `settings`; otherwise they are a list of their own.
     pub(crate) heads_scaled: bool,
     /// The keys of `config.json` that do not decide the architecture.
     pub(crate) extra: Map<String, Value>,
@@ -81,10 +81,7 @@ impl Config {
             extra: Map::new(),
         }
     }
-}
 
-/// What the configuration says.
-impl Config {
     /// The sizes of each layer, first to last.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
@@ -125,27 +122,27 @@ impl Config {
         self.settings.rope_freq_constant
     }
 
-    /// What RMSNorm adds to the mean square.
+    /// The epsilon of RMSNorm, added to the mean square.
     pub fn rms_norm_eps(&self) -> f64 {
         self.settings.rms_norm_eps
     }
 
-    /// Whether the FFN is gated: `proj_1` then holds gate and value, 2 I rows.
+    /// True if the FFN is gated: `proj_1` then holds gate and value, 2 I rows.
     pub fn ffn_with_glu(&self) -> bool {
         self.settings.ffn_with_glu
     }
 
-    /// Whether queries and keys pass an RMSNorm of their own.
+    /// True if queries and keys pass an RMSNorm of their own.
     pub fn normalize_qk_projections(&self) -> bool {
         self.settings.normalize_qk_projections
     }
 
-    /// Whether the output head is the embedding.
+    /// True if the output head is the embedding.
     pub fn share_input_output_layers(&self) -> bool {
         self.settings.share_input_output_layers
     }
 
-    /// What the FFN's inner widths are multiples of.
+    /// The divisor of the FFN's inner widths.
     pub fn ffn_dim_divisor(&self) -> usize {
         self.settings.ffn_dim_divisor
     }
@@ -182,7 +179,7 @@ impl Config {
             .find_map(|key| self.extra.get(*key)?.as_str())
     }
 
-    /// Which matrices are quantised, by the `quantization` (or `quantization_config`) block;
+    /// The quantised matrices, by the `quantization` (or `quantization_config`) block;
     /// `None` if there is no block.
     ///
     /// # Errors

@@ -43,19 +43,19 @@ pub struct LayerWiseConfig {
     pub qkv_multipliers: Multipliers,
     /// Inner width of the FFN over `model_dim`, 0.01 to 64; default 0.5 to 4.0.
     pub ffn_multipliers: Multipliers,
-    /// What the inner width of the FFN is a multiple of, 1 to 65,536; default 256.
+    /// Divisor of the FFN's inner width, 1 to 65,536; default 256.
     pub ffn_dim_divisor: usize,
     /// Rows of the embedding, 1 to 2,097,152; default 32,000.
     pub vocab_size: usize,
     /// Tokens the model was trained on at a time, 1 to 16,777,216; default 2048.
     pub max_context_length: usize,
-    /// Whether the FFN is gated; default true.
+    /// The FFN is gated; default true.
     pub ffn_with_glu: bool,
-    /// Whether queries and keys pass an RMSNorm of their own; default true.
+    /// Queries and keys pass an RMSNorm of their own; default true.
     pub normalize_qk_projections: bool,
-    /// Whether the output head is the embedding; default true.
+    /// The output head is the embedding; default true.
     pub share_input_output_layers: bool,
-    /// What RMSNorm adds to the mean square, 1e-12 to 0.1; default 1e-6.
+    /// The epsilon of RMSNorm, added to the mean square, 1e-12 to 0.1; default 1e-6.
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies, 1 to 1e12; default 10,000.
     pub rope_freq_constant: f64,
@@ -204,7 +204,7 @@ fn within<T: Display + PartialOrd>(
     Err(Error::config(path, key, outside(kind, range, found)))
 }
 
-/// What is wrong with a value outside its range.
+/// The problem of a value outside its range.
 pub(crate) fn outside<T: Display>(
     kind: &str,
     range: &RangeInclusive<T>,

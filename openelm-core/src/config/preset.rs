@@ -41,7 +41,7 @@ impl Preset {
         Config::scale(self.settings())
     }
 
-    /// What the architecture follows from, to change parts of.
+    /// The settings of the architecture, to change parts of.
     ///
     /// ```
     /// use openelm_core::{Config, config::LayerWiseConfig};

@@ -6,7 +6,7 @@
 //! only with the rounding of CoreNet's `general_gpt.py` (the same in Hugging Face's
 //! `configuration_openelm.py`): two decimals a multiplier, then the nearest multiple of a divisor.
 
-/// How much wider or narrower than `model_dim` the layers are.
+/// Widths of the layers relative to `model_dim`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Multipliers {
     /// The same multiplier in every layer, used as it is.

@@ -1,4 +1,4 @@
-//! What an architecture amounts to: its tensors, parameters and bytes.
+//! The tensors, parameters and bytes of an architecture.
 //!
 //! Checkpoint names are those of Apple's safetensors on Hugging Face; mlx-lm has the same.
 

@@ -59,7 +59,7 @@ impl Keys<'_> {
         }
     }
 
-    /// Whether a key that says the same as one of OpenELM's, if it is there, says what that does.
+    /// Checks that a key with the meaning of one of OpenELM's, if it is there, has the same value.
     fn agrees(
         &self,
         key: &str,
@@ -99,7 +99,7 @@ const BOOKKEEPING: [&str; 6] = [
     "tie_encoder_decoder",
 ];
 
-/// How names begin that are a part of the model.
+/// Prefixes of names that are a part of the model.
 #[rustfmt::skip]
 const MODEL_PARTS: [&str; 31] = [
     "activation", "alibi", "attention_", "attn_", "bias", "embedding", "ffn", "final_logit",
@@ -108,7 +108,7 @@ const MODEL_PARTS: [&str; 31] = [
     "rotary", "scale", "sliding", "tie_",
 ];
 
-/// Whether an unknown key would change what the model computes, by its name; all others are
+/// True if an unknown key would change what the model computes, by its name; all others are
 /// carried. Null, biases that are off and dropout, which only training has, change nothing.
 fn computes(key: &str, value: &Value) -> bool {
     let known = ALIASES.contains(&key) || BOOKKEEPING.contains(&key);

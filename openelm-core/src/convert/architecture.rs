@@ -1,4 +1,4 @@
-//! Which architecture a checkpoint without a `config.json` has: a released size by name, a
+//! The architecture of a checkpoint without a `config.json`: a released size by name, a
 //! `config.json` from elsewhere, or CoreNet's YAML file.
 
 use std::{fs, path::Path};

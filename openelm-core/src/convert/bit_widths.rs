@@ -1,4 +1,4 @@
-//! Which matrices get which bits: one packing for all, a mixed recipe, rules by name.
+//! The bits of each matrix: one packing for all, a mixed recipe, rules by name.
 //!
 //! The layers that a recipe spends more bits on are those of mlx-lm's
 //! `mixed_quant_predicate_builder`: the first and last eighth, and every third between. OpenELM's
@@ -86,10 +86,10 @@ impl FromStr for LayerRule {
     }
 }
 
-/// How to quantise a model.
+/// The quantisation of a model.
 #[derive(Debug, Clone)]
 pub struct Quantize {
-    /// What matrices are packed as, unless the others say otherwise.
+    /// The packing of matrices without another rule.
     pub quantization: Quantization,
     /// Takes the place of the bits of `quantization`; affine only.
     pub recipe: Option<Recipe>,

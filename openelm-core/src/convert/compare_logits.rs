@@ -1,7 +1,7 @@
-//! What two models predict, compared: Kullback-Leibler divergence of the next token's
+//! A comparison of two models' predictions: Kullback-Leibler divergence of the next token's
 //! distributions, KL(P, Q) = Σ p (ln p - ln q), p the source's and q the result's.
 
-/// How two models' predictions differ.
+/// The difference of two models' predictions.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Predictions {
     pub(super) mean_kl: f64,
@@ -43,8 +43,7 @@ pub(super) fn compare_logits(source: &[f32], result: &[f32], vocab: usize) -> Pr
 }
 
 fn log_sum_exp(row: &[f32]) -> f64 {
-    let max = row.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
-    let max = f64::from(max);
+    let max = f64::from(row.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x)));
     let sum: f64 = row.iter().map(|&x| (f64::from(x) - max).exp()).sum();
     max + sum.ln()
 }

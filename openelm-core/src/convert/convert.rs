@@ -88,13 +88,12 @@ pub fn convert(
     // A GGUF file has no folder of its own to put the report into.
     if !is_file {
         let path = staging.written().join("convert-report.json");
-        let json = serde_json::to_value(&report).unwrap_or_default();
+        let json = serde_json::to_value(&report);
+        let json = json.map_err(|error| Error::io(&path)(error.into()))?;
         let written = fs::write(&path, format!("{json:#}\n")).map_err(Error::io(&path));
         written.map_err(|error| staging.of_target(error))?;
     }
-    if cancel.is_cancelled() {
-        return Err(Error::Cancelled);
-    }
+    cancel.check()?;
     staging.keep()?;
     Ok(report)
 }

@@ -1,6 +1,6 @@
 //! Progress of a conversion.
 
-/// How far a conversion has come.
+/// The progress of a conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConvertEvent<'a> {
     /// A tensor was written.

@@ -1,4 +1,4 @@
-//! What to convert to, and how.
+//! The options of a conversion.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -11,15 +11,15 @@ use crate::{
     mlx::Dtype,
 };
 
-/// What to convert to, and how.
+/// The options of a conversion.
 #[derive(Debug, Clone)]
 pub struct ConvertOptions {
-    /// What to write. Default [`Format::Mlx`].
+    /// The format to write. Default [`Format::Mlx`].
     pub format: Format,
     /// The type of what is not quantised, and of scales and biases. `None`, the default: of each
     /// tensor the type that it is stored in. GGUF files go by their [`FileType`].
     pub dtype: Option<Dtype>,
-    /// How to quantise. `None`, the default: quantised matrices stay as they are, and others too.
+    /// The quantisation. `None`, the default: quantised matrices stay as they are, and others too.
     pub quantize: Option<Quantize>,
     /// Expand quantised matrices. Default false.
     pub dequantize: bool,
@@ -87,7 +87,7 @@ impl ConvertOptions {
     }
 }
 
-/// What a conversion writes.
+/// The format of a conversion's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A folder that mlx-lm, mlx-swift-lm and this crate load.
@@ -132,7 +132,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// Where a converted model's tokenizer comes from.
+/// The tokenizer of a converted model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TokenizerChoice {
     /// From the source, which must have one.

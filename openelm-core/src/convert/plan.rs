@@ -1,4 +1,4 @@
-//! What a conversion will write: every tensor, its type and shape, and what it is made of.
+//! The plan of a conversion: every tensor to write, its type, shape and source.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ use crate::{
     weights::StoredDtype,
 };
 
-/// What a conversion will write. Holds no weights.
+/// The plan of a conversion. Holds no weights.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The architecture.
     pub config: Config,
-    /// Which matrices will be quantised, if any.
+    /// The matrices to quantise, if any.
     pub quantization: Option<QuantizationMap>,
-    /// What the source is, in words.
+    /// The source's format in words.
     pub source_format: &'static str,
     /// Size of the source's weights, in bytes.
     pub source_bytes: u64,
@@ -128,7 +128,7 @@ impl Part {
     }
 }
 
-/// How the matrix `stem` is to be packed.
+/// The packing of the matrix `stem`.
 fn packing(
     source: &SourceModel,
     options: &ConvertOptions,

@@ -1,19 +1,19 @@
-//! What a conversion did, as `convert-report.json` says it.
+//! The report of a conversion, as in `convert-report.json`.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-/// What a conversion did.
+/// The report of a conversion.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ConvertReport {
     /// The file or folder that was read.
     pub source: PathBuf,
-    /// What it was.
+    /// The source's format in words.
     pub source_format: &'static str,
     /// The file or folder that was made.
     pub target: PathBuf,
-    /// What it is: `mlx`, `hf` or `gguf`.
+    /// The result's format: `mlx`, `hf` or `gguf`.
     pub format: &'static str,
     /// Parameters of the model.
     pub parameters: u64,
@@ -27,18 +27,18 @@ pub struct ConvertReport {
     pub tensors: usize,
     /// Time that reading, converting and writing took.
     pub seconds: f64,
-    /// What comparing the two models found; `None` if it was not asked for.
+    /// The comparison of source and result; `None` if it was turned off.
     pub verification: Option<Verification>,
 }
 
-/// What a comparison of the source and the result found.
+/// The comparison of the source and the result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verification {
-    /// How the tensors compare.
+    /// Counts of tensors by their difference.
     pub tensors: TensorChecks,
     /// Positions at which the models' predictions were compared.
     pub tokens: usize,
-    /// Whether these are of English text; random ids where there is no tokenizer.
+    /// These are of English text; random ids where there is no tokenizer.
     pub text: bool,
     /// Mean of the Kullback-Leibler divergence of the result's next-token distribution from the
     /// source's, in nats.
@@ -55,7 +55,7 @@ pub struct Verification {
     pub seconds: f64,
 }
 
-/// How many tensors were found to be what.
+/// Counts of tensors by their difference.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TensorChecks {
     /// Number for number the source's.
@@ -66,7 +66,7 @@ pub struct TensorChecks {
     pub quantized: usize,
 }
 
-/// How far a tensor is from the source's.
+/// The difference of a tensor from the source's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TensorError {
     /// Its name in the checkpoint.

@@ -1,4 +1,4 @@
-//! Where a result is written until it is whole: a hidden folder beside the target, renamed at the
+//! The place of a result until it is whole: a hidden folder beside the target, renamed at the
 //! end. Whatever ends a conversion before that leaves the target as it was.
 
 use std::{
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 pub(super) struct Staging {
     target: PathBuf,
     folder: PathBuf,
-    /// Whether the result is one file of the target's name in the folder, not the folder itself.
+    /// The result is one file of the target's name in the folder, not the folder itself.
     is_file: bool,
     /// Holds off another conversion to the same target; the system lets go of it whatever happens.
     lock: Option<File>,
@@ -23,7 +23,7 @@ impl Staging {
     pub(super) fn begin(source: &Path, target: &Path, is_file: bool, force: bool) -> Result<Self> {
         let name = target.file_name().and_then(|name| name.to_str());
         let Some(name) = name else {
-            return Err(refused(
+            return Err(Error::destination(
                 target,
                 "expected a path that ends in a name in UTF-8",
             ));
@@ -34,7 +34,7 @@ impl Staging {
         };
         let parent_is = fs::metadata(parent).map_err(Error::io(parent))?;
         if !parent_is.is_dir() {
-            return Err(refused(parent, "not a folder"));
+            return Err(Error::destination(parent, "not a folder"));
         }
         let replaced = parent.join(format!(".{name}.replaced"));
         // A run that ended between the two renames of `keep`.
@@ -44,24 +44,30 @@ impl Staging {
         check_apart(source, target)?;
         if let Ok(found) = fs::symlink_metadata(target) {
             if !force {
-                return Err(refused(target, "exists; --force replaces it"));
+                return Err(Error::destination(target, "exists; --force replaces it"));
             }
             let is_model = target.join("config.json").is_file();
             if found.is_dir() && !is_model && !is_empty(target)? {
-                return Err(refused(target, "a folder with other things than a model"));
+                return Err(Error::destination(
+                    target,
+                    "a folder with other things than a model",
+                ));
             }
         }
         let folder = parent.join(format!(".{name}.partial"));
         let no_room = |error| {
             let problem = format!("cannot write {} beside it: {error}", folder.display());
-            refused(target, &problem)
+            Error::destination(target, problem)
         };
         fs::create_dir_all(&folder).map_err(no_room)?;
         let file = File::create(folder.join("lock")).map_err(no_room)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(refused(target, "another conversion is writing it"));
+                return Err(Error::destination(
+                    target,
+                    "another conversion is writing it",
+                ));
             }
             // File systems without locks exist; two conversions to one target are rare.
             Err(TryLockError::Error(_)) => {}
@@ -76,12 +82,12 @@ impl Staging {
         Ok(staging)
     }
 
-    /// What errors name: where the result is to go.
+    /// The final path of the result, which errors name.
     pub(super) fn target(&self) -> &Path {
         &self.target
     }
 
-    /// What to write, and where it can be read until it is kept: a folder or a file.
+    /// The file or folder to write to, and to read until it is kept.
     pub(super) fn written(&self) -> PathBuf {
         match (self.is_file, self.target.file_name()) {
             (true, Some(name)) => self.folder.join(name),
@@ -104,9 +110,10 @@ impl Staging {
             && let Ok(inner) = path.strip_prefix(&written)
         {
             // Joining nothing would add a slash.
-            *path = match inner.as_os_str().is_empty() {
-                true => self.target.clone(),
-                false => self.target.join(inner),
+            *path = if inner.as_os_str().is_empty() {
+                self.target.clone()
+            } else {
+                self.target.join(inner)
             };
         }
         if let Error::MissingFile { problem, .. } | Error::Checkpoint { problem, .. } = &mut error {
@@ -176,10 +183,13 @@ fn check_apart(source: &Path, target: &Path) -> Result<()> {
     });
     let place = place.map_err(Error::io(target))?;
     if place == source {
-        return Err(refused(target, "the source and the target are the same"));
+        return Err(Error::destination(
+            target,
+            "the source and the target are the same",
+        ));
     }
     if place.starts_with(&source) || source.starts_with(&place) {
-        return Err(refused(
+        return Err(Error::destination(
             target,
             "one of source and target lies in the other",
         ));
@@ -204,13 +214,6 @@ fn remove(path: &Path) -> Result<()> {
         fs::remove_file(path)
     };
     removed.map_err(Error::io(path))
-}
-
-fn refused(path: &Path, problem: &str) -> Error {
-    Error::Destination {
-        path: path.to_path_buf(),
-        problem: problem.into(),
-    }
 }
 
 #[cfg(test)]

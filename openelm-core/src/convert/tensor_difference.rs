@@ -2,7 +2,7 @@
 
 use crate::{convert::source::Precision, mlx::Dtype};
 
-/// How close a number of the result has to be to the source's.
+/// The largest difference of a number of the result from the source's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Bound {
     /// The same bits.
@@ -39,7 +39,7 @@ impl Bound {
     }
 }
 
-/// How two tensors differ.
+/// The difference of two tensors.
 #[derive(Default)]
 pub(super) struct Difference {
     squares: f64,

@@ -25,7 +25,7 @@ const MODEL_FILES: [&str; 6] = [
     "modeling_openelm.py",
 ];
 
-/// Where a model's tokenizer comes from, checked against the model.
+/// The source of a model's tokenizer, checked against the model.
 pub(super) enum TokenizerFiles {
     /// The model is converted without one.
     None,
@@ -45,9 +45,10 @@ impl TokenizerFiles {
                     let json = vocabulary.to_tokenizer_json()?;
                     return Ok(Self::Inside(Box::new(vocabulary), json));
                 }
-                match source.path.is_dir() {
-                    true => source.path.clone(),
-                    false => source.path.parent().unwrap_or(Path::new("")).to_path_buf(),
+                if source.path.is_dir() {
+                    source.path.clone()
+                } else {
+                    source.path.parent().unwrap_or(Path::new("")).to_path_buf()
                 }
             }
         };
@@ -103,7 +104,7 @@ impl TokenizerFiles {
             Self::None => return Ok(()),
             Self::Found(tokenizer, place) if place.is_dir() => {
                 copy(place, &TOKENIZER_FILES, folder)?;
-                names(tokenizer)
+                names(tokenizer)?
             }
             Self::Found(tokenizer, place) => {
                 let bytes = fs::read(place).map_err(Error::io(place))?;
@@ -114,15 +115,15 @@ impl TokenizerFiles {
                 };
                 let path = folder.join(name);
                 fs::write(&path, bytes).map_err(Error::io(path))?;
-                names(tokenizer)
+                names(tokenizer)?
             }
             Self::Inside(vocabulary, json) => {
                 write(&folder.join("tokenizer.json"), json)?;
-                let text = |id: u32| {
-                    let token = vocabulary.tokens.get(id as usize);
-                    token.map_or_else(String::new, |token| token.text.clone())
+                let text = |id: u32| match vocabulary.tokens.get(id as usize) {
+                    Some(token) => Ok(token.text.clone()),
+                    None => Err(no_piece(Path::new("tokenizer.json"), id)),
                 };
-                (text(vocabulary.bos_id), text(vocabulary.eos_id))
+                (text(vocabulary.bos_id)?, text(vocabulary.eos_id)?)
             }
         };
         let settings = folder.join("tokenizer_config.json");
@@ -151,9 +152,17 @@ const SAMPLE: &str = "Long ago, in a village between the hills and the sea, ther
     stranger knocked at the door and asked for bread. He had walked for seven days, he said, and \
     in all that time nobody had given him more than a cup of water.";
 
-fn names(tokenizer: &Tokenizer) -> (String, String) {
-    let piece = |id| tokenizer.piece(id).unwrap_or_default().to_owned();
-    (piece(tokenizer.bos_id()), piece(tokenizer.eos_id()))
+/// The pieces of BOS and EOS.
+fn names(tokenizer: &Tokenizer) -> Result<(String, String)> {
+    let piece = |id| match tokenizer.piece(id) {
+        Some(piece) => Ok(piece.to_owned()),
+        None => Err(no_piece(tokenizer.path(), id)),
+    };
+    Ok((piece(tokenizer.bos_id())?, piece(tokenizer.eos_id())?))
+}
+
+fn no_piece(path: &Path, id: u32) -> Error {
+    Error::tokenizer(path, format!("no piece has the id {id}"))
 }
 
 fn copy(from: &Path, names: &[&str], to: &Path) -> Result<()> {

@@ -172,10 +172,7 @@ impl Comparison<'_> {
             done: self.done,
             total: self.total,
         });
-        if self.cancel.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        Ok(())
+        self.cancel.check()
     }
 
     /// The tensors with the largest relative errors.
@@ -243,7 +240,7 @@ impl Comparison<'_> {
         Ok(Some(packed))
     }
 
-    /// That the result holds what the source's numbers are when they are packed, to the last bit:
+    /// Checks that the result holds the source's numbers as packed, to the last bit:
     /// packing is repeatable.
     fn check_packing(
         &self,

@@ -50,7 +50,7 @@ pub(super) fn write(
     tokenizer.write(source, &plan.config, &written)
 }
 
-/// What goes along with writing.
+/// Progress and cancellation of writing.
 pub(super) struct Task<'a> {
     pub(super) cancel: &'a CancelHandle,
     pub(super) progress: &'a mut dyn FnMut(ConvertEvent<'_>),
@@ -66,10 +66,7 @@ impl Task<'_> {
             done: self.done,
             total: self.total,
         });
-        match self.cancel.is_cancelled() {
-            true => Err(Error::Cancelled),
-            false => Ok(()),
-        }
+        self.cancel.check()
     }
 }
 
@@ -167,8 +164,10 @@ fn write_gguf(
     task: &mut Task<'_>,
 ) -> Result<()> {
     let vocabulary = tokenizer.vocabulary()?;
-    let name = target.file_stem().and_then(|name| name.to_str());
-    let name = name.unwrap_or("OpenELM");
+    let name = target
+        .file_stem()
+        .and_then(|name| name.to_str())
+        .unwrap_or("OpenELM");
     let metadata = metadata(&source.config, name, file_type, vocabulary.as_ref())?;
     let planned = tensor_plan(&source.config, file_type)?;
     let file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(Error::io(path))?);

@@ -1,4 +1,4 @@
-//! Which files a corpus is made of: files, folders and patterns, expanded and sorted.
+//! The files of a corpus: files, folders and patterns, expanded and sorted.
 
 use std::{
     collections::BTreeSet,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// How a file is read, by the ending of its name.
+/// The format of a file, by the ending of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// A JSON object a line.
@@ -19,7 +19,7 @@ pub(crate) enum Format {
     Parquet,
 }
 
-/// How a file of text is compressed.
+/// The compression of a text file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Packing {
     None,
@@ -88,7 +88,7 @@ pub(crate) fn expand(places: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().collect())
 }
 
-/// Whether another place brought the folder's files.
+/// True if another place brought the folder's files.
 fn already(folder: &Path, files: &BTreeSet<PathBuf>) -> bool {
     files.iter().any(|file| file.starts_with(folder))
 }

@@ -22,7 +22,7 @@ pub(crate) struct Column {
     file: SerializedFileReader<File>,
     key: String,
     index: usize,
-    /// Whether the column has nulls, which then have definition level 0.
+    /// The column has nulls, which then have definition level 0.
     nullable: bool,
     next_group: usize,
     reader: Option<ColumnReaderImpl<ByteArrayType>>,
@@ -101,7 +101,8 @@ impl Column {
             let Some(group) = groups.get(self.next_group) else {
                 return Err("it has fewer documents than when the state was saved".into());
             };
-            let size = u64::try_from(group.num_rows()).unwrap_or_default();
+            let size = u64::try_from(group.num_rows())
+                .map_err(|_| "a row group has a negative number of rows")?;
             if size <= left {
                 self.next_group += 1;
                 left -= size;

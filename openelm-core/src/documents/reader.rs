@@ -20,13 +20,13 @@ use crate::error::{Error, Result};
 const MAX_LINE: u64 = 1 << 30;
 const BUFFER: usize = 1 << 18;
 
-/// What a file gave.
+/// The next item of a file.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// A document, or of a text file so many words of it.
     Document {
         text: String,
-        /// Whether it goes on with what came before it.
+        /// It continues the document before it.
         continues: bool,
     },
     /// A row that cannot be read; the next one may be.

@@ -10,7 +10,7 @@ use crate::{
     tokenizer::{Message, Role, chat_template, conversation_prompt},
 };
 
-/// How messages become a prompt.
+/// The format that makes a prompt of messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ChatTemplate {
     /// That of Apple's OpenELM-Instruct checkpoints, the default: CoreNet's `chat_template`
@@ -30,7 +30,7 @@ pub enum ChatTemplate {
 pub struct Chat {
     template: ChatTemplate,
     messages: Vec<Message>,
-    /// What is being answered, by [`start`](Self::start).
+    /// The message to answer, by [`start`](Self::start).
     question: Option<Message>,
     cache: PromptCache,
 }
@@ -51,7 +51,7 @@ impl Chat {
         })
     }
 
-    /// What was said so far.
+    /// The messages so far.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }

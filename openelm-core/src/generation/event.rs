@@ -1,8 +1,8 @@
-//! What a generation tells: its progress, its tokens, and in the end why it ended and what it took.
+//! The events of a generation: progress, tokens, and at the end the reason and the statistics.
 
 use std::time::Duration;
 
-/// What a [`Generation`](crate::generation::generation::Generation) yields.
+/// An event of a [`Generation`](crate::generation::generation::Generation).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Part of the prompt was read.
@@ -12,7 +12,7 @@ pub enum Event {
         /// Tokens of the prompt, BOS included.
         total: usize,
     },
-    /// A token was generated.
+    /// A generated token.
     Token(Token),
     /// The last event.
     Finished {
@@ -35,7 +35,16 @@ pub struct Token {
     /// [`GenerateOptions::logprobs`](crate::generation::generation::GenerateOptions::logprobs) asks.
     pub logprob: Option<f32>,
     /// The likeliest tokens and their log-probabilities, likeliest first.
-    pub top_logprobs: Vec<(u32, f32)>,
+    pub top_logprobs: Vec<TokenLogprob>,
+}
+
+/// A candidate for a token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenLogprob {
+    /// Its id.
+    pub id: u32,
+    /// The model's log-probability, before penalty and temperature.
+    pub logprob: f32,
 }
 
 /// Why a text ended.
@@ -43,7 +52,7 @@ pub struct Token {
 pub enum FinishReason {
     /// The model ended it.
     Eos,
-    /// A stop string came up.
+    /// The text reached a stop string.
     Stop,
     /// `max_tokens` were generated.
     Length,

@@ -12,7 +12,7 @@ use mlx_rs::{
 };
 
 use super::{
-    event::{Event, FinishReason, Stats, Token},
+    event::{Event, FinishReason, Stats, Token, TokenLogprob},
     generation::GenerateOptions,
     prompt_cache::PromptCache,
     sampling::Sampler,
@@ -233,10 +233,7 @@ impl GenerationState {
             (reason, _) => Phase::Finished(reason.unwrap_or(FinishReason::Length)),
         };
         let (logprob, top_logprobs) = match &step.logprobs {
-            Some(logprobs) => {
-                let (logprob, top) = logprobs.read(id)?;
-                (Some(logprob), top)
-            }
+            Some(logprobs) => (Some(logprobs.of(id)?), logprobs.likeliest()?),
             None => (None, Vec::new()),
         };
         self.text.push_str(&text);
@@ -329,13 +326,18 @@ impl Drop for Step {
 }
 
 impl StepLogprobs {
-    fn read(&self, id: u32) -> Result<(f32, Vec<(u32, f32)>)> {
-        let logprob = self.all.try_index(id as i32)?.try_item_exact::<f32>()?;
-        let values = self.all.take(&self.likeliest)?;
+    /// The log-probability of the token `id`.
+    fn of(&self, id: u32) -> Result<f32> {
+        Ok(self.all.try_index(id as i32)?.try_item_exact::<f32>()?)
+    }
+
+    /// The likeliest tokens, likeliest first.
+    fn likeliest(&self) -> Result<Vec<TokenLogprob>> {
+        let logprobs = self.all.take(&self.likeliest)?.to_vec_exact::<f32>()?;
         let ids = self.likeliest.to_vec_exact::<u32>()?;
-        Ok((
-            logprob,
-            ids.into_iter().zip(values.to_vec_exact::<f32>()?).collect(),
-        ))
+        let pairs = ids.into_iter().zip(logprobs);
+        Ok(pairs
+            .map(|(id, logprob)| TokenLogprob { id, logprob })
+            .collect())
     }
 }

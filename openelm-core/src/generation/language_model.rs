@@ -32,7 +32,7 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// Whether quantised matrices stay packed.
+    /// True if quantised matrices stay packed.
     pub(crate) fn keeps_quantized(&self, config: &Config, dtype: Dtype) -> Result<bool> {
         Ok(match self.keep_quantized {
             Some(keep) => keep,
@@ -136,7 +136,7 @@ impl LanguageModel {
         Generation::new(&self.model, Some(&self.tokenizer), tokens, options)
     }
 
-    /// The network.
+    /// The network alone, without the tokenizer.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -152,7 +152,7 @@ impl LanguageModel {
     }
 }
 
-/// Whether the memory that is left holds all weights in `dtype`, and something to work with.
+/// True if the free memory holds all weights in `dtype`, and something to work with.
 fn fits(config: &Config, dtype: Dtype) -> bool {
     let needed = config.weights_bytes(dtype.size() as u64);
     memory::available_bytes().is_none_or(|left| needed < left / 8 * 7)

@@ -1,4 +1,4 @@
-//! How much memory a model will take, from its headers alone.
+//! An estimate of the memory that a model takes, from its headers alone.
 
 use super::compute_dtype::compute_dtype;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub struct MemoryEstimate {
     pub weights: u64,
     /// Keys and values of one sequence.
     pub kv_cache: u64,
-    /// What a chunk of the prompt takes while it is read.
+    /// Bytes for a chunk of the prompt while it is read.
     pub working: u64,
 }
 
@@ -42,9 +42,10 @@ impl MemoryEstimate {
         let dtype = compute_dtype(options.dtype, checkpoint.dtype(), &config)?;
         let quantized = config.quantization_map()?.is_some();
         let keeps = quantized && options.keeps_quantized(&config, dtype)?;
-        let weights = match keeps {
-            true => checkpoint.bytes() as u64,
-            false => config.weights_bytes(dtype.size() as u64),
+        let weights = if keeps {
+            checkpoint.bytes() as u64
+        } else {
+            config.weights_bytes(dtype.size() as u64)
         };
         let longest = config.max_context_length();
         let context = context.map_or(longest, |tokens| tokens.min(longest)) as u64;

@@ -13,7 +13,7 @@ mod stop;
 
 pub use chat::{Chat, ChatTemplate};
 pub use compute_dtype::compute_dtype;
-pub use event::{Event, FinishReason, Stats, Token};
+pub use event::{Event, FinishReason, Stats, Token, TokenLogprob};
 pub use generation::{GenerateOptions, Generation};
 pub use language_model::{LanguageModel, LoadOptions};
 pub use memory_estimate::MemoryEstimate;

@@ -1,4 +1,4 @@
-//! What was read stays read: the tokens of a text with their keys and values, for prompts that
+//! The cache of a prompt: the tokens of a text with their keys and values, for prompts that
 //! begin alike.
 
 use crate::model::{KvCache, Model};
@@ -29,14 +29,15 @@ impl PromptCache {
         &self.tokens
     }
 
-    /// It for `prompt`, holding what both begin with, but not the prompt's last token.
+    /// The cache for `prompt`: it keeps the tokens that both begin with, but not the prompt's last.
     pub(crate) fn continue_with(mut self, model: &Model, prompt: Vec<u32>) -> Self {
         let revision = model.adapters.revision;
-        let shared = match self.revision == revision {
-            true => std::iter::zip(&self.tokens, &prompt)
+        let shared = if self.revision == revision {
+            std::iter::zip(&self.tokens, &prompt)
                 .take_while(|(kept, new)| kept == new)
-                .count(),
-            false => 0,
+                .count()
+        } else {
+            0
         };
         let cache = match self.cache.take() {
             Some(mut cache) if shared > 0 => {
@@ -52,7 +53,8 @@ impl PromptCache {
         }
     }
 
-    /// The keys and values.
+    /// The keys and values: of no layers, which [`Model::hidden`] refuses, before
+    /// [`continue_with`](Self::continue_with).
     pub(crate) fn cache_mut(&mut self) -> &mut KvCache {
         self.cache.get_or_insert_with(|| KvCache::new(0))
     }

@@ -11,7 +11,7 @@ use mlx_rs::{
 
 use crate::error::{Error, Result};
 
-/// How the next token is chosen. The default is greedy: always the likeliest.
+/// The choice of the next token. The default is greedy: always the likeliest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Divides the logits before the draw. 0, the default, takes the likeliest token instead.

@@ -23,7 +23,8 @@ pub(crate) fn expand_affine(
         8 => whole_words::<8>,
         3 => across_words::<3>,
         5 => across_words::<5>,
-        _ => across_words::<6>,
+        6 => across_words::<6>,
+        _ => unreachable!("a quantisation of {bits} bits"),
     };
     let group_words = group_size * bits / 32;
     let threads = thread::available_parallelism().map_or(1, usize::from);

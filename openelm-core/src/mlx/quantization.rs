@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 
-/// How numbers are represented.
+/// The representation of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum QuantizationMode {
     /// Integers of 2 to 8 bits with a scale and a bias a group.
@@ -54,7 +54,7 @@ impl std::str::FromStr for QuantizationMode {
     }
 }
 
-/// How one matrix is packed.
+/// The quantisation of one matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quantization {
     mode: QuantizationMode,
@@ -95,7 +95,7 @@ impl Quantization {
         })
     }
 
-    /// How numbers are represented.
+    /// The representation of numbers.
     pub fn mode(&self) -> QuantizationMode {
         self.mode
     }
@@ -110,7 +110,7 @@ impl Quantization {
         self.group_size
     }
 
-    /// Whether rows of `width` numbers can be packed.
+    /// True if rows of `width` numbers can be packed.
     pub fn fits(&self, width: usize) -> bool {
         width.is_multiple_of(self.group_size)
     }
@@ -125,7 +125,7 @@ impl Quantization {
         [rows, width / self.group_size]
     }
 
-    /// Whether groups have biases. Scales are bytes where they have none.
+    /// True if groups have biases. Scales are bytes where they have none.
     pub(crate) fn has_biases(&self) -> bool {
         self.mode == QuantizationMode::Affine
     }
@@ -164,7 +164,7 @@ impl fmt::Display for Quantization {
     }
 }
 
-/// Which matrices of a model are packed, and how: the `quantization` block of `config.json`.
+/// The packed matrices of a model: the `quantization` block of `config.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuantizationMap {
     default: Quantization,
@@ -190,12 +190,12 @@ impl QuantizationMap {
         }
     }
 
-    /// How the matrix `name` is packed; `None` if it is not.
+    /// The quantisation of the matrix `name`; `None` if it is not packed.
     pub fn layer(&self, name: &str) -> Option<Quantization> {
         self.layers.get(name).copied().unwrap_or(Some(self.default))
     }
 
-    /// How matrices without an exception are packed.
+    /// The quantisation of matrices without an exception.
     pub fn default_quantization(&self) -> Quantization {
         self.default
     }
@@ -203,7 +203,7 @@ impl QuantizationMap {
     /// Reads the `quantization` block.
     ///
     /// # Errors
-    /// What is wrong with it, to be told with the file's name.
+    /// The problem, for a message with the file's name.
     pub(crate) fn from_json(block: &Value) -> Result<Self, String> {
         let Value::Object(block) = block else {
             return Err(format!("expected an object, found {block}"));

@@ -75,8 +75,14 @@ impl QuantizedMatrix {
                 "the scales of a quantised matrix are not a matrix",
             ));
         };
+        let numbers = self.scales.size() * group_size;
+        if self.weight.size() * 32 != numbers * bits || biases.size() != self.scales.size() {
+            return Err(malformed(
+                "the parts of a quantised matrix have contradicting shapes",
+            ));
+        }
         let shape = [rows, groups * group_size as i32];
-        let mut values = vec![0.0; mapped::ROOM + self.scales.size() * group_size];
+        let mut values = vec![0.0; mapped::ROOM + numbers];
         let arrays = [&self.weight, &self.scales, biases].map(|array| array.contiguous());
         let [weight, scales, biases] = arrays;
         let (weight, scales, biases) = (weight?, scales?, biases?);

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use mlx_rs::Array;
+use mlx_rs::{Array, error::Exception};
 
 use super::lora::{Dropout, LowRank, RowNorms};
 use crate::{config::tensor_names::EMBEDDING, error::Result};
@@ -47,7 +47,7 @@ pub(crate) struct Named {
     pub(crate) tied_head: bool,
 }
 
-/// What is added to one matrix.
+/// The addition to one matrix.
 #[derive(Debug, Clone)]
 pub(crate) struct Module {
     pub(crate) lora_a: Array,
@@ -58,7 +58,8 @@ pub(crate) struct Module {
 }
 
 impl Module {
-    /// It as an addition to its matrix, `strength` times as strong. `norms` are DoRA's.
+    /// The addition to the matrix `name`, `strength` times as strong. `norms` are DoRA's, which
+    /// needs them.
     pub(crate) fn low_rank(
         &self,
         name: &str,
@@ -70,7 +71,11 @@ impl Module {
         let added = LowRank::lora(a, b, self.scale * strength, dropout);
         match (&self.m, norms) {
             (Some(m), Some(norms)) => added.with_magnitude(m, norms),
-            _ => Ok(added),
+            (None, _) => Ok(added),
+            (Some(_), None) => {
+                let problem = format!("DoRA of `{name}`: the norms of the rows are missing");
+                Err(Exception::custom(problem).into())
+            }
         }
     }
 

@@ -276,7 +276,7 @@ impl Attention {
         Ok(attended.reshape(&[shape[0], self.q_heads, 1, self.head_dim])?)
     }
 
-    /// Whether the largest score has to be taken away from all before their exponentials are
+    /// True if the largest score has to be subtracted from all before their exponentials are
     /// worked out. If normalised queries and keys bound it, 2^s neither overflows nor vanishes.
     fn needs_largest(&self) -> bool {
         let bound = self.qk_norm.as_ref().map(|norm| norm.largest_score);

@@ -9,10 +9,10 @@ use crate::{
     mlx::{Dtype, Matrix},
 };
 
-/// What is called with a projection's name and the projection.
+/// A function of a projection's name and the projection.
 pub(crate) type LinearVisitor<'a> = dyn FnMut(&str, &mut Linear) -> Result<()> + 'a;
 
-/// What is called with a norm's name and its weight; says whether it changed the weight.
+/// A function of a norm's name and its weight; true if it changed the weight.
 pub(crate) type NormVisitor<'a> = dyn FnMut(&str, &mut Array) -> Result<bool> + 'a;
 
 /// `y = x · Wᵀ`, and look-up of rows, with the low-rank additions of any number of adapters.

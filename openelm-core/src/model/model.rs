@@ -144,7 +144,7 @@ impl Model {
         self.norm.forward(x)
     }
 
-    /// What makes logits of hidden states.
+    /// The output head.
     pub(crate) fn head(&self) -> &Linear {
         &self.head
     }

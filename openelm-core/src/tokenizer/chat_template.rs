@@ -14,7 +14,7 @@
 
 use crate::error::{Error, Result};
 
-/// Who wrote a message.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Background for the conversation; the first message only.
@@ -28,7 +28,7 @@ pub enum Role {
 /// A message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who wrote it.
+    /// Its author.
     pub role: Role,
     /// Its text.
     pub content: String,

@@ -34,7 +34,7 @@ impl Tokenizer {
             .map_err(|error| self.error(error.to_string()))
     }
 
-    /// What the coder does with a text, less the space that it puts before it.
+    /// The coder's ids of a text, less the space that it puts before it.
     fn without_prefix(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
         let mut splits = self
             .coder

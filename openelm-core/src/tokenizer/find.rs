@@ -1,4 +1,4 @@
-//! Where a model's tokenizer lies.
+//! The search for a model's tokenizer.
 
 use std::path::Path;
 

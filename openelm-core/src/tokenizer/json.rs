@@ -1,7 +1,7 @@
 //! Reads a `tokenizer.json` of the Hugging Face tokenizers library.
 //!
 //! Only the kind that LLaMA uses is supported: BPE with byte fallback, spaces written as `▁`.
-//! What the file says about truncation, padding and post-processing is left out: a prompt is
+//! The file's truncation, padding and post-processing are left out: a prompt is
 //! never cut, and BOS is ours to put. The parts are listed here by name, so that any other
 //! normalizer, pre-tokenizer or decoder is refused with its name, not silently misread.
 

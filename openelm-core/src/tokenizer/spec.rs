@@ -1,4 +1,4 @@
-//! What a tokenizer file says, whichever kind it is, and the BPE coder built from it.
+//! The contents of a tokenizer file of either kind, and the BPE coder built from it.
 
 use tokenizers::{
     AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
@@ -15,7 +15,7 @@ pub(super) type Coder = TokenizerImpl<
     DecoderWrapper,
 >;
 
-/// What either kind of file says.
+/// The contents of a tokenizer file of either kind.
 pub(crate) struct TokenizerSpec {
     pub(crate) vocab: Vocab,
     pub(crate) merges: Merges,

@@ -170,7 +170,7 @@ impl Tokenizer {
         Self::build(path, contents).map_err(|problem| Error::tokenizer(path, problem))
     }
 
-    /// What the tokenizer file at `path` says, for writing it in another format.
+    /// The contents of the tokenizer file at `path`, for writing it in another format.
     pub(crate) fn contents(path: &Path) -> Result<TokenizerSpec> {
         Self::contents_of(path, &read_file(path)?)
     }
@@ -258,7 +258,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Which kind of tokenizer file this is: a SentencePiece model begins with the tag of a piece,
+/// The kind of a tokenizer file: a SentencePiece model begins with the tag of a piece,
 /// 0x0A, and a length, no brace after it.
 pub(crate) fn is_json(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first() == Some(&b'{')

@@ -174,7 +174,7 @@ impl Checkpoint {
         Ok(expected)
     }
 
-    /// Whether the matrix `stem` (its tensor's name without `.weight`) is stored quantised.
+    /// True if the matrix `stem` (its tensor's name without `.weight`) is stored quantised.
     pub(crate) fn is_packed(&self, stem: &str) -> bool {
         self.tensors.contains_key(&format!("{stem}.scales"))
     }

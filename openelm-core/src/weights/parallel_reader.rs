@@ -33,7 +33,7 @@ pub(crate) struct Reader {
     computing: Stream,
 }
 
-/// How tensors come from the files.
+/// The way tensors are read from the files.
 enum Files {
     /// As MLX opens them: each array is read when it is evaluated, by its stream's thread.
     Lazy(HashMap<String, Array>),
@@ -89,7 +89,7 @@ impl Readers {
         &mut self.all[self.next]
     }
 
-    /// How many tensors can be under way at once.
+    /// The number of tensors that can be under way at once.
     pub(crate) fn count(&self) -> usize {
         self.all.len()
     }
@@ -122,9 +122,10 @@ impl Mapped {
         let (offset, bytes, dtype) = (stored.offset, stored.bytes(), stored.dtype.mlx());
         // Arrays of wider types must lie where those may; and MLX has no use for empty ones here.
         let aligned = offset.is_multiple_of(stored.dtype.size() as u64) && bytes > 0;
-        Some(match aligned {
-            true => mapped::map(file, &stored.file, offset, bytes, &shape, dtype),
-            false => mapped::read(file, &stored.file, offset, bytes, &shape, dtype),
+        Some(if aligned {
+            mapped::map(file, &stored.file, offset, bytes, &shape, dtype)
+        } else {
+            mapped::read(file, &stored.file, offset, bytes, &shape, dtype)
         })
     }
 }
@@ -150,9 +151,10 @@ impl Reader {
         stem: &str,
         quantization: Quantization,
     ) -> Result<QuantizedMatrix> {
-        let biases = match quantization.has_biases() {
-            true => Some(self.take(&format!("{stem}.biases"))?),
-            false => None,
+        let biases = if quantization.has_biases() {
+            Some(self.take(&format!("{stem}.biases"))?)
+        } else {
+            None
         };
         Ok(QuantizedMatrix {
             weight: self.take(&format!("{stem}.weight"))?,
@@ -202,7 +204,7 @@ thread_local! {
 /// Files are not read faster by more threads.
 const MAX_READERS: usize = 4;
 
-/// Where what was read on a CPU stream is computed with.
+/// The stream that computes with arrays read on a CPU stream.
 fn computing(reading: Stream) -> Result<Stream> {
     Ok(match Device::current()? {
         Device::Cpu => reading,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::mlx::Dtype;
 
-/// Where one tensor of a [`Checkpoint`](super::Checkpoint) is, and what it is.
+/// A tensor of a [`Checkpoint`](super::Checkpoint): its place, type and shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredTensor {
     /// The file that holds it.
@@ -13,7 +13,7 @@ pub struct StoredTensor {
     pub dtype: StoredDtype,
     /// Its shape there.
     pub shape: Vec<usize>,
-    /// Where its data begins in the file, in bytes.
+    /// The offset of its data in the file, in bytes.
     pub(crate) offset: u64,
 }
 

@@ -30,9 +30,13 @@ pub(crate) fn save<'a>(
     tensors: impl IntoIterator<Item = (&'a String, &'a Array)>,
     metadata: (&str, String),
 ) -> Result<()> {
-    let views = tensors
+    let stored = tensors
         .into_iter()
-        .map(|(name, array)| Ok((name, Bytes::new(path, name, array)?)))
+        .map(|(name, array)| Ok((name, ArrayBytes::new(path, name, array)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let views = stored
+        .iter()
+        .map(|(name, stored)| Ok((name, stored.view(path, name)?)))
         .collect::<Result<Vec<_>>>()?;
     let metadata = HashMap::from([(metadata.0.to_owned(), metadata.1)]);
     write_beside(path, |partial| {
@@ -82,15 +86,21 @@ pub(crate) fn metadata(path: &Path, key: &str) -> Result<String> {
 }
 
 /// An array as the bytes of a file.
-struct Bytes {
+struct ArrayBytes {
+    /// u8, evaluated and contiguous.
     bytes: Array,
     dtype: FileDtype,
     shape: Vec<usize>,
-    /// Of the file that is to be made, and the tensor's name: for nothing but errors.
-    length: usize,
 }
 
-impl Bytes {
+struct ArrayView<'a> {
+    data: &'a [u8],
+    dtype: FileDtype,
+    shape: &'a [usize],
+}
+
+impl ArrayBytes {
+    /// `path` and `name` are for errors.
     fn new(path: &Path, name: &str, array: &Array) -> Result<Self> {
         let dtype = match array.dtype() {
             MlxDtype::Float32 => FileDtype::F32,
@@ -109,30 +119,38 @@ impl Bytes {
         let bytes = array.contiguous()?.view_dtype(MlxDtype::Uint8)?;
         bytes.eval()?;
         Ok(Self {
-            length: array.nbytes(),
             shape: array.shape().iter().map(|&n| n as usize).collect(),
             dtype,
             bytes,
         })
     }
+
+    fn view(&self, path: &Path, name: &str) -> Result<ArrayView<'_>> {
+        let data = self.bytes.try_as_slice::<u8>();
+        Ok(ArrayView {
+            data: data
+                .map_err(|error| Error::checkpoint(path, format!("tensor `{name}`: {error}")))?,
+            dtype: self.dtype,
+            shape: &self.shape,
+        })
+    }
 }
 
-impl View for Bytes {
+impl View for ArrayView<'_> {
     fn dtype(&self) -> FileDtype {
         self.dtype
     }
 
     fn shape(&self) -> &[usize] {
-        &self.shape
+        self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        // Evaluated and contiguous, which is all that this asks for.
-        Cow::Borrowed(self.bytes.try_as_slice::<u8>().unwrap_or_default())
+        Cow::Borrowed(self.data)
     }
 
     fn data_len(&self) -> usize {
-        self.length
+        self.data.len()
     }
 }
 

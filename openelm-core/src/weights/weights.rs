@@ -15,7 +15,7 @@ use crate::{
     mlx::{Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix},
 };
 
-/// How [`Weights::read`] reads.
+/// Options of [`Weights::read`].
 #[derive(Debug, Clone, Copy)]
 pub struct ReadOptions {
     /// The type to cast to.
@@ -71,9 +71,7 @@ impl Weights {
         let mut done = 0;
         progress(0, total);
         for (name, stored) in checkpoint.tensors() {
-            if cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
+            cancel.check()?;
             let (stem, part) = name.rsplit_once('.').unwrap_or((name, ""));
             let packing = weights.packing(stem).filter(|_| checkpoint.is_packed(stem));
             let array = match packing {

@@ -2,7 +2,7 @@
 
 use openelm_core::{
     Config, Dtype, LanguageModel, Model, Tokenizer,
-    generation::{GenerateOptions, Sampling, Token},
+    generation::{GenerateOptions, Sampling, Token, TokenLogprob},
     internal::random_weights,
 };
 use openelm_testing::tales;
@@ -114,18 +114,25 @@ fn logprobs_match_the_logits() {
         let log_sum = logsumexp(&logits);
         let expected = |id: u32| f64::from(logits[id as usize]) - log_sum;
         assert_eq!(token.top_logprobs.len(), vocab);
-        assert!(token.top_logprobs.is_sorted_by(|a, b| a.1 >= b.1));
-        let mut seen: Vec<u32> = token.top_logprobs.iter().map(|&(id, _)| id).collect();
+        assert!(
+            token
+                .top_logprobs
+                .is_sorted_by(|a, b| a.logprob >= b.logprob)
+        );
+        let mut seen: Vec<u32> = token.top_logprobs.iter().map(|top| top.id).collect();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), vocab);
-        for &(id, logprob) in &token.top_logprobs {
+        for &TokenLogprob { id, logprob } in &token.top_logprobs {
             assert!((f64::from(logprob) - expected(id)).abs() < 2e-4, "{id}");
         }
-        let probabilities = token.top_logprobs.iter().map(|(_, p)| f64::from(*p).exp());
+        let probabilities = token
+            .top_logprobs
+            .iter()
+            .map(|top| f64::from(top.logprob).exp());
         assert!((probabilities.sum::<f64>() - 1.0).abs() < 1e-4);
-        let listed = token.top_logprobs.iter().find(|(id, _)| *id == token.id);
-        assert_eq!(token.logprob, Some(listed.unwrap().1));
+        let listed = token.top_logprobs.iter().find(|top| top.id == token.id);
+        assert_eq!(token.logprob, Some(listed.unwrap().logprob));
         ids.push(token.id);
     }
     // Fewer are the first of all, the chosen token's is reported even when it is not among them.
@@ -144,7 +151,7 @@ fn logprobs_match_the_logits() {
     assert!(
         few.tokens
             .iter()
-            .any(|t| t.top_logprobs.iter().all(|(id, _)| *id != t.id))
+            .any(|t| t.top_logprobs.iter().all(|top| top.id != t.id))
     );
     let none = run(
         &model,
@@ -163,7 +170,8 @@ fn logprobs_match_the_logits() {
         ..greedy(12)
     };
     for token in run(&model, PROMPT, options).tokens {
-        assert_eq!(token.top_logprobs, [(token.id, token.logprob.unwrap())]);
+        let (id, logprob) = (token.id, token.logprob.unwrap());
+        assert_eq!(token.top_logprobs, [TokenLogprob { id, logprob }]);
     }
 }
 

@@ -126,9 +126,10 @@ pub fn config_from_gguf(reader: &GgufReader) -> Result<Config> {
         }
     }
     let q_heads = keys.per_layer("openelm.attention.head_count", layers)?;
-    let kv_heads = match keys.has("openelm.attention.head_count_kv") {
-        true => keys.per_layer("openelm.attention.head_count_kv", layers)?,
-        false => q_heads.clone(),
+    let kv_heads = if keys.has("openelm.attention.head_count_kv") {
+        keys.per_layer("openelm.attention.head_count_kv", layers)?
+    } else {
+        q_heads.clone()
     };
     let ffn_dims = keys.per_layer("openelm.feed_forward_length", layers)?;
     let context = keys.size("openelm.context_length")?;

@@ -26,8 +26,8 @@ pub(crate) fn head_scaling(
     groups: usize,
 ) -> Option<Value> {
     let follow = |multipliers: &Multipliers| {
-        let heads = multipliers.per_layer(q_heads.len());
-        let heads = heads
+        let heads = multipliers
+            .per_layer(q_heads.len())
             .into_iter()
             .map(|multiplier| query_heads(model_dim, head_dim, Some(groups), multiplier));
         heads.eq(q_heads.iter().copied())

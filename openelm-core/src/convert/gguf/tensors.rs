@@ -1,4 +1,4 @@
-//! Which tensor of a checkpoint is which of a GGUF file.
+//! The map from tensors of a checkpoint to those of a GGUF file.
 //!
 //! The fused QKV stays one tensor, and its rows their order: llama.cpp rotates OpenELM's heads as
 //! the checkpoint lays them out. `proj_1` `[2 I, D]` becomes `ffn_gate`, its first I rows, and
@@ -73,13 +73,11 @@ pub fn tensor_plan(config: &Config, file_type: FileType) -> Result<Vec<PlannedTe
                 name: source,
             });
         };
-        let all = shape.first().copied().unwrap_or(0);
-        let share = all / names.len();
+        // `Config::tensors` lists no scalars.
+        let share = shape[0] / names.len();
         for (i, name) in names.into_iter().enumerate() {
             let mut part = shape.clone();
-            if let Some(rows) = part.first_mut() {
-                *rows = share;
-            }
+            part[0] = share;
             plan.push(PlannedTensor {
                 tensor: TensorSpec {
                     kind: tensor_type(file_type, &source, &part),

@@ -27,10 +27,7 @@ impl Vocabulary {
             .tokens
             .iter()
             .rposition(|token| token.kind != TokenKind::Unused);
-        let tokens = self
-            .tokens
-            .get(..used.map_or(0, |last| last + 1))
-            .unwrap_or_default();
+        let tokens = &self.tokens[..used.map_or(0, |last| last + 1)];
         check(tokens)?;
         let vocab: Map<String, Value> = (0u32..)
             .zip(tokens)

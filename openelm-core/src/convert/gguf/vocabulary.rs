@@ -33,7 +33,7 @@ pub struct Vocabulary {
     pub eos_id: u32,
     /// Id of the unknown token.
     pub unk_id: Option<u32>,
-    /// Whether a space is put before a text.
+    /// A space is put before a text.
     pub adds_space: bool,
     /// The merges, first come first, where they are stated and do not follow from the scores.
     pub merges: Option<Vec<(String, String)>>,
@@ -44,19 +44,19 @@ pub struct Vocabulary {
 pub struct Token {
     /// The text, a space as `▁`, a byte as `<0x0A>`.
     pub text: String,
-    /// What decides which merge comes first; the highest does.
+    /// The merge with the highest score comes first.
     pub score: f32,
-    /// What it is.
+    /// The token's kind.
     pub kind: TokenKind,
 }
 
-/// What a [`Token`] is; the discriminant is the number in the file.
+/// The kind of a [`Token`]; the discriminant is the number in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i32)]
 pub enum TokenKind {
     /// Text.
     Normal = 1,
-    /// What stands for text that no other token can.
+    /// The token for text that no other can represent.
     Unknown = 2,
     /// No text, such as `<s>`.
     Control = 3,
@@ -96,9 +96,10 @@ impl Vocabulary {
                 tokens.push(unused(id as usize));
                 continue;
             };
-            let kind = kinds.get(text).copied().unwrap_or(match byte(text) {
-                true => TokenKind::Byte,
-                false => TokenKind::Normal,
+            let kind = kinds.get(text).copied().unwrap_or(if byte(text) {
+                TokenKind::Byte
+            } else {
+                TokenKind::Normal
             });
             let score = match order.get(text) {
                 _ if kind != TokenKind::Normal => 0.0,
@@ -142,7 +143,7 @@ impl Vocabulary {
         read(reader).map_err(|problem| Error::tokenizer(reader.path(), problem))
     }
 
-    /// How many pairs of tokens llama.cpp would merge and the list of merges does not name: none in
+    /// Counts the pairs that llama.cpp would merge and the list of merges does not name: none in
     /// LLaMA's. With some, llama.cpp may split a text into other tokens than the tokenizer.
     ///
     /// # Errors
@@ -159,8 +160,11 @@ impl Vocabulary {
 
     /// The pairs of tokens that make up a token, by falling score, then by their ids.
     pub(crate) fn merges_by_score(&self) -> Result<Vec<(String, String)>, String> {
-        let normal = self.tokens.iter().enumerate();
-        let normal = normal.filter(|(_, token)| token.kind == TokenKind::Normal);
+        let normal = self
+            .tokens
+            .iter()
+            .enumerate()
+            .filter(|(_, token)| token.kind == TokenKind::Normal);
         let ids: HashMap<&str, usize> = normal
             .clone()
             .map(|(id, token)| (token.text.as_str(), id))
@@ -242,7 +246,7 @@ fn unused(id: usize) -> Token {
     }
 }
 
-/// Whether a piece stands for a byte.
+/// True if a piece stands for a byte.
 pub(crate) fn byte(text: &str) -> bool {
     let digits = text
         .strip_prefix("<0x")

@@ -1,4 +1,4 @@
-//! Whether a source's tensors are those of its architecture, CoreNet's rows beyond the last token aside.
+//! Checks a source's tensors against its architecture, CoreNet's rows beyond the last token aside.
 
 use std::collections::{BTreeSet, HashMap};
 

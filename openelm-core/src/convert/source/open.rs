@@ -1,4 +1,4 @@
-//! Which format a file or folder has, and which architecture.
+//! Detection of a file's or folder's format and architecture.
 
 use std::path::Path;
 

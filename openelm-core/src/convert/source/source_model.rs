@@ -1,4 +1,4 @@
-//! What is converted: any of the files that hold OpenELM weights, behind Hugging Face's names.
+//! The source of a conversion: any of the files that hold OpenELM weights, by Hugging Face's names.
 //!
 //! CoreNet's names lack the prefix `transformer.`, its head is `classifier`, and its embedding
 //! has 32,128 rows, of which the last 128 belong to no token.
@@ -30,7 +30,7 @@ use crate::{
 pub(crate) struct SourceModel {
     /// The folder or file.
     pub(crate) path: PathBuf,
-    /// What it is.
+    /// The format in words.
     pub(crate) format: &'static str,
     /// The architecture, the vocabulary already cut.
     pub(crate) config: Config,
@@ -39,7 +39,7 @@ pub(crate) struct SourceModel {
     pub(super) shapes: HashMap<String, Vec<usize>>,
     pub(super) files: Files,
     pub(super) readers: Readers,
-    /// What is added to the weights as they are read.
+    /// The adapter that is fused into the weights as they are read.
     pub(super) adapter: Option<Adapter>,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum Files {
     Gguf(GgufReader),
 }
 
-/// How closely numbers are stored.
+/// The precision of stored numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Precision {
     /// As floats.
@@ -78,7 +78,7 @@ impl SourceModel {
         }
     }
 
-    /// How many tensors can be under way at once.
+    /// The number of tensors that can be under way at once.
     pub(crate) fn readers(&self) -> usize {
         self.readers.count()
     }
@@ -88,7 +88,7 @@ impl SourceModel {
         stored_name(name, self.corenet_names)
     }
 
-    /// How the matrix `stem` is packed here; `None` if it is not.
+    /// The packing of the matrix `stem` here; `None` if it is not packed.
     pub(crate) fn packing(&self, stem: &str) -> Option<Quantization> {
         let Files::Safetensors(checkpoint) = &self.files else {
             return None;
@@ -105,13 +105,13 @@ impl SourceModel {
             .map(QuantizationMap::default_quantization)
     }
 
-    /// Whether an adapter changes the tensor `name`.
+    /// True if an adapter changes the tensor `name`.
     pub(crate) fn adapts(&self, name: &str) -> bool {
         let adapter = self.adapter.as_ref();
         adapter.is_some_and(|adapter| adapter.changes(name))
     }
 
-    /// How closely the tensor `name` is stored; what an adapter changes is in f32.
+    /// The precision of the tensor `name`; a tensor that an adapter changes is in f32.
     pub(crate) fn precision(&self, name: &str) -> Precision {
         if self.adapts(name) {
             return Precision::Float(Dtype::Float32);
@@ -209,7 +209,9 @@ impl SourceModel {
         let stem = name.strip_suffix(".weight").unwrap_or(name);
         let (stored, packing) = (self.stored_name(name), self.packing(stem));
         let stored_stem = self.stored_name(stem);
-        let shape = self.shapes.get(name).cloned().unwrap_or_default();
+        let shape = self.shapes.get(name).cloned();
+        let shape = shape
+            .ok_or_else(|| Error::checkpoint(&self.path, format!("there is no tensor `{name}`")))?;
         let reader = self.readers.next();
         // An adapter is added in f32, and the sum cast.
         let adapter = self
@@ -234,8 +236,10 @@ impl SourceModel {
         let array = match &mut self.files {
             Files::Safetensors(_) => Held::Array(reader.take(&stored)?),
             Files::Torch(file) => {
-                let from = file.tensors().get(&stored).map(|tensor| tensor.dtype);
-                let from = from.unwrap_or(Dtype::Float32);
+                let from = file
+                    .tensors()
+                    .get(&stored)
+                    .map_or(Dtype::Float32, |tensor| tensor.dtype);
                 let mut bytes = file.read(&stored)?;
                 // The rows of CoreNet's embedding that belong to no token come last.
                 bytes.truncate(shape.iter().product::<usize>().saturating_mul(from.size()));

@@ -2,7 +2,7 @@
 
 use crate::data::dataset::{Example, PreferencePair};
 
-/// How far rows are padded.
+/// The padding of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Padding {
     /// The length of a batch is a multiple of this, so that few different shapes occur; 0 is
@@ -39,9 +39,9 @@ pub struct Batch {
     pub inputs: Vec<u32>,
     /// Ids that it is to predict, `[B, L]`.
     pub targets: Vec<u32>,
-    /// Whether a target counts in the loss, `[B, L]`.
+    /// True where a target counts in the loss, `[B, L]`.
     pub mask: Vec<bool>,
-    /// Which document of its row a position belongs to, `[B, L]`: positions see only those of
+    /// The document of its row that a position belongs to, `[B, L]`: positions see only those of
     /// their own. Empty where every row is one document.
     pub documents: Vec<u32>,
     /// Number of rows, `B`.
@@ -104,7 +104,7 @@ impl Batch {
         for (tokens, starts) in sequences {
             let first = batch.mask.len();
             batch.push(tokens, 0..tokens.len().saturating_sub(1));
-            let row = batch.mask.get_mut(first..).unwrap_or_default();
+            let row = &mut batch.mask[first..];
             for &start in *starts {
                 // What would be predicted across a border.
                 if let Some(counts) = start.checked_sub(1).and_then(|at| row.get_mut(at)) {

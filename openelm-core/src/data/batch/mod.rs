@@ -1,4 +1,4 @@
-//! Which examples are learnt together, in which order, and as which arrays.
+//! Batches of examples: their order and arrays.
 //!
 //! [`BatchPlan`] is the order of training: rows of like length together, every row in every
 //! epoch. [`Batch`] is what the model reads. The functions with `mlx_lm` in their name do what

@@ -46,7 +46,7 @@ impl Corpus {
         })
     }
 
-    /// Where the corpus stands: after the sequence last handed out, and those that the other
+    /// The position in the corpus: after the sequence last handed out, and those that the other
     /// ranks have with it. Small, whatever the size of the corpus.
     pub fn state(&self) -> CorpusState {
         self.state.clone()
@@ -67,7 +67,7 @@ impl Corpus {
         Ok(())
     }
 
-    /// What was read and made up to [`state`](Self::state), over all ranks.
+    /// Statistics of the corpus up to [`state`](Self::state), over all ranks.
     pub fn statistics(&self) -> CorpusStatistics {
         self.state.statistics()
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-/// Where the fragment that begins at byte `start` of `text` ends, and where the next one begins;
+/// The end of the fragment that begins at byte `start` of `text`, and the start of the next one;
 /// no next one after the last. Words are what Python's `text.split(' ')` gives.
 pub(crate) fn end(text: &str, start: usize, words: usize) -> (usize, Option<usize>) {
     let rest = text.as_bytes().get(start..).unwrap_or_default();

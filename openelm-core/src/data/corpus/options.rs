@@ -1,4 +1,4 @@
-//! How documents become sequences.
+//! The options of a corpus.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// How documents become sequences.
+/// The options of a corpus: the way from documents to sequences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorpusOptions {
     /// Files, folders (with their subfolders) and patterns such as `shards/*.parquet`. What a
@@ -32,19 +32,19 @@ pub struct CorpusOptions {
     pub assembly: Assembly,
     /// Files that are read in turns, a document of each. Default 1.
     pub readers: usize,
-    /// Which of every [`world`](Self::world) sequences is handed out, from 0. Default 0.
+    /// The sequence of every [`world`](Self::world) to hand out, from 0. Default 0.
     pub rank: usize,
     /// Number of ranks that share the corpus. Default 1.
     pub world: usize,
     /// Of the order of files from the second epoch on. Default 0.
     pub seed: u64,
-    /// How often the corpus is read; none for without end. Default none.
+    /// The number of passes over the corpus; `None`, the default, for no end.
     pub epochs: Option<u64>,
-    /// What becomes of files and rows that cannot be read. Default [`Corrupt::Stop`].
+    /// The treatment of files and rows that cannot be read. Default [`Corrupt::Stop`].
     pub on_corrupt: Corrupt,
 }
 
-/// How fragments become sequences of `L + 1` tokens.
+/// The way from fragments to sequences of `L + 1` tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Assembly {
@@ -57,7 +57,7 @@ pub enum Assembly {
     Pack,
 }
 
-/// What becomes of files and rows that cannot be read.
+/// The treatment of files and rows that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Corrupt {

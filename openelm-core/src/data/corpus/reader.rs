@@ -27,7 +27,7 @@ pub(crate) struct Fragment {
     pub(crate) after: Mark,
 }
 
-/// What comes next.
+/// The next item of the corpus.
 pub(crate) enum Next {
     Fragment(Fragment),
     /// An epoch has been read; another one begins.
@@ -106,8 +106,7 @@ impl Reader {
             document.start,
             self.options.words_per_fragment,
         );
-        let text = document.text.get(document.start..end).unwrap_or_default();
-        let text = text.to_owned();
+        let text = document.text[document.start..end].to_owned();
         if let Some(next) = next {
             document.start = next;
             self.move_to(Place {
@@ -212,16 +211,14 @@ impl Reader {
         self.files.get(*self.order.get(striped)?).cloned()
     }
 
-    /// Where the reader whose turn it is stands.
+    /// The position of the reader whose turn it is.
     fn place(&self) -> Place {
-        let place = self.position.readers.get(self.position.turn);
-        place.copied().unwrap_or_default()
+        // `turn` is below the number of readers, in a saved state too: `CorpusState::check`.
+        self.position.readers[self.position.turn]
     }
 
     fn move_to(&mut self, place: Place) {
-        if let Some(current) = self.position.readers.get_mut(self.position.turn) {
-            *current = place;
-        }
+        self.position.readers[self.position.turn] = place;
     }
 
     fn pass(&mut self) {

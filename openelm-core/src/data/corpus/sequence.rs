@@ -1,4 +1,4 @@
-//! What the model reads: tokens, and where documents begin in them.
+//! The model's input: tokens, and the places where documents begin.
 
 /// A sequence of at most `L + 1` tokens: the model reads the first `L` and predicts each one's
 /// successor.
@@ -14,11 +14,11 @@ pub struct Sequence {
 /// A sequence as rows of exactly `L`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceRows {
-    /// What the model reads, padded.
+    /// The model's input, padded.
     pub inputs: Vec<u32>,
-    /// What it is to predict there, padded.
+    /// The targets of these positions, padded.
     pub targets: Vec<u32>,
-    /// Where the loss counts: not on padding, and not where the next document begins.
+    /// The positions that count in the loss: not padding, and not where the next document begins.
     pub mask: Vec<bool>,
     /// Number of the document, from 0. A position may attend to those before it with the same
     /// number, and to no others. Padding has a number of its own.

@@ -1,4 +1,4 @@
-//! Where a corpus stands, to go on from there.
+//! The position in a corpus, to go on from there.
 
 use std::{fs, path::PathBuf};
 
@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result, RunDifference},
 };
 
-/// Where a corpus stands after a sequence, and the options that it was read with. It is the same
+/// The position in a corpus after a sequence, and the options that it was read with. It is the same
 /// on all ranks, and goes into a file through serde.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusState {
@@ -23,7 +23,7 @@ pub struct CorpusState {
     pub(crate) mark: Mark,
     /// Tokens of that fragment that are in sequences already.
     pub(crate) offset: usize,
-    /// What was read, that fragment included if it was begun.
+    /// Counts of the input, that fragment included if it was begun.
     pub(crate) read: Read,
     pub(crate) made: Made,
 }
@@ -44,7 +44,7 @@ pub(crate) struct Position {
     pub(crate) readers: Vec<Place>,
 }
 
-/// Where a reader stands.
+/// The position of a reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     /// Among its own files of this epoch.
@@ -78,7 +78,7 @@ pub(crate) struct Made {
     pub(crate) left_over: u64,
 }
 
-/// What must be the same for the order to be.
+/// The options that determine the order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Fixed {
     /// Number of files, and a hash of their names and sizes in order.

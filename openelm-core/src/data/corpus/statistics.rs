@@ -1,8 +1,8 @@
-//! What was read, and what became of it.
+//! Statistics of a corpus: its input and the sequences made of it.
 
 use serde::{Deserialize, Serialize};
 
-/// What was read and what became of it, over all ranks, from the start of the corpus.
+/// Statistics of input and output, over all ranks, from the start of the corpus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusStatistics {
     /// Epochs that were read whole.
@@ -36,7 +36,7 @@ pub struct CorpusStatistics {
 pub struct CorruptFile {
     /// The file.
     pub path: String,
-    /// What is wrong with it, or with the first of its bad rows.
+    /// The problem with it, or with the first of its bad rows.
     pub problem: String,
     /// Rows left out, and 1 for the rest of a file; each epoch adds its own.
     pub count: u64,

@@ -94,7 +94,7 @@ impl Dataset {
         &self.examples
     }
 
-    /// What was read.
+    /// Counts of the rows and examples.
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -179,7 +179,7 @@ impl PreferenceDataset {
         &self.pairs
     }
 
-    /// What was read.
+    /// Counts of the rows and examples.
     pub fn counts(&self) -> Counts {
         self.counts
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Which file holds what.
+/// The files of a data folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFolder {
     /// To learn from: `train`.
@@ -58,7 +58,7 @@ impl DataFolder {
     }
 }
 
-/// What the ending of a file says about it.
+/// The format of a file by its ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileFormat {
     Jsonl,

@@ -88,7 +88,7 @@ pub(crate) fn with_answer(
     Ok((messages, answer))
 }
 
-/// What a value is, for an error.
+/// The kind of a value, for an error.
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

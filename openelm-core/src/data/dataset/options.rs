@@ -1,9 +1,9 @@
-//! How a file of rows is read, and the counts of what was read.
+//! The options of reading a file of rows, and the counts of the result.
 
 use super::example::Example;
 use crate::error::{Error, Result};
 
-/// What becomes of a row with more than [`max_length`](DatasetOptions::max_length) tokens. It is
+/// The treatment of a row with more than [`max_length`](DatasetOptions::max_length) tokens. It is
 /// never cut off; both ways are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LongRows {
@@ -15,7 +15,7 @@ pub enum LongRows {
     Drop,
 }
 
-/// How rows become examples.
+/// The options of making examples from rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatasetOptions {
     /// Most tokens of an example, BOS and EOS among them; at least 2. Default 2048.
@@ -23,7 +23,7 @@ pub struct DatasetOptions {
     /// Learn the completion only, or of a conversation its last answer. Default false, as in
     /// mlx-lm; rows of `text` have no prompt and are refused then.
     pub mask_prompt: bool,
-    /// What becomes of rows with more tokens. Default [`LongRows::Split`]. A preference pair
+    /// The treatment of rows with more tokens. Default [`LongRows::Split`]. A preference pair
     /// cannot be split: it is left out and counted if either side is too long.
     pub long_rows: LongRows,
     /// Keep every row whole, one example each, as mlx-lm does: too long rows are cut off in
@@ -54,7 +54,7 @@ impl DatasetOptions {
     }
 }
 
-/// What a file held and what became of it.
+/// Counts of a file's rows and the examples made of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Rows of the file.

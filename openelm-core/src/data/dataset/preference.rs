@@ -67,7 +67,7 @@ impl Answer {
         Ok(Self { key, before, text })
     }
 
-    /// What the answer is put after.
+    /// The prompt that the answer follows.
     fn context(&self, prompt: Option<&Prompt>) -> Result<String, String> {
         let in_template = |messages: &[Message], key: &str| {
             template::render(messages).map_err(|problem| format!("`{key}`: {problem}"))

@@ -17,7 +17,7 @@ use crate::{
     tokenizer::chat_template as template,
 };
 
-/// What the rows of a file hold.
+/// The contents of a file's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowKind {
     /// `text`, or a text file.
@@ -31,7 +31,7 @@ pub enum RowKind {
 }
 
 impl RowKind {
-    /// What `object` is, by its keys; the order is mlx-lm's.
+    /// The kind of `object` by its keys; the order is mlx-lm's.
     fn of(object: &Object) -> Option<Self> {
         let has = |key| object.contains_key(key);
         if has("chosen") && has("rejected") {

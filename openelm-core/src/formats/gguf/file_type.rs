@@ -1,11 +1,11 @@
-//! What the weights of a GGUF file are stored as.
+//! The type of most weights of a GGUF file.
 
 use std::{fmt, str::FromStr};
 
 use super::tensor_type::TensorType;
 use crate::error::{Error, Result};
 
-/// What the weights of a file to be written are stored as. Norms are always F32.
+/// The type of the weights of a file to write. Norms are always F32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileType {
     /// 32-bit IEEE floats.
@@ -24,7 +24,7 @@ impl FileType {
     /// Every type.
     pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0];
 
-    /// What most tensors are stored as.
+    /// The type of most tensors.
     pub fn tensor_type(self) -> TensorType {
         match self {
             Self::F32 => TensorType::F32,

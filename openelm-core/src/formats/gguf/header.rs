@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// The first four bytes of a file.
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
-/// What tensors are aligned to where a file does not say.
+/// The alignment of tensors where a file gives none.
 pub(super) const ALIGNMENT: u64 = 32;
 /// ggml keeps names in 64 bytes with a closing zero.
 pub(super) const MAX_NAME: usize = 63;
@@ -28,13 +28,13 @@ const MAX_ELEMENTS: u64 = 1 << 23;
 /// Widest alignment.
 const MAX_ALIGNMENT: u64 = 1 << 20;
 
-/// What the head of a file says.
+/// The head of a file.
 #[derive(Debug)]
 pub(crate) struct Header {
     pub(crate) version: u32,
     pub(crate) metadata: BTreeMap<String, Value>,
     pub(crate) tensors: BTreeMap<String, TensorInfo>,
-    /// Where the data of the tensors begins in the file.
+    /// The offset of the tensors' data in the file.
     pub(crate) data: u64,
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn quantize(kind: TensorType, values: &[f32], out: &mut Vec<u8>) -> R
     Ok(())
 }
 
-/// What `values` are once they have been stored as `kind`; what keeps them from it.
+/// `values` after rounding to `kind`; or the reason that they cannot be stored.
 pub(crate) fn rounded(kind: TensorType, values: &[f32]) -> Result<Vec<f32>, String> {
     let mut stored = Vec::new();
     quantize(kind, values, &mut stored)?;

@@ -57,7 +57,7 @@ impl GgufReader {
         })
     }
 
-    /// Whether a file begins as GGUF files do.
+    /// True if a file begins as GGUF files do.
     pub(crate) fn recognizes(path: &Path) -> Result<bool> {
         let file = File::open(path).map_err(Error::io(path))?;
         let mut start = Vec::new();

@@ -5,11 +5,11 @@ use super::tensor_type::TensorType;
 /// A tensor in a GGUF file: its type, shape and place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// How its elements are stored.
+    /// The type of its elements.
     pub kind: TensorType,
     /// Its shape, outermost dimension first.
     pub shape: Vec<usize>,
-    /// Where it begins in the data, in bytes.
+    /// Its offset in the data, in bytes.
     pub(crate) offset: u64,
     /// Its size in the file.
     pub(crate) bytes: u64,

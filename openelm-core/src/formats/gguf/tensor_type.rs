@@ -1,4 +1,4 @@
-//! How ggml stores the elements of a tensor.
+//! The types in which ggml stores the elements of a tensor.
 //!
 //! Quantised types store a row in blocks of 32 (256 for Q6_K) elements with a scale each; the
 //! numbers are those of `enum ggml_type` in `ggml.h`.

@@ -30,7 +30,7 @@ pub struct GgufWriter<W> {
 pub struct TensorSpec {
     /// Its name, of at most 63 bytes.
     pub name: String,
-    /// How its elements are to be stored; F32, F16, BF16, Q8_0 and Q4_0 can be written.
+    /// The type to store its elements in: F32, F16, BF16, Q8_0 or Q4_0.
     pub kind: TensorType,
     /// Its shape, outermost dimension first.
     pub shape: Vec<usize>,

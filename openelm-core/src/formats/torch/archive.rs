@@ -30,20 +30,20 @@ pub(super) struct Archive {
     /// Its one folder, with a slash.
     folder: String,
     entries: HashMap<String, Entry>,
-    /// Where the directory starts: the end of the entries.
+    /// The offset of the directory: the end of the entries.
     end: u64,
 }
 
 /// An entry of the directory.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// Where its local header starts.
+    /// The offset of its local header.
     header: u64,
     /// Its length in bytes.
     len: u64,
 }
 
-/// Whether a file starts as an archive does.
+/// True if a file starts as an archive does.
 pub(super) fn is_zip(source: &TorchBytes) -> Result<bool> {
     let len = source.len().min(4);
     Ok(source.read(Span { start: 0, len })? == b"PK\x03\x04")
@@ -162,14 +162,14 @@ impl Archive {
     }
 }
 
-/// What the records at an archive's end say.
+/// The records at an archive's end.
 struct End {
-    /// Where they start.
+    /// Their offset.
     start: u64,
     directory: Span,
-    /// How many entries the directory has.
+    /// The number of the directory's entries.
     count: u64,
-    /// Whether it is one of several files.
+    /// The archive is one of several files.
     split: bool,
 }
 

@@ -18,7 +18,7 @@ const VERSION: i64 = 1001;
 /// Size of the length before each storage, in bytes.
 const LENGTH: u64 = 8;
 
-/// Where each storage of a file lies.
+/// The place of each storage in a file.
 pub(super) struct Legacy<'a>(HashMap<&'a str, Span>);
 
 /// As much of a file as its pickles may take.

@@ -1,11 +1,11 @@
-//! Which of a file's values are its weights.
+//! The weights among a file's values.
 
 use crate::formats::torch::pickle::{Tree, Value};
 
 /// Longest name of a tensor, in bytes.
 const MAX_NAME: usize = 1024;
 
-/// What `DataParallel` and its distributed kind put before every name.
+/// The prefix that `DataParallel` and its distributed kind put before every name.
 const WRAPPER: &str = "module.";
 
 /// The names and values of the state dict, in the order in which they were saved.

@@ -47,7 +47,7 @@ impl Strided {
         })
     }
 
-    /// How many elements the tensor has.
+    /// The number of elements.
     pub(super) fn elements(&self) -> usize {
         self.elements
     }
@@ -57,7 +57,7 @@ impl Strided {
         self.reach
     }
 
-    /// Whether the elements lie one after the other in row-major order.
+    /// True if the elements lie one after the other in row-major order.
     pub(super) fn is_contiguous(&self) -> bool {
         matches!(self.dims.as_slice(), [] | [(_, 1)])
     }

@@ -29,9 +29,9 @@ pub struct TorchTensor {
     pub dtype: Dtype,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Where its first to last element lie in the file.
+    /// The range of its elements in the file.
     span: Span,
-    /// How they lie there.
+    /// Their layout there.
     strided: Strided,
 }
 

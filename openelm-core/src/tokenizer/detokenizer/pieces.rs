@@ -14,7 +14,7 @@ pub(crate) const MAX_PIECES: usize = 1 << 20;
 pub(crate) struct Pieces {
     path: PathBuf,
     pieces: Vec<Option<Piece>>,
-    /// Whether a text loses the space that it begins with.
+    /// A text loses the space that it begins with.
     pub(super) drops_first_space: bool,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Piece {
     pub(super) kind: Kind,
 }
 
-/// What a piece gives.
+/// The output of a piece.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Text,
@@ -103,7 +103,7 @@ impl Pieces {
         Some(&self.pieces.get(id as usize)?.as_ref()?.name)
     }
 
-    /// Whether `id` is a token without text.
+    /// True if `id` is a token without text.
     pub(crate) fn is_special(&self, id: u32) -> bool {
         self.get(id).is_ok_and(|piece| piece.kind == Kind::Special)
     }

@@ -63,7 +63,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What a message of the wrong shape is called.
+/// The error of a message of the wrong shape.
 const DAMAGED: &str = "neither a tokenizer.json nor an undamaged SentencePiece model";
 
 impl<'a> Value<'a> {

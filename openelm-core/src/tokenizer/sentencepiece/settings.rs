@@ -117,7 +117,7 @@ impl<'a> Normalizer<'a> {
         Ok(())
     }
 
-    /// Whether decoding drops the space that a text begins with.
+    /// True if decoding drops the space that a text begins with.
     pub(super) fn drops_first_space(&self) -> bool {
         self.add_dummy_prefix || self.remove_extra_whitespaces
     }

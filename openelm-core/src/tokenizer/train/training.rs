@@ -21,7 +21,7 @@ const FIRST_CHARACTER: usize = 259;
 /// As the reader of such files has it.
 const MAX_VOCAB: usize = 1 << 20;
 
-/// How a tokenizer is trained.
+/// The options of training a tokenizer.
 ///
 /// ```no_run
 /// use openelm_core::tokenizer::TokenizerTraining;
@@ -54,7 +54,7 @@ impl Default for TokenizerTraining {
     }
 }
 
-/// What a tokenizer was trained on.
+/// Counts of the text that a tokenizer was trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenizerReport {

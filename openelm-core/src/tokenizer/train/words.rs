@@ -7,7 +7,7 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 /// A space, as LLaMA's vocabulary writes it.
 const SPACE: char = '▁';
 
-/// How often every word stands in the text.
+/// The count of every word in the text.
 #[derive(Default)]
 pub(super) struct Words {
     counts: HashMap<String, u64>,
@@ -127,7 +127,7 @@ impl Words {
     }
 }
 
-/// What a character is; a piece is of one kind, and may begin with a space.
+/// The kind of a character; a piece is of one kind, and may begin with a space.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Space,

@@ -17,7 +17,7 @@ pub(crate) enum Function {
     Storage(Element),
 }
 
-/// What to make of a name.
+/// The meaning of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Global {
     Known(Function),

@@ -45,7 +45,7 @@ pub(super) struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
     pub(super) tree: Tree<'a>,
-    /// How many steps are left.
+    /// The steps left.
     steps: usize,
 }
 
@@ -146,10 +146,7 @@ impl<'a> Machine<'a> {
         }
         Err("the pickle ends with values left over".into())
     }
-}
 
-/// The stack and the memo.
-impl<'a> Machine<'a> {
     pub(super) fn push(&mut self, value: Value<'a>) {
         self.stack.push(value);
     }

@@ -36,7 +36,7 @@ impl<'a> Machine<'a> {
         self.global(module, name)
     }
 
-    /// What REDUCE and NEWOBJ say to call, on the arguments on top of it.
+    /// Calls the function of REDUCE and NEWOBJ on the arguments on top of it.
     pub(super) fn call(&mut self) -> Result<(), String> {
         let (arguments, called) = (self.pop()?, self.pop()?);
         if let Value::Opaque(_) = called {
@@ -61,11 +61,11 @@ impl<'a> Machine<'a> {
                 self.tree.tensors.push(tensor);
                 self.push(Value::Tensor(index));
             }
-            Function::RebuildParameter => match self.sequence(index) {
+            Function::RebuildParameter => match self.sequence(index)? {
                 [tensor @ Value::Tensor(_), ..] => self.push(*tensor),
                 _ => return Err("a parameter is not made from a tensor".into()),
             },
-            Function::Size => match self.sequence(index) {
+            Function::Size => match self.sequence(index)? {
                 [size @ (Value::Tuple(_) | Value::List(_))] => self.push(*size),
                 _ => return Err("a torch.Size is not made from a tuple".into()),
             },
@@ -74,23 +74,22 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn sequence(&self, index: usize) -> &[Value<'a>] {
-        self.tree
-            .sequences
-            .get(index)
+    fn sequence(&self, index: usize) -> Result<&[Value<'a>], String> {
+        let sequence = self.tree.sequences.get(index);
+        sequence
             .map(Vec::as_slice)
-            .unwrap_or_default()
+            .ok_or_else(|| format!("there is no sequence {index}"))
     }
 
     /// Python 3 makes an empty one and sets its items; Python 2 passes a list of pairs.
     fn ordered_dict(&mut self, arguments: usize) -> Result<Vec<(Value<'a>, Value<'a>)>, String> {
-        let pairs = match *self.sequence(arguments) {
+        let pairs = match *self.sequence(arguments)? {
             [] => return Ok(Vec::new()),
             [Value::List(pairs)] => pairs,
             _ => return Err("an OrderedDict is not made from a list of pairs".into()),
         };
-        self.spend(self.sequence(pairs).len())?;
-        self.sequence(pairs)
+        self.spend(self.sequence(pairs)?.len())?;
+        self.sequence(pairs)?
             .iter()
             .map(|&pair| match self.tree.items(pair) {
                 Some(&[key, value]) => Ok((key, value)),
@@ -102,7 +101,7 @@ impl<'a> Machine<'a> {
     /// Storage, offset, shape, strides; then, without meaning here, whether gradients are wanted,
     /// hooks and metadata.
     fn rebuilt(&self, arguments: usize) -> Result<Tensor, String> {
-        let [storage, offset, shape, strides, rest @ ..] = self.sequence(arguments) else {
+        let [storage, offset, shape, strides, rest @ ..] = self.sequence(arguments)? else {
             return Err("a tensor is made from fewer than 4 arguments".into());
         };
         if rest.len() > 3 {

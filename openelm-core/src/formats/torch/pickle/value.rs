@@ -1,4 +1,4 @@
-//! What a pickle holds: handles into flat lists.
+//! The values of a pickle: handles into flat lists.
 
 use super::{element::Element, globals::Function};
 
@@ -106,7 +106,7 @@ impl<'a> Tree<'a> {
         &self.storages
     }
 
-    /// What a value is, for a message.
+    /// The kind of a value, for a message.
     pub(crate) fn describe(&self, value: Value<'a>) -> String {
         let kind = match value {
             Value::None => "None",
