@@ -91,8 +91,8 @@ def main(openelm, tokenizer, text, valid, steps="400"):
     uniform = parameters([heads] * LAYERS, [inner] * LAYERS, vocabulary)
     if abs(uniform - scaled) > 0.01 * scaled:
         sys.exit(f"no uniform model within 1 % of {scaled} parameters; {uniform} is the nearest")
-    common = ["--data", text, "--valid", valid, "--tokenizer", tokenizer, "--steps", steps]
-    common += ["--batch-size", ROWS, "--micro-batch-size", ROWS, "--sequence-length", LENGTH]
+    common = ["--data", text, "--valid", valid, "--tokenizer", tokenizer, "--iters", steps]
+    common += ["--batch-size", ROWS, "--micro-batch-size", ROWS, "--max-seq-length", LENGTH]
     common += ["--num-transformer-layers", LAYERS, "--model-dim", WIDTH, "--head-dim", HEAD]
     common += ["--num-gqa-groups", GROUPS, "--ffn-dim-divisor", DIVISOR]
     common += ["--max-context-length", "512", "--learning-rate", "4e-3"]

@@ -8,7 +8,7 @@ step, CoreNet's recipe: AdamW, clipping, z-loss. mlx-lm's step is compiled (`mx.
 turns it off) and gets its tokens from memory; ours reads and tokenises TEXT on the way. The first
 two steps are left out. Each runs by itself, in turn, RUNS times (3), for STEPS steps (12), on the
 same BLAS with as many threads as it likes; memory is the most that the process had resident, by the
-system's count. Then ours with one thread of BLAS a process: in one process and in two (--ranks 2).
+system's count. Then ours with one thread of BLAS a process: in one process and in two (--processes 2).
 Last, how many tokens a second the data's way gives alone: `examples/corpus` beside OPENELM.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 STEPS, RUNS = int(os.environ.get("STEPS", 12)), int(os.environ.get("RUNS", 3))
 ROWS, LENGTH = 16, 256
 SETTINGS = f"""
-sequence-length = {LENGTH}
+max-seq-length = {LENGTH}
 batch-size = {ROWS}
 micro-batch-size = {ROWS}
 learning-rate = 4e-3
@@ -60,7 +60,7 @@ def ours(openelm, settings, folder, *more, environment=None):
     output = folder / "ours"
     shutil.rmtree(output, ignore_errors=True)
     text, memory = run(
-        [openelm, "pretrain", settings, "--output", output, "--steps", str(STEPS), "--json", *more],
+        [openelm, "pretrain", "--config", settings, "--output", output, "--iters", str(STEPS), "--json", *more],
         environment,
     )
     events = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
@@ -146,7 +146,7 @@ def main(openelm, tokenizer, text, libmlxc):
     data = f"data = [{json.dumps(str(Path(text).resolve()))}]\n"
     data += f"tokenizer = {json.dumps(str(Path(tokenizer).resolve()))}\n"
     settings.write_text(data + SETTINGS)
-    run([openelm, "pretrain", settings, "--output", folder / "model", "--steps", "1", "--quiet"])
+    run([openelm, "pretrain", "--config", settings, "--output", folder / "model", "--iters", "1", "--quiet"])
     config = folder / "model/model/config.json"
     results = {"ours": [], "mlx_lm": [], "one_process": [], "two_processes": []}
     one_thread = {"OPENBLAS_NUM_THREADS": "1"}
@@ -156,7 +156,7 @@ def main(openelm, tokenizer, text, libmlxc):
     for _ in range(RUNS):
         one = ours(openelm, settings, folder, environment=one_thread)
         results["one_process"].append(one)
-        two = ours(openelm, settings, folder, "--ranks", "2", environment=one_thread)
+        two = ours(openelm, settings, folder, "--processes", "2", environment=one_thread)
         results["two_processes"].append(two)
     tokenised = [tokenise(openelm, tokenizer, text) for _ in range(RUNS)]
     shutil.rmtree(folder)

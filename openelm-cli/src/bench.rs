@@ -6,7 +6,7 @@ use std::{
 };
 
 use openelm_core::{
-    Config, Device, Dtype, Model,
+    Config, Device, Model,
     config::Preset,
     generation::{Event, GenerateOptions, Generation, Stats, compute_dtype},
     internal::{ReadOptions, Weights, random_weights},
@@ -15,7 +15,7 @@ use openelm_core::{
 };
 use serde_json::json;
 
-use crate::{error::Error, interrupt::Interrupt, output};
+use crate::{choices::Dtype, error::Error, interrupt::Interrupt, output};
 
 /// Arguments of `openelm bench`.
 #[derive(clap::Args)]
@@ -29,9 +29,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", conflicts_with = "model")]
     preset: Option<Preset>,
 
-    /// Type to compute in: float32, float16 or bfloat16 [default: float32 on a CPU, the stored
+    /// Type to compute in [default: float32 on a CPU, the stored
     /// type on a GPU]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
 
     /// Keep a quantised model's matrices packed
@@ -133,9 +133,10 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 }
 
 fn load(args: &Args) -> Result<Model, Error> {
+    let dtype = args.dtype.map(Into::into);
     if let Some(preset) = args.preset {
         let config = preset.config();
-        let dtype = compute_dtype(args.dtype, Dtype::Bfloat16, &config)?;
+        let dtype = compute_dtype(dtype, openelm_core::Dtype::Bfloat16, &config)?;
         let weights = random_weights(&config, dtype, 0)?;
         return Ok(Model::new(config, weights, dtype)?);
     }
@@ -143,7 +144,7 @@ fn load(args: &Args) -> Result<Model, Error> {
     let config = Config::load(&folder)?;
     let checkpoint = Checkpoint::open(&folder)?;
     checkpoint.check(&config)?;
-    let dtype = compute_dtype(args.dtype, checkpoint.dtype(), &config)?;
+    let dtype = compute_dtype(dtype, checkpoint.dtype(), &config)?;
     let keep_quantized = args.keep_quantized || Device::current()? == Device::Gpu;
     let options = ReadOptions {
         dtype,

@@ -3,17 +3,18 @@
 use std::{fmt::Write, path::PathBuf};
 
 use openelm_core::{
-    CancelHandle, Dtype,
+    CancelHandle,
     convert::{
         self, ConvertEvent, ConvertOptions, ConvertReport, FileType, Format, LayerRule, Plan,
-        Quantize, Recipe, TokenizerChoice,
+        Quantize, TokenizerChoice,
     },
-    quantization::{Quantization, QuantizationMode},
+    quantization::Quantization,
 };
 use serde_json::json;
 
 use crate::{
     bar::{bar, style},
+    choices::{self, Dtype, GgufType, QuantMode, QuantRecipe, Verify},
     error::Error,
     interrupt::Interrupt,
     output,
@@ -30,13 +31,13 @@ pub(crate) struct Args {
     #[arg(required_unless_present = "dry_run")]
     target: Option<PathBuf>,
 
-    /// What to write: mlx, hf (Hugging Face) or gguf (llama.cpp) [default: gguf if TARGET ends in
+    /// Format to write: MLX, Hugging Face or llama.cpp's GGUF [default: gguf if TARGET ends in
     /// .gguf, else mlx]
     #[arg(long, value_name = "FORMAT")]
-    to: Option<Format>,
+    to: Option<choices::Format>,
 
-    /// Type to store in: float32, float16 or bfloat16 [default: as stored]
-    #[arg(long, value_name = "TYPE")]
+    /// Type to store in [default: as stored]
+    #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
 
     /// Quantise: 4 bits in groups of 64, unless the options below say otherwise
@@ -51,16 +52,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", requires = "quantize")]
     q_group_size: Option<usize>,
 
-    /// How numbers are represented: affine, mxfp4, mxfp8 or nvfp4
-    #[arg(
-        long,
-        value_name = "MODE",
-        requires = "quantize",
-        default_value = "affine"
-    )]
-    q_mode: QuantizationMode,
+    /// Representation of numbers
+    #[arg(long, value_name = "MODE", requires = "quantize", default_value_t = QuantMode::Affine)]
+    q_mode: QuantMode,
 
-    /// More bits for the layers that need them: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6
+    /// More bits for the layers that need them
     #[arg(
         long,
         alias = "quant-predicate",
@@ -68,7 +64,7 @@ pub(crate) struct Args {
         requires = "quantize",
         conflicts_with = "q_bits"
     )]
-    q_recipe: Option<Recipe>,
+    q_recipe: Option<QuantRecipe>,
 
     /// Bits for the matrices whose names match a regular expression, as 'ffn.proj_2=6'; may be
     /// given several times, the first match decides
@@ -79,9 +75,9 @@ pub(crate) struct Args {
     #[arg(long, short, conflicts_with = "quantize")]
     dequantize: bool,
 
-    /// Type of a GGUF file: f32, f16, bf16, q8_0 or q4_0 [default: f16]
-    #[arg(long, value_name = "TYPE")]
-    gguf_type: Option<FileType>,
+    /// Type of a GGUF file [default: f16]
+    #[arg(long, value_name = "TYPE", ignore_case = true)]
+    gguf_type: Option<GgufType>,
 
     /// Architecture of a CoreNet checkpoint: 270M, 450M, 1_1B, 3B, a config.json or CoreNet's .yaml
     /// [default: the released size that fits]
@@ -102,17 +98,16 @@ pub(crate) struct Args {
     no_tokenizer: bool,
 
     /// Largest size of a weight file, as 5GB or 500MB
-    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = shard_size(), value_parser = size)]
     max_shard_size: u64,
 
     /// Replace TARGET if it exists
     #[arg(long)]
     force: bool,
 
-    /// How to verify the result: forward (compare every tensor, and what both models predict) or
-    /// none
-    #[arg(long, value_name = "HOW", default_value = "forward", value_parser = ["forward", "none"])]
-    verify: String,
+    /// Verify the result: compare every tensor, and the predictions of both models (forward)
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = verify())]
+    verify: Verify,
 
     /// Print what would be written, tensor by tensor, and write nothing
     #[arg(long)]
@@ -187,25 +182,43 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     }
 }
 
+/// The default of --verify.
+fn verify() -> Verify {
+    if ConvertOptions::default().verify {
+        Verify::Forward
+    } else {
+        Verify::None
+    }
+}
+
+/// The default of --max-shard-size.
+fn shard_size() -> String {
+    format!(
+        "{}GB",
+        ConvertOptions::default().max_shard_bytes as f64 / 1e9
+    )
+}
+
 fn options(args: &Args) -> Result<ConvertOptions, Error> {
     let is_gguf = args.target.as_ref().is_some_and(|target| {
         let ending = target.extension();
         ending.is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"))
     });
-    let format = match (args.to, args.gguf_type) {
-        (Some(Format::Gguf(default)), kind) => Format::Gguf(kind.unwrap_or(default)),
-        (Some(_), Some(_)) => {
+    let gguf = Format::Gguf(args.gguf_type.map_or(FileType::F16, Into::into));
+    let format = match args.to {
+        Some(choices::Format::Gguf) => gguf,
+        Some(_) if args.gguf_type.is_some() => {
             return Err(Error::Usage("--gguf-type goes with --to gguf only".into()));
         }
-        (Some(format), None) => format,
-        (None, Some(kind)) => Format::Gguf(kind),
-        (None, None) if is_gguf => Format::Gguf(FileType::F16),
-        (None, None) => Format::Mlx,
+        Some(choices::Format::Mlx) => Format::Mlx,
+        Some(choices::Format::Hf) => Format::HuggingFace,
+        None if args.gguf_type.is_some() || is_gguf => gguf,
+        None => ConvertOptions::default().format,
     };
     let quantize = if args.quantize {
         Some(Quantize {
-            quantization: Quantization::new(args.q_mode, args.q_bits, args.q_group_size)?,
-            recipe: args.q_recipe,
+            quantization: Quantization::new(args.q_mode.into(), args.q_bits, args.q_group_size)?,
+            recipe: args.q_recipe.map(Into::into),
             layers: args.q_layer.clone(),
         })
     } else {
@@ -213,7 +226,7 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
     };
     Ok(ConvertOptions {
         format,
-        dtype: args.dtype,
+        dtype: args.dtype.map(Into::into),
         quantize,
         dequantize: args.dequantize,
         architecture: args.architecture.clone(),
@@ -226,7 +239,7 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
         max_shard_bytes: args.max_shard_size,
         adapter: None,
         force: args.force,
-        verify: args.verify != "none",
+        verify: args.verify == Verify::Forward,
     })
 }
 

@@ -1,5 +1,8 @@
 //! What ends the program, and its exit code.
 
+use clap::{Arg, Command};
+use openelm_core::train::RunDifference;
+
 /// A failure, as it is told to the user in one line.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -45,12 +48,75 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// The error in one line. The core's name of an option (`top_p`) becomes the flag of `command`
+    /// (`--top-p`).
+    pub(crate) fn message(&self, command: &Command) -> String {
+        match self {
+            Self::Core(openelm_core::Error::Option { option, problem }) => {
+                format!("{}: {problem}", flag(command, option))
+            }
+            Self::Core(openelm_core::Error::OtherRun { path, differences }) => {
+                let rename = |difference: &RunDifference| RunDifference {
+                    option: flag(command, &difference.option),
+                    ..difference.clone()
+                };
+                let differences = differences.iter().map(rename).collect();
+                let path = path.clone();
+                openelm_core::Error::OtherRun { path, differences }.to_string()
+            }
+            other => other.to_string(),
+        }
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Core(openelm_core::Error::Option { .. }) => 2,
             Self::Interrupted => 130,
             Self::Rank { code, .. } => *code,
             _ => 1,
+        }
+    }
+}
+
+/// The flag of `command` for the core's `option`; `option` if there is none.
+fn flag(command: &Command, option: &str) -> String {
+    let name = option.replace('_', "-");
+    // mlx-lm's flags of quantisation.
+    let quantization = format!("q-{name}");
+    let has_name = |arg: &&Arg| {
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        let mut names = arg.get_long().into_iter().chain(aliases);
+        names.any(|known| known == name || known == quantization)
+    };
+    let found = command.get_arguments().find(has_name);
+    match found.and_then(Arg::get_long) {
+        Some(long) => format!("--{long}"),
+        None => option.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_become_flags() {
+        let command = Command::new("test").args([
+            Arg::new("top_p").long("top-p"),
+            Arg::new("iters").long("iters").alias("steps"),
+            Arg::new("q_bits").long("q-bits"),
+        ]);
+        for (option, expected) in [
+            ("top_p", "--top-p: out of range"),
+            ("steps", "--iters: out of range"),
+            ("bits", "--q-bits: out of range"),
+            ("messages", "messages: out of range"),
+        ] {
+            let error = Error::Core(openelm_core::Error::Option {
+                option,
+                problem: "out of range".into(),
+            });
+            assert_eq!(error.message(&command), expected);
         }
     }
 }

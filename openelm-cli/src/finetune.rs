@@ -15,7 +15,7 @@ use crate::{
     interrupt::Interrupt,
     model::ModelArgs,
     output,
-    settings::read,
+    settings::Layered,
     training::{self, Reports},
 };
 use settings::Settings;
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     quiet: bool,
 
     #[command(flatten)]
-    settings: Settings,
+    settings: Layered<Settings>,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -57,31 +57,22 @@ const EXAMPLES: &str = "Examples:
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
-    let settings = match &args.config {
-        Some(file) => args.settings.over(read(file)?),
-        None => args.settings,
-    };
+    let settings = args.settings.over(args.config.as_deref())?;
     let Some(data) = settings.data.clone() else {
         return Err(Error::Usage("no data; give --data FOLDER".into()));
     };
-    let options = settings.options()?;
+    let options = settings.options();
     let folder = settings.adapter_path.clone();
-    let folder = folder.unwrap_or_else(|| "adapters".into());
 
     let model = args.model.load(args.quiet)?;
     let interrupt = Interrupt::install()?;
-    let data = DataSplits::read(
-        &data,
-        model.tokenizer(),
-        &options,
-        &settings.data_options()?,
-    )?;
+    let data = DataSplits::read(&data, model.tokenizer(), &options, &settings.data_options())?;
     if !args.quiet {
         data.iter().for_each(data::show_counts);
     }
     let DataSplits { train, valid, test } = data;
 
-    let adapter = settings.adapter(&model, options.trainer.seed)?;
+    let adapter = settings.adapter(&model)?;
     let begin = if args.resume {
         Finetune::resume
     } else {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use openelm_core::{
-    CancelHandle, Dtype,
+    CancelHandle,
     adapter::Adapter,
-    convert::{ConvertOptions, Format, convert},
+    convert::{ConvertOptions, FileType, Format, convert},
 };
 
-use crate::{error::Error, interrupt::Interrupt, output};
+use crate::{choices::Dtype, error::Error, interrupt::Interrupt, output};
 
 /// Arguments of `openelm fuse`.
 #[derive(clap::Args)]
@@ -30,8 +30,8 @@ pub(crate) struct Args {
     #[arg(long, alias = "de-quantize", short)]
     dequantize: bool,
 
-    /// Type to store in: float32, float16 or bfloat16 [default: as the model is stored]
-    #[arg(long, value_name = "TYPE")]
+    /// Type to store in [default: as the model is stored]
+    #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
 
     /// Replace what is there
@@ -52,11 +52,12 @@ const EXAMPLES: &str = "Examples:
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let is_gguf = args.save_path.extension().is_some_and(|e| e == "gguf");
     let options = ConvertOptions {
-        format: match is_gguf {
-            true => Format::Gguf(openelm_core::convert::FileType::F16),
-            false => Format::Mlx,
+        format: if is_gguf {
+            Format::Gguf(FileType::F16)
+        } else {
+            Format::Mlx
         },
-        dtype: args.dtype,
+        dtype: args.dtype.map(Into::into),
         dequantize: args.dequantize,
         adapter: Some(Adapter::load(&args.adapter_path)?),
         force: args.force,

@@ -37,26 +37,27 @@ pub(crate) struct Args {
     prompt_file: Option<PathBuf>,
 
     /// Most tokens to generate
-    #[arg(long, short = 'n', default_value_t = 256, value_name = "N")]
+    #[arg(long, short = 'n', default_value_t = GenerateOptions::default().max_tokens, value_name = "N")]
     max_tokens: usize,
 
     /// Sampling temperature; 0 always takes the likeliest token
     #[arg(
         long,
-        default_value_t = 0.0,
+        alias = "temperature",
+        default_value_t = Sampling::default().temperature,
         value_name = "T",
         allow_negative_numbers = true
     )]
     temp: f32,
 
     /// Draw among the K likeliest tokens; 0 means all
-    #[arg(long, default_value_t = 0, value_name = "K")]
+    #[arg(long, default_value_t = Sampling::default().top_k, value_name = "K")]
     top_k: usize,
 
     /// Draw among the likeliest tokens of total probability P, in (0, 1]
     #[arg(
         long,
-        default_value_t = 1.0,
+        default_value_t = Sampling::default().top_p,
         value_name = "P",
         allow_negative_numbers = true
     )]
@@ -65,7 +66,7 @@ pub(crate) struct Args {
     /// Drop tokens less likely than P times the likeliest, in [0, 1]
     #[arg(
         long,
-        default_value_t = 0.0,
+        default_value_t = Sampling::default().min_p,
         value_name = "P",
         allow_negative_numbers = true
     )]
@@ -75,7 +76,7 @@ pub(crate) struct Args {
     /// 1.2
     #[arg(
         long,
-        default_value_t = 1.0,
+        default_value_t = Sampling::default().repetition_penalty,
         value_name = "R",
         allow_negative_numbers = true
     )]
@@ -102,7 +103,7 @@ pub(crate) struct Args {
     json: bool,
 
     /// With --json: add the N likeliest tokens and their log-probabilities
-    #[arg(long, default_value_t = 0, value_name = "N", requires = "json")]
+    #[arg(long, default_value_t = GenerateOptions::default().logprobs, value_name = "N", requires = "json")]
     logprobs: usize,
 
     /// No progress bar and no statistics

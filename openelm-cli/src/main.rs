@@ -5,12 +5,13 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
 mod bar;
 mod bench;
 mod chart;
+mod choices;
 mod convert;
 mod curves;
 mod error;
@@ -73,11 +74,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let command = chosen(&matches);
+        Ok((Cli::from_arg_matches(&matches)?, command))
+    });
+    let (cli, command) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
-    finish(match cli.command {
+    let result = match cli.command {
         Command::Generate(args) => generate::run(args),
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
@@ -87,10 +92,21 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions { shell } => completions(shell),
-    })
+    };
+    finish(result, &command)
 }
 
-fn finish(result: Result<(), Error>) -> ExitCode {
+/// The subcommand that the command line names.
+fn chosen(mut matches: &ArgMatches) -> clap::Command {
+    let mut command = Cli::command();
+    while let Some((name, inner)) = matches.subcommand() {
+        command = command.find_subcommand(name).cloned().unwrap_or(command);
+        matches = inner;
+    }
+    command
+}
+
+fn finish(result: Result<(), Error>, command: &clap::Command) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of a pipe has seen enough.
@@ -98,7 +114,7 @@ fn finish(result: Result<(), Error>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            output::tell(&format!("openelm: {error}"));
+            output::tell(&format!("openelm: {}", error.message(command)));
             ExitCode::from(error.exit_code())
         }
     }
@@ -119,7 +135,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     } else if let Err(problem) = error.print()
         && !error.use_stderr()
     {
-        return finish(Err(Error::Output(problem)));
+        return finish(Err(Error::Output(problem)), &Cli::command());
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use openelm_core::{Dtype, LanguageModel, LoadOptions};
+use openelm_core::{LanguageModel, LoadOptions};
 
-use crate::{bar::bar, error::Error};
+use crate::{bar::bar, choices::Dtype, error::Error};
 
 /// Which model, and how to load it.
 #[derive(clap::Args)]
@@ -19,9 +19,9 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) tokenizer: Option<PathBuf>,
 
-    /// Type to compute in: float32, float16 or bfloat16 [default: float32 on a CPU, the stored
+    /// Type to compute in [default: float32 on a CPU, the stored
     /// type on a GPU]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", ignore_case = true)]
     pub(crate) dtype: Option<Dtype>,
 
     /// Keep a quantised model's matrices packed: less memory, slower on a CPU [default: packed on
@@ -34,7 +34,7 @@ impl ModelArgs {
     /// Loads the model, with a bar on a terminal unless `quiet`.
     pub(crate) fn load(&self, quiet: bool) -> Result<LanguageModel, Error> {
         let options = LoadOptions {
-            dtype: self.dtype,
+            dtype: self.dtype.map(Into::into),
             tokenizer: self.tokenizer.clone(),
             keep_quantized: self.keep_quantized.then_some(true),
         };

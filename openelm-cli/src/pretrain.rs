@@ -1,6 +1,7 @@
 //! `openelm pretrain`: a new model from random weights, or more training of one; on one process or
 //! several.
 
+mod architecture;
 mod data;
 mod reports;
 mod settings;
@@ -19,7 +20,7 @@ use crate::{
     error::Error,
     interrupt::Interrupt,
     output, ranks,
-    settings::read,
+    settings::Layered,
     training::{self, Reports},
 };
 use settings::Settings;
@@ -31,8 +32,12 @@ pub(crate) struct Args {
     /// Settings in a TOML file, by the long names of the options below (`batch-size = 32`), the
     /// architecture under `[model]` by config.json's (`model_dim = 192`); options given here count
     /// for more
-    #[arg(value_name = "CONFIG")]
+    #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// The former place of --config.
+    #[arg(value_name = "CONFIG", hide = true, conflicts_with = "config")]
+    config_file: Option<PathBuf>,
 
     /// Go on with the run in the output folder from its last save
     #[arg(long)]
@@ -51,35 +56,37 @@ pub(crate) struct Args {
     quiet: bool,
 
     #[command(flatten)]
-    settings: Settings,
+    settings: Layered<Settings>,
 }
 
 const EXAMPLES: &str = "Examples:
-  openelm pretrain small.toml --dry-run
-  openelm pretrain small.toml --steps 3000 --output small
-  openelm pretrain small.toml --steps 3000 --output small --resume
-  openelm pretrain --from small/average --data books.jsonl --steps 1000 --output small-books
-  openelm pretrain small.toml --ranks 2
-  mlx.launch --hostfile hosts.json -- openelm pretrain small.toml
+  openelm pretrain --config small.toml --dry-run
+  openelm pretrain --config small.toml --iters 3000 --output small
+  openelm pretrain --config small.toml --iters 3000 --output small --resume
+  openelm pretrain --start-from small/average --data books.jsonl --iters 1000 --output small-books
+  openelm pretrain --config small.toml --processes 2
+  mlx.launch --hostfile hosts.json -- openelm pretrain --config small.toml
   openelm generate --model small/model --prompt 'Once upon a time'";
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
-    let settings = match &args.config {
-        Some(file) => args.settings.clone().over(read(file)?),
-        None => args.settings.clone(),
-    };
-    match settings.ranks {
-        Some(0) => return Err(Error::Usage("ranks: expected at least 1, found 0".into())),
+    let config = args.config.as_deref().or(args.config_file.as_deref());
+    let settings = args.settings.over(config)?;
+    match settings.processes {
+        Some(0) => {
+            return Err(Error::Usage(
+                "--processes: expected at least 1, found 0".into(),
+            ));
+        }
         Some(count) if count > 1 && !ranks::is_rank() && !args.dry_run => {
             settings.options()?;
-            return ranks::run(count, &settings.folder());
+            return ranks::run(count, &settings.output);
         }
         _ => {}
     }
     let interrupt = Interrupt::default();
     ranks::follow_starter(&interrupt);
-    let Some(place) = settings.tokenizer.clone().or_else(|| settings.from.clone()) else {
+    let Some(place) = settings.tokenizer_path() else {
         return Err(Error::Usage(
             "no tokenizer; give --tokenizer PATH (`openelm tokenizer train` makes one)".into(),
         ));
@@ -101,7 +108,7 @@ fn train(
     options: PretrainOptions,
     interrupt: &Interrupt,
 ) -> Result<(), Error> {
-    let folder = settings.folder();
+    let folder = settings.output.clone();
     let group = join_group(settings)?;
     let rank = group.as_ref().map_or(0, Group::rank);
     let world_size = group.as_ref().map_or(1, Group::size);
@@ -114,7 +121,7 @@ fn train(
         tell_run(
             &config,
             &options,
-            data::sequence_length(settings, &config),
+            settings.sequence_length(&config),
             world_size,
         );
     }
@@ -154,7 +161,7 @@ fn train(
 
 /// The processes that train together, if the environment names them.
 fn join_group(settings: &Settings) -> Result<Option<Group>, Error> {
-    let patience = settings.rank_timeout.unwrap_or(300);
+    let patience = settings.process_timeout;
     let group = Group::from_environment(Duration::from_secs(patience), move || {
         output::tell(&format!(
             "openelm: another process of the group has not answered for {patience} seconds and \
@@ -176,9 +183,9 @@ fn dry_run(
     tokenizer: &Tokenizer,
     options: PretrainOptions,
 ) -> Result<(), Error> {
-    let length = data::sequence_length(settings, &config);
+    let length = settings.sequence_length(&config);
     if !args.quiet && !args.json {
-        tell_run(&config, &options, length, settings.ranks.unwrap_or(1));
+        tell_run(&config, &options, length, settings.processes.unwrap_or(1));
     }
     let source = data::source(settings, &config, tokenizer, 0, 1)?;
     let (steps, batch_size) = (options.iters, options.batch_size);

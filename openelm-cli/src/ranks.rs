@@ -1,4 +1,4 @@
-//! Several processes that train together on this machine: `--ranks N` starts them and ends all when
+//! Several processes that train together on this machine: `--processes N` starts them and ends all when
 //! one ends badly. MLX's own wait for one that is gone would have no end.
 
 use std::{
@@ -25,7 +25,7 @@ pub(crate) fn is_rank() -> bool {
 
 /// Runs this program `count` times with the arguments that it was given.
 pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
-    let program = env::current_exe().map_err(|e| Error::Usage(format!("ranks: {e}")))?;
+    let program = env::current_exe().map_err(|e| Error::Usage(format!("--processes: {e}")))?;
     let hosts = Hosts::new(count)?;
     let interrupt = Interrupt::install()?;
     let mut children = Vec::with_capacity(count);
@@ -53,7 +53,7 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
             }
             Err(error) => {
                 stop(&mut children);
-                return Err(Error::Usage(format!("ranks: rank {rank}: {error}")));
+                return Err(Error::Usage(format!("--processes: rank {rank}: {error}")));
             }
         }
     }
@@ -75,9 +75,10 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
                 text.lines().for_each(output::tell);
             }
             let saved = resumable.join("training_state.safetensors").is_file();
-            let advice = match saved {
-                true => "; --resume goes on from the last save",
-                false => "",
+            let advice = if saved {
+                "; --resume goes on from the last save"
+            } else {
+                ""
             };
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             Err(Error::Rank {
@@ -173,7 +174,7 @@ struct Hosts(std::path::PathBuf);
 
 impl Hosts {
     fn new(count: usize) -> Result<Self, Error> {
-        let problem = |error: io::Error| Error::Usage(format!("ranks: {error}"));
+        let problem = |error: io::Error| Error::Usage(format!("--processes: {error}"));
         // All are open at once, so that all differ.
         let listeners = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
         let listeners = listeners.collect::<Result<Vec<_>, _>>().map_err(problem)?;

@@ -1,13 +1,92 @@
-//! Settings in TOML files, by the names that options have on the command line.
+//! Settings of a run: the defaults, a TOML file over them, and the options given over both.
 
-use std::{fs, path::Path};
+use std::{fmt::LowerExp, fs, marker::PhantomData, path::Path};
 
+use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 
+/// The options of `T` that the command line gives.
+pub(crate) struct Layered<T> {
+    given: ArgMatches,
+    settings: PhantomData<T>,
+}
+
+impl<T: Args + DeserializeOwned + Default> Layered<T> {
+    /// The given options, where there are none those of the TOML file `file`, then the defaults.
+    /// The file has the options' long names.
+    pub(crate) fn over(&self, file: Option<&Path>) -> Result<T, Error> {
+        self.onto(file.map(read).transpose()?.unwrap_or_default())
+    }
+
+    /// `settings` with the given options in place of its own.
+    fn onto(&self, mut settings: T) -> Result<T, Error> {
+        settings
+            .update_from_arg_matches(&self.given)
+            .map_err(|error| Error::Usage(error.to_string()))?;
+        Ok(settings)
+    }
+}
+
+impl<T: Args> FromArgMatches for Layered<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut given = matches.clone();
+        let is_default = |id: &str| given.value_source(id) == Some(ValueSource::DefaultValue);
+        let defaults: Vec<String> = given
+            .ids()
+            .map(|id| id.as_str().to_owned())
+            .filter(|id| is_default(id))
+            .collect();
+        for id in defaults {
+            // Only an unknown name is an error, and the names are the matches' own.
+            let _ = given.try_clear_id(&id);
+        }
+        Ok(Self {
+            given,
+            settings: PhantomData,
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl<T: Args> Args for Layered<T> {
+    fn augment_args(command: Command) -> Command {
+        T::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        T::augment_args_for_update(command)
+    }
+}
+
+/// The settings of an empty command line.
+pub(crate) fn defaults<T: Args>() -> T {
+    let matches = T::augment_args(Command::new("settings")).get_matches_from(["settings"]);
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// A small number as help shows it: `1e-5`.
+pub(crate) fn exponent(number: impl LowerExp) -> String {
+    format!("{number:e}")
+}
+
+/// A number of layers or batches as a flag: -1 is all.
+pub(crate) fn count_or_all(count: Option<usize>) -> i64 {
+    count.map_or(-1, |count| i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+/// A number of layers or batches from a flag: `None`, all, for a negative number.
+pub(crate) fn all_or_count(flag: i64) -> Option<usize> {
+    usize::try_from(flag).ok()
+}
+
 /// Reads a file of settings.
-pub(crate) fn read<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
+fn read<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
     let problem = |problem: String| Error::Settings {
         place: file.display().to_string(),
         problem,
@@ -25,14 +104,81 @@ pub(crate) fn read<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
     })
 }
 
-/// The value that `name` stands for.
-pub(crate) fn one_of<T: Clone>(option: &str, name: &str, known: &[(&str, T)]) -> Result<T, Error> {
-    if let Some((_, value)) = known.iter().find(|(known, _)| *known == name) {
-        return Ok(value.clone());
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Settings of a command line and a TOML file, for tests.
+
+    use super::*;
+
+    /// The settings of `flags` over those of the text of a TOML file.
+    pub(crate) fn settings<T>(flags: &[&str], toml: &str) -> T
+    where
+        T: Args + DeserializeOwned + Default,
+    {
+        let command = Layered::<T>::augment_args(Command::new("settings"));
+        let flags = ["settings"].iter().chain(flags);
+        let matches = command.try_get_matches_from(flags).unwrap();
+        let given = Layered::<T>::from_arg_matches(&matches).unwrap();
+        given.onto(toml::from_str(toml).unwrap()).unwrap()
     }
-    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-    Err(Error::Usage(format!(
-        "{option}: expected {}, found '{name}'",
-        names.join(", ")
-    )))
+
+    /// Checks that every option of `T`, with the value and beside the flags that `cases` has for
+    /// it, changes `record`, and in the same way on the command line and in a TOML file.
+    pub(crate) fn every_option_changes<T>(
+        cases: &[(&str, &str, &[&str])],
+        record: impl Fn(T) -> String,
+    ) where
+        T: Args + DeserializeOwned + Default,
+    {
+        let command = T::augment_args(Command::new("settings"));
+        for argument in command.get_arguments() {
+            let name = argument.get_long().unwrap();
+            let case = cases.iter().find(|(known, ..)| *known == name);
+            let (_, value, beside) = case.unwrap_or_else(|| panic!("no case for --{name}"));
+            let is_switch = !argument.get_action().takes_values();
+            let flag = if is_switch {
+                format!("--{name}")
+            } else {
+                format!("--{name}={value}")
+            };
+            let given = record(settings(&[*beside, &[&flag]].concat(), ""));
+            assert_ne!(
+                given,
+                record(settings(beside, "")),
+                "{flag} changes nothing"
+            );
+            let is_list = argument.get_value_delimiter().is_some();
+            let is_bare = value.parse::<f64>().is_ok() || *value == "false";
+            let value = match (is_switch, is_list, is_bare) {
+                (true, ..) => "true".to_owned(),
+                (_, true, false) => format!("[{value:?}]"),
+                (_, true, true) => format!("[{value}]"),
+                (.., true) => (*value).to_owned(),
+                _ => format!("{value:?}"),
+            };
+            let is_architecture = ARCHITECTURE.contains(&name);
+            let toml = if is_architecture {
+                format!("[model]\n{} = {value}", name.replace('-', "_"))
+            } else {
+                format!("{name} = {value}")
+            };
+            assert_eq!(given, record(settings(beside, &toml)), "{toml}");
+        }
+    }
+
+    /// Options that stand under `[model]` in a TOML file.
+    const ARCHITECTURE: [&str; 12] = [
+        "preset",
+        "num-transformer-layers",
+        "model-dim",
+        "head-dim",
+        "num-gqa-groups",
+        "qkv-multipliers",
+        "ffn-multipliers",
+        "ffn-dim-divisor",
+        "vocab-size",
+        "max-context-length",
+        "rope-freq-constant",
+        "share-input-output-layers",
+    ];
 }

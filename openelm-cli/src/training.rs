@@ -25,7 +25,7 @@ pub(crate) struct Reports<'a> {
     /// One JSON object per event on standard output.
     pub(crate) json: bool,
     /// Steps from one line to the next.
-    pub(crate) every: Option<u64>,
+    pub(crate) every: u64,
     /// Steps of the whole run.
     pub(crate) total: u64,
     /// Steps made before.
@@ -39,7 +39,7 @@ pub(crate) fn follow<E: TrainingEvent>(
 ) -> Result<(), Error> {
     let mut bar = TrainingBar::new(
         reports.quiet || reports.json,
-        reports.every.unwrap_or(10).max(1),
+        reports.every.max(1),
         reports.total,
         reports.done,
     );

@@ -9,12 +9,11 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use those above it in this list.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 16] = [
     "error",
     "cancel",
     "parallel",
     "files",
-    "pause",
     "mlx",
     "config",
     "weights",

@@ -197,7 +197,7 @@ mod external_data {
     }
 
     #[test]
-    #[ignore = "needs OPENELM_TEST_DATA"]
+    #[ignore = "needs OPENELM_TEST_DATA; takes a minute"]
     fn loss_of_all_held_out_documents_matches_mlx_lm() {
         let tales = held_out();
         for folder in MODELS {

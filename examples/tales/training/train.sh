@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the bundled model anew: `train.sh BOOKS TALES VALID TEST OUT`, JSONL files of {"text"} rows and a
-# folder. Two to three hours on two cores; a run that was interrupted goes on. RANKS=2 shares the
+# folder. Two to three hours on two cores; a run that was interrupted goes on. PROCESSES=2 shares the
 # batches between two processes.
 set -euo pipefail
 [ $# = 5 ] || { sed -n 2,4p "$0"; exit 2; }
@@ -12,6 +12,6 @@ mkdir -p "$out"
 [ -d "$out/tokenizer" ] || "$openelm" tokenizer train --data "$out/train.jsonl" --vocab-size 4096 --output "$out/tokenizer"
 again=()
 [ ! -f "$out/run/training_state.safetensors" ] || again=(--resume)
-"$openelm" pretrain "$here/train.toml" --data "$out/train.jsonl" --valid "$valid" --tokenizer "$out/tokenizer" \
-  --output "$out/run" --ranks "${RANKS:-1}" "${again[@]}"
+"$openelm" pretrain --config "$here/train.toml" --data "$out/train.jsonl" --valid "$valid" --tokenizer "$out/tokenizer" \
+  --output "$out/run" --processes "${PROCESSES:-1}" "${again[@]}"
 "$openelm" convert "$out/run/average" "$out/tales" --dtype bfloat16

@@ -1,67 +1,72 @@
-//! What `openelm finetune` can be told, on the command line or in a TOML file.
+//! Options of `openelm finetune`, on the command line or in a TOML file.
 
 use std::path::PathBuf;
 
 use openelm_core::{
     LanguageModel,
-    adapter::{Adapter, Keys, LoraOptions, TargetModules},
-    dataset::LongRows,
+    adapter::{Adapter, AdapterOptions, Keys, LoraOptions, TargetModules},
     finetune::{DataOptions, FinetuneOptions, PreferenceOptions},
-    train::{
-        Optimizer, OptimizerKind, PreferenceLoss, ScheduleOptions, ScheduleShape, TrainerOptions,
-    },
+    train::{self, ScheduleOptions, TrainerOptions},
 };
 use serde::Deserialize;
 
-use crate::{error::Error, settings::one_of};
+use crate::{
+    choices::{Dpo, FineTuneType, LongRow, LrSchedule, Optimizer},
+    error::Error,
+    settings::{all_or_count, count_or_all, defaults, exponent},
+};
 
-/// What a TOML file can hold as well.
-#[derive(clap::Args, Deserialize, Default, Clone)]
+/// Options that a TOML file can hold, too.
+#[derive(clap::Args, Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
-    /// Folder with train.jsonl, and valid.jsonl and test.jsonl if there are; or one file
+    /// Folder with train.jsonl and, optionally, valid.jsonl and test.jsonl; or one file
     #[arg(long, value_name = "FOLDER")]
     pub(super) data: Option<PathBuf>,
 
-    /// Folder for the adapter, its metrics and the state to resume from [default: adapters]
-    #[arg(long, value_name = "FOLDER")]
-    pub(super) adapter_path: Option<PathBuf>,
+    /// Folder for the adapter, its metrics and the state to resume from
+    #[arg(long, value_name = "FOLDER", default_value = "adapters")]
+    pub(super) adapter_path: PathBuf,
 
     /// Adapter to begin with, in place of a new one
     #[arg(long, value_name = "FOLDER")]
     pub(super) start_from: Option<PathBuf>,
 
-    /// What to train: lora, dora or full [default: lora]
-    #[arg(long, value_name = "TYPE")]
-    pub(super) fine_tune_type: Option<String>,
+    /// Parameters to train: low-rank matrices, or the weights
+    #[arg(long, value_name = "TYPE", default_value_t = new_adapter().kind.into())]
+    pub(super) fine_tune_type: FineTuneType,
 
-    /// Width of the low-rank matrices [default: 8]
-    #[arg(long, value_name = "N")]
-    pub(super) rank: Option<usize>,
+    /// Rank of the low-rank matrices
+    #[arg(long, value_name = "N", default_value_t = new_adapter().lora.rank)]
+    pub(super) rank: usize,
 
-    /// What the adapter's output is multiplied by [default: 20]
-    #[arg(long, value_name = "X", conflicts_with = "alpha")]
-    pub(super) scale: Option<f32>,
+    /// Factor of the adapter's output
+    #[arg(long, value_name = "X", conflicts_with = "alpha", default_value_t = new_adapter().lora.scale)]
+    pub(super) scale: f32,
 
-    /// The scale in PEFT's and CoreNet's words: alpha / rank
+    /// The scale as in PEFT and CoreNet: alpha / rank
     #[arg(long, value_name = "X")]
     pub(super) alpha: Option<f32>,
 
-    /// With --alpha: alpha / sqrt(rank), as rsLoRA has it
+    /// With --alpha: the scale is alpha / sqrt(rank) (rsLoRA)
     #[arg(long, requires = "alpha")]
     pub(super) rslora: bool,
 
-    /// Share of the adapter's input that is dropped in training [default: 0]
-    #[arg(long, value_name = "P")]
-    pub(super) dropout: Option<f32>,
+    /// Dropout of the adapter's input
+    #[arg(long, value_name = "P", default_value_t = new_adapter().lora.dropout)]
+    pub(super) dropout: f32,
 
-    /// How many layers to train, from the last one back; -1 is all [default: 16, or all if there
-    /// are fewer]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub(super) num_layers: Option<i64>,
+    /// Layers to train, from the last one back; -1, or more than there are, is all
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = count_or_all(new_adapter().targets.num_layers)
+    )]
+    pub(super) num_layers: i64,
 
-    /// Matrices to train, by their names' ends, separated by commas: qkv_proj,out_proj,proj_1,
-    /// proj_2,token_embeddings [default: every projection]
+    /// Matrices to train, by the ends of their names, separated by commas: qkv_proj,out_proj,
+    /// proj_1,proj_2,token_embeddings [default: every projection]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(super) keys: Option<Vec<String>>,
 
@@ -69,103 +74,108 @@ pub(super) struct Settings {
     #[arg(long, value_name = "REGEX", conflicts_with = "keys")]
     pub(super) keys_regex: Option<String>,
 
-    /// Where the embedding is adapted: adapt the head that shares it, too, as mlx-lm does
+    /// If the embedding is trained: adapt the head that shares it, too, as mlx-lm does
     #[arg(long)]
     pub(super) tied_head: bool,
 
-    /// Iterations (batches) to train for [default: 1000]
-    #[arg(long, value_name = "N")]
-    pub(super) iters: Option<u64>,
+    /// Iterations (batches) to train for
+    #[arg(long, value_name = "N", default_value_t = run().iters)]
+    pub(super) iters: u64,
 
-    /// Rows in a batch [default: 4]
-    #[arg(long, value_name = "N")]
-    pub(super) batch_size: Option<usize>,
+    /// Rows per batch
+    #[arg(long, value_name = "N", default_value_t = run().batch_size)]
+    pub(super) batch_size: usize,
 
-    /// The most tokens in a row [default: 2048]
-    #[arg(long, value_name = "N")]
-    pub(super) max_seq_length: Option<usize>,
+    /// Maximum number of tokens per row
+    #[arg(long, value_name = "N", default_value_t = run().max_seq_length)]
+    pub(super) max_seq_length: usize,
 
-    /// Longer rows: split them, or drop them; both are counted [default: split]
-    #[arg(long, value_name = "HOW")]
-    pub(super) long_rows: Option<String>,
+    /// Split or drop longer rows; both are counted
+    #[arg(long, value_name = "HOW", default_value_t = DataOptions::default().long_rows.into())]
+    pub(super) long_rows: LongRow,
 
-    /// Learn completions only, not prompts
+    /// Train on completions only, not on prompts
     #[arg(long)]
     pub(super) mask_prompt: bool,
 
-    /// adam, adamw, sgd, lion or adafactor [default: adam]
-    #[arg(long, value_name = "NAME")]
-    pub(super) optimizer: Option<String>,
+    /// Optimizer
+    #[arg(long, value_name = "NAME", default_value_t = run().trainer.optimizer.kind.into())]
+    pub(super) optimizer: Optimizer,
 
-    /// Learning rate [default: 1e-5]
-    #[arg(long, value_name = "X")]
-    pub(super) learning_rate: Option<f64>,
+    /// Learning rate
+    #[arg(long, value_name = "X", default_value = exponent(ScheduleOptions::default().learning_rate))]
+    pub(super) learning_rate: f64,
 
-    /// Course of the learning rate: constant, linear or cosine [default: constant]
-    #[arg(long, value_name = "NAME")]
-    pub(super) lr_schedule: Option<String>,
+    /// Learning rate schedule
+    #[arg(long, value_name = "NAME", default_value_t = ScheduleOptions::default().shape.into())]
+    pub(super) lr_schedule: LrSchedule,
 
-    /// The learning rate at the end of a linear or cosine course [default: 0]
-    #[arg(long, value_name = "X")]
-    pub(super) lr_end: Option<f64>,
+    /// Last learning rate of a linear or cosine schedule
+    #[arg(long, value_name = "X", default_value_t = ScheduleOptions::default().end)]
+    pub(super) lr_end: f64,
 
-    /// Updates in which the learning rate grows from 0 [default: 0]
-    #[arg(long, value_name = "N")]
-    pub(super) warmup: Option<u64>,
+    /// Warm-up updates, from a learning rate of 0
+    #[arg(long, value_name = "N", default_value_t = ScheduleOptions::default().warmup)]
+    pub(super) warmup: u64,
 
-    /// Weight decay [default: 0]
-    #[arg(long, value_name = "X")]
-    pub(super) weight_decay: Option<f32>,
+    /// Weight decay
+    #[arg(long, value_name = "X", default_value_t = run().trainer.optimizer.weight_decay)]
+    pub(super) weight_decay: f32,
 
-    /// Adam: correct the moments' start at zero, as PyTorch does
+    /// Adam: bias correction, as in PyTorch
     #[arg(long)]
     pub(super) bias_correction: bool,
 
-    /// Batches whose gradients make one update [default: 1]
-    #[arg(long, value_name = "N")]
-    pub(super) grad_accumulation_steps: Option<usize>,
+    /// Batches per update, whose gradients are averaged
+    #[arg(long, value_name = "N", default_value_t = run().trainer.grad_accumulation_steps)]
+    pub(super) grad_accumulation_steps: usize,
 
-    /// Longest gradient; longer ones are scaled down [default: no limit]
+    /// Clip gradients to this global norm [default: no clipping]
     #[arg(long, value_name = "X")]
     pub(super) clip_norm: Option<f32>,
 
-    /// Work out layers again for their gradients: less memory, more time
+    /// Recompute activations in the backward pass: less memory, slower
     #[arg(long)]
     pub(super) grad_checkpoint: bool,
 
-    /// Iterations between validations [default: 200]
-    #[arg(long, value_name = "N")]
-    pub(super) steps_per_eval: Option<u64>,
+    /// Iterations between validations
+    #[arg(long, value_name = "N", default_value_t = run().steps_per_eval)]
+    pub(super) steps_per_eval: u64,
 
-    /// Batches of a validation; -1 is all [default: 25]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub(super) val_batches: Option<i64>,
+    /// Batches per validation; -1 is all
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = count_or_all(run().val_batches)
+    )]
+    pub(super) val_batches: i64,
 
-    /// Iterations between reports [default: 10]
-    #[arg(long, value_name = "N")]
-    pub(super) steps_per_report: Option<u64>,
+    /// Iterations between reports
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(super) steps_per_report: u64,
 
-    /// Iterations between saves [default: 100]
-    #[arg(long, value_name = "N")]
-    pub(super) save_every: Option<u64>,
+    /// Iterations between saves
+    #[arg(long, value_name = "N", default_value_t = run().save_every)]
+    pub(super) save_every: u64,
 
-    /// End after this many validations in a row without a better one
+    /// Stop after this many validations in a row without a better loss
     #[arg(long, value_name = "N")]
     pub(super) patience: Option<u32>,
 
-    /// Learn preferences from prompt, chosen and rejected: sigmoid (DPO) or hinge
+    /// Train on preference pairs (prompt, chosen, rejected) with this loss
     #[arg(long, value_name = "LOSS")]
-    pub(super) dpo: Option<String>,
+    pub(super) dpo: Option<Dpo>,
 
-    /// With --dpo: how strongly the model is held to where it began [default: 0.01]
-    #[arg(long, value_name = "X")]
-    pub(super) beta: Option<f32>,
+    /// With --dpo: strength of the constraint to the reference model
+    #[arg(long, value_name = "X", default_value_t = run().preference.beta)]
+    pub(super) beta: f32,
 
-    /// Seed of the adapter's start, the order of rows and dropout [default: 0]
-    #[arg(long, value_name = "N")]
-    pub(super) seed: Option<u64>,
+    /// Seed of the adapter, the order of rows and dropout
+    #[arg(long, value_name = "N", default_value_t = run().trainer.seed)]
+    pub(super) seed: u64,
 
-    /// Batches, masks and their order as mlx_lm.lora has them, to compare with it
+    /// Use the batches, masks and order of mlx_lm.lora, to compare with it
     #[arg(long)]
     pub(super) mlx_lm_compat: bool,
 
@@ -174,149 +184,100 @@ pub(super) struct Settings {
     pub(super) test: bool,
 }
 
-impl Settings {
-    /// These, and where they say nothing, `file`.
-    pub(super) fn over(self, file: Self) -> Self {
-        macro_rules! merge {
-            (options: $($option:ident)*; switches: $($switch:ident)*) => {
-                Self {
-                    $($option: self.$option.or(file.$option),)*
-                    $($switch: self.$switch || file.$switch,)*
-                }
-            };
-        }
-        merge! {
-            options: data adapter_path start_from fine_tune_type rank scale alpha dropout num_layers
-                keys keys_regex iters batch_size max_seq_length long_rows optimizer learning_rate
-                lr_schedule lr_end warmup weight_decay grad_accumulation_steps clip_norm
-                steps_per_eval val_batches steps_per_report save_every patience dpo beta seed;
-            switches: rslora tied_head mask_prompt bias_correction grad_checkpoint mlx_lm_compat test
-        }
-    }
+fn new_adapter() -> AdapterOptions {
+    AdapterOptions::default()
+}
 
-    /// Of the run.
-    pub(super) fn options(&self) -> Result<FinetuneOptions, Error> {
-        let defaults = FinetuneOptions::default();
-        let kind = one_of(
-            "optimizer",
-            self.optimizer.as_deref().unwrap_or("adam"),
-            &[
-                ("adam", OptimizerKind::Adam),
-                ("adamw", OptimizerKind::AdamW),
-                ("sgd", OptimizerKind::Sgd),
-                ("lion", OptimizerKind::Lion),
-                ("adafactor", OptimizerKind::Adafactor),
-            ],
-        )?;
-        let iters = self.iters.unwrap_or(defaults.iters);
-        let accumulated = self.grad_accumulation_steps.unwrap_or(1);
-        let shape = one_of(
-            "lr-schedule",
-            self.lr_schedule.as_deref().unwrap_or("constant"),
-            &[
-                ("constant", ScheduleShape::Constant),
-                ("linear", ScheduleShape::Linear),
-                ("cosine", ScheduleShape::Cosine),
-            ],
-        )?;
-        let schedule = ScheduleOptions {
-            shape,
-            learning_rate: self.learning_rate.unwrap_or(1e-5),
-            end: self.lr_end.unwrap_or(0.0),
-            warmup: self.warmup.unwrap_or(0),
-        };
-        let preference = one_of(
-            "dpo",
-            self.dpo.as_deref().unwrap_or("sigmoid"),
-            &[
-                ("sigmoid", PreferenceLoss::Sigmoid),
-                ("hinge", PreferenceLoss::Hinge),
-            ],
-        )?;
-        Ok(FinetuneOptions {
-            trainer: TrainerOptions {
-                optimizer: Optimizer {
-                    weight_decay: self.weight_decay.unwrap_or(0.0),
-                    bias_correction: self.bias_correction,
-                    decay_vectors: self.mlx_lm_compat,
-                    ..Optimizer::new(kind)
-                },
-                schedule: schedule.schedule(iters, accumulated),
-                grad_accumulation_steps: accumulated,
-                clip_norm: self.clip_norm,
-                grad_checkpoint: self.grad_checkpoint,
-                seed: self.seed.unwrap_or(0),
-                ..TrainerOptions::default()
-            },
-            iters,
-            batch_size: self.batch_size.unwrap_or(defaults.batch_size),
-            max_seq_length: self.max_seq_length.unwrap_or(defaults.max_seq_length),
-            steps_per_eval: self.steps_per_eval.unwrap_or(defaults.steps_per_eval),
-            val_batches: match self.val_batches {
-                None => defaults.val_batches,
-                Some(count) => usize::try_from(count).ok(),
-            },
-            save_every: self.save_every.unwrap_or(defaults.save_every),
-            patience: self.patience,
-            preference: PreferenceOptions {
-                loss: preference,
-                beta: self.beta.unwrap_or(defaults.preference.beta),
-            },
-            mlx_lm_compat: self.mlx_lm_compat,
-        })
-    }
+fn run() -> FinetuneOptions {
+    FinetuneOptions::default()
+}
 
-    /// Of reading the data.
-    pub(super) fn data_options(&self) -> Result<DataOptions, Error> {
-        let long_rows = [("split", LongRows::Split), ("drop", LongRows::Drop)];
-        Ok(DataOptions {
-            mask_prompt: self.mask_prompt,
-            long_rows: one_of(
-                "long-rows",
-                self.long_rows.as_deref().unwrap_or("split"),
-                &long_rows,
-            )?,
-            preferences: self.dpo.is_some(),
-            test: self.test,
-        })
-    }
-
-    /// What is trained, new or as it was left elsewhere.
-    pub(super) fn adapter(&self, model: &LanguageModel, seed: u64) -> Result<Adapter, Error> {
-        if let Some(folder) = &self.start_from {
-            return Ok(Adapter::load(folder)?);
-        }
-        let model = model.model();
-        let targets = TargetModules {
-            num_layers: match self.num_layers {
-                None => TargetModules::default().num_layers,
-                Some(-1) => None,
-                Some(count) => Some(usize::try_from(count).unwrap_or(0)),
-            },
-            keys: match (&self.keys, &self.keys_regex) {
-                (Some(names), _) => Keys::Names(names.clone()),
-                (None, Some(pattern)) => Keys::Regex(pattern.clone()),
-                (None, None) => Keys::AllProjections,
-            },
-        };
-        let kind = self.fine_tune_type.as_deref().unwrap_or("lora");
-        let kinds = [("lora", Some(false)), ("dora", Some(true)), ("full", None)];
-        let Some(dora) = one_of("fine-tune-type", kind, &kinds)? else {
-            return Ok(Adapter::full(model, &targets)?);
-        };
-        let defaults = LoraOptions::default();
-        let rank = self.rank.unwrap_or(defaults.rank);
-        let scale = match self.alpha {
-            Some(alpha) => LoraOptions::scale_of(alpha, rank, self.rslora),
-            None => self.scale.unwrap_or(defaults.scale),
-        };
-        let options = LoraOptions {
-            rank,
-            scale,
-            dropout: self.dropout.unwrap_or(defaults.dropout),
-            dora,
-            tied_head: self.tied_head,
-        };
-        Ok(Adapter::lora(model, &targets, &options, seed)?)
+impl Default for Settings {
+    fn default() -> Self {
+        defaults()
     }
 }
+
+impl Settings {
+    /// Options of the run.
+    pub(super) fn options(&self) -> FinetuneOptions {
+        let schedule = ScheduleOptions {
+            shape: self.lr_schedule.into(),
+            learning_rate: self.learning_rate,
+            end: self.lr_end,
+            warmup: self.warmup,
+        };
+        FinetuneOptions {
+            trainer: TrainerOptions {
+                optimizer: train::Optimizer {
+                    weight_decay: self.weight_decay,
+                    bias_correction: self.bias_correction,
+                    decay_vectors: self.mlx_lm_compat,
+                    ..train::Optimizer::new(self.optimizer.into())
+                },
+                schedule: schedule.schedule(self.iters, self.grad_accumulation_steps),
+                grad_accumulation_steps: self.grad_accumulation_steps,
+                clip_norm: self.clip_norm,
+                grad_checkpoint: self.grad_checkpoint,
+                seed: self.seed,
+                ..TrainerOptions::default()
+            },
+            iters: self.iters,
+            batch_size: self.batch_size,
+            max_seq_length: self.max_seq_length,
+            steps_per_eval: self.steps_per_eval,
+            val_batches: all_or_count(self.val_batches),
+            save_every: self.save_every,
+            patience: self.patience,
+            preference: PreferenceOptions {
+                loss: self.dpo.map_or(run().preference.loss, Into::into),
+                beta: self.beta,
+            },
+            mlx_lm_compat: self.mlx_lm_compat,
+        }
+    }
+
+    /// Options of reading the data.
+    pub(super) fn data_options(&self) -> DataOptions {
+        DataOptions {
+            mask_prompt: self.mask_prompt,
+            long_rows: self.long_rows.into(),
+            preferences: self.dpo.is_some(),
+            test: self.test,
+        }
+    }
+
+    /// The adapter of --start-from, or a new one.
+    pub(super) fn adapter(&self, model: &LanguageModel) -> Result<Adapter, Error> {
+        Ok(match &self.start_from {
+            Some(folder) => Adapter::load(folder)?,
+            None => Adapter::new(model.model(), &self.adapter_options(), self.seed)?,
+        })
+    }
+
+    /// Options of a new adapter.
+    pub(super) fn adapter_options(&self) -> AdapterOptions {
+        let scale_of = |alpha| LoraOptions::scale_of(alpha, self.rank, self.rslora);
+        AdapterOptions {
+            kind: self.fine_tune_type.into(),
+            lora: LoraOptions {
+                rank: self.rank,
+                scale: self.alpha.map_or(self.scale, scale_of),
+                dropout: self.dropout,
+                tied_head: self.tied_head,
+                ..LoraOptions::default()
+            },
+            targets: TargetModules {
+                num_layers: all_or_count(self.num_layers),
+                keys: match (&self.keys, &self.keys_regex) {
+                    (Some(names), _) => Keys::Names(names.clone()),
+                    (None, Some(pattern)) => Keys::Regex(pattern.clone()),
+                    (None, None) => Keys::default(),
+                },
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

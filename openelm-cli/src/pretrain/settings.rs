@@ -1,18 +1,23 @@
-//! What `openelm pretrain` can be told, on the command line or in a TOML file.
+//! Options of `openelm pretrain`, on the command line or in a TOML file.
 
 use std::path::PathBuf;
 
 use openelm_core::{
-    Config, Dtype, Tokenizer,
-    config::{LayerWiseConfig, Multipliers, Preset},
-    pretrain::{PretrainOptions, Recipe, new_architecture},
+    Config, Tokenizer,
+    corpus::{Assembly, CorpusOptions, Corrupt},
+    pretrain::{CorpusSource, PretrainOptions, Recipe},
 };
 use serde::Deserialize;
 
-use crate::error::Error;
+use super::architecture::Architecture;
+use crate::{
+    choices::{Dtype, Packing},
+    error::Error,
+    settings::{all_or_count, count_or_all, defaults, exponent},
+};
 
-/// What a TOML file can hold as well.
-#[derive(clap::Args, Deserialize, Default, Clone)]
+/// Options that a TOML file can hold, too.
+#[derive(clap::Args, Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
     /// Files, folders and patterns to train on, separated by commas: .jsonl, .json and .txt (also
@@ -24,250 +29,230 @@ pub(super) struct Settings {
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     pub(super) valid: Option<Vec<PathBuf>>,
 
-    /// The key of the text in a JSON line [default: text]
-    #[arg(long, value_name = "KEY")]
-    pub(super) text_key: Option<String>,
+    /// Key of the text in a JSON line, or its column in a Parquet file
+    #[arg(long, value_name = "KEY", default_value_t = corpus().text_key)]
+    pub(super) text_key: String,
 
-    /// Folder of a model to go on training, instead of a new one from random weights
-    #[arg(long, value_name = "FOLDER")]
-    pub(super) from: Option<PathBuf>,
+    /// Folder of a model to train on, in place of a new one from random weights
+    #[arg(long, alias = "from", value_name = "FOLDER")]
+    #[serde(alias = "from")]
+    pub(super) start_from: Option<PathBuf>,
 
     /// Tokenizer: a tokenizer.json or tokenizer.model, or a folder that holds one [default: that
-    /// of --from]
+    /// of --start-from]
     #[arg(long, value_name = "PATH")]
     pub(super) tokenizer: Option<PathBuf>,
 
-    /// Folder for checkpoints, metrics and the state to resume from [default: pretrained]
-    #[arg(long, short, value_name = "FOLDER")]
-    pub(super) output: Option<PathBuf>,
+    /// Folder for checkpoints, metrics and the state to resume from
+    #[arg(long, short, value_name = "FOLDER", default_value = "pretrained")]
+    pub(super) output: PathBuf,
 
-    /// Updates to make
-    #[arg(long, value_name = "N")]
-    pub(super) steps: Option<u64>,
+    /// Iterations (updates) to train for
+    #[arg(long, alias = "steps", value_name = "N")]
+    #[serde(alias = "steps")]
+    pub(super) iters: Option<u64>,
 
-    /// Sequences of an update, those of all processes together [default: 32]
-    #[arg(long, value_name = "N")]
-    pub(super) batch_size: Option<usize>,
+    /// Sequences per update, of all processes together
+    #[arg(long, value_name = "N", default_value_t = run().batch_size)]
+    pub(super) batch_size: usize,
 
-    /// Sequences that a process computes with at a time [default: 8]
-    #[arg(long, value_name = "N")]
-    pub(super) micro_batch_size: Option<usize>,
+    /// Sequences that a process computes with at a time
+    #[arg(long, value_name = "N", default_value_t = run().micro_batch_size)]
+    pub(super) micro_batch_size: usize,
 
-    /// Tokens of a sequence [default: the model's max_context_length]
-    #[arg(long, value_name = "N")]
-    pub(super) sequence_length: Option<usize>,
+    /// Tokens per sequence [default: the model's max_context_length]
+    #[arg(long, alias = "sequence-length", value_name = "N")]
+    #[serde(alias = "sequence-length")]
+    pub(super) max_seq_length: Option<usize>,
 
-    /// What makes a sequence: pack (documents one after another) or truncate (the beginning of
-    /// one, as CoreNet) [default: pack]
-    #[arg(long, value_name = "HOW")]
-    pub(super) assembly: Option<String>,
+    /// Make sequences of documents one after another (pack), or of the beginning of one, as in
+    /// CoreNet (truncate)
+    #[arg(long, alias = "assembly", value_name = "HOW", default_value_t = corpus().assembly.into())]
+    #[serde(alias = "assembly")]
+    pub(super) packing: Packing,
 
-    /// Words of a fragment that documents are split into [default: 2048]
-    #[arg(long, value_name = "N")]
-    pub(super) words_per_fragment: Option<usize>,
+    /// Words per fragment that documents are split into
+    #[arg(long, alias = "words-per-piece", value_name = "N", default_value_t = corpus().words_per_fragment)]
+    #[serde(alias = "words-per-piece")]
+    pub(super) words_per_fragment: usize,
 
-    /// Leave out fragments with fewer characters than this [default: 200 with truncate, 0 with pack]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = format!(
+        "Leave out fragments with fewer characters {}", by_packing(|corpus| corpus.min_characters)
+    ))]
     pub(super) min_characters: Option<usize>,
 
-    /// Leave out fragments with fewer tokens than this [default: 256 with truncate, 0 with pack]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = format!(
+        "Leave out fragments with fewer tokens {}", by_packing(|corpus| corpus.min_tokens)
+    ))]
     pub(super) min_tokens: Option<usize>,
 
-    /// Files that are read in turns, a document of each [default: 1]
-    #[arg(long, value_name = "N")]
-    pub(super) readers: Option<usize>,
+    /// Files to read in turn, one document of each
+    #[arg(long, alias = "readers", value_name = "N", default_value_t = corpus().readers)]
+    #[serde(alias = "readers")]
+    pub(super) interleave: usize,
 
-    /// Sequences that are shuffled together; 0 keeps the order of the files [default: 4096 with
-    /// pack, 0 with truncate, as CoreNet]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = format!(
+        "Sequences that are shuffled together; 0 keeps the order of the files {}",
+        by_packing(|corpus| CorpusSource::default_shuffle(corpus.assembly))
+    ))]
     pub(super) shuffle: Option<usize>,
 
-    /// Passes over the data, after which the run ends even before its steps [default: no limit]
+    /// Passes over the data, after which the run ends even before its last iteration [default: no
+    /// limit]
     #[arg(long, value_name = "N")]
     pub(super) epochs: Option<u64>,
 
-    /// Leave out files and rows that cannot be read, instead of stopping at the first
+    /// Leave out files and rows that cannot be read, in place of an error at the first
     #[arg(long)]
     pub(super) skip_corrupt: bool,
 
-    /// The highest learning rate; the last is a tenth of it [default: the preset's, else 3e-3]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", help = format!(
+        "Peak learning rate; the last is a tenth of it [default: the preset's, or {}]",
+        exponent(recipe(1).learning_rate)
+    ))]
     pub(super) learning_rate: Option<f64>,
 
-    /// Updates in which the learning rate grows from 1e-6 [default: 5000, or a tenth of the steps
-    /// if that is less]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = format!(
+        "Warm-up updates, from a learning rate of {} [default: {}, or a tenth of the iterations \
+         if that is less]",
+        exponent(run().trainer.schedule.warmup_init), recipe(u64::MAX).warmup
+    ))]
     pub(super) warmup: Option<u64>,
 
-    /// Weight decay of matrices [default: 0.1]
-    #[arg(long, value_name = "X")]
-    pub(super) weight_decay: Option<f32>,
+    /// Weight decay of matrices
+    #[arg(long, value_name = "X", default_value_t = run().trainer.optimizer.weight_decay)]
+    pub(super) weight_decay: f32,
 
-    /// Longest gradient; longer ones are scaled down [default: 1]
-    #[arg(long, value_name = "X")]
-    pub(super) clip_norm: Option<f32>,
+    /// Clip gradients to this global norm
+    #[arg(long, value_name = "X", default_value_t = run().trainer.clip_norm.unwrap_or_default())]
+    pub(super) clip_norm: f32,
 
-    /// Weight of the z-loss [default: 1e-4]
-    #[arg(long, value_name = "X")]
-    pub(super) z_loss: Option<f32>,
+    /// Weight of the z-loss
+    #[arg(long, value_name = "X", default_value = exponent(run().trainer.z_loss))]
+    pub(super) z_loss: f32,
 
-    /// Share of a target's weight that is spread over the vocabulary [default: 0]
-    #[arg(long, value_name = "X")]
-    pub(super) label_smoothing: Option<f32>,
+    /// Label smoothing
+    #[arg(long, value_name = "X", default_value_t = run().trainer.label_smoothing)]
+    pub(super) label_smoothing: f32,
 
-    /// Keep an exponential moving average with this much of the old at every update
+    /// Keep an exponential moving average of the weights with this decay
     #[arg(long, value_name = "X")]
     pub(super) ema_decay: Option<f32>,
 
-    /// Type to compute in: float32 or bfloat16, with weights in float32 [default: float32 on a
-    /// CPU, bfloat16 on a GPU]
-    #[arg(long, value_name = "TYPE")]
-    pub(super) dtype: Option<String>,
+    /// Type to compute in, with weights in float32 [default: float32 on a CPU, bfloat16 on a GPU]
+    #[arg(long, value_name = "TYPE", ignore_case = true)]
+    pub(super) dtype: Option<Dtype>,
 
-    /// Type of saved weights: float32, bfloat16 or float16 [default: float32]
-    #[arg(long, value_name = "TYPE")]
-    pub(super) save_dtype: Option<String>,
+    /// Type of saved weights
+    #[arg(
+        long,
+        value_name = "TYPE",
+        ignore_case = true,
+        default_value_t = run().save_dtype.into()
+    )]
+    pub(super) save_dtype: Dtype,
 
-    /// Work out layers again for their gradients: less memory, more time
+    /// Recompute activations in the backward pass: less memory, slower
     #[arg(long)]
     pub(super) grad_checkpoint: bool,
 
-    /// Updates between validations [default: 500]
-    #[arg(long, value_name = "N")]
-    pub(super) steps_per_eval: Option<u64>,
+    /// Iterations between validations
+    #[arg(long, value_name = "N", default_value_t = run().steps_per_eval)]
+    pub(super) steps_per_eval: u64,
 
-    /// Windows of a validation; -1 is all [default: -1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// Batches per validation; -1 is all
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = count_or_all(run().val_batches)
+    )]
+    pub(super) val_batches: i64,
+
+    /// The former --val-batches, in windows.
+    #[arg(long, hide = true, value_name = "N", allow_negative_numbers = true)]
     pub(super) val_windows: Option<i64>,
 
-    /// Updates between reports [default: 10]
-    #[arg(long, value_name = "N")]
-    pub(super) steps_per_report: Option<u64>,
+    /// Iterations between reports
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(super) steps_per_report: u64,
 
-    /// Updates between saves [default: 500]
-    #[arg(long, value_name = "N")]
-    pub(super) save_every: Option<u64>,
+    /// Iterations between saves
+    #[arg(long, value_name = "N", default_value_t = run().save_every)]
+    pub(super) save_every: u64,
 
-    /// Checkpoints that are kept [default: 5]
-    #[arg(long, value_name = "N")]
-    pub(super) keep: Option<usize>,
+    /// Checkpoints to keep
+    #[arg(long, alias = "keep", value_name = "N", default_value_t = run().keep_checkpoints)]
+    #[serde(alias = "keep")]
+    pub(super) keep_checkpoints: usize,
 
-    /// How many of the last checkpoints are averaged at the end; 0 is none [default: 5, or as many
-    /// as are kept]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = format!(
+        "Number of the last checkpoints to average at the end; 0 is none [default: {}, or as many \
+         as are kept]",
+        run().averaged()
+    ))]
     pub(super) average_last: Option<usize>,
 
-    /// Seed of the initial weights and the order of the data [default: 0]
-    #[arg(long, value_name = "N")]
-    pub(super) seed: Option<u64>,
+    /// Seed of the initial weights and the order of the data
+    #[arg(long, value_name = "N", default_value_t = run().seed)]
+    pub(super) seed: u64,
 
     /// Processes to start on this machine, which share each batch [default: 1, or those that
     /// mlx.launch started]
-    #[arg(long, value_name = "N")]
-    pub(super) ranks: Option<usize>,
+    #[arg(long, alias = "ranks", value_name = "N")]
+    #[serde(alias = "ranks")]
+    pub(super) processes: Option<usize>,
 
-    /// Seconds after which a process that does not answer counts as lost [default: 300]
-    #[arg(long, value_name = "SECONDS")]
-    pub(super) rank_timeout: Option<u64>,
+    /// Seconds after which a process that does not answer counts as lost
+    #[arg(
+        long,
+        alias = "rank-timeout",
+        value_name = "SECONDS",
+        default_value_t = 300
+    )]
+    #[serde(alias = "rank-timeout")]
+    pub(super) process_timeout: u64,
 
     #[command(flatten)]
-    pub(super) model: ModelSettings,
+    pub(super) model: Architecture,
 }
 
-/// The architecture, by the names of Hugging Face's config.json.
-#[derive(clap::Args, Deserialize, Default, Clone, PartialEq)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", default)]
-pub(super) struct ModelSettings {
-    /// Size to begin with: 270M, 450M, 1_1B or 3B; the options below change parts of it
-    #[arg(long, value_name = "NAME")]
-    pub(super) preset: Option<String>,
+fn recipe(iters: u64) -> Recipe {
+    Recipe::new(iters, None)
+}
 
-    /// Layers
-    #[arg(long, value_name = "N")]
-    #[serde(alias = "num_layers")]
-    pub(super) num_transformer_layers: Option<usize>,
+fn run() -> PretrainOptions {
+    PretrainOptions::new(recipe(1))
+}
 
-    /// Width of the residual stream
-    #[arg(long, value_name = "N")]
-    pub(super) model_dim: Option<usize>,
+fn corpus() -> CorpusOptions {
+    CorpusOptions::default()
+}
 
-    /// Width of a head
-    #[arg(long, value_name = "N")]
-    pub(super) head_dim: Option<usize>,
+/// A default that depends on --packing.
+fn by_packing(default: fn(CorpusOptions) -> usize) -> String {
+    let [pack, truncate] = [Assembly::Pack, Assembly::Truncate].map(|assembly| {
+        let value = default(CorpusOptions::new(assembly));
+        format!("{value} with {}", Packing::from(assembly))
+    });
+    format!("[default: {pack}, {truncate}]")
+}
 
-    /// Query heads that share a key-value head
-    #[arg(long, value_name = "N")]
-    pub(super) num_gqa_groups: Option<usize>,
-
-    /// Width of the query heads over model_dim, first and last layer (one number: every layer)
-    #[arg(long, value_name = "X,X", value_delimiter = ',')]
-    pub(super) qkv_multipliers: Option<Vec<f64>>,
-
-    /// Inner width of the FFN over model_dim, first and last layer (one number: every layer)
-    #[arg(long, value_name = "X,X", value_delimiter = ',')]
-    pub(super) ffn_multipliers: Option<Vec<f64>>,
-
-    /// What the FFN's inner width is a multiple of
-    #[arg(long, value_name = "N")]
-    pub(super) ffn_dim_divisor: Option<usize>,
-
-    /// Rows of the embedding [default: the tokenizer's vocabulary]
-    #[arg(long, value_name = "N")]
-    pub(super) vocab_size: Option<usize>,
-
-    /// Tokens that the model is made for [default: 2048]
-    #[arg(long, value_name = "N")]
-    pub(super) max_context_length: Option<usize>,
-
-    /// Base of the rotary frequencies
-    #[arg(long, value_name = "X")]
-    pub(super) rope_freq_constant: Option<f64>,
-
-    /// Whether the output head is the embedding [default: true]
-    #[arg(long, value_name = "BOOL")]
-    pub(super) share_input_output_layers: Option<bool>,
+impl Default for Settings {
+    fn default() -> Self {
+        defaults()
+    }
 }
 
 impl Settings {
-    /// These, and where they say nothing, `file`.
-    pub(super) fn over(self, file: Self) -> Self {
-        macro_rules! merge {
-            ($type:ident, $new:expr, $old:expr, $($option:ident)*; $($rest:tt)*) => {
-                $type { $($option: $new.$option.or($old.$option),)* $($rest)* }
-            };
-        }
-        let model = merge! {
-            ModelSettings, self.model, file.model,
-            preset num_transformer_layers model_dim head_dim num_gqa_groups qkv_multipliers
-            ffn_multipliers ffn_dim_divisor vocab_size max_context_length rope_freq_constant
-            share_input_output_layers;
-        };
-        merge! {
-            Self, self, file,
-            data valid text_key from tokenizer output steps batch_size micro_batch_size sequence_length
-            assembly words_per_fragment min_characters min_tokens readers shuffle epochs learning_rate warmup weight_decay clip_norm z_loss label_smoothing ema_decay
-            dtype save_dtype steps_per_eval val_windows steps_per_report save_every keep
-            average_last seed ranks rank_timeout;
-            grad_checkpoint: self.grad_checkpoint || file.grad_checkpoint,
-            skip_corrupt: self.skip_corrupt || file.skip_corrupt,
-            model,
-        }
-    }
-
-    /// The run's folder.
-    pub(super) fn folder(&self) -> PathBuf {
-        self.output.clone().unwrap_or_else(|| "pretrained".into())
-    }
-
     /// The architecture, for `tokenizer`.
     pub(super) fn config(&self, tokenizer: &Tokenizer) -> Result<Config, Error> {
-        let config = match &self.from {
-            None => Config::layer_wise(self.model.layer_wise(tokenizer)?)?,
-            Some(_) if self.model != ModelSettings::default() => {
+        let config = match &self.start_from {
+            None => Config::layer_wise(self.model.layer_wise(tokenizer))?,
+            Some(_) if self.model != Architecture::default() => {
                 return Err(Error::Usage(
-                    "from: the model that is gone on with has its architecture; leave out [model] \
-                     and its options"
+                    "--start-from: the model has its architecture; leave out [model] and its \
+                     options"
                         .into(),
                 ));
             }
@@ -277,79 +262,87 @@ impl Settings {
         Ok(config)
     }
 
-    /// How the run goes; the steps must be known.
+    /// Options of the run; the iterations must be given.
     pub(super) fn options(&self) -> Result<PretrainOptions, Error> {
-        let Some(steps) = self.steps else {
-            return Err(Error::Usage("no number of steps; give --steps N".into()));
+        let Some(iters) = self.iters else {
+            return Err(Error::Usage(
+                "no number of iterations; give --iters N".into(),
+            ));
         };
-        let defaults = Recipe::new(steps, self.model.preset()?);
-        let recipe = Recipe {
-            iters: steps,
-            learning_rate: self.learning_rate.unwrap_or(defaults.learning_rate),
-            warmup: self.warmup.unwrap_or(defaults.warmup),
-        };
-        let mut options = PretrainOptions::new(recipe);
+        let recipe = Recipe::new(iters, self.model.preset);
+        let mut options = PretrainOptions::new(Recipe {
+            learning_rate: self.learning_rate.unwrap_or(recipe.learning_rate),
+            warmup: self.warmup.unwrap_or(recipe.warmup),
+            ..recipe
+        });
         let trainer = &mut options.trainer;
-        macro_rules! set {
-            ($($option:ident = $place:expr;)*) => {
-                $(if let Some(value) = self.$option { $place = value; })*
-            };
-        }
-        set! {
-            weight_decay = trainer.optimizer.weight_decay;
-            z_loss = trainer.z_loss;
-            label_smoothing = trainer.label_smoothing;
-            batch_size = options.batch_size;
-            micro_batch_size = options.micro_batch_size;
-            steps_per_eval = options.steps_per_eval;
-            save_every = options.save_every;
-            keep = options.keep_checkpoints;
-            seed = options.seed;
-        }
-        let trainer = &mut options.trainer;
-        trainer.clip_norm = self.clip_norm.or(trainer.clip_norm);
+        trainer.optimizer.weight_decay = self.weight_decay;
+        trainer.clip_norm = Some(self.clip_norm);
+        trainer.z_loss = self.z_loss;
+        trainer.label_smoothing = self.label_smoothing;
         trainer.ema_decay = self.ema_decay;
         trainer.grad_checkpoint = self.grad_checkpoint;
-        let dtype = |name: &Option<String>| name.as_deref().map(str::parse::<Dtype>).transpose();
-        options.dtype = dtype(&self.dtype)?;
-        options.save_dtype = dtype(&self.save_dtype)?.unwrap_or(Dtype::Float32);
-        options.val_batches = self.val_windows.and_then(|n| usize::try_from(n).ok());
-        options.average_last = self.average_last;
-        options.tokenizer = self.tokenizer.clone().or_else(|| self.from.clone());
-        options.model = self.from.clone();
-        Ok(options)
+        let windows = self.val_windows.and_then(all_or_count);
+        let in_batches = |windows: usize| windows.div_ceil(self.batch_size.max(1));
+        Ok(PretrainOptions {
+            batch_size: self.batch_size,
+            micro_batch_size: self.micro_batch_size,
+            model: self.start_from.clone(),
+            seed: self.seed,
+            dtype: self.dtype.map(Into::into),
+            save_dtype: self.save_dtype.into(),
+            steps_per_eval: self.steps_per_eval,
+            val_batches: all_or_count(self.val_batches).or(windows.map(in_batches)),
+            save_every: self.save_every,
+            keep_checkpoints: self.keep_checkpoints,
+            average_last: self.average_last,
+            tokenizer: self.tokenizer_path(),
+            ..options
+        })
+    }
+
+    /// Options of reading the data in sequences of `length` tokens, by one of several processes.
+    pub(super) fn corpus(
+        &self,
+        length: usize,
+        rank: usize,
+        world: usize,
+    ) -> Result<CorpusOptions, Error> {
+        let Some(files) = &self.data else {
+            return Err(Error::Usage("no data; give --data FILES".into()));
+        };
+        let defaults = CorpusOptions::new(self.packing.into());
+        Ok(CorpusOptions {
+            files: files.clone(),
+            text_key: self.text_key.clone(),
+            sequence_length: length,
+            words_per_fragment: self.words_per_fragment,
+            min_characters: self.min_characters.unwrap_or(defaults.min_characters),
+            min_tokens: self.min_tokens.unwrap_or(defaults.min_tokens),
+            readers: self.interleave,
+            rank,
+            world,
+            seed: self.seed,
+            epochs: self.epochs,
+            on_corrupt: if self.skip_corrupt {
+                Corrupt::Skip
+            } else {
+                Corrupt::Stop
+            },
+            ..defaults
+        })
+    }
+
+    /// Path of the tokenizer.
+    pub(super) fn tokenizer_path(&self) -> Option<PathBuf> {
+        self.tokenizer.clone().or_else(|| self.start_from.clone())
+    }
+
+    /// Tokens per sequence.
+    pub(super) fn sequence_length(&self, config: &Config) -> usize {
+        self.max_seq_length.unwrap_or(config.max_context_length())
     }
 }
 
-impl ModelSettings {
-    fn preset(&self) -> Result<Option<Preset>, Error> {
-        Ok(self.preset.as_deref().map(str::parse).transpose()?)
-    }
-
-    fn layer_wise(&self, tokenizer: &Tokenizer) -> Result<LayerWiseConfig, Error> {
-        let preset = self.preset()?;
-        Ok(new_architecture(preset, tokenizer, |made| {
-            macro_rules! set {
-            ($($option:ident)*) => { $(if let Some(value) = self.$option { made.$option = value; })* };
-        }
-            set! {
-                num_transformer_layers model_dim head_dim ffn_dim_divisor vocab_size max_context_length
-                rope_freq_constant share_input_output_layers
-            }
-            if self.num_gqa_groups.is_some() {
-                made.num_gqa_groups = self.num_gqa_groups;
-            }
-            let multipliers = |list: &[f64]| match list {
-                [one] => Multipliers::Uniform(*one),
-                [first, last] => Multipliers::Range(*first, *last),
-                all => Multipliers::PerLayer(all.to_vec()),
-            };
-            if let Some(list) = &self.qkv_multipliers {
-                made.qkv_multipliers = multipliers(list);
-            }
-            if let Some(list) = &self.ffn_multipliers {
-                made.ffn_multipliers = multipliers(list);
-            }
-        }))
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -150,7 +150,7 @@ fn exit_codes_separate_usage_from_failure() {
     let source = tales();
     for (args, part) in [
         (&["-q", "--q-bits", "7"][..], "bits"),
-        (&["-q", "--q-group-size", "48"], "group_size"),
+        (&["-q", "--q-group-size", "48"], "--q-group-size"),
         (&["-q", "--q-mode", "int8"], "int8"),
         (&["-q", "--q-recipe", "mixed_9_9"], "mixed_9_9"),
         (&["-q", "--q-layer", "ffn"], "REGEX=BITS"),

@@ -173,24 +173,19 @@ fn write_gguf(
     let file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(Error::io(path))?);
     let specs = planned.iter().map(|planned| planned.tensor.clone());
     let mut writer = GgufWriter::new(file, path, &metadata, specs.collect())?;
-    let mut whole: Option<(&str, Array)> = None;
-    for planned in &planned {
-        if whole
-            .as_ref()
-            .is_none_or(|(name, _)| *name != planned.source)
-        {
-            let array = source.dense(&planned.source, Dtype::Float32)?;
-            whole = Some((&planned.source, array.contiguous()?));
+    for parts in planned.chunk_by(|one, next| one.source == next.source) {
+        let name = &parts[0].source;
+        let array = source.dense(name, Dtype::Float32)?.contiguous()?;
+        let values = array
+            .try_as_slice::<f32>()
+            .map_err(|error| Error::checkpoint(path, format!("tensor `{name}`: {error}")))?;
+        for part in parts {
+            writer.write(&part.tensor.name, part.part_of(values)?)?;
+            let kind = part.tensor.kind;
+            let elements: usize = part.tensor.shape.iter().product();
+            let bytes = elements / kind.block_elements() * kind.block_bytes();
+            task.wrote(name, bytes as u64)?;
         }
-        let Some((_, array)) = &whole else { continue };
-        let values = array.try_as_slice::<f32>().map_err(|error| {
-            Error::checkpoint(path, format!("tensor `{}`: {error}", planned.source))
-        })?;
-        writer.write(&planned.tensor.name, planned.part_of(values)?)?;
-        let kind = planned.tensor.kind;
-        let elements: usize = planned.tensor.shape.iter().product();
-        let bytes = elements / kind.block_elements() * kind.block_bytes();
-        task.wrote(&planned.source, bytes as u64)?;
     }
     let file = writer.finish()?.into_inner();
     let file = file.map_err(|error| Error::io(path)(error.into_error()))?;

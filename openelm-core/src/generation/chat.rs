@@ -1,8 +1,7 @@
 //! Conversations: what was said, the prompt that it makes, and the cache that keeps it read.
 
 use super::{
-    generation::{GenerateOptions, Generation},
-    language_model::LanguageModel,
+    generation::Generation, language_model::LanguageModel, options::GenerateOptions,
     prompt_cache::PromptCache,
 };
 use crate::{

@@ -32,7 +32,7 @@ pub struct Token {
     /// incomplete or a stop string may be under way. All pieces together are the whole text.
     pub text: String,
     /// The model's log-probability of this token, before penalty and temperature; `None` unless
-    /// [`GenerateOptions::logprobs`](crate::generation::generation::GenerateOptions::logprobs) asks.
+    /// [`GenerateOptions::logprobs`](super::GenerateOptions::logprobs) asks.
     pub logprob: Option<f32>,
     /// The likeliest tokens and their log-probabilities, likeliest first.
     pub top_logprobs: Vec<TokenLogprob>,

@@ -13,7 +13,7 @@ use mlx_rs::{
 
 use super::{
     event::{Event, FinishReason, Stats, Token, TokenLogprob},
-    generation::GenerateOptions,
+    options::GenerateOptions,
     prompt_cache::PromptCache,
     sampling::Sampler,
     stop::StopMatcher,

@@ -1,12 +1,11 @@
 //! A model folder, loaded: network and tokenizer together.
 
-use super::compute_dtype::compute_dtype;
 use std::{
     path::{Path, PathBuf},
     thread,
 };
 
-use super::generation::{GenerateOptions, Generation};
+use super::{compute_dtype::compute_dtype, generation::Generation, options::GenerateOptions};
 use crate::{
     cancel::CancelHandle,
     config::Config,

@@ -25,7 +25,7 @@ pub(super) trait RunEvent {
     /// The event as a JSON object.
     fn to_json(&self) -> Value;
 
-    /// Whether it has a line in `metrics.jsonl`.
+    /// True for an event with a line in `metrics.jsonl`.
     fn is_metric(&self) -> bool;
 }
 

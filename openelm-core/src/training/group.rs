@@ -2,8 +2,8 @@
 //! each finds its place in the environment, `MLX_RANK` and, for the ring, `MLX_HOSTFILE`, a JSON
 //! list of every rank's addresses.
 //!
-//! MLX waits without end for a process that is gone. So whoever joins says what is to be done when
-//! the others have not answered for some time: usually to say so and leave.
+//! MLX waits without end for a process that is gone. So a caller that joins gives a function for
+//! the case that the others have not answered for some time: usually it reports that and exits.
 
 use std::{
     env, fmt,
@@ -19,7 +19,7 @@ use crate::{
     mlx::ProcessGroup,
 };
 
-/// How often the time is looked at.
+/// The interval at which the time is checked.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The processes that train together, and which of them this is. Belongs to the thread that made
@@ -67,12 +67,12 @@ impl Group {
         }))
     }
 
-    /// Which of the processes this is, from 0 on. The one that saves is 0.
+    /// The rank of this process, from 0 on. Rank 0 saves.
     pub fn rank(&self) -> usize {
         self.rank
     }
 
-    /// How many there are, 2 or more.
+    /// Number of processes, 2 or more.
     pub fn size(&self) -> usize {
         self.size
     }
@@ -106,7 +106,7 @@ impl Group {
         Ok(())
     }
 
-    /// Whether `yes` is true in any of the processes. Waits for the others.
+    /// Returns true if `yes` is true in any of the processes. Waits for the others.
     ///
     /// # Errors
     /// As [`all_sum`](Self::all_sum).

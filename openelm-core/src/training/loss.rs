@@ -1,4 +1,4 @@
-//! What training makes smaller: cross-entropy with CoreNet's z-loss and label smoothing
+//! The losses: cross-entropy with CoreNet's z-loss and label smoothing
 //! (`cross_entropy.py`), and DPO's losses on preferences.
 //!
 //! Shapes: `B` rows, `L` length, `N` targets, `D` width, `V` vocabulary.
@@ -23,7 +23,7 @@ use crate::{
     model::{Linear, Model},
 };
 
-/// Which loss makes one answer preferred to another; `Δ` is how much more the model prefers the
+/// The loss of preferences; `Δ` is how much more the model prefers the
 /// chosen answer than the reference does, in nats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PreferenceLoss {
@@ -34,7 +34,7 @@ pub enum PreferenceLoss {
     Hinge,
 }
 
-/// What a preference step needs besides its batch.
+/// The inputs of a preference step besides its batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preference {
     /// The loss.
@@ -42,7 +42,8 @@ pub struct Preference {
     /// β: how strongly the model is held to the reference. OpenELM-Instruct: 0.01.
     pub beta: f32,
     /// The reference's summed log-probability of each row's targets, as
-    /// [`Trainer::log_probabilities`](crate::training::trainer::Trainer::log_probabilities) gave them.
+    /// [`Trainer::log_probabilities`](crate::training::trainer::Trainer::log_probabilities) gave
+    /// them.
     pub reference: Vec<f32>,
 }
 
@@ -114,7 +115,7 @@ pub(super) fn inputs(batch: &Batch) -> Array {
     Array::from_slice(&batch.inputs, &[batch.batch as i32, batch.length as i32])
 }
 
-/// What is added to attention's scores so that documents in a row do not see each other
+/// The mask that is added to attention's scores so that documents in a row do not see each other
 /// `[B, 1, L, L]`; `None` where rows hold one document each, and causal attention does.
 pub(super) fn mask(batch: &Batch, dtype: Dtype) -> Result<Option<Array>> {
     if batch.documents.is_empty() {
@@ -279,7 +280,7 @@ struct TrainedHead<'a> {
     label_smoothing: f32,
 }
 
-/// What one part of the rows gives.
+/// The loss and gradients of a part of the rows.
 struct HeadPart {
     /// f32 scalars: sums of the cross-entropy and of `s²`.
     sums: [Array; 2],

@@ -14,6 +14,7 @@ mod resume_key;
 mod run;
 mod run_lock;
 mod schedule;
+mod seed;
 mod state;
 mod trainable;
 mod trainer;

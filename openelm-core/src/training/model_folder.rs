@@ -13,7 +13,7 @@ use crate::{
     weights::{Checkpoint, ReadOptions, Readers, Tensors, Weights, tensor_file},
 };
 
-/// What every folder of a run has, but for the weights.
+/// The files of every model folder of a run, without the weights.
 #[derive(Debug, Clone)]
 pub(super) struct FolderTemplate {
     /// The text of `config.json`.

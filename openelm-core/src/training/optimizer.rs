@@ -101,7 +101,7 @@ impl Default for Optimizer {
     }
 }
 
-/// What an optimizer remembers of each parameter, f32.
+/// The state of an optimizer for each parameter, f32.
 #[derive(Debug)]
 pub(super) struct OptimizerState {
     rule: Optimizer,

@@ -12,8 +12,8 @@
 //!
 //! Outside of it are, and may change with every resume,
 //!
-//! - the length of the run, `iters` or `steps`. A schedule over that length has it as
-//!   `schedule_steps`, which is in the key;
+//! - the length of the run, `iters`. A schedule over that length has it as `schedule_steps`, which
+//!   is in the key;
 //! - the intervals of saves, validations and reports; checkpoints to keep and to average; patience;
 //! - the validation data and how much of it is used. Losses of other data do not compare, so the
 //!   best validation is then looked for anew;

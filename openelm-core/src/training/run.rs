@@ -1,7 +1,9 @@
-//! The shell of a training run: its folder and lock, progress, events, the best validation, the end.
+//! The shell of a training run: its folder and lock, progress, events, the best validation, the
+//! end.
 //!
-//! [`Finetune`](super::finetune::Finetune) and [`Pretrain`](super::pretrain::Pretrain) are iterators
-//! of events around one [`Run`]; they bring the data, the steps and the files of their results.
+//! [`Finetune`](super::finetune::Finetune) and [`Pretrain`](super::pretrain::Pretrain) are
+//! iterators of events around one [`Run`]; they bring the data, the steps and the files of their
+//! results.
 
 use std::{
     collections::VecDeque,

@@ -39,10 +39,10 @@ pub enum ScheduleKind {
         steps: u64,
     },
     /// CoreNet's: the first update has the warm-up's beginning, the one after the warm-up the full
-    /// rate, and half a cosine falls to `end` over `max_iterations - warmup + 1` updates. Every rate
-    /// is rounded to eight decimals.
+    /// rate, and half a cosine falls to `end` over `max_iterations - warmup + 1` updates. Every
+    /// rate is rounded to eight decimals.
     CoreNet {
-        /// What the last rate is nearly.
+        /// The lowest rate, which the last update nearly has.
         end: f64,
         /// Updates, those of the warm-up among them.
         max_iterations: u64,

@@ -1,5 +1,5 @@
-//! A trainer's state in one file: what is trained, its moving average, the optimizer's memory,
-//! gathered gradients and counters. One rename puts it in place, so that it is always that of one moment.
+//! A trainer's state in one file: parameters, their moving average, the optimizer's state, gathered
+//! gradients and counters. One rename puts it in place, so that it is always that of one moment.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(crate) const STATE_FILE: &str = "training_state.safetensors";
 
 const KEY: &str = "training_state";
 
-/// What the file's metadata holds.
+/// The file's metadata.
 #[derive(Serialize, Deserialize)]
 struct Counters {
     iteration: u64,
@@ -58,7 +58,7 @@ impl Trainer {
         tensor_file::save(path, &tensors, (KEY, counters))
     }
 
-    /// What the caller gave with the state in `path`, without reading more of it.
+    /// The caller's own value of the state in `path`, without reading more of it.
     ///
     /// # Errors
     /// As [`restore`](Self::restore).

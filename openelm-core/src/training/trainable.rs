@@ -1,10 +1,10 @@
-//! A model as a function of what is trained in it.
+//! A model as a function of its trained parameters.
 
 use std::collections::HashMap;
 
 use mlx_rs::{Array, Dtype as MlxDtype};
 
-use super::trainer::derive_seed;
+use super::seed::derive_seed;
 use crate::{
     adapter::{Adapter, AdapterKind, each_linear},
     config::tensor_names::{EMBEDDING, HEAD, weight},
@@ -48,7 +48,7 @@ impl TrainableModel {
         })
     }
 
-    /// What is trained, as it was at the start, in f32 whatever the model's type.
+    /// The parameters at the start, in f32 whatever the model's type.
     pub(super) fn start(&self) -> Result<Vec<Array>> {
         let tensors = self.adapter.tensors();
         let in_f32 = |array: &Array| match array.dtype() {
@@ -101,7 +101,7 @@ impl TrainableModel {
         self.base.config().num_transformer_layers()
     }
 
-    /// Whether the matrix that makes the logits depends on what is trained.
+    /// Returns true if the matrix of the logits depends on trained parameters.
     pub(super) fn trains_head(&self) -> bool {
         let tied = self.base.config().share_input_output_layers();
         let adapter = &self.adapter;

@@ -1,7 +1,7 @@
 //! Training: one gradient step after another on batches of tokens.
 //!
-//! [`Trainer`] owns what is trained and the optimizer's memory of it; which batches come, and what
-//! is saved when, is its caller's affair: [`crate::training::finetune::finetune`], [`crate::training::pretrain`].
+//! [`Trainer`] owns the parameters and the optimizer's state. Its callers choose the batches, and
+//! what is saved when: [`crate::training::finetune::finetune`], [`crate::training::pretrain`].
 
 use mlx_rs::{Array, transforms};
 
@@ -10,6 +10,7 @@ use super::{
     loss::{self, Objective, Preference},
     optimizer::{Optimizer, OptimizerState},
     schedule::Schedule,
+    seed::derive_seed,
     trainable::{self, TrainableModel},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     weights::{Tensors, Weights},
 };
 
-/// How a [`Trainer`] trains.
+/// Options of a [`Trainer`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainerOptions {
     /// The rule by which gradients change what is trained. Default Adam without bias correction,
@@ -38,7 +39,7 @@ pub struct TrainerOptions {
     /// Keep only each layer's input, and work out the rest again for its gradient: less memory for
     /// more time. Default off.
     pub grad_checkpoint: bool,
-    /// How much of the mean of `logsumexp²` over the targets is added to the loss, which holds
+    /// Share of the mean of `logsumexp²` over the targets is added to the loss, which holds
     /// logits small; CoreNet's pre-training has 1e-4. Needs a head that is trained. Default 0.
     pub z_loss: f32,
     /// Share of each target's weight that is spread over the vocabulary, below 1. Needs a head that
@@ -67,7 +68,7 @@ impl Default for TrainerOptions {
     }
 }
 
-/// What one step did.
+/// The result of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
     /// Batches that have been trained on, this one included.
@@ -77,7 +78,7 @@ pub struct Step {
     pub loss: f32,
     /// The part of `loss` that is z-loss.
     pub z_loss: f32,
-    /// TargetModules in the batch.
+    /// Targets in the batch.
     pub targets: usize,
     /// The learning rate of the latest update, or of the next where gradients were only gathered.
     pub learning_rate: f32,
@@ -154,7 +155,7 @@ impl Trainer {
         Self::new(&model, adapter, options)
     }
 
-    /// How many numbers are trained.
+    /// Number of trained parameters.
     pub fn parameter_count(&self) -> u64 {
         self.parameters.iter().map(|p| p.size() as u64).sum()
     }
@@ -164,7 +165,7 @@ impl Trainer {
         self.iteration
     }
 
-    /// What has been trained, as it stands.
+    /// The adapter with its present weights.
     pub fn adapter(&self) -> Adapter {
         let mut adapter = self.trainable.adapter().clone();
         adapter.set_tensors(&self.named());
@@ -174,8 +175,8 @@ impl Trainer {
     /// Trains on a batch to predict its targets.
     ///
     /// # Errors
-    /// [`Error::Option`] for a batch without targets, [`Error::Diverged`] if the loss is no number:
-    /// what has been trained is of no use then. [`Error::Mlx`] if memory runs out.
+    /// [`Error::Option`] for a batch without targets, [`Error::Diverged`] if the loss is not
+    /// finite: what has been trained is of no use then. [`Error::Mlx`] if memory runs out.
     pub fn step(&mut self, batch: &Batch) -> Result<Step> {
         self.train(batch, self.predict())
     }
@@ -232,7 +233,7 @@ impl Trainer {
         Ok(sums.to_vec_exact::<f32>()?)
     }
 
-    /// What is trained, by tensor name, f32.
+    /// The parameters by tensor name, f32.
     pub(crate) fn weights(&self) -> Tensors {
         self.named()
     }
@@ -325,7 +326,7 @@ impl Trainer {
         Ok(norm)
     }
 
-    /// What is kept from one step to the next.
+    /// The arrays that are kept from one step to the next.
     pub(super) fn state(&self) -> impl Iterator<Item = &Array> {
         let average = self.average.iter().flatten();
         let parameters = self.parameters.iter();
@@ -390,12 +391,4 @@ pub(super) fn no_targets() -> Error {
         option: "batch",
         problem: "it has no token to predict".into(),
     }
-}
-
-/// A seed made of two numbers (SplitMix64's finaliser).
-pub(super) fn derive_seed(seed: u64, number: u64) -> u64 {
-    let mut z = seed ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

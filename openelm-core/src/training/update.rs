@@ -11,7 +11,8 @@ use super::{
     gradient::{self, LossAndGradients},
     group::Group,
     loss,
-    trainer::{Step, Trainer, derive_seed, no_targets},
+    seed::derive_seed,
+    trainer::{Step, Trainer, no_targets},
 };
 use crate::{
     data::batch::Batch,

@@ -18,7 +18,7 @@ use openelm_testing::{Random, TempFile};
 use crate::files::{entry, head, key, model_file, spec, text, written};
 
 fn problem(bytes: &[u8]) -> String {
-    let file = TempFile::new("test.gguf", bytes);
+    let file = TempFile::in_memory("test.gguf", bytes);
     match GgufReader::open(&*file) {
         Err(Error::Checkpoint { path, problem }) if path == *file => problem,
         other => panic!("expected Error::Checkpoint, found {other:?}"),
@@ -203,7 +203,7 @@ fn rejects_truncation_at_every_length() {
         (spec("b", TensorType::F32, &[8]), vec![0.5; 8]),
     ];
     let bytes = written(&entries, &tensors).unwrap();
-    let file = TempFile::new("test.gguf", &bytes);
+    let file = TempFile::in_memory("test.gguf", &bytes);
     assert!(GgufReader::open(&*file).is_ok());
     for length in 0..bytes.len() {
         let message = problem(&bytes[..length]);
@@ -265,7 +265,7 @@ fn damage(seed: u64, at: impl Fn(usize, &mut Random, usize, usize) -> usize) {
             let at = at(case, &mut random, table, bytes.len());
             damaged[at] ^= 1 << random.below(8);
         }
-        let file = TempFile::new("test.gguf", &damaged);
+        let file = TempFile::in_memory("test.gguf", &damaged);
         let Ok(mut reader) = GgufReader::open(&*file) else {
             continue;
         };

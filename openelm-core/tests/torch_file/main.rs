@@ -45,7 +45,7 @@ fn fixture(name: &str) -> PathBuf {
 
 /// Opens a file of these bytes and reads everything that it offers.
 fn read_all(bytes: &[u8]) -> Result<()> {
-    let scratch = TempFile::new("weights.pt", bytes);
+    let scratch = TempFile::in_memory("weights.pt", bytes);
     let file = TorchFile::open(&scratch)?;
     for (name, tensor) in file.tensors() {
         let values = file.read(name)?;

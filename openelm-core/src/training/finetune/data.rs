@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{finetune::TrainingData, options::FinetuneOptions};
+use super::{options::FinetuneOptions, training_data::TrainingData};
 use crate::{
     data::dataset::{Counts, DataFolder, Dataset, DatasetOptions, LongRows, PreferenceDataset},
     error::{Error, Result},

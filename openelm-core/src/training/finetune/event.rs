@@ -30,7 +30,7 @@ pub enum FinetuneEvent {
         loss: f64,
         /// `e^loss`, the perplexity.
         perplexity: f64,
-        /// Whether it is the lowest loss so far.
+        /// True if it is the lowest loss so far.
         best: bool,
     },
     /// The adapter and the state were written.

@@ -7,15 +7,13 @@ use super::{
     options::{FinetuneOptions, PreferenceOptions},
     order::Order,
     resume_key::{resume_key, validation_key},
+    training_data::TrainingData,
 };
 use crate::{
     adapter::Adapter,
     cancel::CancelHandle,
     config::Config,
-    data::{
-        batch::Batch,
-        dataset::{Example, PreferencePair},
-    },
+    data::batch::Batch,
     error::Result,
     mlx::memory,
     model::Model,
@@ -26,15 +24,6 @@ use crate::{
 };
 
 const BEST: &str = "best";
-
-/// Tokenised training or validation data.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TrainingData {
-    /// Texts, or prompts and completions.
-    Examples(Vec<Example>),
-    /// Pairs of answers, the first preferred.
-    Pairs(Vec<PreferencePair>),
-}
 
 /// A fine-tuning run. Belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
@@ -55,8 +44,10 @@ impl Finetune {
     /// need be.
     ///
     /// # Errors
-    /// [`Error::Option`] for an option outside its range, [`Error::Adapter`] if the adapter does not
-    /// fit, [`Error::Destination`] if the folder holds a run or another process trains there.
+    /// [`Error::Option`](crate::error::Error::Option) for an option outside its range,
+    /// [`Error::Adapter`](crate::error::Error::Adapter) if the adapter does not fit,
+    /// [`Error::Destination`](crate::error::Error::Destination) if the folder holds a run or
+    /// another process trains there.
     pub fn new(
         model: &Model,
         adapter: Adapter,
@@ -79,9 +70,10 @@ impl Finetune {
     /// `grad_checkpoint` and the validation data may change.
     ///
     /// # Errors
-    /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state, [`Error::OtherRun`] if it
-    /// was made with other options or data, [`Error::Checkpoint`] if it is malformed or of an older
-    /// version.
+    /// As [`new`](Self::new); [`Error::MissingFile`](crate::error::Error::MissingFile) if there is
+    /// no state, [`Error::OtherRun`](crate::error::Error::OtherRun) if it was made with other
+    /// options or data, [`Error::Checkpoint`](crate::error::Error::Checkpoint) if it is malformed
+    /// or of an older version.
     pub fn resume(
         model: &Model,
         adapter: Adapter,
@@ -127,7 +119,7 @@ impl Finetune {
         })
     }
 
-    /// How many numbers are trained.
+    /// Number of trained parameters.
     pub fn parameter_count(&self) -> u64 {
         self.trainer.parameter_count()
     }

@@ -1,6 +1,6 @@
 //! Options of a fine-tuning run.
 
-use super::finetune::TrainingData;
+use super::training_data::TrainingData;
 use crate::{
     data::{
         batch::{Batch, Padding},
@@ -10,10 +10,10 @@ use crate::{
     training::{PreferenceLoss, TrainerOptions},
 };
 
-/// How a [`Finetune`](crate::training::finetune::finetune::Finetune) runs.
+/// Options of a [`Finetune`](crate::training::finetune::finetune::Finetune).
 #[derive(Debug, Clone, PartialEq)]
 pub struct FinetuneOptions {
-    /// How each step is made.
+    /// Options of each step.
     pub trainer: TrainerOptions,
     /// Batches to train on, all in all. Default 1,000.
     pub iters: u64,

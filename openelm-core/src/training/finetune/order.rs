@@ -1,6 +1,6 @@
 //! The order of rows in batches.
 
-use super::{finetune::TrainingData, options::FinetuneOptions};
+use super::{options::FinetuneOptions, training_data::TrainingData};
 use crate::{
     data::{
         batch::{BatchPlan, MlxLmOrder, Padding, mlx_lm_batches},

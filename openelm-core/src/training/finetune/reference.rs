@@ -2,7 +2,7 @@
 
 use mlx_rs::Array;
 
-use super::finetune::{Finetune, TrainingData};
+use super::{finetune::Finetune, training_data::TrainingData};
 use crate::{
     error::{Error, Result},
     weights::{Tensors, tensor_file},
@@ -11,7 +11,7 @@ use crate::{
 const REFERENCE: &str = "reference.safetensors";
 
 impl Finetune {
-    /// What the model makes of every answer before the first step, once for all runs.
+    /// Measures the log-probability of every answer before the first step, or reads it.
     pub(super) fn measure_reference(&mut self) -> Result<()> {
         let TrainingData::Pairs(pairs) = &self.train else {
             return Ok(());

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{
-    finetune::TrainingData,
     options::{FinetuneOptions, PreferenceOptions},
+    training_data::TrainingData,
 };
 use crate::{
     adapter::{Adapter, AdapterKind, key_of, layer_of},

@@ -1,4 +1,4 @@
-//! What a run will take, found out by trying.
+//! Measurement of the time and memory that a run needs.
 
 use std::{path::Path, time::Instant};
 
@@ -9,21 +9,21 @@ use crate::{
     mlx::memory,
 };
 
-/// What a few steps took.
+/// The time and memory of a few steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RunEstimate {
     /// Numbers that are trained.
     pub parameters: u64,
     /// Seconds that a step took, the first left out.
     pub seconds_per_step: f64,
-    /// TargetModules of a step, on average.
+    /// Mean number of targets per step.
     pub targets_per_step: f64,
     /// The most memory of this process' MLX arrays, in bytes.
     pub peak_bytes: u64,
 }
 
 impl Pretrain {
-    /// Makes `steps` updates and says what they took; nothing is written.
+    /// Makes `steps` updates and measures them; nothing is written.
     ///
     /// # Errors
     /// As [`new`](Self::new) and the iterator; [`Error::Data`] if there is not enough data for

@@ -32,7 +32,7 @@ pub enum PretrainEvent {
         loss: f64,
         /// The loss of all targets in bits, per byte of the texts in UTF-8.
         bits_per_byte: f64,
-        /// Whether it is the lowest loss so far.
+        /// True if it is the lowest loss so far.
         best: bool,
     },
     /// A checkpoint and the state were written.

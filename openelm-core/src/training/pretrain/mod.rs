@@ -7,6 +7,7 @@
 //! - `model/`: the weights after the last step; `average/`: the plain mean of the last
 //!   checkpoints; `ema/`: the moving average;
 //! - `training_state.safetensors`: all that a run that was killed needs to end with the same bytes;
+//! - `run.lock`: locked by the process that trains, with its id;
 //! - `metrics.jsonl`: a line for every step and validation.
 //!
 //! The recipe's figures are those of CoreNet's `projects/openelm/pretraining_configs`

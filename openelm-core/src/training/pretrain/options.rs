@@ -1,4 +1,4 @@
-//! CoreNet's recipe, and what a run is made of.
+//! CoreNet's recipe, and the options of a run.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::{
     training::{Optimizer, OptimizerKind, Schedule, ScheduleKind, TrainerOptions},
 };
 
-/// What differs between recipes of CoreNet's kind.
+/// The settings that differ between CoreNet's recipes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Recipe {
     /// Updates of the whole run.
@@ -69,11 +69,11 @@ impl Recipe {
     }
 }
 
-/// How a [`Pretrain`](crate::training::pretrain::pretrain::Pretrain) runs.
+/// Options of a [`Pretrain`](crate::training::pretrain::pretrain::Pretrain).
 #[derive(Debug, Clone, PartialEq)]
 pub struct PretrainOptions {
-    /// How each update is made; [`Recipe::trainer`] gives CoreNet's. Its `grad_accumulation_steps`
-    /// is not looked at: `batch_size` and `micro_batch_size` say it.
+    /// Options of each update; [`Recipe::trainer`] gives CoreNet's. Its `grad_accumulation_steps`
+    /// has no effect: `batch_size` and `micro_batch_size` take its place.
     pub trainer: TrainerOptions,
     /// Updates of the whole run.
     pub iters: u64,

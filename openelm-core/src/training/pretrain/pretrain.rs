@@ -52,9 +52,10 @@ impl Pretrain {
     /// of the source; all but rank 0 write nothing.
     ///
     /// # Errors
-    /// [`Error::Option`] for an option outside its range, [`Error::Destination`] if the folder holds
-    /// a run or another process trains there, [`Error::Io`]; for a model to start from as
-    /// [`Checkpoint::open`](crate::weights::Checkpoint::open) and [`check`](crate::weights::Checkpoint::check).
+    /// [`Error::Option`] for an option outside its range, [`Error::Destination`] if the folder
+    /// holds a run or another process trains there, [`Error::Io`]; for a model to start from as
+    /// [`Checkpoint::open`](crate::weights::Checkpoint::open) and
+    /// [`check`](crate::weights::Checkpoint::check).
     pub fn new(
         config: Config,
         source: Box<dyn SequenceSource>,
@@ -72,13 +73,14 @@ impl Pretrain {
     /// bytes as if it had never stopped. Another number of processes than before leads to the same
     /// but for rounding. Only rank 0 reads the folder.
     ///
-    /// Options that change the trained weights must be those of the saved run. `steps` (with a
-    /// constant schedule), `micro_batch_size`, `save_every`, `steps_per_eval`, `val_windows`, `keep`,
-    /// `average_last`, `save_dtype`, `grad_checkpoint` and the validation data may change.
+    /// Options that change the trained weights must be those of the saved run. `iters` (with a
+    /// constant schedule), `micro_batch_size`, `save_every`, `steps_per_eval`, `val_batches`,
+    /// `keep_checkpoints`, `average_last`, `save_dtype`, `grad_checkpoint` and the validation data
+    /// may change.
     ///
     /// # Errors
-    /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state, [`Error::OtherRun`] if it
-    /// was made with other options, another architecture or tokenizer, or other data,
+    /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state, [`Error::OtherRun`] if
+    /// it was made with other options, another architecture or tokenizer, or other data,
     /// [`Error::Checkpoint`] if it is malformed or of an older version.
     pub fn resume(
         config: Config,
@@ -148,7 +150,7 @@ impl Pretrain {
         })
     }
 
-    /// How many numbers are trained.
+    /// Number of trained parameters.
     pub fn parameter_count(&self) -> u64 {
         self.trainer.parameter_count()
     }
@@ -158,7 +160,7 @@ impl Pretrain {
         self.trainer.iteration()
     }
 
-    /// What was read of the data so far, that which is read ahead included.
+    /// Counts of the data that was read, with what was read ahead.
     pub fn data_statistics(&self) -> Option<CorpusStatistics> {
         self.source.statistics()
     }
@@ -177,7 +179,7 @@ impl Pretrain {
         self.group.as_ref().map_or(1, Group::size)
     }
 
-    /// Whether `yes` is true in any of the processes.
+    /// Returns true if `yes` is true in any of the processes.
     fn any_rank(&self, yes: bool) -> Result<bool> {
         match &self.group {
             Some(group) => group.any(yes),

@@ -15,11 +15,11 @@ pub trait SequenceSource: std::fmt::Debug {
     /// The next sequence of this process; `None` when there are no more.
     ///
     /// # Errors
-    /// What reading can meet.
+    /// As of reading the data.
     fn next_sequence(&mut self) -> Result<Option<Sequence>>;
 
     /// Its position, for [`restore`](Self::restore) of a source of the same data, whatever the
-    /// number of processes. It is asked for when all of them have got as many sequences.
+    /// number of processes. Called when all processes have got as many sequences.
     ///
     /// # Errors
     /// If it cannot be said.
@@ -31,7 +31,7 @@ pub trait SequenceSource: std::fmt::Debug {
     /// [`Error::OtherRun`] if that was one of other data or options.
     fn restore(&mut self, state: &Value) -> Result<()>;
 
-    /// What was read so far, that which is read ahead included; `None` if it is not counted.
+    /// Counts of the data that was read, with what was read ahead; `None` if it is not counted.
     fn statistics(&self) -> Option<CorpusStatistics> {
         None
     }

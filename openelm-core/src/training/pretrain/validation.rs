@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Validation {
     windows: Vec<Sequence>,
-    /// What each window's targets were in UTF-8; the rounding of a document's bytes is its last's.
+    /// Bytes of each window's targets in UTF-8; the last of a document has the rounding.
     bytes: Vec<u64>,
 }
 
@@ -87,12 +87,12 @@ impl Validation {
         Self::new(texts, tokenizer, length)
     }
 
-    /// How many windows there are.
+    /// Number of windows.
     pub fn len(&self) -> usize {
         self.windows.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there is no window.
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty()
     }

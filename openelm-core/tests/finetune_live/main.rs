@@ -7,34 +7,28 @@
     reason = "a test may stop at the first surprise"
 )]
 
+mod case;
+
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
 use mlx_rs::Array;
-use openelm_core::{
-    Config, Dtype, Model,
-    adapter::Adapter,
-    internal::{Batch, ReadOptions, Weights},
-    train::{
-        Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule, ScheduleKind, Trainer,
-        TrainerOptions,
-    },
-    weights::Checkpoint,
-};
-use openelm_testing::TempDir;
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use openelm_core::{Model, adapter::Adapter, internal::Batch, train::Trainer};
+
+use case::{Case, Losses, batch, model, options, preference, read, rows, rows_of, start};
 
 /// Largest difference of a step's loss, relative.
 const LOSS_BOUND: f64 = 1e-4;
+
 /// Largest distance of a trained tensor after the last step, relative to its length. (Of single
 /// numbers Adam turns a gradient of nearly zero into a full step of either sign.)
 const TENSOR_BOUND: f32 = 1e-3;
+
 /// Largest difference of a logit of the adapted model.
 const LOGIT_BOUND: f32 = 2e-4;
+
 /// The same between the adapter that we trained and the one that mlx-lm trained: one such step moves
 /// a logit by some 4e-3 where the scale is 10.
 const TRAINED_LOGIT_BOUND: f32 = 1e-2;
@@ -48,59 +42,6 @@ const CHECKPOINTED: [&str; 6] = [
     "qlora-exact",
     "dpo_sigmoid",
 ];
-
-#[derive(Deserialize)]
-struct Case {
-    mask: String,
-    base: String,
-    data: String,
-    optimizer: String,
-    optimizer_settings: BTreeMap<String, Value>,
-    learning_rate: f64,
-    lr_schedule: Option<Value>,
-    grad_accumulation_steps: usize,
-    max_seq_length: usize,
-    trainable_parameters: u64,
-    #[serde(default)]
-    logit_tokens: Vec<u32>,
-    beta: Option<f32>,
-    loss: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Losses {
-    train: Vec<f64>,
-    #[serde(default)]
-    tokens: Vec<usize>,
-    learning_rate: Vec<f32>,
-    rows: Vec<Vec<usize>>,
-    #[serde(default)]
-    valid: Vec<Validated>,
-    valid_after: Option<Validated>,
-    #[serde(default)]
-    reference_chosen: Vec<f32>,
-    #[serde(default)]
-    reference_rejected: Vec<f32>,
-}
-
-#[derive(Deserialize)]
-struct Validated {
-    loss: f64,
-    rows: Vec<Vec<usize>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Row {
-    Text(Vec<u32>),
-    Prompt { tokens: Vec<u32>, offset: usize },
-}
-
-#[derive(Deserialize)]
-struct Sided {
-    tokens: Vec<u32>,
-    first_target: usize,
-}
 
 #[test]
 #[ignore = "reads what Python made: make parity"]
@@ -287,152 +228,6 @@ fn signed_distance(name: &str, found: &Array, wanted: &Array, rates: &[f32]) -> 
     square.sqrt() / whole.sqrt().max(1e-6)
 }
 
-fn model(folder: &Path) -> Model {
-    let config = Config::load(folder).unwrap();
-    let checkpoint = Checkpoint::open(folder).unwrap();
-    checkpoint.check(&config).unwrap();
-    let options = ReadOptions {
-        dtype: Dtype::Float32,
-        keep_quantized: true,
-    };
-    let weights = Weights::read(&checkpoint, &config, options, &mut |_, _| {}).unwrap();
-    Model::new(config, weights, Dtype::Float32).unwrap()
-}
-
-/// mlx-lm's adapter before the first step.
-fn start(output: &Path) -> Adapter {
-    let folder = TempDir::new();
-    fs::copy(
-        output.join("adapter_config.json"),
-        folder.join("adapter_config.json"),
-    )
-    .unwrap();
-    fs::copy(
-        output.join("init.safetensors"),
-        folder.join("adapters.safetensors"),
-    )
-    .unwrap();
-    Adapter::load(&folder).unwrap()
-}
-
-fn options(case: &Case, grad_checkpoint: bool) -> TrainerOptions {
-    let kind = match case.optimizer.as_str() {
-        "adam" => OptimizerKind::Adam,
-        "adamw" => OptimizerKind::AdamW,
-        "sgd" => OptimizerKind::Sgd,
-        "lion" => OptimizerKind::Lion,
-        "adafactor" => OptimizerKind::Adafactor,
-        other => panic!("optimizer {other}"),
-    };
-    let number = |key: &str| case.optimizer_settings.get(key).and_then(Value::as_f64);
-    let optimizer = Optimizer {
-        weight_decay: number("weight_decay").unwrap_or_default() as f32,
-        bias_correction: case.optimizer_settings.get("bias_correction") == Some(&Value::Bool(true)),
-        decay_vectors: true,
-        ..Optimizer::new(kind)
-    };
-    let mut schedule = Schedule {
-        learning_rate: case.learning_rate,
-        ..Schedule::default()
-    };
-    if let Some(block) = &case.lr_schedule {
-        assert_eq!(block["name"], "cosine_decay");
-        schedule.learning_rate = block["arguments"][0].as_f64().unwrap();
-        schedule.kind = ScheduleKind::Cosine {
-            steps: block["arguments"][1].as_u64().unwrap(),
-            end: block["arguments"][2].as_f64().unwrap(),
-        };
-        schedule.warmup = block["warmup"].as_u64().unwrap();
-        schedule.warmup_init = block["warmup_init"].as_f64().unwrap();
-    }
-    if kind == OptimizerKind::Adafactor {
-        // mlx-lm's relative step, min(0.01, step^-0.5), is this for the first 10,000.
-        schedule.learning_rate = 0.01;
-    }
-    TrainerOptions {
-        optimizer,
-        schedule,
-        grad_accumulation_steps: case.grad_accumulation_steps,
-        grad_checkpoint,
-        ..TrainerOptions::default()
-    }
-}
-
-fn rows(folder: &Path, case: &Case, part: &str) -> Vec<(Vec<u32>, usize)> {
-    let mut tokens: BTreeMap<String, BTreeMap<String, Vec<Row>>> =
-        read(&folder.join("tokens.json"));
-    let rows = tokens.get_mut(&case.data).unwrap().remove(part).unwrap();
-    rows.into_iter()
-        .map(|row| match row {
-            Row::Text(tokens) => (tokens, 0),
-            Row::Prompt { tokens, offset } => (tokens, offset),
-        })
-        .collect()
-}
-
-fn rows_of(folder: &Path, case: &Case) -> Vec<(Vec<u32>, usize)> {
-    rows(folder, case, "valid")
-}
-
-/// The batch that mlx-lm made of the rows `chosen`, or, in "exact" cases, should have made.
-fn batch(rows: &[(Vec<u32>, usize)], chosen: &[usize], case: &Case) -> Batch {
-    let longest = chosen.iter().map(|&row| rows[row].0.len()).max().unwrap();
-    let width = (1 + 32 * longest.div_ceil(32)).min(case.max_seq_length);
-    let mut made = Batch {
-        inputs: Vec::new(),
-        targets: Vec::new(),
-        mask: Vec::new(),
-        documents: Vec::new(),
-        batch: chosen.len(),
-        length: width - 1,
-    };
-    for &row in chosen {
-        let (tokens, offset) = &rows[row];
-        let mut padded = tokens.clone();
-        padded.resize(width, 0);
-        made.inputs.extend(&padded[..width - 1]);
-        made.targets.extend(&padded[1..]);
-        let last = tokens.len() + usize::from(case.mask == "mlx-lm" && case.loss.is_none());
-        made.mask
-            .extend((1..width).map(|step| step >= *offset && step < last));
-    }
-    made
-}
-
-fn preference(folder: &Path, case: &Case, losses: &Losses, pairs: &[usize]) -> (Batch, Preference) {
-    let mut all: BTreeMap<String, Value> = read(&folder.join("pairs.json"));
-    let all: Vec<BTreeMap<String, Sided>> =
-        serde_json::from_value(all.remove("pairs").unwrap()).unwrap();
-    let mut rows = Vec::new();
-    let mut reference = Vec::new();
-    for (side, sums) in [
-        ("chosen", &losses.reference_chosen),
-        ("rejected", &losses.reference_rejected),
-    ] {
-        for &pair in pairs {
-            let answer = &all[pair][side];
-            rows.push((answer.tokens.clone(), answer.first_target));
-            reference.push(sums[pair]);
-        }
-    }
-    let chosen: Vec<usize> = (0..rows.len()).collect();
-    let made = batch(&rows, &chosen, case);
-    let loss = match case.loss.as_deref() {
-        Some("sigmoid") => PreferenceLoss::Sigmoid,
-        Some("hinge") => PreferenceLoss::Hinge,
-        other => panic!("loss {other:?}"),
-    };
-    let beta = case.beta.unwrap();
-    (
-        made,
-        Preference {
-            loss,
-            beta,
-            reference,
-        },
-    )
-}
-
 fn logits_of(model: &Model, tokens: &[u32]) -> Array {
     let tokens = Array::from_slice(tokens, &[1, tokens.len() as i32]);
     let hidden = model.hidden(&tokens, &mut model.cache()).unwrap();
@@ -455,9 +250,4 @@ fn length(a: &Array) -> f32 {
 
 fn largest(a: &Array) -> f32 {
     a.abs().unwrap().max(false).unwrap().item_exact::<f32>()
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> T {
-    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }

@@ -1,0 +1,85 @@
+//! Options of fine-tuning from the command line and TOML files to the core.
+
+use super::*;
+use crate::settings::testing::{every_option_changes, settings};
+
+/// Everything that a run is made of.
+fn record(settings: Settings) -> String {
+    let core = (
+        settings.options(),
+        settings.adapter_options(),
+        settings.data_options(),
+    );
+    let own = (
+        settings.data,
+        settings.adapter_path,
+        settings.start_from,
+        settings.steps_per_report,
+    );
+    format!("{core:?} {own:?}")
+}
+
+#[test]
+fn defaults_are_those_of_the_core() {
+    let settings = Settings::default();
+    assert_eq!(settings.options(), FinetuneOptions::default());
+    assert_eq!(settings.adapter_options(), AdapterOptions::default());
+    assert_eq!(settings.data_options(), DataOptions::default());
+}
+
+#[test]
+fn every_option_reaches_the_core() {
+    let cases: [(&str, &str, &[&str]); 38] = [
+        ("data", "rows", &[]),
+        ("adapter-path", "folder", &[]),
+        ("start-from", "folder", &[]),
+        ("fine-tune-type", "dora", &[]),
+        ("rank", "4", &[]),
+        ("scale", "2.5", &[]),
+        ("alpha", "16", &[]),
+        ("rslora", "", &["--alpha=4"]),
+        ("dropout", "0.5", &[]),
+        ("num-layers", "-1", &[]),
+        ("keys", "proj_2", &[]),
+        ("keys-regex", ".*", &[]),
+        ("tied-head", "", &[]),
+        ("iters", "7", &[]),
+        ("batch-size", "7", &[]),
+        ("max-seq-length", "7", &[]),
+        ("long-rows", "drop", &[]),
+        ("mask-prompt", "", &[]),
+        ("optimizer", "adamw", &[]),
+        ("learning-rate", "0.5", &[]),
+        ("lr-schedule", "cosine", &[]),
+        ("lr-end", "0.5", &["--lr-schedule=linear"]),
+        ("warmup", "7", &[]),
+        ("weight-decay", "0.5", &[]),
+        ("bias-correction", "", &[]),
+        ("grad-accumulation-steps", "7", &[]),
+        ("clip-norm", "0.5", &[]),
+        ("grad-checkpoint", "", &[]),
+        ("steps-per-eval", "7", &[]),
+        ("val-batches", "-1", &[]),
+        ("steps-per-report", "7", &[]),
+        ("save-every", "7", &[]),
+        ("patience", "7", &[]),
+        ("dpo", "hinge", &[]),
+        ("beta", "0.5", &[]),
+        ("seed", "7", &[]),
+        ("mlx-lm-compat", "", &[]),
+        ("test", "", &[]),
+    ];
+    every_option_changes(&cases, record);
+}
+
+#[test]
+fn given_options_count_for_more_than_the_file() {
+    let file = "rank = 4\niters = 5\nmask-prompt = true\nnum-layers = -1\n";
+    let both: Settings = settings(&["--rank", "16", "--tied-head"], file);
+    assert_eq!((both.rank, both.iters), (16, 5));
+    assert!(both.mask_prompt && both.tied_head && !both.test);
+    assert_eq!(both.adapter_options().targets.num_layers, None);
+    // A default that is given is given.
+    let both: Settings = settings(&["--rank", "8"], file);
+    assert_eq!(both.rank, 8);
+}

@@ -1,0 +1,158 @@
+//! Options of pre-training from the command line and TOML files to the core.
+
+use std::path::Path;
+
+use super::*;
+use crate::settings::testing::{every_option_changes, settings};
+
+fn tales() -> Tokenizer {
+    let tales = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../openelm-core/tests/fixtures/tales"
+    );
+    Tokenizer::find(Path::new(tales), None).unwrap()
+}
+
+/// Everything that a run is made of.
+fn record(settings: Settings) -> String {
+    let architecture = settings.model.layer_wise(&tales());
+    let length = settings.max_seq_length;
+    let core = (
+        settings.options().unwrap(),
+        settings.corpus(length.unwrap_or(64), 0, 1).unwrap(),
+        architecture,
+    );
+    let own = (
+        settings.valid,
+        settings.output,
+        settings.shuffle,
+        settings.steps_per_report,
+        settings.processes,
+        settings.process_timeout,
+    );
+    format!("{core:?} {own:?}")
+}
+
+#[test]
+fn defaults_are_those_of_the_core() {
+    let settings: Settings = settings(&["--iters=50", "--data=books.jsonl"], "");
+    let recipe = Recipe::new(50, None);
+    assert_eq!(settings.options().unwrap(), PretrainOptions::new(recipe));
+    let corpus = CorpusOptions {
+        files: vec!["books.jsonl".into()],
+        ..CorpusOptions::default()
+    };
+    let length = corpus.sequence_length;
+    assert_eq!(settings.corpus(length, 0, 1).unwrap(), corpus);
+}
+
+#[test]
+fn every_option_reaches_the_core() {
+    const BOTH: &[&str] = &["--iters=50", "--data=books.jsonl"];
+    const ITERS: &[&str] = &["--iters=50"];
+    const DATA: &[&str] = &["--data=books.jsonl"];
+    let given = [
+        ("valid", "held-out.jsonl"),
+        ("text-key", "content"),
+        ("start-from", "small"),
+        ("tokenizer", "tok"),
+        ("output", "folder"),
+        ("batch-size", "7"),
+        ("micro-batch-size", "7"),
+        ("max-seq-length", "7"),
+        ("packing", "truncate"),
+        ("words-per-fragment", "7"),
+        ("min-characters", "7"),
+        ("min-tokens", "7"),
+        ("interleave", "7"),
+        ("shuffle", "7"),
+        ("epochs", "7"),
+        ("skip-corrupt", ""),
+        ("learning-rate", "0.5"),
+        ("warmup", "7"),
+        ("weight-decay", "0.5"),
+        ("clip-norm", "0.5"),
+        ("z-loss", "0.5"),
+        ("label-smoothing", "0.5"),
+        ("ema-decay", "0.5"),
+        ("dtype", "bfloat16"),
+        ("save-dtype", "float16"),
+        ("grad-checkpoint", ""),
+        ("steps-per-eval", "7"),
+        ("val-batches", "7"),
+        ("val-windows", "70"),
+        ("steps-per-report", "7"),
+        ("save-every", "7"),
+        ("keep-checkpoints", "7"),
+        ("average-last", "2"),
+        ("seed", "7"),
+        ("processes", "2"),
+        ("process-timeout", "7"),
+        ("preset", "450M"),
+        ("num-transformer-layers", "7"),
+        ("model-dim", "7"),
+        ("head-dim", "7"),
+        ("num-gqa-groups", "7"),
+        ("qkv-multipliers", "0.75"),
+        ("ffn-multipliers", "0.75"),
+        ("ffn-dim-divisor", "7"),
+        ("vocab-size", "7"),
+        ("max-context-length", "7"),
+        ("rope-freq-constant", "7"),
+        ("share-input-output-layers", "false"),
+    ];
+    let mut cases: Vec<(&str, &str, &[&str])> = given
+        .iter()
+        .map(|&(name, value)| (name, value, BOTH))
+        .collect();
+    // Without these there is no run to compare with.
+    let record = |settings: Settings| match (&settings.iters, &settings.data) {
+        (Some(_), Some(_)) => record(settings),
+        missing => format!("{missing:?}"),
+    };
+    cases.push(("iters", "7", DATA));
+    cases.push(("data", "tales.jsonl", ITERS));
+    every_option_changes(&cases, record);
+}
+
+#[test]
+fn former_names_are_accepted() {
+    let names = [
+        ("from", "start-from", "small"),
+        ("steps", "iters", "7"),
+        ("sequence-length", "max-seq-length", "7"),
+        ("assembly", "packing", "truncate"),
+        ("words-per-piece", "words-per-fragment", "7"),
+        ("readers", "interleave", "7"),
+        ("keep", "keep-checkpoints", "7"),
+        ("ranks", "processes", "2"),
+        ("rank-timeout", "process-timeout", "7"),
+    ];
+    for (former, name, value) in names {
+        let shown = |flags: &[&str], toml: &str| {
+            let settings: Settings = settings(flags, toml);
+            format!("{settings:?}")
+        };
+        let expected = shown(&[&format!("--{name}"), value], "");
+        assert_ne!(expected, shown(&[], ""), "{name}");
+        assert_eq!(expected, shown(&[&format!("--{former}"), value], ""));
+        let value = if value.parse::<u64>().is_ok() {
+            value.to_owned()
+        } else {
+            format!("{value:?}")
+        };
+        assert_eq!(expected, shown(&[], &format!("{former} = {value}")));
+    }
+    // Windows become batches, at least as many.
+    let windows: Settings = settings(&["--iters=7", "--val-windows=65"], "");
+    assert_eq!(windows.options().unwrap().val_batches, Some(3));
+}
+
+#[test]
+fn a_switch_of_the_file_is_on() {
+    let file = "skip-corrupt = true\ngrad-checkpoint = true\n[model]\nhead_dim = 32\n";
+    let both: Settings = settings(&["--model-dim", "64"], file);
+    assert!(both.skip_corrupt && both.grad_checkpoint);
+    let model = (both.model.head_dim, both.model.model_dim);
+    assert_eq!(model, (Some(32), Some(64)));
+}

@@ -1,0 +1,152 @@
+//! Events, plots, models and errors.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use openelm_testing::{failure, success};
+use serde_json::Value;
+
+use crate::folder::{Scratch, losses};
+
+#[test]
+fn writes_events_plots_and_models() {
+    let scratch = Scratch::new();
+    let more = ["--iters", "40", "--json", "--save-dtype", "bfloat16"];
+    let output = success(scratch.pretrain("run", &more));
+    let events = String::from_utf8(output.stdout).unwrap();
+    let events: Vec<Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(events.last().unwrap()["reason"], "steps");
+    let run = scratch.path("run");
+    let bits = losses(&run, "bits_per_byte");
+    assert_eq!(bits.len(), 5, "after every eighth step: {bits:?}");
+    assert!(bits[4] < 0.8 * bits[0], "{bits:?}");
+    let rates = losses(&run, "learning_rate");
+    // 1e-6, then (3e-3 - 1e-6) / 3 more; the last but one of a cosine over 38 updates.
+    assert_eq!(
+        rates[..4],
+        [1e-6, 0.001_000_67, 0.002_000_33, 0.003].map(|r: f32| f64::from(r))
+    );
+    assert_eq!(rates[39], f64::from(0.000_318_41_f32));
+    for picture in ["loss", "learning_rate"] {
+        let png = fs::read(run.join(picture).with_extension("png")).unwrap();
+        assert_eq!(&png[..4], b"\x89PNG");
+        let svg = fs::read_to_string(run.join(picture).with_extension("svg")).unwrap();
+        assert!(svg.contains("Pre-training"));
+    }
+    for model in ["model", "average", "ema", "checkpoints/step-000040"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
+        command.args([
+            "generate",
+            "--prompt",
+            "Once the fox",
+            "-n",
+            "5",
+            "--quiet",
+            "--model",
+        ]);
+        command.arg(run.join(model)).stdin(Stdio::null());
+        let text = success(command).stdout;
+        assert!(!text.is_empty(), "{model}");
+    }
+}
+
+#[test]
+fn dry_run_reports_estimates_and_writes_nothing() {
+    let scratch = Scratch::new();
+    let output = success(scratch.pretrain("run", &["--dry-run", "--json"]));
+    assert!(!scratch.path("run").exists());
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // By hand: the embedding 2048·64; qkv 64·64 and 128·64 of 1 and 2 KV heads; out 64·32 and
+    // 64·64; the FFN 3·64·32 and 3·64·256; norms 64·(4 + 1) and 16·4.
+    let parameters = 131_072 + 64 * 64 + 128 * 64 + 64 * 32 + 64 * 64 + 192 * (32 + 256) + 384;
+    assert_eq!(told["parameters"], parameters);
+    assert_eq!(
+        (&told["steps"], &told["tokens"]),
+        (&16.into(), &(16 * 8 * 32).into())
+    );
+    assert_eq!(told["state_bytes"], parameters * 4 * 5);
+    for key in [
+        "peak_memory_bytes",
+        "seconds_per_step",
+        "tokens_per_second",
+        "seconds",
+    ] {
+        assert!(told[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    let told = success(scratch.pretrain("run", &["--dry-run"]));
+    let lines = String::from_utf8(told.stderr).unwrap();
+    assert!(
+        lines.contains("16 steps of 8 sequences of 32 tokens"),
+        "{lines}"
+    );
+    assert!(String::from_utf8(told.stdout).unwrap().contains("a step"));
+}
+
+#[test]
+fn rejects_invalid_options_and_data() {
+    let scratch = Scratch::new();
+    let wrong = |more: &[&str], code: i32| failure(scratch.pretrain("none", more), code);
+    for (more, code, problem) in [
+        (&["--vocab-size", "100"][..], 1, "100"),
+        (
+            &["--model-dim", "0"],
+            1,
+            "`model_dim`: expected an integer from 1",
+        ),
+        (&["--preset", "7B"], 2, "expected 270M"),
+        (
+            &["--learning-rate=-1"],
+            2,
+            "--learning-rate: expected 0 or more",
+        ),
+        (&["--dtype", "float16"], 1, "gradients vanish"),
+        (
+            &["--average-last", "9"],
+            2,
+            "--average-last: expected at most 3",
+        ),
+        (&["--data", "nowhere.jsonl"], 1, "nowhere.jsonl"),
+        (&["--tokenizer", "nowhere"], 1, "nowhere"),
+        (&["--processes", "0"], 2, "--processes: expected at least 1"),
+    ] {
+        let told = wrong(more, code);
+        assert!(told.contains(problem), "{more:?}: {told}");
+        assert!(
+            !scratch.path("none").exists(),
+            "nothing was begun: {more:?}"
+        );
+    }
+    fs::write(
+        scratch.path("bad.toml"),
+        "iters = 3\n[model]\nmodel_width = 2\n",
+    )
+    .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
+    command.arg("pretrain").arg(scratch.path("bad.toml"));
+    let told = failure(command, 1);
+    assert!(
+        told.contains("line 3") && told.contains("`model_width`"),
+        "{told}"
+    );
+
+    success(scratch.pretrain("run", &["--quiet", "--iters", "2"]));
+    let told = failure(scratch.pretrain("run", &["--iters", "2"]), 1);
+    assert!(told.contains("there is a run here already"), "{told}");
+    let other = ["--iters", "2", "--resume", "--quiet", "--model-dim", "128"];
+    let told = failure(scratch.pretrain("run", &other), 1);
+    assert!(
+        told.contains("--model-dim: expected 64, found 128"),
+        "{told}"
+    );
+    let more = ["--iters", "3", "--resume", "--quiet"];
+    let told = failure(scratch.pretrain("run", &more), 1);
+    assert!(
+        told.contains("schedule_steps: expected 2, found 3"),
+        "{told}"
+    );
+}
