@@ -1,31 +1,31 @@
 import Observation
 
-/// A conversation for a view to show: what was said, the answer as it comes, and what went wrong.
+/// A conversation for a view: messages, the answer as it is generated, and the last error.
 ///
 ///     @State private var conversation = Conversation(model: model)
 ///     ForEach(conversation.messages) { Text($0.text) }
 @MainActor @Observable public final class Conversation {
     /// A message.
     public struct Message: Identifiable, Sendable, Equatable {
-        /// Its place in the conversation, from 0.
+        /// Its index in the conversation, from 0.
         public let id: Int
-        /// What it is in the conversation.
+        /// Its role.
         public let role: LanguageModelSession.Message.Role
-        /// Its text, as far as it came.
+        /// Its text so far.
         public internal(set) var text: String
     }
 
-    /// What was said, the answer that is being written included.
+    /// All messages, with the answer under way.
     public private(set) var messages: [Message] = []
-    /// Whether an answer is being written.
+    /// True while an answer is under way.
     public private(set) var isResponding = false
     /// Share of the prompt that the model has read, from 0 to 1, while it answers.
     public private(set) var promptProgress = 0.0
     /// Counts and times of the last answer.
     public private(set) var stats: GenerationStats?
-    /// What went wrong with the last answer; `nil` if nothing did.
+    /// The error of the last answer; `nil` if there was none.
     public private(set) var error: OpenELMError?
-    /// How answers are generated.
+    /// Options of the next answers.
     public var options: GenerationOptions
 
     @ObservationIgnored private let session: LanguageModelSession
@@ -44,7 +44,7 @@ import Observation
 
     deinit { answer?.cancel() }
 
-    /// Asks `prompt`. The answer comes to ``messages``; while one comes, nothing else can be asked.
+    /// Sends `prompt`. The answer is added to ``messages``; does nothing while one is under way.
     public func send(_ prompt: String) {
         guard !isResponding else { return }
         let question = messages.count
@@ -55,7 +55,7 @@ import Observation
         stats = nil
         error = nil
         let events = session.streamResponse(to: prompt, options: options).withEvents()
-        // Whoever lets go of the conversation ends the answer.
+        // Releasing the conversation cancels the answer.
         answer = Task { [weak self] in
             do {
                 for try await event in events {
@@ -71,10 +71,10 @@ import Observation
         }
     }
 
-    /// Stops the answer; what came of it stays.
+    /// Stops the answer; its text so far is kept.
     public func stop() { answer?.cancel() }
 
-    /// Waits until no answer is being written.
+    /// Waits until no answer is under way.
     public func finish() async { await answer?.value }
 
     private func take(_ event: GenerationEvent) {

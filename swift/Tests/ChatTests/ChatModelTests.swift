@@ -10,7 +10,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
 @MainActor @Suite(.serialized) struct ChatModelTests {
     let greedy = GenerationOptions(maximumResponseTokens: 12)
 
-    @Test func aPickedModelIsLoadedAndAnswers() async throws {
+    @Test func loadsAChosenModelAndAnswers() async throws {
         let chat = ChatModel(options: greedy)
         #expect(chat.state == .empty && chat.conversation == nil)
         chat.scan(tales.deletingLastPathComponent())
@@ -34,7 +34,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(chat.state == .empty && chat.conversation == nil && chat.folder == nil)
     }
 
-    @Test func whatCannotBeLoadedSaysWhy() async throws {
+    @Test func reportsLoadErrors() async throws {
         let chat = ChatModel(options: greedy)
         chat.open(URL(filePath: "/nowhere"))
         await chat.finishLoading()
@@ -55,7 +55,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(small.conversation == nil)
     }
 
-    @Test func theLastPickCounts() async throws {
+    @Test func loadsTheLastChosenModel() async throws {
         let chat = ChatModel(options: greedy)
         chat.open(URL(filePath: "/nowhere"))
         chat.open(tales)
@@ -72,7 +72,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(chat.state == .ready && chat.conversation !== left)
     }
 
-    @Test func adaptersAreAddedAndSwitched() async throws {
+    @Test func addsAndSwitchesAdapters() async throws {
         let folder = FileManager.default.temporaryDirectory
             .appending(path: "openelm-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -112,7 +112,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(chat.adapter == "mine")
     }
 
-    @Test func theGaugeReadsMemory() async throws {
+    @Test func readsMemory() async throws {
         let chat = ChatModel(options: greedy)
         chat.open(tales)
         await chat.finishLoading()
@@ -124,7 +124,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(MemoryReading(used: 1, free: nil).share == 0)
     }
 
-    @Test func instructModelsGetTheirTemplate() {
+    @Test func choosesTheInstructTemplate() {
         #expect(template(named: "OpenELM-270M-Instruct") == .openELMInstruct)
         #expect(template(named: "OpenELM-270M") == .plain)
     }

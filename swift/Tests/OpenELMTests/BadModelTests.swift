@@ -4,7 +4,7 @@ import Testing
 
 /// Models and adapters that are broken, each in one way.
 @Suite(.serialized) struct BadModelTests {
-    @Test func aFolderThatLacksAFileSaysWhich() async throws {
+    @Test func namesAMissingFile() async throws {
         for (file, kind) in [
             ("config.json", "missingFile"), ("model.safetensors", "missingFile"),
             ("tokenizer.json", "missingFile"),
@@ -16,7 +16,7 @@ import Testing
         }
     }
 
-    @Test func malformedFilesAreNamed() async throws {
+    @Test func namesMalformedFiles() async throws {
         for (file, text, kind) in [
             ("config.json", "{\"model_dim\": ", "invalidConfig"),
             ("config.json", "{}", "invalidConfig"),
@@ -36,7 +36,7 @@ import Testing
         #expect(await copy.error.map(name) == "invalidCheckpoint")
     }
 
-    @Test func aTensorThatIsNotAsItShouldBeIsNamed() async throws {
+    @Test func namesAWrongTensor() async throws {
         let tensor = "transformer.layers.2.attn.out_proj.weight"
         let extra = "transformer.layers.9.extra.weight"
         let changes: [(String, String, (inout [String: Any]) -> Void)] = [
@@ -67,7 +67,7 @@ import Testing
         }
     }
 
-    @Test func anOptionThatIsNoneIsRefused() async throws {
+    @Test func rejectsInvalidLoadOptions() async throws {
         for type in ["float64", "", "bf16 "] {
             let copy = try ModelCopy()
             let error = await copy.error(.init(dtype: type))
@@ -80,7 +80,7 @@ import Testing
         #expect(error?.errorDescription?.contains("/nowhere") == true, "\(error as Any)")
     }
 
-    @Test func adaptersThatDoNotFitAreRefusedAndChangeNothing() async throws {
+    @Test func rejectsInvalidAdaptersWithoutChange() async throws {
         let folder = try Folder()
         let model = try await LanguageModel(folder: tales)
         let short = GenerationOptions(maximumResponseTokens: 8)
@@ -152,7 +152,7 @@ struct ModelCopy {
         try FileManager.default.copyItem(at: tales, to: url)
     }
 
-    /// What loading it fails with.
+    /// The error of loading it.
     var error: OpenELMError? { get async { await error(.init()) } }
 
     func error(_ options: LoadOptions) async -> OpenELMError? {

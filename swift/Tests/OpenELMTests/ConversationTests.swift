@@ -3,11 +3,11 @@ import OpenELM
 import Testing
 
 @MainActor @Suite(.serialized) struct ConversationTests {
-    @Test func anAnswerIsObservedAsItComes() async throws {
+    @Test func publishesTheAnswerAsItIsGenerated() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(maximumResponseTokens: 12)
         let conversation = try Conversation(model: model, template: .plain, options: options)
-        let changed = Told()
+        let changed = ProgressValues()
         withObservationTracking {
             _ = conversation.messages
         } onChange: {
@@ -26,7 +26,7 @@ import Testing
         #expect(conversation.messages.map(\.text) == ["Once upon a time", text])
     }
 
-    @Test func aStoppedAnswerStaysAndAFailedOneGoes() async throws {
+    @Test func keepsAStoppedAnswerAndRemovesAFailedOne() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(
             maximumResponseTokens: 400, ignoreEos: true)
@@ -52,7 +52,7 @@ import Testing
         #expect(conversation.error == nil && conversation.messages.count == 4)
     }
 
-    @Test func aConversationThatIsLetGoEndsItsAnswer() async throws {
+    @Test func releasedConversationCancelsItsAnswer() async throws {
         let model = try await LanguageModel(folder: tales)
         var conversation: Conversation? = try Conversation(
             model: model, template: .plain,

@@ -3,17 +3,17 @@ import OpenELM
 import Testing
 
 @Suite(.serialized) struct ConvertTests {
-    @Test func aConvertedModelSpeaksAndIsSmaller() async throws {
+    @Test func quantizedModelIsSmallerAndGenerates() async throws {
         let folder = try Folder()
         let target = folder.url.appending(path: "small")
         var options = ConvertOptions()
         options.quantize = .init(bits: 8, groupSize: 32)
         options.verify = true
-        let told = Told()
+        let progress = ProgressValues()
         let report = try await LanguageModel.convert(tales, to: target, options: options) {
-            told.append($0)
+            progress.append($0)
         }
-        #expect(told.all.last == 1 && told.all == told.all.sorted())
+        #expect(progress.all.last == 1 && progress.all == progress.all.sorted())
         #expect(report.parameterCount == 2_497_344)
         #expect(report.bytes < report.sourceBytes)
         #expect((8...10).contains(report.bitsPerWeight), "\(report)")
@@ -34,7 +34,7 @@ import Testing
         #expect(smaller.bytes < report.bytes)
     }
 
-    @Test func otherFormatsGiveTheSameText() async throws {
+    @Test func everyFormatGivesTheSameText() async throws {
         let folder = try Folder()
         let model = try await LanguageModel(folder: tales)
         let short = GenerationOptions(maximumResponseTokens: 16)
@@ -54,7 +54,7 @@ import Testing
         #expect(try Data(contentsOf: report.target).prefix(4) == Data("GGUF".utf8))
     }
 
-    @Test func badInputsAreNamedAndLeaveNothing() async throws {
+    @Test func rejectsInvalidInputsWithoutOutput() async throws {
         let folder = try Folder()
         let target = folder.url.appending(path: "target")
         func fails(_ source: URL, _ change: (inout ConvertOptions) -> Void = { _ in }) async
@@ -89,7 +89,7 @@ import Testing
     }
 
     /// float16 cannot hold 99,840; the conversion finds infinity when it reads back what it wrote.
-    @Test func whatIsNotAsItWasReadIsNotKept() async throws {
+    @Test func failedVerificationKeepsNoOutput() async throws {
         let copy = try ModelCopy()
         let weights = copy.url.appending(path: "model.safetensors")
         var bytes = try Data(contentsOf: weights)

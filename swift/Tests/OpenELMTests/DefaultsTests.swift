@@ -9,7 +9,7 @@ import func OpenELMBindings.defaultLoadOptions
 
 /// Every default of this package is the core's.
 struct DefaultsTests {
-    @Test func optionsBeginWithTheCoresDefaults() throws {
+    @Test func defaultsEqualTheCores() throws {
         #expect(try LoadOptions().ffiOptions == defaultLoadOptions())
         #expect(try GenerationOptions().ffiOptions() == defaultGenerationOptions())
         #expect(try FinetuneOptions().ffiOptions() == defaultFinetuneOptions())
@@ -18,7 +18,7 @@ struct DefaultsTests {
         #expect(try FinetuneOptions().ffiOptions().numLayers == 16)
     }
 
-    @Test func everyOptimizerAndScheduleCanBeChosen() throws {
+    @Test func everyOptimizerAndScheduleReachesTheLibrary() throws {
         var options = FinetuneOptions()
         options.numLayers = nil
         #expect(try options.ffiOptions().numLayers == nil)

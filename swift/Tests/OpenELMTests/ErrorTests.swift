@@ -6,7 +6,7 @@ import Testing
 @testable import OpenELM
 
 @Suite(.serialized) struct ErrorTests {
-    @Test func badInputsAreNamed() async throws {
+    @Test func namesInvalidInputs() async throws {
         let nowhere = URL(filePath: "/nowhere")
         await #expect {
             _ = try await LanguageModel(folder: nowhere)
@@ -61,7 +61,7 @@ import Testing
     }
 
     /// Needs a library built with `inject-faults`, as swift/test.sh builds it.
-    @Test func aPanicAndAFaultOfMLXAreErrorsAndTheRestGoesOn() async throws {
+    @Test func panicsAndMLXFailuresAreErrorsOfOneCall() async throws {
         let model = try await LanguageModel(folder: tales)
         await #expect(throws: OpenELMError.unexpected(message: "unexpected failure: injected")) {
             try await model.generate("<|panic|>")
@@ -77,14 +77,14 @@ import Testing
         #expect(!text.content.isEmpty)
     }
 
-    @Test func anUnloadedModelSaysSo() async throws {
+    @Test func unloadedModelThrows() async throws {
         let model = try await LanguageModel(folder: tales)
         try await model.unload()
         try await model.unload()
         await #expect(throws: OpenELMError.unloaded) { try await model.generate("A fox") }
     }
 
-    @Test func memoryIsEstimatedBeforeLoading() throws {
+    @Test func estimatesMemoryBeforeLoading() throws {
         let bytes = try Memory.estimatedMemory(of: tales)
         #expect(bytes > 4 * 2_497_344 && bytes < 40_000_000)
         let short = try Memory.estimatedMemory(

@@ -14,7 +14,7 @@ import Testing
         return options
     }
 
-    @Test func anAdapterIsTrainedAndApplied() async throws {
+    @Test func trainsAndAppliesAnAdapter() async throws {
         let folder = try Folder()
         let data = try folder.rows()
         let model = try await LanguageModel(folder: tales)
@@ -67,7 +67,7 @@ import Testing
         #expect(try await own.generate("The fox", options: short).isEmpty == false)
     }
 
-    @Test func aStoppedRunGoesOnToTheSameBytes() async throws {
+    @Test func resumedRunEndsWithTheSameBytes() async throws {
         let folder = try Folder()
         let data = try folder.rows()
         let model = try await LanguageModel(folder: tales)
@@ -79,7 +79,7 @@ import Testing
         for try await event in model.finetune(on: data, savingTo: stopped, options: Self.options) {
             if case .step(let step) = event, step.iteration == 3 { break }
         }
-        // Generating goes on meanwhile.
+        // The model still generates.
         #expect(try await model.generate("A fox", options: .init(maximumResponseTokens: 2)) != "")
         let (began, begin) = AsyncStream.makeStream(of: Void.self)
         let run = model.finetune(
@@ -106,7 +106,7 @@ import Testing
                 == Data(contentsOf: stopped.appending(path: file)))
     }
 
-    @Test func aRunWithOtherOptionsIsNotResumed() async throws {
+    @Test func rejectsResumeWithOtherOptions() async throws {
         let folder = try Folder()
         let data = try folder.rows()
         let model = try await LanguageModel(folder: tales)
@@ -138,7 +138,7 @@ import Testing
     }
 
     /// The first loss depends on the model alone; later ones depend on the optimizer.
-    @Test func theOptimizerIsChosen() async throws {
+    @Test func optimizersGiveDifferentLosses() async throws {
         let folder = try Folder()
         let data = try folder.rows()
         let model = try await LanguageModel(folder: tales)
@@ -155,7 +155,7 @@ import Testing
         #expect(losses.count == 4, "\(losses)")
     }
 
-    @Test func badDataAndOptionsAreNamed() async throws {
+    @Test func namesInvalidDataAndOptions() async throws {
         let folder = try Folder()
         let data = try folder.rows()
         let model = try await LanguageModel(folder: tales)
@@ -202,7 +202,7 @@ import Testing
         #expect(try await model.generate("A fox", options: .init(maximumResponseTokens: 2)) != "")
     }
 
-    @Test func aPausedRunRests() async throws {
+    @Test func pausesAndContinuesARun() async throws {
         let folder = try Folder()
         let data = try folder.rows()
         let model = try await LanguageModel(folder: tales)

@@ -6,7 +6,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
     .appending(path: "../../../openelm-core/tests/fixtures/tales").standardizedFileURL
 
 @Suite(.serialized) struct GenerationTests {
-    @Test func textIsTheOraclesAndProgressGrows() async throws {
+    @Test func matchesReferenceTextAndReportsProgress() async throws {
         struct Reference: Decodable {
             struct Continuation: Decodable {
                 let prompt: String
@@ -16,10 +16,10 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         }
         let data = try Data(contentsOf: tales.appending(path: "reference.json"))
         let reference = try JSONDecoder().decode(Reference.self, from: data)
-        let told = Told()
-        let model = try await LanguageModel(folder: tales) { told.append($0) }
-        #expect(told.all.last == 1)
-        #expect(told.all == told.all.sorted())
+        let progress = ProgressValues()
+        let model = try await LanguageModel(folder: tales) { progress.append($0) }
+        #expect(progress.all.last == 1)
+        #expect(progress.all == progress.all.sorted())
         for one in reference.continuations.prefix(3) {
             let options = GenerationOptions(maximumResponseTokens: 64)
             let text = try await model.generate(one.prompt, options: options)
@@ -30,7 +30,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(try model.decode(model.encode("Once upon a time")) == "Once upon a time")
     }
 
-    @Test func piecesComeInOrderAndASeedRepeats() async throws {
+    @Test func piecesAreInOrderAndSeedsRepeat() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(sampling: .random(seed: 7), maximumResponseTokens: 40)
         let whole = try await model.generate("The king", options: options)
@@ -44,7 +44,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
     }
 
     /// With a draw from the whole distribution, and greedily.
-    @Test func textIsTheCommandLines() async throws {
+    @Test func matchesTheCommandLine() async throws {
         let tool = try #require(ProcessInfo.processInfo.environment["OPENELM_TOOL"])
         let model = try await LanguageModel(folder: tales)
         for (temperature, seed) in [(0, 1), (1, 1), (1, 2), (0.7, 9)] as [(Double, UInt64)] {
@@ -83,7 +83,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         }
     }
 
-    @Test func whoReadsSlowlyIsNotRunAheadOf() async throws {
+    @Test func slowReaderHoldsBackTheGeneration() async throws {
         let model = try await LanguageModel(folder: tales)
         let session = try LanguageModelSession(model: model, template: .plain)
         let options = GenerationOptions(
@@ -99,7 +99,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(said.count == 2 && said[1].text.count < 120, "\(said)")
     }
 
-    @Test func sessionsKeepWhatTheyRead() async throws {
+    @Test func sessionReusesItsCache() async throws {
         let model = try await LanguageModel(folder: tales)
         let session = try LanguageModelSession(model: model, template: .plain)
         let options = GenerationOptions(maximumResponseTokens: 12)
@@ -113,7 +113,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(texts.prefix(3) == ["Once upon a time", first, " and"])
     }
 
-    @Test func twoSessionsAtOnceKeepApart() async throws {
+    @Test func concurrentSessionsAreIndependent() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(maximumResponseTokens: 30)
         let prompts = ["The queen", "Once upon a time"]
@@ -132,7 +132,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         }
     }
 
-    @Test func aTranscriptGoesOnInAnotherSession() async throws {
+    @Test func transcriptContinuesInAnotherSession() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(maximumResponseTokens: 12)
         let session = try LanguageModelSession(model: model, instructions: "Be brief.")
@@ -152,7 +152,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         }
     }
 
-    @Test func withoutALimitATextEndsWithTheContext() async throws {
+    @Test func unlimitedTextEndsWithTheContext() async throws {
         let model = try await LanguageModel(folder: tales)
         let session = try LanguageModelSession(model: model, template: .plain)
         let prompt = String(repeating: " and then", count: 100)
@@ -163,7 +163,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(try counts.promptTokens + counts.generatedTokens >= model.contextSize)
     }
 
-    @Test func aSamplingModeIsTheSameInOtherWords() async throws {
+    @Test func equivalentSamplingOptionsGiveTheSameText() async throws {
         let model = try await LanguageModel(folder: tales)
         func text(
             _ sampling: GenerationOptions.SamplingMode?, _ temperature: Double? = nil
@@ -185,7 +185,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(try await text(nil, 1) != greedy)
     }
 
-    @Test func completionsAtOnceAndAnAbandonedOne() async throws {
+    @Test func concurrentGenerationsWithAnUnreadOne() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(maximumResponseTokens: 30)
         let alone = try await model.generate("The queen", options: options)
@@ -199,7 +199,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(try await abandoned.next() != nil)
     }
 
-    @Test func aSessionThatAnswersRefusesAnother() async throws {
+    @Test func sessionRejectsASecondQuestion() async throws {
         let model = try await LanguageModel(folder: tales)
         let session = try LanguageModelSession(model: model, template: .plain)
         #expect(try await !session.isResponding)
@@ -213,7 +213,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(try await !session.isResponding)
     }
 
-    @Test func breakAndCancellationEndAtOnce() async throws {
+    @Test func breakAndCancellationStopTheGeneration() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(
             maximumResponseTokens: 400, ignoreEos: true)
@@ -238,13 +238,13 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
             for await _ in began { break }
             task.cancel()
             await #expect(throws: CancellationError.self) { try await task.value }
-            #expect(try await !session.isResponding, "the core goes on")
+            #expect(try await !session.isResponding, "the core still generates")
             // What was cancelled before its first token has no answer.
             #expect(try await session.transcript.count == (chunk == nil ? 2 : 0))
         }
     }
 
-    @Test func aCancelledLoadAndAModelThatGoesWhileItSpeaks() async throws {
+    @Test func cancelsALoadAndUnloadsDuringGeneration() async throws {
         let folder = tales
         let task = Task { try await LanguageModel(folder: folder) }
         task.cancel()
@@ -262,7 +262,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         } catch { #expect(error as? OpenELMError == .unloaded) }
     }
 
-    @Test func aThousandCancelledGenerationsLeakNoThread() async throws {
+    @Test func cancelledGenerationsLeakNoThread() async throws {
         let model = try await LanguageModel(folder: tales)
         func threads() -> Int? {
             try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task").count
@@ -279,7 +279,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(try await model.generate("A fox").isEmpty == false)
     }
 
-    @Test func fiftyReloadsKeepMemoryFlat() async throws {
+    @Test func reloadsKeepMemoryConstant() async throws {
         var active: [Int] = []
         /// Pages of this process that are in memory, on Linux.
         func resident() -> Int? {
@@ -301,7 +301,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         if pages.count == 50 { #expect(pages[49] - pages[4] < 6000, "\(pages)") }
     }
 
-    @Test func pausedWorkRestsAndGoesOn() async throws {
+    @Test func pausesAndContinuesGeneration() async throws {
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(maximumResponseTokens: 20)
         let whole = try await model.generate("A fox", options: options)
@@ -319,8 +319,8 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
     }
 }
 
-/// Numbers that were told from elsewhere.
-final class Told: @unchecked Sendable {
+/// Progress values from another thread.
+final class ProgressValues: @unchecked Sendable {
     private let lock = NSLock()
     private var numbers: [Double] = []
     var all: [Double] { lock.withLock { numbers } }

@@ -28,7 +28,7 @@ import Testing
         }
     }
 
-    @Test func eachSystemHasItsFile() throws {
+    @Test func namesTheKernelsOfEachSystem() throws {
         let names = Kernels.Platform.allCases.map {
             Kernels.fileName(version: "0.32.2", platform: $0)
         }
@@ -41,7 +41,7 @@ import Testing
         }
     }
 
-    @Test func kernelsOfAnotherVersionAreNamed() throws {
+    @Test func namesKernelsOfAnotherVersion() throws {
         let folder = try folder(
             "mlx-0.31.1-ios.metallib", "mlx-0.32.20-ios.metallib", "mlx-0.32.2-macos.metallib",
             "README.txt")
@@ -52,7 +52,7 @@ import Testing
             message.hasSuffix("found mlx-0.31.1-ios.metallib, mlx-0.32.20-ios.metallib"))
     }
 
-    @Test func missingKernelsAreNamedWithWhatToDo() throws {
+    @Test func namesMissingKernelsWithAdvice() throws {
         let folder = try folder()
         try FileManager.default.removeItem(at: folder)
         #expect(try #require(problem(folder, .macOS)).hasSuffix("found none"))
@@ -62,7 +62,7 @@ import Testing
     }
 
     /// The folder is in the package's bundle under its own name, and the privacy manifest on top.
-    @Test func resourcesLieWhereTheyAreLookedFor() throws {
+    @Test func findsResourcesInTheBundle() throws {
         let readme = Kernels.folder.appending(path: "README.txt")
         #expect(try String(contentsOf: readme, encoding: .utf8).contains(".metallib"))
         let manifest = Kernels.folder.deletingLastPathComponent()
@@ -71,7 +71,7 @@ import Testing
     }
 
     /// Here the library knows by itself where its kernels are; and it looks at the name of others.
-    @Test func theLibraryRefusesTheKernelsOfAnotherMLX() throws {
+    @Test func libraryRejectsKernelsOfAnotherVersion() throws {
         #expect(Kernels.platform == nil)
         try Kernels.use()
         let folder = try folder("mlx-0.1.0-macos.metallib")

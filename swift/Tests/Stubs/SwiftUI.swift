@@ -25,7 +25,7 @@ extension Never: View, Scene {
 }
 extension Optional: Primitive, View where Wrapped: View {}
 
-/// What has no body of its own.
+/// Views without a body.
 @MainActor @preconcurrency public protocol Primitive: View where Body == Never {}
 extension Primitive { public var body: Never { return stub() } }
 

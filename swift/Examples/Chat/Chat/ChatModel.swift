@@ -2,12 +2,12 @@ import Foundation
 import Observation
 import OpenELM
 
-/// What the app shows and does; the views only draw it.
+/// State and actions of the app; the views only draw them.
 @MainActor @Observable final class ChatModel {
-    /// How far the model is.
+    /// State of the model.
     enum State: Equatable {
         case empty
-        /// The share that was read.
+        /// The share that has been read.
         case loading(Double)
         case ready
         case failed(String)
@@ -23,10 +23,10 @@ import OpenELM
     private(set) var adapters: [String] = []
     /// The one that is active.
     private(set) var adapter: String?
-    /// What went wrong with an adapter.
+    /// The last error of an adapter.
     private(set) var problem: String?
     private(set) var memory: MemoryReading?
-    /// How answers are generated.
+    /// Options of the next answers.
     var options: GenerationOptions
 
     @ObservationIgnored private var model: LanguageModel?
@@ -34,7 +34,7 @@ import OpenELM
     @ObservationIgnored private var loading: Task<Void, Never>?
     @ObservationIgnored private let available: @Sendable () -> Int?
 
-    /// `available` says how many bytes there are for a model, where that is known.
+    /// `available` returns the bytes available for a model, if known.
     init(
         options: GenerationOptions = GenerationOptions(
             sampling: .random(probabilityThreshold: 0.95), temperature: 0.7,
@@ -62,7 +62,7 @@ import OpenELM
         for folder in found.sorted(by: { $0.path < $1.path }) { remember(folder) }
     }
 
-    /// Loads the model in `folder` in the place of the one there is.
+    /// Loads the model in `folder` in place of the current one.
     func open(_ folder: URL) {
         close()
         remember(folder)
@@ -81,14 +81,14 @@ import OpenELM
                 try Task.checkCancellation()
                 try self?.take(model, named: folder.lastPathComponent)
             } catch {
-                // Another one was picked meanwhile.
+                // Another model was chosen meanwhile.
                 guard !Task.isCancelled else { return }
                 self?.state = .failed(words(error))
             }
         }
     }
 
-    /// Lets go of the model.
+    /// Releases the model.
     func close() {
         loading?.cancel()
         conversation?.stop()
@@ -97,10 +97,10 @@ import OpenELM
         state = .empty
     }
 
-    /// Waits until the model is there, or is not.
+    /// Waits until the load has succeeded or failed.
     func finishLoading() async { await loading?.value }
 
-    /// Begins the conversation anew.
+    /// Begins a new conversation.
     func startOver() {
         guard let model, let folder else { return }
         conversation?.stop()
@@ -109,7 +109,7 @@ import OpenELM
         }
     }
 
-    /// Takes in the adapter in `folder` and makes it the active one.
+    /// Adds the adapter in `folder` and makes it the active one.
     func addAdapter(_ folder: URL) async {
         let name = folder.lastPathComponent
         guard !adapters.contains(name) else { return await use(name) }
@@ -121,7 +121,7 @@ import OpenELM
         if adapter == name { self.access.append(access) }
     }
 
-    /// Makes the adapter `name` the active one; `nil` is the model as it was loaded.
+    /// Makes the adapter `name` the active one; `nil` is the model as loaded.
     func use(_ name: String?) async {
         await change { model in
             try await model.setAdapters(name.map { [Adapter($0)] } ?? [])
@@ -129,10 +129,10 @@ import OpenELM
         }
     }
 
-    /// Looks at the memory again.
+    /// Updates the memory reading.
     func readMemory() { memory = try? MemoryReading.now() }
 
-    /// A folder that was picked again brings its leave to be read with it.
+    /// A folder that is chosen again replaces the old one: it carries a new access right.
     private func remember(_ folder: URL) {
         if let place = folders.firstIndex(where: { $0.path == folder.path }) {
             folders[place] = folder
@@ -163,7 +163,7 @@ import OpenELM
         do {
             let active = try await work(model)
             let all = try await model.adapters
-            // Another one was picked meanwhile.
+            // Another model was chosen meanwhile.
             guard model === self.model else { return }
             (adapter, adapters) = (active, all)
         } catch {
@@ -172,12 +172,12 @@ import OpenELM
     }
 }
 
-/// How a model of this name is talked to: base models go on with the text.
+/// The template for a model of this name: base models continue the text.
 func template(named name: String) -> ChatTemplate {
     name.localizedCaseInsensitiveContains("instruct") ? .openELMInstruct : .plain
 }
 
-/// An error and what to do about it.
+/// An error's message and advice.
 func words(_ error: any Error) -> String {
     guard let error = error as? OpenELMError else { return error.localizedDescription }
     return [error.errorDescription, error.recoverySuggestion].compactMap(\.self)
@@ -193,7 +193,7 @@ private struct NoRoom: LocalizedError {
     }
 }
 
-/// iOS ends an app that takes more than there is: better not to begin.
+/// iOS ends an app that exceeds the available memory, so check before the load.
 private func checkRoom(for folder: URL, available: Int?) throws {
     guard let available else { return }
     let needed = try Memory.estimatedMemory(of: folder)

@@ -7,7 +7,7 @@
     struct ChatView: View {
         let chat: ChatModel
         @State private var isPicking = false
-        /// What a folder is picked for.
+        /// The purpose of the folder picker.
         @State private var pick = Pick.model
 
         var body: some View {

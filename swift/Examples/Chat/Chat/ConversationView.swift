@@ -2,10 +2,10 @@
     import OpenELM
     import SwiftUI
 
-    /// What was said, and a field to say more.
+    /// The messages and an input field.
     struct ConversationView: View {
         let conversation: Conversation
-        /// What went wrong elsewhere.
+        /// An error from elsewhere.
         let problem: String?
         @State private var prompt = ""
 

@@ -1,7 +1,7 @@
 import Foundation
 import OpenELM
 
-/// What the gauge shows.
+/// The reading of the memory gauge.
 struct MemoryReading: Equatable {
     /// Bytes that MLX holds.
     let used: Int

@@ -27,7 +27,7 @@
         }
     }
 
-    /// Which adapter answers.
+    /// The active adapter.
     struct AdapterMenu: View {
         let chat: ChatModel
         /// Asks for a folder.
@@ -48,7 +48,7 @@
         }
     }
 
-    /// How much of the memory is used.
+    /// The memory in use.
     struct MemoryGauge: View {
         let memory: MemoryReading
 
