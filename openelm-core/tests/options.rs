@@ -46,6 +46,12 @@ fn trains_the_last_16_layers_by_default() {
     };
     let error = zero.matrices(model.config()).unwrap_err().to_string();
     assert_eq!(error, "num_layers: expected at least 1, found 0");
+    let many = TargetModules {
+        num_layers: Some(3),
+        ..TargetModules::default()
+    };
+    let error = many.matrices(model.config()).unwrap_err().to_string();
+    assert_eq!(error, "num_layers: expected at most the model's 2, found 3");
 }
 
 /// Of a model with fewer than 16 layers all are trained, in full with the embedding and the last
