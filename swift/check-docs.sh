@@ -41,7 +41,7 @@ if [ ${#stubs[@]} -gt 0 ]; then
   done
 fi
 "${swift[@]}" swiftc "${checked[@]}" "${stubs[@]}" -module-name Chat swift/Examples/Chat/Chat/*.swift
-python3 swift/snippets.py "$work/examples" README.md swift/README.md swift/Examples/Chat/README.md \
-  swift/Sources/OpenELM/OpenELM.docc/*.md
+python3 swift/snippets.py "$work/examples" README.md docs/*.md swift/README.md \
+  swift/Examples/Chat/README.md swift/Sources/OpenELM/OpenELM.docc/*.md
 "${swift[@]}" swiftc "${checked[@]}" "${stubs[@]}" -module-name Examples "$work"/examples/*.swift
 python3 swift/Examples/Chat/check_project.py

@@ -100,3 +100,12 @@ pub mod internal {
         weights::{ReadOptions, Weights, random_weights},
     };
 }
+
+/// Compiles the Rust examples of the documentation.
+#[cfg(doctest)]
+mod documentation {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/fine-tuning.md")]
+    struct FineTuning;
+}
