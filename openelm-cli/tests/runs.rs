@@ -17,7 +17,7 @@ use openelm_testing::{TempDir, failure, success, tales, wait_for};
 use serde_json::Value;
 
 const PRETRAIN: &str = r#"
-sequence-length = 16
+max-seq-length = 16
 batch-size = 4
 learning-rate = 1e-3
 warmup = 1
@@ -68,8 +68,9 @@ impl Scratch {
             command.arg("--adapter-path").arg(self.run());
         } else {
             command
+                .arg("--config")
                 .arg(self.0.join("run.toml"))
-                .args(["--steps", steps]);
+                .args(["--iters", steps]);
             command.arg("--output").arg(self.run());
         }
         command.args(more).env("OPENBLAS_NUM_THREADS", "1");
@@ -78,7 +79,7 @@ impl Scratch {
 }
 
 #[test]
-fn a_second_process_is_refused_until_the_first_is_killed() {
+fn rejects_second_process_until_the_first_is_killed() {
     for name in ["finetune", "pretrain"] {
         let scratch = Scratch::new();
         let more = ["--save-every", "1", "--quiet"];

@@ -66,8 +66,8 @@ fn rejects_invalid_data_and_sizes() {
     fs::write(&empty, "").unwrap();
     let output = folder.join("made");
     for (data, size, code, expected) in [
-        (&text, "100", 2, "vocab_size: expected 260"),
-        (&text, "262", 2, "vocab_size: expected at least 266"),
+        (&text, "100", 2, "--vocab-size: expected 260"),
+        (&text, "262", 2, "--vocab-size: expected at least 266"),
         (&text, "9000", 2, "expected 9000; ask for fewer"),
         (&empty, "300", 1, "b.txt: there is no text"),
         (

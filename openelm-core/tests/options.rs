@@ -6,8 +6,6 @@
     reason = "a test may stop at the first surprise"
 )]
 
-use std::{fs, path::PathBuf};
-
 use openelm_core::{
     Config, Dtype, Model, Tokenizer,
     adapter::{Adapter, AdapterKind, AdapterOptions, TargetModules},
@@ -17,6 +15,7 @@ use openelm_core::{
     internal::random_weights,
     pretrain::{Recipe, new_architecture},
 };
+use openelm_testing::TempDir;
 
 fn model() -> Model {
     let config = Config::layer_wise(LayerWiseConfig {
@@ -32,7 +31,7 @@ fn model() -> Model {
 }
 
 #[test]
-fn the_last_16_layers_are_trained_by_default() {
+fn trains_the_last_16_layers_by_default() {
     for preset in Preset::ALL {
         let config = preset.config();
         let matrices = TargetModules::default().matrices(&config).unwrap();
@@ -47,12 +46,18 @@ fn the_last_16_layers_are_trained_by_default() {
     };
     let error = zero.matrices(model.config()).unwrap_err().to_string();
     assert_eq!(error, "num_layers: expected at least 1, found 0");
+    let many = TargetModules {
+        num_layers: Some(3),
+        ..TargetModules::default()
+    };
+    let error = many.matrices(model.config()).unwrap_err().to_string();
+    assert_eq!(error, "num_layers: expected at most the model's 2, found 3");
 }
 
 /// Of a model with fewer than 16 layers all are trained, in full with the embedding and the last
 /// norm.
 #[test]
-fn an_adapter_is_of_the_kind_that_its_options_name() {
+fn adapter_has_the_kind_of_its_options() {
     let model = model();
     let tensors = model.config().tensors().len();
     for (kind, targets) in [
@@ -70,25 +75,13 @@ fn an_adapter_is_of_the_kind_that_its_options_name() {
     }
 }
 
-/// A folder that is removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str, files: &[(&str, &str)]) -> Self {
-        let name = format!("openelm-splits-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        for (file, text) in files {
-            fs::write(path.join(file), text).unwrap();
-        }
-        Self(path)
+/// A folder with these files.
+fn folder_of(files: &[(&str, &str)]) -> TempDir {
+    let folder = TempDir::new();
+    for (file, text) in files {
+        folder.write(file, text);
     }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    folder
 }
 
 fn tales() -> Tokenizer {
@@ -96,21 +89,18 @@ fn tales() -> Tokenizer {
     Tokenizer::find(tales.as_ref(), None).unwrap()
 }
 
-fn read(folder: &Folder, options: &DataOptions) -> openelm_core::Result<DataSplits> {
-    DataSplits::read(&folder.0, &tales(), &FinetuneOptions::default(), options)
+fn read(folder: &TempDir, options: &DataOptions) -> openelm_core::Result<DataSplits> {
+    DataSplits::read(folder, &tales(), &FinetuneOptions::default(), options)
 }
 
 #[test]
-fn data_is_read_by_its_use() {
+fn reads_data_by_its_use() {
     let row = "{\"text\": \"Once upon a time\"}\n";
-    let folder = Folder::new(
-        "all",
-        &[
-            ("train.jsonl", &row.repeat(3)),
-            ("valid.jsonl", row),
-            ("test.jsonl", row),
-        ],
-    );
+    let folder = folder_of(&[
+        ("train.jsonl", &row.repeat(3)),
+        ("valid.jsonl", row),
+        ("test.jsonl", row),
+    ]);
     let rows = |test| {
         let options = DataOptions {
             test,
@@ -124,7 +114,7 @@ fn data_is_read_by_its_use() {
     assert_eq!(rows(true), [3, 1, 1]);
 
     let pair = "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n";
-    let folder = Folder::new("pairs", &[("train.jsonl", pair)]);
+    let folder = folder_of(&[("train.jsonl", pair)]);
     let preferences = DataOptions {
         preferences: true,
         ..DataOptions::default()
@@ -132,17 +122,17 @@ fn data_is_read_by_its_use() {
     let splits = read(&folder, &preferences).unwrap();
     assert!(matches!(splits.train.data, TrainingData::Pairs(pairs) if pairs.len() == 1));
 
-    let folder = Folder::new("no-train", &[("valid.jsonl", row)]);
+    let folder = folder_of(&[("valid.jsonl", row)]);
     let error = read(&folder, &DataOptions::default()).unwrap_err();
     let expected = format!(
         "{}: no training data: train.jsonl or train.txt",
-        folder.0.display()
+        folder.display()
     );
     assert_eq!(error.to_string(), expected);
 }
 
 #[test]
-fn a_recipe_follows_from_the_steps_and_the_size() {
+fn recipe_follows_from_steps_and_size() {
     let recipe = |steps, preset| {
         let recipe = Recipe::new(steps, preset);
         (recipe.learning_rate, recipe.warmup)
@@ -152,7 +142,7 @@ fn a_recipe_follows_from_the_steps_and_the_size() {
 }
 
 #[test]
-fn filters_are_those_of_corenet_only_where_a_sequence_holds_one_document() {
+fn corenet_filters_apply_to_single_documents_only() {
     let filters = |options: CorpusOptions| (options.min_characters, options.min_tokens);
     assert_eq!(filters(CorpusOptions::default()), (0, 0));
     assert_eq!(CorpusOptions::default().assembly, Assembly::Pack);
@@ -160,7 +150,7 @@ fn filters_are_those_of_corenet_only_where_a_sequence_holds_one_document() {
 }
 
 #[test]
-fn a_new_architecture_fits_its_tokenizer() {
+fn new_architecture_fits_its_tokenizer() {
     let config = new_architecture(Some(Preset::Size450M), &tales(), |config| {
         config.max_context_length = 128;
     });

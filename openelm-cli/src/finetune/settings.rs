@@ -56,7 +56,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "P", default_value_t = new_adapter().lora.dropout)]
     pub(super) dropout: f32,
 
-    /// Layers to train, from the last one back; -1, or more than there are, is all
+    /// Layers to train, from the last one back; -1 is all, as is the default in a smaller model
     #[arg(
         long,
         value_name = "N",

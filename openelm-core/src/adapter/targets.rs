@@ -10,11 +10,14 @@ use crate::{
     error::{Error, Result},
 };
 
+/// Layers that are trained by default, as by mlx-lm.
+const DEFAULT_LAYERS: usize = 16;
+
 /// The parts of a model to train.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetModules {
-    /// Number of layers, from the last one back. `None`, or more than the model has: all of them.
-    /// Default 16, as in mlx-lm.
+    /// Number of layers, from the last one back; `None` is all. Default 16, as in mlx-lm, or all
+    /// if the model has fewer.
     pub num_layers: Option<usize>,
     /// The matrices of these layers. Default [`Keys::AllProjections`].
     pub keys: Keys,
@@ -23,7 +26,7 @@ pub struct TargetModules {
 impl Default for TargetModules {
     fn default() -> Self {
         Self {
-            num_layers: Some(16),
+            num_layers: Some(DEFAULT_LAYERS),
             keys: Keys::default(),
         }
     }
@@ -138,6 +141,10 @@ impl TargetModules {
         match self.num_layers {
             None => Ok(0),
             Some(0) => Err(Error::at_least("num_layers", 1, 0)),
+            Some(count) if count > layers && count != DEFAULT_LAYERS => Err(Error::option(
+                "num_layers",
+                format!("expected at most the model's {layers}, found {count}"),
+            )),
             Some(count) => Ok(layers.saturating_sub(count)),
         }
     }

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saved_key_equals_itself() {
+    fn saved_key_equals_itself() {
         let mut options = TrainerOptions {
             clip_norm: Some(0.3),
             ..TrainerOptions::default()

@@ -63,16 +63,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_locked_folder_names_the_process_until_it_is_dropped() {
-        let name = format!("openelm-run-lock-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
+    fn locked_folder_names_the_process_until_dropped() {
+        let folder = openelm_testing::TempDir::new();
         let lock = RunLock::acquire(&folder).unwrap();
         let error = RunLock::acquire(&folder).unwrap_err().to_string();
         let holder = format!("process {} is training here", std::process::id());
         assert!(error.contains(&holder), "{error}");
         drop(lock);
         RunLock::acquire(&folder).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

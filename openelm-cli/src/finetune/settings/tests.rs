@@ -20,7 +20,7 @@ fn record(settings: Settings) -> String {
 }
 
 #[test]
-fn defaults_are_those_of_the_core() {
+fn defaults_match_the_core() {
     let settings = Settings::default();
     assert_eq!(settings.options(), FinetuneOptions::default());
     assert_eq!(settings.adapter_options(), AdapterOptions::default());
@@ -73,7 +73,7 @@ fn every_option_reaches_the_core() {
 }
 
 #[test]
-fn given_options_count_for_more_than_the_file() {
+fn options_override_the_file() {
     let file = "rank = 4\niters = 5\nmask-prompt = true\nnum-layers = -1\n";
     let both: Settings = settings(&["--rank", "16", "--tied-head"], file);
     assert_eq!((both.rank, both.iters), (16, 5));

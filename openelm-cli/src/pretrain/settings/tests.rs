@@ -34,7 +34,7 @@ fn record(settings: Settings) -> String {
 }
 
 #[test]
-fn defaults_are_those_of_the_core() {
+fn defaults_match_the_core() {
     let settings: Settings = settings(&["--iters=50", "--data=books.jsonl"], "");
     let recipe = Recipe::new(50, None);
     assert_eq!(settings.options().unwrap(), PretrainOptions::new(recipe));
@@ -149,7 +149,7 @@ fn former_names_are_accepted() {
 }
 
 #[test]
-fn a_switch_of_the_file_is_on() {
+fn file_turns_switches_on() {
     let file = "skip-corrupt = true\ngrad-checkpoint = true\n[model]\nhead_dim = 32\n";
     let both: Settings = settings(&["--model-dim", "64"], file);
     assert!(both.skip_corrupt && both.grad_checkpoint);

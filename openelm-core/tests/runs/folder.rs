@@ -1,0 +1,127 @@
+//! The folder of a run: its lock, its state and its metrics.
+
+use std::{collections::HashMap, fs, path::Path};
+
+use mlx_rs::Array;
+use openelm_core::{
+    Config, Error, Result, adapter::Adapter, finetune::FinetuneEvent, pretrain::PretrainEvent,
+};
+use openelm_testing::TempDir;
+use serde_json::{Value, json};
+
+use crate::tiny::{Pretraining, STATE, Tuning, pretrained_to_two, stop_at_two, tuned_to_two};
+
+#[test]
+fn rejects_second_run_in_a_folder() {
+    let (tuned, trained) = (TempDir::new(), TempDir::new());
+    let holder = format!("process {} is training here", std::process::id());
+    let refused = |result: Result<()>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Destination { .. }), "{error}");
+        assert!(error.to_string().contains(&holder), "{error}");
+    };
+    let mut run = Tuning::new().begin(&tuned, false).unwrap();
+    refused(Tuning::new().begin(&tuned, false).map(drop));
+    let saved =
+        |event: Result<FinetuneEvent>| matches!(event.unwrap(), FinetuneEvent::Saved { .. });
+    assert!(run.any(saved));
+    refused(Tuning::new().begin(&tuned, true).map(drop));
+    // The lock ends with the run, not with its value.
+    run.by_ref().map(Result::unwrap).for_each(drop);
+    Tuning::new().begin(&tuned, true).unwrap();
+
+    let run = Pretraining::new().begin(&trained, false).unwrap();
+    refused(Pretraining::new().begin(&trained, false).map(drop));
+    stop_at_two(run, |event| matches!(event, PretrainEvent::Saved { .. }));
+    let run = Pretraining::new().begin(&trained, true).unwrap();
+    refused(Pretraining::new().begin(&trained, true).map(drop));
+    drop(run);
+    Pretraining::new().begin(&trained, true).unwrap();
+}
+
+/// Puts `caller` in the place of the run's own part of the state.
+fn rewrite_state(folder: &Path, caller: &Value) {
+    let path = folder.join(STATE);
+    let tensors = Array::load_safetensors(&path).unwrap();
+    for array in tensors.values() {
+        array.eval().unwrap();
+    }
+    let counters = json!({ "iteration": 2, "updates": 2, "caller": caller }).to_string();
+    let metadata = HashMap::from([("training_state".to_owned(), counters)]);
+    let tensors = tensors.iter().map(|(name, array)| (name.as_str(), array));
+    Array::save_safetensors(tensors, Some(&metadata), &path).unwrap();
+}
+
+/// Version 0.1 before the resume key compared the `Debug` text of its options.
+#[test]
+fn older_state_reports_how_to_continue() {
+    let folder = TempDir::new();
+    tuned_to_two(&folder);
+    let options = "FinetuneOptions { trainer: TrainerOptions { optimizer: Optimizer { kind: Adam, \
+         betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, momentum: 0.0, bias_correction: false, \
+         decay_vectors: false }, schedule: Schedule { kind: Constant, learning_rate: 1e-5, warmup: \
+         0, warmup_init: 0.0 }, grad_accumulation_steps: 1, clip_norm: None, grad_checkpoint: \
+         false, z_loss: 0.0, label_smoothing: 0.0, ema_decay: None, seed: 0 }, iters: 0, \
+         batch_size: 4, max_seq_length: 2048, steps_per_eval: 3, val_batches: Some(25), \
+         save_every: 2, patience: None, preference: (Sigmoid, 0.01), mlx_lm_compat: false }";
+    let caller = json!({
+        "options": options,
+        "data": "c0d7242aa7583de5",
+        "trained_tokens": 151,
+        "best": [4, 5.485194969177246],
+        "since_best": 0,
+    });
+    rewrite_state(&folder, &caller);
+    let error = Tuning::new().begin(&folder, true).unwrap_err();
+    assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("an older version saved this run"), "{text}");
+    assert!(text.contains("openelm finetune --start-from"), "{text}");
+    // Its adapter serves.
+    Adapter::load(&*folder).unwrap();
+
+    let folder = TempDir::new();
+    pretrained_to_two(&folder);
+    let options = "Optimizer { kind: AdamW, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, \
+         momentum: 0.0, bias_correction: true, decay_vectors: false }, Schedule { kind: CoreNet { \
+         end: 0.0002, max_iterations: 6 }, learning_rate: 0.002, warmup: 2, warmup_init: 1e-6 }, \
+         clip_norm: Some(1.0), z_loss: 0.0001, label_smoothing: 0.0, ema_decay: None, steps: 6, \
+         batch_size: 4, seed: 0, dtype: None";
+    let caller = json!({
+        "options": options,
+        "config": { "model_type": "openelm", "model_dim": 64 },
+        "tokenizer": "",
+        "source": { "given": 8, "data": "0000000000000000" },
+        "trained_tokens": 358,
+        "best": null,
+    });
+    rewrite_state(&folder, &caller);
+    let error = Pretraining::new().begin(&folder, true).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("openelm pretrain --from"), "{text}");
+    Config::load(folder.join("checkpoints/step-000002")).unwrap();
+}
+
+#[test]
+fn metrics_are_the_events_as_json() {
+    let folder = TempDir::new();
+    let run = Tuning::new().begin(&folder, false).unwrap();
+    let events: Vec<Value> = run.map(|event| event.unwrap().to_json()).collect();
+    let measured =
+        |event: &&Value| ["step", "validation"].contains(&event["event"].as_str().unwrap());
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        lines,
+        events.iter().filter(measured).cloned().collect::<Vec<_>>()
+    );
+    assert!(lines[1]["peak_memory_bytes"].is_u64(), "{text}");
+    let last = events.last().unwrap();
+    assert_eq!(
+        (&last["event"], &last["reason"], &last["best_iteration"]),
+        (&"finished".into(), &"iterations".into(), &6.into())
+    );
+}
