@@ -54,8 +54,8 @@ pub use training::{finetune, pretrain};
 /// Conversations with a chat template.
 pub mod chat {
     pub use crate::{
-        generation::{Chat, ChatTemplate},
-        tokenizer::{Message, Role},
+        generation::Chat,
+        tokenizer::{ChatTemplate, Message, Role},
     };
 }
 

@@ -239,122 +239,117 @@ impl From<core::train::RunDifference> for RunDifference {
 mod tests {
     use super::*;
 
+    fn path() -> std::path::PathBuf {
+        "out".into()
+    }
+
+    fn problem() -> String {
+        "the problem".into()
+    }
+
     #[test]
-    fn errors_keep_their_kind_and_fields() {
-        let text = || "the reason".to_owned();
-        let (path, message) = (|| "the/path".into(), |message: &str| message.to_owned());
-        let cases: [(core::Error, Error); 10] = [
-            (
-                core::Error::MissingFile {
-                    path: path(),
-                    problem: text(),
-                },
-                Error::MissingFile {
-                    path: "the/path".into(),
-                    message: message("the/path: the reason"),
-                },
-            ),
-            (
-                core::Error::Config {
-                    path: path(),
-                    key: "model_dim".into(),
-                    problem: text(),
-                },
-                Error::InvalidConfig {
-                    path: "the/path".into(),
-                    message: message("the/path: `model_dim`: the reason"),
-                },
-            ),
-            (
-                core::Error::UnexpectedTensor {
-                    path: path(),
-                    name: "x".into(),
-                },
-                Error::InvalidCheckpoint {
-                    path: "the/path".into(),
-                    message: message("the/path: tensor `x` does not belong to this model"),
-                },
-            ),
-            (
-                core::Error::Data {
-                    path: path(),
-                    line: Some(3),
-                    problem: text(),
-                },
-                Error::InvalidData {
-                    path: "the/path".into(),
-                    line: Some(3),
-                    message: message("the/path:3: the reason"),
-                },
-            ),
-            (
-                core::Error::Option {
-                    option: "top_p",
-                    problem: text(),
-                },
-                Error::InvalidOption {
-                    option: "top_p".into(),
-                    message: message("top_p: the reason"),
-                },
-            ),
-            (
-                core::Error::Dtype {
-                    dtype: "float7".into(),
-                    problem: text(),
-                },
-                Error::InvalidOption {
-                    option: "dtype".into(),
-                    message: message("dtype float7: the reason"),
-                },
-            ),
-            (
-                core::Error::PromptTooLong {
-                    tokens: 600,
-                    context: 512,
-                },
-                Error::PromptTooLong {
-                    tokens: 600,
-                    context: 512,
-                    message: message("the prompt has 600 tokens; the model's context holds 512"),
-                },
-            ),
-            (
-                core::Error::Group { problem: text() },
-                Error::Distributed {
-                    message: core::Error::Group { problem: text() }.to_string(),
-                },
-            ),
-            (
-                core::Error::OtherRun {
-                    path: path(),
-                    differences: vec![core::train::RunDifference {
-                        option: "batch_size".into(),
-                        expected: "4".into(),
-                        found: "2".into(),
-                    }],
-                },
-                Error::OtherRun {
-                    path: "the/path".into(),
-                    differences: vec![RunDifference {
-                        option: "batch_size".into(),
-                        expected: "4".into(),
-                        found: "2".into(),
-                    }],
-                    message: message(
-                        "the/path: the run was begun with other options or data: batch_size: \
-                         expected 4, found 2",
-                    ),
-                },
-            ),
-            (
-                core::Error::Cancelled,
-                Error::Cancelled {
-                    message: message("cancelled"),
-                },
-            ),
-        ];
+    fn errors_with_a_path_keep_their_kind() {
+        let (file, tensor) = (
+            core::Error::MissingFile {
+                path: path(),
+                problem: problem(),
+            },
+            core::Error::UnexpectedTensor {
+                path: path(),
+                name: "x".into(),
+            },
+        );
+        let destination = core::Error::Destination {
+            path: path(),
+            problem: problem(),
+        };
+        let data = core::Error::Data {
+            path: path(),
+            line: Some(3),
+            problem: problem(),
+        };
+        let path = || "out".to_owned();
+        let cases = [
+            (file, |path, message| Error::MissingFile { path, message }),
+            (tensor, |path, message| Error::InvalidCheckpoint {
+                path,
+                message,
+            }),
+            (destination, |path, message| Error::Destination {
+                path,
+                message,
+            }),
+            (data, |path, message| Error::InvalidData {
+                path,
+                line: Some(3),
+                message,
+            }),
+        ] as [(core::Error, fn(String, String) -> Error); 4];
         for (error, expected) in cases {
-            assert_eq!(Error::from(error), expected);
+            let message = error.to_string();
+            assert_eq!(Error::from(error), expected(path(), message));
         }
+    }
+
+    #[test]
+    fn errors_without_a_path_keep_their_kind() {
+        let option = core::Error::Option {
+            option: "top_p",
+            problem: problem(),
+        };
+        let dtype = core::Error::Dtype {
+            dtype: "float7".into(),
+            problem: problem(),
+        };
+        let prompt = core::Error::PromptTooLong {
+            tokens: 600,
+            context: 512,
+        };
+        let group = core::Error::Group { problem: problem() };
+        let cases = [
+            (option, |message| Error::InvalidOption {
+                option: "top_p".into(),
+                message,
+            }),
+            (dtype, |message| Error::InvalidOption {
+                option: "dtype".into(),
+                message,
+            }),
+            (prompt, |message| Error::PromptTooLong {
+                tokens: 600,
+                context: 512,
+                message,
+            }),
+            (group, |message| Error::Distributed { message }),
+            (core::Error::Cancelled, |message| Error::Cancelled {
+                message,
+            }),
+        ] as [(core::Error, fn(String) -> Error); 5];
+        for (error, expected) in cases {
+            let message = error.to_string();
+            assert_eq!(Error::from(error), expected(message));
+        }
+    }
+
+    #[test]
+    fn another_run_keeps_its_differences() {
+        let text = |text: &str| text.to_owned();
+        let error = core::Error::OtherRun {
+            path: path(),
+            differences: vec![core::train::RunDifference {
+                option: text("batch_size"),
+                expected: text("4"),
+                found: text("2"),
+            }],
+        };
+        let expected = RunDifference {
+            option: text("batch_size"),
+            expected: text("4"),
+            found: text("2"),
+        };
+        assert!(
+            matches!(Error::from(error), Error::OtherRun { path, differences, .. }
+            if path == "out" && differences == [expected])
+        );
     }
 }

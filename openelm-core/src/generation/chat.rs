@@ -6,23 +6,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    tokenizer::{Message, Role, chat_template, conversation_prompt},
+    tokenizer::{ChatTemplate, Message, Role, check_roles},
 };
-
-/// The format that makes a prompt of messages.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ChatTemplate {
-    /// That of Apple's OpenELM-Instruct checkpoints, the default: CoreNet's `chat_template`
-    /// (`projects/openelm/instruction_tuning/openelm-instruct.yaml`) as Hugging Face's
-    /// `apply_chat_template` renders it. A message ends with `</s>`.
-    #[default]
-    OpenElmInstruct,
-    /// That of CoreNet's LoRA recipe, for models tuned on instructions by this crate's
-    /// [`dataset`](crate::dataset).
-    Instruction,
-    /// None: messages one after the other, for base models, which continue a text.
-    Plain,
-}
 
 /// A conversation. The tokens that were read for one answer are not read again for the next one.
 #[derive(Debug, Default)]
@@ -41,7 +26,7 @@ impl Chat {
     /// # Errors
     /// [`Error::Option`] if the roles come in another order or a message is empty.
     pub fn new(template: ChatTemplate, messages: Vec<Message>) -> Result<Self> {
-        check_roles(&messages, Role::User)?;
+        check_roles(&messages, Role::User).map_err(|problem| Error::option("messages", problem))?;
         Ok(Self {
             template,
             messages,
@@ -113,32 +98,6 @@ impl Chat {
     }
 }
 
-impl ChatTemplate {
-    /// The prompt of `messages`, the last one the user's. It ends where the answer begins.
-    ///
-    /// # Errors
-    /// [`Error::Option`] if the roles come in another order, or a message of the user or the
-    /// assistant is empty.
-    pub fn prompt(self, messages: &[Message]) -> Result<String> {
-        check_roles(messages, Role::Assistant)?;
-        Ok(match self {
-            Self::Instruction => conversation_prompt(messages)?,
-            Self::Plain => messages.iter().map(|m| m.content.as_str()).collect(),
-            Self::OpenElmInstruct => {
-                let mut prompt = String::new();
-                for Message { role, content } in messages {
-                    prompt.push_str(&format!("<|{}|>\n{content}</s>\n", role.name()));
-                }
-                prompt + "<|assistant|>\n"
-            }
-        })
-    }
-}
-
-fn check_roles(messages: &[Message], next: Role) -> Result<()> {
-    chat_template::check_roles(messages, next).map_err(|problem| Error::option("messages", problem))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,24 +116,6 @@ mod tests {
             message(Role::Assistant, "Hi."),
             message(Role::User, "Who are you?"),
         ]
-    }
-
-    /// Jinja2 3.1 on CoreNet's template, with `trim_blocks` and `lstrip_blocks` as transformers
-    /// sets them.
-    #[test]
-    fn instruct_template_matches_corenet() {
-        let prompt = ChatTemplate::OpenElmInstruct.prompt(&conversation());
-        assert_eq!(
-            prompt.unwrap(),
-            "<|system|>\nBe brief.</s>\n<|user|>\nHello?</s>\n<|assistant|>\nHi.</s>\n\
-             <|user|>\nWho are you?</s>\n<|assistant|>\n"
-        );
-    }
-
-    #[test]
-    fn plain_template_joins_messages() {
-        let prompt = ChatTemplate::Plain.prompt(&conversation()).unwrap();
-        assert_eq!(prompt, "Be brief.Hello?Hi.Who are you?");
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod prompt_cache;
 mod sampling;
 mod stop;
 
-pub use chat::{Chat, ChatTemplate};
+pub use chat::Chat;
 pub use compute_dtype::compute_dtype;
 pub use event::{Event, FinishReason, Stats, Token, TokenLogprob};
 pub use generation::Generation;

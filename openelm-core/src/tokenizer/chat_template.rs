@@ -1,37 +1,56 @@
-//! The prompt that OpenELM was tuned on instructions with, for training and for generation.
+//! Chat templates: the prompt of a conversation, for training and for generation.
 //!
-//! It is that of CoreNet's LoRA recipe (`corenet/data/datasets/language_modeling/
-//! commonsense_170k.py` of apple/corenet), byte for byte: the Alpaca prompt, whose lines after
-//! the opening sentence carry 16 spaces, the empty ones between the blocks too. The answer
-//! follows directly after the last 16 spaces.
+//! [`ChatTemplate::Instruction`] is the prompt of CoreNet's LoRA recipe
+//! (`corenet/data/datasets/language_modeling/commonsense_170k.py` of apple/corenet), byte for byte:
+//! the Alpaca prompt, whose lines after the opening sentence carry 16 spaces, the empty ones between
+//! the blocks too. The answer follows directly after the last 16 spaces.
 //!
-//! The recipe has one instruction with or without an input. A conversation becomes, of our own
-//! choice: the system message is the input of the first instruction; every message of the user
-//! is an instruction; further turns follow with the same empty line as between the blocks of
-//! the first. There is no EOS between turns: only the last answer of an example ends with it,
-//! so conversations of several turns are best learnt with
-//! [`mask_prompt`](crate::data::dataset::DatasetOptions::mask_prompt).
+//! The recipe has one instruction with or without an input. This crate extends it to conversations:
+//! the system message is the input of the first instruction; every message of the user is an
+//! instruction; further turns follow with the same empty line as between the blocks of the first.
+//! There is no EOS between turns: only the last answer of an example ends with it, so conversations
+//! of several turns are best trained with
+//! [`mask_prompt`](crate::dataset::DatasetOptions::mask_prompt).
 
+use super::message::{Message, Role, check_roles};
 use crate::error::{Error, Result};
 
-/// The author of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Background for the conversation; the first message only.
-    System,
-    /// The one who asks.
-    User,
-    /// The model.
-    Assistant,
+/// The format that makes a prompt of messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ChatTemplate {
+    /// That of Apple's OpenELM-Instruct checkpoints, the default: CoreNet's `chat_template`
+    /// (`projects/openelm/instruction_tuning/openelm-instruct.yaml`) as Hugging Face's
+    /// `apply_chat_template` renders it. A message ends with `</s>`.
+    #[default]
+    OpenElmInstruct,
+    /// That of CoreNet's LoRA recipe, for models tuned on instructions by this crate's
+    /// [`dataset`](crate::dataset).
+    Instruction,
+    /// None: messages one after the other, for base models, which continue a text.
+    Plain,
 }
 
-/// A message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Its author.
-    pub role: Role,
-    /// Its text.
-    pub content: String,
+impl ChatTemplate {
+    /// The prompt of `messages`, the last one the user's. It ends where the answer begins.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if the roles come in another order, or a message of the user or the
+    /// assistant is empty.
+    pub fn prompt(self, messages: &[Message]) -> Result<String> {
+        check_roles(messages, Role::Assistant)
+            .map_err(|problem| Error::option("messages", problem))?;
+        Ok(match self {
+            Self::Instruction => conversation_prompt(messages)?,
+            Self::Plain => messages.iter().map(|m| m.content.as_str()).collect(),
+            Self::OpenElmInstruct => {
+                let mut prompt = String::new();
+                for Message { role, content } in messages {
+                    prompt.push_str(&format!("<|{}|>\n{content}</s>\n", role.name()));
+                }
+                prompt + "<|assistant|>\n"
+            }
+        })
+    }
 }
 
 /// The prompt of one instruction, with an input unless that is none or empty. It ends where the
@@ -86,53 +105,6 @@ pub(crate) fn render(messages: &[Message]) -> Result<String, String> {
         }
     }
     Ok(prompt)
-}
-
-/// Checks that `messages` are a system message or none, then messages of the user and the
-/// assistant in turn, none of these empty, and that a message of `next` may follow.
-pub(crate) fn check_roles(messages: &[Message], next: Role) -> Result<(), String> {
-    let mut expected = Role::User;
-    for (number, Message { role, content }) in (1..).zip(messages) {
-        if number == 1 && *role == Role::System {
-            continue;
-        }
-        if *role != expected {
-            return Err(format!(
-                "message {number}: expected the role `{}`, found `{}`",
-                expected.name(),
-                role.name()
-            ));
-        }
-        if content.is_empty() {
-            return Err(format!("message {number}: `content` is empty"));
-        }
-        expected = match expected {
-            Role::User => Role::Assistant,
-            _ => Role::User,
-        };
-    }
-    if expected == next {
-        return Ok(());
-    }
-    let problem = if next == Role::User {
-        "the last message is not the assistant's"
-    } else if messages.iter().any(|message| message.role == Role::User) {
-        "the last message before the answer is not the user's"
-    } else {
-        "there is no message of the user"
-    };
-    Err(problem.to_owned())
-}
-
-impl Role {
-    /// `system`, `user` or `assistant`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-        }
-    }
 }
 
 const INDENT: &str = "                ";
@@ -254,5 +226,37 @@ mod tests {
             assert!(message.starts_with("messages: "), "{message}");
             assert!(message.contains(expected), "{message}: expected {expected}");
         }
+    }
+
+    fn two_turns() -> Vec<Message> {
+        [
+            (Role::System, "Be brief."),
+            (Role::User, "Hello?"),
+            (Role::Assistant, "Hi."),
+            (Role::User, "Who are you?"),
+        ]
+        .map(|(role, content)| Message {
+            role,
+            content: content.into(),
+        })
+        .to_vec()
+    }
+
+    /// Jinja2 3.1 on CoreNet's template, with `trim_blocks` and `lstrip_blocks` as transformers
+    /// sets them.
+    #[test]
+    fn instruct_template_matches_corenet() {
+        let prompt = ChatTemplate::OpenElmInstruct.prompt(&two_turns());
+        assert_eq!(
+            prompt.unwrap(),
+            "<|system|>\nBe brief.</s>\n<|user|>\nHello?</s>\n<|assistant|>\nHi.</s>\n\
+             <|user|>\nWho are you?</s>\n<|assistant|>\n"
+        );
+    }
+
+    #[test]
+    fn plain_template_joins_messages() {
+        let prompt = ChatTemplate::Plain.prompt(&two_turns()).unwrap();
+        assert_eq!(prompt, "Be brief.Hello?Hi.Who are you?");
     }
 }
