@@ -65,6 +65,7 @@ fmt: ## format the Rust code
 lint: setup ## rustfmt, clippy, rustdoc and shellcheck (Debian: apt-get install shellcheck), warnings as errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
+	python3 -B docs/check.py
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --locked --quiet
 	@command -v shellcheck >/dev/null || echo "lint: shellcheck is not installed: the scripts were not checked" >&2
 	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
