@@ -7,7 +7,7 @@ use openelm_testing::{Outcome, TempDir, repository, run};
 use crate::markdown::{Block, Page};
 
 /// Programs that are neither run nor looked up.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 13] = [
     "actionlint",
     "apt-get",
     "cargo-deny",
@@ -18,7 +18,6 @@ const OTHERS: [&str; 14] = [
     "pip",
     "rustup",
     "sudo",
-    "swift",
     "unset",
     "xcode-select",
     "xcodebuild",
@@ -114,6 +113,13 @@ fn check_other(block: &Block<'_>, words: &[String]) {
                     repository(script).exists(),
                     "{place}: {script} does not exist"
                 );
+            }
+        }
+        "swift" => {
+            let manifest = fs::read_to_string(repository("Package.swift")).unwrap();
+            for name in words.filter(|word| word.starts_with("openelm-")) {
+                let target = format!("name: \"{name}\"");
+                assert!(manifest.contains(&target), "{place}: no target {name}");
             }
         }
         path if path.contains('/') => {
