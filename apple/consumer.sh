@@ -4,7 +4,7 @@
 #   apple/consumer.sh                        on this clone, with what `make xcframework` made
 #   apple/consumer.sh REPOSITORY VERSION     on a release, by its address
 #
-# out/consumer/run.sh then generates text with it. On Linux the library is target/debug's.
+# apple/consumer-run.sh then generates text with it. On Linux the library is target/debug's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -54,14 +54,5 @@ let model = try await LanguageModel(folder: URL(filePath: CommandLine.arguments[
 let options = GenerationOptions(maximumResponseTokens: 40)
 print(try await model.generate("Once upon a time", options: options))
 SWIFT
-cat >"$folder/run.sh" <<SH
-#!/usr/bin/env bash
-# Written by apple/consumer.sh.
-set -euo pipefail
-cd "$root"
-. swift/toolchain.sh
-swift run --package-path "$folder" --skip-build consumer "$root/examples/tales"
-SH
-chmod +x "$folder/run.sh"
 swift build --package-path "$folder"
-say "a package that depends on $what builds; out/consumer/run.sh runs it"
+say "a package that depends on $what builds; apple/consumer-run.sh runs it"
