@@ -43,8 +43,9 @@ cp -R examples/tales "$documents/"
 screenshot() {
   sleep 10
   xcrun simctl io "$device" screenshot "$out/$1.png"
-  xcrun simctl spawn "$device" launchctl list | grep -q "UIKitApplication:$app" ||
-    { cat "$out/stderr.log"; die "the app has ended by the screenshot $1; its output is $out/stderr.log"; }
+  # Not -q: launchctl would fail when grep closes the pipe.
+  xcrun simctl spawn "$device" launchctl list | grep "UIKitApplication:$app" >/dev/null ||
+    { cat "$out/stderr.log" || true; die "the app has ended by the screenshot $1; its output is $out/stderr.log"; }
 }
 xcrun simctl launch --stdout="$out/stdout.log" --stderr="$out/stderr.log" "$device" "$app"
 screenshot light
