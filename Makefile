@@ -2,15 +2,17 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 # Swift's tests have the FFI library fail on purpose; with one set of features all is built once.
-TESTED := --workspace --exclude mlx-c-bindings --locked --features openelm-ffi/inject-faults
-SCRIPTS := setup/*.sh apple/*.sh swift/*.sh parity/*.sh bench/*.sh fuzz/*.sh examples/tales/training/*.sh .ci/run
+# FEATURES=--no-default-features leaves Metal out, where MLX is built from source.
+TESTED := --workspace --exclude mlx-c-bindings --locked --features openelm-ffi/inject-faults $(FEATURES)
+SCRIPTS := setup/*.sh apple/*.sh release/*.sh swift/*.sh parity/*.sh bench/*.sh fuzz/*.sh \
+  examples/tales/training/*.sh .ci/run .github/*.sh
 # The steps of `make test` run one after another: at once they would wait for each other.
 .NOTPARALLEL:
 
 ##@ Use
 
 help: ## show this list
-	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## prepare MLX and its Rust declarations under .mlx (a minute, once)
 	@setup/setup.sh
@@ -40,9 +42,10 @@ test-rust: setup ## the Rust tests alone; with OPENELM_TEST_DATA those that need
 test-swift: setup ## the Swift package alone: build it against the real library, test it, check its documentation
 	@swift/test.sh
 
-test-scripts: ## the scripts of apple/ and release/, on any system
+test-scripts: ## the scripts of apple/, release/ and .github/, on any system
 	cd apple && python3 -B -m unittest --quiet
 	cd release && python3 -B -m unittest --quiet
+	cd .github && python3 -B -m unittest --quiet
 
 # Both at once: most of the time is download. The steps that need them try again where one fails.
 test-tools: setup ## download mlx-lm and a Swift toolchain, which the tests use
@@ -62,16 +65,27 @@ fuzz: setup ## fuzz the readers of files, a minute each (needs cargo-fuzz)
 fmt: ## format the Rust code
 	@cargo fmt --all
 
-lint: setup ## rustfmt, clippy, rustdoc and shellcheck (Debian: apt-get install shellcheck), warnings as errors
+lint: setup lint-workflows ## rustfmt, clippy, rustdoc, shellcheck (Debian: apt-get install shellcheck), the workflows; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
 	python3 -B docs/check.py
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --locked --quiet
-	@command -v shellcheck >/dev/null || echo "lint: shellcheck is not installed: the scripts were not checked" >&2
+	@command -v shellcheck >/dev/null || { echo "lint: WARNING: shellcheck is not installed: the scripts were not checked" >&2; [ "$$CI" != true ]; }
 	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
+
+lint-workflows: ## check .github/workflows with actionlint
+	@.github/lint.sh
+
+deny: ## check the licences, advisories and sources of all crates (needs cargo-deny: cargo install --locked cargo-deny)
+	cargo deny --locked check
 
 bindings: setup ## renew Swift's declarations of openelm-ffi and swift/API.md, then test the package
 	@swift/test.sh --write
+
+run-swift: setup ## generate text with the bundled model from Swift, with release builds
+	cargo build --release --locked --package openelm-ffi
+	. swift/toolchain.sh && OPENELM_LIBRARY_DIR="$$PWD/target/release" \
+	  swift run --configuration release openelm-swift examples/tales "Once upon a time" 40
 
 setup-swift: ## prepare a Swift toolchain under .mlx/swift (Debian, no root)
 	@setup/setup-swift.sh
@@ -88,8 +102,18 @@ check-apple: setup ## type-check for macOS and iOS, link for macOS, from Debian 
 xcframework: ## build the Swift package's library and GPU kernels on a Mac with Xcode: out/xcframework
 	@apple/xcframework.sh
 
+consumer: ## build a scratch package that depends on this one: out/consumer
+	@apple/consumer.sh
+
+ios: ## build the Swift package for iOS and its simulator on a Mac with Xcode, after make xcframework
+	@apple/ios.sh
+
+chat-simulator: ## run the chat app in the iOS simulator and take screenshots: out/chat
+	@apple/chat-simulator.sh
+
 dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*-macos-arm64.tar.gz
 	@apple/dist-macos.sh
 
 .PHONY: help setup build demo clean test test-rust test-swift test-scripts test-tools parity parity-llama fuzz
-.PHONY: fmt lint bindings setup-swift bench check-apple xcframework dist-macos
+.PHONY: fmt lint lint-workflows deny bindings run-swift setup-swift bench
+.PHONY: check-apple xcframework consumer ios chat-simulator dist-macos

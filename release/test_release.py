@@ -227,6 +227,102 @@ class Release(unittest.TestCase):
             "NSPrivacyAccessedAPIType": "NSPrivacyAccessedAPICategoryFileTimestamp", "NSPrivacyAccessedAPITypeReasons": ["C617.1", "3B52.1"]}])
 
 
+class Draft(unittest.TestCase):
+    """A release without GitHub: a scratch clone, and stand-ins for what `make xcframework` makes there."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.clone = Path(folder.name).resolve() / "clone"
+        if not (ROOT / ".git").exists():
+            self.skipTest("this is no git clone")
+        subprocess.run(["git", "clone", "--quiet", "--shared", ROOT, self.clone], check=True)
+        # What is here may be newer than the last commit.
+        shutil.copytree(ROOT / "release", self.clone / "release", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("Package.swift", "Cargo.toml", "CHANGELOG.md"):
+            shutil.copy(ROOT / name, self.clone)
+        self.git("add", "--all")
+        self.git("-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "--allow-empty", "--message", "Test")
+        self.out = self.clone / "out/xcframework"
+        make_framework(self.out / "COpenELMFFI.xcframework", self.clone)
+        for name in ("kernels", "links", "licences"):
+            (self.out / name).mkdir()
+        for platform, minimum in release.KERNELS.items():
+            (self.out / f"kernels/mlx-0.32.2-{platform}.metallib").write_bytes(kernels(platform, minimum))
+        for name in ("macos", "ios", "ios-simulator"):
+            (self.out / f"links/{name}.txt").write_text("-framework CoreFoundation -liconv -lSystem -lc -lm\n")
+        (self.out / "licences/mlx.txt").write_text("MIT")
+        self.run_in_clone("python3", "-B", "release/release.py", "pack", "out/xcframework", "--mlx", "0.32.2")
+
+    def run_in_clone(self, *words, status=0, **environment):
+        said = subprocess.run(words, cwd=self.clone, env={**os.environ, **environment}, capture_output=True, text=True)
+        self.assertEqual(said.returncode, status, said.stderr)
+        return said
+
+    def git(self, *words):
+        return self.run_in_clone("git", *words).stdout
+
+    def draft(self, *words, **more):
+        return self.run_in_clone("release/draft.sh", "https://example.org/openelm/openelm", *words, **more)
+
+    def test_a_dry_run_makes_archive_checksum_and_manifest(self):
+        before = (self.clone / "Package.swift").read_text()
+        said = self.draft("--dry-run")
+        archive = self.out / "COpenELMFFI.xcframework.zip"
+        checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
+        self.assertEqual((self.out / f"{archive.name}.sha256").read_text(), f"{checksum}  {archive.name}\n")
+        files = [archive.name, f"{archive.name}.sha256", "release.json", "licences.tar.gz"]
+        self.assertEqual(said.stdout.splitlines()[-4:], [f"out/xcframework/{name}" for name in files])
+        for name in files:
+            self.assertTrue((self.out / name).stat().st_size)
+        self.assertIn("OpenELM", (self.out / "notes.md").read_text())
+        after = (self.clone / "Package.swift").read_text()
+        address = "https://example.org/openelm/openelm/releases/download/0.1.0/COpenELMFFI.xcframework.zip"
+        changed = [line for line in after.splitlines() if line not in before.splitlines()]
+        self.assertEqual(changed, [f'let releaseAddress = "{address}"', f'let releaseChecksum = "{checksum}"'])
+        folder = "swift/Sources/OpenELM/Resources/Kernels"
+        self.assertEqual(self.git("show", "--format=%s", "--name-only").split("\n"), ["Release 0.1.0", "", "Package.swift",
+                         f"{folder}/mlx-0.32.2-ios.metallib", f"{folder}/mlx-0.32.2-macos.metallib", ""])
+        self.assertEqual(self.git("status", "--porcelain"), "")
+
+    def test_what_does_not_fit_stops_it(self):
+        def stops(words, *options):
+            said = self.draft(*options, status=1)
+            self.assertEqual(said.stderr.count("\n"), 1, said.stderr)
+            self.assertIn(words, said.stderr)
+
+        stops("unexpected --dryrun; usage:", "--dryrun")
+        stops("expected the branch release/0.1.0")
+        path = self.clone / "Cargo.toml"
+        path.write_text(path.read_text() + "\n")
+        stops("changes that are not committed", "--dry-run")
+        path.write_text(path.read_text().replace('version = "0.1.0"', 'version = "0.2.0"', 1))
+        stops("out/xcframework is of version 0.1.0, Cargo.toml says 0.2.0", "--dry-run")
+        self.git("checkout", "--quiet", "Cargo.toml")
+        self.git("-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "--allow-empty", "--message", "More")
+        stops("out/xcframework was built from commit", "--dry-run")
+
+    def test_the_tag_publishes_the_archive_that_the_manifest_names(self):
+        self.draft("--dry-run")
+        # Stands in for GitHub's program: a release with the archive.
+        gh = self.clone / "bin/gh"
+        gh.parent.mkdir()
+        gh.write_text('#!/bin/sh\necho "$*" >>"$GH_LOG"\n[ "$2" != download ] || cp out/xcframework/COpenELMFFI.xcframework.zip "$7"\n')
+        gh.chmod(0o755)
+        log = self.clone / "gh.log"
+        more = {"PATH": f"{gh.parent}:{os.environ['PATH']}", "GH_LOG": str(log)}
+        words = ("release/promote.sh", "0.1.0", "https://example.org/openelm/openelm")
+        self.run_in_clone(*words, **more)
+        self.assertEqual(log.read_text().splitlines()[-1], "release edit 0.1.0 --draft=false")
+        with (self.out / "COpenELMFFI.xcframework.zip").open("ab") as file:
+            file.write(b"more")
+        log.write_text("")
+        self.assertIn("the draft's archive has the checksum", self.run_in_clone(*words, status=1, **more).stderr)
+        self.git("checkout", "--quiet", "HEAD~1", "--", "Package.swift")
+        self.assertIn("Package.swift names ''", self.run_in_clone(*words, status=1, **more).stderr)
+        self.assertNotIn("edit", log.read_text())
+
+
 class Platforms(unittest.TestCase):
     def test_old_load_commands_are_read(self):
         old = struct.pack("<8I", 0xFEEDFACF, 0x0100000C, 0, 1, 1, 16, 0, 0)

@@ -11,7 +11,8 @@ library=$target/debug/libopenelm_ffi.so
 [ "$(uname -s)" != Darwin ] || library=${library%.so}.dylib
 
 # The options of `make test-rust`, so that nothing is built twice.
-cargo build --quiet --locked --workspace --exclude mlx-c-bindings --features openelm-ffi/inject-faults
+# shellcheck disable=SC2086 # FEATURES is none or one word, as in the Makefile
+cargo build --quiet --locked --workspace --exclude mlx-c-bindings --features openelm-ffi/inject-faults ${FEATURES:-}
 export OPENELM_TOOL=$target/debug/openelm
 generate() { "$target/debug/uniffi-bindgen" --config uniffi.toml "$library" "$@"; }
 fresh=$(mktemp -d)
