@@ -1,9 +1,10 @@
 """Checks the style and the links of all Markdown files: `python3 docs/check.py`, part of `make lint`.
 
 - Lines have at most 100 columns, except tables, code, and what a link's address adds.
-- The words tell, tells and told are not used of programs, nor of anything else.
+- The words tell, tells and told are not used.
 - Dates stand in bench/, docs/platforms.md and CHANGELOG.md only.
 - Links to files and headings resolve.
+- README.md has at most 130 lines.
 
 Code blocks and generated parts are not checked.
 """
@@ -16,6 +17,7 @@ from urllib.parse import unquote
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = 100
+README_LINES = 130
 DATED = ("bench/", "docs/platforms.md", "CHANGELOG.md")
 MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 DATE = re.compile(rf"\b20\d\d-\d\d-\d\d\b|\b({MONTHS}) (\d\d?, )?20\d\d\b|\b\d\d? ({MONTHS})\b")
@@ -35,6 +37,9 @@ def main():
     if "README.md" not in names:
         sys.exit("docs: README.md was not found")
     problems = [problem for name in names for problem in check(name)]
+    length = len((ROOT / "README.md").read_text().splitlines())
+    if length > README_LINES:
+        problems.append(f"README.md: {length} lines")
     print("\n".join(problems) or f"docs: {len(names)} Markdown files")
     sys.exit(1 if problems else 0)
 
