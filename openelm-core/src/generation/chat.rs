@@ -1,4 +1,4 @@
-//! Conversations: what was said, the prompt that it makes, and the cache that keeps it read.
+//! Conversations: messages, their prompt, and the KV cache shared by the turns.
 
 use super::{
     generation::Generation, language_model::LanguageModel, options::GenerateOptions,
@@ -9,37 +9,37 @@ use crate::{
     tokenizer::{Message, Role, chat_template, conversation_prompt},
 };
 
-/// The format that makes a prompt of messages.
+/// The prompt format of a conversation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ChatTemplate {
-    /// That of Apple's OpenELM-Instruct checkpoints, the default: CoreNet's `chat_template`
+    /// The format of Apple's OpenELM-Instruct checkpoints, the default: CoreNet's `chat_template`
     /// (`projects/openelm/instruction_tuning/openelm-instruct.yaml`) as Hugging Face's
     /// `apply_chat_template` renders it. A message ends with `</s>`.
     #[default]
     OpenElmInstruct,
-    /// That of CoreNet's LoRA recipe, for models tuned on instructions by this crate's
+    /// The format of CoreNet's LoRA recipe, for models tuned on instructions by this crate's
     /// [`dataset`](crate::dataset).
     Instruction,
-    /// None: messages one after the other, for base models, which continue a text.
+    /// No format: the messages are concatenated, for base models, which continue a text.
     Plain,
 }
 
-/// A conversation. The tokens that were read for one answer are not read again for the next one.
+/// A conversation. Each answer reuses the cached tokens of the turns before.
 #[derive(Debug, Default)]
 pub struct Chat {
     template: ChatTemplate,
     messages: Vec<Message>,
-    /// The message to answer, by [`start`](Self::start).
+    /// The message to answer, set by [`start`](Self::start).
     question: Option<Message>,
     cache: PromptCache,
 }
 
 impl Chat {
-    /// A conversation that begins with `messages`: none, or some that were had before. The first
-    /// may be [`Role::System`]'s, and the last is not the user's.
+    /// A conversation that begins with `messages`, which may be empty. The first message may be
+    /// [`Role::System`]'s; the last must not be the user's.
     ///
     /// # Errors
-    /// [`Error::Option`] if the roles come in another order or a message is empty.
+    /// [`Error::Option`] if the roles are in another order or a message is empty.
     pub fn new(template: ChatTemplate, messages: Vec<Message>) -> Result<Self> {
         check_roles(&messages, Role::User)?;
         Ok(Self {
@@ -55,11 +55,11 @@ impl Chat {
         &self.messages
     }
 
-    /// Begins to answer `question`; [`finish`](Self::finish) takes the answer in. A question that
-    /// was begun and not finished is withdrawn.
+    /// Starts the answer to `question`; [`finish`](Self::finish) adds it to the messages. An
+    /// unfinished question is withdrawn.
     ///
     /// # Errors
-    /// [`Error::Option`] if the question is empty or an option lies outside its range,
+    /// [`Error::Option`] if the question is empty or an option is out of range,
     /// [`Error::PromptTooLong`] if the conversation no longer fits the context.
     pub fn start<'m>(
         &mut self,
@@ -80,7 +80,8 @@ impl Chat {
         let tokens = model.tokenizer().encode_prompt(&prompt)?;
         let context = model.model().config().max_context_length();
         if tokens.len() >= context {
-            // Before the cache is given away: the conversation can go on with a shorter question.
+            // Before the cache is moved: the conversation can continue with a shorter
+            // question.
             return Err(Error::PromptTooLong {
                 tokens: tokens.len(),
                 context,
@@ -92,8 +93,8 @@ impl Chat {
         Generation::with_cache(network, tokenizer, tokens, options, cache)
     }
 
-    /// Takes in the answer that `generation` gave, also one that was cancelled on the way. Without
-    /// any text the question is withdrawn.
+    /// Adds the answer of `generation`, also of a cancelled one. If the answer is empty, the
+    /// question is withdrawn.
     pub fn finish(&mut self, generation: Generation<'_>) {
         if let Some(question) = self.question.take()
             && !generation.text().is_empty()
@@ -114,10 +115,10 @@ impl Chat {
 }
 
 impl ChatTemplate {
-    /// The prompt of `messages`, the last one the user's. It ends where the answer begins.
+    /// The prompt of `messages`, the last one the user's. It ends where the answer starts.
     ///
     /// # Errors
-    /// [`Error::Option`] if the roles come in another order, or a message of the user or the
+    /// [`Error::Option`] if the roles are in another order, or a message of the user or the
     /// assistant is empty.
     pub fn prompt(self, messages: &[Message]) -> Result<String> {
         check_roles(messages, Role::Assistant)?;
@@ -159,8 +160,8 @@ mod tests {
         ]
     }
 
-    /// Jinja2 3.1 on CoreNet's template, with `trim_blocks` and `lstrip_blocks` as transformers
-    /// sets them.
+    /// Output of Jinja2 3.1 for CoreNet's template, with `trim_blocks` and `lstrip_blocks` as in
+    /// transformers.
     #[test]
     fn instruct_template_matches_corenet() {
         let prompt = ChatTemplate::OpenElmInstruct.prompt(&conversation());

@@ -39,7 +39,7 @@ pub fn set_metallib(file: impl AsRef<Path>) -> Result<()> {
     if !file.is_file() {
         return Err(Error::missing_file(
             file,
-            "the GPU kernels of MLX belong here",
+            "the file of MLX's GPU kernels is missing",
         ));
     }
     let path = file.to_str().ok_or_else(|| {

@@ -1,15 +1,15 @@
-//! The prompt that OpenELM was tuned on instructions with, for training and for generation.
+//! The instruction prompt of OpenELM's fine-tuning recipe, for training and generation.
 //!
-//! It is that of CoreNet's LoRA recipe (`corenet/data/datasets/language_modeling/
-//! commonsense_170k.py` of apple/corenet), byte for byte: the Alpaca prompt, whose lines after
-//! the opening sentence carry 16 spaces, the empty ones between the blocks too. The answer
-//! follows directly after the last 16 spaces.
+//! It is byte-identical to CoreNet's LoRA recipe (`corenet/data/datasets/language_modeling/
+//! commonsense_170k.py` of apple/corenet): the Alpaca prompt, whose lines after the opening
+//! sentence begin with 16 spaces, including the empty lines between the blocks. The answer starts
+//! directly after the last 16 spaces.
 //!
-//! The recipe has one instruction with or without an input. A conversation becomes, of our own
-//! choice: the system message is the input of the first instruction; every message of the user
-//! is an instruction; further turns follow with the same empty line as between the blocks of
-//! the first. There is no EOS between turns: only the last answer of an example ends with it,
-//! so conversations of several turns are best learnt with
+//! The recipe has one instruction with an optional input. This crate extends it to conversations:
+//! the system message is the input of the first instruction; every user message is an instruction;
+//! further turns follow after the same empty line as between the blocks of the first. There is no
+//! EOS between turns: only the last answer of an example ends with it, so conversations of several
+//! turns are best trained with
 //! [`mask_prompt`](crate::data::dataset::DatasetOptions::mask_prompt).
 
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 pub enum Role {
     /// Background for the conversation; the first message only.
     System,
-    /// The one who asks.
+    /// The user.
     User,
     /// The model.
     Assistant,
@@ -28,14 +28,14 @@ pub enum Role {
 /// A message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its author.
+    /// Author of the message.
     pub role: Role,
-    /// Its text.
+    /// Text of the message.
     pub content: String,
 }
 
-/// The prompt of one instruction, with an input unless that is none or empty. It ends where the
-/// answer begins.
+/// The prompt of one instruction, with `input` if it is not empty. It ends where the answer
+/// starts.
 pub fn instruct_prompt(instruction: &str, input: Option<&str>) -> String {
     let input = input.filter(|text| !text.is_empty());
     let mut prompt = String::from(if input.is_some() {
@@ -54,18 +54,18 @@ pub fn instruct_prompt(instruction: &str, input: Option<&str>) -> String {
     prompt
 }
 
-/// The prompt of a conversation: at first a system message or none, then messages of the user
-/// and the assistant in turn, the user's last. It ends where the answer begins.
+/// The prompt of a conversation: an optional system message, then alternating messages of the user
+/// and the assistant, the user's last. It ends where the answer starts.
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if the roles come in another order, or a message of the user or the
+/// [`Error::Option`] if the roles are in another order, or a message of the user or the
 /// assistant is empty.
 pub fn conversation_prompt(messages: &[Message]) -> Result<String> {
     render(messages).map_err(|problem| Error::option("messages", problem))
 }
 
-/// As [`conversation_prompt`], with the problem alone.
+/// Like [`conversation_prompt`], with only the problem as the error.
 pub(crate) fn render(messages: &[Message]) -> Result<String, String> {
     check_roles(messages, Role::Assistant)?;
     let (system, turns) = match messages.split_first() {
@@ -88,8 +88,8 @@ pub(crate) fn render(messages: &[Message]) -> Result<String, String> {
     Ok(prompt)
 }
 
-/// Checks that `messages` are a system message or none, then messages of the user and the
-/// assistant in turn, none of these empty, and that a message of `next` may follow.
+/// Checks that `messages` are an optional system message, then alternating messages of the user and
+/// the assistant, none of these empty, and that a message of `next` may follow.
 pub(crate) fn check_roles(messages: &[Message], next: Role) -> Result<(), String> {
     let mut expected = Role::User;
     for (number, Message { role, content }) in (1..).zip(messages) {
@@ -136,7 +136,7 @@ impl Role {
 }
 
 const INDENT: &str = "                ";
-/// The stray spaces at the end are CoreNet's.
+/// The trailing spaces are CoreNet's.
 const OPENING_WITH_INPUT: &str = "Below is an instruction that describes a task, paired with an \
      input that provides further context. Write a response that appropriately completes the \
      request. ";

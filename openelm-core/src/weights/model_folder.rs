@@ -37,8 +37,8 @@ pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
             (Some(_), false) => {
                 return Err(Error::missing_file(
                     main,
-                    "the cache holds several snapshots and does not say which is main; \
-                              name one of its snapshots/ folders",
+                    "the cache holds several snapshots and no refs/main; \
+                              give the path of one of its snapshots/ folders",
                 ));
             }
             (None, _) => {}

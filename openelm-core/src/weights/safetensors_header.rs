@@ -129,7 +129,7 @@ pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     for (name, file) in &index.weight_map {
         if Path::new(file).file_name() != Some(file.as_ref()) {
             return Err(malformed(format!(
-                "tensor `{name}` lies outside the folder: {file:?}"
+                "tensor `{name}` is outside the folder: {file:?}"
             )));
         }
         let shard = path.with_file_name(file);
