@@ -68,7 +68,7 @@ fn rejects_invalid_data_and_sizes() {
     for (data, size, code, expected) in [
         (&text, "100", 2, "--vocab-size: expected 260"),
         (&text, "262", 2, "--vocab-size: expected at least 266"),
-        (&text, "9000", 2, "expected 9000; ask for fewer"),
+        (&text, "9000", 2, "expected 9000; use a smaller"),
         (&empty, "300", 1, "b.txt: there is no text"),
         (
             &folder.join("c.txt"),

@@ -1,4 +1,4 @@
-//! Cancelling what runs on another thread.
+//! Cancellation of work on another thread.
 
 use std::sync::{
     Arc,
@@ -23,7 +23,7 @@ impl CancelHandle {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// [`Error::Cancelled`] if it was cancelled.
+    /// [`Error::Cancelled`] if the handle was cancelled.
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_cancelled() {
             return Err(Error::Cancelled);

@@ -1,4 +1,4 @@
-//! The one error type of the crate.
+//! The error type of the crate.
 
 use std::{
     fmt::{self, Display},
@@ -20,12 +20,12 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
-    /// A file that the model needs is not there.
+    /// A file that the model needs is missing.
     #[error("{}: {problem}", path.display())]
     MissingFile {
         /// The expected path.
         path: PathBuf,
-        /// The required file, and where to get it.
+        /// The required file, and its source.
         problem: String,
     },
     /// A model configuration is malformed, contradictory or not supported.
@@ -46,17 +46,17 @@ pub enum Error {
         /// The problem.
         problem: String,
     },
-    /// A tensor that the configuration calls for is in no weight file.
+    /// A tensor that the configuration requires is in no weight file.
     #[error("{}: tensor `{name}` of shape {shape:?} is missing", path.display())]
     MissingTensor {
-        /// The model folder.
+        /// The folder of the model.
         path: PathBuf,
         /// Checkpoint name of the tensor.
         name: String,
-        /// The shape that was expected.
+        /// Shape by the configuration.
         shape: Vec<usize>,
     },
-    /// A weight file holds a tensor that the configuration does not call for.
+    /// A weight file holds a tensor that the configuration does not have.
     #[error("{}: tensor `{name}` does not belong to this model", path.display())]
     UnexpectedTensor {
         /// The weight file.
@@ -64,7 +64,7 @@ pub enum Error {
         /// Checkpoint name of the tensor.
         name: String,
     },
-    /// A tensor has another shape than the configuration gives it.
+    /// The shape of a tensor differs from the configuration.
     #[error("{}: tensor `{name}`: expected shape {expected:?}, found {found:?}", path.display())]
     TensorShape {
         /// The weight file.
@@ -89,9 +89,9 @@ pub enum Error {
     /// A data type cannot be used for this model or on this device.
     #[error("dtype {dtype}: {problem}")]
     Dtype {
-        /// The type that was asked for.
+        /// The requested type.
         dtype: String,
-        /// Why not, and what to use.
+        /// The reason, and the types that work.
         problem: String,
     },
     /// A tokenizer file is malformed or does not fit the model.
@@ -112,12 +112,12 @@ pub enum Error {
         /// The problem, with the key.
         problem: String,
     },
-    /// An option lies outside its range.
+    /// An option is out of range.
     #[error("{option}: {problem}")]
     Option {
-        /// Name of the option: the field's or parameter's, in snake_case.
+        /// Name of the option: the name of the field or parameter, in snake_case.
         option: &'static str,
-        /// The range and what was found.
+        /// The range and the value found.
         problem: String,
     },
     /// The prompt does not fit the model's context.
@@ -136,7 +136,7 @@ pub enum Error {
         /// The problem.
         problem: String,
     },
-    /// Training came to a loss that is no number: the learning rate is too high.
+    /// The training loss is not a finite number: the learning rate is too high.
     #[error("the loss is {loss} at iteration {iteration}: try a lower learning rate")]
     Diverged {
         /// The iteration.
@@ -144,21 +144,21 @@ pub enum Error {
         /// The loss.
         loss: f32,
     },
-    /// Another process that trains along is gone, or cannot be reached.
+    /// Another process of the training group failed or cannot be reached.
     #[error("another process of the group is gone or cannot be reached: {problem}")]
     Group {
         /// The failure of the connection.
         problem: String,
     },
-    /// An output path exists already, is in use, or cannot be written.
+    /// An output path exists, is in use, or cannot be written.
     #[error("{}: {problem}", path.display())]
     Destination {
         /// The file or folder to be made.
         path: PathBuf,
-        /// The obstacle, and how to go on.
+        /// The obstacle, and a remedy.
         problem: String,
     },
-    /// A training run cannot be resumed: it was begun with other options or other data.
+    /// A training run cannot be resumed with other options or other data.
     #[error("{}: the run was begun with other options or data: {}", path.display(), list(differences))]
     OtherRun {
         /// The state of the run.
@@ -171,10 +171,10 @@ pub enum Error {
     Verification {
         /// The file or folder to be made.
         path: PathBuf,
-        /// The tensor and what was expected of it.
+        /// The tensor, the expected and the found value.
         problem: String,
     },
-    /// The caller cancelled it.
+    /// The caller cancelled the call.
     #[error("cancelled")]
     Cancelled,
     /// MLX reported a failure.
@@ -185,14 +185,14 @@ pub enum Error {
     Read(#[from] mlx_rs::error::ConversionError),
 }
 
-/// One option in which a run differs from the saved run that it was to resume.
+/// An option that differs between a run and the saved run to resume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDifference {
     /// Name of the option, in snake case.
     pub option: String,
-    /// Its value in the saved run.
+    /// Value in the saved run.
     pub expected: String,
-    /// Its value in this run.
+    /// Value in this run.
     pub found: String,
 }
 
@@ -232,7 +232,7 @@ pub enum ErrorKind {
     InvalidData,
     /// An adapter is malformed or does not fit the model.
     InvalidAdapter,
-    /// An option lies outside its range or cannot be used with this model or device.
+    /// An option is out of range or cannot be used with this model or device.
     InvalidOption,
     /// The prompt does not fit the model's context.
     PromptTooLong,
@@ -242,7 +242,7 @@ pub enum ErrorKind {
     Distributed,
     /// An output file or folder cannot be made at the given path.
     Destination,
-    /// The saved run that was to be resumed has other options or data.
+    /// The saved run to resume has other options or data.
     OtherRun,
     /// A written model differs from its source.
     Verification,
@@ -307,13 +307,13 @@ impl Error {
         }
     }
 
-    /// An option outside its range: `name` as in the API, and the range and what was found.
+    /// An option out of range: `option` is its name in the API, `problem` the range and the value.
     pub(crate) fn option(option: &'static str, problem: impl Into<String>) -> Self {
         let problem = problem.into();
         Self::Option { option, problem }
     }
 
-    /// An option below its least value.
+    /// An option below its minimum.
     pub(crate) fn at_least(
         option: &'static str,
         minimum: impl Display,
@@ -330,13 +330,13 @@ impl Error {
         Self::option("prompt", "it is empty")
     }
 
-    /// A missing file: what is needed, and where it comes from.
+    /// A missing file: the required file, and its source.
     pub(crate) fn missing_file(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
         let (path, problem) = (path.into(), problem.into());
         Self::MissingFile { path, problem }
     }
 
-    /// A fault of the configuration at `path`, with the JSON key.
+    /// A problem of the configuration at `path`, with the JSON key.
     pub(crate) fn config(
         path: impl Into<PathBuf>,
         key: impl Into<String>,
@@ -349,19 +349,19 @@ impl Error {
         }
     }
 
-    /// A fault of the weight file at `path`.
+    /// A problem of the weight file at `path`.
     pub(crate) fn checkpoint(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
         let (path, problem) = (path.into(), problem.into());
         Self::Checkpoint { path, problem }
     }
 
-    /// A fault of the tokenizer file at `path`.
+    /// A problem of the tokenizer file at `path`.
     pub(crate) fn tokenizer(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
         let (path, problem) = (path.into(), problem.into());
         Self::Tokenizer { path, problem }
     }
 
-    /// A fault of the data file at `path`, at `line` from 1 if it is known.
+    /// A problem of the data file at `path`, with the `line` from 1 if known.
     pub(crate) fn data(
         path: impl Into<PathBuf>,
         line: impl Into<Option<usize>>,
@@ -374,19 +374,19 @@ impl Error {
         }
     }
 
-    /// An obstacle to making `path`, and how to go on.
+    /// An obstacle to making `path`, and a remedy.
     pub(crate) fn destination(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
         let (path, problem) = (path.into(), problem.into());
         Self::Destination { path, problem }
     }
 
-    /// A fault of the adapter at `path`.
+    /// A problem of the adapter at `path`.
     pub(crate) fn adapter(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
         let (path, problem) = (path.into(), problem.into());
         Self::Adapter { path, problem }
     }
 
-    /// Wraps an I/O failure with the path it happened at.
+    /// Wraps an I/O failure with its path.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }

@@ -1,4 +1,4 @@
-//! Files and folders that are written whole or not at all: beside their place, then renamed.
+//! Atomic writes: files and folders are written beside their place, then renamed.
 
 use std::{
     ffi::OsString,
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// Calls `write` with a path beside `path`, flushes the file there to the disk and renames it.
 ///
 /// # Errors
-/// Those of `write`, and [`Error::Io`]; what was at `path` stays.
+/// The errors of `write`, and [`Error::Io`]; an existing file at `path` stays.
 pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".partial");
@@ -20,17 +20,16 @@ pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>)
         .and_then(|()| sync(&partial))
         .and_then(|()| fs::rename(&partial, path).map_err(Error::io(path)));
     if written.is_err() {
-        // The disk may be full: a part of a file is of no use.
+        // The disk may be full: remove the partial file.
         let _ = fs::remove_file(&partial);
     }
     written
 }
 
-/// Calls `fill` with an empty folder beside `folder` and renames it; a folder that is there already
-/// is replaced.
+/// Calls `fill` with an empty folder beside `folder` and renames it, replacing an existing folder.
 ///
 /// # Errors
-/// Those of `fill`, and [`Error::Io`].
+/// The errors of `fill`, and [`Error::Io`].
 pub(crate) fn write_folder_beside(
     folder: &Path,
     fill: impl FnOnce(&Path) -> Result<()>,

@@ -19,8 +19,8 @@
 //! # }
 //! ```
 //!
-//! MLX ties arrays to the thread that made them: load and run a model on one thread, and let
-//! others talk to it by channel.
+//! MLX binds arrays to the thread that made them: load and run a model on one thread, and let
+//! other threads use it through a channel.
 //!
 //! Shapes in the documentation: `B` batch, `L` length, `D` model width, `H` heads, `V` vocabulary.
 
@@ -59,7 +59,7 @@ pub mod chat {
     };
 }
 
-/// Memory that MLX uses, and estimates of what a model needs.
+/// MLX's memory use, and estimates of a model's memory.
 pub mod memory {
     pub use crate::{generation::MemoryEstimate, mlx::memory::*};
 }
@@ -69,7 +69,7 @@ pub mod quantization {
     pub use crate::mlx::quantization::{Quantization, QuantizationMap, QuantizationMode};
 }
 
-/// The trainer of adapters and weights: losses, optimizers, schedules.
+/// Training of adapters and weights: trainer, losses, optimizers, schedules.
 pub mod train {
     pub use crate::{
         error::RunDifference,

@@ -1,4 +1,4 @@
-//! One function over many rows, on all cores.
+//! Parallel map of one function over many rows, on all cores.
 
 use std::{
     num::NonZero,
@@ -11,8 +11,7 @@ use std::{
 
 use super::error::Result;
 
-/// The results in the order of `items`, or the error of the first item that fails, whichever
-/// thread comes upon one first.
+/// The results in the order of `items`, or the error of the first item in this order that fails.
 pub(crate) fn map<T: Sync, R: Send>(
     items: &[T],
     function: impl Fn(&T) -> Result<R> + Sync,
@@ -27,7 +26,7 @@ fn map_on<T: Sync, R: Send>(
     function: impl Fn(&T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let next = AtomicUsize::new(0);
-    // Items are taken in order, so those before one that failed are all taken, and finished.
+    // Items start in order, so all items before a failed one have started, and finish.
     let failed = AtomicBool::new(false);
     let finished = Mutex::new(Vec::with_capacity(items.len()));
     let work = || {

@@ -108,7 +108,7 @@ fn rejects_inconsistent_tensors() {
             .remove(&format!("{OUT}.lora_magnitude_vector"))
             .unwrap();
     });
-    assert!(message.contains("a magnitude is there if"), "{message}");
+    assert!(message.contains("a magnitude requires"), "{message}");
     let message = refused("flat", "lora", |_, tensors| {
         tensors.insert(format!("{OUT}.lora_A.weight"), zeros(&[24]));
     });
@@ -120,7 +120,7 @@ fn rejects_inconsistent_tensors() {
         tensors.insert(format!("{OUT}.bias"), zeros(&[16]));
     });
     assert!(
-        message.contains("out_proj.bias` is none of LoRA's"),
+        message.contains("out_proj.bias` is not a LoRA tensor"),
         "{message}"
     );
     let message = refused("rank", "lora", |settings, _| settings["r"] = json!(5));

@@ -16,10 +16,9 @@ use crate::{
 pub enum AdapterKind {
     /// Low-rank additions (arXiv 2106.09685).
     Lora,
-    /// Low-rank additions, with the lengths of the matrices' rows trained beside them
-    /// (arXiv 2402.09353).
+    /// Low-rank additions and trained magnitudes of the matrices' rows (arXiv 2402.09353).
     Dora,
-    /// The weights themselves.
+    /// Full fine-tuning: the weights themselves are trained.
     Full,
 }
 
@@ -28,15 +27,15 @@ pub enum AdapterKind {
 pub struct LoraOptions {
     /// Width of the low-rank product. Default 8.
     pub rank: usize,
-    /// What the product is multiplied by. Default 20, as in mlx-lm. In PEFT's and CoreNet's words
-    /// it is `alpha / rank`, see [`scale_of`](Self::scale_of).
+    /// Factor of the product. Default 20, as in mlx-lm. In PEFT and CoreNet it is `alpha / rank`,
+    /// see [`scale_of`](Self::scale_of).
     pub scale: f32,
-    /// Share of the adapter's input that is dropped in training, below 1. Default 0.
+    /// Dropout probability of the adapter's input during training, below 1. Default 0.
     pub dropout: f32,
-    /// Train the lengths of rows, too. Default off.
+    /// Train the magnitudes of the rows (DoRA). Default off.
     pub dora: bool,
-    /// Where the embedding is adapted and also serves as the head: adapt it there, too, as mlx-lm
-    /// does. Default off, as in CoreNet and PEFT: look-up alone.
+    /// If the embedding is adapted and tied to the head, adapt the head too, as in mlx-lm.
+    /// Default off, as in CoreNet and PEFT: look-up only.
     pub tied_head: bool,
 }
 
@@ -53,7 +52,7 @@ impl Default for LoraOptions {
 }
 
 impl LoraOptions {
-    /// The scale that `alpha` stands for: `alpha / rank`, and `alpha / √rank` for rsLoRA
+    /// The scale for an `alpha`: `alpha / rank`, and `alpha / √rank` for rsLoRA
     /// (arXiv 2312.03732).
     pub fn scale_of(alpha: f32, rank: usize, rslora: bool) -> f32 {
         let rank = rank as f32;
@@ -61,11 +60,11 @@ impl LoraOptions {
     }
 }
 
-/// A trained, or new, adapter. Belongs to the thread that made it, as MLX arrays do.
+/// A trained or new adapter. Belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug, Clone)]
 pub struct Adapter {
     pub(crate) kind: AdapterKind,
-    /// LoRA and DoRA: by the matrix' name without `.weight`.
+    /// LoRA and DoRA: factors by the name of the matrix without `.weight`.
     pub(crate) modules: BTreeMap<String, Module>,
     /// Full: weights by tensor name.
     pub(crate) weights: Tensors,
@@ -74,7 +73,7 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// The kind of fine-tuning that made it.
+    /// The kind of fine-tuning.
     pub fn kind(&self) -> AdapterKind {
         self.kind
     }
@@ -84,7 +83,7 @@ impl Adapter {
         self.tensors().values().map(|t| t.size() as u64).sum()
     }
 
-    /// The names of the matrices (and norms) it changes.
+    /// The names of the adapted matrices (and norms).
     pub fn targets(&self) -> Vec<&str> {
         let modules = self.modules.keys().map(String::as_str);
         modules
@@ -96,7 +95,7 @@ impl Adapter {
             .collect()
     }
 
-    /// Its tensors by mlx-lm's names.
+    /// The tensors by mlx-lm's names.
     pub(crate) fn tensors(&self) -> Tensors {
         let mut tensors = self.weights.clone();
         for (name, module) in &self.modules {
@@ -109,7 +108,7 @@ impl Adapter {
         tensors
     }
 
-    /// Puts other values in the place of its tensors; names that it has not are left out.
+    /// Replaces the values of the tensors; other names are ignored.
     pub(crate) fn set_tensors(&mut self, tensors: &Tensors) {
         for (name, array) in tensors {
             if let Some(weight) = self.weights.get_mut(name) {
@@ -129,7 +128,7 @@ impl Adapter {
         }
     }
 
-    /// Checks that it fits a model of `config`. `origin` is what errors name.
+    /// Checks that the adapter fits a model of `config`; errors name `origin`.
     pub(crate) fn check(&self, config: &Config, origin: &Path) -> Result<()> {
         let wrong = |problem: String| Error::adapter(origin, problem);
         let expected: BTreeMap<String, Vec<usize>> = config.tensors().into_iter().collect();
@@ -164,7 +163,7 @@ impl Adapter {
             for (part, array, shape) in parts {
                 if shape_of(array) != shape {
                     return Err(wrong(format!(
-                        "tensor `{name}.{part}`: this model calls for shape {shape:?}, found {:?}",
+                        "tensor `{name}.{part}`: this model needs shape {shape:?}, found {:?}",
                         shape_of(array)
                     )));
                 }

@@ -1,5 +1,5 @@
-//! Adapters on a loaded model: any number of them, switched, scaled, added up and taken off without
-//! touching its weights.
+//! Adapters on a loaded model: any number, selected, scaled, summed and removed without a change
+//! of the model's weights.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Model {
-    /// Takes `adapter` in under `name` and makes it the active one, alone.
+    /// Adds `adapter` under `name` and makes it the only active one.
     ///
     /// # Errors
     /// [`Error::Adapter`] if it does not fit this model, [`Error::Option`] if the name is taken.
@@ -64,12 +64,12 @@ impl Model {
         self.set_adapters(&[(name, 1.0)])
     }
 
-    /// Makes exactly these adapters active, each as strong as its factor says (1 as trained); what
-    /// they add is added up. None: the model as it was loaded. Costs no more than a few handles.
+    /// Makes exactly these adapters active, each multiplied by its strength (1 as trained); their
+    /// additions are summed. An empty list restores the base model. Costs only a few handles.
     ///
     /// # Errors
-    /// [`Error::Option`] for a name that is not known, a strength that is no number, or one other
-    /// than 1 for full fine-tuning, of which only one can be active.
+    /// [`Error::Option`] for an unknown name, a strength that is not a finite number, or a strength
+    /// other than 1 for full fine-tuning, of which only one can be active.
     pub fn set_adapters(&mut self, active: &[(&str, f32)]) -> Result<()> {
         let wrong = |problem: String| Error::option("adapter", problem);
         let mut chosen = Vec::with_capacity(active.len());
@@ -120,10 +120,10 @@ impl Model {
         Ok(())
     }
 
-    /// Takes the adapter `name` off and forgets it.
+    /// Removes the adapter `name`.
     ///
     /// # Errors
-    /// [`Error::Option`] if there is none of that name.
+    /// [`Error::Option`] if there is no adapter of that name.
     pub fn remove_adapter(&mut self, name: &str) -> Result<()> {
         let known = &self.adapters.all;
         let Some(index) = known.iter().position(|known| known.name == name) else {
@@ -143,7 +143,7 @@ impl Model {
         Ok(())
     }
 
-    /// The names of the adapters it has, in the order they came.
+    /// The names of the adapters, in the order of their addition.
     pub fn adapters(&self) -> Vec<&str> {
         let all = self.adapters.all.iter();
         all.map(|named| named.name.as_str()).collect()
@@ -154,7 +154,7 @@ impl Model {
         &self.adapters.active
     }
 
-    /// Puts the model's own weights back, and `weights` in the place of theirs.
+    /// Restores the model's own weights, then replaces them by `weights`.
     fn exchange(&mut self, weights: Tensors) -> Result<()> {
         let mut own = std::mem::take(&mut self.adapters.replaced);
         let mut replaced = HashMap::new();
@@ -174,7 +174,7 @@ impl Model {
     fn check_replaceable(&self, adapter: &Adapter, origin: &std::path::Path) -> Result<()> {
         let mut missing: Vec<&String> = adapter.weights.keys().collect();
         self.clone().replace_weights(&mut |name, _| {
-            missing.retain(|wanted| *wanted != name);
+            missing.retain(|expected| *expected != name);
             None
         })?;
         match missing.first() {

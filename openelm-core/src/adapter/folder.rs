@@ -1,4 +1,4 @@
-//! An adapter's folder, mlx-lm's or PEFT's.
+//! An adapter folder in mlx-lm's or PEFT's format.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ impl Adapter {
     /// (`adapter_model.safetensors`, `adapter_config.json`).
     ///
     /// # Errors
-    /// [`Error::MissingFile`] if neither is there, [`Error::Io`], [`Error::Adapter`] for a setting
-    /// that is missing or not supported, [`Error::Checkpoint`] for a malformed file.
+    /// [`Error::MissingFile`] if the folder has neither, [`Error::Io`], [`Error::Adapter`] for a
+    /// setting that is missing or not supported, [`Error::Checkpoint`] for a malformed file.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         if folder.join(peft::WEIGHTS).is_file() {
@@ -33,8 +33,8 @@ impl Adapter {
         mlx_lm::load(folder)
     }
 
-    /// Writes it as mlx-lm does, into `folder`, which is made if need be. Each file is replaced
-    /// whole or not at all.
+    /// Writes the adapter in mlx-lm's format into `folder`, which is created if needed. Each file
+    /// is written atomically.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be written.
@@ -42,11 +42,11 @@ impl Adapter {
         mlx_lm::save(self, folder.as_ref(), config)
     }
 
-    /// Writes it as Hugging Face PEFT does. `base` is the model's name for its
+    /// Writes the adapter in Hugging Face PEFT's format. `base` is the model's name for
     /// `base_model_name_or_path`.
     ///
     /// # Errors
-    /// [`Error::Adapter`] if PEFT has no such adapter (full fine-tuning, a tied head),
+    /// [`Error::Adapter`] if PEFT does not support the adapter (full fine-tuning, a tied head),
     /// [`Error::Io`] if a file cannot be written.
     pub fn save_peft(&self, folder: impl AsRef<Path>, base: &str) -> Result<()> {
         peft::save(self, folder.as_ref(), base)

@@ -1,4 +1,4 @@
-//! An adapter as part of the weights it was trained beside.
+//! Fusing an adapter into the weights of its base model.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use crate::{
 };
 
 impl Adapter {
-    /// True if it changes the tensor `name`.
+    /// True if the adapter changes the tensor `name`.
     pub(crate) fn changes(&self, name: &str) -> bool {
         let stem = name.strip_suffix(".weight").unwrap_or(name);
         self.modules.contains_key(stem) || self.weights.contains_key(name)
     }
 
-    /// The tensor `name` with the adapter in it, f32; `weight` is f32.
+    /// The tensor `name` with the adapter added, f32; `weight` is f32.
     pub(crate) fn fused(&self, name: &str, weight: Array) -> Result<Array> {
         if let Some(own) = self.weights.get(name) {
             return Ok(own.as_dtype(Dtype::Float32)?);
@@ -37,7 +37,7 @@ impl Adapter {
         Ok(sum.multiply(m.expand_dims(-1)?.divide(norm)?)?)
     }
 
-    /// Refuses what no weights can hold, and an adapter of another model.
+    /// Refuses an adapter that weights cannot represent, or that is for another model.
     pub(crate) fn check_fusable(&self, config: &Config, origin: &Path) -> Result<()> {
         self.check(config, origin)?;
         let tied = config.share_input_output_layers();

@@ -1,4 +1,4 @@
-//! New adapters, initialised as CoreNet and PEFT do (`lora.py`, `reset_lora_parameters`).
+//! New adapters, initialised as in CoreNet and PEFT (`lora.py`, `reset_lora_parameters`).
 
 use std::collections::BTreeMap;
 
@@ -20,12 +20,12 @@ use crate::{
 };
 
 impl Adapter {
-    /// A LoRA or DoRA adapter that changes nothing yet: of a projection `A` is uniform in
-    /// ±1/√in (PyTorch's Kaiming-uniform with a = √5) and `B` zero; of the embedding `lora_a` is
-    /// zero and `lora_b` N(0, 1); DoRA's magnitudes are the lengths of the matrix' rows.
+    /// A LoRA or DoRA adapter that leaves the model unchanged. For a projection `lora_a` is uniform
+    /// in ±1/√in (PyTorch's Kaiming-uniform with a = √5) and `lora_b` zero; for the embedding
+    /// `lora_a` is zero and `lora_b` N(0, 1); DoRA's magnitudes are the norms of the matrix's rows.
     ///
     /// # Errors
-    /// [`Error::Option`] if an option lies outside its range or names nothing.
+    /// [`Error::Option`] if an option is out of range or matches nothing.
     pub fn lora(
         model: &Model,
         targets: &TargetModules,
@@ -85,13 +85,13 @@ impl Adapter {
     /// The weights of `model` that full fine-tuning trains, in f32.
     ///
     /// # Errors
-    /// [`Error::Option`] if `targets` means nothing, or a matrix that is quantised.
+    /// [`Error::Option`] if `targets` matches nothing or a quantised matrix.
     pub fn full(model: &Model, targets: &TargetModules) -> Result<Self> {
         let names = targets.weights(model.config())?;
         let mut weights = Tensors::new();
         let mut copy = model.clone();
         copy.replace_weights(&mut |name, weight: &Array| {
-            if names.iter().any(|wanted| wanted == name) {
+            if names.iter().any(|target| target == name) {
                 weights.insert(name.to_owned(), weight.clone());
             }
             None

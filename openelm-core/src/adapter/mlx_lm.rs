@@ -22,13 +22,13 @@ use crate::{
 pub(super) const WEIGHTS: &str = "adapters.safetensors";
 pub(super) const CONFIG: &str = "adapter_config.json";
 
-/// The keys read of `adapter_config.json`; mlx-lm keeps all its training options there.
+/// The keys of `adapter_config.json` that are read; mlx-lm stores all its training options there.
 #[derive(Deserialize)]
 struct Settings {
     #[serde(default = "lora")]
     fine_tune_type: String,
     lora_parameters: Option<LoraParameters>,
-    /// Ours. mlx-lm itself always adapts a tied head with the embedding.
+    /// OpenELM's own key. mlx-lm always adapts a tied head with the embedding.
     tied_head: Option<bool>,
 }
 
@@ -86,7 +86,7 @@ fn read_settings(path: &Path) -> Result<Settings> {
     serde_json::from_str(&text).map_err(|error| Error::adapter(path, error.to_string()))
 }
 
-/// Puts `lora_a`, `lora_b` and `m` of each matrix together.
+/// Groups `lora_a`, `lora_b` and `m` by matrix.
 fn modules(
     tensors: Tensors,
     scale: f32,
@@ -101,7 +101,7 @@ fn modules(
             Some((stem.to_owned(), slot))
         });
         let Some((stem, slot)) = known else {
-            return Err(wrong(format!("tensor `{name}` is none of an adapter's")));
+            return Err(wrong(format!("tensor `{name}` is not an adapter tensor")));
         };
         let rank = if slot == 2 { 1 } else { 2 };
         if array.ndim() != rank {
@@ -119,7 +119,7 @@ fn modules(
         };
         if m.is_some() != (kind == AdapterKind::Dora) {
             return Err(wrong(format!(
-                "`{name}.m` belongs to a DoRA adapter, and to no other"
+                "`{name}.m` requires, and is required by, a DoRA adapter"
             )));
         }
         modules.insert(
@@ -153,7 +153,7 @@ pub(super) fn save(adapter: &Adapter, folder: &Path, config: &Config) -> Result<
     })
 }
 
-/// `adapter_config.json`, as far as mlx-lm reads it to load an adapter.
+/// The keys of `adapter_config.json` that mlx-lm reads to load an adapter.
 fn settings_of(adapter: &Adapter, config: &Config) -> Value {
     let targets = adapter.targets();
     let layers = config.num_transformer_layers();
@@ -186,7 +186,7 @@ fn settings_of(adapter: &Adapter, config: &Config) -> Value {
     settings
 }
 
-/// mlx-lm knows one rank and one scale: other scales become part of `lora_b`.
+/// mlx-lm supports one rank and one scale: other scales are multiplied into `lora_b`.
 fn one_scale(adapter: &Adapter, folder: &Path) -> Result<Adapter> {
     let mut adapter = adapter.clone();
     let Some(first) = adapter.modules.values().next().cloned() else {
@@ -197,7 +197,7 @@ fn one_scale(adapter: &Adapter, folder: &Path) -> Result<Adapter> {
             return Err(Error::adapter(
                 folder,
                 format!(
-                    "mlx-lm's format has one rank for all; `{name}` has {}, another {}",
+                    "mlx-lm's format has one rank for all matrices; `{name}` has {}, the first matrix {}",
                     module.lora_b.dim(0),
                     first.lora_b.dim(0)
                 ),

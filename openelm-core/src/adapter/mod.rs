@@ -1,8 +1,8 @@
-//! Adapters: what fine-tuning adds to a model, as tensors by checkpoint name.
+//! Adapters: the result of fine-tuning, as tensors by checkpoint name.
 //!
-//! Names and shapes are mlx-lm's: for a projection `W` `[out, in]` of rank `r`, `lora_a` `[in, r]`,
-//! `lora_b` `[r, out]` and, for DoRA, `m` `[out]`; for the embedding `[V, D]`, `lora_a` `[V, r]` and
-//! `lora_b` `[r, D]`. Adapters of mlx-lm and of Hugging Face PEFT are read and written.
+//! Names and shapes are as in mlx-lm: for a projection `W` `[out, in]` of rank `r`, `lora_a`
+//! `[in, r]`, `lora_b` `[r, out]` and, for DoRA, `m` `[out]`; for the embedding `[V, D]`, `lora_a`
+//! `[V, r]` and `lora_b` `[r, D]`. Adapters of mlx-lm and Hugging Face PEFT are read and written.
 
 mod adapter;
 mod attach;

@@ -9,12 +9,12 @@ use crate::{error::Result, model::Model};
 /// Options of a new adapter of any kind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterOptions {
-    /// Low-rank matrices, or the weights themselves. Default [`AdapterKind::Lora`].
+    /// LoRA, DoRA or full fine-tuning. Default [`AdapterKind::Lora`].
     pub kind: AdapterKind,
-    /// Rank, scale and dropout of LoRA and DoRA. `kind` decides in place of its
+    /// Rank, scale and dropout of LoRA and DoRA. `kind` overrides its
     /// [`dora`](LoraOptions::dora).
     pub lora: LoraOptions,
-    /// The matrices to train. Default every projection of the last 16 layers.
+    /// The matrices to train. Default: every projection of the last 16 layers.
     pub targets: TargetModules,
 }
 
@@ -29,11 +29,11 @@ impl Default for AdapterOptions {
 }
 
 impl Adapter {
-    /// A new adapter for `model`, with [`lora`](Self::lora) or [`full`](Self::full) by the kind.
+    /// A new adapter for `model`: [`lora`](Self::lora) or [`full`](Self::full), by the kind.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) if an option lies outside its range or names
-    /// nothing, or if a matrix to train in full is quantised.
+    /// [`Error::Option`](crate::Error::Option) if an option is out of range or matches nothing,
+    /// or if a matrix to train in full is quantised.
     pub fn new(model: &Model, options: &AdapterOptions, seed: u64) -> Result<Self> {
         let lora = |dora| {
             let lora = LoraOptions {

@@ -27,15 +27,15 @@ pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
 /// The prefix of a module's name.
 const PREFIX: &str = "base_model.model.";
 
-/// Why DoRA of an embedding is neither read nor written.
+/// The reason why DoRA of an embedding is neither read nor written.
 const COLUMNS: &str = "PEFT's DoRA of an embedding scales its columns, this one its rows";
 
-/// PEFT's `LoraConfig`, as far as it matters to what is computed.
+/// The keys of PEFT's `LoraConfig` that affect the computation.
 #[derive(Deserialize)]
 struct Settings {
     peft_type: String,
     r: usize,
-    /// In double precision, so that a scale survives being written as an alpha.
+    /// In double precision, so that a scale is exact after conversion to an alpha.
     lora_alpha: f64,
     #[serde(default)]
     lora_dropout: f32,
@@ -43,8 +43,8 @@ struct Settings {
     use_rslora: bool,
     #[serde(default)]
     use_dora: bool,
-    /// Ranks and alphas of modules that have their own; the first that fits counts, so the order
-    /// of the file is kept.
+    /// Ranks and alphas of individual modules; the first matching pattern counts, so the order of
+    /// the file is kept.
     #[serde(default)]
     rank_pattern: Map<String, Value>,
     #[serde(default)]
@@ -55,7 +55,7 @@ struct Settings {
     rest: Map<String, Value>,
 }
 
-/// Settings that change what is computed, unless they are off.
+/// Settings that change the computation unless they are off.
 const UNSUPPORTED: [&str; 13] = [
     "alora_invocation_tokens",
     "arrow_config",
@@ -72,7 +72,7 @@ const UNSUPPORTED: [&str; 13] = [
     "use_qalora",
 ];
 
-/// Initialisations that change the weights below the adapter.
+/// Initialisations that change the base model's weights.
 const CHANGES_BASE: [&str; 5] = ["corda", "loftq", "lora_ga", "olora", "pissa"];
 
 pub(super) fn load(folder: &Path) -> Result<Adapter> {
@@ -101,7 +101,7 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
 }
 
 impl Settings {
-    /// Names a setting that changes what is computed in a way that is not supported.
+    /// Refuses a setting that changes the computation and is not supported.
     fn check(&self) -> Result<(), String> {
         if self.r == 0 {
             return Err("`r`: expected at least 1, found 0".into());
@@ -148,7 +148,7 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// The value of `patterns` for the module `name`. A pattern is the end of a name, as in PEFT.
+/// The value of `patterns` for the module `name`. A pattern matches the end of a name, as in PEFT.
 fn own(patterns: &Map<String, Value>, name: &str) -> Result<Option<f64>, String> {
     for (pattern, value) in patterns {
         let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))
@@ -168,7 +168,7 @@ fn modules(tensors: Tensors, settings: &Settings, path: &Path) -> Result<BTreeMa
     let mut parts: BTreeMap<String, [Option<Array>; 3]> = BTreeMap::new();
     for (name, array) in tensors {
         let Some((stem, slot)) = split(&name) else {
-            return Err(wrong(format!("tensor `{name}` is none of LoRA's")));
+            return Err(wrong(format!("tensor `{name}` is not a LoRA tensor")));
         };
         let dimensions = if slot == 2 { 1 } else { 2 };
         if array.ndim() != dimensions {
@@ -189,7 +189,7 @@ fn modules(tensors: Tensors, settings: &Settings, path: &Path) -> Result<BTreeMa
         };
         if m.is_some() != settings.use_dora {
             return Err(wrong(format!(
-                "`{name}`: a magnitude is there if, and only if, `use_dora` is set"
+                "`{name}`: a magnitude requires, and is required by, `use_dora`"
             )));
         }
         let scale = settings.scale(&name, a.dim(0) as usize);
@@ -210,7 +210,7 @@ fn modules(tensors: Tensors, settings: &Settings, path: &Path) -> Result<BTreeMa
     Ok(modules)
 }
 
-/// The module's name and which of its tensors `name` is.
+/// The module's name, and the index of its tensor `name`.
 fn split(name: &str) -> Option<(&str, usize)> {
     const PARTS: [(&str, usize); 6] = [
         (".lora_A.weight", 0),

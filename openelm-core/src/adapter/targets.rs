@@ -10,13 +10,13 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Layers that are trained by default, as by mlx-lm.
+/// Default number of trained layers, as in mlx-lm.
 const DEFAULT_LAYERS: usize = 16;
 
 /// The parts of a model to train.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetModules {
-    /// Number of layers, from the last one back; `None` is all. Default 16, as in mlx-lm, or all
+    /// Number of layers, counted from the last one; `None` is all. Default 16, as in mlx-lm, or all
     /// if the model has fewer.
     pub num_layers: Option<usize>,
     /// The matrices of these layers. Default [`Keys::AllProjections`].
@@ -35,13 +35,13 @@ impl Default for TargetModules {
 /// A choice of matrices.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Keys {
-    /// Every projection of the layers that are trained: `qkv_proj`, `out_proj`, `proj_1`, `proj_2`.
+    /// Every projection of the trained layers: `qkv_proj`, `out_proj`, `proj_1`, `proj_2`.
     #[default]
     AllProjections,
-    /// Those whose name is, or ends in, one of these: `attn.qkv_proj`, `proj_2`,
-    /// `token_embeddings` (which no number of layers excludes).
+    /// Matrices whose name is, or ends in, one of these: `attn.qkv_proj`, `proj_2`,
+    /// `token_embeddings` (which the number of layers does not exclude).
     Names(Vec<String>),
-    /// Those whose whole name matches, such as
+    /// Matrices whose whole name matches the expression, such as
     /// `transformer\.layers\.(0|1)\.attn\.(qkv|out)_proj`.
     Regex(String),
 }
@@ -69,11 +69,12 @@ impl TargetModules {
         }
     }
 
-    /// The matrices of `config` that are meant: names without `.weight` and shapes `[out, in]`, in
-    /// the model's order.
+    /// The selected matrices of `config`: names without `.weight` and shapes `[out, in]`, in the
+    /// model's order.
     ///
     /// # Errors
-    /// [`Error::Option`] if a name, the expression or the number of layers means nothing.
+    /// [`Error::Option`] if a name or the expression matches nothing, or the model has fewer
+    /// layers.
     pub fn matrices(&self, config: &Config) -> Result<Vec<(String, [usize; 2])>> {
         let first = self.first_layer(config)?;
         let matrices: Vec<(String, [usize; 2])> = config
@@ -85,7 +86,7 @@ impl TargetModules {
             })
             .filter(|(name, _)| layer_of(name).is_none_or(|layer| layer >= first))
             .collect();
-        let wanted: Box<dyn Fn(&str) -> bool> = match &self.keys {
+        let selected: Box<dyn Fn(&str) -> bool> = match &self.keys {
             Keys::AllProjections => Box::new(|name: &str| layer_of(name).is_some()),
             Keys::Names(keys) => {
                 if let Some(key) = keys
@@ -108,7 +109,7 @@ impl TargetModules {
         };
         let matrices: Vec<_> = matrices
             .into_iter()
-            .filter(|(name, _)| wanted(name))
+            .filter(|(name, _)| selected(name))
             .collect();
         if matrices.is_empty() {
             return Err(unmatched("keys", "nothing"));
@@ -116,17 +117,17 @@ impl TargetModules {
         Ok(matrices)
     }
 
-    /// The tensors that full fine-tuning trains: every one of the chosen layers, as mlx-lm
-    /// unfreezes them; if these are all layers, every one of the model. By [`Keys::Names`] and
-    /// [`Keys::Regex`] the matrices that are meant.
+    /// The tensors that full fine-tuning trains: every tensor of the selected layers, as mlx-lm
+    /// unfreezes them; if all layers are selected, every tensor of the model. With
+    /// [`Keys::Names`] and [`Keys::Regex`], the selected matrices.
     pub(crate) fn weights(&self, config: &Config) -> Result<Vec<String>> {
         let names: Vec<String> = match self.keys {
             Keys::AllProjections => {
                 let first = self.first_layer(config)?;
                 let names = config.tensors().into_iter().map(|(name, _)| name);
                 let all = first == 0;
-                let wanted = |name: &String| layer_of(name).map_or(all, |layer| layer >= first);
-                names.filter(wanted).collect()
+                let selected = |name: &String| layer_of(name).map_or(all, |layer| layer >= first);
+                names.filter(selected).collect()
             }
             _ => {
                 let matrices = self.matrices(config)?.into_iter();
@@ -150,12 +151,12 @@ impl TargetModules {
     }
 }
 
-/// The number of the layer that `name` belongs to.
+/// Index of the layer of `name`.
 pub(crate) fn layer_of(name: &str) -> Option<usize> {
     Some(parse_layer(name)?.0)
 }
 
-/// The name of `name` within its layer, as in mlx-lm's `keys`.
+/// The part of `name` within its layer, as in mlx-lm's `keys`.
 pub(crate) fn key_of(name: &str) -> &str {
     parse_layer(name).map_or(name, |(_, part)| part)
 }

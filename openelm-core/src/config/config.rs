@@ -1,6 +1,6 @@
-//! The architecture of an OpenELM model, as its `config.json` states it.
+//! The architecture of an OpenELM model, read from its `config.json`.
 //!
-//! Key names, defaults and layer-wise recipe are those of Apple's `configuration_openelm.py` on
+//! Key names, defaults and the layer-wise scaling follow Apple's `configuration_openelm.py` on
 //! Hugging Face, and the files load in mlx-lm; OpenELM, <https://arxiv.org/abs/2404.14619>.
 //! D is `model_dim`, V `vocab_size`, d `head_dim`, H query heads, K KV heads, I the FFN's inner
 //! width; weights are stored `[out, in]`.
@@ -18,30 +18,30 @@ use crate::{
     mlx::QuantizationMap,
 };
 
-/// A validated OpenELM architecture: what it says fits together and within MLX's limits.
+/// A validated OpenELM architecture: its settings are consistent and within MLX's limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub(crate) settings: LayerWiseConfig,
     pub(crate) layers: Vec<Layer>,
-    /// The heads follow from `settings`; otherwise they are a list of their own.
+    /// True if the heads are computed from `settings`; otherwise the file lists them.
     pub(crate) heads_scaled: bool,
     /// The keys of `config.json` that do not decide the architecture.
     pub(crate) extra: Map<String, Value>,
 }
 
-/// The sizes in which one layer differs from another.
+/// The sizes that differ between layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// Query heads, a multiple of `kv_heads`.
     pub q_heads: usize,
-    /// Key heads, and as many value heads.
+    /// Key heads; the number of value heads is the same.
     pub kv_heads: usize,
     /// Inner width I of the FFN.
     pub ffn_dim: usize,
 }
 
 impl Config {
-    /// Works out heads and FFN widths for a model of one's own.
+    /// Computes heads and FFN widths of a custom model.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl Config {
         Self::scale(settings).check_sizes(path)
     }
 
-    /// Works out the layers of settings that are within their ranges.
+    /// Computes the layers from settings that are within their ranges.
     pub(crate) fn scale(settings: LayerWiseConfig) -> Self {
         let LayerWiseConfig {
             model_dim,
@@ -107,12 +107,12 @@ impl Config {
         self.settings.vocab_size
     }
 
-    /// Tokens the model was trained on at a time.
+    /// Context length of the training, in tokens.
     pub fn max_context_length(&self) -> usize {
         self.settings.max_context_length
     }
 
-    /// Positions that tables of rotary angles start with; no limit.
+    /// Initial length of the rotary tables, in positions; not a limit.
     pub fn rope_max_length(&self) -> usize {
         self.settings.rope_max_length
     }
@@ -132,7 +132,7 @@ impl Config {
         self.settings.ffn_with_glu
     }
 
-    /// True if queries and keys pass an RMSNorm of their own.
+    /// True if queries and keys are normalised by RMSNorm.
     pub fn normalize_qk_projections(&self) -> bool {
         self.settings.normalize_qk_projections
     }
@@ -147,17 +147,17 @@ impl Config {
         self.settings.ffn_dim_divisor
     }
 
-    /// FFN multipliers as given.
+    /// FFN multipliers as in the settings.
     pub fn ffn_multipliers(&self) -> &Multipliers {
         &self.settings.ffn_multipliers
     }
 
-    /// Multipliers that the heads follow from; `None` where only their lists are given.
+    /// Multipliers from which the heads are computed; `None` if the file only lists heads.
     pub fn qkv_multipliers(&self) -> Option<&Multipliers> {
         self.heads_scaled.then_some(&self.settings.qkv_multipliers)
     }
 
-    /// Query heads that share a KV head, if that is stated.
+    /// Query heads per KV head, if stated.
     pub fn num_gqa_groups(&self) -> Option<usize> {
         self.settings.num_gqa_groups
     }
@@ -172,7 +172,7 @@ impl Config {
         self.settings.eos_token_id
     }
 
-    /// Type of the stored weights by the `torch_dtype` or `dtype` key, as it is written there.
+    /// Type of the stored weights: the text of the `torch_dtype` or `dtype` key.
     pub fn torch_dtype(&self) -> Option<&str> {
         ["torch_dtype", "dtype"]
             .iter()
@@ -183,7 +183,7 @@ impl Config {
     /// `None` if there is no block.
     ///
     /// # Errors
-    /// [`Error::Config`] if the block is not one of MLX's.
+    /// [`Error::Config`] if MLX does not support the block.
     pub fn quantization_map(&self) -> Result<Option<QuantizationMap>> {
         let Some(block) = self.quantization() else {
             return Ok(None);
@@ -193,14 +193,15 @@ impl Config {
             .map_err(|problem| Error::config("config.json", "quantization", problem))
     }
 
-    /// The `quantization` (or `quantization_config`) block, not looked into.
+    /// The `quantization` (or `quantization_config`) block, not validated.
     pub fn quantization(&self) -> Option<&Value> {
         let mut blocks = ["quantization", "quantization_config"].iter();
         blocks.find_map(|key| self.extra.get(*key).filter(|block| !block.is_null()))
     }
 
-    /// The other keys of `config.json`, such as `architectures` and `transformers_version`, with
-    /// those of [`torch_dtype`](Self::torch_dtype) and [`quantization`](Self::quantization).
+    /// The other keys of `config.json`, such as `architectures` and `transformers_version`,
+    /// including the keys of [`torch_dtype`](Self::torch_dtype) and
+    /// [`quantization`](Self::quantization).
     pub fn extra(&self) -> &Map<String, Value> {
         &self.extra
     }

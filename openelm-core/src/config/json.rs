@@ -1,8 +1,8 @@
 //! `config.json` to [`Config`] and back, in the keys of Apple's `configuration_openelm.py`.
 //!
-//! Hugging Face's class works the heads out of `qkv_multipliers` and `num_gqa_groups` whatever
-//! their lists say, and mlx-lm goes by the lists: a file in which the two differ is another model
-//! to each, and is refused.
+//! Hugging Face's class computes the heads from `qkv_multipliers` and `num_gqa_groups` and ignores
+//! the lists; mlx-lm reads the lists. A file in which the two differ describes two models, and is
+//! refused.
 
 use std::{
     fs::File,
@@ -43,18 +43,18 @@ impl Config {
             },
         })?;
         let mut bytes = Vec::new();
-        // One byte over the limit is enough to be refused for it.
+        // One byte over the limit is enough to detect an oversized file.
         file.take(MAX_BYTES as u64 + 1)
             .read_to_end(&mut bytes)
             .map_err(Error::io(&path))?;
         read(&bytes, &path)
     }
 
-    /// Reads the text of a `config.json`; `path` is what errors name.
+    /// Reads the text of a `config.json`; errors name `path`.
     ///
-    /// Heads may be lists (`num_query_heads`, `num_kv_heads`), follow from `qkv_multipliers` and
-    /// `num_gqa_groups`, or both if they agree. Keys that are not known are kept, unless their
-    /// names say that they would change the computation.
+    /// Heads may be lists (`num_query_heads`, `num_kv_heads`), computed from `qkv_multipliers` and
+    /// `num_gqa_groups`, or both if they agree. Unknown keys are kept, unless their names show
+    /// that they change the computation.
     ///
     /// # Errors
     ///
@@ -66,14 +66,14 @@ impl Config {
 
     /// The text of a `config.json` that Hugging Face's class, mlx-lm and this crate read.
     ///
-    /// Heads and FFN multipliers are lists with an entry a layer, as Apple writes them. Keys that
-    /// were read and not used are written back.
+    /// Heads and FFN multipliers are lists with one entry per layer, as Apple writes them. Unused
+    /// keys are written back.
     pub fn to_json(&self) -> String {
         write(self)
     }
 }
 
-/// Reads a `config.json`; `path` is what errors name.
+/// Reads a `config.json`; errors name `path`.
 fn read(bytes: &[u8], path: &Path) -> Result<Config> {
     let mut keys = Keys::parse(bytes, path)?;
     keys.word("model_type", &["openelm"], None)?;
@@ -89,10 +89,10 @@ fn read(bytes: &[u8], path: &Path) -> Result<Config> {
         num_transformer_layers: layers,
         head_dim: keys.integer("head_dim", layer_wise::HEAD_DIM, None)?,
         num_gqa_groups: keys.optional_integer("num_gqa_groups", layer_wise::GQA_GROUPS)?,
-        // Without them the lists of heads decide, see `settle_heads`.
+        // Without multipliers, the lists of heads decide; see `settle_heads`.
         qkv_multipliers: qkv_multipliers.clone().unwrap_or(Multipliers::Uniform(1.0)),
         ffn_multipliers: match keys.multipliers("ffn_multipliers")? {
-            // mlx-lm takes one a layer wherever it can.
+            // mlx-lm reads a list as one multiplier per layer if the length fits.
             Some(Multipliers::Range(first, last)) if layers == 2 => {
                 Multipliers::PerLayer(vec![first, last])
             }
@@ -107,7 +107,7 @@ fn read(bytes: &[u8], path: &Path) -> Result<Config> {
             Some(default.max_context_length),
         )?,
         ffn_with_glu: keys.flag("ffn_with_glu", Some(default.ffn_with_glu))?,
-        // Absent, these two are false to Hugging Face's class and true to mlx-lm.
+        // If absent, these two are false in Hugging Face's class and true in mlx-lm.
         normalize_qk_projections: keys.flag("normalize_qk_projections", None)?,
         share_input_output_layers: keys.flag("share_input_output_layers", None)?,
         rms_norm_eps: keys.number(
@@ -189,17 +189,17 @@ fn write(config: &Config) -> String {
     put("rope_max_length", json!(settings.rope_max_length));
     put("bos_token_id", json!(settings.bos_token_id));
     put("eos_token_id", json!(settings.eos_token_id));
-    // Apple's files have no such key: their class fixes the value.
+    // Apple's files do not have this key: their class fixes the value.
     if settings.rms_norm_eps != LayerWiseConfig::default().rms_norm_eps {
         put("rms_norm_eps", json!(settings.rms_norm_eps));
     }
     format!("{:#}\n", Value::Object(map))
 }
 
-/// Any id that an embedding may have; its vocabulary is checked apart.
+/// Range of token ids for any vocabulary; `check` compares them with `vocab_size`.
 const TOKEN_ID: RangeInclusive<usize> = 0..=*layer_wise::VOCAB_SIZE.end() - 1;
 
-/// The lists of query and KV heads, which only a file with multipliers (`scaled`) may leave out.
+/// The lists of query and KV heads; only a file with multipliers (`scaled`) may omit them.
 fn head_lists(
     keys: &mut Keys<'_>,
     layers: usize,
@@ -217,8 +217,8 @@ fn head_lists(
     Err(keys.missing(key, expected))
 }
 
-/// Replaces the heads that follow from multipliers by those of the lists, which must agree with
-/// whatever else is stated on them.
+/// Replaces the heads computed from multipliers by the lists, which must agree with the other
+/// keys.
 fn settle_heads(
     config: &mut Config,
     query_list: &[usize],

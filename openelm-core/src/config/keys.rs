@@ -1,6 +1,6 @@
-//! The keys of a `config.json`: taken out one by one, by type and range.
+//! The keys of a `config.json`, taken one by one with their types and ranges.
 //!
-//! Every complaint names its key, which serde's messages do not.
+//! Each error names its key; serde's messages do not.
 
 use std::{fmt, ops::RangeInclusive, path::Path};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// No `config.json` is larger; Apple's are about 2 KiB.
+/// Largest `config.json` in bytes; Apple's files have about 2 KiB.
 pub(crate) const MAX_BYTES: usize = 1 << 20;
 
 /// The keys that have not been taken yet.
@@ -23,7 +23,7 @@ pub(crate) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// Reads a JSON object; `path` is what errors name.
+    /// Reads a JSON object; errors name `path`.
     pub(crate) fn parse(bytes: &[u8], path: &'a Path) -> Result<Self> {
         if bytes.len() > MAX_BYTES {
             let problem = format!("expected at most {MAX_BYTES} bytes, found more");
@@ -46,12 +46,12 @@ impl<'a> Keys<'a> {
         self.map.contains_key(key)
     }
 
-    /// The error of a key that is not there.
+    /// The error of an absent key.
     pub(crate) fn missing(&self, key: &str, expected: &str) -> Error {
         Error::config(self.path, key, format!("missing, expected {expected}"))
     }
 
-    /// Takes one of a few words, `default` where the key is not there.
+    /// Takes a string out of `known`, `default` if the key is absent.
     pub(crate) fn word(&mut self, key: &str, known: &[&str], default: Option<&str>) -> Result<()> {
         let expected = format!("\"{}\"", known.join("\" or \""));
         match self.map.remove(key) {
@@ -62,7 +62,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Takes a truth value, `default` where the key is not there.
+    /// Takes a boolean, `default` if the key is absent.
     pub(crate) fn flag(&mut self, key: &str, default: Option<bool>) -> Result<bool> {
         match (self.map.remove(key), default) {
             (None, Some(default)) => Ok(default),
@@ -72,7 +72,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Takes an integer within `range`, `default` where the key is not there.
+    /// Takes an integer within `range`, `default` if the key is absent.
     pub(crate) fn integer(
         &mut self,
         key: &str,
@@ -91,7 +91,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Takes an integer within `range`, `None` where the key is not there or null.
+    /// Takes an integer within `range`, `None` if the key is absent or null.
     pub(crate) fn optional_integer(
         &mut self,
         key: &str,
@@ -104,7 +104,7 @@ impl<'a> Keys<'a> {
         self.integer(key, range, None).map(Some)
     }
 
-    /// Takes a number within `range`, `default` where the key is not there.
+    /// Takes a number within `range`, `default` if the key is absent.
     pub(crate) fn number(
         &mut self,
         key: &str,
@@ -124,7 +124,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Takes a number or a list of numbers; a list of two is the two ends of a range.
+    /// Takes a number or a list of numbers; a list of two holds the ends of a range.
     pub(crate) fn multipliers(&mut self, key: &str) -> Result<Option<Multipliers>> {
         const EXPECTED: &str = "a number or a list of numbers";
         let list = match self.map.remove(key) {
@@ -150,7 +150,7 @@ impl<'a> Keys<'a> {
         }))
     }
 
-    /// Takes a list of heads, one entry a layer; `None` where the key is not there or null.
+    /// Takes a list of heads, one entry per layer; `None` if the key is absent or null.
     pub(crate) fn heads(&mut self, key: &str, layers: usize) -> Result<Option<Vec<usize>>> {
         let list = match self.map.remove(key) {
             None | Some(Value::Null) => return Ok(None),
@@ -170,7 +170,7 @@ impl<'a> Keys<'a> {
         Ok(Some(heads))
     }
 
-    /// The error of a value that is none of what is expected.
+    /// The error of an unexpected value.
     pub(crate) fn unexpected(&self, key: &str, expected: &str, found: &Value) -> Error {
         Error::config(
             self.path,
@@ -180,7 +180,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Stands for the key in errors that concern the whole file.
+/// The key in errors that concern the whole file.
 const WHOLE: &str = "(file)";
 
 fn integer_in(value: &Value, range: &RangeInclusive<usize>) -> Result<usize, String> {
@@ -191,7 +191,7 @@ fn integer_in(value: &Value, range: &RangeInclusive<usize>) -> Result<usize, Str
         .ok_or_else(|| outside("an integer", range, show(value)))
 }
 
-/// A value as errors show it: no longer than a line.
+/// A value for an error message, at most one line.
 pub(crate) fn show(value: &Value) -> String {
     match value {
         Value::Array(list) => format!("a list of {}", list.len()),
@@ -201,7 +201,7 @@ pub(crate) fn show(value: &Value) -> String {
     }
 }
 
-/// The beginning of a text from a file, for an error.
+/// The beginning of a text from a file, for an error message.
 pub(crate) fn shorten(text: &str) -> String {
     match text
         .char_indices()
@@ -213,7 +213,7 @@ pub(crate) fn shorten(text: &str) -> String {
     }
 }
 
-/// The entries of an object in their order, with any key that is there twice.
+/// The entries of an object in their order, with duplicate keys.
 struct Entries(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Entries {

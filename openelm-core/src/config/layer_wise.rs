@@ -1,16 +1,16 @@
-//! The settings that a layer-wise scaled OpenELM follows from, and their ranges.
+//! The settings of a layer-wise scaled OpenELM, and their ranges.
 //!
 //! The names are Apple's in `config.json`. The upper bounds keep every tensor within the 32-bit
-//! shapes of MLX and every allocation sane; the released models stay far below them.
+//! shapes of MLX and limit every allocation; the released models stay far below them.
 
 use std::{fmt::Display, ops::RangeInclusive, path::Path};
 
 use super::scaling::{Multipliers, ffn_dim, round2};
 use crate::error::{Error, Result};
 
-/// A layer-wise scaled OpenELM before its heads and widths are worked out.
+/// The settings from which the heads and widths of a layer-wise scaled OpenELM are computed.
 ///
-/// The defaults are the released models': fill in what differs.
+/// The defaults are those of the released models.
 ///
 /// ```
 /// use openelm_core::{Config, config::LayerWiseConfig};
@@ -35,11 +35,11 @@ pub struct LayerWiseConfig {
     pub num_transformer_layers: usize,
     /// Width of a head, even, 2 to 1024; default 64.
     pub head_dim: usize,
-    /// Query heads that share a KV head, 1 to 1024; default 4. `None` is as many KV heads as query
-    /// heads, and an even number of them.
+    /// Query heads per KV head, 1 to 1024; default 4. `None`: one KV head per query head, an even
+    /// number.
     pub num_gqa_groups: Option<usize>,
-    /// Width of all query heads over `model_dim`, 0.01 to 64; default 0.5 to 1.0. A list a layer
-    /// is not possible here.
+    /// Width of all query heads over `model_dim`, 0.01 to 64; default 0.5 to 1.0. A list with one
+    /// entry per layer is not supported here.
     pub qkv_multipliers: Multipliers,
     /// Inner width of the FFN over `model_dim`, 0.01 to 64; default 0.5 to 4.0.
     pub ffn_multipliers: Multipliers,
@@ -47,20 +47,20 @@ pub struct LayerWiseConfig {
     pub ffn_dim_divisor: usize,
     /// Rows of the embedding, 1 to 2,097,152; default 32,000.
     pub vocab_size: usize,
-    /// Tokens the model was trained on at a time, 1 to 16,777,216; default 2048.
+    /// Context length of the training in tokens, 1 to 16,777,216; default 2048.
     pub max_context_length: usize,
-    /// The FFN is gated; default true.
+    /// True if the FFN is gated; default true.
     pub ffn_with_glu: bool,
-    /// Queries and keys pass an RMSNorm of their own; default true.
+    /// True if queries and keys are normalised by RMSNorm; default true.
     pub normalize_qk_projections: bool,
-    /// The output head is the embedding; default true.
+    /// True if the output head is the embedding; default true.
     pub share_input_output_layers: bool,
     /// The epsilon of RMSNorm, added to the mean square, 1e-12 to 0.1; default 1e-6.
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies, 1 to 1e12; default 10,000.
     pub rope_freq_constant: f64,
-    /// Positions that tables of rotary angles start with, 1 to 16,777,216; default 4096. Limits
-    /// nothing.
+    /// Initial length of the rotary tables in positions, 1 to 16,777,216; default 4096. Not a
+    /// limit.
     pub rope_max_length: usize,
     /// Id of the token that starts a text, below `vocab_size`; default 1.
     pub bos_token_id: usize,
@@ -101,13 +101,13 @@ pub(crate) const FFN_DIM_DIVISOR: RangeInclusive<usize> = 1..=65_536;
 pub(crate) const VOCAB_SIZE: RangeInclusive<usize> = 1..=1 << 21;
 /// Rotary angles are computed in f32, which counts positions exactly up to here.
 pub(crate) const POSITIONS: RangeInclusive<usize> = 1..=1 << 24;
-/// Two decimals of the least are not zero.
+/// The smallest multiplier is not zero after rounding to two decimals.
 pub(crate) const MULTIPLIER: RangeInclusive<f64> = 0.01..=64.0;
 pub(crate) const RMS_NORM_EPS: RangeInclusive<f64> = 1e-12..=0.1;
 pub(crate) const ROPE_FREQ_CONSTANT: RangeInclusive<f64> = 1.0..=1e12;
 
 impl LayerWiseConfig {
-    /// Checks every setting against its range; `path` is where they come from.
+    /// Checks every setting against its range; errors name `path`.
     pub(crate) fn check(&self, path: &Path) -> Result<()> {
         let groups = self.num_gqa_groups.unwrap_or(1);
         for (key, value, range) in [
@@ -163,7 +163,7 @@ impl LayerWiseConfig {
         }
     }
 
-    /// Checks a list of feed-forward multipliers, one for each layer.
+    /// Checks a list of FFN multipliers, one per layer.
     fn check_ffn_list(&self, list: &[f64], path: &Path) -> Result<()> {
         let fault = |problem| Err(Error::config(path, "ffn_multipliers", problem));
         let (layers, length) = (self.num_transformer_layers, list.len());
@@ -176,7 +176,7 @@ impl LayerWiseConfig {
         if length != 2 {
             return Ok(());
         }
-        // Of two layers a list reads as the ends of a range too, which Hugging Face rounds.
+        // With two layers a list is also the ends of a range, which Hugging Face rounds.
         let width = |value| ffn_dim(self.model_dim, self.ffn_dim_divisor, value);
         for &value in list {
             let (listed, rounded) = (width(value), width(round2(value)));
@@ -204,7 +204,7 @@ fn within<T: Display + PartialOrd>(
     Err(Error::config(path, key, outside(kind, range, found)))
 }
 
-/// The problem of a value outside its range.
+/// The text for a value outside its range.
 pub(crate) fn outside<T: Display>(
     kind: &str,
     range: &RangeInclusive<T>,
@@ -289,9 +289,9 @@ mod tests {
              "`ffn_multipliers`: 1.096 is a width of 1280 in a list and of 1536 at the end of a \
               range, expected two decimals"),
         ];
-        for (spoil, problem) in cases {
+        for (corrupt, problem) in cases {
             let mut settings = LayerWiseConfig::default();
-            spoil(&mut settings);
+            corrupt(&mut settings);
             let message = Config::layer_wise(settings).unwrap_err().to_string();
             assert!(message.starts_with(&format!("config: {problem}")), "{message}");
         }

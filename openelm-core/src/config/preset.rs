@@ -1,7 +1,7 @@
 //! The four released model sizes.
 //!
 //! OpenELM, <https://arxiv.org/abs/2404.14619>; the settings are those of CoreNet's
-//! `general_gpt.py`. Base and Instruct models of a size have the same architecture.
+//! `general_gpt.py`. The Base and Instruct models of a size have the same architecture.
 
 use std::{fmt, str::FromStr};
 
@@ -25,7 +25,7 @@ impl Preset {
     /// All sizes, smallest first.
     pub const ALL: [Self; 4] = [Self::Size270M, Self::Size450M, Self::Size1_1B, Self::Size3B];
 
-    /// Name of the base model, as its Hugging Face repository has it.
+    /// Name of the base model's Hugging Face repository.
     pub fn name(self) -> &'static str {
         match self {
             Self::Size270M => "OpenELM-270M",
@@ -37,11 +37,11 @@ impl Preset {
 
     /// The architecture with Hugging Face's vocabulary of 32,000.
     pub fn config(self) -> Config {
-        // The settings are constants within their ranges, so nothing is left to check.
+        // The settings are constants within their ranges and need no check.
         Config::scale(self.settings())
     }
 
-    /// The settings of the architecture, to change parts of.
+    /// The settings of the architecture, as a base for variants.
     ///
     /// ```
     /// use openelm_core::{Config, config::LayerWiseConfig};
@@ -68,7 +68,7 @@ impl Preset {
     }
 }
 
-/// The size as the paper's tables count it.
+/// The name of the size in the paper's tables.
 impl fmt::Display for Preset {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
@@ -80,8 +80,8 @@ impl fmt::Display for Preset {
     }
 }
 
-/// Reads the short name (`270M`, `1_1B`, `1.1B`), the repository's (`apple/OpenELM-3B-Instruct`)
-/// or the paper's, in any case.
+/// Reads the short name (`270M`, `1_1B`, `1.1B`), the repository's name
+/// (`apple/OpenELM-3B-Instruct`) or the paper's name, case-insensitively.
 impl FromStr for Preset {
     type Err = Error;
 
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::config::config::Layer;
 
-    /// Multipliers of heads and FFN, query heads, KV heads and FFN width of a layer.
+    /// Multipliers of heads and FFN, query heads, KV heads and FFN width of one layer.
     type Row = (f64, f64, usize, usize, usize);
 
     fn assert_layers(preset: Preset, rows: &[Row]) {
@@ -228,7 +228,7 @@ mod tests {
     fn parameter_counts_match_the_paper() {
         #[rustfmt::skip]
         let expected = [
-            // parameters, all layers, smallest and largest layer, bytes of KV a token, tensors
+            // parameters, all layers, smallest and largest layer, KV bytes per token, tensors
             (Preset::Size270M, 271_527_168, 230_565_888, 5_409_408, 23_759_488, 16_128, 130),
             (Preset::Size450M, 457_179_136, 408_025_600, 6_491_264, 34_212_992, 23_296, 162),
             (Preset::Size1_1B, 1_079_891_456, 1_014_353_408, 11_538_560, 60_821_632, 43_264, 226),

@@ -2,26 +2,27 @@
 //!
 //! OpenELM, <https://arxiv.org/abs/2404.14619>, gives layer `i` of `N` the multipliers
 //! `alpha_i = alpha_min + (alpha_max - alpha_min) * i / (N - 1)` and `beta_i` alike, then
-//! `alpha_i * D / head_dim` heads and an FFN of `beta_i * D`. The released models follow from it
+//! `alpha_i * D / head_dim` heads and an FFN of `beta_i * D`. The released models are reproduced
 //! only with the rounding of CoreNet's `general_gpt.py` (the same in Hugging Face's
-//! `configuration_openelm.py`): two decimals a multiplier, then the nearest multiple of a divisor.
+//! `configuration_openelm.py`): multipliers to two decimals, then widths to the nearest multiple
+//! of a divisor.
 
 /// Widths of the layers relative to `model_dim`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Multipliers {
-    /// The same multiplier in every layer, used as it is.
+    /// The same multiplier in every layer, not rounded.
     Uniform(f64),
-    /// From the first layer's to the last layer's on a line, rounded to two decimals.
+    /// Linear from the first layer's to the last layer's multiplier, rounded to two decimals.
     Range(f64, f64),
-    /// One multiplier a layer, used as it is.
+    /// One multiplier per layer, not rounded.
     PerLayer(Vec<f64>),
 }
 
 impl Multipliers {
     /// The multiplier of each of `layers` layers.
     ///
-    /// A [`PerLayer`](Self::PerLayer) list is returned as it is, whatever its length. One layer
-    /// alone takes the first value of a [`Range`](Self::Range).
+    /// A [`PerLayer`](Self::PerLayer) list is returned as it is, whatever its length. A single
+    /// layer takes the first value of a [`Range`](Self::Range).
     pub fn per_layer(&self, layers: usize) -> Vec<f64> {
         match self {
             Self::Uniform(multiplier) => vec![*multiplier; layers],
@@ -34,14 +35,14 @@ impl Multipliers {
 /// Rounds to two decimals, as NumPy does.
 ///
 /// The references call Python's `round` on NumPy's numbers, which scales by 100, rounds halves to
-/// even and scales back; on plain Python numbers `round` looks at the exact decimal instead
-/// (2.675 gives 2.68 here and 2.67 there).
+/// even and scales back; on plain Python numbers `round` uses the exact decimal instead (2.675
+/// gives 2.68 with NumPy and 2.67 with Python).
 pub(crate) fn round2(value: f64) -> f64 {
     (value * 100.0).round_ties_even() / 100.0
 }
 
-/// The multiple of `divisor` that is nearest to `value`, at least one `divisor`, and one more
-/// where rounding down would lose over 10 %.
+/// The multiple of `divisor` nearest to `value`, at least one `divisor`, and one more if rounding
+/// down loses over 10 %.
 pub(crate) fn make_divisible(value: f64, divisor: usize) -> usize {
     let divisor = divisor.max(1);
     // The conversion drops the fraction and clamps, so no input overflows.
@@ -55,8 +56,8 @@ pub(crate) fn make_divisible(value: f64, divisor: usize) -> usize {
 
 /// Query heads of a layer whose width is `multiplier` times `model_dim`.
 ///
-/// The count is a multiple of `num_gqa_groups`, which is the number of query heads a KV head
-/// serves, or of 2 without one.
+/// The count is a multiple of `num_gqa_groups`, the number of query heads per KV head, or of 2
+/// without one.
 pub(crate) fn query_heads(
     model_dim: usize,
     head_dim: usize,
@@ -67,7 +68,7 @@ pub(crate) fn query_heads(
     make_divisible(model_dim as f64 * multiplier, divisor) / head_dim.max(1)
 }
 
-/// KV heads beside `query_heads` query heads; without `num_gqa_groups`, as many.
+/// KV heads for `query_heads` query heads; without `num_gqa_groups`, the same number.
 pub(crate) fn kv_heads(query_heads: usize, num_gqa_groups: Option<usize>) -> usize {
     query_heads / num_gqa_groups.unwrap_or(1).max(1)
 }
@@ -77,8 +78,8 @@ pub(crate) fn ffn_dim(model_dim: usize, ffn_dim_divisor: usize, multiplier: f64)
     make_divisible(multiplier * model_dim as f64, ffn_dim_divisor)
 }
 
-/// `count` values from `first` to `last` at equal distances, in the operations of NumPy's
-/// `linspace`: their order decides how ties round.
+/// `count` values from `first` to `last` at equal distances, in the order of operations of NumPy's
+/// `linspace`, which decides the rounding of ties.
 fn line(first: f64, last: f64, count: usize) -> impl Iterator<Item = f64> {
     let end = count.saturating_sub(1);
     let step = (last - first) / end.max(1) as f64;

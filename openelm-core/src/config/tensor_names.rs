@@ -1,20 +1,20 @@
-//! Checkpoint names of a model's tensors, those of Apple's safetensors on Hugging Face; mlx-lm has
-//! the same. A matrix or norm has the name of its tensor without [`WEIGHT`].
+//! Checkpoint names of a model's tensors, as in Apple's safetensors on Hugging Face and in mlx-lm.
+//! The name of a matrix or norm is its tensor's name without [`WEIGHT`].
 
 /// Ending of a weight's name.
 pub(crate) const WEIGHT: &str = ".weight";
-/// Start of all names but the head's.
+/// Start of all names except the head's.
 pub(crate) const BACKBONE: &str = "transformer.";
 /// The embedding `[V, D]`.
 pub(crate) const EMBEDDING: &str = "transformer.token_embeddings";
-/// The head `[V, D]`; absent where the embedding is the head, too.
+/// The head `[V, D]`; absent if the embedding is also the head.
 pub(crate) const HEAD: &str = "lm_head";
 /// The norm `[D]` before the head.
 pub(crate) const FINAL_NORM: &str = "transformer.norm";
-/// Start of the names of all layers' parts.
+/// Start of the names in all layers.
 pub(crate) const LAYERS: &str = "transformer.layers.";
 
-// Parts of a layer: the attention's projections and norms, the feed-forward's projections.
+// Parts of a layer: the attention's projections and norms, the FFN's projections.
 pub(crate) const ATTN_NORM: &str = "attn_norm";
 pub(crate) const QKV_PROJ: &str = "attn.qkv_proj";
 pub(crate) const Q_NORM: &str = "attn.q_norm";

@@ -1,6 +1,6 @@
 //! The tensors, parameters and bytes of an architecture.
 //!
-//! Checkpoint names are those of Apple's safetensors on Hugging Face; mlx-lm has the same.
+//! Checkpoint names are the same in Apple's safetensors on Hugging Face and in mlx-lm.
 
 use std::path::Path;
 
@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 impl Config {
     /// Checkpoint names and shapes of all weights, in Hugging Face's layout and the model's order.
     ///
-    /// 8 N + 2 of them in a released model of N layers; two a layer fewer without QK norm, one
-    /// more (`lm_head.weight`) with a head of its own.
+    /// A released model of N layers has 8 N + 2 tensors; without QK norm two fewer per layer, with
+    /// a separate head one more (`lm_head.weight`).
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let (model_dim, head_dim) = (self.model_dim(), self.head_dim());
         let mut tensors = Vec::with_capacity(8 * self.layers.len() + 3);
@@ -57,7 +57,7 @@ impl Config {
         tensors
     }
 
-    /// Number of weights, a shared embedding counted once.
+    /// Number of weights; a shared embedding counts once.
     pub fn parameter_count(&self) -> u64 {
         self.tensors()
             .iter()
@@ -76,8 +76,8 @@ impl Config {
         (2 * kv_heads * self.head_dim() as u64).saturating_mul(bytes_per_element)
     }
 
-    /// Refuses tensors that MLX cannot address and models that nobody means, which settings that
-    /// are each within their range can add up to.
+    /// Refuses tensors that MLX cannot address and models of implausible size, which settings
+    /// within their ranges can add up to.
     pub(crate) fn check_sizes(self, path: &Path) -> Result<Self> {
         const MAX_ELEMENTS: u64 = (1 << 31) - 1;
         const MAX_PARAMETERS: u64 = 1_000_000_000_000;
@@ -205,7 +205,7 @@ mod tests {
             tensors.last(),
             Some(&("lm_head.weight".into(), vec![100, 128]))
         );
-        // The head is 12,800 more, the gate 32,768 and the two norms 128 fewer.
+        // The head has 12,800 more weights, the gate 32,768 and the two norms 128 fewer.
         assert_eq!(config.parameter_count(), 144_384 + 12_800 - 32_768 - 128);
     }
 

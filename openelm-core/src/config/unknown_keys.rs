@@ -1,8 +1,8 @@
-//! The keys of a `config.json` that are not OpenELM's: carried along, or refused where their names
-//! say that they would change the computation.
+//! The keys of a `config.json` that OpenELM does not define: kept, or refused if their names show
+//! that they change the computation.
 //!
-//! Tools add bookkeeping to these files all the time, so a list of what is allowed would refuse
-//! good models; a key such as `rope_scaling` that is passed over would run a bad one.
+//! Tools often add metadata to these files, so a list of allowed keys would refuse valid models; an
+//! ignored key such as `rope_scaling` would give wrong results.
 
 use std::fmt;
 
@@ -15,8 +15,7 @@ use super::{
 use crate::error::{Error, Result};
 
 impl Keys<'_> {
-    /// What is left, to be carried along, if none of it changes the computation or contradicts
-    /// `settings`.
+    /// The remaining keys, if none of them changes the computation or contradicts `settings`.
     pub(crate) fn rest(self, settings: &LayerWiseConfig) -> Result<Map<String, Value>> {
         let flag = |key: &str, stated: bool| self.agrees(key, |value| *value == stated, stated);
         let size = |key: &str, stated: f64| {
@@ -59,7 +58,7 @@ impl Keys<'_> {
         }
     }
 
-    /// Checks that a key with the meaning of one of OpenELM's, if it is there, has the same value.
+    /// Checks that a key with the meaning of an OpenELM key, if present, has the same value.
     fn agrees(
         &self,
         key: &str,
@@ -80,7 +79,7 @@ impl Keys<'_> {
     }
 }
 
-/// Keys that other readers give OpenELM's settings; compared with them by [`Keys::rest`].
+/// Other names of OpenELM's settings; [`Keys::rest`] compares the values.
 const ALIASES: [&str; 5] = [
     "hidden_size",
     "max_position_embeddings",
@@ -89,7 +88,7 @@ const ALIASES: [&str; 5] = [
     "tie_word_embeddings",
 ];
 
-/// Keys that look like a part of the model and are Hugging Face's bookkeeping for any model.
+/// Keys with names of model parts that hold Hugging Face's metadata.
 const BOOKKEEPING: [&str; 6] = [
     "attn_implementation",
     "num_beam_groups",
@@ -99,7 +98,7 @@ const BOOKKEEPING: [&str; 6] = [
     "tie_encoder_decoder",
 ];
 
-/// Prefixes of names that are a part of the model.
+/// Prefixes of names of model parts.
 #[rustfmt::skip]
 const MODEL_PARTS: [&str; 31] = [
     "activation", "alibi", "attention_", "attn_", "bias", "embedding", "ffn", "final_logit",
@@ -108,8 +107,8 @@ const MODEL_PARTS: [&str; 31] = [
     "rotary", "scale", "sliding", "tie_",
 ];
 
-/// True if an unknown key would change what the model computes, by its name; all others are
-/// carried. Null, biases that are off and dropout, which only training has, change nothing.
+/// True if the name of an unknown key shows that it changes the computation; other keys are kept.
+/// Null, disabled biases, and dropout, which only training uses, change nothing.
 fn computes(key: &str, value: &Value) -> bool {
     let known = ALIASES.contains(&key) || BOOKKEEPING.contains(&key);
     let off = value.is_null()
@@ -131,7 +130,7 @@ mod tests {
     use serde_json::json;
     use std::path::Path;
 
-    /// What [`Keys::rest`] says to a single key beside OpenELM-270M's settings.
+    /// The result of [`Keys::rest`] for a single key with OpenELM-270M's settings.
     fn rest(key: &str, value: Value) -> Result<Map<String, Value>> {
         let bytes = json!({ key: value }).to_string();
         Keys::parse(bytes.as_bytes(), Path::new("c"))?.rest(&LayerWiseConfig::default())

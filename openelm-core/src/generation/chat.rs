@@ -1,4 +1,4 @@
-//! Conversations: what was said, the prompt that it makes, and the cache that keeps it read.
+//! Conversations: messages, their prompt, and the KV cache shared by the turns.
 
 use super::{
     generation::Generation, language_model::LanguageModel, options::GenerateOptions,
@@ -9,22 +9,22 @@ use crate::{
     tokenizer::{ChatTemplate, Message, Role, check_roles},
 };
 
-/// A conversation. The tokens that were read for one answer are not read again for the next one.
+/// A conversation. Each answer reuses the cached tokens of the turns before.
 #[derive(Debug, Default)]
 pub struct Chat {
     template: ChatTemplate,
     messages: Vec<Message>,
-    /// The message to answer, by [`start`](Self::start).
+    /// The message to answer, set by [`start`](Self::start).
     question: Option<Message>,
     cache: PromptCache,
 }
 
 impl Chat {
-    /// A conversation that begins with `messages`: none, or some that were had before. The first
-    /// may be [`Role::System`]'s, and the last is not the user's.
+    /// A conversation that begins with `messages`, which may be empty. The first message may be
+    /// [`Role::System`]'s; the last must not be the user's.
     ///
     /// # Errors
-    /// [`Error::Option`] if the roles come in another order or a message is empty.
+    /// [`Error::Option`] if the roles are in another order or a message is empty.
     pub fn new(template: ChatTemplate, messages: Vec<Message>) -> Result<Self> {
         check_roles(&messages, Role::User).map_err(|problem| Error::option("messages", problem))?;
         Ok(Self {
@@ -40,11 +40,11 @@ impl Chat {
         &self.messages
     }
 
-    /// Begins to answer `question`; [`finish`](Self::finish) takes the answer in. A question that
-    /// was begun and not finished is withdrawn.
+    /// Starts the answer to `question`; [`finish`](Self::finish) adds it to the messages. An
+    /// unfinished question is withdrawn.
     ///
     /// # Errors
-    /// [`Error::Option`] if the question is empty or an option lies outside its range,
+    /// [`Error::Option`] if the question is empty or an option is out of range,
     /// [`Error::PromptTooLong`] if the conversation no longer fits the context.
     pub fn start<'m>(
         &mut self,
@@ -65,7 +65,8 @@ impl Chat {
         let tokens = model.tokenizer().encode_prompt(&prompt)?;
         let context = model.model().config().max_context_length();
         if tokens.len() >= context {
-            // Before the cache is given away: the conversation can go on with a shorter question.
+            // Before the cache is moved: the conversation can continue with a shorter
+            // question.
             return Err(Error::PromptTooLong {
                 tokens: tokens.len(),
                 context,
@@ -77,8 +78,8 @@ impl Chat {
         Generation::with_cache(network, tokenizer, tokens, options, cache)
     }
 
-    /// Takes in the answer that `generation` gave, also one that was cancelled on the way. Without
-    /// any text the question is withdrawn.
+    /// Adds the answer of `generation`, also of a cancelled one. If the answer is empty, the
+    /// question is withdrawn.
     pub fn finish(&mut self, generation: Generation<'_>) {
         if let Some(question) = self.question.take()
             && !generation.text().is_empty()

@@ -1,4 +1,4 @@
-//! The type that a model computes in.
+//! The dtype of a model's computation.
 
 use crate::{
     config::Config,
@@ -6,10 +6,10 @@ use crate::{
     mlx::{Device, Dtype},
 };
 
-/// The type to compute in: `requested`, or the default for weights stored as `stored`.
+/// The dtype of the computation: `requested`, or the default for weights stored as `stored`.
 ///
 /// The default is `Float32` on a CPU, where MLX's 16-bit kernels are several times slower, and the
-/// stored type on a GPU (`Bfloat16` in place of `Float16` for a model that overflows in it).
+/// stored type on a GPU (`Bfloat16` in place of `Float16` for a model that overflows float16).
 ///
 /// # Errors
 /// [`Error::Dtype`] if the activations of `config` exceed the range of `requested`, [`Error::Mlx`]
@@ -31,7 +31,7 @@ fn default_for(stored: Dtype, device: Device, config: &Config) -> Dtype {
     }
 }
 
-/// Refuses a type whose range the model's activations exceed.
+/// Refuses a dtype whose range the model's activations exceed.
 fn check(dtype: Dtype, config: &Config) -> Result<()> {
     if dtype == Dtype::Float16 && overflows_float16(config) {
         return Err(Error::Dtype {
@@ -42,7 +42,7 @@ fn check(dtype: Dtype, config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Apple's notes on the release: "OpenELM 3B should use BFloat16"; smaller sizes fit.
+/// Apple's release notes: "OpenELM 3B should use BFloat16"; smaller sizes fit.
 fn overflows_float16(config: &Config) -> bool {
     config.parameter_count() > 2_000_000_000
 }

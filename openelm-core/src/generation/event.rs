@@ -1,11 +1,11 @@
-//! The events of a generation: progress, tokens, and at the end the reason and the statistics.
+//! The events of a generation: progress, tokens, and finally the reason and the statistics.
 
 use std::time::Duration;
 
 /// An event of a [`Generation`](crate::generation::generation::Generation).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Part of the prompt was read.
+    /// A part of the prompt was read.
     Prefill {
         /// Tokens read so far.
         processed: usize,
@@ -16,7 +16,7 @@ pub enum Event {
     Token(Token),
     /// The last event.
     Finished {
-        /// Why the text ends.
+        /// The reason of the end.
         reason: FinishReason,
         /// Counts and times.
         stats: Stats,
@@ -26,31 +26,31 @@ pub enum Event {
 /// A generated token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Token {
-    /// Its id.
+    /// Token id.
     pub id: u32,
-    /// The text that became certain with it: often its own, empty while a character is
-    /// incomplete or a stop string may be under way. All pieces together are the whole text.
+    /// The text that is final after this token: often the token's own, empty while a character is
+    /// incomplete or a stop string may have begun. The concatenation is the whole text.
     pub text: String,
     /// The model's log-probability of this token, before penalty and temperature; `None` unless
-    /// [`GenerateOptions::logprobs`](super::GenerateOptions::logprobs) asks.
+    /// [`GenerateOptions::logprobs`](super::GenerateOptions::logprobs) is set.
     pub logprob: Option<f32>,
-    /// The likeliest tokens and their log-probabilities, likeliest first.
+    /// The most likely tokens and their log-probabilities, most likely first.
     pub top_logprobs: Vec<TokenLogprob>,
 }
 
 /// A candidate for a token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenLogprob {
-    /// Its id.
+    /// Token id.
     pub id: u32,
     /// The model's log-probability, before penalty and temperature.
     pub logprob: f32,
 }
 
-/// Why a text ended.
+/// The reason for the end of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model ended it.
+    /// The model generated the end-of-sequence token.
     Eos,
     /// The text reached a stop string.
     Stop,
@@ -58,7 +58,7 @@ pub enum FinishReason {
     Length,
     /// The model's context is full.
     Context,
-    /// It was cancelled.
+    /// The generation was cancelled.
     Cancelled,
 }
 
@@ -80,27 +80,27 @@ impl FinishReason {
 pub struct Stats {
     /// Tokens of the prompt, BOS included.
     pub prompt_tokens: usize,
-    /// Tokens of the prompt that had been read before, see
+    /// Tokens of the prompt that came from the cache, see
     /// [`PromptCache`](crate::generation::prompt_cache::PromptCache).
     pub cached_tokens: usize,
     /// Tokens generated, an end-of-sequence token included.
     pub generated_tokens: usize,
-    /// From the start to the first token.
+    /// Time from the start to the first token.
     pub prefill: Duration,
-    /// From the first token to the last.
+    /// Time from the first token to the last.
     pub decode: Duration,
-    /// The seed the draws used.
+    /// The seed of the draws.
     pub seed: u64,
 }
 
 impl Stats {
-    /// Prompt tokens read a second, the first token's step included.
+    /// Prompt tokens read per second, including the first token's step.
     pub fn prefill_tokens_per_second(&self) -> f64 {
         let read = self.prompt_tokens.saturating_sub(self.cached_tokens);
         rate(read, self.prefill)
     }
 
-    /// Tokens generated a second after the first.
+    /// Tokens generated per second after the first.
     pub fn decode_tokens_per_second(&self) -> f64 {
         rate(self.generated_tokens.saturating_sub(1), self.decode)
     }

@@ -20,9 +20,9 @@ impl<'m> Generation<'m> {
     /// events carry token ids and no text.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) for a value outside its range or an empty prompt,
-    /// and [`Error::PromptTooLong`](crate::Error::PromptTooLong) if the context has no room for a
-    /// token after the prompt.
+    /// [`Error::Option`](crate::Error::Option) for a value out of range or an empty prompt, and
+    /// [`Error::PromptTooLong`](crate::Error::PromptTooLong) if the context has no room for a token
+    /// after the prompt.
     pub fn new(
         model: &'m Model,
         tokenizer: Option<&Tokenizer>,
@@ -32,8 +32,8 @@ impl<'m> Generation<'m> {
         Self::with_cache(model, tokenizer, prompt, options, PromptCache::default())
     }
 
-    /// As [`new`](Self::new), but tokens that `cache` has read with this model and its active
-    /// adapters, and with which `prompt` begins, are not read again. The last token always is.
+    /// Like [`new`](Self::new), but the common prefix of `prompt` and `cache` is not read again if
+    /// the cache is of this model and its active adapters. The last token is always read.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -50,8 +50,8 @@ impl<'m> Generation<'m> {
         })
     }
 
-    /// The same generation with a model of its own, which shares the weights and keeps the
-    /// adapters that are active now.
+    /// The same generation with its own model, which shares the weights and keeps the adapters
+    /// that are active now.
     pub fn into_owned(self) -> Generation<'static> {
         Generation {
             model: Cow::Owned(self.model.into_owned()),
@@ -59,19 +59,19 @@ impl<'m> Generation<'m> {
         }
     }
 
-    /// The text so far: that of all events together.
+    /// The text so far: the concatenation of all events.
     pub fn text(&self) -> &str {
         self.state.text()
     }
 
     /// The tokens read and generated so far with their keys and values, for a generation whose
-    /// prompt begins with them.
+    /// prompt begins with these tokens.
     pub fn into_cache(self) -> PromptCache {
         self.state.into_cache()
     }
 
-    /// Waits for the step that the device has under way, so that it rests until the next event is
-    /// requested: the system forbids its use to an app in the background.
+    /// Waits for the step that runs on the device; the device is then idle until the next event is
+    /// requested. iOS forbids the use of the GPU by an app in the background.
     ///
     /// # Errors
     /// [`Error::Mlx`](crate::Error::Mlx) if the step fails.

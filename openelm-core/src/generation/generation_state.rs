@@ -1,7 +1,7 @@
-//! The state of a generation: all of it but its model.
+//! The state of a generation, without its model.
 //!
 //! The prompt is read in chunks; then each step's graph is built and started before the token of
-//! the step before is read, so the device never waits for the host.
+//! the previous step is read, so the device does not wait for the host.
 
 use std::time::Instant;
 
@@ -26,17 +26,17 @@ use crate::{
     tokenizer::{Tokenizer, detokenizer::Detokenizer},
 };
 
-/// A generation without its model, which every call takes: always the same.
+/// A generation without its model, which is an argument of every call and must not change.
 #[derive(Debug)]
 pub(super) struct GenerationState {
     options: GenerateOptions,
-    /// Length of the prompt, with which `cache` begins.
+    /// Length of the prompt, the first tokens of `cache`.
     prompt: usize,
     eos: u32,
     chunk: usize,
-    /// Tokens that may be generated: `max_tokens`, or what the context still holds.
+    /// Limit of generated tokens: `max_tokens`, or the free positions of the context.
     limit: usize,
-    /// Ids that may be drawn: those below.
+    /// Limit of the ids that may be drawn, exclusive.
     pieces: usize,
     cache: PromptCache,
     text: String,
@@ -57,15 +57,15 @@ enum Phase {
     Done,
 }
 
-/// A step under way on the device.
+/// A step in progress on the device.
 #[derive(Debug)]
 struct Step {
-    /// u32 `[1]`.
+    /// The token, u32 `[1]`.
     token: Array,
     logprobs: Option<StepLogprobs>,
 }
 
-/// Log-probabilities f32 `[V]`, and the ids of the likeliest, u32 `[N]`, likeliest first.
+/// Log-probabilities f32 `[V]`, and the most likely ids, u32 `[N]`, most likely first.
 #[derive(Debug)]
 struct StepLogprobs {
     all: Array,
@@ -73,7 +73,7 @@ struct StepLogprobs {
 }
 
 impl GenerationState {
-    /// As [`Generation::with_cache`](super::Generation::with_cache).
+    /// Like [`Generation::with_cache`](super::Generation::with_cache).
     pub(super) fn new(
         model: &Model,
         tokenizer: Option<&Tokenizer>,
@@ -83,7 +83,7 @@ impl GenerationState {
     ) -> Result<Self> {
         let config = model.config();
         let (context, vocab) = (config.max_context_length(), config.vocab_size());
-        // CoreNet pads the embedding to 32,128 rows; ids without a piece are never drawn.
+        // CoreNet pads the embedding to 32,128 rows; ids without a piece must not be drawn.
         let pieces = tokenizer.map_or(vocab, |tokenizer| tokenizer.vocab_size().min(vocab));
         check(&prompt, &options, context, vocab, pieces)?;
         let chunk = match (options.prefill_chunk, Device::current()?) {
@@ -157,7 +157,7 @@ impl GenerationState {
         }
     }
 
-    /// Reads the next chunk of the prompt; with the last one, starts the first token's step.
+    /// Reads the next chunk of the prompt; the last one also starts the first token's step.
     fn prefill(&mut self, model: &Model, processed: usize) -> Result<Event> {
         if processed == self.stats.cached_tokens {
             self.started = Instant::now();
@@ -168,7 +168,7 @@ impl GenerationState {
         let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32]);
         let hidden = model.hidden(&tokens, self.cache.cache_mut())?;
         if end < total {
-            // Evaluating the hidden states would run the last feed-forward block for nothing.
+            // Evaluating the hidden states would also run the last FFN, which is not needed.
             self.cache.cache_mut().eval()?;
             self.phase = Phase::Prefill { processed: end };
         } else if self.limit == 0 {
@@ -245,8 +245,8 @@ impl GenerationState {
         }))
     }
 
-    /// The text that became certain with the token `id`, and the reason if the generation ends
-    /// with it, as it does with the `last` token that may be generated.
+    /// The text that is final after the token `id`, and the reason if the generation ends with it;
+    /// it ends with the `last` token that the limit allows.
     fn text_of(&mut self, id: u32, last: bool) -> Result<(String, Option<FinishReason>)> {
         let ended = id == self.eos && !self.options.ignore_eos;
         let piece = match &mut self.detokenizer {
@@ -319,7 +319,7 @@ impl Step {
 }
 
 impl Drop for Step {
-    /// Waits for a step nobody read: MLX must be at rest when its last array goes.
+    /// Waits for an unread step: MLX must be idle when its last array is dropped.
     fn drop(&mut self) {
         let _ = self.token.eval();
     }
@@ -331,7 +331,7 @@ impl StepLogprobs {
         Ok(self.all.try_index(id as i32)?.try_item_exact::<f32>()?)
     }
 
-    /// The likeliest tokens, likeliest first.
+    /// The most likely tokens, most likely first.
     fn likeliest(&self) -> Result<Vec<TokenLogprob>> {
         let logprobs = self.all.take(&self.likeliest)?.to_vec_exact::<f32>()?;
         let ids = self.likeliest.to_vec_exact::<u32>()?;

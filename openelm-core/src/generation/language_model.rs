@@ -1,4 +1,4 @@
-//! A model folder, loaded: network and tokenizer together.
+//! A loaded model folder: network and tokenizer.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,19 +19,19 @@ use crate::{
 /// Options of [`LanguageModel::load`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// The type to compute in. `None`, the default: float32 on a CPU device, the stored type on
+    /// Dtype of the computation. `None`, the default: float32 on a CPU device, the stored type on
     /// a GPU.
     pub dtype: Option<Dtype>,
-    /// The tokenizer's file, or a folder that holds one. `None`, the default: the model folder.
+    /// Path of the tokenizer file, or of its folder. `None`, the default: the model folder.
     pub tokenizer: Option<PathBuf>,
-    /// Keep quantised matrices packed. `None`, the default: on a GPU yes; on a CPU, where MLX
-    /// multiplies by packed matrices many times slower than by the numbers they stand for, only if
-    /// the memory for those numbers is not there.
+    /// Keep quantised matrices quantised. `None`, the default: yes on a GPU; on a CPU, where MLX's
+    /// quantised products are many times slower than dense ones, only if the memory for dense
+    /// matrices is not available.
     pub keep_quantized: Option<bool>,
 }
 
 impl LoadOptions {
-    /// True if quantised matrices stay packed.
+    /// True if quantised matrices stay quantised.
     pub(crate) fn keeps_quantized(&self, config: &Config, dtype: Dtype) -> Result<bool> {
         Ok(match self.keep_quantized {
             Some(keep) => keep,
@@ -51,12 +51,13 @@ impl LanguageModel {
     /// Loads a model folder, or the Hugging Face Hub cache's folder of a repository.
     ///
     /// # Errors
-    /// Whatever is missing, malformed or does not fit is named; see [`Error`].
+    /// The error names the file, key or tensor that is missing, malformed or unsuitable; see
+    /// [`Error`].
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         Self::load_with_progress(path, options, |_, _| {})
     }
 
-    /// As [`load`](Self::load); `progress` is told the weights' bytes read so far and in all.
+    /// Like [`load`](Self::load); `progress` receives the bytes read so far and the total.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -68,7 +69,7 @@ impl LanguageModel {
         Self::load_cancellable(path, options, &CancelHandle::default(), progress)
     }
 
-    /// As [`load_with_progress`](Self::load_with_progress); `cancel` ends it before the next
+    /// Like [`load_with_progress`](Self::load_with_progress); `cancel` ends it before the next
     /// tensor.
     ///
     /// # Errors
@@ -86,7 +87,7 @@ impl LanguageModel {
         let dtype = compute_dtype(options.dtype, checkpoint.dtype(), &config)?;
         let keep_quantized = options.keeps_quantized(&config, dtype)?;
 
-        // The tokenizer takes a while to build and needs no MLX: it is read beside the weights.
+        // The tokenizer takes a while to build and does not use MLX: it is read in parallel.
         let (tokenizer, weights) = thread::scope(|scope| {
             let tokenizer = scope.spawn(|| {
                 let tokenizer = Tokenizer::find(&folder, options.tokenizer.as_deref())?;
@@ -113,19 +114,19 @@ impl LanguageModel {
         })
     }
 
-    /// Puts a network and its tokenizer together.
+    /// Combines a network and its tokenizer.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the tokenizer knows more tokens than the network.
+    /// [`Error::Tokenizer`] if the tokenizer has more tokens than the network.
     pub fn new(model: Model, tokenizer: Tokenizer) -> Result<Self> {
         tokenizer.check_vocab(model.config().vocab_size())?;
         Ok(Self { model, tokenizer })
     }
 
-    /// Continues `prompt`. BOS is put before it, EOS never after it.
+    /// Continues `prompt`. BOS is prepended, EOS is not appended.
     ///
     /// # Errors
-    /// [`Error::Option`] if the prompt is empty or an option lies outside its range,
+    /// [`Error::Option`] if the prompt is empty or an option is out of range,
     /// [`Error::PromptTooLong`] if the prompt does not fit the context.
     pub fn generate(&self, prompt: &str, options: GenerateOptions) -> Result<Generation<'_>> {
         if prompt.is_empty() {
@@ -135,12 +136,12 @@ impl LanguageModel {
         Generation::new(&self.model, Some(&self.tokenizer), tokens, options)
     }
 
-    /// The network alone, without the tokenizer.
+    /// The network without the tokenizer.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// The network, for its adapters.
+    /// The network, for changes of its adapters.
     pub fn model_mut(&mut self) -> &mut Model {
         &mut self.model
     }
@@ -151,7 +152,7 @@ impl LanguageModel {
     }
 }
 
-/// True if the free memory holds all weights in `dtype`, and something to work with.
+/// True if the free memory holds all weights in `dtype` and the buffers of the computation.
 fn fits(config: &Config, dtype: Dtype) -> bool {
     let needed = config.weights_bytes(dtype.size() as u64);
     memory::available_bytes().is_none_or(|left| needed < left / 8 * 7)

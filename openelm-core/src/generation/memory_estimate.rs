@@ -1,4 +1,4 @@
-//! An estimate of the memory that a model takes, from its headers alone.
+//! An estimate of a model's memory from its file headers.
 
 use super::compute_dtype::compute_dtype;
 use std::path::Path;
@@ -11,25 +11,25 @@ use crate::{
     weights::{Checkpoint, model_folder},
 };
 
-/// The memory that a model takes when it is loaded and generates, in bytes. An estimate from
-/// above: what counts is whether it fits.
+/// The memory of a loaded model that generates, in bytes. The estimate is an upper bound, for the
+/// check that a model fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// The weights as they will be held.
+    /// Weights in the dtype of the computation.
     pub weights: u64,
     /// Keys and values of one sequence.
     pub kv_cache: u64,
-    /// Bytes for a chunk of the prompt while it is read.
+    /// Temporary arrays while a chunk of the prompt is read.
     pub working: u64,
 }
 
 impl MemoryEstimate {
     /// The estimate for the model folder `path`, loaded with `options`, and one sequence of
-    /// `context` tokens; `None`: as many as the model holds. No weight is read.
+    /// `context` tokens; `None` is the model's context length. No weights are read.
     ///
     /// # Errors
-    /// As [`LanguageModel::load`](crate::generation::language_model::LanguageModel::load) for what is wrong with the folder's
-    /// configuration, or its weight files' headers.
+    /// As [`LanguageModel::load`](crate::generation::language_model::LanguageModel::load) for the
+    /// configuration and the headers of the weight files.
     pub fn of(
         path: impl AsRef<Path>,
         options: &LoadOptions,
@@ -56,14 +56,14 @@ impl MemoryEstimate {
         })
     }
 
-    /// All of it.
+    /// The sum.
     pub fn total(&self) -> u64 {
         let parts = [self.weights, self.kv_cache, self.working];
         parts.into_iter().fold(0, u64::saturating_add)
     }
 }
 
-/// Buffers grow in steps, and while one grows its layer has the old and the new.
+/// Buffers grow in steps; while a layer's buffer grows, both old and new exist.
 fn kv_cache_bytes(config: &Config, dtype: Dtype, context: u64) -> u64 {
     const STEP: u64 = 256;
     let kept = context.div_ceil(STEP) * STEP;
@@ -72,9 +72,9 @@ fn kv_cache_bytes(config: &Config, dtype: Dtype, context: u64) -> u64 {
     bytes.saturating_mul(kept).saturating_mul(layers + 1) / layers
 }
 
-/// Of a chunk: the widest feed-forward block (gate, up and their product), queries, keys and values
-/// twice (rotated and not), some of the model's width, the attention scores of one layer, and one
-/// token's logits in f32, sorted, as a draw needs them.
+/// Bytes of a chunk: the widest FFN (gate, up and their product), queries, keys and values twice
+/// (rotated and not), some arrays of the model's width, the attention scores of one layer, and one
+/// token's sorted f32 logits for the draw.
 fn working_bytes(config: &Config, dtype: Dtype, context: u64) -> Result<u64> {
     let chunk = match Device::current()? {
         Device::Cpu => 128,

@@ -7,16 +7,16 @@ use super::sampling::Sampling;
 pub struct GenerateOptions {
     /// Largest number of tokens to generate. Default 256.
     pub max_tokens: usize,
-    /// How tokens are chosen. Default greedy.
+    /// Sampling of the tokens. Default greedy.
     pub sampling: Sampling,
     /// Strings that end the text; they are not part of it. Default none.
     pub stop: Vec<String>,
-    /// Report the log-probabilities of this many likeliest tokens at each step. Default 0: none.
+    /// Number of most likely tokens to report at each step, with log-probabilities. Default 0.
     pub logprobs: usize,
-    /// Tokens of the prompt to read at a time. `None`, the default, is 128 on a CPU, where
-    /// smaller chunks save work above the diagonal, and 512 on a GPU.
+    /// Prompt tokens per chunk. `None`, the default, is 128 on a CPU, where smaller chunks save
+    /// work above the diagonal, and 512 on a GPU.
     pub prefill_chunk: Option<usize>,
-    /// Go on after the end-of-sequence token. Default false.
+    /// Continue after the end-of-sequence token. Default false.
     pub ignore_eos: bool,
 }
 

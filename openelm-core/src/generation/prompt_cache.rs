@@ -1,35 +1,35 @@
-//! The cache of a prompt: the tokens of a text with their keys and values, for prompts that
-//! begin alike.
+//! A KV cache that can be reused by prompts with a common prefix.
 
 use crate::model::{KvCache, Model};
 
-/// The tokens of a generation, and the keys and values that a model made of them.
+/// The tokens of a generation with their keys and values.
 ///
-/// It may be kept after a generation and given to the next one
-/// ([`Generation::with_cache`](crate::generation::generation::Generation::with_cache)), of any prompt and any model: what
-/// cannot be used is left. Belongs to the thread that made it, as MLX arrays do.
+/// It can be passed to the next generation
+/// ([`Generation::with_cache`](crate::generation::generation::Generation::with_cache)) of any
+/// prompt and any model, which ignores the part that does not match. Belongs to the thread that
+/// made it, as MLX arrays do.
 #[derive(Debug, Default)]
 pub struct PromptCache {
-    /// `None` until a model has it.
+    /// `None` before the first use with a model.
     cache: Option<KvCache>,
-    /// At least as many as `cache` holds positions.
+    /// At least as many tokens as `cache` has positions.
     tokens: Vec<u32>,
-    /// That of the model, see `Attached::revision`.
+    /// Revision of the model's adapters, see `Attached::revision`.
     revision: u64,
 }
 
 impl PromptCache {
-    /// Tokens that it holds keys and values of.
+    /// Number of tokens with keys and values.
     pub fn offset(&self) -> usize {
         self.cache.as_ref().map_or(0, KvCache::offset)
     }
 
-    /// Tokens that were read or generated, the last one of which may not have been read itself.
+    /// Tokens that were read or generated; the last one may have no keys and values yet.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// The cache for `prompt`: it keeps the tokens that both begin with, but not the prompt's last.
+    /// The cache for `prompt`: keeps the common prefix, without the prompt's last token.
     pub(crate) fn continue_with(mut self, model: &Model, prompt: Vec<u32>) -> Self {
         let revision = model.adapters.revision;
         let shared = if self.revision == revision {
@@ -53,13 +53,13 @@ impl PromptCache {
         }
     }
 
-    /// The keys and values: of no layers, which [`Model::hidden`] refuses, before
-    /// [`continue_with`](Self::continue_with).
+    /// The keys and values. Before [`continue_with`](Self::continue_with) the cache has no layers,
+    /// and [`Model::hidden`] refuses it.
     pub(crate) fn cache_mut(&mut self) -> &mut KvCache {
         self.cache.get_or_insert_with(|| KvCache::new(0))
     }
 
-    /// Takes in a token that was generated.
+    /// Adds a generated token.
     pub(crate) fn push(&mut self, token: u32) {
         self.tokens.push(token);
     }

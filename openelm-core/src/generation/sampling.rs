@@ -1,7 +1,7 @@
-//! Choosing the next token from logits as Hugging Face's `generate` does, in its order:
-//! repetition penalty, temperature, top-k, top-p, min-p, then a draw.
+//! Sampling of the next token as in Hugging Face's `generate`, in its order: repetition penalty,
+//! temperature, top-k, top-p, min-p, then a draw.
 //!
-//! Everything is part of the step's graph; the host reads nothing but the token.
+//! All operations are part of the step's graph; the host reads only the token.
 
 use mlx_rs::{
     Array,
@@ -11,23 +11,23 @@ use mlx_rs::{
 
 use crate::error::{Error, Result};
 
-/// The choice of the next token. The default is greedy: always the likeliest.
+/// Options of the sampling. The default is greedy: always the most likely token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits before the draw. 0, the default, takes the likeliest token instead.
+    /// Divides the logits before the draw. 0, the default, takes the most likely token instead.
     pub temperature: f32,
-    /// Draws among this many likeliest tokens. 0, the default, means all.
+    /// Draws among this many most likely tokens. 0, the default, means all.
     pub top_k: usize,
-    /// Draws among the fewest likeliest tokens whose probabilities sum to at least this, in
-    /// `(0, 1]`. Default 1: all.
+    /// Draws among the smallest set of most likely tokens whose probabilities sum to at least
+    /// this, in `(0, 1]`. Default 1: all.
     pub top_p: f32,
-    /// Drops tokens less likely than this share of the likeliest one's probability, in `[0, 1]`.
+    /// Excludes tokens less likely than this fraction of the highest probability, in `[0, 1]`.
     /// Default 0: none.
     pub min_p: f32,
-    /// Divides positive logits and multiplies negative ones of tokens already in the prompt or
-    /// the text, by Hugging Face's rule. Default 1: off; OpenELM's own examples use 1.2.
+    /// Divides positive logits and multiplies negative logits of tokens already in the prompt or
+    /// the text, as in Hugging Face. Default 1: off; OpenELM's own examples use 1.2.
     pub repetition_penalty: f32,
-    /// Seed of the draws: the same seed gives the same text. `None`, the default, picks one.
+    /// Seed of the draws: the same seed gives the same text. `None`, the default, draws a seed.
     pub seed: Option<u64>,
 }
 
@@ -48,7 +48,7 @@ impl Sampling {
     /// Checks every value's range.
     ///
     /// # Errors
-    /// [`Error::Option`] names the first value outside its range.
+    /// [`Error::Option`] names the first value out of range.
     pub fn check(&self) -> Result<()> {
         let ranges: [(&'static str, f32, bool, &str); 4] = [
             (
@@ -86,7 +86,7 @@ impl Sampling {
     }
 
     fn is_greedy(&self) -> bool {
-        // Smaller divisors would overflow f32 logits; their draw is the likeliest token anyway.
+        // Smaller divisors would overflow f32 logits; the draw gives the most likely token anyway.
         self.temperature < 1e-5
     }
 }
@@ -97,12 +97,12 @@ pub(crate) struct Sampler {
     sampling: Sampling,
     seed: u64,
     random: RandomState,
-    /// Tokens seen so far, bool `[V]`, kept only for the repetition penalty.
+    /// Mask of the tokens seen so far, bool `[V]`; only with a repetition penalty.
     seen: Option<Array>,
 }
 
 impl Sampler {
-    /// A sampler that has seen `prompt`, for a vocabulary of `vocab_size` tokens.
+    /// A sampler after `prompt`, for a vocabulary of `vocab_size` tokens.
     pub(crate) fn new(sampling: &Sampling, vocab_size: usize, prompt: &[u32]) -> Result<Self> {
         sampling.check()?;
         let seen = (sampling.repetition_penalty != 1.0).then(|| {
@@ -171,7 +171,7 @@ impl Sampler {
             return Ok(draw_one(&keep_likely(logits, min_p)?, key)?);
         }
 
-        // Candidates in falling order, so that the filters are masks over a prefix.
+        // Candidates in descending order, so that the filters mask all but a prefix.
         let falling = logits.negative()?;
         let order = if limit < vocab {
             let likeliest = first(
@@ -223,7 +223,7 @@ fn draw_one(logits: &Array, key: &Array) -> mlx_rs::error::Result<Array> {
 /// A seed that differs from run to run.
 fn fresh_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState as HashState};
-    // Kept short enough to type, and exact in a JSON number.
+    // Short enough to type, and exact in a JSON number.
     HashState::new().hash_one(()) >> 32
 }
 
@@ -231,7 +231,7 @@ fn fresh_seed() -> u64 {
 mod tests {
     use super::*;
 
-    /// Draws many tokens from `logits` and returns each one's share.
+    /// Draws many tokens from `logits` and returns the frequency of each token.
     fn shares(sampling: Sampling, logits: &[f32]) -> Vec<f64> {
         let sampling = Sampling {
             seed: Some(7),

@@ -1,10 +1,10 @@
-//! Stop strings: text ends before the first one, wherever token borders fall.
+//! Stop strings: the text ends before the first match, independent of token boundaries.
 
-/// Watches a stream of text for stop strings.
+/// Searches a stream of text for stop strings.
 #[derive(Debug)]
 pub(crate) struct StopMatcher {
     stops: Vec<String>,
-    /// Text not passed on yet: it may be the beginning of a stop string.
+    /// Text not passed on yet: it may be the start of a stop string.
     held: String,
 }
 
@@ -22,8 +22,8 @@ impl StopMatcher {
         }
     }
 
-    /// Takes the next piece. Returns the text that is now certain, and whether a stop string
-    /// ended it; what follows a stop string is dropped.
+    /// Takes the next piece. Returns the text that is now final, and true if a stop string ended
+    /// it; text after a stop string is dropped.
     pub(crate) fn push(&mut self, piece: &str) -> (String, bool) {
         self.held.push_str(piece);
         if let Some(start) = self
@@ -40,12 +40,12 @@ impl StopMatcher {
         (std::mem::replace(&mut self.held, rest), false)
     }
 
-    /// Ends the stream: what was held back turned out to be plain text.
+    /// Ends the stream and returns the held text, which is not part of a stop string.
     pub(crate) fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 
-    /// Length in bytes of the longest end of `held` that begins a stop string.
+    /// Length in bytes of the longest end of `held` that is the start of a stop string.
     fn possible_start(&self) -> usize {
         let begins = |stop: &String| {
             (1..stop.len().min(self.held.len() + 1))

@@ -1,8 +1,8 @@
-//! Expanding MLX's affine packing on a CPU, where MLX does it in a dozen passes over memory: here
-//! it is one, on every core.
+//! Expands MLX's affine quantisation on a CPU in one pass on all cores. MLX needs about a dozen
+//! passes over memory.
 //!
-//! A row of a packed matrix is a stream of bits, lowest first, over u32 words: number `i` takes the
-//! bits from `i · bits` on. It stands for `number · scale + bias` of its group (MLX, `mx.quantize`).
+//! A row of a quantised matrix is a stream of bits, lowest first, over u32 words. Number `i` starts
+//! at bit `i · bits`; its value is `number · scale + bias` of its group (MLX, `mx.quantize`).
 
 use std::thread;
 
@@ -46,10 +46,10 @@ pub(crate) fn expand_affine(
     });
 }
 
-/// Fewer groups than this are not worth a thread.
+/// The fewest groups per thread: a thread for fewer costs more than it saves.
 const MIN_GROUPS: usize = 4096;
 
-/// Numbers whose bits divide a word's.
+/// Numbers whose bit width divides the word size.
 fn whole_words<const BITS: usize>(words: &[u32], scale: f32, bias: f32, out: &mut [f32]) {
     for (&word, out) in words.iter().zip(out.chunks_mut(32 / BITS)) {
         for (i, out) in out.iter_mut().enumerate() {
@@ -59,7 +59,7 @@ fn whole_words<const BITS: usize>(words: &[u32], scale: f32, bias: f32, out: &mu
     }
 }
 
-/// Numbers that may lie across two words.
+/// Numbers that may span two words.
 fn across_words<const BITS: usize>(words: &[u32], scale: f32, bias: f32, out: &mut [f32]) {
     let (mut held, mut bits) = (0u64, 0);
     let mut words = words.iter();

@@ -1,4 +1,4 @@
-//! The floating-point types a model can be stored and computed in.
+//! Floating-point types of storage and computation.
 
 use std::{fmt, str::FromStr};
 
@@ -69,7 +69,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// The device that MLX uses by default: the GPU where there is one.
+    /// The default device of MLX: the GPU if there is one.
     ///
     /// # Errors
     /// [`Error::Mlx`] if MLX has no device.

@@ -1,9 +1,6 @@
 //! Operations of mlx-c that `mlx-rs` does not offer, as safe functions: quantisation in all modes,
 //! groups of processes, MLX's version. With `mapped.rs` this is the crate's only `unsafe`.
-#![allow(
-    unsafe_code,
-    reason = "the calls below hold to mlx-c's contract, stated at each"
-)]
+#![allow(unsafe_code, reason = "each call states how it keeps mlx-c's contract")]
 
 use std::{ffi::CStr, sync::Once};
 
@@ -25,8 +22,8 @@ pub(super) fn quantize(matrix: &Array, quantization: Quantization) -> Result<Vec
     ready();
     let stream = Stream::thread_local_or_default();
     let null = Null::new();
-    // SAFETY: every handle is live for the call; `parts` is freed below; MLX's exceptions
-    // come back as a status.
+    // SAFETY: every handle is live for the call; `parts` is freed below; MLX returns exceptions
+    // as a status.
     let parts = unsafe {
         let mut parts = mlx_sys::mlx_vector_array_new();
         let status = mlx_sys::mlx_quantize(
@@ -53,7 +50,7 @@ pub(super) fn quantize(matrix: &Array, quantization: Quantization) -> Result<Vec
     parts.ok_or_else(|| failed("quantize").into())
 }
 
-/// The matrix of `parts` in floating point, of type `dtype`.
+/// Dequantises `parts` to a matrix of type `dtype`.
 pub(super) fn dequantize(
     parts: Parts<'_>,
     quantization: Quantization,
@@ -118,10 +115,10 @@ pub(super) fn quantized_matmul(
 pub(crate) struct ProcessGroup(mlx_sys::mlx_distributed_group);
 
 impl ProcessGroup {
-    /// Joins the group that the environment describes, by whichever of MLX's backends does.
+    /// Joins the group that the environment describes, with the first MLX backend that can.
     pub(crate) fn join() -> Result<Self> {
         ready();
-        // SAFETY: the handle is empty until the call fills it, and freed by `drop` alone.
+        // SAFETY: the handle is empty until the call fills it, and freed only by `drop`.
         unsafe {
             let mut group = Self(mlx_sys::mlx_distributed_group_new());
             match mlx_sys::mlx_distributed_init(&raw mut group.0, true, std::ptr::null()) {
@@ -132,7 +129,7 @@ impl ProcessGroup {
     }
 
     pub(crate) fn rank(&self) -> usize {
-        // SAFETY: the handle is that of a joined group.
+        // SAFETY: the handle belongs to a joined group.
         unsafe { mlx_sys::mlx_distributed_group_rank(self.0) as usize }
     }
 
@@ -141,12 +138,12 @@ impl ProcessGroup {
         unsafe { mlx_sys::mlx_distributed_group_size(self.0) as usize }
     }
 
-    /// The sum of every process' `x`, in all of them.
+    /// The sum of `x` over all processes, returned in each of them.
     pub(crate) fn all_sum(&self, x: &Array) -> Result<Array> {
         ready();
         let stream = Stream::thread_local_or_default();
         // SAFETY: every handle is live for the call; the result handle is owned by the returned
-        // array. On a GPU MLX itself moves what its backend sends to the stream it needs.
+        // array. On a GPU, MLX moves the data to the stream that its backend needs.
         unsafe {
             let mut result = mlx_sys::mlx_array_new();
             let status = mlx_sys::mlx_distributed_all_sum(
@@ -184,7 +181,7 @@ impl Drop for Null {
     }
 }
 
-/// The version of the MLX library that runs.
+/// The version of the loaded MLX library.
 pub(super) fn version() -> Result<String> {
     ready();
     // SAFETY: the string is live until it is freed, and is copied before.
@@ -199,13 +196,13 @@ pub(super) fn version() -> Result<String> {
     }
 }
 
-/// mlx-c's own error handler ends the process; any fallible call through `mlx-rs` replaces it. The
-/// one chosen touches no GPU: MLX loads its kernels with the device, and where they lie may not have
-/// been said yet.
+/// Replaces mlx-c's error handler, which ends the process: any fallible call through `mlx-rs` does
+/// so. This call uses no GPU, because MLX loads its kernels with the device and their path may not
+/// be set yet.
 fn ready() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Where there is no GPU, there is no path to tell: an error, and the handler is in place.
+        // Without a GPU there is no path to set: this returns an error and installs the handler.
         #[cfg(feature = "metal")]
         let _ = mlx_rs::metal::metallib_path();
         #[cfg(not(feature = "metal"))]

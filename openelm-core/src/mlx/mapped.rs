@@ -1,10 +1,9 @@
-//! Arrays over memory that is not MLX's own: tensors left where they are, in the weight file.
+//! Arrays over memory that MLX does not own: tensors mapped from the weight file.
 //!
-//! On a CPU, MLX's arrays are plain memory, so a tensor that needs no cast is not read at all: its
-//! pages are the system's own copy of the file, there at once if the file was read before, and
-//! shared by every process that runs the model. Where MLX cannot use foreign memory (see
-//! `setup/native`), it copies it.
-#![allow(unsafe_code)] // Mapping files, and lending memory to MLX; the contract is stated at each.
+//! On a CPU, MLX's arrays are plain memory, so a tensor that needs no cast is not copied: its pages
+//! are the page cache's, available at once if the file was read before, and shared by all processes
+//! that run the model. If MLX cannot use foreign memory (see `setup/native`), it copies the data.
+#![allow(unsafe_code)] // Maps files and lends memory to MLX; each block states its contract.
 
 use std::{
     ffi::c_void,
@@ -18,12 +17,11 @@ use mlx_rs::Array;
 
 use crate::error::{Error, Result};
 
-/// Bytes before a tensor that MLX's CPU arrays need: their allocator keeps a size there, which is
-/// looked at and not believed. In a safetensors file the header lies before all data.
+/// Bytes that MLX's CPU arrays need before a tensor: their allocator stores a size there. MLX reads
+/// the bytes and does not use the value. In a safetensors file the header precedes all data.
 const BEFORE: usize = 8;
 
-/// The `bytes` at `offset` of `file` as an array of the given shape and type. `path` is what
-/// errors name.
+/// The `bytes` at `offset` of `file` as an array of the given shape and type. Errors name `path`.
 pub(crate) fn map(
     file: &File,
     path: &Path,
@@ -34,9 +32,9 @@ pub(crate) fn map(
 ) -> Result<Array> {
     let start = offset.saturating_sub(BEFORE as u64);
     let before = (offset - start) as usize;
-    // SAFETY: the mapping is private, so nothing that is written to it reaches the file. Another
-    // program that shortens the file while the model is in use ends this process, as it does with
-    // every program that maps files; weight files are replaced by renaming, which does no harm.
+    // SAFETY: the mapping is private, so no write reaches the file. A program that truncates the
+    // file while the model is in use ends this process, as with every mapped file; weight files
+    // are replaced by renaming, which is safe.
     let mapping = unsafe {
         MmapOptions::new()
             .offset(start)
@@ -44,20 +42,20 @@ pub(crate) fn map(
             .map_copy(file)
     };
     let mapping = mapping.map_err(Error::io(path))?;
-    // Read from disk now, and not page by page amid the first token.
+    // Read the file from disk now, not page by page during the first token.
     #[cfg(target_os = "linux")]
     match mapping.advise(memmap2::Advice::PopulateRead) {
-        // Kernels before 5.14 do not know the word.
+        // Kernels before 5.14 do not support this advice.
         Err(error) if error.raw_os_error() != Some(22) => return Err(Error::io(path)(error)),
         _ => {}
     }
     let data = mapping.as_ptr().wrapping_add(before);
-    // SAFETY: `data` points to `bytes` bytes of the mapping, which is what `shape` and `dtype` call
-    // for by the checked header.
+    // SAFETY: `data` points to `bytes` bytes of the mapping, the size that `shape` and `dtype` have
+    // in the checked header.
     unsafe { adopt(mapping, data, shape, dtype) }
 }
 
-/// As [`map`], read into memory: for data that is not aligned to its type.
+/// Like [`map`], but reads into memory: for data that is not aligned to its type.
 pub(crate) fn read(
     file: &File,
     path: &Path,
@@ -66,7 +64,7 @@ pub(crate) fn read(
     shape: &[i32],
     dtype: mlx_rs::Dtype,
 ) -> Result<Array> {
-    // Room before the tensor, and for moving it to where any type may lie.
+    // Space before the tensor, and space to align it for any type.
     let mut memory = vec![0u8; BEFORE + MOST_ALIGNED + bytes];
     let start = BEFORE
         + memory
@@ -79,12 +77,12 @@ pub(crate) fn read(
         .map_err(Error::io(path))?;
     let data = memory.as_ptr().wrapping_add(start);
     // SAFETY: `data` points to `bytes` bytes of the vector, which stay in place when it is moved;
-    // by the checked header `shape` and `dtype` call for as many.
+    // `shape` and `dtype` have this size by the checked header.
     unsafe { adopt(memory, data, shape, dtype) }
 }
 
-/// `values` as an array of the given shape, which must have `values.len() - ROOM` elements: the
-/// first ones are room that MLX needs.
+/// `values` as an array of the given shape, which must have `values.len() - ROOM` elements: MLX
+/// needs the space of the first `ROOM` values.
 ///
 /// # Errors
 /// [`Error::Mlx`] if the shape has another number of elements.
@@ -95,21 +93,21 @@ pub(crate) fn floats(values: Vec<f32>, shape: &[i32]) -> Result<Array> {
         return Err(mlx_rs::error::Exception::custom(problem).into());
     }
     let data = values.as_ptr().wrapping_add(ROOM).cast();
-    // SAFETY: as many floats as the shape has lie at `data`, and a vector that is moved leaves its
-    // elements where they are.
+    // SAFETY: `data` points to as many floats as the shape has, and moving a vector leaves its
+    // elements in place.
     unsafe { adopt(values, data, shape, mlx_rs::Dtype::Float32) }
 }
 
-/// The widest type's alignment.
+/// Alignment of the widest type, in bytes.
 const MOST_ALIGNED: usize = 8;
 
-/// Floats that take the bytes before an array.
+/// Number of floats in the bytes before an array.
 pub(crate) const ROOM: usize = BEFORE / size_of::<f32>();
 
-/// An array over memory that `owner` keeps alive, and that may be written to.
+/// An array over writable memory that `owner` keeps alive.
 ///
 /// # Safety
-/// `data` must point to as many bytes as `shape` and `dtype` call for, with [`BEFORE`] more before
+/// `data` must point to as many bytes as `shape` and `dtype` need, with [`BEFORE`] more before
 /// them; they must belong to `owner`, stay in place when that is moved, and be writable.
 unsafe fn adopt<T>(
     owner: T,
@@ -136,7 +134,7 @@ unsafe fn adopt<T>(
     Ok(unsafe { Array::from_ptr(array) })
 }
 
-/// Drops what an array's memory belonged to.
+/// Drops the owner of an array's memory.
 ///
 /// # Safety
 /// `payload` must come from `Box::into_raw` of a `T`, and is not used again.

@@ -8,9 +8,9 @@ use crate::error::Result;
 /// A matrix as stored or quantised, `W` `[out, in]`.
 #[derive(Debug, Clone)]
 pub(crate) enum Matrix {
-    /// As in the checkpoint.
+    /// The dtype of the checkpoint.
     Dense(Array),
-    /// In MLX's packed form.
+    /// MLX's quantised form.
     Quantized(QuantizedMatrix),
 }
 

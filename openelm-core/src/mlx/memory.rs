@@ -1,9 +1,9 @@
-//! Memory: what MLX's arrays take, for the whole process, and what the system has left.
+//! Memory of MLX's arrays, for the whole process, and the memory that the system has left.
 
 use crate::error::Result;
 
-/// The most bytes that MLX's own arrays took at one time. On a CPU weights that need no cast are
-/// mapped from their file and not counted.
+/// Peak size of MLX's own arrays, in bytes. On a CPU, weights that need no cast are mapped from
+/// their file and not counted.
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX fails.
@@ -11,8 +11,8 @@ pub fn peak_bytes() -> Result<usize> {
     Ok(mlx_rs::memory::peak_memory()?)
 }
 
-/// The most memory that this process had resident at one time, weights that are mapped from their
-/// file included, by Linux' count; elsewhere as [`peak_bytes`].
+/// Peak resident memory of this process in bytes, mapped weights included, as Linux counts it;
+/// on other systems as [`peak_bytes`].
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX fails.
@@ -23,7 +23,7 @@ pub fn peak_resident_bytes() -> Result<u64> {
     }
 }
 
-/// Bytes that MLX's arrays take now.
+/// Current size of MLX's arrays, in bytes.
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX fails.
@@ -31,7 +31,7 @@ pub fn active_bytes() -> Result<usize> {
     Ok(mlx_rs::memory::active_memory()?)
 }
 
-/// Bytes that MLX keeps to use again, beyond [`active_bytes`].
+/// Bytes that MLX caches for reuse, beyond [`active_bytes`].
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX fails.
@@ -39,9 +39,9 @@ pub fn cache_bytes() -> Result<usize> {
     Ok(mlx_rs::memory::cache_memory()?)
 }
 
-/// Sets how many bytes MLX may keep to use again, and gives back what is more; returns the old
-/// limit. MLX's own is nearly all of a GPU's memory: an app that shares its device with others
-/// wants some tens of megabytes.
+/// Sets the number of bytes that MLX may cache for reuse, and frees the excess; returns the old
+/// limit. MLX's default is nearly all of a GPU's memory; an app that shares its device should set
+/// some tens of megabytes.
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX fails.
@@ -49,8 +49,8 @@ pub fn set_cache_limit(bytes: usize) -> Result<usize> {
     Ok(mlx_rs::memory::set_cache_limit(bytes)?)
 }
 
-/// Sets the number of bytes from which on MLX waits for work to end before it takes more; returns
-/// the old limit. It is a guide, not a wall: what no waiting can free is taken all the same.
+/// Sets the number of bytes above which MLX waits for running work before it allocates more;
+/// returns the old limit. The limit is soft: MLX exceeds it if waiting frees nothing.
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX fails.
@@ -58,7 +58,7 @@ pub fn set_memory_limit(bytes: usize) -> Result<usize> {
     Ok(mlx_rs::memory::set_memory_limit(bytes)?)
 }
 
-/// Gives back all that MLX keeps to use again.
+/// Frees all memory that MLX caches for reuse.
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX fails.
@@ -66,7 +66,7 @@ pub fn clear_cache() -> Result<()> {
     Ok(mlx_rs::memory::clear_cache()?)
 }
 
-/// Begins to measure [`peak_bytes`] anew.
+/// Resets [`peak_bytes`].
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX fails.
@@ -74,8 +74,8 @@ pub fn reset_peak() -> Result<()> {
     Ok(mlx_rs::memory::reset_peak_memory()?)
 }
 
-/// Bytes that programs can still take without the system swapping, by Linux' own estimate; `None`
-/// where it gives none.
+/// Bytes that programs can allocate before the system swaps, as Linux estimates it; `None` on
+/// systems without an estimate.
 pub fn available_bytes() -> Option<u64> {
     kilobytes("/proc/meminfo", "MemAvailable:")
 }

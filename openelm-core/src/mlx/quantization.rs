@@ -1,8 +1,8 @@
-//! MLX's weight quantisation: how a matrix is packed, and which matrices of a model are.
+//! MLX's weight quantisation: the format of a matrix, and the quantised matrices of a model.
 //!
 //! In a checkpoint a quantised matrix `X` is `X.weight` (bits packed into u32), `X.scales` and,
-//! in the affine mode, `X.biases`; `config.json` says in its `quantization` block how to read
-//! them, with exceptions by layer. This is mlx-lm's format.
+//! in the affine mode, `X.biases`; the `quantization` block of `config.json` describes them, with
+//! exceptions per layer. This is mlx-lm's format.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// The representation of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum QuantizationMode {
-    /// Integers of 2 to 8 bits with a scale and a bias a group.
+    /// Integers of 2 to 8 bits with a scale and a bias per group.
     Affine,
     /// OCP microscaling 4-bit floats, groups of 32.
     Mxfp4,
@@ -63,11 +63,11 @@ pub struct Quantization {
 }
 
 impl Quantization {
-    /// A packing; `None` stands for the mode's own bits (affine: 4) and group size (affine: 64).
+    /// Checks a quantisation; `None`: the bits (affine: 4) and group size (affine: 64) of the mode.
     ///
     /// # Errors
-    /// [`Error::Option`] if MLX has no such packing: affine takes 2, 3, 4, 5, 6 or 8 bits in
-    /// groups of 32, 64 or 128; the others have one packing each.
+    /// [`Error::Option`] if MLX does not support it: affine takes 2, 3, 4, 5, 6 or 8 bits in
+    /// groups of 32, 64 or 128; each other mode has one format.
     pub fn new(
         mode: QuantizationMode,
         bits: Option<usize>,
@@ -100,7 +100,7 @@ impl Quantization {
         self.mode
     }
 
-    /// Bits a number.
+    /// Bits per number.
     pub fn bits(&self) -> usize {
         self.bits
     }
@@ -110,27 +110,27 @@ impl Quantization {
         self.group_size
     }
 
-    /// True if rows of `width` numbers can be packed.
+    /// True if rows of `width` numbers can be quantised.
     pub fn fits(&self, width: usize) -> bool {
         width.is_multiple_of(self.group_size)
     }
 
-    /// Shape of the packed matrix, u32, of `rows` rows of `width` numbers.
+    /// Shape of the quantised matrix, u32, of `rows` rows of `width` numbers.
     pub(crate) fn packed_shape(&self, rows: usize, width: usize) -> [usize; 2] {
         [rows, width * self.bits / 32]
     }
 
-    /// Shape of the scales, and of the biases in the affine mode.
+    /// Shape of the scales and, in the affine mode, of the biases.
     pub(crate) fn scales_shape(&self, rows: usize, width: usize) -> [usize; 2] {
         [rows, width / self.group_size]
     }
 
-    /// True if groups have biases. Scales are bytes where they have none.
+    /// True if groups have biases. Otherwise the scales are bytes.
     pub(crate) fn has_biases(&self) -> bool {
         self.mode == QuantizationMode::Affine
     }
 
-    /// As in `config.json`.
+    /// The settings as an object of `config.json`.
     pub fn to_json(&self) -> Value {
         json!({ "group_size": self.group_size, "bits": self.bits, "mode": self.mode.name() })
     }
@@ -164,16 +164,16 @@ impl fmt::Display for Quantization {
     }
 }
 
-/// The packed matrices of a model: the `quantization` block of `config.json`.
+/// The quantised matrices of a model: the `quantization` block of `config.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuantizationMap {
     default: Quantization,
-    /// Exceptions by the matrix's name without `.weight`; `None` leaves it as it is.
+    /// Exceptions by the matrix's name without `.weight`; `None` is not quantised.
     layers: BTreeMap<String, Option<Quantization>>,
 }
 
 impl QuantizationMap {
-    /// Every matrix packed alike.
+    /// The same quantisation for every matrix.
     pub fn uniform(default: Quantization) -> Self {
         Self {
             default,
@@ -181,7 +181,7 @@ impl QuantizationMap {
         }
     }
 
-    /// Makes an exception of the matrix `name` (its tensor's name without `.weight`).
+    /// Adds an exception for the matrix `name` (its tensor's name without `.weight`).
     pub fn set(&mut self, name: &str, quantization: Option<Quantization>) {
         if quantization == Some(self.default) {
             self.layers.remove(name);
@@ -190,7 +190,7 @@ impl QuantizationMap {
         }
     }
 
-    /// The quantisation of the matrix `name`; `None` if it is not packed.
+    /// The quantisation of the matrix `name`; `None` if it is not quantised.
     pub fn layer(&self, name: &str) -> Option<Quantization> {
         self.layers.get(name).copied().unwrap_or(Some(self.default))
     }
@@ -203,7 +203,7 @@ impl QuantizationMap {
     /// Reads the `quantization` block.
     ///
     /// # Errors
-    /// The problem, for a message with the file's name.
+    /// The problem, without the file's name.
     pub(crate) fn from_json(block: &Value) -> Result<Self, String> {
         let Value::Object(block) = block else {
             return Err(format!("expected an object, found {block}"));
@@ -241,7 +241,7 @@ impl QuantizationMap {
         Ok(map)
     }
 
-    /// As in `config.json`.
+    /// The block as in `config.json`.
     pub fn to_json(&self) -> Value {
         let mut block = self.default.to_json();
         for (name, layer) in &self.layers {

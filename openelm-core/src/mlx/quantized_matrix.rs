@@ -11,14 +11,14 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// A matrix `[rows, width]` in packed form.
+/// A quantised matrix `[rows, width]`.
 #[derive(Debug, Clone)]
 pub(crate) struct QuantizedMatrix {
     /// u32 `[rows, width · bits / 32]`.
     pub(crate) weight: Array,
     /// `[rows, width / group_size]`.
     pub(crate) scales: Array,
-    /// As `scales`; affine only.
+    /// Shape of `scales`; affine only.
     pub(crate) biases: Option<Array>,
     pub(crate) quantization: Quantization,
 }
@@ -43,7 +43,7 @@ impl QuantizedMatrix {
         ffi::dequantize(self.parts(), self.quantization, dtype)
     }
 
-    /// The matrix in type `dtype`, worked out in f32, where the products are exact, and rounded
+    /// The matrix in type `dtype`, computed in f32, where the products are exact, and rounded
     /// once.
     pub(crate) fn expand(mut self, dtype: Dtype) -> Result<Array> {
         let float32 = mlx_rs::Dtype::Float32;
@@ -67,7 +67,7 @@ impl QuantizedMatrix {
         })
     }
 
-    /// As `dequantize`, computed here and now; scales and `biases` are f32.
+    /// Like `dequantize`, but computed at once on the CPU; scales and `biases` are f32.
     fn expand_affine(&self, biases: &Array) -> Result<Array> {
         let (bits, group_size) = (self.quantization.bits(), self.quantization.group_size());
         let [rows, groups] = *self.scales.shape() else {
@@ -111,7 +111,7 @@ impl QuantizedMatrix {
         }
     }
 
-    /// The rows `ids`, still packed.
+    /// The rows `ids`, still quantised.
     pub(crate) fn take_rows(&self, ids: &Array) -> Result<Self> {
         Ok(Self {
             weight: self.weight.take_axis(ids, 0)?,

@@ -1,4 +1,4 @@
-//! MLX itself: which one this is, and where its GPU kernels lie.
+//! MLX's version, the location of its GPU kernels, and its default device's queue.
 
 use std::path::Path;
 
@@ -7,31 +7,31 @@ use mlx_rs::Array;
 use super::ffi;
 use crate::error::{Error, Result};
 
-/// The version of the MLX library that runs, such as `0.32.2`.
+/// The version of the loaded MLX library, such as `0.32.2`.
 ///
 /// # Errors
-/// [`Error::Mlx`] if MLX does not say.
+/// [`Error::Mlx`] if MLX reports no version.
 pub fn mlx_version() -> Result<String> {
     ffi::version()
 }
 
-/// Waits until the default device has done all that this thread asked of it.
+/// Waits until the default device has finished the work that this thread queued.
 ///
 /// # Errors
 /// [`Error::Mlx`] if MLX fails.
 pub fn synchronize() -> Result<()> {
-    // A stream does one thing after the other.
+    // A stream runs its operations in order.
     Ok(Array::from_int(0).negative()?.eval()?)
 }
 
-/// Says where MLX' GPU kernels lie, its `mlx.metallib`. MLX finds it by itself in a build for this
-/// machine; an app brings the file along and says so before anything else here is called. Kernels
-/// of another MLX may compute anything, so the file's name must begin with `mlx-` and the version
-/// of the library: `mlx-0.32.2-ios.metallib`.
+/// Sets the path of MLX's GPU kernels, `mlx.metallib`. A build for this machine finds the file
+/// without this call; an app ships the file and must call this function before any other here.
+/// Kernels of another MLX version give undefined results, so the file's name must begin with
+/// `mlx-` and the version of the library: `mlx-0.32.2-ios.metallib`.
 ///
 /// # Errors
-/// [`Error::MissingFile`] if it is not there, [`Error::Option`] if it is named for another version or
-/// this build has no use for it, [`Error::Mlx`] if MLX refuses the path.
+/// [`Error::MissingFile`] if the file does not exist, [`Error::Option`] if its name has another
+/// version or this build has no GPU, [`Error::Mlx`] if MLX refuses the path.
 pub fn set_metallib(file: impl AsRef<Path>) -> Result<()> {
     let file = file.as_ref();
     let version = mlx_version()?;
@@ -39,7 +39,7 @@ pub fn set_metallib(file: impl AsRef<Path>) -> Result<()> {
     if !file.is_file() {
         return Err(Error::missing_file(
             file,
-            "the GPU kernels of MLX belong here",
+            "the file of MLX's GPU kernels is missing",
         ));
     }
     let path = file.to_str().ok_or_else(|| {
@@ -68,7 +68,7 @@ fn check_name(file: &Path, version: &str) -> Result<()> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let rest = name.strip_prefix(&format!("mlx-{version}"));
     let platform = rest.and_then(|rest| rest.strip_suffix(".metallib"));
-    // Nothing, or `-ios`; `mlx-0.32.2.1.metallib` is of another version.
+    // An empty suffix or `-ios`; `mlx-0.32.2.1.metallib` has another version.
     if platform.is_some_and(|platform| platform.is_empty() || platform.starts_with('-')) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! The adapters that a model holds, as arrays by matrix name.
+//! The adapters of a model, as arrays by matrix name.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,10 +15,10 @@ use crate::{config::tensor_names::EMBEDDING, error::Result};
 pub(crate) struct Attached {
     pub(crate) all: Vec<Named>,
     pub(crate) active: Vec<(String, f32)>,
-    /// The model's own weights where those of a fully fine-tuned adapter stand now.
+    /// The model's own weights that a fully fine-tuned adapter currently replaces.
     pub(crate) replaced: HashMap<String, Array>,
-    /// Never the same for two models, or for one before and after a change of its adapters; clones
-    /// agree until then.
+    /// Unique for each model and each state of its adapters; clones have the same value until
+    /// their adapters change.
     pub(crate) revision: u64,
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn next_revision() -> u64 {
     LAST.fetch_add(1, Ordering::Relaxed)
 }
 
-/// An adapter, ready for use.
+/// An adapter in the model's dtype.
 #[derive(Debug, Clone)]
 pub(crate) struct Named {
     pub(crate) name: String,
@@ -47,19 +47,19 @@ pub(crate) struct Named {
     pub(crate) tied_head: bool,
 }
 
-/// The addition to one matrix.
+/// The low-rank addition to one matrix.
 #[derive(Debug, Clone)]
 pub(crate) struct Module {
     pub(crate) lora_a: Array,
     pub(crate) lora_b: Array,
-    /// DoRA.
+    /// DoRA's magnitudes.
     pub(crate) m: Option<Array>,
     pub(crate) scale: f32,
 }
 
 impl Module {
-    /// The addition to the matrix `name`, `strength` times as strong. `norms` are DoRA's, which
-    /// needs them.
+    /// The addition to the matrix `name`, multiplied by `strength`. DoRA requires its row
+    /// `norms`.
     pub(crate) fn low_rank(
         &self,
         name: &str,

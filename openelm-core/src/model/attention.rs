@@ -47,7 +47,7 @@ struct QkNorm {
     /// `[q_heads + kv_heads, head_dim]`.
     weight: Array,
     eps: f32,
-    /// The most that a scaled score can be, either way: infinite if the weights may change.
+    /// Upper bound of the magnitude of a scaled score: infinite if the weights may change.
     largest_score: f32,
 }
 
@@ -99,8 +99,8 @@ impl Attention {
         })
     }
 
-    /// Attends from `x` `[B, L, D]`, at the positions of `context`, to those and to the cached
-    /// ones. Without a cache there are no others.
+    /// Attention of `x` `[B, L, D]`, at the positions of `context`, over these positions and the
+    /// cached ones. Without a cache, over these positions only.
     pub(crate) fn forward(
         &self,
         x: &Array,
@@ -108,7 +108,7 @@ impl Attention {
         cache: Option<&mut LayerCache>,
     ) -> Result<Array> {
         let (batch, length) = (x.dim(0), x.dim(1));
-        // Heads lie in the order of all queries, all keys, all values.
+        // The heads are ordered: all queries, all keys, all values.
         let rotated_heads = self.q_heads + self.kv_heads;
         let heads = rotated_heads + self.kv_heads;
         let qkv = self
@@ -144,13 +144,13 @@ impl Attention {
         self.out_proj.forward(&joined)
     }
 
-    /// Calls `visit` with each projection's name below the layer.
+    /// Calls `visit` with the name of each projection within the layer.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
         visit(QKV_PROJ, &mut self.qkv_proj)?;
         visit(OUT_PROJ, &mut self.out_proj)
     }
 
-    /// Calls `visit` with the name of each norm below the layer and its weight.
+    /// Calls `visit` with the name within the layer and the weight of each norm.
     pub(crate) fn visit_norms(&mut self, visit: &mut NormVisitor<'_>) -> Result<()> {
         let (q_heads, kv_heads) = (self.q_heads as usize, self.kv_heads as usize);
         if let Some(norm) = &mut self.qk_norm {
@@ -186,8 +186,8 @@ impl Attention {
         )?)
     }
 
-    /// As [`attend`](Self::attend) of whole sequences on a CPU, some positions after another, each
-    /// with no more keys than it sees: MLX has no fused kernel there, and works out all of them.
+    /// Like [`attend`](Self::attend) for whole sequences on a CPU, in blocks of positions, each
+    /// with only the keys that its mask allows: MLX has no fused CPU kernel and computes all.
     fn attend_in_blocks(
         &self,
         queries: &Array,
@@ -214,9 +214,9 @@ impl Attention {
         Ok(concatenate(&parts.collect::<Result<Vec<_>>>()?, 2)?)
     }
 
-    /// Attention of the positions from `start` on, for training on a CPU, with powers for
-    /// exponentials as in [`attend_one`](Self::attend_one). `mask` is added to the scores; without
-    /// one it is causal.
+    /// Attention of the positions from `start`, for training on a CPU, with powers in place of
+    /// exponentials as in [`attend_one`](Self::attend_one). `mask` is added to the scores; the
+    /// default is a causal mask.
     fn attend_block(
         &self,
         queries: &Array,
@@ -227,7 +227,7 @@ impl Attention {
     ) -> Result<Array> {
         let (batch, length, seen) = (queries.dim(0), queries.dim(2), keys.dim(2));
         let mask = match mask {
-            // One for all heads of a group.
+            // The same mask for all heads of a group.
             Some(mask) => mask.expand_dims(1)?,
             None => {
                 let position = arange::<_, i32>(start, start + length, None)?.expand_dims(1)?;
@@ -248,8 +248,8 @@ impl Attention {
         Ok(attended.reshape(&[batch, self.q_heads, length, self.head_dim])?)
     }
 
-    /// One position's attention on a CPU, where MLX has no fused kernel either and its softmax is
-    /// most of the cost of a long context: `exp` takes three times as long as `power` there.
+    /// Attention of one position on a CPU. MLX has no fused kernel for it, and its softmax is most
+    /// of the cost of a long context, because `exp` takes three times as long as `power`.
     fn attend_one(
         &self,
         queries: &Array,
@@ -258,7 +258,7 @@ impl Attention {
         scale: f32,
     ) -> Result<Array> {
         let group = self.q_heads / self.kv_heads;
-        // Heads that share keys and values are rows of one product, which reads those once.
+        // Heads that share keys and values are rows of one product, which reads both once.
         let shape = [queries.dim(0), self.kv_heads, group, self.head_dim];
         // softmax(s) from powers of two: 2^(s · log2(e) - max).
         let scale = Array::from_f32(scale * std::f32::consts::LOG2_E);
@@ -270,24 +270,24 @@ impl Attention {
         } else {
             power(Array::from_f32(2.0), scores)?
         };
-        // A product with ones adds up faster than a sum.
+        // A product with ones is faster than a sum.
         let sums = matmul(&weights, ones::<f32>(&[keys.dim(2), 1])?)?;
         let attended = matmul(weights, values)?.divide(sums)?;
         Ok(attended.reshape(&[shape[0], self.q_heads, 1, self.head_dim])?)
     }
 
-    /// True if the largest score has to be subtracted from all before their exponentials are
-    /// worked out. If normalised queries and keys bound it, 2^s neither overflows nor vanishes.
+    /// True if the largest score must be subtracted before the exponentials are computed. If
+    /// normalised queries and keys bound the score, 2^s neither overflows nor underflows.
     fn needs_largest(&self) -> bool {
         let bound = self.qk_norm.as_ref().map(|norm| norm.largest_score);
         bound.is_none_or(|bound| bound * std::f32::consts::LOG2_E > LARGEST_POWER)
     }
 }
 
-/// Powers of two that can be summed over a million positions, and multiplied with any value.
+/// Exponent of 2 whose power can be summed over a million positions and multiplied by any value.
 const LARGEST_POWER: f32 = 60.0;
 
-/// Positions below which blocks cost more than they save.
+/// Positions below which a block costs more than it saves.
 const SMALLEST_BLOCK: i32 = 64;
 
 /// `q_norm` `q_heads` times, then `k_norm` `kv_heads` times.
@@ -298,8 +298,8 @@ fn per_head(q_norm: &Array, q_heads: usize, k_norm: &Array, kv_heads: usize) -> 
     Ok(concatenate(&parts, 0)?)
 }
 
-/// `head_dim^-½ · |q| · |k|` at most: a normalised head is `head_dim^½` long before its weight
-/// multiplies it, and rotation keeps its length.
+/// At most `head_dim^-½ · |q| · |k|`: a normalised head has length `head_dim^½` before its weight
+/// multiplies it, and rotation preserves the length.
 fn largest_score(q_norm: &Array, k_norm: &Array) -> Result<f32> {
     let largest = |norm: &Array| -> Result<f32> {
         let largest = norm.abs()?.max(None)?.as_dtype(Dtype::Float32)?;
@@ -312,8 +312,8 @@ fn largest_score(q_norm: &Array, k_norm: &Array) -> Result<f32> {
 }
 
 impl QkNorm {
-    /// `[B, L, q_heads + kv_heads, head_dim]`, unchanged in shape and type. Cast back before the
-    /// weight multiplies, as CoreNet's `RMSNorm` does.
+    /// `[B, L, q_heads + kv_heads, head_dim]` to the same shape and type. Cast back before the
+    /// product with the weight, as in CoreNet's `RMSNorm`.
     fn forward(&self, qk: &Array) -> Result<Array> {
         Ok(fast::rms_norm(qk, None, self.eps)?.multiply(&self.weight)?)
     }
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
     use crate::mlx::Matrix;
 
-    /// Both ways of working one position out agree with MLX's own softmax.
+    /// Both computations of one position agree with MLX's softmax.
     #[test]
     fn one_position_matches_mlx() {
         let (q_heads, kv_heads, head_dim, length) = (8, 2, 16, 300);
@@ -338,8 +338,8 @@ mod tests {
         };
         let normalised = |x: &Array| fast::rms_norm(x, None, 1e-6).unwrap();
         let none = || Linear::new(Matrix::Dense(Array::from_slice(&[1.0f32], &[1, 1])));
-        // Largest scaled scores of 4 · 4 · 0.5² = 4, 4 · 6² = 144 and, of unknown ones, infinity.
-        // A score's rounding, and so the result's, grows with it.
+        // Largest scaled scores: 4 · 4 · 0.5² = 4, 4 · 6² = 144 and, for unknown weights, infinity.
+        // The rounding error of a score, and so of the result, grows with it.
         for (weight, bounded, tolerance) in [
             (0.5, true, 1e-5),
             (6.0, false, 1e-4),

@@ -1,4 +1,4 @@
-//! A layer of the decoder: attention and feed-forward, each after a norm and added to its input.
+//! A decoder layer: attention and feed-forward, each with a pre-norm and a residual connection.
 
 use mlx_rs::Array;
 
@@ -39,14 +39,14 @@ impl TransformerBlock {
         })
     }
 
-    /// `[B, L, D]` to `[B, L, D]`. Without a cache the positions see no others before them.
+    /// `[B, L, D]` to `[B, L, D]`. Without a cache the positions have no context before them.
     pub(super) fn forward(
         &self,
         x: &Array,
         context: &ForwardContext<'_>,
         cache: Option<&mut LayerCache>,
     ) -> Result<Array> {
-        // Whole sequences, with no cache, are what is trained on.
+        // Training uses whole sequences without a cache.
         let trained = cache.is_none();
         let normed = self.attn_norm.forward(x)?;
         let attended = self.attn.forward(&normed, context, cache)?;

@@ -1,4 +1,4 @@
-//! The feed-forward block: SwiGLU, or a plain SiLU network where `ffn_with_glu` is off
+//! The feed-forward block: SwiGLU, or a plain SiLU network without `ffn_with_glu`
 //! (`general_gpt.py`, `FeedForwardNetwork`).
 
 use mlx_rs::{
@@ -57,14 +57,14 @@ impl FeedForward {
         })
     }
 
-    /// Calls `visit` with each projection's name below the layer.
+    /// Calls `visit` with the name of each projection within the layer.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
         visit(PROJ_1, &mut self.proj_1)?;
         visit(PROJ_2, &mut self.proj_2)
     }
 
-    /// `[B, L, D]` to `[B, L, D]`. With `trained` the result is the same, and less is kept for its
-    /// gradient.
+    /// `[B, L, D]` to `[B, L, D]`. With `trained` the result is the same, and fewer arrays are kept
+    /// for its gradient.
     pub(crate) fn forward(&self, x: &Array, trained: bool) -> Result<Array> {
         let h = self.proj_1.forward(x)?;
         if !self.with_glu {
@@ -81,8 +81,8 @@ impl FeedForward {
     }
 }
 
-/// `silu(gate) · up`, whose gradient is worked out along with it: two arrays of its size are kept
-/// for it, where MLX's own would keep five on a CPU.
+/// `silu(gate) · up` with its gradient computed in the forward pass: this keeps two arrays of its
+/// size, where MLX's gradient keeps five on a CPU.
 fn swiglu_with_gradient(gate: &Array, up: &Array, device: Device) -> Result<Array> {
     let (g, u) = (stop_gradient(gate)?, stop_gradient(up)?);
     let one = Array::from_f32(1.0).as_dtype(g.dtype())?;
@@ -96,7 +96,7 @@ fn swiglu_with_gradient(gate: &Array, up: &Array, device: Device) -> Result<Arra
     let slope = silu.multiply(one.subtract(&sigmoid)?)?.add(sigmoid)?;
     let (by_gate, by_up) = (slope.multiply(&u)?, silu);
     let value = by_up.multiply(&u)?;
-    // Zeros, with those gradients.
+    // Zeros, with these gradients.
     let change = gate.subtract(&g)?.multiply(stop_gradient(by_gate)?)?;
     let change = change.add(up.subtract(&u)?.multiply(stop_gradient(by_up)?)?)?;
     Ok(stop_gradient(value)?.add(change)?)
@@ -111,7 +111,7 @@ fn silu(x: &Array, device: Device) -> Result<Array> {
     }
 }
 
-/// MLX's CPU `exp`, and `sigmoid` with it, takes three times as long as its `power`.
+/// True if `power` replaces `exp`: MLX's CPU `exp`, and so `sigmoid`, takes three times as long.
 fn uses_power(x: &Array, device: Device) -> bool {
     device == Device::Cpu && x.dtype() == Dtype::Float32
 }

@@ -1,22 +1,22 @@
-//! The positions of a forward pass, the same for all layers.
+//! The positions of a forward pass, shared by all layers.
 
 use mlx_rs::Array;
 
 use super::rope::{Rope, Rotation};
 
-/// The positions of a forward pass over `L` tokens, and what each sees.
+/// Positions and mask of a forward pass over `L` tokens.
 #[derive(Debug)]
 pub(super) struct ForwardContext<'a> {
     /// The rotation of the positions `offset .. offset + L`.
     pub(super) rotation: Rotation<'a>,
-    /// Positions before the first, which the cache holds.
+    /// Number of cached positions before the first.
     pub(super) offset: usize,
-    /// `[B, 1, L, T]` of the activations' type, added to the scores in place of the causal mask.
+    /// Mask `[B, 1, L, T]` of the activations' type, added to the scores; the default is causal.
     pub(super) mask: Option<&'a Array>,
 }
 
 impl<'a> ForwardContext<'a> {
-    /// `length` positions that follow the `offset` of a cache.
+    /// `length` positions after the `offset` of a cache.
     pub(super) fn cached(rope: &'a Rope, offset: usize, length: usize) -> Self {
         Self {
             rotation: rope.at(offset, length),
@@ -25,7 +25,7 @@ impl<'a> ForwardContext<'a> {
         }
     }
 
-    /// The `length` positions of whole sequences, without a cache.
+    /// `length` positions of whole sequences, without a cache.
     pub(super) fn whole(rope: &'a Rope, length: usize, mask: Option<&'a Array>) -> Self {
         Self {
             rotation: rope.at(0, length),

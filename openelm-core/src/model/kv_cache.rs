@@ -1,4 +1,4 @@
-//! The key-value cache of one sequence: grows in steps, written in place.
+//! The key-value cache of one sequence: grows in steps and is written in place.
 
 use mlx_rs::{
     Array,
@@ -11,7 +11,7 @@ use mlx_rs::{
 
 use crate::error::Result;
 
-/// Rotated keys and values of every layer, for the positions seen so far.
+/// Rotated keys and values of every layer, for the positions computed so far.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<LayerCache>,
@@ -27,18 +27,18 @@ impl KvCache {
         }
     }
 
-    /// Positions held.
+    /// Number of positions in the cache.
     pub fn offset(&self) -> usize {
         self.offset
     }
 
-    /// Forgets every position from `offset` on; does nothing if there are none.
+    /// Removes every position from `offset`; does nothing if there are none.
     pub fn truncate(&mut self, offset: usize) {
         self.offset = self.offset.min(offset);
     }
 
-    /// Computes what the cache holds: after a chunk of a long prompt, whose hidden states nobody
-    /// needs.
+    /// Evaluates the cached arrays: after a chunk of a long prompt, whose hidden states are not
+    /// needed.
     ///
     /// # Errors
     /// [`crate::error::Error::Mlx`] if MLX runs out of memory.
@@ -59,13 +59,13 @@ impl KvCache {
     }
 }
 
-/// One layer's buffers, `[B, kv_heads, capacity, head_dim]`.
+/// Buffers of one layer, `[B, kv_heads, capacity, head_dim]`.
 #[derive(Debug, Default)]
 pub(crate) struct LayerCache {
     buffers: Option<(Array, Array)>,
 }
 
-/// Positions that a full buffer grows by.
+/// Growth of a full buffer, in positions.
 const STEP: usize = 256;
 
 impl LayerCache {
@@ -78,7 +78,7 @@ impl LayerCache {
         values: &Array,
     ) -> Result<(Array, Array)> {
         let end = offset + keys.dim(2) as usize;
-        // Taken out, so that no second handle keeps MLX from writing in place.
+        // Moved out, because a second handle would prevent MLX from writing in place.
         let (mut k, mut v) = match self.buffers.take() {
             Some((k, v)) if k.dim(2) as usize >= end => (k, v),
             old => {

@@ -1,4 +1,4 @@
-//! The network a layer at a time, for checkpoints larger than memory.
+//! The network run layer by layer, for checkpoints larger than memory.
 
 use mlx_rs::Array;
 
@@ -13,17 +13,17 @@ use crate::{
     weights::Weights,
 };
 
-/// The network run a layer at a time over one text, with only that layer's weights in memory.
+/// The network over one text, with the weights of only one layer in memory.
 #[derive(Debug)]
 pub(crate) struct LayerByLayerForward {
     config: Config,
     rope: Rope,
-    /// f32 `[1, L, D]`.
+    /// Hidden states f32 `[1, L, D]`.
     x: Array,
 }
 
 impl LayerByLayerForward {
-    /// Looks `ids` up in the embedding, f32 `[V, D]`.
+    /// Starts with the embeddings of `ids`, out of `token_embeddings` f32 `[V, D]`.
     ///
     /// # Errors
     /// [`crate::error::Error::Mlx`].
@@ -43,7 +43,7 @@ impl LayerByLayerForward {
     ///
     /// # Errors
     /// [`crate::error::Error::MissingTensor`] or [`crate::error::Error::TensorShape`] if the
-    /// weights are not the layer's.
+    /// weights do not match the layer.
     pub(crate) fn layer(&mut self, index: usize, weights: &mut Weights) -> Result<()> {
         let sizes = self.config.layers().get(index);
         let sizes = sizes.ok_or_else(|| no_layer(index))?;
@@ -53,7 +53,7 @@ impl LayerByLayerForward {
         Ok(self.x.eval()?)
     }
 
-    /// Next-token logits f32 `[1, L, V]` by the final norm `[D]` and the head `[V, D]`.
+    /// Next-token logits f32 `[1, L, V]` with the final norm `[D]` and the head `[V, D]`.
     pub(crate) fn logits(&self, norm: Array, head: &Array) -> Result<Array> {
         let norm = RmsNorm {
             weight: norm,

@@ -1,5 +1,5 @@
-//! A matrix of the checkpoint with what adapters add to it: a projection without bias, or the
-//! embedding, or both.
+//! A matrix of the checkpoint with its adapters: a projection without bias, the embedding, or a
+//! tied embedding and head.
 
 use mlx_rs::Array;
 
@@ -15,7 +15,7 @@ pub(crate) type LinearVisitor<'a> = dyn FnMut(&str, &mut Linear) -> Result<()> +
 /// A function of a norm's name and its weight; true if it changed the weight.
 pub(crate) type NormVisitor<'a> = dyn FnMut(&str, &mut Array) -> Result<bool> + 'a;
 
-/// `y = x · Wᵀ`, and look-up of rows, with the low-rank additions of any number of adapters.
+/// `y = x · Wᵀ`, and row look-up, with the low-rank additions of any number of adapters.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     pub(crate) matrix: Matrix,
@@ -23,7 +23,7 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// The matrix alone.
+    /// The matrix without adapters.
     pub(crate) fn new(matrix: Matrix) -> Self {
         Self {
             matrix,
@@ -31,7 +31,7 @@ impl Linear {
         }
     }
 
-    /// The matrix `[out, in]`, if it is all that there is: neither packed nor adapted.
+    /// The matrix `[out, in]`, if it is neither quantised nor adapted.
     pub(crate) fn plain_weight(&self) -> Option<&Array> {
         match &self.matrix {
             Matrix::Dense(matrix) if self.adapters.is_empty() => Some(matrix),
@@ -39,7 +39,7 @@ impl Linear {
         }
     }
 
-    /// Replaces what is added to the matrix.
+    /// Replaces the adapters of the matrix.
     pub(crate) fn set_adapters(&mut self, adapters: Vec<LowRank>) {
         self.adapters = adapters;
     }

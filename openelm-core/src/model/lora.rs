@@ -1,5 +1,5 @@
-//! What LoRA and DoRA add to a matrix `W` `[out, in]`: `x · A · B`, where `A` is `[in, r]` and `B`
-//! `[r, out]` (arXiv 2106.09685), and DoRA's magnitudes of the rows of `W + ΔW`
+//! LoRA and DoRA of a matrix `W` `[out, in]`. LoRA adds `x · A · B`, where `A` is `[in, r]` and `B`
+//! `[r, out]` (arXiv 2106.09685); DoRA also trains the magnitudes of the rows of `W + ΔW`
 //! (arXiv 2402.09353; CoreNet `lora.py`).
 
 use mlx_rs::{
@@ -23,24 +23,24 @@ pub(crate) struct LowRank {
     magnitude: Option<Magnitude>,
 }
 
-/// Dropout of an adapter's input, in training.
+/// Dropout of an adapter's input during training.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dropout {
-    /// The share of elements that is set to zero.
+    /// Fraction of elements set to zero.
     pub(crate) rate: f32,
     /// Seed of the mask: the same seed gives the same mask.
     pub(crate) seed: u64,
 }
 
-/// DoRA's trained row norms over those that `W + ΔW` has.
+/// DoRA's trained row magnitudes divided by the row norms of `W + ΔW`.
 #[derive(Debug, Clone)]
 struct Magnitude {
     /// `m / ‖W + ΔW‖`, f32 `[out]`.
     ratio: Array,
 }
 
-/// Parts of `‖W + s·ΔW‖²` by rows, f32 `[out]`: it is `square + 2·s·cross + s²·delta`, which needs
-/// no matrix the size of `W`.
+/// Parts of `‖W + s·ΔW‖²` per row, f32 `[out]`: it is `square + 2·s·cross + s²·delta`, which needs
+/// no matrix of the size of `W`.
 #[derive(Debug, Clone)]
 pub(crate) struct RowNorms {
     square: Array,
@@ -60,15 +60,16 @@ impl LowRank {
         }
     }
 
-    /// DoRA: as [`lora`](Self::lora), each row of the sum given the length `m` f32 `[out]`.
-    /// `norms` are those of the matrix and this very `A` and `B`.
+    /// DoRA: like [`lora`](Self::lora), with each row of the sum scaled to the length `m` f32
+    /// `[out]`. `norms` must be computed from the matrix and the same `A` and `B`.
     pub(crate) fn with_magnitude(mut self, m: &Array, norms: &RowNorms) -> Result<Self> {
         let ratio = m.divide(norms.at(self.scale)?)?;
         self.magnitude = Some(Magnitude { ratio });
         Ok(self)
     }
 
-    /// `y` and this: `x` `[..., in]` went into `matrix`, `base` `[..., out]` came out of it.
+    /// Adds the low-rank term to `y`; `base` `[..., out]` is the product of `matrix` and `x`
+    /// `[..., in]`.
     pub(crate) fn add(&self, y: &Array, base: &Array, x: &Array, matrix: &Matrix) -> Result<Array> {
         let dtype = y.dtype();
         let dropped = match self.dropout {
@@ -77,12 +78,12 @@ impl LowRank {
         };
         let (a, b) = (as_type(&self.a, dtype)?, as_type(&self.b, dtype)?);
         let scale = Array::from_f32(self.scale).as_dtype(dtype)?;
-        // The scale on the narrow product, where it costs least.
+        // The scale multiplies the narrow product, where it costs least.
         let delta = matmul(matmul(&dropped, &a)?.multiply(scale)?, &b)?;
         let Some(magnitude) = &self.magnitude else {
             return Ok(y.add(delta)?);
         };
-        // With dropout the matrix sees the dropped input, too, in what the magnitudes scale.
+        // With dropout, the magnitudes also scale the product of the matrix and the dropped input.
         let through = match self.dropout {
             Some(_) => matrix.forward(&dropped)?,
             None => base.clone(),
@@ -93,7 +94,8 @@ impl LowRank {
         Ok(y.add(turned)?.add(delta.multiply(&ratio)?)?)
     }
 
-    /// `y` and this, for an embedding: `base` `[B, L, in]` are its rows `ids` `[B, L]`.
+    /// Adds the low-rank term of an embedding to `y`; `base` `[B, L, in]` are its rows `ids`
+    /// `[B, L]`.
     pub(crate) fn add_rows(&self, y: &Array, base: &Array, ids: &Array) -> Result<Array> {
         let dtype = y.dtype();
         let (a, b) = (as_type(&self.a, dtype)?, as_type(&self.b, dtype)?);
@@ -115,8 +117,8 @@ impl LowRank {
 }
 
 impl RowNorms {
-    /// The parts of `‖W + s·(A·B)ᵀ‖²` for `square` (see [`row_squares`]), the same `W`, `A` and
-    /// `B`. No gradient flows through them (DoRA, section 4.3).
+    /// The parts of `‖W + s·(A·B)ᵀ‖²` for `square` (see [`row_squares`]) of the same `W`. No
+    /// gradient flows through them (DoRA, section 4.3).
     pub(crate) fn new(square: &Array, matrix: &Matrix, a: &Array, b: &Array) -> Result<Self> {
         let (a, b) = (stop_gradient(a)?, stop_gradient(b)?);
         let dtype = match matrix {
@@ -134,14 +136,14 @@ impl RowNorms {
         })
     }
 
-    /// `‖W + scale·ΔW‖` by rows, f32 `[out]`.
+    /// `‖W + scale·ΔW‖` per row, f32 `[out]`.
     pub(crate) fn at(&self, scale: f32) -> Result<Array> {
         let cross = self.cross.multiply(Array::from_f32(2.0 * scale))?;
         let delta = self.delta.multiply(Array::from_f32(scale * scale))?;
         Ok(self.square.add(cross)?.add(delta)?.sqrt()?)
     }
 
-    /// Computes them now, so that a change of scale needs the matrix no more.
+    /// Evaluates the parts now, so that a change of scale does not need the matrix.
     pub(crate) fn eval(&self) -> Result<()> {
         Ok(mlx_rs::transforms::eval([
             &self.square,
@@ -157,7 +159,7 @@ pub(crate) fn row_squares(matrix: &Matrix) -> Result<Array> {
 }
 
 impl Dropout {
-    /// `x` with a share of its elements zero and the others grown to make up for it.
+    /// Sets a fraction of the elements of `x` to zero and scales the remaining ones to compensate.
     fn apply(self, x: &Array) -> Result<Array> {
         let keep = 1.0 - self.rate;
         let mask = bernoulli(&Array::from_f32(keep), x.shape(), &key(self.seed)?)?;
@@ -166,7 +168,7 @@ impl Dropout {
     }
 }
 
-/// `array` in type `dtype`, itself if it is of that type.
+/// `array` cast to `dtype`; the array itself if it has this type.
 fn as_type(array: &Array, dtype: Dtype) -> Result<Array> {
     Ok(if array.dtype() == dtype {
         array.clone()

@@ -26,7 +26,7 @@ use crate::{
 
 /// An OpenELM network with its weights. Belongs to the thread that made it, as MLX arrays do.
 ///
-/// A clone shares the weights with its original; adapters are each one's own.
+/// A clone shares the weights with its original; each has its own adapters.
 #[derive(Debug, Clone)]
 pub struct Model {
     config: Config,
@@ -43,7 +43,7 @@ impl Model {
     /// Builds the network from `weights`, which must be of type `dtype`.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] or [`Error::TensorShape`] if the weights are not those of `config`.
+    /// [`Error::MissingTensor`] or [`Error::TensorShape`] if the weights do not match `config`.
     pub fn new(config: Config, mut weights: Weights, dtype: Dtype) -> Result<Self> {
         let width = config.model_dim();
         let vocab = config.vocab_size();
@@ -80,7 +80,7 @@ impl Model {
         &self.config
     }
 
-    /// The type that weights and activations have.
+    /// The type of weights and activations.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -91,12 +91,12 @@ impl Model {
     }
 
     /// Final hidden states `[B, L, D]` of `tokens` `[B, L]` (integers below `V`), which continue
-    /// the sequence that `cache` holds; their keys and values are added to it.
+    /// the sequence in `cache`; their keys and values are added to it.
     ///
     /// The result is lazy: nothing is computed until it is evaluated.
     ///
     /// # Errors
-    /// [`Error::Mlx`] if the shapes do not fit, [`Error::Option`] if `cache` is another model's.
+    /// [`Error::Mlx`] if the shapes do not fit, [`Error::Option`] if `cache` is for another model.
     pub fn hidden(&self, tokens: &Array, cache: &mut KvCache) -> Result<Array> {
         let (offset, length) = (cache.offset(), tokens.dim(1) as usize);
         let context = ForwardContext::cached(&self.rope, offset, length);
@@ -113,9 +113,9 @@ impl Model {
         self.norm.forward(&x)
     }
 
-    /// As [`hidden`](Self::hidden) of whole sequences, keeping no keys and values: for training.
-    /// A `mask` `[B, 1, L, L]` of the model's type, which is added to the scores, takes the place of
-    /// the causal one. Positions count on where it begins anew: rotations are relative.
+    /// Like [`hidden`](Self::hidden) for whole sequences, without a cache: for training. A `mask`
+    /// `[B, 1, L, L]` of the model's type is added to the scores in place of the causal one.
+    /// Positions continue across its sections, because rotations are relative.
     pub(crate) fn hidden_of(&self, tokens: &Array, mask: Option<&Array>) -> Result<Array> {
         let mut x = self.embed(tokens)?;
         for index in 0..self.layers.len() {
@@ -139,7 +139,7 @@ impl Model {
         layer.forward(x, &context, None)
     }
 
-    /// The final norm of the last layer's `x` `[B, L, D]`.
+    /// The final norm of the last layer's output `x` `[B, L, D]`.
     pub(crate) fn normed(&self, x: &Array) -> Result<Array> {
         self.norm.forward(x)
     }
@@ -149,8 +149,8 @@ impl Model {
         &self.head
     }
 
-    /// Calls `visit` with the name of every matrix, its tensor's without `.weight`; a tied head is
-    /// visited as `lm_head` too, for what is added to it.
+    /// Calls `visit` with the name of every matrix (its tensor's name without `.weight`); a tied
+    /// head is also visited as `lm_head`, for its adapters.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
         visit(EMBEDDING, &mut self.token_embeddings)?;
         for (i, layer) in self.layers.iter_mut().enumerate() {
@@ -162,7 +162,7 @@ impl Model {
         visit(HEAD, &mut self.head)
     }
 
-    /// Calls `visit` with the name of every norm, its tensor's without `.weight`.
+    /// Calls `visit` with the name of every norm (its tensor's name without `.weight`).
     pub(crate) fn visit_norms(&mut self, visit: &mut NormVisitor<'_>) -> Result<()> {
         for (i, layer) in self.layers.iter_mut().enumerate() {
             let mut below =
@@ -175,8 +175,8 @@ impl Model {
         Ok(())
     }
 
-    /// Replaces weights: `replacement` is asked for each by its tensor's name. Packed matrices are
-    /// not asked for.
+    /// Replaces each weight for which `replacement` returns one for its tensor name. Quantised
+    /// matrices are skipped.
     pub(crate) fn replace_weights(
         &mut self,
         replacement: &mut dyn FnMut(&str, &Array) -> Option<Array>,
@@ -212,7 +212,7 @@ impl Model {
     }
 }
 
-/// The error of a layer that the configuration has not.
+/// The error of a layer that the model does not have.
 pub(super) fn no_layer(index: usize) -> Error {
     Error::option("layer", format!("the model has no layer {index}"))
 }

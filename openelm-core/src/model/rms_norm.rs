@@ -8,7 +8,7 @@ use crate::{
     weights::Weights,
 };
 
-/// RMSNorm over the last axis; MLX squares in f32 whatever the type.
+/// RMSNorm over the last axis; MLX computes the squares in f32 for every type.
 #[derive(Debug, Clone)]
 pub(super) struct RmsNorm {
     pub(super) weight: Array,

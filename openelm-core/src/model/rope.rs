@@ -1,10 +1,9 @@
 //! Rotary position embedding as CoreNet computes it (`rotary_embeddings.py`): the whole head is
 //! rotated in pairs `(j, j + head_dim/2)` by `position * base^(-2j/head_dim)`, in f32.
 //!
-//! On a GPU MLX's fused kernel does it, given the periods `base^(2j/head_dim)`: with `base` alone
-//! its angles drift from CoreNet's by up to 6e-4. MLX has no such kernel for the CPU and would
-//! work out the same table again for each layer's queries and keys, so there one table serves
-//! the whole step.
+//! On a GPU, MLX's fused kernel rotates by the periods `base^(2j/head_dim)`: with `base` alone its
+//! angles differ from CoreNet's by up to 6e-4. MLX has no such kernel for the CPU and would compute
+//! the same table for each layer's queries and keys, so on a CPU one table is shared by the step.
 
 use mlx_rs::{Array, Dtype, fast, ops::concatenate};
 
@@ -15,7 +14,7 @@ use crate::{error::Result, mlx::Device};
 #[derive(Debug, Clone)]
 pub(crate) struct Rope {
     head_dim: usize,
-    /// `base^(-2j/head_dim)`, rounded to f32 where CoreNet rounds.
+    /// `base^(-2j/head_dim)`, rounded to f32 at the same points as in CoreNet.
     inverse_periods: Vec<f32>,
     periods: Array,
     fused: bool,
@@ -24,7 +23,7 @@ pub(crate) struct Rope {
 /// The rotation of one forward pass: positions `offset .. offset + L`.
 #[derive(Debug)]
 pub(crate) enum Rotation<'a> {
-    /// For MLX's kernel.
+    /// Input of MLX's kernel.
     Fused {
         head_dim: i32,
         periods: &'a Array,
@@ -47,7 +46,7 @@ impl Rope {
         }
     }
 
-    /// The rotation of `length` positions from `offset` on.
+    /// The rotation of `length` positions from `offset`.
     pub(crate) fn at(&self, offset: usize, length: usize) -> Rotation<'_> {
         if self.fused {
             return Rotation::Fused {
@@ -71,7 +70,7 @@ impl Rope {
 }
 
 impl Rotation<'_> {
-    /// Rotates `x` `[B, L, H, head_dim]` and returns it as `[B, H, L, head_dim]`, in its type.
+    /// Rotates `x` `[B, L, H, head_dim]` and returns it as `[B, H, L, head_dim]` in its type.
     pub(crate) fn apply(&self, x: &Array) -> Result<Array> {
         match self {
             Self::Fused {
@@ -115,7 +114,7 @@ mod tests {
     use super::*;
     use serde::Deserialize;
 
-    /// CoreNet's cosines and sines at one position, which `parity/fixtures.py` wrote.
+    /// CoreNet's cosines and sines at one position, written by `parity/fixtures.py`.
     #[derive(Deserialize)]
     struct Table {
         head_dim: usize,
@@ -137,7 +136,7 @@ mod tests {
         serde_json::from_str::<Fixtures>(text).unwrap().rope
     }
 
-    /// What `rope` makes of `values` `[1, 1, 1, head_dim]` at `position`, when the pass begins
+    /// `rope` applied to `values` `[1, 1, 1, head_dim]` at `position`, when the pass begins
     /// `before` positions earlier.
     fn rotate(rope: &Rope, values: &[f32], position: usize, before: usize) -> Vec<f32> {
         let (length, width) = (before + 1, values.len());
@@ -147,7 +146,7 @@ mod tests {
         flat(&rotated)[before * width..].to_vec()
     }
 
-    /// Its values in f32, in order of its axes and not of memory.
+    /// The values in f32, in the order of the axes, not of memory.
     fn flat(array: &Array) -> Vec<f32> {
         let array = array.flatten(None, None).unwrap();
         array
@@ -186,7 +185,7 @@ mod tests {
                 let what = format!("{device}, head_dim {head_dim}, position {position}");
                 let half = head_dim / 2;
                 assert_eq!((cos.len(), sin.len()), (half, half));
-                // (1, 0) turns to (cos, sin), and (0, 1) to (-sin, cos).
+                // (1, 0) is rotated to (cos, sin), and (0, 1) to (-sin, cos).
                 let left = [vec![1.0; half], vec![0.0; half]].concat();
                 let right = [vec![0.0; half], vec![1.0; half]].concat();
                 for before in [0, 1] {
@@ -233,8 +232,8 @@ mod tests {
         assert!((found - (left * cos - right * sin)).abs() < 2e-5, "{found}");
     }
 
-    /// In 16 bits a table turns f32 values and rounds once. MLX's kernel does so too, but what
-    /// stands in for it on a CPU rounds each product.
+    /// In 16 bits the table rotates f32 values and rounds once, like MLX's kernel; MLX's fallback
+    /// on a CPU rounds each product.
     #[test]
     fn keeps_16_bit_dtypes() {
         let values: Vec<f32> = (0..64).map(|x| (x as f32 - 30.0) / 16.0).collect();
@@ -249,7 +248,7 @@ mod tests {
                 let rope = Rope::new(64, 10_000.0, device);
                 let rotated = rope.at(1999, 1).apply(&x).unwrap();
                 assert_eq!(rotated.dtype(), dtype, "{device}");
-                // The largest value lies between 2 and 4: half a unit in its last place.
+                // The largest value is between 2 and 4: half a unit in its last place.
                 let bound = if device == Device::Cpu {
                     ulp
                 } else {

@@ -1,4 +1,4 @@
-//! Splits into a fixed number of parts.
+//! Splits with a fixed number of parts.
 
 use mlx_rs::{
     Array,
@@ -16,7 +16,7 @@ pub(super) fn split<const N: usize>(x: &Array, axis: i32) -> Result<[Array; N]> 
     exactly(split_equal(x, N as i32, axis)?)
 }
 
-/// The two parts of `x` before and from `index` along `axis`.
+/// The two parts of `x` along `axis`: before `index`, and from `index` on.
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if the axis does not exist.
@@ -24,7 +24,7 @@ pub(super) fn split_at(x: &Array, index: i32, axis: i32) -> Result<[Array; 2]> {
     exactly(split_at_indices(x, &[index], axis)?)
 }
 
-/// `parts` as an array of `N`: a model must not go on with others.
+/// `parts` as an array of `N`: a model must not run with another number of parts.
 fn exactly<const N: usize>(parts: Vec<Array>) -> Result<[Array; N]> {
     parts.try_into().map_err(|parts: Vec<Array>| {
         let problem = format!("split: expected {N} parts, found {}", parts.len());

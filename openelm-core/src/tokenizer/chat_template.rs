@@ -1,40 +1,39 @@
-//! Chat templates: the prompt of a conversation, for training and for generation.
+//! Chat templates: the prompt of a conversation, for training and generation.
 //!
-//! [`ChatTemplate::Instruction`] is the prompt of CoreNet's LoRA recipe
-//! (`corenet/data/datasets/language_modeling/commonsense_170k.py` of apple/corenet), byte for byte:
-//! the Alpaca prompt, whose lines after the opening sentence carry 16 spaces, the empty ones between
-//! the blocks too. The answer follows directly after the last 16 spaces.
+//! [`ChatTemplate::Instruction`] is byte-identical to the prompt of CoreNet's LoRA recipe
+//! (`corenet/data/datasets/language_modeling/commonsense_170k.py` of apple/corenet): the Alpaca
+//! prompt, whose lines after the opening sentence begin with 16 spaces, including the empty lines
+//! between the blocks. The answer starts directly after the last 16 spaces.
 //!
-//! The recipe has one instruction with or without an input. This crate extends it to conversations:
-//! the system message is the input of the first instruction; every message of the user is an
-//! instruction; further turns follow with the same empty line as between the blocks of the first.
-//! There is no EOS between turns: only the last answer of an example ends with it, so conversations
-//! of several turns are best trained with
-//! [`mask_prompt`](crate::dataset::DatasetOptions::mask_prompt).
+//! The recipe has one instruction with an optional input. This crate extends it to conversations:
+//! the system message is the input of the first instruction; every user message is an instruction;
+//! further turns follow after the same empty line as between the blocks of the first. There is no
+//! EOS between turns: only the last answer of an example ends with it, so conversations of several
+//! turns are best trained with [`mask_prompt`](crate::dataset::DatasetOptions::mask_prompt).
 
 use super::message::{Message, Role, check_roles};
 use crate::error::{Error, Result};
 
-/// The format that makes a prompt of messages.
+/// The prompt format of a conversation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ChatTemplate {
-    /// That of Apple's OpenELM-Instruct checkpoints, the default: CoreNet's `chat_template`
+    /// The format of Apple's OpenELM-Instruct checkpoints, the default: CoreNet's `chat_template`
     /// (`projects/openelm/instruction_tuning/openelm-instruct.yaml`) as Hugging Face's
     /// `apply_chat_template` renders it. A message ends with `</s>`.
     #[default]
     OpenElmInstruct,
-    /// That of CoreNet's LoRA recipe, for models tuned on instructions by this crate's
+    /// The format of CoreNet's LoRA recipe, for models tuned on instructions by this crate's
     /// [`dataset`](crate::dataset).
     Instruction,
-    /// None: messages one after the other, for base models, which continue a text.
+    /// No format: the messages are concatenated, for base models, which continue a text.
     Plain,
 }
 
 impl ChatTemplate {
-    /// The prompt of `messages`, the last one the user's. It ends where the answer begins.
+    /// The prompt of `messages`, the last one the user's. It ends where the answer starts.
     ///
     /// # Errors
-    /// [`Error::Option`] if the roles come in another order, or a message of the user or the
+    /// [`Error::Option`] if the roles are in another order, or a message of the user or the
     /// assistant is empty.
     pub fn prompt(self, messages: &[Message]) -> Result<String> {
         check_roles(messages, Role::Assistant)
@@ -53,8 +52,8 @@ impl ChatTemplate {
     }
 }
 
-/// The prompt of one instruction, with an input unless that is none or empty. It ends where the
-/// answer begins.
+/// The prompt of one instruction, with `input` if it is not empty. It ends where the answer
+/// starts.
 pub fn instruct_prompt(instruction: &str, input: Option<&str>) -> String {
     let input = input.filter(|text| !text.is_empty());
     let mut prompt = String::from(if input.is_some() {
@@ -73,18 +72,18 @@ pub fn instruct_prompt(instruction: &str, input: Option<&str>) -> String {
     prompt
 }
 
-/// The prompt of a conversation: at first a system message or none, then messages of the user
-/// and the assistant in turn, the user's last. It ends where the answer begins.
+/// The prompt of a conversation: an optional system message, then alternating messages of the user
+/// and the assistant, the user's last. It ends where the answer starts.
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if the roles come in another order, or a message of the user or the
+/// [`Error::Option`] if the roles are in another order, or a message of the user or the
 /// assistant is empty.
 pub fn conversation_prompt(messages: &[Message]) -> Result<String> {
     render(messages).map_err(|problem| Error::option("messages", problem))
 }
 
-/// As [`conversation_prompt`], with the problem alone.
+/// Like [`conversation_prompt`], with only the problem as the error.
 pub(crate) fn render(messages: &[Message]) -> Result<String, String> {
     check_roles(messages, Role::Assistant)?;
     let (system, turns) = match messages.split_first() {
@@ -108,7 +107,7 @@ pub(crate) fn render(messages: &[Message]) -> Result<String, String> {
 }
 
 const INDENT: &str = "                ";
-/// The stray spaces at the end are CoreNet's.
+/// The trailing spaces are CoreNet's.
 const OPENING_WITH_INPUT: &str = "Below is an instruction that describes a task, paired with an \
      input that provides further context. Write a response that appropriately completes the \
      request. ";
@@ -242,8 +241,8 @@ mod tests {
         .to_vec()
     }
 
-    /// Jinja2 3.1 on CoreNet's template, with `trim_blocks` and `lstrip_blocks` as transformers
-    /// sets them.
+    /// Output of Jinja2 3.1 for CoreNet's template, with `trim_blocks` and `lstrip_blocks` as in
+    /// transformers.
     #[test]
     fn instruct_template_matches_corenet() {
         let prompt = ChatTemplate::OpenElmInstruct.prompt(&two_turns());

@@ -1,7 +1,7 @@
-//! The ids of text that goes on after other text.
+//! Encoding of text that continues other text.
 //!
-//! SentencePiece puts a space before every text that it encodes, and drops it again when it
-//! decodes. In the middle of a text that space would stay, so a completion is encoded without it.
+//! SentencePiece prepends a space to every text that it encodes, and removes it on decoding. In the
+//! middle of a text this space would remain, so a completion is encoded without it.
 
 use tokenizers::{
     Model, Normalizer, NormalizerWrapper, OffsetType, PreTokenizer,
@@ -16,16 +16,16 @@ use super::tokenizer::Tokenizer;
 use crate::error::Result;
 
 impl Tokenizer {
-    /// The ids of `text` as it stands after the text of `context`, without BOS and EOS.
+    /// The ids of `text` after the text of `context`, without BOS and EOS.
     ///
-    /// The ids of `context` stay as they are: [`decode`](Self::decode) of both together is the
-    /// text of `context` with `text` put after it. After a context without text, such as BOS
-    /// alone, this is [`encode`](Self::encode).
+    /// The ids of `context` do not change: [`decode`](Self::decode) of both together is the text
+    /// of `context` followed by `text`. After a context without text, such as BOS alone, this is
+    /// [`encode`](Self::encode).
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`](crate::error::Error::Tokenizer) if `context` holds an id that is not in the
-    /// vocabulary, or the vocabulary lacks what its own merges need.
+    /// [`Error::Tokenizer`](crate::error::Error::Tokenizer) if `context` has an id that is not in
+    /// the vocabulary, or the vocabulary lacks a piece that its merges need.
     pub fn encode_continuation(&self, context: &[u32], text: &str) -> Result<Vec<u32>> {
         if self.decode(context)?.is_empty() {
             return self.encode(text);
@@ -34,7 +34,7 @@ impl Tokenizer {
             .map_err(|error| self.error(error.to_string()))
     }
 
-    /// The coder's ids of a text, less the space that it puts before it.
+    /// The coder's ids of a text, without the prepended space.
     fn without_prefix(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
         let mut splits = self
             .coder
@@ -59,7 +59,7 @@ impl Tokenizer {
     }
 }
 
-/// `normalizer` without its steps that put something before the text.
+/// `normalizer` without the steps that prepend to the text.
 fn without_prepend(normalizer: &NormalizerWrapper) -> Option<NormalizerWrapper> {
     match normalizer {
         NormalizerWrapper::Prepend(_) => None,
@@ -86,7 +86,7 @@ mod tests {
         Tokenizer::from_bytes(Path::new("tokenizer.json"), file.to_string().as_bytes()).unwrap()
     }
 
-    /// The tiny tokenizer with a Metaspace instead of normalizers, as newer files have it.
+    /// The tiny tokenizer with a Metaspace instead of normalizers, as in newer files.
     fn with_metaspace(scheme: &str) -> Tokenizer {
         let mut file = tiny_json();
         file["normalizer"] = Value::Null;

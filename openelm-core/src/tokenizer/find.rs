@@ -5,7 +5,7 @@ use std::path::Path;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 
-/// Files of a tokenizer, which a copy of its folder takes along where they exist.
+/// Tokenizer files that are copied with a model, if they exist.
 pub(crate) const TOKENIZER_FILES: [&str; 7] = [
     "tokenizer.json",
     "tokenizer.model",
@@ -16,16 +16,16 @@ pub(crate) const TOKENIZER_FILES: [&str; 7] = [
     "chat_template.json",
 ];
 
-/// The names under which a folder may hold a tokenizer, the first one first.
+/// Names of tokenizer files in a folder, in order of preference.
 pub(super) const FILE_NAMES: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
 
 impl Tokenizer {
-    /// Finds and reads the tokenizer of the model in `folder`: `explicit` (a file, or a folder
-    /// that holds one) if given, else `tokenizer.json` or `tokenizer.model` in `folder`.
+    /// Finds and reads the tokenizer of the model in `folder`: `explicit` (a file, or its folder)
+    /// if given, else `tokenizer.json` or `tokenizer.model` in `folder`.
     ///
     /// # Errors
     ///
-    /// [`Error::MissingFile`], which says where to get it, if there is none; else as
+    /// [`Error::MissingFile`], which names a source, if there is none; else as
     /// [`from_file`](Self::from_file).
     pub fn find(folder: &Path, explicit: Option<&Path>) -> Result<Self> {
         let place = explicit.unwrap_or(folder);
@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(found(None), sentencepiece);
         let json = model.write("tokenizer.json", tiny_json().to_string().as_bytes());
         assert_eq!(found(None), json);
-        // Told apart by content: the name says the opposite.
+        // The format is detected by content: the name is of the other format.
         let misnamed = other.write("tokenizer.json", tiny_model());
         assert_eq!(found(Some(&other)), misnamed);
     }

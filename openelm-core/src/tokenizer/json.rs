@@ -1,9 +1,9 @@
 //! Reads a `tokenizer.json` of the Hugging Face tokenizers library.
 //!
-//! Only the kind that LLaMA uses is supported: BPE with byte fallback, spaces written as `▁`.
-//! The file's truncation, padding and post-processing are left out: a prompt is
-//! never cut, and BOS is ours to put. The parts are listed here by name, so that any other
-//! normalizer, pre-tokenizer or decoder is refused with its name, not silently misread.
+//! Only tokenizers like LLaMA's are supported: BPE with byte fallback, spaces written as `▁`.
+//! The file's truncation, padding and post-processing are ignored: a prompt is never cut, and
+//! this crate adds BOS. The supported parts are listed by name, so that any other normalizer,
+//! pre-tokenizer or decoder is refused with its name instead of being misread.
 
 use serde::Deserialize;
 use tokenizers::{
@@ -129,7 +129,7 @@ struct Literal {
     text: String,
 }
 
-/// Names the kind of a model that is not BPE, of which the rest of the file could not be read.
+/// The error for a model that is not BPE; other models fail to parse.
 fn unsupported_model(bytes: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Probe {

@@ -1,4 +1,4 @@
-//! The LLaMA tokenizer, whose files are not in the repository, in both formats.
+//! Tests on the LLaMA tokenizer in both formats; its files are not in the repository.
 
 mod external_data {
     use std::{fs, path::Path};
@@ -8,7 +8,7 @@ mod external_data {
 
     use crate::tokenizer::{Tokenizer, find::FILE_NAMES};
 
-    /// The LLaMA tokenizer from both kinds of file.
+    /// The LLaMA tokenizer in both formats.
     fn llama() -> [Tokenizer; 2] {
         let folder = external_data().join("llama-tokenizer");
         FILE_NAMES.map(|name| Tokenizer::from_file(folder.join(name)).unwrap())

@@ -5,7 +5,7 @@ use serde::{
     de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor},
 };
 
-/// `"▁t he"`, or `["▁t", "he"]` in files of newer versions.
+/// A merge: `"▁t he"`, or `["▁t", "he"]` in files of newer versions.
 pub(super) struct Merge {
     pub(super) left: String,
     pub(super) right: String,

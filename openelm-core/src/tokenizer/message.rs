@@ -5,7 +5,7 @@
 pub enum Role {
     /// Background for the conversation; the first message only.
     System,
-    /// The one who asks.
+    /// The user.
     User,
     /// The model.
     Assistant,
@@ -14,9 +14,9 @@ pub enum Role {
 /// A message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its author.
+    /// Author of the message.
     pub role: Role,
-    /// Its text.
+    /// Text of the message.
     pub content: String,
 }
 
@@ -31,8 +31,8 @@ impl Role {
     }
 }
 
-/// Checks that `messages` are a system message or none, then messages of the user and the
-/// assistant in turn, none of these empty, and that a message of `next` may follow.
+/// Checks that `messages` are an optional system message, then alternating messages of the user and
+/// the assistant, none of these empty, and that a message of `next` may follow.
 pub(crate) fn check_roles(messages: &[Message], next: Role) -> Result<(), String> {
     let mut expected = Role::User;
     for (number, Message { role, content }) in (1..).zip(messages) {

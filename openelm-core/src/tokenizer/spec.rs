@@ -1,4 +1,4 @@
-//! The contents of a tokenizer file of either kind, and the BPE coder built from it.
+//! The contents of a tokenizer file of either format, and the BPE coder built from it.
 
 use tokenizers::{
     AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
@@ -6,7 +6,7 @@ use tokenizers::{
     models::bpe::{BPE, Merges, Vocab},
 };
 
-/// Text to ids; decoding is the [`Detokenizer`](crate::tokenizer::detokenizer::Detokenizer)'s.
+/// Encodes text; the [`Detokenizer`](crate::tokenizer::detokenizer::Detokenizer) decodes.
 pub(super) type Coder = TokenizerImpl<
     BPE,
     NormalizerWrapper,
@@ -15,7 +15,7 @@ pub(super) type Coder = TokenizerImpl<
     DecoderWrapper,
 >;
 
-/// The contents of a tokenizer file of either kind.
+/// The contents of a tokenizer file of either format.
 pub(crate) struct TokenizerSpec {
     pub(crate) vocab: Vocab,
     pub(crate) merges: Merges,
@@ -25,9 +25,9 @@ pub(crate) struct TokenizerSpec {
     /// Names of BOS and EOS.
     pub(crate) bos: String,
     pub(crate) eos: String,
-    /// Pieces of the vocabulary that are special tokens, beside BOS, EOS and the unknown piece.
+    /// Special tokens of the vocabulary in addition to BOS, EOS and the unknown piece.
     pub(crate) controls: Vec<String>,
-    /// Tokens to look for in the text before it is split into pieces, by id.
+    /// Tokens that are matched in the text before it is split into pieces, by id.
     pub(crate) added: Vec<(u32, AddedToken)>,
     pub(crate) normalizer: Option<NormalizerWrapper>,
     pub(crate) pre_tokenizer: Option<PreTokenizerWrapper>,
@@ -35,7 +35,7 @@ pub(crate) struct TokenizerSpec {
 }
 
 impl TokenizerSpec {
-    /// Refuses what the coder could not work with.
+    /// Refuses contents that the coder cannot use.
     pub(super) fn check(&self) -> Result<(), String> {
         for byte in 0..=u8::MAX {
             let piece = format!("<0x{byte:02X}>");
@@ -52,7 +52,7 @@ impl TokenizerSpec {
         {
             return Err(format!("the unknown piece `{unk}` is missing"));
         }
-        // The BPE builder takes for granted that no merge is longer than the longest piece.
+        // The BPE builder assumes that no merge is longer than the longest piece.
         let longest = self.vocab.keys().map(String::len).max().unwrap_or(0);
         match self
             .merges
@@ -66,7 +66,7 @@ impl TokenizerSpec {
         }
     }
 
-    /// The added tokens, and the special pieces that the file does not list among them.
+    /// The added tokens, and the special pieces that the file does not list as added tokens.
     pub(super) fn added_tokens(&self) -> Vec<(u32, AddedToken)> {
         let mut tokens = self.added.clone();
         let specials = [&self.bos, &self.eos]
@@ -84,11 +84,11 @@ impl TokenizerSpec {
         tokens
     }
 
-    /// Builds the coder; `tokens` are those of [`added_tokens`](Self::added_tokens).
+    /// Builds the coder; `tokens` are the result of [`added_tokens`](Self::added_tokens).
     pub(super) fn into_coder(self, tokens: &[(u32, AddedToken)]) -> Result<Coder, String> {
         let mut bpe = BPE::builder()
             .vocab_and_merges(self.vocab, self.merges)
-            // A whole prompt is one word: its pieces would be kept, and hardly ever be used again.
+            // A whole prompt is one word, which would be cached and rarely reused.
             .cache_capacity(0)
             .fuse_unk(self.fuse_unk)
             .ignore_merges(self.ignore_merges)
@@ -212,7 +212,7 @@ mod tests {
         let cases = [
             (remove("<0x7F>"), "the piece `<0x7F>` is missing"),
             (remove("<unk>"), "the unknown piece `<unk>` is missing"),
-            // Longer than any piece: the library's own builder would index out of range.
+            // Longer than any piece: the library's builder would index out of range.
             (merge("<0x41>", "<0x42>"), "`<0x41><0x42>` is not a piece"),
             (merge("h", "h"), "`hh` out of vocabulary"),
             (merge("h", "z"), "`z` out of vocabulary"),

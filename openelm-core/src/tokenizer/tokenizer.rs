@@ -1,8 +1,8 @@
-//! Text to token ids and back.
+//! Conversion between text and token ids.
 //!
 //! OpenELM uses the tokenizer of LLaMA 1 and 2: SentencePiece BPE with byte fallback, 32,000
 //! pieces, `<s>` = 1 before every prompt and `</s>` = 2 at the end of a text. Apple's
-//! repositories hold no tokenizer; the user brings one, as Hugging Face's `tokenizer.json` or as
+//! repositories contain no tokenizer; the user supplies one, as Hugging Face's `tokenizer.json` or
 //! SentencePiece's `tokenizer.model`. Both give the same ids.
 
 use std::{fmt, fs::File, io::Read, path::Path, sync::Arc};
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Largest file that is read; LLaMA's have 0.5 MB and 1.8 MB.
+/// Largest file in bytes; LLaMA's have 0.5 MB and 1.8 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Ids of `<s>` and `</s>` in OpenELM's configuration.
 const DEFAULT_BOS: u32 = 1;
@@ -27,9 +27,9 @@ const DEFAULT_EOS: u32 = 2;
 
 /// A LLaMA tokenizer; cheap to clone, and usable from any thread.
 ///
-/// The text of a special token inside a prompt, such as `</s>`, becomes that token and not the
-/// pieces of its spelling, as in Hugging Face's tokenizers and for both kinds of file: chat
-/// templates rely on it. A caller that takes text from strangers may want to strip it before.
+/// The text of a special token inside a prompt, such as `</s>`, becomes this token and not the
+/// pieces of its spelling, as in Hugging Face's tokenizers and for both formats: chat templates
+/// depend on it. A caller with untrusted text may need to remove such text first.
 #[derive(Clone)]
 pub struct Tokenizer {
     pub(super) coder: Arc<Coder>,
@@ -39,12 +39,12 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json` or a `tokenizer.model`, told apart by content, not by name.
+    /// Reads a `tokenizer.json` or a `tokenizer.model`; the format is detected by content.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] if the file cannot be read; [`Error::Tokenizer`] if it is malformed, or not
-    /// BPE with byte fallback as LLaMA's.
+    /// BPE with byte fallback like LLaMA's.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::from_bytes(path, &read_file(path)?)
@@ -54,7 +54,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] if the vocabulary lacks what its own merges need.
+    /// [`Error::Tokenizer`] if the vocabulary lacks a piece that its merges need.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.coder.encode_fast(text, false);
         Ok(encoding
@@ -77,8 +77,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The text of `ids`; special tokens are left out, and bytes that make no UTF-8 become
-    /// U+FFFD each.
+    /// The text of `ids`; special tokens give no text, and each byte that is not valid UTF-8
+    /// becomes U+FFFD.
     ///
     /// # Errors
     ///
@@ -93,26 +93,26 @@ impl Tokenizer {
         Ok(text)
     }
 
-    /// A detokenizer for the ids that follow `context`, the prompt: its text together is what
-    /// [`decode`](Self::decode) gives for both less what it gives for `context`. An id of
-    /// `context` that is not in the vocabulary counts as one without text.
+    /// A detokenizer for the ids after `context`, the prompt: its whole text is
+    /// [`decode`](Self::decode) of both without the text of `context`. An id of `context` that is
+    /// not in the vocabulary has no text.
     pub fn detokenizer(&self, context: &[u32]) -> Detokenizer {
         let mut detokenizer = Detokenizer::new(Arc::clone(&self.pieces));
         let mut text = String::new();
         for &id in context {
-            // A failed push changes nothing.
+            // A failed push does not change the state.
             let _ = detokenizer.push_to(id, &mut text);
             text.clear();
         }
         detokenizer
     }
 
-    /// The piece `id` as the vocabulary writes it (`▁the`, `<0x0A>`, `</s>`).
+    /// The piece `id` in the vocabulary's spelling (`▁the`, `<0x0A>`, `</s>`).
     pub fn piece(&self, id: u32) -> Option<&str> {
         self.pieces.name(id)
     }
 
-    /// The id of the piece that the vocabulary writes as `piece`.
+    /// The id of `piece` in the vocabulary's spelling.
     pub fn piece_id(&self, piece: &str) -> Option<u32> {
         self.coder.token_to_id(piece)
     }
@@ -122,7 +122,7 @@ impl Tokenizer {
         self.pieces.len()
     }
 
-    /// Id of `<s>`, which begins every prompt; 1 in LLaMA.
+    /// Id of `<s>`, which starts every prompt; 1 in LLaMA.
     pub fn bos_id(&self) -> u32 {
         self.bos_id
     }
@@ -132,8 +132,8 @@ impl Tokenizer {
         self.eos_id
     }
 
-    /// The same tokenizer, to which the spelling of a special token is text like any other: for
-    /// documents, which may talk about `</s>` without ending there.
+    /// A copy of the tokenizer that encodes the spelling of a special token as plain text: for
+    /// documents, which may contain `</s>` before their end.
     pub(crate) fn literal(&self) -> Self {
         let mut coder = Coder::clone(&self.coder);
         coder.set_encode_special_tokens(true);
@@ -164,7 +164,7 @@ impl Tokenizer {
         )))
     }
 
-    /// As [`from_file`](Self::from_file) of what is in no file; `path` is what errors name.
+    /// Like [`from_file`](Self::from_file) for bytes in memory; errors name `path`.
     pub(crate) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
         let contents = Self::contents_of(path, bytes)?;
         Self::build(path, contents).map_err(|problem| Error::tokenizer(path, problem))
@@ -205,7 +205,7 @@ impl Tokenizer {
                     "added token `{name}`: id {id} expected, found {found}"
                 ));
             }
-            // The coder keeps the text that the normalizer makes of it.
+            // The coder stores the normalized text of the token.
             let name = coder.id_to_token(*id).unwrap_or_else(|| name.clone());
             pieces.add(*id, &name, token.special)?;
         }
@@ -234,7 +234,7 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// The id of the special token `name`, or `default` if a special token of another name has it.
+/// The id of the special token `name`, or `default` if it is another special token's id.
 fn control(coder: &Coder, pieces: &mut Pieces, name: &str, default: u32) -> Result<u32, String> {
     if let Some(id) = coder.token_to_id(name) {
         pieces.add(id, name, true)?;
@@ -258,8 +258,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The kind of a tokenizer file: a SentencePiece model begins with the tag of a piece,
-/// 0x0A, and a length, no brace after it.
+/// True for a JSON file. A SentencePiece model begins with the tag of a piece, 0x0A, and a length,
+/// never a brace.
 pub(crate) fn is_json(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first() == Some(&b'{')
 }
@@ -281,7 +281,7 @@ pub(crate) mod tests {
         Tokenizer::from_bytes(Path::new("tokenizer.model"), bytes)
     }
 
-    /// The tiny tokenizer from both kinds of file.
+    /// The tiny tokenizer in both formats.
     fn tiny() -> [Tokenizer; 2] {
         [
             from_json(&tiny_json()).unwrap(),

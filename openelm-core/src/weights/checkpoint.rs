@@ -1,6 +1,6 @@
-//! Finding and checking a checkpoint's safetensors files before anything is computed.
+//! Finds and checks a checkpoint's safetensors files before any computation.
 //!
-//! A checkpoint is a folder as Hugging Face and mlx-lm write it: `config.json` and either
+//! A checkpoint is a folder in the layout of Hugging Face and mlx-lm: `config.json` and either
 //! `model.safetensors`, or shards that `model.safetensors.index.json` lists.
 
 use std::{
@@ -26,15 +26,15 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, StoredTensor>,
 }
 
-/// An integer type, if the tensor must be of one, and a shape.
+/// A shape, and the integer type that the tensor must have, if any.
 type Expected = (Option<StoredDtype>, Vec<usize>);
 
 impl Checkpoint {
     /// Reads the headers of the weight files in a model folder.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::MissingFile`] if a file cannot be read or is not there,
-    /// [`Error::Checkpoint`] if one is malformed or does not hold what the index says, and
+    /// [`Error::Io`] and [`Error::MissingFile`] if a file cannot be read or does not exist,
+    /// [`Error::Checkpoint`] if one is malformed or does not match the index, and
     /// [`Error::TensorDtype`] for a tensor that is neither floating-point nor quantised.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref().to_path_buf();
@@ -91,7 +91,7 @@ impl Checkpoint {
         })
     }
 
-    /// Reads the header of one weight file, whatever its name.
+    /// Reads the header of one weight file of any name.
     pub(crate) fn open_file(file: &Path) -> Result<Self> {
         Ok(Self {
             folder: file.parent().unwrap_or(file).to_path_buf(),
@@ -100,7 +100,7 @@ impl Checkpoint {
         })
     }
 
-    /// Checks that the tensors are exactly those of `config`, in name and shape.
+    /// Checks that the tensors match `config` exactly, in name and shape.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`].
@@ -147,7 +147,7 @@ impl Checkpoint {
         }
     }
 
-    /// Every tensor that `config` calls for: its integer type if it has one, and its shape.
+    /// The tensors that `config` requires: integer type, if any, and shape.
     fn expected(&self, config: &Config) -> Result<BTreeMap<String, Expected>> {
         let quantization = config.quantization_map()?;
         let mut expected = BTreeMap::new();
@@ -155,7 +155,7 @@ impl Checkpoint {
             let stem = name.strip_suffix(".weight").unwrap_or(&name);
             let packed = quantization.as_ref().and_then(|map| map.layer(stem));
             match (packed, shape.as_slice()) {
-                // mlx-lm's rule: what has scales is quantised.
+                // mlx-lm's rule: a matrix with scales is quantised.
                 (Some(packing), &[rows, width]) if packing.fits(width) && self.is_packed(stem) => {
                     let scales = packing.scales_shape(rows, width).to_vec();
                     let bytes = (!packing.has_biases()).then_some(StoredDtype::Uint8);
@@ -179,8 +179,8 @@ impl Checkpoint {
         self.tensors.contains_key(&format!("{stem}.scales"))
     }
 
-    /// Refuses a file that is no longer as it was when it was opened: MLX believes every header,
-    /// and what it cannot read it leaves undefined without a word.
+    /// Refuses a file that changed since it was opened: MLX trusts every header, and leaves
+    /// values that it cannot read undefined without an error.
     pub(crate) fn check_unchanged(&self, file: &Path) -> Result<()> {
         let now: BTreeMap<String, StoredTensor> = read_header(file)?.into_iter().collect();
         let then = self.tensors.iter().filter(|(_, t)| t.file == file);
@@ -208,7 +208,7 @@ impl Checkpoint {
         &self.tensors
     }
 
-    /// The type that most elements are stored in.
+    /// The type in which most elements are stored.
     pub fn dtype(&self) -> Dtype {
         let elements = |dtype| {
             self.tensors

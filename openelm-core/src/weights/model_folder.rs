@@ -1,4 +1,4 @@
-//! A model folder, by itself or in the Hugging Face Hub cache.
+//! A model folder, plain or in the Hugging Face Hub cache.
 
 use std::{
     fs,
@@ -7,8 +7,8 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// The model folder behind `path`: itself, or, for a repository's folder in the Hugging Face Hub
-/// cache (`models--apple--OpenELM-270M`), the snapshot that its `main` names.
+/// The model folder of `path`: the path itself or, for a repository's folder in the Hugging Face
+/// Hub cache (`models--apple--OpenELM-270M`), the snapshot that its `main` names.
 ///
 /// # Errors
 /// [`Error::MissingFile`] if there is no `config.json`, [`Error::Io`] if `path` cannot be read.
@@ -37,8 +37,8 @@ pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
             (Some(_), false) => {
                 return Err(Error::missing_file(
                     main,
-                    "the cache holds several snapshots and does not say which is main; \
-                              name one of its snapshots/ folders",
+                    "the cache holds several snapshots and no refs/main; \
+                              give the path of one of its snapshots/ folders",
                 ));
             }
             (None, _) => {}

@@ -1,5 +1,5 @@
-//! Reading a checkpoint's tensors on several threads in turn: one alone does not fill memory as
-//! fast as it can be, and MLX's CPU kernels keep to one thread each.
+//! Reads a checkpoint's tensors on several threads in turn: one thread does not saturate the memory
+//! bandwidth, and each MLX CPU kernel runs on one thread.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,7 +20,7 @@ use crate::{
     mlx::{Device, Dtype, Quantization, QuantizedMatrix, mapped},
 };
 
-/// Takes turns between [`Reader`]s.
+/// [`Reader`]s that are used in turn.
 pub(crate) struct Readers {
     all: Vec<Reader>,
     next: usize,
@@ -33,15 +33,15 @@ pub(crate) struct Reader {
     computing: Stream,
 }
 
-/// The way tensors are read from the files.
+/// The method of reading tensors from the files.
 enum Files {
-    /// As MLX opens them: each array is read when it is evaluated, by its stream's thread.
+    /// Opened by MLX: each array is read on evaluation, by its stream's thread.
     Lazy(HashMap<String, Array>),
-    /// Mapped, on a CPU, where arrays are plain memory.
+    /// Mapped: on a CPU, where arrays are plain memory.
     Mapped(Arc<Mapped>),
 }
 
-/// Open files and where the tensors are in them.
+/// Open files and the offsets of the tensors.
 struct Mapped {
     files: HashMap<PathBuf, File>,
     tensors: BTreeMap<String, StoredTensor>,
@@ -63,7 +63,7 @@ impl Readers {
         })
     }
 
-    /// Readers of no file, for what they compute.
+    /// Readers without files, for computation only.
     pub(crate) fn without_files(path: &Path) -> Result<Self> {
         Self::new(path, |_| Ok(Files::Lazy(HashMap::new())))
     }
@@ -83,13 +83,13 @@ impl Readers {
         })
     }
 
-    /// The reader whose turn it is.
+    /// The next reader in turn.
     pub(crate) fn next(&mut self) -> &mut Reader {
         self.next = (self.next + 1) % self.all.len();
         &mut self.all[self.next]
     }
 
-    /// The number of tensors that can be under way at once.
+    /// The number of tensors that can be in progress at once.
     pub(crate) fn count(&self) -> usize {
         self.all.len()
     }
@@ -120,7 +120,7 @@ impl Mapped {
         let file = self.files.get(&stored.file)?;
         let shape: Vec<i32> = stored.shape.iter().map(|&n| n as i32).collect();
         let (offset, bytes, dtype) = (stored.offset, stored.bytes(), stored.dtype.mlx());
-        // Arrays of wider types must lie where those may; and MLX has no use for empty ones here.
+        // Arrays of wider types need their alignment; MLX cannot map empty arrays.
         let aligned = offset.is_multiple_of(stored.dtype.size() as u64) && bytes > 0;
         Some(if aligned {
             mapped::map(file, &stored.file, offset, bytes, &shape, dtype)
@@ -131,7 +131,7 @@ impl Mapped {
 }
 
 impl Reader {
-    /// The tensor `name`, once.
+    /// Takes the tensor `name`, once.
     pub(crate) fn take(&mut self, name: &str) -> Result<Array> {
         let array = match &mut self.files {
             Files::Lazy(lazy) => lazy.remove(name).map(Ok),
@@ -145,7 +145,7 @@ impl Reader {
         })
     }
 
-    /// The packed matrix `stem`, once.
+    /// Takes the quantised matrix `stem`, once.
     pub(crate) fn packed(
         &mut self,
         stem: &str,
@@ -164,7 +164,7 @@ impl Reader {
         })
     }
 
-    /// The tensor `name`, cast if it is a floating-point one of another type.
+    /// Takes the tensor `name`, cast if it is floating-point and of another type.
     pub(crate) fn cast(&mut self, name: &str, stored: StoredDtype, dtype: Dtype) -> Result<Array> {
         let array = self.take(name)?;
         match stored {
@@ -175,7 +175,7 @@ impl Reader {
         }
     }
 
-    /// The numbers that the packed matrix `stem` stands for.
+    /// The dequantised values of the matrix `stem`.
     pub(crate) fn expand(
         &mut self,
         stem: &str,
@@ -186,14 +186,14 @@ impl Reader {
         self.compute(|| packed.expand(dtype))
     }
 
-    /// Runs `work`, whose operations are to be evaluated in this reader's turn.
+    /// Runs `work`; its operations are evaluated on this reader's stream.
     pub(crate) fn compute<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         with_stream(&self.computing, work)
     }
 }
 
 thread_local! {
-    /// The streams to read on. MLX never ends a stream's thread, so they are made once.
+    /// The streams for reading. MLX never ends a stream's thread, so they are made once.
     static STREAMS: Vec<Stream> = {
         let count = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_READERS));
         let cpu = mlx_rs::Device::cpu();
@@ -201,10 +201,10 @@ thread_local! {
     };
 }
 
-/// Files are not read faster by more threads.
+/// More threads do not read files faster.
 const MAX_READERS: usize = 4;
 
-/// The stream that computes with arrays read on a CPU stream.
+/// The stream for computation with arrays that were read on a CPU stream.
 fn computing(reading: Stream) -> Result<Stream> {
     Ok(match Device::current()? {
         Device::Cpu => reading,

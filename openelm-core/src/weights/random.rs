@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Draws the weights of `config`: projections from N(0, 1/in), embeddings from N(0, 1/D), the
-/// residual branches' last projections from N(0, 1/(2·N·D)) for N layers; norms are 1.
+/// last projections of the residual branches from N(0, 1/(2·N·D)) for N layers; norms are 1.
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX runs out of memory.
@@ -85,7 +85,7 @@ mod tests {
         };
         for (name, shape) in config.tensors() {
             let array = weights.take(&name, &shape).unwrap();
-            // Row by row: MLX's sum over 13 million f32 numbers at once is off by a percent.
+            // Per row: MLX's sum over 13 million f32 numbers at once is off by a percent.
             let rows = array.square().unwrap().mean_axis(-1, false).unwrap();
             let rows = rows.to_vec_exact::<f32>().unwrap();
             let mean = rows.iter().map(|&x| f64::from(x)).sum::<f64>() / rows.len() as f64;

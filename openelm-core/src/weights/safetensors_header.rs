@@ -1,4 +1,4 @@
-//! The headers of safetensors files, and the index over several.
+//! Headers of safetensors files, and the index of a sharded checkpoint.
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +17,10 @@ use crate::{
     mlx::Dtype,
 };
 
-/// Larger headers than this are refused, as by the safetensors library.
+/// Largest header in bytes, as in the safetensors library.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// The tensors of one file, by what its header says.
+/// The tensors of one file, read from its header.
 pub(super) fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
     let malformed = |problem: String| Error::checkpoint(path, problem);
     let mut file = File::open(path).map_err(Error::io(path))?;
@@ -81,8 +81,8 @@ pub(super) fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
     Ok(tensors)
 }
 
-/// The first tensor that a refused header describes wrongly on its own, and what is wrong: the
-/// library's message does not say which it is.
+/// The first tensor of a refused header whose own description is wrong, with the problem: the
+/// library's message does not name the tensor.
 fn misdescribed(header: &[u8]) -> Option<String> {
     let entries: BTreeMap<String, Value> = serde_json::from_slice(header).ok()?;
     let mut tensors = entries.iter().filter(|(name, _)| *name != "__metadata__");
@@ -111,7 +111,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Tensor name to file name, each file a plain name beside the index.
+/// Tensor name to file name; each file is a plain name in the index's folder.
 pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     let malformed = |problem: String| Error::checkpoint(path, problem);
     let length = fs::metadata(path).map_err(Error::io(path))?.len();
@@ -129,7 +129,7 @@ pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     for (name, file) in &index.weight_map {
         if Path::new(file).file_name() != Some(file.as_ref()) {
             return Err(malformed(format!(
-                "tensor `{name}` lies outside the folder: {file:?}"
+                "tensor `{name}` is outside the folder: {file:?}"
             )));
         }
         let shard = path.with_file_name(file);
@@ -143,7 +143,7 @@ pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     Ok(index.weight_map)
 }
 
-/// Checks that the index puts the tensor `name` into `file`, which holds it.
+/// Checks that the index assigns the tensor `name` to `file`, which holds it.
 pub(super) fn check_listed(
     index: &Path,
     listed: &BTreeMap<String, String>,

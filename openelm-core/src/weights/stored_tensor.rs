@@ -7,22 +7,22 @@ use crate::mlx::Dtype;
 /// A tensor of a [`Checkpoint`](super::Checkpoint): its place, type and shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredTensor {
-    /// The file that holds it.
+    /// The file that holds the tensor.
     pub file: PathBuf,
-    /// Its type there.
+    /// Type in the file.
     pub dtype: StoredDtype,
-    /// Its shape there.
+    /// Shape in the file.
     pub shape: Vec<usize>,
-    /// The offset of its data in the file, in bytes.
+    /// Offset of the data in the file, in bytes.
     pub(crate) offset: u64,
 }
 
-/// A type that tensors are stored in.
+/// A storage type of tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredDtype {
     /// Floating-point numbers.
     Float(Dtype),
-    /// 32-bit words: the packed numbers of a quantised matrix.
+    /// 32-bit words: the numbers of a quantised matrix.
     Uint32,
     /// Bytes: the scales of a quantised matrix in the microscaling modes.
     Uint8,

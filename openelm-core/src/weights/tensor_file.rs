@@ -1,4 +1,4 @@
-//! One safetensors file of named arrays, written whole or not at all: adapters and training state.
+//! One safetensors file of named arrays, written atomically: adapters and training state.
 
 use std::{
     borrow::Cow,
@@ -20,11 +20,11 @@ use crate::{
 /// Named arrays, in the order of their names.
 pub(crate) type Tensors = BTreeMap<String, Array>;
 
-/// Writes `tensors` beside `path` and renames. `metadata` is the file's one entry of that kind
-/// (the format orders several by chance): its key and its text.
+/// Writes `tensors` to a file beside `path` and renames it. `metadata` is the key and text of the
+/// file's only metadata entry; the format leaves the order of several undefined.
 ///
 /// # Errors
-/// [`Error::Io`] if the disk is full, or the file cannot be written; what was there stays.
+/// [`Error::Io`] if the disk is full or the file cannot be written; an existing file stays.
 pub(crate) fn save<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a String, &'a Array)>,
@@ -40,7 +40,7 @@ pub(crate) fn save<'a>(
         .collect::<Result<Vec<_>>>()?;
     let metadata = HashMap::from([(metadata.0.to_owned(), metadata.1)]);
     write_beside(path, |partial| {
-        // Made here, with the permissions that the user's files have: the library's are its own.
+        // Created here for the default permissions of the user; the library sets its own.
         File::create(partial).map_err(Error::io(path))?;
         serialize_to_file(views, Some(metadata), partial).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(source) => Error::io(path)(source),
@@ -49,7 +49,7 @@ pub(crate) fn save<'a>(
     })
 }
 
-/// Reads a file's arrays as they are stored.
+/// Reads a file's arrays in their stored types.
 ///
 /// # Errors
 /// [`Error::Io`], or [`Error::Checkpoint`] if the file is malformed.
@@ -62,13 +62,13 @@ pub(crate) fn load(path: &Path) -> Result<Tensors> {
         .collect()
 }
 
-/// The text that a file's metadata has under `key`.
+/// The metadata text of a file under `key`.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Checkpoint`] if there is none.
+/// [`Error::Io`], or [`Error::Checkpoint`] if there is no such entry.
 pub(crate) fn metadata(path: &Path, key: &str) -> Result<String> {
     let malformed = |problem: String| Error::checkpoint(path, problem);
-    // Checks the header's length, so that it can be believed below.
+    // Checks the header's length, which the code below relies on.
     Checkpoint::open_file(path)?;
     let mut file = File::open(path).map_err(Error::io(path))?;
     let mut size = [0; 8];
@@ -100,7 +100,7 @@ struct ArrayView<'a> {
 }
 
 impl ArrayBytes {
-    /// `path` and `name` are for errors.
+    /// Errors name `path` and `name`.
     fn new(path: &Path, name: &str, array: &Array) -> Result<Self> {
         let dtype = match array.dtype() {
             MlxDtype::Float32 => FileDtype::F32,
@@ -154,7 +154,7 @@ impl View for ArrayView<'_> {
     }
 }
 
-/// The path of a stored tensor type that is not a floating-point one.
+/// Refuses tensors of a type that is not floating-point; errors name `path`.
 pub(crate) fn require_float(path: &Path, tensors: &Tensors) -> Result<()> {
     let Some((name, array)) = tensors.iter().find(|(_, array)| !is_float(array)) else {
         return Ok(());

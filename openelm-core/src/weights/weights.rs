@@ -1,4 +1,4 @@
-//! Reading a checked checkpoint into MLX arrays, one tensor at a time.
+//! Reads a checked checkpoint into MLX arrays, one tensor at a time.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,9 +18,9 @@ use crate::{
 /// Options of [`Weights::read`].
 #[derive(Debug, Clone, Copy)]
 pub struct ReadOptions {
-    /// The type to cast to.
+    /// The target type of the cast.
     pub dtype: Dtype,
-    /// Keep quantised matrices packed, instead of expanding them while they are read.
+    /// Keep quantised matrices quantised, instead of dequantising them on reading.
     pub keep_quantized: bool,
 }
 
@@ -34,7 +34,7 @@ pub struct Weights {
 
 impl Weights {
     /// Reads every tensor of a checked checkpoint. At most one tensor exists twice, while it is
-    /// cast or expanded. `progress` is told the bytes read so far and in all.
+    /// cast or dequantised. `progress` receives the bytes read so far and the total.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if a file changed or cannot be read, [`Error::Config`] for a bad
@@ -49,7 +49,7 @@ impl Weights {
         Self::read_cancellable(checkpoint, config, options, &never, progress)
     }
 
-    /// As [`read`](Self::read); `cancel` ends it before the next tensor.
+    /// Like [`read`](Self::read); `cancel` ends it before the next tensor.
     ///
     /// # Errors
     /// As [`read`](Self::read), and [`Error::Cancelled`].
@@ -98,7 +98,7 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Waits for a tensor that is under way.
+    /// Waits for a tensor in progress.
     fn finish(&mut self, tensor: Option<(&String, Array, u64)>, done: &mut u64) -> Result<()> {
         if let Some((name, array, bytes)) = tensor {
             array.eval()?;
@@ -108,7 +108,7 @@ impl Weights {
         Ok(())
     }
 
-    /// Wraps tensors made in memory: a test's or a trainer's.
+    /// Wraps tensors made in memory, for tests and training.
     pub fn from_tensors(tensors: HashMap<String, Array>) -> Self {
         Self {
             tensors,
@@ -147,7 +147,7 @@ impl Weights {
         self.quantization.as_ref().and_then(|map| map.layer(name))
     }
 
-    /// Takes a tensor out, checking its shape.
+    /// Takes a tensor out and checks its shape.
     ///
     /// # Errors
     /// [`Error::MissingTensor`] or [`Error::TensorShape`].

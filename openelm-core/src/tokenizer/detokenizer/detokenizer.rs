@@ -1,21 +1,21 @@
-//! Token ids to text, a token at a time.
+//! Decoding of token ids to text, one token at a time.
 
 use std::sync::Arc;
 
 use super::pieces::{Kind, Pieces};
 use crate::error::Result;
 
-/// Turns a stream of token ids into text.
+/// Decodes a stream of token ids to text.
 ///
-/// Everything that [`push`](Self::push) and [`finish`](Self::finish) return, put together, is
-/// the text of the ids; a character that comes in several byte pieces is held back until it is
-/// whole. The cost of a token does not grow with the text before it.
+/// The concatenated results of [`push`](Self::push) and [`finish`](Self::finish) are the text of
+/// the ids; a character of several byte pieces is held back until it is complete. The cost per
+/// token does not depend on the length of the text.
 #[derive(Clone, Debug)]
 pub struct Detokenizer {
     pieces: Arc<Pieces>,
     /// The first bytes of a character, at most three.
     held: Vec<u8>,
-    /// No text yet, and the first space is not part of it.
+    /// True before the first text, if its leading space is dropped.
     drops_space: bool,
 }
 
@@ -30,19 +30,19 @@ impl Detokenizer {
         }
     }
 
-    /// The text that is certain once `id` is known; often empty.
+    /// The text that is final after `id`; often empty.
     ///
     /// # Errors
     ///
     /// [`Error::Tokenizer`](crate::error::Error::Tokenizer) if the vocabulary has no such id; the
-    /// state is as before then.
+    /// state does not change then.
     pub fn push(&mut self, id: u32) -> Result<String> {
         let mut text = String::new();
         self.push_to(id, &mut text)?;
         Ok(text)
     }
 
-    /// The text that was held back: U+FFFD for each byte of a character that never was completed.
+    /// The text that was held back: U+FFFD for each byte of an incomplete character.
     pub fn finish(&mut self) -> String {
         let mut text = String::new();
         self.flush(&mut text);
@@ -72,7 +72,7 @@ impl Detokenizer {
         Ok(())
     }
 
-    /// Moves what the held bytes already decide into `text`.
+    /// Moves the part of the held bytes that is final into `text`.
     fn release(&mut self, text: &mut String) {
         loop {
             let held = std::mem::take(&mut self.held);
@@ -82,8 +82,8 @@ impl Detokenizer {
                     self.held = held;
                     return;
                 }
-                // What is held never begins with a whole character and another byte after it,
-                // so the fault lies in the first byte.
+                // The held bytes never begin with a complete character and a further byte, so
+                // the invalid byte is the first.
                 Err(_) => {
                     self.append("\u{fffd}", text);
                     self.held = held.into_iter().skip(1).collect();
@@ -92,7 +92,7 @@ impl Detokenizer {
         }
     }
 
-    /// Gives up on the held bytes.
+    /// Replaces the held bytes by U+FFFD.
     fn flush(&mut self, text: &mut String) {
         for _ in 0..std::mem::take(&mut self.held).len() {
             self.append("\u{fffd}", text);
@@ -142,7 +142,7 @@ mod tests {
         parts
     }
 
-    /// The rules once more, over the whole text and without any state.
+    /// A second implementation of the rules, over the whole text and without state.
     fn whole(pieces: &Pieces, ids: &[u32]) -> String {
         let ids: Vec<u32> = ids.iter().copied().filter(|&id| id != EOS).collect();
         let mut text = String::new();
@@ -171,7 +171,7 @@ mod tests {
         dropped.unwrap_or(&text).to_owned()
     }
 
-    /// Splitmix64, below `limit`.
+    /// Splitmix64, limited to values below `limit`.
     fn random(state: &mut u64, limit: u64) -> u64 {
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,11 +1,10 @@
-//! Token ids to text, one id at a time.
+//! Decoding of token ids to text, one id at a time.
 //!
 //! A piece is text with U+2581 (`▁`) for a space, one byte (`<0x0A>`), or a special token, which
-//! gives no text. The rules are those of SentencePiece's `Decode`: bytes in a row are read as
-//! UTF-8, each byte that belongs to no character becomes U+FFFD, and one space is dropped at the
-//! very start of the text, nowhere else. The Hugging Face tokenizers give the same text for
-//! everything that they encode; of a run with a bad byte in it they turn the good bytes into
-//! U+FFFD too, which could not be streamed.
+//! gives no text. The rules are those of SentencePiece's `Decode`: consecutive bytes are read as
+//! UTF-8, each byte outside a character becomes U+FFFD, and one space is dropped at the start of
+//! the text. The Hugging Face tokenizers give the same text for all encoded text; in a run with an
+//! invalid byte they also replace the valid bytes by U+FFFD, which cannot be streamed.
 
 mod detokenizer;
 mod pieces;

@@ -1,4 +1,4 @@
-//! The table of a tokenizer's pieces by id.
+//! The table of a tokenizer's pieces, indexed by id.
 
 use std::path::{Path, PathBuf};
 
@@ -6,22 +6,22 @@ use tokenizers::models::bpe::Vocab;
 
 use crate::error::{Error, Result};
 
-/// Highest vocabulary size that is accepted: a damaged id may not ask for a table of gigabytes.
+/// Largest supported vocabulary: limits the table that a corrupt id can allocate.
 pub(crate) const MAX_PIECES: usize = 1 << 20;
 
-/// The pieces by id.
+/// The pieces, indexed by id.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     path: PathBuf,
     pieces: Vec<Option<Piece>>,
-    /// A text loses the space that it begins with.
+    /// True if the leading space of a text is dropped.
     pub(super) drops_first_space: bool,
 }
 
 /// One piece.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// As in the vocabulary.
+    /// Name in the vocabulary.
     pub(super) name: Box<str>,
     pub(super) kind: Kind,
 }
@@ -54,7 +54,7 @@ impl Pieces {
         Ok(table)
     }
 
-    /// Adds or renames the token `id` that stands beside the model's vocabulary.
+    /// Adds or renames the token `id` of the added tokens.
     pub(crate) fn add(&mut self, id: u32, name: &str, special: bool) -> Result<(), String> {
         let kind = if special { Kind::Special } else { Kind::Text };
         if let Some(Some(piece)) = self.pieces.get_mut(id as usize) {
@@ -98,7 +98,7 @@ impl Pieces {
         self.pieces.len()
     }
 
-    /// The piece as in the vocabulary.
+    /// The name of the piece `id` in the vocabulary.
     pub(crate) fn name(&self, id: u32) -> Option<&str> {
         Some(&self.pieces.get(id as usize)?.as_ref()?.name)
     }
@@ -113,7 +113,7 @@ impl Pieces {
         &self.path
     }
 
-    /// The piece `id`, or the error that names the file.
+    /// The piece `id`, or an error that names the file.
     pub(super) fn get(&self, id: u32) -> Result<&Piece> {
         let piece = self.pieces.get(id as usize).and_then(Option::as_ref);
         piece.ok_or_else(|| {
@@ -128,7 +128,7 @@ impl Pieces {
     }
 }
 
-/// The byte that a piece such as `<0x0A>` stands for.
+/// The byte of a piece such as `<0x0A>`.
 fn byte_of(name: &str) -> Option<u8> {
     let digits = name.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() != 2 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {

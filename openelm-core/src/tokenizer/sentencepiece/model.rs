@@ -8,9 +8,9 @@ use super::{
 };
 use crate::tokenizer::{TokenizerSpec, detokenizer::MAX_PIECES};
 
-/// A piece of LLaMA's has at most 48 bytes.
+/// Longest piece in bytes; LLaMA's longest has 48.
 const MAX_PIECE_BYTES: usize = 512;
-/// LLaMA has 61,249; a hostile file of 64 MiB could ask for a thousand times as many.
+/// LLaMA has 61,249 merges; a hostile file of 64 MiB could have a thousand times as many.
 const MAX_MERGES: usize = 1 << 21;
 
 /// Reads the bytes of a `tokenizer.model`.
@@ -115,7 +115,7 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// Refuses what no LLaMA tokenizer has; the text of the unknown piece.
+/// Refuses pieces that no LLaMA tokenizer has; returns the text of the unknown piece.
 fn check_pieces(pieces: &[Piece<'_>]) -> Result<String, String> {
     let mut unknown = None;
     for (id, Piece { text, score, kind }) in pieces.iter().enumerate() {
@@ -190,7 +190,7 @@ pub(crate) mod tests {
     pub(crate) const PIECES: [&str; 14] = [
         "▁t", "he", "▁the", "▁a", "in", "▁▁", "▁", "t", "h", "e", "a", "i", "n", "c",
     ];
-    /// The merges that these pieces stand for.
+    /// The merges of these pieces.
     pub(crate) const MERGES: [(&str, &str); 6] = [
         ("▁", "t"),
         ("h", "e"),
@@ -370,7 +370,7 @@ pub(crate) mod tests {
 
     #[test]
     fn rejects_lengths_beyond_the_file() {
-        // A piece that claims 2^60 bytes, a varint without an end, a group.
+        // A piece with a length of 2^60 bytes, a varint without an end, a group.
         let huge = [varint(1 << 3 | 2), varint(1 << 60)].concat();
         assert_eq!(problem(&[huge]), "the file is truncated");
         for bytes in [

@@ -1,23 +1,23 @@
-//! The protobuf wire format, as far as a `tokenizer.model` needs it.
+//! A reader of the parts of the protobuf wire format that a `tokenizer.model` uses.
 //!
-//! A message is a row of fields. A field is a varint `number << 3 | type`, then a varint (type
-//! 0), eight bytes (1), a length and that many bytes (2) or four bytes (5). Everything borrows
-//! from the file, so a hostile length can ask for no memory.
+//! A message is a sequence of fields. A field is a varint `number << 3 | type`, then a varint (type
+//! 0), eight bytes (1), a length and that many bytes (2) or four bytes (5). All values borrow from
+//! the file, so a hostile length cannot allocate memory.
 
-/// The fields of one protobuf message that are still to be read.
+/// The unread fields of one protobuf message.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
-/// One field's value.
+/// The value of one field.
 pub(super) enum Value<'a> {
     Varint(u64),
     Fixed32([u8; 4]),
-    /// Not needed by any field that is read here.
+    /// A type that no field of the reader uses.
     Fixed64,
     Bytes(&'a [u8]),
 }
 
 impl<'a> Fields<'a> {
-    /// The next field's number and value.
+    /// Number and value of the next field.
     pub(super) fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, String> {
         if self.0.is_empty() {
             return Ok(None);

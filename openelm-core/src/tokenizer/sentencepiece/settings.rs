@@ -1,5 +1,5 @@
-//! The settings inside a `tokenizer.model`: `TrainerSpec` and `NormalizerSpec` of
-//! `sentencepiece_model.proto`, as far as encoding and decoding depend on them.
+//! The settings in a `tokenizer.model` that affect encoding and decoding: `TrainerSpec` and
+//! `NormalizerSpec` of `sentencepiece_model.proto`.
 
 use tokenizers::normalizers::{
     NormalizerWrapper, Prepend, Replace, Sequence, replace::ReplacePattern,
@@ -55,7 +55,7 @@ impl<'a> Trainer<'a> {
         Ok(trainer)
     }
 
-    /// Refuses what LLaMA's models do not have.
+    /// Refuses settings that LLaMA's models do not have.
     pub(super) fn check(&self) -> Result<(), String> {
         let kind = match self.model_type {
             2 => "BPE",
@@ -103,7 +103,7 @@ impl<'a> Normalizer<'a> {
         Ok(normalizer)
     }
 
-    /// Refuses what LLaMA's models do not have.
+    /// Refuses settings that LLaMA's models do not have.
     pub(super) fn check(&self) -> Result<(), String> {
         if self.has_charsmap {
             return Err(format!(
@@ -117,12 +117,12 @@ impl<'a> Normalizer<'a> {
         Ok(())
     }
 
-    /// True if decoding drops the space that a text begins with.
+    /// True if decoding drops the leading space of a text.
     pub(super) fn drops_first_space(&self) -> bool {
         self.add_dummy_prefix || self.remove_extra_whitespaces
     }
 
-    /// The same as steps of the tokenizers library.
+    /// The settings as steps of the tokenizers library.
     pub(super) fn build(&self) -> Result<NormalizerWrapper, String> {
         let regex = |pattern: &str| ReplacePattern::Regex(pattern.to_owned());
         let mut steps: Vec<NormalizerWrapper> = Vec::new();

@@ -1,19 +1,18 @@
-//! Byte-pair encoding's training: merge the pair of pieces that stands most often, again and
-//! again. Of pairs that stand as often, the one with the lower ids comes first: nothing is left
-//! to chance.
+//! Training of byte-pair encoding: repeatedly merges the most frequent pair of pieces. Ties go to
+//! the pair with the lower ids, so the result is deterministic.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap, HashSet},
 };
 
-/// Longest piece, in characters: SentencePiece's default, and LLaMA's.
+/// Longest piece, in characters: the default of SentencePiece and LLaMA.
 const LONGEST: usize = 16;
 
 type Pair = (u32, u32);
 
-/// Merges the pairs of `words` (ids of `pieces`, and how often the word stands) until there are
-/// `size` pieces or no pair is left, and gives the merges in order.
+/// Merges the pairs of `words` (ids of `pieces`, and the frequency of the word) until there are
+/// `size` pieces or no pair is left, and returns the merges in order.
 pub(super) fn learn(
     words: Vec<(Vec<u32>, u64)>,
     pieces: &mut Vec<String>,
@@ -38,7 +37,7 @@ pub(super) fn learn(
         }
         let piece = format!("{left}{right}");
         merges.push((left.clone(), right.clone()));
-        // Two pairs may make the same piece.
+        // Two different pairs can form the same piece.
         let next = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
         let id = *ids.entry(piece.clone()).or_insert(next);
         if id == next {
@@ -53,9 +52,9 @@ pub(super) fn learn(
 struct Learner {
     words: Vec<(Vec<u32>, u64)>,
     counts: HashMap<Pair, u64>,
-    /// Words that have, or had, a pair.
+    /// Words that contain, or contained, a pair.
     places: HashMap<Pair, HashSet<usize>>,
-    /// Counts as they once were; none is lower than what holds now.
+    /// Possibly outdated counts; each is at least the current count.
     queue: BinaryHeap<(u64, Reverse<Pair>)>,
 }
 
@@ -81,7 +80,7 @@ impl Learner {
         learner
     }
 
-    /// Takes the pair that stands most often out of the queue.
+    /// Removes the most frequent pair from the queue.
     fn most_frequent(&mut self) -> Option<Pair> {
         while let Some((count, Reverse(pair))) = self.queue.pop() {
             let now = self.counts.get(&pair).copied().unwrap_or_default();
@@ -95,7 +94,7 @@ impl Learner {
         None
     }
 
-    /// Puts `id` wherever `pair` stands.
+    /// Replaces every occurrence of `pair` by `id`.
     fn merge(&mut self, pair: Pair, id: u32) {
         let places = self.places.remove(&pair).unwrap_or_default();
         let mut grown = BTreeSet::new();
@@ -146,7 +145,7 @@ fn merged(word: &[u32], pair: Pair, id: u32) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    /// The same by counting everything anew before each merge.
+    /// The same training with a full count before each merge.
     fn slowly(words: &[(&str, u64)], pieces: &mut Vec<String>, size: usize) -> Vec<String> {
         let mut words: Vec<(Vec<String>, u64)> = words
             .iter()

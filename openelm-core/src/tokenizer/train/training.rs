@@ -18,10 +18,10 @@ use crate::{
 
 /// Ids before the alphabet: three special tokens, 256 bytes.
 const FIRST_CHARACTER: usize = 259;
-/// As the reader of such files has it.
+/// The limit of the reader of such files.
 const MAX_VOCAB: usize = 1 << 20;
 
-/// The options of training a tokenizer.
+/// Options of a tokenizer's training.
 ///
 /// ```no_run
 /// use openelm_core::tokenizer::TokenizerTraining;
@@ -35,12 +35,12 @@ const MAX_VOCAB: usize = 1 << 20;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenizerTraining {
-    /// Pieces, special tokens and bytes among them. Default 32,000, LLaMA's number.
+    /// Number of pieces, including special tokens and bytes. Default 32,000, as in LLaMA.
     pub vocab_size: usize,
     /// Key of the text in rows of JSON and parquet. Default `text`.
     pub text_key: String,
-    /// Part of the text's characters that the alphabet is to cover, over 0 and at most 1; the
-    /// rarest ones beyond it are written as bytes. Default 0.99995, as LLaMA's.
+    /// Fraction of the text's characters that the alphabet must cover, over 0 and at most 1; rarer
+    /// characters are encoded as bytes. Default 0.99995, as in LLaMA.
     pub character_coverage: f64,
 }
 
@@ -62,24 +62,23 @@ pub struct TokenizerReport {
     pub documents: u64,
     /// Characters of the text.
     pub characters: u64,
-    /// Different words.
+    /// Distinct words.
     pub words: usize,
-    /// Characters that are pieces.
+    /// Characters with their own piece.
     pub alphabet: usize,
-    /// Pieces in all.
+    /// Total number of pieces.
     pub vocab_size: usize,
 }
 
 impl TokenizerTraining {
-    /// Trains on `files` (as of a [corpus](crate::corpus): files, folders and patterns) and
-    /// writes `tokenizer.json` and `tokenizer_config.json` into the folder `output`, which is
-    /// made. The text is brought to Unicode's form NFC before. The same data gives the same
-    /// bytes.
+    /// Trains on `files` (as for a [corpus](crate::corpus): files, folders and patterns) and
+    /// writes `tokenizer.json` and `tokenizer_config.json` into the new folder `output`. The text
+    /// is first normalized to NFC. The same data gives the same bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if the vocabulary has no room for the alphabet, or if the text does not
-    /// give so many pieces; [`Error::Data`] if a file is malformed or there is no text;
+    /// [`Error::Option`] if the vocabulary has no room for the alphabet, or the text gives too few
+    /// pieces; [`Error::Data`] if a file is malformed or there is no text;
     /// [`Error::Io`] and [`Error::MissingFile`].
     pub fn train(&self, files: &[PathBuf], output: &Path) -> Result<TokenizerReport> {
         self.check()?;
@@ -120,7 +119,7 @@ impl TokenizerTraining {
             return Err(Error::option(
                 "vocab_size",
                 format!(
-                    "the text gives {} pieces, expected {}; ask for fewer or bring more text",
+                    "the text gives {} pieces, expected {}; use a smaller vocabulary or more text",
                     pieces.len(),
                     self.vocab_size
                 ),
@@ -171,7 +170,7 @@ fn write(output: &Path, pieces: &[String], merges: &[(String, String)]) -> Resul
         let path = output.join(name);
         let mut text = format!("{value:#}");
         text.push('\n');
-        // What is written must be what this crate reads.
+        // The written file must be readable by this crate.
         if name == "tokenizer.json" {
             Tokenizer::from_bytes(&path, text.as_bytes())?;
         }
@@ -196,7 +195,7 @@ fn write(output: &Path, pieces: &[String], merges: &[(String, String)]) -> Resul
     )
 }
 
-/// The file as it stands with LLaMA's weights.
+/// The same file as that of LLaMA's weights.
 fn tokenizer_json(pieces: &[String], merges: &[(String, String)]) -> Value {
     let special = |id: u32, content: &str| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false,
@@ -262,7 +261,7 @@ mod tests {
         assert_eq!((report.documents, report.characters), (1, 23));
         assert_eq!((report.alphabet, report.vocab_size), (6, 269));
         let tokenizer = Tokenizer::from_file(scratch.join("out/tokenizer.json")).unwrap();
-        // e l o r w ▁ are 259 to 264. (l, o) has the lowest ids of what stands five times.
+        // e l o r w ▁ are 259 to 264. (l, o) has the lowest ids of the pairs with count five.
         let pieces: Vec<_> = (259..269).map(|id| tokenizer.piece(id).unwrap()).collect();
         assert_eq!(
             pieces,
@@ -284,7 +283,7 @@ mod tests {
         let tokenizer = Tokenizer::from_file(scratch.join("out/tokenizer.json")).unwrap();
         let all: String = (0..=char::MAX as u32)
             .filter_map(char::from_u32)
-            // The one character that this kind of tokenizer takes for a space.
+            // The one character that this kind of tokenizer reads as a space.
             .filter(|&c| c != '▁')
             .collect();
         for text in [

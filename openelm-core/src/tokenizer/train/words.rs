@@ -1,13 +1,13 @@
-//! Text as words: what pieces are learnt from, and never reach beyond.
+//! Splits text into words, the units of BPE training: pieces do not cross their boundaries.
 
 use std::collections::{BTreeMap, HashMap};
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-/// A space, as LLaMA's vocabulary writes it.
+/// The space character of LLaMA's vocabulary.
 const SPACE: char = '▁';
 
-/// The count of every word in the text.
+/// The count of each word in the text.
 #[derive(Default)]
 pub(super) struct Words {
     counts: HashMap<String, u64>,
@@ -32,13 +32,13 @@ impl Words {
         self.counts.len()
     }
 
-    /// Characters of the text.
+    /// Number of characters in the text.
     pub(super) fn characters(&self) -> u64 {
         self.characters
     }
 
-    /// The characters that make up `coverage` of the text, by code point: the most frequent
-    /// ones, of equals those with the lower code point. The space is always among them.
+    /// The characters that cover the fraction `coverage` of the text, by code point: the most
+    /// frequent ones; ties go to the lower code point. The space is always included.
     pub(super) fn alphabet(&self, coverage: f64) -> Vec<char> {
         let mut counts: BTreeMap<char, u64> = BTreeMap::new();
         for (word, count) in &self.counts {
@@ -49,11 +49,11 @@ impl Words {
         let total: u64 = counts.values().sum();
         let mut by_count: Vec<_> = counts.into_iter().collect();
         by_count.sort_by_key(|&(character, count)| (std::cmp::Reverse(count), character));
-        let wanted = total as f64 * coverage;
+        let target = total as f64 * coverage;
         let mut covered = 0_u64;
         let mut alphabet = vec![SPACE];
         for (character, count) in by_count {
-            if coverage < 1.0 && covered as f64 >= wanted {
+            if coverage < 1.0 && covered as f64 >= target {
                 break;
             }
             covered += count;
@@ -63,8 +63,8 @@ impl Words {
         alphabet
     }
 
-    /// The words as ids of their characters, with their counts, in an order of their own. A
-    /// character without an id, which will be bytes, ends one word and begins the next.
+    /// The words as ids of their characters, with their counts, sorted. A character without an id,
+    /// which will be encoded as bytes, ends one word and begins the next.
     pub(super) fn split(self, ids: &HashMap<char, u32>) -> Vec<(Vec<u32>, u64)> {
         let mut parts: BTreeMap<Vec<u32>, u64> = BTreeMap::new();
         for (word, count) in self.counts {
@@ -83,12 +83,12 @@ impl Words {
     fn split_text(&mut self, text: &str) {
         let mut word = String::new();
         let mut last = None;
-        // A text begins as if after a space, as when it is tokenised.
+        // A text begins as if after a space, as in encoding.
         let begin = (!text.is_empty()).then_some(' ');
         for character in begin.into_iter().chain(text.chars()) {
             let kind = Kind::of(character);
             let goes_on = match (last, kind) {
-                // A space belongs to what comes after it; of several, the last one does.
+                // A space belongs to the next character; of several spaces, the last one does.
                 (Some(Kind::Space), Kind::Letter | Kind::Mark) => true,
                 (Some(last), kind) => last == kind && kind != Kind::Digit,
                 (None, _) => true,
@@ -127,13 +127,13 @@ impl Words {
     }
 }
 
-/// The kind of a character; a piece is of one kind, and may begin with a space.
+/// The kind of a character; a piece is of one kind, with an optional leading space.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Space,
     Letter,
     Digit,
-    /// Never part of a piece.
+    /// Not part of any piece.
     Control,
     /// Punctuation, symbols, other space.
     Mark,
@@ -143,7 +143,7 @@ impl Kind {
     fn of(character: char) -> Self {
         match character {
             ' ' => Self::Space,
-            // Written in the text it would come back as a space.
+            // Written in the text it would be decoded as a space.
             SPACE => Self::Control,
             c if c.is_control() => Self::Control,
             c if c.is_numeric() => Self::Digit,
