@@ -1,8 +1,8 @@
-//! A hash that recognises data in a later run.
+//! A hash that identifies data in a later run.
 
 use std::fmt;
 
-/// FNV-1a with 64 bits. It shows as 16 hexadecimal digits.
+/// FNV-1a with 64 bits, displayed as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fingerprint(u64);
 
@@ -19,7 +19,7 @@ impl Fingerprint {
         }
     }
 
-    /// Adds the bytes of `number`, lowest first.
+    /// Adds the bytes of `number`, little-endian.
     pub(crate) fn number(&mut self, number: u64) {
         self.bytes(&number.to_le_bytes());
     }

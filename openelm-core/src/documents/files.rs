@@ -8,10 +8,10 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// The format of a file, by the ending of its name.
+/// The format of a file, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// A JSON object a line.
+    /// One JSON object per line.
     JsonLines(Packing),
     /// One document.
     Text(Packing),
@@ -27,12 +27,12 @@ pub(crate) enum Packing {
     Zstd,
 }
 
-/// The endings that are read, as an error lists them.
+/// The supported extensions, as listed in errors.
 pub(crate) const ENDINGS: &str =
     ".jsonl, .txt (both also as .gz and .zst), .json.gz, .json.zst, .zst and .parquet";
 
 impl Format {
-    /// The format of `path`; none if its ending is not one of [`ENDINGS`].
+    /// The format of `path`; `None` if its extension is not one of [`ENDINGS`].
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.to_ascii_lowercase();
         let (stem, packing) = match name.rsplit_once('.')? {
@@ -42,24 +42,24 @@ impl Format {
         };
         match stem.rsplit_once('.').map(|(_, ending)| ending) {
             Some("jsonl") => Some(Self::JsonLines(packing)),
-            // Alone it is a configuration or an index; packed, as C4's shards, it has rows.
+            // A plain .json is a configuration or an index; compressed, as in C4, it has rows.
             Some("json") if packing != Packing::None => Some(Self::JsonLines(packing)),
             Some("txt") => Some(Self::Text(packing)),
             Some("parquet") if packing == Packing::None => Some(Self::Parquet),
-            // The Pile and its kin name their shards `00.zst`, lines of JSON.
+            // The Pile and similar data sets name their shards `00.zst`, lines of JSON.
             _ if packing == Packing::Zstd => Some(Self::JsonLines(packing)),
             _ => None,
         }
     }
 }
 
-/// The files that `places` name, sorted by path and each once. Of a folder those with a known
-/// ending, its subfolders' included; names that begin with a dot are left out.
+/// The files of `places`, sorted by path and each once. A folder gives its files with a supported
+/// extension, including subfolders; names that begin with a dot are skipped.
 ///
 /// # Errors
 ///
-/// [`Error::MissingFile`] if a place is not there or a pattern matches nothing; [`Error::Data`]
-/// if a file has another ending, or a folder holds nothing to read; [`Error::Io`].
+/// [`Error::MissingFile`] if a place does not exist or a pattern matches nothing; [`Error::Data`]
+/// if a file has another extension, or a folder has no supported file; [`Error::Io`].
 pub(crate) fn expand(places: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = BTreeSet::new();
     for place in places {
@@ -88,7 +88,7 @@ pub(crate) fn expand(places: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().collect())
 }
 
-/// True if another place brought the folder's files.
+/// True if another place includes the folder's files.
 fn already(folder: &Path, files: &BTreeSet<PathBuf>) -> bool {
     files.iter().any(|file| file.starts_with(folder))
 }

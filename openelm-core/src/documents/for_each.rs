@@ -1,4 +1,4 @@
-//! The documents of many files, one after another.
+//! The documents of many files, in sequence.
 
 use std::path::{Path, PathBuf};
 
@@ -8,15 +8,15 @@ use super::{
 };
 use crate::error::Result;
 
-/// Words of a text file that a tokenizer's training reads at once.
+/// Words of a text file that are read at once.
 const WORDS: usize = 2048;
 
-/// Hands `each` the text of all documents of `files`, in order; a text file comes in parts, of
-/// which all but the first go on with what came before.
+/// Passes the text of all documents of `files` to `each`, in order; a text file comes in parts, of
+/// which all except the first continue the previous one.
 ///
 /// # Errors
 ///
-/// Of the first file or row that cannot be read.
+/// The error of the first file or row that cannot be read.
 pub(crate) fn for_each_document(
     files: &[PathBuf],
     key: &str,

@@ -1,4 +1,4 @@
-//! Text documents out of jsonl, txt, gz, zst and parquet files.
+//! Readers of text documents in jsonl, txt, gz, zst and parquet files.
 
 pub(crate) mod files;
 mod for_each;

@@ -1,4 +1,4 @@
-//! A column of strings of a parquet file, 1,024 rows at a time.
+//! A column of strings in a parquet file, read 1,024 rows at a time.
 
 use std::{
     collections::VecDeque,
@@ -14,20 +14,20 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
 };
 
-/// Rows that are read at once.
+/// Rows per read.
 const ROWS: usize = 1024;
 
-/// The column, at a row.
+/// The column, at a current row.
 pub(crate) struct Column {
     file: SerializedFileReader<File>,
     key: String,
     index: usize,
-    /// The column has nulls, which then have definition level 0.
+    /// True if the column has nulls, with definition level 0.
     nullable: bool,
     next_group: usize,
     reader: Option<ColumnReaderImpl<ByteArrayType>>,
     rows: VecDeque<Option<ByteArray>>,
-    /// Rows handed out or left out.
+    /// Rows returned or skipped.
     row: u64,
 }
 
@@ -71,7 +71,7 @@ impl Column {
         })
     }
 
-    /// The next text, or what is wrong with that row; none after the last.
+    /// The next text, or the problem of that row; `None` after the last.
     pub(crate) fn next(&mut self) -> Result<Option<Result<String, String>>, String> {
         guarded(|| {
             while self.rows.is_empty() {
@@ -89,7 +89,7 @@ impl Column {
                 None => Err(format!("{place}: expected a string, found null")),
                 Some(bytes) => std::str::from_utf8(bytes.data())
                     .map(str::to_owned)
-                    .map_err(|_| format!("{place}: it is no UTF-8 text")),
+                    .map_err(|_| format!("{place}: not UTF-8 text")),
             }))
         })
     }
@@ -139,7 +139,7 @@ impl Column {
         Ok(true)
     }
 
-    /// Reads more rows, or closes the group.
+    /// Reads more rows, or closes the row group.
     fn fill(&mut self) -> Result<(), String> {
         let Some(reader) = &mut self.reader else {
             return Ok(());
@@ -168,13 +168,12 @@ impl Column {
 }
 
 fn text(error: &ParquetError) -> String {
-    format!("it is no undamaged parquet file: {error}")
+    format!("not a valid parquet file: {error}")
 }
 
-/// The library is meant to return errors; what it did not foresee in a damaged file is one too.
+/// Runs `read` and turns a panic of the library on a corrupt file into an error.
 fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err("it is no undamaged parquet file".into()))
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("not a valid parquet file".into()))
 }
 
 #[cfg(test)]
@@ -190,7 +189,7 @@ pub(crate) mod tests {
     use super::*;
     use openelm_testing::TempDir;
 
-    /// Writes a file of the columns `id` and `text`, `group` rows a row group.
+    /// Writes a file of the columns `id` and `text`, `group` rows per row group.
     pub(crate) fn write(
         path: &Path,
         rows: &[Option<&str>],
@@ -281,10 +280,10 @@ pub(crate) mod tests {
             assert!(
                 read(&cut, "text", 0)
                     .unwrap_err()
-                    .contains("no undamaged parquet")
+                    .contains("not a valid parquet")
             );
         }
-        // Whatever is wrong with it, it is an error or rows: never a panic.
+        // Any corruption gives an error or rows, never a panic.
         let mut state = 1_u64;
         for _ in 0..300 {
             let mut damaged = bytes.clone();

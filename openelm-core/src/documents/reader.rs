@@ -1,5 +1,5 @@
-//! The documents of one file, read as a stream: never more of it in memory than a document, or
-//! 1,024 rows of a parquet file.
+//! The documents of one file, read as a stream: at most one document, or 1,024 rows of a parquet
+//! file, are in memory.
 
 use std::{
     fs::File,
@@ -16,20 +16,20 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Longest line that is read, in bytes: beyond that it is no document.
+/// Longest line in bytes; longer lines are refused.
 const MAX_LINE: u64 = 1 << 30;
 const BUFFER: usize = 1 << 18;
 
 /// The next item of a file.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A document, or of a text file so many words of it.
+    /// A document, or a block of words of a text file.
     Document {
         text: String,
-        /// It continues the document before it.
+        /// True if it continues the previous document.
         continues: bool,
     },
-    /// A row that cannot be read; the next one may be.
+    /// An unreadable row; the next one may be readable.
     BadRow(Error),
     /// The rest of the file cannot be read.
     BadFile(Error),
@@ -46,7 +46,7 @@ enum Rows {
     Lines {
         reader: Box<dyn BufRead + Send>,
         key: String,
-        /// Of the line read last, from 1.
+        /// Number of the last line, from 1.
         number: usize,
     },
     Words {
@@ -58,8 +58,8 @@ enum Rows {
 }
 
 impl DocumentReader {
-    /// Opens a file and leaves out its first `skip` rows, which were read before. Rows of
-    /// a text file are blocks of `words` words.
+    /// Opens a file and skips its first `skip` rows, which were read before. Rows of a text file
+    /// are blocks of `words` words.
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl DocumentReader {
                     let continues = std::mem::replace(begun, true);
                     match String::from_utf8(bytes) {
                         Ok(text) => Found::Document { text, continues },
-                        Err(_) => Found::BadFile(Error::data(path, None, "it is no UTF-8 text")),
+                        Err(_) => Found::BadFile(Error::data(path, None, "not UTF-8 text")),
                     }
                 }
                 Err(problem) => Found::BadFile(damaged(path, &problem)),
@@ -171,7 +171,7 @@ impl DocumentReader {
 fn damaged(path: &Path, problem: &io::Error) -> Error {
     let problem = match problem.kind() {
         ErrorKind::UnexpectedEof => "the archive is cut off".to_owned(),
-        _ => format!("it cannot be read on: {problem}"),
+        _ => format!("cannot be read further: {problem}"),
     };
     Error::data(path, None, problem)
 }
@@ -190,7 +190,7 @@ fn unpack(file: File, packing: Packing) -> io::Result<Box<dyn BufRead + Send>> {
     })
 }
 
-/// The next line that is not blank; `number` is then its number.
+/// The next line that is not blank; `number` is set to its number.
 fn line(reader: &mut impl BufRead, number: &mut usize) -> io::Result<Option<Vec<u8>>> {
     loop {
         let mut bytes = Vec::new();
@@ -208,7 +208,7 @@ fn line(reader: &mut impl BufRead, number: &mut usize) -> io::Result<Option<Vec<
     }
 }
 
-/// The text up to so many spaces on, without the space that ends it.
+/// The text up to the `words`-th space, without this space.
 fn block(reader: &mut impl BufRead, words: usize) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     for _ in 0..words {
@@ -226,7 +226,7 @@ fn block(reader: &mut impl BufRead, words: usize) -> io::Result<Option<Vec<u8>>>
 }
 
 fn parse(line: &[u8], key: &str) -> Result<String, String> {
-    let line = std::str::from_utf8(line).map_err(|_| "it is no UTF-8 text".to_owned())?;
+    let line = std::str::from_utf8(line).map_err(|_| "not UTF-8 text".to_owned())?;
     let row: Value =
         serde_json::from_str(line.trim_start_matches('\u{FEFF}')).map_err(|error| {
             // serde_json counts lines from the start of the row.
@@ -279,7 +279,7 @@ mod tests {
     fn reads_the_same_lines_from_any_compression() {
         let scratch = TempDir::new();
         let (first, second) = ROWS.split_at(25);
-        // Two members, two frames: what parallel compressors write.
+        // Two members, two frames: the output of parallel compressors.
         let zipped = [gzip(first), gzip(second)].concat();
         let frames = [first, second].map(|part| zstd::encode_all(part, 3).unwrap());
         for (name, bytes) in [
@@ -327,7 +327,7 @@ mod tests {
             "a.jsonl:4: expected a JSON object",
             "a.jsonl:5: malformed JSON at column",
             "ok",
-            "a.jsonl:7: it is no UTF-8 text",
+            "a.jsonl:7: not UTF-8 text",
         ]) {
             assert!(found.contains(expected), "{found}: expected {expected}");
         }
@@ -352,7 +352,7 @@ mod tests {
             assert!(last.contains("the archive is cut off"), "{last}");
             let path = scratch.write(&name, b"no archive at all");
             let found = read(&path, 9, 0);
-            assert!(found[0].contains("cannot be read on"), "{found:?}");
+            assert!(found[0].contains("cannot be read further"), "{found:?}");
         }
     }
 }

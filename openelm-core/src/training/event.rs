@@ -1,7 +1,7 @@
-//! Parts of the events of a run that fine-tuning and pre-training share, and their JSON.
+//! Events of a run: parts shared by fine-tuning and pre-training, and their JSON.
 //!
-//! An event has one JSON object: `openelm --json` prints it, and `metrics.jsonl` keeps those of
-//! steps and validations.
+//! An event has one JSON object: `openelm --json` prints it, and `metrics.jsonl` stores the objects
+//! of steps and validations.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -11,15 +11,15 @@ use super::trainer::Step;
 /// The validation with the lowest loss.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BestValidation {
-    /// Iterations before it.
+    /// Iterations before the validation.
     pub iteration: u64,
-    /// Its mean loss, in nats.
+    /// Mean loss, in nats.
     pub loss: f64,
 }
 
 /// An event of a run.
 pub(super) trait RunEvent {
-    /// The advice to a user whose run cannot be resumed by this version.
+    /// The advice to a user if this version cannot resume the run.
     const NEW_RUN: &'static str;
 
     /// The event as a JSON object.

@@ -1,10 +1,10 @@
-//! Errors inside of MLX's closures.
+//! Errors inside MLX's closures.
 
 use mlx_rs::error::Exception;
 
 use crate::error::Error;
 
-/// An error of ours as MLX's closures want it.
+/// Wraps an error of this crate in the error type of MLX's closures.
 pub(super) fn into_exception(error: Error) -> Exception {
     match error {
         Error::Mlx(exception) => exception,

@@ -1,4 +1,4 @@
-//! The gradient of the loss, in one go or layer by layer.
+//! The gradient of the loss, in one pass or layer by layer.
 
 use std::cell::RefCell;
 
@@ -22,11 +22,11 @@ pub(super) struct LossAndGradients {
     pub(super) loss: Array,
     /// The part of `loss` that is z-loss.
     pub(super) z_loss: Array,
-    /// By each parameter.
+    /// One gradient per parameter.
     pub(super) gradients: Vec<Array>,
 }
 
-/// The loss of `batch` and the gradient by each of `parameters`; lazy, but for checkpointing.
+/// The loss of `batch` and the gradients of `parameters`; lazy, except with checkpointing.
 pub(super) fn loss_and_gradients(
     trainable: &TrainableModel,
     parameters: &[Array],
@@ -52,12 +52,12 @@ pub(super) fn loss_and_gradients(
     })
 }
 
-/// Scales `gradients` down to a length of `most` if they are longer; returns the length they had.
-/// As PyTorch's `clip_grad_norm_`.
+/// Scales `gradients` down to a norm of `most` if theirs is larger; returns the original norm.
+/// Equals PyTorch's `clip_grad_norm_`.
 pub(super) fn clip(gradients: &mut [Array], most: f32) -> Result<Array> {
     let mut square = Array::from_f32(0.0);
     for gradient in gradients.iter() {
-        // Row by row: MLX's sum of millions of numbers at once is off by a percent.
+        // Per row: MLX's sum of millions of numbers at once is off by a percent.
         let rows = gradient.square()?.sum_axis(-1, false)?;
         square = square.add(rows.sum(false)?)?;
     }
@@ -70,7 +70,7 @@ pub(super) fn clip(gradients: &mut [Array], most: f32) -> Result<Array> {
     Ok(norm)
 }
 
-/// The loss and z-loss that `function` gives, and the gradient of the loss by every one of
+/// The loss and z-loss of `function`, and the gradient of the loss with respect to each of
 /// `arguments`.
 fn value_and_gradients(
     arguments: &[Array],
@@ -100,7 +100,7 @@ fn value_and_gradients(
     }
 }
 
-/// A pass that keeps only the inputs of the layers.
+/// Gradient checkpointing: a pass that stores only the inputs of the layers.
 struct Checkpointed<'a> {
     trainable: &'a TrainableModel,
     parameters: &'a [Array],
@@ -110,7 +110,7 @@ struct Checkpointed<'a> {
 impl Checkpointed<'_> {
     #[expect(
         clippy::expect_used,
-        reason = "a layer has an input, and a gradient by it"
+        reason = "each layer has an input and a gradient with respect to it"
     )]
     fn loss_and_gradients(
         &self,
@@ -125,7 +125,7 @@ impl Checkpointed<'_> {
         let mut inputs = self.layer_inputs(&tokens, mask.as_ref())?;
         let mut gradients: Vec<Option<Array>> = vec![None; self.parameters.len()];
 
-        // The loss, the head and the final norm.
+        // The loss, head and final norm.
         let mut arguments = self.chosen(&rest);
         arguments.extend(inputs.pop());
         let head = value_and_gradients(&arguments, |arguments| {
@@ -149,7 +149,7 @@ impl Checkpointed<'_> {
             let name = self.trainable.names().get(i);
             name.is_some_and(|name| name.contains("token_embeddings"))
         });
-        // Below the first layer with parameters there is nothing to train.
+        // Layers below the first one with parameters are not trained.
         let first = own.iter().position(|own| !own.is_empty()).unwrap_or(layers);
         let first = if embeds { 0 } else { first };
         for (layer, own) in own.iter().enumerate().skip(first).rev() {
@@ -190,8 +190,8 @@ impl Checkpointed<'_> {
         Ok(inputs)
     }
 
-    /// Works out a layer again from its input `x` `[B, L, D]`. Puts the gradients by its parameters
-    /// `own` in their places, and returns the one by `x`.
+    /// Recomputes a layer from its input `x` `[B, L, D]`. Stores the gradients of its parameters
+    /// `own` and returns the gradient with respect to `x`.
     fn layer_gradients(
         &self,
         layer: usize,
@@ -217,7 +217,7 @@ impl Checkpointed<'_> {
         Ok(by_x)
     }
 
-    /// Adds the gradients of the embedding's look-up to those that its use as the head gave.
+    /// Adds the gradients of the embedding's look-up to those of its use as the head.
     fn embedding_gradients(
         &self,
         tokens: &Array,
@@ -241,11 +241,11 @@ impl Checkpointed<'_> {
         Ok(())
     }
 
-    /// The parameters of one layer, or of none.
+    /// The parameters of one layer; `None`: the parameters outside of layers.
     fn below(&self, layer: Option<usize>) -> Vec<usize> {
         let names = self.trainable.names().iter().enumerate();
-        let wanted = names.filter(|(_, name)| crate::adapter::layer_of(name) == layer);
-        wanted.map(|(i, _)| i).collect()
+        let in_layer = names.filter(|(_, name)| crate::adapter::layer_of(name) == layer);
+        in_layer.map(|(i, _)| i).collect()
     }
 
     fn chosen(&self, indices: &[usize]) -> Vec<Array> {
@@ -264,7 +264,7 @@ impl Checkpointed<'_> {
         self.trainable.model(&parameters, Some(self.dropout_seed))
     }
 
-    /// Puts gradients in their places; the last one, by `x`, is returned.
+    /// Stores gradients at their indices; returns the last one, with respect to `x`.
     fn collect(
         &self,
         gradients: &mut [Option<Array>],
@@ -284,6 +284,6 @@ impl Checkpointed<'_> {
 fn split_last(arguments: &[Array]) -> Result<(&Array, &[Array])> {
     match arguments.split_last() {
         Some((x, rest)) => Ok((x, rest)),
-        None => Err(Exception::custom("a function of nothing").into()),
+        None => Err(Exception::custom("a function without arguments").into()),
     }
 }

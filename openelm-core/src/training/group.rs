@@ -1,9 +1,9 @@
-//! Several processes that train one model, over MLX's own engine (`mlx.launch`, the ring backend):
-//! each finds its place in the environment, `MLX_RANK` and, for the ring, `MLX_HOSTFILE`, a JSON
-//! list of every rank's addresses.
+//! A group of processes that train one model with MLX's distributed engine (`mlx.launch`, the ring
+//! backend). The environment gives each process its rank, `MLX_RANK`, and for the ring
+//! `MLX_HOSTFILE`, a JSON list of every rank's addresses.
 //!
-//! MLX waits without end for a process that is gone. So a caller that joins gives a function for
-//! the case that the others have not answered for some time: usually it reports that and exits.
+//! MLX waits without limit for a process that has ended. So a caller passes a function that runs if
+//! the other processes do not respond for some time: usually it reports this and exits.
 
 use std::{
     env, fmt,
@@ -19,10 +19,10 @@ use crate::{
     mlx::ProcessGroup,
 };
 
-/// The interval at which the time is checked.
+/// Interval of the timeout checks.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The processes that train together, and which of them this is. Belongs to the thread that made
+/// The processes that train together, and the rank of this one. Belongs to the thread that made
 /// it.
 #[derive(Debug)]
 pub struct Group {
@@ -33,13 +33,13 @@ pub struct Group {
 }
 
 impl Group {
-    /// Joins the group that the environment describes; `None` if it describes none or a group of
-    /// one. If the others do not answer for as long as `patience`, at the start or later, `lost` is
-    /// called, on a thread of its own: MLX's wait itself cannot be ended, only the process.
+    /// Joins the group that the environment describes; `None` without a description or for a group
+    /// of one. If the other processes do not respond for `patience`, at the start or later, `lost`
+    /// is called on a separate thread: MLX's wait cannot be cancelled, except by exiting.
     ///
     /// # Errors
-    /// [`Error::Option`] if the environment is malformed, [`Error::Group`] if the others cannot be
-    /// reached.
+    /// [`Error::Option`] if the environment is malformed, [`Error::Group`] if the other processes
+    /// cannot be reached.
     pub fn from_environment(
         patience: Duration,
         lost: impl Fn() + Send + 'static,
@@ -67,7 +67,7 @@ impl Group {
         }))
     }
 
-    /// The rank of this process, from 0 on. Rank 0 saves.
+    /// The rank of this process, from 0. Rank 0 saves.
     pub fn rank(&self) -> usize {
         self.rank
     }
@@ -77,13 +77,13 @@ impl Group {
         self.size
     }
 
-    /// The sum of every process' `x`, all of one shape and type: the same bits in each of them.
-    /// Waits for the others.
+    /// The sum of `x` over all processes, which must have one shape and type: bit-identical in each
+    /// process. Waits for the other processes.
     ///
     /// # Errors
-    /// [`Error::Group`] if another process is gone, [`Error::Mlx`] if `x` cannot be worked out.
+    /// [`Error::Group`] if another process has ended, [`Error::Mlx`] if `x` cannot be computed.
     pub fn all_sum(&self, x: &Array) -> Result<Array> {
-        // This process' own work is not what is waited for.
+        // The timeout must not include this process's own computation.
         x.eval()?;
         let sum = self.watch.during(|| {
             let sum = self.processes.all_sum(x)?;
@@ -93,7 +93,7 @@ impl Group {
         sum.map_err(lost_connection)
     }
 
-    /// Replaces `numbers` by their sums over the processes. Waits for the others.
+    /// Replaces `numbers` by their sums over the processes. Waits for the other processes.
     ///
     /// # Errors
     /// As [`all_sum`](Self::all_sum).
@@ -106,7 +106,7 @@ impl Group {
         Ok(())
     }
 
-    /// Returns true if `yes` is true in any of the processes. Waits for the others.
+    /// True if `yes` is true in any process. Waits for the other processes.
     ///
     /// # Errors
     /// As [`all_sum`](Self::all_sum).
@@ -116,7 +116,7 @@ impl Group {
         Ok(count[0] > 0.0)
     }
 
-    /// The bytes that rank 0 has; the others' are not looked at.
+    /// Returns the `bytes` of rank 0; those of other ranks are ignored.
     ///
     /// # Errors
     /// As [`all_sum`](Self::all_sum).
@@ -135,7 +135,7 @@ impl Group {
     }
 }
 
-/// MLX's message, without the place in its source.
+/// MLX's message, without its source location.
 fn lost_connection(error: Error) -> Error {
     let Error::Mlx(exception) = &error else {
         return error;
@@ -147,9 +147,9 @@ fn lost_connection(error: Error) -> Error {
     }
 }
 
-/// A thread that calls `lost` once something takes longer than it may.
+/// A thread that calls `lost` if an operation exceeds its time limit.
 struct Watch {
-    /// When what is under way began.
+    /// Start time of the operation in progress.
     since: Arc<Mutex<Option<Instant>>>,
 }
 

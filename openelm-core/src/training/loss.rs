@@ -23,27 +23,26 @@ use crate::{
     model::{Linear, Model},
 };
 
-/// The loss of preferences; `Δ` is how much more the model prefers the
-/// chosen answer than the reference does, in nats.
+/// The loss of preferences. `Δ` is the increase of the log-probability margin of the chosen answer
+/// over the reference's margin, in nats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PreferenceLoss {
     /// DPO: `-log σ(β·Δ)` (arXiv 2305.18290).
     Sigmoid,
-    /// `max(0, 1 - β·Δ)`: OpenELM-Instruct's at three of its four sizes
+    /// `max(0, 1 - β·Δ)`, as in three of the four sizes of OpenELM-Instruct
     /// (`openelm-instruct.yaml`).
     Hinge,
 }
 
-/// The inputs of a preference step besides its batch.
+/// The inputs of a preference step in addition to its batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preference {
     /// The loss.
     pub loss: PreferenceLoss,
-    /// β: how strongly the model is held to the reference. OpenELM-Instruct: 0.01.
+    /// β: weight of the reference model. OpenELM-Instruct: 0.01.
     pub beta: f32,
-    /// The reference's summed log-probability of each row's targets, as
-    /// [`Trainer::log_probabilities`](crate::training::trainer::Trainer::log_probabilities) gave
-    /// them.
+    /// The reference's summed log-probability of each row's targets, from
+    /// [`Trainer::log_probabilities`](crate::training::trainer::Trainer::log_probabilities).
     pub reference: Vec<f32>,
 }
 
@@ -71,26 +70,26 @@ impl Preference {
 /// The loss of predictions.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Objective<'a> {
-    /// Cross-entropy, with `z_loss` times the mean of `logsumexp²` beside it, and that share of
-    /// each target's weight spread over the vocabulary.
+    /// Cross-entropy plus `z_loss` times the mean of `logsumexp²`; the fraction `label_smoothing`
+    /// of each target's weight is spread over the vocabulary.
     Predict { z_loss: f32, label_smoothing: f32 },
-    /// DPO's.
+    /// DPO.
     Prefer(&'a Preference),
 }
 
 impl Objective<'_> {
-    /// Cross-entropy alone.
+    /// Cross-entropy without z-loss and label smoothing.
     pub(super) const PLAIN: Self = Self::Predict {
         z_loss: 0.0,
         label_smoothing: 0.0,
     };
 }
 
-/// Where a batch's targets are, as arrays.
+/// The targets of a batch, as arrays.
 pub(super) struct Targets {
-    /// u32 `[N]`: their places in `[B·L]`.
+    /// Indices into `[B·L]`, u32 `[N]`.
     places: Array,
-    /// u32 `[N]`.
+    /// Token ids, u32 `[N]`.
     ids: Array,
 }
 
@@ -115,8 +114,8 @@ pub(super) fn inputs(batch: &Batch) -> Array {
     Array::from_slice(&batch.inputs, &[batch.batch as i32, batch.length as i32])
 }
 
-/// The mask that is added to attention's scores so that documents in a row do not see each other
-/// `[B, 1, L, L]`; `None` where rows hold one document each, and causal attention does.
+/// The mask `[B, 1, L, L]` that is added to the attention scores to separate the documents of a
+/// row; `None` if each row holds one document, for which the causal mask suffices.
 pub(super) fn mask(batch: &Batch, dtype: Dtype) -> Result<Option<Array>> {
     if batch.documents.is_empty() {
         return Ok(None);
@@ -126,7 +125,7 @@ pub(super) fn mask(batch: &Batch, dtype: Dtype) -> Result<Option<Array>> {
     let same = documents.eq(documents.swap_axes(-1, -2)?)?;
     let positions = arange::<_, i32>(None, length, None)?;
     let before = positions.expand_dims(1)?.ge(&positions)?;
-    // As far below any score as makes its exponential zero, also in 16 bits.
+    // Low enough that its exponential is zero, also in 16 bits.
     let hidden = Array::from_f32(-3e4);
     let added = select(&same.logical_and(before)?, Array::from_f32(0.0), hidden)?;
     Ok(Some(added.as_dtype(dtype)?))
@@ -140,7 +139,7 @@ pub(super) fn cross_entropy(model: &Model, batch: &Batch, trains_head: bool) -> 
     Ok(loss)
 }
 
-/// The loss by the final hidden states `[B, L, D]`, and the part of it that is z-loss: f32 scalars.
+/// The loss for final hidden states `[B, L, D]`, and its z-loss part: f32 scalars.
 pub(super) fn of_hidden(
     model: &Model,
     hidden: &Array,
@@ -180,7 +179,7 @@ pub(super) fn of_hidden(
     }
 }
 
-/// Sums of the targets' log-probabilities by row, f32 `[B]`.
+/// Sums of the targets' log-probabilities per row, f32 `[B]`.
 pub(super) fn row_log_probabilities(
     model: &Model,
     batch: &Batch,
@@ -192,7 +191,7 @@ pub(super) fn row_log_probabilities(
     row_sums(&all, batch)
 }
 
-/// An f32 scalar's value.
+/// The value of an f32 scalar.
 pub(super) fn read(scalar: &Array) -> Result<f32> {
     Ok(scalar.try_item_exact::<f32>()?)
 }
@@ -221,8 +220,8 @@ fn target_log_probabilities(
     Ok(concatenate(&parts, 0)?)
 }
 
-/// The hidden states `[N, D]` that predict the batch's targets: nothing else goes through the head,
-/// the costliest matrix.
+/// The hidden states `[N, D]` that predict the batch's targets: only these pass through the head,
+/// the most expensive matrix.
 fn target_rows(hidden: &Array, batch: &Batch) -> Result<(Array, Targets)> {
     let targets = Targets::new(batch);
     let rows = hidden.reshape(&[-1, hidden.dim(2)])?;
@@ -234,12 +233,12 @@ fn target_rows(hidden: &Array, batch: &Batch) -> Result<(Array, Targets)> {
     Ok((rows, targets))
 }
 
-/// Targets whose logits exist at a time.
+/// Number of targets whose logits exist at the same time.
 const CHUNK: i32 = 64;
 
-/// Log-probabilities f32 `[N]` of `ids` `[N]` after `rows` `[N, D]`, by a head that is not trained.
-/// The gradient is worked out along with them, so that no logits are kept, and no exponential is
-/// taken twice: for logits `z` it is `onehot - softmax(z)`, through the head.
+/// Log-probabilities f32 `[N]` of `ids` `[N]` after `rows` `[N, D]`, for a frozen head. The
+/// gradient is computed in the forward pass, so that no logits are stored and no exponential is
+/// computed twice: for logits `z` it is `onehot - softmax(z)`, multiplied by the head.
 fn frozen_head(head: &Linear, rows: &Array, ids: &Array) -> Result<Array> {
     let fixed = stop_gradient(rows)?;
     let logits = head.forward(&fixed)?.as_dtype(Dtype::Float32)?;
@@ -261,17 +260,17 @@ fn frozen_head(head: &Linear, rows: &Array, ids: &Array) -> Result<Array> {
     let (_, by_rows) = fallible_vjp(through, std::slice::from_ref(&fixed), &[by_logits])?;
     let by_rows = by_rows.into_iter().next();
     let by_rows = by_rows.ok_or_else(|| Exception::custom("the head gave no gradient"))?;
-    // Zero, with that gradient.
+    // Zero, with this gradient.
     let change = rows.subtract(&fixed)?.multiply(stop_gradient(by_rows)?)?;
     let change = change.as_dtype(Dtype::Float32)?.sum_axis(-1, false)?;
     Ok(stop_gradient(values)?.squeeze_axes(&[-1])?.add(change)?)
 }
 
-/// The loss by a head that is trained whole, worked out some rows at a time and along with its
-/// gradient, so that neither all logits nor any exponential is kept or made twice.
+/// The loss of a trained head, computed some rows at a time together with its gradient, so that
+/// not all logits are stored and no exponential is computed twice.
 ///
 /// For a row's logits `z`, `s = logsumexp(z)`, smoothing `ε` and z-loss `c` the loss is
-/// `s - (1-ε)·z_target - ε·mean(z) + c·s²`; its gradient by `z` is
+/// `s - (1-ε)·z_target - ε·mean(z) + c·s²`; its gradient with respect to `z` is
 /// `(1 + 2·c·s)·softmax(z) - (1-ε)·onehot - ε/V`.
 struct TrainedHead<'a> {
     /// `[V, D]`.
@@ -282,16 +281,16 @@ struct TrainedHead<'a> {
 
 /// The loss and gradients of a part of the rows.
 struct HeadPart {
-    /// f32 scalars: sums of the cross-entropy and of `s²`.
+    /// Sums of the cross-entropy and of `s²`, f32 scalars.
     sums: [Array; 2],
-    /// The sum's gradient by the rows `[n, D]`.
+    /// Gradient of the sum with respect to the rows `[n, D]`.
     by_rows: Array,
-    /// And by the matrix `[V, D]`, without the targets' part.
+    /// Gradient with respect to the matrix `[V, D]`, without the targets' part.
     by_matrix: Array,
 }
 
 impl TrainedHead<'_> {
-    /// The mean loss over `rows` `[N, D]` with targets `ids` `[N]`, and the z-loss in it.
+    /// The mean loss over `rows` `[N, D]` with targets `ids` `[N]`, and its z-loss part.
     fn loss(&self, rows: &Array, ids: &Array) -> Result<[Array; 2]> {
         let (count, vocab) = (rows.dim(0), self.matrix.dim(0));
         let fixed = stop_gradient(rows)?;
@@ -327,12 +326,12 @@ impl TrainedHead<'_> {
         let Some(by_matrix) = by_matrix else {
             return Err(Exception::custom("no targets").into());
         };
-        // The targets' part of the gradient: each one's row takes away what was before it.
+        // The targets' part of the gradient: -(1-ε) times the hidden state, in the target's row.
         let kept = Array::from_f32(self.label_smoothing - 1.0);
         let pulls = fixed.as_dtype(Dtype::Float32)?.multiply(kept)?;
         let by_matrix = scatter_add_single(&by_matrix, ids, &pulls.expand_dims(1)?, 0)?;
 
-        // Zero, with those gradients.
+        // Zero, with these gradients.
         let carry = |x: &Array, fixed: &Array, gradient: Array| -> Result<Array> {
             let gradient = gradient.as_dtype(x.dtype())?;
             let change = x.subtract(fixed)?.multiply(stop_gradient(gradient)?)?;
@@ -356,7 +355,7 @@ impl TrainedHead<'_> {
         let smoothing = self.label_smoothing;
         let kept = Array::from_f32(1.0 - smoothing);
         let mut predicted = at_target.multiply(&kept)?;
-        // By the logits, without the targets' part.
+        // Gradient with respect to the logits, without the targets' part.
         let grown = logsumexp.multiply(Array::from_f32(2.0 * self.z_loss))?;
         let factor = grown.add(Array::from_f32(1.0))?.divide(&sums)?;
         let mut by_logits = exponentials.multiply(factor)?;
@@ -381,7 +380,7 @@ impl TrainedHead<'_> {
     }
 }
 
-/// Logits of a trained head that exist at a time.
+/// Number of logits of a trained head that exist at the same time.
 const LOGITS: i32 = 1 << 20;
 
 /// `e^x`; on a CPU MLX's `exp` takes three times as long as its `power`.
@@ -392,7 +391,7 @@ fn exp(x: &Array) -> Result<Array> {
     })
 }
 
-/// Sums by row of what belongs to the targets, `[N]` to `[B]`.
+/// Sums of the targets' values per row, `[N]` to `[B]`.
 fn row_sums(values: &Array, batch: &Batch) -> Result<Array> {
     let mut start = 0;
     let rows = batch.mask.chunks(batch.length.max(1)).map(|mask| {
@@ -406,7 +405,7 @@ fn row_sums(values: &Array, batch: &Batch) -> Result<Array> {
     Ok(concatenate(&rows, 0)?)
 }
 
-/// Mean loss over pairs by the policy's sums f32 `[2·pairs]`, the chosen rows first.
+/// Mean loss over pairs, for the policy's sums f32 `[2·pairs]`, the chosen rows first.
 fn preferred(policy: &Array, preference: &Preference) -> Result<Array> {
     let reference = Array::from_slice(&preference.reference, &[preference.reference.len() as i32]);
     let gained = policy.subtract(reference)?;
@@ -416,7 +415,7 @@ fn preferred(policy: &Array, preference: &Preference) -> Result<Array> {
         .subtract(gained.try_index(pairs..)?)?;
     let margin = delta.multiply(Array::from_f32(preference.beta))?;
     let losses = match preference.loss {
-        // log(1 + e^-x), which does not overflow.
+        // log(1 + e^-x) in a form that does not overflow.
         PreferenceLoss::Sigmoid => {
             mlx_rs::ops::logaddexp(Array::from_f32(0.0), margin.negative()?)?
         }

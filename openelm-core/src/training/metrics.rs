@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line for every step and validation of a training run.
+//! `metrics.jsonl`: one JSON object per line for every step and validation of a training run.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -29,7 +29,7 @@ impl Metrics {
         }
     }
 
-    /// Keeps the lines of the first `iteration` iterations, and goes on after them.
+    /// Keeps the lines of the first `iteration` iterations and appends after them.
     pub(crate) fn open(folder: &Path, iteration: u64) -> Result<Self> {
         let path = folder.join("metrics.jsonl");
         let text = fs::read_to_string(&path).unwrap_or_default();
@@ -37,7 +37,7 @@ impl Metrics {
         for line in text.lines().filter(|_| iteration > 0) {
             let of: Option<Value> = serde_json::from_str(line).ok();
             let of = of.and_then(|line| line.get("iteration")?.as_u64());
-            // A line cut by a crash, and those of steps that are taken again, are left out.
+            // Drop a line cut by a crash, and lines of steps that will be repeated.
             if of.is_some_and(|of| of <= iteration) {
                 kept.push_str(line);
                 kept.push('\n');

@@ -1,4 +1,4 @@
-//! Training: one trainer, and the runs around it for fine-tuning and pre-training.
+//! Training: the trainer, and the runs of fine-tuning and pre-training.
 
 mod event;
 mod exception;

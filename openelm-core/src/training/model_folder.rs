@@ -1,4 +1,4 @@
-//! Model folders as training writes them: a configuration, weights in one file, a tokenizer.
+//! Model folders that training writes: a configuration, weights in one file, a tokenizer.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::{
     weights::{Checkpoint, ReadOptions, Readers, Tensors, Weights, tensor_file},
 };
 
-/// The files of every model folder of a run, without the weights.
+/// The files of every model folder of a run, except the weights.
 #[derive(Debug, Clone)]
 pub(super) struct FolderTemplate {
     /// The text of `config.json`.
@@ -24,7 +24,7 @@ pub(super) struct FolderTemplate {
 }
 
 impl FolderTemplate {
-    /// `tokenizer` is a tokenizer's file, or the folder it is in; weights are stored in `dtype`.
+    /// `tokenizer` is a tokenizer file or its folder; weights are stored in `dtype`.
     pub(super) fn new(config: &Config, tokenizer: Option<&Path>, dtype: Dtype) -> Self {
         let mut config = config.clone();
         let mut put = |key: &str, value: serde_json::Value| {
@@ -52,7 +52,7 @@ impl FolderTemplate {
         }
     }
 
-    /// Writes the folder `target`; one that is there already is replaced once the new one is whole.
+    /// Writes the folder `target`; an existing one is replaced after the new one is complete.
     pub(super) fn write(&self, target: &Path, weights: &Tensors) -> Result<()> {
         write_folder_beside(target, |folder| self.fill(folder, weights))
     }
@@ -68,7 +68,7 @@ impl FolderTemplate {
         write_synced(&folder.join("config.json"), &self.config)?;
         for file in &self.tokenizer {
             let name = match file.extension() {
-                // A tokenizer that lies elsewhere under a name of its own.
+                // A tokenizer in another folder with a nonstandard name.
                 Some(kind) if kind == "json" && !is_known(file) => "tokenizer.json".into(),
                 Some(kind) if kind == "model" && !is_known(file) => "tokenizer.model".into(),
                 _ => file.file_name().unwrap_or_default().to_os_string(),
@@ -95,7 +95,7 @@ pub(super) fn weights(folder: &Path, config: &Config) -> Result<Weights> {
     Weights::read(&checkpoint, config, options, &mut |_, _| {})
 }
 
-/// The plain mean of the weights in `folders`, summed in f64 and rounded once, as CoreNet's
+/// The arithmetic mean of the weights in `folders`, summed in f64 and rounded once, as in CoreNet's
 /// `average_ckpts`; f32.
 pub(super) fn average(folders: &[PathBuf]) -> Result<Tensors> {
     let mut opened = Vec::with_capacity(folders.len());

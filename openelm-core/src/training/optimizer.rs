@@ -1,7 +1,7 @@
-//! The rules by which gradients change parameters, with MLX's formulas (`mlx/optimizers`).
+//! Optimizers, with MLX's formulas (`mlx/optimizers`).
 //!
-//! mlx-rs has them too, but neither bias correction nor a state that can be saved and restored to
-//! the bit, steps included.
+//! mlx-rs has optimizers too, but without bias correction and without a state that can be saved and
+//! restored bit for bit, including the step count.
 
 use std::collections::BTreeMap;
 
@@ -15,29 +15,29 @@ use crate::{
     weights::Tensors,
 };
 
-/// An optimizer and its settings. Those that a kind does not know are not looked at.
+/// An optimizer and its settings. Each kind ignores settings that it does not use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Optimizer {
-    /// The rule.
+    /// The update rule.
     pub kind: OptimizerKind,
     /// Decay rates of the moments (Adam, AdamW, Lion). Default 0.9 and 0.999; for Lion 0.99.
     pub betas: [f32; 2],
     /// Added to Adam's denominators. Default 1e-8.
     pub eps: f32,
-    /// Share of a matrix that each update takes away, times the learning rate (AdamW, Lion,
-    /// Adafactor), or that is added to the gradient (SGD). Norms and magnitudes have none, as in
-    /// CoreNet. Default 0.
+    /// Fraction of a matrix that each update subtracts, times the learning rate (AdamW, Lion,
+    /// Adafactor), or adds to the gradient (SGD). Norms and magnitudes do not decay, as in CoreNet.
+    /// Default 0.
     pub weight_decay: f32,
     /// SGD's momentum. Default 0.
     pub momentum: f32,
-    /// Adam and AdamW: make up for moments that begin at zero, as PyTorch does. Default off, as
-    /// in MLX.
+    /// Adam and AdamW: correct the bias of moments that start at zero, as PyTorch does. Default
+    /// off, as in MLX.
     pub bias_correction: bool,
-    /// Let norms and magnitudes decay as well, as mlx-lm does. Default off.
+    /// Apply weight decay to norms and magnitudes too, as mlx-lm does. Default off.
     pub decay_vectors: bool,
 }
 
-/// The rule.
+/// The update rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptimizerKind {
     /// Adam (arXiv 1412.6980).
@@ -48,7 +48,7 @@ pub enum OptimizerKind {
     Sgd,
     /// Lion (arXiv 2302.06675).
     Lion,
-    /// Adafactor (arXiv 1804.04235), with its parameters' scale and the given learning rate.
+    /// Adafactor (arXiv 1804.04235), scaled by its parameters and with the given learning rate.
     Adafactor,
 }
 
@@ -106,7 +106,7 @@ impl Default for Optimizer {
 pub(super) struct OptimizerState {
     rule: Optimizer,
     names: Vec<String>,
-    /// By parameter: its arrays by their names.
+    /// Per parameter: arrays by name.
     slots: Vec<BTreeMap<&'static str, Array>>,
     updates: u64,
 }
@@ -129,7 +129,7 @@ impl OptimizerState {
         })
     }
 
-    /// Updates made so far.
+    /// Number of updates so far.
     pub(super) fn updates(&self) -> u64 {
         self.updates
     }
@@ -138,7 +138,7 @@ impl OptimizerState {
         self.slots.iter().flat_map(BTreeMap::values)
     }
 
-    /// As [`arrays`](Self::arrays), to put others in their places.
+    /// Like [`arrays`](Self::arrays), for replacing them.
     pub(super) fn arrays_mut(&mut self) -> impl Iterator<Item = &mut Array> {
         self.slots.iter_mut().flat_map(BTreeMap::values_mut)
     }
@@ -147,7 +147,7 @@ impl OptimizerState {
         self.updates = updates;
     }
 
-    /// Changes `parameters` by `gradients`.
+    /// Updates `parameters` with `gradients`.
     pub(super) fn update(
         &mut self,
         parameters: &mut [Array],
@@ -172,7 +172,7 @@ impl OptimizerState {
         Ok(())
     }
 
-    /// Its arrays by name, for a file.
+    /// The arrays by name, for a file.
     pub(super) fn tensors(&self) -> Tensors {
         let all = self.names.iter().zip(&self.slots);
         let named = all.flat_map(|(name, slots)| {
@@ -182,8 +182,8 @@ impl OptimizerState {
         named.collect()
     }
 
-    /// Puts back what [`tensors`](Self::tensors) gave; the name of one that is missing otherwise,
-    /// or has another shape.
+    /// Restores the result of [`tensors`](Self::tensors); the error is the name of an array that
+    /// is missing or has another shape.
     pub(super) fn restore(&mut self, mut tensors: Tensors, updates: u64) -> Result<(), String> {
         for (name, slots) in self.names.iter().zip(&mut self.slots) {
             for (slot, array) in slots {
@@ -200,7 +200,7 @@ impl OptimizerState {
 }
 
 impl Optimizer {
-    /// The arrays that it keeps for a parameter of this shape, all zero at first.
+    /// The arrays for a parameter of this shape, initially zero.
     fn slots(&self, shape: &[i32]) -> Vec<(&'static str, Vec<i32>)> {
         let whole = shape.to_vec();
         match self.kind {
@@ -273,7 +273,7 @@ impl Single {
         Ok(parameter.subtract(step.multiply(scalar(self.learning_rate))?)?)
     }
 
-    #[expect(clippy::expect_used, reason = "`Optimizer::slots` makes it")]
+    #[expect(clippy::expect_used, reason = "`Optimizer::slots` adds `m`")]
     fn lion(&self, parameter: &Array, gradient: &Array, slots: &mut Slots) -> Result<Array> {
         let [b1, b2] = self.rule.betas;
         let m = slots.get("m").expect("Lion keeps `m`");
@@ -315,7 +315,7 @@ impl Single {
     }
 }
 
-/// The running average `slot`, `beta` of it old and the rest `new`.
+/// Updates the running average `slot`: the fraction `beta` old, the rest `new`.
 fn average(slots: &mut Slots, slot: &'static str, new: &Array, beta: f32) -> Result<Array> {
     let new = new.multiply(scalar(1.0 - beta))?;
     let average = match slots.get(slot) {

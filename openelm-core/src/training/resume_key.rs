@@ -1,25 +1,25 @@
 //! The resume key of a run: the options and data that a resumed run must share with the saved one.
 //!
-//! One rule serves fine-tuning and pre-training: the key holds all that changes the trained
-//! weights. In it are
+//! Fine-tuning and pre-training share one rule: the key holds all options that change the trained
+//! weights. These are
 //!
 //! - the optimizer, the learning rate and its schedule, gradient accumulation and clipping, z-loss,
-//!   label smoothing, the moving average, the seed, the batch size, the type to compute in;
+//!   label smoothing, the moving average, the seed, the batch size, the dtype of the computation;
 //! - fine-tuning: the kind of adapter, its rank, scale, dropout and modules, the longest row, the
-//!   loss of preferences, the order of mlx-lm;
+//!   loss of preferences, mlx-lm compatibility;
 //! - pre-training: the architecture and the tokenizer;
-//! - the training data (pre-training: by the state of its source).
+//! - the training data (pre-training: in the state of its source).
 //!
-//! Outside of it are, and may change with every resume,
+//! The key does not hold options that may change on every resume:
 //!
-//! - the length of the run, `iters`. A schedule over that length has it as `schedule_steps`, which
-//!   is in the key;
+//! - the length of the run, `iters`. A schedule over this length is stored as `schedule_steps`,
+//!   which is in the key;
 //! - the intervals of saves, validations and reports; checkpoints to keep and to average; patience;
-//! - the validation data and how much of it is used. Losses of other data do not compare, so the
-//!   best validation is then looked for anew;
-//! - `grad_checkpoint`, which leads to the same bytes;
-//! - `micro_batch_size` and the number of processes, which change the order of sums, and so the
-//!   rounding only.
+//! - the validation data and the part of it that is used. Losses of other data are not comparable,
+//!   so the best validation is then reset;
+//! - `grad_checkpoint`, which gives the same bytes;
+//! - `micro_batch_size` and the number of processes, which change the order of sums, and so only
+//!   the rounding.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::error::RunDifference;
 
-/// Most differences that an error lists.
+/// Largest number of differences in an error.
 const LISTED: usize = 8;
 
 /// Option names in snake case, and values.
@@ -40,7 +40,7 @@ const LISTED: usize = 8;
 pub(super) struct ResumeKey(Map<String, Value>);
 
 impl ResumeKey {
-    /// The part that any trainer has.
+    /// The part that all trainers share.
     pub(super) fn new(options: &TrainerOptions) -> Self {
         let TrainerOptions {
             optimizer,
@@ -98,13 +98,13 @@ impl ResumeKey {
         self.set("warmup_init", schedule.warmup_init);
     }
 
-    /// Sets an option, which may be set already.
+    /// Sets an option, or replaces its value.
     pub(super) fn set(&mut self, option: &str, value: impl Into<Value>) {
         self.0.insert(option.to_owned(), value.into());
     }
 
-    /// The options in which `new` differs from this key of a saved run. In an object of options,
-    /// each counts for itself.
+    /// The options that differ between `new` and this key of a saved run. Each member of an
+    /// object is compared separately.
     pub(super) fn differences(&self, new: &Self) -> Vec<RunDifference> {
         let mut differences = Vec::new();
         compare(&self.0, &new.0, &mut differences);
@@ -121,7 +121,7 @@ impl ResumeKey {
     }
 }
 
-/// The shortest decimal of `number`, which as it is would show the digits of the nearest `f64`.
+/// The shortest decimal of `number`; a plain conversion shows the digits of the nearest `f64`.
 pub(super) fn decimal(number: f32) -> f64 {
     number.to_string().parse().unwrap_or(f64::from(number))
 }

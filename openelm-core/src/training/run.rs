@@ -1,8 +1,7 @@
-//! The shell of a training run: its folder and lock, progress, events, the best validation, the
-//! end.
+//! The common part of training runs: folder and lock, progress, events, best validation, end.
 //!
 //! [`Finetune`](super::finetune::Finetune) and [`Pretrain`](super::pretrain::Pretrain) are
-//! iterators of events around one [`Run`]; they bring the data, the steps and the files of their
+//! iterators of events that contain a [`Run`]; they add the data, the steps and the files of their
 //! results.
 
 use std::{
@@ -27,21 +26,21 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Progress of a run, kept in the state file besides the trainer's own.
+/// Progress of a run, stored in the state file in addition to the trainer's state.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Progress {
     resume_key: ResumeKey,
-    /// The validation data, and how much of it is used.
+    /// Identifies the validation data and the part of it that is used.
     validation: Value,
     pub(super) trained_tokens: u64,
     best: Option<BestValidation>,
     since_best: u32,
-    /// The position in the training data; null if the iteration says it.
+    /// Position in the training data; null if the iteration determines it.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub(super) source: Value,
 }
 
-/// A training run in a folder. Of several processes only the one of rank 0 has the folder.
+/// A training run in a folder. Of several processes, only rank 0 has the folder.
 #[derive(Debug)]
 pub(super) struct Run<E> {
     folder: PathBuf,
@@ -81,7 +80,7 @@ impl<E: RunEvent> Run<E> {
         }
     }
 
-    /// Makes and locks the folder for a new run.
+    /// Creates and locks the folder for a new run.
     ///
     /// # Errors
     /// [`Error::Destination`] if another process trains there or the folder holds a run,
@@ -103,7 +102,7 @@ impl<E: RunEvent> Run<E> {
         Ok(())
     }
 
-    /// Locks the folder of a saved run and reads its progress, if this is the same run.
+    /// Locks the folder of a saved run and reads its progress, if the resume keys agree.
     ///
     /// # Errors
     /// [`Error::MissingFile`] if there is no state, [`Error::Destination`] if another process
@@ -136,7 +135,7 @@ impl<E: RunEvent> Run<E> {
             return Err(Error::OtherRun { path, differences });
         }
         if saved.validation != self.progress.validation {
-            // Losses of other data do not compare.
+            // Losses of other data are not comparable.
             saved.validation = self.progress.validation.take();
             saved.best = None;
             saved.since_best = 0;
@@ -145,7 +144,7 @@ impl<E: RunEvent> Run<E> {
         Ok(())
     }
 
-    /// Goes on with the metrics of a saved run after `iteration` iterations.
+    /// Continues the metrics of a saved run after `iteration` iterations.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -159,7 +158,7 @@ impl<E: RunEvent> Run<E> {
     /// Writes the state of `trainer` and the progress.
     ///
     /// # Errors
-    /// [`Error::Io`]; the last state stays then.
+    /// [`Error::Io`]; the previous state then stays.
     pub(super) fn save_state(&self, trainer: &Trainer) -> Result<()> {
         let path = self.state();
         let progress = serde_json::to_value(&self.progress).map_err(|error| Error::Checkpoint {
@@ -169,7 +168,7 @@ impl<E: RunEvent> Run<E> {
         trainer.save_state(&path, &progress)
     }
 
-    /// Takes the loss of a validation; returns whether it is the lowest so far.
+    /// Records the loss of a validation; returns true if it is the lowest so far.
     ///
     /// # Errors
     /// [`Error::Diverged`] if it is not finite.
@@ -191,7 +190,7 @@ impl<E: RunEvent> Run<E> {
         Ok(is_best)
     }
 
-    /// Puts an event into the queue and, if it has one, its line into `metrics.jsonl`.
+    /// Adds an event to the queue and, if it is a metric, a line to `metrics.jsonl`.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -203,7 +202,7 @@ impl<E: RunEvent> Run<E> {
         Ok(())
     }
 
-    /// Ends the run with its last event, and unlocks the folder.
+    /// Ends the run with its last event and unlocks the folder.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -221,7 +220,7 @@ impl<E: RunEvent> Run<E> {
         &self.folder
     }
 
-    /// The state's file.
+    /// Path of the state file.
     pub(super) fn state(&self) -> PathBuf {
         self.folder.join(STATE_FILE)
     }
@@ -234,7 +233,7 @@ impl<E: RunEvent> Run<E> {
         self.progress.best
     }
 
-    /// Validations since the best one.
+    /// Number of validations since the best one.
     pub(super) fn since_best(&self) -> u32 {
         self.progress.since_best
     }
@@ -248,18 +247,18 @@ impl<E: RunEvent> Run<E> {
     }
 }
 
-/// A run that is advanced until it has an event.
+/// A run that advances until it has an event.
 pub(super) trait Advance {
-    /// Its events.
+    /// Type of the events.
     type Event: RunEvent;
 
     fn run(&mut self) -> &mut Run<Self::Event>;
 
-    /// Makes the next step, or ends the run.
+    /// Runs the next step, or ends the run.
     fn advance(&mut self) -> Result<()>;
 }
 
-/// The next event of `job`. An error ends it.
+/// The next event of `job`. An error ends the run.
 pub(super) fn next_event<A: Advance>(job: &mut A) -> Option<Result<A::Event>> {
     while job.run().events.is_empty() && !job.run().ended {
         if let Err(error) = job.advance() {

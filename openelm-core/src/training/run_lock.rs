@@ -1,4 +1,4 @@
-//! One process at a time trains in a folder.
+//! The lock of a run folder: one process at a time trains in it.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -8,11 +8,11 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// Its file in the run's folder. It stays there: a file that is removed could be locked by another
-/// process at the same time.
+/// The lock file in the run's folder. It is never removed: another process could lock a removed
+/// file at the same time.
 const LOCK_FILE: &str = "run.lock";
 
-/// The lock of a folder. The system takes it away with the process, however that ends.
+/// The lock of a folder. The system releases it when the process ends.
 #[derive(Debug)]
 pub(super) struct RunLock {
     _file: File,
@@ -31,7 +31,7 @@ impl RunLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(held(folder, file)),
-            // Some network file systems have no locks: training there is still possible.
+            // Some network file systems do not support locks: training is still allowed there.
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(Error::io(&path)(error)),
         }
@@ -46,7 +46,7 @@ impl RunLock {
 
 fn held(folder: &Path, mut file: File) -> Error {
     let mut text = String::new();
-    // Some systems do not let a locked file be read.
+    // Some systems do not allow a locked file to be read.
     let read = file.read_to_string(&mut text);
     let holder = match (read, text.trim().parse::<u32>()) {
         (Ok(_), Ok(id)) => format!("process {id}"),

@@ -1,50 +1,50 @@
-//! The learning rate over time: constant, linear or cosine, after a warm-up. CoreNet's cosine is
-//! that of its `optims/scheduler/cosine.py`.
+//! The learning rate over time: constant, linear or cosine, after a warm-up. CoreNet's cosine
+//! follows its `optims/scheduler/cosine.py`.
 
 use std::f64::consts::PI;
 
 use crate::error::{Error, Result};
 
-/// A learning rate for every update.
+/// A learning rate schedule.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
-    /// Its course after the warm-up.
+    /// Shape after the warm-up.
     pub kind: ScheduleKind,
-    /// The rate at the warm-up's end. Default 1e-5, as in mlx-lm.
+    /// The rate at the end of the warm-up. Default 1e-5, as in mlx-lm.
     pub learning_rate: f64,
-    /// Updates of the warm-up, in which the rate grows evenly from `warmup_init`; the update after
-    /// the last of them is the first at the full rate. Default 0.
+    /// Updates of the warm-up, in which the rate grows linearly from `warmup_init`; the update
+    /// after the last of them is the first at the full rate. Default 0.
     pub warmup: u64,
-    /// Where the warm-up begins. Default 0.
+    /// Initial rate of the warm-up. Default 0.
     pub warmup_init: f64,
 }
 
-/// The course of the learning rate.
+/// Shape of the learning rate after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ScheduleKind {
-    /// It stays.
+    /// The rate is constant.
     Constant,
-    /// It falls (or grows) evenly to `end` over `steps` updates, and stays.
+    /// The rate changes linearly to `end` over `steps` updates, then stays constant.
     Linear {
-        /// The last rate.
+        /// The final rate.
         end: f64,
-        /// Updates until then.
+        /// Number of updates.
         steps: u64,
     },
-    /// It falls along half a cosine to `end` over `steps` updates, and stays.
+    /// The rate follows half a cosine to `end` over `steps` updates, then stays constant.
     Cosine {
-        /// The last rate.
+        /// The final rate.
         end: f64,
-        /// Updates until then.
+        /// Number of updates.
         steps: u64,
     },
-    /// CoreNet's: the first update has the warm-up's beginning, the one after the warm-up the full
-    /// rate, and half a cosine falls to `end` over `max_iterations - warmup + 1` updates. Every
-    /// rate is rounded to eight decimals.
+    /// CoreNet's cosine: the first update has the warm-up's initial rate, the update after the
+    /// warm-up the full rate, and half a cosine decays to `end` over `max_iterations - warmup + 1`
+    /// updates. Every rate is rounded to eight decimals.
     CoreNet {
-        /// The lowest rate, which the last update nearly has.
+        /// The lowest rate; the last update is close to it.
         end: f64,
-        /// Updates, those of the warm-up among them.
+        /// Number of updates, including the warm-up.
         max_iterations: u64,
     },
 }
@@ -52,25 +52,25 @@ pub enum ScheduleKind {
 /// A learning rate schedule of a run of a known length.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScheduleOptions {
-    /// Course after the warm-up. Default constant.
+    /// Shape after the warm-up. Default constant.
     pub shape: ScheduleShape,
-    /// The rate at the warm-up's end. Default 1e-5, as in mlx-lm.
+    /// The rate at the end of the warm-up. Default 1e-5, as in mlx-lm.
     pub learning_rate: f64,
-    /// The last rate of a linear or cosine course. Default 0.
+    /// The final rate of a linear or cosine schedule. Default 0.
     pub end: f64,
     /// Updates of the warm-up, from a rate of 0. Default 0.
     pub warmup: u64,
 }
 
-/// Course of the learning rate after the warm-up.
+/// Shape of the learning rate after the warm-up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ScheduleShape {
-    /// The rate stays.
+    /// The rate is constant.
     #[default]
     Constant,
-    /// The rate falls evenly until the run's end.
+    /// The rate decays linearly until the end of the run.
     Linear,
-    /// The rate falls along half a cosine until the run's end.
+    /// The rate follows half a cosine until the end of the run.
     Cosine,
 }
 
@@ -86,7 +86,7 @@ impl Default for ScheduleOptions {
 }
 
 impl ScheduleOptions {
-    /// The schedule of a run of `iters` batches, `grad_accumulation_steps` of them for an update.
+    /// The schedule of a run of `iters` batches, `grad_accumulation_steps` of them per update.
     pub fn schedule(&self, iters: u64, grad_accumulation_steps: usize) -> Schedule {
         let updates = iters / (grad_accumulation_steps as u64).max(1);
         let steps = updates.saturating_sub(self.warmup).max(1);
@@ -116,8 +116,8 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The rate of the update that `updates` others went before. The course begins one update after
-    /// the warm-up's end, as with mlx-lm's `build_schedule`.
+    /// The rate of the update after `updates` earlier ones. The decay starts one update after the
+    /// end of the warm-up, as in mlx-lm's `build_schedule`.
     pub fn at(&self, updates: u64) -> f32 {
         let peak = self.learning_rate;
         if let ScheduleKind::CoreNet {
@@ -155,7 +155,7 @@ impl Schedule {
         } else {
             let period = max_iterations.saturating_sub(self.warmup) + 1;
             let since = updates - self.warmup;
-            // Past its end CoreNet's would rise again.
+            // Beyond its end CoreNet's formula would rise again.
             let share = since.min(period) as f64 / period as f64;
             end + 0.5 * (peak - end) * (1.0 + (PI * share).cos())
         };
@@ -245,8 +245,8 @@ mod tests {
         assert_eq!([0, 1, 400].map(|i| schedule.at(i)), [0.5; 3]);
     }
 
-    /// Rates that CoreNet's formula gives for the 270M (`openelm_270M.yaml`), worked out with
-    /// Python's own numbers and `round(rate, 8)`.
+    /// Rates of CoreNet's formula for the 270M (`openelm_270M.yaml`), computed with Python's floats
+    /// and `round(rate, 8)`.
     #[test]
     fn rates_of_270m_match_corenet() {
         let schedule = Schedule {

@@ -1,5 +1,5 @@
-//! A trainer's state in one file: parameters, their moving average, the optimizer's state, gathered
-//! gradients and counters. One rename puts it in place, so that it is always that of one moment.
+//! A trainer's state in one file: parameters, their moving average, the optimizer's state,
+//! accumulated gradients and counters. One rename replaces it, so the parts are consistent.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::{
     weights::{Tensors, tensor_file},
 };
 
-/// The file of a run that its state is kept in.
+/// File name of a run's state.
 pub(crate) const STATE_FILE: &str = "training_state.safetensors";
 
 const KEY: &str = "training_state";
@@ -22,16 +22,16 @@ const KEY: &str = "training_state";
 struct Counters {
     iteration: u64,
     updates: u64,
-    /// The caller's own.
+    /// The caller's own value.
     caller: Value,
 }
 
 impl Trainer {
-    /// Writes the state to `path`, whole or not at all, with `caller`, which
-    /// [`restore`](Self::restore) gives back.
+    /// Writes the state to `path` atomically, with `caller`, which [`restore`](Self::restore)
+    /// returns.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be written; what was there stays.
+    /// [`Error::Io`] if the file cannot be written; an existing file stays.
     pub fn save_state(&self, path: &Path, caller: &Value) -> Result<()> {
         let mut tensors = Tensors::new();
         let mut put = |group: &str, named: Tensors| {
@@ -58,7 +58,7 @@ impl Trainer {
         tensor_file::save(path, &tensors, (KEY, counters))
     }
 
-    /// The caller's own value of the state in `path`, without reading more of it.
+    /// The caller's own value in the state file `path`, without reading the tensors.
     ///
     /// # Errors
     /// As [`restore`](Self::restore).
@@ -66,11 +66,11 @@ impl Trainer {
         Ok(counters(path)?.caller)
     }
 
-    /// Goes back to the state in `path`; returns what the caller gave with it.
+    /// Restores the state in `path`; returns the caller's value.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Checkpoint`] if the file is malformed or is another adapter's or
-    /// optimizer's.
+    /// [`Error::Io`], [`Error::Checkpoint`] if the file is malformed or belongs to another adapter
+    /// or optimizer.
     pub fn restore(&mut self, path: &Path) -> Result<Value> {
         let wrong = |problem: String| Error::Checkpoint {
             path: path.to_path_buf(),
@@ -85,13 +85,13 @@ impl Trainer {
             });
             match split.and_then(|(group, name)| Some((groups.get_mut(group)?, name))) {
                 Some((group, name)) => _ = group.insert(name.to_owned(), array),
-                None => return Err(wrong(format!("tensor `{name}` is none of a state's"))),
+                None => return Err(wrong(format!("tensor `{name}` is not part of a state"))),
             }
         }
         let [mut parameters, optimizer, mut gathered, mut averages] = groups;
         let missing = |name: &str| {
             wrong(format!(
-                "`{name}` is missing or has another shape: the state is another run's"
+                "`{name}` is missing or has another shape: the state belongs to another run"
             ))
         };
         let mut restored = Vec::with_capacity(self.parameters.len());
@@ -103,7 +103,7 @@ impl Trainer {
         }
         if let Some(name) = parameters.keys().next() {
             return Err(wrong(format!(
-                "`{name}` is not trained here: the state is another run's"
+                "`{name}` is not trained here: the state belongs to another run"
             )));
         }
         let sums = if gathered.is_empty() {

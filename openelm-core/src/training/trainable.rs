@@ -12,13 +12,13 @@ use crate::{
     model::{Dropout, Model, RowNorms, row_squares},
 };
 
-/// The frozen model, and the shape of what is trained.
+/// The frozen model, and the names and shapes of the trained parameters.
 #[derive(Debug)]
 pub(super) struct TrainableModel {
     base: Model,
     adapter: Adapter,
     names: Vec<String>,
-    /// DoRA: squared row lengths of the adapted matrices.
+    /// DoRA: squared row norms of the adapted matrices.
     squares: HashMap<String, Array>,
 }
 
@@ -48,7 +48,7 @@ impl TrainableModel {
         })
     }
 
-    /// The parameters at the start, in f32 whatever the model's type.
+    /// The initial parameters, in f32 for every type of the model.
     pub(super) fn start(&self) -> Result<Vec<Array>> {
         let tensors = self.adapter.tensors();
         let in_f32 = |array: &Array| match array.dtype() {
@@ -58,7 +58,7 @@ impl TrainableModel {
         tensors.values().map(in_f32).collect()
     }
 
-    /// The names of what is trained, in the order of the parameters.
+    /// The names of the trained parameters, in their order.
     pub(super) fn names(&self) -> &[String] {
         &self.names
     }
@@ -67,13 +67,13 @@ impl TrainableModel {
         &self.adapter
     }
 
-    /// The type that is computed in.
+    /// Dtype of the computation.
     pub(super) fn dtype(&self) -> MlxDtype {
         self.base.dtype().mlx()
     }
 
-    /// Lets go of the weights that training replaces, once it has them from
-    /// [`start`](Self::start).
+    /// Frees the weights that training replaces, after [`start`](Self::start) has returned
+    /// them.
     pub(super) fn forget_start(&mut self) -> Result<()> {
         let mut failed = None;
         let weights = &mut self.adapter.weights;
@@ -101,7 +101,7 @@ impl TrainableModel {
         self.base.config().num_transformer_layers()
     }
 
-    /// Returns true if the matrix of the logits depends on trained parameters.
+    /// True if the matrix of the logits depends on trained parameters.
     pub(super) fn trains_head(&self) -> bool {
         let tied = self.base.config().share_input_output_layers();
         let adapter = &self.adapter;
@@ -111,7 +111,7 @@ impl TrainableModel {
             || tied && adapter.tied_head && adapter.modules.contains_key(EMBEDDING)
     }
 
-    /// The model with `parameters` in it. A `dropout_seed` switches dropout on.
+    /// The model with `parameters`. A `dropout_seed` enables dropout.
     pub(super) fn model(&self, parameters: &[Array], dropout_seed: Option<u64>) -> Result<Model> {
         let by_name: HashMap<&str, &Array> = self
             .names
@@ -128,7 +128,7 @@ impl TrainableModel {
                 if dtype == MlxDtype::Float32 {
                     return Some(parameter.clone());
                 }
-                // What is computed with is of the model's type, what is trained of f32.
+                // The computation uses the model's dtype; trained parameters are f32.
                 parameter.as_dtype(dtype).map_err(|e| failed = Some(e)).ok()
             })?;
             return match failed {
@@ -174,7 +174,7 @@ impl TrainableModel {
     }
 }
 
-/// Zeros of a shape that take the memory of one.
+/// Zeros of a shape that use the memory of one element.
 pub(super) fn placeholder(shape: &[i32], dtype: MlxDtype) -> Result<Array> {
     let zero = mlx_rs::ops::zeros_dtype(&[1], dtype)?;
     Ok(mlx_rs::ops::broadcast_to(&zero, shape)?)

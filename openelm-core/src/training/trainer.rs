@@ -1,7 +1,7 @@
-//! Training: one gradient step after another on batches of tokens.
+//! The trainer: gradient steps on batches of tokens.
 //!
-//! [`Trainer`] owns the parameters and the optimizer's state. Its callers choose the batches, and
-//! what is saved when: [`crate::training::finetune::finetune`], [`crate::training::pretrain`].
+//! [`Trainer`] owns the parameters and the optimizer's state. Its callers choose the batches and
+//! the times of saves: [`crate::training::finetune::finetune`], [`crate::training::pretrain`].
 
 use mlx_rs::{Array, transforms};
 
@@ -26,27 +26,26 @@ use crate::{
 /// Options of a [`Trainer`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainerOptions {
-    /// The rule by which gradients change what is trained. Default Adam without bias correction,
+    /// The optimizer of the trained parameters. Default Adam without bias correction,
     /// as in mlx-lm.
     pub optimizer: Optimizer,
     /// The learning rate over time. Default constant 1e-5, as in mlx-lm.
     pub schedule: Schedule,
     /// Batches whose gradients are averaged into one update. Default 1.
     pub grad_accumulation_steps: usize,
-    /// Largest length of the gradient, all of it as one vector (PyTorch's `clip_grad_norm_`).
-    /// Default none.
+    /// Clip gradients to this global norm (PyTorch's `clip_grad_norm_`). Default none.
     pub clip_norm: Option<f32>,
-    /// Keep only each layer's input, and work out the rest again for its gradient: less memory for
-    /// more time. Default off.
+    /// Recompute activations in the backward pass (gradient checkpointing): less memory, slower.
+    /// Default off.
     pub grad_checkpoint: bool,
-    /// Share of the mean of `logsumexp²` over the targets is added to the loss, which holds
-    /// logits small; CoreNet's pre-training has 1e-4. Needs a head that is trained. Default 0.
+    /// Factor of the mean of `logsumexp²` over the targets in the loss, which keeps logits small;
+    /// CoreNet's pre-training uses 1e-4. Requires a trained head. Default 0.
     pub z_loss: f32,
-    /// Share of each target's weight that is spread over the vocabulary, below 1. Needs a head that
-    /// is trained. Default 0.
+    /// Fraction of each target's weight that is spread over the vocabulary, below 1. Requires a
+    /// trained head. Default 0.
     pub label_smoothing: f32,
-    /// Keep an exponential moving average of what is trained, with this much of the old at every
-    /// update. Default none.
+    /// Decay of an exponential moving average of the trained parameters: the weight of the old
+    /// average at every update. Default none.
     pub ema_decay: Option<f32>,
     /// Seed of dropout. Default 0.
     pub seed: u64,
@@ -71,7 +70,7 @@ impl Default for TrainerOptions {
 /// The result of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
-    /// Batches that have been trained on, this one included.
+    /// Number of batches so far, including this one.
     pub iteration: u64,
     /// Mean loss over the batch's targets (over its pairs, with preferences), in nats, before the
     /// update.
@@ -80,32 +79,32 @@ pub struct Step {
     pub z_loss: f32,
     /// Targets in the batch.
     pub targets: usize,
-    /// The learning rate of the latest update, or of the next where gradients were only gathered.
+    /// Learning rate of the latest update, or of the next one if gradients were only accumulated.
     pub learning_rate: f32,
-    /// Length of the gradient before it was clipped; with `clip_norm` only, at updates only.
+    /// Norm of the gradient before clipping; only with `clip_norm`, and only at updates.
     pub gradient_norm: Option<f32>,
 }
 
-/// Trains an adapter, or weights. Belongs to the thread that made it, as MLX arrays do.
+/// Trains an adapter or weights. Belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
 pub struct Trainer {
     pub(super) trainable: TrainableModel,
     pub(super) options: TrainerOptions,
     pub(super) parameters: Vec<Array>,
     pub(super) optimizer: OptimizerState,
-    /// Sums of gradients since the last update.
+    /// Accumulated gradients since the last update.
     pub(super) gathered: Option<Vec<Array>>,
-    /// The moving average of what is trained.
+    /// The moving average of the trained parameters.
     pub(super) average: Option<Vec<Array>>,
     pub(super) iteration: u64,
 }
 
 impl Trainer {
-    /// Trains `adapter` on `model`, which shares its weights with the trainer and is left as it is.
+    /// Trains `adapter` on `model`, which shares its weights with the trainer and is not changed.
     ///
     /// # Errors
-    /// [`Error::Adapter`] if the adapter does not fit, [`Error::Option`] for an option outside its
-    /// range or a model that has active adapters.
+    /// [`Error::Adapter`] if the adapter does not fit, [`Error::Option`] for an option out of range
+    /// or a model with active adapters.
     pub fn new(model: &Model, adapter: Adapter, options: TrainerOptions) -> Result<Self> {
         options.check()?;
         let mut trainable = TrainableModel::new(model, adapter)?;
@@ -124,12 +123,12 @@ impl Trainer {
         })
     }
 
-    /// Trains all weights of a new model, from `start` (f32), computing in `dtype`; what is trained
-    /// stays f32.
+    /// Trains all weights of a new model, from `start` (f32), computing in `dtype`; the parameters
+    /// stay f32.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and [`Error::MissingTensor`] or [`Error::TensorShape`] if `start` is
-    /// not of `config`.
+    /// As [`new`](Self::new), and [`Error::MissingTensor`] or [`Error::TensorShape`] if `start`
+    /// does not match `config`.
     pub fn from_scratch(
         config: Config,
         mut start: Weights,
@@ -165,7 +164,7 @@ impl Trainer {
         self.iteration
     }
 
-    /// The adapter with its present weights.
+    /// The adapter with its current weights.
     pub fn adapter(&self) -> Adapter {
         let mut adapter = self.trainable.adapter().clone();
         adapter.set_tensors(&self.named());
@@ -176,16 +175,16 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Option`] for a batch without targets, [`Error::Diverged`] if the loss is not
-    /// finite: what has been trained is of no use then. [`Error::Mlx`] if memory runs out.
+    /// finite: the parameters are then not usable. [`Error::Mlx`] if memory runs out.
     pub fn step(&mut self, batch: &Batch) -> Result<Step> {
         self.train(batch, self.predict())
     }
 
-    /// Trains on pairs of answers to prefer the first (arXiv 2305.18290): `batch` holds the chosen
+    /// Trains to prefer the first answer of each pair (arXiv 2305.18290): `batch` holds the chosen
     /// rows, then the rejected ones.
     ///
     /// # Errors
-    /// As [`step`](Self::step), and [`Error::Option`] if the reference is not that of the batch.
+    /// As [`step`](Self::step), and [`Error::Option`] if the reference does not match the batch.
     pub fn step_preference(&mut self, batch: &Batch, preference: &Preference) -> Result<Step> {
         preference.check(batch)?;
         self.train(batch, Objective::Prefer(preference))
@@ -194,7 +193,7 @@ impl Trainer {
     /// Mean loss over the targets of `batches`, in nats.
     ///
     /// # Errors
-    /// [`Error::Option`] if there are none, [`Error::Mlx`] if memory runs out.
+    /// [`Error::Option`] if there are no targets, [`Error::Mlx`] if memory runs out.
     pub fn evaluate<'b>(&self, batches: impl IntoIterator<Item = &'b Batch>) -> Result<f64> {
         match self.evaluate_sum(batches)? {
             (_, 0) => Err(no_targets()),
@@ -222,8 +221,8 @@ impl Trainer {
         Ok((sum, count))
     }
 
-    /// The summed log-probability of each row's targets: the reference that preferences are
-    /// measured against, before the first step.
+    /// The summed log-probability of each row's targets. Before the first step, this is the
+    /// reference of preference training.
     ///
     /// # Errors
     /// [`Error::Mlx`] if memory runs out.
@@ -238,7 +237,7 @@ impl Trainer {
         self.named()
     }
 
-    /// Its moving average, if there is one.
+    /// The moving average of the parameters, if enabled.
     pub(crate) fn averaged_weights(&self) -> Option<Tensors> {
         let names = self.trainable.names().iter().cloned();
         let average = self.average.as_ref()?.iter().cloned();
@@ -256,7 +255,7 @@ impl Trainer {
         if batch.target_count() == 0 {
             return Err(no_targets());
         }
-        // Another mask each time, and the same one if the step is taken again after a resume.
+        // A new mask for each step, and the same mask if the step is repeated after a resume.
         let dropout_seed = derive_seed(self.options.seed, self.iteration);
         let LossAndGradients {
             loss,
@@ -305,7 +304,7 @@ impl Trainer {
         })
     }
 
-    /// Makes an update of `gradients`, lazily; returns their length before they were clipped.
+    /// Applies `gradients`, lazily; returns their norm before clipping.
     pub(super) fn apply(
         &mut self,
         gradients: &mut [Array],
@@ -326,7 +325,7 @@ impl Trainer {
         Ok(norm)
     }
 
-    /// The arrays that are kept from one step to the next.
+    /// The arrays that persist between steps.
     pub(super) fn state(&self) -> impl Iterator<Item = &Array> {
         let average = self.average.iter().flatten();
         let parameters = self.parameters.iter();

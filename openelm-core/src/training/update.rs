@@ -1,5 +1,5 @@
-//! One update by several batches, of one process or of a group of them: the gradient is that of the
-//! mean loss over all their targets, however they are divided.
+//! One update from several batches, of one process or of a group: the gradient of the mean loss
+//! over all their targets, independent of their division.
 
 use mlx_rs::{
     Array,
@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Numbers that are sent to the group at a time: 32 MiB.
+/// Numbers per transfer to the group: 32 MiB.
 const BUCKET: usize = 8 << 20;
 
 /// Sums over the targets of several batches.
@@ -28,15 +28,15 @@ struct Sums {
     loss: f32,
     z_loss: f32,
     targets: f32,
-    /// None without a target.
+    /// `None` without a target.
     gradients: Option<Vec<Array>>,
 }
 
 impl Trainer {
-    /// Trains on `batches` together, those of the other processes of `group` among them, and makes
-    /// one update. Every process must call it as often, and comes to the same weights.
+    /// Trains on `batches` together with those of the other processes of `group`, in one update.
+    /// All processes must call it the same number of times, and obtain the same weights.
     ///
-    /// The step's loss is the mean over all targets; its targets are those of all.
+    /// The step's loss is the mean over all targets; its target count includes all processes.
     ///
     /// # Errors
     /// [`Error::Option`] if no batch of any process has a target,
@@ -53,7 +53,7 @@ impl Trainer {
         let sums = self.sum_batches(batches)?;
         let mut gradients = match sums.gradients {
             Some(gradients) => gradients,
-            // The others may have some.
+            // The other processes may have targets.
             None if group.is_some() => {
                 let zeros = self.parameters.iter().map(zeros_like);
                 zeros.collect::<Result<_, _>>()?
@@ -81,7 +81,7 @@ impl Trainer {
         self.finish_update(result, targets as usize)
     }
 
-    /// Takes over the state that rank 0 of `group` has.
+    /// Copies the state of rank 0 of `group`.
     ///
     /// # Errors
     /// As [`update`](Self::update).
@@ -146,7 +146,7 @@ impl Trainer {
                     *gradient = gradient.add(sum)?;
                 }
             }
-            // One batch's activations at a time.
+            // Evaluated per batch, so that only one batch's activations exist.
             let losses = [&result.loss, &result.z_loss];
             transforms::eval(result.gradients.iter().chain(losses))?;
             sums.loss += loss::read(&result.loss)? * weight;
@@ -171,7 +171,7 @@ impl Trainer {
         let loss = loss::read(&loss)?;
         self.check_finite(loss)?;
         let gradient_norm = gradient_norm.as_ref().map(loss::read).transpose()?;
-        // The weights are not finite from here on, though the loss still was.
+        // The updated weights may be non-finite although the loss was finite.
         self.check_finite(gradient_norm.unwrap_or_default())?;
         Ok(Step {
             iteration: self.iteration,

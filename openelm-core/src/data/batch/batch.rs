@@ -5,10 +5,10 @@ use crate::data::dataset::{Example, PreferencePair};
 /// The padding of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Padding {
-    /// The length of a batch is a multiple of this, so that few different shapes occur; 0 is
-    /// taken as 1. Default 32.
+    /// The length of a batch is a multiple of this, which limits the number of different shapes; 0
+    /// is the same as 1. Default 32.
     pub pad_to: usize,
-    /// Padding stops at this length, in tokens; a row is never cut. Default 2048.
+    /// Limit of the padded length, in tokens; rows are never cut. Default 2048.
     pub max_length: usize,
 }
 
@@ -29,20 +29,20 @@ impl Padding {
     }
 }
 
-/// Rows of examples, padded with id 0 to one length. Position `i` of a row reads token `i` and
-/// predicts token `i + 1`.
+/// Rows of examples, padded with id 0 to one length. Position `i` of a row is the input token `i`
+/// and predicts token `i + 1`.
 ///
 /// The lists are arrays of shape `[B, L]`, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Ids that the model reads, `[B, L]`.
+    /// Input ids, `[B, L]`.
     pub inputs: Vec<u32>,
-    /// Ids that it is to predict, `[B, L]`.
+    /// Target ids, `[B, L]`.
     pub targets: Vec<u32>,
     /// True where a target counts in the loss, `[B, L]`.
     pub mask: Vec<bool>,
-    /// The document of its row that a position belongs to, `[B, L]`: positions see only those of
-    /// their own. Empty where every row is one document.
+    /// Index of each position's document within the row, `[B, L]`: positions attend only to their
+    /// own document. Empty if every row is one document.
     pub documents: Vec<u32>,
     /// Number of rows, `B`.
     pub batch: usize,
@@ -51,7 +51,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The batch of `examples`; only real tokens from each one's `first_target` on count.
+    /// The batch of `examples`; only real tokens from each example's `first_target` count.
     pub fn new(examples: &[&Example], padding: Padding) -> Self {
         let longest = examples
             .iter()
@@ -75,9 +75,9 @@ impl Batch {
         Self::new(&chosen.chain(rejected).collect::<Vec<_>>(), padding)
     }
 
-    /// The batch as mlx-lm makes it: rows are cut to `max_length` tokens, the length is a
-    /// multiple of 32 unless that is more than `max_length - 1`, and in a padded row the first
-    /// padding counts as a target.
+    /// The batch as in mlx-lm: rows are cut to `max_length` tokens, the length is a multiple of 32
+    /// unless that exceeds `max_length - 1`, and in a padded row the first padding token counts as
+    /// a target.
     pub fn mlx_lm(examples: &[&Example], max_length: usize) -> Self {
         let cut = |example: &Example| example.tokens.len().min(max_length);
         let longest = examples.iter().map(|example| example.tokens.len()).max();
@@ -93,8 +93,8 @@ impl Batch {
     }
 
     /// The batch of sequences of at most `length + 1` tokens, padded to `length`, for pre-training.
-    /// Every token but a document's first is a target; `starts` are the places in a sequence where
-    /// documents begin; what stands before the first of them is the rest of another.
+    /// Every token except the first of a document is a target; `starts` are the positions where
+    /// documents begin; tokens before the first start continue an earlier document.
     pub fn packed(sequences: &[(&[u32], &[usize])], length: usize) -> Self {
         let mut batch = Self::with_length(length, sequences.len());
         let within = |start: &usize| (1..length).contains(start);
@@ -106,7 +106,7 @@ impl Batch {
             batch.push(tokens, 0..tokens.len().saturating_sub(1));
             let row = &mut batch.mask[first..];
             for &start in *starts {
-                // What would be predicted across a border.
+                // The target of this position is in the next document.
                 if let Some(counts) = start.checked_sub(1).and_then(|at| row.get_mut(at)) {
                     *counts = false;
                 }
@@ -139,7 +139,7 @@ impl Batch {
         }
     }
 
-    /// Adds a row; `counted` are the positions whose targets count.
+    /// Adds a row; `counted` is the range of positions whose targets count.
     fn push(&mut self, tokens: &[u32], counted: std::ops::Range<usize>) {
         let padded = || tokens.iter().copied().chain(std::iter::repeat(0));
         self.inputs.extend(padded().take(self.length));
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn packed_rows_separate_documents() {
-        // Two documents and the beginning of a third; one that is shorter than the row.
+        // Two documents and the start of a third; a second row with one shorter document.
         let first: (&[u32], &[usize]) = (&[1, 5, 2, 1, 6, 7, 2, 1, 8], &[0, 3, 7]);
         let second: (&[u32], &[usize]) = (&[1, 9, 2], &[0]);
         let batch = Batch::packed(&[first, second], 8);
@@ -245,16 +245,16 @@ mod tests {
         assert_eq!(mask, [1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(batch.documents[..8], [0, 0, 0, 1, 1, 1, 1, 2]);
         assert_eq!(batch.documents[8..], [0; 8]);
-        // Alone, a document needs no mask but the causal one.
+        // A single document needs only the causal mask.
         assert!(Batch::packed(&[second], 8).documents.is_empty());
-        // The end of a document that began in the row before.
+        // The end of a document that started in an earlier row.
         let rest: (&[u32], &[usize]) = (&[5, 2, 1, 6], &[2]);
         let batch = Batch::packed(&[rest], 3);
         assert_eq!(batch.mask, [true, false, true]);
         assert_eq!(batch.documents, [0, 0, 1]);
     }
 
-    /// Arrays that `mlx_lm.tuner.trainer` 0.32.2 made of the same rows.
+    /// Arrays of `mlx_lm.tuner.trainer` 0.32.2 for the same rows.
     #[test]
     fn compat_batches_match_mlx_lm() {
         let (short, long) = (

@@ -1,20 +1,20 @@
-//! The order of training in `mlx_lm.lora` 0.32.2.
+//! The order of batches in `mlx_lm.lora` 0.32.2.
 //!
-//! It seeds numpy's legacy generator once (`np.random.seed`) and draws one
+//! mlx-lm seeds numpy's legacy generator once (`np.random.seed`) and draws one
 //! `np.random.permutation` of the batches at the start of every epoch of training and of every
-//! evaluation, all from that one stream: a Mersenne Twister seeded by `init_genrand`, and numpy's
-//! shuffle, which draws by masking and rejection.
+//! evaluation from one stream: a Mersenne Twister seeded by `init_genrand`, and numpy's shuffle,
+//! which draws by masking and rejection.
 
 use rand_mt::Mt;
 
 use crate::error::{Error, Result};
 
-/// The batches of mlx-lm before they are shuffled, as indices of rows: sorted by what mlx-lm
-/// takes for the length, cut into batches of `batch_size`, the rest left out.
+/// The batches of mlx-lm before the shuffle, as indices of rows: sorted by mlx-lm's measure of
+/// length, cut into batches of `batch_size`; remaining rows are dropped.
 ///
-/// What it takes is the number of keys in the JSON row
-/// ([`Dataset::key_counts`](crate::data::dataset::Dataset::key_counts)), so that rows mostly stay in
-/// the order of the file.
+/// This measure is the number of keys in the JSON row
+/// ([`Dataset::key_counts`](crate::data::dataset::Dataset::key_counts)), so rows mostly stay in the
+/// order of the file.
 ///
 /// # Errors
 ///
@@ -39,13 +39,13 @@ pub fn mlx_lm_batches(key_counts: &[usize], batch_size: usize) -> Result<Vec<Vec
 
 /// The stream of permutations that training and evaluation share.
 ///
-/// The draws of `mlx_lm.lora`, in order: an epoch of training when its first batch is asked for;
-/// then, at steps 1, every `steps_per_eval` and the last, after the step's batch was taken and
-/// before it is learnt, the evaluation, if it has a validation set and `val_batches` is not 0; at
-/// the end the test. An evaluation of fewer batches than there are takes the first ones of its
-/// permutation. Nothing is drawn for an epoch that no step is left for.
+/// The draws of `mlx_lm.lora`, in order: an epoch of training, when its first batch is requested;
+/// then, at step 1, every `steps_per_eval` and the last step, after the step's batch is drawn and
+/// before it is trained on, the evaluation, if there is a validation set and `val_batches` is not
+/// 0; at the end the test. An evaluation of a part of the batches uses the first ones of its
+/// permutation. An epoch without steps is not drawn.
 ///
-/// mlx-lm cannot go on with a stopped run; to do so here, draw again what was drawn before.
+/// mlx-lm cannot resume a run; this crate resumes by repeating the earlier draws.
 #[derive(Clone, Debug)]
 pub struct MlxLmOrder {
     random: Mt,
@@ -59,7 +59,7 @@ impl MlxLmOrder {
         }
     }
 
-    /// One pass over `batches` in the order of the next permutation.
+    /// One pass over `batches` in the order of a new permutation.
     pub fn pass(&mut self, batches: &[Vec<usize>]) -> Vec<Vec<usize>> {
         let order = self.permutation(batches.len());
         let batches = order.into_iter().filter_map(|index| batches.get(index));
@@ -75,8 +75,8 @@ impl MlxLmOrder {
         order
     }
 
-    /// numpy's `random_interval`; past 32 bits it would draw otherwise, for more batches than
-    /// any memory holds.
+    /// numpy's `random_interval`; beyond 32 bits numpy draws differently, which would need more
+    /// batches than memory can hold.
     fn up_to(&mut self, highest: usize) -> usize {
         let highest = u32::try_from(highest).unwrap_or(u32::MAX);
         let bits = u32::MAX.checked_shr(highest.leading_zeros()).unwrap_or(0);
@@ -127,25 +127,25 @@ mod tests {
         assert!(refused(&[1, 1], 0).ends_with("found 0"));
     }
 
-    /// What `mlx_lm.tuner.trainer.train` 0.32.2 asked for with numpy's seed 3, batches of 2, 7
-    /// steps, an evaluation of 2 batches every 3 steps, 7 rows to learn and 9 to measure on, of
-    /// which the third has a key more.
+    /// Batches that `mlx_lm.tuner.trainer.train` 0.32.2 requested: numpy's seed 3, batches of 2, 7
+    /// steps, an evaluation of 2 batches every 3 steps, 7 training rows and 9 validation rows, of
+    /// which the third has one more key.
     #[test]
     fn order_with_evaluations_matches_mlx_lm() {
         let train = mlx_lm_batches(&[1, 1, 2, 1, 1, 1, 1], 2).unwrap();
         let valid = mlx_lm_batches(&[1, 1, 2, 1, 1, 1, 1, 1, 1], 2).unwrap();
         let mut order = MlxLmOrder::new(3);
-        let mut asked = Vec::new();
+        let mut requested = Vec::new();
         let mut epoch = Vec::new().into_iter();
         for step in 1..=7 {
             let batch = epoch.next().or_else(|| {
                 epoch = order.pass(&train).into_iter();
                 epoch.next()
             });
-            asked.push(("train", batch.unwrap()));
+            requested.push(("train", batch.unwrap()));
             if step == 1 || step % 3 == 0 || step == 7 {
                 let pass = order.pass(&valid).into_iter().take(2);
-                asked.extend(pass.map(|batch| ("valid", batch)));
+                requested.extend(pass.map(|batch| ("valid", batch)));
             }
         }
         let expected = [
@@ -165,6 +165,9 @@ mod tests {
             ("valid", [3, 4]),
             ("valid", [7, 8]),
         ];
-        assert_eq!(asked, expected.map(|(part, batch)| (part, batch.to_vec())));
+        assert_eq!(
+            requested,
+            expected.map(|(part, batch)| (part, batch.to_vec()))
+        );
     }
 }

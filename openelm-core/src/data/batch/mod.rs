@@ -1,8 +1,8 @@
 //! Batches of examples: their order and arrays.
 //!
-//! [`BatchPlan`] is the order of training: rows of like length together, every row in every
-//! epoch. [`Batch`] is what the model reads. The functions with `mlx_lm` in their name do what
-//! `mlx_lm.lora` 0.32.2 does, its known defects among it, for comparisons with it.
+//! [`BatchPlan`] is the order of training: rows of similar length together, every row once per
+//! epoch. [`Batch`] is the input of the model. Functions with `mlx_lm` in their names reproduce
+//! `mlx_lm.lora` 0.32.2, including its known defects, for comparisons.
 
 mod batch;
 mod mlx_lm;

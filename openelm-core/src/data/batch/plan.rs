@@ -1,9 +1,9 @@
 //! The order of training.
 //!
 //! The random numbers are ChaCha's, whose stream is a published standard that `rand_chacha`
-//! promises to keep; the key is the seed and the epoch, and the shuffle is written out here. So
-//! an epoch has the same order on every machine and with every version of that crate, and a run
-//! that goes on later needs the epoch and the index of the batch, nothing else.
+//! guarantees; the key is the seed and the epoch, and the shuffle is implemented here. So an epoch
+//! has the same order on every machine and with every version of that crate, and resume needs only
+//! the epoch and the index of the batch.
 
 use rand_chacha::{
     ChaCha8Rng,
@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 
 /// The batches of every epoch.
 ///
-/// Rows are sorted by length and cut into batches, of which the last may be short; so every
-/// row is seen once an epoch and little is padded. The order of the batches differs from epoch
-/// to epoch, and so does the order among rows that are padded to the same length.
+/// Rows are sorted by length and cut into batches, of which the last may be short; so every row is
+/// used once per epoch with little padding. The order of the batches differs between epochs, and so
+/// does the order among rows that are padded to the same length.
 #[derive(Clone, Debug)]
 pub struct BatchPlan {
     /// Padded length of each example.
@@ -27,7 +27,7 @@ pub struct BatchPlan {
 }
 
 impl BatchPlan {
-    /// The plan for examples of `lengths` tokens, `batch_size` a batch; `pad_to` is that of the
+    /// The plan for examples of `lengths` tokens, `batch_size` per batch; `pad_to` is the value of
     /// [`Padding`](crate::data::batch::batch::Padding).
     ///
     /// # Errors
@@ -55,13 +55,13 @@ impl BatchPlan {
         self.lengths.len().div_ceil(self.batch_size)
     }
 
-    /// The batches of `epoch`, counted from 0, as indices of examples. Together they hold every
-    /// example once.
+    /// The batches of `epoch`, counted from 0, as indices of examples. Each example occurs exactly
+    /// once.
     pub fn epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
         let mut random = self.random(epoch);
         let mut order: Vec<_> = self.lengths.iter().copied().enumerate().collect();
         shuffle(&mut order, &mut random);
-        // Stable: rows of one length stay shuffled.
+        // A stable sort: rows of equal length stay shuffled.
         order.sort_by_key(|&(_, length)| length);
         let mut batches: Vec<Vec<_>> = order
             .chunks(self.batch_size)
@@ -85,14 +85,14 @@ impl BatchPlan {
     }
 }
 
-/// Fisher and Yates's shuffle, from the end.
+/// Fisher-Yates shuffle, from the end.
 fn shuffle<T>(items: &mut [T], random: &mut ChaCha8Rng) {
     for last in (1..items.len()).rev() {
         items.swap(last, up_to(last, random));
     }
 }
 
-/// A number from 0 to `highest`, all equally likely.
+/// A uniform number from 0 to `highest`.
 fn up_to(highest: usize, random: &mut ChaCha8Rng) -> usize {
     let highest = highest as u64;
     let bits = u64::MAX.checked_shr(highest.leading_zeros()).unwrap_or(0);
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(plan(2, 1, 7).epoch(3), plan(2, 1, 7).epoch(3));
         assert_ne!(plan(2, 1, 7).epoch(3), plan(2, 1, 7).epoch(4));
         assert_ne!(plan(2, 1, 7).epoch(3), plan(2, 1, 8).epoch(3));
-        // Not only the order of the batches: rows of one length meet other ones.
+        // Not only the order of the batches: rows of one length are grouped differently.
         let members = |epoch| {
             let mut batches = plan(2, 1, 7).epoch(epoch);
             batches.iter_mut().for_each(|batch| batch.sort_unstable());
@@ -167,7 +167,7 @@ mod tests {
         assert!(!together(&batches(1)));
     }
 
-    /// Against ChaCha8 and the shuffle written in Python from their definitions.
+    /// Reference: ChaCha8 and the shuffle, implemented in Python from their definitions.
     #[test]
     fn order_is_stable_across_versions() {
         assert_eq!(

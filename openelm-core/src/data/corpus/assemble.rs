@@ -1,4 +1,4 @@
-//! Fragments of tokens to sequences.
+//! Assembly of token fragments to sequences.
 
 use super::{
     options::{Assembly, CorpusOptions},
@@ -6,7 +6,7 @@ use super::{
     state::{CorpusState, Made, Mark},
 };
 
-/// A sequence and where the corpus stands after it.
+/// A sequence and the corpus state after it.
 pub(crate) struct Assembled {
     pub(crate) sequence: Sequence,
     pub(crate) state: CorpusState,
@@ -14,10 +14,10 @@ pub(crate) struct Assembled {
 
 pub(crate) struct Assembler {
     assembly: Assembly,
-    /// `L + 1`.
+    /// Sequence length in tokens, `L + 1`.
     width: usize,
     min_tokens: usize,
-    /// Between the fragment added last and the next; with the counts up to there.
+    /// State between the last added fragment and the next, including the counts.
     state: CorpusState,
     tokens: Vec<u32>,
     starts: Vec<usize>,
@@ -35,7 +35,7 @@ impl Assembler {
         }
     }
 
-    /// Adds a fragment, whose tokens are BOS, text, EOS; `after` is the place after it.
+    /// Adds a fragment, whose tokens are BOS, text, EOS; `after` is the position after it.
     pub(crate) fn add(&mut self, fragment: &[u32], after: Mark, made: &mut Vec<Assembled>) {
         self.state.read = after.read.clone();
         let begun = std::mem::take(&mut self.state.offset);
@@ -71,32 +71,32 @@ impl Assembler {
             if more.is_empty() {
                 break;
             }
-            // The last token stands in both: here as a target, there to go on from.
+            // The last token is in both sequences: here as a target, in the next as an input.
             rest = rest.get(room.saturating_sub(1)..).unwrap_or_default();
             self.state.offset = fragment.len() - rest.len();
             self.finish(made);
         }
         self.state.offset = 0;
         self.state.mark = after;
-        // Of one more token, nothing could be learnt.
+        // A single further token would have no target.
         if self.tokens.len() + 1 >= self.width {
             self.finish(made);
         }
     }
 
-    /// The sequence that is not full; at the end of the corpus.
+    /// Returns the incomplete sequence, at the end of the corpus.
     pub(crate) fn flush(&mut self, made: &mut Vec<Assembled>) {
         if self.tokens.len() > 1 {
             self.finish(made);
         }
     }
 
-    /// Takes over the counts of reading, those of fragments left out after the last one included.
+    /// Copies the counts of reading, including fragments dropped after the last added one.
     pub(crate) fn read(&mut self, mark: &Mark) {
         self.state.read = mark.read.clone();
     }
 
-    /// The place after everything, with nothing more to come.
+    /// The position after the whole corpus.
     pub(crate) fn end(&mut self, end: Mark) {
         self.state.read = end.read.clone();
         self.state.mark = end;

@@ -1,4 +1,4 @@
-//! The sequences of a corpus.
+//! The iterator over a corpus's sequences.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{documents::files, error::Result, tokenizer::Tokenizer};
 
-/// The sequences of a corpus, an iterator. They are made on a thread of their own, and tokenised
-/// on all cores; the thread ends with the value. After an error nothing more comes.
+/// The sequences of a corpus, an iterator. A separate thread makes them and tokenises on all cores;
+/// the thread ends when the value is dropped. After an error the iterator ends.
 ///
 /// ```
 /// fn send<T: Send>() {}
@@ -25,13 +25,14 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Finds the files; nothing is read before the first [`next`](Iterator::next).
+    /// Finds the files; reading starts with the first [`next`](Iterator::next).
     ///
     /// # Errors
     ///
-    /// [`Error::Option`](crate::error::Error::Option) if an option is out of its range; [`Error::MissingFile`](crate::error::Error::MissingFile)
-    /// if a file is not there or a pattern matches none; [`Error::Data`](crate::error::Error::Data)
-    /// if a file has an ending that is not read, or a folder nothing to read.
+    /// [`Error::Option`](crate::error::Error::Option) if an option is out of range;
+    /// [`Error::MissingFile`](crate::error::Error::MissingFile) if a file does not exist or a
+    /// pattern matches none; [`Error::Data`](crate::error::Error::Data) if the extension of a file
+    /// is not supported, or a folder has no supported file.
     pub fn open(options: CorpusOptions, tokenizer: Tokenizer) -> Result<Self> {
         options.check()?;
         let files = files::expand(&options.files)?;
@@ -46,19 +47,19 @@ impl Corpus {
         })
     }
 
-    /// The position in the corpus: after the sequence last handed out, and those that the other
-    /// ranks have with it. Small, whatever the size of the corpus.
+    /// The position in the corpus: after the last returned sequence, and the sequences of the other
+    /// ranks in the same round. Its size does not depend on the size of the corpus.
     pub fn state(&self) -> CorpusState {
         self.state.clone()
     }
 
-    /// Goes on from `state`: the next sequence is the one that came after it.
+    /// Continues from `state`: the next sequence is the one after it.
     ///
     /// # Errors
     ///
     /// [`Error::OtherRun`](crate::error::Error::OtherRun), with the names of the options, if the
-    /// state was made with other options or other files. `rank`, `world` and `epochs` may differ, and so may the folder that the
-    /// files lie in.
+    /// state was made with other options or other files. `rank`, `world`, `epochs` and the
+    /// folder of the files may differ.
     pub fn restore(&mut self, state: CorpusState) -> Result<()> {
         state.check(&self.state)?;
         self.producer = None;
@@ -72,16 +73,16 @@ impl Corpus {
         self.state.statistics()
     }
 
-    /// The files that are read, sorted.
+    /// The files of the corpus, sorted.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// Reads one epoch and counts, over all ranks; makes a dry run's figures.
+    /// Reads one epoch and counts, over all ranks, without training.
     ///
     /// # Errors
     ///
-    /// As of [`open`](Self::open), and of the documents.
+    /// As [`open`](Self::open), and errors of reading the documents.
     pub fn count(options: CorpusOptions, tokenizer: Tokenizer) -> Result<CorpusStatistics> {
         let options = CorpusOptions {
             rank: 0,
@@ -96,11 +97,11 @@ impl Corpus {
         Ok(corpus.statistics())
     }
 
-    /// All sequences of one epoch in order, for validation; they are held in memory.
+    /// All sequences of one epoch in order, in memory, for validation.
     ///
     /// # Errors
     ///
-    /// As of [`open`](Self::open), and of the documents.
+    /// As [`open`](Self::open), and errors of reading the documents.
     pub fn read_all(options: CorpusOptions, tokenizer: Tokenizer) -> Result<Vec<Sequence>> {
         let options = CorpusOptions {
             epochs: Some(1),

@@ -1,11 +1,11 @@
-//! Documents as fragments: by words, by characters, by Unicode's form.
+//! Fragments of documents: split by words, character count, Unicode normalization.
 
 use std::borrow::Cow;
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-/// The end of the fragment that begins at byte `start` of `text`, and the start of the next one;
-/// no next one after the last. Words are what Python's `text.split(' ')` gives.
+/// The end of the fragment that begins at byte `start` of `text`, and the start of the next one, if
+/// any. Words are the results of Python's `text.split(' ')`.
 pub(crate) fn end(text: &str, start: usize, words: usize) -> (usize, Option<usize>) {
     let rest = text.as_bytes().get(start..).unwrap_or_default();
     let mut spaces = rest.iter().enumerate().filter(|(_, byte)| **byte == b' ');
@@ -15,8 +15,8 @@ pub(crate) fn end(text: &str, start: usize, words: usize) -> (usize, Option<usiz
     }
 }
 
-/// Characters as SlimPajama counts them: of the lower-cased text without ASCII punctuation, with
-/// white space cut off at both ends and one space in place of each inside.
+/// Number of characters as SlimPajama counts them: of the lower-cased text without ASCII
+/// punctuation, with white space trimmed at both ends and collapsed to one space inside.
 pub(crate) fn characters(text: &str) -> usize {
     let mut count = 0;
     let mut gap = false;
@@ -31,7 +31,7 @@ pub(crate) fn characters(text: &str) -> usize {
     count
 }
 
-/// The text in Unicode's form NFC.
+/// The text normalized to NFC.
 pub(crate) fn normalized(text: &str) -> Cow<'_, str> {
     if is_nfc(text) {
         Cow::Borrowed(text)
@@ -40,7 +40,7 @@ pub(crate) fn normalized(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// White space as Python's `str.isspace` and `\s` have it: Unicode's, and four separators.
+/// White space as in Python's `str.isspace` and `\s`: Unicode's, and four separators.
 fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&character)
 }
@@ -79,7 +79,7 @@ mod tests {
             ("a", 1),
             ("  A,  b.\u{1F}\u{A0}c ", 5),
             ("...a - b...", 3),
-            // 'İ'.lower() has two characters; '…' and '—' are no ASCII punctuation.
+            // 'İ'.lower() has two characters; '…' and '—' are not ASCII punctuation.
             ("İ…—", 4),
             ("Straße ΣΑΣ", 10),
             ("\u{200B}x\u{85}y", 4),
@@ -92,7 +92,7 @@ mod tests {
     fn normalizes_text_to_nfc_only() {
         assert_eq!(normalized("e\u{301}\u{212B}ﬁ"), "é\u{C5}ﬁ");
         assert!(matches!(normalized("é"), Cow::Borrowed("é")));
-        // Hangul; a singleton; marks in canonical order.
+        // Hangul; a singleton; combining marks in canonical order.
         assert_eq!(normalized("\u{1112}\u{1161}\u{11AB}"), "한");
         assert_eq!(normalized("q\u{307}\u{323}"), "q\u{323}\u{307}");
     }

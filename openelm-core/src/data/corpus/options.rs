@@ -1,4 +1,4 @@
-//! The options of a corpus.
+//! Options of a corpus.
 
 use std::path::PathBuf;
 
@@ -6,53 +6,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The options of a corpus: the way from documents to sequences.
+/// Options of a corpus: files, filters and assembly of sequences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorpusOptions {
-    /// Files, folders (with their subfolders) and patterns such as `shards/*.parquet`. What a
-    /// file holds is told by the ending of its name: rows of JSON (`.jsonl`) or a document
-    /// (`.txt`), both also as `.gz` and `.zst`, or `.parquet`; `.json.gz`, `.json.zst` and any
-    /// other `.zst` have rows of JSON.
+    /// Files, folders (with subfolders) and patterns such as `shards/*.parquet`. The extension
+    /// determines the format: rows of JSON (`.jsonl`) or one document (`.txt`), both also as `.gz`
+    /// and `.zst`, or `.parquet`; `.json.gz`, `.json.zst` and any other `.zst` have rows of JSON.
     pub files: Vec<PathBuf>,
-    /// Key of the text in a row of JSON, or its column in a parquet file. Default `text`;
+    /// Key of the text in a row of JSON, or name of the parquet column. Default `text`;
     /// RefinedWeb's is `content`.
     pub text_key: String,
-    /// Tokens that the model reads at once, `L`. Default 2048.
+    /// Input tokens per sequence, `L`. Default 2048.
     pub sequence_length: usize,
-    /// Words of a fragment; a document is split at single spaces. Default 2048.
+    /// Words per fragment; a document is split at single spaces. Default 2048.
     pub words_per_fragment: usize,
-    /// Fewest characters of a fragment, as SlimPajama counts them. Default 0, with
-    /// [`Assembly::Truncate`] 200 as in CoreNet: its filters are for sequences that hold one
-    /// document.
+    /// Minimum number of characters of a fragment, as SlimPajama counts them. Default 0, with
+    /// [`Assembly::Truncate`] 200 as in CoreNet, whose filters are for sequences of one document
+    /// each.
     pub min_characters: usize,
-    /// Fewest tokens of a fragment, BOS and EOS among them. Default 0, with
+    /// Minimum number of tokens of a fragment, including BOS and EOS. Default 0, with
     /// [`Assembly::Truncate`] 256 as in CoreNet.
     pub min_tokens: usize,
-    /// How fragments become sequences. Default [`Assembly::Pack`].
+    /// Assembly of fragments to sequences. Default [`Assembly::Pack`].
     pub assembly: Assembly,
-    /// Files that are read in turns, a document of each. Default 1.
+    /// Number of files that are read in turns, one document from each. Default 1.
     pub readers: usize,
-    /// The sequence of every [`world`](Self::world) to hand out, from 0. Default 0.
+    /// Rank of this process, from 0: the sequence of every [`world`](Self::world) to return.
+    /// Default 0.
     pub rank: usize,
     /// Number of ranks that share the corpus. Default 1.
     pub world: usize,
-    /// Of the order of files from the second epoch on. Default 0.
+    /// Seed of the order of files from the second epoch. Default 0.
     pub seed: u64,
-    /// The number of passes over the corpus; `None`, the default, for no end.
+    /// Number of passes over the corpus; `None`, the default, is unlimited.
     pub epochs: Option<u64>,
     /// The treatment of files and rows that cannot be read. Default [`Corrupt::Stop`].
     pub on_corrupt: Corrupt,
 }
 
-/// The way from fragments to sequences of `L + 1` tokens.
+/// Assembly of fragments to sequences of `L + 1` tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Assembly {
-    /// As CoreNet: a sequence is the first `L + 1` tokens of a fragment. The rest is thrown away,
-    /// and what is missing is padding without loss.
+    /// As in CoreNet: a sequence is the first `L + 1` tokens of a fragment. The rest is dropped,
+    /// and missing tokens are padding without loss.
     Truncate,
-    /// Fragments back to back. What does not fit goes on in the next sequence, which repeats one
-    /// token so that every token but the first of a fragment is learnt exactly once. The default.
+    /// Fragments back to back. The rest of a fragment continues in the next sequence, which repeats
+    /// one token, so that every token except the first of a fragment is a target exactly once. The
+    /// default.
     #[default]
     Pack,
 }
@@ -61,10 +62,10 @@ pub enum Assembly {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Corrupt {
-    /// The first one is an error. The default.
+    /// The first one is an error (the default).
     #[default]
     Stop,
-    /// They are left out, and named in the statistics: a row alone, or of an archive the rest.
+    /// Skipped and listed in the statistics: a single row, or the rest of an archive.
     Skip,
 }
 

@@ -1,4 +1,4 @@
-//! Makes the sequences on a thread of its own.
+//! The thread that makes the sequences of a corpus.
 
 use std::{
     io,
@@ -25,16 +25,16 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
-/// Sequences that are made ahead, beside those of the fragments in work.
+/// Number of sequences made ahead, in addition to those of the fragments in progress.
 const QUEUE: usize = 32;
-/// Fragments that are tokenised together, and the text after which there are enough, in bytes.
+/// Largest number of fragments tokenised together, and the text size that suffices, in bytes.
 const PIECES: usize = 64;
 const BYTES: usize = 1 << 20;
 
-/// A sequence, or none at the end, and the state after it.
+/// A sequence, or `None` at the end, and the state after it.
 type Item = Result<(Option<Sequence>, CorpusState)>;
 
-/// The thread, and the queue that it fills.
+/// The thread and its output queue.
 pub(crate) struct Producer {
     items: Option<Receiver<Item>>,
     stop: Arc<AtomicBool>,
@@ -62,7 +62,7 @@ impl Producer {
         };
         let spawned = thread::Builder::new().name("corpus".into()).spawn(move || {
             if let Err(error) = work.run() {
-                // Nobody listens after a stop.
+                // After a stop there is no receiver.
                 let _ = work.sender.send(Err(error));
             }
         });
@@ -92,7 +92,7 @@ impl Producer {
 impl Drop for Producer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Without a receiver, a thread that waits for room in the queue goes on, and ends.
+        // Without a receiver, a thread that waits for space in the queue continues, and ends.
         self.items = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -106,13 +106,13 @@ struct Work {
     tokenizer: Tokenizer,
     reader: Reader,
     assembler: Assembler,
-    /// Sequences for which there is not yet one for every rank.
+    /// Sequences of an incomplete round, in which not every rank has one.
     round: Vec<Sequence>,
     sender: SyncSender<Item>,
     stop: Arc<AtomicBool>,
 }
 
-/// Why no more fragments were read.
+/// The reason why reading paused.
 enum Pause {
     Enough,
     Epoch(Mark),
@@ -174,7 +174,7 @@ impl Work {
         (read, Pause::Enough)
     }
 
-    /// Puts this rank's share of `made` into the queue; false if nobody listens any more.
+    /// Puts this rank's share of `made` into the queue; false if there is no receiver.
     fn hand_out(&mut self, made: &mut Vec<Assembled>) -> bool {
         for Assembled { sequence, state } in made.drain(..) {
             self.round.push(sequence);
@@ -189,7 +189,7 @@ impl Work {
         true
     }
 
-    /// Without this a corpus of nothing would be read for ever.
+    /// Fails if an epoch has no sequence: an unlimited corpus would be read forever.
     fn check_kept(&self) -> Result<()> {
         let state = self.assembler.state();
         if state.made.kept > 0 {

@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// A fragment of a document, and the place after it.
+/// A fragment of a document, and the position after it.
 pub(crate) struct Fragment {
     pub(crate) text: String,
     pub(crate) after: Mark,
@@ -30,9 +30,9 @@ pub(crate) struct Fragment {
 /// The next item of the corpus.
 pub(crate) enum Next {
     Fragment(Fragment),
-    /// An epoch has been read; another one begins.
+    /// The end of an epoch; another one begins.
     Epoch(Mark),
-    /// All epochs have been read.
+    /// The end of the last epoch.
     End(Mark),
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Reader {
     document: Option<Document>,
 }
 
-/// A document, and where its next fragment begins, in bytes.
+/// A document, and the start of its next fragment, in bytes.
 struct Document {
     text: String,
     start: usize,
@@ -66,7 +66,7 @@ impl Reader {
         }
     }
 
-    /// The next fragment that has enough characters.
+    /// The next fragment with enough characters.
     pub(crate) fn next(&mut self) -> Result<Next> {
         loop {
             if let Some(text) = self.fragment() {
@@ -97,7 +97,7 @@ impl Reader {
         }
     }
 
-    /// The next fragment of the document that is open.
+    /// The next fragment of the open document.
     fn fragment(&mut self) -> Option<String> {
         let place = self.place();
         let document = self.document.as_mut()?;
@@ -125,7 +125,7 @@ impl Reader {
         Some(text)
     }
 
-    /// Opens the document of the reader whose turn it is, or gives the turn away.
+    /// Opens the next document of the current reader, or passes the turn on.
     fn open_document(&mut self) -> Result<()> {
         let turn = self.position.turn;
         let Some(path) = self.file(turn) else {
@@ -139,7 +139,7 @@ impl Reader {
                 let words = self.options.words_per_fragment;
                 match DocumentReader::open(&path, &self.options.text_key, words, place.row) {
                     Ok(source) => source,
-                    // What was read before is not left out for being damaged now.
+                    // A file that was readable before is not skipped for later corruption.
                     Err(error) if place.row > 0 => return Err(error),
                     Err(error @ Error::Data { .. }) => return self.close(&path, Some(error)),
                     Err(error) => return Err(error),
@@ -172,7 +172,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Goes on to the reader's next file.
+    /// Moves to the reader's next file.
     fn close(&mut self, path: &Path, error: Option<Error>) -> Result<()> {
         if let Some(error) = error {
             self.corrupt(path, error)?;
@@ -201,7 +201,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The file that a reader is at; none after its last.
+    /// The current file of a reader; `None` after its last.
     fn file(&self, reader: usize) -> Option<PathBuf> {
         let place = self.position.readers.get(reader)?;
         let striped = place
@@ -211,9 +211,9 @@ impl Reader {
         self.files.get(*self.order.get(striped)?).cloned()
     }
 
-    /// The position of the reader whose turn it is.
+    /// The position of the current reader.
     fn place(&self) -> Place {
-        // `turn` is below the number of readers, in a saved state too: `CorpusState::check`.
+        // `turn` is below the number of readers; `CorpusState::check` ensures it for a saved state.
         self.position.readers[self.position.turn]
     }
 
@@ -233,7 +233,7 @@ impl Reader {
     }
 }
 
-/// The order of `count` files: sorted in the first epoch, shuffled anew in each one after it.
+/// The order of `count` files: sorted in the first epoch, shuffled in each later one.
 fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     if epoch > 0 {
@@ -246,7 +246,7 @@ fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
         }
         let mut random = ChaCha8Rng::from_seed(key);
         for last in (1..count).rev() {
-            // So many files are far fewer than 2^64: the remainder's bias is not to be seen.
+            // The count of files is far below 2^64, so the bias of the remainder is negligible.
             let other = random.next_u64() % (last as u64 + 1);
             order.swap(last, usize::try_from(other).unwrap_or(last));
         }

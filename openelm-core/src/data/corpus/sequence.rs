@@ -1,38 +1,38 @@
-//! The model's input: tokens, and the places where documents begin.
+//! A sequence of the corpus: tokens, and the starts of documents.
 
-/// A sequence of at most `L + 1` tokens: the model reads the first `L` and predicts each one's
+/// A sequence of at most `L + 1` tokens: the first `L` are the input, and each predicts its
 /// successor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
     /// Token ids, without padding; at least two.
     pub tokens: Vec<u32>,
-    /// Positions in `tokens` where a document begins, or goes on from an earlier sequence;
-    /// rising, the first is 0. Of a truncated sequence, 0 alone.
+    /// Positions in `tokens` where a document begins, or continues from an earlier sequence;
+    /// ascending, the first is 0. A truncated sequence has only 0.
     pub document_starts: Vec<usize>,
 }
 
-/// A sequence as rows of exactly `L`.
+/// A sequence as arrays of length `L`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceRows {
     /// The model's input, padded.
     pub inputs: Vec<u32>,
     /// The targets of these positions, padded.
     pub targets: Vec<u32>,
-    /// The positions that count in the loss: not padding, and not where the next document begins.
+    /// True for positions that count in the loss: not padding, and not the end of a document.
     pub mask: Vec<bool>,
-    /// Number of the document, from 0. A position may attend to those before it with the same
-    /// number, and to no others. Padding has a number of its own.
+    /// Document index of each position, from 0. A position attends only to earlier positions with
+    /// the same index. Padding has its own index.
     pub documents: Vec<u32>,
 }
 
 impl Sequence {
-    /// Number of tokens that are targets of the loss: all but the first of each document.
+    /// Number of tokens that are targets of the loss: all except the first of each document.
     pub fn targets(&self) -> usize {
         self.tokens.len().saturating_sub(self.document_starts.len())
     }
 
-    /// The rows that a model of `length` positions reads, `L`; `pad` is the id for what is
-    /// missing, which any id of the vocabulary can be: it is masked.
+    /// The arrays for a model with `length` positions, `L`; `pad` is the padding id, which can be
+    /// any id of the vocabulary, because padding is masked.
     pub fn rows(&self, length: usize, pad: u32) -> SequenceRows {
         let inputs = self.tokens.len().saturating_sub(1).min(length);
         let padded = |tokens: &[u32]| {
@@ -44,7 +44,7 @@ impl Sequence {
         let (mut mask, mut documents) = (Vec::with_capacity(length), Vec::with_capacity(length));
         let mut document = 0;
         for position in 0..length {
-            // A document that begins here ends the one before.
+            // A document that begins here ends the previous one.
             while starts.next_if(|&start| start <= position).is_some() {
                 document += u32::from(position > 0);
             }
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(rows.mask, mask);
         assert_eq!(rows.documents, [0, 0, 0, 1, 1, 2, 2]);
         assert_eq!(rows.mask.iter().filter(|&&m| m).count(), sequence.targets());
-        // A document whose first token stands last is only a target, and masked.
+        // If the last token starts a document, it is only a target, and masked.
         let sequence = Sequence {
             tokens: vec![1, 2, 1],
             document_starts: vec![0, 2],

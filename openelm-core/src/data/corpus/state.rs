@@ -1,4 +1,4 @@
-//! The position in a corpus, to go on from there.
+//! The position in a corpus, for resume.
 
 use std::{fs, path::PathBuf};
 
@@ -14,21 +14,21 @@ use crate::{
     error::{Error, Result, RunDifference},
 };
 
-/// The position in a corpus after a sequence, and the options that it was read with. It is the same
-/// on all ranks, and goes into a file through serde.
+/// The position in a corpus after a sequence, and the options of the corpus. It is the same on all
+/// ranks, and is serialized with serde.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusState {
     options: Fixed,
-    /// Before the fragment that is read next.
+    /// Position before the next fragment.
     pub(crate) mark: Mark,
-    /// Tokens of that fragment that are in sequences already.
+    /// Number of the fragment's tokens that are already in sequences.
     pub(crate) offset: usize,
-    /// Counts of the input, that fragment included if it was begun.
+    /// Counts of the input, including this fragment if it was started.
     pub(crate) read: Read,
     pub(crate) made: Made,
 }
 
-/// A place between two fragments.
+/// A position between two fragments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     pub(crate) position: Position,
@@ -37,9 +37,9 @@ pub(crate) struct Mark {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Position {
-    /// From 0.
+    /// Epoch, from 0.
     pub(crate) epoch: u64,
-    /// The reader whose document is next.
+    /// Index of the reader of the next document.
     pub(crate) turn: usize,
     pub(crate) readers: Vec<Place>,
 }
@@ -47,14 +47,14 @@ pub(crate) struct Position {
 /// The position of a reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
-    /// Among its own files of this epoch.
+    /// Index among the reader's files of this epoch.
     pub(crate) file: usize,
     pub(crate) row: u64,
     #[serde(alias = "piece")]
     pub(crate) fragment: u64,
 }
 
-/// Counts of reading.
+/// Counts of the input.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Read {
     pub(crate) epochs: u64,
@@ -65,7 +65,7 @@ pub(crate) struct Read {
     pub(crate) corrupt: Vec<CorruptFile>,
 }
 
-/// Counts of what was made.
+/// Counts of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Made {
     pub(crate) dropped_by_tokens: u64,

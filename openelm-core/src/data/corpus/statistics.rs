@@ -1,43 +1,43 @@
-//! Statistics of a corpus: its input and the sequences made of it.
+//! Statistics of a corpus: its input and its sequences.
 
 use serde::{Deserialize, Serialize};
 
 /// Statistics of input and output, over all ranks, from the start of the corpus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusStatistics {
-    /// Epochs that were read whole.
+    /// Complete epochs.
     pub epochs: u64,
     /// Documents read.
     pub documents: u64,
-    /// Fragments that they were split into.
+    /// Fragments of these documents.
     pub fragments: u64,
-    /// Fragments left out for having too few characters.
+    /// Fragments dropped because of too few characters.
     pub dropped_by_characters: u64,
-    /// Fragments left out for having too few tokens.
+    /// Fragments dropped because of too few tokens.
     pub dropped_by_tokens: u64,
-    /// Tokens of the fragments that were kept, BOS and EOS among them.
+    /// Tokens of the kept fragments, including BOS and EOS.
     pub tokens: u64,
-    /// Sequences handed out.
+    /// Number of sequences.
     pub sequences: u64,
-    /// Tokens of these that are targets of the loss.
+    /// Tokens of the sequences that are targets of the loss.
     pub targets: u64,
-    /// Tokens thrown away by truncation.
+    /// Tokens dropped by truncation.
     pub truncated_tokens: u64,
-    /// Positions of these sequences that are padding, of `L + 1` each.
+    /// Padding positions of the sequences, of `L + 1` each.
     pub pads: u64,
-    /// Sequences at the very end that are too few for all ranks, and are not handed out.
+    /// Last sequences of the corpus that are too few for all ranks, and are not returned.
     pub left_over: u64,
-    /// Files that could not be read, or not all of them.
+    /// Files that are not or only partly readable.
     pub corrupt: Vec<CorruptFile>,
 }
 
-/// A file that could not be read, or not all of it.
+/// A file that is not or only partly readable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorruptFile {
     /// The file.
     pub path: String,
-    /// The problem with it, or with the first of its bad rows.
+    /// The problem of the file, or of its first bad row.
     pub problem: String,
-    /// Rows left out, and 1 for the rest of a file; each epoch adds its own.
+    /// Skipped rows, and 1 for the rest of a file; each epoch adds its own.
     pub count: u64,
 }

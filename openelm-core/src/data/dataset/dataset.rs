@@ -1,4 +1,4 @@
-//! Rows as token ids.
+//! The rows of a file as token ids.
 
 use std::path::Path;
 
@@ -26,10 +26,10 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Io`] if the file cannot be read; [`crate::Error::Data`], with file, line and key, if a
-    /// row is malformed, empty or of another kind than the first, if no row is left, or if
-    /// `mask_prompt` meets rows of `text`; [`crate::Error::Option`] if `max_length` is under 2;
-    /// [`crate::Error::Tokenizer`] as [`Tokenizer::encode`].
+    /// [`crate::Error::Io`] if the file cannot be read; [`crate::Error::Data`], with file, line and
+    /// key, if a row is malformed, empty or of another kind than the first, if no row is left, or
+    /// if `mask_prompt` is set for rows of `text`; [`crate::Error::Option`] if `max_length` is
+    /// under 2; [`crate::Error::Tokenizer`] as [`Tokenizer::encode`].
     pub fn read(
         path: impl AsRef<Path>,
         tokenizer: &Tokenizer,
@@ -110,7 +110,7 @@ impl Dataset {
         lengths.collect()
     }
 
-    /// Keys in the JSON row of each example, 1 for a text file: what mlx-lm sorts rows by, for
+    /// Number of keys in the JSON row of each example, 1 for a text file: mlx-lm's sort key, for
     /// [`mlx_lm_batches`](crate::data::batch::mlx_lm_batches).
     pub fn key_counts(&self) -> &[usize] {
         &self.key_counts
@@ -119,11 +119,11 @@ impl Dataset {
 
 /// The preference pairs of a file, in the order of its rows.
 ///
-/// `chosen` and `rejected` are texts, put directly after `prompt`; or they are lists of
-/// messages that end with the answer. Messages before the answer are the conversation so far,
-/// and `prompt`, which usually repeats the question, is not used then; without any, `prompt` is
-/// the conversation, as a list of messages or as the user's one message. Conversations stand in
-/// the [chat template](crate::chat).
+/// `chosen` and `rejected` are texts that directly follow `prompt`, or lists of messages that end
+/// with the answer. Messages before the answer are the conversation so far, and `prompt`, which
+/// usually repeats the question, is then ignored; without such messages, `prompt` is the
+/// conversation, as a list of messages or as a single user message. Conversations use the
+/// [chat template](crate::chat).
 #[derive(Clone, Debug)]
 pub struct PreferenceDataset {
     pairs: Vec<PreferencePair>,
@@ -131,11 +131,11 @@ pub struct PreferenceDataset {
 }
 
 impl PreferenceDataset {
-    /// Reads a `.jsonl` file of preference pairs. Of the options, `max_length` counts.
+    /// Reads a `.jsonl` file of preference pairs. Of `options`, only `max_length` applies.
     ///
     /// # Errors
     ///
-    /// As [`Dataset::read`]; [`crate::Error::Data`] also if both answers are not to the same prompt.
+    /// As [`Dataset::read`]; [`crate::Error::Data`] also if the answers have different prompts.
     pub fn read(
         path: impl AsRef<Path>,
         tokenizer: &Tokenizer,

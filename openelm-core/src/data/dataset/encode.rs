@@ -1,4 +1,4 @@
-//! Texts to token ids. A whole row has two tokens at least: BOS and EOS.
+//! Encoding of rows to token ids. A whole row has at least two tokens: BOS and EOS.
 
 use super::example::{Example, PreferencePair};
 use crate::{error::Result, tokenizer::Tokenizer};
@@ -12,8 +12,8 @@ pub(crate) fn text(tokenizer: &Tokenizer, text: &str) -> Result<Example> {
     })
 }
 
-/// BOS, the prompt, the completion, EOS; the targets are those of the completion with
-/// `mask_prompt`, or all.
+/// BOS, the prompt, the completion, EOS; with `mask_prompt` only the tokens of the completion are
+/// targets, otherwise all.
 pub(crate) fn completion(
     tokenizer: &Tokenizer,
     prompt: &str,
@@ -42,7 +42,7 @@ pub(crate) fn pair(
     })
 }
 
-/// `context`, which has BOS at least, with the answer to learn.
+/// `context`, which has at least BOS, followed by the answer as the target.
 fn answered(tokenizer: &Tokenizer, context: &[u32], answer: &str) -> Result<Example> {
     let mut tokens = context.to_vec();
     tokens.extend(tokenizer.encode_continuation(context, answer)?);
@@ -52,7 +52,7 @@ fn answered(tokenizer: &Tokenizer, context: &[u32], answer: &str) -> Result<Exam
     })
 }
 
-/// EOS after `tokens`, unless they end with one.
+/// Appends EOS to `tokens`, unless it is already the last token.
 fn ended(tokenizer: &Tokenizer, mut tokens: Vec<u32>) -> Vec<u32> {
     if tokens.last() != Some(&tokenizer.eos_id()) {
         tokens.push(tokenizer.eos_id());

@@ -3,10 +3,10 @@
 /// Token ids to train on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
-    /// At least two ids; of a whole row, from BOS to EOS.
+    /// At least two ids; a whole row starts with BOS and ends with EOS.
     pub tokens: Vec<u32>,
-    /// Index in `tokens` of the first token that is a target of the loss, at least 1: nothing
-    /// predicts the first token. Every token from there on is one.
+    /// Index in `tokens` of the first target of the loss, at least 1: the first token has no
+    /// prediction. All later tokens are targets.
     pub first_target: usize,
 }
 
@@ -17,8 +17,8 @@ impl Example {
     }
 }
 
-/// Two answers to one prompt. Both sides begin with the same ids; their targets are the answers
-/// alone.
+/// Two answers to one prompt. Both sides begin with the same ids; only the answers are
+/// targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreferencePair {
     /// The prompt with the better answer.

@@ -7,22 +7,22 @@ use crate::error::{Error, Result};
 /// The files of a data folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFolder {
-    /// To learn from: `train`.
+    /// Training file: `train`.
     pub train: Option<PathBuf>,
-    /// To measure on during training: `valid` or `val`.
+    /// Validation file for use during training: `valid` or `val`.
     pub valid: Option<PathBuf>,
-    /// To measure on at the end: `test`.
+    /// Test file for use after training: `test`.
     pub test: Option<PathBuf>,
 }
 
 impl DataFolder {
-    /// Looks into a folder for `train`, `valid` (or `val`) and `test` with the ending `.jsonl`
-    /// or `.txt`; a file of such an ending is a `train` alone.
+    /// Finds `train`, `valid` (or `val`) and `test` with the extension `.jsonl` or `.txt` in a
+    /// folder; a path of a file with such an extension is the training file.
     ///
     /// # Errors
     ///
-    /// [`Error::MissingFile`] if there is no such folder or file, or none of the names in it;
-    /// [`Error::Data`] if two files claim the same part, or a file has another ending.
+    /// [`Error::MissingFile`] if the folder or file does not exist or has none of these names;
+    /// [`Error::Data`] if two files have the same purpose, or a file has another extension.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -58,7 +58,7 @@ impl DataFolder {
     }
 }
 
-/// The format of a file by its ending.
+/// The format of a file, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileFormat {
     Jsonl,

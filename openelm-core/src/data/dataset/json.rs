@@ -1,4 +1,4 @@
-//! The fields of a JSON row, with errors that name the key.
+//! Fields of a JSON row; errors name the key.
 
 use serde_json::{Map, Value};
 
@@ -51,7 +51,7 @@ pub(crate) fn not_empty(text: &str, key: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The list of messages that stands at `key`.
+/// The list of messages at `key`.
 pub(crate) fn messages(list: &Value, key: &str) -> Result<Vec<Message>, String> {
     let Value::Array(list) = list else {
         return Err(format!(
@@ -88,7 +88,7 @@ pub(crate) fn with_answer(
     Ok((messages, answer))
 }
 
-/// The kind of a value, for an error.
+/// The kind of a value, for an error message.
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,16 +1,16 @@
-//! Text to train on, as token ids: rows of JSONL or plain text files.
+//! Data sets for fine-tuning as token ids: rows of JSONL or plain text files.
 //!
-//! | row | what is learnt |
+//! | row | trained on |
 //! |---|---|
 //! | `{"text"}` | the text |
-//! | `{"prompt", "completion"}` | the prompt with the completion put directly after it |
-//! | `{"messages": [{"role", "content"}, ..]}` | the conversation in the [chat template](crate::chat) |
-//! | `{"prompt", "chosen", "rejected"}` | which of two answers to prefer |
+//! | `{"prompt", "completion"}` | the prompt, directly followed by the completion |
+//! | `{"messages": [{"role", "content"}, ..]}` | the [rendered](crate::chat) conversation |
+//! | `{"prompt", "chosen", "rejected"}` | the preference of one answer over the other |
 //!
 //! The first row decides the kind of a file; other keys are ignored, blank lines are skipped. A
 //! text file is one document. Every example begins with BOS and ends with EOS; a prompt has the
-//! ids that it has at inference, and the completion goes on after them without a space of its
-//! own. Text is taken as it is: OpenELM was trained on NFC, which is left to the caller.
+//! same ids as in generation, and the completion follows without an additional space. Text is not
+//! normalized: OpenELM was trained on NFC, which is the caller's responsibility.
 //!
 //! ```no_run
 //! use openelm_core::Tokenizer;

@@ -1,33 +1,35 @@
-//! The options of reading a file of rows, and the counts of the result.
+//! Options of reading a file of rows, and the counts of the result.
 
 use super::example::Example;
 use crate::error::{Error, Result};
 
-/// The treatment of a row with more than [`max_length`](DatasetOptions::max_length) tokens. It is
-/// never cut off; both ways are counted.
+/// The treatment of a row with more than [`max_length`](DatasetOptions::max_length) tokens. Rows
+/// are never cut off; both treatments are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LongRows {
-    /// Split into windows that overlap by one token, so that every target is learnt exactly
-    /// once. Windows without a target are left out. The default.
+    /// Split into windows that overlap by one token, so that every target occurs exactly once.
+    /// Windows without a target are dropped. The default.
     #[default]
     Split,
-    /// Left out.
+    /// Drop the row.
     Drop,
 }
 
-/// The options of making examples from rows.
+/// Options of making examples from rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatasetOptions {
-    /// Most tokens of an example, BOS and EOS among them; at least 2. Default 2048.
+    /// Largest number of tokens per example, including BOS and EOS; at least 2. Default 2048.
     pub max_length: usize,
-    /// Learn the completion only, or of a conversation its last answer. Default false, as in
-    /// mlx-lm; rows of `text` have no prompt and are refused then.
+    /// Train completions only; in a conversation, the last answer only. Default false, as in
+    /// mlx-lm; rows of `text` have no prompt and are then refused.
     pub mask_prompt: bool,
-    /// The treatment of rows with more tokens. Default [`LongRows::Split`]. A preference pair
-    /// cannot be split: it is left out and counted if either side is too long.
+    /// The treatment of longer rows. Default [`LongRows::Split`]. A preference pair cannot be
+    /// split: it is dropped and counted if either side is too long.
     pub long_rows: LongRows,
-    /// Keep every row whole, one example each, as mlx-lm does: too long rows are cut off in
-    /// [`Batch::mlx_lm`](crate::data::batch::Batch::mlx_lm). Default false.
+    /// Keep every row as one example, as mlx-lm does: [`Batch::mlx_lm`] cuts off long rows.
+    /// Default false.
+    ///
+    /// [`Batch::mlx_lm`]: crate::data::batch::Batch::mlx_lm
     pub mlx_lm_compat: bool,
 }
 
@@ -57,19 +59,19 @@ impl DatasetOptions {
 /// Counts of a file's rows and the examples made of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Rows of the file.
+    /// Number of rows in the file.
     pub rows: usize,
     /// Examples, or preference pairs.
     pub examples: usize,
-    /// Tokens of all examples; of a pair, those of both sides.
+    /// Tokens of all examples, with both sides of each pair.
     pub tokens: usize,
     /// Tokens that are targets of the loss.
     pub targets: usize,
     /// Rows that were split into windows.
     pub split: usize,
-    /// Rows that were left out because they are too long.
+    /// Rows that were dropped because they are too long.
     pub dropped: usize,
-    /// Rows that are too long and will be cut off in their batch, as mlx-lm does; 0 unless
+    /// Long rows that the batch will cut off, as mlx-lm does; 0 unless
     /// [`mlx_lm_compat`](DatasetOptions::mlx_lm_compat) is set.
     pub truncated: usize,
 }

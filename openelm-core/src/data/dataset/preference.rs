@@ -1,4 +1,4 @@
-//! A row with two answers; [`PreferenceDataset`](super::PreferenceDataset) says how it is read.
+//! Parsing of a row with two answers, as [`PreferenceDataset`](super::PreferenceDataset) defines.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::tokenizer::{Message, Role, chat_template as template};
 
-/// The prompt and both answers.
+/// Reads the prompt and both answers.
 pub(crate) fn read(object: &Object) -> Result<Content, String> {
     let prompt = Prompt::read(object)?;
     let chosen = Answer::read(object, "chosen")?;
@@ -30,7 +30,7 @@ enum Prompt {
 }
 
 impl Prompt {
-    /// None if the row has no `prompt`, as when the answers come with the whole conversation.
+    /// `None` if the row has no `prompt`, for answers with the whole conversation.
     fn read(object: &Object) -> Result<Option<Self>, String> {
         match object.get("prompt") {
             None => Ok(None),
@@ -46,7 +46,7 @@ impl Prompt {
 
 struct Answer {
     key: &'static str,
-    /// The messages before the answer; none if the row has a text.
+    /// The messages before the answer; `None` if the row has a text.
     before: Option<Vec<Message>>,
     text: String,
 }
@@ -67,7 +67,7 @@ impl Answer {
         Ok(Self { key, before, text })
     }
 
-    /// The prompt that the answer follows.
+    /// The prompt before the answer.
     fn context(&self, prompt: Option<&Prompt>) -> Result<String, String> {
         let in_template = |messages: &[Message], key: &str| {
             template::render(messages).map_err(|problem| format!("`{key}`: {problem}"))

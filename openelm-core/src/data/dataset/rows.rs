@@ -17,7 +17,7 @@ use crate::{
     tokenizer::chat_template as template,
 };
 
-/// The contents of a file's rows.
+/// The kind of a file's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowKind {
     /// `text`, or a text file.
@@ -47,7 +47,7 @@ impl RowKind {
         }
     }
 
-    /// Its keys, as an error names them.
+    /// The keys, for an error message.
     fn keys(self) -> &'static str {
         match self {
             Self::Text => "`text`",
@@ -58,7 +58,7 @@ impl RowKind {
     }
 }
 
-/// A line of the file with its number, from 1; of a text file, the whole file.
+/// A line of the file with its number, from 1; a text file is one line.
 pub(crate) struct Line<'a> {
     number: usize,
     text: &'a str,
@@ -73,7 +73,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Reads the file, and its first row for the kind.
+    /// Reads the file, and the kind from its first row.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let format = FileFormat::of(path)?;
         let bytes = fs::read(path).map_err(Error::io(path))?;
@@ -114,7 +114,7 @@ impl Rows {
             .collect()
     }
 
-    /// The row on `line`.
+    /// Parses the row on `line`.
     pub(crate) fn parse(&self, line: &Line<'_>) -> Result<Row> {
         if self.format == FileFormat::Text {
             return Ok(Row {
@@ -146,7 +146,7 @@ impl Rows {
         })
     }
 
-    /// An error about the file as a whole.
+    /// An error of the whole file.
     pub(crate) fn error(&self, problem: &str) -> Error {
         Error::data(&self.path, None, problem)
     }
@@ -155,7 +155,7 @@ impl Rows {
         Error::data(&self.path, line, problem)
     }
 
-    /// Refuses a file of which nothing is left.
+    /// Refuses a file without usable rows.
     pub(crate) fn check_used(&self, counts: &Counts, max_length: usize) -> Result<()> {
         if counts.examples > 0 {
             return Ok(());

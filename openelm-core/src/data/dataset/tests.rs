@@ -1,5 +1,5 @@
-//! Files to examples. The ids are those of the bundled tales tokenizer, as Hugging Face's
-//! library gives them.
+//! Files to examples. The expected ids are those of the bundled `tales` tokenizer in Hugging Face's
+//! library.
 
 use std::{fs, path::Path};
 
@@ -108,7 +108,7 @@ fn conversation_uses_the_template() {
     let ids = tokenizer.encode_prompt(&prompt).unwrap();
     assert_eq!(first.tokens[..first.first_target], ids);
     assert_eq!(tokenizer.decode(&first.tokens).unwrap(), prompt + "La.");
-    // Of several answers the last one counts.
+    // Of several answers, the last one is the target.
     let answer = &second.tokens[second.first_target..];
     assert_eq!(tokenizer.decode(answer).unwrap(), "No.");
     assert_eq!(answer.last(), Some(&2));
@@ -189,7 +189,7 @@ fn long_rows_are_split_dropped_or_truncated() {
         ]
     );
     assert_eq!((split.counts().split, split.counts().examples), (1, 3));
-    // As many as of the whole rows.
+    // The same number as for the whole rows.
     assert_eq!(split.counts().targets, 6 + 3);
     assert_eq!(split.key_counts(), [1, 1, 1]);
 

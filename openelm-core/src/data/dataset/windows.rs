@@ -1,10 +1,10 @@
-//! A long example as several short ones.
+//! Splits a long example into several short ones.
 
 use super::example::Example;
 
-/// Windows of at most `max_length` tokens, at least 2, that overlap by one token: the last
-/// token of one is predicted there and predicts the first target of the next. Windows without a
-/// target are left out.
+/// Windows of at most `max_length` tokens (at least 2) that overlap by one token: the last token of
+/// a window is a target there and the first input of the next. Windows without a target are
+/// dropped.
 pub(crate) fn split(example: &Example, max_length: usize) -> Vec<Example> {
     let stride = max_length.saturating_sub(1).max(1);
     let predicting = example.tokens.len().saturating_sub(1);
@@ -47,7 +47,7 @@ mod tests {
                 (vec![6, 7], 1)
             ]
         );
-        // Nothing is left over that could not predict anything.
+        // No window without a prediction remains.
         assert_eq!(of(7, 1, 4).len(), 2);
         assert_eq!(of(3, 1, 2), [(vec![0, 1], 1), (vec![1, 2], 1)]);
     }

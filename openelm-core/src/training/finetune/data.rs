@@ -9,20 +9,20 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
-/// Options of reading data, beside those of the run.
+/// Options of reading data, in addition to those of the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DataOptions {
     /// Train on completions only, not on prompts. Default false.
     pub mask_prompt: bool,
-    /// What becomes of rows with more than `max_seq_length` tokens. Default [`LongRows::Split`].
+    /// Treatment of rows with more than `max_seq_length` tokens. Default [`LongRows::Split`].
     pub long_rows: LongRows,
     /// Rows are preference pairs. Default false.
     pub preferences: bool,
-    /// Read the test rows, too. Default false.
+    /// Also read the test rows. Default false.
     pub test: bool,
 }
 
-/// The data of a run, by its use.
+/// The data of a run, by purpose.
 #[derive(Debug, Clone)]
 pub struct DataSplits {
     /// Rows to train on.
@@ -45,12 +45,11 @@ pub struct Split {
 }
 
 impl DataSplits {
-    /// Reads `path`, a folder as [`DataFolder::open`] takes it, or a file of training rows.
+    /// Reads `path`: a folder for [`DataFolder::open`], or a file of training rows.
     ///
     /// # Errors
     /// [`Error::MissingFile`] if there are no training rows; [`Error::Option`] for an option
-    /// outside its range; as [`DataFolder::open`], [`Dataset::read`] and
-    /// [`PreferenceDataset::read`].
+    /// out of range; as [`DataFolder::open`], [`Dataset::read`] and [`PreferenceDataset::read`].
     pub fn read(
         path: impl AsRef<Path>,
         tokenizer: &Tokenizer,
@@ -75,7 +74,7 @@ impl DataSplits {
         })
     }
 
-    /// The splits that were read, training rows first.
+    /// The splits, training rows first.
     pub fn iter(&self) -> impl Iterator<Item = &Split> {
         let rest = [&self.valid, &self.test];
         [&self.train].into_iter().chain(rest.into_iter().flatten())

@@ -11,57 +11,57 @@ use crate::training::{
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum FinetuneEvent {
-    /// A batch was trained on.
+    /// A batch was processed.
     Step {
-        /// Its loss and learning rate.
+        /// Loss and learning rate.
         step: Step,
         /// Targets per second in this step.
         tokens_per_second: f64,
-        /// Targets trained on so far, since the run was begun.
+        /// Targets trained on since the start of the run.
         trained_tokens: u64,
         /// Peak memory of MLX's arrays so far, in bytes.
         peak_bytes: u64,
     },
     /// The loss on the validation data was measured.
     Validation {
-        /// Batches trained on before it.
+        /// Batches before the validation.
         iteration: u64,
         /// Mean loss over the targets, in nats (preferences: over the pairs).
         loss: f64,
         /// `e^loss`, the perplexity.
         perplexity: f64,
-        /// True if it is the lowest loss so far.
+        /// True if this is the lowest loss so far.
         best: bool,
     },
     /// The adapter and the state were written.
     Saved {
-        /// Batches trained on before it.
+        /// Batches before the save.
         iteration: u64,
     },
     /// The run has ended; the last event.
     Finished {
         /// Batches trained on.
         iteration: u64,
-        /// Why it ended.
+        /// The reason of the end.
         reason: FinetuneEnd,
         /// The validation with the lowest loss.
         best: Option<BestValidation>,
     },
 }
 
-/// Why a [`Finetune`](crate::training::finetune::finetune::Finetune) ended.
+/// The reason for the end of a [`Finetune`](crate::training::finetune::finetune::Finetune).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinetuneEnd {
     /// All iterations are done.
     Iterations,
-    /// Validation got no better for as long as `patience` says.
+    /// The validation loss did not improve for `patience` validations.
     Patience,
-    /// It was cancelled; what was done is saved.
+    /// The run was cancelled; its progress is saved.
     Cancelled,
 }
 
 impl FinetuneEnd {
-    /// Its name in JSON.
+    /// The name in JSON.
     fn name(self) -> &'static str {
         match self {
             Self::Iterations => "iterations",
@@ -72,7 +72,7 @@ impl FinetuneEnd {
 }
 
 impl FinetuneEvent {
-    /// The event as one JSON object; those of steps and validations are the lines of
+    /// The event as one JSON object; the objects of steps and validations are the lines of
     /// `metrics.jsonl`.
     pub fn to_json(&self) -> Value {
         match self {

@@ -34,17 +34,17 @@ pub struct Finetune {
     valid: Option<TrainingData>,
     pub(super) options: FinetuneOptions,
     order: Order,
-    /// Preferences: sums of the chosen and the rejected answers, by pair.
+    /// Preferences: log-probability sums of the chosen and the rejected answer of each pair.
     pub(super) reference: Vec<[f32; 2]>,
     pub(super) run: Run<FinetuneEvent>,
 }
 
 impl Finetune {
-    /// Begins to train `adapter` on `model`, and to keep its files in `folder`, which is made if
-    /// need be.
+    /// Starts to train `adapter` on `model`, with files in `folder`, which is created if
+    /// needed.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::error::Error::Option) for an option outside its range,
+    /// [`Error::Option`](crate::error::Error::Option) for an option out of range,
     /// [`Error::Adapter`](crate::error::Error::Adapter) if the adapter does not fit,
     /// [`Error::Destination`](crate::error::Error::Destination) if the folder holds a run or
     /// another process trains there.
@@ -62,18 +62,18 @@ impl Finetune {
         Ok(run)
     }
 
-    /// Goes on with the run in `folder` from its last save: the same arguments lead to the same
-    /// bytes as if it had never stopped. `adapter` gives the shape; its numbers come from the file.
+    /// Continues the run in `folder` from its last save: the same arguments give the same bytes as
+    /// an uninterrupted run. `adapter` gives the shapes; the values are read from the file.
     ///
-    /// Options that change the trained weights must be those of the saved run. `iters` (with a
+    /// Options that change the trained weights must equal those of the saved run. `iters` (with a
     /// constant schedule), `save_every`, `steps_per_eval`, `val_batches`, `patience`,
     /// `grad_checkpoint` and the validation data may change.
     ///
     /// # Errors
     /// As [`new`](Self::new); [`Error::MissingFile`](crate::error::Error::MissingFile) if there is
-    /// no state, [`Error::OtherRun`](crate::error::Error::OtherRun) if it was made with other
-    /// options or data, [`Error::Checkpoint`](crate::error::Error::Checkpoint) if it is malformed
-    /// or of an older version.
+    /// no state, [`Error::OtherRun`](crate::error::Error::OtherRun) if it has other options or
+    /// data, [`Error::Checkpoint`](crate::error::Error::Checkpoint) if it is malformed or of an
+    /// older version.
     pub fn resume(
         model: &Model,
         adapter: Adapter,
@@ -84,7 +84,7 @@ impl Finetune {
     ) -> Result<Self> {
         let mut run = Self::prepare(model, adapter, train, valid, folder.as_ref(), options)?;
         run.run.load_progress()?;
-        // At the start the trainer is what the reference was measured with.
+        // Before the restore, the trainer is in the state of the reference.
         run.measure_reference()?;
         run.trainer.restore(&run.run.state())?;
         let iteration = run.trainer.iteration();
@@ -129,15 +129,15 @@ impl Finetune {
         self.trainer.iteration()
     }
 
-    /// Batches in which every row is seen once.
+    /// Batches per epoch, in which every row occurs once.
     pub fn batches_per_epoch(&self) -> usize {
         self.order.batches_per_epoch()
     }
 
-    /// The adapter's mean loss on `data`, all of it, in nats: that of a validation.
+    /// Mean loss of the adapter on all of `data`, in nats, as in a validation.
     ///
     /// # Errors
-    /// As the iterator's.
+    /// As for the iterator.
     pub fn evaluate(&self, data: &TrainingData) -> Result<f64> {
         let rows = match data {
             TrainingData::Examples(examples) => examples.len(),
@@ -149,17 +149,17 @@ impl Finetune {
         self.trainer.evaluate(&batches)
     }
 
-    /// The adapter as it stands.
+    /// The adapter with its current weights.
     pub fn adapter(&self) -> Adapter {
         self.trainer.adapter()
     }
 
-    /// Ends the run before its next step, from any thread; what was done is saved first.
+    /// A handle that ends the run before its next step, from any thread; its progress is saved.
     pub fn cancel_handle(&self) -> CancelHandle {
         self.run.cancel_handle()
     }
 
-    /// mlx-lm validates before a step, this crate after it, but for the first.
+    /// mlx-lm validates before a step, this crate after it, except for the first.
     fn validates_before(&self, iteration: u64) -> bool {
         let options = &self.options;
         let due = iteration == 1
@@ -209,7 +209,7 @@ impl Finetune {
         let loss = self.trainer.evaluate(&batches)?;
         let iteration = self.trainer.iteration();
         let best = self.run.record_validation(iteration, loss)?;
-        // Before the first step there is nothing worth keeping.
+        // Before the first step there is nothing to save.
         if best && iteration > 0 {
             self.adapter()
                 .save(self.run.folder().join(BEST), &self.config)?;
@@ -222,7 +222,8 @@ impl Finetune {
         })
     }
 
-    /// The state first: a run that is killed before the adapter is written makes it again.
+    /// Writes the state first: if the run is killed before the adapter is written, resume writes
+    /// it.
     fn save(&mut self) -> Result<()> {
         self.run.save_state(&self.trainer)?;
         self.adapter().save(self.run.folder(), &self.config)?;
@@ -232,7 +233,7 @@ impl Finetune {
     }
 
     fn finish(&mut self, reason: FinetuneEnd, save: bool) -> Result<()> {
-        // A run that was killed between its last state and its last adapter lacks the latter.
+        // A run that was killed between the last state and the last adapter lacks the adapter.
         if save || !self.run.folder().join("adapters.safetensors").is_file() {
             self.save()?;
         } else {

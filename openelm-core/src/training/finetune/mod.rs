@@ -1,14 +1,14 @@
-//! Fine-tuning as a job: data in an order of its own, validation, saving, and exact resume.
+//! Fine-tuning runs: order of the data, validation, saving, and exact resume.
 //!
-//! [`Finetune`] is an iterator of events; whoever pulls it sets its pace, and pauses it by not
-//! pulling. In its folder it keeps
+//! [`Finetune`] is an iterator of events; the caller sets its pace, and pauses it by not requesting
+//! the next event. Its folder contains
 //!
-//! - `adapters.safetensors`, `adapter_config.json`: the adapter at the last save, as mlx-lm has it;
-//! - `best/`: the same of the best validation;
-//! - `training_state.safetensors`: all that a run that was killed needs to end with the same bytes;
-//! - `run.lock`: locked by the process that trains, with its id;
+//! - `adapters.safetensors`, `adapter_config.json`: the adapter at the last save, as in mlx-lm;
+//! - `best/`: the adapter at the best validation, in the same format;
+//! - `training_state.safetensors`: the state from which a killed run resumes to the same bytes;
+//! - `run.lock`: locked by the training process, with its id;
 //! - `metrics.jsonl`: a line for every step and validation;
-//! - `reference.safetensors`: preferences only, the log-probabilities to measure against.
+//! - `reference.safetensors`: preferences only, the log-probabilities of the reference model.
 
 mod data;
 mod event;

@@ -15,26 +15,26 @@ use crate::{
 pub struct FinetuneOptions {
     /// Options of each step.
     pub trainer: TrainerOptions,
-    /// Batches to train on, all in all. Default 1,000.
+    /// Total number of batches. Default 1,000.
     pub iters: u64,
-    /// Rows (or pairs) of a batch. Default 4.
+    /// Rows (or pairs) per batch. Default 4.
     pub batch_size: usize,
-    /// The most tokens of a row. Default 2,048.
+    /// Largest number of tokens per row. Default 2,048.
     pub max_seq_length: usize,
-    /// Iterations between validations. Default 200. There is one before the first step, and one
-    /// after the last.
+    /// Iterations between validations. Default 200. The run also validates before the first step
+    /// and after the last.
     pub steps_per_eval: u64,
-    /// The most batches of a validation; `None` all. Default 25.
+    /// Largest number of batches per validation; `None` is all. Default 25.
     pub val_batches: Option<usize>,
-    /// Iterations between saves. Default 100. The last iteration is saved, too.
+    /// Iterations between saves. Default 100. The last iteration is also saved.
     pub save_every: u64,
-    /// Validations in a row without a better loss that end the run. Default none do.
+    /// End the run after this many validations in a row without a better loss. Default never.
     pub patience: Option<u32>,
     /// The loss of preference pairs.
     pub preference: PreferenceOptions,
-    /// Batches, masks and the times of validation as mlx-lm's `lora` has them, to compare with it.
-    /// Its defects come along: a pad counts as a target, rows do not meet rows of their length,
-    /// and those that fill no batch are never seen.
+    /// Use the batches, masks and validation times of mlx-lm's `lora`, to compare with it. This
+    /// includes its defects: a padding token counts as a target, rows are not grouped by length,
+    /// and rows that do not fill a batch are never used.
     pub mlx_lm_compat: bool,
 }
 
@@ -43,7 +43,7 @@ pub struct FinetuneOptions {
 pub struct PreferenceOptions {
     /// The loss. Default sigmoid.
     pub loss: PreferenceLoss,
-    /// β: how strongly the model is held to the reference. Default 0.01, as in OpenELM-Instruct.
+    /// β: weight of the reference model. Default 0.01, as in OpenELM-Instruct.
     pub beta: f32,
 }
 
@@ -98,7 +98,7 @@ impl FinetuneOptions {
         Ok(())
     }
 
-    /// The `rows` of `data`.
+    /// The batch of the rows `rows` of `data`.
     pub(super) fn batch(&self, data: &TrainingData, rows: &[usize]) -> Batch {
         let padding = Padding {
             max_length: self.max_seq_length,

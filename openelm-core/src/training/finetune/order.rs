@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Order {
     kind: Kind,
-    /// The epoch that `batches` are of.
+    /// The epoch of `batches`.
     epoch: Option<u64>,
     batches: Vec<Vec<usize>>,
     per_epoch: usize,
@@ -23,7 +23,7 @@ pub(super) struct Order {
 #[derive(Debug)]
 enum Kind {
     Plan(BatchPlan),
-    /// mlx-lm's: one stream of random numbers that validation draws from as well.
+    /// mlx-lm's order: one stream of random numbers for training and validation.
     MlxLm {
         order: Box<MlxLmOrder>,
         train: Vec<Vec<usize>>,
@@ -67,7 +67,7 @@ impl Order {
             epoch: None,
             batches: Vec::new(),
             per_epoch: plan.batches_per_epoch(),
-            // The same rows each time, in the file's order.
+            // The same rows each time, in the order of the file.
             validation: rows.chunks(size).map(<[usize]>::to_vec).collect(),
             kind: Kind::Plan(plan),
         })
@@ -77,10 +77,10 @@ impl Order {
         self.per_epoch
     }
 
-    /// The rows of the iteration `iteration`, from 1 on; iterations come in order.
+    /// The rows of `iteration`, counted from 1; iterations must be requested in order.
     #[expect(
         clippy::expect_used,
-        reason = "a plan gives the batches that it counted"
+        reason = "a plan gives as many batches as it counts"
     )]
     pub(super) fn next(&mut self, iteration: u64) -> Vec<usize> {
         self.before(iteration);
@@ -110,7 +110,7 @@ impl Order {
         }
     }
 
-    /// Draws what a run that took this iteration drew.
+    /// Repeats the random draws of this iteration.
     pub(super) fn replay(&mut self, iteration: u64, validated_before: bool) {
         if let Kind::MlxLm { .. } = self.kind {
             self.before(iteration);
@@ -121,7 +121,7 @@ impl Order {
     }
 }
 
-/// Rows' lengths, a pair's being that of its longer answer.
+/// Lengths of the rows; the length of a pair is that of its longer answer.
 fn lengths(data: &TrainingData) -> Vec<usize> {
     match data {
         TrainingData::Examples(examples) => examples.iter().map(|e| e.tokens.len()).collect(),

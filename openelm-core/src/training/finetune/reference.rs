@@ -1,4 +1,4 @@
-//! Preferences: the log-probabilities that a run measures against, kept for the next one.
+//! Preferences: log-probabilities of the reference model, stored for resume.
 
 use mlx_rs::Array;
 
@@ -11,7 +11,7 @@ use crate::{
 const REFERENCE: &str = "reference.safetensors";
 
 impl Finetune {
-    /// Measures the log-probability of every answer before the first step, or reads it.
+    /// Measures the log-probability of every answer before the first step, or reads the file.
     pub(super) fn measure_reference(&mut self) -> Result<()> {
         let TrainingData::Pairs(pairs) = &self.train else {
             return Ok(());
@@ -24,7 +24,7 @@ impl Finetune {
                 Some(sums) if sums.size() == pairs.len() => Ok(sums.to_vec_exact::<f32>()?),
                 _ => Err(Error::Checkpoint {
                     path: path.clone(),
-                    problem: format!("`{name}` is not that of {} pairs", pairs.len()),
+                    problem: format!("`{name}` does not have {} pairs", pairs.len()),
                 }),
             };
             let sums = read(names[0])?.into_iter().zip(read(names[1])?);

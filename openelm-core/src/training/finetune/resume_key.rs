@@ -1,4 +1,4 @@
-//! The resume key of fine-tuning; [`crate::training::resume_key`] has the rule.
+//! The resume key of fine-tuning; [`crate::training::resume_key`] states the rule.
 
 use std::collections::BTreeSet;
 
@@ -40,7 +40,7 @@ pub(super) fn resume_key(
     set_adapter(&mut key, adapter);
     key.set("mlx_lm_compat", options.mlx_lm_compat);
     if options.mlx_lm_compat {
-        // Validation draws from the random numbers that training draws from.
+        // Validation and training draw from the same random numbers.
         key.set("steps_per_eval", options.steps_per_eval);
         key.set("valid", valid.map(fingerprint));
     }
@@ -48,13 +48,13 @@ pub(super) fn resume_key(
     key
 }
 
-/// The identity of the validation, for runs whose best loss is to be compared.
+/// Identifies the validation data, so that best losses are comparable.
 pub(super) fn validation_key(options: &FinetuneOptions, valid: Option<&TrainingData>) -> Value {
     json!({ "valid": valid.map(fingerprint), "val_batches": options.val_batches })
 }
 
-/// The options of `adapter` in the words of `--rank`, `--num-layers` and `--keys`. The names and
-/// shapes of all tensors are compared when the trainer is restored.
+/// The options of `adapter` under the names of `--rank`, `--num-layers` and `--keys`. The names
+/// and shapes of all tensors are compared when the trainer is restored.
 fn set_adapter(key: &mut ResumeKey, adapter: &Adapter) {
     let names = adapter.targets();
     let layers: BTreeSet<_> = names.iter().filter_map(|name| layer_of(name)).collect();
@@ -82,7 +82,7 @@ fn set_adapter(key: &mut ResumeKey, adapter: &Adapter) {
     key.set("tied_head", adapter.tied_head);
 }
 
-/// A loaded adapter can have ranks and scales of its own for each module.
+/// A loaded adapter can have different ranks and scales per module.
 fn one_or_all<T: Clone + Into<Value>>(values: &[T]) -> Value {
     match values {
         [] => Value::Null,
@@ -91,7 +91,7 @@ fn one_or_all<T: Clone + Into<Value>>(values: &[T]) -> Value {
     }
 }
 
-/// A hash of all tokens, and of which of them are targets.
+/// A hash of all tokens and of the target mask.
 fn fingerprint(data: &TrainingData) -> String {
     let mut hash = Fingerprint::new();
     let mut add = |example: &Example| {

@@ -7,6 +7,6 @@ use crate::data::dataset::{Example, PreferencePair};
 pub enum TrainingData {
     /// Texts, or prompts and completions.
     Examples(Vec<Example>),
-    /// Pairs of answers, the first preferred.
+    /// Pairs of answers, the preferred one first.
     Pairs(Vec<PreferencePair>),
 }

@@ -6,8 +6,8 @@ use crate::{
 };
 
 /// The architecture of a new model for `tokenizer`: `preset`, or the defaults of
-/// [`LayerWiseConfig`], with the tokenizer's vocabulary and ids of BOS and EOS, then changed by
-/// `change`. Tables of rotary angles have twice the context, as in Apple's models.
+/// [`LayerWiseConfig`], with the tokenizer's vocabulary, BOS and EOS, then modified by `change`.
+/// The rotary tables have twice the context length, as in Apple's models.
 pub fn new_architecture(
     preset: Option<Preset>,
     tokenizer: &Tokenizer,

@@ -1,4 +1,4 @@
-//! A corpus as a source, in its own order or shuffled.
+//! A corpus as a source of sequences, in its own order or shuffled.
 
 use std::fmt;
 
@@ -17,23 +17,23 @@ use crate::{
     training::state::STATE_FILE,
 };
 
-/// Sequences of a corpus. Books and archives put like after like; shuffling mixes some thousand
-/// sequences that follow each other, in an order that the seed and their place decide.
+/// Sequences of a corpus. Corpora often group similar documents; shuffling mixes blocks of some
+/// thousand consecutive sequences, in an order that depends on the seed and the block's index.
 pub struct CorpusSource {
     corpus: Corpus,
     rank: u64,
     world: u64,
     seed: u64,
-    /// Sequences that are shuffled together; 0 is none.
+    /// Sequences per shuffled block; 0 disables shuffling.
     block: u64,
-    /// Sequences that all processes got.
+    /// Sequences that all processes have received.
     given: u64,
     loaded: Option<Block>,
 }
 
-/// Some sequences that follow each other, shuffled.
+/// A block of consecutive sequences, shuffled.
 struct Block {
-    /// From 0.
+    /// Index, from 0.
     number: u64,
     begin: CorpusState,
     sequences: Vec<Sequence>,
@@ -41,15 +41,15 @@ struct Block {
 
 #[derive(Serialize, Deserialize)]
 struct State {
-    /// At the begin of the block that the next sequence is in.
+    /// State at the start of the block of the next sequence.
     corpus: CorpusState,
     shuffle: u64,
     given: u64,
 }
 
 impl CorpusSource {
-    /// Sequences that are shuffled together by default: 4096 of [`Assembly::Pack`], which puts the
-    /// fragments of a document one after another, and 0 of [`Assembly::Truncate`], as in CoreNet.
+    /// Default number of sequences per shuffled block: 4096 for [`Assembly::Pack`], which puts the
+    /// fragments of a document one after another, and 0 for [`Assembly::Truncate`], as in CoreNet.
     pub fn default_shuffle(assembly: Assembly) -> usize {
         match assembly {
             Assembly::Pack => 4096,
@@ -57,9 +57,9 @@ impl CorpusSource {
         }
     }
 
-    /// The sequences of `options`, `shuffle` of them mixed at a time; 0 leaves the corpus' order.
-    /// Default [`default_shuffle`](Self::default_shuffle).
-    /// Shuffled, every process reads and tokenises all of the corpus and takes its own from that.
+    /// The sequences of `options`, shuffled in blocks of `shuffle`; 0 keeps the corpus's order.
+    /// Default [`default_shuffle`](Self::default_shuffle). With shuffling, every process reads and
+    /// tokenises the whole corpus and takes its own sequences.
     ///
     /// # Errors
     /// As [`Corpus::open`].
@@ -91,11 +91,11 @@ impl CorpusSource {
         })
     }
 
-    /// Has the block of the sequence `number` loaded.
+    /// Loads the block of the sequence `number`.
     fn load(&mut self, number: u64) -> Result<()> {
-        let wanted = number / self.block;
+        let expected = number / self.block;
         let mut next = match &self.loaded {
-            Some(block) if block.number == wanted => return Ok(()),
+            Some(block) if block.number == expected => return Ok(()),
             Some(block) => block.number + 1,
             None => self.given / self.block,
         };
@@ -109,7 +109,7 @@ impl CorpusSource {
                 begin,
                 sequences,
             });
-            if next >= wanted {
+            if next >= expected {
                 return Ok(());
             }
             next += 1;
@@ -186,7 +186,7 @@ impl fmt::Debug for CorpusSource {
     }
 }
 
-/// Fisher and Yates' shuffle by a stream of the block's own.
+/// Fisher-Yates shuffle with a random stream per block.
 fn shuffle<T>(items: &mut [T], seed: u64, block: u64) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(block);
@@ -251,7 +251,7 @@ mod tests {
         for block in [7, 32, 10_000] {
             let shuffled = all(&mut file.source((0, 1), block));
             assert_ne!(plain, shuffled);
-            // Within each block, and nowhere else.
+            // Within each block only.
             for (plain, shuffled) in plain.chunks(block).zip(shuffled.chunks(block)) {
                 let sorted = |sequences: &[Sequence]| {
                     let mut tokens: Vec<_> = sequences.iter().map(|s| s.tokens.clone()).collect();
@@ -280,7 +280,7 @@ mod tests {
                     }
                     parts
                 };
-                // Up to, and at, the borders of blocks.
+                // Before, and at, the borders of blocks.
                 for place in [0, 4, 28, 32, 56, 64, 68] {
                     let mut fresh: Vec<CorpusSource> = (0..world)
                         .map(|rank| file.source((rank, world), shuffle))

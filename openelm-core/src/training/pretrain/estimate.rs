@@ -1,4 +1,4 @@
-//! Measurement of the time and memory that a run needs.
+//! Measurement of a run's time and memory.
 
 use std::{path::Path, time::Instant};
 
@@ -9,21 +9,21 @@ use crate::{
     mlx::memory,
 };
 
-/// The time and memory of a few steps.
+/// Time and memory per step, measured over a few steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RunEstimate {
-    /// Numbers that are trained.
+    /// Number of trained parameters.
     pub parameters: u64,
-    /// Seconds that a step took, the first left out.
+    /// Seconds per step, without the first.
     pub seconds_per_step: f64,
     /// Mean number of targets per step.
     pub targets_per_step: f64,
-    /// The most memory of this process' MLX arrays, in bytes.
+    /// Peak memory of this process's MLX arrays, in bytes.
     pub peak_bytes: u64,
 }
 
 impl Pretrain {
-    /// Makes `steps` updates and measures them; nothing is written.
+    /// Measures `steps` updates; nothing is written.
     ///
     /// # Errors
     /// As [`new`](Self::new) and the iterator; [`Error::Data`] if there is not enough data for
@@ -42,7 +42,7 @@ impl Pretrain {
                 break;
             };
             let step = run.trainer.update(&batches, None)?;
-            // The first also prepares what the others use.
+            // The first step also includes one-time preparation.
             if nth > 0 {
                 made += 1.0;
                 targets += step.targets as f64;

@@ -15,57 +15,57 @@ use crate::training::{
 pub enum PretrainEvent {
     /// An update was made.
     Step {
-        /// Its loss and learning rate; its targets are those of all processes.
+        /// Loss and learning rate; targets of all processes.
         step: Step,
         /// Targets per second, of all processes.
         tokens_per_second: f64,
-        /// Targets trained on so far, since the run was begun.
+        /// Targets trained on since the start of the run.
         trained_tokens: u64,
-        /// Peak memory of this process' MLX arrays so far, in bytes.
+        /// Peak memory of this process's MLX arrays so far, in bytes.
         peak_bytes: u64,
     },
     /// The loss on the held-out texts was measured.
     Validation {
-        /// Updates before it.
+        /// Updates before the validation.
         iteration: u64,
         /// Mean loss over the targets, in nats.
         loss: f64,
         /// The loss of all targets in bits, per byte of the texts in UTF-8.
         bits_per_byte: f64,
-        /// True if it is the lowest loss so far.
+        /// True if this is the lowest loss so far.
         best: bool,
     },
     /// A checkpoint and the state were written.
     Saved {
-        /// Updates before it.
+        /// Updates before the save.
         iteration: u64,
-        /// The checkpoint's folder.
+        /// Folder of the checkpoint.
         folder: PathBuf,
     },
     /// The run has ended; the last event.
     Finished {
         /// Updates made.
         iteration: u64,
-        /// Why it ended.
+        /// The reason of the end.
         reason: PretrainEnd,
         /// The validation with the lowest loss.
         best: Option<BestValidation>,
     },
 }
 
-/// Why a [`Pretrain`](crate::training::pretrain::pretrain::Pretrain) ended.
+/// The reason for the end of a [`Pretrain`](crate::training::pretrain::pretrain::Pretrain).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PretrainEnd {
-    /// All steps are made.
+    /// All steps are done.
     Steps,
-    /// There is not enough data left for a step.
+    /// The remaining data is not enough for a step.
     Data,
-    /// It was cancelled; what was done is saved.
+    /// The run was cancelled; its progress is saved.
     Cancelled,
 }
 
 impl PretrainEnd {
-    /// Its name in JSON.
+    /// The name in JSON.
     fn name(self) -> &'static str {
         match self {
             Self::Steps => "steps",
@@ -76,7 +76,7 @@ impl PretrainEnd {
 }
 
 impl PretrainEvent {
-    /// The event as one JSON object; those of steps and validations are the lines of
+    /// The event as one JSON object; the objects of steps and validations are the lines of
     /// `metrics.jsonl`.
     pub fn to_json(&self) -> Value {
         match self {

@@ -1,16 +1,16 @@
-//! Pre-training as a job: a new model from random weights, by CoreNet's recipe, with validation,
+//! Pre-training runs: a new model from random weights, by CoreNet's recipe, with validation,
 //! checkpoints, averages and exact resume, on one process or several.
 //!
-//! [`Pretrain`] is an iterator of events, as [`crate::finetune`]'s. In its folder it keeps
+//! [`Pretrain`] is an iterator of events, like [`crate::finetune`]'s. Its folder contains
 //!
-//! - `checkpoints/step-000100/` and so on: the latest saves, model folders to generate from;
+//! - `checkpoints/step-000100/` and so on: the latest saves, each a usable model folder;
 //! - `model/`: the weights after the last step; `average/`: the plain mean of the last
 //!   checkpoints; `ema/`: the moving average;
-//! - `training_state.safetensors`: all that a run that was killed needs to end with the same bytes;
-//! - `run.lock`: locked by the process that trains, with its id;
+//! - `training_state.safetensors`: the state from which a killed run resumes to the same bytes;
+//! - `run.lock`: locked by the training process, with its id;
 //! - `metrics.jsonl`: a line for every step and validation.
 //!
-//! The recipe's figures are those of CoreNet's `projects/openelm/pretraining_configs`
+//! The recipe's values are those of CoreNet's `projects/openelm/pretraining_configs`
 //! (OpenELM, <https://arxiv.org/abs/2404.14619>, section 3).
 
 mod architecture;

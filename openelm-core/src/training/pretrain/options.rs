@@ -12,18 +12,18 @@ use crate::{
 /// The settings that differ between CoreNet's recipes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Recipe {
-    /// Updates of the whole run.
+    /// Number of updates of the whole run.
     pub iters: u64,
-    /// The highest learning rate; a tenth of it is the last. Default that of the preset, and
-    /// 3e-3 without one.
+    /// Peak learning rate; the final rate is a tenth of it. Default: that of the preset, or 3e-3
+    /// without a preset.
     pub learning_rate: f64,
-    /// Updates in which the rate grows to it from 1e-6. Default 5000, or a tenth of the updates
-    /// if that is less.
+    /// Warm-up updates, in which the rate grows linearly from 1e-6. Default 5000, or a tenth of
+    /// the updates if that is less.
     pub warmup: u64,
 }
 
 impl Recipe {
-    /// The defaults of a run of `iters` updates, for a model of the size `preset` or of another.
+    /// The defaults of a run of `iters` updates, for a model of the size `preset` or a custom size.
     pub fn new(iters: u64, preset: Option<Preset>) -> Self {
         Self {
             iters,
@@ -32,7 +32,7 @@ impl Recipe {
         }
     }
 
-    /// The highest learning rate that CoreNet trained a size with.
+    /// The peak learning rate of CoreNet's recipe for a size.
     pub fn learning_rate_of(preset: Preset) -> f64 {
         match preset {
             Preset::Size270M => 5.3e-3,
@@ -75,41 +75,42 @@ pub struct PretrainOptions {
     /// Options of each update; [`Recipe::trainer`] gives CoreNet's. Its `grad_accumulation_steps`
     /// has no effect: `batch_size` and `micro_batch_size` take its place.
     pub trainer: TrainerOptions,
-    /// Updates of the whole run.
+    /// Number of updates of the whole run.
     pub iters: u64,
-    /// Sequences of an update, those of all processes together: a multiple of their number.
-    /// CoreNet's is 2,048 of 2,048 tokens. Default 32.
+    /// Sequences per update, over all processes: a multiple of the number of processes. CoreNet:
+    /// 2,048 of 2,048 tokens. Default 32.
     pub batch_size: usize,
     /// Sequences that a process computes with at a time; the rest of its share follow, and their
     /// gradients are added. Default 8.
     pub micro_batch_size: usize,
-    /// A model's folder, whose weights a new run starts from instead of random ones. A run that is
-    /// resumed has its own and does not look at it. Default none.
+    /// Model folder with the initial weights of a new run, instead of random ones. Ignored on
+    /// resume. Default none.
     pub model: Option<PathBuf>,
     /// Seed of the initial weights. Default 0.
     pub seed: u64,
-    /// The type to compute in; what is trained is f32 whatever it is. Default f32 on a CPU, where
+    /// Dtype of the computation; trained parameters are always f32. Default f32 on a CPU, where
     /// MLX's 16-bit kernels are slow, and bf16 on a GPU.
     pub dtype: Option<Dtype>,
-    /// The type that weights are saved in. Default f32.
+    /// Dtype of the saved weights. Default f32.
     pub save_dtype: Dtype,
-    /// Updates between validations. Default 500. There is one after the last update.
+    /// Updates between validations. Default 500. The run also validates after the last update.
     pub steps_per_eval: u64,
-    /// The most batches of a validation, of `batch_size` windows each; `None` all. Default all.
+    /// Largest number of batches per validation, of `batch_size` windows each; `None`, the default,
+    /// is all.
     pub val_batches: Option<usize>,
-    /// Updates between saves. Default 500. The last update is saved, too.
+    /// Updates between saves. Default 500. The last update is also saved.
     pub save_every: u64,
-    /// Checkpoints that are kept; older ones are deleted. Default 5.
+    /// Number of checkpoints to keep; older ones are deleted. Default 5.
     pub keep_checkpoints: usize,
-    /// Number of the last checkpoints that the final `average` is made of; 0 or 1 is no average.
-    /// Default 5, as in CoreNet, or as many as are kept.
+    /// Number of the last checkpoints in the final `average`; 0 or 1 disables the average. Default
+    /// 5, as in CoreNet, or the number of kept checkpoints if that is less.
     pub average_last: Option<usize>,
-    /// A tokenizer's file or folder, to be copied into every checkpoint. Default none.
+    /// Tokenizer file or folder to copy into every checkpoint. Default none.
     pub tokenizer: Option<PathBuf>,
 }
 
 impl PretrainOptions {
-    /// The recipe's options.
+    /// The options of the recipe.
     pub fn new(recipe: Recipe) -> Self {
         Self {
             trainer: recipe.trainer(),
@@ -129,7 +130,7 @@ impl PretrainOptions {
         }
     }
 
-    /// The most windows of a validation.
+    /// Largest number of windows per validation.
     pub(crate) fn val_windows(&self) -> Option<usize> {
         let windows = |batches: usize| batches.saturating_mul(self.batch_size);
         self.val_batches.map(windows)
@@ -140,10 +141,10 @@ impl PretrainOptions {
         self.average_last.unwrap_or(self.keep_checkpoints.min(5))
     }
 
-    /// The type to compute in.
+    /// Dtype of the computation.
     pub(crate) fn dtype(&self) -> Result<Dtype> {
         match self.dtype {
-            // Its range is too small for gradients, and nothing here scales a loss.
+            // The range of float16 is too small for gradients without loss scaling.
             Some(Dtype::Float16) => Err(Error::Dtype {
                 dtype: Dtype::Float16.to_string(),
                 problem: "gradients vanish in its range; train in bfloat16 or float32".into(),
@@ -185,7 +186,7 @@ impl PretrainOptions {
             return Err(Error::Option {
                 option: "average_last",
                 problem: format!(
-                    "expected at most {}, the checkpoints that are kept; found {}",
+                    "expected at most {}, the number of kept checkpoints; found {}",
                     self.keep_checkpoints,
                     self.averaged()
                 ),

@@ -47,12 +47,12 @@ pub struct Pretrain {
 }
 
 impl Pretrain {
-    /// Begins to train a model of `config` on `source`, and to keep its files in `folder`, which is
-    /// made if need be. `group` are the processes that train it together, each with its own part
-    /// of the source; all but rank 0 write nothing.
+    /// Starts to train a model of `config` on `source`, with files in `folder`, which is created
+    /// if needed. The processes of `group` train it together, each with its own part of the
+    /// source; only rank 0 writes.
     ///
     /// # Errors
-    /// [`Error::Option`] for an option outside its range, [`Error::Destination`] if the folder
+    /// [`Error::Option`] for an option out of range, [`Error::Destination`] if the folder
     /// holds a run or another process trains there, [`Error::Io`]; for a model to start from as
     /// [`Checkpoint::open`](crate::weights::Checkpoint::open) and
     /// [`check`](crate::weights::Checkpoint::check).
@@ -69,18 +69,18 @@ impl Pretrain {
         Ok(run)
     }
 
-    /// Goes on with the run in `folder` from its last save: the same arguments lead to the same
-    /// bytes as if it had never stopped. Another number of processes than before leads to the same
-    /// but for rounding. Only rank 0 reads the folder.
+    /// Continues the run in `folder` from its last save: the same arguments give the same bytes as
+    /// an uninterrupted run. Another number of processes changes only the rounding. Only rank 0
+    /// reads the folder.
     ///
-    /// Options that change the trained weights must be those of the saved run. `iters` (with a
+    /// Options that change the trained weights must equal those of the saved run. `iters` (with a
     /// constant schedule), `micro_batch_size`, `save_every`, `steps_per_eval`, `val_batches`,
     /// `keep_checkpoints`, `average_last`, `save_dtype`, `grad_checkpoint` and the validation data
     /// may change.
     ///
     /// # Errors
     /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state, [`Error::OtherRun`] if
-    /// it was made with other options, another architecture or tokenizer, or other data,
+    /// it has other options, another architecture or tokenizer, or other data,
     /// [`Error::Checkpoint`] if it is malformed or of an older version.
     pub fn resume(
         config: Config,
@@ -155,18 +155,18 @@ impl Pretrain {
         self.trainer.parameter_count()
     }
 
-    /// Updates made so far.
+    /// Number of updates so far.
     pub fn iteration(&self) -> u64 {
         self.trainer.iteration()
     }
 
-    /// Counts of the data that was read, with what was read ahead.
+    /// Counts of the data read so far, including data read ahead.
     pub fn data_statistics(&self) -> Option<CorpusStatistics> {
         self.source.statistics()
     }
 
-    /// Ends the run before its next step, from any thread; what was done is saved first. In a
-    /// group one process that is cancelled ends all.
+    /// A handle that ends the run before its next step, from any thread; its progress is saved.
+    /// Cancelling one process of a group ends all.
     pub fn cancel_handle(&self) -> CancelHandle {
         self.run.cancel_handle()
     }
@@ -179,7 +179,7 @@ impl Pretrain {
         self.group.as_ref().map_or(1, Group::size)
     }
 
-    /// Returns true if `yes` is true in any of the processes.
+    /// True if `yes` is true in any process.
     fn any_rank(&self, yes: bool) -> Result<bool> {
         match &self.group {
             Some(group) => group.any(yes),
@@ -187,7 +187,7 @@ impl Pretrain {
         }
     }
 
-    /// This process' share of the next update; none if there is not enough data for it.
+    /// This process's share of the next update; `None` if the remaining data is not enough.
     pub(crate) fn next_batches(&mut self) -> Result<Option<Vec<Batch>>> {
         let share = self.options.batch_size / self.world_size();
         let mut sequences: Vec<Sequence> = Vec::with_capacity(share);
@@ -231,7 +231,8 @@ impl Pretrain {
         })
     }
 
-    /// The checkpoint first: a run that is killed before the state is written makes it again.
+    /// Writes the checkpoint first: if the run is killed before the state is written, resume
+    /// writes the checkpoint again.
     fn save(&mut self, source: Value) -> Result<()> {
         self.run.progress.source = source;
         let iteration = self.trainer.iteration();
@@ -252,7 +253,7 @@ impl Pretrain {
         self.run.emit(PretrainEvent::Saved { iteration, folder })
     }
 
-    /// Saves with the position of the source, if there is a step to save, and writes the results.
+    /// Saves with the position of the source, if there is an unsaved step, and writes the results.
     fn finish(&mut self, reason: PretrainEnd, source: Option<Value>) -> Result<()> {
         let iteration = self.trainer.iteration();
         if let Some(source) = source.filter(|_| iteration > 0) {
@@ -288,7 +289,7 @@ impl Pretrain {
         self.run.folder().join(CHECKPOINTS).join(name)
     }
 
-    /// The checkpoints up to now, oldest first.
+    /// The checkpoints so far, oldest first.
     fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
         let folder = self.run.folder().join(CHECKPOINTS);
         let entries = fs::read_dir(&folder).map_err(Error::io(&folder))?;
@@ -326,7 +327,7 @@ impl Advance for Pretrain {
         let batches = self.next_batches()?;
         let lacks_data = self.any_rank(batches.is_none())?;
         let Some(batches) = batches.filter(|_| !lacks_data) else {
-            // A process that has batches does not train on them.
+            // Another process has no batches, so these are not used.
             return self.finish(PretrainEnd::Data, Some(before));
         };
         let step = self.trainer.update(&batches, self.group.as_ref())?;

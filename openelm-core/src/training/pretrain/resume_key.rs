@@ -1,4 +1,4 @@
-//! The resume key of pre-training; [`crate::training::resume_key`] has the rule.
+//! The resume key of pre-training; [`crate::training::resume_key`] states the rule.
 
 use std::{fs, path::Path};
 
@@ -18,7 +18,7 @@ pub(super) fn resume_key(config: &Config, options: &PretrainOptions) -> Result<R
     let mut key = ResumeKey::new(&options.trainer);
     // A group of batches replaces gradient accumulation.
     key.set("grad_accumulation_steps", 1);
-    // Of the first weights; nothing here has dropout.
+    // Seed of the initial weights; pre-training has no dropout.
     key.set("seed", options.seed);
     key.set("batch_size", options.batch_size);
     key.set("dtype", options.dtype()?.to_string());
@@ -32,12 +32,12 @@ pub(super) fn resume_key(config: &Config, options: &PretrainOptions) -> Result<R
     Ok(key)
 }
 
-/// The identity of the validation, for runs whose best loss is to be compared.
+/// Identifies the validation data, so that best losses are comparable.
 pub(super) fn validation_key(options: &PretrainOptions, valid: Option<&Validation>) -> Value {
     json!({ "valid": valid.map(Validation::fingerprint), "val_windows": options.val_windows() })
 }
 
-/// A hash of the tokenizer's file; none without a tokenizer.
+/// A hash of the tokenizer file; `None` without a tokenizer.
 fn fingerprint(tokenizer: Option<&Path>) -> Result<Option<String>> {
     let Some(path) = tokenizer else {
         return Ok(None);

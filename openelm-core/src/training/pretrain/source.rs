@@ -1,4 +1,4 @@
-//! Where sequences to train on come from.
+//! Sources of training sequences.
 
 use serde_json::{Value, json};
 
@@ -9,43 +9,43 @@ use crate::{
     training::state::STATE_FILE,
 };
 
-/// Sequences in an order that does not depend on how many processes share them: of `world`
-/// processes the one of rank `r` gets numbers `r`, `r + world`, `r + 2·world` and so on.
+/// Sequences in an order that does not depend on the number of processes: of `world` processes,
+/// rank `r` receives the sequences `r`, `r + world`, `r + 2·world` and so on.
 pub trait SequenceSource: std::fmt::Debug {
     /// The next sequence of this process; `None` when there are no more.
     ///
     /// # Errors
-    /// As of reading the data.
+    /// Errors of reading the data.
     fn next_sequence(&mut self) -> Result<Option<Sequence>>;
 
-    /// Its position, for [`restore`](Self::restore) of a source of the same data, whatever the
-    /// number of processes. Called when all processes have got as many sequences.
+    /// The position, for [`restore`](Self::restore) of a source of the same data, with any number
+    /// of processes. Called when all processes have received the same number of sequences.
     ///
     /// # Errors
-    /// If it cannot be said.
+    /// If the position is not available.
     fn state(&mut self) -> Result<Value>;
 
-    /// Goes to the position that a source had.
+    /// Moves to a saved position.
     ///
     /// # Errors
-    /// [`Error::OtherRun`] if that was one of other data or options.
+    /// [`Error::OtherRun`] if the position is of other data or options.
     fn restore(&mut self, state: &Value) -> Result<()>;
 
-    /// Counts of the data that was read, with what was read ahead; `None` if it is not counted.
+    /// Counts of the data read so far, including data read ahead; `None` if it is not counted.
     fn statistics(&self) -> Option<CorpusStatistics> {
         None
     }
 }
 
-/// Sequences in memory, in their order, again and again.
+/// Sequences in memory, in a fixed order, repeated.
 #[derive(Debug, Clone)]
 pub struct MemorySource {
     sequences: Vec<Sequence>,
     rank: usize,
     world: usize,
-    /// Passes; `None` is without end.
+    /// Number of passes; `None` is unlimited.
     epochs: Option<u64>,
-    /// Sequences that all processes got.
+    /// Sequences that all processes have received.
     given: u64,
 }
 
@@ -108,7 +108,7 @@ impl SequenceSource for MemorySource {
     }
 }
 
-/// The error of a source that is not the one of a saved run.
+/// The error of a source that differs from the saved run's source.
 pub(super) fn other_data(option: &str, expected: String, found: String) -> Error {
     Error::OtherRun {
         path: STATE_FILE.into(),

@@ -1,4 +1,4 @@
-//! Held-out texts, in windows that together predict every token of them once.
+//! Held-out texts, in windows that together predict each token once.
 
 use std::path::PathBuf;
 
@@ -17,13 +17,13 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Validation {
     windows: Vec<Sequence>,
-    /// Bytes of each window's targets in UTF-8; the last of a document has the rounding.
+    /// UTF-8 bytes of each window's targets; the last window of a document absorbs the rounding.
     bytes: Vec<u64>,
 }
 
 impl Validation {
-    /// The windows of `texts`: of each, its ids with BOS before and EOS after in windows of
-    /// `length` tokens that each start anew and also predict the token after them.
+    /// The windows of `texts`: the ids of each text between BOS and EOS, in windows of `length`
+    /// tokens. Each window has its own context and also predicts the token after it.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if a text cannot be encoded, [`Error::Data`] if there are none.
@@ -34,7 +34,7 @@ impl Validation {
     ) -> Result<Self> {
         let mut made = Self::default();
         let length = length.max(1);
-        // As the corpus reads them: spellings of special tokens are text.
+        // As in the corpus reader, spellings of special tokens are text.
         let tokenizer = tokenizer.literal();
         for text in texts {
             let text = text.as_ref();
@@ -68,11 +68,11 @@ impl Validation {
         Ok(made)
     }
 
-    /// As [`new`](Self::new), of every document of `files`, which are read as a corpus' are, with
-    /// the text of rows under `key`; none is left out.
+    /// Like [`new`](Self::new), for every document of `files`, which are read like a corpus, with
+    /// the text of rows under `key`; no document is skipped.
     ///
     /// # Errors
-    /// As of [`new`](Self::new), and of the first file or row that cannot be read.
+    /// As [`new`](Self::new), and the error of the first file or row that cannot be read.
     pub fn read(
         files: &[PathBuf],
         key: &str,
@@ -92,7 +92,7 @@ impl Validation {
         self.windows.len()
     }
 
-    /// Returns true if there is no window.
+    /// True if there is no window.
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty()
     }
@@ -102,12 +102,12 @@ impl Validation {
         fingerprint(&self.windows)
     }
 
-    /// The texts' length in UTF-8, of the first `windows`.
+    /// Length in UTF-8 bytes of the texts in the first `windows` windows.
     pub(crate) fn bytes(&self, windows: usize) -> u64 {
         self.bytes.iter().take(windows).sum()
     }
 
-    /// The first `most` windows less those of other processes, in batches of `rows`.
+    /// This process's part of the first `most` windows, in batches of `rows`.
     pub(crate) fn batches(
         &self,
         most: usize,
@@ -128,7 +128,7 @@ impl Validation {
     }
 }
 
-/// A hash of tokens and of where documents start.
+/// A hash of tokens and document starts.
 pub(super) fn fingerprint(sequences: &[Sequence]) -> String {
     let mut hash = Fingerprint::new();
     for sequence in sequences {
@@ -143,7 +143,7 @@ pub(super) fn fingerprint(sequences: &[Sequence]) -> String {
     hash.to_string()
 }
 
-/// The batch of `sequences`, as long as the longest of them.
+/// The batch of `sequences`, padded to the longest.
 pub(crate) fn packed<'s>(sequences: impl Iterator<Item = &'s Sequence>) -> Batch {
     let rows: Vec<(&[u32], &[usize])> = sequences
         .map(|sequence| (&sequence.tokens[..], &sequence.document_starts[..]))

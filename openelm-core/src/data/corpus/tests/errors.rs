@@ -43,19 +43,19 @@ fn corrupt_files_fail_or_are_skipped() {
         (
             "a.jsonl.zst",
             vec![7; 99],
-            "a.jsonl.zst: it cannot be read on",
+            "a.jsonl.zst: cannot be read further",
         ),
         (
             "a.parquet",
             archive(column),
-            "a.parquet: it is no undamaged parquet file",
+            "a.parquet: not a valid parquet file",
         ),
         (
             "a.jsonl",
             b"{\"text\": 3}\n{\"txt\": \"\"}\n".to_vec(),
             "a.jsonl:1: `text`: expected",
         ),
-        ("a.txt", vec![0xFF; 30], "a.txt: it is no UTF-8 text"),
+        ("a.txt", vec![0xFF; 30], "a.txt: not UTF-8 text"),
     ] {
         let bad = scratch.write(name, bytes);
         let folder = [scratch.to_path_buf()];

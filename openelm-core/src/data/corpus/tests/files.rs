@@ -1,4 +1,4 @@
-//! Files of rows, and a corpus of them.
+//! Test files of rows, and a corpus of them.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub(crate) fn tokenizer() -> Tokenizer {
     Tokenizer::from_file(tales().join("tokenizer.json")).unwrap()
 }
 
-/// Small sizes, so that every filter has something to do.
+/// Small sizes, so that every filter applies.
 pub(crate) fn options(files: &[PathBuf]) -> CorpusOptions {
     CorpusOptions {
         files: files.to_vec(),
@@ -28,7 +28,7 @@ pub(crate) fn options(files: &[PathBuf]) -> CorpusOptions {
     }
 }
 
-/// Document `n` of a file: of a length and with words of its own.
+/// Document `n` of a file, with its own length and words.
 pub(crate) fn document(file: u64, n: u64) -> String {
     let words = (file * 31 + n * 17) % 67;
     let words = (0..words).map(|word| {

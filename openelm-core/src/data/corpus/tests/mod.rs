@@ -1,4 +1,4 @@
-//! The corpus as a whole, on files made here, with the bundled tokenizer.
+//! Tests of the whole corpus on generated files, with the bundled tokenizer.
 
 mod errors;
 mod files;

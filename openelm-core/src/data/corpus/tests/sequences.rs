@@ -15,7 +15,7 @@ fn sequences_are_the_fragments_that_pass_the_filters() {
     let texts = [
         // 8 words: too few characters.
         "a b c d e f g h".to_owned(),
-        // Long words of few tokens: too few tokens is told apart from too few characters.
+        // Long words of few tokens: too few tokens but enough characters.
         "and the the the the the the the the".to_owned(),
         (0..45)
             .map(|n| format!("word{n}"))
@@ -57,7 +57,7 @@ fn sequences_are_the_fragments_that_pass_the_filters() {
     // 8 x "café </s> " are 17 words, the last one empty.
     assert_eq!(tokens[3][..24], encode(&cafe)[..24]);
     assert_eq!(tokens.len(), 4);
-    // `</s>` in a text is spelled, and ends nothing.
+    // `</s>` in a text is encoded as text and does not end it.
     assert!(!tokens[3].contains(&2));
     let statistics = corpus.statistics();
     assert_eq!(
@@ -87,7 +87,7 @@ fn packing_keeps_every_token_once() {
         epochs: Some(1),
         ..options(&files(&scratch))
     };
-    // All of each fragment, since it is as long as it needs to be.
+    // Sequences long enough for each whole fragment.
     let whole = CorpusOptions {
         sequence_length: 4_000,
         ..options.clone()

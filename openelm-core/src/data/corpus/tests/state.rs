@@ -1,4 +1,4 @@
-//! Saved states, ranks, and the thread that reads.
+//! Saved states, ranks, and the reading thread.
 
 use std::fs;
 
@@ -35,11 +35,11 @@ fn restores_from_every_state() {
         }
         let end = (corpus.state(), corpus.statistics());
         assert!(all.len() > 180, "{}", all.len());
-        // Epochs after the first have another order of the same.
+        // Later epochs have the same sequences in another order.
         let third = all.len() / 3;
         assert_ne!(all[..third], all[third..2 * third]);
         for (done, (state, statistics)) in states.iter().enumerate() {
-            // All of the first sequences, which differ in where their fragments end; then some.
+            // All of the first sequences, whose fragments end at different positions; then some.
             if done > 50 && done % 7 > 0 && done + 3 < all.len() {
                 continue;
             }
@@ -91,7 +91,7 @@ fn ranks_share_one_order() {
                 assert_eq!(found, expected);
                 assert!(ranks.iter().all(|r| r.state() == ranks[0].state()));
             }
-            // Goes on with another number of ranks.
+            // Continues with another number of ranks.
             let world = 6 - world;
             let mut others: Vec<Corpus> = (0..world).map(|r| open(&rank(r, world))).collect();
             for other in &mut others {
@@ -103,7 +103,7 @@ fn ranks_share_one_order() {
             }
         }
     }
-    // At the end every rank has had as many; what is over is counted.
+    // At the end every rank has the same number; the remaining sequences are counted.
     let once = CorpusOptions {
         epochs: Some(1),
         ..options(&files)
@@ -156,7 +156,7 @@ fn rejects_states_of_other_options() {
         );
     }
     assert!(change(|o| (o.world, o.rank, o.epochs) = (3, 1, Some(9))).is_ok());
-    // A file that has changed in size.
+    // A file with another size.
     fs::write(&files[0], rows(1, 24)).unwrap();
     let error = open(&first).restore(state).unwrap_err().to_string();
     assert!(
@@ -169,7 +169,7 @@ fn rejects_states_of_other_options() {
 fn dropped_corpus_ends_its_thread() {
     let scratch = TempDir::new();
     let options = options(&[scratch.write("a.jsonl", rows(1, 25))]);
-    // Endless, so that the thread waits for room in the queue; would hang if it stayed there.
+    // Endless, so that the thread waits for space in the queue; if it never ended, this would hang.
     for taken in [0, 1, 200] {
         take(&mut open(&options), taken);
     }
