@@ -1,4 +1,4 @@
-//! Progress bars on standard error: none where there is no terminal, or nothing is to be told.
+//! Progress bars on standard error. Hidden with `--quiet` or without a terminal.
 
 use std::io::{self, IsTerminal};
 
@@ -7,7 +7,7 @@ use openelm_core::train::Step;
 
 use crate::output;
 
-/// A bar that looks as `template` says, of a length to be set.
+/// A bar with the given indicatif template. Its length is set later.
 pub(crate) fn bar(quiet: bool, template: &str) -> ProgressBar {
     let target = if !quiet && io::stderr().is_terminal() {
         ProgressDrawTarget::stderr()
@@ -17,12 +17,12 @@ pub(crate) fn bar(quiet: bool, template: &str) -> ProgressBar {
     ProgressBar::with_draw_target(Some(0), target).with_style(style(template))
 }
 
-/// How bars look, by indicatif's template.
+/// A style from an indicatif template.
 pub(crate) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// The bar of a training run, with lines above it now and then.
+/// The progress bar of a training run, with a report line above it every few steps.
 pub(crate) struct TrainingBar {
     bar: ProgressBar,
     quiet: bool,
@@ -47,12 +47,12 @@ pub(crate) struct Report {
     pub(crate) loss: f64,
     /// Targets per second.
     pub(crate) per_second: f64,
-    /// The most memory so far, with its unit.
+    /// Peak memory so far, with its unit.
     pub(crate) memory: String,
 }
 
 impl TrainingBar {
-    /// For a run of `total` steps, `done` of which are made; there is a report `every` so many.
+    /// A bar for `total` steps, of which `done` are complete, with a report every `every` steps.
     pub(crate) fn new(quiet: bool, every: u64, total: u64, done: u64) -> Self {
         let bar = bar(quiet, "{pos}/{len} {wide_bar} {msg}, {eta} left");
         bar.set_length(total);
@@ -68,7 +68,7 @@ impl TrainingBar {
         }
     }
 
-    /// Moves on by a step; returns the report if one is due.
+    /// Advances by one step and returns the report if one is due.
     pub(crate) fn step(
         &mut self,
         step: &Step,
@@ -103,14 +103,14 @@ impl TrainingBar {
         self.validated = format!(" (valid {found})");
     }
 
-    /// A line above the bar.
-    pub(crate) fn tell(&self, line: &str) {
+    /// Prints a line above the bar.
+    pub(crate) fn note(&self, line: &str) {
         if !self.quiet {
-            self.bar.suspend(|| output::tell(line));
+            self.bar.suspend(|| output::note(line));
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn end(&self) {
         self.bar.finish_and_clear();
     }

@@ -25,12 +25,11 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "FOLDER", required_unless_present = "preset")]
     model: Option<PathBuf>,
 
-    /// Random weights of a size, in place of a model: 270M, 450M, 1_1B or 3B
+    /// Preset to measure with random weights: 270M, 450M, 1_1B or 3B
     #[arg(long, value_name = "SIZE", conflicts_with = "model")]
     preset: Option<Preset>,
 
-    /// Type to compute in [default: float32 on a CPU, the stored
-    /// type on a GPU]
+    /// Data type of the computation [default: float32 on a CPU, the stored type on a GPU]
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
 
@@ -38,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long)]
     keep_quantized: bool,
 
-    /// Lengths of the prompts, in tokens
+    /// Prompt lengths, in tokens
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [128, 512])]
     prompt_tokens: Vec<usize>,
 
@@ -46,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, short = 'n', default_value_t = 64, value_name = "N")]
     max_tokens: usize,
 
-    /// Runs of each prompt; medians are reported
+    /// Runs per prompt length; medians are reported
     #[arg(long, short, default_value_t = 3, value_name = "N")]
     repeat: usize,
 
@@ -77,7 +76,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let started = Instant::now();
     let model = load(&args)?;
     let load = started.elapsed();
-    // Before any of them is measured, or even made up.
+    // Checked before weights are generated and runs are measured.
     let context = model.config().max_context_length();
     if let Some(&tokens) = args.prompt_tokens.iter().find(|&&n| n >= context) {
         return Err(openelm_core::Error::PromptTooLong { tokens, context }.into());
@@ -161,12 +160,12 @@ fn measure(
     interrupt: &Interrupt,
 ) -> Result<Row, Error> {
     let vocab = model.config().vocab_size() as u32;
-    // Any tokens do; these are spread over the vocabulary and the same in every run.
+    // Arbitrary tokens, spread over the vocabulary and identical in every run.
     let prompt: Vec<u32> = (0..prompt_tokens as u32)
         .map(|i| i.wrapping_mul(7919) % vocab)
         .collect();
     let mut runs = Vec::new();
-    // The first run warms up and does not count.
+    // The first run is a warm-up and is not counted.
     for run in 0..=args.repeat {
         let options = GenerateOptions {
             max_tokens: args.max_tokens,

@@ -1,9 +1,9 @@
-//! The training-loss curve of a run, or its learning rate, drawn as SVG and as PNG.
+//! Plots of a run's training loss or learning rate, as SVG and PNG.
 //!
-//! Both formats come from one drawing made at [`SCALE`] times the final size: the SVG keeps the
-//! finer coordinates behind its `viewBox`, and the PNG averages each block of pixels into one,
-//! which smooths edges. Text is set in Noto Sans, embedded in the program, so that the PNG needs
-//! no font on the system. Colours are Okabe and Ito's, distinct to colour-blind readers.
+//! Both formats come from one drawing at [`SCALE`] times the final size. The SVG keeps the finer
+//! coordinates in its `viewBox`. The PNG averages each block of pixels into one, which smooths
+//! edges. Text is set in Noto Sans, which is embedded in the program. Colours are from the
+//! Okabe-Ito palette, which is safe for colour-blind readers.
 
 mod points;
 
@@ -18,11 +18,11 @@ use points::{drawable, ranges, running_mean, thin};
 
 /// Width and height of the finished chart, in pixels.
 const SIZE: (u32, u32) = (800, 480);
-/// How many times finer than [`SIZE`] the chart is drawn.
+/// Drawing size over the final size.
 const SCALE: u32 = 3;
-/// The left edge of the plot, of the title and of the legend, in final pixels.
+/// Left edge of the plot, the title and the legend, in final pixels.
 const LEFT: i32 = 80;
-/// The room right of the plot, for half of the last label, in final pixels.
+/// Margin right of the plot, for half of the last label, in final pixels.
 const RIGHT: i32 = 36;
 
 const X_LABEL: &str = "iteration";
@@ -33,27 +33,27 @@ const TEXT: RGBColor = RGBColor(40, 40, 40);
 const FRAME: RGBColor = RGBColor(120, 120, 120);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 
-/// A training run's points, by iteration.
+/// Points of a training run, by iteration.
 ///
-/// The losses are in nats per token. A loss that is not finite in `f32`, the precision that losses
-/// are computed in, is left out.
+/// Losses are in nats per token. Losses that are not finite in `f32`, the dtype of the loss, are
+/// left out.
 pub(crate) struct LossCurve {
-    /// The heading; shortened where it does not fit.
+    /// Heading; shortened if it does not fit.
     pub(crate) title: String,
-    /// What the points are.
+    /// Quantity of the points.
     pub(crate) quantity: Quantity,
-    /// The loss of training batches.
+    /// Losses of training batches.
     pub(crate) train: Vec<(u64, f64)>,
-    /// The loss over the validation set; may be empty.
+    /// Losses on the validation set; may be empty.
     pub(crate) valid: Vec<(u64, f64)>,
 }
 
-/// What a curve shows.
+/// The quantity that a curve shows.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Quantity {
-    /// Losses: single ones, and their running mean.
+    /// Losses: points, with their running mean.
     Loss,
-    /// Learning rates: one smooth line, in the place of training losses.
+    /// Learning rates: one line without a running mean.
     LearningRate,
 }
 
@@ -69,7 +69,7 @@ impl LossCurve {
             SVGBackend::with_string(&mut text, (width, height)),
             Stroke::Joined,
         )?;
-        // The view box keeps the fine coordinates; only the size it is shown at shrinks.
+        // The view box keeps the fine coordinates; only the displayed size shrinks.
         Ok(text.replacen(
             &format!("width=\"{width}\" height=\"{height}\""),
             &format!("width=\"{}\" height=\"{}\"", SIZE.0, SIZE.1),
@@ -102,7 +102,7 @@ impl LossCurve {
     }
 
     fn draw<B: DrawingBackend>(&self, backend: B, stroke: Stroke) -> Result<(), String> {
-        // Registering twice only replaces the font by itself.
+        // Registering the font a second time has no effect.
         register_font("sans-serif", FontStyle::Normal, notosans::REGULAR_TTF)
             .map_err(|_| "the embedded font cannot be read".to_string())?;
         let train = drawable(&self.train);
@@ -127,13 +127,13 @@ impl LossCurve {
     }
 }
 
-/// How a line is handed to the backend.
+/// Path style of a line.
 #[derive(Clone, Copy)]
 enum Stroke {
-    /// As one path.
+    /// One path.
     Joined,
-    /// As one path for each pair of points. The bitmap backend gives the sharp corners of a joined
-    /// path long spikes, which show losses that never were.
+    /// One path per pair of points. The bitmap backend draws long false spikes at the sharp corners
+    /// of a joined path.
     Pieces,
 }
 
@@ -150,7 +150,7 @@ fn paint<B: DrawingBackend>(
     stroke: Stroke,
 ) -> Drawn<B> {
     root.fill(&WHITE)?;
-    // The legend has a row of its own above the plot, where it cannot hide a curve.
+    // The legend has its own row above the plot, so that it does not cover a curve.
     let (head, body) = root.split_vertically(px(66));
     let title = fit(&head, title)?;
     head.draw_text(&title, &text(19), (px(LEFT), px(14)))?;
@@ -259,7 +259,7 @@ fn dots<B: DrawingBackend>(
     Ok(())
 }
 
-/// Final pixels as units of the fine drawing.
+/// Converts final pixels to units of the fine drawing.
 fn px(pixels: i32) -> i32 {
     pixels * SCALE as i32
 }
@@ -268,7 +268,7 @@ fn text(size: u32) -> TextStyle<'static> {
     ("sans-serif", size * SCALE).into_font().color(&TEXT)
 }
 
-/// The title on one line, without what XML forbids, cut to the width of the plot.
+/// The title on one line, without characters that XML forbids, cut to the width of the plot.
 fn fit<B: DrawingBackend>(
     area: &Area<B>,
     title: &str,
@@ -281,7 +281,7 @@ fn fit<B: DrawingBackend>(
             c
         }
     };
-    // More characters than this never fit, and measuring takes time for each.
+    // Longer titles never fit, and measuring time grows with the length.
     let mut kept: String = title.chars().take(200).map(clean).collect();
     let mut shown = kept.clone();
     if title.chars().nth(200).is_some() {
@@ -293,13 +293,13 @@ fn fit<B: DrawingBackend>(
     Ok(shown)
 }
 
-/// A label with as many decimals as the steps of an axis over `range` need.
+/// An axis label with the number of decimals that the steps over `range` need.
 fn loss_label(loss: f64, range: &Range<f64>) -> String {
     if range.start.abs().max(range.end.abs()) >= 1e5 {
         return format!("{loss:.1e}");
     }
-    // At most 8 labels are asked for, so the step, 1, 2 or 5 times a power of ten, is over a ninth
-    // of the range; a ninth just over 5 thus means a step of 10.
+    // An axis has at most 8 labels, so its step (1, 2 or 5 times a power of ten) is more than a
+    // ninth of the range. If a ninth is just over 5, the step is 10.
     let ninth = (range.end - range.start) / 9.0;
     let decimals = (-(ninth * 1.99).log10().floor()).clamp(0.0, 7.0) as usize;
     format!("{loss:.decimals$}")
@@ -307,8 +307,8 @@ fn loss_label(loss: f64, range: &Range<f64>) -> String {
 
 /// The mean of each block of `SCALE` by `SCALE` pixels of RGB.
 ///
-/// Most of a chart looks like what lies above it. To compare is quick in an unoptimised build too, as
-/// tests run it; there to add up all pixels takes half a second.
+/// Most rows of a chart equal the row above. Comparing rows is fast in unoptimised builds too;
+/// adding up all pixels would take half a second in tests.
 fn shrink(fine: &[u8]) -> Vec<u8> {
     const PIECE: usize = 3 * 20;
     let (width, height) = (3 * SIZE.0 as usize, SIZE.1 as usize);

@@ -1,4 +1,4 @@
-//! Named values of options, as the command line and TOML files take them.
+//! Named option values, on the command line and in TOML files.
 
 use std::{fmt, str::FromStr};
 
@@ -13,7 +13,7 @@ use openelm_core::{
 };
 use serde::{Deserialize, Deserializer, de};
 
-/// Declares an enum with the lower-case names of its variants, for one of the core's.
+/// Declares an enum with the lower-case names of a core enum's variants.
 macro_rules! choices {
     ($name:ident of $core:ty: $($(#[$attribute:meta])* $variant:ident),+) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,7 +91,7 @@ choices!(
     Bfloat16
 );
 
-/// Format that a conversion writes.
+/// Output format of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Mlx,
@@ -100,14 +100,14 @@ pub(crate) enum Format {
     Gguf,
 }
 
-/// Verification of a conversion.
+/// Verification level of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Verify {
     Forward,
     None,
 }
 
-/// Reads a name of `T` from a TOML file.
+/// Deserialises the name of a `T` from a TOML file.
 fn named<'de, D: Deserializer<'de>, T: ValueEnum>(deserializer: D) -> Result<T, D::Error> {
     let name = String::deserialize(deserializer)?;
     T::from_str(&name, true).map_err(|_| {
@@ -119,7 +119,7 @@ fn named<'de, D: Deserializer<'de>, T: ValueEnum>(deserializer: D) -> Result<T, 
     })
 }
 
-/// Reads a value of a TOML file from its text.
+/// Deserialises a value from its text in a TOML file.
 pub(crate) fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

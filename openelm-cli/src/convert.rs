@@ -24,39 +24,39 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Folder of Hugging Face or mlx-lm, CoreNet .pt file or MLX folder, or GGUF file
+    /// Hugging Face, mlx-lm or MLX folder, CoreNet .pt file, or GGUF file
     source: PathBuf,
 
-    /// Folder to make, or GGUF file
+    /// Folder or GGUF file to write
     #[arg(required_unless_present = "dry_run")]
     target: Option<PathBuf>,
 
-    /// Format to write: MLX, Hugging Face or llama.cpp's GGUF [default: gguf if TARGET ends in
-    /// .gguf, else mlx]
+    /// Output format: MLX, Hugging Face or GGUF (llama.cpp) [default: gguf if TARGET ends in .gguf,
+    /// else mlx]
     #[arg(long, value_name = "FORMAT")]
     to: Option<choices::Format>,
 
-    /// Type to store in [default: as stored]
+    /// Data type of the weights [default: as stored]
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
 
-    /// Quantise: 4 bits in groups of 64, unless the options below say otherwise
+    /// Quantise, by default to 4 bits in groups of 64
     #[arg(long, short)]
     quantize: bool,
 
-    /// Bits a weight: 2, 3, 4, 5, 6 or 8
+    /// Bits per weight: 2, 3, 4, 5, 6 or 8
     #[arg(long, value_name = "N", requires = "quantize")]
     q_bits: Option<usize>,
 
-    /// Weights that share a scale: 32, 64 or 128
+    /// Group size, the number of weights per scale: 32, 64 or 128
     #[arg(long, value_name = "N", requires = "quantize")]
     q_group_size: Option<usize>,
 
-    /// Representation of numbers
+    /// Quantisation mode
     #[arg(long, value_name = "MODE", requires = "quantize", default_value_t = QuantMode::Affine)]
     q_mode: QuantMode,
 
-    /// More bits for the layers that need them
+    /// Mixed-bit recipe, with more bits for sensitive layers
     #[arg(
         long,
         alias = "quant-predicate",
@@ -66,38 +66,38 @@ pub(crate) struct Args {
     )]
     q_recipe: Option<QuantRecipe>,
 
-    /// Bits for the matrices whose names match a regular expression, as 'ffn.proj_2=6'; may be
-    /// given several times, the first match decides
+    /// Bits for matrices whose names match a regular expression, as in 'ffn.proj_2=6'; may be
+    /// repeated, the first match applies
     #[arg(long, value_name = "REGEX=BITS", requires = "quantize")]
     q_layer: Vec<LayerRule>,
 
-    /// Expand quantised matrices
+    /// Dequantise the source's matrices
     #[arg(long, short, conflicts_with = "quantize")]
     dequantize: bool,
 
-    /// Type of a GGUF file [default: f16]
+    /// Data type of a GGUF file [default: f16]
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     gguf_type: Option<GgufType>,
 
     /// Architecture of a CoreNet checkpoint: 270M, 450M, 1_1B, 3B, a config.json or CoreNet's .yaml
-    /// [default: the released size that fits]
+    /// [default: the released size with the same shapes]
     #[arg(long, value_name = "NAME|FILE", value_parser = convert::parse_architecture)]
     architecture: Option<openelm_core::Config>,
 
-    /// Of a training checkpoint take the moving average of the weights
+    /// Use the moving average of the weights (EMA) of a training checkpoint
     #[arg(long)]
     ema: bool,
 
-    /// LLaMA tokenizer to put beside the weights: a tokenizer.json or tokenizer.model, or a folder
-    /// that holds one [default: the source's]
+    /// LLaMA tokenizer to include: a tokenizer.json or tokenizer.model, or a folder with one
+    /// [default: the source's tokenizer]
     #[arg(long, value_name = "PATH", conflicts_with = "no_tokenizer")]
     tokenizer: Option<PathBuf>,
 
-    /// Convert without a tokenizer
+    /// Omit the tokenizer
     #[arg(long)]
     no_tokenizer: bool,
 
-    /// Largest size of a weight file, as 5GB or 500MB
+    /// Maximum size of a weight file, as in 5GB or 500MB
     #[arg(long, value_name = "SIZE", default_value = shard_size(), value_parser = size)]
     max_shard_size: u64,
 
@@ -105,15 +105,15 @@ pub(crate) struct Args {
     #[arg(long)]
     force: bool,
 
-    /// Verify the result: compare every tensor, and the predictions of both models (forward)
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = verify())]
+    /// Verification: compare every tensor (tensors), also the predictions of both models (forward)
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = verify())]
     verify: Verify,
 
-    /// Print what would be written, tensor by tensor, and write nothing
+    /// Print the tensors that would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
 
-    /// Print the report as JSON, in place of the table
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 
@@ -208,7 +208,7 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
     let format = match args.to {
         Some(choices::Format::Gguf) => gguf,
         Some(_) if args.gguf_type.is_some() => {
-            return Err(Error::Usage("--gguf-type goes with --to gguf only".into()));
+            return Err(Error::Usage("--gguf-type requires --to gguf".into()));
         }
         Some(choices::Format::Mlx) => Format::Mlx,
         Some(choices::Format::Hf) => Format::HuggingFace,
@@ -297,7 +297,7 @@ fn show_plan(plan: &Plan, as_json: bool) -> Result<(), Error> {
     }
     let _ = writeln!(
         text,
-        "{}, {} parameters: {} become {} in {} tensors, {:.2} bits a weight",
+        "{}, {} parameters: {} become {} in {} tensors, {:.2} bits per weight",
         plan.source_format,
         output::grouped(plan.config.parameter_count()),
         output::bytes(plan.source_bytes),
@@ -324,7 +324,7 @@ fn table(report: &ConvertReport) -> String {
     line(
         "written",
         format!(
-            "{}, {} in {} tensors, {:.2} bits a weight, {:.1} s",
+            "{}, {} in {} tensors, {:.2} bits per weight, {:.1} s",
             report.target.display(),
             output::bytes(report.bytes),
             report.tensors,

@@ -1,4 +1,4 @@
-//! A run's `metrics.jsonl` as pictures.
+//! Plots of a run's `metrics.jsonl`.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,8 @@ use crate::{
     error::Error,
 };
 
-/// Draws `metrics.jsonl` in `folder` to `loss.svg` and `loss.png`; whether there was anything.
+/// Plots the losses in `folder`'s `metrics.jsonl` as `loss.svg` and `loss.png`. Returns `false` if
+/// there are none.
 pub(crate) fn draw_loss(folder: &Path, title: &str) -> Result<bool, Error> {
     let metrics = Metrics::read(folder)?;
     let curve = LossCurve {
@@ -19,7 +20,7 @@ pub(crate) fn draw_loss(folder: &Path, title: &str) -> Result<bool, Error> {
     draw(&curve, folder, "loss")
 }
 
-/// As [`draw_loss`], the learning rate to `learning_rate.svg` and `learning_rate.png`.
+/// Plots the learning rate as `learning_rate.svg` and `learning_rate.png`, like [`draw_loss`].
 pub(crate) fn draw_learning_rate(folder: &Path, title: &str) -> Result<bool, Error> {
     let curve = LossCurve {
         title: title.into(),

@@ -1,15 +1,15 @@
-//! What ends the program, and its exit code.
+//! Errors of the program and their exit codes.
 
 use clap::{Arg, Command};
 use openelm_core::train::RunDifference;
 
-/// A failure, as it is told to the user in one line.
+/// An error, shown to the user in one line.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The library refused or failed.
+    /// An error of the library.
     #[error(transparent)]
     Core(#[from] openelm_core::Error),
-    /// The command line makes no sense.
+    /// Invalid command line.
     #[error("{0}")]
     Usage(String),
     /// The prompt's file or stream could not be read.
@@ -17,23 +17,23 @@ pub(crate) enum Error {
     Prompt {
         /// File name, or standard input.
         place: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// A file of settings or metrics could not be read, or a plot not be written.
+    /// A settings or metrics file that could not be read, or a plot that could not be written.
     #[error("{place}: {problem}")]
     Settings {
         /// The file.
         place: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// One of several processes that train together ended early; it has told why.
+    /// One of several training processes ended early; it has reported the cause.
     #[error("{problem}")]
     Rank {
-        /// Which, and how.
+        /// The rank and its exit status.
         problem: String,
-        /// What to end with.
+        /// Exit code.
         code: u8,
     },
     /// Standard output could not be written.
@@ -78,10 +78,10 @@ impl Error {
     }
 }
 
-/// The flag of `command` for the core's `option`; `option` if there is none.
+/// The flag of `command` for the core's `option`; `option` itself if there is none.
 fn flag(command: &Command, option: &str) -> String {
     let name = option.replace('_', "-");
-    // mlx-lm's flags of quantisation.
+    // mlx-lm's quantisation flags.
     let quantization = format!("q-{name}");
     let has_name = |arg: &&Arg| {
         let aliases = arg.get_all_aliases().unwrap_or_default();

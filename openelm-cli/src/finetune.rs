@@ -1,4 +1,5 @@
-//! `openelm finetune`: LoRA, DoRA, full fine-tuning and DPO, with a live bar, metrics and a plot.
+//! `openelm finetune`: LoRA, DoRA, full fine-tuning and DPO, with a progress bar, metrics and a
+//! plot.
 
 mod data;
 mod reports;
@@ -27,20 +28,20 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Settings in a TOML file, by the long names of the options below (`batch-size = 4`); options
-    /// given here count for more
+    /// TOML file with settings, named like the long options below (`batch-size = 4`); options on
+    /// the command line override it
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Go on with the run in the adapter folder from its last save
+    /// Resume the run in the adapter folder from its last checkpoint
     #[arg(long)]
     resume: bool,
 
-    /// Print one JSON object a line for each event
+    /// Print each event as a JSON object on one line
     #[arg(long)]
     json: bool,
 
-    /// No bar and no reports
+    /// No progress bar and no reports
     #[arg(long, short)]
     quiet: bool,
 
@@ -59,7 +60,7 @@ const EXAMPLES: &str = "Examples:
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let settings = args.settings.over(args.config.as_deref())?;
     let Some(data) = settings.data.clone() else {
-        return Err(Error::Usage("no data; give --data FOLDER".into()));
+        return Err(Error::Usage("no data; use --data FOLDER".into()));
     };
     let options = settings.options();
     let folder = settings.adapter_path.clone();
@@ -83,7 +84,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let mut run = begin(model.model(), adapter, train.data, valid, &folder, options)?;
     interrupt.cancels(run.cancel_handle());
     if !args.quiet {
-        tell_run(&run, model.model().config().parameter_count());
+        show_run(&run, model.model().config().parameter_count());
     }
     let reports = Reports {
         folder: &folder,
@@ -95,10 +96,10 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     training::follow(run.by_ref(), &reports)?;
     if let Some(test) = test {
-        tell_test(run.evaluate(&test.data)?, args.json)?;
+        show_test_loss(run.evaluate(&test.data)?, args.json)?;
     }
     if curves::draw_loss(&folder, "Fine-tuning")? && !args.quiet {
-        output::tell(&format!(
+        output::note(&format!(
             "adapter, metrics.jsonl, loss.svg and loss.png are in {}",
             folder.display()
         ));
@@ -106,10 +107,10 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     training::end(&interrupt)
 }
 
-fn tell_run(run: &Finetune, parameters: u64) {
+fn show_run(run: &Finetune, parameters: u64) {
     let trained = run.parameter_count();
-    output::tell(&format!(
-        "training {} of {} parameters ({:.3} %); {} batches see every row once",
+    output::note(&format!(
+        "training {} of {} parameters ({:.3} %); {} batches per epoch",
         output::grouped(trained),
         output::grouped(parameters),
         100.0 * trained as f64 / parameters as f64,
@@ -117,13 +118,13 @@ fn tell_run(run: &Finetune, parameters: u64) {
     ));
 }
 
-fn tell_test(loss: f64, json: bool) -> Result<(), Error> {
+fn show_test_loss(loss: f64, json: bool) -> Result<(), Error> {
     let perplexity = loss.exp();
     if json {
         return output::write_json(
             &json!({ "event": "test", "loss": loss, "perplexity": perplexity }),
         );
     }
-    output::tell(&format!("test loss {loss:.4}, perplexity {perplexity:.3}"));
+    output::note(&format!("test loss {loss:.4}, perplexity {perplexity:.3}"));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `openelm fuse`: an adapter and its model made one model.
+//! `openelm fuse`: merges an adapter into its model.
 
 use std::path::PathBuf;
 
@@ -22,23 +22,23 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER", default_value = "adapters")]
     adapter_path: PathBuf,
 
-    /// Model folder to make, or GGUF file
+    /// Model folder or GGUF file to write
     #[arg(long, value_name = "FOLDER", default_value = "fused_model")]
     save_path: PathBuf,
 
-    /// Expand a quantised model; otherwise what the adapter changes is quantised again
+    /// Dequantise a quantised model; otherwise changed matrices are quantised again
     #[arg(long, alias = "de-quantize", short)]
     dequantize: bool,
 
-    /// Type to store in [default: as the model is stored]
+    /// Data type of the weights [default: as stored]
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
 
-    /// Replace what is there
+    /// Replace existing output
     #[arg(long)]
     force: bool,
 
-    /// Say nothing
+    /// No messages
     #[arg(long, short)]
     quiet: bool,
 }
@@ -72,7 +72,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         other => other?,
     };
     if !args.quiet {
-        output::tell(&format!(
+        output::note(&format!(
             "fused into {}: {}, compared with model and adapter",
             args.save_path.display(),
             output::bytes(report.bytes),

@@ -1,4 +1,4 @@
-//! `openelm generate`: streams a continuation.
+//! `openelm generate`: streams generated text.
 
 use std::{
     fs::File,
@@ -23,24 +23,24 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Adapter folder of openelm, mlx-lm or PEFT; several add up, and each may be followed by its
-    /// strength, as in tales=0.5
+    /// Adapter folder of openelm, mlx-lm or PEFT, with an optional strength as in tales=0.5; may be
+    /// repeated, adapters are summed
     #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
     adapter: Vec<String>,
 
-    /// Text to continue; `-` reads standard input
+    /// Prompt; `-` reads standard input
     #[arg(long, short, value_name = "TEXT", conflicts_with = "prompt_file")]
     prompt: Option<String>,
 
-    /// File with the text to continue, in UTF-8
+    /// UTF-8 file with the prompt
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
 
-    /// Most tokens to generate
+    /// Maximum number of tokens to generate
     #[arg(long, short = 'n', default_value_t = GenerateOptions::default().max_tokens, value_name = "N")]
     max_tokens: usize,
 
-    /// Sampling temperature; 0 always takes the likeliest token
+    /// Sampling temperature; 0 always picks the most likely token
     #[arg(
         long,
         alias = "temperature",
@@ -50,11 +50,11 @@ pub(crate) struct Args {
     )]
     temp: f32,
 
-    /// Draw among the K likeliest tokens; 0 means all
+    /// Sample from the K most likely tokens; 0 means all
     #[arg(long, default_value_t = Sampling::default().top_k, value_name = "K")]
     top_k: usize,
 
-    /// Draw among the likeliest tokens of total probability P, in (0, 1]
+    /// Sample from the most likely tokens with a total probability of P, in (0, 1]
     #[arg(
         long,
         default_value_t = Sampling::default().top_p,
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     )]
     top_p: f32,
 
-    /// Drop tokens less likely than P times the likeliest, in [0, 1]
+    /// Drop tokens less likely than P times the most likely one, in [0, 1]
     #[arg(
         long,
         default_value_t = Sampling::default().min_p,
@@ -72,7 +72,7 @@ pub(crate) struct Args {
     )]
     min_p: f32,
 
-    /// Penalty on tokens already seen, by Hugging Face's rule; 1 is off, OpenELM's examples use
+    /// Repetition penalty as in Hugging Face Transformers; 1 is off, Apple's OpenELM examples use
     /// 1.2
     #[arg(
         long,
@@ -82,27 +82,27 @@ pub(crate) struct Args {
     )]
     repetition_penalty: f32,
 
-    /// Seed of the draws: the same seed gives the same text [default: another one each run]
+    /// Random seed, for repeatable sampling [default: a new seed per run]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
-    /// End the text before this string; may be given several times
+    /// Stop before this string; may be repeated
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
-    /// Go on after the end-of-sequence token
+    /// Continue after the end-of-sequence token
     #[arg(long)]
     ignore_eos: bool,
 
-    /// Prompt tokens to read at a time [default: 128 on a CPU, 512 on a GPU]
+    /// Prompt tokens per prefill step [default: 128 on a CPU, 512 on a GPU]
     #[arg(long, value_name = "N")]
     prefill_chunk: Option<usize>,
 
-    /// Print one JSON object a line for each event, in place of the text
+    /// Print each event as a JSON object on one line
     #[arg(long)]
     json: bool,
 
-    /// With --json: add the N likeliest tokens and their log-probabilities
+    /// With --json, add the N most likely tokens and their log-probabilities
     #[arg(long, default_value_t = GenerateOptions::default().logprobs, value_name = "N", requires = "json")]
     logprobs: usize,
 
@@ -117,7 +117,7 @@ const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt-file story.txt -n 500 --repetition-penalty 1.2
   echo 'Once upon a time' | openelm generate --model OpenELM-270M --json --logprobs 5";
 
-/// Larger prompts are refused; the context of the released models holds some 10 kB of text.
+/// Maximum size of a prompt; the context of the released models holds about 10 kB of text.
 const MAX_PROMPT_BYTES: u64 = 64 << 20;
 
 /// Runs the command.
@@ -130,7 +130,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         repetition_penalty: args.repetition_penalty,
         seed: args.seed,
     };
-    // Before the model is loaded: a slip in an option should not cost the wait.
+    // Checked before the model loads, so that invalid options fail at once.
     sampling.check()?;
     let drawn = args.temp > 0.0;
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
@@ -168,7 +168,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     }
 }
 
-/// Puts adapters on the model, all of them active.
+/// Loads adapters onto the model and activates all of them.
 fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
     let mut active = Vec::new();
     for given in adapters {
@@ -193,7 +193,7 @@ fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Er
             Some("-") => {}
             Some(text) => return Ok(text.to_owned()),
             None if io::stdin().is_terminal() => {
-                let hint = "no prompt; give --prompt TEXT, --prompt-file FILE, or standard input";
+                let hint = "no prompt; use --prompt TEXT, --prompt-file FILE, or standard input";
                 return Err(Error::Usage(hint.into()));
             }
             None => {}
@@ -217,7 +217,7 @@ fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Er
             error.utf8_error().valid_up_to()
         ))
     })?;
-    // Editors and `echo` end a file with a line break that is no part of the prompt.
+    // Editors and `echo` end a file with a line break that is not part of the prompt.
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -227,7 +227,7 @@ fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Er
     Ok(text)
 }
 
-/// At most one byte more than [`MAX_PROMPT_BYTES`]; not every file has an end.
+/// Reads at most one byte more than [`MAX_PROMPT_BYTES`], because some files are endless.
 fn read_some(source: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(MAX_PROMPT_BYTES + 1).read_to_end(&mut bytes)?;
@@ -290,7 +290,7 @@ fn print_stats(reason: FinishReason, stats: &Stats, drawn: bool) -> Result<(), E
         FinishReason::Context => "context full",
         FinishReason::Cancelled => "interrupted",
     };
-    output::tell(&format!(
+    output::note(&format!(
         "[{why}] prompt: {} tokens, {:.1} tokens/s; generated: {} tokens, {:.1} tokens/s; \
          peak memory: {}{}",
         stats.prompt_tokens,

@@ -1,4 +1,4 @@
-//! `openelm info`: what a model is made of, from its config.json or a preset's name.
+//! `openelm info`: architecture, parameters and memory of a model folder or a preset.
 
 use std::{fmt::Write, path::Path};
 
@@ -16,7 +16,7 @@ use crate::{error::Error, output};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  openelm info OpenELM-270M-Instruct\n  openelm info 3B --json")]
 pub(crate) struct Args {
-    /// Model folder, or one of the sizes 270M, 450M, 1_1B and 3B
+    /// Model folder or a preset: 270M, 450M, 1_1B or 3B
     #[arg(value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     model: String,
 
@@ -34,7 +34,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     output::write(table(&args.model, &config, stored).as_bytes())
 }
 
-/// The architecture, and for a folder with weights the type they are stored in.
+/// The architecture and, for a folder with weights, their stored dtype.
 fn find(model: &str) -> Result<(Config, Option<Dtype>), Error> {
     if !Path::new(model).exists()
         && let Ok(preset) = model.parse::<Preset>()
@@ -87,7 +87,10 @@ fn table(model: &str, config: &Config, stored: Option<Dtype>) -> String {
         let full = output::bytes(token * context);
         row(
             name,
-            format!("{} a token, {full} for the context", output::bytes(token)),
+            format!(
+                "{} per token, {full} for the full context",
+                output::bytes(token)
+            ),
         );
     }
     let _ = writeln!(out, "\nlayer  query heads  KV heads  FFN width  parameters");

@@ -1,9 +1,9 @@
-//! Ctrl-C: the first ends what is under way, a second one the program. Until a model is loaded the
-//! system ends the program itself.
+//! Ctrl-C. Once a model is loaded, the first one cancels the current work and the second one ends
+//! the program.
 //!
-//! The first only asks for the end. Were the handler to exit, MLX and the BLAS under it would be
-//! torn down beside a thread that still computes with them, and hang. The second leaves without
-//! any tearing down (POSIX's `_exit`), which is as safe as being killed.
+//! The first one only requests cancellation. An exit in the handler would destroy MLX and its BLAS
+//! while another thread computes, and hang. The second one calls POSIX's `_exit`, which runs no
+//! destructors.
 
 use std::sync::{
     Arc, Mutex,
@@ -14,7 +14,7 @@ use openelm_core::CancelHandle;
 
 use crate::error::Error;
 
-/// What Ctrl-C acts on.
+/// The state that Ctrl-C changes.
 #[derive(Clone, Default)]
 pub(crate) struct Interrupt {
     running: Arc<Mutex<Option<CancelHandle>>>,
@@ -22,15 +22,16 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Takes Ctrl-C over from the system. To be called once the model is loaded, and followed by
-    /// [`cancels`](Self::cancels): from then on only the second one is sure to end the program.
+    /// Installs the Ctrl-C handler. Call it once the model is loaded, then call
+    /// [`cancels`](Self::cancels): from then on only the second Ctrl-C is certain to end the
+    /// program.
     pub(crate) fn install() -> Result<Self, Error> {
         let interrupt = Self::default();
         interrupt.listen()?;
         Ok(interrupt)
     }
 
-    /// As [`install`](Self::install), for one that was made before.
+    /// Installs the handler for an existing value, like [`install`](Self::install).
     pub(crate) fn listen(&self) -> Result<(), Error> {
         let handler = self.clone();
         ctrlc::set_handler(move || {
@@ -42,7 +43,7 @@ impl Interrupt {
         Ok(())
     }
 
-    /// Does what the first Ctrl-C does.
+    /// Acts as the first Ctrl-C does.
     pub(crate) fn press(&self) {
         self.pressed.store(true, Ordering::SeqCst);
         if let Ok(running) = self.running.lock()
@@ -52,7 +53,7 @@ impl Interrupt {
         }
     }
 
-    /// From now on Ctrl-C cancels this generation or conversion; at once, if it was pressed before.
+    /// Makes Ctrl-C cancel this generation or conversion; at once, if it was pressed before.
     pub(crate) fn cancels(&self, handle: CancelHandle) {
         if let Ok(mut running) = self.running.lock() {
             if self.was_pressed() {

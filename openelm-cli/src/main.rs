@@ -45,19 +45,19 @@ const EXAMPLES: &str = "Examples:
   openelm info 3B
   openelm bench --model OpenELM-270M
 
-`openelm help COMMAND` has more of each.";
+See `openelm help COMMAND` for the options of a command.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Continue a prompt
+    /// Generate text from a prompt
     Generate(generate::Args),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
     Convert(Box<convert::Args>),
-    /// Train an adapter, or the weights: LoRA, DoRA, full, preferences
+    /// Fine-tune a model: LoRA, DoRA, full, or DPO on preference pairs
     Finetune(Box<finetune::Args>),
-    /// Train a new model from random weights
+    /// Pre-train a new model from random weights
     Pretrain(Box<pretrain::Args>),
-    /// Make an adapter part of its model
+    /// Merge an adapter into its model
     Fuse(fuse::Args),
     /// Train a tokenizer
     Tokenizer(tokenizer::Args),
@@ -65,10 +65,10 @@ enum Command {
     Info(info::Args),
     /// Measure load time, speed and memory
     Bench(bench::Args),
-    /// Print a shell's completion script
+    /// Print a shell completion script
     #[command(after_help = "Example:\n  openelm completions zsh > ~/.zfunc/_openelm")]
     Completions {
-        /// The shell
+        /// Shell
         shell: Shell,
     },
 }
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     finish(result, &command)
 }
 
-/// The subcommand that the command line names.
+/// The subcommand of the command line.
 fn chosen(mut matches: &ArgMatches) -> clap::Command {
     let mut command = Cli::command();
     while let Some((name, inner)) = matches.subcommand() {
@@ -109,18 +109,18 @@ fn chosen(mut matches: &ArgMatches) -> clap::Command {
 fn finish(result: Result<(), Error>, command: &clap::Command) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of a pipe has seen enough.
+        // The reader closed the pipe.
         Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            output::tell(&format!("openelm: {}", error.message(command)));
+            output::note(&format!("openelm: {}", error.message(command)));
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-/// Prints help, or what is wrong with the command line: of a bad value in one line.
+/// Prints help, or an error of the command line; an invalid value takes one line.
 fn usage(error: &clap::Error) -> ExitCode {
     use ErrorKind::{InvalidUtf8, InvalidValue, ValueValidation};
     if matches!(error.kind(), InvalidUtf8 | InvalidValue | ValueValidation) {
@@ -131,7 +131,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         let problem: Vec<_> = problem.lines().map(str::trim).collect();
         let problem = problem.join(" ");
         let problem = problem.strip_prefix("error: ").unwrap_or(&problem);
-        output::tell(&format!("openelm: {problem}"));
+        output::note(&format!("openelm: {problem}"));
     } else if let Err(problem) = error.print()
         && !error.use_stderr()
     {

@@ -1,4 +1,4 @@
-//! The options that name a model, and loading it under a progress bar.
+//! Options that select a model, and loading it with a progress bar.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use openelm_core::{LanguageModel, LoadOptions};
 
 use crate::{bar::bar, choices::Dtype, error::Error};
 
-/// Which model, and how to load it.
+/// The model and its load options.
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
     /// Model folder (config.json and model.safetensors), or a repository's folder in the Hugging
@@ -14,24 +14,23 @@ pub(crate) struct ModelArgs {
     #[arg(long, short, value_name = "FOLDER")]
     pub(crate) model: PathBuf,
 
-    /// LLaMA tokenizer: a tokenizer.json or tokenizer.model, or a folder that holds one
-    /// [default: the model folder]
+    /// LLaMA tokenizer: a tokenizer.json or tokenizer.model, or a folder with one [default: the
+    /// model folder]
     #[arg(long, value_name = "PATH")]
     pub(crate) tokenizer: Option<PathBuf>,
 
-    /// Type to compute in [default: float32 on a CPU, the stored
-    /// type on a GPU]
+    /// Data type of the computation [default: float32 on a CPU, the stored type on a GPU]
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     pub(crate) dtype: Option<Dtype>,
 
-    /// Keep a quantised model's matrices packed: less memory, slower on a CPU [default: packed on
-    /// a GPU; on a CPU expanded if memory allows]
+    /// Keep a quantised model's matrices packed: less memory, slower on a CPU [default: packed on a
+    /// GPU; on a CPU dequantised if memory allows]
     #[arg(long)]
     pub(crate) keep_quantized: bool,
 }
 
 impl ModelArgs {
-    /// Loads the model, with a bar on a terminal unless `quiet`.
+    /// Loads the model, with a progress bar on a terminal unless `quiet`.
     pub(crate) fn load(&self, quiet: bool) -> Result<LanguageModel, Error> {
         let options = LoadOptions {
             dtype: self.dtype.map(Into::into),

@@ -1,10 +1,11 @@
-//! Standard output, whose failures (a full disk) are errors and not panics.
+//! Output to standard output and standard error. Write failures (a full disk) are errors, not
+//! panics.
 
 use std::io::{self, Write};
 
 use crate::error::Error;
 
-/// Writes and flushes, so that streamed text shows at once.
+/// Writes and flushes, so that streamed text appears at once.
 pub(crate) fn write(bytes: &[u8]) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
     stdout
@@ -13,15 +14,14 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), Error> {
         .map_err(Error::Output)
 }
 
-/// Writes one JSON object on a line of its own.
+/// Writes one JSON object on a line.
 pub(crate) fn write_json(value: &serde_json::Value) -> Result<(), Error> {
     write(format!("{value}\n").as_bytes())
 }
 
-/// Tells the user something in one line on standard error, with what a file's name or contents
-/// could bring along (line breaks, a terminal's escapes) spelt out. If that fails too, there is
-/// nobody left to tell.
-pub(crate) fn tell(text: &str) {
+/// Prints one line on standard error. Control characters (line breaks, terminal escapes in file
+/// names) are escaped. Write errors are ignored.
+pub(crate) fn note(text: &str) {
     let mut line = String::with_capacity(text.len() + 1);
     for character in text.chars() {
         if character.is_control() {
@@ -34,7 +34,7 @@ pub(crate) fn tell(text: &str) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// A size in bytes with three digits and a decimal unit, as `mlx-lm` and disks count.
+/// A size in bytes with three digits and a decimal unit, as in mlx-lm.
 pub(crate) fn bytes(size: u64) -> String {
     let size = size as f64;
     for (unit, name) in [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")] {
@@ -51,7 +51,7 @@ pub(crate) fn bytes(size: u64) -> String {
     format!("{size} bytes")
 }
 
-/// An integer with thousands separated.
+/// An integer with thousands separators.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();

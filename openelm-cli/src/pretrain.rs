@@ -1,5 +1,5 @@
-//! `openelm pretrain`: a new model from random weights, or more training of one; on one process or
-//! several.
+//! `openelm pretrain`: trains a new model from random weights or continues from a model, in one or
+//! several processes.
 
 mod architecture;
 mod data;
@@ -29,29 +29,29 @@ use settings::Settings;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Settings in a TOML file, by the long names of the options below (`batch-size = 32`), the
-    /// architecture under `[model]` by config.json's (`model_dim = 192`); options given here count
-    /// for more
+    /// TOML file with settings, named like the long options below (`batch-size = 32`), the
+    /// architecture under `[model]` with the names of config.json (`model_dim = 192`); options on
+    /// the command line override it
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// The former place of --config.
+    /// The former form of --config.
     #[arg(value_name = "CONFIG", hide = true, conflicts_with = "config")]
     config_file: Option<PathBuf>,
 
-    /// Go on with the run in the output folder from its last save
+    /// Resume the run in the output folder from its last checkpoint
     #[arg(long)]
     resume: bool,
 
-    /// Say what the run is, measure a few steps, and train nothing
+    /// Describe the run and measure a few steps, without training
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
 
-    /// Print one JSON object a line for each event
+    /// Print each event as a JSON object on one line
     #[arg(long)]
     json: bool,
 
-    /// No bar and no reports
+    /// No progress bar and no reports
     #[arg(long, short)]
     quiet: bool,
 
@@ -88,7 +88,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     ranks::follow_starter(&interrupt);
     let Some(place) = settings.tokenizer_path() else {
         return Err(Error::Usage(
-            "no tokenizer; give --tokenizer PATH (`openelm tokenizer train` makes one)".into(),
+            "no tokenizer; use --tokenizer PATH (train one with `openelm tokenizer train`)".into(),
         ));
     };
     let tokenizer = Tokenizer::find(&place, Some(&place))?;
@@ -118,7 +118,7 @@ fn train(
     let source = data::source(settings, &config, tokenizer, rank, world_size)?;
     let validation = data::validation(settings, &config, tokenizer)?;
     if !quiet {
-        tell_run(
+        show_run(
             &config,
             &options,
             settings.sequence_length(&config),
@@ -144,13 +144,13 @@ fn train(
     };
     training::follow(run.by_ref(), &reports)?;
     if let Some(data) = run.data_statistics().filter(|_| !quiet) {
-        data::tell(&data);
+        data::show(&data);
     }
     if is_rank_zero {
         let drawn = curves::draw_loss(&folder, "Pre-training")?;
         curves::draw_learning_rate(&folder, "Pre-training")?;
         if drawn && !quiet {
-            output::tell(&format!(
+            output::note(&format!(
                 "checkpoints, model, metrics.jsonl, loss.svg and learning_rate.svg are in {}",
                 folder.display()
             ));
@@ -159,21 +159,21 @@ fn train(
     training::end(interrupt)
 }
 
-/// The processes that train together, if the environment names them.
+/// The process group, if the environment names one.
 fn join_group(settings: &Settings) -> Result<Option<Group>, Error> {
     let patience = settings.process_timeout;
     let group = Group::from_environment(Duration::from_secs(patience), move || {
-        output::tell(&format!(
+        output::note(&format!(
             "openelm: another process of the group has not answered for {patience} seconds and \
-             counts as lost; --resume goes on from the last save"
+             counts as lost; continue from the last checkpoint with --resume"
         ));
-        // MLX waits for it without end, so nothing can be torn down.
+        // MLX waits for the lost process without end, so destructors must not run.
         signal_hook::low_level::exit(1);
     });
     Ok(group?)
 }
 
-/// Steps that a dry run measures, the first among them.
+/// Steps that a dry run measures, including the first.
 const MEASURED: u64 = 4;
 
 fn dry_run(
@@ -185,14 +185,14 @@ fn dry_run(
 ) -> Result<(), Error> {
     let length = settings.sequence_length(&config);
     if !args.quiet && !args.json {
-        tell_run(&config, &options, length, settings.processes.unwrap_or(1));
+        show_run(&config, &options, length, settings.processes.unwrap_or(1));
     }
     let source = data::source(settings, &config, tokenizer, 0, 1)?;
     let (steps, batch_size) = (options.iters, options.batch_size);
     let averages = u64::from(options.trainer.ema_decay.is_some());
     let measured = Pretrain::measure(config, source, options, MEASURED)?;
     let seconds = measured.seconds_per_step * steps as f64;
-    // What is trained, its gradient, two moments, and the moving average.
+    // Weights, gradient, two moments, and the moving average.
     let state = measured.parameters * 4 * (4 + averages);
     let per_second = measured.targets_per_step / measured.seconds_per_step;
     if args.json {
@@ -211,8 +211,8 @@ fn dry_run(
     output::write(
         format!(
             "memory      {} at most, {} of it weights, gradients and moments\n\
-             a step      {:.3} s, {per_second:.0} tokens/s ({} steps measured)\n\
-             the run     {}\n",
+             per step    {:.3} s, {per_second:.0} tokens/s ({} steps measured)\n\
+             total       {}\n",
             output::bytes(measured.peak_bytes),
             output::bytes(state),
             measured.seconds_per_step,
@@ -223,11 +223,11 @@ fn dry_run(
     )
 }
 
-fn tell_run(config: &Config, options: &PretrainOptions, length: usize, processes: usize) {
+fn show_run(config: &Config, options: &PretrainOptions, length: usize, processes: usize) {
     let parameters = config.parameter_count();
     let embedding = (config.vocab_size() * config.model_dim()) as u64;
     let per_step = (options.batch_size * length) as u64;
-    output::tell(&format!(
+    output::note(&format!(
         "{} parameters, {} of them embeddings; {} layers of width {}",
         output::grouped(parameters),
         output::grouped(embedding),
@@ -237,9 +237,9 @@ fn tell_run(config: &Config, options: &PretrainOptions, length: usize, processes
     let rows = options
         .micro_batch_size
         .min(options.batch_size / processes.max(1));
-    output::tell(&format!(
-        "{} steps of {} sequences of {length} tokens ({} rows at a time{}): {} tokens a step, {} \
-         in all",
+    output::note(&format!(
+        "{} steps of {} sequences of {length} tokens ({} rows at a time{}): {} tokens per \
+         step, {} in total",
         output::grouped(options.iters),
         options.batch_size,
         rows,
@@ -252,7 +252,7 @@ fn tell_run(config: &Config, options: &PretrainOptions, length: usize, processes
     ));
 }
 
-/// Seconds in words.
+/// Seconds as readable text.
 fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),

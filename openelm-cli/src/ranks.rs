@@ -1,5 +1,5 @@
-//! Several processes that train together on this machine: `--processes N` starts them and ends all when
-//! one ends badly. MLX's own wait for one that is gone would have no end.
+//! Several training processes on this machine: `--processes N` starts them, and stops all of them
+//! if one fails, because MLX waits for a lost process without end.
 
 use std::{
     env, fs,
@@ -13,23 +13,23 @@ use std::{
 
 use crate::{error::Error, interrupt::Interrupt, output};
 
-/// Set for a process that was started here: it ends when whoever started it is gone.
+/// Set for processes started here: they end when the starting process ends.
 const STARTED: &str = "OPENELM_STARTED_BY_RANKS";
-/// How often the processes are looked after.
+/// Interval at which the processes are checked.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Whether this process is one of a group already.
+/// Returns whether this process is already part of a group.
 pub(crate) fn is_rank() -> bool {
     env::var_os("MLX_RANK").is_some()
 }
 
-/// Runs this program `count` times with the arguments that it was given.
+/// Runs this program `count` times with its own arguments.
 pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
     let program = env::current_exe().map_err(|e| Error::Usage(format!("--processes: {e}")))?;
     let hosts = Hosts::new(count)?;
     let interrupt = Interrupt::install()?;
     let mut children = Vec::with_capacity(count);
-    let mut told = Vec::with_capacity(count);
+    let mut outputs = Vec::with_capacity(count);
     for rank in 0..count {
         let mut command = Command::new(&program);
         command
@@ -42,13 +42,13 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
             let cores = thread::available_parallelism().map_or(1, usize::from);
             command.env("OPENBLAS_NUM_THREADS", (cores / count).max(1).to_string());
         }
-        // Of what all say alike once is enough: the first's is shown as it comes.
+        // All ranks print the same lines: only rank 0's output is shown live.
         if rank > 0 {
             command.stdout(Stdio::null()).stderr(Stdio::piped());
         }
         match command.spawn() {
             Ok(mut child) => {
-                told.push(child.stderr.take().map(collect));
+                outputs.push(child.stderr.take().map(collect));
                 children.push(child);
             }
             Err(error) => {
@@ -59,7 +59,7 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
     }
     let failed = watch(&mut children, &interrupt);
     if interrupt.was_pressed() {
-        // They end together, the first of them once it has saved.
+        // All ranks end together, once rank 0 has saved.
         for child in &mut children {
             let _ = child.wait();
         }
@@ -69,21 +69,22 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
         _ if interrupt.was_pressed() => Err(Error::Interrupted),
         None => Ok(()),
         Some((rank, status)) => {
-            if let Some(Some(told)) = told.into_iter().nth(rank)
-                && let Ok(text) = told.join()
+            if let Some(Some(output)) = outputs.into_iter().nth(rank)
+                && let Ok(text) = output.join()
             {
-                text.lines().for_each(output::tell);
+                text.lines().for_each(output::note);
             }
             let saved = resumable.join("training_state.safetensors").is_file();
             let advice = if saved {
-                "; --resume goes on from the last save"
+                "; continue from the last checkpoint with --resume"
             } else {
                 ""
             };
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             Err(Error::Rank {
                 problem: format!(
-                    "rank {rank} of {count} ended early ({status}); the others were stopped{advice}"
+                    "rank {rank} of {count} ended early ({status}); the other ranks were \
+                     stopped{advice}"
                 ),
                 code: code.unwrap_or(1),
             })
@@ -91,8 +92,8 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
     }
 }
 
-/// In a process that [`run`] started: ends it when the one that did is gone, and interrupts it when
-/// that one was interrupted.
+/// In a process that [`run`] started: ends it when the starting process ends, and interrupts it
+/// when the starting process is interrupted.
 pub(crate) fn follow_starter(interrupt: &Interrupt) {
     if env::var_os(STARTED).is_none() {
         return;
@@ -100,7 +101,7 @@ pub(crate) fn follow_starter(interrupt: &Interrupt) {
     let interrupt = interrupt.clone();
     thread::spawn(move || {
         let mut one = [0];
-        // Ends when the other end of the pipe is closed, by whatever ended its owner.
+        // Ends when the other end of the pipe closes, however its owner ended.
         while matches!(io::stdin().read(&mut one), Ok(1..)) {
             interrupt.press();
         }
@@ -108,18 +109,18 @@ pub(crate) fn follow_starter(interrupt: &Interrupt) {
     });
 }
 
-/// Reads what a process tells, so that it never waits for a reader.
+/// Reads a process's standard error, so that the pipe never fills.
 fn collect(mut stderr: ChildStderr) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut text = Vec::new();
-        // Half of it is better than nothing.
+        // Partial output is kept if reading fails.
         let _ = stderr.read_to_end(&mut text);
         String::from_utf8_lossy(&text).into_owned()
     })
 }
 
-/// The process that failed, once one does; `None` when all have ended well. One that was killed
-/// takes others along, which notice that it is gone: the cause is the former.
+/// Waits for the processes. Returns the first one that failed; `None` if all succeeded. A killed
+/// process comes before the processes that fail because of it.
 fn watch(children: &mut [Child], interrupt: &Interrupt) -> Option<(usize, ExitStatus)> {
     let mut interrupted = false;
     loop {
@@ -127,7 +128,7 @@ fn watch(children: &mut [Child], interrupt: &Interrupt) -> Option<(usize, ExitSt
             interrupted = true;
             for child in children.iter_mut() {
                 if let Some(stdin) = &mut child.stdin {
-                    // One that has ended needs not be told.
+                    // Fails for a process that has ended.
                     let _ = stdin.write_all(b"!").and_then(|()| stdin.flush());
                 }
             }
@@ -154,7 +155,7 @@ fn watch(children: &mut [Child], interrupt: &Interrupt) -> Option<(usize, ExitSt
 }
 
 fn stop(children: &mut [Child]) {
-    // One that noticed may be about to say so.
+    // Leave time for a process's last message.
     for _ in 0..20 {
         let ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)));
         if children.iter_mut().all(ended) {
@@ -163,19 +164,19 @@ fn stop(children: &mut [Child]) {
         thread::sleep(TICK);
     }
     for child in children {
-        // It may have ended by itself.
+        // Fails for a process that has ended.
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
-/// A file with the addresses of the ranks, deleted at the end.
+/// A file with the addresses of the ranks, deleted on drop.
 struct Hosts(std::path::PathBuf);
 
 impl Hosts {
     fn new(count: usize) -> Result<Self, Error> {
         let problem = |error: io::Error| Error::Usage(format!("--processes: {error}"));
-        // All are open at once, so that all differ.
+        // All listeners are open at the same time, so that their ports differ.
         let listeners = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
         let listeners = listeners.collect::<Result<Vec<_>, _>>().map_err(problem)?;
         let addresses = listeners
@@ -192,7 +193,7 @@ impl Hosts {
 impl Drop for Hosts {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.0) {
-            output::tell(&format!("{}: {error}", self.0.display()));
+            output::note(&format!("{}: {error}", self.0.display()));
         }
     }
 }

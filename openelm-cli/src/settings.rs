@@ -1,4 +1,4 @@
-//! Settings of a run: the defaults, a TOML file over them, and the options given over both.
+//! Layered settings of a run: defaults, then a TOML file, then the command line.
 
 use std::{fmt::LowerExp, fs, marker::PhantomData, path::Path};
 
@@ -7,20 +7,20 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 
-/// The options of `T` that the command line gives.
+/// The options of `T` given on the command line.
 pub(crate) struct Layered<T> {
     given: ArgMatches,
     settings: PhantomData<T>,
 }
 
 impl<T: Args + DeserializeOwned + Default> Layered<T> {
-    /// The given options, where there are none those of the TOML file `file`, then the defaults.
-    /// The file has the options' long names.
+    /// The given options, then those of the TOML file `file`, then the defaults. The file uses the
+    /// options' long names.
     pub(crate) fn over(&self, file: Option<&Path>) -> Result<T, Error> {
         self.onto(file.map(read).transpose()?.unwrap_or_default())
     }
 
-    /// `settings` with the given options in place of its own.
+    /// `settings` with the given options applied.
     fn onto(&self, mut settings: T) -> Result<T, Error> {
         settings
             .update_from_arg_matches(&self.given)
@@ -39,7 +39,7 @@ impl<T: Args> FromArgMatches for Layered<T> {
             .filter(|id| is_default(id))
             .collect();
         for id in defaults {
-            // Only an unknown name is an error, and the names are the matches' own.
+            // Only an unknown name is an error, and these names come from the matches.
             let _ = given.try_clear_id(&id);
         }
         Ok(Self {
@@ -70,22 +70,22 @@ pub(crate) fn defaults<T: Args>() -> T {
     T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// A small number as help shows it: `1e-5`.
+/// A small number as shown in help: `1e-5`.
 pub(crate) fn exponent(number: impl LowerExp) -> String {
     format!("{number:e}")
 }
 
-/// A number of layers or batches as a flag: -1 is all.
+/// A number of layers or batches as a flag value: -1 is all.
 pub(crate) fn count_or_all(count: Option<usize>) -> i64 {
     count.map_or(-1, |count| i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-/// A number of layers or batches from a flag: `None`, all, for a negative number.
+/// A number of layers or batches from a flag value; `None` (all) for negative values.
 pub(crate) fn all_or_count(flag: i64) -> Option<usize> {
     usize::try_from(flag).ok()
 }
 
-/// Reads a file of settings.
+/// Reads a TOML settings file.
 fn read<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
     let problem = |problem: String| Error::Settings {
         place: file.display().to_string(),
@@ -110,7 +110,7 @@ pub(crate) mod testing {
 
     use super::*;
 
-    /// The settings of `flags` over those of the text of a TOML file.
+    /// The settings of `flags` over a TOML text.
     pub(crate) fn settings<T>(flags: &[&str], toml: &str) -> T
     where
         T: Args + DeserializeOwned + Default,
@@ -122,8 +122,8 @@ pub(crate) mod testing {
         given.onto(toml::from_str(toml).unwrap()).unwrap()
     }
 
-    /// Checks that every option of `T`, with the value and beside the flags that `cases` has for
-    /// it, changes `record`, and in the same way on the command line and in a TOML file.
+    /// Checks that every option of `T` changes `record`, and in the same way on the command line
+    /// and in a TOML file. `cases` holds each option's value and the flags it needs.
     pub(crate) fn every_option_changes<T>(
         cases: &[(&str, &str, &[&str])],
         record: impl Fn(T) -> String,
@@ -166,7 +166,7 @@ pub(crate) mod testing {
         }
     }
 
-    /// Options that stand under `[model]` in a TOML file.
+    /// Options under `[model]` in a TOML file.
     const ARCHITECTURE: [&str; 12] = [
         "preset",
         "num-transformer-layers",

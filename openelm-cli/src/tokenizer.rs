@@ -1,4 +1,4 @@
-//! `openelm tokenizer`: makes what turns text into tokens.
+//! `openelm tokenizer`: trains tokenizers.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a tokenizer of LLaMA's kind: BPE with byte fallback
+    /// Train a LLaMA-style tokenizer: BPE with byte fallback
     #[command(after_help = TRAIN_EXAMPLE)]
     Train(TrainArgs),
 }
@@ -28,11 +28,11 @@ Writes tokenizer.json and tokenizer_config.json. <unk> is 0, <s> 1, </s> 2.";
 
 #[derive(clap::Args)]
 struct TrainArgs {
-    /// Files, folders or patterns: .jsonl, .txt (also as .gz, .zst), .parquet
+    /// Files, folders or glob patterns: .jsonl, .txt (also .gz and .zst), .parquet
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     data: Vec<PathBuf>,
 
-    /// Pieces, with 3 special tokens and 256 bytes among them
+    /// Vocabulary size, including 3 special tokens and 256 bytes
     #[arg(long, value_name = "N", default_value_t = TokenizerTraining::default().vocab_size)]
     vocab_size: usize,
 
@@ -40,12 +40,12 @@ struct TrainArgs {
     #[arg(long, value_name = "KEY", default_value_t = TokenizerTraining::default().text_key)]
     text_key: String,
 
-    /// Part of the characters that are pieces of their own; rarer ones become bytes
+    /// Fraction of the characters to include in the vocabulary; rarer ones become bytes
     #[arg(long, value_name = "PART",
           default_value_t = TokenizerTraining::default().character_coverage)]
     character_coverage: f64,
 
-    /// Folder to write to; it is made
+    /// Folder to write; it is created
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
 }
@@ -59,7 +59,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         character_coverage: args.character_coverage,
     };
     let report = training.train(&args.data, &args.output)?;
-    output::tell(&format!(
+    output::note(&format!(
         "{} pieces ({} characters) from {} documents, {} characters, {} different words: {}",
         output::grouped(report.vocab_size as u64),
         output::grouped(report.alphabet as u64),

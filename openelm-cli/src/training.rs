@@ -1,4 +1,4 @@
-//! The loop over the events of a training run, which `finetune` and `pretrain` share.
+//! The event loop of a training run, shared by `finetune` and `pretrain`.
 
 use std::path::Path;
 
@@ -9,30 +9,30 @@ use crate::{bar::TrainingBar, error::Error, interrupt::Interrupt, output};
 
 /// An event of a training run.
 pub(crate) trait TrainingEvent {
-    /// The event as one JSON object.
+    /// The event as a JSON object.
     fn to_json(&self) -> Value;
 
-    /// Shows the event in the bar, and in a line above it where one is due.
+    /// Shows the event in the bar, with a line above it if one is due.
     fn show(&self, bar: &mut TrainingBar);
 }
 
-/// The reports that a run makes.
+/// Report options of a run.
 pub(crate) struct Reports<'a> {
     /// The folder of the run.
     pub(crate) folder: &'a Path,
     /// No bar and no lines.
     pub(crate) quiet: bool,
-    /// One JSON object per event on standard output.
+    /// Print one JSON object per event on standard output.
     pub(crate) json: bool,
-    /// Steps from one line to the next.
+    /// Steps between report lines.
     pub(crate) every: u64,
     /// Steps of the whole run.
     pub(crate) total: u64,
-    /// Steps made before.
+    /// Steps already complete.
     pub(crate) done: u64,
 }
 
-/// Reports all events of `run`, and the state to resume from if it fails.
+/// Reports all events of `run`, and on failure the checkpoint to resume from.
 pub(crate) fn follow<E: TrainingEvent>(
     run: impl Iterator<Item = CoreResult<E>>,
     reports: &Reports<'_>,
@@ -50,8 +50,8 @@ pub(crate) fn follow<E: TrainingEvent>(
                 bar.end();
                 let state = reports.folder.join("training_state.safetensors");
                 if state.is_file() && !reports.quiet {
-                    output::tell(&format!(
-                        "the last save in {} is whole; --resume goes on from it",
+                    output::note(&format!(
+                        "the last checkpoint in {} is valid; continue from it with --resume",
                         reports.folder.display()
                     ));
                 }
@@ -67,7 +67,7 @@ pub(crate) fn follow<E: TrainingEvent>(
     Ok(())
 }
 
-/// Shows a step, with a line above the bar if one is due. `iteration` is the word for a step.
+/// Shows a step, with a line above the bar if one is due. `iteration` is the name of a step.
 pub(crate) fn show_step(
     bar: &mut TrainingBar,
     iteration: &str,
@@ -81,7 +81,7 @@ pub(crate) fn show_step(
     };
     let gradient = step.gradient_norm;
     let gradient = gradient.map_or(String::new(), |norm| format!(" gradient {norm:.3},"));
-    bar.tell(&format!(
+    bar.note(&format!(
         "{iteration} {}: train loss {:.4}, learning rate {:.3e},{gradient} {:.1} tokens/s, {} \
          trained tokens, peak memory {}",
         step.iteration,
@@ -93,12 +93,12 @@ pub(crate) fn show_step(
     ));
 }
 
-/// The text after the loss of a validation.
+/// Suffix of a validation loss.
 pub(crate) fn best_suffix(best: bool) -> &'static str {
-    if best { ", the best so far" } else { "" }
+    if best { ", best so far" } else { "" }
 }
 
-/// The end of a command whose run may have been interrupted.
+/// The result of a command whose run may have been interrupted.
 pub(crate) fn end(interrupt: &Interrupt) -> Result<(), Error> {
     if interrupt.was_pressed() {
         return Err(Error::Interrupted);

@@ -1,9 +1,9 @@
-//! Folders of training runs, as `openelm finetune` and `openelm pretrain` use them.
+//! Run folders of `openelm finetune` and `openelm pretrain`.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 use std::{
@@ -31,7 +31,7 @@ ffn_dim_divisor = 32
 max_context_length = 64
 "#;
 
-/// A folder with data, removed at the end.
+/// A folder with data, removed on drop.
 struct Scratch(TempDir);
 
 impl Scratch {
@@ -94,7 +94,7 @@ fn rejects_second_process_until_the_first_is_killed() {
         }
         first.kill().unwrap();
         first.wait().unwrap();
-        // The folder is free again: the refusal is about the options.
+        // The folder is free again: only the options are rejected.
         let other = ["--resume", "--seed", "7", "--quiet"];
         let message = failure(scratch.command(name, "100000", &other), 1);
         assert!(message.contains("seed: expected 0, found 7"), "{message}");

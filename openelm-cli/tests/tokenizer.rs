@@ -1,10 +1,6 @@
-//! `openelm tokenizer train` from outside: what it writes, and what it refuses in one line.
+//! `openelm tokenizer train` as a process: its files and its errors.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{
     fs,
@@ -35,10 +31,10 @@ fn writes_usable_tokenizer() {
     )
     .unwrap();
     let output = folder.join("made/here");
-    let told = train(&data, "300", &output);
-    assert!(told.status.success(), "{told:?}");
-    assert!(told.stdout.is_empty());
-    let stderr = String::from_utf8(told.stderr).unwrap();
+    let outcome = train(&data, "300", &output);
+    assert!(outcome.status.success(), "{outcome:?}");
+    assert!(outcome.stdout.is_empty());
+    let stderr = String::from_utf8(outcome.stderr).unwrap();
     assert!(
         stderr.contains("300 pieces (16 characters) from 1 documents"),
         "{stderr}"
@@ -50,7 +46,7 @@ fn writes_usable_tokenizer() {
     assert!(tokenizer.piece_id("▁wolf").is_some());
     assert_eq!(tokenizer.decode(&ids).unwrap(), text);
     assert!(output.join("tokenizer_config.json").is_file());
-    // Again: the same bytes.
+    // A second run writes the same bytes.
     let again = folder.join("again");
     assert!(train(&data, "300", &again).status.success());
     let bytes = |folder: &Path| fs::read(folder.join("tokenizer.json")).unwrap();
@@ -83,9 +79,9 @@ fn rejects_invalid_data_and_sizes() {
             "*.gz: no file matches this pattern",
         ),
     ] {
-        let told = train(data, size, &output);
-        assert_eq!(told.status.code(), Some(code), "{told:?}");
-        let stderr = String::from_utf8(told.stderr).unwrap();
+        let outcome = train(data, size, &output);
+        assert_eq!(outcome.status.code(), Some(code), "{outcome:?}");
+        let stderr = String::from_utf8(outcome.stderr).unwrap();
         assert!(
             stderr.starts_with("openelm: ") && stderr.contains(expected),
             "{stderr}"

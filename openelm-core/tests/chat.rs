@@ -1,10 +1,6 @@
-//! Conversations on the bundled tales model: what is kept is not read again, and changes nothing.
+//! Conversations with the bundled tales model: the KV cache is reused without changing the text.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 use openelm_core::{
     Error, LanguageModel, LoadOptions,
@@ -35,7 +31,7 @@ fn run(generation: &mut Generation<'_>) -> (FinishReason, Stats) {
     panic!("no end");
 }
 
-/// An answer in `chat`, and its statistics.
+/// An answer in `chat` and its statistics.
 fn answer(
     chat: &mut Chat,
     model: &LanguageModel,
@@ -49,7 +45,7 @@ fn answer(
     (text, stats)
 }
 
-/// The same text, all of it read anew.
+/// The same text with an empty cache.
 fn afresh(model: &LanguageModel, prompt: &str, tokens: usize) -> String {
     let mut generation = model.generate(prompt, greedy(tokens)).unwrap();
     let (_, stats) = run(&mut generation);
@@ -69,7 +65,7 @@ fn second_answer_prefills_new_tokens_only() {
     let (second, stats) = answer(&mut chat, &model, question, 24);
     let whole = format!("Once upon a time{first}{question}");
     assert_eq!(second, afresh(&model, &whole, 24));
-    // The prompt of six tokens and all of the answer but its end, where words may join anew.
+    // The six tokens of the prompt and most of the answer; the last tokens may merge with new text.
     assert!(stats.cached_tokens >= 26, "{stats:?}");
     assert!(stats.prompt_tokens > stats.cached_tokens, "{stats:?}");
 
@@ -118,10 +114,10 @@ fn ignores_cache_of_another_model() {
     answer(&mut chat, &model, "Once upon a time", 8);
     let (text, stats) = answer(&mut chat, &other, " there was", 8);
     assert_eq!(stats.cached_tokens, 0);
-    let said = &chat.messages()[1].content;
+    let answer = &chat.messages()[1].content;
     assert_eq!(
         text,
-        afresh(&other, &format!("Once upon a time{said} there was"), 8)
+        afresh(&other, &format!("Once upon a time{answer} there was"), 8)
     );
 }
 
@@ -171,7 +167,7 @@ fn keeps_the_tokens_of_a_cancelled_answer() {
         afresh(&model, &format!("Once upon a time{text} there was"), 8)
     );
 
-    // Cancelled before any text: as if it had not been asked.
+    // Cancelled before any text: the message is removed.
     let before = chat.messages().to_vec();
     let mut generation = chat.start(&model, " a dragon", greedy(50)).unwrap();
     generation.cancel_handle().cancel();
@@ -204,7 +200,7 @@ fn too_long_message_keeps_the_conversation() {
     );
     assert_eq!(chat.messages().len(), 2);
     let (_, stats) = answer(&mut chat, &model, " there was", 8);
-    assert!(stats.cached_tokens > 0, "the cache is still there");
+    assert!(stats.cached_tokens > 0, "the cache is kept");
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Apple's `config.json` in, the same out, and what is refused by name.
+//! Apple's `config.json`: reading, writing, and errors with the invalid key.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use openelm_core::Result;
 use openelm_core::config::Preset;
@@ -10,7 +10,7 @@ use openelm_core::{
 };
 use serde_json::{Value, json};
 
-/// A config.json of OpenELM-270M-Instruct as Apple writes it.
+/// Apple's config.json of OpenELM-270M-Instruct.
 fn apple() -> Value {
     json!({
         "activation_fn_name": "swish",
@@ -48,7 +48,7 @@ fn apple() -> Value {
     })
 }
 
-/// Two uneven layers that follow from no multipliers; only what mlx-lm needs.
+/// Two uneven layers that follow no multipliers, with only the keys that mlx-lm needs.
 fn listed() -> Value {
     json!({
         "model_type": "openelm",

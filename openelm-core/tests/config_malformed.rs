@@ -1,11 +1,6 @@
-//! Whatever stands in a `config.json`, reading it ends in a model that fits MLX or in an error
-//! that names a key; never in a panic.
+//! Reading any `config.json` gives a model that fits MLX or an error with a key. It never panics.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 use openelm_core::Config;
 use openelm_core::config::Preset;
@@ -13,7 +8,7 @@ use openelm_core::{Error, Result};
 use openelm_testing::{Random, TempDir};
 use serde_json::{Value, json};
 
-/// Values of every JSON type at and past every limit.
+/// Values of every JSON type, at and beyond every limit.
 fn junk(random: &mut Random, depth: usize) -> Value {
     const INTEGERS: [i64; 16] = [
         0,
@@ -62,7 +57,7 @@ fn junk(random: &mut Random, depth: usize) -> Value {
     }
 }
 
-/// A small valid file of two layers, or a released one.
+/// A valid file of two layers or of a released model.
 fn valid(random: &mut Random) -> Value {
     let text = match random.below(6) {
         0 => random.pick(&Preset::ALL).config().to_json(),
@@ -78,7 +73,7 @@ fn valid(random: &mut Random) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// One edit: a key dropped, added or replaced, a list cut, extended or corrupted.
+/// One edit: a key removed, added or replaced, or a list shortened, extended or corrupted.
 fn edit(config: &mut Value, random: &mut Random) {
     const UNKNOWN: [&str; 8] = [
         "rope_scaling",
@@ -112,7 +107,7 @@ fn edit(config: &mut Value, random: &mut Random) {
     }
 }
 
-/// Checks a reading; whether it gave a model.
+/// Checks the result of a read. Returns true if it is a model.
 fn judge(read: Result<Config>, text: &str) -> bool {
     match read {
         Ok(config) => {
@@ -157,7 +152,7 @@ fn edited_files_give_a_model_or_an_error_with_key() {
             errors += 1;
         }
     }
-    // Both ways out have to be taken often, or the edits test nothing.
+    // Both outcomes must be frequent for the test to be meaningful.
     assert!(
         models > 400 && errors > 4_000,
         "{models} models, {errors} errors"
@@ -189,7 +184,7 @@ fn rejects_random_bytes() {
             0 => valid.clone(),
             _ => vec![b'{'; random.below(200)],
         };
-        // Half the cases are a good file with a few corrupt bytes or its end cut off.
+        // Half of the cases are a valid file with a few corrupt bytes or a missing end.
         for _ in 0..random.below(8) {
             if !bytes.is_empty() {
                 let place = random.below(bytes.len());

@@ -1,16 +1,16 @@
-//! Loads what mlx-lm's `convert` made of small checkpoints (`parity/convert.py` wrote them to the
-//! folder `OPENELM_CONVERT`: `make parity` does all of it) and compares logits and greedy tokens
-//! with mlx-lm's, once with the matrices kept packed and once expanded as they are read.
+//! Loads folders that mlx-lm's `convert` made from small checkpoints, and compares logits and
+//! greedy tokens with mlx-lm's, with packed and with dequantised matrices. `parity/convert.py`
+//! writes the folders to `OPENELM_CONVERT`; `make parity` runs everything.
 //!
-//! Both sides compute in f32, whatever type scales, biases and norms are stored in: mlx-lm casts
-//! them after it has loaded the folder. That loses nothing, so both have the same numbers, and
-//! what is left is the order of f32 sums and mlx-lm's RoPE angles (see `parity_live.rs`). As
-//! loaded, mlx-lm computes 16-bit folders in 16 bits, hundreds of times further from f32 than that.
+//! Both sides compute in f32, whatever the dtype of scales, biases and norms: mlx-lm casts them
+//! after loading, which is exact. The remaining differences are the order of f32 sums and mlx-lm's
+//! RoPE angles (see `parity_live.rs`). By default mlx-lm computes 16-bit folders in 16 bits, with
+//! errors hundreds of times larger.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
@@ -23,8 +23,8 @@ use openelm_core::{
 };
 use serde::Deserialize;
 
-/// Largest difference of a logit in a prompt of 100 tokens, where logits go up to 14: twice the
-/// largest that was found.
+/// Largest logit difference in a prompt of 100 tokens, with logits up to 14: twice the largest
+/// measured value.
 const BOUND: f32 = 1e-4;
 
 #[derive(Deserialize)]
@@ -43,7 +43,7 @@ struct Case {
 }
 
 #[test]
-#[ignore = "reads what Python made: make parity"]
+#[ignore = "needs files from Python: make parity"]
 fn conversions_match_mlx_lm() {
     let folder = std::env::var_os("OPENELM_CONVERT").expect(
         "OPENELM_CONVERT is not set: it names the folder that parity/convert.py wrote; \
@@ -108,7 +108,8 @@ fn compare(folder: &Path, case: &Case, table: &mut String, problems: &mut Vec<St
         ),
         ("logits, expanded", *expanded <= BOUND),
         ("logits, kept packed", *kept <= BOUND),
-        // Other products than those of expanded matrices, or nothing was kept.
+        // Packed and dequantised products differ slightly; equal logits mean that nothing was
+        // packed.
         ("whether packed", (apart > 0.0) == (packed > 0)),
         ("expanded against packed", apart <= BOUND),
         ("greedy tokens, expanded", *expanded_greedy == 32),
@@ -130,7 +131,7 @@ fn load(folder: &Path, checkpoint: &Checkpoint, keep_quantized: bool) -> Model {
     Model::new(config, weights, dtype).unwrap()
 }
 
-/// f32 `[L, V]` of `ids`, which continue what `cache` holds.
+/// f32 logits `[L, V]` of `ids`, which continue `cache`.
 fn logits(model: &Model, ids: &[u32], cache: &mut KvCache) -> Array {
     let ids = Array::from_slice(ids, &[1, ids.len() as i32]);
     let hidden = model.hidden(&ids, cache).unwrap();
@@ -140,7 +141,7 @@ fn logits(model: &Model, ids: &[u32], cache: &mut KvCache) -> Array {
     logits
 }
 
-/// How many tokens of mlx-lm's, up to the first other one, this crate chooses too.
+/// The number of leading tokens that this crate and mlx-lm both choose.
 fn greedy_alike(model: &Model, expected: &[u32], prompt: &Array, mut cache: KvCache) -> usize {
     let mut last = prompt.try_index(-1).unwrap();
     for (i, &token) in expected.iter().enumerate() {
@@ -153,7 +154,7 @@ fn greedy_alike(model: &Model, expected: &[u32], prompt: &Array, mut cache: KvCa
     expected.len()
 }
 
-/// Largest absolute difference; infinite if the shapes differ or anything is not finite.
+/// Largest absolute difference; infinite if the shapes differ or a value is not finite.
 fn difference(a: &Array, b: &Array) -> f32 {
     if a.shape() != b.shape() {
         return f32::INFINITY;

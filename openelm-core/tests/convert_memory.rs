@@ -1,12 +1,8 @@
-//! Converting needs the memory of a few tensors, and comparing the result with its source that of
-//! a layer and the embedding, twice; neither that of the model. A process of its own, as MLX
-//! counts for the whole process.
+//! Conversion uses the memory of a few tensors; verification uses twice the memory of a layer and
+//! the embedding. Neither uses the memory of the whole model. In its own process, because MLX
+//! counts memory per process.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{fs, thread};
 
@@ -54,12 +50,11 @@ fn conversion_needs_memory_of_a_few_tensors() {
     assert_eq!((layer, largest), (656_000, 524_288));
     assert_eq!(whole, 27_289_088);
 
-    // As many tensors as there are readers are under way: each as it is stored, and as it is
-    // written or in f32.
+    // One tensor per reader is in progress, in its stored dtype and in its output dtype or f32.
     let readers = thread::available_parallelism().map_or(1, |n| n.get().min(4));
     let writing = readers * (2 + 4) * largest + MIB;
-    // In f32, two embeddings and a layer twice. The activations and logits of 64 positions are
-    // next to nothing.
+    // Two embeddings and two copies of a layer in f32. The activations and logits of 64 positions
+    // are negligible.
     let verifying = 2 * 4 * (largest + layer) + MIB;
     assert!(2 * writing < whole && 2 * verifying < whole);
 
@@ -111,7 +106,8 @@ fn conversion_needs_memory_of_a_few_tensors() {
             writing
         };
         assert!(peak <= most, "{what}, verified {verify}: {peak} of {most}");
-        // The largest tensor at least was there; on a CPU what is read and not cast is mapped.
+        // At least the largest tensor was allocated; on a CPU, tensors that are not cast are
+        // memory-mapped.
         let cast = matches!(what, "cast" | "gguf");
         assert!(!cast || peak >= 2 * largest, "{what}: {peak}");
     }

@@ -1,10 +1,10 @@
-//! Compares the corpus with a few lines of Python on the same files: `parity/corpus.py` wrote its
-//! sequences and counts to the folder `OPENELM_CORPUS`; `make parity` does all of it.
+//! Compares the corpus reader with a short Python version on the same files. `parity/corpus.py`
+//! writes its sequences and counts to the folder `OPENELM_CORPUS`; `make parity` runs everything.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 use std::fs;
@@ -47,7 +47,7 @@ struct Expected {
 }
 
 #[test]
-#[ignore = "reads what Python made: make parity"]
+#[ignore = "needs files from Python: make parity"]
 fn corpus_matches_python() {
     let folder = PathBuf::from(std::env::var_os("OPENELM_CORPUS").expect("set by parity/run.sh"));
     let cases: Vec<Case> = read(&folder.join("cases.json"));

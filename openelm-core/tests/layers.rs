@@ -1,6 +1,6 @@
-//! The folders of the core use each other in one direction.
+//! Folders of the core use each other in one direction only.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{
     collections::BTreeSet,
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Folders and files of `src`, lowest first. Each may use those above it in this list.
+/// Folders and files of `src`, lowest first. Each may use the ones before it.
 const LAYERS: [&str; 16] = [
     "error",
     "cancel",
@@ -50,7 +50,7 @@ fn uses_point_downward() {
             match position(&used) {
                 Some(other) if other <= layer => {}
                 Some(_) => wrong.push(format!("{}: uses {used}, which is above", path.display())),
-                // An item of the crate's root, such as `crate::Error` in a doc link.
+                // An item of the crate root, such as `crate::Error` in a doc link.
                 None => wrong.push(format!(
                     "{}: uses crate::{used}; name its folder",
                     path.display()
@@ -112,7 +112,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The module that a file of `src` is, from the crate's root.
+/// The module path of a file of `src`, from the crate root.
 fn modules(path: &Path) -> Vec<String> {
     let path = path.with_extension("");
     let parts = path.iter().map(|part| part.to_str().unwrap().to_owned());
@@ -120,7 +120,7 @@ fn modules(path: &Path) -> Vec<String> {
 }
 
 /// The first modules of all paths that begin with `crate` or leave the module's folder by `super`,
-/// tests and doc examples left out.
+/// without tests and doc examples.
 fn uses(text: &str, modules: &[String]) -> BTreeSet<String> {
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
     let lines = code.lines().map(|line| line.split("//").next().unwrap());
@@ -148,7 +148,7 @@ fn uses(text: &str, modules: &[String]) -> BTreeSet<String> {
     found
 }
 
-/// The first names of a path or of a list of paths in braces.
+/// The first names of a path or of a braced list of paths.
 fn heads(text: &str, found: &mut BTreeSet<String>) {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let Some(list) = text.strip_prefix('{') else {

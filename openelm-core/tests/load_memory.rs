@@ -1,11 +1,7 @@
-//! Loading keeps no second copy of the weights: there is never more than the model, the file that
-//! is mapped and the one tensor that is being cast. A process of its own, as MLX counts for the whole process.
+//! Loading keeps no second copy of the weights: memory holds at most the model, the mapped file and
+//! the tensor being cast. In its own process, because MLX counts memory per process.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 #[cfg(target_os = "linux")]
 use std::fs;
@@ -19,7 +15,7 @@ use openelm_core::{
 };
 use openelm_testing::{TempDir, write_weights};
 
-/// 19.4 million parameters; the embedding is the largest tensor by far.
+/// 19.4 million parameters; the embedding is by far the largest tensor.
 fn config() -> Config {
     let settings = LayerWiseConfig {
         model_dim: 512,
@@ -30,7 +26,7 @@ fn config() -> Config {
     Config::layer_wise(settings).unwrap()
 }
 
-/// The most memory that this process ever had, in bytes.
+/// Peak memory of this process, in bytes.
 #[cfg(target_os = "linux")]
 fn process_peak() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -51,14 +47,14 @@ fn loading_copies_at_most_one_tensor() {
     write_weights(&folder, &config.to_json(), &config.tensors(), &[0x00, 0x3c]);
     let elements = config.parameter_count() as usize;
     let largest = 16_000 * 512;
-    // One tensor has to be small beside the model, and the slack beside the tensor.
+    // A tensor must be small relative to the model, and the tolerance small relative to a tensor.
     assert!(
         elements > 2 * largest && 2 * largest > 4 * SLACK,
         "{elements}"
     );
 
     for (dtype, size, copy) in [
-        // Uncast, the file's bytes are the model's.
+        // Without a cast, the model uses the file's bytes.
         (Dtype::Float16, 2, 0),
         (Dtype::Bfloat16, 2, 2 * largest),
         (Dtype::Float32, 4, 2 * largest),
@@ -83,8 +79,8 @@ fn loading_copies_at_most_one_tensor() {
         .unwrap();
 
         let peak = memory::peak_bytes().unwrap();
-        // Uncast, the weights are the file, mapped; and a cast to a type of the same size is done
-        // in place.
+        // Without a cast, the weights are the mapped file; a cast to a dtype of the same size is
+        // done in place.
         let total = match dtype {
             Dtype::Float32 => elements * size,
             _ => 0,
@@ -94,7 +90,7 @@ fn loading_copies_at_most_one_tensor() {
         assert!(peak <= most, "{dtype}: {peak}, expected at most {most}");
         #[cfg(target_os = "linux")]
         {
-            // Files that are mapped or buffers that MLX keeps count here as well.
+            // Mapped files and MLX's cached buffers count, too.
             let file = 2 * elements;
             let (peak, most) = (process_peak(), resident + most + file + 16 * SLACK);
             assert!(peak <= most, "{dtype}: {peak}, expected at most {most}");

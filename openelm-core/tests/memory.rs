@@ -1,7 +1,7 @@
-//! Memory: the estimate from headers beside what a run takes, and the limits of MLX's own cache.
-//! One test, since MLX counts for the whole process.
+//! Memory: the estimate from file headers compared with a run, and the limits of MLX's cache. A
+//! single test, because MLX counts memory per process.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use openelm_core::{
     CancelHandle, Dtype, Error, LanguageModel, LoadOptions,
@@ -15,8 +15,8 @@ fn estimates_and_limits() {
     let folder = tales();
     let options = LoadOptions::default();
     let estimate = MemoryEstimate::of(&folder, &options, None).unwrap();
-    // 2,497,344 parameters (half the bytes of the bfloat16 file) in f32; 15 key-value heads of 32, twice, in f32, for 512 tokens and one
-    // layer of six more.
+    // 2,497,344 parameters (half the bytes of the bfloat16 file) in f32; keys and values of 15
+    // key-value heads of width 32 in f32, for 512 tokens, plus a sixth for a copy of one layer.
     assert_eq!(estimate.weights, 4 * 2_497_344);
     assert_eq!(estimate.kv_cache, 2 * 15 * 32 * 4 * 512 * 7 / 6);
     let sum = estimate.weights + estimate.kv_cache + estimate.working;
@@ -33,7 +33,7 @@ fn estimates_and_limits() {
     memory::reset_peak().unwrap();
     let model = LanguageModel::load(&folder, &options).unwrap();
     let loaded = memory::active_bytes().unwrap();
-    // MLX rounds each array's memory up.
+    // MLX rounds up the memory of each array.
     let share = loaded as f64 / estimate.weights as f64;
     assert!((0.99..1.01).contains(&share), "{share}");
 
@@ -61,12 +61,12 @@ fn estimates_and_limits() {
     memory::clear_cache().unwrap();
     assert_eq!(memory::cache_bytes().unwrap(), 0);
 
-    let mut told = Vec::new();
+    let mut progress = Vec::new();
     let error =
         LanguageModel::load_cancellable(&folder, &LoadOptions::default(), &cancel, |done, _| {
-            told.push(done);
+            progress.push(done);
             cancel.cancel();
         });
     assert!(matches!(error.unwrap_err(), Error::Cancelled));
-    assert_eq!(told, [0], "it ends before the first tensor");
+    assert_eq!(progress, [0], "cancelled before the first tensor");
 }

@@ -1,6 +1,6 @@
-//! What `setup/native` has MLX compute with on Linux, against the same worked out otherwise.
+//! Numerics of `setup/native`, which MLX uses on Linux, against independent computations.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use mlx_rs::{
     Array,
@@ -23,9 +23,9 @@ fn powers_are_within_one_rounding() {
     }
 }
 
-/// A few rows by a narrow matrix, as queries by keys and weights by values are: on Linux
-/// `setup/native` multiplies those of suitable widths itself, the longest on all threads. The matrix
-/// is part of a longer one.
+/// A few rows times a narrow matrix, like queries times keys and weights times values. On Linux
+/// `setup/native` multiplies matrices of suitable widths itself, the longest on all threads. The
+/// matrix is a part of a longer one.
 #[test]
 fn small_products_are_within_rounding() {
     let mut seed = 0;
@@ -48,7 +48,7 @@ fn small_products_are_within_rounding() {
                     right.clone()
                 };
                 let found = matmul(&left, &right).unwrap();
-                // The same from products one by one, which no BLAS has a part in.
+                // The same values from elementwise products, without BLAS.
                 let terms = left.expand_dims(3).unwrap();
                 let terms = terms.multiply(right.expand_dims(1).unwrap()).unwrap();
                 let error = found.subtract(terms.sum_axis(2, None).unwrap()).unwrap();

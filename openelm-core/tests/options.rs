@@ -3,7 +3,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 use openelm_core::{
@@ -54,8 +54,8 @@ fn trains_the_last_16_layers_by_default() {
     assert_eq!(error, "num_layers: expected at most the model's 2, found 3");
 }
 
-/// Of a model with fewer than 16 layers all are trained, in full with the embedding and the last
-/// norm.
+/// A model with fewer than 16 layers is trained completely; full fine-tuning includes the embedding
+/// and the final norm.
 #[test]
 fn adapter_has_the_kind_of_its_options() {
     let model = model();

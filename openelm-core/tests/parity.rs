@@ -1,7 +1,7 @@
-//! Tiny models with weights from a formula, against logits of mlx-lm in `fixtures/parity.json`,
-//! which `parity/fixtures.py` wrote: runs anywhere, without Python. The model whose FFN has no
-//! gate is checked against a float64 forward pass, since mlx-lm always gates.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+//! Tiny models with weights from a formula, compared with mlx-lm's logits in `fixtures/parity.json`
+//! (from `parity/fixtures.py`), without Python. The model with an FFN without a gate is compared
+//! with a float64 forward pass, because mlx-lm always uses a gate.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use openelm_core::{
 };
 use serde::Deserialize;
 
-/// Largest difference of a logit; logits are 1 wide and up to 4.
+/// Largest logit difference; logits have a spread of 1 and reach 4.
 const BOUND: f32 = 2e-5;
 
 #[derive(Deserialize)]
@@ -100,7 +100,7 @@ fn chunks_give_the_logits_of_one_pass() {
     }
 }
 
-/// More positions than the cache's buffers grow by at a time.
+/// More positions than one growth step of the cache's buffers.
 #[test]
 fn growing_cache_gives_the_logits_of_one_pass() {
     let case = cases().remove(0);
@@ -122,7 +122,7 @@ fn growing_cache_gives_the_logits_of_one_pass() {
     }
 }
 
-/// What was cut off leaves no trace: other tokens may take its place.
+/// Truncated tokens leave no trace: other tokens can replace them.
 #[test]
 fn truncated_cache_continues_with_other_tokens() {
     let case = cases().remove(0);
@@ -140,7 +140,7 @@ fn truncated_cache_continues_with_other_tokens() {
     }
 }
 
-/// Sequences of a batch do not see each other.
+/// Sequences of a batch do not affect each other.
 #[test]
 fn batch_gives_the_logits_of_each_sequence() {
     let case = cases().remove(0);
@@ -159,8 +159,8 @@ fn batch_gives_the_logits_of_each_sequence() {
     }
 }
 
-/// A promotion to f32 anywhere would double memory and time on a GPU, and show here: attention
-/// and residual sums take the wider of their inputs' types.
+/// A promotion to f32 would double memory and time on a GPU. It would show here, because attention
+/// and residual sums take the wider dtype of their inputs.
 #[test]
 fn keeps_16_bit_dtypes() {
     for (dtype, mlx) in [
@@ -177,7 +177,7 @@ fn keeps_16_bit_dtypes() {
                 assert_eq!(hidden.dtype(), mlx, "hidden states of {}", case.name);
                 assert_eq!(logits.dtype(), mlx, "logits of {}", case.name);
             }
-            // The cache shows its buffers' types in its debug form only.
+            // The cache shows the dtype of its buffers in its debug form only.
             let shown = format!("{cache:?}");
             let buffers = 2 * model.config().num_transformer_layers();
             let kept = format!("dtype={}", model.dtype());
@@ -191,7 +191,7 @@ fn keeps_16_bit_dtypes() {
     }
 }
 
-/// 16 bits lose precision and nothing else: 8 bits of significand in bf16, 11 in f16.
+/// 16-bit dtypes lose precision only: 8 bits of significand in bf16, 11 in f16.
 #[test]
 fn logits_in_16_bits_are_near_float32() {
     for (dtype, bound) in [(Dtype::Bfloat16, 0.06), (Dtype::Float16, 0.006)] {
@@ -266,7 +266,7 @@ fn tensor(name: &str, shape: &[usize]) -> Array {
     Array::from_slice(&values, &shape)
 }
 
-/// `[L, V]` of `ids`, which continue what `cache` holds.
+/// Logits `[L, V]` of `ids`, which continue `cache`.
 fn logits(model: &Model, ids: &[u32], cache: &mut KvCache) -> Array {
     let ids = Array::from_slice(ids, &[1, ids.len() as i32]);
     let hidden = model.hidden(&ids, cache).unwrap();
@@ -280,7 +280,7 @@ fn rows(array: &Array) -> Vec<Vec<f32>> {
     values.chunks(width).map(<[f32]>::to_vec).collect()
 }
 
-/// Infinite if the lengths differ or anything is not finite.
+/// Largest absolute difference; infinite if the lengths differ or a value is not finite.
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     let finite = a.iter().chain(b).all(|x| x.is_finite());
     if !finite || a.len() != b.len() {

@@ -1,14 +1,15 @@
-//! Compares this crate with mlx-lm's `openelm` model on the checkpoints that
-//! `parity/make_checkpoints.py` wrote to the folder `OPENELM_PARITY`: `make parity` does all of it.
+//! Compares this crate with mlx-lm's `openelm` model on checkpoints that
+//! `parity/make_checkpoints.py` writes to the folder `OPENELM_PARITY`; `make parity` runs
+//! everything.
 //!
-//! The bar in f32 is 2e-4 in any logit of a 300-token prompt and the same 64 greedy tokens. Part
-//! of the distance is mlx-lm's own: its RoPE angles drift from CoreNet's as the position grows,
-//! so each comparison is also made with its RoPE given exact periods, to a tighter bar.
+//! The bound in f32 is 2e-4 for any logit of a 300-token prompt, with the same 64 greedy tokens. A
+//! part of the difference is mlx-lm's: its RoPE angles drift from CoreNet's with the position. Each
+//! comparison is therefore repeated with exact RoPE periods in mlx-lm, and a tighter bound.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 use std::{
@@ -30,15 +31,15 @@ use openelm_core::{
 };
 use serde::Deserialize;
 
-/// Largest difference of a logit in f32, mlx-lm as it is.
+/// Largest logit difference in f32, with mlx-lm unchanged.
 const BOUND: f32 = 2e-4;
-/// The same for the log-probabilities of the 64 tokens after the prompt, where mlx-lm's RoPE has
-/// drifted further.
+/// Largest difference of the log-probabilities of the 64 tokens after the prompt, where mlx-lm's
+/// RoPE has drifted further.
 const STEP_BOUND: f32 = 3e-4;
-/// As `BOUND` with exact RoPE, and between one pass and several: what the order of f32 sums makes
-/// of logits up to 10.
+/// `BOUND` with exact RoPE, and between one pass and several: the effect of the order of f32 sums
+/// on logits up to 10.
 const EXACT_BOUND: f32 = 1e-4;
-/// Chunks that the prompt is read in, over and over: one token, a few, more than one buffer.
+/// Sizes of the prompt chunks, repeated: one token, a few, more than one buffer.
 const CHUNKS: [usize; 6] = [1, 2, 7, 61, 128, 3];
 
 #[derive(Deserialize)]
@@ -52,7 +53,7 @@ struct Expected {
     long_positions: Vec<usize>,
 }
 
-/// What was measured on one checkpoint. Differences are the largest of any logit.
+/// Measurements of one checkpoint. Differences are the largest of any logit.
 #[derive(Default)]
 struct Row {
     case: String,
@@ -72,7 +73,7 @@ struct Row {
 }
 
 #[test]
-#[ignore = "reads what Python made: make parity"]
+#[ignore = "needs files from Python: make parity"]
 fn logits_and_greedy_tokens_match_mlx_lm() {
     let folder = std::env::var_os("OPENELM_PARITY").expect(
         "OPENELM_PARITY is not set: it names the folder that parity/make_checkpoints.py wrote; \
@@ -136,7 +137,7 @@ fn compare(folder: &Path) -> Row {
         row.steps = row.steps.max(difference(&logprobs, &at(steps, i as i32)));
         same &= argmax(&last) == token;
         row.greedy += usize::from(same);
-        // mlx-lm's token goes on, so that one difference does not hide the steps after it.
+        // Continues with mlx-lm's token, so that one difference does not hide later ones.
         last = at(&logits(&model, &[token], &mut cache), -1);
     }
 
@@ -167,8 +168,8 @@ fn judge_f32(row: &mut Row, facts: &Expected) {
     );
 }
 
-/// mlx-lm's 16-bit results carry its own rounding errors, in another order than this crate's.
-/// So: no further from f32 than mlx-lm is, and no further from mlx-lm than two such errors.
+/// mlx-lm's 16-bit results have their own rounding errors, in another order. Bounds: no further
+/// from f32 than mlx-lm, and no further from mlx-lm than two such errors.
 fn judge_16_bit(row: &mut Row, ours: &Array, theirs: &Array, float32: &Array) {
     let (theirs_off, ours_off) = (distance(theirs, float32), distance(ours, float32));
     row.rounding = Some((theirs_off, ours_off));
@@ -177,7 +178,7 @@ fn judge_16_bit(row: &mut Row, ours: &Array, theirs: &Array, float32: &Array) {
         "distance from mlx-lm",
         distance(ours, theirs) <= 1.5 * theirs_off,
     );
-    // Of a hundred thousand logits some are six of their difference's deviations apart.
+    // Among a hundred thousand logits some differ by six standard deviations.
     let bound = 8.0 * theirs_off;
     row.check("logits", row.logits <= bound);
     row.check("incremental logits", row.incremental <= bound);
@@ -239,7 +240,7 @@ fn tokens(ids: &[u32]) -> Array {
     Array::from_slice(ids, &[1, ids.len() as i32])
 }
 
-/// f32 `[L, V]` of `ids`, which continue what `cache` holds.
+/// f32 logits `[L, V]` of `ids`, which continue `cache`.
 fn logits(model: &Model, ids: &[u32], cache: &mut KvCache) -> Array {
     let hidden = model.hidden(&tokens(ids), cache).unwrap();
     let logits = float32(&model.logits(&hidden).unwrap());
@@ -261,7 +262,7 @@ fn argmax(logits: &Array) -> u32 {
     argmax.item_exact::<u32>()
 }
 
-/// Largest absolute difference; infinite if the shapes differ or anything is not finite.
+/// Largest absolute difference; infinite if the shapes differ or a value is not finite.
 fn difference(a: &Array, b: &Array) -> f32 {
     if a.shape() != b.shape() {
         return f32::INFINITY;

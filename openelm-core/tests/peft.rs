@@ -1,11 +1,11 @@
-//! Adapters as Hugging Face PEFT writes them, against what PEFT itself merges of them:
-//! `parity/peft_files.py` made the files in `fixtures/peft`. What is written here stays in the
-//! build's temporary folder, `peft/NAME`, where that script's `check` reads it with PEFT.
+//! Hugging Face PEFT's adapter files, compared with weights merged by PEFT. `parity/peft_files.py`
+//! makes the files in `fixtures/peft`. Files written here stay in the build's temporary folder,
+//! `peft/NAME`, where the script's `check` reads them with PEFT.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 use std::{
@@ -27,7 +27,7 @@ const NAMES: [&str; 5] = ["lora", "rslora", "dora", "embedding", "patterns"];
 const WEIGHTS: &str = "adapter_model.safetensors";
 const SETTINGS: &str = "adapter_config.json";
 
-/// Largest distance of the logits, relative to their length.
+/// Largest distance of the logits, relative to their norm.
 const BOUND: f32 = 1e-5;
 
 #[test]
@@ -35,11 +35,11 @@ fn peft_adapters_match_merged_weights() {
     let plain = logits(&model(&fixtures("base")));
     for name in NAMES {
         let folder = fixtures(name);
-        let wanted = logits(&model(&merged(name)));
+        let reference = logits(&model(&merged(name)));
         let found = adapted(&Adapter::load(&folder).unwrap());
-        let off = distance(&found, &wanted);
+        let off = distance(&found, &reference);
         assert!(off <= BOUND, "{name}: logits are off by {off:e}");
-        let effect = distance(&plain, &wanted);
+        let effect = distance(&plain, &reference);
         assert!(effect > 0.01, "{name}: changes the logits by {effect:e}");
     }
 }
@@ -158,7 +158,7 @@ fn fixtures(name: &str) -> PathBuf {
     fixtures.join(name)
 }
 
-/// A folder under the build's temporary one.
+/// A folder in the build's temporary folder.
 fn scratch(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("peft-scratch")
@@ -167,7 +167,7 @@ fn scratch(name: &str) -> PathBuf {
     folder
 }
 
-/// The base with the matrices that PEFT merged in their place.
+/// The base model with the matrices merged by PEFT.
 fn merged(name: &str) -> PathBuf {
     let folder = scratch(&format!("merged-{name}"));
     let base = fixtures("base");
@@ -181,7 +181,7 @@ fn merged(name: &str) -> PathBuf {
     folder
 }
 
-/// A copy of the adapter `name` that `change` changed.
+/// A copy of the adapter `name`, modified by `change`.
 fn changed(
     case: &str,
     name: &str,
@@ -239,7 +239,7 @@ fn logits(model: &Model) -> Array {
     model.logits(&hidden).unwrap()
 }
 
-/// Of `a` from `b`, relative to the length of `b`.
+/// Distance of `a` from `b`, relative to the norm of `b`.
 fn distance(a: &Array, b: &Array) -> f32 {
     length(&a.subtract(b).unwrap()) / length(b)
 }

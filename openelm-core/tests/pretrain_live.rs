@@ -1,11 +1,11 @@
-//! Compares pre-training steps with mlx-lm's network under MLX's own optimizer and automatic
-//! differentiation: `parity/pretrain.py` wrote them to the folder `OPENELM_PRETRAIN`; `make parity`
-//! does all of it.
+//! Compares pre-training steps with mlx-lm's network under MLX's optimizer and automatic
+//! differentiation. `parity/pretrain.py` writes the results to the folder `OPENELM_PRETRAIN`; `make
+//! parity` runs everything.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 use std::{
@@ -24,9 +24,9 @@ use openelm_core::{
 use openelm_testing::TempDir;
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// Largest difference of a step's loss, relative.
+/// Largest relative difference of a step's loss.
 const LOSS_BOUND: f64 = 1e-4;
-/// Largest distance of a trained tensor, relative to its length.
+/// Largest distance of a trained tensor, relative to its norm.
 const TENSOR_BOUND: f32 = 1e-3;
 
 #[derive(Deserialize)]
@@ -57,7 +57,7 @@ struct Sequence {
 }
 
 #[test]
-#[ignore = "reads what Python made: make parity"]
+#[ignore = "needs files from Python: make parity"]
 fn pretraining_matches_mlx_lm_network() {
     let folder = PathBuf::from(std::env::var_os("OPENELM_PRETRAIN").expect("set by parity/run.sh"));
     let index: Vec<String> = read(&folder.join("index.json"));
@@ -114,7 +114,8 @@ fn compare(folder: &Path, name: &str, grad_checkpoint: bool) {
             step.learning_rate, expected.rate,
             "{name}: rate of step {i}"
         );
-        let off = |found: f32, wanted: f64| (f64::from(found) - wanted).abs() / wanted.abs();
+        let off =
+            |found: f32, reference: f64| (f64::from(found) - reference).abs() / reference.abs();
         worst = worst.max(off(step.loss, expected.loss));
         worst = worst.max(off(step.z_loss, expected.z_loss));
         if let Some(norm) = step.gradient_norm {
@@ -122,14 +123,14 @@ fn compare(folder: &Path, name: &str, grad_checkpoint: bool) {
         }
         if i == 1 || i == case.steps.len() {
             let file = folder.join(name).join(format!("after-{i}.safetensors"));
-            let wanted = Array::load_safetensors(file).unwrap();
+            let reference = Array::load_safetensors(file).unwrap();
             let found = trainer.adapter();
             let written = TempDir::new();
             found.save(&written, &config).unwrap();
             let found = Array::load_safetensors(written.join("adapters.safetensors")).unwrap();
-            assert_eq!(found.len(), wanted.len(), "{name}");
-            for (tensor, wanted) in &wanted {
-                let off = length(&found[tensor].subtract(wanted).unwrap()) / length(wanted);
+            assert_eq!(found.len(), reference.len(), "{name}");
+            for (tensor, reference) in &reference {
+                let off = length(&found[tensor].subtract(reference).unwrap()) / length(reference);
                 assert!(
                     off <= TENSOR_BOUND,
                     "{name}: {tensor} is off by {off:e} after {i}"

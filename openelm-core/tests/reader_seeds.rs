@@ -1,6 +1,6 @@
-//! The fuzz targets over their seeds and deterministic mutations of them: what `make fuzz` looks
-//! for at random, in short and the same each time.
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may stop")]
+//! The fuzz targets on their seeds and on deterministic mutations: a short, repeatable version of
+//! `make fuzz`.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{fs, path::Path};
 
@@ -49,7 +49,7 @@ fn run(folder: &Path, ending: &str, read: fn(&[u8])) {
     }
 }
 
-/// A copy with one to eight changes: a byte, a small or large number, a cut, bytes from elsewhere.
+/// A copy with one to eight changes: a byte, a small or large number, a truncation, copied bytes.
 fn mutate(seed: &[u8], number: u64) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ seed.len() as u64;
     let mut random = |below: usize| {
@@ -61,7 +61,7 @@ fn mutate(seed: &[u8], number: u64) -> Vec<u8> {
     };
     let mut bytes = seed.to_vec();
     for _ in 0..=random(8) {
-        // Most of a small file is its head; of a large one the head decides.
+        // Most of a small file is header; in a large file the header matters most.
         let within = match random(2) {
             0 => bytes.len(),
             _ => bytes.len().min(256),

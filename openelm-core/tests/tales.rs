@@ -1,7 +1,7 @@
-//! Trained weights find errors that random ones hide: the bundled model in `examples/tales`, and a
-//! smaller one in `fixtures/tales`. `reference.json` holds what mlx-lm 0.32.2 makes of each in f32
-//! on a CPU (`parity/reference.py`).
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+//! Trained weights reveal errors that random weights hide: the bundled model in `examples/tales`,
+//! and a smaller one in `fixtures/tales`. `reference.json` holds mlx-lm 0.32.2's results for both
+//! in f32 on a CPU (`parity/reference.py`).
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::fs;
 
@@ -111,8 +111,8 @@ fn tokenization_matches_mlx_lm() {
     }
 }
 
-/// Negative log-likelihood of `text` and EOS in windows that each start anew and also predict the
-/// token after them; and the number of tokens predicted.
+/// Negative log-likelihood of `text` and EOS in separate windows, each of which also predicts the
+/// token after it, and the number of predicted tokens.
 fn nats(model: &Model, tokenizer: &Tokenizer, text: &str, window: usize) -> (f64, usize) {
     let mut ids = tokenizer.encode_prompt(text).unwrap();
     ids.push(tokenizer.eos_id());
@@ -161,7 +161,7 @@ fn tokens(ids: &[u32]) -> Array {
     Array::from_slice(ids, &[1, ids.len() as i32])
 }
 
-/// Log-probabilities of the first sequence of hidden states `[1, L, D]`, `L·V` of them.
+/// Log-probabilities `[L, V]` of the first sequence of hidden states `[1, L, D]`.
 fn logprobs(model: &Model, hidden: &Array) -> Vec<f64> {
     let logits = model.logits(&hidden.try_index(0).unwrap()).unwrap();
     let all = logits.logsumexp_axis(-1, true).unwrap();
@@ -218,7 +218,7 @@ mod external_data {
             let bits_per_byte = found / std::f64::consts::LN_2 / bytes as f64;
             assert!(
                 (bits_per_byte - expected.bits_per_byte).abs() < 1e-5,
-                "{bits_per_byte} bits a byte"
+                "{bits_per_byte} bits per byte"
             );
         }
     }

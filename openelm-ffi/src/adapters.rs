@@ -15,7 +15,7 @@ pub struct AdapterStrength {
 #[uniffi::export]
 impl LanguageModel {
     /// Adds the adapter in `folder` (of this library, mlx-lm or PEFT) as `name` and makes it the
-    /// only active one. Generations under way continue without it.
+    /// only active adapter. Running generations continue without it.
     ///
     /// # Errors
     /// Errors of the folder; [`Error::InvalidAdapter`](crate::Error::InvalidAdapter) if it does not fit,
@@ -31,7 +31,7 @@ impl LanguageModel {
         .await
     }
 
-    /// Makes exactly these adapters active; their outputs are added.
+    /// Makes exactly these adapters active. Their outputs are summed.
     ///
     /// # Errors
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name or an invalid strength.

@@ -14,7 +14,7 @@ use crate::{
     worker::{self, ChatSlot},
 };
 
-/// As `openelm_core::chat::ChatTemplate`.
+/// Mirrors `openelm_core::chat::ChatTemplate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::chat::ChatTemplate")]
 pub enum ChatTemplate {
@@ -59,8 +59,8 @@ pub fn new_chat(
     messages: Vec<ChatMessage>,
 ) -> Result<Arc<Chat>> {
     let messages: Vec<Message> = messages.into_iter().map(Message::from).collect();
-    // Checks the messages here, so that the error comes from this call. The worker makes the chat
-    // that is kept: its arrays belong to that thread.
+    // Checks the messages here, so that this call returns the error. The worker creates the chat
+    // that is kept, because its arrays belong to the worker's thread.
     core::chat::Chat::new(template.into(), messages.clone())?;
     let (id, model_id) = (worker::next_id(), model.id());
     worker::submit_always(move |models| {
@@ -80,11 +80,11 @@ pub fn new_chat(
 
 #[uniffi::export]
 impl Chat {
-    /// Answers `prompt`. A cancelled answer is kept as far as it came; a failed one is not, and
-    /// its question is withdrawn.
+    /// Answers `prompt`. The text of a cancelled answer stays in the conversation; a failed answer
+    /// is removed, with its prompt.
     ///
     /// # Errors
-    /// The stream's first event is [`Error::Busy`] while another answer is under way.
+    /// The stream's first event is [`Error::Busy`] while another answer is running.
     pub fn respond(
         &self,
         prompt: String,
@@ -93,7 +93,7 @@ impl Chat {
         GenerationStream::start(self.model.id(), Some(self.id), prompt, options).map(Arc::new)
     }
 
-    /// True while an answer is under way.
+    /// Returns true while an answer is running.
     ///
     /// # Errors
     /// [`Error::Unloaded`].
@@ -106,7 +106,7 @@ impl Chat {
         .await
     }
 
-    /// All messages so far.
+    /// All messages of the conversation.
     ///
     /// # Errors
     /// [`Error::Unloaded`].
@@ -123,7 +123,7 @@ impl Chat {
 impl Drop for Chat {
     fn drop(&mut self) {
         let id = self.id;
-        // Fails only if the worker is gone.
+        // Fails only if the worker has ended.
         let _ = worker::submit_always(move |models| {
             models.chats.remove(&id);
         });

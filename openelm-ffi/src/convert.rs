@@ -19,7 +19,7 @@ use crate::{
     worker,
 };
 
-/// The format to write. GGUF types: `f32`, `f16`, `bf16`, `q8_0`, `q4_0`.
+/// Output format. GGUF types: `f32`, `f16`, `bf16`, `q8_0`, `q4_0`.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::convert::Format")]
 pub enum ConvertFormat {
@@ -28,7 +28,8 @@ pub enum ConvertFormat {
     Gguf { file_type: String },
 }
 
-/// Options of quantisation, as `openelm convert`'s `--q-mode`, `--q-bits`, `--q-group-size`, `--q-recipe`.
+/// Quantisation options, as `openelm convert`'s `--q-mode`, `--q-bits`, `--q-group-size`,
+/// `--q-recipe`.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core::convert::Quantize")]
 pub struct QuantizeOptions {
@@ -38,7 +39,7 @@ pub struct QuantizeOptions {
     pub recipe: Option<String>,
 }
 
-/// Options of a conversion, as `openelm_core::convert::ConvertOptions`.
+/// Options of a conversion. Mirrors `openelm_core::convert::ConvertOptions`.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core::convert::ConvertOptions")]
 pub struct ConvertOptions {
@@ -55,7 +56,7 @@ pub struct ConvertOptions {
 /// The core's defaults.
 ///
 /// # Errors
-/// None but a panic.
+/// Only after a panic.
 #[uniffi::export]
 pub fn default_convert_options() -> Result<ConvertOptions> {
     let options = conversion::ConvertOptions::default();
@@ -89,7 +90,7 @@ pub enum ConvertEvent {
     Verifying { done: u64, total: u64 },
 }
 
-/// Result of a conversion, from `openelm_core::convert::ConvertReport`.
+/// Result of a conversion. Mirrors `openelm_core::convert::ConvertReport`.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core::convert::ConvertReport")]
 pub struct ConvertReport {
@@ -104,7 +105,7 @@ pub struct ConvertReport {
     pub top1_agreement: Option<f64>,
 }
 
-/// A conversion under way. Dropping it cancels it and leaves the destination unchanged.
+/// A running conversion. Dropping it cancels it and leaves the destination unchanged.
 #[derive(Debug, uniffi::Object)]
 pub struct ConvertRun {
     events: EventReceiver<Message>,
@@ -118,7 +119,7 @@ enum Message {
     Done(ConvertReport),
 }
 
-/// Starts to convert the model `source`, a folder or file, to `target`, a new folder or GGUF file.
+/// Starts converting the model `source`, a folder or file, to `target`, a new folder or GGUF file.
 ///
 /// # Errors
 /// [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name.
@@ -152,11 +153,11 @@ pub fn convert(source: String, target: String, options: ConvertOptions) -> Resul
 
 #[uniffi::export]
 impl ConvertRun {
-    /// The latest progress; older progress that was not read is dropped. `None` once the conversion
-    /// is complete.
+    /// The latest progress; unread older progress is dropped. `None` once the conversion is
+    /// complete.
     ///
     /// # Errors
-    /// Errors of the conversion; the destination is then unchanged.
+    /// Errors of the conversion. The destination is then unchanged.
     pub async fn next(&self) -> Result<Option<ConvertEvent>> {
         match self.events.next().await? {
             Some(Message::Progress(event)) => Ok(Some(event)),
@@ -180,7 +181,7 @@ impl ConvertRun {
     /// Cancels the conversion before its next tensor.
     ///
     /// # Errors
-    /// None but a panic.
+    /// Only after a panic.
     pub fn cancel(&self) -> Result<()> {
         self.cancel.cancel();
         worker::gate().recheck();
@@ -201,7 +202,7 @@ struct Job {
     source: String,
     target: String,
     options: conversion::ConvertOptions,
-    /// Folder of an adapter, which the worker's thread loads: arrays belong to a thread.
+    /// Adapter folder. Loaded on the worker's thread, because arrays belong to a thread.
     adapter: Option<String>,
     cancel: CancelHandle,
 }

@@ -1,4 +1,4 @@
-//! The error type of this crate: the core's kinds of errors, and failures of the worker.
+//! The error type of this crate: the core's error kinds, and failures of the worker.
 
 use openelm_core::{self as core, ErrorKind};
 
@@ -39,7 +39,7 @@ pub enum Error {
         path: String,
         message: String,
     },
-    /// `option` is the core's name; the message begins with it.
+    /// `option` is the core's option name; the message begins with it.
     InvalidOption {
         option: String,
         message: String,
@@ -76,7 +76,7 @@ pub enum Error {
     Device {
         message: String,
     },
-    /// The conversation already has an answer under way.
+    /// The conversation is already answering.
     Busy {
         message: String,
     },
@@ -84,18 +84,18 @@ pub enum Error {
     Unloaded {
         message: String,
     },
-    /// The library panicked or returned an error that this crate does not have; the call failed,
-    /// later calls work.
+    /// The library panicked, or returned an error unknown to this crate. The call failed; later
+    /// calls work.
     Unexpected {
         message: String,
     },
-    /// The worker is gone: no later call in this process can work.
+    /// The worker has ended. No later call in this process can succeed.
     Unusable {
         message: String,
     },
 }
 
-/// An option in which a run differs from the saved run; `option` is the core's name.
+/// An option that differs from the saved run; `option` is the core's option name.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core::train::RunDifference")]
 pub struct RunDifference {
@@ -105,7 +105,7 @@ pub struct RunDifference {
 }
 
 impl Error {
-    /// The conversation already has an answer under way.
+    /// The conversation is already answering.
     pub(crate) fn busy() -> Self {
         Self::Busy {
             message: "the session is already answering".into(),
@@ -119,14 +119,14 @@ impl Error {
         }
     }
 
-    /// The worker is gone.
+    /// The worker has ended.
     pub(crate) fn unusable() -> Self {
         Self::Unusable {
             message: "the thread that runs MLX has ended; restart the app".into(),
         }
     }
 
-    /// A panic, by its payload.
+    /// A panic with its payload.
     pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
         let text = payload
             .downcast_ref::<&str>()
@@ -169,7 +169,8 @@ impl From<core::Error> for Error {
         let message = error.to_string();
         let path = error.path().map(|path| path.to_string_lossy().into_owned());
         let path = path.unwrap_or_default();
-        // Over all kinds: a kind added to the core does not compile here until it has a variant.
+        // Matches all kinds, so that a kind added to the core does not compile without a variant
+        // here.
         match (error.kind(), error) {
             (ErrorKind::Io, _) => Self::Io { path, message },
             (ErrorKind::MissingFile, _) => Self::MissingFile { path, message },
@@ -212,7 +213,7 @@ impl From<core::Error> for Error {
             (ErrorKind::Verification, _) => Self::Verification { path, message },
             (ErrorKind::Cancelled, _) => Self::Cancelled { message },
             (ErrorKind::Device, _) => Self::Device { message },
-            // Errors that the core adds to a kind whose fields this crate cannot fill.
+            // Errors whose fields the kind's variant needs but the core did not give.
             (
                 ErrorKind::InvalidData
                 | ErrorKind::InvalidOption

@@ -1,5 +1,5 @@
-//! The channel of events from the worker to one reader. It holds one event; the sender queues
-//! what does not fit.
+//! A channel of events from the worker to one reader. It holds one event; the sender queues the
+//! rest.
 
 use std::collections::VecDeque;
 
@@ -7,11 +7,11 @@ use async_channel::{Receiver, Sender, TrySendError};
 
 use crate::{error::Result, worker};
 
-/// The worker's end. It never blocks: a slow reader holds up no other task.
+/// The worker's end. It never blocks, so a slow reader does not delay other tasks.
 #[derive(Debug)]
 pub(crate) struct EventSender<E> {
     sender: Sender<Result<E>>,
-    /// Events that found no room: one as a rule, rarely two.
+    /// Events waiting for room: usually one, rarely two.
     queue: VecDeque<Result<E>>,
 }
 
@@ -19,7 +19,7 @@ pub(crate) struct EventSender<E> {
 #[derive(Debug)]
 pub(crate) struct EventReceiver<E>(Receiver<Result<E>>);
 
-/// Makes both ends.
+/// Creates both ends.
 pub(crate) fn channel<E>() -> (EventSender<E>, EventReceiver<E>) {
     let (sender, receiver) = async_channel::bounded(1);
     let sender = EventSender {
@@ -36,13 +36,13 @@ impl<E> EventSender<E> {
         self.flush();
     }
 
-    /// Sends an event in place of one that was not read.
+    /// Sends an event, replacing an unread one.
     pub(crate) fn replace(&self, event: Result<E>) {
         // Fails only if the reader has closed the channel.
         let _ = self.sender.force_send(event);
     }
 
-    /// Sends queued events as far as there is room; returns true once none is left.
+    /// Sends queued events while there is room. Returns true once the queue is empty.
     pub(crate) fn flush(&mut self) -> bool {
         while let Some(event) = self.queue.pop_front() {
             if let Err(TrySendError::Full(event)) = self.sender.try_send(event) {
@@ -53,7 +53,7 @@ impl<E> EventSender<E> {
         true
     }
 
-    /// True once the reader has closed the channel.
+    /// Returns true once the reader has closed the channel.
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }

@@ -1,6 +1,6 @@
-//! Stops the worker before the process ends. `exit`, which quitting an app calls, destroys MLX's
+//! Stops the worker before the process ends. `exit`, which runs when an app quits, destroys MLX's
 //! globals while other threads still run: a worker that computes or frees memory then crashes the
-//! app. So `exit` waits until the worker has stopped.
+//! app. Therefore `exit` waits until the worker has stopped.
 #![allow(
     unsafe_code,
     reason = "declares `atexit`, which is sound with any function that does not unwind"
@@ -18,7 +18,7 @@ use std::{
 
 use crate::worker::{self, catch_panic};
 
-/// The longest that `exit` waits: more than a token, a tensor or a chunk of a prompt takes.
+/// Maximum time that `exit` waits: longer than a token, a tensor or a prompt chunk takes.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 unsafe extern "C" {
@@ -29,9 +29,9 @@ static EXITING: AtomicBool = AtomicBool::new(false);
 static STOPPED: Mutex<bool> = Mutex::new(false);
 static CHANGED: Condvar = Condvar::new();
 
-/// Registers the wait with `atexit`; the worker calls this after each unit of work. Handlers run
-/// last registered first, and MLX makes its globals when it first needs them, so the wait must be
-/// registered again later: after 1, 2, 4, 8, ... calls.
+/// Registers the wait with `atexit`. The worker calls this after each unit of work. Handlers run in
+/// reverse order of registration, and MLX creates its globals on first use, so the wait is
+/// registered again after 1, 2, 4, 8, ... calls.
 pub(crate) fn register() {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     if (CALLS.fetch_add(1, Ordering::Relaxed).wrapping_add(1)).is_power_of_two() {
@@ -40,12 +40,12 @@ pub(crate) fn register() {
     }
 }
 
-/// True once the process is exiting: the worker must stop.
+/// Returns true once the process is exiting. The worker must then stop.
 pub(crate) fn is_exiting() -> bool {
     EXITING.load(Ordering::SeqCst)
 }
 
-/// Stops the worker, between two units of work: waits for the device, lets `exit` continue, and
+/// Stops the worker between two units of work: waits for the device, lets `exit` continue, and
 /// never returns.
 pub(crate) fn stop() -> ! {
     let _ = catch_panic(|| Ok(openelm_core::runtime::synchronize()?));

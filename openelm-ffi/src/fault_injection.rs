@@ -1,8 +1,8 @@
-//! Failures for tests: with the feature `inject-faults`, two prompts cause one.
+//! Injected failures for tests: with the feature `inject-faults`, two prompts cause a failure.
 
 use crate::error::Result;
 
-/// Panics on a prompt with `<|panic|>`; makes MLX fail on one with `<|mlx-fault|>`.
+/// Panics if the prompt contains `<|panic|>`; causes an MLX error if it contains `<|mlx-fault|>`.
 #[cfg(feature = "inject-faults")]
 #[allow(clippy::panic, reason = "tests need a panic")]
 pub(crate) fn inject(prompt: &str) -> Result<()> {

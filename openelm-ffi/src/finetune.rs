@@ -54,7 +54,7 @@ pub enum FinetuneEnd {
     Cancelled,
 }
 
-/// A fine-tuning run under way. Dropping it saves and ends it.
+/// A running fine-tuning. Dropping it saves and ends it.
 #[derive(Debug, uniffi::Object)]
 pub struct FinetuneRun {
     /// Keeps the model loaded.
@@ -63,12 +63,12 @@ pub struct FinetuneRun {
     cancel: CancelHandle,
 }
 
-/// Starts to train a new adapter for `model`, without the model's active adapters, on the data in
+/// Starts training a new adapter for `model`, without the model's active adapters, on the rows in
 /// `data`, a folder or a file, and saves it in `folder`. With `resume` the run in `folder`
-/// continues from its last save.
+/// continues from its last checkpoint.
 ///
 /// # Errors
-/// Errors of data and options come as the first event.
+/// Errors of data and options are the first event.
 #[uniffi::export]
 pub fn finetune(
     model: Arc<LanguageModel>,
@@ -111,10 +111,10 @@ impl FinetuneRun {
         self.events.next().await
     }
 
-    /// Ends the run before its next step. It is saved, as its last events report.
+    /// Ends the run before its next step. The run is saved and reported in its last events.
     ///
     /// # Errors
-    /// None but a panic.
+    /// Only after a panic.
     pub fn cancel(&self) -> Result<()> {
         self.cancel.cancel();
         worker::wake();
@@ -157,7 +157,7 @@ impl FinetuneTask {
     fn save(&mut self) {
         if let Some(mut run) = self.run.take() {
             run.cancel_handle().cancel();
-            // The reader is gone, so an error of the save reaches nobody.
+            // The reader is gone, so an error while saving is dropped.
             run.by_ref().for_each(drop);
         }
     }
@@ -213,7 +213,7 @@ impl Task for FinetuneTask {
     }
 }
 
-/// The event for Swift; `None` for one that this crate does not have.
+/// The event for Swift; `None` for an event unknown to this crate.
 fn event_from(event: core_finetune::FinetuneEvent) -> Option<FinetuneEvent> {
     Some(match event {
         core_finetune::FinetuneEvent::Step {

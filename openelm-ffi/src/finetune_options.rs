@@ -1,4 +1,4 @@
-//! Options of a fine-tuning run, and their conversion to the core's.
+//! Options of a fine-tuning run, and their conversion to the core's options.
 
 use openelm_core::{
     adapter::{self as core_adapter, AdapterOptions, Keys, LoraOptions, TargetModules},
@@ -28,7 +28,7 @@ pub enum OptimizerKind {
     Adafactor,
 }
 
-/// The course of the learning rate after the warm-up.
+/// The learning rate schedule after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::train::ScheduleShape")]
 pub enum ScheduleShape {
@@ -38,7 +38,7 @@ pub enum ScheduleShape {
 }
 
 /// Options of a fine-tuning run: the options of the core's `FinetuneOptions`, `AdapterOptions`,
-/// `DataOptions`, `TrainerOptions`, `Optimizer` and `ScheduleOptions` that an app needs.
+/// `DataOptions`, `TrainerOptions`, `Optimizer` and `ScheduleOptions` that apps need.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 #[allow(missing_docs, reason = "as the core's fields of these names")]
 pub struct FinetuneOptions {
@@ -48,7 +48,7 @@ pub struct FinetuneOptions {
     pub dropout: f32,
     /// `None` trains all layers.
     pub num_layers: Option<u64>,
-    /// `None` trains every projection of these layers.
+    /// `None` trains all linear layers of these transformer layers.
     pub keys: Option<Vec<String>>,
     pub iters: u64,
     pub batch_size: u64,
@@ -73,7 +73,7 @@ pub struct FinetuneOptions {
 /// The core's defaults.
 ///
 /// # Errors
-/// None but a panic.
+/// Only after a panic.
 #[uniffi::export]
 pub fn default_finetune_options() -> Result<FinetuneOptions> {
     let adapter = AdapterOptions::default();
@@ -182,7 +182,7 @@ pub(crate) fn count(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// Both conversions between two enums of the same variants.
+/// Conversions in both directions between two enums with the same variants.
 macro_rules! same_variants {
     ($ours:ident, $cores:path: $($variant:ident)*) => {
         impl From<$ours> for $cores {

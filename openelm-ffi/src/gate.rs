@@ -1,7 +1,8 @@
-//! The gate that pauses the worker, and reports when the worker is idle.
+//! A gate that pauses the worker and reports when the worker is idle.
 //!
-//! Systems end apps that use the GPU in the background. The worker acquires the gate before each
-//! unit of work (a token, a chunk of a prompt, a tensor, a step), so it can be held between two.
+//! Operating systems end apps that use the GPU in the background. The worker acquires the gate
+//! before each unit of work (a token, a prompt chunk, a tensor, a step), so it can pause between
+//! two units.
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
@@ -18,11 +19,11 @@ pub(crate) struct Gate {
 #[derive(Debug, Default)]
 struct State {
     closed: bool,
-    /// Guards that are alive.
+    /// Number of live guards.
     held: usize,
 }
 
-/// One unit of work under way; dropping it ends the unit.
+/// A running unit of work. Dropping it ends the unit.
 #[derive(Debug)]
 pub(crate) struct GateGuard<'g>(&'g Gate);
 
@@ -59,19 +60,19 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// True while the gate is closed.
+    /// Returns true while the gate is closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
     /// Makes every waiting [`acquire`](Self::acquire) call its `give_up` again.
     pub(crate) fn recheck(&self) {
-        // Under the lock: no thread is between its call of `give_up` and its wait.
+        // With the lock held, no thread is between its call of `give_up` and its wait.
         let _state = self.lock();
         self.changed.notify_all();
     }
 
-    /// Waits until no unit of work is under way, at most for `timeout`. Returns true if none is.
+    /// Waits up to `timeout` until no unit of work is running. Returns true if none is.
     pub(crate) fn wait_idle(&self, timeout: Duration) -> bool {
         let end = Instant::now() + timeout;
         let mut state = self.lock();
@@ -87,7 +88,7 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic of another thread cannot leave the two fields inconsistent.
+        // A panic in another thread cannot leave the two fields inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -120,7 +121,7 @@ mod tests {
         let gate = Gate::default();
         let first = gate.try_acquire();
         assert!(first.is_some() && gate.try_acquire().is_some());
-        assert!(!gate.wait_idle(SHORT), "a unit of work is under way");
+        assert!(!gate.wait_idle(SHORT), "a unit of work is running");
         drop(first);
         assert!(gate.wait_idle(SHORT));
     }

@@ -12,7 +12,7 @@ use crate::{
     worker::{self, Models, Task},
 };
 
-/// Options of one generation, as `openelm_core::generation::GenerateOptions` with its `Sampling`.
+/// Options of a generation. Mirrors `openelm_core::generation::GenerateOptions` and its `Sampling`.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core's fields of these names")]
 pub struct GenerationOptions {
@@ -32,7 +32,7 @@ pub struct GenerationOptions {
 /// The core's defaults.
 ///
 /// # Errors
-/// None but a panic.
+/// Only after a panic.
 #[uniffi::export]
 pub fn default_generation_options() -> Result<GenerationOptions> {
     let options = core::generation::GenerateOptions::default();
@@ -79,7 +79,7 @@ pub struct TokenLogprob {
     pub logprob: f32,
 }
 
-/// As `openelm_core::generation::FinishReason`.
+/// Mirrors `openelm_core::generation::FinishReason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
 #[allow(missing_docs, reason = "as openelm_core::generation::FinishReason")]
 pub enum FinishReason {
@@ -90,7 +90,7 @@ pub enum FinishReason {
     Cancelled,
 }
 
-/// As `openelm_core::generation::Stats`; times in seconds.
+/// Mirrors `openelm_core::generation::Stats`; times in seconds.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core::generation::Stats")]
 pub struct GenerationStats {
@@ -102,7 +102,7 @@ pub struct GenerationStats {
     pub seed: u64,
 }
 
-/// A generation under way. Dropping it cancels it.
+/// A running generation. Dropping it cancels it.
 #[derive(Debug, uniffi::Object)]
 pub struct GenerationStream {
     events: EventReceiver<GenerationEvent>,
@@ -113,15 +113,15 @@ impl GenerationStream {
     /// The next event; `None` after the last one or once cancelled.
     ///
     /// # Errors
-    /// Errors of the generation; no event follows.
+    /// Errors of the generation. No event follows.
     pub async fn next(&self) -> Result<Option<GenerationEvent>> {
         self.events.next().await
     }
 
-    /// Cancels the generation before its next token or chunk of the prompt.
+    /// Cancels the generation before its next token or prompt chunk.
     ///
     /// # Errors
-    /// None but a panic.
+    /// Only after a panic.
     pub fn cancel(&self) -> Result<()> {
         self.events.close();
         Ok(())
@@ -129,7 +129,7 @@ impl GenerationStream {
 }
 
 impl GenerationStream {
-    /// Continues `prompt` with the model `model`; with `chat`, as the next message of that
+    /// Continues `prompt` with the model `model`. With `chat`, `prompt` is the next message of that
     /// conversation.
     pub(crate) fn start(
         model: u64,
@@ -183,7 +183,7 @@ fn begin(
 struct GenerationTask {
     /// Id of the model.
     model: u64,
-    /// Id of the conversation, if it answers in one.
+    /// Id of the conversation, if the generation is an answer.
     chat: Option<u64>,
     /// Id of this generation.
     id: u64,
@@ -194,7 +194,7 @@ struct GenerationTask {
 }
 
 impl GenerationTask {
-    /// Adds the answer to the conversation, so that the reader of the last event can ask again.
+    /// Adds the answer to the conversation, so that the next prompt can follow the last event.
     fn conclude(&mut self, models: &mut Models) {
         let generation = self.generation.take();
         let slot = self.chat.and_then(|chat| models.chats.get_mut(&chat));
@@ -256,7 +256,7 @@ impl Task for GenerationTask {
 
     fn end(mut self: Box<Self>, models: &mut Models) {
         self.conclude(models);
-        // Withdraws the question of a generation that failed.
+        // Removes the prompt of a failed generation.
         if let Some(slot) = self.chat.and_then(|chat| models.chats.get_mut(&chat))
             && slot.answering == Some(self.id)
         {

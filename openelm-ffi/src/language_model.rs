@@ -28,9 +28,9 @@ pub struct LanguageModel {
 pub struct ModelInfo {
     /// Number of parameters.
     pub parameter_count: u64,
-    /// Most tokens of prompt and answer together.
+    /// Maximum number of tokens in a prompt and its answer.
     pub max_context_length: u64,
-    /// Tokens in the vocabulary.
+    /// Vocabulary size.
     pub vocab_size: u64,
     /// Number of layers.
     pub num_transformer_layers: u64,
@@ -45,7 +45,7 @@ impl LanguageModel {
     /// The model's properties.
     ///
     /// # Errors
-    /// None but a panic.
+    /// Only after a panic.
     pub fn info(&self) -> Result<ModelInfo> {
         Ok(self.info.clone())
     }
@@ -53,7 +53,7 @@ impl LanguageModel {
     /// Continues `prompt`.
     ///
     /// # Errors
-    /// Errors of the prompt and the options come as the stream's first event.
+    /// Errors of the prompt and the options are the stream's first event.
     pub fn generate(
         &self,
         prompt: String,
@@ -62,7 +62,7 @@ impl LanguageModel {
         GenerationStream::start(self.id, None, prompt, options).map(Arc::new)
     }
 
-    /// The token ids of `text`; with `prompt`, as the model reads them, BOS first.
+    /// The token ids of `text`. With `prompt`, the ids that the model reads, BOS first.
     ///
     /// # Errors
     /// [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer).
@@ -74,7 +74,7 @@ impl LanguageModel {
         })
     }
 
-    /// The text of token `ids`.
+    /// The text of the token ids.
     ///
     /// # Errors
     /// [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer) for an id outside the vocabulary.
@@ -82,16 +82,16 @@ impl LanguageModel {
         Ok(self.tokenizer.decode(&ids)?)
     }
 
-    /// The vocabulary's entry for `id`.
+    /// The vocabulary entry of `id`.
     ///
     /// # Errors
-    /// None but a panic.
+    /// Only after a panic.
     pub fn piece(&self, id: u32) -> Result<Option<String>> {
         Ok(self.tokenizer.piece(id).map(str::to_owned))
     }
 
-    /// Unloads the model and frees its memory; tasks that use it end with
-    /// [`Error::Unloaded`](crate::Error::Unloaded). A second call does nothing.
+    /// Unloads the model and frees its memory. Tasks that use it end with
+    /// [`Error::Unloaded`](crate::Error::Unloaded). A second call has no effect.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device).
@@ -111,7 +111,7 @@ impl LanguageModel {
 }
 
 impl LanguageModel {
-    /// The handle of `model`, which the worker keeps under `id`.
+    /// The handle of `model`, which the worker stores under `id`.
     pub(crate) fn new(model: &core::LanguageModel, id: u64) -> Result<Self> {
         let network = model.model();
         let config = network.config();
@@ -140,7 +140,7 @@ impl Drop for LanguageModel {
     fn drop(&mut self) {
         if !self.unloaded.load(Ordering::SeqCst) {
             let id = self.id;
-            // Fails only if the worker is gone.
+            // Fails only if the worker has ended.
             let _ = worker::submit_always(move |models| {
                 if models.unload(id) {
                     let _ = core::memory::clear_cache();

@@ -15,7 +15,7 @@ use crate::{
     worker::{self, Models},
 };
 
-/// As `openelm_core::LoadOptions`; `dtype` is `float32`, `float16` or `bfloat16`.
+/// Mirrors `openelm_core::LoadOptions`; `dtype` is `float32`, `float16` or `bfloat16`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core::LoadOptions")]
 pub struct LoadOptions {
@@ -27,7 +27,7 @@ pub struct LoadOptions {
 /// The core's defaults.
 ///
 /// # Errors
-/// None but a panic.
+/// Only after a panic.
 #[uniffi::export]
 pub fn default_load_options() -> Result<LoadOptions> {
     let options = core::LoadOptions::default();
@@ -40,7 +40,7 @@ pub fn default_load_options() -> Result<LoadOptions> {
     })
 }
 
-/// Bytes of the weights that were read, and all of them.
+/// Bytes of the weights: read so far, and in total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
 #[allow(missing_docs, reason = "documented by the record")]
 pub struct LoadProgress {
@@ -62,7 +62,7 @@ enum Message {
     Loaded(Arc<LanguageModel>),
 }
 
-/// Starts to load the model folder `path`.
+/// Starts loading the model folder `path`.
 ///
 /// # Errors
 /// [`Error::InvalidOption`] for an unknown dtype.
@@ -89,8 +89,7 @@ pub fn load_model(path: String, options: LoadOptions) -> Result<Arc<LoadRun>> {
 
 #[uniffi::export]
 impl LoadRun {
-    /// The latest progress; older progress that was not read is dropped. `None` once the model is
-    /// loaded.
+    /// The latest progress; unread older progress is dropped. `None` once the model is loaded.
     ///
     /// # Errors
     /// Errors of the model's files; [`Error::Cancelled`].
@@ -108,7 +107,7 @@ impl LoadRun {
     /// The model, once, after `next` returned `None`.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if there is none.
+    /// [`Error::Cancelled`] if no model was loaded.
     pub fn model(&self) -> Result<Arc<LanguageModel>> {
         let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         model.take().ok_or_else(|| core::Error::Cancelled.into())
@@ -117,7 +116,7 @@ impl LoadRun {
     /// Cancels the load before its next tensor.
     ///
     /// # Errors
-    /// None but a panic.
+    /// Only after a panic.
     pub fn cancel(&self) -> Result<()> {
         self.cancel.cancel();
         worker::gate().recheck();

@@ -6,7 +6,7 @@ use openelm_core::{memory, runtime};
 
 use crate::{error::Result, load::LoadOptions, worker};
 
-/// Memory of MLX in this process, in bytes.
+/// MLX's memory in this process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
 pub struct MemoryStatistics {
     /// Arrays in use.
@@ -19,7 +19,7 @@ pub struct MemoryStatistics {
     pub available: Option<u64>,
 }
 
-/// As `openelm_core::memory::MemoryEstimate`, in bytes.
+/// Mirrors `openelm_core::memory::MemoryEstimate`, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
 #[allow(missing_docs, reason = "as openelm_core::memory::MemoryEstimate")]
 pub struct MemoryEstimate {
@@ -28,7 +28,7 @@ pub struct MemoryEstimate {
     pub working: u64,
 }
 
-/// Estimates the memory of the model in the folder `path`; reads no weights.
+/// Estimates the memory of the model in the folder `path`, without reading weights.
 ///
 /// # Errors
 /// Errors of the folder's files.
@@ -47,7 +47,7 @@ pub fn estimate_memory(
     })
 }
 
-/// Memory that MLX uses now.
+/// MLX's current memory use.
 ///
 /// # Errors
 /// [`Error::Device`](crate::Error::Device).
@@ -61,7 +61,7 @@ pub fn memory_statistics() -> Result<MemoryStatistics> {
     })
 }
 
-/// Resets the peak.
+/// Resets the peak memory.
 ///
 /// # Errors
 /// [`Error::Device`](crate::Error::Device).
@@ -70,7 +70,7 @@ pub fn reset_peak_memory() -> Result<()> {
     Ok(memory::reset_peak()?)
 }
 
-/// Sets the limit of buffers kept for reuse, in bytes; returns the old limit.
+/// Sets the limit of the buffer cache, in bytes. Returns the old limit.
 ///
 /// # Errors
 /// [`Error::Device`](crate::Error::Device).
@@ -80,7 +80,7 @@ pub fn set_memory_cache_limit(bytes: u64) -> Result<u64> {
     Ok(memory::set_cache_limit(bytes)? as u64)
 }
 
-/// Sets the limit above which MLX waits for memory to be freed, in bytes; returns the old limit.
+/// Sets the limit above which MLX waits for memory to be freed, in bytes. Returns the old limit.
 ///
 /// # Errors
 /// [`Error::Device`](crate::Error::Device).
@@ -90,7 +90,7 @@ pub fn set_memory_limit(bytes: u64) -> Result<u64> {
     Ok(memory::set_memory_limit(bytes)? as u64)
 }
 
-/// Frees the buffers kept for reuse.
+/// Frees the buffers in the cache.
 ///
 /// # Errors
 /// [`Error::Device`](crate::Error::Device).
@@ -99,11 +99,11 @@ pub fn clear_memory_cache() -> Result<()> {
     Ok(memory::clear_cache()?)
 }
 
-/// Pauses all work before its next token, chunk of a prompt, tensor or step, and waits for the
-/// device, at most `wait_milliseconds`. Returns true if nothing is under way.
+/// Pauses all work before its next token, prompt chunk, tensor or step, and waits up to
+/// `wait_milliseconds` for the device. Returns true if no work is running.
 ///
 /// # Errors
-/// None but a panic.
+/// Only after a panic.
 #[uniffi::export]
 pub fn pause(wait_milliseconds: u64) -> Result<bool> {
     worker::gate().close();
@@ -113,7 +113,7 @@ pub fn pause(wait_milliseconds: u64) -> Result<bool> {
 /// Continues after [`pause`].
 ///
 /// # Errors
-/// None but a panic.
+/// Only after a panic.
 #[uniffi::export]
 pub fn resume() -> Result<()> {
     worker::gate().open();
@@ -130,7 +130,7 @@ pub fn mlx_version() -> Result<String> {
     Ok(runtime::mlx_version()?)
 }
 
-/// Sets the file of MLX's GPU kernels; see `openelm_core::runtime::set_metallib`.
+/// Sets the path of MLX's GPU kernels; see `openelm_core::runtime::set_metallib`.
 ///
 /// # Errors
 /// [`Error::MissingFile`](crate::Error::MissingFile), or

@@ -1,8 +1,8 @@
-//! The one thread that owns MLX and every model.
+//! The thread that owns MLX and all models.
 //!
-//! It runs jobs in the order they arrive. Between jobs it gives each task (a generation, a
-//! fine-tuning) a turn of one event, if the task's reader has room for it. While the gate is
-//! closed no turn begins, and only jobs that use no device run.
+//! It runs jobs in order of arrival. Between jobs it gives each task (a generation, a fine-tuning)
+//! a turn of one event, if the task's reader has room for it. While the gate is closed no turn
+//! begins, and only jobs that do not use the device run.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -35,25 +35,25 @@ pub(crate) struct Models {
 pub(crate) struct ChatSlot {
     pub(crate) model: u64,
     pub(crate) chat: Chat,
-    /// Id of the generation that answers.
+    /// Id of the running answer.
     pub(crate) answering: Option<u64>,
 }
 
-/// Work that is done one event at a time.
+/// Work that runs one event at a time.
 pub(crate) trait Task {
     /// Id of the task's model.
     fn model(&self) -> u64;
-    /// True once the reader has closed the stream.
+    /// Returns true once the reader has closed the stream.
     fn is_closed(&self) -> bool;
-    /// True if the reader has room for the next event.
+    /// Returns true if the reader has room for the next event.
     fn is_ready(&mut self) -> bool;
-    /// Makes one event; false after the last one.
+    /// Produces one event. Returns false after the last one.
     fn turn(&mut self, models: &mut Models) -> bool;
-    /// Waits for work on the device.
+    /// Waits for pending work on the device.
     fn settle(&mut self) {}
-    /// Ends with an error that comes after the events already sent; the next turn is the last.
+    /// Ends with an error after the events already sent; the next turn is the last.
     fn fail(&mut self, error: Error);
-    /// Ends with an error at once, in place of an unread event.
+    /// Ends with an error at once, replacing an unread event.
     fn abort(&mut self, error: Error);
     /// Releases the task's resources.
     fn end(self: Box<Self>, _models: &mut Models) {}
@@ -65,7 +65,7 @@ impl Models {
         self.loaded.get_mut(&id).ok_or_else(Error::unloaded)
     }
 
-    /// Drops a model and all that uses it; true if there was one.
+    /// Drops a model and everything that uses it. Returns true if it existed.
     pub(crate) fn unload(&mut self, id: u64) -> bool {
         for mut task in std::mem::take(&mut self.tasks) {
             if task.model() == id {
@@ -90,7 +90,7 @@ impl Models {
         }
     }
 
-    /// Gives every ready task a turn; true if there was one.
+    /// Gives every ready task a turn. Returns true if there was one.
     fn run_turns(&mut self, gate: &Gate) -> bool {
         let mut worked = false;
         for mut task in std::mem::take(&mut self.tasks) {
@@ -135,7 +135,7 @@ pub(crate) fn gate() -> &'static Gate {
     GATE.get_or_init(Gate::default)
 }
 
-/// Makes the worker look at its tasks again.
+/// Makes the worker check its tasks again.
 pub(crate) fn wake() {
     if let Ok(worker) = worker() {
         let _ = worker.send(Message::Wake);
@@ -151,7 +151,7 @@ pub(crate) fn submit(
     worker()?.send(job).map_err(|_| Error::unusable())
 }
 
-/// Like [`submit`], but also while the gate is closed; `work` must use no device.
+/// Like [`submit`], but also while the gate is closed; `work` must not use the device.
 pub(crate) fn submit_always(work: impl FnOnce(&mut Models) + Send + 'static) -> Result<()> {
     let job = Message::Always(Box::new(work));
     worker()?.send(job).map_err(|_| Error::unusable())
@@ -171,7 +171,7 @@ pub(crate) async fn call<T: Send + 'static>(
         .unwrap_or_else(|_| Err(Error::unusable()))
 }
 
-/// Like [`call`], but also while the gate is closed; `work` must use no device.
+/// Like [`call`], but also while the gate is closed; `work` must not use the device.
 pub(crate) async fn call_always<T: Send + 'static>(
     work: impl FnOnce(&mut Models) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -185,8 +185,8 @@ pub(crate) async fn call_always<T: Send + 'static>(
         .unwrap_or_else(|_| Err(Error::unusable()))
 }
 
-/// A point of a long job where it can be paused: releases the guard and acquires the gate again
-/// if it was closed. Does not return while the process exits.
+/// A pause point of a long job: releases the guard, and acquires the gate again if it was closed.
+/// Does not return while the process exits.
 pub(crate) fn pause_point(guard: &mut Option<GateGuard<'static>>, cancel: &CancelHandle) {
     exit_guard::register();
     if gate().is_closed() {

@@ -1,6 +1,6 @@
-//! A process that exits while the library works ends with its own exit code.
+//! A process that exits while the library is working ends with its own exit code.
 
-#![allow(clippy::unwrap_used)] // A test may fail by panicking.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{
     env,
@@ -38,9 +38,9 @@ fn quitting_during_work_is_clean() {
         child.args(["--exact", "quitting_during_work_is_clean"]);
         let started = Instant::now();
         let ended = child.env(QUIT, &how).output().unwrap();
-        let said = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(ended.status.code(), Some(CODE), "{how}: {said}");
-        // Longer: the worker did not stop, and `exit` timed out.
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(CODE), "{how}: {stderr}");
+        // A longer time means that the worker did not stop and `exit` timed out.
         assert!(started.elapsed() < Duration::from_secs(5), "{how}");
     }
 }
@@ -74,13 +74,13 @@ fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
     if lets_go {
         drop((stream, model));
     } else {
-        // The worker goes on as far as there is room for its events.
+        // The worker continues while there is room for its events.
         std::mem::forget((stream, model));
     }
     exit(CODE)
 }
 
-/// The result of a future, on this thread.
+/// Blocks on a future.
 fn wait<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {

@@ -1,4 +1,4 @@
-//! The `openelm` tool as a process: a caller gives `env!("CARGO_BIN_EXE_openelm")`.
+//! The `openelm` tool as a process. Callers pass `env!("CARGO_BIN_EXE_openelm")`.
 
 use std::{
     path::Path,
@@ -10,7 +10,7 @@ use std::{
 /// A command's exit code and output.
 #[derive(Debug)]
 pub struct Outcome {
-    /// None after a signal.
+    /// `None` after a signal.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -25,7 +25,7 @@ pub fn command(program: &str, args: &[&str]) -> Command {
     command
 }
 
-/// Runs a command, which must not panic.
+/// Runs a command that must not panic.
 #[track_caller]
 pub fn run(mut command: Command) -> Outcome {
     let output = command.output().unwrap();
@@ -38,7 +38,7 @@ pub fn run(mut command: Command) -> Outcome {
     outcome
 }
 
-/// Runs a command that has to succeed and returns its standard output.
+/// Runs a command that must succeed, and returns its standard output.
 #[track_caller]
 pub fn works(command: Command) -> String {
     let outcome = run(command);
@@ -46,8 +46,8 @@ pub fn works(command: Command) -> String {
     outcome.stdout
 }
 
-/// Runs a command that has to fail with `code`, nothing on standard output and one line on
-/// standard error that contains `parts`.
+/// Runs a command that must fail with `code`, an empty standard output, and one line on standard
+/// error that contains `parts`.
 #[track_caller]
 pub fn fails(command: Command, code: i32, parts: &[&str]) {
     let outcome = run(command);
@@ -69,7 +69,7 @@ pub fn assert_one_line(stderr: &str, parts: &[&str]) {
     }
 }
 
-/// Runs a command that has to succeed and returns its output.
+/// Runs a command that must succeed, and returns its output.
 #[track_caller]
 pub fn success(mut command: Command) -> Output {
     let output = command.output().unwrap();
@@ -78,7 +78,7 @@ pub fn success(mut command: Command) -> Output {
     output
 }
 
-/// Runs a command that has to fail with `code` and returns its standard error.
+/// Runs a command that must fail with `code`, and returns its standard error.
 #[track_caller]
 pub fn failure(mut command: Command, code: i32) -> String {
     let output = command.output().unwrap();
@@ -87,7 +87,7 @@ pub fn failure(mut command: Command, code: i32) -> String {
     stderr
 }
 
-/// Waits until `path` exists, at most two minutes.
+/// Waits up to two minutes until `path` exists.
 #[track_caller]
 pub fn wait_for(path: &Path) {
     let started = Instant::now();

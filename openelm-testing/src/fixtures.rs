@@ -1,4 +1,4 @@
-//! Files of the repository, data outside it, and files made for a test.
+//! Files of the repository, external data, and generated model files.
 
 use std::{
     env,
@@ -21,12 +21,12 @@ pub fn tales() -> PathBuf {
     repository("openelm-core/tests/fixtures/tales")
 }
 
-/// The folder of data that is not in the repository: `OPENELM_TEST_DATA`.
+/// The folder of data outside the repository: `OPENELM_TEST_DATA`.
 ///
-/// Tests that need it are in modules called `external_data` and ignored by default.
+/// Tests that use it are in modules called `external_data` and ignored by default.
 ///
 /// # Panics
-/// Without the variable.
+/// If the variable is not set.
 pub fn external_data() -> PathBuf {
     let folder = env::var_os("OPENELM_TEST_DATA").expect(
         "OPENELM_TEST_DATA is not set: it names a folder with llama-tokenizer/, fairytaleqa/ and \
@@ -35,15 +35,15 @@ pub fn external_data() -> PathBuf {
     PathBuf::from(folder)
 }
 
-/// Writes a model of bfloat16 zeros, which take no space on the disk: its `config`, a config.json,
-/// and its `tensors` by name and shape.
+/// Writes a model of bfloat16 zeros as a sparse file, with `config` as its config.json and
+/// `tensors` by name and shape.
 pub fn write_zeros(folder: &Path, config: &str, tensors: &[(String, Vec<usize>)]) {
     let (file, end) = begin_weights(folder, config, tensors, "BF16");
     file.set_len(end).unwrap();
 }
 
-/// The same of float16 weights: each tensor's bytes are `pattern` repeated. Takes the memory of one
-/// tensor.
+/// Like [`write_zeros`] with float16 weights: each tensor's bytes are `pattern` repeated. Uses the
+/// memory of one tensor.
 pub fn write_weights(
     folder: &Path,
     config: &str,
@@ -58,7 +58,8 @@ pub fn write_weights(
     }
 }
 
-/// Writes config.json and the header of model.safetensors; returns the latter and its final length.
+/// Writes config.json and the header of model.safetensors. Returns the open file and its final
+/// length.
 fn begin_weights(
     folder: &Path,
     config: &str,
@@ -82,7 +83,7 @@ fn begin_weights(
     (file, (8 + header.len() + end) as u64)
 }
 
-/// A gzip archive of `bytes`.
+/// `bytes`, compressed with gzip.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).unwrap();

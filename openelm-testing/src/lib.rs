@@ -1,12 +1,12 @@
 //! Test support of the workspace: temporary files, fixtures, random cases, the tool as a process.
 //!
-//! A development dependency alone. It does not depend on `openelm-core`, whose unit tests use it.
+//! Only a development dependency. It does not depend on `openelm-core`, whose unit tests use it.
 
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 mod command;

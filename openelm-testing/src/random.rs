@@ -1,14 +1,17 @@
-//! Random cases, the same in every run.
+//! Deterministic random cases.
 
 use std::iter::repeat_n;
 
-/// xorshift64*, <https://arxiv.org/abs/1402.6246>, from a seed that is not 0.
+/// xorshift64*, <https://arxiv.org/abs/1402.6246>. The seed must not be 0.
 #[derive(Clone, Debug)]
 pub struct Random(pub u64);
 
 impl Random {
     /// The next 53 bits.
-    #[allow(clippy::should_implement_trait, reason = "it has no end")]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "an endless generator is not an iterator"
+    )]
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -27,7 +30,7 @@ impl Random {
     }
 }
 
-/// Text of all kinds of characters except U+2581, which SentencePiece cannot tell from a space.
+/// Text of all kinds of characters except U+2581, which SentencePiece uses for a space.
 pub fn random_text(random: &mut Random) -> String {
     let mut text = String::new();
     for _ in 0..random.below(24) {

@@ -1,4 +1,4 @@
-//! Temporary folders and files, removed with their value.
+//! Temporary folders and files, removed on drop.
 
 use std::{
     collections::BTreeMap,
@@ -7,12 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// An empty temporary folder, a [`Path`] by dereference.
+/// An empty temporary folder; dereferences to a [`Path`].
 #[derive(Debug)]
 pub struct TempDir(tempfile::TempDir);
 
 impl TempDir {
-    /// Makes a folder with a name of its own.
+    /// Creates a folder with a unique name.
     #[allow(clippy::new_without_default, reason = "it creates a folder")]
     pub fn new() -> Self {
         Self::within(&std::env::temp_dir())
@@ -27,7 +27,7 @@ impl TempDir {
         )
     }
 
-    /// Writes a file, and the folders that lead to it, and returns its path.
+    /// Writes a file and its parent folders, and returns its path.
     pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -35,23 +35,23 @@ impl TempDir {
         path
     }
 
-    /// Writes a file and returns its path as an argument of a command line.
+    /// Writes a file and returns its path as a command-line argument.
     pub fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
         self.write(name, bytes);
         self.at(name)
     }
 
-    /// The path of `name` as an argument of a command line.
+    /// The path of `name` as a command-line argument.
     pub fn at(&self, name: &str) -> String {
         self.join(name).to_str().unwrap().to_owned()
     }
 
-    /// The folder's own path as an argument of a command line.
+    /// The folder's path as a command-line argument.
     pub fn as_str(&self) -> &str {
         self.to_str().unwrap()
     }
 
-    /// Names of the folder's entries, hidden ones too, sorted.
+    /// The sorted names of the folder's entries, including hidden ones.
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self).unwrap();
         let mut names: Vec<String> = entries
@@ -61,7 +61,7 @@ impl TempDir {
         names
     }
 
-    /// The files of the folder `name` in it and their bytes.
+    /// The files in the subfolder `name`, and their bytes.
     pub fn files(&self, name: &str) -> BTreeMap<String, Vec<u8>> {
         let entries = fs::read_dir(self.join(name)).unwrap();
         entries
@@ -88,7 +88,7 @@ impl AsRef<Path> for TempDir {
     }
 }
 
-/// A file in a temporary folder of its own, a [`Path`] by dereference.
+/// A file in its own temporary folder; dereferences to a [`Path`].
 #[derive(Debug)]
 pub struct TempFile {
     path: PathBuf,
@@ -96,12 +96,13 @@ pub struct TempFile {
 }
 
 impl TempFile {
-    /// Writes a file `name` of `bytes`.
+    /// Writes `bytes` to a file called `name`.
     pub fn new(name: &str, bytes: impl AsRef<[u8]>) -> Self {
         Self::within(TempDir::new(), name, bytes)
     }
 
-    /// The same in memory where the system has such a place: for thousands of files.
+    /// Like [`new`](Self::new), on a memory file system if there is one, for tests with thousands
+    /// of files.
     pub fn in_memory(name: &str, bytes: impl AsRef<[u8]>) -> Self {
         let memory = Path::new("/dev/shm");
         if memory.is_dir() {

@@ -1,15 +1,15 @@
-//! The points of a curve: which can be drawn, the axes they need, and their running mean.
+//! Points of a curve: finite points, axis ranges, running mean.
 
 use std::ops::Range;
 
-/// The most points drawn of one series.
+/// Maximum number of points drawn per series.
 const MAX_DRAWN: usize = 2000;
-/// The half life of the running mean, as a share of the points.
+/// Half-life of the running mean, as a fraction of the points.
 const HALF_LIFE: f64 = 0.02;
-/// Iterations past this cannot be told apart on an axis of `f64`.
+/// The largest integer range that `f64` represents exactly.
 pub(super) const MAX_ITERATION: u64 = 1 << 53;
 
-/// The points that can be placed, by rising iteration.
+/// The finite points, by increasing iteration.
 pub(super) fn drawable(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     let can_place =
         |&&(at, loss): &&(u64, f64)| at <= MAX_ITERATION && loss.abs() <= f64::from(f32::MAX);
@@ -18,7 +18,7 @@ pub(super) fn drawable(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     points
 }
 
-/// The extent of the two axes, or `None` without a point. Neither is empty.
+/// The ranges of the two axes, never empty; `None` without points.
 pub(super) fn ranges(
     train: &[(u64, f64)],
     valid: &[(u64, f64)],
@@ -37,7 +37,7 @@ pub(super) fn ranges(
     };
     let size = low.abs().max(high.abs());
     let span = high - low;
-    // Curves that differ only by rounding are drawn as flat.
+    // Curves that differ only by rounding are drawn flat.
     let pad = if span > size * 1e-6 {
         span * 0.05
     } else {
@@ -47,8 +47,8 @@ pub(super) fn ranges(
     Some((iterations, low - pad..high + pad))
 }
 
-/// The exponential mean up to each point, weighted by the points seen so far only, so that the
-/// first is not drawn towards zero.
+/// The exponential mean up to each point, with weights normalised over the points so far, so that
+/// the first values are not biased towards zero.
 pub(super) fn running_mean(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     let decay = 0.5_f64.powf(1.0 / (points.len() as f64 * HALF_LIFE).max(1.0));
     let (mut sum, mut weight) = (0.0, 0.0);
@@ -60,8 +60,8 @@ pub(super) fn running_mean(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     points.iter().map(step).collect()
 }
 
-/// At most [`MAX_DRAWN`] of the points: of each stretch the first, the last, the lowest and the
-/// highest, so that no spike is lost.
+/// At most [`MAX_DRAWN`] points: the first, last, lowest and highest of each interval, so that
+/// spikes are kept.
 pub(super) fn thin(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     if points.len() <= MAX_DRAWN {
         return points.to_vec();
@@ -95,7 +95,7 @@ pub(super) fn thin(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
 pub(super) mod tests {
     use super::*;
 
-    /// Between -0.5 and 0.5, the same each time.
+    /// Deterministic noise in [-0.5, 0.5].
     pub(in crate::chart) fn noise(i: u64) -> f64 {
         let mixed = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f64 / 1.7e7 - 0.5
@@ -112,13 +112,13 @@ pub(super) mod tests {
         assert_eq!((kept.first(), kept.last()), (points.first(), points.last()));
         assert!(kept.contains(&(123_456, 50.0)) && kept.contains(&(234_567, -50.0)));
         assert_eq!(thin(&points[..2000]), points[..2000]);
-        // As many points as leave a last stretch of one.
+        // The length at which the last interval holds one point.
         assert!(thin(&points[..2001]).len() <= MAX_DRAWN);
     }
 
     #[test]
     fn running_mean_spans_a_fiftieth_of_the_points() {
-        // 100 points: a half life of 2 points, so weights 1, 2^-0.5, 2^-1, ...
+        // 100 points: a half-life of 2 points, so weights 1, 2^-0.5, 2^-1, ...
         let mut points: Vec<_> = (0..100).map(|i| (i, 0.0)).collect();
         points[0].1 = 4.0;
         let mean = running_mean(&points);

@@ -35,7 +35,7 @@ fn decode(png: &[u8]) -> (u32, u32, Vec<u8>) {
     (info.width, info.height, pixels)
 }
 
-/// How many pixels have exactly the colour.
+/// The number of pixels of exactly this colour.
 fn count(pixels: &[u8], colour: RGBColor) -> usize {
     pixels
         .chunks(3)
@@ -61,9 +61,9 @@ fn svg_holds_the_series_and_their_names() {
             "no text {text:?} in:\n{svg}"
         );
     }
-    // Ten points and the one in the legend.
+    // Ten points and one in the legend.
     assert_eq!(svg.matches("<circle").count(), 11);
-    // The paths of the legend and of the curves.
+    // Paths of the legend and of the curves.
     for colour in ["#8BBEE2", "#0072B2", "#D55E00"] {
         let paths = svg
             .lines()
@@ -80,7 +80,7 @@ fn png_is_800_by_480_with_every_series() {
     assert!(count(&pixels, VALID) > 300);
     assert!(count(&pixels, RAW) > 10);
     assert!(count(&pixels, WHITE) > 300_000);
-    // Letters are drawn, too: their strokes reach the text colour or come near.
+    // Text is drawn too: its strokes reach or approach the text colour.
     assert!(
         pixels
             .chunks(3)
@@ -92,7 +92,7 @@ fn png_is_800_by_480_with_every_series() {
 
 #[test]
 fn png_has_no_spurious_spikes() {
-    // Noise in the lower half of the axis, which one validation point stretches.
+    // Noise in the lower half of the axis, which one validation point extends.
     let train: Vec<_> = (0..50_000)
         .map(|i| (i, noise(i).clamp(-0.5, 0.5) + 0.5))
         .collect();
@@ -165,7 +165,7 @@ fn non_finite_points_are_left_out() {
     let good = [(1, 3.0), (2, 2.0)];
     let both = [&bad[..2], &good[..], &bad[2..]].concat();
     assert_eq!(curve(&both, &bad).svg(), curve(&good, &[]).svg());
-    // The order they are given in does not matter.
+    // The order of the points does not matter.
     let swapped = [good[1], good[0]];
     assert_eq!(curve(&swapped, &[]).svg(), curve(&good, &[]).svg());
 }
@@ -203,7 +203,7 @@ fn labels_have_the_decimals_of_the_steps() {
 fn shrinking_takes_the_mean_of_every_block() {
     let (width, scale) = (SIZE.0 as usize, SCALE as usize);
     let (fine_width, fine_height) = (width * scale, SIZE.1 as usize * scale);
-    // Blocks that differ from those above them, and blocks that do not.
+    // Blocks that differ from the blocks above them, and blocks that do not.
     let mut fine = vec![255_u8; 3 * fine_width * fine_height];
     for (i, value) in fine.iter_mut().enumerate() {
         let (row, at) = (i / (3 * fine_width), i % (3 * fine_width));

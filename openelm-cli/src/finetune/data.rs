@@ -1,10 +1,10 @@
-//! Counts of a run's rows.
+//! Row counts of a run.
 
 use openelm_core::finetune::Split;
 
 use crate::output;
 
-/// Shows the number of rows, targets and tokens of `split`.
+/// Prints the numbers of rows, targets and tokens of `split`.
 pub(super) fn show_counts(split: &Split) {
     let counts = split.counts;
     let grouped = |number: usize| output::grouped(number as u64);
@@ -18,11 +18,11 @@ pub(super) fn show_counts(split: &Split) {
     for (count, what) in [
         (counts.split, "too long and split"),
         (counts.dropped, "dropped"),
-        (counts.truncated, "to be cut"),
+        (counts.truncated, "truncated"),
     ] {
         if count > 0 {
             line.push_str(&format!("; {} {what}", grouped(count)));
         }
     }
-    output::tell(&line);
+    output::note(&line);
 }

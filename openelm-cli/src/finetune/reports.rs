@@ -1,4 +1,4 @@
-//! Events of a fine-tuning run as lines.
+//! Report lines of a fine-tuning run.
 
 use openelm_core::finetune::{FinetuneEnd, FinetuneEvent};
 use serde_json::Value;
@@ -35,7 +35,7 @@ impl TrainingEvent for FinetuneEvent {
                 best,
             } => {
                 bar.validated(&format!("{loss:.3}"));
-                bar.tell(&format!(
+                bar.note(&format!(
                     "iter {iteration}: validation loss {loss:.4}, perplexity {perplexity:.3}{}",
                     best_suffix(*best)
                 ));
@@ -43,11 +43,11 @@ impl TrainingEvent for FinetuneEvent {
             Self::Finished {
                 iteration, reason, ..
             } => match reason {
-                FinetuneEnd::Patience => bar.tell(&format!(
-                    "ended after iteration {iteration}: validation gets no better"
+                FinetuneEnd::Patience => bar.note(&format!(
+                    "ended after iteration {iteration}: the validation loss no longer improves"
                 )),
-                FinetuneEnd::Cancelled => bar.tell(&format!(
-                    "interrupted after iteration {iteration}, saved; --resume goes on"
+                FinetuneEnd::Cancelled => bar.note(&format!(
+                    "interrupted after iteration {iteration} and saved; continue with --resume"
                 )),
                 FinetuneEnd::Iterations => {}
             },

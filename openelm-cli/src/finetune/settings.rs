@@ -1,4 +1,4 @@
-//! Options of `openelm finetune`, on the command line or in a TOML file.
+//! Options of `openelm finetune`, for the command line and TOML files.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::{
     settings::{all_or_count, count_or_all, defaults, exponent},
 };
 
-/// Options that a TOML file can hold, too.
+/// Options that are also valid in a TOML file.
 #[derive(clap::Args, Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
@@ -24,39 +24,40 @@ pub(super) struct Settings {
     #[arg(long, value_name = "FOLDER")]
     pub(super) data: Option<PathBuf>,
 
-    /// Folder for the adapter, its metrics and the state to resume from
+    /// Folder for the adapter, metrics and checkpoints
     #[arg(long, value_name = "FOLDER", default_value = "adapters")]
     pub(super) adapter_path: PathBuf,
 
-    /// Adapter to begin with, in place of a new one
+    /// Adapter folder to start from [default: a new adapter]
     #[arg(long, value_name = "FOLDER")]
     pub(super) start_from: Option<PathBuf>,
 
-    /// Parameters to train: low-rank matrices, or the weights
+    /// Fine-tuning method: low-rank adapters (lora, dora) or all weights (full)
     #[arg(long, value_name = "TYPE", default_value_t = new_adapter().kind.into())]
     pub(super) fine_tune_type: FineTuneType,
 
-    /// Rank of the low-rank matrices
+    /// Rank of the adapter
     #[arg(long, value_name = "N", default_value_t = new_adapter().lora.rank)]
     pub(super) rank: usize,
 
-    /// Factor of the adapter's output
+    /// Scale of the adapter's output
     #[arg(long, value_name = "X", conflicts_with = "alpha", default_value_t = new_adapter().lora.scale)]
     pub(super) scale: f32,
 
-    /// The scale as in PEFT and CoreNet: alpha / rank
+    /// Alpha, as in PEFT and CoreNet: sets the scale to alpha / rank
     #[arg(long, value_name = "X")]
     pub(super) alpha: Option<f32>,
 
-    /// With --alpha: the scale is alpha / sqrt(rank) (rsLoRA)
+    /// With --alpha, use the scale alpha / sqrt(rank) (rsLoRA)
     #[arg(long, requires = "alpha")]
     pub(super) rslora: bool,
 
-    /// Dropout of the adapter's input
+    /// Dropout probability of the adapter's input
     #[arg(long, value_name = "P", default_value_t = new_adapter().lora.dropout)]
     pub(super) dropout: f32,
 
-    /// Layers to train, from the last one back; -1 is all, as is the default in a smaller model
+    /// Number of layers to train, counted from the last; -1 is all, also the default of smaller
+    /// models
     #[arg(
         long,
         value_name = "N",
@@ -65,20 +66,20 @@ pub(super) struct Settings {
     )]
     pub(super) num_layers: i64,
 
-    /// Matrices to train, by the ends of their names, separated by commas: qkv_proj,out_proj,
-    /// proj_1,proj_2,token_embeddings [default: every projection]
+    /// Matrices to train, by the ends of their names, separated by commas:
+    /// qkv_proj,out_proj,proj_1,proj_2,token_embeddings [default: all linear layers]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(super) keys: Option<Vec<String>>,
 
-    /// Matrices to train, by a regular expression for their whole names
+    /// Matrices to train, by a regular expression that matches the full name
     #[arg(long, value_name = "REGEX", conflicts_with = "keys")]
     pub(super) keys_regex: Option<String>,
 
-    /// If the embedding is trained: adapt the head that shares it, too, as mlx-lm does
+    /// With an adapter on the tied embedding, apply it to the output head too, as mlx-lm does
     #[arg(long)]
     pub(super) tied_head: bool,
 
-    /// Iterations (batches) to train for
+    /// Number of iterations (batches)
     #[arg(long, value_name = "N", default_value_t = run().iters)]
     pub(super) iters: u64,
 
@@ -86,12 +87,12 @@ pub(super) struct Settings {
     #[arg(long, value_name = "N", default_value_t = run().batch_size)]
     pub(super) batch_size: usize,
 
-    /// Maximum number of tokens per row
+    /// Maximum tokens per row
     #[arg(long, value_name = "N", default_value_t = run().max_seq_length)]
     pub(super) max_seq_length: usize,
 
-    /// Split or drop longer rows; both are counted
-    #[arg(long, value_name = "HOW", default_value_t = DataOptions::default().long_rows.into())]
+    /// Handling of longer rows; they are counted
+    #[arg(long, value_name = "MODE", default_value_t = DataOptions::default().long_rows.into())]
     pub(super) long_rows: LongRow,
 
     /// Train on completions only, not on prompts
@@ -110,7 +111,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "NAME", default_value_t = ScheduleOptions::default().shape.into())]
     pub(super) lr_schedule: LrSchedule,
 
-    /// Last learning rate of a linear or cosine schedule
+    /// Final learning rate of a linear or cosine schedule
     #[arg(long, value_name = "X", default_value_t = ScheduleOptions::default().end)]
     pub(super) lr_end: f64,
 
@@ -122,11 +123,11 @@ pub(super) struct Settings {
     #[arg(long, value_name = "X", default_value_t = run().trainer.optimizer.weight_decay)]
     pub(super) weight_decay: f32,
 
-    /// Adam: bias correction, as in PyTorch
+    /// Adam bias correction, as in PyTorch
     #[arg(long)]
     pub(super) bias_correction: bool,
 
-    /// Batches per update, whose gradients are averaged
+    /// Batches per update (gradient accumulation)
     #[arg(long, value_name = "N", default_value_t = run().trainer.grad_accumulation_steps)]
     pub(super) grad_accumulation_steps: usize,
 
@@ -134,7 +135,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "X")]
     pub(super) clip_norm: Option<f32>,
 
-    /// Recompute activations in the backward pass: less memory, slower
+    /// Recompute activations in the backward pass (gradient checkpointing): less memory, slower
     #[arg(long)]
     pub(super) grad_checkpoint: bool,
 
@@ -155,11 +156,11 @@ pub(super) struct Settings {
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(super) steps_per_report: u64,
 
-    /// Iterations between saves
+    /// Iterations between checkpoints
     #[arg(long, value_name = "N", default_value_t = run().save_every)]
     pub(super) save_every: u64,
 
-    /// Stop after this many validations in a row without a better loss
+    /// Stop after this number of consecutive validations without a lower loss
     #[arg(long, value_name = "N")]
     pub(super) patience: Option<u32>,
 
@@ -167,19 +168,19 @@ pub(super) struct Settings {
     #[arg(long, value_name = "LOSS")]
     pub(super) dpo: Option<Dpo>,
 
-    /// With --dpo: strength of the constraint to the reference model
+    /// With --dpo, the strength of the constraint to the reference model
     #[arg(long, value_name = "X", default_value_t = run().preference.beta)]
     pub(super) beta: f32,
 
-    /// Seed of the adapter, the order of rows and dropout
+    /// Random seed of the adapter, row order and dropout
     #[arg(long, value_name = "N", default_value_t = run().trainer.seed)]
     pub(super) seed: u64,
 
-    /// Use the batches, masks and order of mlx_lm.lora, to compare with it
+    /// Reproduce the batches, masks and order of mlx_lm.lora, for comparing results
     #[arg(long)]
     pub(super) mlx_lm_compat: bool,
 
-    /// Measure the loss on the test data at the end
+    /// Measure the loss on the test data after training
     #[arg(long)]
     pub(super) test: bool,
 }
@@ -199,7 +200,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Options of the run.
+    /// The run's options.
     pub(super) fn options(&self) -> FinetuneOptions {
         let schedule = ScheduleOptions {
             shape: self.lr_schedule.into(),
@@ -237,7 +238,7 @@ impl Settings {
         }
     }
 
-    /// Options of reading the data.
+    /// Options for reading the data.
     pub(super) fn data_options(&self) -> DataOptions {
         DataOptions {
             mask_prompt: self.mask_prompt,

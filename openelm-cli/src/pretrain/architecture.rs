@@ -1,4 +1,4 @@
-//! Options of `openelm pretrain` for a new model's architecture.
+//! Architecture options of `openelm pretrain`.
 
 use openelm_core::{
     Tokenizer,
@@ -9,11 +9,11 @@ use serde::Deserialize;
 
 use crate::choices::parsed;
 
-/// The architecture, by the names of Hugging Face's config.json.
+/// The architecture, with the names of Hugging Face's config.json.
 #[derive(clap::Args, Deserialize, Default, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "snake_case", default)]
 pub(super) struct Architecture {
-    /// Size to begin with: 270M, 450M, 1_1B or 3B; the options below change parts of it
+    /// Preset to start from: 270M, 450M, 1_1B or 3B; the options below override parts of it
     #[arg(long, value_name = "NAME")]
     #[serde(deserialize_with = "parsed")]
     pub(super) preset: Option<Preset>,
@@ -22,10 +22,14 @@ pub(super) struct Architecture {
     #[serde(alias = "num_layers")]
     pub(super) num_transformer_layers: Option<usize>,
 
-    #[arg(long, value_name = "N", help = with_default("Width of the residual stream", |c| c.model_dim))]
+    #[arg(long, value_name = "N", help = with_default(
+        "Model width (residual stream)", |c| c.model_dim
+    ))]
     pub(super) model_dim: Option<usize>,
 
-    #[arg(long, value_name = "N", help = with_default("Width of a head", |c| c.head_dim))]
+    #[arg(long, value_name = "N", help = with_default(
+        "Width of an attention head", |c| c.head_dim
+    ))]
     pub(super) head_dim: Option<usize>,
 
     #[arg(long, value_name = "N", help = with_default(
@@ -34,23 +38,23 @@ pub(super) struct Architecture {
     pub(super) num_gqa_groups: Option<usize>,
 
     #[arg(long, value_name = "X,X", value_delimiter = ',', help = with_default(
-        "Width of the query heads over model_dim, first and last layer (one number: every layer)",
+        "Total width of the query heads over model_dim, in the first and last layer (or one value)",
         |c| multipliers_text(&c.qkv_multipliers)
     ))]
     pub(super) qkv_multipliers: Option<Vec<f64>>,
 
     #[arg(long, value_name = "X,X", value_delimiter = ',', help = with_default(
-        "Inner width of the FFN over model_dim, first and last layer (one number: every layer)",
+        "FFN hidden width over model_dim, in the first and last layer (or one value)",
         |c| multipliers_text(&c.ffn_multipliers)
     ))]
     pub(super) ffn_multipliers: Option<Vec<f64>>,
 
     #[arg(long, value_name = "N", help = with_default(
-        "Divisor of the inner width of the FFN", |c| c.ffn_dim_divisor
+        "Divisor of the FFN hidden width", |c| c.ffn_dim_divisor
     ))]
     pub(super) ffn_dim_divisor: Option<usize>,
 
-    /// Rows of the embedding [default: the tokenizer's vocabulary]
+    /// Vocabulary size, the rows of the embedding [default: the tokenizer's vocabulary]
     #[arg(long, value_name = "N")]
     pub(super) vocab_size: Option<usize>,
 
@@ -60,17 +64,17 @@ pub(super) struct Architecture {
     pub(super) max_context_length: Option<usize>,
 
     #[arg(long, value_name = "X", help = with_default(
-        "Base of the rotary frequencies", |c| c.rope_freq_constant
+        "Base of the rotary frequencies (RoPE theta)", |c| c.rope_freq_constant
     ))]
     pub(super) rope_freq_constant: Option<f64>,
 
     #[arg(long, value_name = "BOOL", help = with_default(
-        "Use the embedding as the output head", |c| c.share_input_output_layers
+        "Tie the output head to the embedding", |c| c.share_input_output_layers
     ))]
     pub(super) share_input_output_layers: Option<bool>,
 }
 
-/// `help` with the default of a model without a preset.
+/// `help` with the default value of a model without a preset.
 fn with_default<T: ToString>(help: &str, default: fn(LayerWiseConfig) -> T) -> String {
     let default = default(LayerWiseConfig::default()).to_string();
     format!("{help} [default: {default}]")

@@ -9,7 +9,7 @@ use openelm_core::{
 use super::settings::Settings;
 use crate::{error::Error, output};
 
-/// The training data, for the process `rank` of `world`.
+/// The training data of process `rank` of `world`.
 pub(super) fn source(
     settings: &Settings,
     config: &Config,
@@ -22,7 +22,7 @@ pub(super) fn source(
     Ok(Box::new(source))
 }
 
-/// The held-out texts.
+/// The validation texts.
 pub(super) fn validation(
     settings: &Settings,
     config: &Config,
@@ -36,8 +36,8 @@ pub(super) fn validation(
     Ok(Some(read))
 }
 
-/// Reports the documents that were read, and those left out.
-pub(super) fn tell(data: &CorpusStatistics) {
+/// Prints the numbers of documents that were read and left out.
+pub(super) fn show(data: &CorpusStatistics) {
     let mut line = format!(
         "read {} documents in {} fragments, {} tokens in {} sequences",
         output::grouped(data.documents),
@@ -48,19 +48,19 @@ pub(super) fn tell(data: &CorpusStatistics) {
     for (count, what) in [
         (
             data.dropped_by_characters,
-            "fragments of too few characters",
+            "fragments with too few characters",
         ),
-        (data.dropped_by_tokens, "fragments of too few tokens"),
-        (data.truncated_tokens, "tokens cut off"),
+        (data.dropped_by_tokens, "fragments with too few tokens"),
+        (data.truncated_tokens, "tokens truncated"),
         (data.pads, "pads"),
     ] {
         if count > 0 {
             line.push_str(&format!("; {} {what}", output::grouped(count)));
         }
     }
-    output::tell(&line);
+    output::note(&line);
     for file in &data.corrupt {
-        output::tell(&format!(
+        output::note(&format!(
             "{}: {} left out: {}",
             file.path,
             output::grouped(file.count),

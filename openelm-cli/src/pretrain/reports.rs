@@ -1,4 +1,4 @@
-//! Events of a pre-training run as lines.
+//! Report lines of a pre-training run.
 
 use openelm_core::pretrain::{PretrainEnd, PretrainEvent};
 use serde_json::Value;
@@ -35,7 +35,7 @@ impl TrainingEvent for PretrainEvent {
                 best,
             } => {
                 bar.validated(&format!("{bits_per_byte:.3} bits/byte"));
-                bar.tell(&format!(
+                bar.note(&format!(
                     "step {iteration}: validation loss {loss:.4}, {bits_per_byte:.4} bits/byte{}",
                     best_suffix(*best)
                 ));
@@ -43,11 +43,11 @@ impl TrainingEvent for PretrainEvent {
             Self::Finished {
                 iteration, reason, ..
             } => match reason {
-                PretrainEnd::Data => bar.tell(&format!(
-                    "ended after step {iteration}: there is no more data"
-                )),
-                PretrainEnd::Cancelled => bar.tell(&format!(
-                    "interrupted after step {iteration}, saved; --resume goes on"
+                PretrainEnd::Data => {
+                    bar.note(&format!("ended after step {iteration}: end of the data"))
+                }
+                PretrainEnd::Cancelled => bar.note(&format!(
+                    "interrupted after step {iteration} and saved; continue with --resume"
                 )),
                 PretrainEnd::Steps => {}
             },

@@ -1,4 +1,4 @@
-//! Options of `openelm pretrain`, on the command line or in a TOML file.
+//! Options of `openelm pretrain`, for the command line and TOML files.
 
 use std::path::PathBuf;
 
@@ -16,16 +16,16 @@ use crate::{
     settings::{all_or_count, count_or_all, defaults, exponent},
 };
 
-/// Options that a TOML file can hold, too.
+/// Options that are also valid in a TOML file.
 #[derive(clap::Args, Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
-    /// Files, folders and patterns to train on, separated by commas: .jsonl, .json and .txt (also
+    /// Training files, folders and glob patterns, separated by commas: .jsonl, .json and .txt (also
     /// .gz and .zst), .parquet
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     pub(super) data: Option<Vec<PathBuf>>,
 
-    /// Held-out files
+    /// Validation files
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     pub(super) valid: Option<Vec<PathBuf>>,
 
@@ -33,30 +33,30 @@ pub(super) struct Settings {
     #[arg(long, value_name = "KEY", default_value_t = corpus().text_key)]
     pub(super) text_key: String,
 
-    /// Folder of a model to train on, in place of a new one from random weights
+    /// Model folder to continue from [default: new random weights]
     #[arg(long, alias = "from", value_name = "FOLDER")]
     #[serde(alias = "from")]
     pub(super) start_from: Option<PathBuf>,
 
-    /// Tokenizer: a tokenizer.json or tokenizer.model, or a folder that holds one [default: that
+    /// Tokenizer: a tokenizer.json or tokenizer.model, or a folder with one [default: the tokenizer
     /// of --start-from]
     #[arg(long, value_name = "PATH")]
     pub(super) tokenizer: Option<PathBuf>,
 
-    /// Folder for checkpoints, metrics and the state to resume from
+    /// Folder for the model, metrics and checkpoints
     #[arg(long, short, value_name = "FOLDER", default_value = "pretrained")]
     pub(super) output: PathBuf,
 
-    /// Iterations (updates) to train for
+    /// Number of iterations (updates)
     #[arg(long, alias = "steps", value_name = "N")]
     #[serde(alias = "steps")]
     pub(super) iters: Option<u64>,
 
-    /// Sequences per update, of all processes together
+    /// Sequences per update, over all processes
     #[arg(long, value_name = "N", default_value_t = run().batch_size)]
     pub(super) batch_size: usize,
 
-    /// Sequences that a process computes with at a time
+    /// Sequences per forward pass of a process
     #[arg(long, value_name = "N", default_value_t = run().micro_batch_size)]
     pub(super) micro_batch_size: usize,
 
@@ -65,49 +65,56 @@ pub(super) struct Settings {
     #[serde(alias = "sequence-length")]
     pub(super) max_seq_length: Option<usize>,
 
-    /// Make sequences of documents one after another (pack), or of the beginning of one, as in
-    /// CoreNet (truncate)
-    #[arg(long, alias = "assembly", value_name = "HOW", default_value_t = corpus().assembly.into())]
+    /// Packing of documents into sequences: concatenate documents (pack), or truncate each document
+    /// (truncate, as in CoreNet)
+    #[arg(
+        long,
+        alias = "assembly",
+        value_name = "MODE",
+        default_value_t = corpus().assembly.into()
+    )]
     #[serde(alias = "assembly")]
     pub(super) packing: Packing,
 
-    /// Words per fragment that documents are split into
+    /// Words per fragment; documents are split into fragments
     #[arg(long, alias = "words-per-piece", value_name = "N", default_value_t = corpus().words_per_fragment)]
     #[serde(alias = "words-per-piece")]
     pub(super) words_per_fragment: usize,
 
     #[arg(long, value_name = "N", help = format!(
-        "Leave out fragments with fewer characters {}", by_packing(|corpus| corpus.min_characters)
+            "Minimum characters per fragment; shorter ones are dropped {}",
+            by_packing(|corpus| corpus.min_characters)
     ))]
     pub(super) min_characters: Option<usize>,
 
     #[arg(long, value_name = "N", help = format!(
-        "Leave out fragments with fewer tokens {}", by_packing(|corpus| corpus.min_tokens)
+            "Minimum tokens per fragment; shorter ones are dropped {}",
+            by_packing(|corpus| corpus.min_tokens)
     ))]
     pub(super) min_tokens: Option<usize>,
 
-    /// Files to read in turn, one document of each
+    /// Files to interleave, one document from each in turn
     #[arg(long, alias = "readers", value_name = "N", default_value_t = corpus().readers)]
     #[serde(alias = "readers")]
     pub(super) interleave: usize,
 
     #[arg(long, value_name = "N", help = format!(
-        "Sequences that are shuffled together; 0 keeps the order of the files {}",
+        "Size of the shuffle buffer, in sequences; 0 keeps the order of the files {}",
         by_packing(|corpus| CorpusSource::default_shuffle(corpus.assembly))
     ))]
     pub(super) shuffle: Option<usize>,
 
-    /// Passes over the data, after which the run ends even before its last iteration [default: no
-    /// limit]
+    /// Maximum passes over the data; the run ends there, even before its last iteration [default:
+    /// no limit]
     #[arg(long, value_name = "N")]
     pub(super) epochs: Option<u64>,
 
-    /// Leave out files and rows that cannot be read, in place of an error at the first
+    /// Skip files and rows that cannot be read, instead of stopping at the first
     #[arg(long)]
     pub(super) skip_corrupt: bool,
 
     #[arg(long, value_name = "X", help = format!(
-        "Peak learning rate; the last is a tenth of it [default: the preset's, or {}]",
+        "Peak learning rate; the final rate is a tenth of it [default: the preset's, or {}]",
         exponent(recipe(1).learning_rate)
     ))]
     pub(super) learning_rate: Option<f64>,
@@ -139,11 +146,12 @@ pub(super) struct Settings {
     #[arg(long, value_name = "X")]
     pub(super) ema_decay: Option<f32>,
 
-    /// Type to compute in, with weights in float32 [default: float32 on a CPU, bfloat16 on a GPU]
+    /// Data type of the computation; weights stay float32 [default: float32 on a CPU, bfloat16 on a
+    /// GPU]
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     pub(super) dtype: Option<Dtype>,
 
-    /// Type of saved weights
+    /// Data type of the saved weights
     #[arg(
         long,
         value_name = "TYPE",
@@ -152,7 +160,7 @@ pub(super) struct Settings {
     )]
     pub(super) save_dtype: Dtype,
 
-    /// Recompute activations in the backward pass: less memory, slower
+    /// Recompute activations in the backward pass (gradient checkpointing): less memory, slower
     #[arg(long)]
     pub(super) grad_checkpoint: bool,
 
@@ -169,7 +177,7 @@ pub(super) struct Settings {
     )]
     pub(super) val_batches: i64,
 
-    /// The former --val-batches, in windows.
+    /// The former option --val-batches, in windows.
     #[arg(long, hide = true, value_name = "N", allow_negative_numbers = true)]
     pub(super) val_windows: Option<i64>,
 
@@ -177,11 +185,11 @@ pub(super) struct Settings {
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(super) steps_per_report: u64,
 
-    /// Iterations between saves
+    /// Iterations between checkpoints
     #[arg(long, value_name = "N", default_value_t = run().save_every)]
     pub(super) save_every: u64,
 
-    /// Checkpoints to keep
+    /// Number of checkpoints to keep
     #[arg(long, alias = "keep", value_name = "N", default_value_t = run().keep_checkpoints)]
     #[serde(alias = "keep")]
     pub(super) keep_checkpoints: usize,
@@ -193,17 +201,17 @@ pub(super) struct Settings {
     ))]
     pub(super) average_last: Option<usize>,
 
-    /// Seed of the initial weights and the order of the data
+    /// Random seed of the initial weights and the data order
     #[arg(long, value_name = "N", default_value_t = run().seed)]
     pub(super) seed: u64,
 
-    /// Processes to start on this machine, which share each batch [default: 1, or those that
-    /// mlx.launch started]
+    /// Processes to start on this machine, which share each batch [default: 1, or the processes
+    /// started by mlx.launch]
     #[arg(long, alias = "ranks", value_name = "N")]
     #[serde(alias = "ranks")]
     pub(super) processes: Option<usize>,
 
-    /// Seconds after which a process that does not answer counts as lost
+    /// Seconds without a response after which a process counts as lost
     #[arg(
         long,
         alias = "rank-timeout",
@@ -229,7 +237,7 @@ fn corpus() -> CorpusOptions {
     CorpusOptions::default()
 }
 
-/// A default that depends on --packing.
+/// Help text of a default that depends on --packing.
 fn by_packing(default: fn(CorpusOptions) -> usize) -> String {
     let [pack, truncate] = [Assembly::Pack, Assembly::Truncate].map(|assembly| {
         let value = default(CorpusOptions::new(assembly));
@@ -262,11 +270,11 @@ impl Settings {
         Ok(config)
     }
 
-    /// Options of the run; the iterations must be given.
+    /// The run's options; `iters` is required.
     pub(super) fn options(&self) -> Result<PretrainOptions, Error> {
         let Some(iters) = self.iters else {
             return Err(Error::Usage(
-                "no number of iterations; give --iters N".into(),
+                "no number of iterations; use --iters N".into(),
             ));
         };
         let recipe = Recipe::new(iters, self.model.preset);
@@ -301,7 +309,7 @@ impl Settings {
         })
     }
 
-    /// Options of reading the data in sequences of `length` tokens, by one of several processes.
+    /// Options for reading the data in sequences of `length` tokens, for one of several processes.
     pub(super) fn corpus(
         &self,
         length: usize,
@@ -309,7 +317,7 @@ impl Settings {
         world: usize,
     ) -> Result<CorpusOptions, Error> {
         let Some(files) = &self.data else {
-            return Err(Error::Usage("no data; give --data FILES".into()));
+            return Err(Error::Usage("no data; use --data FILES".into()));
         };
         let defaults = CorpusOptions::new(self.packing.into());
         Ok(CorpusOptions {

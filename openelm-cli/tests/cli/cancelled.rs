@@ -1,4 +1,4 @@
-//! Runs that end early: a reader that leaves, Ctrl-C.
+//! Commands that end early: closed pipes and Ctrl-C.
 
 use std::{
     io::Read,
@@ -23,7 +23,7 @@ fn closed_pipes_end_quietly() {
         assert_eq!(output.status.code(), Some(0));
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     }
-    // And who reads the errors may leave before them.
+    // The reader of standard error may leave first, too.
     let mut command = generate(&["-p", "x", "-n", "2"]);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -31,7 +31,7 @@ fn closed_pipes_end_quietly() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// Sends SIGINT once the first byte is there, and says how the command ended.
+/// Sends SIGINT after the first byte of output, and returns the command's outcome.
 #[cfg(unix)]
 fn interrupted(mut command: Command) -> Outcome {
     let mut child = command
@@ -65,11 +65,11 @@ fn interrupt_keeps_generated_text() {
     let text = quiet.stdout.strip_suffix('\n').unwrap();
     assert!(!text.is_empty() && whole.starts_with(text) && whole.len() > text.len() + 1);
 
-    let told = interrupted(generate(&long));
-    assert_eq!(told.code, Some(130), "{told:?}");
-    let lines: Vec<_> = told.stderr.lines().collect();
-    assert_eq!(lines.len(), 2, "{told:?}");
-    assert!(lines[0].starts_with("[interrupted] "), "{told:?}");
+    let outcome = interrupted(generate(&long));
+    assert_eq!(outcome.code, Some(130), "{outcome:?}");
+    let lines: Vec<_> = outcome.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{outcome:?}");
+    assert!(lines[0].starts_with("[interrupted] "), "{outcome:?}");
     assert_eq!(lines[1], "openelm: interrupted");
 
     let json = interrupted(generate(&[&long[..], &["-q", "--json"]].concat()));
@@ -78,8 +78,8 @@ fn interrupt_keeps_generated_text() {
     assert_eq!(last["reason"], "cancelled");
 }
 
-/// A benchmark prints nothing until it is over, so this one is interrupted at its second
-/// measurement by the clock; wherever it is then, it must not hang.
+/// A benchmark prints nothing until it ends, so it is interrupted after a fixed time, at about its
+/// second measurement. It must not hang at any point.
 #[cfg(unix)]
 #[test]
 fn interrupt_ends_benchmark() {

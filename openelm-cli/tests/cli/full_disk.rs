@@ -1,4 +1,4 @@
-//! Output that cannot be written, by Linux' `/dev/full`.
+//! Write errors, by Linux's `/dev/full`.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ fn fails_on_full_disk() {
         command.stdout(full());
         fails(command, 1, &["standard output", "No space left"]);
     }
-    // Nobody can be told that nobody can be told.
+    // Neither the output nor the error message can be written.
     let mut command = generate(&["-p", "x", "-n", "4"]);
     command.stderr(full());
     assert!(works(command).ends_with('\n'));

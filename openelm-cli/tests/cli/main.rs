@@ -1,11 +1,7 @@
-//! The `openelm` tool from outside: exit codes, what goes to stdout and what to stderr, and for
-//! every failure one line that says what and where.
+//! The `openelm` tool as a process: exit codes, standard output and standard error, and one-line
+//! errors.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 mod cancelled;
 #[cfg(target_os = "linux")]

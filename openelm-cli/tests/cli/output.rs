@@ -1,4 +1,4 @@
-//! What is written where.
+//! Contents of standard output and standard error.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn text_goes_to_stdout_and_statistics_to_stderr() {
         outcome.stdout,
         " there lived a little girl who had been a little girl\n"
     );
-    // No progress bar, no colour: the statistics are all there is.
+    // No progress bar and no colours: only the statistics.
     assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
     assert!(
         outcome
@@ -32,7 +32,7 @@ fn text_goes_to_stdout_and_statistics_to_stderr() {
         (outcome.stdout, String::new())
     );
 
-    // A drawn text tells the seed that gives it again.
+    // The statistics of sampled text include the seed.
     let drawn = run(generate(&[&args[..], &["--temp", "0.9"]].concat()));
     let (_, seed) = drawn.stderr.trim().rsplit_once("seed: ").unwrap();
     let again = works(generate(
@@ -64,7 +64,7 @@ fn reads_prompts_from_arguments_files_and_stdin() {
             assert_eq!(works(command), expected, "{name}");
         }
     }
-    // Only the last line break is no part of the prompt.
+    // Only the last line break is removed from the prompt.
     let file = folder.file("two", "The old woman\n\n");
     let found = works(generate(&[&args[..], &["--prompt-file", &file]].concat()));
     let direct = works(generate(&[&args[..], &["-p", "The old woman\n"]].concat()));
@@ -93,7 +93,7 @@ fn json_events_match_the_text() {
         text += event["text"].as_str().unwrap();
         let top = event["top_logprobs"].as_array().unwrap();
         assert_eq!(top.len(), 5);
-        // Greedy takes the first of the list.
+        // Greedy decoding picks the first of the list.
         assert_eq!(top[0]["id"], event["id"]);
         assert_eq!(top[0]["logprob"], event["logprob"]);
         let logprobs: Vec<_> = top.iter().map(|t| t["logprob"].as_f64().unwrap()).collect();
@@ -163,7 +163,7 @@ fn info_describes_presets_and_folders() {
             Value::Null
         };
         assert_eq!(json["stored_dtype"], stored);
-        // A layer's row each.
+        // One row per layer.
         assert!(table.lines().count() > layers.len() + 10, "{table}");
     }
     fails(openelm(&["info", "7B"]), 1, &["7B"]);

@@ -1,4 +1,4 @@
-//! Models, prompts and tokenizers that cannot be used.
+//! Unusable models, prompts and tokenizers.
 
 use std::process::Command;
 
@@ -51,7 +51,7 @@ fn rejects_missing_models() {
     );
 }
 
-/// What a file or its name says must not reach the terminal as it is.
+/// File names and contents are escaped before they reach the terminal.
 #[cfg(unix)]
 #[test]
 fn escapes_line_breaks_in_names() {
@@ -75,7 +75,7 @@ fn escapes_line_breaks_in_names() {
 fn rejects_unusable_prompts() {
     let folder = TempDir::new();
     fails(generate(&["-p", ""]), 2, &["prompt", "empty"]);
-    // Standard input is at its end.
+    // Standard input is empty.
     fails(generate(&[]), 2, &["prompt", "empty"]);
     fails(generate(&["-p", "-"]), 2, &["prompt", "empty"]);
     let empty = folder.file("empty.txt", "\n");
@@ -173,7 +173,7 @@ fn rejects_missing_or_mismatched_tokenizers() {
         1,
         &[&damaged],
     );
-    // Of zeros the likeliest token is the first, which has no text.
+    // In a model of zeros the most likely token is the first, which has no text.
     let tokenizer = ["--tokenizer", &tales()];
     assert_eq!(works(on(model.as_str(), &tokenizer)), "\n");
     let file = format!("{}/tokenizer.json", tales());
@@ -199,7 +199,7 @@ fn rejects_float16_for_3b_before_reading() {
     fails(openelm(&args), 1, &["float16", "65504", "bfloat16"]);
 }
 
-/// The benchmark refuses what `generate` refuses, before it draws 6 GB of weights.
+/// The benchmark rejects the same dtype as `generate`, before it generates 6 GB of weights.
 #[test]
 fn rejects_float16_benchmark_of_3b() {
     let output = Command::new(env!("CARGO_BIN_EXE_openelm"))

@@ -1,4 +1,4 @@
-//! The tool with the bundled model, and models of zeros.
+//! The tool with the bundled model and with models of zeros.
 
 use std::{path::Path, process::Command};
 
@@ -18,12 +18,12 @@ pub(crate) fn with_model(config: &Config) -> TempDir {
     folder
 }
 
-/// Writes a model of zeros, which take no space on the disk.
+/// Writes a model of zeros as a sparse file.
 pub(crate) fn write_zeros(folder: &Path, config: &Config) {
     openelm_testing::write_zeros(folder, &config.to_json(), &config.tensors());
 }
 
-/// A small model of `vocab_size` tokens.
+/// A small model with a vocabulary of `vocab_size`.
 pub(crate) fn small(vocab_size: usize) -> Config {
     let settings = LayerWiseConfig {
         model_dim: 16,

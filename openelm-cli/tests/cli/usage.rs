@@ -1,11 +1,11 @@
-//! Command lines that make no sense, and values outside their ranges.
+//! Invalid command lines and values out of range.
 
 use crate::tool::{generate, openelm};
 use openelm_testing::{fails, run, works};
 
 #[test]
 fn rejects_invalid_command_lines() {
-    // clap tells these, with a usage.
+    // Detected by clap.
     let cases: [(&[&str], &str); 8] = [
         (&[], "Usage:"),
         (&["frobnicate"], "frobnicate"),
@@ -68,7 +68,7 @@ fn rejects_values_out_of_range() {
             fails(generate(&["-p", "x", &option]), 2, &[name]);
         }
     }
-    // More than the model has tokens can only be told once it is there.
+    // A value above the vocabulary size is found once the model is loaded.
     let args = ["-p", "x", "-n", "1", "--json", "--logprobs", "2049"];
     fails(generate(&args), 2, &["logprobs", "2048"]);
     fails(
@@ -95,7 +95,7 @@ fn rejects_arguments_that_are_not_utf8() {
         command.arg(bytes);
         fails(command, 2, &["UTF-8"]);
     }
-    // A path may be.
+    // Paths need not be UTF-8.
     let mut command = openelm(&["generate", "-p", "x", "-m"]);
     command.arg(bytes);
     fails(command, 1, &["No such file"]);

@@ -1,4 +1,4 @@
-//! What is left of a conversion that is killed, interrupted or runs out of disk.
+//! Killed and interrupted conversions, and full disks.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
 #[cfg(target_os = "linux")]
 use openelm_testing::fails;
 
-/// A model of zeros, which take no space on the disk, that takes a while to be converted.
+/// A large model of zeros (a sparse file), so that its conversion takes some time.
 fn large(folder: &TempDir) -> String {
     let config = Config::layer_wise(LayerWiseConfig {
         model_dim: 512,
@@ -33,7 +33,7 @@ fn large(folder: &TempDir) -> String {
     folder.at("source")
 }
 
-/// Starts a conversion and sends it a signal once it writes.
+/// Starts a conversion and sends it a signal while it writes.
 fn signalled(folder: &TempDir, mut command: Command, signal: &str) -> process::Output {
     let child = command
         .stdout(Stdio::piped())
@@ -57,7 +57,7 @@ fn signalled(folder: &TempDir, mut command: Command, signal: &str) -> process::O
         }
         sleep(Duration::from_millis(2));
     }
-    // In the middle of it, and not yet at its end.
+    // Stopped in the middle of the conversion.
     send("-STOP");
     assert!(written.exists());
     send(signal);
@@ -109,7 +109,7 @@ fn interrupted_conversion_leaves_nothing() {
     assert_eq!(folder.names(), ["source"]);
 }
 
-/// A source that never gives a byte keeps a conversion from noticing the first Ctrl-C.
+/// A source without data blocks a conversion, so that it does not notice the first Ctrl-C.
 #[cfg(target_os = "linux")]
 #[test]
 fn second_interrupt_ends_blocked_conversion() {
@@ -129,7 +129,7 @@ fn second_interrupt_ends_blocked_conversion() {
         .spawn()
         .unwrap();
     let id = child.id().to_string();
-    // Whether the signal is in one of the process's sets.
+    // Checks whether the signal is in a signal set of the process.
     let is_in = |set: &str| {
         let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
         let signals = status.lines().find_map(|line| line.strip_prefix(set));
@@ -148,7 +148,7 @@ fn second_interrupt_ends_blocked_conversion() {
     };
     assert!(wait(&mut || is_in("SigCgt")), "Ctrl-C is not handled");
     interrupt();
-    // It has arrived, and changed nothing.
+    // The first signal was delivered, and the program still runs.
     assert!(wait(&mut || !is_in("ShdPnd")));
     sleep(Duration::from_millis(300));
     assert_eq!(child.try_wait().unwrap(), None);
@@ -172,7 +172,7 @@ fn full_disk_is_reported_and_nothing_is_left() {
         ("target", 4, "target/model.safetensors"),
         ("target.gguf", 300, "target.gguf"),
     ] {
-        // Longer files than this cannot be written, as if the disk were full.
+        // A limit on the file length acts like a full disk.
         let script = format!("ulimit -f {kilobytes}; trap '' XFSZ; exec \"$@\"");
         let mut command = Command::new("bash");
         command
@@ -185,9 +185,9 @@ fn full_disk_is_reported_and_nothing_is_left() {
             ])
             .args([&tales(), &folder.at(target)])
             .stdin(Stdio::null());
-        // Where it would have been, not where it is hidden meanwhile.
-        let told = format!("{}: File too large", folder.at(file));
-        fails(command, 1, &[&told]);
+        // The error names the final path, not the temporary one.
+        let message = format!("{}: File too large", folder.at(file));
+        fails(command, 1, &[&message]);
         assert!(folder.names().is_empty(), "{:?}", folder.names());
     }
 }

@@ -1,17 +1,13 @@
-//! `openelm convert` from outside: what it prints, its exit codes, and what is left of it when it
-//! is killed, interrupted or runs out of disk.
+//! `openelm convert` as a process: output, exit codes, and its files after a kill, an interrupt or
+//! a full disk.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 #[cfg(unix)]
 mod cancelled;
 mod command;
 #[path = "../cli/tool.rs"]
-#[expect(dead_code, reason = "tests of other commands need more than these do")]
+#[expect(dead_code, reason = "shared with the tests of other commands")]
 mod tool;
 
 use std::fs;
@@ -49,7 +45,7 @@ fn quantized_model_generates() {
     let report = works(convert(&[&tales(), &target, "-q"]));
     for part in [
         "source      Hugging Face folder, 4.99 MB\n",
-        "1.41 MB in 100 tensors, 4.51 bits a weight",
+        "1.41 MB in 100 tensors, 4.51 bits per weight",
         "25 identical, 25 quantised",
         "on 64 tokens of English text",
     ] {
@@ -107,7 +103,7 @@ fn writes_json_reports() {
     assert_eq!(sum, 50);
     assert!(json["verification"]["top1_agreement"].as_f64().unwrap() > 0.9);
     assert_eq!(folder.names(), ["tales.gguf"]);
-    // Back again; nothing is verified when that is not wanted.
+    // Back to the source's format, without verification.
     let back = folder.at("back");
     let json = works(convert(&[&target, &back, "--json", "--verify", "none"]));
     let json: Value = serde_json::from_str(&json).unwrap();
@@ -131,7 +127,7 @@ fn dry_runs_write_nothing() {
     let table = works(convert(&[&tales(), &target, "--dry-run", "-q"]));
     assert_eq!(table.lines().count(), 101);
     assert!(
-        table.contains("become 1.41 MB in 100 tensors, 4.51 bits a weight"),
+        table.contains("become 1.41 MB in 100 tensors, 4.51 bits per weight"),
         "{table}"
     );
     assert!(folder.names().is_empty());
@@ -139,7 +135,7 @@ fn dry_runs_write_nothing() {
     let report = fs::read(folder.join("target/convert-report.json")).unwrap();
     let report: Value = serde_json::from_slice(&report).unwrap();
     assert_eq!(report["bytes"], sum);
-    // In the way as it may be.
+    // A dry run accepts an existing target.
     works(convert(&[&tales(), &target, "--dry-run"]));
 }
 

@@ -1,4 +1,4 @@
-//! Adapters trained, used and fused.
+//! Training, using and fusing adapters.
 
 use std::{fs, path::Path};
 
@@ -94,14 +94,14 @@ fn trains_on_one_row() {
         "--json",
     ]);
     command.args(["--steps-per-report", "1"]);
-    let told = String::from_utf8(success(command).stdout).unwrap();
-    let events = told
+    let stdout = String::from_utf8(success(command).stdout).unwrap();
+    let events = stdout
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let losses: Vec<f64> = events
         .filter_map(|event| event["train_loss"].as_f64())
         .collect();
-    assert_eq!(losses.len(), 5, "{told}");
+    assert_eq!(losses.len(), 5, "{stdout}");
     assert!(losses[4] < losses[0], "{losses:?}");
 }
 
@@ -140,10 +140,10 @@ fn fuses_adapter_of_quantized_model() {
     let plain = scratch.path("plain");
     fuse(&plain, &["--dequantize", "--dtype", "float32"]);
     assert_eq!(text(&plain, None), adapted);
-    // Packed again it is rounded again; what was learnt stays.
+    // Quantising the fused model again rounds again; the trained change remains.
     let again = scratch.path("again");
     fuse(&again, &[]);
     let size = |model: &Path| fs::metadata(model.join("model.safetensors")).unwrap().len();
-    assert!(size(&again) < size(&plain) / 4, "packed again");
+    assert!(size(&again) < size(&plain) / 4, "quantised again");
     assert!(text(&again, None).contains("apples"));
 }

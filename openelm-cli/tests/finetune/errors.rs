@@ -24,37 +24,37 @@ fn rejects_invalid_options_and_data() {
     assert!(one("{\"text\": \"a\"\n", &[]).contains("bad.jsonl:1"));
     assert!(one("", &[]).contains("bad.jsonl"));
     assert!(one("{\"prompt\": \"a\", \"completion\": \"\"}\n", &[]).contains("bad.jsonl:1"));
-    assert!(!scratch.path("none").exists(), "nothing was begun");
+    assert!(!scratch.path("none").exists(), "no run was started");
 
-    let told = failure(scratch.finetune("none", &["--keys", "qkv"]), 2);
+    let message = failure(scratch.finetune("none", &["--keys", "qkv"]), 2);
     assert!(
-        told.contains("`qkv`") && told.contains("qkv_proj"),
-        "{told}"
+        message.contains("`qkv`") && message.contains("qkv_proj"),
+        "{message}"
     );
-    let told = failure(scratch.finetune("none", &["--num-layers", "0"]), 2);
+    let message = failure(scratch.finetune("none", &["--num-layers", "0"]), 2);
     assert!(
-        told.contains("--num-layers: expected at least 1, found 0"),
-        "{told}"
+        message.contains("--num-layers: expected at least 1, found 0"),
+        "{message}"
     );
-    let told = failure(scratch.finetune("none", &["--optimizer", "adamm"]), 2);
-    assert!(told.contains("adafactor"), "{told}");
+    let message = failure(scratch.finetune("none", &["--optimizer", "adamm"]), 2);
+    assert!(message.contains("adafactor"), "{message}");
     fs::write(scratch.path("run.toml"), "iters = 3\nbatchsize = 2\n").unwrap();
     let file = scratch.path("run.toml");
-    let told = failure(
+    let message = failure(
         scratch.finetune("none", &["--config", file.to_str().unwrap()]),
         1,
     );
     assert!(
-        told.contains("line 2") && told.contains("`batchsize`"),
-        "{told}"
+        message.contains("line 2") && message.contains("`batchsize`"),
+        "{message}"
     );
 
     success(scratch.finetune(
         "run",
         &["--iters", "2", "--quiet", "--learning-rate", "1e-4"],
     ));
-    let told = failure(scratch.finetune("run", &["--iters", "3"]), 1);
-    assert!(told.contains("resume"), "{told}");
+    let message = failure(scratch.finetune("run", &["--iters", "3"]), 1);
+    assert!(message.contains("resume"), "{message}");
     let other = [
         "--iters",
         "3",
@@ -63,13 +63,13 @@ fn rejects_invalid_options_and_data() {
         "2e-4",
         "--quiet",
     ];
-    let told = failure(scratch.finetune("run", &other), 1);
+    let message = failure(scratch.finetune("run", &other), 1);
     assert!(
-        told.contains("--learning-rate: expected 0.0001, found 0.0002"),
-        "{told}"
+        message.contains("--learning-rate: expected 0.0001, found 0.0002"),
+        "{message}"
     );
 
-    // A run that diverges stops, says so, and leaves its last save.
+    // A run that diverges stops with a message and keeps its last checkpoint.
     let before = success(scratch.finetune(
         "wild",
         &[
@@ -93,6 +93,6 @@ fn rejects_invalid_options_and_data() {
         "--learning-rate",
         "1e30",
     ];
-    let told = failure(scratch.finetune("wilder", &wild), 1);
-    assert!(told.contains("lower learning rate"), "{told}");
+    let message = failure(scratch.finetune("wilder", &wild), 1);
+    assert!(message.contains("lower learning rate"), "{message}");
 }

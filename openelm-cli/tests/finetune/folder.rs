@@ -1,4 +1,4 @@
-//! A folder with data, and the files of a run in it.
+//! A scratch folder with data, and the files of a run in it.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use openelm_testing::{TempDir, tales};
 
-/// A folder that is removed at the end.
+/// A folder that is removed on drop.
 pub(crate) struct Scratch(pub(crate) TempDir);
 
 impl Scratch {
@@ -78,7 +78,7 @@ pub(crate) const RUN: [&str; 19] = [
     "--quiet",
 ];
 
-/// The bytes that must not depend on how often a run was interrupted.
+/// The files that must not depend on interruptions of the run.
 pub(crate) fn results(adapters: &Path) -> Vec<(String, Vec<u8>)> {
     let files = [
         "adapters.safetensors",

@@ -1,9 +1,9 @@
-//! `openelm finetune`, `fuse` and `generate --adapter` as a user runs them, on the bundled model.
+//! `openelm finetune`, `fuse` and `generate --adapter` as processes, with the bundled model.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 mod adapters;

@@ -33,7 +33,7 @@ fn killed_and_resumed_run_gives_identical_files() {
         let left: Vec<String> = left.filter(|name| name.ends_with(".partial")).collect();
         assert!(left.is_empty(), "{left:?}");
     };
-    // Moments from loading to the last save; there is a save after every step.
+    // Kill times between loading and the last step; a checkpoint follows every step.
     let (mut state, mut killed) = (12345_u64, 0);
     while killed < 20 {
         let mut child = attempt().stderr(Stdio::null()).spawn().unwrap();
@@ -44,7 +44,7 @@ fn killed_and_resumed_run_gives_identical_files() {
         child.kill().unwrap();
         match child.wait().unwrap().code() {
             None => killed += 1,
-            // It was faster: another run.
+            // The run ended before the kill: repeat it.
             Some(code) => {
                 assert_eq!(code, 0);
                 compare();
@@ -56,7 +56,7 @@ fn killed_and_resumed_run_gives_identical_files() {
     compare();
 }
 
-/// Files longer than this cannot be written by `command`, as if the disk were full.
+/// Limits the length of files that `command` can write, like a full disk.
 #[cfg(unix)]
 fn with_full_disk(command: &Command, kilobytes: u32) -> Command {
     let mut limited = Command::new("bash");
@@ -75,7 +75,7 @@ fn with_full_disk(command: &Command, kilobytes: u32) -> Command {
 fn full_disk_keeps_the_last_checkpoint() {
     let scratch = Scratch::new();
     success(scratch.finetune("undisturbed", &RUN));
-    // As far as a save, and from there with no space for another.
+    // Run to the first checkpoint, then continue without space for another one.
     let mut child = scratch.finetune("full", &RUN).spawn().unwrap();
     let adapters = scratch.path("full");
     wait_for(&adapters.join("training_state.safetensors"));
@@ -88,16 +88,16 @@ fn full_disk_keeps_the_last_checkpoint() {
             .filter(|path| path.extension().is_some_and(|end| end == "partial"))
             .collect()
     };
-    // The kill may have come in the middle of the next file.
+    // The kill may leave a partial file.
     for path in partial() {
         fs::remove_file(path).unwrap();
     }
     let read = || fs::read(adapters.join("training_state.safetensors")).unwrap();
     let saved = read();
     let resumed = scratch.finetune("full", &[&RUN[..], &["--resume"]].concat());
-    let told = failure(with_full_disk(&resumed, 64), 1);
-    assert!(told.contains("File too large"), "{told}");
-    assert!(saved == read(), "the last save was touched");
+    let message = failure(with_full_disk(&resumed, 64), 1);
+    assert!(message.contains("File too large"), "{message}");
+    assert!(saved == read(), "the last checkpoint changed");
     assert_eq!(partial(), Vec::<PathBuf>::new());
     success(resumed);
     assert_eq!(results(&scratch.path("undisturbed")), results(&adapters));

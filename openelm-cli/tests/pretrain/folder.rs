@@ -1,4 +1,4 @@
-//! A folder with data and settings, and the files of a run in it.
+//! A scratch folder with data and settings, and the files of a run in it.
 
 use std::{
     fs,
@@ -84,7 +84,7 @@ impl Scratch {
     }
 }
 
-/// The bytes that must not depend on how often a run was interrupted.
+/// The files that must not depend on interruptions of the run.
 pub(crate) fn results(output: &Path) -> Vec<(&'static str, Vec<u8>)> {
     let files = [
         "model/model.safetensors",

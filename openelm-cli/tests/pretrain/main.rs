@@ -1,10 +1,9 @@
-//! `openelm pretrain` as a user runs it: killed and resumed, on several processes, and what it
-//! refuses.
+//! `openelm pretrain` as a process: resumed runs, several processes, and errors.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 mod folder;

@@ -60,31 +60,35 @@ fn dry_run_reports_estimates_and_writes_nothing() {
     let scratch = Scratch::new();
     let output = success(scratch.pretrain("run", &["--dry-run", "--json"]));
     assert!(!scratch.path("run").exists());
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     // By hand: the embedding 2048·64; qkv 64·64 and 128·64 of 1 and 2 KV heads; out 64·32 and
     // 64·64; the FFN 3·64·32 and 3·64·256; norms 64·(4 + 1) and 16·4.
     let parameters = 131_072 + 64 * 64 + 128 * 64 + 64 * 32 + 64 * 64 + 192 * (32 + 256) + 384;
-    assert_eq!(told["parameters"], parameters);
+    assert_eq!(report["parameters"], parameters);
     assert_eq!(
-        (&told["steps"], &told["tokens"]),
+        (&report["steps"], &report["tokens"]),
         (&16.into(), &(16 * 8 * 32).into())
     );
-    assert_eq!(told["state_bytes"], parameters * 4 * 5);
+    assert_eq!(report["state_bytes"], parameters * 4 * 5);
     for key in [
         "peak_memory_bytes",
         "seconds_per_step",
         "tokens_per_second",
         "seconds",
     ] {
-        assert!(told[key].as_f64().unwrap() > 0.0, "{key}");
+        assert!(report[key].as_f64().unwrap() > 0.0, "{key}");
     }
-    let told = success(scratch.pretrain("run", &["--dry-run"]));
-    let lines = String::from_utf8(told.stderr).unwrap();
+    let output = success(scratch.pretrain("run", &["--dry-run"]));
+    let lines = String::from_utf8(output.stderr).unwrap();
     assert!(
         lines.contains("16 steps of 8 sequences of 32 tokens"),
         "{lines}"
     );
-    assert!(String::from_utf8(told.stdout).unwrap().contains("a step"));
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("per step")
+    );
 }
 
 #[test]
@@ -114,11 +118,11 @@ fn rejects_invalid_options_and_data() {
         (&["--tokenizer", "nowhere"], 1, "nowhere"),
         (&["--processes", "0"], 2, "--processes: expected at least 1"),
     ] {
-        let told = wrong(more, code);
-        assert!(told.contains(problem), "{more:?}: {told}");
+        let message = wrong(more, code);
+        assert!(message.contains(problem), "{more:?}: {message}");
         assert!(
             !scratch.path("none").exists(),
-            "nothing was begun: {more:?}"
+            "no run was started: {more:?}"
         );
     }
     fs::write(
@@ -128,25 +132,25 @@ fn rejects_invalid_options_and_data() {
     .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
     command.arg("pretrain").arg(scratch.path("bad.toml"));
-    let told = failure(command, 1);
+    let message = failure(command, 1);
     assert!(
-        told.contains("line 3") && told.contains("`model_width`"),
-        "{told}"
+        message.contains("line 3") && message.contains("`model_width`"),
+        "{message}"
     );
 
     success(scratch.pretrain("run", &["--quiet", "--iters", "2"]));
-    let told = failure(scratch.pretrain("run", &["--iters", "2"]), 1);
-    assert!(told.contains("there is a run here already"), "{told}");
+    let message = failure(scratch.pretrain("run", &["--iters", "2"]), 1);
+    assert!(message.contains("there is a run here already"), "{message}");
     let other = ["--iters", "2", "--resume", "--quiet", "--model-dim", "128"];
-    let told = failure(scratch.pretrain("run", &other), 1);
+    let message = failure(scratch.pretrain("run", &other), 1);
     assert!(
-        told.contains("--model-dim: expected 64, found 128"),
-        "{told}"
+        message.contains("--model-dim: expected 64, found 128"),
+        "{message}"
     );
     let more = ["--iters", "3", "--resume", "--quiet"];
-    let told = failure(scratch.pretrain("run", &more), 1);
+    let message = failure(scratch.pretrain("run", &more), 1);
     assert!(
-        told.contains("schedule_steps: expected 2, found 3"),
-        "{told}"
+        message.contains("schedule_steps: expected 2, found 3"),
+        "{message}"
     );
 }

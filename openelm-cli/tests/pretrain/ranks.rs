@@ -1,4 +1,4 @@
-//! Runs of several processes.
+//! Runs on several processes.
 
 use std::{
     fs,
@@ -31,17 +31,17 @@ fn ranks_give_the_losses_of_one_process() {
             assert!((a - b).abs() <= 1e-4 * a, "{count}: {a} {b}");
         }
     }
-    // It is the same weights but for rounding, and the same from one run to the next.
+    // The same weights apart from rounding, and identical weights in a second run.
     success(scratch.pretrain("again", &["--quiet", "--processes", "2"]));
     assert_eq!(scratch.weights("2"), scratch.weights("again"));
-    // Begun by two, ended by one; begun by one, ended by four.
+    // Started on two processes and finished on one; started on one and finished on four.
     for (name, first, then) in [("fewer", "2", "1"), ("more", "1", "4")] {
         let mut command = scratch.pretrain(name, &["--processes", first, "--quiet"]);
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         wait_for(&scratch.path(name).join("training_state.safetensors"));
         child.kill().unwrap();
         child.wait().unwrap();
-        // Ranks end with whoever started them.
+        // Ranks end with the process that started them.
         thread::sleep(Duration::from_millis(500));
         success(scratch.pretrain(name, &["--processes", then, "--resume", "--quiet"]));
         let found = losses(&scratch.path(name), "train_loss");
@@ -50,14 +50,14 @@ fn ranks_give_the_losses_of_one_process() {
             assert!((a - b).abs() <= 1e-4 * a, "{name}: {a} {b}");
         }
     }
-    let told = failure(scratch.pretrain("three", &["--processes", "3"]), 2);
+    let message = failure(scratch.pretrain("three", &["--processes", "3"]), 2);
     assert!(
-        told.contains("--batch-size: expected a multiple of 3"),
-        "{told}"
+        message.contains("--batch-size: expected a multiple of 3"),
+        "{message}"
     );
 }
 
-/// The processes that `parent` started, by Linux' own count.
+/// The child processes of `parent`, from Linux's /proc.
 #[cfg(target_os = "linux")]
 fn children(parent: u32) -> Vec<u32> {
     let path = format!("/proc/{parent}/task/{parent}/children");
@@ -82,15 +82,15 @@ fn killed_rank_ends_the_run_which_can_be_resumed() {
         assert_eq!(ranks.len(), 2);
         kill(ranks[victim]);
         let started = Instant::now();
-        let told = child.wait_with_output().unwrap();
+        let ended = child.wait_with_output().unwrap();
         assert!(started.elapsed() < Duration::from_secs(20));
-        assert_eq!(told.status.code(), Some(1));
-        let told = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1));
+        let message = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert!(
-            told.contains(&format!("rank {victim} of 2 ended early")),
-            "{told}"
+            message.contains(&format!("rank {victim} of 2 ended early")),
+            "{message}"
         );
-        assert!(told.contains("--resume goes on"), "{told}");
+        assert!(message.contains("with --resume"), "{message}");
         assert!(
             ranks
                 .iter()
@@ -101,7 +101,7 @@ fn killed_rank_ends_the_run_which_can_be_resumed() {
     }
 }
 
-/// As under `mlx.launch`, which starts the ranks itself: they notice on their own.
+/// As under `mlx.launch`, which starts the ranks itself: each rank detects the loss.
 #[cfg(target_os = "linux")]
 #[test]
 fn rank_without_launcher_detects_lost_peer() {
@@ -127,13 +127,13 @@ fn rank_without_launcher_detects_lost_peer() {
     second.kill().unwrap();
     second.wait().unwrap();
     let started = Instant::now();
-    let told = first.wait_with_output().unwrap();
+    let output = first.wait_with_output().unwrap();
     assert!(started.elapsed() < Duration::from_secs(30));
-    assert_eq!(told.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        told.contains("another process of the group is gone"),
-        "{told}"
+        message.contains("another process of the group is gone"),
+        "{message}"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Killed, interrupted and continued runs.
+//! Killed, interrupted and resumed runs.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ fn killed_and_resumed_run_gives_identical_files() {
         let resume: &[&str] = if resume { &["--resume"] } else { &[] };
         scratch.pretrain("killed", &[&["--quiet"], resume].concat())
     };
-    // Moments from loading to the last save; there is a save after every step.
+    // Kill times between loading and the last step; a checkpoint follows every step.
     let (mut state, mut kills) = (98_765_u64, 0);
     while kills < 20 {
         let mut child = attempt().stderr(Stdio::null()).spawn().unwrap();
@@ -32,7 +32,7 @@ fn killed_and_resumed_run_gives_identical_files() {
         child.kill().unwrap();
         match child.wait().unwrap().code() {
             None => kills += 1,
-            // It was faster: another run.
+            // The run ended before the kill: repeat it.
             Some(code) => {
                 assert_eq!(code, 0);
                 assert_same(&expected, &killed);
@@ -44,7 +44,7 @@ fn killed_and_resumed_run_gives_identical_files() {
     assert_same(&expected, &killed);
 }
 
-/// Of one process and of two, the second told by the one that started it.
+/// One process, and two processes, the second interrupted by the first.
 #[cfg(target_os = "linux")]
 #[test]
 fn interrupted_run_saves_a_checkpoint() {
@@ -56,18 +56,18 @@ fn interrupted_run_saves_a_checkpoint() {
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
         wait_for(&scratch.path(name).join("metrics.jsonl"));
         thread::sleep(Duration::from_millis(150));
-        let told = Command::new("kill")
+        let status = Command::new("kill")
             .args(["-INT", &child.id().to_string()])
             .status();
-        assert!(told.unwrap().success());
+        assert!(status.unwrap().success());
         let ended = child.wait_with_output().unwrap();
-        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
-        // It may have been at its last step.
-        assert!(matches!(ended.status.code(), Some(130 | 0)), "{told}");
+        let message = String::from_utf8_lossy(&ended.stderr).into_owned();
+        // The run may have reached its last step.
+        assert!(matches!(ended.status.code(), Some(130 | 0)), "{message}");
         let done = losses(&scratch.path(name), "train_loss").len();
         if done > 0 {
             let state = scratch.path(name).join("training_state.safetensors");
-            assert!(state.is_file(), "{done} steps and no state: {told}");
+            assert!(state.is_file(), "{done} steps and no state: {message}");
             success(scratch.pretrain(name, &[&more[..], &["--resume"]].concat()));
             assert_eq!(scratch.weights("undisturbed"), scratch.weights(name));
         }
@@ -75,7 +75,7 @@ fn interrupted_run_saves_a_checkpoint() {
     }
 }
 
-/// Files may not grow beyond a limit, as on a full disk: the last save stays, and serves.
+/// A limit on the file length acts like a full disk: the last checkpoint stays valid.
 #[cfg(target_os = "linux")]
 #[test]
 fn full_disk_keeps_the_last_checkpoint() {
@@ -85,7 +85,7 @@ fn full_disk_keeps_the_last_checkpoint() {
     wait_for(&scratch.path("full/training_state.safetensors"));
     child.kill().unwrap();
     child.wait().unwrap();
-    // The kill may have come in the middle of the next save.
+    // The kill may leave a partial checkpoint.
     for folder in ["full", "full/checkpoints"] {
         for entry in fs::read_dir(scratch.path(folder)).unwrap() {
             let path = entry.unwrap().path();
@@ -100,7 +100,7 @@ fn full_disk_keeps_the_last_checkpoint() {
     }
     let state = scratch.path("full/training_state.safetensors");
     let before = fs::read(&state).unwrap();
-    // Less than the state, more than a checkpoint; and less than either.
+    // Less than the state and more than a checkpoint; then less than both.
     for blocks in [before.len() / 512 - 100, 200] {
         let line = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
         let resumed = scratch.pretrain("full", &["--quiet", "--resume"]);
@@ -110,8 +110,8 @@ fn full_disk_keeps_the_last_checkpoint() {
             .arg(resumed.get_program());
         command.args(resumed.get_args()).stdin(Stdio::null());
         command.env("OPENBLAS_NUM_THREADS", "1");
-        let told = failure(command, 1);
-        assert!(told.contains("File too large"), "{told}");
+        let message = failure(command, 1);
+        assert!(message.contains("File too large"), "{message}");
         assert!(
             fs::read(&state).unwrap() == before,
             "the last state is gone"
@@ -152,7 +152,7 @@ fn continues_from_existing_model() {
             .stdin(Stdio::null());
         command
     };
-    // From weights that already know English, and from them once more.
+    // From trained weights, twice.
     success(from(
         "first",
         tales().to_str().unwrap(),
@@ -162,7 +162,7 @@ fn continues_from_existing_model() {
     assert!(untrained[0] < 6.0, "{untrained:?}");
     assert_eq!(
         untrained[0], untrained[1],
-        "nothing was learnt at a rate of 0"
+        "a learning rate of 0 leaves the weights unchanged"
     );
     let config = fs::read_to_string(scratch.path("first/model/config.json")).unwrap();
     assert!(config.contains("\"float32\""), "{config}");
@@ -176,17 +176,17 @@ fn continues_from_existing_model() {
     let trained = losses(&scratch.path("second"), "val_loss");
     assert!(trained[1] < untrained[0], "{trained:?} after {untrained:?}");
 
-    // What was interrupted needs the model no more.
+    // A resumed run does not need the initial model.
     fs::remove_file(scratch.path("first/model/model.safetensors")).unwrap();
     let again = ["--learning-rate", "1e-3", "--warmup", "0", "--resume"];
     success(from("second", model, &again));
 
-    let told = failure(
+    let message = failure(
         from("none", tales().to_str().unwrap(), &["--head-dim", "32"]),
         2,
     );
-    assert!(told.contains("leave out [model]"), "{told}");
-    let told = failure(from("none", "nowhere", &[]), 1);
-    assert!(told.contains("nowhere"), "{told}");
-    assert!(!scratch.path("none").exists(), "nothing was begun");
+    assert!(message.contains("leave out [model]"), "{message}");
+    let message = failure(from("none", "nowhere", &[]), 1);
+    assert!(message.contains("nowhere"), "{message}");
+    assert!(!scratch.path("none").exists(), "no run was started");
 }

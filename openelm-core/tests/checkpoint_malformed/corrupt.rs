@@ -1,4 +1,4 @@
-//! Bytes at random: thousands of cases, none of which may panic.
+//! Random corruption: thousands of cases, none of which may panic.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use crate::folders::{
     INDEX, SINGLE, file, header_end, index, logits, open, shards, tensors, with_config,
 };
 
-/// Opens a corrupt folder and, if it is still a model, computes with it. Returns whether it was.
+/// Opens a corrupt folder and runs the model if it opens. Returns true if it does.
 fn survives(folder: &TempDir) -> bool {
     let Ok((config, checkpoint)) = open(folder) else {
         return false;
@@ -31,7 +31,7 @@ fn survives(folder: &TempDir) -> bool {
         return true;
     };
     let model = Model::new(config, weights, Dtype::Float32).unwrap();
-    // Any weights give logits, be they NaN, and any logits give tokens of the vocabulary.
+    // Any weights give logits, possibly NaN, and any logits give tokens of the vocabulary.
     logits(&model);
     for temperature in [0.0, 1.0] {
         let options = GenerateOptions {
@@ -56,7 +56,7 @@ fn survives(folder: &TempDir) -> bool {
     true
 }
 
-/// A few bytes replaced, bits flipped, dropped or doubled, between `from` and `to`.
+/// Replaces, flips, removes or duplicates a few bytes between `from` and `to`.
 fn spoil(bytes: &mut Vec<u8>, from: usize, to: usize, random: &mut Random) {
     const JSON: &[u8] = b"{}[]\",:0123456789-.eEF\\ntrul";
     for _ in 0..=random.below(3) {
@@ -81,7 +81,7 @@ fn corrupt_weight_files_never_panic() {
     for case in 0..4_000 {
         let mut bytes = good.clone();
         match case % 20 {
-            // Nothing checks the data: these are models, of NaN and infinity too.
+            // Tensor data is not checked: these are models, also with NaN and infinity.
             0 => {
                 for _ in 0..200 {
                     let place = header + random.below(bytes.len() - header);
@@ -98,7 +98,7 @@ fn corrupt_weight_files_never_panic() {
             errors += 1;
         }
     }
-    // Both ways out have to be taken often, or the cases test nothing.
+    // Both outcomes must be frequent for the test to be meaningful.
     assert!(models > 200 && errors > 2_000, "{models}, {errors}");
 }
 

@@ -1,4 +1,4 @@
-//! Checkpoints of a tiny model, written here.
+//! Checkpoints of a tiny model, generated here.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -39,7 +39,7 @@ pub(crate) fn tiny() -> Config {
     Config::layer_wise(settings).unwrap()
 }
 
-/// A tensor as a weight file holds it.
+/// A tensor as stored in a weight file.
 #[derive(Clone)]
 pub(crate) struct Tensor {
     pub(crate) dtype: Stored,
@@ -49,8 +49,8 @@ pub(crate) struct Tensor {
 
 pub(crate) type Tensors = BTreeMap<String, Tensor>;
 
-/// The tiny model's tensors. The values are multiples of 1/128 up to 1, which all three types
-/// hold exactly.
+/// The tiny model's tensors. All values are multiples of 1/128 up to 1, which all three dtypes
+/// represent exactly.
 pub(crate) fn tensors(dtype: Stored) -> Tensors {
     let mut random = Random(9);
     let mut tensor = |(name, shape): (String, Vec<usize>)| {
@@ -75,7 +75,7 @@ pub(crate) fn file(tensors: &Tensors) -> Vec<u8> {
     safetensors::serialize(views, None).unwrap()
 }
 
-/// A weight file whose header says what it is told to.
+/// A weight file with any header.
 pub(crate) fn raw(header: impl AsRef<[u8]>, data: &[u8]) -> Vec<u8> {
     let header = header.as_ref();
     [&(header.len() as u64).to_le_bytes()[..], header, data].concat()
@@ -85,7 +85,7 @@ pub(crate) fn index(map: &BTreeMap<String, String>) -> String {
     serde_json::json!({ "metadata": { "total_size": 1 }, "weight_map": map }).to_string()
 }
 
-/// Writes the tensors into three shards with an index and returns what the index lists.
+/// Writes the tensors into three shards with an index. Returns the index's map.
 pub(crate) fn shards(folder: &TempDir, tensors: &Tensors) -> BTreeMap<String, String> {
     let mut map = BTreeMap::new();
     for shard in 0..3 {
@@ -135,7 +135,7 @@ pub(crate) fn logits(model: &Model) -> Vec<f32> {
     logits.to_vec_exact::<f32>().unwrap()
 }
 
-/// Checks that an error is one line that begins with the file at fault and has all of `parts`.
+/// Checks that an error is one line that begins with the invalid file and contains all of `parts`.
 #[track_caller]
 pub(crate) fn assert_names(error: &Error, file: &Path, parts: &[&str]) {
     let message = error.to_string();
@@ -153,7 +153,7 @@ pub(crate) fn assert_refused(folder: &Path, file: &str, parts: &[&str]) {
     assert_names(&error, &folder.join(file), parts);
 }
 
-/// Where the tensors' data begins.
+/// Offset of the tensor data.
 pub(crate) fn header_end(bytes: &[u8]) -> usize {
     8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize
 }

@@ -1,4 +1,4 @@
-//! Headers of safetensors files that lie.
+//! Safetensors files with false headers.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ fn rejects_truncation_at_any_length() {
         };
         assert_refused(&folder, SINGLE, &[part]);
     }
-    // Bytes after the last tensor are as wrong as missing ones.
+    // Bytes after the last tensor are invalid, too.
     folder.write(SINGLE, [&bytes[..], b"x"].concat());
     assert_refused(&folder, SINGLE, &["truncated or damaged"]);
 }
@@ -88,7 +88,7 @@ fn rejects_malformed_headers() {
         folder.write(SINGLE, raw(header, b""));
         assert_refused(&folder, SINGLE, &["header is malformed"]);
     }
-    // No tensors at all are well-formed, and not a model.
+    // An empty file is well-formed, but not a model.
     for header in ["{}", r#"{"__metadata__":null}"#, r#"{"__metadata__":{}}"#] {
         folder.write(SINGLE, raw(header, b""));
         let error = open(&folder).map(drop).unwrap_err();
@@ -99,7 +99,7 @@ fn rejects_malformed_headers() {
 #[test]
 fn rejects_wrong_tensor_entries() {
     let folder = with_config();
-    // Every one of them calls the tensor at fault `bad`.
+    // Each case calls the invalid tensor `bad`.
     let cases = [
         r#""bad":1"#,
         r#""bad":null"#,
@@ -130,7 +130,7 @@ fn rejects_wrong_tensor_entries() {
         r#""bad":{"dtype":"F32","shape":[4611686018427387905],"data_offsets":[0,4]}"#,
         r#""bad":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}"#,
         r#""bad":{"dtype":"F32","shape":[4294967296,4294967296,0],"data_offsets":[0,0]}"#,
-        // A gap before it, and an overlap with the tensor before it.
+        // A gap before the tensor, and an overlap with the previous tensor.
         r#""a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"bad":{"dtype":"F16","shape":[1],"data_offsets":[6,8]}"#,
         r#""a":{"dtype":"F16","shape":[3],"data_offsets":[0,6]},"bad":{"dtype":"F16","shape":[2],"data_offsets":[4,8]}"#,
     ];
@@ -138,7 +138,7 @@ fn rejects_wrong_tensor_entries() {
         folder.write(SINGLE, raw(format!("{{{case}}}"), &[0; 8]));
         assert_refused(&folder, SINGLE, &["header is malformed", "`bad`"]);
     }
-    // Two tensors of the same bytes: neither is more at fault.
+    // Two tensors with the same bytes: either may be named.
     let twin = r#"{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#;
     folder.write(
         SINGLE,
@@ -199,7 +199,7 @@ fn rejects_missing_extra_or_misshapen_tensors() {
         });
         assert_refused(&folder, SINGLE, &[name, &shape]);
     }
-    // The same elements, the wrong way round.
+    // The same number of elements, transposed.
     let mut tensors = good.clone();
     tensors.get_mut(EMBEDDINGS).unwrap().shape.reverse();
     folder.write(SINGLE, file(&tensors));

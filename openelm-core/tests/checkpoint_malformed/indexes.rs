@@ -1,4 +1,4 @@
-//! Shards, and the index that lists them.
+//! Shards and their index.
 
 use std::fs;
 
@@ -62,7 +62,7 @@ fn rejects_paths_outside_the_folder() {
         folder.write(INDEX, index(&map.collect()));
         assert_refused(&folder, INDEX, &["outside the folder", "`transformer."]);
     }
-    // Not found rather than outside.
+    // Missing, not outside the folder.
     for place in [
         "x\0.safetensors",
         "nothing.safetensors",
@@ -83,11 +83,11 @@ fn rejects_shards_that_contradict_the_index() {
     open(&folder).unwrap();
     let [first, second] = ["1", "2"].map(|n| format!("model-0000{n}-of-00003.safetensors"));
 
-    // A shard that is not there.
+    // A missing shard.
     let bytes = fs::read(folder.join(&first)).unwrap();
     fs::remove_file(folder.join(&first)).unwrap();
     assert_refused(&folder, &first, &["not found", INDEX]);
-    // A shard that is empty, or cut.
+    // An empty or truncated shard.
     folder.write(&first, "");
     assert_refused(&folder, &first, &["not a safetensors file"]);
     folder.write(&first, &bytes[..bytes.len() - 1]);
@@ -95,7 +95,7 @@ fn rejects_shards_that_contradict_the_index() {
     folder.write(&first, &bytes);
     open(&folder).unwrap();
 
-    // A shard that the index does not know: its tensors are missing from the model.
+    // A shard missing from the index: its tensors are missing from the model.
     let mut without = map.clone();
     without.retain(|_, shard| *shard != first);
     let lost = map.iter().find(|(_, shard)| **shard == first).unwrap().0;
@@ -103,7 +103,7 @@ fn rejects_shards_that_contradict_the_index() {
     let error = open(&folder).map(drop).unwrap_err();
     assert_names(&error, &folder, &[lost, "missing"]);
 
-    // A tensor that the index forgot, misplaced, or made up.
+    // A tensor that the index omits, assigns to the wrong shard, or invents.
     let mut wrong = map.clone();
     wrong.remove(EMBEDDINGS);
     folder.write(INDEX, index(&wrong));

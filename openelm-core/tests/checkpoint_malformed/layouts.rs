@@ -1,4 +1,4 @@
-//! Folders: what they lack, and what they may be.
+//! Incomplete folders and folder layouts.
 
 use std::{fs, path::Path};
 
@@ -50,7 +50,7 @@ fn layouts_and_dtypes_give_the_same_logits() {
             let tensors = tensors(stored);
             if sharded {
                 shards(&folder, &tensors);
-                // What the index lists counts, not what else lies there.
+                // Only files in the index are read.
                 folder.write(SINGLE, "");
             } else {
                 folder.write(SINGLE, file(&tensors));
@@ -62,7 +62,7 @@ fn layouts_and_dtypes_give_the_same_logits() {
             let elements = tiny().parameter_count() as usize;
             assert_eq!(checkpoint.bytes(), elements * dtype.size());
 
-            // Every type holds the weights exactly, so in float32 nothing may differ.
+            // All dtypes hold the weights exactly, so float32 logits are equal.
             let found = logits(&model(&folder, Dtype::Float32).unwrap());
             let expected = expected.get_or_insert_with(|| found.clone());
             assert_eq!(&found, expected);
@@ -157,7 +157,7 @@ fn detects_files_changed_after_the_check() {
     assert_names(&error, &path, &[]);
 }
 
-/// The layout of the Hugging Face Hub's cache, links into `blobs` and all.
+/// The layout of the Hugging Face Hub cache, with links into `blobs`.
 #[cfg(unix)]
 #[test]
 fn reads_the_hub_cache() {
@@ -177,11 +177,11 @@ fn reads_the_hub_cache() {
         std::os::unix::fs::symlink(blob, snapshot.join(name)).unwrap();
     };
 
-    // Not downloaded yet: no snapshot has a model.
+    // Incomplete download: no snapshot has a model.
     let error = open(&repository).map(drop).unwrap_err();
     assert_names(&error, &repository.join("config.json"), &["not found"]);
 
-    // One snapshot is it, whatever `main` says.
+    // A single complete snapshot is used, whatever `main` refers to.
     link(&new, "config.json", "c0ffee");
     link(&new, SINGLE, "decade");
     assert_eq!(model_folder(&repository).unwrap(), new);
@@ -192,7 +192,7 @@ fn reads_the_hub_cache() {
     let found = logits(&model(&repository, Dtype::Float32).unwrap());
     assert_eq!(found, logits(&model(&new, Dtype::Float32).unwrap()));
 
-    // Of several `main` decides.
+    // With several snapshots `main` decides.
     link(&old, "config.json", "c0ffee");
     link(&old, SINGLE, "decade");
     for (commit, snapshot) in [("0a1b2c", &old), ("3d4e5f\n", &new)] {
@@ -209,13 +209,13 @@ fn reads_the_hub_cache() {
     assert_names(&error, &main, &["several snapshots"]);
     open(&old).unwrap();
 
-    // A blob whose download was cut off leaves a link to nothing.
+    // A blob with an incomplete download leaves a dangling link.
     fs::remove_file(blobs.join("decade")).unwrap();
     let error = open(&old).map(drop).unwrap_err();
     assert_names(&error, &old, &[SINGLE]);
 }
 
-/// Paths that MLX's C interface cannot take, and mapping needs none of it.
+/// Paths that MLX's C interface does not accept; memory mapping does not use it.
 #[cfg(target_os = "linux")]
 #[test]
 fn reads_folders_with_names_that_are_not_utf8() {
@@ -260,7 +260,7 @@ fn language_model_names_missing_files() {
     fs::write(&tokenizer, "{").unwrap();
     assert_names(&load().map(drop).unwrap_err(), &tokenizer, &[]);
 
-    // Weights at fault are told before the tokenizer.
+    // Invalid weights are reported before the tokenizer.
     folder.write(SINGLE, "");
     let error = load().map(drop).unwrap_err();
     assert_names(&error, &folder.join(SINGLE), &["not a safetensors file"]);

@@ -1,11 +1,7 @@
-//! Whatever lies in a model folder, opening it ends in a model or in one line that names the file
-//! and the tensor or field; never in a panic, nor in an abort inside MLX.
+//! Opening any model folder gives a model or a one-line error with the file and the tensor or
+//! field. It never panics or aborts inside MLX.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 mod corrupt;
 mod folders;

@@ -1,4 +1,4 @@
-//! Conversions that are ended from outside leave the target as it was.
+//! Cancelled conversions leave the target unchanged.
 
 use std::{cell::Cell, fs};
 
@@ -10,7 +10,7 @@ use openelm_testing::TempDir;
 
 use crate::models::{convert, files, plain, small, with_source};
 
-/// Cancels at the event `at`, counted from 0, and returns how many there were.
+/// Cancels at event `at`, counted from 0. Returns the number of events.
 fn cancelled_at(
     folder: &TempDir,
     target: &str,
@@ -76,7 +76,7 @@ fn cancelling_keeps_the_old_target() {
     ] {
         let options = ConvertOptions { format, ..plain() };
         convert(&folder.join("source"), &folder.join(target), &options).unwrap();
-        // What is to replace it is another model.
+        // The new model differs from the existing one.
         let fresh = match format {
             Format::Gguf(_) => ConvertOptions {
                 format: Format::Gguf(FileType::F32),
@@ -116,9 +116,9 @@ fn cancelling_keeps_the_old_target() {
             events - 2,
             events - 1,
         ] {
-            let (result, told) = cancelled_at(&folder, target, &options, at);
+            let (result, events) = cancelled_at(&folder, target, &options, at);
             assert!(matches!(result, Err(Error::Cancelled)), "{at}: {result:?}");
-            assert_eq!(told, at + 1);
+            assert_eq!(events, at + 1);
             assert!(files(&folder) == before, "{at}: {:?}", folder.names());
         }
     }
@@ -132,7 +132,7 @@ fn cancelling_leaves_no_new_target() {
         assert!(matches!(result, Err(Error::Cancelled)), "{at}: {result:?}");
         assert_eq!(folder.names(), ["source"]);
     }
-    // Before it began.
+    // Cancelled before the conversion starts.
     let cancel = CancelHandle::default();
     cancel.cancel();
     let options = ConvertOptions {

@@ -1,5 +1,5 @@
-//! CoreNet's checkpoints: `.pt` files of weights and of training runs, and its MLX example's
-//! folders.
+//! CoreNet checkpoints: `.pt` files of weights and of training runs, and folders of CoreNet's MLX
+//! example.
 
 use std::{fs, io::Write, path::Path};
 
@@ -45,7 +45,7 @@ fn both_formats_get_hugging_face_names() {
         let files = [
             ("zip", zip_file(&[("", &stored)])),
             ("legacy", legacy_file(&[("", &stored)])),
-            // Names that are Hugging Face's already.
+            // Names that are already Hugging Face's.
             ("named", zip_file(&[("", &tensors)])),
         ];
         for (name, bytes) in files {
@@ -89,7 +89,7 @@ fn padding_rows_of_embeddings_are_removed() {
     let written = Config::load(folder.join("target")).unwrap();
     assert_eq!(written.vocab_size(), 32_000);
 
-    // From a folder, where MLX reads them and not this crate.
+    // From a folder, which MLX reads.
     let mlx = folder.join("mlx");
     fs::create_dir(&mlx).unwrap();
     write_weights(&mlx.join("weights.safetensors"), &stored);
@@ -98,7 +98,7 @@ fn padding_rows_of_embeddings_are_removed() {
     assert_eq!(report.source_format, "CoreNet MLX folder");
     assert_eq!(read(&folder.join("from-mlx")), tensors);
 
-    // Any other number of rows is another model.
+    // Any other number of rows is a different model.
     let other = corenet(&tensors, 32_064);
     fs::write(&source, zip_file(&[("", &other)])).unwrap();
     let message = convert(&source, &folder.join("other"), &with(&config))
@@ -153,7 +153,7 @@ fn training_checkpoints_hold_model_and_average() {
     );
 }
 
-/// A legacy file of one storage that takes no room on the disk, and the tensors of `config` in it.
+/// A sparse legacy file with one storage, and the tensors of `config` in it.
 fn sparse(path: &Path, config: &Config, rows: usize) {
     let mut pickle = b"\x80\x02}(".to_vec();
     let mut elements = 0;
@@ -282,7 +282,7 @@ fn quantized_mlx_folders_keep_their_packing() {
         json!({ "group_size": 64, "bits": 4, "mode": "affine" })
     );
 
-    // Without `architecture` the name decides, and these are not its shapes.
+    // Without `architecture` the name decides; the shapes are not those of the named model.
     let message = convert(&mlx, &folder.join("none"), &plain())
         .unwrap_err()
         .to_string();

@@ -1,4 +1,4 @@
-//! Folders of Hugging Face and mlx-lm, without quantisation.
+//! Hugging Face and mlx-lm folders, without quantisation.
 
 use std::{collections::BTreeMap, fs};
 
@@ -64,7 +64,7 @@ fn plain_conversion_keeps_every_value() {
 fn casts_round_like_the_half_crate() {
     for from in DTYPES {
         let (folder, mut tensors) = with_source(&small(), from);
-        // Ties to even, the largest half, subnormals, both zeros.
+        // Ties to even, the largest float16, subnormals, both zeros.
         let odd = [
             1.0 + 1.0 / 2048.0,
             1.0 + 3.0 / 2048.0,
@@ -210,7 +210,7 @@ fn shards_round_trip() {
         0.0
     );
 
-    // And one file of them again.
+    // Back to a single file.
     convert(&folder.join("shards"), &folder.join("single"), &plain()).unwrap();
     assert!(folder.join("single/model.safetensors").is_file());
     assert_eq!(read(&folder.join("single")), tensors);
@@ -287,7 +287,7 @@ fn copies_tokenizer_and_other_files() {
         (&Value::from("<s>"), &Value::from(true))
     );
 
-    // From elsewhere: a file, or a folder.
+    // A tokenizer from another path: a file or a folder.
     fs::remove_file(source.join("tokenizer.json")).unwrap();
     for (name, place) in [
         ("file", tales().join("tokenizer.json")),

@@ -1,4 +1,4 @@
-//! llama.cpp's files, to and fro.
+//! Conversion to and from GGUF.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ fn to(file_type: FileType) -> ConvertOptions {
 fn every_file_type_round_trips() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let exact = logits_of(&small(), &tensors);
-    // Bits a weight of a model of matrices only, and how far its logits may be off.
+    // Bits per weight of a model with matrices only, and the tolerance of its logits.
     for (kind, bits, apart) in [
         (FileType::F32, 32.0, 0.0),
         (FileType::F16, 16.0, 0.02),
@@ -97,7 +97,7 @@ fn every_file_type_round_trips() {
         assert!(found <= apart, "{kind}: {found}");
         assert!(found >= apart / 50.0, "{kind}: {found}");
 
-        // Read into memory and written again nothing changes any more.
+        // Reading and writing the file again changes nothing.
         let again = folder.join(format!("again-{kind}/{kind}.gguf"));
         fs::create_dir(again.parent().unwrap()).unwrap();
         convert(&back, &again, &to(kind)).unwrap();
@@ -120,7 +120,7 @@ fn gguf_conversion_writes_one_file() {
     convert(&folder.join("source"), &file, &options).unwrap();
     assert_eq!(folder.names(), ["small.gguf", "source"]);
     assert!(fs::read(&file).unwrap().len() > first.len());
-    // A file may take a folder's place, and a folder a file's.
+    // A file may replace a folder, and a folder a file.
     convert(&folder.join("source"), &folder.join("model"), &plain()).unwrap();
     convert(&folder.join("source"), &folder.join("model"), &options).unwrap();
     assert!(folder.join("model").is_file());
@@ -165,7 +165,7 @@ fn tokenizer_round_trips() {
     let written = files(&folder.join("back"));
     assert!(written.contains_key("tokenizer_config.json"));
 
-    // One of the user's own has precedence, and none is none.
+    // A given tokenizer has priority; `no_tokenizer` removes it.
     let options = ConvertOptions {
         tokenizer: TokenizerChoice::Path(tales().join("tokenizer.json")),
         ..ConvertOptions::default()
@@ -186,7 +186,7 @@ fn converts_vocabularies_of_llama_cpp_only() {
         score: 0.0,
         kind,
     };
-    // Without bytes.
+    // A vocabulary without byte tokens.
     let vocabulary = Vocabulary {
         tokens: vec![
             token("<unk>", TokenKind::Unknown),

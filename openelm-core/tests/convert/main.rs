@@ -1,13 +1,9 @@
-//! `convert`: every format that is read and written, number for number; quantisation; and that
-//! whatever goes wrong leaves nothing behind but one line that says what and where.
+//! `convert`: all input and output formats with exact values, quantisation, and errors. A failed
+//! conversion leaves no files and gives a one-line error with file and cause.
 //!
-//! The models are random and made here, a few layers of unequal width.
+//! The models are random, generated here, and have a few layers of unequal width.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 mod cancelled;
 mod corenet;
@@ -17,7 +13,7 @@ mod malformed;
 mod mixed_bits;
 mod models;
 #[path = "../torch_file/opcodes.rs"]
-#[expect(dead_code, reason = "malformed pickles need more than these tests do")]
+#[expect(dead_code, reason = "shared with the tests of malformed pickles")]
 mod opcodes;
 mod quantized;
 mod refused;

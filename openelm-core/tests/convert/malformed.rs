@@ -1,4 +1,4 @@
-//! Sources that are damaged or lie: one line that names what is at fault, and nothing is left.
+//! Damaged or inconsistent sources: a one-line error with the cause, and no files left.
 
 use std::fs;
 
@@ -89,7 +89,7 @@ fn rejects_wrong_gguf_files() {
     for length in [0, 3, 4, 23, 500, whole.len() / 2, whole.len() - 1] {
         case(&whole[..length], &[]);
     }
-    // The place of a tensor, 8 bytes after its name, dimensions and type.
+    // The tensor's offset, 8 bytes after its name, dimensions and type.
     let name = b"blk.1.ffn_down.weight";
     let found = whole
         .windows(name.len())

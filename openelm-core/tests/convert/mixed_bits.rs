@@ -1,4 +1,4 @@
-//! Recipes and rules that give some matrices more bits than others.
+//! Mixed-bit recipes and rules.
 
 use std::{collections::BTreeMap, fs};
 
@@ -26,7 +26,7 @@ fn quantize(recipe: Option<&str>, rules: &[&str]) -> ConvertOptions {
     }
 }
 
-/// Bits of every packed matrix by what is stored, and the block of `config.json`.
+/// Bits of every packed matrix, from its stored shape, and the block of `config.json`.
 fn bits(folder: &TempDir, model: &str) -> (BTreeMap<String, usize>, Value) {
     let tensors = read(&folder.join(model));
     let packed = tensors
@@ -42,7 +42,7 @@ fn bits(folder: &TempDir, model: &str) -> (BTreeMap<String, usize>, Value) {
     (packed.map(of).collect(), config["quantization"].clone())
 }
 
-/// Nine layers, narrow ones.
+/// Nine narrow layers.
 fn deep(shared: bool) -> Config {
     Config::layer_wise(LayerWiseConfig {
         model_dim: 64,
@@ -73,7 +73,7 @@ fn recipes_match_mlx_lm() {
             .unwrap();
             let (bits, block) = bits(&folder, recipe);
             assert_eq!(bits.len(), 1 + 9 * 4 + usize::from(!shared));
-            // An eighth of nine layers is one; from 7/8 on, and every third.
+            // An eighth of nine layers is one: layers from 7/8 on, and every third layer.
             let more = [0, 3, 6, 7, 8];
             for (name, &found) in &bits {
                 let layer = name.strip_prefix("transformer.layers.");
@@ -130,10 +130,10 @@ fn first_matching_rule_decides() {
     let expected = expected.map(|(name, bits)| (name.to_owned(), bits));
     assert_eq!(found, BTreeMap::from(expected));
     assert_eq!(block["bits"], 4);
-    // Five exceptions beside the three settings.
+    // Five exceptions and the three settings.
     assert_eq!(block.as_object().unwrap().len(), 3 + 5);
 
-    // A rule goes before a recipe.
+    // A rule has priority over a recipe.
     convert(
         &folder.join("source"),
         &folder.join("both"),
@@ -163,7 +163,7 @@ fn mixed_models_are_loaded_converted_and_dequantized() {
     assert_eq!(read(&folder.join("copy")), read(&folder.join("mixed")));
     assert_eq!(bits(&folder, "copy"), bits(&folder, "mixed"));
 
-    // All at 6 bits: what has them already is quantised anew to the same bits.
+    // All matrices at 6 bits: 6-bit matrices are quantised again to the same bits.
     let quantization = Quantization::new(QuantizationMode::Affine, Some(6), Some(32)).unwrap();
     let options = ConvertOptions {
         quantize: Some(Quantize::uniform(quantization)),

@@ -1,4 +1,4 @@
-//! Small models: made, written, read back and run.
+//! Small models: generating, writing, reading and running them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,7 +18,7 @@ use openelm_core::{
 use openelm_testing::TempDir;
 use safetensors::{Dtype as Stored, SafeTensors, tensor::TensorView};
 
-/// A folder with the model `source` of `config` in it, and the model's tensors.
+/// A folder with the model `source` of `config`, and the model's tensors.
 pub(crate) fn with_source(config: &Config, dtype: Dtype) -> (TempDir, Tensors) {
     let folder = TempDir::new();
     let tensors = random(config, dtype);
@@ -26,7 +26,7 @@ pub(crate) fn with_source(config: &Config, dtype: Dtype) -> (TempDir, Tensors) {
     (folder, tensors)
 }
 
-/// Every file and folder below `folder`, and what is in the files.
+/// All files and folders below `folder`, with the files' contents.
 pub(crate) fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -44,7 +44,7 @@ pub(crate) fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Two layers, of one head and of two, with an FFN of 128 and of 256: rows of 64, 128 and 256.
+/// Two layers with one and two heads and FFN widths of 128 and 256: rows of 64, 128 and 256.
 pub(crate) fn settings() -> LayerWiseConfig {
     LayerWiseConfig {
         model_dim: 128,
@@ -54,7 +54,7 @@ pub(crate) fn settings() -> LayerWiseConfig {
         ffn_multipliers: Multipliers::Range(0.5, 2.0),
         ffn_dim_divisor: 128,
         vocab_size: 96,
-        // What is verified has as many positions: so few that BLAS starts no threads for them.
+        // Verification uses this number of positions: too few for BLAS to start threads.
         max_context_length: 4,
         ..LayerWiseConfig::default()
     }
@@ -64,7 +64,7 @@ pub(crate) fn small() -> Config {
     Config::layer_wise(settings()).unwrap()
 }
 
-/// A small model that the tokenizer of `fixtures/tales` fits.
+/// A small model for the tokenizer of `fixtures/tales`.
 pub(crate) fn talking() -> Config {
     Config::layer_wise(LayerWiseConfig {
         model_dim: 64,
@@ -77,7 +77,7 @@ pub(crate) fn talking() -> Config {
     .unwrap()
 }
 
-/// A tensor as a file has it.
+/// A tensor as stored in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tensor {
     pub(crate) dtype: Stored,
@@ -132,13 +132,13 @@ impl Tensor {
         }
     }
 
-    /// The same numbers, rounded by `half` where they have to be.
+    /// The same values, rounded by `half` where necessary.
     pub(crate) fn cast(&self, dtype: Dtype) -> Self {
         Self::of(dtype, &self.shape, &self.values())
     }
 }
 
-/// Weights of the size that training gives them, the same in every run.
+/// Weights of a typical trained magnitude, equal in every run.
 pub(crate) fn random(config: &Config, dtype: Dtype) -> Tensors {
     // xorshift64*, <https://arxiv.org/abs/1402.6246>.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -177,7 +177,7 @@ pub(crate) fn write_weights(file: &Path, tensors: &Tensors) {
     fs::write(file, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-/// What the safetensors files of a folder hold.
+/// The tensors in a folder's safetensors files.
 pub(crate) fn read(folder: &Path) -> Tensors {
     let mut tensors = Tensors::new();
     for (name, bytes) in files(folder) {
@@ -196,7 +196,7 @@ pub(crate) fn read(folder: &Path) -> Tensors {
     tensors
 }
 
-/// What is converted without a tokenizer, everything else as it comes.
+/// Options for a conversion without a tokenizer.
 pub(crate) fn plain() -> ConvertOptions {
     ConvertOptions {
         tokenizer: TokenizerChoice::Without,
@@ -225,7 +225,7 @@ pub(crate) fn logits(folder: &Path, keep_quantized: bool) -> Vec<f32> {
     run(config, weights)
 }
 
-/// The logits of tensors that are in no file.
+/// Logits of tensors in memory.
 pub(crate) fn logits_of(config: &Config, tensors: &Tensors) -> Vec<f32> {
     let array = |tensor: &Tensor| {
         let shape: Vec<i32> = tensor.shape.iter().map(|&n| n as i32).collect();

@@ -1,4 +1,4 @@
-//! Quantising, quantising anew, expanding, and leaving alone what is quantised.
+//! Quantising, requantising, dequantising, and keeping quantised matrices.
 
 use std::{fs, path::Path};
 
@@ -40,7 +40,7 @@ fn config_json(folder: &TempDir, model: &str) -> Value {
 fn quantized_and_dequantized_logits_agree() {
     let (folder, tensors) = with_source(&small(), Dtype::Float32);
     let exact = logits_of(&small(), &tensors);
-    // The largest error of a matrix, relative to its numbers', by bits.
+    // The largest relative error of a matrix, by bits.
     let affine_errors = [
         (2, 0.6),
         (3, 0.26),
@@ -91,7 +91,7 @@ fn quantized_and_dequantized_logits_agree() {
         let apart = difference(&packed, &expanded);
         assert!(apart < 2e-5, "{name}: {apart}");
         assert!(difference(&expanded, &exact) > 0.0);
-        // The numbers that are stored are those of a conversion that expands them.
+        // The packed values equal those of a conversion that dequantises.
         let dense = folder.join(format!("{name}-dense"));
         let options = ConvertOptions {
             dequantize: true,
@@ -122,7 +122,7 @@ fn indivisible_rows_stay_unquantized() {
         written["transformer.layers.1.attn.out_proj.scales"].dtype,
         Stored::F16
     );
-    // mlx-lm goes by what has scales: the block names no exception.
+    // As in mlx-lm, matrices without scales are dense: the block lists no exceptions.
     let block = json!({ "group_size": 128, "bits": 4, "mode": "affine" });
     assert_eq!(config_json(&folder, "target")["quantization"], block);
     for (name, tensor) in &tensors {
@@ -150,7 +150,7 @@ fn scales_have_the_requested_dtype() {
         );
     }
     assert_eq!(config_json(&folder, "target")["torch_dtype"], "bfloat16");
-    // Cast once more, the words stay.
+    // A second cast keeps the packed words.
     let options = ConvertOptions {
         dtype: Some(Dtype::Float32),
         ..plain()
@@ -212,7 +212,7 @@ fn packings_can_be_changed_and_dequantized() {
     };
     assert_eq!((words("8"), words("4")), (vec![96, 32], vec![96, 16]));
     assert_eq!(config_json(&folder, "4")["quantization"]["bits"], 4);
-    // As from the expanded matrices.
+    // Equal to quantising the dequantised matrices.
     let dequantize = ConvertOptions {
         dequantize: true,
         ..plain()
@@ -234,7 +234,7 @@ fn packings_can_be_changed_and_dequantized() {
         let most = difference(&tensor.values(), &tensors[name].values());
         assert!(most < 0.003, "{name}: {most}");
     }
-    // Hugging Face's layout and llama.cpp's file are expanded too.
+    // Hugging Face folders and GGUF files are dequantised, too.
     let options = ConvertOptions {
         format: Format::HuggingFace,
         ..plain()
@@ -274,7 +274,7 @@ fn quantizes_tied_and_untied_heads() {
         let target = folder.join("target");
         let (packed, expanded) = (logits(&target, true), logits(&target, false));
         assert!(difference(&packed, &expanded) < 2e-5);
-        // Of the matrix that the head is, and of no other.
+        // Only the head's matrix is quantised.
         let dense = ConvertOptions {
             dequantize: true,
             ..plain()

@@ -1,5 +1,4 @@
-//! What cannot be converted ends in one line that names what is at fault, and nothing is left of
-//! the attempt.
+//! Invalid conversions: a one-line error with the cause, and no files left.
 
 use std::fs;
 
@@ -16,7 +15,7 @@ use openelm_testing::{TempDir, tales};
 
 use crate::models::{convert, files, plain, read, settings, small, with_source, write_model};
 
-/// That a conversion of `source` to `target`, both in `folder`, fails before it writes anything.
+/// Checks that converting `source` to `target`, both in `folder`, fails before any file is written.
 #[track_caller]
 pub(crate) fn refuses(
     folder: &TempDir,
@@ -245,7 +244,7 @@ fn rejects_existing_targets() {
         assert!(message.unwrap_err().to_string().contains("the same"));
         fs::remove_file(folder.join("link")).unwrap();
     }
-    // An empty folder is as good as none, when asked to.
+    // With `force`, an empty folder counts as a missing one.
     fs::create_dir(folder.join("empty")).unwrap();
     case("empty", fresh, &["empty: exists"]);
     convert(&folder.join("source"), &folder.join("empty"), forced).unwrap();
@@ -286,7 +285,7 @@ fn rejects_values_that_overflow_the_dtype() {
         ..plain()
     };
     convert(&folder.join("source"), &folder.join("target"), &brain).unwrap();
-    // What is no number already is the source's fault, and told as well.
+    // Infinity in the source is an error, too.
     let large = tensors.get_mut(name).unwrap();
     large.bytes[400..404].copy_from_slice(&f32::NAN.to_le_bytes());
     write_model(&folder.join("source"), &small(), &tensors);

@@ -1,4 +1,4 @@
-//! Sizes that are known before anything is written.
+//! Sizes computed before writing.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ fn quantized(mode: QuantizationMode, bits: Option<usize>, group: Option<usize>) 
     }
 }
 
-/// A released size, of weights that take no room on the disk.
+/// A released model with sparse weight files.
 fn sparse(preset: Preset) -> TempDir {
     let folder = TempDir::new();
     let config = preset.config();
@@ -51,7 +51,7 @@ fn sizes_of_released_models_in_4_bits() {
             plan.bits_per_weight()
         );
         assert_eq!(plan.source_bytes, 2 * preset.config().parameter_count());
-        // Every matrix is packed in all four.
+        // All four pack every matrix.
         let words = plan
             .tensors
             .iter()
@@ -63,7 +63,7 @@ fn sizes_of_released_models_in_4_bits() {
             ..plain()
         };
         let plan = convert::plan(&*folder, &gguf).unwrap();
-        // llama.cpp keeps the embedding in 8 bits.
+        // llama.cpp stores the embedding in 8 bits.
         let bits = plan.bits_per_weight();
         assert!((4.5..5.2).contains(&bits), "{preset}: {bits}");
     }
@@ -116,7 +116,7 @@ fn shapes_of_every_packing() {
             tensors["transformer.norm.weight"],
             ("BF16", &[128][..], 256)
         );
-        // The first layer's heads are 64 wide together.
+        // The heads of the first layer have a total width of 64.
         let narrow = tensors["transformer.layers.0.attn.out_proj.weight"];
         if group == 128 {
             assert_eq!(narrow, ("BF16", &[128, 64][..], 16_384));

@@ -1,4 +1,4 @@
-//! Files of `torch.save`, made here: CoreNet's names, one storage a tensor.
+//! `torch.save` files, generated here: CoreNet's names, one storage per tensor.
 
 use safetensors::Dtype as Stored;
 
@@ -7,7 +7,7 @@ use crate::{
     opcodes::{LEGACY_HEAD, long, rebuilt, storage, text},
 };
 
-/// By CoreNet's names, the embedding with rows of zeros up to `rows`.
+/// Tensors with CoreNet's names, the embedding padded with zeros to `rows` rows.
 pub(crate) fn corenet(tensors: &Tensors, rows: usize) -> Tensors {
     let renamed = tensors.iter().map(|(name, tensor)| {
         let mut tensor = tensor.clone();
@@ -25,7 +25,7 @@ pub(crate) fn corenet(tensors: &Tensors, rows: usize) -> Tensors {
     renamed.collect()
 }
 
-/// A zip archive, as PyTorch writes it since 1.6. Several state dicts are those of a training
+/// A zip archive in the format of PyTorch 1.6 and later. Several state dicts form a training
 /// checkpoint, by their names in it.
 pub(crate) fn zip_file(dicts: &[(&str, &Tensors)]) -> Vec<u8> {
     let (pickle, storages) = pickle(dicts);
@@ -36,7 +36,7 @@ pub(crate) fn zip_file(dicts: &[(&str, &Tensors)]) -> Vec<u8> {
     zip(&entries)
 }
 
-/// As PyTorch wrote before 1.6.
+/// A file in the format before PyTorch 1.6.
 pub(crate) fn legacy_file(dicts: &[(&str, &Tensors)]) -> Vec<u8> {
     let (pickle, storages) = pickle(dicts);
     let mut bytes = [LEGACY_HEAD, &pickle, b"\x80\x02]("].concat();
@@ -92,7 +92,7 @@ fn pickle(dicts: &[(&str, &Tensors)]) -> (Vec<u8>, Vec<Vec<u8>>) {
     ([b"\x80\x02", &body[..], b"."].concat(), storages)
 }
 
-/// Entries stored as they are.
+/// A zip archive of uncompressed entries.
 pub(crate) fn zip(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
     let (mut body, mut directory) = (Vec::new(), Vec::new());
     for (name, data) in entries {

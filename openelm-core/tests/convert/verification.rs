@@ -1,4 +1,4 @@
-//! What is damaged on its way to the disk does not take the target's place.
+//! Results damaged while writing do not replace the target.
 
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ use crate::models::{convert, plain, read, small, with_source};
 
 const NAME: &str = "transformer.layers.1.ffn.proj_2.weight";
 
-/// Flips the highest bit of a byte's exponent, or sign.
+/// Flips the highest exponent bit, or the sign, of a number.
 fn flip(path: &Path, at: u64) {
     let mut file = File::options().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
@@ -29,7 +29,7 @@ fn flip(path: &Path, at: u64) {
     file.write_all(&[byte[0] ^ 0x80]).unwrap();
 }
 
-/// Converts with `damage` done to what was written, before it is compared with the source.
+/// Converts, and applies `damage` to the written files before they are verified.
 fn damaged(folder: &TempDir, target: &str, options: &ConvertOptions, damage: impl Fn()) -> Error {
     let cancel = CancelHandle::default();
     let target = folder.join(target);
@@ -43,7 +43,7 @@ fn damaged(folder: &TempDir, target: &str, options: &ConvertOptions, damage: imp
     convert::convert(folder.join("source"), target, options, &cancel, progress).unwrap_err()
 }
 
-/// Where the last byte of the tensor's number 77 is.
+/// Offset of the last byte of the tensor's element 77.
 fn place(path: &Path, name: &str) -> u64 {
     let bytes = fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -83,7 +83,7 @@ fn flipped_bit_fails_verification() {
         assert!(problem.contains(&format!("`{NAME}`: {bound}")), "{problem}");
         assert!(error.to_string().ends_with("; nothing was kept"), "{error}");
         assert_eq!(folder.names(), ["source"]);
-        // Undamaged it is kept.
+        // The undamaged result is kept.
         convert(&folder.join("source"), &folder.join("target"), &options).unwrap();
     }
 }
@@ -114,7 +114,7 @@ fn damaged_gguf_file_fails_verification() {
             format: Format::Gguf(kind),
             ..plain()
         };
-        // The last number of the last tensor but padding.
+        // The last element of the last tensor before the padding.
         let error = damaged(&folder, "small.gguf", &options, || {
             flip(&written, fs::metadata(&written).unwrap().len() - 1);
         });
@@ -218,7 +218,7 @@ fn flipped_bit_of_quantized_matrix_fails_verification() {
         let error = damaged(&folder, "small.gguf", &options, || {
             let reader = GgufReader::open(&written).unwrap();
             let length = fs::metadata(&written).unwrap().len();
-            // The last matrix is followed by the final norm, 128 numbers.
+            // The final norm, 128 elements, follows the last matrix.
             assert_eq!(reader.tensors()["output_norm.weight"].bytes(), 512);
             flip(&written, length - 512 - 3);
         });

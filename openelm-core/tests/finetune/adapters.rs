@@ -30,7 +30,7 @@ fn trainable_counts_match_corenet() {
             .iter()
             .map(|(_, [out, input])| 32 * (out + input))
             .sum();
-        // CoreNet's embedding has 128 rows more, which belong to no token.
+        // CoreNet's embedding has 128 more rows, which belong to no token.
         assert_eq!(count + 32 * 128, lora, "{preset:?}");
         let linears = TargetModules::all_layers().matrices(&config).unwrap();
         let count: usize = linears.iter().map(|(_, [out, _])| out).sum();
@@ -81,7 +81,7 @@ fn adapters_are_added_switched_and_removed() {
     assert_eq!(logits(&model), base);
     model.set_adapters(&[("one", 0.0)]).unwrap();
     assert!(apart(&logits(&model), &base) < 1e-6);
-    // Half as strong is an adapter of half the scale.
+    // Half the strength equals half the scale.
     model.set_adapters(&[("one", 0.5)]).unwrap();
     let half = changed(&one, |name, array| {
         if name.ends_with("lora_b") {
@@ -126,13 +126,13 @@ fn rejects_adapters_of_other_models() {
     let weights = random_weights(&narrow, Dtype::Float32, 3).unwrap();
     let mut other = Model::new(narrow, weights, Dtype::Float32).unwrap();
     let adapter = lora(Keys::AllProjections, LoraOptions::default());
-    let told = other.add_adapter("x", &adapter).unwrap_err().to_string();
+    let message = other.add_adapter("x", &adapter).unwrap_err().to_string();
     assert!(
-        told.contains("[3, 32]") && told.contains("[3, 64]"),
-        "{told}"
+        message.contains("[3, 32]") && message.contains("[3, 64]"),
+        "{message}"
     );
-    let told = Trainer::new(&other, adapter, TrainerOptions::default())
+    let message = Trainer::new(&other, adapter, TrainerOptions::default())
         .unwrap_err()
         .to_string();
-    assert!(told.contains("[3, 32]"), "{told}");
+    assert!(message.contains("[3, 32]"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Gradients against differences of the loss.
+//! Gradients compared with finite differences of the loss.
 
 use mlx_rs::Array;
 use openelm_core::{
@@ -12,7 +12,7 @@ use openelm_core::{
 
 use crate::tiny::{changed, lora, model, stirred, tensors};
 
-/// Two rows of different lengths, padded, some of the first one's tokens no targets.
+/// Two padded rows of different lengths; some tokens of the first row are not targets.
 fn batch() -> Batch {
     let rows = [
         Example {
@@ -30,7 +30,7 @@ fn batch() -> Batch {
     )
 }
 
-/// Gradient descent with a rate of 1, so that a step changes a parameter by its gradient.
+/// Gradient descent with a learning rate of 1, so that a step changes a parameter by its gradient.
 fn descent(grad_checkpoint: bool) -> TrainerOptions {
     TrainerOptions {
         optimizer: Optimizer::new(OptimizerKind::Sgd),
@@ -43,8 +43,8 @@ fn descent(grad_checkpoint: bool) -> TrainerOptions {
     }
 }
 
-/// Compares the gradient that a step applied with differences of the loss, at a few places of
-/// every tensor.
+/// Compares the gradient that a step applied with finite differences of the loss, in a few
+/// directions per tensor.
 fn check_gradients(what: &str, adapter: &Adapter, preference: Option<&Preference>) {
     let model = model();
     let batch = batch();
@@ -83,7 +83,7 @@ fn check_gradients(what: &str, adapter: &Adapter, preference: Option<&Preference
             apart < 1e-4,
             "{what}: {name}: checkpointing changes it by {apart:e}"
         );
-        // Along the gradient itself the loss grows by its squared length.
+        // Along the gradient the loss grows by the gradient's squared length.
         let squared = f64::from(length(&gradient)).powi(2);
         assert!(squared > 1e-12, "{what}: {name} has no gradient");
         let h = (2e-3 / squared.sqrt()) as f32;
@@ -105,7 +105,8 @@ fn check_gradients(what: &str, adapter: &Adapter, preference: Option<&Preference
         };
         let slope = (moved(h) - moved(-h)) / (2.0 * f64::from(h));
         let off = (slope - squared).abs() / squared;
-        // In f32 a loss of about 4 is known to 5e-7; the step moves it by 2e-3 of the length.
+        // A loss of about 4 in f32 has a resolution of 5e-7; the step changes it by 2e-3 of the
+        // length.
         let allowed = 0.02 + 5e-7 / (2e-3 * squared.sqrt());
         assert!(
             off < allowed,
@@ -114,8 +115,8 @@ fn check_gradients(what: &str, adapter: &Adapter, preference: Option<&Preference
     }
 }
 
-/// `moved` with DoRA's magnitudes grown as the rows of `W + ΔW` have: training takes the rows'
-/// lengths for constants, by design, and so must the differences.
+/// `moved`, with DoRA's magnitudes scaled like the row norms of `W + ΔW`: training treats the row
+/// norms as constants, so the differences must, too.
 fn with_lengths_held(adapter: &Adapter, moved: &Adapter) -> Adapter {
     let (old, new) = (tensors(adapter), tensors(moved));
     if !old.keys().any(|name| name.ends_with(".m")) {

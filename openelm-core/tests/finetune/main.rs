@@ -1,9 +1,9 @@
-//! Fine-tuning on tiny models: what is trained, its gradients, and adapters on a loaded model.
+//! Fine-tuning of tiny models: trained parameters, gradients, and adapters on a loaded model.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 mod adapters;

@@ -25,7 +25,7 @@ pub(crate) fn model() -> Model {
     Model::new(config(), weights, Dtype::Float32).unwrap()
 }
 
-/// An adapter whose every tensor is moved away from where it begins, so that nothing is zero.
+/// An adapter with all tensors moved away from their initial values, so that none is zero.
 pub(crate) fn stirred(adapter: &Adapter, seed: u64) -> Adapter {
     changed(adapter, |name, array| {
         let seed = seed + name.len() as u64;
@@ -35,7 +35,7 @@ pub(crate) fn stirred(adapter: &Adapter, seed: u64) -> Adapter {
     })
 }
 
-/// The adapter with its tensors, by mlx-lm's names, passed through `change`.
+/// The adapter with each tensor, by its mlx-lm name, mapped by `change`.
 pub(crate) fn changed(adapter: &Adapter, mut change: impl FnMut(&str, &Array) -> Array) -> Adapter {
     let folder = TempDir::new();
     adapter.save(&folder, &config()).unwrap();

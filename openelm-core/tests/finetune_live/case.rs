@@ -1,4 +1,4 @@
-//! A case as `parity/finetune.py` wrote it: its files, rows and options.
+//! A case written by `parity/finetune.py`: files, rows and options.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -128,7 +128,7 @@ pub(crate) fn options(case: &Case, grad_checkpoint: bool) -> TrainerOptions {
         schedule.warmup_init = block["warmup_init"].as_f64().unwrap();
     }
     if kind == OptimizerKind::Adafactor {
-        // mlx-lm's relative step, min(0.01, step^-0.5), is this for the first 10,000.
+        // mlx-lm's relative step, min(0.01, step^-0.5), equals this for the first 10,000 steps.
         schedule.learning_rate = 0.01;
     }
     TrainerOptions {
@@ -156,7 +156,7 @@ pub(crate) fn rows_of(folder: &Path, case: &Case) -> Vec<(Vec<u32>, usize)> {
     rows(folder, case, "valid")
 }
 
-/// The batch that mlx-lm made of the rows `chosen`, or, in "exact" cases, should have made.
+/// The batch that mlx-lm made from the rows `chosen`; in "exact" cases, the correct batch.
 pub(crate) fn batch(rows: &[(Vec<u32>, usize)], chosen: &[usize], case: &Case) -> Batch {
     let longest = chosen.iter().map(|&row| rows[row].0.len()).max().unwrap();
     let width = (1 + 32 * longest.div_ceil(32)).min(case.max_seq_length);

@@ -1,10 +1,11 @@
-//! Compares fine-tuning with what mlx-lm's own trainer did on the same model, rows and start:
-//! `parity/finetune.py` wrote it to the folder `OPENELM_FINETUNE`; `make parity` does all of it.
+//! Compares fine-tuning with mlx-lm's trainer on the same model, rows and initial adapter.
+//! `parity/finetune.py` writes the results to the folder `OPENELM_FINETUNE`; `make parity` runs
+//! everything.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 mod case;
@@ -19,21 +20,21 @@ use openelm_core::{Model, adapter::Adapter, internal::Batch, train::Trainer};
 
 use case::{Case, Losses, batch, model, options, preference, read, rows, rows_of, start};
 
-/// Largest difference of a step's loss, relative.
+/// Largest relative difference of a step's loss.
 const LOSS_BOUND: f64 = 1e-4;
 
-/// Largest distance of a trained tensor after the last step, relative to its length. (Of single
-/// numbers Adam turns a gradient of nearly zero into a full step of either sign.)
+/// Largest distance of a trained tensor after the last step, relative to its norm. (Single elements
+/// differ more: Adam turns a gradient of nearly zero into a full step of either sign.)
 const TENSOR_BOUND: f32 = 1e-3;
 
 /// Largest difference of a logit of the adapted model.
 const LOGIT_BOUND: f32 = 2e-4;
 
-/// The same between the adapter that we trained and the one that mlx-lm trained: one such step moves
-/// a logit by some 4e-3 where the scale is 10.
+/// Largest logit difference between the adapter trained here and the one trained by mlx-lm: with a
+/// scale of 10, one such step moves a logit by about 4e-3.
 const TRAINED_LOGIT_BOUND: f32 = 1e-2;
 
-/// Cases that are trained with checkpointing too, one of each kind: with FULL=1 all are.
+/// Cases that are also trained with checkpointing, one of each kind; FULL=1 does all.
 const CHECKPOINTED: [&str; 6] = [
     "lora-accumulate-exact",
     "lora-prompts-exact",
@@ -44,7 +45,7 @@ const CHECKPOINTED: [&str; 6] = [
 ];
 
 #[test]
-#[ignore = "reads what Python made: make parity"]
+#[ignore = "needs files from Python: make parity"]
 fn fine_tuning_matches_mlx_lm() {
     let folder = PathBuf::from(std::env::var_os("OPENELM_FINETUNE").expect("set by parity/run.sh"));
     let index: BTreeMap<String, Vec<String>> = read(&folder.join("index.json"));
@@ -75,7 +76,7 @@ fn compare(folder: &Path, name: &str, checkpoint: bool) {
         "{name}"
     );
     let worst = compare_losses(folder, name, &case, &expected, &mut trainer);
-    // mlx-lm reads it from there: parity/load_adapters.py.
+    // Read by mlx-lm in parity/load_adapters.py.
     let written = output.join("ours");
     trainer.adapter().save(&written, model.config()).unwrap();
     let furthest = compare_tensors(name, &case, &expected, &output);
@@ -88,7 +89,7 @@ fn compare(folder: &Path, name: &str, checkpoint: bool) {
     eprintln!("{name:24} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}  logits {logits:.1e}");
 }
 
-/// Trains and returns the largest relative difference of a loss.
+/// Trains, and returns the largest relative loss difference.
 fn compare_losses(
     folder: &Path,
     name: &str,
@@ -144,17 +145,17 @@ fn compare_losses(
     worst
 }
 
-/// Compares our adapter with the one that mlx-lm trained; returns the largest distance.
+/// Compares the adapter trained here with mlx-lm's. Returns the largest distance.
 fn compare_tensors(name: &str, case: &Case, expected: &Losses, output: &Path) -> f32 {
     let found = Array::load_safetensors(output.join("ours/adapters.safetensors")).unwrap();
-    let wanted = Array::load_safetensors(output.join("final.safetensors")).unwrap();
-    assert_eq!(found.len(), wanted.len(), "{name}");
+    let reference = Array::load_safetensors(output.join("final.safetensors")).unwrap();
+    assert_eq!(found.len(), reference.len(), "{name}");
     let mut furthest = 0.0_f32;
-    for (tensor, wanted) in &wanted {
+    for (tensor, reference) in &reference {
         let off = if case.optimizer == "lion" {
-            signed_distance(name, &found[tensor], wanted, &expected.learning_rate)
+            signed_distance(name, &found[tensor], reference, &expected.learning_rate)
         } else {
-            length(&found[tensor].subtract(wanted).unwrap()) / length(wanted).max(1e-6)
+            length(&found[tensor].subtract(reference).unwrap()) / length(reference).max(1e-6)
         };
         assert!(off <= TENSOR_BOUND, "{name}: {tensor} is off by {off:e}");
         furthest = furthest.max(off);
@@ -162,8 +163,8 @@ fn compare_tensors(name: &str, case: &Case, expected: &Losses, output: &Path) ->
     furthest
 }
 
-/// Compares the logits of mlx-lm's adapter, and of ours, with those of mlx-lm; returns the largest
-/// difference. Writes the logits of ours for parity/load_adapters.py.
+/// Compares the logits of both adapters with mlx-lm's. Returns the largest difference, and writes
+/// the logits for parity/load_adapters.py.
 fn compare_logits(name: &str, case: &Case, model: &Model, output: &Path) -> f32 {
     let written = output.join("ours");
     let mut logits = 0.0_f32;
@@ -174,10 +175,10 @@ fn compare_logits(name: &str, case: &Case, model: &Model, output: &Path) -> f32 
             .unwrap();
         logits_of(&adapted, &case.logit_tokens)
     };
-    let wanted = &Array::load_safetensors(output.join("logits.safetensors")).unwrap()["logits"];
+    let reference = &Array::load_safetensors(output.join("logits.safetensors")).unwrap()["logits"];
     let ours = of(&written);
     for (logits_found, bound) in [(&of(output), LOGIT_BOUND), (&ours, TRAINED_LOGIT_BOUND)] {
-        let off = distance(logits_found, wanted);
+        let off = distance(logits_found, reference);
         assert!(off <= bound, "{name}: logits differ by {off:e}");
         logits = logits.max(off);
     }
@@ -190,23 +191,23 @@ fn compare_logits(name: &str, case: &Case, model: &Model, output: &Path) -> f32 
     logits
 }
 
-/// Relative distance of tensors that Lion trained, but for a few entries.
+/// Relative distance of tensors trained by Lion, without a few elements.
 ///
-/// Lion moves every entry by the sign of its momentum times the rate: where the momentum is next to
-/// zero, rounding decides the sign, and the entry is two rates off though nothing is wrong. At
-/// most one entry in a hundred may be (but one of any tensor), and none further than all rates
-/// together twice.
-fn signed_distance(name: &str, found: &Array, wanted: &Array, rates: &[f32]) -> f32 {
+/// Lion moves every element by the learning rate, in the direction of the momentum's sign. If the
+/// momentum is almost zero, rounding decides the sign, and correct elements differ by two rates. At
+/// most one element in a hundred (at least one per tensor) may differ, and none by more than twice
+/// the sum of the rates.
+fn signed_distance(name: &str, found: &Array, reference: &Array, rates: &[f32]) -> f32 {
     let rate = rates.iter().copied().fold(0.0_f32, f32::max);
     let furthest = 2.0 * rates.iter().sum::<f32>() + 1e-6;
-    let (found, wanted) = (
+    let (found, reference) = (
         found.flatten(None, None).unwrap(),
-        wanted.flatten(None, None).unwrap(),
+        reference.flatten(None, None).unwrap(),
     );
-    let (found, wanted) = (found.as_slice::<f32>(), wanted.as_slice::<f32>());
-    assert_eq!(found.len(), wanted.len(), "{name}");
+    let (found, reference) = (found.as_slice::<f32>(), reference.as_slice::<f32>());
+    assert_eq!(found.len(), reference.len(), "{name}");
     let (mut turned, mut square, mut whole) = (0_usize, 0.0_f32, 0.0_f32);
-    for (a, b) in found.iter().zip(wanted) {
+    for (a, b) in found.iter().zip(reference) {
         let off = (a - b).abs();
         assert!(
             off <= furthest,

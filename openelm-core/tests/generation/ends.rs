@@ -1,4 +1,4 @@
-//! What ends a text.
+//! Ends of a generation.
 
 use std::{sync::mpsc, thread};
 
@@ -40,7 +40,7 @@ fn stop_strings_across_tokens_end_the_text() {
         };
         run(&model, PROMPT, options)
     };
-    // Any piece of the text, cut anywhere in a word.
+    // Any substring of the text, also in the middle of a word.
     for from in 0..24 {
         for length in [1, 5, 17] {
             let part = &whole[from..from + length];
@@ -51,7 +51,7 @@ fn stop_strings_across_tokens_end_the_text() {
         }
     }
     assert_eq!(stop(&["girl who", "a little"]).text(), " there lived ");
-    // Those that never come, however near the text gets to them.
+    // Stop strings that almost occur.
     for stops in [
         &["girl whom"][..],
         &["🦙"],
@@ -63,7 +63,7 @@ fn stop_strings_across_tokens_end_the_text() {
         assert_eq!(outcome.text(), whole);
         assert_eq!(outcome.reason(), FinishReason::Length);
     }
-    // The text ends within what could become a stop string.
+    // The text ends with the beginning of a stop string.
     let beginning = format!("{}!", &whole[whole.len() - 10..]);
     assert_eq!(stop(&[&beginning]).text(), whole);
 }
@@ -71,7 +71,7 @@ fn stop_strings_across_tokens_end_the_text() {
 #[test]
 fn multi_byte_stop_strings_end_the_text() {
     let model = load();
-    // At this temperature the model writes any token, bytes among them: most are no character.
+    // At this temperature the model generates any token, including bytes that are not valid UTF-8.
     let options = GenerateOptions {
         sampling: Sampling {
             temperature: 100.0,
@@ -111,7 +111,7 @@ fn multi_byte_stop_strings_end_the_text() {
 #[test]
 fn eos_ends_the_text_unless_ignored() {
     let ids = run(&load(), PROMPT, greedy(64)).ids();
-    // The greedy text's sixth token becomes the end token; it is nowhere before.
+    // The sixth token of the greedy text, which does not occur before, becomes the end token.
     let eos = ids[5];
     assert!(!ids[..5].contains(&eos));
     let model = load_with(&[("eos_token_id", eos.into())]);
@@ -121,7 +121,7 @@ fn eos_ends_the_text_unless_ignored() {
     assert_eq!(ended.tokens[5].text, "");
     assert_eq!(ended.text(), decode(&model, PROMPT, &ids[..5]));
 
-    // What was held back as the beginning of a stop string comes with it.
+    // Text held back as the beginning of a stop string is emitted at the end.
     let mut stop = ended.text().split_off(5);
     stop.push('!');
     let options = GenerateOptions {
@@ -132,7 +132,7 @@ fn eos_ends_the_text_unless_ignored() {
     assert_eq!(held.reason(), FinishReason::Eos);
     assert_eq!(held.text(), ended.text());
 
-    // As the last token allowed it is still the end.
+    // At the token limit the end token still counts.
     assert_eq!(run(&model, PROMPT, greedy(6)).reason(), FinishReason::Eos);
     assert_eq!(
         run(&model, PROMPT, greedy(5)).reason(),
@@ -187,7 +187,7 @@ fn cancels_between_chunks_and_tokens() {
         assert_eq!(outcome.tokens.len(), tokens);
         assert_eq!(outcome.text(), decode(&model, PROMPT, &outcome.ids()));
     }
-    // Once it is over, cancelling changes nothing.
+    // Cancelling after the end has no effect.
     let generation = model.generate(PROMPT, greedy(2)).unwrap();
     let handle = generation.cancel_handle();
     let outcome = Outcome::watching(generation, |event| {
@@ -210,7 +210,7 @@ fn cancels_from_another_thread() {
             receiver.recv().unwrap();
         }
         handle.cancel();
-        // Whoever still sends is let go.
+        // Releases blocked senders.
         drop(receiver);
     });
     let outcome = Outcome::watching(generation, |event| {
@@ -267,7 +267,7 @@ fn full_context_ends_the_text() {
         message,
         format!("the prompt has {tokens} tokens; the model's context holds 512")
     );
-    // The text is whole even when it ends in the middle of a stop string.
+    // The text is complete even when it ends in the middle of a stop string.
     let short = load_with(&[("max_context_length", 10)]);
     let text = run(&short, PROMPT, greedy(64)).text();
     assert_eq!(text, " there lived a little");

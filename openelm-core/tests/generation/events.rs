@@ -1,4 +1,4 @@
-//! The order of events, and the text.
+//! Order of events, and generated text.
 
 use std::thread;
 
@@ -19,7 +19,7 @@ fn events_are_ordered_and_text_matches_reference() {
         };
         let outcome = run(&model, &prompt, options);
         assert_eq!(outcome.ids(), ids, "{prompt}");
-        // The reference is the answer alone, whose first space its decoder drops.
+        // The reference is the answer alone; its decoder drops the leading space.
         let found = outcome.text();
         assert_eq!(found.strip_prefix(' ').unwrap_or(&found), text);
         assert_eq!(found, decode(&model, &prompt, &ids));
@@ -113,7 +113,7 @@ fn model_without_tokenizer_gives_ids() {
     let model = load();
     let prompt = model.tokenizer().encode_prompt(PROMPT).unwrap();
     let options = GenerateOptions {
-        // Without text there is nothing to stop at.
+        // Without text there are no stop strings.
         stop: vec!["e".into(), "\n".into()],
         ..greedy(16)
     };
@@ -135,7 +135,7 @@ fn generates_in_16_bit_dtypes() {
             ..greedy(16)
         };
         let outcome = run(&model, &prompt, options);
-        // The first steps are clear enough for 8 bits of precision.
+        // The first tokens are clear enough for 8 bits of precision.
         assert_eq!(outcome.ids()[..4], ids[..4], "{dtype}");
         assert_eq!(outcome.tokens.len(), 16);
         for token in &outcome.tokens {
@@ -145,7 +145,7 @@ fn generates_in_16_bit_dtypes() {
     }
 }
 
-/// MLX ties arrays to their thread; models on several threads at once are each their own.
+/// MLX binds arrays to their thread; each thread has its own model.
 #[test]
 fn threads_load_separate_models() {
     let (prompt, ids, _) = references().swap_remove(1);

@@ -1,11 +1,6 @@
-//! Generation from the bundled tales model: the order of events, what ends a text, sampling, and
-//! every input that has to be refused.
+//! Generation with the bundled tales model: order of events, ends, sampling, and invalid inputs.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 mod ends;
 mod events;

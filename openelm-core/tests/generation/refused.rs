@@ -1,4 +1,4 @@
-//! Prompts and options that are refused.
+//! Invalid prompts and options.
 
 use openelm_core::{
     Error,
@@ -31,7 +31,7 @@ fn rejects_empty_prompts() {
     }
     assert_eq!(Outcome::of(of(&[0]).unwrap()).tokens.len(), 1);
     assert_eq!(Outcome::of(of(&[2047]).unwrap()).tokens.len(), 1);
-    // Any text is a prompt.
+    // Any text is a valid prompt.
     for text in [
         " ",
         "\0",

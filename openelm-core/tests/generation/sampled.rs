@@ -1,4 +1,4 @@
-//! Which token comes next.
+//! Choice of the next token.
 
 use openelm_core::{
     Config, Dtype, LanguageModel, Model, Tokenizer,
@@ -47,7 +47,7 @@ fn text_depends_on_the_seed() {
         let seed = Some(6);
         assert_ne!(text(Sampling { seed, ..sampling }).0, first);
     }
-    // Without one, the seed is another each time, and gives the same text again.
+    // Without a seed each run has a new one, which reproduces its text.
     let seed = None;
     let (first, one) = text(Sampling { seed, ..warm(0) });
     let (_, two) = text(Sampling { seed, ..warm(0) });
@@ -72,7 +72,7 @@ fn repetition_penalty_matches_reference() {
     let outcome = run(&model, PROMPT, options);
     assert_ne!(outcome.text(), run(&model, PROMPT, greedy(40)).text());
 
-    // Hugging Face's rule, on the host, over the network's own logits.
+    // Hugging Face's rule on the model's logits, computed here.
     let mut ids = model.tokenizer().encode_prompt(PROMPT).unwrap();
     let mut expected = Vec::new();
     for _ in 0..40 {
@@ -100,7 +100,7 @@ fn logprobs_match_the_logits() {
     let vocab = model.model().config().vocab_size();
     let options = GenerateOptions {
         sampling: Sampling {
-            // Reported is the model's distribution, not what the sampling makes of it.
+            // Log-probabilities are those of the model, before sampling filters.
             top_k: 40,
             repetition_penalty: 1.2,
             ..warm(8)
@@ -135,7 +135,8 @@ fn logprobs_match_the_logits() {
         assert_eq!(token.logprob, Some(listed.unwrap().logprob));
         ids.push(token.id);
     }
-    // Fewer are the first of all, the chosen token's is reported even when it is not among them.
+    // A smaller list is the beginning of the full one; the chosen token's log-probability is
+    // reported even when it is not in the list.
     let few = run(
         &model,
         PROMPT,
@@ -164,7 +165,7 @@ fn logprobs_match_the_logits() {
     assert_eq!(none.ids(), outcome.ids());
     let silent = |t: &Token| t.logprob.is_none() && t.top_logprobs.is_empty();
     assert!(none.tokens.iter().all(silent));
-    // Greedy takes the first.
+    // Greedy decoding picks the first.
     let options = GenerateOptions {
         logprobs: 1,
         ..greedy(12)
@@ -175,7 +176,7 @@ fn logprobs_match_the_logits() {
     }
 }
 
-/// The ends of every range are inside it and give tokens, however odd the distribution gets.
+/// Limits of all ranges are valid and give tokens.
 #[test]
 fn accepts_limits_of_ranges() {
     let model = load();
@@ -215,7 +216,8 @@ fn accepts_limits_of_ranges() {
     }
 }
 
-/// CoreNet's embeddings have rows beyond the vocabulary; a hot draw must not land on one.
+/// CoreNet's embeddings have rows beyond the vocabulary; sampling at a high temperature must not
+/// pick them.
 #[test]
 fn ids_without_piece_are_never_sampled() {
     let text = std::fs::read_to_string(tales().join("config.json")).unwrap();

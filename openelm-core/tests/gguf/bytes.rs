@@ -1,4 +1,4 @@
-//! The container and its types against llama.cpp's Python package.
+//! The container and its tensor types, compared with llama.cpp's Python package.
 
 use openelm_core::internal::{GgufReader, GgufWriter, TensorSpec, TensorType, Value, ValueType};
 use openelm_core::{Dtype, Result};
@@ -39,7 +39,7 @@ fn quantized_bytes_match_llama_cpp() {
     ] {
         let tensor = (spec("t", kind, &[18, 32]), values.clone());
         let file = written(&[], &[tensor]).unwrap();
-        // The head is 24 + 9 + 4 + 16 + 4 + 8 bytes, padded to 96.
+        // The header has 24 + 9 + 4 + 16 + 4 + 8 bytes, padded to 96.
         assert_eq!(
             hex(&fixture["quantized"][name]),
             file[96..96 + size],

@@ -1,4 +1,4 @@
-//! Files for the tests: made with the writer, or by hand.
+//! GGUF files for tests, from the writer or assembled from bytes.
 
 use openelm_core::{Config, config::LayerWiseConfig};
 use openelm_core::{Result, Tokenizer};
@@ -8,7 +8,7 @@ use openelm_core::{
 };
 use openelm_testing::Random;
 
-/// Values of about the size of a weight.
+/// Values with the magnitude of weights.
 pub(crate) fn random_weights(random: &mut Random, count: usize) -> Vec<f32> {
     let value = |_| random.below(1 << 20) as f32 / (1 << 20) as f32 - 0.5;
     (0..count).map(value).collect()
@@ -34,8 +34,8 @@ pub(crate) fn written(
     writer.finish()
 }
 
-/// A file's head by hand, as the format's description has it: entries of metadata and of the
-/// table as bytes.
+/// A file header assembled from the bytes of metadata and tensor entries, following the format's
+/// specification.
 pub(crate) fn head(version: u32, keys: &[Vec<u8>], tensors: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = b"GGUF".to_vec();
     bytes.extend(version.to_le_bytes());
@@ -55,7 +55,7 @@ pub(crate) fn key(name: &str, kind: u32, value: &[u8]) -> Vec<u8> {
     [&text(name), kind.to_le_bytes().as_slice(), value].concat()
 }
 
-/// An entry of the table, dimensions innermost first.
+/// A tensor entry, dimensions innermost first.
 pub(crate) fn entry(name: &str, dims: &[u64], kind: u32, offset: u64) -> Vec<u8> {
     let mut bytes = text(name);
     bytes.extend((dims.len() as u32).to_le_bytes());
@@ -65,7 +65,7 @@ pub(crate) fn entry(name: &str, dims: &[u64], kind: u32, offset: u64) -> Vec<u8>
     bytes
 }
 
-/// A model of three unequal layers with more rows than the tokenizer of `fixtures/tales` has ids.
+/// A model of three unequal layers, with more rows than the tokenizer of `fixtures/tales` has ids.
 pub(crate) fn small() -> Config {
     Config::layer_wise(LayerWiseConfig {
         model_dim: 64,

@@ -1,13 +1,10 @@
-//! GGUF files: what is written is read back, quantised as llama.cpp quantises, and whatever lies
-//! in a file, reading it ends in a value or in one line that names the key or the tensor.
+//! GGUF files: reading, writing, and quantisation equal to llama.cpp's. Reading any file gives a
+//! value or a one-line error with the key or tensor.
 //!
-//! `fixtures/gguf.json` is made by `parity/gguf_fixtures.py` with llama.cpp's Python package.
+//! `fixtures/gguf.json` comes from `parity/gguf_fixtures.py`, which uses llama.cpp's Python
+//! package.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 mod bytes;
 mod files;

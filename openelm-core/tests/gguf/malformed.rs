@@ -1,4 +1,4 @@
-//! Files that lie, end too soon or are damaged.
+//! Inconsistent, truncated and damaged files.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn problem(bytes: &[u8]) -> String {
     }
 }
 
-/// A header with the data of a tensor after it.
+/// A header followed by the data of one tensor.
 fn with_data(head: Vec<u8>) -> Vec<u8> {
     [head, vec![0; 64]].concat()
 }
@@ -40,22 +40,22 @@ fn metadata(keys: &[Vec<u8>]) -> Vec<u8> {
     with_data(head(3, keys, &[entry("t", &[4], 0, 0)]))
 }
 
-/// A file whose key `k` is an array without values.
+/// A file whose key `k` is an empty array.
 fn array(kind: u32, count: u64) -> Vec<u8> {
     let value = [kind.to_le_bytes().as_slice(), &count.to_le_bytes()].concat();
     metadata(&[key("k", 9, &value)])
 }
 
-/// A file that declares these counts, with nothing after them.
+/// A file that declares these counts and ends.
 fn counts(tensors: u64, keys: u64) -> Vec<u8> {
     let counts = [tensors.to_le_bytes(), keys.to_le_bytes()].concat();
     [b"GGUF\x03\0\0\0".as_slice(), &counts, &[0; 99]].concat()
 }
 
-/// The bytes of a file.
+/// Returns the bytes of a file.
 type Bytes = fn() -> Vec<u8>;
 
-/// Malformed files and a part of their error.
+/// Malformed files, and a part of their error.
 const CASES: &[(Bytes, &str)] = &[
     (|| b"GGML\x03\0\0\0".to_vec(), "not a GGUF file"),
     (|| b"GG".to_vec(), "not a GGUF file"),
@@ -209,7 +209,7 @@ fn rejects_truncation_at_every_length() {
         let message = problem(&bytes[..length]);
         assert!(!message.is_empty(), "{length}");
     }
-    // A file that shrinks after it was opened.
+    // A file that shrinks after it is opened.
     let mut reader = GgufReader::open(&*file).unwrap();
     let handle = fs::OpenOptions::new().write(true).open(&*file).unwrap();
     handle.set_len(bytes.len() as u64 - 1).unwrap();
@@ -220,7 +220,7 @@ fn rejects_truncation_at_every_length() {
     );
 }
 
-/// Two layers and 300 rows: damaged thousands of times.
+/// Two layers and 300 rows, for thousands of damaged copies.
 fn tiny() -> Config {
     Config::layer_wise(LayerWiseConfig {
         model_dim: 32,
@@ -251,8 +251,8 @@ fn damaged_file_never_panics() {
     });
 }
 
-/// Files with bits turned `at` one to three places, told the case and where the table of tensors
-/// begins and the file ends. Mostly in the head, which is where lies can be told.
+/// Files with one to three bytes changed. `at` chooses the position from the case, the start of the
+/// tensor table and the end of the file, mostly in the header, where damage matters most.
 fn damage(seed: u64, at: impl Fn(usize, &mut Random, usize, usize) -> usize) {
     let (bytes, _) = model_file(&tiny(), FileType::Q4_0);
     let table = bytes.windows(17).position(|at| at == b"token_embd.weight");

@@ -1,4 +1,4 @@
-//! A model's settings and weights.
+//! Configuration and weights of a model.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ use crate::files::{model_file, small, spec, written};
 
 #[test]
 fn model_round_trips_in_every_type() {
-    // The worst rounding of values up to 0.5.
+    // The largest rounding error of values up to 0.5.
     let cases = [
         (FileType::F32, 0.0),
         (FileType::F16, 0.000_123),
@@ -70,7 +70,7 @@ fn released_settings_round_trip() {
             .sum();
         let mut head = Vec::new();
         drop(GgufWriter::new(&mut head, "new.gguf", &entries, specs).unwrap());
-        // A file with a hole in the place of the weights.
+        // A sparse file in place of the weights.
         let file = TempFile::new("test.gguf", &head);
         let hole = fs::OpenOptions::new().write(true).open(&*file).unwrap();
         hole.set_len((head.len() + size) as u64).unwrap();

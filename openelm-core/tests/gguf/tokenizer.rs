@@ -1,4 +1,4 @@
-//! A tokenizer in a GGUF file and out of it.
+//! A tokenizer in a GGUF file.
 
 use openelm_core::Tokenizer;
 use openelm_core::{Config, config::LayerWiseConfig};
@@ -31,7 +31,7 @@ fn tokenizer_round_trips() {
     let file = TempFile::new("test.gguf", &bytes);
     let reader = GgufReader::open(&*file).unwrap();
     let mut read = Vocabulary::from_gguf(&reader).unwrap().unwrap();
-    // The embedding has two rows more.
+    // The embedding has two more rows.
     assert_eq!(read.tokens.len(), 2050);
     assert_eq!(read.tokens[2049].text, "[PAD2049]");
     assert_eq!(read.tokens[2049].kind, TokenKind::Unused);

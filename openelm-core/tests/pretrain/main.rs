@@ -1,9 +1,9 @@
-//! Pre-training of tiny models: documents kept apart, updates in parts, averages, resume, 16 bits.
+//! Pre-training of tiny models: document boundaries, micro-batches, averages, resume, 16 bits.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 mod resume;

@@ -25,7 +25,7 @@ fn interrupted_run_gives_identical_files() {
         begin(config(), source(40), None, &folder, options.clone(), None).unwrap()
     };
     finish(&mut begin(&whole, false));
-    // Stopped by cancelling after the third step, then dropped after a step that was not saved.
+    // Cancelled after the third step, then dropped after a step without a checkpoint.
     let mut run = begin(&parts, false);
     run.by_ref().take(3).for_each(drop);
     run.cancel_handle().cancel();
@@ -87,19 +87,22 @@ fn resume_rejects_another_run() {
         }
     });
     let error = run(true, wider.unwrap(), source(40), options.clone()).unwrap_err();
-    let told = error.to_string();
-    assert!(told.contains("vocab_size: expected 50, found 60"), "{told}");
+    let message = error.to_string();
+    assert!(
+        message.contains("vocab_size: expected 50, found 60"),
+        "{message}"
+    );
     let mut faster = options.clone();
     faster.trainer.schedule.learning_rate = 3e-3;
     let error = run(true, config(), source(40), faster).unwrap_err();
-    let told = error.to_string();
+    let message = error.to_string();
     assert!(
-        told.contains("learning_rate: expected 0.002, found 0.003"),
-        "{told}"
+        message.contains("learning_rate: expected 0.002, found 0.003"),
+        "{message}"
     );
     let error = run(true, config(), source(41), options.clone()).unwrap_err();
     assert!(error.to_string().contains("data: expected"), "{error}");
-    // The save interval may change.
+    // The checkpoint interval may change.
     let other = PretrainOptions {
         save_every: 5,
         ..options

@@ -1,4 +1,4 @@
-//! Whole runs: their files, their ends, their options and memory.
+//! Complete runs: files, ends, options and memory.
 
 use std::fs;
 
@@ -47,7 +47,7 @@ fn run_writes_model_average_and_ema() {
             assert_eq!(value, mean as f32, "{name}");
         }
     }
-    // It lags behind the weights, and is no average of few.
+    // The average lags behind the weights, and differs from a mean of a few.
     let moving = tensors(&folder.join("ema"));
     let to_last = distance(&last[2], &moving);
     assert!(to_last > 1e-4 && to_last < 0.5, "{to_last}");
@@ -57,7 +57,7 @@ fn run_writes_model_average_and_ema() {
     let loaded = LanguageModel::load(folder.join("model"), &Default::default());
     assert!(
         matches!(loaded, Err(Error::MissingFile { .. })),
-        "it has no tokenizer"
+        "the model has no tokenizer"
     );
 }
 
@@ -120,8 +120,8 @@ fn rejects_options_out_of_range() {
         spoil(&mut options);
         let run = folder.join("run");
         let error = Pretrain::new(config(), source(40), None, &run, options, None);
-        let told = error.unwrap_err().to_string();
-        assert!(told.starts_with(problem), "{told}");
+        let message = error.unwrap_err().to_string();
+        assert!(message.starts_with(problem), "{message}");
         assert!(folder.names().is_empty());
     }
 }
@@ -135,7 +135,7 @@ fn diverged_run_is_reported_and_not_saved() {
     };
     let mut run =
         Pretrain::new(config(), source(40), None, &folder, options(&recipe), None).unwrap();
-    let error = run.find_map(Result::err).expect("it cannot go well");
+    let error = run.find_map(Result::err).expect("the run must diverge");
     assert!(matches!(error, Error::Diverged { .. }), "{error}");
     let state = folder.join("training_state.safetensors");
     if state.exists() {
@@ -162,7 +162,8 @@ fn memory_is_constant_over_1000_steps() {
             after.push(memory::active_bytes().unwrap());
         }
     }
-    // Other tests of this process have arrays, too: as many as a leak of a tenth of a step's would have.
+    // Other tests of this process hold arrays, too; their size is about that of a leak of a tenth
+    // of a step.
     let [early, late] = after[..] else { panic!() };
     let leak = 999 * 4 * config().parameter_count() as usize / 10;
     assert!(late < early + leak, "{early} then {late}");

@@ -1,4 +1,4 @@
-//! A tiny model, documents for it, and what a run wrote.
+//! A tiny model, documents for it, and files of a run.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ pub(crate) fn trainer(dtype: Dtype, options: TrainerOptions) -> Trainer {
     Trainer::from_scratch(config(), start, dtype, options).unwrap()
 }
 
-/// A tensor's name and numbers.
+/// A tensor's name and values.
 pub(crate) type Named = (String, Vec<f32>);
 
 pub(crate) const RECIPE: Recipe = Recipe {
@@ -39,14 +39,14 @@ pub(crate) const RECIPE: Recipe = Recipe {
     warmup: 3,
 };
 
-/// Some documents of different lengths, BOS and EOS around them, no two alike.
+/// Distinct documents of different lengths, each with BOS and EOS.
 pub(crate) fn documents(count: u32) -> Vec<Vec<u32>> {
     let text = |i: u32| (0..3 + i % 5).map(move |j| 3 + (7 * i + 11 * j) % 47);
     let document = |i| [1].into_iter().chain(text(i)).chain([2]).collect();
     (0..count).map(document).collect()
 }
 
-/// They one after another, in rows of `length` tokens and a last target.
+/// The documents concatenated, in rows of `length` tokens and a last target.
 pub(crate) fn packed(documents: &[Vec<u32>], length: usize) -> Vec<Sequence> {
     let mut starts = Vec::new();
     let mut stream = Vec::new();
@@ -73,7 +73,7 @@ pub(crate) fn batch(sequences: &[Sequence], length: usize) -> Batch {
     Batch::packed(&rows, length)
 }
 
-/// Weights by name, of a trainer that was asked for them.
+/// The trainer's weights by name.
 pub(crate) fn weights(trainer: &Trainer) -> Vec<Named> {
     let folder = TempDir::new();
     trainer.adapter().save(&folder, &config()).unwrap();
@@ -86,7 +86,7 @@ pub(crate) fn weights(trainer: &Trainer) -> Vec<Named> {
     read
 }
 
-/// The largest distance of two sets of weights, relative to a tensor's length.
+/// The largest distance between two sets of weights, relative to a tensor's norm.
 pub(crate) fn distance(a: &[Named], b: &[Named]) -> f64 {
     assert_eq!(a.len(), b.len());
     let of = |((name, a), (other, b)): (&Named, &Named)| {

@@ -1,4 +1,4 @@
-//! Single updates: documents, micro-batches, losses, types and averages.
+//! Single updates: documents, micro-batches, losses, dtypes and averages.
 
 use mlx_rs::Array;
 use openelm_core::{
@@ -42,7 +42,7 @@ fn packed_documents_train_like_separate_rows() {
     let off = distance(&weights(&together), &weights(&apart));
     assert!(off < 1e-4, "{off:e}");
 
-    // Without the border between them they are another text.
+    // Without the document boundary the loss differs.
     let mut mixed = row;
     mixed[0].document_starts.clear();
     let mut third = trainer(Dtype::Float32, RECIPE.trainer());
@@ -90,8 +90,8 @@ fn update_does_not_depend_on_micro_batches() {
     }
 }
 
-/// The z-loss of logits that are all zero is c·ln(V)², however many targets are pads (CoreNet's own
-/// counts them, T18 of its sheet); label smoothing leaves such a loss at ln(V).
+/// The z-loss of zero logits is c·ln(V)², whatever the number of padding targets (CoreNet's
+/// implementation counts them). Label smoothing leaves this loss at ln(V).
 #[test]
 fn z_loss_and_smoothing_of_zero_logits() {
     let mut start = std::collections::HashMap::new();
@@ -137,7 +137,7 @@ fn computes_in_16_bits_and_keeps_32() {
     let (exact, half) = (weights(&exact), weights(&half));
     let off = distance(&exact, &half);
     assert!(off > 1e-6 && off < 0.05, "{off:e}");
-    // Numbers that bf16 cannot hold: its 8 bits leave the low half of an f32 empty.
+    // Values that bf16 cannot represent: a bf16 value has zeros in the lower half of its f32.
     let fine = half.iter().flat_map(|(_, values)| values);
     let fine = fine.filter(|value| value.to_bits() & 0xffff != 0).count();
     assert!(fine > 10_000, "{fine}");

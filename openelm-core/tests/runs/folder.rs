@@ -1,4 +1,4 @@
-//! The folder of a run: its lock, its state and its metrics.
+//! A run's folder: lock, state and metrics.
 
 use std::{collections::HashMap, fs, path::Path};
 
@@ -26,7 +26,7 @@ fn rejects_second_run_in_a_folder() {
         |event: Result<FinetuneEvent>| matches!(event.unwrap(), FinetuneEvent::Saved { .. });
     assert!(run.any(saved));
     refused(Tuning::new().begin(&tuned, true).map(drop));
-    // The lock ends with the run, not with its value.
+    // The lock ends with the run, before the value is dropped.
     run.by_ref().map(Result::unwrap).for_each(drop);
     Tuning::new().begin(&tuned, true).unwrap();
 
@@ -39,7 +39,7 @@ fn rejects_second_run_in_a_folder() {
     Pretraining::new().begin(&trained, true).unwrap();
 }
 
-/// Puts `caller` in the place of the run's own part of the state.
+/// Replaces the run's own part of the state with `caller`.
 fn rewrite_state(folder: &Path, caller: &Value) {
     let path = folder.join(STATE);
     let tensors = Array::load_safetensors(&path).unwrap();
@@ -52,7 +52,7 @@ fn rewrite_state(folder: &Path, caller: &Value) {
     Array::save_safetensors(tensors, Some(&metadata), &path).unwrap();
 }
 
-/// Version 0.1 before the resume key compared the `Debug` text of its options.
+/// Before the resume key, version 0.1 compared the `Debug` text of its options.
 #[test]
 fn older_state_reports_how_to_continue() {
     let folder = TempDir::new();
@@ -77,7 +77,7 @@ fn older_state_reports_how_to_continue() {
     let text = error.to_string();
     assert!(text.contains("an older version saved this run"), "{text}");
     assert!(text.contains("openelm finetune --start-from"), "{text}");
-    // Its adapter serves.
+    // The adapter is still usable.
     Adapter::load(&*folder).unwrap();
 
     let folder = TempDir::new();

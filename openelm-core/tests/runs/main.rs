@@ -1,10 +1,10 @@
-//! Runs of fine-tuning and pre-training in their folders: what may change when one is resumed, and
-//! who may train where.
+//! Fine-tuning and pre-training runs in their folders: options that may change on resume, and
+//! locks.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
+    reason = "tests may panic"
 )]
 
 mod folder;

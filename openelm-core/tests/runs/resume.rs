@@ -137,7 +137,7 @@ fn finetuning_rejects_options_that_change_the_weights() {
         let found = difference(&changed.begin(&folder, true).unwrap_err());
         assert!(found.starts_with(expected), "{found}");
     }
-    // All of them at once, by name.
+    // All differences at once, by name.
     let mut changed = Tuning::new();
     changed.lora.rank = 4;
     changed.options.batch_size = 5;
@@ -180,7 +180,8 @@ fn pretraining_rejects_options_that_change_the_weights() {
     }
 }
 
-/// One rule for both trainers: the length may change where no schedule follows from it.
+/// The same rule for both trainers: the number of iterations may change if no schedule depends on
+/// it.
 #[test]
 fn run_can_be_extended_unless_the_schedule_has_its_length() {
     let cosine = |steps: u64| Schedule {

@@ -1,4 +1,4 @@
-//! Runs of a tiny model: fine-tuning and pre-training of six steps.
+//! Fine-tuning and pre-training of a tiny model for six steps.
 
 use openelm_core::{
     Config, Dtype, Error, Model, Result,
@@ -136,7 +136,7 @@ impl Pretraining {
     }
 }
 
-/// Takes events up to the save after the second step, and leaves the run.
+/// Consumes events up to the checkpoint after the second step, and drops the run.
 pub(crate) fn stop_at_two<E>(run: impl Iterator<Item = Result<E>>, is_save: impl Fn(&E) -> bool) {
     let mut run = run.map(Result::unwrap);
     assert!(run.any(|event| is_save(&event)));
@@ -152,7 +152,7 @@ pub(crate) fn pretrained_to_two(folder: &TempDir) {
     stop_at_two(run, |event| matches!(event, PretrainEvent::Saved { .. }));
 }
 
-/// The only difference that `error` lists.
+/// The single difference that `error` lists.
 pub(crate) fn difference(error: &Error) -> String {
     let Error::OtherRun { path, differences } = error else {
         panic!("{error}");

@@ -1,14 +1,10 @@
-//! Files of `torch.save` are read to the last bit without PyTorch, and whatever else bears their
-//! name ends in one line: never in a panic, unbounded memory or the running of anything.
+//! `torch.save` files are read exactly, without PyTorch. Any other file gives a one-line error; it
+//! never causes a panic, unbounded memory use or code execution.
 //!
-//! The files in fixtures/torch are parity/torch_writer.py's, which compared them with PyTorch;
-//! pytorch_*.pt are PyTorch's own (1.13). Hostile ones are made here, opcode by opcode.
+//! The files in fixtures/torch come from parity/torch_writer.py, which compared them with PyTorch;
+//! pytorch_*.pt are written by PyTorch 1.13. Hostile files are assembled here, opcode by opcode.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{
     fs::{self, File},
@@ -43,7 +39,7 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Opens a file of these bytes and reads everything that it offers.
+/// Opens a file of these bytes and reads all of its tensors.
 fn read_all(bytes: &[u8]) -> Result<()> {
     let scratch = TempFile::in_memory("weights.pt", bytes);
     let file = TorchFile::open(&scratch)?;
@@ -58,7 +54,7 @@ fn read_all(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The line that a file of these bytes is refused with.
+/// The error message of a file of these bytes.
 fn refusal(bytes: &[u8]) -> String {
     match read_all(bytes) {
         Err(error @ (Error::Checkpoint { .. } | Error::TensorDtype { .. })) => {
@@ -336,7 +332,7 @@ fn flipped_bytes_give_values_or_one_error_line() {
 
 #[test]
 fn reads_one_tensor_without_the_rest() {
-    // A storage of 2^34 floats, all zeros that take no room on the disk; three ones at its middle.
+    // A storage of 2^34 floats in a sparse file; three ones in the middle, the rest zeros.
     let (len, middle) = (1_u64 << 34, 1_u64 << 33);
     let mut bytes = LEGACY_HEAD.to_vec();
     bytes.extend(b"\x80\x02}(");

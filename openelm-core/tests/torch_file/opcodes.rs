@@ -1,7 +1,7 @@
-//! Pickles made opcode by opcode, which CPython's pickletools names: X is BINUNICODE, J BININT,
-//! t TUPLE, Q BINPERSID, R REDUCE, s SETITEM.
+//! Pickles assembled opcode by opcode, with the names of CPython's pickletools: X is BINUNICODE, J
+//! BININT, t TUPLE, Q BINPERSID, R REDUCE, s SETITEM.
 
-/// Magic number, version and machine of the older format.
+/// Magic number, version and machine of the legacy format.
 pub(super) const LEGACY_HEAD: &[u8] =
     b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\
                              \xe9\x03.\x80\x02}X\x0d\0\0\0little_endian\x88s.";

@@ -1,4 +1,4 @@
-//! Pickles that would run something, fill the memory or the stack, or end too soon.
+//! Pickles that would execute code, exhaust memory or the stack, or end early.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use openelm_testing::TempDir;
 #[test]
 fn reads_a_small_file() {
     read_all(&saved(&tensor(&[2, 2], &[2, 1], 0))).unwrap();
-    // Python 2: an OrderedDict of a list of pairs, short strings.
+    // Python 2: an OrderedDict from a list of pairs, short strings.
     let pair = [b"](U\x01w", &tensor(&[4], &[1], 0)[..], b"e"].concat();
     let ordered = [
         &b"\x80\x02"[..],
@@ -72,7 +72,7 @@ fn never_executes_calls() {
     for other in others {
         refused.push((other.to_vec(), String::new()));
     }
-    // Known names are called with nothing but what they take.
+    // Known functions are called with their own argument types only.
     for (module, name, arguments) in [
         ("torch", "FloatStorage", &b")"[..]),
         ("torch", "Size", b")"),
@@ -91,7 +91,7 @@ fn never_executes_calls() {
     }
     for (payload, because) in &refused {
         assert_refused(&saved(payload), because);
-        // Neither beside the weights, nor as a part of a tensor, nor in the older format.
+        // Neither beside the weights, nor in a tensor, nor in the legacy format.
         let (model, other) = (text("model_state_dict"), text("optim_state_dict"));
         let weights = [b"}", &text("weight")[..], &tensor, b"s"].concat();
         let training = [&b"\x80\x02}("[..], &model, &weights, &other, payload, b"u."];
@@ -131,7 +131,7 @@ fn unknown_classes_are_allowed_beside_weights_only() {
 #[test]
 fn rejects_decompression_bombs() {
     let started = Instant::now();
-    // Depth: nested tuples, nested lists.
+    // Depth: nested tuples and nested lists.
     assert_refused(
         &saved(&[&b"N"[..], &b"\x85".repeat(500_000)].concat()),
         "a tuple",
@@ -142,14 +142,14 @@ fn rejects_decompression_bombs() {
     assert_refused(&saved(b"]q\x01h\x01ah\x01a"), "a list");
     let own = [b"\x80\x02}q\x01", &text("model_state_dict")[..], b"h\x01s."].concat();
     assert_refused(&saved_pickle(&own), "a dict");
-    // Breadth: ten times the tuple before, sixty times over.
+    // Width: ten times the previous tuple, sixty times.
     let mut laughs = b"Nq\0".to_vec();
     for level in 0..60 {
         laughs.extend([&b"("[..], &[b'h', level].repeat(10), b"tq", &[level + 1]].concat());
     }
     let levels = [&b"("[..], &laughs, b"t"].concat();
     assert_refused(&saved(&levels), "a tuple");
-    // A list of 100,000 pairs made a dict of again and again.
+    // A list of 100,000 pairs converted to a dict again and again.
     let pairs = [
         &b"NN\x86q\0]q\x01("[..],
         &b"h\0".repeat(100_000),
@@ -198,7 +198,7 @@ fn rejects_lengths_beyond_the_file() {
             "are claimed here",
         );
     }
-    // Integers of any length are no sizes; memo keys take no room below them.
+    // Arbitrarily long integers are not sizes; memo keys do not allocate the keys below them.
     let wide = [&b"\x8b\xe8\x03\0\0"[..], &[0xff; 1000]].concat();
     let storage = storage("FloatStorage", "0", &wide);
     assert_refused(&saved(&storage), "persistent id");

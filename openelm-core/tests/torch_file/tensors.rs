@@ -1,4 +1,4 @@
-//! Tensors, storages and names that do not fit together.
+//! Inconsistent tensors, storages and names.
 
 use openelm_core::internal::TorchFile;
 use openelm_testing::TempFile;
@@ -81,7 +81,7 @@ fn rejects_invalid_names() {
         let pickle = [b"\x80\x02}(", &entries[..], b"u."].concat();
         assert_refused(&saved_pickle(&pickle), because);
     }
-    // The wrapper's prefix stays where not every name has it.
+    // The wrapper's prefix is kept if not all names have it.
     let entries = [text("module.a"), value.clone(), text("b"), value].concat();
     let pickle = [b"\x80\x02}(", &entries[..], b"u."].concat();
     let scratch = TempFile::new("weights.pt", saved_pickle(&pickle));

@@ -1,4 +1,4 @@
-//! Zip archives: valid and malformed ones, made here.
+//! Valid and malformed zip archives, assembled here.
 
 use super::{
     assert_refused,
@@ -18,7 +18,7 @@ pub(super) fn saved_pickle(pickle: &[u8]) -> Vec<u8> {
     ])
 }
 
-/// An entry of a zip archive, and what the archive says of it.
+/// An entry of a zip archive, with the fields of its headers.
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) data: Vec<u8>,
@@ -26,7 +26,7 @@ pub(super) struct Entry {
     pub(super) flags: u16,
     pub(super) len: u32,
     pub(super) packed: u32,
-    /// Added to where its local header is.
+    /// Added to the offset of the local header.
     pub(super) shift: u32,
     pub(super) extra: Vec<u8>,
 }
@@ -98,7 +98,7 @@ type ChangeEntries = fn(&mut [Entry]);
 type Extra = fn(u64) -> Vec<u8>;
 type ChangeFile = fn(&[u8]) -> Vec<u8>;
 
-/// A change of the entries and a part of the error that it causes.
+/// A change to the entries, and a part of the resulting error.
 const ENTRIES: &[(ChangeEntries, &str)] = &[
     (|entries| entries[1].method = 8, "is compressed"),
     (|entries| entries[0].method = 8, "is compressed"),
@@ -148,7 +148,7 @@ const ENTRIES: &[(ChangeEntries, &str)] = &[
     ),
 ];
 
-/// The zip64 extra field of an entry at a place, and a part of the error that it causes.
+/// The zip64 extra field of an entry at an offset, and a part of the resulting error.
 const EXTRA_FIELDS: &[(Extra, &str)] = &[
     (
         |at| wide(u64::MAX, u64::MAX, at),
@@ -160,7 +160,7 @@ const EXTRA_FIELDS: &[(Extra, &str)] = &[
     (|_| Vec::new(), "directory is damaged"),
 ];
 
-/// A change of the whole file, mostly of its end record, and a part of the error that it causes.
+/// A change to the file, mostly to its end record, and a part of the resulting error.
 const ENDS: &[(ChangeFile, &str)] = &[
     (
         |file| patched(file, 10, &[3, 0]),
@@ -197,7 +197,7 @@ fn wide(size: u64, packed: u64, at: u64) -> Vec<u8> {
     [&b"\x01\0\x18\0"[..], &sizes].concat()
 }
 
-/// A file whose second entry has its sizes and its place in the extra field.
+/// A file whose second entry has its sizes and offset in the extra field.
 fn in_extra(extra: Extra) -> Vec<u8> {
     let pickle = pickle();
     let at = 30 + "m/data.pkl".len() + pickle.len();
@@ -207,7 +207,7 @@ fn in_extra(extra: Extra) -> Vec<u8> {
     zip(&[Entry::new("m/data.pkl", &pickle), data])
 }
 
-/// The file with `value` at `at` of its end record.
+/// The file with `value` at offset `at` of its end record.
 fn patched(file: &[u8], at: usize, value: &[u8]) -> Vec<u8> {
     let mut bytes = file.to_vec();
     let at = file.len() - 22 + at;
@@ -218,7 +218,7 @@ fn patched(file: &[u8], at: usize, value: &[u8]) -> Vec<u8> {
 #[test]
 fn rejects_malformed_entries() {
     read_all(&changed(|_| {})).unwrap();
-    // An extra field without meaning is skipped.
+    // An unknown extra field is skipped.
     read_all(&changed(|entries| entries[1].extra = vec![1, 0, 24])).unwrap();
     for (change, expected) in ENTRIES {
         assert_refused(&changed(*change), expected);

@@ -1,9 +1,9 @@
-//! Options of fine-tuning from the command line and TOML files to the core.
+//! Fine-tuning options on the command line and in TOML files.
 
 use super::*;
 use crate::settings::testing::{every_option_changes, settings};
 
-/// Everything that a run is made of.
+/// All inputs of a run.
 fn record(settings: Settings) -> String {
     let core = (
         settings.options(),
@@ -79,7 +79,7 @@ fn options_override_the_file() {
     assert_eq!((both.rank, both.iters), (16, 5));
     assert!(both.mask_prompt && both.tied_head && !both.test);
     assert_eq!(both.adapter_options().targets.num_layers, None);
-    // A default that is given is given.
+    // An option given with its default value still overrides the file.
     let both: Settings = settings(&["--rank", "8"], file);
     assert_eq!(both.rank, 8);
 }

@@ -1,4 +1,4 @@
-//! Options of pre-training from the command line and TOML files to the core.
+//! Pre-training options on the command line and in TOML files.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ fn tales() -> Tokenizer {
     Tokenizer::find(Path::new(tales), None).unwrap()
 }
 
-/// Everything that a run is made of.
+/// All inputs of a run.
 fn record(settings: Settings) -> String {
     let architecture = settings.model.layer_wise(&tales());
     let length = settings.max_seq_length;
@@ -105,7 +105,7 @@ fn every_option_reaches_the_core() {
         .iter()
         .map(|&(name, value)| (name, value, BOTH))
         .collect();
-    // Without these there is no run to compare with.
+    // A run needs these two options.
     let record = |settings: Settings| match (&settings.iters, &settings.data) {
         (Some(_), Some(_)) => record(settings),
         missing => format!("{missing:?}"),
@@ -143,7 +143,7 @@ fn former_names_are_accepted() {
         };
         assert_eq!(expected, shown(&[], &format!("{former} = {value}")));
     }
-    // Windows become batches, at least as many.
+    // Windows are converted to batches, rounded up.
     let windows: Settings = settings(&["--iters=7", "--val-windows=65"], "");
     assert_eq!(windows.options().unwrap().val_batches, Some(3));
 }
