@@ -1,11 +1,11 @@
-//! Two adapters on one loaded model: switched, mixed and taken off, without loading anything again.
+//! Switches, mixes and removes two adapters on one loaded model, without reloading it.
 //!
 //! ```sh
 //! cargo run --release --example adapters -- MODEL ADAPTER ADAPTER
 //! ```
 //!
-//! Without adapters of your own it makes two new ones, which change nothing yet.
-#![allow(clippy::print_stdout)] // Printing is what an example does.
+//! Without adapter arguments it makes two new ones, which do not change the model.
+#![allow(clippy::print_stdout)] // Examples print their results.
 
 use std::time::Instant;
 

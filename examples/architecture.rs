@@ -1,6 +1,6 @@
-//! Prints how the released sizes widen with depth, and designs one of one's own:
+//! Prints the layer widths of the released sizes, and defines a custom architecture:
 //! `cargo run --example architecture`.
-#![allow(clippy::print_stdout)] // Printing is what an example does.
+#![allow(clippy::print_stdout)] // Examples print their results.
 
 use openelm_core::{
     Config, Result,
@@ -23,7 +23,7 @@ fn main() -> Result<()> {
         ..Preset::Size270M.settings()
     };
     let small = Config::layer_wise(small)?;
-    print_layers("one of my own", &small);
+    print_layers("custom", &small);
     println!("its config.json:\n{}", small.to_json());
     Ok(())
 }

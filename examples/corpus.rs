@@ -1,6 +1,6 @@
-//! What files give as text to pre-train on, and how fast:
+//! Reads files as a pre-training corpus, and prints statistics and the speed:
 //! `cargo run --release --example corpus -- TOKENIZER FILE...`
-#![allow(clippy::print_stdout)] // Printing is what an example does.
+#![allow(clippy::print_stdout)] // Examples print their results.
 
 use std::{env, path::Path, time::Instant};
 

@@ -1,5 +1,5 @@
-//! Continues a prompt, piece by piece: `cargo run --example generate -- FOLDER PROMPT`.
-#![allow(clippy::print_stdout)] // Printing is what an example does.
+//! Continues a prompt and streams the text: `cargo run --example generate -- FOLDER PROMPT`.
+#![allow(clippy::print_stdout)] // Examples print their results.
 
 use std::{env, io::Write};
 

@@ -1,6 +1,6 @@
-//! Runs the network itself: the likeliest next tokens after a prompt, from its logits.
+//! Runs the network: prints the most likely next tokens after a prompt, from its logits.
 //! `cargo run --example logits -- FOLDER PROMPT`.
-#![allow(clippy::print_stdout)] // Printing is what an example does.
+#![allow(clippy::print_stdout)] // Examples print their results.
 
 use std::env;
 

@@ -1,6 +1,6 @@
-//! Draws three tales from one prompt, each from its own seed, and ends each at a blank line:
+//! Samples three texts from one prompt with different seeds, each up to a blank line:
 //! `cargo run --example sample -- FOLDER PROMPT`.
-#![allow(clippy::print_stdout)] // Printing is what an example does.
+#![allow(clippy::print_stdout)] // Examples print their results.
 
 use std::env;
 

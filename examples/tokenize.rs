@@ -1,5 +1,5 @@
-//! Shows a text's tokens and joins them again: `cargo run --example tokenize -- FOLDER TEXT`.
-#![allow(clippy::print_stdout)] // Printing is what an example does.
+//! Prints the tokens of a text and decodes them: `cargo run --example tokenize -- FOLDER TEXT`.
+#![allow(clippy::print_stdout)] // Examples print their results.
 
 use std::{env, path::Path};
 

@@ -64,6 +64,10 @@ impl Error {
                 let path = path.clone();
                 openelm_core::Error::OtherRun { path, differences }.to_string()
             }
+            Self::Core(error) => match remedy(command, error) {
+                Some(remedy) => format!("{error}; {remedy}"),
+                None => error.to_string(),
+            },
             other => other.to_string(),
         }
     }
@@ -76,6 +80,28 @@ impl Error {
             _ => 1,
         }
     }
+}
+
+/// The flag of `command` that resolves `error`, with its effect.
+fn remedy(command: &Command, error: &openelm_core::Error) -> Option<&'static str> {
+    use openelm_core::Error::{Checkpoint, Destination, MissingFile};
+    let (name, remedy) = match error {
+        Destination { problem, .. } if problem.starts_with("exists") => {
+            ("force", "--force replaces it")
+        }
+        MissingFile { problem, .. } if problem.starts_with("no tokenizer.json") => {
+            ("tokenizer", "--tokenizer PATH sets its path")
+        }
+        Checkpoint { problem, .. } if problem.contains("state the architecture") => {
+            ("architecture", "--architecture states it")
+        }
+        Checkpoint { problem, .. } if problem.contains("start a new run") => {
+            ("start-from", "--start-from FOLDER sets its weights")
+        }
+        _ => return None,
+    };
+    let mut flags = command.get_arguments().filter_map(Arg::get_long);
+    flags.any(|flag| flag == name).then_some(remedy)
 }
 
 /// The flag of `command` for the core's `option`; `option` itself if there is none.
@@ -118,5 +144,19 @@ mod tests {
             });
             assert_eq!(error.message(&command), expected);
         }
+    }
+    #[test]
+    fn errors_name_the_flag_that_resolves_them() {
+        let error = Error::Core(openelm_core::Error::Destination {
+            path: "model".into(),
+            problem: "exists".into(),
+        });
+        let command = Command::new("test");
+        assert_eq!(error.message(&command), "model: exists");
+        let command = command.arg(Arg::new("force").long("force"));
+        assert_eq!(
+            error.message(&command),
+            "model: exists; --force replaces it"
+        );
     }
 }

@@ -199,7 +199,7 @@ fn rejects_contradictions() {
         parse(&lists(json!([6, 3]), json!([2, 2])))
             .unwrap_err()
             .to_string(),
-        "m/config.json: `num_kv_heads`: layer 1 has 3 query heads, which is no multiple of its \
+        "m/config.json: `num_kv_heads`: layer 1 has 3 query heads, not a multiple of its \
          2 KV heads",
     );
     let mut groups = listed();

@@ -246,7 +246,7 @@ fn settle_heads(
         }
         if !q_heads.is_multiple_of(kv_heads) {
             let problem = format!(
-                "layer {i} has {q_heads} query heads, which is no multiple of its {kv_heads} \
+                "layer {i} has {q_heads} query heads, not a multiple of its {kv_heads} \
                  KV heads"
             );
             return Err(Error::config(path, "num_kv_heads", problem));

@@ -35,7 +35,7 @@ impl<'a> Keys<'a> {
         let mut map = Map::new();
         for (key, value) in entries {
             if map.contains_key(&key) {
-                return Err(Error::config(path, shorten(&key), "the key is there twice"));
+                return Err(Error::config(path, shorten(&key), "the key occurs twice"));
             }
             map.insert(key, value);
         }
@@ -252,7 +252,7 @@ mod tests {
         };
         assert_eq!(
             problem(br#"{"a": 1, "b": 2, "a": 1}"#),
-            "c: `a`: the key is there twice"
+            "c: `a`: the key occurs twice"
         );
         assert!(problem(b"").starts_with("c: `(file)`: expected a JSON object: EOF"));
         assert!(problem(b"[]").starts_with("c: `(file)`: expected a JSON object: invalid type"));

@@ -11,8 +11,8 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Reads `270M`, `450M`, `1_1B`, `3B`, or the path of a `config.json` or of the YAML file that
-/// CoreNet trained with.
+/// Reads `270M`, `450M`, `1_1B`, `3B`, or the path of a `config.json` or of CoreNet's YAML training
+/// configuration.
 ///
 /// # Errors
 /// [`Error::Option`] if it is neither a size nor a file, [`Error::Io`] if the file cannot be read,
@@ -36,7 +36,7 @@ pub fn parse_architecture(name_or_path: &str) -> Result<Config> {
     }
 }
 
-/// A released size with a vocabulary of another length.
+/// A released size with another vocabulary size.
 pub(super) fn preset_with_rows(preset: Preset, vocab_size: usize) -> Result<Config> {
     Config::layer_wise(LayerWiseConfig {
         vocab_size,
@@ -44,7 +44,7 @@ pub(super) fn preset_with_rows(preset: Preset, vocab_size: usize) -> Result<Conf
     })
 }
 
-/// The part of CoreNet's training configuration that names the model.
+/// The model section of CoreNet's training configuration.
 #[derive(Deserialize)]
 struct Yaml {
     model: YamlModel,
@@ -69,7 +69,7 @@ struct GeneralGpt {
     max_context_length: Option<usize>,
 }
 
-/// Longer files than this are no configurations.
+/// Largest YAML file in bytes.
 const MAX_YAML: u64 = 1 << 20;
 
 fn from_yaml(path: &Path) -> Result<Config> {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use openelm_testing::TempFile;
 
-    /// As in CoreNet's projects/openelm: anchors, and more than what is asked for.
+    /// A file as in CoreNet's projects/openelm, with anchors and unused keys.
     const YAML: &str = "\
 taskname: '+ OpenELM'
 common:

@@ -1,9 +1,8 @@
-//! The bits of each matrix: one packing for all, a mixed recipe, rules by name.
+//! The bit width of each matrix: one for all, a mixed recipe, or rules by name.
 //!
-//! The layers that a recipe spends more bits on are those of mlx-lm's
-//! `mixed_quant_predicate_builder`: the first and last eighth, and every third between. OpenELM's
-//! `ffn.proj_2` stands for its `down_proj`, `attn.qkv_proj` for the `v_proj` that is a part of it,
-//! and the embedding, where it is the head too, for `lm_head`.
+//! A recipe gives more bits to the layers of mlx-lm's `mixed_quant_predicate_builder`: the first
+//! and last eighth, and every third between. OpenELM's `ffn.proj_2` corresponds to its `down_proj`,
+//! `attn.qkv_proj`, which contains the values, to `v_proj`, and a tied embedding to `lm_head`.
 
 use std::str::FromStr;
 
@@ -21,13 +20,13 @@ use crate::{
 /// A mixed recipe of mlx-lm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipe {
-    /// 2 bits, 6 where more are worth it.
+    /// 2 bits, and 6 bits for sensitive matrices.
     Mixed2_6,
-    /// 3 bits and 4.
+    /// 3 and 4 bits.
     Mixed3_4,
-    /// 3 bits and 6.
+    /// 3 and 6 bits.
     Mixed3_6,
-    /// 4 bits and 6.
+    /// 4 and 6 bits.
     Mixed4_6,
 }
 
@@ -89,16 +88,16 @@ impl FromStr for LayerRule {
 /// The quantisation of a model.
 #[derive(Debug, Clone)]
 pub struct Quantize {
-    /// The packing of matrices without another rule.
+    /// The default quantisation of matrices.
     pub quantization: Quantization,
-    /// Takes the place of the bits of `quantization`; affine only.
+    /// Replaces the bits of `quantization`; affine only.
     pub recipe: Option<Recipe>,
-    /// The first rule that matches a name decides over recipe and `quantization`.
+    /// The first rule that matches a name overrides recipe and `quantization`.
     pub layers: Vec<LayerRule>,
 }
 
 impl Quantize {
-    /// Every matrix packed alike.
+    /// The same quantisation for every matrix.
     pub fn uniform(quantization: Quantization) -> Self {
         Self {
             quantization,
@@ -107,7 +106,7 @@ impl Quantize {
         }
     }
 
-    /// The packing that most matrices have.
+    /// The quantisation of most matrices.
     pub(super) fn default_quantization(&self) -> Result<Quantization> {
         match self.recipe {
             Some(recipe) => self.with_bits(recipe.bits().0),
@@ -115,8 +114,8 @@ impl Quantize {
         }
     }
 
-    /// The packing of the matrix `name` (without `.weight`), whose rows are `width` long; `None`
-    /// where they do not divide into groups.
+    /// The quantisation of the matrix `name` (without `.weight`) with rows of `width` numbers;
+    /// `None` if the rows do not divide into groups.
     pub(super) fn of(
         &self,
         config: &Config,

@@ -1,5 +1,5 @@
-//! A comparison of two models' predictions: Kullback-Leibler divergence of the next token's
-//! distributions, KL(P, Q) = Σ p (ln p - ln q), p the source's and q the result's.
+//! Comparison of two models' predictions: Kullback-Leibler divergence of the next-token
+//! distributions, KL(P, Q) = Σ p (ln p - ln q), with p of the source and q of the result.
 
 /// The difference of two models' predictions.
 #[derive(Debug, Default, Clone, Copy)]
@@ -23,7 +23,7 @@ pub(super) fn compare_logits(source: &[f32], result: &[f32], vocab: usize) -> Pr
             let difference = f64::from((a - b).abs());
             compared.max_logit_difference = compared.max_logit_difference.max(difference);
         }
-        // Rounding can leave the sum for two equal rows a hair below nothing.
+        // Rounding can make the sum for two equal rows slightly negative.
         let kl = kl.max(0.0);
         rows += 1.0;
         compared.mean_kl += kl;

@@ -1,4 +1,4 @@
-//! The conversion itself.
+//! Entry points: plan and conversion.
 
 use std::{fs, path::Path, time::Instant};
 
@@ -18,10 +18,10 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Works out what [`convert`] would write, from the headers alone.
+/// Plans the output of [`convert`], from the headers only.
 ///
 /// # Errors
-/// As [`convert`], for what is wrong with the source and the options.
+/// As [`convert`], for errors of the source and the options.
 pub fn plan(source: impl AsRef<Path>, options: &ConvertOptions) -> Result<Plan> {
     options.check()?;
     let source = SourceModel::open(source.as_ref(), options)?;
@@ -30,13 +30,13 @@ pub fn plan(source: impl AsRef<Path>, options: &ConvertOptions) -> Result<Plan> 
 }
 
 /// Converts the model at `source`, a folder or file, to `target`, a new folder or GGUF file.
-/// `progress` is told of every tensor; `cancel` ends the conversion from any thread.
+/// `progress` is called for every tensor; `cancel` ends the conversion from any thread.
 ///
 /// # Errors
-/// [`Error::Destination`] if the target exists, lies in the source or cannot be replaced;
-/// [`Error::Verification`] if the result is not what it should be; [`Error::Cancelled`];
+/// [`Error::Destination`] if the target exists, is inside the source or cannot be replaced;
+/// [`Error::Verification`] if the result differs from the source; [`Error::Cancelled`];
 /// [`Error::Option`] for options that contradict each other or do not fit the model; and the
-/// errors of the readers for what is wrong with the source. The target is then as it was.
+/// errors of the source's readers. After an error the target is unchanged.
 pub fn convert(
     source: impl AsRef<Path>,
     target: impl AsRef<Path>,
@@ -85,7 +85,7 @@ pub fn convert(
         );
         report.verification = Some(verification.map_err(|error| staging.of_target(error))?);
     }
-    // A GGUF file has no folder of its own to put the report into.
+    // A GGUF file has no folder for the report.
     if !is_file {
         let path = staging.written().join("convert-report.json");
         let json = serde_json::to_value(&report);

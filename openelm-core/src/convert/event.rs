@@ -5,18 +5,18 @@
 pub enum ConvertEvent<'a> {
     /// A tensor was written.
     Written {
-        /// Its name in the checkpoint.
+        /// Name in the checkpoint.
         name: &'a str,
         /// Bytes written so far.
         done: u64,
-        /// Bytes to be written in all.
+        /// Total bytes to write.
         total: u64,
     },
     /// The result is being compared with the source.
     Verifying {
         /// Tensors compared so far.
         done: u64,
-        /// Tensors in all.
+        /// Total number of tensors.
         total: u64,
     },
 }

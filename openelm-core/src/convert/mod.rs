@@ -1,5 +1,5 @@
-//! Conversion of OpenELM checkpoints: any of their formats to a model folder for MLX, to one for
-//! Hugging Face, or to GGUF.
+//! Conversion of OpenELM checkpoints: from all their formats to a model folder for MLX or Hugging
+//! Face, or to GGUF.
 //!
 //! | in | |
 //! |---|---|
@@ -8,10 +8,9 @@
 //! | CoreNet's MLX example | a folder with `weights.safetensors` |
 //! | llama.cpp | a `.gguf` file of architecture `openelm` |
 //!
-//! Tensors are read, cast, quantised and written one after the other, so that a model of any size
-//! passes through the memory of its largest few. The result is written beside the target and
-//! renamed when it is whole and, unless [`ConvertOptions::verify`] is off, was compared with the
-//! source.
+//! Tensors are read, cast, quantised and written one after the other, so that memory holds only a
+//! few tensors of a model of any size. The result is written beside the target and renamed after it
+//! is complete and, unless [`ConvertOptions::verify`] is off, has been compared with the source.
 //!
 //! ```no_run
 //! use openelm_core::{CancelHandle, convert::{self, ConvertOptions, Quantize}};
@@ -24,7 +23,7 @@
 //! };
 //! let cancel = CancelHandle::default();
 //! let report = convert::convert("OpenELM-270M", "OpenELM-270M-4bit", &options, &cancel, |_| {})?;
-//! println!("{:.2} bits a weight", report.bits_per_weight);
+//! println!("{:.2} bits per weight", report.bits_per_weight);
 //! # Ok(())
 //! # }
 //! ```

@@ -1,4 +1,4 @@
-//! The options of a conversion.
+//! Options of a conversion.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -11,33 +11,33 @@ use crate::{
     mlx::Dtype,
 };
 
-/// The options of a conversion.
+/// Options of a conversion.
 #[derive(Debug, Clone)]
 pub struct ConvertOptions {
     /// The format to write. Default [`Format::Mlx`].
     pub format: Format,
-    /// The type of what is not quantised, and of scales and biases. `None`, the default: of each
-    /// tensor the type that it is stored in. GGUF files go by their [`FileType`].
+    /// Dtype of tensors that are not quantised, and of scales and biases. `None`, the default: the
+    /// stored dtype of each tensor. GGUF files use their [`FileType`].
     pub dtype: Option<Dtype>,
-    /// The quantisation. `None`, the default: quantised matrices stay as they are, and others too.
+    /// The quantisation. `None`, the default: all matrices keep their form, quantised or not.
     pub quantize: Option<Quantize>,
-    /// Expand quantised matrices. Default false.
+    /// Dequantise quantised matrices. Default false.
     pub dequantize: bool,
-    /// The architecture; needed for CoreNet's files of other than the four released sizes.
-    /// `None`, the default: what the source says, or its tensors' shapes.
+    /// The architecture; required for CoreNet files of other than the four released sizes. `None`,
+    /// the default: the source's configuration, or the shapes of its tensors.
     pub architecture: Option<Config>,
-    /// Of a training checkpoint take the moving average of the weights. Default false.
+    /// Use the moving average of the weights in a training checkpoint. Default false.
     pub ema: bool,
-    /// The tokenizer to go with the model. Default: the source's.
+    /// The tokenizer of the result. Default: the source's.
     pub tokenizer: TokenizerChoice,
-    /// Largest size of a weight file, in bytes. Default 5 GB, as mlx-lm.
+    /// Largest size of a weight file, in bytes. Default 5 GB, as in mlx-lm.
     pub max_shard_bytes: u64,
-    /// An adapter to make part of the weights; matrices that it changes are packed again. Default
-    /// none.
+    /// An adapter to fuse into the weights; quantised matrices that it changes are quantised
+    /// again. Default none.
     pub adapter: Option<Adapter>,
-    /// Replace a target that exists. Default false.
+    /// Replace an existing target. Default false.
     pub force: bool,
-    /// Compare the result with the source before it takes its place. Default true.
+    /// Verify the result against the source before it replaces the target. Default true.
     pub verify: bool,
 }
 
@@ -73,10 +73,10 @@ impl ConvertOptions {
             ),
             Format::Gguf(_) if self.quantize.is_some() => refuse(
                 "quantize",
-                "GGUF has packings of its own; choose a GGUF type",
+                "GGUF has its own quantisation types; choose a GGUF type",
             ),
             Format::Gguf(_) if self.dtype.is_some() => {
-                refuse("dtype", "GGUF has types of its own; choose a GGUF type")
+                refuse("dtype", "GGUF has its own types; choose a GGUF type")
             }
             _ if self.max_shard_bytes == 0 => refuse("max_shard_bytes", "expected more than 0"),
             _ => match &self.quantize {
@@ -92,7 +92,7 @@ impl ConvertOptions {
 pub enum Format {
     /// A folder that mlx-lm, mlx-swift-lm and this crate load.
     Mlx,
-    /// A folder in Hugging Face's layout, never quantised.
+    /// A folder in Hugging Face's layout, not quantised.
     HuggingFace,
     /// A file that llama.cpp loads.
     Gguf(FileType),
@@ -112,7 +112,7 @@ impl Format {
 impl FromStr for Format {
     type Err = Error;
 
-    /// Reads the names of [`Format::name`]; `gguf` is of 16-bit floats.
+    /// Reads the names of [`Format::name`]; `gguf` means 16-bit floats.
     fn from_str(name: &str) -> Result<Self> {
         match name {
             "mlx" => Ok(Self::Mlx),
@@ -135,11 +135,11 @@ impl fmt::Display for Format {
 /// The tokenizer of a converted model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TokenizerChoice {
-    /// From the source, which must have one.
+    /// The source's tokenizer, which must exist.
     #[default]
     OfSource,
-    /// From this file or folder.
+    /// The tokenizer of this file or folder.
     Path(PathBuf),
-    /// The result has none.
+    /// No tokenizer.
     Without,
 }

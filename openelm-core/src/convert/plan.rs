@@ -21,39 +21,39 @@ pub struct Plan {
     pub config: Config,
     /// The matrices to quantise, if any.
     pub quantization: Option<QuantizationMap>,
-    /// The source's format in words.
+    /// Description of the source's format.
     pub source_format: &'static str,
     /// Size of the source's weights, in bytes.
     pub source_bytes: u64,
-    /// The tensors, in the order in which they are made.
+    /// The tensors, in the order of writing.
     pub tensors: Vec<PlannedTensor>,
     pub(super) items: Vec<Item>,
 }
 
-/// A tensor to be written.
+/// A tensor to write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PlannedTensor {
-    /// Its name in the source.
+    /// Name in the source.
     pub source: String,
-    /// Its name in the result.
+    /// Name in the result.
     pub name: String,
-    /// Its type in the result, as the file's header names it.
+    /// Type in the result, as in the file's header.
     pub dtype: String,
-    /// Its shape in the result, outermost dimension first.
+    /// Shape in the result, outermost dimension first.
     pub shape: Vec<usize>,
-    /// Its size in the result.
+    /// Size in the result, in bytes.
     pub bytes: u64,
 }
 
-/// A tensor of the model and what becomes of it in a folder.
+/// A tensor of the model and its tensors in a model folder.
 #[derive(Debug, Clone)]
 pub(super) struct Item {
-    /// By Hugging Face's name.
+    /// Hugging Face's name.
     pub(super) name: String,
     /// The type of the tensor, or of its scales.
     pub(super) dtype: Dtype,
     pub(super) packing: Option<Quantization>,
-    /// One tensor, or the two or three of a packed matrix: weight, scales, biases.
+    /// One tensor, or the two or three of a quantised matrix: weight, scales, biases.
     pub(super) parts: Vec<Part>,
 }
 
@@ -66,12 +66,12 @@ pub(super) struct Part {
 }
 
 impl Plan {
-    /// Size of the weights that will be written, in bytes.
+    /// Size of the weights to write, in bytes.
     pub fn bytes(&self) -> u64 {
         self.tensors.iter().map(|tensor| tensor.bytes).sum()
     }
 
-    /// Bits that a parameter takes on average, scales included.
+    /// Average number of bits per parameter, including scales.
     pub fn bits_per_weight(&self) -> f64 {
         self.bytes() as f64 * 8.0 / self.config.parameter_count() as f64
     }
@@ -128,7 +128,7 @@ impl Part {
     }
 }
 
-/// The packing of the matrix `stem`.
+/// The quantisation of the matrix `stem`.
 fn packing(
     source: &SourceModel,
     options: &ConvertOptions,
@@ -142,7 +142,7 @@ fn packing(
     }
 }
 
-/// The `quantization` block, or `None` if no matrix is packed.
+/// The `quantization` block, or `None` if no matrix is quantised.
 fn quantization(
     source: &SourceModel,
     options: &ConvertOptions,
@@ -169,7 +169,7 @@ fn quantization(
     };
     let mut map = QuantizationMap::uniform(default);
     for (stem, packing) in packings {
-        // mlx-lm takes what has no scales for unpacked; only other packings are exceptions.
+        // In mlx-lm, a matrix without scales is not quantised; only other settings are exceptions.
         if packing.is_some() {
             map.set(stem, *packing);
         }

@@ -1,4 +1,4 @@
-//! The report of a conversion, as in `convert-report.json`.
+//! The report of a conversion, the content of `convert-report.json`.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,11 @@ use serde::Serialize;
 /// The report of a conversion.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ConvertReport {
-    /// The file or folder that was read.
+    /// The source file or folder.
     pub source: PathBuf,
-    /// The source's format in words.
+    /// Description of the source's format.
     pub source_format: &'static str,
-    /// The file or folder that was made.
+    /// The written file or folder.
     pub target: PathBuf,
     /// The result's format: `mlx`, `hf` or `gguf`.
     pub format: &'static str,
@@ -19,15 +19,15 @@ pub struct ConvertReport {
     pub parameters: u64,
     /// Size of the source's weights, in bytes.
     pub source_bytes: u64,
-    /// Size of the weights that were written, in bytes.
+    /// Size of the written weights, in bytes.
     pub bytes: u64,
-    /// Bits that a parameter takes on average, scales included.
+    /// Average number of bits per parameter, including scales.
     pub bits_per_weight: f64,
-    /// Tensors that were written.
+    /// Number of written tensors.
     pub tensors: usize,
-    /// Time that reading, converting and writing took.
+    /// Time of reading, converting and writing, in seconds.
     pub seconds: f64,
-    /// The comparison of source and result; `None` if it was turned off.
+    /// The comparison of source and result; `None` if it was off.
     pub verification: Option<Verification>,
 }
 
@@ -36,43 +36,44 @@ pub struct ConvertReport {
 pub struct Verification {
     /// Counts of tensors by their difference.
     pub tensors: TensorChecks,
-    /// Positions at which the models' predictions were compared.
+    /// Number of positions at which the models' predictions were compared.
     pub tokens: usize,
-    /// These are of English text; random ids where there is no tokenizer.
+    /// True if the tokens are of English text; without a tokenizer they are random.
     pub text: bool,
-    /// Mean of the Kullback-Leibler divergence of the result's next-token distribution from the
-    /// source's, in nats.
+    /// Mean Kullback-Leibler divergence of the result's next-token distribution from the source's,
+    /// in nats.
     pub mean_kl: f64,
-    /// Its largest value.
+    /// Largest divergence, in nats.
     pub max_kl: f64,
-    /// Share of positions at which both hold the same token the likeliest.
+    /// Fraction of positions at which both models have the same most likely token.
     pub top1_agreement: f64,
     /// Largest difference of a logit.
     pub max_logit_difference: f64,
     /// The tensors with the largest relative error, worst first; none if all are identical.
     pub worst: Vec<TensorError>,
-    /// Time that the comparison took.
+    /// Time of the comparison, in seconds.
     pub seconds: f64,
 }
 
 /// Counts of tensors by their difference.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TensorChecks {
-    /// Number for number the source's.
+    /// Equal to the source in every number.
     pub identical: usize,
     /// Within one rounding to the result's type.
     pub rounded: usize,
-    /// Quantised: what packing the source's numbers gives, or what was packed, its scales cast.
+    /// Quantised: equal to quantising the source again, or to the source's quantised numbers with
+    /// the scales cast.
     pub quantized: usize,
 }
 
 /// The difference of a tensor from the source's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TensorError {
-    /// Its name in the checkpoint.
+    /// Name in the checkpoint.
     pub name: String,
-    /// Root of the summed squares of the differences over that of the source's numbers.
+    /// Norm of the difference divided by the norm of the source's tensor.
     pub relative_error: f64,
-    /// Largest difference of a number.
+    /// Largest absolute difference of a number.
     pub max_error: f64,
 }

@@ -1,8 +1,8 @@
 //! Writes safetensors files tensor by tensor: one file, or shards with an index.
 //!
-//! The header comes first in the format, so it is worked out from the plan; then each tensor's
-//! bytes go where the header says. Within a file larger types come first, which keeps every
-//! tensor aligned to its type.
+//! The header comes first in the format, so it is computed from the plan; then each tensor's bytes
+//! are written at the header's offset. Within a file larger types come first, which aligns every
+//! tensor to its type.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,13 +20,13 @@ use crate::error::{Error, Result};
 /// The weight files of a model folder being written.
 pub(super) struct SafetensorsWriter {
     files: Vec<(PathBuf, File)>,
-    /// By name: index of the file, position in it, size.
+    /// Per name: index of the file, offset in it, size.
     places: HashMap<String, (usize, u64, u64)>,
 }
 
 impl SafetensorsWriter {
-    /// Makes the files for `parts` in `folder`, shards of at most `max_shard_bytes` where that
-    /// is possible, and the index.
+    /// Creates the files for `parts` in `folder`, in shards of at most `max_shard_bytes` unless a
+    /// tensor is larger, and the index.
     pub(super) fn create(
         folder: &Path,
         parts: &[&Part],
@@ -97,7 +97,7 @@ impl SafetensorsWriter {
         Ok(())
     }
 
-    /// Writes the tensor `part`; evaluates it if that has not been done.
+    /// Writes the tensor `part` and evaluates it if needed.
     pub(super) fn write(&mut self, part: &Part, array: &Array) -> Result<()> {
         let found = self.places.get(&part.name);
         let Some((&(_, position, bytes), (path, file))) =
@@ -125,7 +125,7 @@ impl SafetensorsWriter {
             .map_err(Error::io(path.as_path()))
     }
 
-    /// Makes sure that all of it has reached the disk.
+    /// Flushes all files to the disk.
     pub(super) fn finish(self) -> Result<()> {
         for (path, file) in self.files {
             file.sync_data().map_err(Error::io(path))?;
@@ -134,7 +134,7 @@ impl SafetensorsWriter {
     }
 }
 
-/// Fills shards in order, as mlx-lm's `make_shards`; a larger tensor has one of its own.
+/// Fills shards in order, like mlx-lm's `make_shards`; a larger tensor gets its own shard.
 fn shards<'p>(parts: &[&'p Part], max_bytes: u64) -> Vec<Vec<&'p Part>> {
     let mut shards = vec![Vec::new()];
     let mut size = 0;

@@ -1,5 +1,5 @@
-//! The place of a result until it is whole: a hidden folder beside the target, renamed at the
-//! end. Whatever ends a conversion before that leaves the target as it was.
+//! The temporary place of a result: a hidden folder beside the target, renamed at the end. An
+//! incomplete conversion leaves the target unchanged.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -8,18 +8,18 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// A result being written. Dropping it removes what was written.
+/// A result in progress. Dropping it removes its files.
 pub(super) struct Staging {
     target: PathBuf,
     folder: PathBuf,
-    /// The result is one file of the target's name in the folder, not the folder itself.
+    /// True if the result is a file in the folder, not the folder itself.
     is_file: bool,
-    /// Holds off another conversion to the same target; the system lets go of it whatever happens.
+    /// Prevents another conversion to the same target; the system releases it with the process.
     lock: Option<File>,
 }
 
 impl Staging {
-    /// Checks the target, a file if `is_file`, and makes an empty folder beside it.
+    /// Checks the target, a file if `is_file`, and creates an empty folder beside it.
     pub(super) fn begin(source: &Path, target: &Path, is_file: bool, force: bool) -> Result<Self> {
         let name = target.file_name().and_then(|name| name.to_str());
         let Some(name) = name else {
@@ -37,20 +37,21 @@ impl Staging {
             return Err(Error::destination(parent, "not a folder"));
         }
         let replaced = parent.join(format!(".{name}.replaced"));
-        // A run that ended between the two renames of `keep`.
+        // An earlier run ended between the two renames of `keep`.
         if !target.exists() && replaced.exists() {
             fs::rename(&replaced, target).map_err(Error::io(&replaced))?;
         }
         check_apart(source, target)?;
         if let Ok(found) = fs::symlink_metadata(target) {
             if !force {
-                return Err(Error::destination(target, "exists; --force replaces it"));
+                let problem = "exists, and replacing it was not requested";
+                return Err(Error::destination(target, problem));
             }
             let is_model = target.join("config.json").is_file();
             if found.is_dir() && !is_model && !is_empty(target)? {
                 return Err(Error::destination(
                     target,
-                    "a folder with other things than a model",
+                    "a folder that contains other files than a model",
                 ));
             }
         }
@@ -69,7 +70,7 @@ impl Staging {
                     "another conversion is writing it",
                 ));
             }
-            // File systems without locks exist; two conversions to one target are rare.
+            // Some file systems have no locks; two conversions to one target are rare.
             Err(TryLockError::Error(_)) => {}
         }
         let staging = Self {
@@ -82,12 +83,12 @@ impl Staging {
         Ok(staging)
     }
 
-    /// The final path of the result, which errors name.
+    /// The final path of the result, for errors.
     pub(super) fn target(&self) -> &Path {
         &self.target
     }
 
-    /// The file or folder to write to, and to read until it is kept.
+    /// The path to write to, and to read from until the result is kept.
     pub(super) fn written(&self) -> PathBuf {
         match (self.is_file, self.target.file_name()) {
             (true, Some(name)) => self.folder.join(name),
@@ -95,8 +96,8 @@ impl Staging {
         }
     }
 
-    /// The error with the target's path in place of that of what is being written: it is hidden,
-    /// and gone by the time that somebody reads the message.
+    /// Replaces the path of the hidden folder in an error by the target's path: the hidden folder
+    /// is removed after an error.
     pub(super) fn of_target(&self, mut error: Error) -> Error {
         let written = self.written();
         if let Error::Io { path, .. }
@@ -109,7 +110,7 @@ impl Staging {
         | Error::TensorDtype { path, .. } = &mut error
             && let Ok(inner) = path.strip_prefix(&written)
         {
-            // Joining nothing would add a slash.
+            // Joining an empty path would add a slash.
             *path = if inner.as_os_str().is_empty() {
                 self.target.clone()
             } else {
@@ -123,7 +124,7 @@ impl Staging {
         error
     }
 
-    /// Puts the result in the target's place.
+    /// Moves the result to the target's path.
     pub(super) fn keep(mut self) -> Result<()> {
         let written = self.written();
         if !self.is_file {
@@ -149,7 +150,7 @@ impl Staging {
         remove(&hidden)
     }
 
-    /// Removes what a run that was killed has left.
+    /// Removes the files of a killed run.
     fn clear(&self) -> Result<()> {
         for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder))? {
             let path = entry.map_err(Error::io(&self.folder))?.path();
@@ -164,13 +165,13 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if self.lock.is_some() {
-            // There is nobody left to tell, and the next run tries again.
+            // The error cannot be reported; the next run removes the folder.
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
 }
 
-/// Refuses a target that is the source, or in it, or holds it.
+/// Refuses a target that is the source, inside it, or contains it.
 fn check_apart(source: &Path, target: &Path) -> Result<()> {
     let source = fs::canonicalize(source).map_err(Error::io(source))?;
     let parent = match target.parent() {
@@ -191,7 +192,7 @@ fn check_apart(source: &Path, target: &Path) -> Result<()> {
     if place.starts_with(&source) || source.starts_with(&place) {
         return Err(Error::destination(
             target,
-            "one of source and target lies in the other",
+            "one of source and target is inside the other",
         ));
     }
     Ok(())
@@ -221,7 +222,7 @@ mod tests {
     use super::*;
     use openelm_testing::TempDir;
 
-    /// A folder with `source` in it.
+    /// A folder that contains `source`.
     struct Scratch(TempDir);
 
     impl Scratch {
@@ -273,7 +274,7 @@ mod tests {
         fs::write(scratch.0.join(".model.replaced/config.json"), "old").unwrap();
         let message = scratch.begin("model", false).err().unwrap().to_string();
         assert!(
-            message.ends_with("exists; --force replaces it"),
+            message.ends_with("exists, and replacing it was not requested"),
             "{message}"
         );
         let staging = scratch.begin("model", true).unwrap();
@@ -299,7 +300,7 @@ mod tests {
         );
         let full = shown(&staging, staging.written());
         assert_eq!(full, format!("{}: no storage space", target.display()));
-        // What lies elsewhere keeps its name.
+        // A path outside the hidden folder does not change.
         let source = scratch.0.join("source/config.json");
         let full = shown(&staging, source.clone());
         assert_eq!(full, format!("{}: no storage space", source.display()));
@@ -341,10 +342,10 @@ mod tests {
         let scratch = Scratch::new();
         let message = |target, force| scratch.begin(target, force).err().unwrap().to_string();
         assert!(message("source", true).ends_with("are the same"));
-        assert!(message("source/model", true).ends_with("lies in the other"));
+        assert!(message("source/model", true).ends_with("inside the other"));
         fs::create_dir_all(scratch.0.join("photos")).unwrap();
         fs::write(scratch.0.join("photos/1.jpg"), "").unwrap();
-        assert!(message("photos", true).ends_with("other things than a model"));
+        assert!(message("photos", true).ends_with("other files than a model"));
         assert!(message("no/such/folder", true).contains("no/such"));
         assert!(message("source/..", true).contains("ends in a name"));
     }

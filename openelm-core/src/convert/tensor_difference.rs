@@ -1,20 +1,20 @@
-//! The difference of two tensors, number by number, and the bound that it has to keep.
+//! The difference of two tensors, number by number, and its bound.
 
 use crate::{convert::source::Precision, mlx::Dtype};
 
-/// The largest difference of a number of the result from the source's.
+/// The bound of the difference between result and source.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Bound {
-    /// The same bits.
+    /// Bit-identical.
     Exact,
     /// One rounding to the type.
     Rounded(Dtype),
-    /// Finite where the source is.
+    /// Finite if the source is.
     Finite,
 }
 
 impl Bound {
-    /// The bound for a tensor that the source and the result store with these precisions.
+    /// The bound for a tensor with these precisions in the source and the result.
     pub(super) fn of(source: Precision, result: Precision) -> Self {
         match (source, result) {
             (one, other) if one == other && !matches!(one, Precision::Blocks(_)) => Self::Exact,
@@ -25,7 +25,7 @@ impl Bound {
     }
 
     fn holds(self, source: f32, result: f32) -> bool {
-        // Half a unit in the last place, and of the smallest number.
+        // Half a unit in the last place, and half the smallest number.
         let (relative, absolute) = match self {
             Self::Exact => return source.to_bits() == result.to_bits(),
             Self::Finite => return result.is_finite() || !source.is_finite(),
@@ -46,7 +46,7 @@ pub(super) struct Difference {
     source_squares: f64,
     /// The largest absolute difference.
     pub(super) max: f32,
-    /// The first pair beyond the bound, of the source and of the result.
+    /// The first pair that exceeds the bound: source, result.
     pub(super) outside: Option<(f32, f32)>,
 }
 
@@ -54,7 +54,7 @@ impl Difference {
     /// Compares two tensors of the same shape.
     pub(super) fn between(source: &[f32], result: &[f32], bound: Bound) -> Self {
         let mut difference = Self::default();
-        // The common case, at the speed of memory.
+        // The common case, limited only by memory bandwidth.
         if source.len() == result.len() && bits_equal(source, result) {
             return difference;
         }
@@ -78,7 +78,7 @@ impl Difference {
         difference
     }
 
-    /// The norm of the difference, relative to the source's.
+    /// Norm of the difference divided by the norm of the source.
     pub(super) fn relative_error(&self) -> f64 {
         (self.squares / self.source_squares).sqrt()
     }
@@ -106,7 +106,7 @@ mod tests {
                 assert!(bound.holds(x, rounded), "{bound:?} {x} {rounded}");
                 assert!(bound.holds(-x, -rounded), "{bound:?} {x} {rounded}");
             }
-            // Two units away is more than a rounding.
+            // Two units exceed one rounding.
             let bits = bf16::from_f32(x).to_bits();
             assert!(
                 !bounds[0].holds(x, bf16::from_bits(bits + 2).to_f32()),

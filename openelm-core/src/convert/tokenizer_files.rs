@@ -1,4 +1,4 @@
-//! The tokenizer of a converted model, and the other files that go along with weights.
+//! The tokenizer of a converted model, and other files of a model folder.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{
     tokenizer::{TOKENIZER_FILES, Tokenizer, is_json},
 };
 
-/// Files that are copied from a model's folder, where they are.
+/// Files that are copied from a model's folder, if they exist.
 const MODEL_FILES: [&str; 6] = [
     "generation_config.json",
     "LICENSE",
@@ -27,11 +27,11 @@ const MODEL_FILES: [&str; 6] = [
 
 /// The source of a model's tokenizer, checked against the model.
 pub(super) enum TokenizerFiles {
-    /// The model is converted without one.
+    /// No tokenizer.
     None,
-    /// A tokenizer, and the folder or file it is in.
+    /// A tokenizer, and its folder or file.
     Found(Box<Tokenizer>, PathBuf),
-    /// The one in the source file itself, as the text of a tokenizer.json.
+    /// The tokenizer inside the source file, as the text of a tokenizer.json.
     Inside(Box<Vocabulary>, String),
 }
 
@@ -57,7 +57,7 @@ impl TokenizerFiles {
         Ok(Self::Found(Box::new(tokenizer), place))
     }
 
-    /// For a GGUF file.
+    /// The vocabulary for a GGUF file.
     pub(super) fn vocabulary(&self) -> Result<Option<Vocabulary>> {
         match self {
             Self::None => Ok(None),
@@ -66,15 +66,15 @@ impl TokenizerFiles {
         }
     }
 
-    /// Ids of some English text, of at most `most` tokens; `None` without a tokenizer for a model
-    /// of `vocab_size` tokens.
+    /// At most `most` ids of an English text; `None` without a tokenizer for a model of
+    /// `vocab_size` tokens.
     pub(super) fn sample(&self, most: usize, vocab_size: usize) -> Result<Option<Vec<u32>>> {
         let mut ids = match self {
             Self::None => return Ok(None),
             Self::Found(tokenizer, _) => tokenizer.encode_prompt(SAMPLE)?,
             Self::Inside(_, json) => {
-                // llama.cpp takes vocabularies that this crate does not, as those without bytes:
-                // no reason to refuse the weights.
+                // llama.cpp accepts vocabularies that this crate does not, such as without bytes:
+                // this is no reason to refuse the weights.
                 let tokenizer = Tokenizer::from_bytes(Path::new("tokenizer.json"), json.as_bytes());
                 let fits = |tokenizer: &Tokenizer| tokenizer.check_vocab(vocab_size).is_ok();
                 let Some(tokenizer) = tokenizer.ok().filter(fits) else {
@@ -87,7 +87,7 @@ impl TokenizerFiles {
         Ok(Some(ids))
     }
 
-    /// Puts the files into a model folder.
+    /// Writes the files into a model folder.
     pub(super) fn write(&self, source: &SourceModel, config: &Config, folder: &Path) -> Result<()> {
         if source.path.is_dir() {
             copy(&source.path, &MODEL_FILES, folder)?;
@@ -130,7 +130,7 @@ impl TokenizerFiles {
         if settings.exists() {
             return Ok(());
         }
-        // Without it transformers, and with that mlx-lm, cannot tell what the tokenizer is.
+        // Without this file transformers, and so mlx-lm, cannot determine the tokenizer class.
         let json = json!({
             "tokenizer_class": "LlamaTokenizer",
             "add_bos_token": true,
@@ -145,7 +145,7 @@ impl TokenizerFiles {
     }
 }
 
-/// Plain English, to compare models on.
+/// An English text for comparing models.
 const SAMPLE: &str = "Long ago, in a village between the hills and the sea, there lived a miller \
     who had three daughters. Every morning the eldest carried flour to the market, the second \
     looked after the geese, and the youngest sat by the window and counted the ships. One day a \

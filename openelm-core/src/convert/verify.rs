@@ -1,8 +1,7 @@
-//! Compares a result with its source: every tensor, and what both models predict.
+//! Verification of a result against its source: every tensor, and the predictions of both models.
 //!
-//! Both are read again from their files, a layer at a time, and run in f32 side by side, so that a
-//! model of any size is compared in the memory of one layer, or of the embedding, twice, and of a
-//! matrix that is packed again.
+//! Both are read again from their files, layer by layer, and run in f32 side by side. This needs
+//! the memory of one layer, or of the embedding, twice, and of one matrix that is quantised again.
 
 use std::{collections::HashMap, path::Path, time::Instant};
 
@@ -31,12 +30,12 @@ use crate::{
     weights::Weights,
 };
 
-/// Positions to compare at.
+/// Number of positions to compare.
 const TOKENS: usize = 64;
-/// Tensors that the report names.
+/// Number of tensors in the report.
 const WORST: usize = 5;
 
-/// Compares what was written with its source.
+/// Compares the written model with its source.
 pub(super) fn verify(
     source_path: &Path,
     staging: &Staging,
@@ -52,7 +51,7 @@ pub(super) fn verify(
     let result = SourceModel::open(&written, &plain)
         .map_err(|error| failed(target, staging.of_target(error)))?;
     if source.config.tensors() != result.config.tensors() {
-        return Err(failed(target, "another architecture was written"));
+        return Err(failed(target, "the written architecture differs"));
     }
     let config = source.config.clone();
     let most = TOKENS.min(config.max_context_length());
@@ -101,9 +100,9 @@ struct Comparison<'t> {
     source: SourceModel,
     result: SourceModel,
     target: &'t Path,
-    /// The type that was asked for.
+    /// The requested type.
     dtype: Option<Dtype>,
-    /// Tensors to compare, and those compared.
+    /// Number of tensors to compare, and compared so far.
     total: u64,
     done: u64,
     checks: TensorChecks,
@@ -114,7 +113,7 @@ struct Comparison<'t> {
 
 impl Comparison<'_> {
     /// Compares all tensors and returns both models' next-token logits f32 `[1, L, V]` for `ids`.
-    /// A tied head is read once more from `reopen`'s files, rather than kept all the while.
+    /// A tied head is read again from the files of `reopen`, to save memory.
     fn logits(
         &mut self,
         config: &Config,
@@ -224,13 +223,13 @@ impl Comparison<'_> {
         Ok([source, result])
     }
 
-    /// The source's matrix packed as the result's, if that was packed anew; under way.
+    /// The source's matrix with the result's quantisation, if it was quantised again; lazy.
     fn packed_again(&self, name: &str, source: &Array) -> Result<Option<QuantizedMatrix>> {
         let stem = name.strip_suffix(".weight").unwrap_or(name);
         let Precision::Packed(packing, _) = self.result.precision(name) else {
             return Ok(None);
         };
-        // Otherwise it is kept as it was packed, at most its scales cast.
+        // Otherwise the quantised numbers are kept, and the scales may be cast.
         if self.source.packing(stem) == Some(packing) && !self.source.adapts(name) {
             return Ok(None);
         }
@@ -240,8 +239,8 @@ impl Comparison<'_> {
         Ok(Some(packed))
     }
 
-    /// Checks that the result holds the source's numbers as packed, to the last bit:
-    /// packing is repeatable.
+    /// Checks that the result equals the quantised source bit for bit: quantisation is
+    /// deterministic.
     fn check_packing(
         &self,
         name: &str,
@@ -265,12 +264,12 @@ impl Comparison<'_> {
             return Ok(());
         };
         let problem =
-            format!("tensor `{name}`: expected {expected:e} once packed, found {found:e}");
+            format!("tensor `{name}`: expected {expected:e} after quantisation, found {found:e}");
         Err(failed(self.target, problem))
     }
 }
 
-/// Ids below the vocabulary, the same each time: BOS, then by a linear congruential generator.
+/// Deterministic ids below the vocabulary: BOS, then a linear congruential generator.
 fn random_ids(config: &Config, count: usize) -> Vec<u32> {
     let mut state: u64 = 0x5DEE_CE66;
     let next = |_| {

@@ -1,4 +1,4 @@
-//! Writing the result: weights, `config.json` and tokenizer, or one GGUF file.
+//! Writing of the result: weights, `config.json` and tokenizer, or one GGUF file.
 
 use std::{
     collections::VecDeque,
@@ -29,7 +29,7 @@ use crate::{
     mlx::Dtype,
 };
 
-/// Writes the model to where it is staged.
+/// Writes the model to its staging path.
 pub(super) fn write(
     source: &mut SourceModel,
     plan: &Plan,
@@ -70,7 +70,7 @@ impl Task<'_> {
     }
 }
 
-/// Writes the safetensors files. As many tensors as there are readers are under way at once.
+/// Writes the safetensors files, with one tensor per reader in progress.
 fn write_weights(
     source: &mut SourceModel,
     plan: &Plan,
@@ -127,7 +127,7 @@ fn config_json(plan: &Plan, options: &ConvertOptions) -> Result<String> {
     json.retain(|key, _| key != "quantization" && key != "quantization_config");
     json.entry("architectures")
         .or_insert_with(|| Value::from(vec!["OpenELMForCausalLM"]));
-    // What most numbers are stored in; scales, where they are packed.
+    // The dtype of most numbers, or of their scales if quantised.
     let dtype = options.dtype.unwrap_or_else(|| most_common(&plan.items));
     if json.contains_key("dtype") {
         json.insert("dtype".into(), dtype.to_string().into());
@@ -137,7 +137,7 @@ fn config_json(plan: &Plan, options: &ConvertOptions) -> Result<String> {
     }
     if let Some(map) = &plan.quantization {
         json.insert("quantization".into(), map.to_json());
-        // The name that transformers looks for.
+        // The key that transformers reads.
         json.insert("quantization_config".into(), map.to_json());
     }
     Ok(format!("{:#}\n", Value::Object(json)))

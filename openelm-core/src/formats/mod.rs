@@ -1,4 +1,4 @@
-//! File formats of other programs, as containers without OpenELM in them: GGUF and PyTorch.
+//! File formats of other programs, GGUF and PyTorch, as containers independent of OpenELM.
 
 pub(crate) mod gguf;
 pub(crate) mod torch;

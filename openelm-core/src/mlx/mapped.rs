@@ -130,7 +130,7 @@ unsafe fn adopt<T>(
             Some(release::<T>),
         )
     };
-    // SAFETY: the handle is new and owned by nobody else.
+    // SAFETY: the handle is new and not owned elsewhere.
     Ok(unsafe { Array::from_ptr(array) })
 }
 

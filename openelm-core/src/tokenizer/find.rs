@@ -41,10 +41,10 @@ impl Tokenizer {
 }
 
 fn missing(place: &Path) -> Error {
-    let problem = "no tokenizer.json or tokenizer.model here; OpenELM's repositories carry no \
-                   tokenizer: it is LLaMA's (version 1 or 2, 32,000 pieces), to be had from the \
-                   Hugging Face repository meta-llama/Llama-2-7b-hf or any copy of it; pass it \
-                   with --tokenizer PATH or put it into the model's folder";
+    let problem = "no tokenizer.json or tokenizer.model here; OpenELM's repositories contain no \
+                   tokenizer: it is LLaMA's (version 1 or 2, 32,000 pieces), from the Hugging \
+                   Face repository meta-llama/Llama-2-7b-hf or a copy of it; give its path, or \
+                   copy it into the model's folder";
     Error::missing_file(place, problem)
 }
 
@@ -82,7 +82,7 @@ mod tests {
             for part in [
                 "tokenizer.json",
                 "meta-llama/Llama-2-7b-hf",
-                "--tokenizer PATH",
+                "give its path",
             ] {
                 assert!(message.contains(part), "{message}");
             }

@@ -26,7 +26,7 @@ pub(crate) struct Readers {
     next: usize,
 }
 
-/// A checkpoint's files, read on a stream of its own.
+/// A checkpoint's files, read on one stream.
 pub(crate) struct Reader {
     files: Files,
     folder: PathBuf,

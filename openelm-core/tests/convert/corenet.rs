@@ -244,7 +244,7 @@ fn detects_sizes_by_shapes_or_corenet_yaml() {
     sparse(&source, &small(), 96);
     let message = convert::plan(&source, &plain()).unwrap_err().to_string();
     assert!(
-        message.contains("270M.pt") && message.contains("--architecture"),
+        message.contains("270M.pt") && message.contains("state the architecture"),
         "{message}"
     );
 }

@@ -155,7 +155,7 @@ fn rejects_pickles_with_code() {
         "whole.pt",
         "target",
         &plain(),
-        &["whole.pt", "--architecture"],
+        &["whole.pt", "state the architecture"],
     );
     let other = ConvertOptions {
         architecture: Some(talking()),
@@ -171,6 +171,6 @@ fn rejects_pickles_with_code() {
     case(
         "model.safetensors",
         &whole,
-        &["name the folder that holds it"],
+        &["give the path of its folder"],
     );
 }

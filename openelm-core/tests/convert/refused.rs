@@ -165,7 +165,7 @@ fn rejects_missing_or_mismatched_tokenizers() {
         &[
             source.to_str().unwrap(),
             "no tokenizer.json",
-            "--tokenizer PATH",
+            "meta-llama/Llama-2-7b-hf",
         ],
     );
     let nowhere = folder.join("nowhere");
@@ -210,12 +210,20 @@ fn rejects_existing_targets() {
     fs::create_dir(folder.join("photos")).unwrap();
     fs::write(folder.join("photos/1.jpg"), "x").unwrap();
     fs::write(folder.join("letter"), "x").unwrap();
-    case("photos", fresh, &["photos: exists; --force replaces it"]);
-    case("letter", fresh, &["letter: exists; --force replaces it"]);
+    case(
+        "photos",
+        fresh,
+        &["photos: exists, and replacing it was not requested"],
+    );
+    case(
+        "letter",
+        fresh,
+        &["letter: exists, and replacing it was not requested"],
+    );
     case(
         "photos",
         forced,
-        &["photos: a folder with other things than a model"],
+        &["photos: a folder that contains other files than a model"],
     );
     case("source", fresh, &["source", "the same"]);
     case("source", forced, &["source", "the same"]);
@@ -224,9 +232,9 @@ fn rejects_existing_targets() {
     case(
         "source/model",
         forced,
-        &["source/model", "lies in the other"],
+        &["source/model", "is inside the other"],
     );
-    case("", forced, &["lies in the other"]);
+    case("", forced, &["is inside the other"]);
     case("no/such/target", fresh, &["no/such", "No such file"]);
     case("letter/target", fresh, &["letter: not a folder"]);
     case("..", forced, &["ends in a name"]);

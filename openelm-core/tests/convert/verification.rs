@@ -223,7 +223,7 @@ fn flipped_bit_of_quantized_matrix_fails_verification() {
             flip(&written, length - 512 - 3);
         });
         let message = error.to_string();
-        let expected = "once packed, found";
+        let expected = "after quantisation, found";
         assert!(message.contains(expected), "{kind}: {message}");
     }
 }

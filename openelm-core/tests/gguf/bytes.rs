@@ -193,7 +193,7 @@ fn writer_checks_the_announced_tensors() {
     writer.write("a", &[2.0; 3]).unwrap();
     assert!(message(writer.write("b", &[1e6])).contains("tensor `b`: 1000000 is beyond"));
     writer.write("b", &[0.5]).unwrap();
-    assert!(message(writer.write("c", &[1.0])).contains("tensor `c` was not announced"));
+    assert!(message(writer.write("c", &[1.0])).contains("tensor `c` is not in the header"));
     let file = TempFile::new("test.gguf", writer.finish().unwrap());
     let mut reader = GgufReader::open(&*file).unwrap();
     assert_eq!(
@@ -204,7 +204,7 @@ fn writer_checks_the_announced_tensors() {
 
     let mut half = GgufWriter::new(Vec::new(), "new.gguf", &[], two()).unwrap();
     half.write("a", &[1.0; 3]).unwrap();
-    assert!(message(half.finish().map(drop)).contains("tensor `a` is not written whole"));
+    assert!(message(half.finish().map(drop)).contains("tensor `a` is not completely written"));
 
     let refused = |metadata: &[(String, Value)], tensors: Vec<TensorSpec>| {
         message(GgufWriter::new(Vec::new(), "new.gguf", metadata, tensors).map(drop))

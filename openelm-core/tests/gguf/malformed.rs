@@ -83,10 +83,7 @@ const CASES: &[(Bytes, &str)] = &[
         || metadata(&[key("k", 13, &[])]),
         "`k` has the unknown type 13",
     ),
-    (
-        || metadata(&[key("k", 7, &[2])]),
-        "`k`: 2 is no truth value",
-    ),
+    (|| metadata(&[key("k", 7, &[2])]), "`k`: 2 is not a boolean"),
     (|| metadata(&[key("", 7, &[1])]), "a key is empty"),
     (
         || metadata(&[key("k", 8, &(1u64 << 40).to_le_bytes())]),
@@ -110,7 +107,7 @@ const CASES: &[(Bytes, &str)] = &[
     (|| array(8, 1 << 20), "`k` claims 1048576 values"),
     (
         || metadata(&[key("k", 7, &[1]), key("k", 7, &[0])]),
-        "the key `k` is there twice",
+        "the key `k` occurs twice",
     ),
     (
         || metadata(&[key("general.alignment", 4, &48u32.to_le_bytes())]),
@@ -162,7 +159,7 @@ const CASES: &[(Bytes, &str)] = &[
     ),
     (
         || tensors(&[entry("t", &[4], 0, 8)]),
-        "tensor `t` lies at 8, which is no multiple of 32",
+        "tensor `t` has offset 8, not a multiple of 32",
     ),
     (
         || tensors(&[entry("t", &[4], 0, 64)]),
@@ -182,7 +179,7 @@ const CASES: &[(Bytes, &str)] = &[
     ),
     (
         || tensors(&[entry("a", &[4], 0, 0), entry("a", &[4], 0, 32)]),
-        "tensor `a` is there twice",
+        "tensor `a` occurs twice",
     ),
 ];
 

@@ -124,7 +124,7 @@ fn rejects_malformed_vocabularies() {
         ),
         (
             &[llama.clone(), tokens.clone(), ("eos_token_id", 2u32.into())],
-            "tokenizer.ggml.eos_token_id: 2 is no id of a token",
+            "tokenizer.ggml.eos_token_id: 2 is not a token id",
         ),
     ];
     for (entries, expected) in cases {

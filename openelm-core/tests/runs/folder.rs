@@ -76,7 +76,7 @@ fn older_state_reports_how_to_continue() {
     assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("an older version saved this run"), "{text}");
-    assert!(text.contains("openelm finetune --start-from"), "{text}");
+    assert!(text.contains("start a new run in another folder"), "{text}");
     // The adapter is still usable.
     Adapter::load(&*folder).unwrap();
 

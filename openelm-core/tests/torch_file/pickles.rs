@@ -190,12 +190,12 @@ fn rejects_lengths_beyond_the_file() {
     ] {
         assert_refused(
             &saved(&[&[opcode], &max[..width]].concat()),
-            "are claimed here",
+            "exceeds the remaining",
         );
         let half = (1_u64 << (8 * width - 1)).to_le_bytes();
         assert_refused(
             &saved(&[&[opcode], &half[..width]].concat()),
-            "are claimed here",
+            "exceeds the remaining",
         );
     }
     // Arbitrarily long integers are not sizes; memo keys do not allocate the keys below them.

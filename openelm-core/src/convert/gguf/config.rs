@@ -1,9 +1,9 @@
-//! The settings of a model in the metadata of llama.cpp's `openelm` architecture, both ways.
+//! Conversion between a model's settings and the metadata of llama.cpp's `openelm` architecture.
 //!
-//! The keys are those that llama.cpp's converter writes and its loader reads. llama.cpp knows
-//! OpenELM as Apple released it: gated FFN, QK norm, the embedding as head; other variants are
-//! refused. It has no key for what heads and widths follow from (`qkv_multipliers`,
-//! `ffn_multipliers`, `ffn_dim_divisor`): reading works out settings that give the same layers.
+//! The keys are those that llama.cpp's converter writes and its loader reads. llama.cpp supports
+//! OpenELM as Apple released it: gated FFN, QK norm, tied embedding; other variants are refused. It
+//! has no keys for the multipliers of heads and widths (`qkv_multipliers`, `ffn_multipliers`,
+//! `ffn_dim_divisor`): the reader computes settings that give the same layers.
 
 use std::path::Path;
 
@@ -21,11 +21,11 @@ use crate::{
 
 /// The metadata of a model called `name`, in the order in which to write it.
 ///
-/// Without a vocabulary the file says that it has none, which llama.cpp can load, and run on ids.
+/// Without a vocabulary the file states that it has none; llama.cpp can load it and run on ids.
 ///
 /// # Errors
 ///
-/// [`Error::Config`] for a variant that llama.cpp does not know, [`Error::Tokenizer`] if the
+/// [`Error::Config`] for a variant that llama.cpp does not support, [`Error::Tokenizer`] if the
 /// vocabulary is larger than the model's.
 pub fn metadata(
     config: &Config,
@@ -42,7 +42,7 @@ pub fn metadata(
             format!("{value} is too large"),
         )),
     };
-    // Within `layer_wise::HEADS` and the sizes of tensors, so no width is cut off.
+    // Within `layer_wise::HEADS` and the tensor sizes, so the conversion is exact.
     let per_layer =
         |of: fn(&Layer) -> usize| Value::ints(config.layers().iter().map(|layer| of(layer) as i32));
     let head_dim = size("head_dim", config.head_dim())?;
@@ -105,7 +105,7 @@ pub fn metadata(
 /// # Errors
 ///
 /// [`Error::Config`] naming a key of the metadata that is missing, malformed or not supported, or
-/// the key of `config.json` that what it says would contradict.
+/// the key of `config.json` that contradicts the metadata.
 pub fn config_from_gguf(reader: &GgufReader) -> Result<Config> {
     let keys = Keys(reader);
     keys.check_architecture()?;
@@ -157,7 +157,7 @@ pub fn config_from_gguf(reader: &GgufReader) -> Result<Config> {
     put("share_input_output_layers", json!(true));
     put("vocab_size", json!(keys.vocab_size()?));
     put("max_context_length", json!(context));
-    // As in Apple's files; it limits nothing.
+    // As in Apple's files; not a limit.
     let rope_length = context.saturating_mul(2).clamp(1, *POSITIONS.end());
     put("rope_max_length", json!(rope_length));
     let base = keys.float("openelm.rope.freq_base", Some(default.rope_freq_constant))?;
@@ -193,7 +193,7 @@ pub fn name_from_gguf(reader: &GgufReader) -> Option<&str> {
 
 const ARCHITECTURE: &str = "openelm";
 
-/// Refuses what llama.cpp's `openelm` has no form for.
+/// Refuses variants that llama.cpp's `openelm` does not support.
 pub(crate) fn check_variant(config: &Config) -> Result<()> {
     for (key, stated) in [
         ("ffn_with_glu", config.ffn_with_glu()),
@@ -207,14 +207,14 @@ pub(crate) fn check_variant(config: &Config) -> Result<()> {
         ),
     ] {
         if !stated {
-            let problem = "llama.cpp's openelm, and so GGUF, has no form for false";
+            let problem = "llama.cpp's openelm, and so GGUF, does not support false";
             return Err(Error::config(Path::new("config"), key, problem));
         }
     }
     Ok(())
 }
 
-/// The keys of a file's metadata, by what is expected of them.
+/// The keys of a file's metadata, with type checks.
 struct Keys<'a>(&'a GgufReader);
 
 impl Keys<'_> {
@@ -237,7 +237,7 @@ impl Keys<'_> {
             let problem = format!("expected \"{ARCHITECTURE}\", found {found}");
             return Err(self.fault("general.architecture", problem));
         }
-        // Ways to stretch the positions would change the computation.
+        // RoPE scaling would change the computation.
         let scaled = self.0.metadata().iter().find(|(key, value)| {
             key.starts_with("openelm.rope.scal") && value.as_str() != Some("none")
         });
@@ -262,7 +262,7 @@ impl Keys<'_> {
         float.ok_or_else(|| self.fault(key, format!("expected a number, found {value}")))
     }
 
-    /// An array with an entry a layer, or one number for all.
+    /// An array with one entry per layer, or one number for all.
     fn per_layer(&self, key: &str, layers: usize) -> Result<Vec<usize>> {
         let value = self.get(key)?;
         let Some(array) = value.as_array() else {
@@ -276,7 +276,7 @@ impl Keys<'_> {
         })
     }
 
-    /// Rows of the embedding, which all other statements of it must agree with.
+    /// Rows of the embedding, which all keys about the vocabulary must agree with.
     fn vocab_size(&self) -> Result<usize> {
         let embedding = self.0.tensors().get("token_embd.weight");
         let Some(rows) = embedding.and_then(|info| info.shape.first().copied()) else {

@@ -1,13 +1,13 @@
-//! Works out what heads and widths follow from, which a GGUF file does not say.
+//! Computes the multipliers of heads and widths, which a GGUF file does not store.
 //!
-//! Apple's recipe is tried first (`crate::config::scaling`), so that a released model's `config.json` comes
-//! out as Apple wrote it; other widths get settings that give the same layers.
+//! Apple's recipe is tried first (`crate::config::scaling`), so that the `config.json` of a
+//! released model is as Apple wrote it; other widths get settings that give the same layers.
 
 use serde_json::{Value, json};
 
 use crate::config::{LayerWiseConfig, Multipliers, ffn_dim, query_heads};
 
-/// Query heads on a KV head, if that is the same in every layer.
+/// Query heads per KV head, if the number is the same in every layer.
 pub(crate) fn groups(q_heads: &[usize], kv_heads: &[usize]) -> Option<usize> {
     let mut ratios = std::iter::zip(q_heads, kv_heads).map(|(q_heads, kv_heads)| {
         let ratio = q_heads.checked_div(*kv_heads)?;
@@ -17,8 +17,8 @@ pub(crate) fn groups(q_heads: &[usize], kv_heads: &[usize]) -> Option<usize> {
     ratios.all(|ratio| ratio == Some(first)).then_some(first)
 }
 
-/// Multipliers that the heads follow from: Apple's, or one for all layers. Without them the lists
-/// of heads stand for themselves.
+/// Multipliers that give the heads: Apple's, or one for all layers. Without a match the lists of
+/// heads are used.
 pub(crate) fn head_scaling(
     q_heads: &[usize],
     model_dim: usize,
@@ -46,8 +46,8 @@ pub(crate) fn head_scaling(
     follow(&Multipliers::Uniform(uniform)).then(|| json!(uniform))
 }
 
-/// A multiplier a layer and the divisor that give these widths: Apple's line from 0.5 to 4 if it
-/// does, else the quotients.
+/// One multiplier per layer and the divisor that give these widths: Apple's line from 0.5 to 4 if
+/// it matches, else the quotients.
 pub(crate) fn ffn_scaling(ffn_dims: &[usize], model_dim: usize) -> (Vec<f64>, usize) {
     let line = LayerWiseConfig::default()
         .ffn_multipliers

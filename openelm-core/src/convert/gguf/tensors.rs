@@ -1,8 +1,8 @@
-//! The map from tensors of a checkpoint to those of a GGUF file.
+//! The map from tensors of a checkpoint to tensors of a GGUF file.
 //!
-//! The fused QKV stays one tensor, and its rows their order: llama.cpp rotates OpenELM's heads as
-//! the checkpoint lays them out. `proj_1` `[2 I, D]` becomes `ffn_gate`, its first I rows, and
-//! `ffn_up`, the others.
+//! The fused QKV stays one tensor with the same row order: llama.cpp rotates OpenELM's heads in the
+//! order of the checkpoint. `proj_1` `[2 I, D]` is split into `ffn_gate`, its first I rows, and
+//! `ffn_up`, its last I rows.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -20,25 +20,25 @@ use crate::{
     mlx::Dtype,
 };
 
-/// A tensor of a GGUF file and where its rows come from.
+/// A tensor of a GGUF file and the source of its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedTensor {
     /// The tensor in the GGUF file.
     pub tensor: TensorSpec,
-    /// Checkpoint name of the tensor that it is all or a part of.
+    /// Checkpoint name of the source tensor.
     pub source: String,
-    /// Shape of that.
+    /// Shape of the source tensor.
     pub source_shape: Vec<usize>,
-    /// The rows of that which it holds; elements, where the source has one dimension.
+    /// Range of rows in the source tensor; range of elements if it has one dimension.
     pub rows: Range<usize>,
 }
 
 impl PlannedTensor {
-    /// Its part of the elements of the source.
+    /// The tensor's part of the source's elements.
     ///
     /// # Errors
     ///
-    /// [`Error::TensorShape`] if `whole` is not as long as the source's shape says.
+    /// [`Error::TensorShape`] if the length of `whole` does not match the source's shape.
     pub fn part_of<'a, T>(&self, whole: &'a [T]) -> Result<&'a [T]> {
         let row: usize = self.source_shape.iter().skip(1).product();
         let expected = self.source_shape.iter().product::<usize>();
@@ -53,16 +53,16 @@ impl PlannedTensor {
     }
 }
 
-/// The tensors of a GGUF file with the weights of a model, in the order in which to write them,
-/// which is that of [`Config::tensors`].
+/// The tensors of a GGUF file with the weights of a model, in the order in which to write them, the
+/// order of [`Config::tensors`].
 ///
-/// Norms are F32. A tensor whose rows are no multiple of 32 is F16 where the others are
-/// quantised, and the embedding of a Q4_0 file, which is its head too, is Q8_0: both as
-/// llama.cpp's own tools would rather spend bits.
+/// Norms are F32. In a quantised file, a tensor with a row length that is not a multiple of 32 is
+/// F16, and the tied embedding of a Q4_0 file is Q8_0: llama.cpp's tools choose these types for
+/// accuracy.
 ///
 /// # Errors
 ///
-/// [`Error::Config`] for a variant of the architecture that llama.cpp does not know.
+/// [`Error::Config`] for a variant of the architecture that llama.cpp does not support.
 pub fn tensor_plan(config: &Config, file_type: FileType) -> Result<Vec<PlannedTensor>> {
     check_variant(config)?;
     let mut plan = Vec::new();
@@ -73,7 +73,7 @@ pub fn tensor_plan(config: &Config, file_type: FileType) -> Result<Vec<PlannedTe
                 name: source,
             });
         };
-        // `Config::tensors` lists no scalars.
+        // `Config::tensors` has no scalars.
         let share = shape[0] / names.len();
         for (i, name) in names.into_iter().enumerate() {
             let mut part = shape.clone();
@@ -93,7 +93,7 @@ pub fn tensor_plan(config: &Config, file_type: FileType) -> Result<Vec<PlannedTe
     Ok(plan)
 }
 
-/// Checks that the tensors of a file are exactly those of `config`, in name and shape.
+/// Checks that the tensors of a file match `config` exactly, in name and shape.
 ///
 /// # Errors
 ///
@@ -127,12 +127,12 @@ pub fn check_tensors(reader: &GgufReader, config: &Config) -> Result<()> {
     }
 }
 
-/// Reads the tensor that a checkpoint calls `source`, one of [`Config::tensors`], from the one or
-/// two that a file has for it. Check the file first with [`check_tensors`].
+/// Reads the tensor with the checkpoint name `source`, one of [`Config::tensors`], from its one or
+/// two tensors in the file. Check the file first with [`check_tensors`].
 ///
 /// # Errors
 ///
-/// As [`GgufReader::read`]; [`Error::UnexpectedTensor`] for a name that no checkpoint has.
+/// As [`GgufReader::read`]; [`Error::UnexpectedTensor`] for an unknown checkpoint name.
 pub fn read_tensor(reader: &mut GgufReader, source: &str) -> Result<TensorData> {
     let Some(names) = gguf_names(source) else {
         return Err(Error::UnexpectedTensor {
@@ -151,8 +151,8 @@ pub fn read_tensor(reader: &mut GgufReader, source: &str) -> Result<TensorData> 
     whole.ok_or_else(|| reader.malformed(format!("there is no tensor `{source}`")))
 }
 
-/// The type in which a file holds what a checkpoint calls `source`; [`TensorType::F32`], which
-/// [`read_tensor`] then gives, where its parts are of several.
+/// The stored type of the tensor with the checkpoint name `source`; [`TensorType::F32`], the type
+/// that [`read_tensor`] returns, if its parts have different types.
 pub(crate) fn stored_type(reader: &GgufReader, source: &str) -> Option<TensorType> {
     let names = gguf_names(source)?.into_iter();
     let mut kinds = names.map(|name| Some(reader.tensors().get(&name)?.kind));
@@ -161,7 +161,7 @@ pub(crate) fn stored_type(reader: &GgufReader, source: &str) -> Option<TensorTyp
     Some(if alike { first } else { TensorType::F32 })
 }
 
-/// Rows after rows; as 32-bit floats where they are of two types.
+/// Concatenates rows; as 32-bit floats if the types differ.
 fn concatenate(mut first: TensorData, second: TensorData) -> TensorData {
     if first.dtype == second.dtype {
         first.bytes.extend(second.bytes);
@@ -178,7 +178,7 @@ fn concatenate(mut first: TensorData, second: TensorData) -> TensorData {
     }
 }
 
-/// Checkpoint names without prefix and `.weight` to those of a GGUF file.
+/// Names within a layer, checkpoint to GGUF, without prefix and `.weight`.
 const LAYER_PARTS: [(&str, &[&str]); 8] = [
     (ATTN_NORM, &["attn_norm"]),
     (QKV_PROJ, &["attn_qkv"]),
@@ -190,7 +190,7 @@ const LAYER_PARTS: [(&str, &[&str]); 8] = [
     (PROJ_2, &["ffn_down"]),
 ];
 
-/// The names in a GGUF file of what a checkpoint calls `source`.
+/// The GGUF names of the tensor with the checkpoint name `source`.
 fn gguf_names(source: &str) -> Option<Vec<String>> {
     let stem = source.strip_suffix(WEIGHT)?;
     match stem {

@@ -9,14 +9,15 @@ use crate::error::Result;
 
 impl Vocabulary {
     /// The text of a `tokenizer.json` that splits text as llama.cpp does: every pair of tokens
-    /// that makes up a token is a merge, by falling score. Where the merges are kept, it has those.
+    /// whose concatenation is a token is a merge, by descending score. Stated merges are used
+    /// instead.
     ///
-    /// Rows of the embedding without a token, at the end, are left out.
+    /// Embedding rows without a token at the end are omitted.
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`](crate::error::Error::Tokenizer) if two tokens have the same text, or a token is
-    /// empty or too long.
+    /// [`Error::Tokenizer`](crate::error::Error::Tokenizer) if two tokens have the same text, or a
+    /// token is empty or too long.
     pub fn to_tokenizer_json(&self) -> Result<String> {
         self.json()
             .map_err(|problem| crate::error::Error::tokenizer("tokenizer.json", problem))
@@ -100,7 +101,7 @@ fn check(tokens: &[Token]) -> Result<(), String> {
     Ok(())
 }
 
-/// The tokens that are looked for in a text before it is split.
+/// The tokens that are matched in a text before it is split.
 fn added(tokens: &[Token]) -> Vec<Value> {
     let added = (0u32..).zip(tokens).filter(|(_, token)| {
         use TokenKind::{Control, Unknown, UserDefined};

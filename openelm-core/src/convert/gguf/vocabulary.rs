@@ -1,13 +1,12 @@
 //! The tokenizer in the metadata of a GGUF file, in llama.cpp's form of a SentencePiece model.
 //!
 //! llama.cpp's `llama` tokenizer merges any two neighbours whose concatenation is a token, the
-//! one with the highest score first. A `tokenizer.json` has no scores but a list of merges, first
-//! come first: a token's score here is the place of the first merge that makes it, negated, places
-//! counted in tokens. LLaMA's list names every pair that makes up a token, and llama.cpp then
-//! splits text as the list does. A list that lacks some pairs, as one that was trained and not
-//! derived does, might split some text otherwise; [`Vocabulary::unlisted_merges`] counts them. A
-//! list that does not follow from the scores is kept in the file, where llama.cpp passes over it,
-//! for turning it into a `tokenizer.json`.
+//! highest score first. A `tokenizer.json` has no scores but an ordered list of merges: a token's
+//! score here is the negated position of the first merge that makes it, counted in tokens. LLaMA's
+//! list has every pair whose concatenation is a token, so llama.cpp splits text in the same way. A
+//! list that lacks some pairs, such as a trained one, may split some text differently;
+//! [`Vocabulary::unlisted_merges`] counts these pairs. A list that does not follow from the scores
+//! is stored in the file for the conversion back to a `tokenizer.json`; llama.cpp ignores it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,25 +16,25 @@ use crate::{
     tokenizer::{Tokenizer, TokenizerSpec},
 };
 
-/// More merges than this, which a hostile file could ask for, are refused; LLaMA has 61,249.
+/// Largest number of merges, a limit for hostile files; LLaMA has 61,249.
 const MAX_MERGES: usize = 1 << 21;
-/// Longest token that may be merged from others; LLaMA's have 48 bytes.
+/// Longest token that merges may form, in bytes; LLaMA's longest has 48.
 const MAX_TOKEN_BYTES: usize = 512;
 
-/// The tokens of a model and how text is split into them.
+/// The tokens of a model and their merges.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Vocabulary {
     /// The tokens by id.
     pub tokens: Vec<Token>,
-    /// Id of the token before every text.
+    /// Id of the token that starts a text.
     pub bos_id: u32,
-    /// Id of the token after it.
+    /// Id of the token that ends a text.
     pub eos_id: u32,
     /// Id of the unknown token.
     pub unk_id: Option<u32>,
-    /// A space is put before a text.
+    /// True if a space is prepended to a text.
     pub adds_space: bool,
-    /// The merges, first come first, where they are stated and do not follow from the scores.
+    /// The merges in order, if they are stated and do not follow from the scores.
     pub merges: Option<Vec<(String, String)>>,
 }
 
@@ -44,7 +43,7 @@ pub struct Vocabulary {
 pub struct Token {
     /// The text, a space as `▁`, a byte as `<0x0A>`.
     pub text: String,
-    /// The merge with the highest score comes first.
+    /// Priority of the merge: the highest score comes first.
     pub score: f32,
     /// The token's kind.
     pub kind: TokenKind,
@@ -56,7 +55,7 @@ pub struct Token {
 pub enum TokenKind {
     /// Text.
     Normal = 1,
-    /// The token for text that no other can represent.
+    /// The token for text that no other token can represent.
     Unknown = 2,
     /// No text, such as `<s>`.
     Control = 3,
@@ -80,7 +79,7 @@ impl TokenKind {
 }
 
 impl Vocabulary {
-    /// The vocabulary of a tokenizer, whose file is read again.
+    /// The vocabulary of a tokenizer, read from its file again.
     ///
     /// # Errors
     ///
@@ -112,7 +111,7 @@ impl Vocabulary {
             let text = text.to_owned();
             tokens.push(Token { text, score, kind });
         }
-        // What a space is put before shows in the ids, whichever way the file says so.
+        // The ids show whether a space is prepended, for every way of stating it in the file.
         let first = tokenizer
             .encode("a")?
             .first()
@@ -138,13 +137,13 @@ impl Vocabulary {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] if it is malformed or not of SentencePiece's kind.
+    /// [`Error::Tokenizer`] if it is malformed or not a SentencePiece vocabulary.
     pub fn from_gguf(reader: &GgufReader) -> Result<Option<Self>> {
         read(reader).map_err(|problem| Error::tokenizer(reader.path(), problem))
     }
 
-    /// Counts the pairs that llama.cpp would merge and the list of merges does not name: none in
-    /// LLaMA's. With some, llama.cpp may split a text into other tokens than the tokenizer.
+    /// Number of pairs that llama.cpp merges and the list of merges does not have: 0 for LLaMA.
+    /// Otherwise llama.cpp may split a text into other tokens than the tokenizer.
     ///
     /// # Errors
     ///
@@ -158,7 +157,7 @@ impl Vocabulary {
         Ok(all.iter().filter(|merge| !listed.contains(merge)).count())
     }
 
-    /// The pairs of tokens that make up a token, by falling score, then by their ids.
+    /// The pairs of tokens whose concatenation is a token, by descending score, then by their ids.
     pub(crate) fn merges_by_score(&self) -> Result<Vec<(String, String)>, String> {
         let normal = self
             .tokens
@@ -195,7 +194,7 @@ impl Vocabulary {
             .collect())
     }
 
-    /// The keys of a file whose embedding has `rows`.
+    /// The keys of a file with `rows` embedding rows.
     pub(crate) fn metadata(&self, rows: usize) -> Result<Vec<(String, Value)>> {
         if self.tokens.len() > rows {
             return Err(Error::tokenizer(
@@ -237,7 +236,7 @@ impl Vocabulary {
     }
 }
 
-/// A row of the embedding without a token; llama.cpp wants the names to differ.
+/// An embedding row without a token; llama.cpp requires distinct names.
 fn unused(id: usize) -> Token {
     Token {
         text: format!("[PAD{id}]"),
@@ -246,7 +245,7 @@ fn unused(id: usize) -> Token {
     }
 }
 
-/// True if a piece stands for a byte.
+/// True if a piece is a byte.
 pub(crate) fn byte(text: &str) -> bool {
     let digits = text
         .strip_prefix("<0x")
@@ -256,7 +255,7 @@ pub(crate) fn byte(text: &str) -> bool {
     })
 }
 
-/// The kinds of the pieces that a file names apart.
+/// The kinds of the pieces that the file lists explicitly.
 fn kinds(contents: &TokenizerSpec) -> HashMap<&str, TokenKind> {
     let mut kinds = HashMap::new();
     for (_, token) in &contents.added {
@@ -280,7 +279,7 @@ fn kinds(contents: &TokenizerSpec) -> HashMap<&str, TokenKind> {
     kinds
 }
 
-/// The place of every token that merges make, by the first of them.
+/// The position of every merged token, by its first merge.
 fn order(merges: &[(String, String)]) -> HashMap<String, usize> {
     let mut order = HashMap::new();
     for (left, right) in merges {
@@ -352,7 +351,7 @@ fn read(reader: &GgufReader) -> Result<Option<Vocabulary>, String> {
         None => Ok(None),
         Some(value) => match value.as_usize().filter(|id| *id < tokens.len()) {
             Some(id) => Ok(Some(id as u32)),
-            None => Err(format!("tokenizer.ggml.{key}: {value} is no id of a token")),
+            None => Err(format!("tokenizer.ggml.{key}: {value} is not a token id")),
         },
     };
     let unknown = tokens

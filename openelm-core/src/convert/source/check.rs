@@ -1,19 +1,19 @@
-//! Checks a source's tensors against its architecture, CoreNet's rows beyond the last token aside.
+//! Checks a source's tensors against its architecture; CoreNet's padding rows are allowed.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::source_model::{Files, SourceModel};
 use crate::error::{Error, Result};
 
-/// Rows of CoreNet's embedding, and of those the ones that are tokens.
+/// Rows of CoreNet's embedding, with padding, and without.
 pub(crate) const CORENET_VOCAB: usize = 32_128;
 pub(crate) const VOCAB: usize = 32_000;
 
 impl SourceModel {
-    /// Checks that the tensors are those of the architecture, the embedding's rows aside.
+    /// Checks that the tensors match the architecture; the embedding may have padding rows.
     pub(super) fn check(&self) -> Result<()> {
         if self.format == "Hugging Face folder" || self.format == "quantised MLX folder" {
-            // `Checkpoint::check` has done it.
+            // `Checkpoint::check` has already checked these.
             return Ok(());
         }
         let stored: HashMap<&String, &[usize]> = match &self.files {
@@ -80,7 +80,7 @@ impl SourceModel {
     }
 }
 
-/// Equal, or an embedding with CoreNet's rows beyond the last token.
+/// True if the shapes are equal, or differ only by the padding rows of CoreNet's embedding.
 pub(super) fn fits(found: &[usize], expected: &[usize]) -> bool {
     found == expected || (found == [CORENET_VOCAB, last(found)] && expected == [VOCAB, last(found)])
 }
@@ -89,7 +89,7 @@ fn last(shape: &[usize]) -> usize {
     shape.last().copied().unwrap_or(0)
 }
 
-/// Of so many rows of an embedding, how many are tokens.
+/// Number of tokens of an embedding with `rows` rows.
 pub(super) fn tokens(rows: usize) -> usize {
     if rows == CORENET_VOCAB { VOCAB } else { rows }
 }

@@ -79,7 +79,7 @@ impl SourceModel {
         })
     }
 
-    /// A folder of CoreNet's MLX example: its `config.json` names a preset.
+    /// Opens a folder of CoreNet's MLX example, whose `config.json` names a preset.
     fn corenet_mlx(path: &Path, checkpoint: Checkpoint, options: &ConvertOptions) -> Result<Self> {
         let file = path.join("config.json");
         let fault = |key: &str, problem: String| Error::config(&file, key, problem);
@@ -118,10 +118,10 @@ impl SourceModel {
             found.is_some_and(|found| found.eq_ignore_ascii_case(ending))
         };
         if named("safetensors") {
-            let problem = "name the folder that holds it, with its config.json";
+            let problem = "give the path of its folder, which has a config.json";
             return Err(Error::checkpoint(path, problem));
         }
-        // A result that is being verified may have any name.
+        // A result during verification can have any name.
         if named("gguf") || GgufReader::recognizes(path)? {
             let reader = GgufReader::open(path)?;
             let config = match &options.architecture {
@@ -156,7 +156,7 @@ fn embedding_rows(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Re
     found.ok_or_else(|| Error::checkpoint(path, "tensor `token_embeddings.weight` is missing"))
 }
 
-/// The released architecture whose shapes these are; `shape` is asked by Hugging Face's names.
+/// The released architecture with these shapes; `shape` takes Hugging Face's names.
 fn infer(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Config> {
     let rows = embedding_rows(path, shape)?;
     for preset in Preset::ALL {
@@ -170,7 +170,7 @@ fn infer(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Conf
             return Ok(config);
         }
     }
-    let problem = "its tensors are those of none of OpenELM's four sizes; name the architecture \
-                   with --architecture (a size, or a config.json)";
+    let problem = "the tensors match none of OpenELM's four sizes; state the architecture (a \
+                   size, or a config.json)";
     Err(Error::checkpoint(path, problem))
 }

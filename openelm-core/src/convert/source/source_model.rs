@@ -1,7 +1,7 @@
-//! The source of a conversion: any of the files that hold OpenELM weights, by Hugging Face's names.
+//! The source of a conversion: a file or folder with OpenELM weights, with Hugging Face's names.
 //!
-//! CoreNet's names lack the prefix `transformer.`, its head is `classifier`, and its embedding
-//! has 32,128 rows, of which the last 128 belong to no token.
+//! CoreNet's names lack the prefix `transformer.`, its head is `classifier`, and its embedding has
+//! 32,128 rows, of which the last 128 are padding.
 
 use std::{
     collections::HashMap,
@@ -26,20 +26,20 @@ use crate::{
     weights::{Checkpoint, Readers, StoredDtype},
 };
 
-/// A model to be converted. Holds no weights.
+/// A model to convert. Holds no weights.
 pub(crate) struct SourceModel {
     /// The folder or file.
     pub(crate) path: PathBuf,
-    /// The format in words.
+    /// Description of the format.
     pub(crate) format: &'static str,
-    /// The architecture, the vocabulary already cut.
+    /// The architecture, without padding rows of the vocabulary.
     pub(crate) config: Config,
     pub(super) quantization: Option<QuantizationMap>,
     pub(super) corenet_names: bool,
     pub(super) shapes: HashMap<String, Vec<usize>>,
     pub(super) files: Files,
     pub(super) readers: Readers,
-    /// The adapter that is fused into the weights as they are read.
+    /// The adapter to fuse into the weights on reading.
     pub(super) adapter: Option<Adapter>,
 }
 
@@ -52,16 +52,16 @@ pub(super) enum Files {
 /// The precision of stored numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Precision {
-    /// As floats.
+    /// Floating-point.
     Float(Dtype),
-    /// Packed by MLX, with scales of this type.
+    /// Quantised by MLX, with scales of this type.
     Packed(Quantization, Dtype),
-    /// In one of llama.cpp's blocks.
+    /// Quantised in blocks of llama.cpp.
     Blocks(TensorType),
 }
 
 impl SourceModel {
-    /// The tokenizer that the file carries in itself.
+    /// The tokenizer inside the file.
     pub(crate) fn vocabulary(&self) -> Result<Option<Vocabulary>> {
         match &self.files {
             Files::Gguf(reader) => Vocabulary::from_gguf(reader),
@@ -78,17 +78,17 @@ impl SourceModel {
         }
     }
 
-    /// The number of tensors that can be under way at once.
+    /// The number of tensors that can be in progress at once.
     pub(crate) fn readers(&self) -> usize {
         self.readers.count()
     }
 
-    /// The name under which the tensor is stored here.
+    /// The stored name of the tensor.
     pub(crate) fn stored_name(&self, name: &str) -> String {
         stored_name(name, self.corenet_names)
     }
 
-    /// The packing of the matrix `stem` here; `None` if it is not packed.
+    /// The stored quantisation of the matrix `stem`; `None` if it is not quantised.
     pub(crate) fn packing(&self, stem: &str) -> Option<Quantization> {
         let Files::Safetensors(checkpoint) = &self.files else {
             return None;
@@ -98,7 +98,7 @@ impl SourceModel {
         checkpoint.is_packed(&stored).then_some(packing)
     }
 
-    /// The packing of most matrices, if any is packed.
+    /// The quantisation of most matrices, if any is quantised.
     pub(crate) fn default_quantization(&self) -> Option<Quantization> {
         self.quantization
             .as_ref()
@@ -131,8 +131,8 @@ impl SourceModel {
         }
     }
 
-    /// The type of the tensor `name`; of its scales, if it is packed, which are of no
-    /// floating-point type in the microscaling modes: then the type that most tensors have.
+    /// The type of the tensor `name`. For a quantised tensor, the type of its scales; these are not
+    /// floating-point in the microscaling modes, for which it is the type of most tensors.
     pub(crate) fn dtype(&self, name: &str) -> Dtype {
         let stem = name.strip_suffix(".weight").unwrap_or(name);
         match &self.files {
@@ -161,13 +161,13 @@ impl SourceModel {
         }
     }
 
-    /// The tensor `name`, expanded if it is packed, of type `dtype`; not evaluated. Each tensor
-    /// can be had once.
+    /// The tensor `name`, dequantised if needed, of type `dtype`; not evaluated. Each tensor can
+    /// be taken once.
     pub(crate) fn dense(&mut self, name: &str, dtype: Dtype) -> Result<Array> {
         self.then(name, dtype, Ok)
     }
 
-    /// The matrix `stem`, packed anew; not evaluated.
+    /// The matrix `stem`, quantised again; not evaluated.
     pub(crate) fn quantize(
         &mut self,
         stem: &str,
@@ -179,7 +179,7 @@ impl SourceModel {
         })
     }
 
-    /// The matrix `stem` as it is packed, scales and biases of type `dtype`; not evaluated.
+    /// The quantised matrix `stem`, with scales and biases of type `dtype`; not evaluated.
     pub(crate) fn packed(&mut self, stem: &str, dtype: Dtype) -> Result<QuantizedMatrix> {
         let Some(quantization) = self.packing(stem) else {
             return Err(Error::checkpoint(
@@ -199,7 +199,7 @@ impl SourceModel {
         })
     }
 
-    /// Does `work` with the tensor `name` of type `dtype`, all on one reader.
+    /// Runs `work` on the tensor `name` of type `dtype`, all on one reader.
     fn then<T>(
         &mut self,
         name: &str,
@@ -213,7 +213,7 @@ impl SourceModel {
         let shape = shape
             .ok_or_else(|| Error::checkpoint(&self.path, format!("there is no tensor `{name}`")))?;
         let reader = self.readers.next();
-        // An adapter is added in f32, and the sum cast.
+        // An adapter is added in f32; the sum is cast.
         let adapter = self
             .adapter
             .as_ref()
@@ -241,7 +241,7 @@ impl SourceModel {
                     .get(&stored)
                     .map_or(Dtype::Float32, |tensor| tensor.dtype);
                 let mut bytes = file.read(&stored)?;
-                // The rows of CoreNet's embedding that belong to no token come last.
+                // The padding rows of CoreNet's embedding come last.
                 bytes.truncate(shape.iter().product::<usize>().saturating_mul(from.size()));
                 Held::Bytes(bytes, from)
             }
@@ -265,13 +265,13 @@ impl SourceModel {
     }
 }
 
-/// A tensor as its file gives it.
+/// A tensor as read from its file.
 enum Held {
     Array(Array),
     Bytes(Vec<u8>, Dtype),
 }
 
-/// The rows that belong to tokens.
+/// Removes padding rows.
 fn cut(array: Array, shape: &[usize]) -> Result<Array> {
     match shape.first() {
         Some(&rows) if array.ndim() > 0 && rows < array.dim(0) as usize => {

@@ -169,10 +169,7 @@ impl CorpusState {
         }
         let position = &self.mark.position;
         if position.readers.len() != saved.readers || position.turn >= saved.readers {
-            return Err(Error::option(
-                "readers",
-                "the state contradicts itself: it is damaged",
-            ));
+            return Err(Error::option("readers", "the state is inconsistent"));
         }
         Ok(())
     }

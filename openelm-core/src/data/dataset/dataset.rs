@@ -38,7 +38,7 @@ impl Dataset {
         options.check()?;
         let rows = Rows::read(path.as_ref())?;
         match rows.kind() {
-            RowKind::Preference => return Err(rows.error(WANTS_PREFERENCE)),
+            RowKind::Preference => return Err(rows.error(PREFERENCE_ROWS)),
             RowKind::Text if options.mask_prompt => return Err(rows.error(NO_PROMPT)),
             _ => {}
         }
@@ -49,7 +49,7 @@ impl Dataset {
                 Content::Completion { prompt, completion } => {
                     encode::completion(tokenizer, prompt, completion, options.mask_prompt)?
                 }
-                Content::Preference { .. } => return Err(rows.error(WANTS_PREFERENCE)),
+                Content::Preference { .. } => return Err(rows.error(PREFERENCE_ROWS)),
             };
             Ok((example, row.keys))
         })?;
@@ -194,7 +194,7 @@ impl PreferenceDataset {
     }
 }
 
-const WANTS_PREFERENCE: &str = "rows of `prompt`, `chosen` and `rejected` are for preference tuning; \
+const PREFERENCE_ROWS: &str = "rows of `prompt`, `chosen` and `rejected` are for preference tuning; \
      expected `text`, `prompt` and `completion`, or `messages`";
 const NO_PREFERENCE: &str = "expected rows of `prompt`, `chosen` and `rejected`";
 const NO_PROMPT: &str = "`mask_prompt` needs a prompt to leave out; rows of `text` have none";

@@ -1,15 +1,15 @@
-//! Turns the blocks of a quantised tensor into 32-bit floats.
+//! Dequantises blocks of a tensor to 32-bit floats.
 //!
-//! The layouts are those of `ggml-common.h`. A block of 32 begins with its scale `d` and, where
-//! it has one, its minimum `m`, 16-bit floats both; an element is `d * q + m`. The low nibbles of
-//! 16 bytes are the first half of the block and the high nibbles the second; a fifth bit of each
-//! element is in a 32-bit word before them.
+//! The layouts are those of `ggml-common.h`. A block of 32 begins with its scale `d` and, in some
+//! types, its minimum `m`, both 16-bit floats; an element is `d * q + m`. The low nibbles of 16
+//! bytes are the first half of the block and the high nibbles the second; a fifth bit of each
+//! element is in a 32-bit word before these bytes.
 
 use half::f16;
 
 use super::tensor_type::TensorType;
 
-/// The elements of whole blocks, as little-endian bytes; nothing for types that are not quantised.
+/// The elements of whole blocks, as little-endian bytes; empty for types that are not quantised.
 pub(crate) fn dequantize(kind: TensorType, bytes: &[u8]) -> Vec<u8> {
     let elements = bytes.len() / kind.block_bytes() * kind.block_elements();
     let mut out = Vec::with_capacity(elements * 4);
@@ -61,8 +61,8 @@ pub(crate) fn dequantize(kind: TensorType, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// 128 bytes with the low 4 bits, 64 with the high 2, 16 signed scales, then their scale. Either
-/// half of the block has 64 + 32 + 8 bytes of them and four groups of 32 elements in those.
+/// 128 bytes with the low 4 bits, 64 with the high 2, 16 signed scales, then their scale. Each
+/// half of the block uses 64 + 32 + 8 of these bytes, for four groups of 32 elements.
 fn q6_k(block: &[u8; 210], push: &mut impl FnMut(f32)) {
     let d = float(block[208], block[209]);
     let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
@@ -94,7 +94,7 @@ fn nibbles(bytes: &[u8]) -> impl Iterator<Item = u8> {
     low.chain(bytes.iter().map(|byte| byte >> 4))
 }
 
-/// The bits of a little-endian word, lowest first.
+/// The bits of a little-endian word, least significant first.
 fn word(bytes: [u8; 4]) -> impl Iterator<Item = u8> {
     let word = u32::from_le_bytes(bytes);
     (0..32).map(move |bit| (word >> bit & 1) as u8)
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn partial_block_gives_nothing() {
+    fn partial_blocks_are_ignored() {
         for kind in TensorType::ALL {
             assert!(dequantize(kind, &[0; 1]).is_empty());
         }

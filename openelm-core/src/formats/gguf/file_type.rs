@@ -14,9 +14,9 @@ pub enum FileType {
     F16,
     /// 16-bit brain floats.
     Bf16,
-    /// 8 bits and a scale for 32 weights.
+    /// 8 bits, and a scale per 32 weights.
     Q8_0,
-    /// 4 bits and a scale for 32 weights; the embedding, which is the head too, has 8.
+    /// 4 bits, and a scale per 32 weights; a tied embedding has 8 bits.
     Q4_0,
 }
 

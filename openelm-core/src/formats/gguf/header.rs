@@ -1,7 +1,7 @@
-//! Reads the head of a GGUF file: counts, metadata and the table of tensors.
+//! Reader of a GGUF file's header: counts, metadata and the table of tensors.
 //!
-//! Nothing in it is taken at its word: a count or a length is compared with what is left of the
-//! file before anything is allocated for it.
+//! The header is not trusted: a count or a length is compared with the rest of the file before any
+//! allocation.
 
 use std::{collections::BTreeMap, io::Read, path::Path};
 
@@ -14,21 +14,21 @@ use crate::error::{Error, Result};
 
 /// The first four bytes of a file.
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
-/// The alignment of tensors where a file gives none.
+/// The alignment of tensors if the file states none.
 pub(super) const ALIGNMENT: u64 = 32;
-/// ggml keeps names in 64 bytes with a closing zero.
+/// Longest name in bytes: ggml keeps names in 64 bytes with a final zero.
 pub(super) const MAX_NAME: usize = 63;
 
-/// A model has some hundred tensors and fewer keys.
+/// Largest number of tensors or keys; a model has some hundred tensors and fewer keys.
 const MAX_ENTRIES: u64 = 1 << 16;
-/// Longest text; chat templates have some thousand bytes.
+/// Longest text in bytes; chat templates have some thousand.
 const MAX_TEXT: u64 = 1 << 24;
 /// Elements of all arrays together; a vocabulary of 256,000 with its merges has 2 million.
 const MAX_ELEMENTS: u64 = 1 << 23;
-/// Widest alignment.
+/// Largest alignment in bytes.
 const MAX_ALIGNMENT: u64 = 1 << 20;
 
-/// The head of a file.
+/// The header of a file.
 #[derive(Debug)]
 pub(crate) struct Header {
     pub(crate) version: u32,
@@ -39,7 +39,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Reads from the start of a file of `length` bytes; `path` is what errors name.
+    /// Reads from the start of a file of `length` bytes; errors name `path`.
     pub(crate) fn read(source: impl Read, length: u64, path: &Path) -> Result<Self> {
         let mut cursor = Cursor {
             source,
@@ -60,7 +60,7 @@ impl Header {
             }
             let value = cursor.value(&key)?;
             if metadata.contains_key(&key) {
-                return Err(cursor.malformed(format!("the key `{key}` is there twice")));
+                return Err(cursor.malformed(format!("the key `{key}` occurs twice")));
             }
             metadata.insert(key, value);
         }
@@ -70,11 +70,11 @@ impl Header {
         for _ in 0..tensors {
             let (name, info) = cursor.tensor(alignment)?;
             if table.contains_key(&name) {
-                return Err(cursor.malformed(format!("tensor `{name}` is there twice")));
+                return Err(cursor.malformed(format!("tensor `{name}` occurs twice")));
             }
             table.insert(name, info);
         }
-        // Far below overflow: the position is within a file.
+        // No overflow: the position is within a file.
         let data = cursor.position.next_multiple_of(alignment);
         if table.is_empty() {
             return Err(cursor.malformed("the file holds no tensors"));
@@ -89,7 +89,7 @@ impl Header {
     }
 }
 
-/// Refuses tensors that are not wholly in the file, and tensors that overlap.
+/// Refuses tensors that are not completely inside the file, and tensors that overlap.
 fn check_places(
     tensors: &BTreeMap<String, TensorInfo>,
     data: u64,
@@ -125,7 +125,7 @@ struct Cursor<'a, R> {
     path: &'a Path,
     position: u64,
     length: u64,
-    /// Elements of arrays so far.
+    /// Array elements so far.
     elements: u64,
 }
 
@@ -173,7 +173,7 @@ impl<R: Read> Cursor<'_, R> {
         }
     }
 
-    /// A number of entries of `least` bytes each.
+    /// A number of entries of at least `least` bytes each.
     fn count(&mut self, what: &str, least: u64) -> Result<u64> {
         let count = self.u64()?;
         if count > MAX_ENTRIES || count * least > self.left() {
@@ -250,7 +250,7 @@ impl<R: Read> Cursor<'_, R> {
                 [0] => Value::Bool(false),
                 [1] => Value::Bool(true),
                 [other] => {
-                    return Err(self.malformed(format!("`{key}`: {other} is no truth value")));
+                    return Err(self.malformed(format!("`{key}`: {other} is not a boolean")));
                 }
             },
             ValueType::Array => {
@@ -301,7 +301,7 @@ impl<R: Read> Cursor<'_, R> {
         let offset = self.u64()?;
         if !offset.is_multiple_of(alignment) {
             return Err(self.malformed(format!(
-                "tensor `{name}` lies at {offset}, which is no multiple of {alignment}"
+                "tensor `{name}` has offset {offset}, not a multiple of {alignment}"
             )));
         }
         let bytes = kind

@@ -1,8 +1,8 @@
 //! GGUF, the file format of llama.cpp: one file with a model's settings, tokenizer and weights.
 //!
-//! The container is that of ggml's `docs/gguf.md`, versions 2 and 3 (the same layout) read and
-//! version 3 written: magic, version, counts; metadata; a table of tensors; their data, each at a
-//! multiple of the alignment. Everything is little-endian, and dimensions are stored innermost
+//! The container follows ggml's `docs/gguf.md`; versions 2 and 3 (the same layout) are read and
+//! version 3 is written: magic, version, counts; metadata; a table of tensors; their data, each at
+//! a multiple of the alignment. Everything is little-endian, and dimensions are stored innermost
 //! first: a weight `[out, in]` has `in` first in the file and last in this crate.
 //!
 //! The mapping of OpenELM to llama.cpp's names is in `convert/gguf`.

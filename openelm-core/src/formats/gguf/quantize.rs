@@ -1,6 +1,6 @@
-//! Turns 32-bit floats into the bytes of a tensor.
+//! Converts 32-bit floats to the bytes of a tensor.
 //!
-//! Q8_0 and Q4_0 round as ggml's reference (`quantize_row_q8_0_ref`, `quantize_row_q4_0_ref` in
+//! Q8_0 and Q4_0 round like ggml's reference (`quantize_row_q8_0_ref`, `quantize_row_q4_0_ref` in
 //! `ggml-quants.c`), bit for bit; 16-bit floats round to nearest, ties to even.
 
 use half::{bf16, f16};
@@ -10,7 +10,7 @@ use super::{dequantize::dequantize, tensor_type::TensorType};
 /// Elements of a block of Q8_0 or Q4_0.
 const BLOCK: usize = 32;
 
-/// Appends `values`, which are whole blocks, to `out`; what keeps them from being stored.
+/// Appends `values`, which are whole blocks, to `out`; the error is the reason of a refusal.
 pub(crate) fn quantize(kind: TensorType, values: &[f32], out: &mut Vec<u8>) -> Result<(), String> {
     let (blocks, rest) = values.as_chunks::<BLOCK>();
     match kind {
@@ -27,7 +27,7 @@ pub(crate) fn quantize(kind: TensorType, values: &[f32], out: &mut Vec<u8>) -> R
         }
         TensorType::Q8_0 | TensorType::Q4_0 if !rest.is_empty() => {
             return Err(format!(
-                "{} elements are no multiple of {BLOCK}",
+                "{} elements are not a multiple of {BLOCK}",
                 values.len()
             ));
         }
@@ -38,7 +38,7 @@ pub(crate) fn quantize(kind: TensorType, values: &[f32], out: &mut Vec<u8>) -> R
     Ok(())
 }
 
-/// `values` after rounding to `kind`; or the reason that they cannot be stored.
+/// `values` after rounding to `kind`; the error is the reason of a refusal.
 pub(crate) fn rounded(kind: TensorType, values: &[f32]) -> Result<Vec<f32>, String> {
     let mut stored = Vec::new();
     quantize(kind, values, &mut stored)?;
@@ -75,7 +75,7 @@ fn q8_0(block: &[f32; BLOCK], out: &mut Vec<u8>) -> Result<(), String> {
     let scale = largest / 127.0;
     let inverse = inverse(scale);
     out.extend(half(scale)?);
-    // `round` takes halves away from zero, as C's.
+    // `round` rounds halves away from zero, like C's.
     out.extend(
         block
             .iter()
@@ -84,8 +84,8 @@ fn q8_0(block: &[f32; BLOCK], out: &mut Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-/// The scale, then 16 bytes, the first half of the block in their low nibbles; the value largest
-/// by size becomes -8, which keeps its sign in the scale.
+/// The scale, then 16 bytes with the first half of the block in their low nibbles; the value of
+/// largest magnitude becomes -8, and the scale has its sign.
 fn q4_0(block: &[f32; BLOCK], out: &mut Vec<u8>) -> Result<(), String> {
     check(block)?;
     let largest = block.iter().fold(0.0, |most: f32, &value| {
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(bytes[..2], [0x00, 0x3c]); // 1.0
         assert_eq!(bytes[2..5], [0xb0, 0x8f, 0x88]);
         assert_eq!(bytes[17], 0x78);
-        // Nothing but zeros: the reference's scale is -0.
+        // Only zeros: the reference's scale is -0.
         let zeros = quantized(TensorType::Q4_0, &[0.0; 32]);
         assert_eq!(zeros[..3], [0x00, 0x80, 0x88]);
         assert_eq!(quantized(TensorType::Q4_0, &[-0.0; 32]), zeros);

@@ -1,4 +1,4 @@
-//! Reads a GGUF file: its head at once, its tensors one at a time.
+//! Reader of a GGUF file: the header at once, the tensors one at a time.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use crate::{
     mlx::Dtype,
 };
 
-/// A GGUF file whose head has been read and checked.
+/// A GGUF file with a checked header.
 #[derive(Debug)]
 pub struct GgufReader {
     path: PathBuf,
@@ -32,14 +32,14 @@ pub struct GgufReader {
 /// The elements of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorData {
-    /// Their type: as in the file, or [`Dtype::Float32`] where that is a quantised one.
+    /// Type of the elements: as in the file, or [`Dtype::Float32`] if the file's is quantised.
     pub dtype: Dtype,
-    /// Their bytes, little-endian, the last dimension innermost.
+    /// The bytes, little-endian, the last dimension innermost.
     pub bytes: Vec<u8>,
 }
 
 impl GgufReader {
-    /// Reads and checks everything but the tensors' data.
+    /// Reads and checks the header, not the tensors' data.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl GgufReader {
         })
     }
 
-    /// True if a file begins as GGUF files do.
+    /// True if the file begins with the magic number of GGUF.
     pub(crate) fn recognizes(path: &Path) -> Result<bool> {
         let file = File::open(path).map_err(Error::io(path))?;
         let mut start = Vec::new();
@@ -86,7 +86,7 @@ impl GgufReader {
         &self.header.tensors
     }
 
-    /// Reads a tensor: F32, F16 and BF16 as they are, other types turned into 32-bit floats.
+    /// Reads a tensor: F32, F16 and BF16 unchanged, other types dequantised to 32-bit floats.
     ///
     /// # Errors
     ///
@@ -120,7 +120,7 @@ impl GgufReader {
 }
 
 impl TensorData {
-    /// The elements as 32-bit floats, which loses nothing.
+    /// The elements as 32-bit floats, which is exact.
     pub fn to_f32(&self) -> Vec<f32> {
         let (pairs, _) = self.bytes.as_chunks::<2>();
         match self.dtype {

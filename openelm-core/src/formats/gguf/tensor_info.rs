@@ -1,17 +1,17 @@
-//! An entry of the table of tensors in a GGUF file.
+//! An entry of a GGUF file's table of tensors.
 
 use super::tensor_type::TensorType;
 
-/// A tensor in a GGUF file: its type, shape and place.
+/// A tensor in a GGUF file: type, shape and offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// The type of its elements.
+    /// Type of the elements.
     pub kind: TensorType,
-    /// Its shape, outermost dimension first.
+    /// Shape, outermost dimension first.
     pub shape: Vec<usize>,
-    /// Its offset in the data, in bytes.
+    /// Offset in the data, in bytes.
     pub(crate) offset: u64,
-    /// Its size in the file.
+    /// Size in the file, in bytes.
     pub(crate) bytes: u64,
 }
 

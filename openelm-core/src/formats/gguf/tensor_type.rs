@@ -1,14 +1,14 @@
-//! The types in which ggml stores the elements of a tensor.
+//! ggml's types of tensor elements.
 //!
 //! Quantised types store a row in blocks of 32 (256 for Q6_K) elements with a scale each; the
 //! numbers are those of `enum ggml_type` in `ggml.h`.
 
 use std::fmt;
 
-/// Dimensions of a ggml tensor.
+/// Largest number of dimensions of a ggml tensor.
 pub(super) const MAX_DIMS: usize = 4;
 
-/// The type of a tensor in a GGUF file; those that this crate reads.
+/// The type of a tensor in a GGUF file; only types that this crate reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorType {
     /// 32-bit IEEE float.
@@ -17,17 +17,17 @@ pub enum TensorType {
     F16,
     /// 16-bit brain float.
     Bf16,
-    /// 4 bits, a scale a block.
+    /// 4 bits, with a scale per block.
     Q4_0,
-    /// 4 bits, a scale and a minimum a block.
+    /// 4 bits, with a scale and a minimum per block.
     Q4_1,
-    /// 5 bits, a scale a block.
+    /// 5 bits, with a scale per block.
     Q5_0,
-    /// 5 bits, a scale and a minimum a block.
+    /// 5 bits, with a scale and a minimum per block.
     Q5_1,
-    /// 8 bits, a scale a block.
+    /// 8 bits, with a scale per block.
     Q8_0,
-    /// 6 bits, blocks of 256 with a scale and 16 scales of that.
+    /// 6 bits, blocks of 256 with 16 scales and a scale of these.
     Q6K,
 }
 
@@ -45,7 +45,7 @@ impl TensorType {
         Self::Q6K,
     ];
 
-    /// Elements of a block; 1 where nothing is quantised.
+    /// Elements per block; 1 for types that are not quantised.
     pub fn block_elements(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
@@ -54,7 +54,7 @@ impl TensorType {
         }
     }
 
-    /// Bytes of a block.
+    /// Bytes per block.
     pub fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -87,7 +87,7 @@ impl TensorType {
         Self::ALL.into_iter().find(|kind| kind.id() == id)
     }
 
-    /// Bytes of a row-major `shape`; what is wrong with it if there are none.
+    /// Size of a row-major `shape` in bytes; the error is the reason of a refusal.
     pub(crate) fn bytes(self, shape: &[usize]) -> Result<u64, String> {
         let Some(&row) = shape.last() else {
             return Err("it has no dimensions".into());

@@ -86,7 +86,7 @@ impl ValueType {
         Self::ALL.get(usize::try_from(id).ok()?).copied()
     }
 
-    /// The least that a value takes in the file, in bytes.
+    /// Smallest size of a value in the file, in bytes.
     pub(crate) fn least_bytes(self) -> u64 {
         match self {
             Self::Uint8 | Self::Int8 | Self::Bool => 1,
@@ -133,7 +133,7 @@ impl Value {
         }
     }
 
-    /// A float of either width. One of 32 bits becomes the shortest decimal that stands for it:
+    /// A float of either width. A 32-bit float becomes the shortest decimal that represents it:
     /// `1e-6`, not `9.99999997475e-7`.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
@@ -179,7 +179,7 @@ impl Value {
         Self::Array(ValueType::Float32, values.collect())
     }
 
-    /// An array of 32-bit integers, signed as the tools around llama.cpp write them.
+    /// An array of 32-bit integers, signed like those of llama.cpp's tools.
     pub fn ints(values: impl IntoIterator<Item = i32>) -> Self {
         let values = values.into_iter().map(Self::Int32);
         Self::Array(ValueType::Int32, values.collect())
@@ -210,7 +210,7 @@ impl From<bool> for Value {
     }
 }
 
-/// One line; of a long array or text, its length.
+/// One line; a long array or text is shown as its length.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

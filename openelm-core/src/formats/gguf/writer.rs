@@ -1,4 +1,4 @@
-//! Writes a GGUF file, version 3: its head first, then each tensor's data as it comes.
+//! Writer of a GGUF file, version 3: the header first, then each tensor's data.
 
 use std::{collections::HashSet, io::Write, path::PathBuf};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Elements that are turned into bytes at a time; whole blocks of every type.
+/// Elements that are converted to bytes at a time; whole blocks of every type.
 const CHUNK: usize = 1 << 16;
 
 /// A GGUF file being written.
@@ -19,29 +19,29 @@ pub struct GgufWriter<W> {
     target: W,
     path: PathBuf,
     tensors: Vec<TensorSpec>,
-    /// The tensor that is being written, and how many of its elements are.
+    /// Index of the tensor in progress, and the number of its written elements.
     current: usize,
     written: usize,
     buffer: Vec<u8>,
 }
 
-/// A tensor of a file to be written.
+/// A tensor of a file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// Its name, of at most 63 bytes.
+    /// Name, of at most 63 bytes.
     pub name: String,
-    /// The type to store its elements in: F32, F16, BF16, Q8_0 or Q4_0.
+    /// Storage type: F32, F16, BF16, Q8_0 or Q4_0.
     pub kind: TensorType,
-    /// Its shape, outermost dimension first.
+    /// Shape, outermost dimension first.
     pub shape: Vec<usize>,
 }
 
 impl<W: Write> GgufWriter<W> {
-    /// Writes the head of the file. `target` should be buffered; `path` is what errors name.
+    /// Writes the header of the file. `target` should be buffered; errors name `path`.
     ///
     /// # Errors
     ///
-    /// [`Error::Checkpoint`] for a key or a tensor that the format cannot hold or that is there
+    /// [`Error::Checkpoint`] for a key or a tensor that the format does not support or that occurs
     /// twice, [`Error::Io`] if writing fails.
     pub fn new(
         target: W,
@@ -62,17 +62,17 @@ impl<W: Write> GgufWriter<W> {
         Ok(writer)
     }
 
-    /// Writes the next elements of a tensor, all of them or some of its rows. Tensors come in the
-    /// order in which they were announced.
+    /// Writes the next elements of a tensor, all of them or some rows. Tensors must come in the
+    /// order of the header.
     ///
     /// # Errors
     ///
-    /// [`Error::Checkpoint`] if `name` is not the tensor whose turn it is, if these are not whole
-    /// rows of it or more than are left, or if its type cannot hold a value; [`Error::Io`] if
+    /// [`Error::Checkpoint`] if `name` is not the next tensor, if `values` are not whole rows or
+    /// more than the rest of the tensor, or if its type cannot represent a value; [`Error::Io`] if
     /// writing fails.
     pub fn write(&mut self, name: &str, values: &[f32]) -> Result<()> {
         let Some(spec) = self.tensors.get(self.current) else {
-            return Err(self.refused(format!("tensor `{name}` was not announced")));
+            return Err(self.refused(format!("tensor `{name}` is not in the header")));
         };
         if spec.name != name {
             let problem = format!("expected tensor `{}`, found `{name}`", spec.name);
@@ -104,14 +104,14 @@ impl<W: Write> GgufWriter<W> {
         Ok(())
     }
 
-    /// Ends the file and gives the target back, flushed.
+    /// Ends the file and returns the flushed target.
     ///
     /// # Errors
     ///
-    /// [`Error::Checkpoint`] if a tensor is not written whole, [`Error::Io`] if writing fails.
+    /// [`Error::Checkpoint`] if a tensor is incomplete, [`Error::Io`] if writing fails.
     pub fn finish(mut self) -> Result<W> {
         if let Some(spec) = self.tensors.get(self.current) {
-            return Err(self.refused(format!("tensor `{}` is not written whole", spec.name)));
+            return Err(self.refused(format!("tensor `{}` is not completely written", spec.name)));
         }
         self.target.flush().map_err(Error::io(&self.path))?;
         Ok(self.target)
@@ -126,19 +126,19 @@ impl<W: Write> GgufWriter<W> {
     }
 }
 
-/// The product, which `TensorType::bytes` has found to be in range.
+/// The product, which is in range by `TensorType::bytes`.
 fn elements(shape: &[usize]) -> usize {
     shape.iter().product()
 }
 
-/// The zeros that bring `bytes` to a multiple of the alignment.
+/// Zeros that pad `bytes` to a multiple of the alignment.
 fn padding(bytes: usize) -> &'static [u8] {
     const ZEROS: [u8; ALIGNMENT as usize] = [0; ALIGNMENT as usize];
     let over = bytes % ZEROS.len();
     ZEROS.get(over..).filter(|_| over > 0).unwrap_or_default()
 }
 
-/// Everything up to the data, padded.
+/// The header, padded to the start of the data.
 fn head(metadata: &[(String, Value)], tensors: &[TensorSpec]) -> Result<Vec<u8>, String> {
     let mut out = MAGIC.to_vec();
     out.extend(3u32.to_le_bytes());
@@ -147,7 +147,9 @@ fn head(metadata: &[(String, Value)], tensors: &[TensorSpec]) -> Result<Vec<u8>,
     let mut seen = HashSet::new();
     for (key, value) in metadata {
         if key.is_empty() || key == "general.alignment" || !seen.insert(key) {
-            return Err(format!("the key `{key}` is empty, ours or there twice"));
+            return Err(format!(
+                "the key `{key}` is empty, reserved or occurs twice"
+            ));
         }
         put_text(&mut out, key);
         out.extend((value.kind() as u32).to_le_bytes());
@@ -158,7 +160,9 @@ fn head(metadata: &[(String, Value)], tensors: &[TensorSpec]) -> Result<Vec<u8>,
     for TensorSpec { name, kind, shape } in tensors {
         let refused = |problem: String| format!("tensor `{name}`: {problem}");
         if name.is_empty() || name.len() > MAX_NAME || !seen.insert(name) {
-            return Err(refused("the name is empty, too long or there twice".into()));
+            return Err(refused(
+                "the name is empty, too long or occurs twice".into(),
+            ));
         }
         let bytes = kind.bytes(shape).map_err(refused)?;
         put_text(&mut out, name);

@@ -1,10 +1,10 @@
-//! The files of PyTorch since 1.6: a zip archive that nothing in is compressed in.
+//! The format of PyTorch since 1.6: a zip archive without compression.
 //!
-//! It has one folder, of any name, with the pickle `data.pkl`, each storage as `data/KEY`, and,
-//! since PyTorch 2.1, `byteorder`. The directory at the archive's end is read by the rules of
+//! The archive has one folder, of any name, with the pickle `data.pkl`, each storage as `data/KEY`,
+//! and, since PyTorch 2.1, `byteorder`. The directory at the archive's end is read by the rules of
 //! PKWARE's APPNOTE.TXT (4.3.7 local header, 4.3.12 directory, 4.3.14 to 4.3.16 its end, 4.5.3
-//! 64-bit sizes). A second entry of the same name, a compressed entry and anything before the
-//! archive's start are refused. Checksums are not compared: PyTorch can be told to write none.
+//! 64-bit sizes). A second entry of the same name, a compressed entry and data before the archive's
+//! start are refused. Checksums are not compared: PyTorch can omit them.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::{
     formats::torch::pickle::{MAX_BYTES, Storage},
 };
 
-/// Longest directory that is read, in bytes: enough for 100,000 storages.
+/// Longest directory, in bytes: enough for 100,000 storages.
 const MAX_DIRECTORY: u64 = 16 << 20;
 /// Sizes of the fixed parts of the archive's structures, in bytes.
 const LOCAL: u64 = 30;
@@ -22,28 +22,28 @@ const ENTRY: usize = 46;
 const END: u64 = 22;
 const END_64: u64 = 56;
 const LOCATOR_64: u64 = 20;
-/// In place of a 32-bit number, says that it stands in the extra field.
+/// A 32-bit field with this value refers to the extra field.
 const IN_EXTRA: u32 = u32::MAX;
 
 /// The entries of a PyTorch file.
 pub(super) struct Archive {
-    /// Its one folder, with a slash.
+    /// Name of the folder, with a slash.
     folder: String,
     entries: HashMap<String, Entry>,
-    /// The offset of the directory: the end of the entries.
+    /// Offset of the directory: the end of the entries.
     end: u64,
 }
 
 /// An entry of the directory.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// The offset of its local header.
+    /// Offset of the local header.
     header: u64,
-    /// Its length in bytes.
+    /// Length in bytes.
     len: u64,
 }
 
-/// True if a file starts as an archive does.
+/// True if the file starts with a zip entry.
 pub(super) fn is_zip(source: &TorchBytes) -> Result<bool> {
     let len = source.len().min(4);
     Ok(source.read(Span { start: 0, len })? == b"PK\x03\x04")
@@ -67,7 +67,7 @@ impl Archive {
         });
         let (Some(folder), None) = (pickles.next(), pickles.next()) else {
             return Err(source.malformed(
-                "not a PyTorch file: a zip archive without one folder that holds a data.pkl",
+                "not a PyTorch file: a zip archive without a folder that contains data.pkl",
             ));
         };
         let archive = Self {
@@ -127,7 +127,7 @@ impl Archive {
         self.entries.contains_key(&format!("{}{name}", self.folder))
     }
 
-    /// The bytes of an entry, which its local header stands before.
+    /// The bytes of an entry, after its local header.
     fn entry(&self, source: &TorchBytes, name: &str) -> Result<Span> {
         let name = format!("{}{name}", self.folder);
         let Some(&Entry { header, len }) = self.entries.get(&name) else {
@@ -162,18 +162,18 @@ impl Archive {
     }
 }
 
-/// The records at an archive's end.
+/// The record at the end of an archive.
 struct End {
-    /// Their offset.
+    /// Offset of the record.
     start: u64,
     directory: Span,
-    /// The number of the directory's entries.
+    /// Number of the directory's entries.
     count: u64,
-    /// The archive is one of several files.
+    /// True if the archive is split over several files.
     split: bool,
 }
 
-/// Finds the directory and how many entries it has.
+/// Finds the directory and its number of entries.
 fn directory(source: &TorchBytes) -> Result<(Span, u64)> {
     let (at, record) = last_record(source)?;
     let end = match at.checked_sub(LOCATOR_64) {
@@ -186,14 +186,14 @@ fn directory(source: &TorchBytes) -> Result<(Span, u64)> {
     let reaches = end.directory.start.checked_add(end.directory.len);
     if end.split || reaches != Some(end.start) {
         return Err(source.malformed(format!(
-            "the zip archive's directory of {} bytes at byte {} does not lead up to its end at {}",
+            "the zip archive's directory of {} bytes at byte {} does not end at the end record at {}",
             end.directory.len, end.directory.start, end.start
         )));
     }
     Ok((end.directory, end.count))
 }
 
-/// Finds the record that every archive ends with; a comment may follow it.
+/// Finds the last record of the archive; a comment may follow it.
 fn last_record(source: &TorchBytes) -> Result<(u64, Vec<u8>)> {
     let len = source.len().min(END.saturating_add(u16::MAX.into()));
     let start = source.len().saturating_sub(len);
@@ -254,13 +254,13 @@ fn end_64(source: &TorchBytes, locator: u64) -> Result<Option<End>> {
     end().map(Some).ok_or_else(damaged)
 }
 
-/// Reads the directory, which has to have `count` entries and nothing else.
+/// Reads the directory, which must have exactly `count` entries.
 fn entries(mut bytes: &[u8], count: u64) -> Result<HashMap<String, Entry>, String> {
     let mut entries = HashMap::new();
     while !bytes.is_empty() {
         let (name, entry, rest) = entry(bytes)?;
         if entries.insert(name.clone(), entry).is_some() {
-            return Err(format!("`{}` is in it twice", name.escape_debug()));
+            return Err(format!("`{}` occurs twice", name.escape_debug()));
         }
         bytes = rest;
     }
@@ -273,7 +273,7 @@ fn entries(mut bytes: &[u8], count: u64) -> Result<HashMap<String, Entry>, Strin
     Ok(entries)
 }
 
-/// Reads the first entry of the directory; returns it with its name, and what follows it.
+/// Reads the first entry of the directory; returns its name, the entry, and the remaining bytes.
 fn entry(bytes: &[u8]) -> Result<(String, Entry, &[u8]), String> {
     let damaged = || "the zip archive's directory is damaged".to_owned();
     if !bytes.starts_with(b"PK\x01\x02") {
@@ -290,7 +290,7 @@ fn entry(bytes: &[u8]) -> Result<(String, Entry, &[u8]), String> {
     let (flags, method) = (length_at(8)?, length_at(10)?);
     if flags & 1 != 0 || method != 0 {
         return Err(format!(
-            "`{}` is compressed or encrypted; PyTorch stores it as it is",
+            "`{}` is compressed or encrypted; PyTorch stores it uncompressed",
             name.escape_debug()
         ));
     }
@@ -304,8 +304,8 @@ fn entry(bytes: &[u8]) -> Result<(String, Entry, &[u8]), String> {
     Ok((name, Entry { header, len }, rest))
 }
 
-/// Packed size, size and place of an entry; those that need 64 bits stand in its extra field, in
-/// the order size, packed size, place.
+/// Packed size, size and offset of an entry; 64-bit values are in its extra field, in the order
+/// size, packed size, offset.
 fn sizes(entry: &[u8], extra: &[u8]) -> Option<[u64; 3]> {
     let mut wide = wide_sizes(extra);
     let mut size_at = |at| match u32_at(entry, at)? {

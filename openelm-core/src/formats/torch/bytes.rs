@@ -1,4 +1,4 @@
-//! A file that is read in places, each checked against its length first.
+//! Bounds-checked reads from a file.
 
 use std::{
     fs::File,
@@ -8,14 +8,14 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// A file and its length when it was opened.
+/// A file and its length at opening.
 #[derive(Debug)]
 pub(super) struct TorchBytes {
     path: PathBuf,
     len: u64,
 }
 
-/// Bytes of a file.
+/// A range of bytes in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: u64,
@@ -36,27 +36,27 @@ impl TorchBytes {
         &self.path
     }
 
-    /// In bytes.
+    /// Length in bytes.
     pub(super) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Makes the error for a problem with the file.
+    /// An error of the file.
     pub(super) fn malformed(&self, problem: impl Into<String>) -> Error {
         Error::checkpoint(&self.path, problem)
     }
 
-    /// Reads `span`. Its length is not believed before it is known to lie in the file.
+    /// Reads `span`, after a check that it is inside the file.
     pub(super) fn read(&self, span: Span) -> Result<Vec<u8>> {
         let end = span.start.checked_add(span.len);
         if end.is_none_or(|end| end > self.len) {
             return Err(self.malformed(format!(
-                "truncated or damaged: {} bytes are claimed from byte {} on, the file has {}",
+                "truncated or damaged: expected {} bytes from byte {}, the file has {}",
                 span.len, span.start, self.len
             )));
         }
         let mut bytes = self.buffer(usize::try_from(span.len).unwrap_or(usize::MAX))?;
-        // Opened anew: a shared cursor would let two threads disturb each other.
+        // Opened again: two threads must not share a cursor.
         let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
         file.seek(SeekFrom::Start(span.start))
             .map_err(Error::io(&self.path))?;
@@ -64,12 +64,12 @@ impl TorchBytes {
         Ok(bytes)
     }
 
-    /// Zeros, if there is memory for them.
+    /// A buffer of zeros, or an error if there is not enough memory.
     pub(super) fn buffer(&self, len: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         bytes
             .try_reserve_exact(len)
-            .map_err(|_| self.malformed(format!("there is no memory for {len} bytes of it")))?;
+            .map_err(|_| self.malformed(format!("not enough memory for {len} bytes")))?;
         bytes.resize(len, 0);
         Ok(bytes)
     }

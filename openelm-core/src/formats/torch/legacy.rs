@@ -1,8 +1,8 @@
-//! The files of PyTorch before 1.6: a row of pickles, then the storages.
+//! The format of PyTorch before 1.6: a sequence of pickles, then the storages.
 //!
-//! The pickles are a magic number, the version of the format (1001), facts about the writing
-//! machine, the saved object and the list of its storages' keys. For each key in that order
-//! follow the storage's length in elements, of 8 bytes, and its elements.
+//! The pickles are a magic number, the version of the format (1001), properties of the writing
+//! machine, the saved object and the list of the storages' keys. Then follow, for each key in this
+//! order, the storage's length in elements, of 8 bytes, and its elements.
 
 use std::collections::HashMap;
 
@@ -18,10 +18,10 @@ const VERSION: i64 = 1001;
 /// Size of the length before each storage, in bytes.
 const LENGTH: u64 = 8;
 
-/// The place of each storage in a file.
+/// The location of each storage in a file.
 pub(super) struct Legacy<'a>(HashMap<&'a str, Span>);
 
-/// As much of a file as its pickles may take.
+/// The part of a file that can contain its pickles.
 pub(super) fn head(source: &TorchBytes) -> Result<Vec<u8>> {
     source.read(Span {
         start: 0,
@@ -95,7 +95,7 @@ impl<'a> Legacy<'a> {
     }
 }
 
-/// Reads one pickle after the other.
+/// Reads one pickle after another.
 struct Pickles<'a> {
     head: &'a [u8],
     at: usize,
@@ -120,11 +120,11 @@ fn check_machine(facts: &Tree<'_>) -> Result<(), String> {
     match little {
         Some((_, Value::Bool(true))) => Ok(()),
         Some((_, Value::Bool(false))) => Err("it was written on a big-endian machine".into()),
-        _ => Err("it does not say whether it is little-endian".into()),
+        _ => Err("its byte order is not stated".into()),
     }
 }
 
-/// Walks the storages from byte `start` on.
+/// Locates the storages from byte `start`.
 fn find<'a>(
     source: &TorchBytes,
     start: u64,

@@ -1,13 +1,13 @@
-//! Reads the weights in a file that PyTorch's `torch.save` wrote (`.pt`, `.bin`, `.pth`).
+//! Reads the weights in a file of PyTorch's `torch.save` (`.pt`, `.bin`, `.pth`).
 //!
-//! Such a file is a zip archive since PyTorch 1.6 ([`archive`]) and a row of pickles before
-//! ([`legacy`]); in both, a pickle says which tensors lie where in which storage. The pickle is
-//! read as data (see [`crate::formats::torch::pickle`]): nothing in it is ever run.
+//! Such a file is a zip archive since PyTorch 1.6 ([`archive`]) and a sequence of pickles before
+//! ([`legacy`]); in both, a pickle describes the tensors and their storages. The pickle is parsed
+//! as data (see [`crate::formats::torch::pickle`]) and never executed.
 //!
-//! What is saved is a flat state dict (name to tensor), or CoreNet's training checkpoint
-//! (`get_training_state` in `corenet/utils/checkpoint_utils.py`): a dict that holds two of them,
-//! `model_state_dict` and, if averaging was on, `ema_state_dict`, beside the optimizer's state and
-//! counters. Those others are not looked at.
+//! The saved object is a flat state dict (name to tensor), or CoreNet's training checkpoint
+//! (`get_training_state` in `corenet/utils/checkpoint_utils.py`): a dict with two state dicts,
+//! `model_state_dict` and, if averaging was on, `ema_state_dict`, in addition to the optimizer's
+//! state and counters, which are ignored.
 
 mod archive;
 mod bytes;

@@ -1,14 +1,14 @@
-//! The weights among a file's values.
+//! Finds the weights in the values of a file.
 
 use crate::formats::torch::pickle::{Tree, Value};
 
 /// Longest name of a tensor, in bytes.
 const MAX_NAME: usize = 1024;
 
-/// The prefix that `DataParallel` and its distributed kind put before every name.
+/// The prefix that `DataParallel` and `DistributedDataParallel` add to every name.
 const WRAPPER: &str = "module.";
 
-/// The names and values of the state dict, in the order in which they were saved.
+/// The names and values of the state dict, in their saved order.
 pub(super) fn entries<'a>(tree: &Tree<'a>, ema: bool) -> Result<Vec<(String, Value<'a>)>, String> {
     let root = tree.root();
     let model = member(tree, root, "model_state_dict")?;
@@ -45,7 +45,7 @@ pub(super) fn entries<'a>(tree: &Tree<'a>, ema: bool) -> Result<Vec<(String, Val
         .collect())
 }
 
-/// The value of `key` in the dict `value`; none if it is not in it, or if that is no dict.
+/// The value of `key` in the dict `value`; `None` if it is absent or `value` is not a dict.
 fn member<'a>(tree: &Tree<'a>, value: Value<'a>, key: &str) -> Result<Option<Value<'a>>, String> {
     let mut found = tree
         .entries(value)
@@ -54,7 +54,7 @@ fn member<'a>(tree: &Tree<'a>, value: Value<'a>, key: &str) -> Result<Option<Val
         .filter(|(name, _)| matches!(name, Value::Text(name) if *name == key));
     match (found.next(), found.next()) {
         (first, None) => Ok(first.map(|&(_, value)| value)),
-        (_, Some(_)) => Err(format!("`{key}` comes up twice")),
+        (_, Some(_)) => Err(format!("`{key}` occurs twice")),
     }
 }
 

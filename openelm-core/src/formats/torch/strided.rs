@@ -1,9 +1,9 @@
 //! The order of a tensor's elements in its storage.
 //!
-//! Element `(i, j, ...)` of a tensor lies at `i * strides[0] + j * strides[1] + ...` after its
-//! first one.
+//! Element `(i, j, ...)` of a tensor is at `i * strides[0] + j * strides[1] + ...` after its first
+//! element.
 
-/// A checked shape and strides, dimensions that can be walked as one joined.
+/// A checked shape and strides; contiguous dimensions are merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Strided {
     /// Size and stride of each dimension, outermost first; no size is 1.
@@ -13,7 +13,7 @@ pub(super) struct Strided {
 }
 
 impl Strided {
-    /// None if a count overflows, or if there is not a stride for each size.
+    /// `None` if a count overflows, or if the numbers of sizes and strides differ.
     pub(super) fn new(shape: &[usize], strides: &[usize]) -> Option<Self> {
         if shape.len() != strides.len() {
             return None;
@@ -52,17 +52,17 @@ impl Strided {
         self.elements
     }
 
-    /// Elements of the storage from the tensor's first to its last, both counted.
+    /// Number of storage elements from the tensor's first to its last, inclusive.
     pub(super) fn reach(&self) -> usize {
         self.reach
     }
 
-    /// True if the elements lie one after the other in row-major order.
+    /// True if the elements are contiguous in row-major order.
     pub(super) fn is_contiguous(&self) -> bool {
         matches!(self.dims.as_slice(), [] | [(_, 1)])
     }
 
-    /// Copies the elements, of `size` bytes each, from `stored`, which starts at the first one,
+    /// Copies the elements, of `size` bytes each, from `stored`, which starts at the first element,
     /// to `values` in row-major order.
     pub(super) fn gather(&self, stored: &[u8], size: usize, values: &mut [u8]) {
         let Some((&(row, step), outer)) = self.dims.split_last() else {
@@ -91,7 +91,7 @@ impl Strided {
     }
 }
 
-/// Steps to the next row: the last index first, and the one before it when that is through.
+/// Moves to the next row: increments the last index, with a carry to the previous ones.
 fn advance(index: &mut [usize], dims: &[(usize, usize)]) {
     for (index, &(size, _)) in index.iter_mut().zip(dims).rev() {
         *index = index.saturating_add(1);

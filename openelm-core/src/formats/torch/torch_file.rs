@@ -1,4 +1,4 @@
-//! A PyTorch file of tensors.
+//! The weights of a PyTorch file.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -25,13 +25,13 @@ pub struct TorchFile {
 /// One tensor of a [`TorchFile`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TorchTensor {
-    /// Its type.
+    /// Type of the elements.
     pub dtype: Dtype,
-    /// Its shape.
+    /// Shape of the tensor.
     pub shape: Vec<usize>,
-    /// The range of its elements in the file.
+    /// Range of the elements in the file.
     span: Span,
-    /// Their layout there.
+    /// Layout of the elements.
     strided: Strided,
 }
 
@@ -43,19 +43,19 @@ impl TorchTensor {
 }
 
 impl TorchFile {
-    /// Reads which tensors a file holds: those of its `model_state_dict`, or, if there is none,
-    /// the file's own. The prefix `module.` is taken off the names if all have it, as PyTorch's
-    /// `DataParallel` adds it.
+    /// Reads the list of a file's tensors: those of its `model_state_dict` or, without one, of the
+    /// file itself. The prefix `module.` of PyTorch's `DataParallel` is removed from the names if
+    /// all have it.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, [`Error::Checkpoint`] if it is malformed, written
-    /// on a big-endian machine, compressed, or refers to anything that weights have no use for,
-    /// and [`Error::TensorDtype`] for a tensor that is not F32, F16 or BF16.
+    /// on a big-endian machine, compressed, or refers to objects that are not weights, and
+    /// [`Error::TensorDtype`] for a tensor that is not F32, F16 or BF16.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, false)
     }
 
-    /// As [`TorchFile::open`]; with `ema`, the tensors are those of `ema_state_dict`, the moving
+    /// Like [`TorchFile::open`]; with `ema`, the tensors are those of `ema_state_dict`, the moving
     /// average of a training run's weights.
     ///
     /// # Errors
@@ -88,12 +88,12 @@ impl TorchFile {
         &self.tensors
     }
 
-    /// The values of one tensor, row-major and little-endian, whatever its strides. Reads from its
-    /// first to its last element in the file and nothing else.
+    /// The values of one tensor, row-major and little-endian for any strides. Reads only the range
+    /// from its first to its last element in the file.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if there is no such tensor or no memory for it, [`Error::Io`] if the
-    /// file cannot be read any more.
+    /// [`Error::Checkpoint`] if there is no such tensor or not enough memory, [`Error::Io`] if the
+    /// file can no longer be read.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let tensor = self.tensors.get(name).ok_or_else(|| {
             self.source
@@ -140,14 +140,14 @@ fn collect(
         let tensor = place(dtype, tensor, found)
             .map_err(|problem| source.malformed(format!("tensor `{name}`: {problem}")))?;
         if tensors.insert(name.clone(), tensor).is_some() {
-            return Err(source.malformed(format!("tensor `{name}` comes up twice")));
+            return Err(source.malformed(format!("tensor `{name}` occurs twice")));
         }
     }
     Ok(tensors)
 }
 
-/// Finds a tensor in its storage. It may not have more elements than the storage: then what the
-/// file's size allows bounds every buffer.
+/// Locates a tensor in its storage. It must not have more elements than the storage, so that the
+/// file's size bounds every buffer.
 fn place(dtype: Dtype, tensor: &Tensor, storage: Span) -> Result<TorchTensor, String> {
     let strided = Strided::new(&tensor.shape, &tensor.strides)
         .ok_or_else(|| format!("shape {:?} is too large", tensor.shape))?;
@@ -167,7 +167,7 @@ fn place(dtype: Dtype, tensor: &Tensor, storage: Span) -> Result<TorchTensor, St
             tensor.shape
         ));
     }
-    // Both products are within the storage, so neither saturates.
+    // Both products are within the storage, so there is no overflow.
     let start = storage
         .start
         .saturating_add(tensor.offset.saturating_mul(size));

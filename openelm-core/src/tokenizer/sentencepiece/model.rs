@@ -186,7 +186,7 @@ fn merges(pieces: &[Piece<'_>], vocab: &Vocab) -> Result<Merges, String> {
 pub(crate) mod tests {
     use super::*;
 
-    /// The ordinary pieces of the tiny tokenizer, from id 259 on, with falling scores.
+    /// The ordinary pieces of the tiny tokenizer, from id 259, with descending scores.
     pub(crate) const PIECES: [&str; 14] = [
         "▁t", "he", "▁the", "▁a", "in", "▁▁", "▁", "t", "h", "e", "a", "i", "n", "c",
     ];

@@ -105,8 +105,7 @@ impl FinetuneEvent {
 }
 
 impl RunEvent for FinetuneEvent {
-    const NEW_RUN: &'static str = "start a new run in another folder from the adapter of this one \
-        (`openelm finetune --start-from FOLDER`)";
+    const NEW_RUN: &'static str = "start a new run in another folder from the adapter of this one";
 
     fn to_json(&self) -> Value {
         self.to_json()

@@ -53,7 +53,7 @@ pub(super) fn validation_key(options: &FinetuneOptions, valid: Option<&TrainingD
     json!({ "valid": valid.map(fingerprint), "val_batches": options.val_batches })
 }
 
-/// The options of `adapter` under the names of `--rank`, `--num-layers` and `--keys`. The names
+/// The options of `adapter`: rank, number of layers, matrices, scale and dropout. The names
 /// and shapes of all tensors are compared when the trainer is restored.
 fn set_adapter(key: &mut ResumeKey, adapter: &Adapter) {
     let names = adapter.targets();

@@ -112,7 +112,7 @@ impl PretrainEvent {
 
 impl RunEvent for PretrainEvent {
     const NEW_RUN: &'static str = "start a new run in another folder from the last of its \
-        checkpoints (`openelm pretrain --from FOLDER`)";
+        checkpoints";
 
     fn to_json(&self) -> Value {
         self.to_json()

@@ -1,4 +1,4 @@
-//! The opcodes that make plain values and fill containers.
+//! Opcodes that make plain values and fill containers.
 
 use super::{
     input::{Input, text},
@@ -38,7 +38,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Pushes `value` for what `read` passes over.
+    /// Pushes `value` in place of the bytes that `read` skips.
     pub(super) fn skip(
         &mut self,
         read: impl FnOnce(&mut Input<'a>) -> Result<(), String>,
@@ -115,7 +115,7 @@ impl<'a> Machine<'a> {
         self.insert(&pairs)
     }
 
-    /// `items`: key, value, key, value...
+    /// Inserts `items`: key, value, key, value...
     fn insert(&mut self, items: &[Value<'a>]) -> Result<(), String> {
         let (pairs, []) = items.as_chunks::<2>() else {
             return Err("a dict's key has no value".into());

@@ -2,17 +2,17 @@
 
 use crate::mlx::Dtype;
 
-/// Type of a storage's elements.
+/// Element type of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Element {
-    /// A type that weights come in.
+    /// A supported type of weights.
     Weight(Dtype),
-    /// Any other: its name and the size of one element in bytes.
+    /// Another type: its name and the size of one element in bytes.
     Other(&'static str, usize),
 }
 
 impl Element {
-    /// The type behind the name of a storage class (`FloatStorage`), if it is one of PyTorch's.
+    /// The type of a storage class (`FloatStorage`), if it is one of PyTorch's.
     pub(crate) fn of_storage(class: &str) -> Option<Self> {
         Some(match class {
             "FloatStorage" => Self::Weight(Dtype::Float32),
@@ -44,7 +44,7 @@ impl Element {
         }
     }
 
-    /// The type, if weights come in it.
+    /// The type, if it is a supported type of weights.
     pub(crate) fn dtype(self) -> Option<Dtype> {
         match self {
             Self::Weight(dtype) => Some(dtype),
@@ -52,7 +52,7 @@ impl Element {
         }
     }
 
-    /// Its name, for a message.
+    /// The name, for an error message.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Weight(Dtype::Float32) => "F32",

@@ -1,19 +1,19 @@
-//! The Python names that a pickle may refer to.
+//! The Python names that a pickle can refer to.
 
 use super::element::Element;
 
-/// A name that the machine knows what to do with.
+/// A name that the machine implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Function {
     /// `collections.OrderedDict`: becomes a dict.
     OrderedDict,
     /// `torch._utils._rebuild_tensor` and its second version: a tensor in a storage.
     RebuildTensor,
-    /// `torch._utils._rebuild_parameter`: the tensor that it is given.
+    /// `torch._utils._rebuild_parameter`: returns its tensor.
     RebuildParameter,
-    /// `torch.Size`: the tuple that it is given.
+    /// `torch.Size`: returns its tuple.
     Size,
-    /// A storage class: names the element type of a storage.
+    /// A storage class: the element type of a storage.
     Storage(Element),
 }
 
@@ -21,16 +21,16 @@ pub(crate) enum Function {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Global {
     Known(Function),
-    /// Stands for itself and for whatever it would have made.
+    /// A name without meaning here: it and the objects made with it become opaque values.
     Inert,
     Refused,
 }
 
-/// Packages whose objects a training checkpoint holds beside its weights: hyper-parameters,
+/// Packages of the objects in a training checkpoint other than its weights: hyper-parameters,
 /// optimizer and data types, numpy's scalars.
 const INERT_PACKAGES: [&str; 3] = ["torch", "numpy", "corenet"];
 
-/// Plain containers of Python's, and how its older protocols write bytes.
+/// Python's plain containers, and names that its older protocols use to write bytes.
 const INERT: [(&str, &str); 11] = [
     ("_codecs", "encode"),
     ("builtins", "bytearray"),

@@ -1,4 +1,4 @@
-//! The bytes of a pickle, read front to back; nothing is copied.
+//! A cursor over the bytes of a pickle, without copies.
 
 /// A cursor over a pickle.
 pub(super) struct Input<'a> {
@@ -6,7 +6,7 @@ pub(super) struct Input<'a> {
     at: usize,
 }
 
-/// Longest module or name that is looked at, in bytes.
+/// Longest module or name, in bytes.
 const MAX_LINE: usize = 256;
 
 impl<'a> Input<'a> {
@@ -23,7 +23,7 @@ impl<'a> Input<'a> {
         let rest = self.rest();
         let Some(taken) = rest.get(..len) else {
             return Err(format!(
-                "{len} bytes are claimed here, {} are left",
+                "the length {len} exceeds the remaining {} bytes",
                 rest.len()
             ));
         };
@@ -90,7 +90,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Strings are UTF-8 since Python 3; those of Python 2 are as PyTorch reads them.
+/// Strings are UTF-8 since Python 3; those of Python 2 are read as in PyTorch.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, String> {
     str::from_utf8(bytes).map_err(|_| "a string is not UTF-8".into())
 }

@@ -1,4 +1,4 @@
-//! The stack machine that a pickle is a program for.
+//! The stack machine that interprets a pickle.
 
 use std::collections::HashMap;
 
@@ -7,18 +7,18 @@ use super::{
     value::{Tree, Value},
 };
 
-/// Longest pickle that is read, in bytes. That of OpenELM-3B with its optimizer's state has less
-/// than 1 MiB.
+/// Longest pickle, in bytes. The pickle of OpenELM-3B with its optimizer's state has less than
+/// 1 MiB.
 pub(crate) const MAX_BYTES: usize = 16 << 20;
 
-/// Opcodes and copied items that one pickle may cost. A tensor takes about 50: this allows for
-/// 20,000 of them, and keeps the values under 200 MiB.
+/// Limit of opcodes and copied items per pickle. A tensor takes about 50: this allows 20,000
+/// tensors, and keeps the values under 200 MiB.
 const MAX_STEPS: usize = 1 << 20;
 
 /// Reads the pickle at the start of `bytes`; returns it and its length in bytes.
 ///
 /// # Errors
-/// One line that says what is wrong and at which byte.
+/// One line with the problem and its byte offset.
 pub(crate) fn read(bytes: &[u8]) -> Result<(Tree<'_>, usize), String> {
     let mut machine = Machine {
         input: Input::new(bytes),
@@ -41,11 +41,11 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Tree<'_>, usize), String> {
 pub(super) struct Machine<'a> {
     pub(super) input: Input<'a>,
     stack: Vec<Value<'a>>,
-    /// Heights of the stack that a later opcode takes everything above of.
+    /// Stack heights of the open marks: a later opcode takes all values above.
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
     pub(super) tree: Tree<'a>,
-    /// The steps left.
+    /// Number of steps left.
     steps: usize,
 }
 
@@ -59,7 +59,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Executes one opcode; returns whether it was the last.
+    /// Executes one opcode; returns true if it was the last.
     fn step(&mut self) -> Result<bool, String> {
         self.spend(1)?;
         let opcode = self.input.u8()?;
@@ -167,7 +167,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Takes `count` values off the stack, in the order in which they were pushed.
+    /// Takes `count` values from the stack, in the order of their pushes.
     pub(super) fn above(&mut self, count: usize) -> Result<Vec<Value<'a>>, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.len().checked_sub(count) {

@@ -1,14 +1,15 @@
-//! Reads the part of Python's pickle format that PyTorch's weight files use, and runs nothing.
+//! Parser of the part of Python's pickle format that PyTorch's weight files use. It never executes
+//! code.
 //!
-//! A pickle is a program for a small stack machine (CPython's `pickletools` documents its
-//! opcodes). Here every opcode and every Python name that it may refer to is on a list; the
-//! handful of functions that PyTorch calls to rebuild tensors become descriptions of tensors, and
-//! nothing is ever looked up or called. Names of torch, numpy and CoreNet beyond those stand as
-//! [`Value::Opaque`], for the training state beside the weights. All others are refused by name.
+//! A pickle is a program for a small stack machine (CPython's `pickletools` documents its opcodes).
+//! This parser supports a fixed list of opcodes and of Python names; the functions that PyTorch
+//! calls to rebuild tensors become descriptions of tensors, and nothing is looked up or called.
+//! Other names of torch, numpy and CoreNet become [`Value::Opaque`], for the training state in the
+//! file. All other names are refused with an error.
 //!
 //! Values are small handles into the flat lists of a [`Tree`], so that neither depth nor cycles
-//! cost recursion, and every opcode and every copied item is paid from one budget, so that time
-//! and memory stay proportional to that whatever the pickle holds.
+//! cause recursion; every opcode and every copied item counts against one budget, which bounds time
+//! and memory for any pickle.
 
 mod containers;
 mod element;

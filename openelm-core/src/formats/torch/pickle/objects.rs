@@ -1,5 +1,4 @@
-//! The opcodes that name Python objects, call them and fill them in: here, what the known names
-//! make of their arguments.
+//! Opcodes that name, call and modify Python objects, with the results of the supported names.
 
 use super::{
     globals::{Function, Global, lookup},
@@ -7,7 +6,7 @@ use super::{
     value::{Storage, Tensor, Value},
 };
 
-/// Most dimensions that a tensor may have.
+/// Largest number of dimensions of a tensor.
 const MAX_DIMS: usize = 8;
 /// Longest key of a storage, in bytes; PyTorch numbers them.
 const MAX_KEY: usize = 64;
@@ -19,7 +18,7 @@ impl<'a> Machine<'a> {
             Global::Inert => self.push_opaque(module, name),
             Global::Refused => {
                 return Err(format!(
-                    "it refers to `{}.{}`, which weights have no use for (nothing was run)",
+                    "the pickle refers to `{}.{}`, which is not supported in weight files (no code was run)",
                     module.escape_debug(),
                     name.escape_debug()
                 ));
@@ -81,7 +80,7 @@ impl<'a> Machine<'a> {
             .ok_or_else(|| format!("there is no sequence {index}"))
     }
 
-    /// Python 3 makes an empty one and sets its items; Python 2 passes a list of pairs.
+    /// Python 3 makes an empty dict and sets its items; Python 2 passes a list of pairs.
     fn ordered_dict(&mut self, arguments: usize) -> Result<Vec<(Value<'a>, Value<'a>)>, String> {
         let pairs = match *self.sequence(arguments)? {
             [] => return Ok(Vec::new()),
@@ -98,8 +97,7 @@ impl<'a> Machine<'a> {
             .collect()
     }
 
-    /// Storage, offset, shape, strides; then, without meaning here, whether gradients are wanted,
-    /// hooks and metadata.
+    /// Storage, offset, shape, strides; then, ignored: the gradient flag, hooks and metadata.
     fn rebuilt(&self, arguments: usize) -> Result<Tensor, String> {
         let [storage, offset, shape, strides, rest @ ..] = self.sequence(arguments)? else {
             return Err("a tensor is made from fewer than 4 arguments".into());
@@ -141,7 +139,7 @@ impl<'a> Machine<'a> {
             .ok_or_else(|| "a tensor's sizes or strides are not natural numbers".into())
     }
 
-    /// Attributes that are set on an object have no meaning here (`_metadata` of a state dict).
+    /// Attributes of an object are ignored (`_metadata` of a state dict).
     pub(super) fn build(&mut self) -> Result<(), String> {
         self.pop()?;
         match self.top()? {
@@ -154,7 +152,7 @@ impl<'a> Machine<'a> {
     }
 
     /// PyTorch writes a storage as `('storage', class, key, device, length)`, in the older format
-    /// with None or `(key, offset, length)` of a part of it at the end.
+    /// followed by None or `(key, offset, length)` of a part.
     pub(super) fn persistent(&mut self) -> Result<(), String> {
         let id = self.pop()?;
         let storage = match self.tree.items(id) {

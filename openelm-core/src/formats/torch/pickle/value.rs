@@ -2,7 +2,7 @@
 
 use super::{element::Element, globals::Function};
 
-/// One value. Those with an index are kept by the [`Tree`] they came from.
+/// One value. Values with an index refer to their [`Tree`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Value<'a> {
     None,
@@ -16,9 +16,9 @@ pub(crate) enum Value<'a> {
     List(usize),
     Tuple(usize),
     Dict(usize),
-    /// A name that the machine knows what to do with.
+    /// A name that the machine implements.
     Function(Function),
-    /// A name that is neither known nor refused, or whatever it would have made.
+    /// A name without meaning here, or an object made with it.
     Opaque(usize),
     Storage(usize),
     Tensor(usize),
@@ -35,27 +35,27 @@ pub(crate) struct Tree<'a> {
     pub(super) tensors: Vec<Tensor>,
 }
 
-/// The buffer that one or more tensors lie in, as the pickle describes it.
+/// The buffer of one or more tensors, as the pickle describes it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Storage<'a> {
     pub(crate) element: Element,
-    /// Its name in the file.
+    /// Name in the file.
     pub(crate) key: &'a str,
-    /// Its length in elements.
+    /// Length in elements.
     pub(crate) len: u64,
-    /// The part of it that is meant, offset and length in elements (files of PyTorch before 0.4).
+    /// The part of the storage, offset and length in elements (files of PyTorch before 0.4).
     pub(crate) view: Option<(u64, u64)>,
 }
 
-/// A tensor, as the pickle describes it; nothing of it is checked against its storage.
+/// A tensor, as the pickle describes it, not checked against its storage.
 #[derive(Debug)]
 pub(crate) struct Tensor {
-    /// Index of its [`Storage`].
+    /// Index of the [`Storage`].
     pub(super) storage: usize,
-    /// Of its first element in the storage, in elements.
+    /// Offset of the first element in the storage, in elements.
     pub(crate) offset: u64,
     pub(crate) shape: Vec<usize>,
-    /// In elements, as many as `shape` has.
+    /// Strides in elements, as many as `shape` has dimensions.
     pub(crate) strides: Vec<usize>,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The value that the pickle is of.
+    /// The pickled value.
     pub(crate) fn root(&self) -> Value<'a> {
         self.root
     }
@@ -84,7 +84,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The entries of a dict, in the order in which they were set; a key can come up twice.
+    /// The entries of a dict, in the order in which they were set; a key can occur twice.
     pub(crate) fn entries(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
         match value {
             Value::Dict(index) => Some(self.dicts.get(index)?),
@@ -101,12 +101,12 @@ impl<'a> Tree<'a> {
         Some((tensor, *self.storages.get(tensor.storage)?))
     }
 
-    /// Every storage, once for each time that the pickle refers to it.
+    /// Every storage, once per reference.
     pub(crate) fn storages(&self) -> &[Storage<'a>] {
         &self.storages
     }
 
-    /// The kind of a value, for a message.
+    /// The kind of a value, for an error message.
     pub(crate) fn describe(&self, value: Value<'a>) -> String {
         let kind = match value {
             Value::None => "None",
