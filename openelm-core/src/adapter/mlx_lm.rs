@@ -197,7 +197,7 @@ fn one_scale(adapter: &Adapter, folder: &Path) -> Result<Adapter> {
             return Err(Error::adapter(
                 folder,
                 format!(
-                    "mlx-lm's format has one rank for all matrices; `{name}` has {}, the first matrix {}",
+                    "mlx-lm's format has one rank for all matrices; `{name}` has {}, the first {}",
                     module.lora_b.dim(0),
                     first.lora_b.dim(0)
                 ),

@@ -170,12 +170,12 @@ const ENDS: &[(ChangeFile, &str)] = &[
         |file| patched(file, 10, &[1, 0]),
         "has 2 entries; its end says 1",
     ),
-    (|file| patched(file, 4, &[1, 0]), "does not lead up"),
-    (|file| patched(file, 12, &[0xff; 4]), "does not lead up"),
-    (|file| patched(file, 16, &[0xff; 4]), "does not lead up"),
+    (|file| patched(file, 4, &[1, 0]), "does not end at"),
+    (|file| patched(file, 12, &[0xff; 4]), "does not end at"),
+    (|file| patched(file, 16, &[0xff; 4]), "does not end at"),
     (|file| patched(file, 20, &[1, 0]), "has no directory"),
     (|file| [file, b"x"].concat(), "has no directory"),
-    (|file| [b"PK\x03\x04", file].concat(), "does not lead up"),
+    (|file| [b"PK\x03\x04", file].concat(), "does not end at"),
 ];
 
 fn pickle() -> Vec<u8> {

@@ -18,7 +18,7 @@ impl<'a> Machine<'a> {
             Global::Inert => self.push_opaque(module, name),
             Global::Refused => {
                 return Err(format!(
-                    "the pickle refers to `{}.{}`, which is not supported in weight files (no code was run)",
+                    "the pickle refers to `{}.{}`, which weight files do not need; no code was run",
                     module.escape_debug(),
                     name.escape_debug()
                 ));
