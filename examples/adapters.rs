@@ -1,10 +1,11 @@
-//! Two adapters on one loaded model: switched, mixed and taken off, without loading anything again.
+//! Two adapters on one loaded model: switching, mixing and removing them without reloading the
+//! model.
 //!
 //! ```sh
 //! cargo run --release --example adapters -- MODEL ADAPTER ADAPTER
 //! ```
 //!
-//! Without adapters of your own it makes two new ones, which change nothing yet.
+//! Without adapter arguments it creates two new ones, which do not change the text.
 #![allow(clippy::print_stdout)] // Printing is what an example does.
 
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! Prints how the released sizes widen with depth, and designs one of one's own:
-//! `cargo run --example architecture`.
+//! Prints how the released models widen with depth, and defines a new architecture: `cargo run
+//! --example architecture`.
 #![allow(clippy::print_stdout)] // Printing is what an example does.
 
 use openelm_core::{
@@ -23,7 +23,7 @@ fn main() -> Result<()> {
         ..Preset::Size270M.settings()
     };
     let small = Config::layer_wise(small)?;
-    print_layers("one of my own", &small);
+    print_layers("custom", &small);
     println!("its config.json:\n{}", small.to_json());
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! What files give as text to pre-train on, and how fast:
-//! `cargo run --release --example corpus -- TOKENIZER FILE...`
+//! Reads files as a pre-training corpus, and prints counts and speed: `cargo run --release
+//! --example corpus -- TOKENIZER FILE...`
 #![allow(clippy::print_stdout)] // Printing is what an example does.
 
 use std::{env, path::Path, time::Instant};

@@ -1,4 +1,4 @@
-//! Continues a prompt, piece by piece: `cargo run --example generate -- FOLDER PROMPT`.
+//! Streams the continuation of a prompt: `cargo run --example generate -- FOLDER PROMPT`.
 #![allow(clippy::print_stdout)] // Printing is what an example does.
 
 use std::{env, io::Write};

@@ -1,5 +1,5 @@
-//! Runs the network itself: the likeliest next tokens after a prompt, from its logits.
-//! `cargo run --example logits -- FOLDER PROMPT`.
+//! Runs the network directly and prints the most likely next tokens from its logits: `cargo run
+//! --example logits -- FOLDER PROMPT`.
 #![allow(clippy::print_stdout)] // Printing is what an example does.
 
 use std::env;

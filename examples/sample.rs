@@ -1,5 +1,5 @@
-//! Draws three tales from one prompt, each from its own seed, and ends each at a blank line:
-//! `cargo run --example sample -- FOLDER PROMPT`.
+//! Samples three tales from one prompt with different seeds, each up to a blank line: `cargo run
+//! --example sample -- FOLDER PROMPT`.
 #![allow(clippy::print_stdout)] // Printing is what an example does.
 
 use std::env;

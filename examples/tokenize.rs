@@ -1,4 +1,4 @@
-//! Shows a text's tokens and joins them again: `cargo run --example tokenize -- FOLDER TEXT`.
+//! Prints the tokens of a text and decodes them: `cargo run --example tokenize -- FOLDER TEXT`.
 #![allow(clippy::print_stdout)] // Printing is what an example does.
 
 use std::{env, path::Path};
