@@ -24,7 +24,7 @@ build: setup ## build the openelm tool for use: target/release/openelm
 demo: ## generate text with the bundled model
 	@setup/demo.sh
 
-clean: ## remove what was built; `make clean setup` starts over
+clean: ## remove all build results; `make clean setup` starts over
 	rm -rf target out .mlx .build
 
 ##@ Test
@@ -56,7 +56,7 @@ test-tools: setup ## download mlx-lm and a Swift toolchain, which the tests use
 parity: setup ## compare logits, text, conversions and training with mlx-lm, live
 	@parity/run.sh
 
-parity-llama: build ## compare GGUF files with llama.cpp, which is built first (ten minutes, once)
+parity-llama: build ## compare GGUF files with llama.cpp (builds it first: ten minutes, once)
 	@parity/llama.sh
 
 fuzz: setup ## fuzz the readers of files, a minute each (needs cargo-fuzz)
@@ -81,7 +81,7 @@ lint-workflows: ## check .github/workflows with actionlint
 deny: ## check the licences, advisories and sources of all crates (needs cargo-deny: cargo install --locked cargo-deny)
 	cargo deny --locked check
 
-bindings: setup ## renew Swift's declarations of openelm-ffi and swift/API.md, then test the package
+bindings: setup ## update Swift's declarations of openelm-ffi and swift/API.md, then test the package
 	@swift/test.sh --write
 
 run-swift: setup ## generate text with the bundled model from Swift, with release builds
