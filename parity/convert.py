@@ -173,8 +173,8 @@ class OpenElm:
         command = [self.program, "convert", source, target, *options]
         command = [str(word) for word in command]
         done = subprocess.run(command, capture_output=True, text=True)
-        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        assert done.returncode == 0, f"openelm convert ended with {done.returncode}: {said}"
+        message = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        assert done.returncode == 0, f"openelm convert ended with {done.returncode}: {message}"
         return target
 
 
@@ -546,9 +546,9 @@ def check_mixed(checks, openelm, folder, sources):
                 bits = {}
                 for path, module in computed(ours)[3].named_modules():
                     if isinstance(module, (nn.QuantizedLinear, nn.QuantizedEmbedding)):
-                        said = block.get(path, block)
+                        entry = block.get(path, block)
                         found = {key: getattr(module, key) for key in chosen(path, None)}
-                        assert found == {key: said[key] for key in found}, f"{path} is {found}"
+                        assert found == {key: entry[key] for key in found}, f"{path} is {found}"
                         assert found == chosen(path, None), f"{path} is {found}"
                         bits[found["bits"]] = bits.get(found["bits"], 0) + 1
                 assert len(bits) > 1, f"all of {bits}"

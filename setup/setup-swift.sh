@@ -44,7 +44,7 @@ key=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -f "$key" ] || die "$key is missing; apt-get install debian-archive-keyring"
 # shellcheck disable=SC2016 # apt fills this in
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | awk '/\/debian\/?$/ && !n++')
-[ -n "$mirror" ] || die "apt knows no Debian mirror (an address that ends in /debian); run apt-get update first"
+[ -n "$mirror" ] || die "apt has no Debian mirror (an address that ends in /debian); run apt-get update first"
 
 rm -rf "$swift"
 mkdir -p "$swift"/apt/{debs,state/lists/partial,cache/archives/partial} "$root"
