@@ -1,12 +1,13 @@
-# `make demo` generates text with the bundled model, `make test` passes every test; both prepare what they need.
+# Common tasks: `make demo` generates text with the bundled model, `make test` runs all tests. Both
+# prepare their requirements.
 .DEFAULT_GOAL := help
 SHELL := bash
-# Swift's tests have the FFI library fail on purpose; with one set of features all is built once.
-# FEATURES=--no-default-features leaves Metal out, where MLX is built from source.
+# Swift's tests need injected failures in the FFI library; one set of features avoids a second
+# build. FEATURES=--no-default-features omits Metal when MLX is built from source.
 TESTED := --workspace --exclude mlx-c-bindings --locked --features openelm-ffi/inject-faults $(FEATURES)
 SCRIPTS := setup/*.sh apple/*.sh release/*.sh swift/*.sh parity/*.sh bench/*.sh fuzz/*.sh \
   examples/tales/training/*.sh .ci/run .github/*.sh
-# The steps of `make test` run one after another: at once they would wait for each other.
+# Steps of `make test` run in sequence: parallel steps would compete for the cores.
 .NOTPARALLEL:
 
 ##@ Use
@@ -23,7 +24,7 @@ build: setup ## build the openelm tool for use: target/release/openelm
 demo: ## generate text with the bundled model
 	@setup/demo.sh
 
-clean: ## remove what was built; `make clean setup` starts over
+clean: ## remove all build results; `make clean setup` starts over
 	rm -rf target out .mlx .build
 
 ##@ Test
@@ -31,7 +32,7 @@ clean: ## remove what was built; `make clean setup` starts over
 test: lint test-tools test-scripts test-rust test-swift parity ## everything: lint, the scripts, the Rust tests, the Swift package, parity with mlx-lm
 	@awk '/^test result: ok/ { passed += $$4 } END { print "make test: passed: " passed " Rust tests, the scripts, the Swift package, parity with mlx-lm" }' out/rust-tests.log
 
-# Two tests run at once: with two threads each they would wait for each other.
+# Two tests run at the same time: with two threads each they would compete for the cores.
 test-rust: setup ## the Rust tests alone; with OPENELM_TEST_DATA those that need its data too
 	@mkdir -p out
 	set -o pipefail; OPENBLAS_NUM_THREADS=1 cargo test $(TESTED) | tee out/rust-tests.log
@@ -47,14 +48,15 @@ test-scripts: ## the scripts of apple/, release/ and .github/, on any system
 	cd release && python3 -B -m unittest --quiet
 	cd .github && python3 -B -m unittest --quiet
 
-# Both at once: most of the time is download. The steps that need them try again where one fails.
+# Both in parallel, because most of the time is spent downloading. A failed download is retried by
+# the step that needs it.
 test-tools: setup ## download mlx-lm and a Swift toolchain, which the tests use
 	@parity/setup.sh & bash -c '. swift/toolchain.sh'; wait
 
 parity: setup ## compare logits, text, conversions and training with mlx-lm, live
 	@parity/run.sh
 
-parity-llama: build ## compare GGUF files with llama.cpp, which is built first (ten minutes, once)
+parity-llama: build ## compare GGUF files with llama.cpp (builds it first: ten minutes, once)
 	@parity/llama.sh
 
 fuzz: setup ## fuzz the readers of files, a minute each (needs cargo-fuzz)
@@ -79,7 +81,7 @@ lint-workflows: ## check .github/workflows with actionlint
 deny: ## check the licences, advisories and sources of all crates (needs cargo-deny: cargo install --locked cargo-deny)
 	cargo deny --locked check
 
-bindings: setup ## renew Swift's declarations of openelm-ffi and swift/API.md, then test the package
+bindings: setup ## update Swift's declarations of openelm-ffi and swift/API.md, then test the package
 	@swift/test.sh --write
 
 run-swift: setup ## generate text with the bundled model from Swift, with release builds

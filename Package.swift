@@ -1,8 +1,8 @@
 // swift-tools-version: 6.0
 import PackageDescription
 
-// On Apple systems the core is a prebuilt XCFramework. Elsewhere, and where OPENELM_LIBRARY_DIR
-// names a folder, it is the library that `cargo build -p openelm-ffi` made.
+// On Apple systems the core is a prebuilt XCFramework. Elsewhere, or if OPENELM_LIBRARY_DIR is set,
+// it is the library built by `cargo build -p openelm-ffi`.
 #if os(Linux)
     let libraryFolder: String? =
         Context.environment["OPENELM_LIBRARY_DIR"] ?? "\(Context.packageDirectory)/target/debug"
@@ -10,7 +10,7 @@ import PackageDescription
     let libraryFolder: String? = Context.environment["OPENELM_LIBRARY_DIR"]
 #endif
 
-// `release/release.py pin` writes a release's. Without one: what `make xcframework` made here.
+// Set by `release/release.py pin` for a release. If empty, the local result of `make xcframework`.
 let releaseAddress = ""
 let releaseChecksum = ""
 
@@ -23,10 +23,11 @@ if let libraryFolder {
         .linkedLibrary("openelm_ffi"),
         .unsafeFlags(["-L\(libraryFolder)", "-Xlinker", "-rpath", "-Xlinker", libraryFolder]),
     ]
-    // Such a library knows where its GPU kernels lie; the XCFramework's are this package's resources.
+    // This library has the path of its GPU kernels; the XCFramework's kernels are resources of this
+    // package.
     settings = [.define("OPENELM_SYSTEM_LIBRARY")]
 } else {
-    // No look at the disk decides which: a consumer's working folder is not this one.
+    // The choice does not depend on the disk, because a consumer's working folder is another one.
     core =
         releaseChecksum.isEmpty
         ? .binaryTarget(name: "COpenELMFFI", path: "out/xcframework/COpenELMFFI.xcframework")

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Type-checks openelm-core, openelm-cli and openelm-ffi for macOS and iOS on Debian Linux (x86_64), with the
-# Apple features of mlx-rs and warnings as errors. Nothing is linked or run.
+# Type-checks openelm-core, openelm-cli and openelm-ffi for macOS and iOS on Debian Linux (x86_64),
+# with mlx-rs's Apple features and warnings as errors. Nothing is linked or run.
 #
 # `cargo check` needs no linker and no SDK, but it needs Rust's standard library for the target.
-# Debian packages that library's source beside the compiler of the same version, so both are
-# downloaded from Debian's testing release and unpacked (never installed) under `.mlx/apple`; they
-# run by their own loader and C library. No root needed. A second run reuses everything there.
+# Debian packages the library's source and a compiler of the same version: both are downloaded from
+# Debian's testing release and unpacked (not installed) in `.mlx/apple`. They run with their own
+# loader and C library, without root. A second run reuses the files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 apple=$PWD/.mlx/apple
@@ -16,7 +16,7 @@ log=$apple/log
 say() { printf 'check-apple: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 need() { command -v "$1" >/dev/null 2>&1 || die "$1 is missing; $2"; }
-# Runs a step with its output in the log, and names the step if it fails.
+# Runs a step, appends its output to the log, and reports the step if it fails.
 step() {
   local what=$1
   shift
@@ -30,8 +30,8 @@ need cc "install a C compiler (apt-get install gcc libc6-dev); Rust's build scri
 mkdir -p "$apple"
 : >"$log"
 
-# Downloads and unpacks the toolchain. apt keeps its state in the folder `apt`, and is told that
-# no package is installed, so that every library of the other release comes along.
+# Downloads and unpacks the toolchain. apt's state is in the folder `apt`, without installed
+# packages, so that all libraries of the other release are included.
 unpack() {
   local mirror key llvm packages deb
   # shellcheck disable=SC2016 # apt fills this in
@@ -59,12 +59,12 @@ Acquire::Languages "none";
 CONF
   step "reading the package list of Debian $release" apt-get --error-on=any update
 
-  # bindgen's libclang is taken of the LLVM that rustc itself is built on.
+  # bindgen uses libclang from rustc's LLVM version.
   packages=$(apt-get --simulate install cargo rustc rust-src 2>>"$log") || die "Debian $release cannot install rustc; the log is $log"
   llvm=$(sed -n 's/^Inst libllvm\([0-9]*\) .*/\1/p' <<<"$packages")
   packages=$(apt-get --simulate install cargo rustc rust-src "libclang1-$llvm" "libclang-common-$llvm-dev" 2>>"$log") ||
     die "Debian $release cannot install libclang1-$llvm; the log is $log"
-  # The host's C compiler links for the host, so that of the other release is left out.
+  # The host's C compiler links host programs, so the other release's compiler is not needed.
   packages=$(sed -n 's/^Inst \([^ ]*\) .*/\1/p' <<<"$packages" |
     grep -v -E '^(gcc|cpp|binutils|libc6-dev|libc-dev-bin|linux-libc-dev|lib[a-z]*san[0-9]|libgcc-[0-9]+-dev)')
   # shellcheck disable=SC2086 # one word a package
@@ -72,7 +72,7 @@ CONF
   for deb in *.deb; do
     step "unpacking $deb" dpkg --extract "$deb" ../root
   done
-  # rust-src is the whole compiler; the standard library is in `library`.
+  # rust-src contains the whole compiler; the standard library is in `library`.
   rm -rf ../root/usr/src/rustc-*/{src,compiler}
   mv ../root "$apple/root"
   rm -rf "$apple/apt"
@@ -82,8 +82,8 @@ if [ ! -d "$apple/root" ]; then
   (unpack)
 fi
 
-# Each program is started by the loader that belongs to its C library, so that the host's is
-# neither used nor disturbed. `CARGO` is set because Cargo would take the loader for itself.
+# Each program starts with the loader of its own C library, so that the host's library is not used.
+# `CARGO` is set because Cargo would otherwise report the loader's path.
 usr=$apple/root/usr
 loader=("$usr/lib64/ld-linux-x86-64.so.2" --library-path "$usr/lib/x86_64-linux-gnu")
 for program in cargo rustc; do
@@ -91,10 +91,11 @@ for program in cargo rustc; do
   chmod +x "$apple/$program"
 done
 export CARGO=$apple/cargo RUSTC=$apple/rustc CARGO_TARGET_DIR=$apple/target
-# Building the standard library is unstable, and this is not a nightly compiler.
+# Building the standard library is unstable; this enables it on a stable compiler.
 export RUSTC_BOOTSTRAP=1
 
-# Nothing here runs for long: compile what must run (macros, bindgen) as fast as possible.
+# Programs that run here (procedural macros, bindgen) run briefly: compile them without
+# optimisation.
 cat >"$apple/cargo.toml" <<CONF
 [profile.dev]
 debug = false
@@ -109,8 +110,8 @@ mlx_sys=$("$CARGO" metadata --format-version 1 --locked 2>>"$log" |
   grep -o '"manifest_path":"[^"]*/mlx-sys-[0-9.]*/Cargo.toml"' | cut -d '"' -f 4) || die "cargo metadata names no mlx-sys; the log is $log"
 step "building mlx-c-bindings" "$CARGO" build --locked --package mlx-c-bindings --config "$apple/cargo.toml"
 clang=$(echo "$usr"/lib/llvm-*/lib)
-# The declarations are made for the target, as mlx-sys' build script does on a Mac. Three headers
-# of Apple's SDK are replaced by the few lines that mlx-c uses of them.
+# Declarations are generated for the target, as in mlx-sys's build script on a Mac. Three headers of
+# Apple's SDK are replaced by the few lines that mlx-c uses.
 mkdir -p "$apple/include"
 echo 'typedef struct __sFILE FILE;' >"$apple/include/stdio.h"
 echo '#include <stddef.h>' >"$apple/include/stdlib.h"
@@ -122,11 +123,11 @@ for target in "${targets[@]}"; do
     "${loader[@]}" "$apple/target/debug/mlx-c-bindings" "${mlx_sys%/Cargo.toml}/src/mlx-c" "$out/new.rs" \
     "--target=${target/aarch64/arm64}" -nostdinc -isystem "$apple/include" -isystem "$(echo "$clang"/clang/*/include)"
   cmp -s "$out/new.rs" "$out/bindings.rs" || cp "$out/new.rs" "$out/bindings.rs"
-  # Stands in for mlx-sys' build script, which would compile MLX.
+  # Replaces mlx-sys's build script, which would compile MLX.
   printf '[target.%s.mlx]\nrustc-env = { OUT_DIR = "%s" }\n' "$target" "$out" >>"$apple/cargo.toml"
 done
 
-# zstd's C sources are for the linker, which nothing here needs: their compiler does nothing.
+# zstd's C code is needed for linking only: a compiler that does nothing replaces its compiler.
 no_c=(SDKROOT="$apple" IPHONEOS_DEPLOYMENT_TARGET=17.0)
 for target in "${targets[@]}"; do
   no_c+=("CC_${target//-/_}=true" "AR_${target//-/_}=true")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Packs what apple/link-macos.sh linked and checked for macOS 14 on arm64, with Apple's libmlx.dylib
-# and mlx.metallib, the licences and the bundled tales model, into `out/openelm-VERSION-macos-arm64.tar.gz`.
-# The same files give the same archive.
+# Packs the files of apple/link-macos.sh for macOS 14 on arm64, with Apple's libmlx.dylib and
+# mlx.metallib, the licences and the bundled tales model, as
+# `out/openelm-VERSION-macos-arm64.tar.gz`. Equal files give an equal archive.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 link=$PWD/.mlx/apple/link
@@ -19,7 +19,7 @@ cp swift/Sources/COpenELMFFI/COpenELMFFI.h swift/Sources/COpenELMFFI/module.modu
 cp LICENSE-MIT LICENSE-APACHE "$stage/$name/licences/"
 cp "$link/mlx/LICENSE" "$stage/$name/licences/MLX"
 cp "$link/mlx/include/metal_cpp/LICENSE.txt" "$stage/$name/licences/metal-cpp"
-# Linked in: compiler-rt, as zig has it.
+# compiler-rt, from zig, is linked in.
 cp "$link/zig/LICENSE" "$stage/$name/licences/zig"
 "$PWD/.mlx/apple/cargo" metadata --format-version 1 --locked --filter-platform aarch64-apple-darwin 2>/dev/null |
   python3 -B release/licences.py openelm-cli openelm-ffi >"$stage/$name/licences/crates.txt"

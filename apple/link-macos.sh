@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Links the `openelm` tool and the FFI library (release builds) for macOS 14 on arm64, on Debian
-# Linux (x86_64), against Apple's own libmlx.dylib of the wheel `mlx-metal`, and checks the files
-# with apple/macho.py. Nothing is run. The result is the folder `.mlx/apple/link/macos`.
+# Linux (x86_64), with Apple's libmlx.dylib from the wheel `mlx-metal`, and checks the files with
+# apple/macho.py. Nothing is run. The result is in `.mlx/apple/link/macos`.
 #
-# zig (a wheel, too) is the C compiler and the linker; it brings stubs of libSystem. It would link
-# its own static libc++, whose exceptions are not those of libmlx.dylib, so a stub of the system's
-# libc++ takes its place, with only the symbols that Apple's files for macOS 14 import from it.
+# zig (also a wheel) is the C compiler and linker, and provides stubs of libSystem. Its static
+# libc++ is not used, because its exceptions are incompatible with libmlx.dylib. A stub of the
+# system's libc++ replaces it, with the symbols that Apple's files for macOS 14 import.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 apple=$PWD/.mlx/apple
@@ -17,7 +17,7 @@ start=$SECONDS
 
 say() { printf 'link-macos: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
-# Runs a step with its output in the log, and names the step if it fails.
+# Runs a step, appends its output to the log, and reports the step if it fails.
 step() {
   local what=$1
   shift
@@ -36,7 +36,7 @@ wheels=$(cksum apple/wheels-link-macos.txt)
 if [ "$(cat "$link/wheels.stamp" 2>/dev/null)" != "$wheels" ]; then
   say "downloading zig and MLX for macOS (145 MB, once)"
   rm -rf "$link"/{wheels,zig,mlx,unpacked}
-  # Wheels for another system: pip is told which, and takes what runs here for zig.
+  # MLX's wheel is for another system, so pip gets the platform; zig's wheel is for this system.
   step "downloading the wheels" python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
     --only-binary=:all: --platform macosx_14_0_arm64 --platform manylinux2010_x86_64 --platform manylinux_2_12_x86_64 \
     --dest "$link/wheels" --requirement apple/wheels-link-macos.txt
@@ -51,7 +51,7 @@ if [ "$(cat "$link/wheels.stamp" 2>/dev/null)" != "$wheels" ]; then
   printf '%s' "$wheels" >"$link/wheels.stamp"
 fi
 
-# What rustc and the crate `cc` say for Apple's own tools, said for zig.
+# Translates rustc's and `cc`'s arguments for Apple's tools to zig's.
 export ZIG=$link/zig/zig STUBS=$link/stubs MINIMUM=$minimum
 export ZIG_GLOBAL_CACHE_DIR=$link/zig-cache ZIG_LOCAL_CACHE_DIR=$link/zig-cache
 mkdir -p "$link/bin" "$link/path" "$STUBS"
@@ -80,12 +80,12 @@ exec "$ZIG" cc -target "aarch64-macos.$MINIMUM" "${words[@]}"
 CC
 # shellcheck disable=SC2016 # the script expands it
 printf '#!/bin/sh\nexec "$ZIG" ar "$@"\n' >"$link/bin/ar"
-# rustc would strip debug information, of which there is none, with a tool that is not here.
+# rustc would run a tool to strip debug information, which is neither present nor needed.
 ln -sf /bin/true "$link/path/rust-objcopy"
 chmod +x "$link"/bin/{cc,ar}
 
-# Beside what Apple's files import: to_chars of macOS 13.3 (libc++'s __configuration/availability.h), and
-# what libc++ and CoreFoundation have had since long before.
+# In addition to the symbols that Apple's files import: to_chars of macOS 13.3 (libc++'s
+# __configuration/availability.h), and long-standing symbols of libc++ and CoreFoundation.
 to_chars=()
 for number in d e f; do
   to_chars+=("__ZNSt3__18to_charsEPcS0_$number" "__ZNSt3__18to_charsEPcS0_${number}NS_12chars_formatE"
@@ -107,14 +107,14 @@ mlx_sys=$("$apple/cargo" metadata --format-version 1 --locked 2>>"$log" |
   grep -o '"manifest_path":"[^"]*/mlx-sys-[0-9.]*/Cargo.toml"' | cut -d '"' -f 4) || die "cargo metadata names no mlx-sys; the log is $log"
 mlx_c=${mlx_sys%/Cargo.toml}/src/mlx-c
 stamp="$wheels $mlx_c $(cat apple/link-macos.sh setup/native/format.hpp | cksum)"
-# The folder is named after what it depends on: Cargo links again when the name is another.
+# The folder is named after its inputs, so that Cargo links again when they change.
 mlx_c_built=$link/mlx-c-$(printf '%s' "$stamp" | cksum | cut -d ' ' -f 1)
 if [ ! -f "$mlx_c_built/libmlxc.a" ]; then
   say "compiling mlx-c (two minutes, once)"
   rm -rf "$link/obj" "$link"/mlx-c-*
   mkdir -p "$link/obj" "$mlx_c_built"
-  # zig's headers for macOS lack two macros of Apple's math.h, and name symbols of libc++ that macOS 14
-  # does not have unless its availability is asked for. -fno-sanitize: zig checks by default.
+  # zig's headers for macOS lack two macros of Apple's math.h, and use libc++ symbols newer than
+  # macOS 14 unless availability is enabled. -fno-sanitize: zig enables checks by default.
   printf '#undef %s\n#define %s 1\n' _LIBCPP_HAS_VENDOR_AVAILABILITY_ANNOTATIONS{,} >"$link/availability.hpp"
   flags=(-target "aarch64-macos.$minimum" -std=c++20 -O2 -w -fno-sanitize=undefined -include "$link/availability.hpp" -include "$PWD/setup/native/format.hpp"
     -I"$mlx_c" -I"$link/mlx/include" '-DINFINITY=__builtin_inff()' '-DNAN=__builtin_nanf("")')
@@ -129,7 +129,7 @@ if [ ! -f "$mlx_c_built/libmlxc.a" ]; then
   mv "$mlx_c_built/new.a" "$mlx_c_built/libmlxc.a"
 fi
 
-# Stands in for mlx-sys' build script, which would compile MLX.
+# Replaces mlx-sys's build script, which would compile MLX.
 cat >"$link/cargo.toml" <<CONF
 [target.$target]
 linker = "$link/bin/cc"
@@ -152,5 +152,5 @@ mkdir -p "$link/macos/bin" "$link/macos/lib"
 cp "$link/target/$target/release/openelm" "$link/macos/bin/"
 cp "$link/target/$target/release/libopenelm_ffi.dylib" "$link/mlx/lib/libmlx.dylib" "$link/mlx/lib/mlx.metallib" "$link/macos/lib/"
 python3 -B apple/macho.py check "$link/macos" --minimum "$minimum" --stubs "$link/zig/lib/libc/darwin/libSystem.tbd" "$STUBS"/*.tbd ||
-  die "what was linked would not load on a Mac"
+  die "the linked files would not load on macOS"
 say "linked and checked in $((SECONDS - start)) s; nothing was run"

@@ -1,8 +1,8 @@
-"""Reads arm64 Mach-O files and checks that macOS' loader could load them: `check`; or writes a text
-stub of a system library from what other files import of it: `stub`. Standard library only.
+"""Checks that macOS's loader can load arm64 Mach-O files (`check`), or writes a text stub of a
+system library from the imports of other files (`stub`). Standard library only.
 
 Formats: Apple's <mach-o/loader.h>, <mach-o/fixup-chains.h> and, for signatures, <kern/cs_blobs.h>;
-of text stubs (.tbd, version 4) the lists of symbols for arm64 and arm64e macOS are read.
+of text stubs (.tbd, version 4), the symbol lists for arm64 and arm64e macOS.
 """
 
 import argparse
@@ -15,15 +15,15 @@ from pathlib import Path
 EXECUTE, DYLIB = 2, 6
 RPATHS = {EXECUTE: "@executable_path/../lib", DYLIB: "@loader_path"}
 SYSTEM = ("/usr/lib/", "/System/Library/")
-WEAK_LOOKUP = -3  # in any library; -2 is a flat look-up, -1 the program's own
+WEAK_LOOKUP = -3  # any library; -2 is a flat look-up, -1 the program itself
 
 
 class Broken(Exception):
-    """The file is not what it should be; the message says how."""
+    """An invalid file; the message is the reason."""
 
 
 class MachO:
-    """What the loader reads of one file: kind, libraries, imports as (symbol, library), exports."""
+    """A file as the loader reads it: kind, libraries, imports as (symbol, library), exports."""
 
     def __init__(self, path):
         self.path, self.data = path, path.read_bytes()
@@ -33,12 +33,12 @@ class MachO:
         try:
             self._read()
         except (struct.error, IndexError, ValueError) as error:
-            raise Broken(f"it ends early or is garbled ({error})") from error
+            raise Broken(f"truncated or malformed ({error})") from error
 
     def _read(self):
         magic, cpu, _, self.kind, commands = struct.unpack_from("<5I", self.data)
         if magic != 0xFEEDFACF or cpu != 0x0100000C:
-            raise Broken("it is no 64-bit Mach-O file for arm64")
+            raise Broken("not a 64-bit Mach-O file for arm64")
         at, binds, trie, symbols, chained = 32, [], None, None, None
         for _ in range(commands):
             command, size = struct.unpack_from("<2I", self.data, at)
@@ -84,7 +84,7 @@ class MachO:
     def _library(self, ordinal):
         if ordinal > 0:
             if ordinal > len(self.libraries):
-                raise Broken(f"an import names library {ordinal} of {len(self.libraries)}")
+                raise Broken(f"an import refers to library {ordinal} of {len(self.libraries)}")
             return self.libraries[ordinal - 1]
         return ordinal
 
@@ -139,7 +139,7 @@ class MachO:
         while nodes:
             node, prefix = nodes.pop()
             if node in seen or node >= size:
-                raise Broken("its list of exports is garbled")
+                raise Broken("the export trie is malformed")
             seen.add(node)
             length, at = self._uleb(start + node)
             if length:
@@ -153,7 +153,7 @@ class MachO:
                 at = after
 
     def _read_symbols(self, at, count, names):
-        """Undefined symbols of the table must be among the imports; flat look-ups stay open."""
+        """Checks that undefined symbols are imported; flat look-ups remain unresolved."""
         for number in range(count):
             name, kind, _, description, value = struct.unpack_from("<IBBHQ", self.data, at + 16 * number)
             if not kind & 0xE0 and kind & 0x0F == 1 and value == 0:
@@ -165,27 +165,27 @@ class MachO:
 
 
 def signed(file):
-    """Checks the signature's SHA-256 of every page, as the kernel does; returns its flags."""
+    """Checks the SHA-256 of every page, as the kernel does; returns the signature's flags."""
     if file.signature is None:
-        raise Broken("it has no code signature; arm64 Macs kill such programs")
+        raise Broken("no code signature; arm64 Macs kill unsigned programs")
     start, _ = file.signature
     magic, _, count = struct.unpack_from(">3I", file.data, start)
     if magic != 0xFADE0CC0:
-        raise Broken("its code signature is garbled")
+        raise Broken("the code signature is malformed")
     for blob in range(count):
         kind, offset = struct.unpack_from(">2I", file.data, start + 12 + 8 * blob)
         if kind == 0:
             break
     else:
-        raise Broken("its code signature has no code directory")
+        raise Broken("the code signature has no code directory")
     at = start + offset
     magic, _, _, flags, hashes, _, _, slots, limit = struct.unpack_from(">9I", file.data, at)
     size, kind, _, page = struct.unpack_from(">4B", file.data, at + 36)
     if magic != 0xFADE0C02 or (size, kind) != (32, 2) or limit != start:
-        raise Broken("its code directory is garbled or does not cover the file up to the signature")
+        raise Broken("the code directory is malformed or does not reach the signature")
     page = 1 << page
     if slots != -(-limit // page):
-        raise Broken("its code directory does not cover every page")
+        raise Broken("the code directory does not cover every page")
     for slot in range(slots):
         data = file.data[slot * page : min((slot + 1) * page, limit)]
         if hashlib.sha256(data).digest() != file.data[at + hashes + 32 * slot :][:32]:
@@ -194,7 +194,7 @@ def signed(file):
 
 
 def read_stubs(paths):
-    """Returns {library: its symbols}, those of libraries that it re-exports included."""
+    """Returns {library: symbols}, including the symbols of re-exported libraries."""
     own, passed_on = {}, {}
     for path in paths:
         for document in path.read_text().split("\n--- "):
@@ -222,39 +222,40 @@ def read_stubs(paths):
 
 
 def faults(file, files, stubs, minimum, trusted=False):
-    """Yields every reason why macOS `minimum` would not load `file`; `files` lie beside it.
+    """Yields every reason why macOS `minimum` would not load `file`, with `files` in the same
+    folder.
 
-    The imports of a `trusted` file are not looked at: Apple linked it, and the stub of libc++ was
-    made of them.
+    Imports of a `trusted` file are not checked: Apple's linker resolved them, and the stub of
+    libc++ is made from them.
     """
     provided = {other.name: other.exports for other in files if other.name} | stubs
     if file.kind not in RPATHS:
-        yield f"it is neither a program nor a dynamic library (kind {file.kind})"
+        yield f"neither a program nor a dynamic library (kind {file.kind})"
     if file.kind == DYLIB and file.name != f"@rpath/{file.path.name}":
-        yield f"its install name is {file.name}, not @rpath/{file.path.name}"
+        yield f"the install name is {file.name}, not @rpath/{file.path.name}"
     if file.minimum is None or file.minimum[0] != 1:
-        yield "it does not say that it is for macOS"
+        yield "the file is not marked for macOS"
     elif file.minimum[1:] > minimum:
-        yield "it needs macOS {}.{}, not {}.{}".format(*file.minimum[1:], *minimum)
+        yield "needs macOS {}.{}, not {}.{}".format(*file.minimum[1:], *minimum)
     if "__unwind_info" not in file.sections:
-        yield "it has no __unwind_info: a C++ exception or a panic would end the program"
+        yield "no __unwind_info: a C++ exception or a panic would end the program"
     beside = [library for library in file.libraries if not library.startswith(SYSTEM)]
     for library in beside:
         if library not in {other.name for other in files}:
-            yield f"it needs {library}, which is not in the folder"
+            yield f"needs {library}, which is not in the folder"
     if beside and RPATHS.get(file.kind) not in file.rpaths:
-        yield f"it looks for libraries in {file.rpaths}, not in {RPATHS.get(file.kind)}"
+        yield f"the library paths are {file.rpaths}, expected {RPATHS.get(file.kind)}"
     for symbol, library in [] if trusted else sorted(file.imports, key=str):
         if library == WEAK_LOOKUP:
-            # Where no library has it, the loader leaves the file's own definition in place.
+            # If no library provides a weak symbol, the loader uses the file's own definition.
             known = [file.exports, file.defined] + [provided.get(name, set()) for name in file.libraries]
             if not any(symbol in names for names in known):
                 yield f"no library provides {symbol}"
         elif not isinstance(library, str):
             if library != 0 or symbol not in file.exports:
-                yield f"{symbol} is open: no library is named for it"
+                yield f"{symbol} is unresolved: the import has no library"
         elif library not in provided:
-            yield f"{symbol} is of {library}, of which no stub was given"
+            yield f"{symbol} comes from {library}, which has no stub"
         elif symbol not in provided[library]:
             yield f"{library} does not provide {symbol}"
     try:
@@ -289,11 +290,11 @@ def check(options):
 
 def stub(options):
     symbols = {symbol for path in options.files for symbol, library in MachO(path).imports if library == options.library}
-    # Weak look-ups (operator new and the like) are of the C++ library, too.
+    # Weak look-ups (such as operator new) belong to the C++ library, too.
     symbols |= {s for path in options.files for s, l in MachO(path).imports if l == WEAK_LOOKUP and re.match("__Z(n|d|N?St)", s)}
     symbols |= set(options.also)
     if not symbols:
-        raise SystemExit(f"no file imports anything of {options.library}")
+        raise SystemExit(f"no file imports symbols from {options.library}")
     listed = ",\n    ".join(f"'{symbol}'" for symbol in sorted(symbols))
     options.output.write_text(
         f"--- !tapi-tbd\ntbd-version: 4\ntargets: [ arm64-macos ]\ninstall-name: '{options.library}'\n"
@@ -308,13 +309,13 @@ def main(words=None):
     one = commands.add_parser("check", help="check FOLDER/bin/* and FOLDER/lib/*.dylib together")
     one.add_argument("folder", type=Path)
     one.add_argument("--minimum", default="14.0", help="oldest macOS to load on (default 14.0)")
-    one.add_argument("--stubs", type=Path, nargs="+", default=[], help="text stubs of the system's libraries")
+    one.add_argument("--stubs", type=Path, nargs="+", default=[], help="text stubs of system libraries")
     one.add_argument("--trusted", nargs="+", default=["libmlx.dylib"], help="files whose imports Apple's linker resolved")
     one.set_defaults(run=check)
-    two = commands.add_parser("stub", help="write a stub of LIBRARY from what FILES import of it")
+    two = commands.add_parser("stub", help="write a stub of LIBRARY from the imports of FILES")
     two.add_argument("library")
     two.add_argument("files", type=Path, nargs="*")
-    two.add_argument("--also", nargs="+", default=[], metavar="SYMBOL", help="symbols that the library is known to have")
+    two.add_argument("--also", nargs="+", default=[], metavar="SYMBOL", help="further symbols of the library")
     two.add_argument("--output", type=Path, required=True)
     two.set_defaults(run=stub)
     options = parser.parse_args(words)

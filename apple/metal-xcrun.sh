@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Stands in for `xcrun` while MLX is built for iOS (apple/xcframework.sh puts it into the PATH under that name):
-# MLX' CMake compiles Metal kernels for macOS whatever it builds for. Where a system's oldest version is
-# named, kernels are compiled or linked, and the words go on to Xcode's xcrun with KERNEL_SDK and
-# KERNEL_MINIMUM in the place of macOS'; the rest goes on as it is. It prints nothing: MLX reads what
-# the compiler says.
+# A wrapper for `xcrun` while MLX is built for iOS (apple/xcframework.sh adds it to PATH as
+# `xcrun`): MLX's CMake compiles Metal kernels for macOS whatever the target is. Calls with a
+# deployment target compile or link kernels: they run Xcode's xcrun with KERNEL_SDK and
+# KERNEL_MINIMUM instead of macOS's values. All other calls are unchanged. It prints nothing,
+# because MLX parses the compiler's output.
 set -euo pipefail
 : "${XCRUN:?names the real xcrun}" "${KERNEL_SDK:?such as iphoneos}" "${KERNEL_MINIMUM:?such as -mios-version-min=17.0}"
 case " $* " in

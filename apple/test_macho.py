@@ -1,4 +1,4 @@
-"""Tests of apple/macho.py on small files that are made here, whole and broken in one way each."""
+"""Tests of apple/macho.py with small generated files: valid, or with one defect each."""
 
 import contextlib
 import hashlib
@@ -24,13 +24,13 @@ def text(kind, value, fields=b""):
 
 def build(kind=macho.EXECUTE, name=None, libraries=(SYSTEM, MLX), rpath="@executable_path/../lib", minimum=14 << 16,
           imports=(("_malloc", 1), ("_mlx_add", 2)), exports=(), section=b"__unwind_info", sign=True, platform=1):
-    """A Mach-O file of nothing but load commands, chained imports, exports and a signature."""
+    """A Mach-O file with load commands, chained imports, exports and a signature only."""
     names, entries = b"\0", b""
     for symbol, ordinal in imports:
         entries += struct.pack("<I", (ordinal & 255) | len(names) << 9)
         names += symbol.encode() + b"\0"
     fixups = struct.pack("<7I", 0, 0, 28, 28 + len(entries), len(imports), 1, 0) + entries + names
-    # One root with a child a symbol; each child has two bytes of data and no children.
+    # A root with one child per symbol; each child has two bytes of data and no children.
     root, size = b"", 2 + sum(len(symbol) + 2 for symbol in exports)
     for number, symbol in enumerate(exports):
         root += symbol.encode() + b"\0" + bytes([size + 4 * number])
@@ -75,56 +75,56 @@ class Check(unittest.TestCase):
         self.mlx = build(macho.DYLIB, MLX, (SYSTEM,), None, imports=(), exports=("_mlx_add", "_mlx_free"))
 
     def check(self, program, mlx=None):
-        """Returns the exit status and what was said of faults."""
+        """Returns the exit status and the reported faults."""
         (self.folder / "bin/tool").write_bytes(program)
         (self.folder / "lib/libmlx.dylib").write_bytes(self.mlx if mlx is None else mlx)
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        output = io.StringIO()
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
             status = macho.main(["check", str(self.folder), "--stubs", str(self.stub)])
-        return status, said.getvalue()
+        return status, output.getvalue()
 
     def fails(self, words, *files):
-        status, said = self.check(*files)
+        status, output = self.check(*files)
         self.assertEqual(status, 1)
-        self.assertIn(words, said)
-        self.assertEqual(said.count("\n"), 1, said)
+        self.assertIn(words, output)
+        self.assertEqual(output.count("\n"), 1, output)
 
-    def test_whole_files_pass(self):
+    def test_valid_files_pass(self):
         self.assertEqual(self.check(build()), (0, ""))
         self.assertEqual(self.check(build(imports=(("__Znwm", -3), ("_mlx_free", 2), ("_exit", 1)))), (0, ""))
 
-    def test_an_open_symbol_fails(self):
+    def test_unresolved_symbols_fail(self):
         self.fails("libmlx.dylib does not provide _mlx_gone", build(imports=(("_mlx_gone", 2),)))
         self.fails("libSystem.B.dylib does not provide _intel_only", build(imports=(("_intel_only", 1),)))
-        self.fails("_mlx_add is open", build(imports=(("_mlx_add", -2),)))
+        self.fails("_mlx_add is unresolved", build(imports=(("_mlx_add", -2),)))
         self.fails("no library provides __Zdlpv", build(imports=(("__Zdlpv", -3),)))
-        self.fails("of which no stub was given", build(libraries=(CXX, MLX), imports=(("__Znwm", 1),)))
+        self.fails("which has no stub", build(libraries=(CXX, MLX), imports=(("__Znwm", 1),)))
 
-    def test_a_library_that_is_not_there_fails(self):
+    def test_missing_libraries_fail(self):
         self.fails("needs @rpath/libjaccl.dylib", build(libraries=(SYSTEM, MLX, "@rpath/libjaccl.dylib")))
         self.fails("needs /opt/homebrew/lib/libz.dylib", build(libraries=(SYSTEM, MLX, "/opt/homebrew/lib/libz.dylib")))
 
-    def test_names_paths_and_systems(self):
-        self.fails("looks for libraries in ['/tmp']", build(rpath="/tmp"))
+    def test_names_paths_and_platforms(self):
+        self.fails("library paths are ['/tmp']", build(rpath="/tmp"))
         self.fails("install name is libmlx.dylib", build(libraries=(SYSTEM,), imports=()),
                    build(macho.DYLIB, "libmlx.dylib", (SYSTEM,), None, imports=()))
         self.fails("needs macOS 15.1", build(minimum=15 << 16 | 1 << 8))
-        self.fails("does not say that it is for macOS", build(platform=2))
+        self.fails("not marked for macOS", build(platform=2))
         self.fails("no __unwind_info", build(section=b"__text"))
 
     def test_signatures(self):
         self.fails("no code signature", build(sign=False))
         edited = build().replace(b"@executable_path/../lib", b"@executable_path/../lob")
-        status, said = self.check(edited)
+        status, output = self.check(edited)
         self.assertEqual(status, 1)
-        self.assertIn("edited after signing", said)
+        self.assertIn("edited after signing", output)
 
-    def test_files_that_are_no_mach_o_fail(self):
-        self.fails("no 64-bit Mach-O", b"\x7fELF" + bytes(100))
-        self.fails("ends early", build()[:90])
-        self.fails("names library 9 of 2", build(imports=(("_malloc", 9),)))
+    def test_other_files_fail(self):
+        self.fails("not a 64-bit Mach-O", b"\x7fELF" + bytes(100))
+        self.fails("truncated", build()[:90])
+        self.fails("refers to library 9 of 2", build(imports=(("_malloc", 9),)))
 
-    def test_a_stub_holds_what_is_imported_and_is_read_again(self):
+    def test_stubs_hold_imports_and_are_readable(self):
         (self.folder / "tool").write_bytes(build(imports=(("_malloc", 1), ("_mlx_add", 2))))
         out = self.folder / "out.tbd"
         macho.main(["stub", MLX, str(self.folder / "tool"), "--output", str(out)])

@@ -1,7 +1,6 @@
-"""Tests of apple/xcframework.sh and apple/metal-xcrun.sh on any system: what they say without Xcode, the commands
-they would run, and a whole run in a copy of this folder where programs of a few lines stand in for Xcode,
-CMake and Cargo, and make files for the system that they are asked for.
-"""
+"""Tests of apple/xcframework.sh and apple/metal-xcrun.sh on any system: messages without Xcode, the
+commands of a dry run, and a full run in a copy of this folder. Short programs replace Xcode, CMake
+and Cargo there, and write files for the requested platform."""
 
 import json
 import os
@@ -14,8 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Each is Python; `words` are its arguments, `ROOT` the copy's path. A run starts a hundred of them, so each
-# imports only what it uses.
+# Each is Python; `words` are its arguments, `ROOT` is the copy's path. A run starts a hundred of
+# them, so each imports only the modules it uses.
 FAKES = {
     "uname": 'print("arm64" if words == ["-m"] else "Darwin")',
     "xcodebuild": """
@@ -57,7 +56,7 @@ else:
     defines = json.loads((Path(words[1]) / "defines.json").read_text())
     if defines["MLX_BUILD_METAL"] == "ON":
         import subprocess
-        # As MLX' CMake does, for every system.
+        # As in MLX's CMake, for every platform.
         minimum = "-mmacosx-version-min=" + defines["CMAKE_OSX_DEPLOYMENT_TARGET"]
         subprocess.run(["xcrun", "-sdk", "macosx", "metal", minimum, "a.air", "-o", defines["MLX_METAL_PATH"] + "/mlx.metallib"], check=True)
 """,
@@ -103,26 +102,26 @@ def run(*words, cwd=ROOT, **environment):
 
 class Script(unittest.TestCase):
     def stops(self, words, *options, **environment):
-        said = run("apple/xcframework.sh", *options, **environment)
-        self.assertEqual((said.returncode, said.stdout), (1, ""))
-        self.assertEqual(said.stderr.count("\n"), 1, said.stderr)
-        self.assertTrue(said.stderr.startswith("xcframework: "), said.stderr)
-        self.assertIn(words, said.stderr)
+        result = run("apple/xcframework.sh", *options, **environment)
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+        self.assertTrue(result.stderr.startswith("xcframework: "), result.stderr)
+        self.assertIn(words, result.stderr)
 
     @unittest.skipIf(os.uname().sysname == "Darwin", "this may be a Mac with Xcode")
-    def test_without_xcode_it_stops_with_a_line(self):
-        self.stops("this needs Xcode on a Mac with Apple silicon, and this is Linux on ")
+    def test_missing_xcode_is_a_one_line_error(self):
+        self.stops("this needs Xcode on a Mac with Apple silicon, not Linux on ")
 
-    def test_bad_words_stop_it_with_a_line(self):
+    def test_invalid_arguments_are_one_line_errors(self):
         self.stops("unexpected --dryrun; usage:", "--dryrun")
         self.stops("KERNELS: expected jit or all, found none", "--dry-run", KERNELS="none")
 
-    def test_the_plan_names_every_slice_and_makes_nothing(self):
+    def test_dry_run_prints_every_slice_and_writes_nothing(self):
         before = (ROOT / "out/xcframework").exists(), (ROOT / ".mlx/xcframework").exists()
-        said = run("apple/xcframework.sh", "--dry-run")
-        self.assertEqual(said.returncode, 0, said.stderr)
+        result = run("apple/xcframework.sh", "--dry-run")
+        self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual(before, ((ROOT / "out/xcframework").exists(), (ROOT / ".mlx/xcframework").exists()))
-        lines = said.stdout.splitlines()
+        lines = result.stdout.splitlines()
         builds = [line for line in lines if " cargo rustc " in line]
         self.assertEqual([line.split("--target ")[1].split()[0] for line in builds], ["aarch64-apple-darwin", "aarch64-apple-ios", "aarch64-apple-ios-sim"])
         self.assertEqual(["--no-default-features" in line for line in builds], [False, False, True])
@@ -153,7 +152,7 @@ class WholeRun(unittest.TestCase):
         mlx_c.with_name("LICENSE").write_text("MIT")
         self.resources = self.root / "swift/Sources/OpenELM/Resources/Kernels"
         self.resources.mkdir(parents=True)
-        (self.resources / "mlx-0.31.1-ios.metallib").write_text("of the last release")
+        (self.resources / "mlx-0.31.1-ios.metallib").write_text("from the previous release")
         (self.root / "bin").mkdir()
         for name, code in FAKES.items():
             self.fake(name, code)
@@ -170,14 +169,14 @@ class WholeRun(unittest.TestCase):
         return run(self.root / "apple/xcframework.sh", cwd=self.root, PATH=f"{self.root}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}", **environment)
 
     def stops(self, words):
-        said = self.build()
-        self.assertEqual(said.returncode, 1)
-        self.assertTrue(said.stderr.splitlines()[-1].startswith("xcframework: "), said.stderr)
-        self.assertIn(words, said.stderr)
+        result = self.build()
+        self.assertEqual(result.returncode, 1)
+        self.assertTrue(result.stderr.splitlines()[-1].startswith("xcframework: "), result.stderr)
+        self.assertIn(words, result.stderr)
 
-    def test_it_makes_a_release_and_gives_the_package_its_kernels(self):
-        said = self.build(SDKROOT="/elsewhere", IPHONEOS_DEPLOYMENT_TARGET="12.0")
-        self.assertEqual(said.returncode, 0, said.stderr)
+    def test_release_is_built_and_kernels_are_copied(self):
+        result = self.build(SDKROOT="/elsewhere", IPHONEOS_DEPLOYMENT_TARGET="12.0")
+        self.assertEqual(result.returncode, 0, result.stderr)
         found = json.loads((self.root / "out/xcframework/release.json").read_text())
         self.assertEqual([one["platform"] for one in found["slices"]], ["macos", "ios", "ios-simulator"])
         self.assertEqual([one["platform"] for one in found["kernels"]], ["macos", "ios"])
@@ -186,12 +185,12 @@ class WholeRun(unittest.TestCase):
         config = (self.root / ".mlx/xcframework/ios/cargo.toml").read_text()
         self.assertIn('rustc-link-lib = ["static=mlxc", "static=mlx"]', config)
         self.assertIn(f'"--remap-path-prefix={self.root}=/openelm"', config)
-        # Once more, over what is there.
+        # A second run over existing files.
         for folder in ("target", "macos/mlx", "ios/mlx", "ios-simulator/mlx"):
             shutil.rmtree(self.root / ".mlx/xcframework" / folder)
         self.assertEqual(self.build().returncode, 0)
 
-    def test_what_xcode_lacks_is_named(self):
+    def test_missing_parts_of_xcode_are_reported(self):
         self.fake("xcodebuild", "sys.exit(1)")
         self.stops("Xcode is missing or not selected")
         self.fake("xcodebuild", FAKES["xcodebuild"])
@@ -203,40 +202,40 @@ class WholeRun(unittest.TestCase):
         self.fake("rustc", 'print("/nowhere")')
         self.stops("rustup target add aarch64-apple-darwin")
 
-    def test_a_step_that_fails_is_named(self):
+    def test_failed_steps_are_reported(self):
         self.fake("cmake", FAKES["cmake"] + '\nif words[0] == "-S" and "iphonesimulator" in str(words): sys.exit("no such SDK")')
-        said = self.build()
-        self.assertEqual(said.returncode, 1)
-        self.assertIn("no such SDK", said.stderr)
-        self.assertIn("configuring MLX for ios-simulator failed; the whole log is", said.stderr)
+        result = self.build()
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("no such SDK", result.stderr)
+        self.assertIn("configuring MLX for ios-simulator failed; the whole log is", result.stderr)
 
-    def test_another_mlx_or_other_declarations_stop_it(self):
+    def test_other_mlx_or_declarations_fail(self):
         (self.root / "mlx-sys/src/mlx-c/CMakeLists.txt").write_text("GIT_TAG v0.33.0)\n")
-        self.stops("the sources of MLX say 0.32.2, mlx-c asks for 0.33.0")
+        self.stops("the sources of MLX are version 0.32.2, mlx-c requires 0.33.0")
         shutil.rmtree(self.root / ".mlx")
         (self.root / "mlx-sys/src/mlx-c/CMakeLists.txt").write_text("GIT_TAG v0.32.2)\n")
         self.fake("uniffi-bindgen", 'open(words[3] + "/OpenELMBindings.swift", "w").write("old")')
-        # The copy that the build makes is taken from bin.
+        # The build copies this file from bin.
         self.stops("comparing swift/Sources/OpenELMBindings/OpenELMBindings.swift with the library for macos")
 
 
 class StandIn(unittest.TestCase):
-    def asks(self, *words):
-        said = run(ROOT / "apple/metal-xcrun.sh", *words, XCRUN="/bin/echo", KERNEL_SDK="iphoneos", KERNEL_MINIMUM="-mios-version-min=17.0")
-        self.assertEqual((said.returncode, said.stderr), (0, ""))
-        return said.stdout.rstrip("\n")
+    def forwarded(self, *words):
+        result = run(ROOT / "apple/metal-xcrun.sh", *words, XCRUN="/bin/echo", KERNEL_SDK="iphoneos", KERNEL_MINIMUM="-mios-version-min=17.0")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        return result.stdout.rstrip("\n")
 
-    def test_kernels_go_for_the_other_system(self):
-        self.assertEqual(self.asks("-sdk", "macosx", "metal", "-mmacosx-version-min=17.0", "-c", "a b.metal"),
+    def test_kernels_are_compiled_for_the_other_platform(self):
+        self.assertEqual(self.forwarded("-sdk", "macosx", "metal", "-mmacosx-version-min=17.0", "-c", "a b.metal"),
                          "-sdk iphoneos metal -mios-version-min=17.0 -c a b.metal")
-        self.assertEqual(self.asks("-sdk", "macosx", "metal", "-mmacosx-version-min=17.0", "a.air", "-o", "macosx"),
+        self.assertEqual(self.forwarded("-sdk", "macosx", "metal", "-mmacosx-version-min=17.0", "a.air", "-o", "macosx"),
                          "-sdk iphoneos metal -mios-version-min=17.0 a.air -o macosx")
 
-    def test_the_rest_goes_on_as_it_is(self):
+    def test_other_calls_are_unchanged(self):
         for words in (("--find", "clang"), ("-sdk", "iphonesimulator", "clang"), ("-sdk", "macosx", "metal", "-x", "metal", "-E", "a.h")):
-            self.assertEqual(self.asks(*words), " ".join(words))
+            self.assertEqual(self.forwarded(*words), " ".join(words))
 
-    def test_it_ends_as_xcrun_ends(self):
+    def test_exit_code_is_the_one_of_xcrun(self):
         self.assertEqual(run(ROOT / "apple/metal-xcrun.sh", XCRUN="/bin/false", KERNEL_SDK="a", KERNEL_MINIMUM="b").returncode, 1)
         self.assertNotEqual(run(ROOT / "apple/metal-xcrun.sh", "metal").returncode, 0)
 

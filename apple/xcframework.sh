@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Builds what the Swift package takes on Apple systems, on a Mac with Xcode: the library as an XCFramework
-# of three slices (macOS, iOS, and the iOS simulator, which has no GPU for MLX), and MLX' GPU kernels
-# for macOS and iOS. All lands in `out/xcframework`, the kernels also among the package's resources.
+# Builds the Swift package's binaries for Apple systems, on a Mac with Xcode: the library as an
+# XCFramework with three slices (macOS, iOS, and the iOS simulator, which has no GPU for MLX), and
+# MLX's GPU kernels for macOS and iOS. The results are in `out/xcframework`; the kernels are also
+# copied to the package's resources.
 #
-#   apple/xcframework.sh [--dry-run]     --dry-run prints every command instead, on any system
-#   KERNELS=jit (the default)            most kernels are compiled on the device at first use: 1.5 MB a system
-#   KERNELS=all                          every kernel is compiled here: 136 MB a system, both in every app
+#   apple/xcframework.sh [--dry-run]     --dry-run prints the commands only, on any system
+#   KERNELS=jit (the default)            most kernels are compiled on the device at first use: 1.5 MB per platform
+#   KERNELS=all                          all kernels are compiled here: 136 MB per platform, both in every app
 #
-# MLX is built here and not by mlx-sys' build script, which would compile macOS' kernels whatever the
-# target, link clang's runtime for macOS into an iOS library, and leave this machine's paths in both.
-# The bash of macOS is 3.2: it knows neither ${words[@]@Q} nor empty arrays.
+# MLX is built here, not by mlx-sys's build script, which would compile kernels for macOS whatever
+# the target is, link clang's macOS runtime into an iOS library, and keep this machine's paths in
+# both. The bash of macOS is version 3.2: it lacks ${words[@]@Q}, and empty arrays are errors.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -36,7 +37,8 @@ case ${KERNELS:=jit} in
   *) die "KERNELS: expected jit or all, found $KERNELS; $usage" ;;
 esac
 
-# Runs a step with its output in the log, and names the step if it fails; or prints its command.
+# Runs a step, appends its output to the log, and reports the step if it fails. A dry run prints the
+# command.
 step() {
   local what=$1 words
   shift
@@ -47,8 +49,8 @@ step() {
     "$@" >>"$log" 2>&1 || { tail -n 20 "$log" >&2; die "$what failed; the whole log is $log"; }
   fi
 }
-# What a command of Xcode answers; or its words.
-ask() {
+# Prints the output of an Xcode command. A dry run prints the command.
+query() {
   if [ -n "$dry" ]; then printf '<%s>' "$*"; else "$@" 2>>"$log" || die "$* failed; the log is $log"; fi
 }
 # Writes standard input to a file.
@@ -59,14 +61,14 @@ need python3 "install Python 3.9 or newer"
 targets="aarch64-apple-darwin aarch64-apple-ios aarch64-apple-ios-sim"
 if [ -z "$dry" ]; then
   [ "$(uname -s)-$(uname -m)" = Darwin-arm64 ] ||
-    die "this needs Xcode on a Mac with Apple silicon, and this is $(uname -s) on $(uname -m); --dry-run prints the commands"
+    die "this needs Xcode on a Mac with Apple silicon, not $(uname -s) on $(uname -m); --dry-run prints the commands"
   xcodebuild -version >/dev/null 2>&1 ||
     die "Xcode is missing or not selected; install it, then: sudo xcode-select --switch /Applications/Xcode.app"
   for sdk in macosx iphoneos iphonesimulator; do
-    xcrun -sdk "$sdk" --show-sdk-path >/dev/null 2>&1 || die "Xcode has no SDK $sdk; xcodebuild -downloadPlatform iOS fetches it"
+    xcrun -sdk "$sdk" --show-sdk-path >/dev/null 2>&1 || die "Xcode has no SDK $sdk; xcodebuild -downloadPlatform iOS downloads it"
   done
   xcrun -sdk macosx metal --version >/dev/null 2>&1 ||
-    die "Metal's compiler is missing; xcodebuild -downloadComponent MetalToolchain fetches it"
+    die "Metal's compiler is missing; xcodebuild -downloadComponent MetalToolchain downloads it"
   need cmake "install CMake 3.25 or newer"
   for target in $targets; do
     [ -d "$(rustc --print target-libdir --target "$target")" ] ||
@@ -75,21 +77,21 @@ if [ -z "$dry" ]; then
   mkdir -p "$work"
   : >"$log"
 fi
-case $root in *[[:space:]]*) die "the path $root has a space in it, which compilers' flags cannot carry" ;; esac
-# Compilers take these for any target; here each target is told its own.
+case $root in *[[:space:]]*) die "the path $root contains a space, which compiler flags do not support" ;; esac
+# Compilers apply these variables to any target; here each target has its own values.
 unset SDKROOT MACOSX_DEPLOYMENT_TARGET IPHONEOS_DEPLOYMENT_TARGET
 
 mlx_sys=$(cargo metadata --format-version 1 --locked 2>/dev/null | python3 -c '
 import json, os, sys
 package = next(p for p in json.load(sys.stdin)["packages"] if p["name"] == "mlx-sys")
-print(os.path.dirname(package["manifest_path"]))') || die "cargo metadata names no mlx-sys; run cargo fetch --locked"
+print(os.path.dirname(package["manifest_path"]))') || die "cargo metadata lacks mlx-sys; run cargo fetch --locked"
 mlx_c=$mlx_sys/src/mlx-c
 version=$(sed -n 's/.*GIT_TAG v\([0-9.]*\).*/\1/p' "$mlx_c/CMakeLists.txt")
-[ -n "$version" ] || die "$mlx_c/CMakeLists.txt names no version of MLX"
+[ -n "$version" ] || die "$mlx_c/CMakeLists.txt has no MLX version"
 jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 prefix_map="-ffile-prefix-map=$root=/openelm -ffile-prefix-map=$cargo_home=/cargo"
-# Started in `/`, cargo sees no .cargo/config.toml of this folder, which may name the MLX of a wheel.
+# From `/`, cargo does not read .cargo/config.toml of this folder, which may select a wheel's MLX.
 # shellcheck disable=SC2016 # the inner shell expands it
 in_root=(sh -c 'cd / && exec "$@"' sh env "CARGO_TARGET_DIR=$work/target")
 
@@ -97,20 +99,21 @@ say "MLX $version, kernels: $KERNELS${dry:+; nothing is run}"
 say "1/5 building the generators of declarations"
 step "building the generators" "${in_root[@]}" cargo build --locked --manifest-path "$root/Cargo.toml" --package mlx-c-bindings --package uniffi-bindgen
 step "making folders" mkdir -p "$work/path" "$work/headers/COpenELMFFI" "$resources"
-step "standing in for xcrun" ln -sf "$root/apple/metal-xcrun.sh" "$work/path/xcrun"
-# The folder where MLX was built is not to be in the library as the last place to look for kernels.
+step "replacing xcrun" ln -sf "$root/apple/metal-xcrun.sh" "$work/path/xcrun"
+# Removes MLX's build folder from the library, where it would be the last search path for kernels.
 write "$work/no-path.hpp" <<'HPP'
 #undef METAL_PATH
 #define METAL_PATH ""
 HPP
 xcrun=$(command -v xcrun || echo /usr/bin/xcrun)
-toolchain=$(ask xcrun --find clang)
+toolchain=$(query xcrun --find clang)
 toolchain=${toolchain%/bin/clang}
-clang_headers="$(ask xcrun clang -print-resource-dir)/include"
-# The subfolder has the module's name: in an app all libraries' headers lie in one folder.
+clang_headers="$(query xcrun clang -print-resource-dir)/include"
+# The subfolder has the module's name, because an app merges the headers of all libraries.
 step "copying the header" cp "$root/swift/Sources/COpenELMFFI/COpenELMFFI.h" "$root/swift/Sources/COpenELMFFI/module.modulemap" "$work/headers/COpenELMFFI/"
 
-# MLX, mlx-c and their declarations for one slice: libmlx.a, libmlxc.a, bindings.rs, and kernels/mlx.metallib.
+# Builds MLX, mlx-c and their declarations for one slice: libmlx.a, libmlxc.a, bindings.rs, and
+# kernels/mlx.metallib.
 build_mlx() {
   local name=$1 sdk=$2 clang=$3 minimum=$4 metal=$5 build=$work/$1
   local defines=("-DCMAKE_BUILD_TYPE=Release" "-DCMAKE_OSX_SYSROOT=$sdk" "-DCMAKE_OSX_ARCHITECTURES=arm64"
@@ -119,7 +122,7 @@ build_mlx() {
     "-DBUILD_SHARED_LIBS=OFF" "-DMLX_C_BUILD_EXAMPLES=OFF" "-DMLX_BUILD_GGUF=OFF"
     "-DMLX_BUILD_METAL=$metal" "-DMLX_METAL_JIT=$jit" "-DMLX_METAL_PATH=$build/kernels")
   local environment=(env)
-  # macOS comes first and fetches MLX; the others take its sources.
+  # The macOS build comes first and downloads MLX; the other builds use its sources.
   [ "$name" = macos ] ||
     defines+=("-DCMAKE_SYSTEM_NAME=iOS" "-DCMAKE_SYSTEM_PROCESSOR=arm64" "-DFETCHCONTENT_SOURCE_DIR_MLX=$work/macos/mlx/_deps/mlx-src")
   [ "$name" != ios ] ||
@@ -128,10 +131,10 @@ build_mlx() {
   step "configuring MLX for $name" cmake -S "$mlx_c" -B "$build/mlx" "${defines[@]}"
   step "building MLX for $name" "${environment[@]}" cmake --build "$build/mlx" --target mlxc --parallel "$jobs"
   step "declaring mlx-c for $name" env "LIBCLANG_PATH=$toolchain/lib" "$work/target/debug/mlx-c-bindings" "$mlx_c" "$build/lib/bindings.rs" \
-    "--target=$clang" -isysroot "$(ask xcrun -sdk "$sdk" --show-sdk-path)" -isystem "$clang_headers"
+    "--target=$clang" -isysroot "$(query xcrun -sdk "$sdk" --show-sdk-path)" -isystem "$clang_headers"
 }
 
-# The library of one slice, and whether its declarations are those of the package.
+# Builds the library of one slice, and checks that its declarations equal the package's.
 build_library() {
   local name=$1 target=$2 features=$3 build=$work/$1 flags
   flags=CFLAGS_$(printf '%s' "$target" | tr - _)
@@ -143,10 +146,10 @@ rustc-link-search = ["native=$build/lib"]
 rustc-link-lib = ["static=mlxc", "static=mlx"]
 rustc-env = { OUT_DIR = "$build/lib" }
 TOML
-  # Cargo does not look whether libmlx.a is another than last time.
-  step "forgetting the last MLX" "${in_root[@]}" cargo clean --release --locked --manifest-path "$root/Cargo.toml" --package mlx-sys --target "$target"
-  # A staticlib alone: clang's runtime, which a dynamic library would need, comes with the app's linker. Not
-  # stripped: the declarations are read from its symbols.
+  # Cargo does not detect changes of libmlx.a.
+  step "removing the previous MLX" "${in_root[@]}" cargo clean --release --locked --manifest-path "$root/Cargo.toml" --package mlx-sys --target "$target"
+  # Only a staticlib: clang's runtime, which a dynamic library would need, is added by the app's
+  # linker. Not stripped, because the declarations are read from its symbols.
   # shellcheck disable=SC2086 # features is none or one word
   step "building the library for $name" "${in_root[@]}" MACOSX_DEPLOYMENT_TARGET=14.0 IPHONEOS_DEPLOYMENT_TARGET=17.0 \
     "$flags=$prefix_map" CARGO_PROFILE_RELEASE_STRIP=none \
@@ -158,7 +161,7 @@ TOML
     step "reading the declarations for $name" "$work/target/debug/uniffi-bindgen" --config "$root/uniffi.toml" "$build/libopenelm_ffi.a" "$build/swift" "$kind"
   done
   for file in OpenELMBindings/OpenELMBindings.swift COpenELMFFI/COpenELMFFI.h; do
-    step "comparing swift/Sources/$file with the library for $name (make bindings renews it)" cmp "$build/swift/$(basename "$file")" "$root/swift/Sources/$file"
+    step "comparing swift/Sources/$file with the library for $name (make bindings updates it)" cmp "$build/swift/$(basename "$file")" "$root/swift/Sources/$file"
   done
 }
 
@@ -167,12 +170,12 @@ build_mlx macos macosx arm64-apple-macos14.0 14.0 ON
 build_library macos aarch64-apple-darwin ''
 if [ -z "$dry" ]; then
   found=$(awk '/^#define MLX_VERSION_(MAJOR|MINOR|PATCH) / { printf "%s%s", dot, $3; dot = "." }' "$work/macos/mlx/_deps/mlx-src/mlx/version.h")
-  [ "$found" = "$version" ] || die "the sources of MLX say $found, mlx-c asks for $version"
+  [ "$found" = "$version" ] || die "the sources of MLX are version $found, mlx-c requires $version"
 fi
 say "3/5 iOS 17"
 build_mlx ios iphoneos arm64-apple-ios17.0 17.0 ON
 build_library ios aarch64-apple-ios ''
-say "4/5 the simulator of iOS 17, on the CPU"
+say "4/5 the iOS 17 simulator, CPU only"
 build_mlx ios-simulator iphonesimulator arm64-apple-ios17.0-simulator 17.0 OFF
 build_library ios-simulator aarch64-apple-ios-sim --no-default-features
 
@@ -182,18 +185,18 @@ step "making folders" mkdir -p "$out/kernels" "$out/links" "$out/licences"
 libraries=()
 for name in macos ios ios-simulator; do
   libraries+=(-library "$work/$name/libopenelm_ffi.a" -headers "$work/headers")
-  step "copying what $name links" cp "$work/$name/links.txt" "$out/links/$name.txt"
+  step "copying the link list of $name" cp "$work/$name/links.txt" "$out/links/$name.txt"
 done
 step "making the XCFramework" xcodebuild -create-xcframework "${libraries[@]}" -output "$out/COpenELMFFI.xcframework"
 for name in macos ios; do
   step "copying the kernels for $name" cp "$work/$name/kernels/mlx.metallib" "$out/kernels/mlx-$version-$name.metallib"
 done
-# Of what is linked in: MLX and what it brings, mlx-c, the crates.
+# Licences of the linked code: MLX and its dependencies, mlx-c, the crates.
 # shellcheck disable=SC2016 # the inner shell expands it
 step "collecting the licences" sh -c 'for file in "$1"/*-src/LICENSE*; do cp "$file" "$2/$(basename "$(dirname "$file")" -src).txt" || exit; done
   cp "$3/LICENSE" "$2/mlx-c.txt" && cargo metadata --format-version 1 --locked --filter-platform aarch64-apple-ios | python3 -B release/licences.py openelm-ffi >"$2/crates.txt"' \
   sh "$work/macos/mlx/_deps" "$out/licences" "$mlx_c"
 step "checking and packing" python3 -B release/release.py pack "$out" --mlx "$version" --kernels-limit "$kernels_limit"
-step "clearing the package's kernels" find "$resources" -name '*.metallib' -delete
-step "giving the package its kernels" cp "$out/kernels/mlx-$version-macos.metallib" "$out/kernels/mlx-$version-ios.metallib" "$resources/"
-[ -n "$dry" ] || say "out/xcframework in $((SECONDS - start)) s; swift build and Xcode take it from there. release/release.py pin makes a release of it"
+step "removing the package's old kernels" find "$resources" -name '*.metallib' -delete
+step "copying the kernels to the package" cp "$out/kernels/mlx-$version-macos.metallib" "$out/kernels/mlx-$version-ios.metallib" "$resources/"
+[ -n "$dry" ] || say "out/xcframework is complete after $((SECONDS - start)) s and is used by swift build and Xcode; release/release.py pin makes a release"

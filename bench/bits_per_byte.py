@@ -1,11 +1,11 @@
-"""Held-out bits per byte of models, beside a 5-gram.
+"""Measures held-out bits per byte of models and of a 5-gram model.
 
     bits_per_byte.py TRAIN[,TRAIN...] VALID MODEL...
 
-TRAIN and VALID are JSONL files of {"text"} rows. Each MODEL folder predicts VALID in windows of 256
-tokens that start anew, every token with EOS once, through mlx-lm. The 5-gram is counted over TRAIN
-in the pieces of the first MODEL's tokenizer: interpolated Kneser-Ney with one discount an order,
-n1 / (n1 + 2 n2), whose contexts reach back to the document's beginning, not a window's. Prints JSON.
+TRAIN and VALID are JSONL files of {"text"} rows. Each MODEL folder predicts VALID in separate
+windows of 256 tokens through mlx-lm, every token and EOS once. The 5-gram model is counted over
+TRAIN with the first MODEL's tokenizer: interpolated Kneser-Ney with one discount per order, n1 /
+(n1 + 2 n2). Its contexts extend to the beginning of the document, not of the window. Prints JSON.
 """
 
 import json
@@ -19,7 +19,7 @@ from mlx_lm.utils import load_model
 from tokenizers import Tokenizer
 
 BOS, EOS, WINDOW, ORDER = 1, 2, 256, 5
-BITS = 12  # of a piece in a packed n-gram
+BITS = 12  # per token in a packed n-gram
 
 
 def texts(path):
@@ -27,13 +27,13 @@ def texts(path):
 
 
 def encoded(tokenizer, documents):
-    """Ids of each, BOS before and EOS after."""
+    """Token ids of each document, with BOS and EOS."""
     batch = tokenizer.encode_batch(documents, add_special_tokens=False)
     return [[BOS, *one.ids, EOS] for one in batch]
 
 
 def of_network(folder, documents):
-    """Nats over every token but the first of each document."""
+    """Negative log-likelihood in nats of all tokens but the first of each document."""
     model, _ = load_model(Path(folder))
     model.set_dtype(mx.float32)
     rows = [ids[at : at + WINDOW + 1] for ids in documents for at in range(0, len(ids) - 1, WINDOW)]
@@ -50,7 +50,7 @@ def of_network(folder, documents):
 
 
 def grams(documents, order):
-    """Every n-gram of this order that ends in a predicted token, packed into an integer."""
+    """All n-grams of this order that end in a predicted token, packed into integers."""
     padded = [[BOS] * (ORDER - 2) + ids for ids in documents]
     found = []
     for ids in padded:
@@ -69,13 +69,13 @@ def looked_up(keys, values, wanted):
 
 
 def of_5_gram(train, valid, vocabulary):
-    """Nats over the same tokens."""
+    """Negative log-likelihood in nats of the same tokens."""
     one = np.uint64(BITS)
     probability = np.full(sum(len(ids) - 1 for ids in valid), 1.0 / vocabulary)
     for order in range(1, ORDER + 1):
         if order == ORDER:
             keys, counts = np.unique(grams(train, order), return_counts=True)
-        else:  # how many different tokens precede it
+        else:  # the number of distinct preceding tokens
             longer = np.unique(grams(train, order + 1))
             keys, counts = np.unique(
                 longer & ((np.uint64(1) << np.uint64(BITS * order)) - np.uint64(1)), return_counts=True

@@ -1,8 +1,8 @@
-"""Writes the checkpoint that both sides run: OpenELM-270M's shapes, random weights.
+"""Writes the checkpoint that both sides run: OpenELM-270M's shapes with random weights.
 
     checkpoint.py FOLDER [float32 | float16 | bfloat16]
 
-In float32 if no type is named. Apple's Hugging Face layout and a tokenizer: LLaMA's, if the
+The default dtype is float32. Apple's Hugging Face layout with a tokenizer: LLaMA's if the
 environment variable OPENELM_TEST_DATA names a folder with llama-tokenizer/tokenizer.json, otherwise
 the small one of openelm-core/tests/fixtures/tales. Speed does not depend on the weights' values.
 Needs the packages that parity/setup.sh installs.
@@ -36,11 +36,11 @@ def random_weights(config, dtype):
 
 
 def tokenizer_file():
-    """LLaMA's tokenizer, or the small one where no test data is named."""
+    """LLaMA's tokenizer, or the small one without test data."""
     if data := os.environ.get("OPENELM_TEST_DATA"):
         return Path(data) / "llama-tokenizer/tokenizer.json"
     small = TALES / "tokenizer.json"
-    print(f"bench: OPENELM_TEST_DATA is not set: the model gets {small.relative_to(ROOT)}", file=sys.stderr)
+    print(f"bench: OPENELM_TEST_DATA is not set: using {small.relative_to(ROOT)}", file=sys.stderr)
     return small
 
 
@@ -51,7 +51,7 @@ def main(folder, dtype="float32"):
     shutil.copyfile(tokenizer_file(), folder / "tokenizer.json")
     shutil.copyfile(TALES / "tokenizer_config.json", folder / "tokenizer_config.json")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    # Moved into place last: a folder with weights is a whole one.
+    # Renamed last: a folder with weights is complete.
     unfinished = folder / "unfinished.safetensors"
     weights = dict(random_weights(config, dtype))
     mx.save_safetensors(str(unfinished), weights, metadata={"format": "pt"})

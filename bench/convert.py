@@ -1,7 +1,8 @@
-"""Measures `openelm convert` and `mlx_lm.convert` in turn, A B A B: 270M in bfloat16 to 4 bits.
+"""Measures `openelm convert` and `mlx_lm.convert` in alternation (A B A B): 270M in bfloat16 to 4
+bits.
 
-Prints the table, writes it into bench/README.md, and all the numbers into bench/convert.json.
-bench/README.md says what the numbers mean. Needs `make build` and parity/setup.sh.
+Prints the table, writes it to bench/README.md, and writes all numbers to bench/convert.json.
+bench/README.md explains the numbers. Needs `make build` and parity/setup.sh.
 
     convert.py [--rounds N] [--quick]
 """
@@ -25,7 +26,7 @@ import json
 from importlib.metadata import version
 print(json.dumps({name: version(name) for name in ("mlx", "mlx-lm")}))
 """
-# Command and environment of each side, in the order in which they take turns.
+# Command and environment of each side, in order.
 SIDES = {
     "openelm": ([OPENELM, "convert", SOURCE, TARGET, "--json", "--quantize", *BOTH], ENVIRONMENT),
     "same_blas": ([*MLX_LM, "--quantize", *BOTH], SAME_BLAS),
@@ -46,14 +47,14 @@ def make_checkpoint():
 
 
 def warm_up():
-    """Reads the source once, so that every side finds it in the page cache."""
+    """Reads the source once, so that it is in the page cache for every side."""
     with (SOURCE / "model.safetensors").open("rb") as file:
         while file.read(1 << 24):
             pass
 
 
 def convert(command, environment):
-    """Wall seconds and peak resident bytes of one conversion, and the size of what it wrote."""
+    """Wall-clock seconds, peak resident bytes and output size of one conversion."""
     shutil.rmtree(TARGET, ignore_errors=True)
     started = time.perf_counter()
     _, _, resident = run(command, environment)
@@ -64,7 +65,7 @@ def convert(command, environment):
 
 
 def measure(rounds):
-    """Every number of every round, by name."""
+    """All numbers of all rounds, by name."""
     results = {name: [] for name in SIDES}
     sizes = set()
     warm_up()
@@ -74,7 +75,7 @@ def measure(rounds):
             numbers, written = convert(command, environment)
             results[name].append(numbers)
             sizes.add(written)
-    # The headers may differ by a few hundred bytes; other tensors would by far more.
+    # The headers may differ by a few hundred bytes; different tensors would differ by much more.
     if max(sizes) - min(sizes) > 1e-4 * max(sizes):
         sys.exit(f"bench: the sides wrote models of {sorted(sizes)} bytes")
     output, _, _ = run([sys.executable, "-c", VERSIONS], ENVIRONMENT)
@@ -85,8 +86,8 @@ def measure(rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="rounds to take medians of [3]")
-    parser.add_argument("--quick", action="store_true", help="one round: to try the tooling out")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds for the medians [3]")
+    parser.add_argument("--quick", action="store_true", help="one round, to test the scripts")
     arguments = parser.parse_args()
     make_checkpoint()
     results = measure(1 if arguments.quick else arguments.rounds)

@@ -1,12 +1,13 @@
-"""Times LoRA by `openelm finetune` and by `mlx_lm.lora`: the same model, rows, start and BLAS.
+"""Times LoRA with `openelm finetune` and with `mlx_lm.lora`: the same model, rows, initial adapter
+and BLAS.
 
     finetune.py OPENELM MODEL TOKENIZER TEXT LIBMLXC
 
-MODEL is a folder with a checkpoint of the 270M's dimensions in float32, TOKENIZER a tokenizer.json,
-TEXT a JSONL file of {"text"} rows with more than 129 tokens each. Rank 8 on every projection of all
-16 layers, 4 rows of 128 targets a batch, Adam; the first two steps are left out. Each tool runs by
-itself, in turn, RUNS times (2), for STEPS steps (8); memory is the most that the process had
-resident, by the system's count. Also ours with --grad-checkpoint, both at 512 targets a row.
+MODEL is a float32 checkpoint folder with the 270M's dimensions, TOKENIZER a tokenizer.json, TEXT a
+JSONL file of {"text"} rows with more than 129 tokens each. Rank 8 on all linear layers of all 16
+layers, batches of 4 rows of 128 targets, Adam; the first two steps are not counted. The tools run
+alternately, RUNS times (2), for STEPS steps (8); memory is the peak resident size of the process.
+Also measures openelm with --grad-checkpoint, and both tools with 512 targets per row.
 """
 
 import json
@@ -23,7 +24,7 @@ STEPS, RUNS = int(os.environ.get("STEPS", 8)), int(os.environ.get("RUNS", 2))
 
 
 def run(command, environment=None):
-    """What it printed, and its largest resident size in bytes."""
+    """Returns the output and the peak resident size in bytes."""
     with tempfile.TemporaryFile("w+") as output:
         child = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | (environment or {})
@@ -60,7 +61,7 @@ def theirs(model, data, folder, length, libmlxc):
         {"LD_PRELOAD": libmlxc, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
     )
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    # Iteration, training loss with an arrow, whole tokens a second, tokens so far.
+    # Iteration, training loss with an arrow, tokens per second, tokens so far.
     lines = re.findall(r"^\s*\d+\s+[\d.]+ \S?\s+([\d,]+)\s+[\d.]+k\s*$", plain, re.MULTILINE)
     speeds = [float(speed.replace(",", "")) for speed in lines]
     if len(speeds) < 3:

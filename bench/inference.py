@@ -1,7 +1,8 @@
-"""Measures `openelm` and mlx-lm in turn, A B A B, so that a drifting machine drifts for both.
+"""Measures `openelm` and mlx-lm in alternation (A B A B), so that changes of the machine's speed
+affect both.
 
-Prints the table, writes it into bench/README.md, and all the numbers into bench/inference.json.
-bench/README.md says what the numbers mean. Needs `make build` and parity/setup.sh.
+Prints the table, writes it to bench/README.md, and writes all numbers to bench/inference.json.
+bench/README.md explains the numbers. Needs `make build` and parity/setup.sh.
 
     inference.py [--rounds N] [--quick]
 """
@@ -32,9 +33,9 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-# mlx-lm on the BLAS that openelm links to: its `cblas_sgemm` comes first in the search order.
+# mlx-lm with openelm's BLAS: its `cblas_sgemm` comes first in the search order.
 SAME_BLAS = {**ENVIRONMENT, "LD_PRELOAD": str(BLAS)}
-# mlx-lm as pip installs it, on the reference BLAS in MLX's wheel.
+# mlx-lm as installed by pip, with the reference BLAS in MLX's wheel.
 WHEEL_BLAS = ENVIRONMENT
 
 
@@ -43,7 +44,7 @@ def say(text):
 
 
 def run(command, environment, heading=b""):
-    """Output, seconds from start to the first byte after the heading, and peak resident bytes."""
+    """Output, seconds from the start to the first byte after the heading, peak resident bytes."""
     command = [str(word) for word in command]
     with tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
@@ -100,12 +101,12 @@ def openelm_first_token():
 def mlx_lm_first_token(environment):
     command = [sys.executable, "-m", "mlx_lm", "generate", "--model", MODEL]
     command += ["--prompt", PROMPT, "--max-tokens", 1]
-    # Not the rule that it prints before it starts, but the token.
+    # Waits for the token, not for the line that mlx-lm prints before it starts.
     return run(command, {**environment, "PYTHONUNBUFFERED": "1"}, b"=" * 10 + b"\n")[1]
 
 
 def measure(rounds, quick):
-    """Every number of every round, by name."""
+    """All numbers of all rounds, by name."""
     tokens, repeat = (16, 1) if quick else (64, 2)
     results = {name: [] for name in ("roofline", "openelm", "same_blas", "wheel_blas")}
     for i in range(rounds):
@@ -128,7 +129,7 @@ def measure(rounds, quick):
     results["first_token_seconds"] = first_token
 
     say("position 2,000 against position 100")
-    # 120 tokens around either.
+    # 120 tokens around each position.
     results["position"] = [
         openelm_job(report.POSITIONS, 16 if quick else 120, 1) for _ in range(1 if quick else 5)
     ]
@@ -137,8 +138,8 @@ def measure(rounds, quick):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="rounds to take medians of [3]")
-    parser.add_argument("--quick", action="store_true", help="few tokens: to try the tooling out")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds for the medians [3]")
+    parser.add_argument("--quick", action="store_true", help="few tokens, to test the scripts")
     arguments = parser.parse_args()
     make_checkpoint()
     started = time.monotonic()

@@ -1,14 +1,14 @@
-"""The paper's claim at a small scale: layer-wise scaled against uniform, all else being equal.
+"""Compares layer-wise scaling with uniform layers at a small scale, as in the OpenELM paper.
 
     layerwise.py OPENELM TOKENIZER TRAIN VALID [STEPS]
 
-Two models of six layers of width 128 and as many parameters within 1 %: one whose query heads and
-FFN widths grow with depth as OpenELM's do (multipliers 0.5 to 1 and 0.5 to 4), one whose layers are
-alike. Both are trained on TRAIN by CoreNet's recipe for STEPS steps (400) of 8 packed rows of 256
-tokens, with seeds 1, 2 and 3 (initial weights and order of the data), and tried on VALID (JSONL
-files of {"text"} rows) a few times. Prints bits a byte of each run, their mean and spread, and draws
-the curves to bench/layerwise.png, which needs matplotlib. A run that was interrupted goes
-on: results are kept in out/layerwise.
+Two models with six layers, width 128 and equal parameters within 1 %: in one, query heads and FFN
+widths grow with depth as in OpenELM (multipliers 0.5 to 1 and 0.5 to 4); in the other, all layers
+are equal. Both are trained on TRAIN with CoreNet's recipe for STEPS steps (400) of 8 packed rows of
+256 tokens, with seeds 1, 2 and 3 (initial weights and data order), and evaluated on VALID (JSONL
+files of {"text"} rows) several times. Prints bits per byte of each run, with mean and spread, and
+plots the curves to bench/layerwise.png (needs matplotlib). An interrupted script continues: results
+are kept in out/layerwise.
 """
 
 import json
@@ -28,7 +28,7 @@ def divisible(value, divisor):
 
 
 def parameters(qkv, ffn, vocabulary):
-    """Of a model with these multipliers by layer."""
+    """The number of parameters of a model with these multipliers by layer."""
     total = vocabulary * WIDTH + WIDTH
     for heads, inner in zip(qkv, ffn):
         queries = divisible(WIDTH * heads, HEAD * GROUPS)
@@ -43,7 +43,7 @@ def spread(first, last):
 
 
 def alike(wanted, vocabulary):
-    """Multipliers of the uniform model that comes nearest to as many parameters."""
+    """Multipliers of the uniform model with the nearest number of parameters."""
     heads = [n / 100 for n in range(50, 101, 5)]
     found = min(
         ((h, f / 100) for h in heads[4:7] for f in range(50, 401)),
@@ -53,7 +53,7 @@ def alike(wanted, vocabulary):
 
 
 def train(openelm, folder, arguments, seed):
-    """Tokens seen and bits a byte at each trial."""
+    """Tokens and bits per byte at each evaluation."""
     more = ["--resume"] if (folder / "training_state.safetensors").exists() else []
     if not (folder / "model/model.safetensors").exists():
         command = [openelm, "pretrain", "--output", folder, "--seed", str(seed), *arguments, *more]
@@ -76,7 +76,7 @@ def draw(curves):
             label = None if nth else f"{name}, seeds {', '.join(map(str, SEEDS))}"
             millions = [count / 1e6 for count in tokens]
             axes.plot(millions, bits, color=color, marker="o", markersize=3, linewidth=1, label=label)
-    axes.set(xlabel="million tokens", ylabel="held-out bits a byte")
+    axes.set(xlabel="million tokens", ylabel="held-out bits per byte")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()

@@ -1,16 +1,16 @@
-"""mlx-lm's side: the job of `openelm bench --json`, with the same prompts, definitions and report.
+"""Runs the job of `openelm bench --json` with mlx-lm: the same prompts, definitions and report.
 
     mlx_lm_job.py MODEL PROMPT_TOKENS[,...] GENERATED_TOKENS REPEAT WARM_UP
 
-WARM_UP is the number of tokens of the prompt of the first run, which does not count; 0 repeats the
-prompt, as `openelm bench` does. Prefill is the prompt's tokens over the time to the first token,
-decode the tokens after the first over the time after it. Tokens come from mlx-lm's own
-`generate_step`, greedy, to the full length whatever they are.
+WARM_UP is the prompt length of the first run, which is not counted; 0 repeats the prompt, like
+`openelm bench`. Prefill speed is the number of prompt tokens over the time to the first token;
+decode speed is the number of later tokens over the time after the first. Tokens come from mlx-lm's
+`generate_step`, greedy, always to the full length.
 """
 
 import os
 
-# The preloaded BLAS is for this process, not for the compiler that MLX starts.
+# The preloaded BLAS is for this process, not for the compiler started by MLX.
 os.environ.pop("LD_PRELOAD", None)
 
 import json
@@ -26,7 +26,7 @@ from mlx_lm.utils import load_model
 
 
 def generate(model, prompt, tokens):
-    """Seconds to the first token, and from there to the last."""
+    """Seconds to the first token, and from the first to the last."""
     started = time.perf_counter()
     times = []
     for _token, _logprobs in generate_step(mx.array(prompt), model, max_tokens=tokens):

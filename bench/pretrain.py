@@ -1,15 +1,16 @@
-"""Times pre-training by `openelm pretrain` and by mlx-lm's network under MLX's own optimizer.
+"""Times pre-training with `openelm pretrain` and with mlx-lm's network under MLX's optimizer.
 
     pretrain.py OPENELM TOKENIZER TEXT LIBMLXC
 
-TOKENIZER is a folder with a tokenizer.json, TEXT a JSONL file of {"text"} rows. The model is one of
-six layers of width 224 (3.3 million parameters with 2,048 pieces), 16 packed rows of 256 tokens a
-step, CoreNet's recipe: AdamW, clipping, z-loss. mlx-lm's step is compiled (`mx.compile`, COMPILE=0
-turns it off) and gets its tokens from memory; ours reads and tokenises TEXT on the way. The first
-two steps are left out. Each runs by itself, in turn, RUNS times (3), for STEPS steps (12), on the
-same BLAS with as many threads as it likes; memory is the most that the process had resident, by the
-system's count. Then ours with one thread of BLAS a process: in one process and in two (--processes 2).
-Last, how many tokens a second the data's way gives alone: `examples/corpus` beside OPENELM.
+TOKENIZER is a folder with a tokenizer.json, TEXT a JSONL file of {"text"} rows. The model has six
+layers of width 224 (3.3 million parameters with a vocabulary of 2,048). A step has 16 packed rows
+of 256 tokens and uses CoreNet's recipe: AdamW, clipping, z-loss. mlx-lm's step is compiled
+(`mx.compile`, unless COMPILE=0) and reads tokens from memory; openelm reads and tokenises TEXT
+during training. The first two steps are not counted. The tools run alternately, RUNS times (3), for
+STEPS steps (12), with the same BLAS and its default number of threads; memory is the peak resident
+size of the process. Then openelm with one BLAS thread per process, in one process and in two
+(--processes 2). Last, tokens per second of the data pipeline alone: `examples/corpus` in OPENELM's
+folder.
 """
 
 import json
@@ -43,7 +44,7 @@ max_context_length = 512
 
 
 def run(command, environment=None):
-    """What it printed, and its largest resident size in bytes."""
+    """Returns the output and the peak resident size in bytes."""
     with tempfile.TemporaryFile("w+") as output:
         child = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | (environment or {})
@@ -76,8 +77,8 @@ def theirs(config, libmlxc):
 
 
 def train_theirs(config):
-    """Prints targets a second."""
-    # The preloaded BLAS is for this process, not for the compiler that MLX starts.
+    """Prints targets per second."""
+    # The preloaded BLAS is for this process, not for the compiler started by MLX.
     os.environ.pop("LD_PRELOAD", None)
     from functools import partial
 
@@ -117,7 +118,7 @@ def train_theirs(config):
 
     def batch():
         tokens = mx.random.randint(3, settings["vocab_size"], (ROWS, LENGTH + 1))
-        # A document of 180 tokens on average.
+        # Documents of 180 tokens on average.
         documents = (mx.random.uniform(shape=(ROWS, LENGTH + 1)) < 1 / 180).cumsum(axis=1)
         counts = (documents[:, 1:] == documents[:, :-1]).astype(mx.float32)
         return tokens[:, :-1], tokens[:, 1:], counts, documents[:, :-1]
@@ -135,7 +136,7 @@ def train_theirs(config):
 
 
 def tokenise(openelm, tokenizer, text):
-    """Tokens a second, from file to sequences."""
+    """Tokens per second, from file to sequences."""
     printed, _ = run([Path(openelm).parent / "examples/corpus", tokenizer, text])
     return float(printed.split()[-2])
 

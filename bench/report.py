@@ -1,4 +1,4 @@
-"""Turns the measurements of inference.py, convert.py and swift.py into the tables of bench/README.md."""
+"""Writes the results of inference.py, convert.py and swift.py as the tables of bench/README.md."""
 
 import datetime
 import json
@@ -10,12 +10,12 @@ from statistics import median
 FOLDER = Path(__file__).resolve().parent
 START = "<!-- {}: `make bench` replaces what follows -->"
 END = "<!-- end of {} -->"
-# Lengths of the prompts whose 120 next tokens lie around positions 100 and 2,000.
+# Prompt lengths whose next 120 tokens are around positions 100 and 2,000.
 POSITIONS = (40, 1920)
 
 
 def runs(jobs, key, prompt_tokens):
-    """A number of each round, for one prompt length."""
+    """One number per round, for one prompt length."""
     rows = [row for job in jobs for row in job["runs"] if row["prompt_tokens"] == prompt_tokens]
     return [row[key] for row in rows]
 
@@ -29,9 +29,9 @@ def verdict(ratio, target, aim=None, at_most=False):
 
 
 def row(what, ours, theirs, form, target, **options):
-    """A line of the table; `ours` and `theirs` hold a number of each round."""
+    """A line of the table; `ours` and `theirs` hold one number per round."""
     a, b = median(ours), median(theirs)
-    # Seconds are better when fewer, so their ratio is turned around.
+    # For seconds less is better, so the ratio is inverted.
     ratio = b / a if options.pop("inverse", False) else a / b
     limit = f"at most {target:g}" if options.get("at_most") else f"at least {target:g}"
     cells = [what, form(a), form(b), f"{ratio:.2f}", limit, verdict(ratio, target, **options)]
@@ -63,9 +63,9 @@ def table(results):
             what = f"{name}, prompt of {n}, same BLAS"
             lines.append(row(what, runs(ours, key, n), runs(same, key, n), rate, 1.0, aim=1.1))
     for name, key, target in (("prefill", prefill, 25), ("decode", decode, 4)):
-        what = f"{name}, prompt of 128, mlx-lm as pip installs it"
+        what = f"{name}, prompt of 128, mlx-lm as installed by pip"
         lines.append(row(what, runs(ours, key, 128), runs(wheel, key, 128), rate, target))
-    for name, theirs in (("mlx-lm as pip installs it", "wheel_blas"), ("same BLAS", "same_blas")):
+    for name, theirs in (("mlx-lm as installed by pip", "wheel_blas"), ("same BLAS", "same_blas")):
         what = f"process start to first token, {name}"
         lines.append(row(what, first["openelm"], first[theirs], seconds, 5, inverse=True))
     peaks = [[job[resident] for job in jobs] for jobs in (ours, same)]
@@ -73,17 +73,17 @@ def table(results):
     near, far = (
         [1e3 / value for value in runs(results["position"], decode, n)] for n in POSITIONS
     )
-    # Within each round: a machine's speed drifts.
+    # Within each round, because the machine's speed changes.
     ratio = median(b / a for a, b in zip(near, far))
     lines.append(
-        f"| a token at position 2,000 against 100 | {median(far):.1f} ms against {median(near):.1f} ms"
+        f"| time per token, position 2,000 and 100 | {median(far):.1f} ms, {median(near):.1f} ms"
         f" | | {ratio:.2f} | at most 1.2 | {verdict(ratio, 1.2, at_most=True)} |"
     )
     return lines
 
 
 def roofline(results):
-    """The physical limits, and where the time above them goes."""
+    """The hardware limits, and the time beyond them."""
     best = lambda key: max(limit[key] for limit in results["roofline"])
     least = lambda key: min(limit[key] for limit in results["roofline"])
     read, peak = best("read_bytes_per_second"), best("sgemm_flop_per_second")
@@ -101,7 +101,7 @@ def roofline(results):
         f" weights: prefill at most {peak / flop:.0f} tokens/s, of which openelm reaches"
         f" {prefill * flop / peak:.0%} at 512.",
         "",
-        f"Where the rest goes: a decoded token takes {step:.1f} ms, of which the products with the"
+        f"Other time: a decoded token takes {step:.1f} ms, of which the products with the"
         f" weights alone take {products:.1f} ms through the same BLAS; a prompt token takes"
         f" {token:.2f} ms at 512, its products {chunk:.2f} ms. The other"
         f" {1 - products / step:.0%} and {1 - chunk / token:.0%} are MLX's element-wise kernels"
@@ -132,9 +132,9 @@ def markdown(results, version, threads):
 
 
 def conversion_table(results):
-    """`openelm convert` beside `mlx_lm.convert`: ratios above 1 are in our favour."""
-    ours = {"checking the result": "openelm", "`--verify none`": "openelm_unverified"}
-    theirs = {"mlx-lm as pip installs it": "wheel_blas", "same BLAS": "same_blas"}
+    """`openelm convert` and `mlx_lm.convert`: above 1, openelm is faster or smaller."""
+    ours = {"with verification": "openelm", "`--verify none`": "openelm_unverified"}
+    theirs = {"mlx-lm as installed by pip": "wheel_blas", "same BLAS": "same_blas"}
     lines = ["| | openelm | mlx-lm | ratio |", "|---|---|---|---|"]
     for what, key, form in (
         ("wall time", "seconds", seconds),
@@ -161,7 +161,7 @@ def conversion_markdown(results, version):
 
 
 def write(text, results, name):
-    """Puts the tables between the marks `name` of README.md, and all the numbers into NAME.json."""
+    """Writes the tables between the markers `name` of README.md, and all numbers to NAME.json."""
     path = FOLDER / "README.md"
     start, end = START.format(name), END.format(name)
     before, rest = path.read_text().split(start)

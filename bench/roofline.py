@@ -1,11 +1,10 @@
-"""What the machine allows: how fast two threads read memory and multiply matrices, and what the
-weights' products of OpenELM-270M alone take through the BLAS that openelm-core links to.
+"""Measures the machine's limits: the speed at which two threads read memory and multiply matrices,
+and the time of OpenELM-270M's weight products through openelm-core's BLAS.
 
     roofline.py LIBRARY WEIGHTS
 
 WEIGHTS is the model's safetensors file, of which only the shapes are read; OPENBLAS_NUM_THREADS
-says how many threads. Prints one JSON object. Nothing of MLX runs here; numpy only holds the
-buffers.
+sets the number of threads. Prints one JSON object. MLX is not used; numpy only holds the buffers.
 """
 
 import ctypes
@@ -19,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112
-# Positions that openelm-core reads at a time on a CPU.
+# Positions per prefill step of openelm-core on a CPU.
 CHUNK = 128
 
 
 def matrices(path):
-    """[out, in] of each linear map, the head, which is the embedding, last."""
+    """[out, in] of each linear layer; the head (the embedding) comes last."""
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
@@ -54,7 +53,7 @@ class Blas:
         return describe().decode().split()[1]
 
     def linear(self, rows, w, x, y):
-        """y [rows, out] = x [rows, in] times w [out, in] transposed, as MLX asks for it."""
+        """y [rows, out] = x [rows, in] times the transpose of w [out, in], as MLX calls it."""
         out, width = w.shape
         self.sgemm(
             ROW_MAJOR, NO_TRANS, TRANS, rows, out, width,
@@ -63,7 +62,7 @@ class Blas:
 
 
 def fastest(times, run):
-    """Seconds of the fastest of some runs: a limit is what is possible, not what is usual."""
+    """Seconds of the fastest run, because a limit is the best possible value."""
 
     def timed():
         started = time.perf_counter()
@@ -98,10 +97,10 @@ def main(library, path):
             blas.linear(CHUNK, w, x, y)
 
     def read_all():
-        # OpenBLAS runs `sdot` on the calling thread, and ctypes lets the others go on.
+        # OpenBLAS runs `sdot` on the calling thread, and ctypes releases Python's lock.
         list(pool.map(lambda part: blas.sdot(part.size, pointer(part), 1, pointer(part), 1), parts))
 
-    # One long matrix is read in several streams at once, which is faster on some machines.
+    # One long matrix is read in several streams in parallel, which is faster on some machines.
     long = weights[: weights.size // 1280 * 1280].reshape(-1, 1280)
     y_long = np.zeros(len(long), dtype=np.float32)
     read = min(fastest(8, read_all), fastest(8, lambda: blas.linear(1, long, x, y_long)))

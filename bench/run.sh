@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measures `openelm` side by side with mlx-lm 0.32.2 and writes the tables into bench/README.md.
-# Takes about three quarters of an hour on two cores; anything else that runs meanwhile spoils the
-# numbers. Options are those of inference.py, convert.py and swift.py, which have the same.
+# Measures `openelm` and mlx-lm 0.32.2 side by side and writes the tables to bench/README.md. Takes
+# about 45 minutes on two cores; other load on the machine distorts the numbers. Options are passed
+# to inference.py, convert.py and swift.py.
 #
-# OPENELM_TEST_DATA names a folder of data that is not in this repository (bench/README.md). Without
-# it, fine-tuning and pre-training are left out, and the model gets a small tokenizer.
+# OPENELM_TEST_DATA names a folder of data outside this repository (bench/README.md). Without it,
+# fine-tuning and pre-training are skipped, and the model gets a small tokenizer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf 'bench: %s\n' "$*" >&2; }
@@ -21,11 +21,11 @@ export PYTHONDONTWRITEBYTECODE=1
 python3 bench/inference.py "$@"
 python3 bench/convert.py "$@"
 
-# Where a Swift toolchain is there already; `make setup-swift` prepares one.
+# Only with an existing Swift toolchain; `make setup-swift` prepares one.
 if [ -f .mlx/swift/stamp ] || command -v swift >/dev/null; then
   bench/swift.sh "$@"
 else
-  say "no Swift toolchain (make setup-swift): the table \"Through Swift\" is left out"
+  say "no Swift toolchain (make setup-swift): the table \"Through Swift\" is skipped"
 fi
 
 if [ -n "$text" ]; then
@@ -35,5 +35,5 @@ if [ -n "$text" ]; then
   PYTHONPATH=$PWD/.mlx/oracle python3 bench/pretrain.py target/release/openelm examples/tales "$text" \
     "$PWD/.mlx/lib/libmlxc.so" | tee bench/pretrain.json
 else
-  say "OPENELM_TEST_DATA is not set: fine-tuning (finetune.json) and pre-training (pretrain.json) are left out"
+  say "OPENELM_TEST_DATA is not set: fine-tuning (finetune.json) and pre-training (pretrain.json) are skipped"
 fi

@@ -1,9 +1,9 @@
-"""Measures decoding through Swift beside the Rust core, in turn, and writes it into bench/README.md.
+"""Measures decoding through Swift and in the Rust core in alternation, and writes the result to
+bench/README.md.
 
-The Rust side is `openelm generate`, by the core's own clock; the Swift side is
-swift/Benchmarks, by its clock, in a release build against a release build of the library. Both
-continue the same prompt greedily, in float32, by the same number of tokens. Needs `make build` and
-a Swift toolchain; bench/run.sh builds the rest.
+The Rust side is `openelm generate`, measured by the core; the Swift side is swift/Benchmarks,
+measured in Swift, both as release builds. Both continue the same prompt greedily in float32 for the
+same number of tokens. Needs `make build` and a Swift toolchain; bench/run.sh builds the rest.
 
     swift.py [--rounds N] [--quick]
 """
@@ -43,7 +43,7 @@ def swift(model, tokens):
 
 def check(generated, tokens):
     if generated != tokens:
-        sys.exit(f"bench: {generated} tokens came where {tokens} were asked for")
+        sys.exit(f"bench: expected {tokens} tokens, found {generated}")
 
 
 def measure(rounds, quick):
@@ -69,7 +69,7 @@ def markdown(results):
     ]
     for name, target in (("OpenELM-270M", TARGET), ("tales", None)):
         a, b = results[name]["rust"], results[name]["swift"]
-        # Within each round: a machine's speed drifts by more than what is looked for.
+        # Within each round, because the machine's speed changes by more than the difference.
         ratio = median(through / core for core, through in zip(a, b))
         cells = [f"{name}, {results[name]['tokens']} tokens", report.rate(median(a)), report.rate(median(b))]
         cells += [f"{ratio:.3f}"]
@@ -80,8 +80,8 @@ def markdown(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="rounds to take medians of [9]")
-    parser.add_argument("--quick", action="store_true", help="few tokens: to try the tooling out")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds for the medians [9]")
+    parser.add_argument("--quick", action="store_true", help="few tokens, to test the scripts")
     arguments = parser.parse_args()
     if not os.access(SWIFT, os.X_OK):
         sys.exit(f"bench: {SWIFT} is missing; run bench/run.sh, or bench/swift.sh alone")

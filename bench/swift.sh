@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the library, the package's benchmark and the tool for release, and measures decoding through
-# Swift beside the Rust core. Options are those of swift.py.
+# Builds the library, the package's benchmark and the tool for release, and measures decoding
+# through Swift and in the Rust core. Options are passed to swift.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . swift/toolchain.sh

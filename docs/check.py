@@ -25,7 +25,7 @@ TELL = re.compile(r"\b(tell|tells|told)\b", re.IGNORECASE)
 LINK = re.compile(r"\]\(<?([^()\s>]+)>?\)")
 URL = re.compile(r"https?://\S+")
 # A comment that begins a generated part, and one that ends it; otherwise it ends with the file.
-GENERATED = re.compile(r"<!-- (From here on generated|\w+: `make bench` replaces)")
+GENERATED = re.compile(r"<!-- (Generated below this line|\w+: `make bench` replaces)")
 END = re.compile(r"<!-- end of ")
 
 

@@ -3,18 +3,18 @@
     convert.py FOLDER [OPENELM [PART...]]
 
 Without OPENELM, the path of the built command, only mlx-lm's half is made, for
-openelm-core/tests/convert_live.rs; with it that is made if it is not there. In FOLDER:
+openelm-core/tests/convert_live.rs; with OPENELM it is made if it is missing. In FOLDER:
 
 sources/NAME           random checkpoints in Apple's Hugging Face layout, and their PyTorch files
-mlx-lm/NAME-KIND       what mlx-lm's `convert` makes of a source
-openelm/...            what `openelm convert` makes of it, where two folders have the same name
-expected/NAME-KIND.safetensors   logits [100, V] by mlx-lm, as float32: `logits` as it loads
+mlx-lm/NAME-KIND       a source converted by mlx-lm's `convert`
+openelm/...            the same source converted by `openelm convert`, with the same folder name
+expected/NAME-KIND.safetensors   mlx-lm's logits [100, V] as float32: `logits` as it loads
                        the folder, `float32_logits` with scales, biases and norms cast to float32
 index.json             the folders, the prompts and mlx-lm's greedy ids in float32
 
-A check holds if tensors are the same bit for bit, and if mlx-lm's logits on two folders are exactly
-equal: both programs do the same arithmetic, so there is no tolerance. Each check prints a line; the
-last line counts them. Ends with 1 if one failed or if none was made.
+A check passes if tensors are bit-identical and mlx-lm's logits on two folders are exactly equal:
+both programs do the same arithmetic, so there is no tolerance. Each check prints a line; the last
+line counts them. Exits with 1 if a check failed or none was made.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# The preloaded BLAS is for this process, not for what it starts: MLX's compiler, `openelm`.
+# The preloaded BLAS is for this process, not for its children: MLX's compiler, `openelm`.
 os.environ.pop("LD_PRELOAD", None)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -51,7 +51,7 @@ TOKENIZER = ["tokenizer.json", "tokenizer_config.json"]
 TEXT = "Once upon a time there was a fox who could count to 7, or so he said."
 PROMPT, GREEDY = 100, 32
 FULL = os.environ.get("FULL") == "1"
-# Where two folders must give exactly the same, often in 16 bits, which take long on a CPU.
+# Tokens for comparisons of two folders, often in 16 bits, which are slow on a CPU.
 SAME_GREEDY = GREEDY if FULL else 8
 
 SIZES |= {"small": Size(4, 128, 16), "odd": Size(5, 160, 16), "wide": Size(2, 64, 16)}
@@ -62,18 +62,18 @@ SOURCES = [
         2048,
         flags={"share_input_output_layers": False, "ffn_dim_divisor": 64},
     ),
-    # Rows of 160 numbers, which are no whole groups of 64 or 128, and of 80, none of 32 either.
-    # (An odd number of groups of 16, as one row of 80 has, is too few for MLX 0.32.2 to unpack:
-    # `mx.dequantize` fails on it in the mode nvfp4. No embedding here has such rows.)
+    # Rows of 160 elements, which are not a multiple of 64 or 128, and of 80, not a multiple of 32.
+    # (MLX 0.32.2 cannot unpack an odd number of groups of 16, as in one row of 80: `mx.dequantize`
+    # fails in the mode nvfp4. No embedding here has such rows.)
     Case("odd", "odd", 2048, stored="float16", shards=2, flags={"ffn_dim_divisor": 16}),
-    # CoreNet's files have 128 rows more than this vocabulary.
+    # CoreNet's files have 128 more rows than this vocabulary.
     Case("wide", "wide", 32000, flags={"ffn_dim_divisor": 32}, seed=1),
 ]
 
 
 @dataclass
 class Kind:
-    """A conversion, in the words of both programs."""
+    """A conversion, with the options of both programs."""
 
     name: str
     bits: int | None = None
@@ -109,32 +109,32 @@ ALL_KINDS = [
     Kind("mxfp4", None, None, "mxfp4"),
     Kind("mxfp8", None, None, "mxfp8"),
     Kind("nvfp4", None, None, "nvfp4"),
-    # Another type than the stored one, whichever that is.
+    # Differs from every stored dtype.
     Kind("float16", dtype="float16"),
     Kind("bfloat16", dtype="bfloat16"),
     Kind("4-bit-float32", 4, 64, "affine", "float32"),
 ]
-# FULL=1 takes all of them on all sources, which adds some three minutes.
+# FULL=1 uses all kinds on all sources, which adds about three minutes.
 USUAL = ["plain", "4-bit", "8-bit-g32", "mxfp4"]
 KINDS = [kind for kind in ALL_KINDS if FULL or kind.name in USUAL]
 
 
 def some(*sources):
-    """These sources, or with FULL=1 all of them."""
+    """These sources, or all sources with FULL=1."""
     return ("tales", "untied", "odd") if FULL else sources
 
 
 
 
 class Checks:
-    """Counts what held; a check that raises has failed."""
+    """Counts checks; a check that raises has failed."""
 
     def __init__(self):
         self.made, self.failed = 0, []
 
     @contextlib.contextmanager
     def of(self, what):
-        """The body appends to the list what it compared, and asserts."""
+        """Runs a check. The body appends descriptions to the list, and asserts."""
         detail = []
         try:
             yield detail
@@ -151,7 +151,7 @@ class Checks:
 
 
 def by_mlx_lm(source, target, **keywords):
-    """mlx-lm's own conversion, or the one that is there from before; what it prints is dropped."""
+    """mlx-lm's conversion, or an existing one; its output is dropped."""
     if not target.exists():
         partial = target.with_name(f"{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -168,21 +168,21 @@ class OpenElm:
         self.program, self.folder = Path(program).resolve(), folder
 
     def __call__(self, name, source, *options):
-        """Converts into the folder `name`; returns that."""
+        """Converts into the folder `name` and returns it."""
         target = self.folder / name
         command = [self.program, "convert", source, target, *options]
         command = [str(word) for word in command]
         done = subprocess.run(command, capture_output=True, text=True)
-        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        assert done.returncode == 0, f"openelm convert ended with {done.returncode}: {said}"
+        message = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        assert done.returncode == 0, f"openelm convert ended with {done.returncode}: {message}"
         return target
 
 
-# Folders and what mlx-lm computes with them.
+# Folders and mlx-lm's results on them.
 
 
 def tensors_of(folder):
-    """All tensors by name. Where there is an index, the files hold what it says."""
+    """All tensors by name. Checks that the files match an index, if there is one."""
     files = sorted(folder.glob("model*.safetensors"))
     assert files, f"{folder}: no model*.safetensors"
     tensors, where = {}, {}
@@ -193,9 +193,9 @@ def tensors_of(folder):
     index = folder / "model.safetensors.index.json"
     if index.exists():
         index = json.loads(index.read_text())
-        assert index["weight_map"] == where, "the index does not list what the files hold"
+        assert index["weight_map"] == where, "the index differs from the files"
         size = sum(tensor.nbytes for tensor in tensors.values())
-        assert index["metadata"]["total_size"] == size, "total_size is not the size"
+        assert index["metadata"]["total_size"] == size, "total_size differs from the size"
     return tensors
 
 
@@ -215,7 +215,7 @@ def assert_same_tensors(ours, theirs, detail):
     different = [name for name in theirs if not same_bits(ours[name], theirs[name])]
     assert not different, f"{len(different)} of {len(theirs)} differ, such as {different[0]}"
     packed = sum(name.endswith(".scales") for name in theirs)
-    detail.append(f"{len(theirs)} tensors bit for bit, {packed} matrices packed")
+    detail.append(f"{len(theirs)} tensors bit-identical, {packed} matrices packed")
     return packed
 
 
@@ -239,8 +239,8 @@ def prompt_for(config):
 
 
 def run(model, prompt, greedy):
-    """Logits of the prompt in float32, greedy ids after it, and the least lead that one of those
-    had over the second best."""
+    """Logits of the prompt in float32, the greedy ids after it, and the smallest margin of an id
+    over the second-best one."""
     cache = make_prompt_cache(model)
     logits = model(mx.array(prompt)[None], cache=cache)[0].astype(mx.float32)
     mx.eval(logits)
@@ -255,23 +255,23 @@ def run(model, prompt, greedy):
 
 @functools.cache
 def computed(folder):
-    """Logits, greedy ids, tokenizer and model of mlx-lm on a folder, which does not change."""
+    """mlx-lm's logits, greedy ids, tokenizer and model for a folder (cached)."""
     model, tokenizer = load(str(folder))
     logits, ids, _ = run(model, prompt_for(read_config(folder)), SAME_GREEDY)
     return logits, ids, tokenizer, model
 
 
 def assert_same_results(ours, theirs, detail):
-    """mlx-lm loads ours as it does theirs: logits, greedy ids, text."""
+    """mlx-lm gives the same logits, greedy ids and text for both folders."""
     (a, a_ids, a_tokenizer, _), (b, b_ids, b_tokenizer, _) = computed(ours), computed(theirs)
-    assert bool(mx.isfinite(b).all()) and float(b.std()) > 0.01, "logits that tell nothing"
+    assert bool(mx.isfinite(b).all()) and float(b.std()) > 0.01, "logits without variation"
     assert a.shape == b.shape, f"logits of shape {a.shape}, not {b.shape}"
     assert mx.array_equal(a, b).item(), f"logits differ by {float(mx.abs(a - b).max()):.1e}"
     assert a_ids == b_ids and len(b_ids) == SAME_GREEDY, f"greedy {a_ids}, not {b_ids}"
     ids = b_tokenizer.encode(TEXT)
     assert a_tokenizer.encode(TEXT) == ids and len(ids) > 10, "the tokenizers differ"
     assert a_tokenizer.decode(ids) == b_tokenizer.decode(ids), "the tokenizers decode differently"
-    assert a_tokenizer.eos_token_ids == b_tokenizer.eos_token_ids, "the ends of text differ"
+    assert a_tokenizer.eos_token_ids == b_tokenizer.eos_token_ids, "the EOS tokens differ"
     detail.append(f"logits [{PROMPT}, {a.shape[1]}] and {SAME_GREEDY} greedy ids in mlx-lm")
 
 
@@ -291,7 +291,7 @@ def write_sources(sources):
 
 
 def write_expected(folder, target):
-    """Logits of a converted folder; returns the facts for the index."""
+    """Writes the logits of a converted folder; returns its entry for the index."""
     expected = {"logits": computed(folder)[0]}
     model, config = load_model(folder)
     dtype = model.transformer.norm.weight.dtype
@@ -333,7 +333,7 @@ def make_all(folder, sources):
 
 
 def check_kinds(checks, openelm, folder, sources):
-    """Every conversion of mlx-lm's half: the same files, and the same results."""
+    """All conversions of mlx-lm's half: the same files and the same results."""
     for source in ("tales", "untied", "odd"):
         for kind in KINDS:
             name = f"{source}-{kind.name}"
@@ -352,7 +352,7 @@ def check_kinds(checks, openelm, folder, sources):
 
 
 def check_shards(checks, openelm, folder, sources):
-    """The weights over several files, as models larger than 5 GB are."""
+    """Weights in several files, as in models larger than 5 GB."""
     theirs = folder / "mlx-lm/tales-4-bit"
     with checks.of("tales in shards of 300 kB") as detail:
         options = ["--quantize", "--max-shard-size", "300KB"]
@@ -369,11 +369,13 @@ def floats(tensors, dtype=mx.float32):
 
 
 def check_dequantized(checks, openelm, folder, sources):
-    """From mlx-lm's packed folders back to Hugging Face's layout, beside its `--dequantize`.
+    """Dequantises mlx-lm's packed folders to Hugging Face's layout, compared with its
+    `--dequantize`.
 
-    In float32 the values are mlx-lm's. In a 16-bit type they are those, rounded once: mlx-lm
-    rounds product and sum each, so that it ends up further off, which is measured. The floats of
-    microscaling it leaves in bfloat16, which holds them exactly, whatever the other tensors are.
+    In float32 the values equal mlx-lm's. In a 16-bit dtype they are mlx-lm's float32 values,
+    rounded once: mlx-lm rounds the product and the sum, which is less exact; both errors are
+    measured. It keeps floats of microscaling modes in bfloat16, which is exact, whatever the other
+    tensors' dtype is.
     """
     for source in some("tales", "odd"):
         for kind in KINDS:
@@ -388,7 +390,7 @@ def check_dequantized(checks, openelm, folder, sources):
             with checks.of(f"{name} dequantized to float32") as detail:
                 ours = openelm(f"{name}-exact", packed, *options, "--dtype", "float32")
                 assert_same_tensors(tensors_of(ours), exact, detail)
-                assert exact.keys() == tensors_of(sources[source]).keys(), "not the source's names"
+                assert exact.keys() == tensors_of(sources[source]).keys(), "names differ from the source's"
                 load_model(ours)
             with checks.of(f"{name} dequantized") as detail:
                 ours = openelm(f"{name}-dense", packed, *options)
@@ -405,7 +407,7 @@ def check_dequantized(checks, openelm, folder, sources):
 
 
 def distance(tensors, exact):
-    """Root mean square of the difference of all numbers."""
+    """Root mean square of all differences."""
     squares = [mx.square(tensors[name].astype(mx.float32) - exact[name]).sum() for name in exact]
     return float(sum(squares) / sum(tensor.size for tensor in exact.values())) ** 0.5
 
@@ -423,7 +425,7 @@ def check_round_trip(checks, openelm, folder, sources):
 
 
 def corenet(tensors, ema=False, prefix=""):
-    """A state dict with CoreNet's names. `ema` makes other values of it, exact in 16 bits."""
+    """A state dict with CoreNet's names. `ema` gives it other values, exact in 16 bits."""
     kinds = {mx.float32: "f32", mx.float16: "f16", mx.bfloat16: "bf16"}
     state = {}
     for name, tensor in tensors.items():
@@ -431,7 +433,7 @@ def corenet(tensors, ema=False, prefix=""):
         values = -values if ema else values
         name = name.removeprefix("transformer.").replace("lm_head", "classifier")
         if name == "token_embeddings.weight" and len(values) == 32000:
-            # Rows that no token has, and that nothing may look at.
+            # Padding rows that belong to no token and must be ignored.
             values = np.concatenate([values, np.full((128, values.shape[1]), 1e3, np.float32)])
         storage = torch_writer.Storage(kind, values)
         state[prefix + name] = torch_writer.Tensor(storage, values.shape)
@@ -439,7 +441,7 @@ def corenet(tensors, ema=False, prefix=""):
 
 
 def training(tensors):
-    """A training checkpoint whose EMA weights are not its weights."""
+    """A training checkpoint with EMA weights that differ from its weights."""
     return {
         "iterations": 350000,
         "epoch": 0,
@@ -450,7 +452,7 @@ def training(tensors):
 
 
 def check_corenet(checks, openelm, folder, sources):
-    """PyTorch files to Hugging Face's names, with the values and results of the original."""
+    """Converts PyTorch files to Hugging Face's names, with the original's values and results."""
     for source in ("wide", *some("odd")):
         origin = sources[source]
         tensors = tensors_of(origin)
@@ -479,15 +481,15 @@ def check_corenet(checks, openelm, folder, sources):
             file = folder / f"sources/{source}-zip.pt"
             ours = openelm(f"{source}-from-pt", file, *known, "--quantize")
             packed = assert_same_tensors(tensors_of(ours), tensors_of(theirs), detail)
-            assert packed > 0, "nothing is packed"
+            assert packed > 0, "no matrix is packed"
             assert_same_results(ours, theirs, detail)
 
 
-# Mixed bits, which mlx-lm's recipes do not give OpenELM: they look for `down_proj`.
+# Mixed bits. mlx-lm's recipes do not match OpenELM, because they look for `down_proj`.
 
 
 class Renamed:
-    """A model for mlx-lm's recipes: OpenELM's modules under the names that they look for."""
+    """A model for mlx-lm's recipes: OpenELM's modules under the recipes' names."""
 
     def __init__(self, model):
         self.layers = model.layers
@@ -502,7 +504,7 @@ def renamed(path):
 
 
 def recipe_bits(recipe, model, path):
-    """Bits by mlx-lm's recipe. A tied embedding is the head, which its recipes have not."""
+    """Bits by mlx-lm's recipe. A tied embedding counts as the head, which the recipes lack."""
     bits_of = mixed_quant_predicate_builder(recipe, Renamed(model), 64)
     tied = path == "transformer.token_embeddings" and model.args.share_input_output_layers
     return bits_of("lm_head" if tied else renamed(path), None)["bits"]
@@ -516,7 +518,7 @@ RULES = ["--q-layer", "out_proj$=8", "--q-layer", r"\.3\.ffn=2"]
 
 
 def check_mixed(checks, openelm, folder, sources):
-    """Each recipe, and rules by layer: as mlx-lm packs with a predicate that says the same."""
+    """Recipes and rules by layer, compared with mlx-lm's packing by an equal predicate."""
     for source in some("untied"):
         model, _ = load_model(sources[source])
         with checks.of(f"{source}: mlx-lm has no recipe for OpenELM") as detail:
@@ -544,9 +546,9 @@ def check_mixed(checks, openelm, folder, sources):
                 bits = {}
                 for path, module in computed(ours)[3].named_modules():
                     if isinstance(module, (nn.QuantizedLinear, nn.QuantizedEmbedding)):
-                        said = block.get(path, block)
+                        entry = block.get(path, block)
                         found = {key: getattr(module, key) for key in chosen(path, None)}
-                        assert found == {key: said[key] for key in found}, f"{path} is {found}"
+                        assert found == {key: entry[key] for key in found}, f"{path} is {found}"
                         assert found == chosen(path, None), f"{path} is {found}"
                         bits[found["bits"]] = bits.get(found["bits"], 0) + 1
                 assert len(bits) > 1, f"all of {bits}"
@@ -574,12 +576,12 @@ def main(folder, program=None, *parts):
     sources = sources_in(folder)
     if program is None or not (folder / "index.json").exists():
         if folder.exists():
-            sys.exit(f"convert.py: {folder} is there already")
+            sys.exit(f"convert.py: {folder} exists")
         (folder / "mlx-lm").mkdir(parents=True)
         write_sources(sources)
         make_all(folder, sources)
     if program is None:
-        print(f"no openelm named: nothing was compared  {time.time() - started:.0f} s")
+        print(f"no OPENELM argument: nothing was compared  {time.time() - started:.0f} s")
         return
     shutil.rmtree(folder / "openelm", ignore_errors=True)
     (folder / "openelm").mkdir()

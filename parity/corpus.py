@@ -1,7 +1,7 @@
-"""Reads files of documents as CoreNet's on-the-fly data set is described to, with Hugging Face's
-tokenizers and unicodedata, and writes sequences and counts: `corpus.py FOLDER OPENELM`, with the
-tool, which trains a tokenizer. OPENELM_TEST_DATA names a folder with llama-tokenizer/tokenizer.json;
-where it is not set, the cases with that tokenizer are left out.
+"""Reads documents like CoreNet's on-the-fly data set, with Hugging Face's tokenizers and
+unicodedata, and writes sequences and counts: `corpus.py FOLDER OPENELM`. OPENELM is the tool, which
+trains a tokenizer. OPENELM_TEST_DATA names a folder with llama-tokenizer/tokenizer.json; without
+it, the cases with that tokenizer are skipped.
 
 openelm-core/tests/corpus_live.rs reads the same files with the same options and compares.
 """
@@ -111,7 +111,7 @@ def run(folder, tokenizer, case):
 
 
 def train(folder, names, openelm):
-    """Has the tool train a tokenizer, and checks that Hugging Face's reader gives texts back."""
+    """Trains a tokenizer with the tool, and checks that Hugging Face's reader round-trips texts."""
     output = folder / "tokenizer"
     command = [openelm, "tokenizer", "train", "--vocab-size", "400", "--output", output, "--data"]
     subprocess.run(command + [folder / name for name in names], check=True)
@@ -135,7 +135,7 @@ def main():
     if shutil.which("zstd"):
         names += ["e.jsonl.zst", "f.zst"]
     else:
-        print("corpus.py: no zstd here: archives of that kind are left out", file=sys.stderr)
+        print("corpus.py: zstd is missing: its archives are skipped", file=sys.stderr)
     for name in names:
         if ".txt" in name:
             text = "".join(document(chance) for _ in range(12))
@@ -151,13 +151,13 @@ def main():
     if data := os.environ.get("OPENELM_TEST_DATA"):
         tokenizers["llama"] = Path(data) / "llama-tokenizer/tokenizer.json"
     else:
-        print("corpus.py: OPENELM_TEST_DATA is not set: the cases with LLaMA's tokenizer are left out", file=sys.stderr)
+        print("corpus.py: OPENELM_TEST_DATA is not set: the cases with LLaMA's tokenizer are skipped", file=sys.stderr)
     cases = []
     for label, file in tokenizers.items():
         shutil.copy(file, folder / f"{label}.json")
         tokenizer = Tokenizer.from_file(str(file))
         tokenizer.no_truncation()
-        # What a document says about `</s>` does not end it.
+        # `</s>` in a document's text does not end the document.
         tokenizer.encode_special_tokens = True
         for assembly in ("truncate", "pack"):
             for key, files, length, words, characters, least in [

@@ -1,4 +1,4 @@
-"""Direct preference optimisation's losses and gradients in numpy's float64, with no MLX.
+"""Direct preference optimisation: losses and gradients in numpy's float64, without MLX.
 
     dpo.py FIXTURE
 
@@ -61,7 +61,7 @@ def dpo(loss, beta, policy_chosen, policy_rejected, reference_chosen, reference_
 
 def cases():
     rng = np.random.default_rng(7)
-    # A policy that has moved by a nat or two from its reference: margins on both sides of 1.
+    # A policy one or two nats from its reference: margins on both sides of 1.
     reference = -np.abs(rng.normal(40.0, 25.0, (2, 6)))
     sums = np.round(np.concatenate([reference + rng.normal(0.0, 1.5, (2, 6)), reference]), 4)
     # Margins of exactly 0, 10 and -10, and two that overflow a naive exp.
@@ -80,7 +80,7 @@ def cases():
 
 
 def plain(value):
-    """A JSON value with each number in full."""
+    """A JSON value with full precision."""
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
@@ -93,7 +93,7 @@ def main(path):
         check_gradient(loss, beta, sums, made[-1])
     lines = ",\n".join(json.dumps(case) for case in made)
     Path(path).write_text(f"[\n{lines}\n]\n")
-    print(f"{len(made)} cases, gradients as finite differences have them")
+    print(f"{len(made)} cases, gradients equal finite differences")
 
 
 def check_gradient(loss, beta, sums, case):
@@ -109,7 +109,7 @@ def check_gradient(loss, beta, sums, case):
             below[row, pair] -= step
             rise = dpo(loss, beta, *above)["mean"] - dpo(loss, beta, *below)["mean"]
             found, expected = rise / (2 * step), case[key][pair]
-            # The mean is as long as 9,000 where a margin is -90,000: its last bits are noise here.
+            # The mean reaches 9,000 if a margin is -90,000: its last bits are rounding noise.
             assert abs(found - expected) < 1e-7 + 1e-4 * abs(expected), (loss, key, pair)
 
 

@@ -1,10 +1,10 @@
-"""Fine-tunes a small random OpenELM with mlx-lm's own trainer, for openelm-core's tests.
+"""Fine-tunes a small random OpenELM with mlx-lm's trainer, for openelm-core's tests.
 
     finetune.py FOLDER [CASE...]
 
 mlx-lm's `train`, `evaluate`, `default_loss`, `iterate_batches`, `linear_to_lora_layers`,
-`build_schedule` and `load_adapters` and MLX's optimizers do the work; this file picks the settings
-and records the results. Run it as parity/run.sh runs make_checkpoints.py. FOLDER becomes
+`build_schedule` and `load_adapters` and MLX's optimizers do the work; this file sets the options
+and records the results. parity/run.sh runs it. FOLDER becomes
 
 base/, base-4bit/     the model in Apple's Hugging Face layout in float32 with the tokenizer of
                       openelm-core/tests/fixtures/tales, and mlx-lm's 4-bit conversion of it in groups of 32
@@ -57,7 +57,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
-# The preloaded BLAS is for this process, not for the compiler that MLX starts.
+# The preloaded BLAS is for this process, not for the compiler started by MLX.
 os.environ.pop("LD_PRELOAD", None)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -78,11 +78,11 @@ import dpo
 import make_checkpoints
 
 TALES = Path(__file__).resolve().parent.parent / "openelm-core/tests/fixtures/tales"
-# Cases of mlx-lm's mask that are always made; FULL=1 makes all of them.
+# Cases with mlx-lm's mask that are always made; FULL=1 makes all.
 BOTH_MASKS = ["lora", "lora-prompts", "full"]
 STEPS, BATCH, DPO_STEPS, DPO_BATCH = 20, 4, 10, 3
 LORA = {"rank": 4, "dropout": 0.0, "scale": 10.0}
-# Keys of the last layers are relative to the layer, others to the model.
+# Keys of the last layers are relative to the layer, other keys to the model.
 SOME_KEYS = ["attn.qkv_proj", "ffn.proj_2", "transformer.token_embeddings"]
 OPTIMIZERS = {
     "adam": optim.Adam,
@@ -104,13 +104,13 @@ def logits_of(model, tokens):
 
 @dataclass
 class Case:
-    """One run. `settings` are the optimizer's own; those left out are MLX's defaults."""
+    """One run. `settings` are the optimizer's; missing ones are MLX's defaults."""
 
     name: str
     type: str = "lora"
     optimizer: str = "adam"
     settings: dict = field(default_factory=dict)
-    # Low enough that rounding does not grow into another course within 20 steps.
+    # Low enough that rounding differences do not grow within 20 steps.
     learning_rate: float = 2e-4
     schedule: dict | None = None
     layers: int = 3
@@ -118,7 +118,7 @@ class Case:
     base: str = "base"
     data: str = "text"
     accumulate: int = 1
-    # Start with a B that is not 0, so that A trains from the first step.
+    # Start with a nonzero B, so that A trains from the first step.
     random_b: bool = False
     mask: str = "mlx-lm"
 
@@ -139,29 +139,29 @@ CASES = [
     Case("adam-corrected", settings={"bias_correction": True}),
     Case("adamw", optimizer="adamw", settings={"weight_decay": 0.1}, random_b=True),
     Case("sgd", optimizer="sgd", learning_rate=0.005, random_b=True),
-    # As mlx-lm has it: relative steps, so that the learning rate is only reported.
+    # As in mlx-lm: relative steps, so the learning rate is only reported.
     Case("adafactor", optimizer="adafactor", type="full", layers=1),
     Case("lion", optimizer="lion", settings={"weight_decay": 0.05}, learning_rate=5e-5),
 ]
 
 
-# What is trained on.
+# Training data.
 
 
 def story(rng, sentences):
-    """Some sentences of words that the tokenizer knows, and of some that it does not."""
+    """Sentences of words inside and outside the tokenizer's vocabulary."""
     pick = lambda words: words[int(rng.integers(len(words)))]
     who = ["the fox", "an old king", "the miller's son", "a girl named Anna", "the café owner"]
     did = ["found", "lost", "wanted", "sold 12 of", "dreamed of", "laughed at"]
     what = ["a golden apple", "the horse", "bread and salt", "his own shadow", "a quiet wood"]
     then = [".", " in the night.", ", and nobody knew why.", "!", " \u2014 or so they said."]
-    told = (f"{pick(who)} {pick(did)} {pick(what)}{pick(then)}" for _ in range(sentences))
-    return " ".join(text[0].upper() + text[1:] for text in told)
+    sentence_texts = (f"{pick(who)} {pick(did)} {pick(what)}{pick(then)}" for _ in range(sentences))
+    return " ".join(text[0].upper() + text[1:] for text in sentence_texts)
 
 
 def write_data(folder, tokenizer):
-    """The data files; returns what tokens.json holds. Neither set is a whole number of batches,
-    and rows of all lengths meet in one batch."""
+    """Writes the data files; returns the contents of tokens.json. The sets are not multiples of a
+    batch, and a batch contains rows of all lengths."""
     rng = np.random.default_rng(11)
     tokens = {"text": {}, "prompts": {}}
     (folder / "data/prompts").mkdir(parents=True, exist_ok=True)
@@ -178,10 +178,10 @@ def write_data(folder, tokenizer):
         write(folder / f"data/prompts/{name}.jsonl", rows)
         tokens["prompts"][name] = []
         for row in rows:
-            asked = tokenizer.encode(row["prompt"])
+            prompt = tokenizer.encode(row["prompt"])
             answer = tokenizer.encode(row["completion"], add_special_tokens=False)
-            ids = asked + answer + [tokenizer.eos_token_id]
-            tokens["prompts"][name].append({"tokens": ids, "offset": len(asked)})
+            ids = prompt + answer + [tokenizer.eos_token_id]
+            tokens["prompts"][name].append({"tokens": ids, "offset": len(prompt)})
     return tokens
 
 
@@ -190,12 +190,12 @@ def write_pairs(tokenizer):
     rng = np.random.default_rng(13)
     pairs = []
     for i in range(12):
-        asked = tokenizer.encode(story(rng, 1))
+        prompt = tokenizer.encode(story(rng, 1))
         pair = {}
         for side, sentences in (("chosen", 1 + i % 2), ("rejected", 1 + i % 3 // 2)):
             answer = tokenizer.encode(story(rng, sentences), add_special_tokens=False)
-            ids = asked + answer + [tokenizer.eos_token_id]
-            pair[side] = {"tokens": ids, "first_target": len(asked)}
+            ids = prompt + answer + [tokenizer.eos_token_id]
+            pair[side] = {"tokens": ids, "first_target": len(prompt)}
         pairs.append(pair)
     order = np.concatenate([rng.permutation(12) for _ in range(3)])
     batches = order[: DPO_STEPS * DPO_BATCH].reshape(DPO_STEPS, DPO_BATCH)
@@ -221,8 +221,8 @@ def write_models(folder):
 
 
 class Rows:
-    """A data set of rows that are tokens already, as `CacheDataset` reads it: `len` of a raw row
-    must not vary, since that of mlx-lm's raw rows, the number of their keys, does not either."""
+    """A data set of tokenized rows, as `CacheDataset` reads it: the `len` of a raw row must be
+    constant, like the number of keys of mlx-lm's raw rows."""
 
     def __init__(self, rows):
         self.rows = [row if isinstance(row, dict) else {"tokens": row, "offset": 0} for row in rows]
@@ -238,24 +238,24 @@ class Rows:
 
 
 class Recorded(CacheDataset):
-    """Notes which rows are asked for."""
+    """Records the requested rows."""
 
     def __init__(self, data):
         super().__init__(data)
-        self.asked = []
+        self.requested = []
 
     def __getitem__(self, row):
-        self.asked.append(row)
+        self.requested.append(row)
         return super().__getitem__(row)
 
     def batches(self):
-        """What was asked for since the last call, by batch."""
-        asked, self.asked = self.asked, []
-        return [asked[i : i + BATCH] for i in range(0, len(asked), BATCH)]
+        """The rows requested since the last call, by batch."""
+        requested, self.requested = self.requested, []
+        return [requested[i : i + BATCH] for i in range(0, len(requested), BATCH)]
 
 
 class Log(TrainingCallback):
-    """Keeps the reports, and what trains before the first step."""
+    """Keeps the reports, and the trainable parameters before the first step."""
 
     def __init__(self, model, valid):
         self.model, self.valid = model, valid
@@ -276,8 +276,8 @@ class Log(TrainingCallback):
 
 
 def exact_loss(model, batch, lengths):
-    """`default_loss` with the mask that it means: targets[s - 1] is token s, so that the last
-    target of a row is at s = length - 1."""
+    """`default_loss` with a correct mask: targets[s - 1] is token s, so the last target of a row is
+    at s = length - 1."""
     inputs, targets = batch[:, :-1], batch[:, 1:]
     logits = model(inputs)
     steps = mx.arange(1, targets.shape[1] + 1)
@@ -291,7 +291,7 @@ LOSSES = {"mlx-lm": trainer.default_loss, "exact": exact_loss}
 
 
 def quiet():
-    """Without mlx-lm's progress."""
+    """Suppresses mlx-lm's progress output."""
     stack = contextlib.ExitStack()
     stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
     stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
@@ -299,7 +299,7 @@ def quiet():
 
 
 def trainable(model):
-    """What trains, by name."""
+    """Trainable parameters by name."""
     return dict(tree_flatten(model.trainable_parameters()))
 
 
@@ -333,7 +333,7 @@ def arguments(case):
 
 
 def prepare(case, folder):
-    """The model with what trains in it, as `mlx_lm.lora.train_model` makes it."""
+    """The model with trainable parameters, as made by `mlx_lm.lora.train_model`."""
     model, _ = load_model(folder / case.base)
     mx.random.seed(0)
     model.freeze()
@@ -345,7 +345,7 @@ def prepare(case, folder):
             model, case.layers, lora_parameters(case), use_dora=case.type == "dora"
         )
     if case.random_b:
-        # Wide enough to matter, sorted so that the numbers do not hang on a dictionary's order.
+        # Wide enough to matter, and sorted, so that the values do not depend on dictionary order.
         names = sorted(name for name in trainable(model) if name.endswith(".lora_b"))
         values = [(n, 0.02 * mx.random.normal(trainable(model)[n].shape)) for n in names]
         model.load_weights(values, strict=False)
@@ -442,7 +442,7 @@ def fit(case, folder, tokens):
 
 
 def batch_of(dataset, rows):
-    """A batch again, by mlx-lm's `iterate_batches`."""
+    """Makes a batch again with mlx-lm's `iterate_batches`."""
     again = CacheDataset(Rows([dataset._data[row] for row in rows]))
     state = np.random.get_state()
     batch = next(trainer.iterate_batches(again, len(rows), 2048))
@@ -460,7 +460,7 @@ def write_gradient(case, model, log, batch, output):
 
 
 def write_logits(case, folder, tokens):
-    """logits.safetensors and, of an adapter, fused.safetensors."""
+    """Writes logits.safetensors and, for an adapter, fused.safetensors."""
     model, _ = load_model(folder / case.base)
     load_adapters(model, folder / case.name)
     made = {"logits": logits_of(model, tokens)}
@@ -475,7 +475,7 @@ def write_logits(case, folder, tokens):
 
 
 def check_train_model(case, folder, tokens, log):
-    """`mlx_lm.lora.train_model` itself must do as `fit` did, bit for bit."""
+    """Checks that `mlx_lm.lora.train_model` gives bit-identical results to `fit`."""
     model, _ = load_model(folder / case.base)
     args = SimpleNamespace(**arguments(case))
     args.adapter_path = str(folder / "train_model")

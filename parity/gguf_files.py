@@ -1,11 +1,11 @@
-"""Checks the GGUF files that `openelm convert` writes of openelm-core/tests/fixtures/tales.
+"""Checks GGUF files that `openelm convert` writes from openelm-core/tests/fixtures/tales.
 
     gguf_files.py OPENELM FOLDER [--llama]
 
-Reads each of them with ggml's Python package `gguf`: names, shapes, types, metadata and tokenizer,
-and the bytes of every tensor against the package's own quantisers. With --llama it also runs them
-in llama.cpp (through llama-cpp-python): the greedy continuations of the floating-point files must
-be those of openelm-core/tests/fixtures/tales/reference.json, which are mlx-lm's and openelm's.
+Reads each file with ggml's Python package `gguf`: names, shapes, types, metadata and tokenizer, and
+the bytes of every tensor compared with the package's quantisers. With --llama it also runs the
+files in llama.cpp (llama-cpp-python): greedy continuations of the floating-point files must equal
+openelm-core/tests/fixtures/tales/reference.json, from mlx-lm and openelm.
 """
 
 import json
@@ -114,7 +114,7 @@ def check_file(path, kind, tensors):
         bytes_wanted = np.ascontiguousarray(gguf.quants.quantize(values, wanted)).tobytes()
         assert np.ascontiguousarray(tensor.data).tobytes() == bytes_wanted, f"{kind}: {name}"
         size += len(bytes_wanted)
-    print(f"gguf: {kind}: {len(expected)} tensors, {size} bytes as from gguf's own quantisers")
+    print(f"gguf: {kind}: {len(expected)} tensors, {size} bytes, equal to gguf's quantisers")
 
 
 def check_llama(path, kind):
@@ -133,8 +133,8 @@ def check_llama(path, kind):
             if len(greedy) == len(case["greedy_ids"]):
                 break
         same += greedy == case["greedy_ids"]
-    print(f"llama.cpp: {kind}: {same} of {len(continuations)} greedy continuations are the reference's")
-    # Quantised weights are other weights: theirs are shown, not demanded.
+    print(f"llama.cpp: {kind}: {same} of {len(continuations)} greedy continuations equal the reference")
+    # Quantised weights differ, so their continuations are shown, not required to match.
     if not kind.startswith("q"):
         assert continuations and same == len(continuations), kind
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# `make parity-llama`: the GGUF files of `openelm convert` in ggml's Python package and in llama.cpp,
-# which is built from the source distribution of llama-cpp-python (some ten minutes on two cores,
-# once; it needs a C++ compiler and installs into the ignored `.mlx/llama`).
+# `make parity-llama`: checks the GGUF files of `openelm convert` with ggml's Python package and
+# with llama.cpp, which is built from llama-cpp-python's source distribution (about ten minutes on
+# two cores, once; it needs a C++ compiler and installs to the ignored `.mlx/llama`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 llama=$PWD/.mlx/llama

@@ -1,14 +1,14 @@
-"""Has mlx-lm load the adapters that openelm-core trained and wrote, and compares its logits.
+"""Loads adapters trained by openelm-core with mlx-lm, and compares the logits.
 
     load_adapters.py FOLDER
 
-FOLDER   what finetune.py wrote; openelm-core's finetune_live test put its own trained adapter of
-         each case into `<case>/ours`
+FOLDER is written by finetune.py; openelm-core's finetune_live test wrote its trained adapter of
+each case to `<case>/ours`.
 
-mlx-lm's own `load_model` and `load_adapters` read the files, strictly: a tensor that the model
-lacks, or one of another shape, is an error. A tensor that the file lacks, which would keep mlx-lm's
-random start, is one too. The logits of the case's tokens must be those that openelm-core got of
-the same files, `ours/logits.safetensors`, within BOUND.
+mlx-lm's `load_model` and `load_adapters` read the files strictly: a tensor that the model lacks, or
+a tensor of another shape, is an error. A missing tensor, for which mlx-lm would keep random values,
+is an error, too. The logits of the case's tokens must equal openelm-core's,
+`ours/logits.safetensors`, within BOUND.
 """
 
 import json
@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-# The preloaded BLAS is for this process, not for the compiler that MLX starts.
+# The preloaded BLAS is for this process, not for the compiler started by MLX.
 os.environ.pop("LD_PRELOAD", None)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -30,7 +30,7 @@ BOUND = 2e-4
 
 
 def missing(model, adapter):
-    """Adapter parameters of the model that the file does not hold."""
+    """Adapter parameters of the model that the file lacks."""
     held = mx.load(str(adapter / "adapters.safetensors"))
     names = (name for name, _ in tree_flatten(model.parameters()))
     leaves = ("lora_a", "lora_b", "m")
@@ -38,7 +38,7 @@ def missing(model, adapter):
 
 
 def compare(folder, name, case):
-    """The largest difference of a logit."""
+    """The largest logit difference."""
     adapter = folder / name / "ours"
     model, _ = load_model(folder / case["base"])
     before = model(mx.array(case["logit_tokens"])[None])[0]
@@ -50,7 +50,7 @@ def compare(folder, name, case):
     found = model(mx.array(case["logit_tokens"])[None])[0].astype(mx.float32)
     wanted = mx.load(str(adapter / "logits.safetensors"))["logits"]
     if (moved := mx.abs(found - before).max().item()) < 100 * BOUND:
-        sys.exit(f"load_adapters: {name}: the adapter moved no logit by more than {moved:.1e}")
+        sys.exit(f"load_adapters: {name}: the adapter changes logits by only {moved:.1e}")
     return mx.abs(found - wanted).max().item()
 
 

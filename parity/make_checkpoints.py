@@ -1,9 +1,9 @@
-"""Writes random OpenELM checkpoints and what mlx-lm's `openelm` model makes of them.
+"""Writes random OpenELM checkpoints and the results of mlx-lm's `openelm` model.
 
     make_checkpoints.py FOLDER [CASE...]
 
 Each FOLDER/CASE is a checkpoint in Apple's Hugging Face layout (config.json and safetensors, one
-file or shards with an index) with the results beside it, for openelm-core/tests/parity_live.rs:
+file or shards with an index) with the results for openelm-core/tests/parity_live.rs:
 
 expected.json   the prompts and the greedy tokens; "dtype" is the type that both sides compute in
 expected.safetensors, all float32, V the vocabulary:
@@ -13,8 +13,8 @@ expected.safetensors, all float32, V the vocabulary:
   long_logits, long_exact_logits   [P, V]  at "long_positions" of a 2,000-token prompt
   float32_logits    [300, V]  of the same weights computed in float32, for 16-bit cases
 
-It runs on MLX's CPU backend; parity/run.sh preloads the BLAS that openelm-core links to, since
-the reference BLAS of MLX's wheel takes some 50 times as long.
+Runs on MLX's CPU backend; parity/run.sh preloads openelm-core's BLAS, because the reference BLAS in
+MLX's wheel takes about 50 times as long.
 """
 
 import json
@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# The preloaded BLAS is for this process, not for the compiler that MLX starts.
+# The preloaded BLAS is for this process, not for the compiler started by MLX.
 os.environ.pop("LD_PRELOAD", None)
 
 import mlx.core as mx
@@ -36,7 +36,8 @@ from mlx_lm.utils import load_model
 
 PROMPT = 300
 GREEDY = 64
-# In 16 bits, which are slow on a CPU, and where rounding soon decides which token comes. FULL=1 takes all.
+# Tokens in 16 bits, which are slow on a CPU, and where rounding soon changes tokens. FULL=1 uses
+# all.
 GREEDY_16_BIT = GREEDY if os.environ.get("FULL") == "1" else 16
 LONG = 2000
 LONG_POSITIONS = [0, 499, 999, 1499] + list(range(LONG - 12, LONG))
@@ -44,7 +45,7 @@ LONG_POSITIONS = [0, 499, 999, 1499] + list(range(LONG - 12, LONG))
 
 @dataclass
 class Size:
-    """A released size: CoreNet's general_gpt.py."""
+    """A released size, from CoreNet's general_gpt.py."""
 
     layers: int
     model_dim: int
@@ -61,7 +62,7 @@ SIZES = {
 
 @dataclass
 class Case:
-    """One checkpoint. `layers` are those of the size that are kept; None keeps all."""
+    """One checkpoint. `layers` selects layers of the size; None keeps all."""
 
     name: str
     size: str
@@ -71,16 +72,16 @@ class Case:
     computed: str = "float32"
     shards: int = 1
     flags: dict = field(default_factory=dict)
-    # Measure at position 2,000 too.
+    # Also measures position 2,000.
     long: bool = False
     seed: int = 0
 
 
 CASES = [
-    # The whole model. LONG=1 adds two minutes for its position 2,000.
+    # The complete model. LONG=1 adds two minutes for position 2,000.
     Case("270M", "270M", 32000, long=os.environ.get("LONG") == "1", seed=1),
-    # Layers of each head count, with a small vocabulary. Stored in 16 bits as Apple's Instruct
-    # models are and computed in float32 as on any CPU.
+    # Layers of each head count, with a small vocabulary. Stored in 16 bits like Apple's Instruct
+    # models, and computed in float32, the default on a CPU.
     Case("450M-8-layers", "450M", 2048, [0, 2, 3, 9, 10, 15, 16, 19], "bfloat16", shards=2),
     Case("1_1B-5-layers", "1_1B", 2048, [0, 3, 10, 18, 27], "bfloat16", shards=3),
     Case("3B-4-layers", "3B", 2048, [0, 4, 18, 35], "bfloat16", shards=2),
@@ -136,7 +137,7 @@ def config_of(case):
         "vocab_size": case.vocab,
     }
     if case.layers:
-        # The kept layers' heads are no longer a range's.
+        # The kept layers' heads do not follow the multipliers.
         del config["qkv_multipliers"]
     return config | case.flags
 
@@ -164,8 +165,8 @@ def shapes_of(config):
 
 
 def random_tensor(rng, name, shape, layers):
-    """CoreNet's initialisation, with norms that are not 1: queries and keys are long enough to
-    single tokens out, and the last norm spreads the logits as a trained model's are."""
+    """CoreNet's initialisation, with norms that differ from 1: queries and keys are long enough to
+    attend to single tokens, and the final norm spreads the logits like a trained model's."""
     values = rng.standard_normal(shape, dtype=np.float32)
     if "norm" in name:
         longer = {"transformer.norm.weight": 2.0}
@@ -206,9 +207,9 @@ def write_checkpoint(case, config, folder):
 
 
 class ExactRope(nn.Module):
-    """RoPE with CoreNet's angles. mlx-lm gives `mx.fast.rope` the base and lets it take
-    exp2(-j * log2(base) / half) in float32, which is off by some 1e-6 of an angle, times the
-    position; given the periods, the angles are exact."""
+    """RoPE with CoreNet's angles. mlx-lm passes the base to `mx.fast.rope`, which computes exp2(-j
+    * log2(base) / half) in float32, with an error of about 1e-6 of an angle times the position.
+    With given periods, the angles are exact."""
 
     def __init__(self, dims, base):
         super().__init__()
@@ -225,7 +226,7 @@ def prompt_of(rng, case, length):
 
 
 def logits_at(model, prompt, positions):
-    """Logits [P, V] at some positions, in float32."""
+    """Logits [P, V] at the positions, in float32."""
     hidden = model.transformer(mx.array(prompt)[None])[0][mx.array(list(positions))]
     head = model.transformer.token_embeddings.as_linear
     if not model.args.share_input_output_layers:
@@ -280,7 +281,7 @@ def run(case, folder):
     (folder / "expected.json").write_text(json.dumps(facts) + "\n")
     print(
         f"{case.name:<14} {parameters:>11,} parameters  logits {float(logits.std()):.2f} wide  "
-        f"{len(set(greedy)):>2} different tokens of {count}  "
+        f"{len(set(greedy)):>2} distinct tokens of {count}  "
         f"smallest greedy margin {margins.min():.4f}, {int((margins < 1e-3).sum())} below 1e-3  "
         f"{written - started:.1f} + {time.time() - written:.1f} s",
         flush=True,

@@ -1,17 +1,17 @@
-"""Adapters that Hugging Face PEFT writes, and what PEFT makes of those that it reads.
+"""Writes adapters with Hugging Face PEFT, and checks adapters that PEFT reads.
 
     peft_files.py make FIXTURES            writes FIXTURES (openelm-core/tests/fixtures/peft)
-    peft_files.py check FIXTURES WRITTEN   loads WRITTEN/NAME, which OpenELM wrote, with PEFT
+    peft_files.py check FIXTURES WRITTEN   loads WRITTEN/NAME, written by OpenELM, with PEFT
 
 FIXTURES holds `base`, a model of two layers with random float32 weights, and for each adapter NAME
 
-adapter_config.json, adapter_model.safetensors   as `save_pretrained` leaves them
-merged.safetensors                               the matrices that `merge_and_unload` of it changes
+adapter_config.json, adapter_model.safetensors   written by `save_pretrained`
+merged.safetensors                               the matrices changed by `merge_and_unload`
 
-`check` compares what PEFT merges of WRITTEN/NAME with FIXTURES/NAME/merged.safetensors.
+`check` compares PEFT's merged weights of WRITTEN/NAME with FIXTURES/NAME/merged.safetensors.
 
-Needs torch, safetensors and peft (0.21.2 made the fixtures). There is no forward pass here: the
-modules are a bare tree with OpenELM's names.
+Needs torch, safetensors and peft (version 0.21.2 for the fixtures). There is no forward pass: the
+modules are a plain tree with OpenELM's names.
 """
 
 import json
@@ -58,7 +58,7 @@ ADAPTERS = {
     "rslora": dict(r=3, lora_alpha=5, use_rslora=True, target_modules=["qkv_proj", "out_proj"]),
     "dora": dict(r=2, lora_alpha=3, use_dora=True, target_modules=LINEAR),
     "embedding": dict(r=2, lora_alpha=8, target_modules=["token_embeddings", "out_proj"]),
-    # Two patterns fit layer 0's qkv_proj.
+    # Two patterns match layer 0's qkv_proj.
     "patterns": dict(
         r=2,
         lora_alpha=4,
@@ -70,7 +70,7 @@ ADAPTERS = {
 
 
 class Tree(nn.Module):
-    """Modules by name; has what PEFT's class for causal language models asks for."""
+    """Modules by name, with the methods required by PEFT's causal language model class."""
 
     def prepare_inputs_for_generation(self):
         raise NotImplementedError
@@ -81,7 +81,7 @@ def linear(rows, columns):
 
 
 def base():
-    """OpenELM's modules, weights left as they come."""
+    """OpenELM's modules, with default weights."""
     layers = []
     for _ in range(2):
         tree = Tree()
@@ -112,7 +112,7 @@ def randomise(parameters, generator):
 
 
 def reloaded(folder, weights):
-    """The matrices that the adapter in `folder` changes, as PEFT merges it."""
+    """The matrices changed by the adapter in `folder`, merged by PEFT."""
     model = base()
     model.load_state_dict(weights)
     after = PeftModel.from_pretrained(model, folder).merge_and_unload().state_dict()
@@ -141,7 +141,8 @@ def make(fixtures):
             model.save_pretrained(saved)
             for file in ["adapter_config.json", "adapter_model.safetensors"]:
                 shutil.copy(Path(saved) / file, folder / file)
-        # From the files: PEFT sorts the patterns when it saves them, and the first that fits counts.
+        # From the files, because PEFT sorts the patterns when it saves them, and the first match
+        # applies.
         changed = reloaded(folder, weights)
         save_file(changed, folder / "merged.safetensors", {"format": "pt"})
         print(f"{name}: {len(added)} tensors change {len(changed)} matrices")

@@ -3,9 +3,8 @@
     pretrain.py FOLDER
 
 mlx-lm's model, MLX's AdamW, `clip_grad_norm` and automatic differentiation do the work; the loss,
-the attention mask of packed rows and the learning rate are written here after CoreNet's formulas
-(`cross_entropy.py`, `scheduler/cosine.py`). Run it as parity/run.sh runs make_checkpoints.py.
-FOLDER becomes
+the attention mask of packed rows and the learning rate are written here from CoreNet's formulas
+(`cross_entropy.py`, `scheduler/cosine.py`). parity/run.sh runs it. FOLDER becomes
 
 base/                 the model in Apple's Hugging Face layout, in float32
 index.json            the cases' names; written last
@@ -79,7 +78,7 @@ def settings_of(case):
 
 
 def rate_of(step, settings):
-    """CoreNet's learning rate of the update that `step` others went before."""
+    """CoreNet's learning rate of the update with index `step`, from 0."""
     most, least, start = settings["learning_rate"], 0.1 * settings["learning_rate"], 1e-6
     if step < settings["warmup"]:
         rate = start + step * (most - start) / settings["warmup"]
@@ -111,7 +110,7 @@ def sequences(random, packed, count):
 
 
 def arrays_of(batch):
-    """Inputs, targets, which of them count, and which document each input is of."""
+    """Inputs, targets, the targets' weights, and the inputs' document numbers."""
     inputs, targets, counts, documents = [], [], [], []
     for sequence in batch:
         tokens = sequence["tokens"] + [0] * (LENGTH + 1 - len(sequence["tokens"]))
@@ -130,7 +129,7 @@ def arrays_of(batch):
 
 
 def loss_of(model, inputs, targets, counts, documents, settings):
-    """Sums over the targets, by the whole of every row: nothing is left out but by a weight of 0."""
+    """Sums over the targets of complete rows: padding has a weight of 0."""
     positions = mx.arange(inputs.shape[1])
     mask = positions[:, None] >= positions[None]
     mask = mask[None, None] & (documents[:, None, :, None] == documents[:, None, None, :])

@@ -1,10 +1,10 @@
-"""Writes MODEL/reference.json: what mlx-lm makes of a bundled model in float32 on a CPU.
+"""Writes MODEL/reference.json: mlx-lm's results for a bundled model in float32 on a CPU.
 
     LD_PRELOAD=.mlx/lib/libmlxc.so PYTHONPATH=.mlx/oracle python3 parity/reference.py MODEL VALID
 
-For eight prompts: their ids, 64 greedy tokens, and the eight largest log-probabilities of the first.
-For VALID, a JSONL file of {"text"} rows: nats in windows of 256 tokens that start anew, EOS included.
-openelm-core/tests/tales.rs compares.
+For eight prompts: the ids, 64 greedy tokens, and the eight largest log-probabilities of the first.
+For VALID, a JSONL file of {"text"} rows: nats in separate windows of 256 tokens, including EOS.
+openelm-core/tests/tales.rs compares them.
 """
 
 import importlib.metadata

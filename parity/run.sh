@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Compares openelm-core with mlx-lm's OpenELM on the same MLX, `openelm convert` with its
-# `convert`, fine-tuning with its `lora`, pre-training with MLX's optimizer, and pre-training data
-# with Python's: `make parity`. All of it runs here, but not twice for nothing: what mlx-lm made of
-# its 3 GB of random checkpoints is kept under out/parity while these scripts, mlx-lm and MLX stay
-# the same, and nothing is compared again if our programs are those that passed. FRESH=1 starts
-# over; FULL=1 takes more cases; LONG=1 also measures position 2,000 of the whole 270M.
-# OPENELM_TEST_DATA names a folder with llama-tokenizer/tokenizer.json; without it the cases of
-# pre-training data with that tokenizer are left out.
+# `make parity`: compares openelm-core with mlx-lm's OpenELM on the same MLX, `openelm convert` with
+# mlx-lm's `convert`, fine-tuning with its `lora`, pre-training with MLX's optimizer, and
+# pre-training data with a Python version. Results are cached: mlx-lm's results on 3 GB of random
+# checkpoints are kept in out/parity until these scripts, mlx-lm or MLX change, and the comparison
+# runs again only if the binaries change. FRESH=1 starts over; FULL=1 adds cases; LONG=1 also
+# measures position 2,000 of the complete 270M. OPENELM_TEST_DATA names a folder with
+# llama-tokenizer/tokenizer.json; without it the cases with that tokenizer are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/out/parity
@@ -19,14 +18,14 @@ parity/setup.sh
 [ -f "$mlxc" ] || die "$mlxc is missing; run make setup"
 trap 'say "$SECONDS s"' EXIT
 
-# libmlxc.so brings the BLAS and, before Python can load its own copy, the same MLX that
-# openelm-core links to: one program has one MLX.
+# libmlxc.so provides the BLAS and openelm-core's MLX. It is preloaded before Python loads its own
+# copy, because a process can have only one MLX.
 oracle() {
   LD_PRELOAD=$mlxc PYTHONPATH=$PWD/.mlx/oracle PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1 python3 "$@"
 }
 made_from="FULL=${FULL:-0} LONG=${LONG:-0} $(cat parity/*.py .mlx/stamp .mlx/oracle/stamp \
   openelm-core/tests/fixtures/tales/* | cksum)"
-# by_mlx_lm NAME SCRIPT: has the script fill out/parity/NAME, unless it has done so from the same.
+# by_mlx_lm NAME SCRIPT: runs the script to fill out/parity/NAME, unless the result is current.
 by_mlx_lm() {
   local target=$folder/$1
   if [ "${FRESH:-0}" != 1 ] && [ "$(cat "$target.made" 2>/dev/null)" = "$made_from" ]; then
@@ -60,25 +59,25 @@ rm -f "$folder/passed"
 say "mlx-lm on random checkpoints"
 by_mlx_lm models make_checkpoints.py
 
-say "openelm-core on the same"
+say "openelm-core on the same checkpoints"
 OPENELM_PARITY=$folder/models core_test parity_live
 
 say "mlx-lm's conversions"
 by_mlx_lm convert convert.py
 
-say "openelm convert beside them"
+say "openelm convert compared with mlx-lm's convert"
 oracle parity/convert.py "$folder/convert" "$openelm"
 
-say "openelm-core on what mlx-lm converted"
+say "openelm-core on mlx-lm's conversions"
 OPENELM_CONVERT=$folder/convert core_test convert_live
 
 say "mlx-lm's trainer on a random model"
 by_mlx_lm finetune finetune.py
 
-say "openelm-core's on the same rows"
+say "openelm-core's trainer on the same rows"
 OPENELM_FINETUNE=$folder/finetune core_test finetune_live
 
-say "mlx-lm on the adapters that openelm-core wrote"
+say "mlx-lm on openelm-core's adapters"
 oracle parity/load_adapters.py "$folder/finetune"
 
 say "mlx-lm's network under MLX's optimizer, from random weights"

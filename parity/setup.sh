@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs mlx-lm 0.32.2, the oracle of `make parity`, and what it imports into the ignored folder
+# Installs mlx-lm 0.32.2, the reference of `make parity`, and its dependencies to the ignored folder
 # `.mlx/oracle`, from pinned and hashed wheels. A second run only compares a stamp.
 set -euo pipefail
 cd "$(dirname "$0")/.."

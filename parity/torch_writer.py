@@ -2,14 +2,14 @@
 
     PYTHONPATH=.mlx/oracle python3 parity/torch_writer.py [--pytorch] [FOLDER]
 
-FOLDER is openelm-core/tests/fixtures/torch if none is given. The pickles are Python's own: stand-in
-classes take the names that PyTorch's have, so that the pickler writes those. The zip archive is
-laid out as PyTorch 1.13 and 2.x do: entries stored as they are at multiples of 64 bytes, sizes
-behind the data, 64-bit records at the end.
+The default FOLDER is openelm-core/tests/fixtures/torch. The pickles are Python's: stand-in classes
+have the names of PyTorch's classes, so that the pickler writes these names. The zip archive has the
+layout of PyTorch 1.13 and 2.x: uncompressed entries at multiples of 64 bytes, sizes after the data,
+64-bit records at the end.
 
-With `--pytorch`, nothing of that is written: the real PyTorch, which this Python has to have,
-loads the fixtures that are there; its values are compared with those meant, and it writes two
-of its own, pytorch_zip.pt and pytorch_legacy.pt.
+With `--pytorch`, no fixtures are written: PyTorch, which must be installed, loads the existing
+fixtures; their values are compared with the expected ones, and PyTorch writes two files,
+pytorch_zip.pt and pytorch_legacy.pt.
 """
 
 import io
@@ -34,16 +34,16 @@ STORAGES = {
 }
 NUMPY = {"f32": "<f4", "f16": "<f2", "bf16": "<u2", "f64": "<f8", "i64": "<i8", "u8": "u1"}
 
-# `view`: None, or the part (offset, length) that a file of PyTorch before 0.4 says is meant.
+# `view`: None, or the part (offset, length) in a file of PyTorch before 0.4.
 View = namedtuple("View", "storage offset length")
 
 
 class Storage:
-    """A buffer that tensors share: `values` as numpy has them, bf16 given as float32."""
+    """A buffer shared by tensors, with numpy `values`; bf16 values are given as float32."""
 
     def __init__(self, kind, values):
         values = np.ascontiguousarray(values)
-        if kind == "bf16":  # The upper half of a float32; the fixtures' values need no more.
+        if kind == "bf16":  # The upper half of a float32, exact for the fixtures' values.
             values = values.astype("<f4").view("<u4") >> 16
         self.kind = kind
         self.data = values.astype(NUMPY[kind]).tobytes()
@@ -51,7 +51,7 @@ class Storage:
 
 
 class Tensor:
-    """Elements of a storage; by default all of them in one row."""
+    """Elements of a storage, by default all in one row."""
 
     def __init__(self, storage, shape=None, strides=None, offset=0, parameter=False):
         self.storage = storage
@@ -73,7 +73,7 @@ class Tensor:
 
 
 def stand_in(module, name):
-    """A class that pickles as `module.name`, which the pickler insists on finding there."""
+    """A class that pickles as `module.name`, and is found there by the pickler."""
     parts = module.split(".")
     for end in range(1, len(parts) + 1):
         path = ".".join(parts[:end])
@@ -104,7 +104,7 @@ class Pickler(pickle._Pickler):
 
 
 def numbered(storages, first, step):
-    """Keys for storages in the order in which they come up, collected in `storages`."""
+    """Keys for storages in order of occurrence, collected in `storages`."""
 
     def key(storage):
         for name, known in storages.items():
@@ -118,7 +118,7 @@ def numbered(storages, first, step):
 
 
 def save_zip(path, value, protocol=2, byteorder="little", folder=None):
-    """As `torch.save` since PyTorch 1.6; `byteorder` None as before 2.1."""
+    """Like `torch.save` since PyTorch 1.6; with `byteorder` None, before 2.1."""
     storages, data = {}, io.BytesIO()
     Pickler(data, protocol, numbered(storages, 0, 1), False).dump(value)
     entries = [("data.pkl", data.getvalue())]
@@ -138,7 +138,7 @@ def archive(entries):
     for name, data in entries:
         name = name.encode()
         start = len(body)
-        # Flags: sizes after the data, UTF-8 names. The extra field "FB" is filling.
+        # Flags: sizes after the data, UTF-8 names. The extra field "FB" is padding.
         padding = -(start + 30 + len(name) + 4) % 64
         filling = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
         body += struct.pack(
@@ -159,7 +159,7 @@ def archive(entries):
 
 
 def save_legacy(path, value, protocol=2, little_endian=True):
-    """As `torch.save` before PyTorch 1.6."""
+    """Like `torch.save` before PyTorch 1.6."""
     storages, file = {}, io.BytesIO()
     sizes = {"short": 2, "int": 4, "long": 4}
     facts = {"protocol_version": 1001, "little_endian": little_endian, "type_sizes": sizes}
@@ -173,19 +173,19 @@ def save_legacy(path, value, protocol=2, little_endian=True):
 
 
 def state_dict(**tensors):
-    """As `Module.state_dict()` makes it: its attribute `_metadata` is in the pickle, too."""
+    """Like `Module.state_dict()`: its attribute `_metadata` is in the pickle, too."""
     made = OrderedDict((name.replace("__", "."), tensor) for name, tensor in tensors.items())
     made._metadata = OrderedDict([("", {"version": 1}), ("norm", {"version": 1})])
     return made
 
 
 def counting(kind, length, first=0.0):
-    """first, first + 0.5, ...: every one exact in all types."""
+    """first, first + 0.5, ..., exact in all dtypes."""
     return Storage(kind, first + np.arange(length) / 2)
 
 
 def weights():
-    """The three types; two tensors in one storage; a transposed and a sliced one; one shared."""
+    """The three dtypes; two tensors in one storage; transposed, sliced and shared tensors."""
     shared = counting("f32", 12, 100)
     tied = counting("f16", 6)
     return state_dict(
@@ -203,7 +203,7 @@ def weights():
 
 
 def training_checkpoint():
-    """CoreNet's, with AdamW's state, a numpy scalar and names that weights have no use for."""
+    """A CoreNet checkpoint with AdamW's state, a numpy scalar and names that are not weights."""
     steps = {
         0: {"step": Tensor(Storage("f32", np.ones(1)), ()), "exp_avg": Tensor(counting("f32", 4))},
         1: {"step": 2000, "exp_avg": Tensor(Storage("f64", np.ones(3)))},
@@ -244,7 +244,7 @@ def write(folder):
 
 
 def with_pytorch(folder):
-    """Compares what PyTorch reads in the fixtures with what was meant, and adds its own."""
+    """Compares PyTorch's values of the fixtures with the expected ones, and writes its files."""
     import torch
 
     if not hasattr(np, "_core"):  # Its name before numpy 2.
@@ -259,12 +259,12 @@ def with_pytorch(folder):
         if storage.kind == "bf16":
             values = (values.astype("<u4") << 16).view("<f4")
         size = values.itemsize
-        meant = np.lib.stride_tricks.as_strided(
+        expected = np.lib.stride_tricks.as_strided(
             values[first + tensor.offset :], tensor.shape, [size * step for step in tensor.strides]
         )
         assert found.dtype == kinds[storage.kind], found
         assert tuple(found.shape) == tensor.shape, found
-        assert (found.detach().float().numpy() == meant).all(), found
+        assert (found.detach().float().numpy() == expected).all(), found
 
     root = counting("f32", 8)
     views = {"a": Tensor(View(root, 2, 4), (4,)), "b": Tensor(View(root, 6, 2), (2, 1))}
@@ -277,13 +277,13 @@ def with_pytorch(folder):
     for name in ("training.pt", "training_legacy.pt"):
         for key in ("model_state_dict", "ema_state_dict"):
             cases.append((name, key, training_checkpoint()[key]))
-    for name, key, meant in cases:
+    for name, key, expected in cases:
         found = torch.load(folder / name)
         found = found[key] if key else found
-        assert list(found) == list(meant), name
-        for tensor in meant:
-            check(found[tensor], meant[tensor])
-        print(f"{name}: PyTorch {torch.__version__} reads what was meant")
+        assert list(found) == list(expected), name
+        for tensor in expected:
+            check(found[tensor], expected[tensor])
+        print(f"{name}: PyTorch {torch.__version__} reads the expected values")
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(OrderedDict(proj=torch.nn.Linear(3, 2, bias=False)))

@@ -1,6 +1,6 @@
-"""Prints the licence of every crate that the named packages link, with the texts that it carries.
+"""Prints the licences of all crates that the named packages link, with their licence texts.
 
-Reads `cargo metadata` on standard input; build-time and test-only dependencies are left out.
+Reads `cargo metadata` from standard input. Build-time and test-only dependencies are omitted.
 """
 
 import json
@@ -14,7 +14,7 @@ def main(roots):
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
     waiting = [key for key, package in packages.items() if package["name"] in roots]
     if len(waiting) != len(roots):
-        raise SystemExit(f"cargo metadata does not name all of {roots}")
+        raise SystemExit(f"cargo metadata lacks one of {roots}")
     linked = set()
     while waiting:
         key = waiting.pop()

@@ -1,7 +1,6 @@
-"""Makes a release of what apple/xcframework.sh built: `pack` checks the XCFramework and the GPU kernels, packs
-the XCFramework and writes the release manifest `release.json`; `pin` writes the archive's address and
-checksum into Package.swift. Standard library only; runs on any system.
-"""
+"""Makes a release from the result of apple/xcframework.sh. `pack` checks the XCFramework and the
+GPU kernels, packs the XCFramework and writes the release manifest `release.json`. `pin` writes the
+archive's address and checksum into Package.swift. Standard library only; runs on any system."""
 
 import argparse
 import hashlib
@@ -17,7 +16,7 @@ from platforms import Broken, of_kernels, of_library
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "COpenELMFFI"
-# As `xcodebuild -create-xcframework` names them: system, oldest version.
+# Slices as named by `xcodebuild -create-xcframework`: platform and minimum version.
 SLICES = {
     "macos-arm64": ("macos", (14, 0)),
     "ios-arm64": ("ios", (17, 0)),
@@ -28,7 +27,7 @@ MEGABYTE = 1_000_000
 
 
 def digest(path):
-    """SHA-256, which is what `swift package compute-checksum` prints of an archive."""
+    """The SHA-256, equal to `swift package compute-checksum` of an archive."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -41,12 +40,12 @@ def described(path, **more):
 
 
 def check_slices(framework, package):
-    """Returns what the manifest says of the slices; `Broken` says what is wrong with one."""
+    """Returns the manifest's entries for the slices. Raises `Broken` for an invalid slice."""
     try:
         info = plistlib.loads((framework / "Info.plist").read_bytes())
         entries = {entry["LibraryIdentifier"]: entry for entry in info["AvailableLibraries"]}
     except (OSError, KeyError, plistlib.InvalidFileException) as error:
-        raise Broken(f"{framework}: it is no XCFramework ({error!r})") from error
+        raise Broken(f"{framework}: not an XCFramework ({error!r})") from error
     if set(entries) != set(SLICES):
         raise Broken(f"{framework}: expected the slices {', '.join(SLICES)}, found {', '.join(sorted(entries))}")
     found = []
@@ -60,7 +59,8 @@ def check_slices(framework, package):
         try:
             objects = of_library(library.read_bytes(), platform, minimum)
             for name in (f"{NAME}.h", "module.modulemap"):
-                # In a folder of the module's name: an app puts the headers of all libraries into one.
+                # In a folder named after the module, because an app merges the headers of all
+                # libraries.
                 if (headers / name).read_bytes() != (package / "swift/Sources" / NAME / name).read_bytes():
                     raise Broken(f"{headers / name} is not the package's")
         except (OSError, Broken) as error:
@@ -70,7 +70,7 @@ def check_slices(framework, package):
 
 
 def check_kernels(folder, mlx):
-    """Returns what the manifest says of the kernels."""
+    """Returns the manifest's entries for the kernels."""
     expected = {f"mlx-{mlx}-{platform}.metallib": platform for platform in KERNELS}
     names = sorted(path.name for path in folder.glob("*"))
     if names != sorted(expected):
@@ -89,7 +89,7 @@ def check_kernels(folder, mlx):
 
 
 def check_links(folder, manifest):
-    """What rustc says that a program has to link, against what Package.swift links. Swift links the rest."""
+    """Checks that Package.swift links rustc's native libraries; Swift links the system's."""
     linked = {f"-l{name}" for name in re.findall(r'\.linkedLibrary\("([^"]+)"', manifest)} | {"-lSystem", "-lc", "-lm", "-lobjc"}
     linked |= {f"-framework {name}" for name in re.findall(r'\.linkedFramework\("([^"]+)"', manifest)}
     for name in ("macos", "ios", "ios-simulator"):
@@ -103,7 +103,7 @@ def check_links(folder, manifest):
 
 
 def pack(framework, archive):
-    """The same files give the same archive; there are no links in it to keep."""
+    """Writes a reproducible archive. It contains no links."""
     partial = archive.with_name(f".{archive.name}.partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as out:
         for path in sorted(framework.rglob("*")):
@@ -123,12 +123,12 @@ def budget(what, bytes_, megabytes):
 
 
 def tool(*words):
-    """The first line of what a tool says; nothing where it is not."""
+    """The first line of a tool's output, or nothing if the tool is missing."""
     try:
-        said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said.split("\n")[0] or None
+    return output.split("\n")[0] or None
 
 
 def run_pack(options):
@@ -162,7 +162,7 @@ def run_pin(options):
     release = json.loads((options.folder / "release.json").read_text())
     archive = options.folder / release["archive"]["file"]
     if digest(archive) != release["archive"]["sha256"]:
-        raise Broken(f"{archive}: it is not what release.json describes; pack it again")
+        raise Broken(f"{archive}: differs from release.json; pack it again")
     if not options.address.startswith("https://") or not options.address.endswith(".zip") or re.search(r'[\s"\\]', options.address):
         raise Broken(f"expected https://….zip, found {options.address}")
     path = options.package / "Package.swift"
@@ -182,10 +182,10 @@ def main(words=None):
     one.add_argument("folder", type=Path)
     one.add_argument("--mlx", required=True, metavar="VERSION", help="the library's MLX")
     one.add_argument("--archive-limit", type=int, default=200, metavar="MB", help="size budget of the archive (default 200)")
-    one.add_argument("--kernels-limit", type=int, default=8, metavar="MB", help="of one system's kernels (default 8)")
+    one.add_argument("--kernels-limit", type=int, default=8, metavar="MB", help="size budget of one system's kernels (default 8)")
     one.set_defaults(run=run_pack)
-    two = commands.add_parser("pin", help="write the address of the archive and its checksum into Package.swift")
-    two.add_argument("address", help="where the archive will lie: https://….zip")
+    two = commands.add_parser("pin", help="write the archive's address and checksum into Package.swift")
+    two.add_argument("address", help="address of the archive: https://….zip")
     two.add_argument("folder", type=Path, nargs="?", default=ROOT / "out/xcframework")
     two.set_defaults(run=run_pin)
     for command in (one, two):

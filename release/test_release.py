@@ -1,4 +1,5 @@
-"""Tests of release/release.py and release/platforms.py on files that are made here, whole and broken in one way each."""
+"""Tests of release/release.py and release/platforms.py with generated files: valid, or with one
+defect each."""
 
 import contextlib
 import hashlib
@@ -23,7 +24,7 @@ SWIFT = ROOT / ".mlx/swift/root/usr/libexec/swift/bin/swift"
 
 
 def mach_object(platform=None, minimum=(17, 0)):
-    """A Mach-O object of nothing but load commands."""
+    """A Mach-O object with load commands only."""
     commands = [struct.pack("<2I", 0x2, 24) + bytes(16)]
     if platform:
         commands.append(struct.pack("<6I", 0x32, 24, NUMBERS[platform], minimum[0] << 16 | minimum[1] << 8, 0, 0))
@@ -31,7 +32,7 @@ def mach_object(platform=None, minimum=(17, 0)):
 
 
 def library(*objects):
-    """A static library with an index, of objects with long names."""
+    """A static library with an index and objects with long names."""
     data = b"!<arch>\n"
     for name, content in [("__.SYMDEF SORTED", b"odd"), *((f"a_name_of_some_length_{n}.o", one) for n, one in enumerate(objects))]:
         padded = name.encode().ljust(28, b"\0")
@@ -47,7 +48,7 @@ def kernels(platform, minimum, size=64):
 
 
 def make_framework(folder, package):
-    """What `xcodebuild -create-xcframework` makes of three libraries."""
+    """The result of `xcodebuild -create-xcframework` for three libraries."""
     entries = []
     for identifier, (platform, minimum) in release.SLICES.items():
         headers = folder / identifier / "Headers" / release.NAME
@@ -82,21 +83,21 @@ class Release(unittest.TestCase):
             (self.out / f"links/{name}.txt").write_text("-framework CoreFoundation -liconv -lSystem -lc -lm\n")
 
     def run_release(self, *words):
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        output = io.StringIO()
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
             status = release.main([*map(str, words), "--package", str(self.package)])
-        return status, said.getvalue()
+        return status, output.getvalue()
 
     def pack(self, *more):
         return self.run_release("pack", self.out, "--mlx", "0.32.2", *more)
 
     def fails(self, words, *more):
-        status, said = self.pack(*more)
+        status, output = self.pack(*more)
         self.assertEqual(status, 1)
-        self.assertIn(words, said)
-        self.assertEqual(said.count("\n"), 1, said)
+        self.assertIn(words, output)
+        self.assertEqual(output.count("\n"), 1, output)
 
-    def test_a_whole_one_is_packed_and_described(self):
+    def test_valid_framework_is_packed_and_described(self):
         self.assertEqual(self.pack(), (0, ""))
         found = json.loads((self.out / "release.json").read_text())
         self.assertEqual([one["slice"] for one in found["slices"]], list(release.SLICES))
@@ -126,20 +127,20 @@ class Release(unittest.TestCase):
             ([mach_object("ios-simulator")], "a_name_of_some_length_0.o is for ios-simulator, expected ios"),
             ([mach_object("ios"), mach_object("macos")], "a_name_of_some_length_1.o is for macos, expected ios"),
             ([mach_object("ios", (18, 2))], "needs ios 18.2, expected 17.0"),
-            ([mach_object(), mach_object()], "0 of its 2 objects say"),
-            ([b"\x7fELF" + bytes(60)], "it is no Mach-O object for arm64"),
-            ([mach_object("ios")[:40]], "its load commands end early"),
+            ([mach_object(), mach_object()], "0 of 2 objects have"),
+            ([b"\x7fELF" + bytes(60)], "not a Mach-O object for arm64"),
+            ([mach_object("ios")[:40]], "truncated load commands"),
         ):
             path.write_bytes(library(*objects))
             self.fails(words)
         path.write_bytes(good[:-9])
-        self.fails("it ends within its member")
+        self.fails("truncated within member")
         path.write_bytes(b"no")
-        self.fails("it is no static library")
+        self.fails("not a static library")
         path.unlink()
         self.fails("No such file")
 
-    def test_the_description_of_the_slices(self):
+    def test_slice_descriptions(self):
         path = self.framework / "Info.plist"
         info = plistlib.loads(path.read_bytes())
         info["AvailableLibraries"][2]["SupportedArchitectures"] = ["arm64", "x86_64"]
@@ -149,9 +150,9 @@ class Release(unittest.TestCase):
         path.write_bytes(plistlib.dumps(info))
         self.fails("expected the slices macos-arm64, ios-arm64, ios-arm64-simulator, found ios-arm64, macos-arm64")
         path.unlink()
-        self.fails("it is no XCFramework")
+        self.fails("not an XCFramework")
 
-    def test_headers_are_the_packages_in_a_folder_of_the_modules_name(self):
+    def test_headers_equal_the_package_headers_in_the_module_folder(self):
         header = self.framework / "ios-arm64/Headers/COpenELMFFI/COpenELMFFI.h"
         header.write_text(header.read_text() + "\n")
         self.fails("COpenELMFFI.h is not the package's")
@@ -163,15 +164,15 @@ class Release(unittest.TestCase):
         for data, words in (
             (kernels("macos", (17, 0)), "expected ios 17.0, found macos 17.0"),
             (kernels("ios", (26, 0)), "expected ios 17.0, found ios 26.0"),
-            (kernels("ios", (17, 0))[:-1], "it says that it has 64 bytes, found 63"),
-            (b"version https://git-lfs", "it is no Metal library"),
+            (kernels("ios", (17, 0))[:-1], "expected 64 bytes, found 63"),
+            (b"version https://git-lfs", "not a Metal library"),
         ):
             ios.write_bytes(data)
             self.fails(words)
         ios.rename(ios.with_name("mlx-0.31.1-ios.metallib"))
         self.fails("found mlx-0.31.1-ios.metallib, mlx-0.32.2-macos.metallib")
 
-    def test_what_is_linked(self):
+    def test_linked_libraries(self):
         (self.out / "links/ios.txt").write_text("-framework Security -liconv -lz\n")
         self.fails("Package.swift does not link -framework Security, -lz")
 
@@ -181,7 +182,7 @@ class Release(unittest.TestCase):
         self.assertEqual(self.pack("--kernels-limit", "180"), (0, ""))
         self.fails("more than the budget of 0 MB", "--archive-limit", "0", "--kernels-limit", "180")
 
-    def test_a_release_is_pinned(self):
+    def test_pin_writes_address_and_checksum(self):
         self.pack()
         before = (self.package / "Package.swift").read_text()
         address = "https://example.org/v0.1.0/COpenELMFFI.xcframework.zip"
@@ -194,11 +195,11 @@ class Release(unittest.TestCase):
             self.assertIn("expected https", self.run_release("pin", bad, self.out)[1])
         with self.archive.open("ab") as file:
             file.write(b"more")
-        self.assertIn("it is not what release.json describes", self.run_release("pin", address, self.out)[1])
+        self.assertIn("differs from release.json", self.run_release("pin", address, self.out)[1])
 
     @unittest.skipUnless(SWIFT.exists(), "make setup-swift")
     def test_the_manifest_for_apple_systems(self):
-        """As a consumer's computer reads it, but for the system that reads it."""
+        """The manifest as a consumer's computer reads it, except for the platform."""
         def core(pinned):
             if pinned:
                 self.pack()
@@ -207,11 +208,11 @@ class Release(unittest.TestCase):
             path.write_text(path.read_text().replace("#if os(Linux)", "#if os(Windows)"))
             environment = {key: value for key, value in os.environ.items() if key != "OPENELM_LIBRARY_DIR"}
             environment["PATH"] = f"{SWIFT.parent}:{environment['PATH']}"
-            said = subprocess.run(["swift", "package", "--package-path", self.package, "dump-package"], env=environment, capture_output=True, text=True)
-            self.assertEqual(said.returncode, 0, said.stderr)
-            self.assertNotIn("unsafeFlags", said.stdout)
-            self.assertNotIn("OPENELM_SYSTEM_LIBRARY", said.stdout)
-            return next(target for target in json.loads(said.stdout)["targets"] if target["name"] == release.NAME)
+            result = subprocess.run(["swift", "package", "--package-path", self.package, "dump-package"], env=environment, capture_output=True, text=True)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertNotIn("unsafeFlags", result.stdout)
+            self.assertNotIn("OPENELM_SYSTEM_LIBRARY", result.stdout)
+            return next(target for target in json.loads(result.stdout)["targets"] if target["name"] == release.NAME)
 
         local = core(False)
         self.assertEqual((local["type"], local["path"]), ("binary", "out/xcframework/COpenELMFFI.xcframework"))
@@ -222,7 +223,7 @@ class Release(unittest.TestCase):
     def test_the_privacy_manifest(self):
         found = plistlib.loads((ROOT / "swift/Sources/OpenELM/Resources/PrivacyInfo.xcprivacy").read_bytes())
         self.assertEqual((found["NSPrivacyTracking"], found["NSPrivacyTrackingDomains"], found["NSPrivacyCollectedDataTypes"]), (False, [], []))
-        # Sizes and times of the app's own files (C617.1), and of those that its user picked (3B52.1).
+        # Sizes and times of the app's own files (C617.1), and of files chosen by the user (3B52.1).
         self.assertEqual(found["NSPrivacyAccessedAPITypes"], [{
             "NSPrivacyAccessedAPIType": "NSPrivacyAccessedAPICategoryFileTimestamp", "NSPrivacyAccessedAPITypeReasons": ["C617.1", "3B52.1"]}])
 
@@ -329,8 +330,8 @@ class Platforms(unittest.TestCase):
         self.assertEqual(platforms.of_object(old + struct.pack("<4I", 0x25, 16, 12 << 16 | 1 << 8, 0)), ("ios", (12, 1)))
         self.assertEqual(platforms.of_object(old + struct.pack("<4I", 0x24, 16, 11 << 16, 0)), ("macos", (11, 0)))
 
-    def test_garbage_is_no_library(self):
-        with self.assertRaisesRegex(platforms.Broken, "garbled at byte 8"):
+    def test_malformed_libraries_fail(self):
+        with self.assertRaisesRegex(platforms.Broken, "malformed at byte 8"):
             list(platforms.members(b"!<arch>\n" + b"x" * 70))
 
 

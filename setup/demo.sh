@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What `make demo` runs: prepares MLX, builds the tool, and lets the bundled model write.
+# Steps of `make demo`: prepares MLX, builds the tool, and generates text with the bundled model.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf 'demo: %s\n' "$*" >&2; }

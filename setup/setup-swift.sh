@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Puts a Swift toolchain for Debian Linux (x86_64) under the ignored folder `.mlx/swift`, for the
-# tests of the Swift package. On a Mac nothing is done: Xcode brings Swift.
+# Prepares a Swift toolchain for Debian Linux (x86_64) in the ignored folder `.mlx/swift`, for the
+# tests of the Swift package. On a Mac it does nothing, because Xcode includes Swift.
 #
-# Debian packages Swift 6.0 from its release 13 (trixie) on. Its packages are downloaded and
-# unpacked, never installed: no root is needed. Each program is bound to the C library beside it,
-# and so is what it links, so that the host's C library may be older and is neither used nor
-# disturbed. The host gives headers and the linker's start files: gcc, g++ and libc6-dev. A second
-# run only looks for a stamp.
+# Debian 13 (trixie) and later package Swift 6.0. The packages are downloaded and unpacked, not
+# installed, so root is not needed. Each program, and everything it links, uses the C library in the
+# same folder, so that the host's C library may be older and is not used. The host provides headers
+# and the linker's start files: gcc, g++ and libc6-dev. A second run only compares a stamp.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 swift=$PWD/.mlx/swift
@@ -19,7 +18,7 @@ log=$swift/log
 say() { printf 'setup-swift: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 need() { command -v "$1" >/dev/null 2>&1 || die "$1 is missing; $2"; }
-# Runs a step with its output in the log, and names the step if it fails.
+# Runs a step, appends its output to the log, and reports the step if it fails.
 step() {
   local what=$1
   shift
@@ -32,7 +31,7 @@ if [ "$(uname -s)" = Darwin ]; then
 fi
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || die "this needs a Mac, or Debian Linux on x86_64"
 
-# Absolute paths are written into the programs, so the folder is part of what they depend on.
+# Absolute paths are written into the programs, so the stamp includes the folder.
 stamp="$swift $(cksum <setup/setup-swift.sh)"
 if [ -f "$swift/stamp" ] && [ "$(cat "$swift/stamp")" = "$stamp" ]; then
   exit 0
@@ -45,7 +44,7 @@ key=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -f "$key" ] || die "$key is missing; apt-get install debian-archive-keyring"
 # shellcheck disable=SC2016 # apt fills this in
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | awk '/\/debian\/?$/ && !n++')
-[ -n "$mirror" ] || die "apt knows no Debian mirror (an address that ends in /debian); run apt-get update first"
+[ -n "$mirror" ] || die "apt has no Debian mirror (an address that ends in /debian); run apt-get update first"
 
 rm -rf "$swift"
 mkdir -p "$swift"/apt/{debs,state/lists/partial,cache/archives/partial} "$root"
@@ -68,11 +67,12 @@ CONF
 
 say "downloading Swift of Debian $release (260 MB, once)"
 step "reading the package list of Debian $release" apt-get --error-on=any update
-# What swiftlang's programs link, and patchelf, which binds them.
+# Libraries of swiftlang's programs, and patchelf, which sets their paths.
 packages=(swiftlang libswiftlang libc6 libgcc-s1 libstdc++6 libedit2 libbsd0 libmd0 libncurses6
   libtinfo6 libsqlite3-0 libuuid1 libxml2 liblzma5 libzstd1 zlib1g patchelf)
 (cd "$swift/apt/debs" && step "downloading Swift" apt-get download "${packages[@]}")
-# The debugger, the language server and the static libraries are half of it, and not used here.
+# The debugger, the language server and the static libraries are half of the size, and not used
+# here.
 unpack() {
   dpkg-deb --fsys-tarfile "$1" | tar -x -C "$root" \
     --exclude='./usr/share/*' --exclude='*/bin/lldb*' --exclude='*/bin/clangd' \
@@ -92,7 +92,7 @@ bind() {
   local old interpreter=()
   [ "$(dirname "$1")" = "$bin" ] && interpreter=(--set-interpreter "$loader")
   old=$(patchelf --print-rpath "$1")
-  # DT_RPATH, not DT_RUNPATH: it counts for the libraries' own libraries too.
+  # DT_RPATH, not DT_RUNPATH: it applies to the libraries' dependencies, too.
   patchelf "${interpreter[@]}" --force-rpath --set-rpath "${old:+$old:}$libs" "$1"
 }
 while IFS= read -r -d '' file; do
@@ -100,7 +100,7 @@ while IFS= read -r -d '' file; do
   step "binding $file" bind "$file"
 done < <(find "$bin" -type f -print0; find "$root/usr/libexec/swift/lib" -name '*.so*' -print0)
 
-# What Swift links (tests, and the manifest of a package) must start with the same C library.
+# Programs linked by Swift (tests and package manifests) must start with the same C library.
 rm "$bin/clang"
 cat >"$bin/clang" <<CLANG
 #!/bin/sh

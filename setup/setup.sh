@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Prepares the prebuilt MLX 0.32.2 that mlx-rs links to, under the ignored folder `.mlx`:
-# fetches the pinned wheels, compiles mlx-c (its source comes with the mlx-sys crate), writes
-# the Rust declarations, and tells Cargo where they are. A second run only compares a stamp.
+# Prepares the prebuilt MLX 0.32.2 for mlx-rs in the ignored folder `.mlx`: downloads the pinned
+# wheels, compiles mlx-c (its source is in the mlx-sys crate), writes the Rust declarations, and
+# sets their paths in Cargo's configuration. A second run only compares a stamp.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -24,7 +24,7 @@ case "$(uname -s)-$(uname -m)" in
   *) die "no prebuilt MLX for $(uname -s) on $(uname -m); Linux on x86_64 and macOS on arm64 are supported" ;;
 esac
 
-# Everything that the result depends on, this folder's place included: paths in it are absolute.
+# All inputs of the result, including this folder's path, because paths in the result are absolute.
 stamp="$root $(cat setup/setup.sh "setup/wheels-$platform.txt" setup/native/*.hpp setup/native/*/* setup/mlx-c-bindings/src/main.rs | cksum)"
 if [ -f "$mlx/stamp" ] && [ "$(cat "$mlx/stamp")" = "$stamp" ] && [ -f "$mlx/cargo.toml" ]; then
   exit 0
@@ -39,7 +39,7 @@ need "$cxx" "install a C++20 compiler (Debian: apt-get install g++; macOS: xcode
 log=$mlx/setup.log
 mkdir -p "$mlx"
 : >"$log"
-# Runs a step with its output in the log, and names the step if it fails.
+# Runs a step, appends its output to the log, and reports the step if it fails.
 step() {
   local what=$1
   shift
@@ -67,11 +67,12 @@ print(os.path.dirname(package["manifest_path"]))') || die "cargo metadata failed
 mlx_c=$mlx_sys/src/mlx-c
 
 say "3/4 compiling mlx-c and the generator of its declarations"
-# The generator lives in this workspace but links no MLX; its build stays out of target/.
+# The generator is in this workspace but does not link MLX; its build stays out of target/.
 (CARGO_TARGET_DIR="$mlx/target" cargo build --quiet --locked --package mlx-c-bindings >"$mlx/bindings.log" 2>&1) &
 generator=$!
 flags=(-std=c++20 -O2 -fPIC -w -include "$root/setup/native/format.hpp" -I"$mlx_c" -I"$mlx/prefix/mlx/include")
-# Two units of all of mlx-c: its files are short, and each reads all of MLX's headers.
+# Two translation units of all of mlx-c: its files are short, and each includes all of MLX's
+# headers.
 unit=0
 for source in "$mlx_c"/mlx/c/*.cpp; do
   printf '#include "%s"\n' "$source" >>"$mlx/obj/mlx_c_$unit.cpp"
@@ -80,8 +81,8 @@ done
 sources=("$mlx"/obj/mlx_c_?.cpp)
 [ $platform = linux-x86_64 ] && sources+=("$root"/setup/native/linux_x86_64/*.cpp)
 jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-# xargs appends the source as the last word, so the compiler's words go in by the environment. (The bash of
-# macOS is 3.2 and has no @Q.)
+# xargs appends the source file as the last argument, so the compiler command is passed in the
+# environment. (The bash of macOS is version 3.2 and has no @Q.)
 compile() {
   export OBJ=$mlx/obj COMPILE
   COMPILE=$cxx$(printf ' %q' "${flags[@]}")
@@ -94,12 +95,12 @@ wait "$generator" || { cat "$mlx/bindings.log" >>"$log"; tail -n 5 "$log" >&2; d
 
 say "4/4 linking, and writing the declarations"
 if [ $platform = linux-x86_64 ]; then
-  # setup/native has a better one.
+  # setup/native has a faster version.
   for object in "$mlx"/obj/mlx_c_?.o; do
     step "weakening a symbol" objcopy --weaken-symbol=mlx_array_new_data_managed_payload "$object"
   done
-  # The library's own name is its absolute path: programs find it from any folder with no
-  # LD_LIBRARY_PATH and no linker flags, and it finds MLX and OpenBLAS beside itself.
+  # The library's install name is its absolute path: programs find it from any folder without
+  # LD_LIBRARY_PATH or linker flags, and it finds MLX and OpenBLAS in its own folder.
   # shellcheck disable=SC2016 # the loader expands it
   step "linking libmlxc.so" "$cxx" -shared -o "$mlx/lib/libmlxc.so" "$mlx"/obj/*.o \
     -Wl,-soname,"$mlx/lib/libmlxc.so" -Wl,--disable-new-dtags,-rpath,'$ORIGIN/../prefix/mlx/lib:$ORIGIN/../prefix/scipy_openblas32/lib' \
@@ -108,7 +109,7 @@ if [ $platform = linux-x86_64 ]; then
   clang_args=(-isystem "$("$cxx" -print-file-name=include)")
 else
   step "archiving libmlxc.a" ar -crs "$mlx/lib/libmlxc.a" "$mlx"/obj/*.o
-  # dyld looks libmlx.dylib up by its install name; an absolute one needs no flags either.
+  # dyld finds libmlx.dylib by its install name; an absolute name needs no flags.
   step "naming libmlx.dylib" install_name_tool -id "$mlx/prefix/mlx/lib/libmlx.dylib" "$mlx/prefix/mlx/lib/libmlx.dylib"
   step "signing libmlx.dylib" codesign --force --sign - "$mlx/prefix/mlx/lib/libmlx.dylib"
   search=("native=$mlx/lib" "native=$mlx/prefix/mlx/lib") libraries=("static=mlxc" "dylib=mlx" "dylib=c++" "framework=Foundation")
@@ -121,7 +122,7 @@ rm -rf "$mlx/target" "$mlx/obj" "$mlx/bindings.log" "$mlx"/prefix/libclang*
 
 list() { printf '"%s", ' "$@"; }
 cat >"$mlx/cargo.toml" <<EOF
-# Written by setup/setup.sh: stands in for mlx-sys' build script on this machine.
+# Written by setup/setup.sh: replaces mlx-sys's build script on this machine.
 [target.$triple.mlx]
 rustc-link-search = [$(list "${search[@]}")]
 rustc-link-lib = [$(list "${libraries[@]}")]

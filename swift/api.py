@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 LIST = Path(__file__).resolve().parent / "API.md"
-MARKER = "<!-- From here on generated: make bindings -->\n"
+MARKER = "<!-- Generated below this line: make bindings -->\n"
 SOURCES = LIST.parent / "Sources/OpenELM"
 PRIVATE_SETTERS = {
     name
@@ -28,7 +28,7 @@ def main():
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     graph = json.loads(options.symbols.read_text())
-    # What Swift itself brings to a type is written by nobody here.
+    # Members that Swift synthesizes for a type are not documented here.
     symbols = [s for s in graph["symbols"] if "::SYNTHESIZED::" not in s["identifier"]["precise"]]
     bare = [".".join(s["pathComponents"]) for s in symbols if not is_documented(s)]
     if bare:
@@ -43,8 +43,8 @@ def main():
 
 
 def is_documented(symbol):
-    # `==`, `hash(into:)`, `encode(to:)` and the like are derived, with the words of their protocol
-    # or none.
+    # `==`, `hash(into:)`, `encode(to:)` and similar members are derived, with their protocol's
+    # documentation or none.
     derived = symbol["names"]["title"] in (
         "==(_:_:)", "init(from:)", "encode(to:)", "hash(into:)", "init(rawValue:)", "AsyncIterator",
         "RawValue", "Element",
@@ -53,7 +53,7 @@ def is_documented(symbol):
 
 
 def conformances(graph):
-    """By a type's identifier the protocols it says it conforms to."""
+    """Declared protocol conformances by type identifier."""
     found = {}
     for relation in graph["relationships"]:
         name = relation.get("targetFallback", "").removeprefix("Swift.")
@@ -99,7 +99,7 @@ def order(symbol):
 
 def declaration(symbol):
     text = " ".join("".join(f["spelling"] for f in symbol["declarationFragments"]).split())
-    # What @Observable makes of a property has a setter for everyone, says the graph.
+    # The symbol graph lists a public setter for properties of @Observable types.
     if symbol["names"]["title"] in PRIVATE_SETTERS:
         text = text.replace("{ get set }", "{ get }")
     return text

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks what is written about the package against the package, as swift/test.sh built it: every
-# public symbol is documented and listed in API.md, DocC's catalogue has no dead link, the examples
-# in the documentation compile, and so do the chat app's views.
+# Checks the package's documentation against the package built by swift/test.sh: every public symbol
+# is documented and listed in API.md, the DocC catalogue has no broken links, and the examples in
+# the documentation and the chat app's views compile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 modules=.build/debug/Modules
@@ -24,7 +24,7 @@ checked=(-typecheck -swift-version 6 -warnings-as-errors "${search[@]}")
 
 "${swift[@]}" swift-symbolgraph-extract -module-name OpenELM -minimum-access-level public \
   "${where[@]}" "${search[@]}" -output-dir "$work/all"
-# The bindings' extensions and the like are no API.
+# The bindings' extensions and similar symbols are not part of the API.
 cp "$work/all/OpenELM.symbols.json" "$work/graph/"
 python3 swift/api.py "$work/graph/OpenELM.symbols.json" "$@"
 
@@ -33,7 +33,7 @@ python3 swift/api.py "$work/graph/OpenELM.symbols.json" "$@"
   --fallback-bundle-identifier org.openelm --output-path "$work/site" >"$work/docc.log" 2>&1 ||
   { cat "$work/docc.log" >&2; exit 1; }
 
-# Apple's SwiftUI where it is; elsewhere a stub of the names that are used.
+# Apple's SwiftUI if available; otherwise a stub of the used names.
 if [ ${#stubs[@]} -gt 0 ]; then
   for module in UniformTypeIdentifiers SwiftUI; do
     swiftc -emit-module -swift-version 6 -warnings-as-errors -module-name "$module" "${stubs[@]}" \

@@ -1,8 +1,8 @@
-"""Writes the Swift examples of Markdown files as sources that can be compiled, one file an example.
+"""Writes the Swift examples of Markdown files as compilable sources, one file per example.
 
-An example is put into a function, with its own imports before it; what it may speak of (`model`,
-`folder`, ...) is declared in another file. One that declares types, as an app's view, is written as
-it is. No example is left out.
+Each example is wrapped in a function, with its imports before it. Names that examples use without
+declaring them (`model`, `folder`, ...) are declared in another file. Examples that declare types,
+such as an app's view, are written unchanged. All examples are included.
 
     snippets.py TARGET FILE.md ...
 """
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# What examples may speak of without having made it.
+# Names that examples use without declaring them.
 CONTEXT = {
     "model": "LanguageModel",
     "session": "LanguageModelSession",
@@ -38,7 +38,7 @@ def main():
             (target / f"example{count}.swift").write_text(source)
             count += 1
     if count == 0:
-        sys.exit("snippets: no example was found")
+        sys.exit("snippets: no examples found")
     print(f"snippets: {count} examples")
 
 

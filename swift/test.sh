@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests the Swift package against the real library: drift of the declarations and of API.md, lint,
-# build, tests, documentation. SANITIZE=1 runs the tests once more under the thread sanitizer.
-# --write (`make bindings`) renews the declarations and API.md.
+# Tests the Swift package with the real library: current declarations and API.md, lint, build,
+# tests, documentation. SANITIZE=1 repeats the tests under the thread sanitizer. --write (`make
+# bindings`) updates the declarations and API.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . swift/toolchain.sh
@@ -31,11 +31,12 @@ done
 
 swift format lint --strict --recursive Package.swift swift/Sources/OpenELM swift/Tests \
   swift/Examples swift/Benchmarks
-# Injected panics would print their traces.
+# Injected panics would print backtraces.
 unset RUST_BACKTRACE
 swift test --disable-xctest -Xswiftc -warnings-as-errors
 swift/check-docs.sh "$@"
-# Races: once more with the thread sanitizer, which sees Swift's side and the calls.
+# Data races: repeats the tests with the thread sanitizer, which instruments Swift's side of the
+# calls.
 if [ "${SANITIZE:-0}" = 1 ]; then
   swift test --disable-xctest --sanitize=thread --scratch-path .build/sanitized
 fi

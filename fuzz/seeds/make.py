@@ -1,4 +1,4 @@
-"""Writes the seeds beside it: a tiny OpenELM as safetensors and as GGUF files.
+"""Writes the seeds in this folder: a tiny OpenELM model as safetensors and GGUF files.
 
     PYTHONPATH=.mlx/oracle python3 fuzz/seeds/make.py target/release/openelm
 """

@@ -1,5 +1,5 @@
-//! What fuzzing asks of the readers: any bytes are read or refused, in bounded memory, and what was
-//! accepted can be read to its end. Shared by the fuzz targets and by openelm-core's tests.
+//! The properties that fuzzing checks: any bytes are read or rejected, in bounded memory, and an
+//! accepted file can be read to its end. Shared by the fuzz targets and openelm-core's tests.
 
 use openelm_core::{
     Config,
@@ -57,5 +57,5 @@ pub(crate) fn safetensors(bytes: &[u8]) {
     }
 }
 
-/// Of the seed.
+/// The config.json of the seed.
 const CONFIG: &str = include_str!("../seeds/safetensors/config.json");

@@ -1,5 +1,6 @@
 // `std::format` for compilers whose library lacks <format> (gcc before 13).
-// mlx-c uses plain `{}` fields only, and so does this. Force-included: mlx-c names no header.
+// Supports plain `{}` fields only, as mlx-c needs. Force-included, because mlx-c does not include
+// it.
 #pragma once
 #if __has_include(<format>)
 #include <format>

@@ -1,12 +1,12 @@
-// How fast tokens reach a Swift program: openelm-swift-bench MODEL PROMPT TOKENS, one JSON object.
-// The clock runs from the first token that the program has to the last; nothing is printed meanwhile.
+// Token throughput in a Swift program: openelm-swift-bench MODEL PROMPT TOKENS, one JSON object.
+// The time is measured from the first received token to the last, without output in between.
 import Foundation
 import OpenELM
 
 struct Measured: Encodable {
     let generated_tokens: Int
     let decode_tokens_per_second: Double
-    /// By the library's own clock.
+    /// Measured by the library.
     let core_tokens_per_second: Double
 }
 

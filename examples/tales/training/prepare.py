@@ -2,10 +2,10 @@
 
     prepare.py OUT HELD_OUT[,HELD_OUT...] BOOKS TALES
 
-All are JSONL files of {"text"} rows. What stands in the HELD_OUT files too is left out of BOOKS and
-TALES: every run of 13 words that they share (three of FairytaleQA's validation tales stand in the
-books, word for word). Books are cut at line ends into rows as long as a tale, every tale comes three
-times, and all rows are shuffled, so that both kinds mix. Prints what was left out.
+All files are JSONL files of {"text"} rows. Runs of 13 words that occur in the HELD_OUT files are
+removed from BOOKS and TALES (three of FairytaleQA's validation tales are in the books, word for
+word). Books are split at line ends into rows of a tale's length, every tale is repeated three
+times, and all rows are shuffled. Prints the removed amount.
 """
 
 import json
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 RUN = 13  # words
-LONGEST = 12_000  # characters of a row
+LONGEST = 12_000  # characters per row
 TIMES = 3
 
 
@@ -24,7 +24,7 @@ def texts(path):
 
 
 def words(text):
-    """Each word in lower case, and where it begins and ends."""
+    """The words in lower case, with their start and end offsets."""
     return [(found.group().lower(), found.start(), found.end()) for found in re.finditer(r"[^\W_]+", text)]
 
 
@@ -34,7 +34,7 @@ def runs(found):
 
 
 def without(text, known):
-    """What is left of a text without the runs that are known, and gaps of fewer words between them."""
+    """A text without the known runs, and without shorter gaps between them."""
     found = words(text)
     shared = [at for at, run in enumerate(runs(found)) if run in known]
     spans = []
@@ -52,7 +52,7 @@ def without(text, known):
 
 
 def cut(text):
-    """Rows of at most about LONGEST characters, which end where a line does."""
+    """Rows of at most about LONGEST characters that end at line ends."""
     rows, row, size = [], [], 0
     for line in text.splitlines(keepends=True):
         if row and size + len(line) > LONGEST:
@@ -70,7 +70,7 @@ def main(out, held_out, books, tales):
         before = texts(path)
         after = [part for text in before for part in without(text, known)]
         lost = sum(map(len, before)) - sum(map(len, after))
-        print(f"{path}: {lost:,} of {sum(map(len, before)):,} characters left out")
+        print(f"{path}: {lost:,} of {sum(map(len, before)):,} characters removed")
         rows += [row for text in after for row in cut(text)] * times
     random.Random(0).shuffle(rows)
     lines = (json.dumps({"text": row}, ensure_ascii=False) + "\n" for row in rows)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the bundled model anew: `train.sh BOOKS TALES VALID TEST OUT`, JSONL files of {"text"} rows and a
-# folder. Two to three hours on two cores; a run that was interrupted goes on. PROCESSES=2 shares the
-# batches between two processes.
+# Trains the bundled model: `train.sh BOOKS TALES VALID TEST OUT`, with JSONL files of {"text"} rows
+# and an output folder. Takes two to three hours on two cores; an interrupted run continues.
+# PROCESSES=2 shares the batches between two processes.
 set -euo pipefail
 [ $# = 5 ] || { sed -n 2,4p "$0"; exit 2; }
 here=$(dirname "$0")

@@ -6,7 +6,7 @@ use openelm_testing::{Outcome, TempDir, repository, run};
 
 use crate::markdown::{Block, Page};
 
-/// Programs that are neither run nor looked up.
+/// Programs that are neither run nor checked.
 const OTHERS: [&str; 13] = [
     "actionlint",
     "apt-get",
@@ -23,11 +23,11 @@ const OTHERS: [&str; 13] = [
     "xcodebuild",
 ];
 
-/// Checks the commands of a page and returns how many there are.
+/// Checks the commands of a page and returns their number.
 ///
-/// A line with `openelm` is run by bash, in a folder of the page that holds `examples`. In a block
+/// Bash runs lines with `openelm`, in a folder for the page that holds `examples`. In a block
 /// marked `no-run` the folder is empty, and the tool must accept the command line: it may fail to
-/// find a file (exit code 1), and not report bad usage (2).
+/// find a file (exit code 1), but must not report invalid usage (2).
 pub(crate) fn check(page: &Page) -> usize {
     let folder = TempDir::new();
     symlink(repository("examples"), folder.join("examples")).unwrap();

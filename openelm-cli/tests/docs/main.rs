@@ -1,14 +1,10 @@
-//! Markdown files against the repository: commands run, options and defaults are those of
-//! `openelm help`, settings and Rust examples are those that tests use.
+//! Checks Markdown files against the repository: commands run, options and defaults equal `openelm
+//! help`, settings equal the test files, and Rust examples are doc tests.
 //!
-//! `sh` blocks are run, `sh no-run` blocks are parsed. `<!-- options: COMMAND -->` stands before a
-//! table of the command's options.
+//! `sh` blocks are run, `sh no-run` blocks are parsed. A comment `<!-- options: COMMAND -->`
+//! precedes a table of the command's options.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 mod commands;
 mod markdown;
@@ -19,7 +15,7 @@ use std::fs;
 use markdown::Page;
 use openelm_testing::repository;
 
-/// Pages with long runs, which have tests of their own.
+/// Pages with long runs, which have their own tests.
 const LONG: [&str; 3] = [
     "docs/converting.md",
     "docs/fine-tuning.md",

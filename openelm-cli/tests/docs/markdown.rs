@@ -18,7 +18,7 @@ pub(crate) struct Block<'p> {
     pub(crate) line: usize,
     /// First word of the info string.
     pub(crate) language: String,
-    /// Whether `no-run` follows.
+    /// True if `no-run` follows.
     pub(crate) no_run: bool,
     pub(crate) text: String,
 }

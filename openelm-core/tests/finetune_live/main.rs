@@ -119,7 +119,7 @@ fn compare_losses(
         };
         if case.optimizer != "adafactor" {
             let rate = expected.learning_rate[i];
-            // With accumulation mlx-lm reports the rate of the last update, not of the next.
+            // With accumulation mlx-lm reports the rate of the last update, not of the next one.
             if case.grad_accumulation_steps == 1 {
                 assert!(
                     (step.learning_rate - rate).abs() <= 1e-6 * rate,

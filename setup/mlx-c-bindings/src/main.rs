@@ -1,12 +1,12 @@
-//! `mlx-c-bindings MLX_C OUT [clang argument ...]`: declares mlx-c's headers in Rust.
+//! `mlx-c-bindings MLX_C OUT [clang argument ...]`: generates Rust declarations of mlx-c's headers.
 //!
-//! mlx-sys' build script does the same when it builds MLX itself; the options are its own, so
-//! that the result is what `mlx_sys` would have included.
+//! mlx-sys's build script does the same when it builds MLX; the options are copied from it, so that
+//! the result equals the declarations in `mlx_sys`.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-/// On ARM these types and functions come from `mlx/c/half.h`; elsewhere the header leaves them
-/// out and `setup/native` defines them.
+/// On ARM these types and functions come from `mlx/c/half.h`; elsewhere the header omits them and
+/// `setup/native` defines them.
 const HALF: &str = "
 #[repr(transparent)]
 #[derive(Debug, Default, Copy, Clone)]

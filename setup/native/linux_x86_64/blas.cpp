@@ -1,5 +1,5 @@
-// BLAS. The MLX wheel carries the reference BLAS, some 30 times slower than OpenBLAS.
-// These definitions come before it in the loader's search order and so replace it.
+// BLAS functions. The MLX wheel contains the reference BLAS, about 30 times slower than OpenBLAS.
+// These definitions come first in the loader's search order and replace it.
 
 #include <cstddef>
 #include <system_error>
@@ -31,7 +31,7 @@ void run_openblas(int, OpenblasJob job, int jobs, std::size_t data_size, void* d
   threads->run(jobs, [=](int i) { job(i, static_cast<char*>(data) + i * data_size, extra); });
 }
 
-// None if OpenBLAS has one thread, or if the system has no more to give: OpenBLAS then keeps its own.
+// Null if OpenBLAS has one thread, or if no thread can be created; OpenBLAS then uses its own.
 Threads* const threads = [] {
   Threads* started = nullptr;
   int count = scipy_openblas_get_num_threads();
@@ -50,8 +50,8 @@ extern "C" {
 void cblas_sgemm(
     int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
     const float* a, int lda, const float* b, int ldb, float beta, float* c, int ldc) {
-  // OpenBLAS packs all of B even for one row of A, which is most of a decode step: a product of
-  // one row or column is a matrix-vector product, and sgemv reads the matrix once.
+  // OpenBLAS packs all of B even for one row of A, the common case in decoding. A product with one
+  // row or column is a matrix-vector product, and sgemv reads the matrix once.
   if (order == RowMajor && m == 1 && n > 0 && k > 0) {
     int a_stride = trans_a == NoTrans ? 1 : lda;
     if (trans_b == NoTrans) {

@@ -1,6 +1,6 @@
-// Products of a few rows with a narrow matrix: one position's attention, of heads that share keys
-// and values, over a long context. OpenBLAS packs the keys or values first, a copy of all that is
-// read. These read them once, in order, and need five to eight tenths of its time.
+// Products of a few rows with a narrow matrix: attention of one position, for heads that share keys
+// and values, over a long context. OpenBLAS first packs (copies) the keys or values. These
+// functions read them once, in order, and take 50 to 80 % of its time.
 
 #pragma once
 #include <immintrin.h>
@@ -19,7 +19,7 @@ constexpr int widest = 256;
 template <int R>
 [[gnu::target("avx2,fma")]] void rows_by_transposed(
     int n, int k, float alpha, const float* a, int lda, const float* b, int ldb, float* c, int ldc) {
-  constexpr std::ptrdiff_t ahead = 8; // rows fetched before their turn
+  constexpr std::ptrdiff_t ahead = 8; // rows to prefetch
   for (int column = 0; column < n; ++column) {
     const float* row = b + std::ptrdiff_t(column) * ldb;
     __m256 sums[R];
@@ -42,8 +42,8 @@ template <int R>
   }
 }
 
-// C[R,n] = alpha * A[R,k] * B[k,n]; n is a multiple of 32. Some of B's rows at a time, which stay in
-// the first cache while its columns are read 32 at a time.
+// C[R,n] = alpha * A[R,k] * B[k,n]; n is a multiple of 32. Processes blocks of B's rows that fit
+// the L1 cache, 32 columns at a time.
 template <int R>
 [[gnu::target("avx2,fma")]] void rows_by_matrix(
     int n, int k, float alpha, const float* a, int lda, const float* b, int ldb, float* c, int ldc) {
@@ -103,10 +103,10 @@ inline RowsKernel* kernel(const Product& p) {
   return p.n <= widest && p.n % 32 == 0 ? by_matrix[p.m] : nullptr;
 }
 
-// B's rows, keys or values of one position each, are shared out to `threads`, if there are any and
-// enough rows. False if the product is none for here.
+// Splits B's rows, the keys or values of one position each, between `threads`, if there are threads
+// and enough rows. Returns false for a product of another shape.
 inline bool multiply(const Product& p, Threads* threads) {
-  constexpr std::ptrdiff_t least = 16384; // numbers of B that are worth a thread
+  constexpr std::ptrdiff_t least = 16384; // elements of B per thread, at least
   constexpr int most_parts = 8;
   auto* rows_by = kernel(p);
   if (rows_by == nullptr) return false;

@@ -1,4 +1,4 @@
-// What mlx-rs expects of an Apple system and MLX's Linux wheel lacks. Compiled into libmlxc.so.
+// Functions that mlx-rs needs and MLX's Linux wheel lacks. Compiled into libmlxc.so.
 #include <cstdint>
 #include <cstring>
 #include <ctime>
@@ -9,7 +9,8 @@
 #include "mlx/c/private/array.h"
 #include "mlx/c/private/enums.h"
 
-// --- Half-precision accessors: mlx/c/half.h declares them on ARM only, mlx-rs always calls them.
+// --- Half-precision accessors: mlx/c/half.h declares them on ARM only, but mlx-rs always calls
+// them.
 
 namespace {
 template <typename T>
@@ -49,7 +50,7 @@ extern "C" const std::uint16_t* mlx_array_data_bfloat16(const mlx_array array) {
   return data_bits<mlx::core::bfloat16_t>(array);
 }
 
-// --- The clock that mlx-rs seeds its default random state with.
+// --- The clock for the seed of mlx-rs's default random state.
 
 extern "C" std::uint64_t mach_approximate_time() {
   timespec now{};
@@ -57,11 +58,11 @@ extern "C" std::uint64_t mach_approximate_time() {
   return std::uint64_t(now.tv_sec) * 1'000'000'000u + std::uint64_t(now.tv_nsec);
 }
 
-// --- Arrays over memory that is not MLX's. MLX can wrap such memory on a GPU; its CPU allocator
-// cannot and copies it, weights and all. A CPU buffer is plain memory behind a word with its size,
-// so any memory with such a word's room before it will do; the word itself is only looked at when
-// MLX considers reusing the buffer for a result of the same number of elements.
-// This replaces mlx-c's function: setup.sh makes that one weak.
+// --- Arrays over external memory. MLX can wrap such memory on a GPU; its CPU allocator copies it,
+// including weights. A CPU buffer is plain memory preceded by a word with its size, so any memory
+// with space for that word works. The word is read only when MLX considers reusing the buffer for a
+// result with the same number of elements.
+// This replaces mlx-c's function, which setup.sh makes weak.
 
 extern "C" mlx_array mlx_array_new_data_managed_payload(
     void* data, const int* shape, int dim, mlx_dtype dtype, void* payload, void (*dtor)(void*)) {

@@ -1,7 +1,7 @@
-// Powers. MLX's `power` calls this for each element, many thousands of times with one base:
-// attention and SwiGLU take their exponentials from it. The C library works out the base's
-// logarithm every time, which is half of its cost. As there, all is in double precision and
-// rounded once, within 0.51 units of the last place.
+// Powers. MLX's `power` calls this per element, thousands of times with one base: attention and
+// SwiGLU use it for exponentials. The C library computes the base's logarithm every time, half of
+// its cost. As in the C library, the computation is in double precision and rounded once, within
+// 0.51 units of the last place.
 
 #include <array>
 #include <cmath>
@@ -12,7 +12,7 @@ namespace {
 constexpr int steps = 32;
 constexpr int step_bits = 5;
 
-// 2^(i / steps), less what adding i to a double's bits below its exponent adds.
+// 2^(i / steps), minus the amount that adding i to the lower bits of a double adds.
 const auto fractions = [] {
   std::array<std::uint64_t, steps> table;
   for (int i = 0; i < steps; ++i) {
@@ -32,7 +32,7 @@ extern "C" float powf(float base, float exponent) {
     known = base;
   }
   double z = exponent * log2_of_known;
-  if (!(std::fabs(z) < 126)) [[unlikely]] { // subnormal, infinite or not a number
+  if (!(std::fabs(z) < 126)) [[unlikely]] { // subnormal, infinite or NaN
     return float(std::pow(double(base), double(exponent)));
   }
   constexpr double rounder = 0x1.8p52 / steps; // adding it leaves z in steps in the lowest bits

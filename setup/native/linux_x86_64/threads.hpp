@@ -1,5 +1,5 @@
-// The threads that products are shared out to: OpenBLAS' own products, and those of few_rows.hpp.
-// With two sets of threads, each would wait, spinning, on the core that the other has to work on.
+// A thread pool for products: OpenBLAS's own, and those of few_rows.hpp. Two pools would compete:
+// each would spin on the cores that the other one needs.
 #pragma once
 #include <immintrin.h>
 #include <sched.h>
@@ -12,7 +12,7 @@
 
 class Threads {
  public:
-  // May throw std::system_error. Threads live as long as the process, and so must this.
+  // May throw std::system_error. The threads never end, so this object must never be destroyed.
   explicit Threads(int count) {
     for (int number = 1; number < count; ++number) {
       helpers.push_back(new Helper);
@@ -20,11 +20,11 @@ class Threads {
     }
   }
 
-  // How many jobs can run at once, one of them on the caller's thread.
+  // The maximum number of parallel jobs, including one on the caller's thread.
   int count() const { return int(helpers.size()) + 1; }
 
-  // Runs job(0) .. job(jobs - 1), all at once, and waits for them. `jobs` is at most `count()`:
-  // OpenBLAS' jobs wait for each other.
+  // Runs job(0) .. job(jobs - 1) in parallel and waits for them. `jobs` is at most `count()`,
+  // because OpenBLAS's jobs wait for each other.
   template <typename Job>
   void run(int jobs, const Job& job) {
     std::lock_guard one_at_a_time(mutex);
@@ -50,7 +50,7 @@ class Threads {
 
   static void serve(Helper& helper, int number) {
     using Clock = std::chrono::steady_clock;
-    // A step of decoding has a hundred products, with less than this between them.
+    // A decoding step has about a hundred products, with shorter intervals between them.
     constexpr auto patience = std::chrono::milliseconds(5);
     Clock::time_point last{};
     while (true) {
@@ -65,7 +65,7 @@ class Threads {
     }
   }
 
-  // Spins, and every so often lets others run. Whether it did.
+  // Spins, and yields to other threads at intervals. Returns true if it yielded.
   static bool pause(unsigned turn) {
     bool lets_others_run = turn % 16 == 0;
     if (lets_others_run) {

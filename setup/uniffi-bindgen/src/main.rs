@@ -1,5 +1,5 @@
-//! `uniffi-bindgen LIBRARY FOLDER --swift-sources | --headers | --modulemap`: UniFFI's generator of
-//! Swift. A crate of its own, so that the library that apps link carries no command line.
+//! `uniffi-bindgen LIBRARY FOLDER --swift-sources | --headers | --modulemap`: UniFFI's Swift
+//! generator. In its own crate, so that the library has no command-line dependencies.
 
 fn main() {
     uniffi::uniffi_bindgen_swift();

@@ -1,5 +1,5 @@
-"""Checks Chat.xcodeproj as far as that goes without Xcode: it can be read, everything it names by
-number is there, and so are the files.
+"""Checks Chat.xcodeproj without Xcode: the file can be parsed, and all referenced objects and files
+exist.
 """
 
 import plistlib
@@ -15,15 +15,15 @@ def main():
     text = (HERE / "Chat.xcodeproj/project.pbxproj").read_text()
     tokens = [m[0] if m[2] is None else m[2] for m in TOKEN.finditer(text) if m[1] or m[2] is not None or m[3]]
     project, rest = value(tokens)
-    check(not rest, f"there is more after the end: {rest[:3]}")
+    check(not rest, f"data after the end: {rest[:3]}")
     objects = project["objects"]
     root = objects[project["rootObject"]]
-    check(root["isa"] == "PBXProject", "the root is no project")
+    check(root["isa"] == "PBXProject", "the root is not a project")
 
     used = {project["rootObject"]}
     for one in objects.values():
         used.update(number for number in strings(one) if re.fullmatch("[0-9A-F]{24}", number))
-    check(used == objects.keys(), f"named or there, not both: {sorted(used ^ objects.keys())}")
+    check(used == objects.keys(), f"only referenced or only defined: {sorted(used ^ objects.keys())}")
 
     sources = [o for o in objects.values() if o["isa"] == "PBXFileSystemSynchronizedRootGroup"]
     check(len(sources) == 1 and list((HERE / sources[0]["path"]).glob("*.swift")), "no sources")
@@ -38,7 +38,7 @@ def main():
 
 
 def value(tokens):
-    """The value at the beginning of the tokens, and the tokens after it."""
+    """Parses a value; returns it and the remaining tokens."""
     first, rest = tokens[0], tokens[1:]
     if first == "{":
         found = {}

@@ -1,4 +1,4 @@
-// A command line: openelm-swift MODEL PROMPT [TOKENS]
+// A command-line tool: openelm-swift MODEL PROMPT [TOKENS]
 import Foundation
 import OpenELM
 

@@ -1,4 +1,4 @@
-// Personalises a model and lets it speak: openelm-finetune MODEL DATA ADAPTER PROMPT [STEPS]
+// Fine-tunes a model and generates text: openelm-finetune MODEL DATA ADAPTER PROMPT [STEPS]
 import Foundation
 import OpenELM
 
@@ -24,7 +24,7 @@ do {
                 print("\(step.iteration): loss \(step.loss), \(Int(step.tokensPerSecond)) tokens/s")
             }
         case .validation(let iteration, let loss, let isBest):
-            print("\(iteration): validation loss \(loss)\(isBest ? ", the best" : "")")
+            print("\(iteration): validation loss \(loss)\(isBest ? ", best so far" : "")")
         case .saved: break
         case .finished(let iteration, let reason, _): print("\(iteration): ended, \(reason)")
         }

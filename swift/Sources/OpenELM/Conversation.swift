@@ -1,37 +1,37 @@
 import Observation
 
-/// A conversation for a view: messages, the answer as it is generated, and the last error.
+/// A conversation for a view, with messages, the answer as it is generated, and the last error.
 ///
 ///     @State private var conversation = Conversation(model: model)
 ///     ForEach(conversation.messages) { Text($0.text) }
 @MainActor @Observable public final class Conversation {
     /// A message.
     public struct Message: Identifiable, Sendable, Equatable {
-        /// Its index in the conversation, from 0.
+        /// The index in the conversation, from 0.
         public let id: Int
-        /// Its role.
+        /// The role.
         public let role: LanguageModelSession.Message.Role
-        /// Its text so far.
+        /// The text so far.
         public internal(set) var text: String
     }
 
-    /// All messages, with the answer under way.
+    /// All messages, including the answer in progress.
     public private(set) var messages: [Message] = []
-    /// True while an answer is under way.
+    /// A Boolean value that is true while an answer is in progress.
     public private(set) var isResponding = false
-    /// Share of the prompt that the model has read, from 0 to 1, while it answers.
+    /// The fraction of the prompt processed for the current answer, from 0 to 1.
     public private(set) var promptProgress = 0.0
     /// Counts and times of the last answer.
     public private(set) var stats: GenerationStats?
-    /// The error of the last answer; `nil` if there was none.
+    /// The error of the last answer, or `nil`.
     public private(set) var error: OpenELMError?
-    /// Options of the next answers.
+    /// Options for the next answers.
     public var options: GenerationOptions
 
     @ObservationIgnored private let session: LanguageModelSession
     @ObservationIgnored private var answer: Task<Void, Never>?
 
-    /// A conversation that begins with `instructions`.
+    /// Creates a conversation that begins with `instructions`.
     public init(
         model: LanguageModel, instructions: String? = nil,
         template: ChatTemplate = .openELMInstruct,
@@ -44,7 +44,8 @@ import Observation
 
     deinit { answer?.cancel() }
 
-    /// Sends `prompt`. The answer is added to ``messages``; does nothing while one is under way.
+    /// Sends `prompt` and adds the answer to ``messages``. Has no effect while an answer is in
+    /// progress.
     public func send(_ prompt: String) {
         guard !isResponding else { return }
         let question = messages.count
@@ -71,10 +72,10 @@ import Observation
         }
     }
 
-    /// Stops the answer; its text so far is kept.
+    /// Stops the answer and keeps its text so far.
     public func stop() { answer?.cancel() }
 
-    /// Waits until no answer is under way.
+    /// Waits until no answer is in progress.
     public func finish() async { await answer?.value }
 
     private func take(_ event: GenerationEvent) {
@@ -89,7 +90,7 @@ import Observation
     private func ended(_ error: OpenELMError?) {
         isResponding = false
         self.error = error
-        // The session has withdrawn the question.
+        // The session has removed the prompt.
         if error != nil { messages.removeLast(2) }
     }
 }

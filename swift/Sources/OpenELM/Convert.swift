@@ -1,21 +1,21 @@
 import Foundation
 internal import OpenELMBindings
 
-/// Options of a conversion. The defaults are those of `openelm convert`.
+/// Options for a conversion. Defaults match `openelm convert`.
 public struct ConvertOptions: Sendable, Equatable {
-    /// The format to write.
+    /// An output format.
     public enum Format: Sendable, Equatable {
         /// A folder for this package and mlx-lm.
         case mlx
-        /// A folder in the layout of Apple's repositories.
+        /// A folder in the layout of Apple's Hugging Face repositories.
         case huggingFace
-        /// A GGUF file of `f32`, `f16`, `bf16`, `q8_0` or `q4_0`.
+        /// A GGUF file of type `f32`, `f16`, `bf16`, `q8_0` or `q4_0`.
         case gguf(type: String)
     }
 
-    /// Options of quantisation.
+    /// Quantisation options.
     public struct Quantize: Sendable, Equatable {
-        /// The number format of MLX.
+        /// A number format of MLX.
         public enum Mode: String, Sendable {
             /// Integers of 2, 3, 4, 5, 6 or 8 bits, with a scale and an offset per group.
             case affine
@@ -33,10 +33,11 @@ public struct ConvertOptions: Sendable, Equatable {
         public var bits: Int?
         /// Weights per scale; `nil` is the mode's default.
         public var groupSize: Int?
-        /// More bits for some layers, as mlx-lm's `mixed_4_6`; affine mode only.
+        /// A mixed-bit recipe such as mlx-lm's `mixed_4_6`, with more bits for some layers; affine
+        /// mode only.
         public var recipe: String?
 
-        /// Options of quantisation; 4 bits in groups of 64 if nothing else is given.
+        /// Creates quantisation options; by default 4 bits in groups of 64.
         public init(
             mode: Mode = .affine, bits: Int? = nil, groupSize: Int? = nil, recipe: String? = nil
         ) {
@@ -47,24 +48,24 @@ public struct ConvertOptions: Sendable, Equatable {
         }
     }
 
-    /// The format to write.
+    /// The output format.
     public var format = Format.mlx
-    /// `float32`, `float16` or `bfloat16`; `nil` is the stored dtype.
+    /// `float32`, `float16` or `bfloat16`; `nil` keeps the stored dtype.
     public var dtype: String?
-    /// Quantises the matrices; `nil` leaves them as they are.
+    /// Quantises the matrices; `nil` leaves them unchanged.
     public var quantize: Quantize?
     /// Dequantises quantised matrices.
     public var dequantize = false
     /// An adapter to fuse into the weights.
     public var adapter: URL?
-    /// The tokenizer's file or folder; `nil` is the source's.
+    /// A tokenizer file or folder; `nil` uses the source's tokenizer.
     public var tokenizer: URL?
     /// Replaces the target if it exists.
     public var force = false
-    /// Reads the result back and compares it with the source.
+    /// Verifies the result against the source.
     public var verify = true
 
-    /// The defaults.
+    /// Creates options with default values.
     public init() {}
 
     func ffiOptions() throws -> OpenELMBindings.ConvertOptions {
@@ -89,26 +90,26 @@ public struct ConvertOptions: Sendable, Equatable {
 
 /// The result of a conversion.
 public struct ConvertReport: Sendable, Equatable {
-    /// The folder or file that was written.
+    /// The written folder or file.
     public let target: URL
-    /// Parameters of the model.
+    /// The number of parameters.
     public let parameterCount: Int
-    /// Bytes of the weights that were read.
+    /// Bytes of weights read.
     public let sourceBytes: Int
-    /// Bytes of the weights that were written.
+    /// Bytes of weights written.
     public let bytes: Int
-    /// Mean bits per weight, scales included.
+    /// Mean bits per weight, including scales.
     public let bitsPerWeight: Double
-    /// Mean KL divergence of the two models' next-token distributions, in nats, if verified.
+    /// Mean KL divergence between the two models' next-token distributions, in nats, if verified.
     public let meanKl: Double?
-    /// Share of positions where both models have the same most likely token, if verified.
+    /// Fraction of positions with the same most likely token in both models, if verified.
     public let top1Agreement: Double?
 }
 
 extension LanguageModel {
     /// Converts the model at `source`, a folder or file, to `target`, a new folder or GGUF file.
-    /// `progress` gets the share that has been written, from 0 to 1. If it fails or its task is
-    /// cancelled, the target is unchanged.
+    /// Calls `progress` with the fraction written, from 0 to 1. An error or a cancelled task leaves
+    /// the target unchanged.
     @discardableResult
     public static func convert(
         _ source: URL, to target: URL, options: ConvertOptions = ConvertOptions(),

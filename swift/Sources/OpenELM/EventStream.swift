@@ -1,14 +1,14 @@
 internal import OpenELMBindings
 
-/// A run of the library whose events are pulled one at a time.
+/// A run of the library that returns its events one at a time.
 protocol EventSource: Sendable {
     associatedtype Event: Sendable
     func next() async throws -> Event?
     func cancel() throws
 }
 
-/// The events of a run. The run starts with the first event that is requested, makes each event
-/// when there is room for it, and ends with its last reader or the reader's task.
+/// The events of a run. The run starts with the first requested event, produces each event when
+/// there is room for it, and ends with its last reader or the reader's task.
 struct EventStream<Run: EventSource>: AsyncSequence, Sendable {
     typealias Element = Run.Event
 

@@ -1,63 +1,65 @@
 import Foundation
 internal import OpenELMBindings
 
-/// An event of a fine-tuning.
+/// An event of a fine-tuning run.
 public enum FinetuneEvent: Sendable, Equatable {
-    /// A step was made.
+    /// A training step is complete.
     case step(FinetuneStep)
-    /// The loss of the validation rows after `iteration` steps; `isBest` if it is the lowest so far.
+    /// The validation loss after `iteration` steps. `isBest` is true for the lowest loss so far.
     case validation(iteration: Int, loss: Double, isBest: Bool)
-    /// Adapter and state were saved: a resumed run continues from here.
+    /// The adapter and the training state are saved; a resumed run continues from here.
     case saved(iteration: Int)
     /// The last event.
     case finished(iteration: Int, reason: FinetuneEnd, best: BestIteration?)
 
     /// The validation with the lowest loss.
     public struct BestIteration: Sendable, Equatable {
-        /// Steps made before it.
+        /// The number of completed steps.
         public let iteration: Int
-        /// Its loss.
+        /// The loss.
         public let loss: Double
     }
 }
 
-/// A step of a fine-tuning.
+/// A step of a fine-tuning run.
 public struct FinetuneStep: Sendable, Equatable {
-    /// Steps made so far.
+    /// The number of completed steps.
     public let iteration: Int
-    /// Mean loss of its targets.
+    /// The mean loss per target, in nats.
     public let loss: Float
-    /// Predicted tokens.
+    /// The number of predicted tokens.
     public let targets: Int
-    /// Its learning rate.
+    /// The learning rate.
     public let learningRate: Float
     /// Targets per second.
     public let tokensPerSecond: Double
-    /// Targets so far.
+    /// The total number of targets so far.
     public let trainedTokens: Int
     /// Peak memory of MLX's arrays, in bytes.
     public let peakBytes: Int
 }
 
-/// The reason why a fine-tuning ended.
+/// The reason why a fine-tuning run ended.
 public enum FinetuneEnd: Sendable, Equatable {
-    /// All steps were made.
+    /// All iterations are complete.
     case iterations
     /// The validation loss has not improved for `patience` validations.
     case patience
-    /// It was cancelled.
+    /// The run was cancelled.
     case cancelled
 }
 
 extension LanguageModel {
-    /// Trains an adapter for this model on the rows in `data`, a JSONL file or a folder of
-    /// `train.jsonl` and `valid.jsonl`, and saves it in `folder`; ``addAdapter(_:folder:)`` applies
-    /// it. With `resume` the run continues from its last save there, and ends with the same bytes
-    /// as a run without a stop.
+    /// Trains an adapter for this model and saves it in `folder`. Apply it with
+    /// ``addAdapter(_:folder:)``.
     ///
-    /// The model's active adapters take no part, and the model can generate text meanwhile. The run
-    /// starts with the first event that is requested. When the loop over the events ends or its
-    /// task is cancelled, the run is saved and ends before its next step.
+    /// `data` is a JSONL file, or a folder with `train.jsonl` and `valid.jsonl`. With `resume`, the
+    /// run in `folder` continues from its last checkpoint and gives the same files as an
+    /// uninterrupted run.
+    ///
+    /// The model's active adapters are not used in training, and the model can generate text at the
+    /// same time. The run starts with the first requested event. If the loop over the events ends
+    /// or its task is cancelled, the run is saved and ends before its next step.
     public func finetune(
         on data: URL, savingTo folder: URL, options: FinetuneOptions = FinetuneOptions(),
         resume: Bool = false
@@ -71,7 +73,7 @@ extension LanguageModel {
     }
 }
 
-/// The events of a fine-tuning; see ``LanguageModel/finetune(on:savingTo:options:resume:)``.
+/// The events of a fine-tuning run; see ``LanguageModel/finetune(on:savingTo:options:resume:)``.
 public struct FinetuneEvents: AsyncSequence, Sendable {
     /// An event.
     public typealias Element = FinetuneEvent
@@ -82,14 +84,14 @@ public struct FinetuneEvents: AsyncSequence, Sendable {
         stream = EventStream(start: start)
     }
 
-    /// Starts to train with the first event that is requested.
+    /// Creates an iterator; training starts with the first requested event.
     public func makeAsyncIterator() -> Iterator { Iterator(events: stream.makeAsyncIterator()) }
 
-    /// The events, one after the other.
+    /// An iterator over the events.
     public struct Iterator: AsyncIteratorProtocol {
         var events: EventStream<FinetuneRun>.Iterator
 
-        /// The next event; `nil` after the last.
+        /// Returns the next event, or `nil` after the last one.
         public mutating func next() async throws -> FinetuneEvent? {
             try await events.next().map(FinetuneEvent.init)
         }

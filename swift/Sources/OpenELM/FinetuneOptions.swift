@@ -1,16 +1,16 @@
 internal import OpenELMBindings
 
-/// The kind of adapter to train.
+/// The parameters to train.
 public enum AdapterKind: Sendable {
-    /// Low-rank matrices beside each matrix (LoRA).
+    /// Low-rank adapters (LoRA).
     case lora
-    /// LoRA, and the magnitude of each row (DoRA).
+    /// Low-rank adapters and the magnitude of each row (DoRA).
     case dora
-    /// The weights themselves.
+    /// All weights of the trained layers.
     case full
 }
 
-/// The optimizer of a fine-tuning.
+/// The optimizer of a fine-tuning run.
 public enum OptimizerKind: Sendable {
     /// Adam.
     case adam
@@ -24,68 +24,70 @@ public enum OptimizerKind: Sendable {
     case adafactor
 }
 
-/// The course of the learning rate after the warm-up.
+/// The learning rate schedule after the warm-up.
 public enum ScheduleShape: Sendable {
-    /// The rate stays.
+    /// A constant rate.
     case constant
-    /// The rate falls evenly to 0.
+    /// Linear decay to 0.
     case linear
-    /// The rate falls to 0 along half a cosine.
+    /// Cosine decay to 0.
     case cosine
 }
 
-/// Options of a fine-tuning. The defaults are those of `openelm finetune` and `mlx_lm.lora`.
+/// Options for a fine-tuning run. Defaults match `openelm finetune` and `mlx_lm.lora`.
 public struct FinetuneOptions: Sendable, Equatable {
-    /// The kind of adapter to train.
+    /// The parameters to train.
     public var fineTuneType = AdapterKind.lora
-    /// Rank of the adapter's matrices.
+    /// The rank of the adapter.
     public var rank = 8
-    /// Factor of the adapter's output.
+    /// The scale of the adapter's output.
     public var scale: Float = 20
-    /// Share of the adapter's input that is dropped in training, in [0, 1).
+    /// The dropout probability of the adapter's input, in [0, 1).
     public var dropout: Float = 0
-    /// Number of layers to train, from the last one back; `nil` is all of them.
+    /// The number of layers to train, counted from the last; `nil` trains all.
     public var numLayers: Int? = 16
-    /// Matrices to train in these layers, as `attn.qkv_proj`; `nil` is every one.
+    /// Matrices to train in these layers, such as `attn.qkv_proj`; `nil` trains all linear layers.
     public var keys: [String]?
-    /// Batches to train on.
+    /// The number of batches to train on.
     public var iters = 1000
     /// Rows per batch.
     public var batchSize = 4
-    /// Most tokens of a row; longer rows are split.
+    /// The maximum number of tokens per row; longer rows are split.
     public var maxSeqLength = 2048
     /// Trains on completions and answers only, not on prompts.
     public var maskPrompt = false
-    /// Rows are pairs of a `chosen` and a `rejected` answer (DPO).
+    /// Trains on preference pairs of a `chosen` and a `rejected` answer (DPO).
     public var preferences = false
     /// The optimizer.
     public var optimizer = OptimizerKind.adam
-    /// Learning rate after the warm-up.
+    /// The learning rate after the warm-up.
     public var learningRate = 1e-5
-    /// The course of the learning rate after the warm-up.
+    /// The learning rate schedule after the warm-up.
     public var lrSchedule = ScheduleShape.constant
-    /// Updates in which the learning rate grows from 0.
+    /// The number of warm-up updates, from a learning rate of 0.
     public var warmup = 0
     /// Weight decay of AdamW, Lion, Adafactor and SGD; Adam has none.
     public var weightDecay: Float = 0
-    /// Batches whose gradients are averaged into one update.
+    /// Batches per update (gradient accumulation).
     public var gradAccumulationSteps = 1
-    /// Computes activations again instead of keeping them: less memory, a third slower.
+    /// Recomputes activations in the backward pass (gradient checkpointing): less memory, a third
+    /// slower.
     public var gradCheckpoint = false
-    /// Largest norm of the gradient; `nil` does not clip it.
+    /// The maximum norm of the gradient; `nil` disables clipping.
     public var clipNorm: Float?
     /// Batches between validations.
     public var stepsPerEval = 200
-    /// Most batches of a validation; `nil` is all rows.
+    /// The maximum number of batches per validation; `nil` uses all rows.
     public var valBatches: Int? = 25
-    /// Batches between saves.
+    /// Batches between checkpoints.
     public var saveEvery = 100
-    /// Validations in a row without a lower loss that end the run; `nil` does not end it.
+    /// Consecutive validations without a lower loss before the run ends; `nil` disables early
+    /// stopping.
     public var patience: Int?
-    /// Seed of the adapter, of the order of rows and of dropout.
+    /// The random seed of the adapter, the row order and dropout.
     public var seed: UInt64 = 0
 
-    /// The defaults.
+    /// Creates options with default values.
     public init() {}
 
     func ffiOptions() throws -> OpenELMBindings.FinetuneOptions {

@@ -1,27 +1,27 @@
 internal import OpenELMBindings
 
-/// Options of text generation. The defaults are the command line's: greedy, at most 256 tokens.
+/// Options for text generation. Defaults match the command line: greedy, at most 256 tokens.
 ///
 ///     GenerationOptions(sampling: .random(top: 40, seed: 7), temperature: 0.8)
 public struct GenerationOptions: Sendable, Equatable {
-    /// The choice of the next token; `nil` is greedy, or with a temperature above 0 a draw from all
-    /// tokens.
+    /// The sampling mode; `nil` is greedy, or sampling from all tokens if the temperature is above
+    /// 0.
     public var sampling: SamplingMode?
-    /// Divides the logits before a draw: below 1 likely tokens become more likely. `nil` is 1 for a
-    /// draw; 0 always takes the most likely token.
+    /// The sampling temperature: values below 1 favour likely tokens. `nil` is 1 for random
+    /// sampling; 0 always picks the most likely token.
     public var temperature: Double?
-    /// Most tokens to generate; `nil` is as many as the model's context holds.
+    /// The maximum number of tokens to generate; `nil` is limited by the model's context only.
     public var maximumResponseTokens: Int?
-    /// Penalty on repeated tokens; 1 is none, OpenELM's own examples use 1.2.
+    /// The penalty on repeated tokens; 1 disables it, Apple's OpenELM examples use 1.2.
     public var repetitionPenalty: Double
-    /// Strings that end the text; the text ends before them.
+    /// Stop strings. The text ends before the first one.
     public var stop: [String]
     /// Continues after the end-of-sequence token.
     public var ignoreEos: Bool
-    /// Tokens of the prompt to read at a time; `nil` is 128 on a CPU and 512 on a GPU.
+    /// Prompt tokens per prefill step; `nil` is 128 on a CPU and 512 on a GPU.
     public var prefillChunk: Int?
 
-    /// Options.
+    /// Creates options.
     public init(
         sampling: SamplingMode? = nil, temperature: Double? = nil,
         maximumResponseTokens: Int? = 256, repetitionPenalty: Double = 1,
@@ -36,22 +36,23 @@ public struct GenerationOptions: Sendable, Equatable {
         self.prefillChunk = prefillChunk
     }
 
-    /// The choice of the next token.
+    /// A method of choosing the next token.
     public struct SamplingMode: Sendable, Equatable {
-        /// `nil` takes the most likely token.
+        /// `nil` picks the most likely token.
         fileprivate let draw: Draw?
 
-        /// Always the most likely token.
+        /// Always picks the most likely token.
         public static let greedy = SamplingMode(draw: nil)
 
-        /// Draws a token. The same seed gives the same text; `nil` picks one.
+        /// Samples a token at random. The same seed gives the same text; `nil` uses a new seed.
         ///
         /// - Parameters:
-        ///   - top: Number of most likely tokens to draw from (top-k); 0 is all.
-        ///   - probabilityThreshold: Draws from the fewest most likely tokens with this total
-        ///     probability (top-p), in (0, 1].
-        ///   - minP: Drops tokens with a probability below this share of the highest one, in [0, 1].
-        ///   - seed: Seed of the draws.
+        ///   - top: The number of most likely tokens to draw from (top-k); 0 is all.
+        ///   - probabilityThreshold: Samples from the smallest set of most likely tokens with this
+        ///     total probability (top-p), in (0, 1].
+        ///   - minP: Drops tokens with less than this fraction of the highest probability, in
+        ///     [0, 1].
+        ///   - seed: The random seed.
         public static func random(
             top: Int = 0, probabilityThreshold: Double = 1, minP: Double = 0, seed: UInt64? = nil
         ) -> SamplingMode {
@@ -66,7 +67,7 @@ public struct GenerationOptions: Sendable, Equatable {
         let temperature: Double =
             switch sampling {
             case nil: self.temperature ?? 0
-            // A negative temperature is an error for a greedy text, too.
+            // A negative temperature is an error in greedy mode, too.
             case .greedy?: min(self.temperature ?? 0, 0)
             case _?: self.temperature ?? 1
             }
@@ -97,7 +98,7 @@ func count(_ name: String, _ value: Int) throws -> UInt64 {
     return count
 }
 
-/// A count for the library that has 32 bits there.
+/// A 32-bit count for the library; throws if it is out of range.
 func smallCount(_ name: String, _ value: Int) throws -> UInt32 {
     guard let count = UInt32(exactly: value) else {
         throw OpenELMError.invalidOption(

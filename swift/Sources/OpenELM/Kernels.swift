@@ -1,16 +1,16 @@
 import Foundation
 internal import OpenELMBindings
 
-/// MLX's GPU kernels: a resource of this package for each system, named after the version of MLX.
-/// MLX itself does not check the version, and gives wrong results with another version's kernels.
+/// MLX's GPU kernels: resources of this package, one file per platform, named after MLX's version.
+/// MLX does not check the version, and gives wrong results with kernels of another version.
 enum Kernels {
-    /// A system that has a GPU for MLX; the simulator of iOS has none.
+    /// A platform with a GPU for MLX. The iOS simulator has none.
     enum Platform: String, CaseIterable {
         case macOS = "macos"
         case iOS = "ios"
     }
 
-    /// The system of this build, if the library takes its kernels from this package.
+    /// The platform of this build, if the library takes its kernels from this package.
     static var platform: Platform? {
         #if OPENELM_SYSTEM_LIBRARY || targetEnvironment(simulator)
             nil
@@ -23,12 +23,12 @@ enum Kernels {
         #endif
     }
 
-    /// The folder of the kernels in this package, as it was built.
+    /// The folder of kernels in this package.
     static var folder: URL {
         (Bundle.module.resourceURL ?? Bundle.module.bundleURL).appending(path: "Kernels")
     }
 
-    /// The name of the kernels for MLX `version`.
+    /// The file name of the kernels for MLX `version`.
     static func fileName(version: String, platform: Platform) -> String {
         "mlx-\(version)-\(platform.rawValue).metallib"
     }
@@ -49,14 +49,14 @@ enum Kernels {
                 + "found \(found)")
     }
 
-    /// Sets the kernels of MLX. MLX loads them with the GPU, so this comes before its first use.
+    /// Sets MLX's kernels. MLX loads them at the first use of the GPU, so call this earlier.
     static func use() throws {
         guard let platform else { return }
         let version = try translated { try mlxVersion() }
         try use(try file(in: folder, version: version, platform: platform))
     }
 
-    /// Sets `file` as the kernels of MLX; the library checks the version again.
+    /// Sets `file` as MLX's kernels; the library checks the version again.
     static func use(_ file: URL) throws {
         do { try setMetallib(path: file.path) } catch {
             let message = OpenELMError.from(error).localizedDescription

@@ -1,16 +1,17 @@
 import Foundation
 internal import OpenELMBindings
 
-/// Options of loading a model.
+/// Options for loading a model.
 public struct LoadOptions: Sendable, Equatable {
-    /// `float32`, `float16` or `bfloat16`; `nil`: the stored dtype on a GPU, `float32` on a CPU.
+    /// `float32`, `float16` or `bfloat16`; `nil` is the stored dtype on a GPU and `float32` on a
+    /// CPU.
     public var dtype: String?
-    /// The tokenizer's file or folder; `nil`: the model's.
+    /// A tokenizer file or folder; `nil` uses the model folder.
     public var tokenizer: URL?
-    /// Keeps quantised matrices quantised; `nil`: on a GPU, or if memory is short.
+    /// Keeps quantised matrices packed; `nil` does so on a GPU, or if memory is short.
     public var keepQuantized: Bool?
 
-    /// Options.
+    /// Creates options.
     public init(dtype: String? = nil, tokenizer: URL? = nil, keepQuantized: Bool? = nil) {
         self.dtype = dtype
         self.tokenizer = tokenizer
@@ -23,11 +24,11 @@ public struct LoadOptions: Sendable, Equatable {
     }
 }
 
-/// A loaded OpenELM model. It is unloaded when its last reference is released.
+/// A loaded OpenELM model. Releasing the last reference unloads it.
 public final class LanguageModel: Sendable {
     let model: OpenELMBindings.LanguageModel
 
-    /// Loads the model in `folder`; `progress` gets the share that has been read, from 0 to 1.
+    /// Loads the model in `folder`. Calls `progress` with the fraction loaded, from 0 to 1.
     public init(
         folder: URL, options: LoadOptions = LoadOptions(),
         progress: @Sendable (Double) -> Void = { _ in }
@@ -43,7 +44,7 @@ public final class LanguageModel: Sendable {
         progress(1)
     }
 
-    /// Continues `prompt`, piece by piece; for base models.
+    /// Continues `prompt` and streams the text. Intended for base models.
     public func streamGenerate(
         _ prompt: String, options: GenerationOptions = GenerationOptions()
     ) -> TextStream {
@@ -54,40 +55,40 @@ public final class LanguageModel: Sendable {
             })
     }
 
-    /// The whole continuation of `prompt`; for base models.
+    /// Continues `prompt` and returns the complete text. Intended for base models.
     public func generate(
         _ prompt: String, options: GenerationOptions = GenerationOptions()
     ) async throws -> String {
         try await streamGenerate(prompt, options: options).collect().content
     }
 
-    /// The token ids of `text`, without BOS and EOS.
+    /// Returns the token ids of `text`, without BOS and EOS.
     public func encode(_ text: String) throws -> [UInt32] {
         try translated { try model.encode(text: text, prompt: false) }
     }
 
-    /// The text of `tokens`.
+    /// Returns the text of `tokens`.
     public func decode(_ tokens: [UInt32]) throws -> String {
         try translated { try model.decode(ids: tokens) }
     }
 
-    /// Number of parameters.
+    /// The number of parameters.
     public var parameterCount: Int {
         get throws { Int(try translated { try model.info() }.parameterCount) }
     }
 
-    /// Most tokens of prompt and answer together.
+    /// The context length: the maximum number of tokens in a prompt and its answer.
     public var contextSize: Int {
         get throws { Int(try translated { try model.info() }.maxContextLength) }
     }
 
-    /// Unloads the model now; runs that use it end with ``OpenELMError/unloaded``.
+    /// Unloads the model. Runs that use it end with ``OpenELMError/unloaded``.
     public func unload() async throws {
         let model = self.model
         try await translated { try await model.unload() }
     }
 
-    /// The names of all adapters, in the order they were added.
+    /// The names of all adapters, in the order of their addition.
     public var adapters: [String] {
         get async throws {
             let model = self.model
@@ -95,13 +96,14 @@ public final class LanguageModel: Sendable {
         }
     }
 
-    /// Adds the adapter in `folder` under `name`, and makes it the only active one.
+    /// Adds the adapter in `folder` as `name` and makes it the only active adapter.
     public func addAdapter(_ name: String, folder: URL) async throws {
         let model = self.model
         try await translated { try await model.addAdapter(name: name, folder: folder.path) }
     }
 
-    /// Makes exactly these adapters active; their outputs are added. None: the model as loaded.
+    /// Makes exactly these adapters active. Their outputs are summed; an empty array restores the
+    /// base model.
     public func setAdapters(_ adapters: [Adapter]) async throws {
         let model = self.model
         let active = adapters.map { AdapterStrength(name: $0.name, strength: $0.strength) }
@@ -115,14 +117,14 @@ public final class LanguageModel: Sendable {
     }
 }
 
-/// An adapter of a model and its strength: 1 is the strength of training.
+/// An adapter of a model and its strength, where 1 is the strength used in training.
 public struct Adapter: Sendable, Equatable {
-    /// The name it was added under.
+    /// The adapter's name.
     public var name: String
-    /// Factor of its output.
+    /// The factor of the adapter's output.
     public var strength: Float
 
-    /// An adapter.
+    /// Creates an adapter reference.
     public init(_ name: String, strength: Float = 1) {
         self.name = name
         self.strength = strength

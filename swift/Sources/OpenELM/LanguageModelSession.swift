@@ -1,20 +1,20 @@
 internal import OpenELMBindings
 
-/// The template that turns messages into a prompt.
+/// A template that turns messages into a prompt.
 public enum ChatTemplate: Sendable {
     /// The template of Apple's OpenELM-Instruct checkpoints.
     case openELMInstruct
     /// The template of CoreNet's LoRA recipe (Alpaca).
     case instruction
-    /// No template: the texts one after the other, for base models.
+    /// No template: messages are concatenated. For base models.
     case plain
 }
 
-/// A conversation with a model. The model reads each message once: its KV cache is kept.
+/// A conversation with a model. Its KV cache is kept, so the model processes each message once.
 public final class LanguageModelSession: Sendable {
     private let chat: Chat
 
-    /// A conversation that begins with `instructions`.
+    /// Creates a session that begins with `instructions`.
     public convenience init(
         model: LanguageModel, instructions: String? = nil, template: ChatTemplate = .openELMInstruct
     ) throws {
@@ -22,7 +22,7 @@ public final class LanguageModelSession: Sendable {
         try self.init(model: model, transcript: messages, template: template)
     }
 
-    /// A conversation that continues `transcript`, which may be another session's.
+    /// Creates a session that continues `transcript`, also from another session.
     public init(
         model: LanguageModel, transcript: [Message], template: ChatTemplate = .openELMInstruct
     ) throws {
@@ -33,15 +33,15 @@ public final class LanguageModelSession: Sendable {
         }
     }
 
-    /// The whole answer to `prompt`.
+    /// Returns the complete answer to `prompt`.
     public func respond(
         to prompt: String, options: GenerationOptions = GenerationOptions()
     ) async throws -> Response {
         try await streamResponse(to: prompt, options: options).collect()
     }
 
-    /// The answer to `prompt`, piece by piece. A stopped answer is kept as far as it came; a failed
-    /// one is not, and its question is withdrawn.
+    /// Streams the answer to `prompt`. The text of a cancelled answer stays in the transcript; a
+    /// failed answer is removed with its prompt.
     public func streamResponse(
         to prompt: String, options: GenerationOptions = GenerationOptions()
     ) -> TextStream {
@@ -52,8 +52,8 @@ public final class LanguageModelSession: Sendable {
             })
     }
 
-    /// True while an answer is under way. Until it ends or is cancelled, another question fails
-    /// with ``OpenELMError/concurrentRequests``.
+    /// A Boolean value that is true while an answer is in progress. A second request fails with
+    /// ``OpenELMError/concurrentRequests`` until the answer ends or is cancelled.
     public var isResponding: Bool {
         get async throws {
             let chat = self.chat
@@ -61,7 +61,7 @@ public final class LanguageModelSession: Sendable {
         }
     }
 
-    /// All messages so far.
+    /// All messages of the conversation.
     public var transcript: [Message] {
         get async throws {
             let chat = self.chat
@@ -69,11 +69,11 @@ public final class LanguageModelSession: Sendable {
         }
     }
 
-    /// A whole answer.
+    /// A complete answer.
     public struct Response: Sendable, Equatable {
-        /// Its text.
+        /// The text.
         public let content: String
-        /// The reason why it ended.
+        /// The reason why the answer ended.
         public let finishReason: FinishReason
         /// Counts and times.
         public let stats: GenerationStats
@@ -83,20 +83,20 @@ public final class LanguageModelSession: Sendable {
     public struct Message: Sendable, Equatable, Codable {
         /// The role of a message.
         public enum Role: String, Sendable, Codable {
-            /// Instructions that begin the conversation.
+            /// Instructions at the beginning of the conversation.
             case instructions
-            /// A question.
+            /// A prompt of the user.
             case prompt
             /// An answer of the model.
             case response
         }
 
-        /// Its role.
+        /// The role.
         public let role: Role
-        /// Its text.
+        /// The text.
         public let text: String
 
-        /// A message.
+        /// Creates a message.
         public init(role: Role, text: String) {
             self.role = role
             self.text = text

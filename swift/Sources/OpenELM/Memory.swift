@@ -8,19 +8,19 @@ internal import OpenELMBindings
     import os
 #endif
 
-/// Memory of MLX in this process, and pausing of all work.
+/// MLX's memory in this process, and pausing of all work.
 public enum Memory {
-    /// Memory of MLX, in bytes.
+    /// MLX's memory, in bytes.
     public struct Statistics: Sendable, Equatable {
-        /// Arrays in use.
+        /// Bytes of arrays in use.
         public let active: Int
-        /// Buffers kept for reuse.
+        /// Bytes in MLX's buffer cache.
         public let cache: Int
-        /// Peak of `active`.
+        /// The peak of `active`.
         public let peak: Int
     }
 
-    /// Memory that MLX uses now.
+    /// MLX's current memory use.
     public static var statistics: Statistics {
         get throws {
             try prepare()
@@ -29,8 +29,8 @@ public enum Memory {
         }
     }
 
-    /// An upper estimate, in bytes, of the model in `folder` with one text of `context` tokens;
-    /// `nil` is the model's whole context. Reads no weights.
+    /// Returns an upper estimate, in bytes, of the memory for the model in `folder` and one text of
+    /// `context` tokens; `nil` is the model's full context. Weights are not read.
     public static func estimatedMemory(
         of folder: URL, options: LoadOptions = .init(), context: Int? = nil
     ) throws -> Int {
@@ -42,8 +42,7 @@ public enum Memory {
         return Int(estimate.weights + estimate.kvCache + estimate.working)
     }
 
-    /// Bytes that this process may still allocate; `nil` where the system does not report it
-    /// (macOS).
+    /// Bytes that this process can still allocate; `nil` if the system does not report it (macOS).
     public static var available: Int? {
         get throws {
             #if os(iOS)
@@ -55,21 +54,21 @@ public enum Memory {
         }
     }
 
-    /// Sets the limit of buffers that MLX keeps for reuse, in bytes. This package sets 32 MiB.
+    /// Sets the limit of MLX's buffer cache, in bytes. This package sets 32 MiB.
     public static func setCacheLimit(_ bytes: Int) throws {
         try prepare()
         let limit = try count("cacheLimit", bytes)
         _ = try translated { try setMemoryCacheLimit(bytes: limit) }
     }
 
-    /// Frees the buffers that MLX keeps for reuse.
+    /// Frees the buffers in MLX's cache.
     public static func clearCache() throws {
         try prepare()
         try translated { try clearMemoryCache() }
     }
 
-    /// Pauses all work before its next token or step, and frees the buffers kept for reuse. Waits at
-    /// most a second for work under way; returns true if none is left.
+    /// Pauses all work before its next token or training step, and frees the buffers in MLX's
+    /// cache. Waits up to one second for work in progress. Returns true if no work is running.
     @discardableResult
     public static func pause() throws -> Bool {
         let isIdle = try translated { try OpenELMBindings.pause(waitMilliseconds: 1000) }
@@ -77,12 +76,12 @@ public enum Memory {
         return isIdle
     }
 
-    /// Continues after ``pause()``.
+    /// Resumes work after ``pause()``.
     public static func resume() throws {
         try translated { try OpenELMBindings.resume() }
     }
 
-    /// Sets kernels, cache limit and observers, once, before the first call of MLX.
+    /// Sets kernels, cache limit and observers, once, before the first call to MLX.
     static func prepare() throws { try prepared.get() }
 
     private static let prepared = Result<Void, any Error> {

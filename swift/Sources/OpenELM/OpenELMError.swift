@@ -1,7 +1,7 @@
 import Foundation
 internal import OpenELMBindings
 
-/// An error of this package, with a message and advice.
+/// An error with a message and a recovery suggestion.
 public enum OpenELMError: Error, Sendable, Equatable {
     /// A file or folder cannot be read or written.
     case io(path: String, message: String)
@@ -13,48 +13,48 @@ public enum OpenELMError: Error, Sendable, Equatable {
     case invalidCheckpoint(path: String, message: String)
     /// A tokenizer is malformed or does not fit the model.
     case invalidTokenizer(path: String, message: String)
-    /// A file of training data is malformed, at `line` (from 1) if that is known.
+    /// A file of training data is malformed, at `line` (from 1) if known.
     case invalidData(path: String, line: Int?, message: String)
     /// An adapter is malformed or does not fit the model.
     case invalidAdapter(path: String, message: String)
-    /// An option lies outside its range. `name` is the option's name in this package.
+    /// An option is out of range. `name` is the option's name in this package.
     case invalidOption(name: String, message: String)
-    /// The prompt and the conversation before it are longer than the model's context.
+    /// The prompt and the conversation before it exceed the model's context.
     case exceededContextWindowSize(tokens: Int, context: Int)
-    /// The session already has an answer under way.
+    /// The session is already answering.
     case concurrentRequests
     /// The model was unloaded.
     case unloaded
-    /// An output file or folder cannot be made at this path.
+    /// An output file or folder cannot be created at this path.
     case destination(path: String, message: String)
-    /// A fine-tuning cannot be resumed: it was begun with other options or other data.
+    /// A fine-tuning run cannot be resumed because its options or data differ.
     case otherRun(path: String, differences: [RunDifference])
-    /// A converted model differs from its source; nothing was kept.
+    /// A converted model differs from its source; the result was not kept.
     case verification(path: String, message: String)
     /// The training loss is not a finite number.
     case diverged(iteration: Int, loss: Float)
-    /// Another process of a distributed group failed or cannot be reached.
+    /// Another process of a distributed group failed or is unreachable.
     case distributed(message: String)
-    /// MLX's GPU kernels are missing from this package, or belong to another version of MLX.
+    /// MLX's GPU kernels are missing from this package, or are for another version of MLX.
     case invalidKernels(path: String, message: String)
-    /// MLX or the GPU reported a failure.
+    /// MLX or the GPU reported an error.
     case device(message: String)
-    /// The library failed unexpectedly; the call failed, later calls work.
+    /// The library failed unexpectedly. The call failed; later calls work.
     case unexpected(message: String)
-    /// The library has stopped: no later call in this process can work.
+    /// The library has stopped. No later call in this process can succeed.
     case unusable(message: String)
 }
 
-/// An option in which a fine-tuning differs from the saved run that it was to resume.
+/// An option that differs from the saved run.
 public struct RunDifference: Sendable, Equatable, CustomStringConvertible {
     /// The option's name in this package, or `data`.
     public let option: String
-    /// Its value in the saved run.
+    /// The value in the saved run.
     public let expected: String
-    /// Its value in this run.
+    /// The value in this run.
     public let found: String
 
-    /// Name and both values.
+    /// The name and both values.
     public var description: String { "\(option): expected \(expected), found \(found)" }
 
     init(_ difference: OpenELMBindings.RunDifference) {
@@ -65,7 +65,7 @@ public struct RunDifference: Sendable, Equatable, CustomStringConvertible {
 }
 
 extension OpenELMError: LocalizedError {
-    /// The message.
+    /// A description of the error.
     public var errorDescription: String? {
         switch self {
         case .io(_, let message), .missingFile(_, let message), .invalidConfig(_, let message),
@@ -87,7 +87,7 @@ extension OpenELMError: LocalizedError {
         }
     }
 
-    /// Advice.
+    /// A recovery suggestion.
     public var recoverySuggestion: String? {
         switch self {
         case .io: "Check the path, the app's permissions and the free space."
@@ -116,7 +116,8 @@ extension OpenELMError: LocalizedError {
 }
 
 extension OpenELMError {
-    /// The error as this package's, or Swift's own for a cancelled call.
+    /// Converts an error of the library to this package's error; cancellation becomes
+    /// `CancellationError`.
     static func from(_ error: any Error) -> any Error {
         guard let error = error as? CoreError else {
             return error is CancellationError || error is OpenELMError
@@ -152,7 +153,7 @@ extension OpenELMError {
         }
     }
 
-    /// The error with the option's name in Swift, in the message too, which begins with the name.
+    /// Replaces the core's option name by the Swift name, also at the beginning of the message.
     private static func invalidOption(_ option: String, _ message: String) -> OpenELMError {
         let name = swiftName(option)
         guard message.hasPrefix(option) else { return invalidOption(name: name, message: message) }
@@ -160,7 +161,7 @@ extension OpenELMError {
     }
 }
 
-/// The name in Swift of the core's option `name`: camel case, or FoundationModels' word.
+/// The Swift name of the core's option `name`: camel case, or FoundationModels' name.
 private func swiftName(_ name: String) -> String {
     switch name {
     case "max_tokens": return "maximumResponseTokens"
@@ -172,12 +173,12 @@ private func swiftName(_ name: String) -> String {
     }
 }
 
-/// Runs `body`; throws its errors as this package's.
+/// Runs `body` and converts its errors to this package's errors.
 func translated<T>(_ body: () throws -> T) throws -> T {
     do { return try body() } catch { throw OpenELMError.from(error) }
 }
 
-/// Runs `body`; throws its errors as this package's.
+/// Runs `body` and converts its errors to this package's errors.
 func translated<T: Sendable>(_ body: @Sendable () async throws -> T) async throws -> T {
     do { return try await body() } catch { throw OpenELMError.from(error) }
 }

@@ -1,21 +1,21 @@
 internal import OpenELMBindings
 
-/// A text as it is generated, piece by piece. Each loop over it starts a new generation, which
-/// stops when the loop ends or its task is cancelled.
+/// A text that is generated piece by piece. Each loop over it starts a new generation, which stops
+/// when the loop ends or its task is cancelled.
 public struct TextStream: AsyncSequence, Sendable {
     /// A piece of text.
     public typealias Element = String
 
     let events: GenerationEvents
 
-    /// Starts to generate with the first piece that is requested.
+    /// Creates an iterator; generation starts with the first requested piece.
     public func makeAsyncIterator() -> Iterator { Iterator(events: events.makeAsyncIterator()) }
 
-    /// The pieces.
+    /// An iterator over the pieces.
     public struct Iterator: AsyncIteratorProtocol {
         var events: GenerationEvents.Iterator
 
-        /// The next piece; `nil` after the last.
+        /// Returns the next piece, or `nil` after the last one.
         public mutating func next() async throws -> String? {
             while let event = try await events.next() {
                 if case .token(_, let text) = event, !text.isEmpty { return text }
@@ -24,10 +24,10 @@ public struct TextStream: AsyncSequence, Sendable {
         }
     }
 
-    /// The same generation with progress, token ids and statistics.
+    /// The same generation as events with progress, token ids and statistics.
     public func withEvents() -> GenerationEvents { events }
 
-    /// Generates the whole text.
+    /// Generates the complete text.
     public func collect() async throws -> LanguageModelSession.Response {
         var content = ""
         for try await event in events {
@@ -45,15 +45,15 @@ public struct TextStream: AsyncSequence, Sendable {
 
 /// An event of a generation.
 public enum GenerationEvent: Sendable, Equatable {
-    /// Tokens of the prompt that were read, and all of them.
+    /// The numbers of processed prompt tokens and of all prompt tokens.
     case prefill(processed: Int, total: Int)
-    /// A token, and the text that it completes, which may be empty.
+    /// A token and the text that it completes, possibly empty.
     case token(id: UInt32, text: String)
     /// The last event.
     case finished(FinishReason, GenerationStats)
 }
 
-/// The reason why a text ended.
+/// The reason why a generation ended.
 public enum FinishReason: Sendable, Equatable {
     /// The end-of-sequence token.
     case eos
@@ -63,23 +63,23 @@ public enum FinishReason: Sendable, Equatable {
     case length
     /// The model's context is full.
     case context
-    /// It was cancelled.
+    /// The generation was cancelled.
     case cancelled
 }
 
 /// Counts and times of a generation.
 public struct GenerationStats: Sendable, Equatable {
-    /// Tokens of the prompt.
+    /// Tokens in the prompt.
     public let promptTokens: Int
-    /// Tokens of the prompt that were in the KV cache.
+    /// Prompt tokens found in the KV cache.
     public let cachedTokens: Int
     /// Generated tokens.
     public let generatedTokens: Int
-    /// Seconds to the first token.
+    /// Seconds until the first token.
     public let prefillSeconds: Double
     /// Seconds from the first token to the last.
     public let decodeSeconds: Double
-    /// The seed of the draws.
+    /// The random seed.
     public let seed: UInt64
 }
 
@@ -94,14 +94,14 @@ public struct GenerationEvents: AsyncSequence, Sendable {
         stream = EventStream(start: start)
     }
 
-    /// Starts to generate with the first event that is requested.
+    /// Creates an iterator; generation starts with the first requested event.
     public func makeAsyncIterator() -> Iterator { Iterator(events: stream.makeAsyncIterator()) }
 
-    /// The events, one after the other.
+    /// An iterator over the events.
     public struct Iterator: AsyncIteratorProtocol {
         var events: EventStream<OpenELMBindings.GenerationStream>.Iterator
 
-        /// The next event; `nil` after the last.
+        /// Returns the next event, or `nil` after the last one.
         public mutating func next() async throws -> GenerationEvent? {
             try await events.next().map(GenerationEvent.init)
         }

@@ -605,7 +605,7 @@ fileprivate struct FfiConverterString: FfiConverter {
 public protocol ChatProtocol: AnyObject, Sendable {
     
     /**
-     * True while an answer is under way.
+     * Returns true while an answer is running.
      *
      * # Errors
      * [`Error::Unloaded`].
@@ -613,7 +613,7 @@ public protocol ChatProtocol: AnyObject, Sendable {
     func isAnswering() async throws  -> Bool
     
     /**
-     * All messages so far.
+     * All messages of the conversation.
      *
      * # Errors
      * [`Error::Unloaded`].
@@ -621,11 +621,11 @@ public protocol ChatProtocol: AnyObject, Sendable {
     func messages() async throws  -> [ChatMessage]
     
     /**
-     * Answers `prompt`. A cancelled answer is kept as far as it came; a failed one is not, and
-     * its question is withdrawn.
+     * Answers `prompt`. The text of a cancelled answer stays in the conversation; a failed answer
+     * is removed, with its prompt.
      *
      * # Errors
-     * The stream's first event is [`Error::Busy`] while another answer is under way.
+     * The stream's first event is [`Error::Busy`] while another answer is running.
      */
     func respond(prompt: String, options: GenerationOptions) throws  -> GenerationStream
     
@@ -687,7 +687,7 @@ open class Chat: ChatProtocol, @unchecked Sendable {
 
     
     /**
-     * True while an answer is under way.
+     * Returns true while an answer is running.
      *
      * # Errors
      * [`Error::Unloaded`].
@@ -709,7 +709,7 @@ open func isAnswering()async throws  -> Bool  {
 }
     
     /**
-     * All messages so far.
+     * All messages of the conversation.
      *
      * # Errors
      * [`Error::Unloaded`].
@@ -731,11 +731,11 @@ open func messages()async throws  -> [ChatMessage]  {
 }
     
     /**
-     * Answers `prompt`. A cancelled answer is kept as far as it came; a failed one is not, and
-     * its question is withdrawn.
+     * Answers `prompt`. The text of a cancelled answer stays in the conversation; a failed answer
+     * is removed, with its prompt.
      *
      * # Errors
-     * The stream's first event is [`Error::Busy`] while another answer is under way.
+     * The stream's first event is [`Error::Busy`] while another answer is running.
      */
 open func respond(prompt: String, options: GenerationOptions)throws  -> GenerationStream  {
     return try  FfiConverterTypeGenerationStream_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -799,7 +799,7 @@ public func FfiConverterTypeChat_lower(_ value: Chat) -> UInt64 {
 
 
 /**
- * A conversion under way. Dropping it cancels it and leaves the destination unchanged.
+ * A running conversion. Dropping it cancels it and leaves the destination unchanged.
  */
 public protocol ConvertRunProtocol: AnyObject, Sendable {
     
@@ -807,16 +807,16 @@ public protocol ConvertRunProtocol: AnyObject, Sendable {
      * Cancels the conversion before its next tensor.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
     func cancel() throws 
     
     /**
-     * The latest progress; older progress that was not read is dropped. `None` once the conversion
-     * is complete.
+     * The latest progress; unread older progress is dropped. `None` once the conversion is
+     * complete.
      *
      * # Errors
-     * Errors of the conversion; the destination is then unchanged.
+     * Errors of the conversion. The destination is then unchanged.
      */
     func next() async throws  -> ConvertEvent?
     
@@ -830,7 +830,7 @@ public protocol ConvertRunProtocol: AnyObject, Sendable {
     
 }
 /**
- * A conversion under way. Dropping it cancels it and leaves the destination unchanged.
+ * A running conversion. Dropping it cancels it and leaves the destination unchanged.
  */
 open class ConvertRun: ConvertRunProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -889,7 +889,7 @@ open class ConvertRun: ConvertRunProtocol, @unchecked Sendable {
      * Cancels the conversion before its next tensor.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
 open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
@@ -900,11 +900,11 @@ open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift
 }
     
     /**
-     * The latest progress; older progress that was not read is dropped. `None` once the conversion
-     * is complete.
+     * The latest progress; unread older progress is dropped. `None` once the conversion is
+     * complete.
      *
      * # Errors
-     * Errors of the conversion; the destination is then unchanged.
+     * Errors of the conversion. The destination is then unchanged.
      */
 open func next()async throws  -> ConvertEvent?  {
     return
@@ -988,15 +988,15 @@ public func FfiConverterTypeConvertRun_lower(_ value: ConvertRun) -> UInt64 {
 
 
 /**
- * A fine-tuning run under way. Dropping it saves and ends it.
+ * A running fine-tuning. Dropping it saves and ends it.
  */
 public protocol FinetuneRunProtocol: AnyObject, Sendable {
     
     /**
-     * Ends the run before its next step. It is saved, as its last events report.
+     * Ends the run before its next step. The run is saved and reported in its last events.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
     func cancel() throws 
     
@@ -1010,7 +1010,7 @@ public protocol FinetuneRunProtocol: AnyObject, Sendable {
     
 }
 /**
- * A fine-tuning run under way. Dropping it saves and ends it.
+ * A running fine-tuning. Dropping it saves and ends it.
  */
 open class FinetuneRun: FinetuneRunProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -1066,10 +1066,10 @@ open class FinetuneRun: FinetuneRunProtocol, @unchecked Sendable {
 
     
     /**
-     * Ends the run before its next step. It is saved, as its last events report.
+     * Ends the run before its next step. The run is saved and reported in its last events.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
 open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
@@ -1152,15 +1152,15 @@ public func FfiConverterTypeFinetuneRun_lower(_ value: FinetuneRun) -> UInt64 {
 
 
 /**
- * A generation under way. Dropping it cancels it.
+ * A running generation. Dropping it cancels it.
  */
 public protocol GenerationStreamProtocol: AnyObject, Sendable {
     
     /**
-     * Cancels the generation before its next token or chunk of the prompt.
+     * Cancels the generation before its next token or prompt chunk.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
     func cancel() throws 
     
@@ -1168,13 +1168,13 @@ public protocol GenerationStreamProtocol: AnyObject, Sendable {
      * The next event; `None` after the last one or once cancelled.
      *
      * # Errors
-     * Errors of the generation; no event follows.
+     * Errors of the generation. No event follows.
      */
     func next() async throws  -> GenerationEvent?
     
 }
 /**
- * A generation under way. Dropping it cancels it.
+ * A running generation. Dropping it cancels it.
  */
 open class GenerationStream: GenerationStreamProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -1230,10 +1230,10 @@ open class GenerationStream: GenerationStreamProtocol, @unchecked Sendable {
 
     
     /**
-     * Cancels the generation before its next token or chunk of the prompt.
+     * Cancels the generation before its next token or prompt chunk.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
 open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
@@ -1247,7 +1247,7 @@ open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift
      * The next event; `None` after the last one or once cancelled.
      *
      * # Errors
-     * Errors of the generation; no event follows.
+     * Errors of the generation. No event follows.
      */
 open func next()async throws  -> GenerationEvent?  {
     return
@@ -1338,7 +1338,7 @@ public protocol LanguageModelProtocol: AnyObject, Sendable {
     
     /**
      * Adds the adapter in `folder` (of this library, mlx-lm or PEFT) as `name` and makes it the
-     * only active one. Generations under way continue without it.
+     * only active adapter. Running generations continue without it.
      *
      * # Errors
      * Errors of the folder; [`Error::InvalidAdapter`](crate::Error::InvalidAdapter) if it does not fit,
@@ -1355,7 +1355,7 @@ public protocol LanguageModelProtocol: AnyObject, Sendable {
     func removeAdapter(name: String) async throws 
     
     /**
-     * Makes exactly these adapters active; their outputs are added.
+     * Makes exactly these adapters active. Their outputs are summed.
      *
      * # Errors
      * [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name or an invalid strength.
@@ -1363,7 +1363,7 @@ public protocol LanguageModelProtocol: AnyObject, Sendable {
     func setAdapters(active: [AdapterStrength]) async throws 
     
     /**
-     * The text of token `ids`.
+     * The text of the token ids.
      *
      * # Errors
      * [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer) for an id outside the vocabulary.
@@ -1371,7 +1371,7 @@ public protocol LanguageModelProtocol: AnyObject, Sendable {
     func decode(ids: [UInt32]) throws  -> String
     
     /**
-     * The token ids of `text`; with `prompt`, as the model reads them, BOS first.
+     * The token ids of `text`. With `prompt`, the ids that the model reads, BOS first.
      *
      * # Errors
      * [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer).
@@ -1382,7 +1382,7 @@ public protocol LanguageModelProtocol: AnyObject, Sendable {
      * Continues `prompt`.
      *
      * # Errors
-     * Errors of the prompt and the options come as the stream's first event.
+     * Errors of the prompt and the options are the stream's first event.
      */
     func generate(prompt: String, options: GenerationOptions) throws  -> GenerationStream
     
@@ -1390,21 +1390,21 @@ public protocol LanguageModelProtocol: AnyObject, Sendable {
      * The model's properties.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
     func info() throws  -> ModelInfo
     
     /**
-     * The vocabulary's entry for `id`.
+     * The vocabulary entry of `id`.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
     func piece(id: UInt32) throws  -> String?
     
     /**
-     * Unloads the model and frees its memory; tasks that use it end with
-     * [`Error::Unloaded`](crate::Error::Unloaded). A second call does nothing.
+     * Unloads the model and frees its memory. Tasks that use it end with
+     * [`Error::Unloaded`](crate::Error::Unloaded). A second call has no effect.
      *
      * # Errors
      * [`Error::Device`](crate::Error::Device).
@@ -1514,7 +1514,7 @@ open func adapters()async throws  -> [String]  {
     
     /**
      * Adds the adapter in `folder` (of this library, mlx-lm or PEFT) as `name` and makes it the
-     * only active one. Generations under way continue without it.
+     * only active adapter. Running generations continue without it.
      *
      * # Errors
      * Errors of the folder; [`Error::InvalidAdapter`](crate::Error::InvalidAdapter) if it does not fit,
@@ -1559,7 +1559,7 @@ open func removeAdapter(name: String)async throws   {
 }
     
     /**
-     * Makes exactly these adapters active; their outputs are added.
+     * Makes exactly these adapters active. Their outputs are summed.
      *
      * # Errors
      * [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name or an invalid strength.
@@ -1581,7 +1581,7 @@ open func setAdapters(active: [AdapterStrength])async throws   {
 }
     
     /**
-     * The text of token `ids`.
+     * The text of the token ids.
      *
      * # Errors
      * [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer) for an id outside the vocabulary.
@@ -1597,7 +1597,7 @@ open func decode(ids: [UInt32])throws  -> String  {
 }
     
     /**
-     * The token ids of `text`; with `prompt`, as the model reads them, BOS first.
+     * The token ids of `text`. With `prompt`, the ids that the model reads, BOS first.
      *
      * # Errors
      * [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer).
@@ -1617,7 +1617,7 @@ open func encode(text: String, prompt: Bool)throws  -> [UInt32]  {
      * Continues `prompt`.
      *
      * # Errors
-     * Errors of the prompt and the options come as the stream's first event.
+     * Errors of the prompt and the options are the stream's first event.
      */
 open func generate(prompt: String, options: GenerationOptions)throws  -> GenerationStream  {
     return try  FfiConverterTypeGenerationStream_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -1634,7 +1634,7 @@ open func generate(prompt: String, options: GenerationOptions)throws  -> Generat
      * The model's properties.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
 open func info()throws  -> ModelInfo  {
     return try  FfiConverterTypeModelInfo_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -1646,10 +1646,10 @@ open func info()throws  -> ModelInfo  {
 }
     
     /**
-     * The vocabulary's entry for `id`.
+     * The vocabulary entry of `id`.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
 open func piece(id: UInt32)throws  -> String?  {
     return try  FfiConverterOptionString.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -1662,8 +1662,8 @@ open func piece(id: UInt32)throws  -> String?  {
 }
     
     /**
-     * Unloads the model and frees its memory; tasks that use it end with
-     * [`Error::Unloaded`](crate::Error::Unloaded). A second call does nothing.
+     * Unloads the model and frees its memory. Tasks that use it end with
+     * [`Error::Unloaded`](crate::Error::Unloaded). A second call has no effect.
      *
      * # Errors
      * [`Error::Device`](crate::Error::Device).
@@ -1743,7 +1743,7 @@ public protocol LoadRunProtocol: AnyObject, Sendable {
      * Cancels the load before its next tensor.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
     func cancel() throws 
     
@@ -1751,13 +1751,12 @@ public protocol LoadRunProtocol: AnyObject, Sendable {
      * The model, once, after `next` returned `None`.
      *
      * # Errors
-     * [`Error::Cancelled`] if there is none.
+     * [`Error::Cancelled`] if no model was loaded.
      */
     func model() throws  -> LanguageModel
     
     /**
-     * The latest progress; older progress that was not read is dropped. `None` once the model is
-     * loaded.
+     * The latest progress; unread older progress is dropped. `None` once the model is loaded.
      *
      * # Errors
      * Errors of the model's files; [`Error::Cancelled`].
@@ -1825,7 +1824,7 @@ open class LoadRun: LoadRunProtocol, @unchecked Sendable {
      * Cancels the load before its next tensor.
      *
      * # Errors
-     * None but a panic.
+     * Only after a panic.
      */
 open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
@@ -1839,7 +1838,7 @@ open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift
      * The model, once, after `next` returned `None`.
      *
      * # Errors
-     * [`Error::Cancelled`] if there is none.
+     * [`Error::Cancelled`] if no model was loaded.
      */
 open func model()throws  -> LanguageModel  {
     return try  FfiConverterTypeLanguageModel_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -1851,8 +1850,7 @@ open func model()throws  -> LanguageModel  {
 }
     
     /**
-     * The latest progress; older progress that was not read is dropped. `None` once the model is
-     * loaded.
+     * The latest progress; unread older progress is dropped. `None` once the model is loaded.
      *
      * # Errors
      * Errors of the model's files; [`Error::Cancelled`].
@@ -2036,7 +2034,7 @@ public func FfiConverterTypeChatMessage_lower(_ value: ChatMessage) -> RustBuffe
 
 
 /**
- * Options of a conversion, as `openelm_core::convert::ConvertOptions`.
+ * Options of a conversion. Mirrors `openelm_core::convert::ConvertOptions`.
  */
 public struct ConvertOptions: Equatable, Hashable {
     public let format: ConvertFormat
@@ -2117,7 +2115,7 @@ public func FfiConverterTypeConvertOptions_lower(_ value: ConvertOptions) -> Rus
 
 
 /**
- * Result of a conversion, from `openelm_core::convert::ConvertReport`.
+ * Result of a conversion. Mirrors `openelm_core::convert::ConvertReport`.
  */
 public struct ConvertReport: Equatable, Hashable {
     public let target: String
@@ -2203,7 +2201,7 @@ public func FfiConverterTypeConvertReport_lower(_ value: ConvertReport) -> RustB
 
 /**
  * Options of a fine-tuning run: the options of the core's `FinetuneOptions`, `AdapterOptions`,
- * `DataOptions`, `TrainerOptions`, `Optimizer` and `ScheduleOptions` that an app needs.
+ * `DataOptions`, `TrainerOptions`, `Optimizer` and `ScheduleOptions` that apps need.
  */
 public struct FinetuneOptions: Equatable, Hashable {
     public let fineTuneType: AdapterKind
@@ -2215,7 +2213,7 @@ public struct FinetuneOptions: Equatable, Hashable {
      */
     public let numLayers: UInt64?
     /**
-     * `None` trains every projection of these layers.
+     * `None` trains all linear layers of these transformer layers.
      */
     public let keys: [String]?
     public let iters: UInt64
@@ -2244,7 +2242,7 @@ public struct FinetuneOptions: Equatable, Hashable {
          * `None` trains all layers.
          */numLayers: UInt64?, 
         /**
-         * `None` trains every projection of these layers.
+         * `None` trains all linear layers of these transformer layers.
          */keys: [String]?, iters: UInt64, batchSize: UInt64, maxSeqLength: UInt64, maskPrompt: Bool, preferences: Bool, optimizer: OptimizerKind, learningRate: Double, lrSchedule: ScheduleShape, warmup: UInt64, weightDecay: Float, gradAccumulationSteps: UInt64, gradCheckpoint: Bool, clipNorm: Float?, stepsPerEval: UInt64, valBatches: UInt64?, saveEvery: UInt64, patience: UInt32?, seed: UInt64) {
         self.fineTuneType = fineTuneType
         self.rank = rank
@@ -2360,7 +2358,7 @@ public func FfiConverterTypeFinetuneOptions_lower(_ value: FinetuneOptions) -> R
 
 
 /**
- * Options of one generation, as `openelm_core::generation::GenerateOptions` with its `Sampling`.
+ * Options of a generation. Mirrors `openelm_core::generation::GenerateOptions` and its `Sampling`.
  */
 public struct GenerationOptions: Equatable, Hashable {
     public let maxTokens: UInt64
@@ -2453,7 +2451,7 @@ public func FfiConverterTypeGenerationOptions_lower(_ value: GenerationOptions) 
 
 
 /**
- * As `openelm_core::generation::Stats`; times in seconds.
+ * Mirrors `openelm_core::generation::Stats`; times in seconds.
  */
 public struct GenerationStats: Equatable, Hashable {
     public let promptTokens: UInt64
@@ -2526,7 +2524,7 @@ public func FfiConverterTypeGenerationStats_lower(_ value: GenerationStats) -> R
 
 
 /**
- * As `openelm_core::LoadOptions`; `dtype` is `float32`, `float16` or `bfloat16`.
+ * Mirrors `openelm_core::LoadOptions`; `dtype` is `float32`, `float16` or `bfloat16`.
  */
 public struct LoadOptions: Equatable, Hashable {
     public let dtype: String?
@@ -2587,7 +2585,7 @@ public func FfiConverterTypeLoadOptions_lower(_ value: LoadOptions) -> RustBuffe
 
 
 /**
- * Bytes of the weights that were read, and all of them.
+ * Bytes of the weights: read so far, and in total.
  */
 public struct LoadProgress: Equatable, Hashable {
     public let read: UInt64
@@ -2644,7 +2642,7 @@ public func FfiConverterTypeLoadProgress_lower(_ value: LoadProgress) -> RustBuf
 
 
 /**
- * As `openelm_core::memory::MemoryEstimate`, in bytes.
+ * Mirrors `openelm_core::memory::MemoryEstimate`, in bytes.
  */
 public struct MemoryEstimate: Equatable, Hashable {
     public let weights: UInt64
@@ -2705,7 +2703,7 @@ public func FfiConverterTypeMemoryEstimate_lower(_ value: MemoryEstimate) -> Rus
 
 
 /**
- * Memory of MLX in this process, in bytes.
+ * MLX's memory in this process, in bytes.
  */
 public struct MemoryStatistics: Equatable, Hashable {
     /**
@@ -2802,11 +2800,11 @@ public struct ModelInfo: Equatable, Hashable {
      */
     public let parameterCount: UInt64
     /**
-     * Most tokens of prompt and answer together.
+     * Maximum number of tokens in a prompt and its answer.
      */
     public let maxContextLength: UInt64
     /**
-     * Tokens in the vocabulary.
+     * Vocabulary size.
      */
     public let vocabSize: UInt64
     /**
@@ -2829,10 +2827,10 @@ public struct ModelInfo: Equatable, Hashable {
          * Number of parameters.
          */parameterCount: UInt64, 
         /**
-         * Most tokens of prompt and answer together.
+         * Maximum number of tokens in a prompt and its answer.
          */maxContextLength: UInt64, 
         /**
-         * Tokens in the vocabulary.
+         * Vocabulary size.
          */vocabSize: UInt64, 
         /**
          * Number of layers.
@@ -2903,7 +2901,8 @@ public func FfiConverterTypeModelInfo_lower(_ value: ModelInfo) -> RustBuffer {
 
 
 /**
- * Options of quantisation, as `openelm convert`'s `--q-mode`, `--q-bits`, `--q-group-size`, `--q-recipe`.
+ * Quantisation options, as `openelm convert`'s `--q-mode`, `--q-bits`, `--q-group-size`,
+ * `--q-recipe`.
  */
 public struct QuantizeOptions: Equatable, Hashable {
     public let mode: String
@@ -2968,7 +2967,7 @@ public func FfiConverterTypeQuantizeOptions_lower(_ value: QuantizeOptions) -> R
 
 
 /**
- * An option in which a run differs from the saved run; `option` is the core's name.
+ * An option that differs from the saved run; `option` is the core's option name.
  */
 public struct RunDifference: Equatable, Hashable {
     public let option: String
@@ -3238,7 +3237,7 @@ public func FfiConverterTypeChatRole_lower(_ value: ChatRole) -> RustBuffer {
 
 
 /**
- * As `openelm_core::chat::ChatTemplate`.
+ * Mirrors `openelm_core::chat::ChatTemplate`.
  */
 
 public enum ChatTemplate: Equatable, Hashable {
@@ -3392,7 +3391,7 @@ public func FfiConverterTypeConvertEvent_lower(_ value: ConvertEvent) -> RustBuf
 
 
 /**
- * The format to write. GGUF types: `f32`, `f16`, `bf16`, `q8_0`, `q4_0`.
+ * Output format. GGUF types: `f32`, `f16`, `bf16`, `q8_0`, `q4_0`.
  */
 
 public enum ConvertFormat: Equatable, Hashable {
@@ -3493,7 +3492,7 @@ enum CoreError: Swift.Error, Equatable, Hashable {
     case InvalidAdapter(path: String, message: String
     )
     /**
-     * `option` is the core's name; the message begins with it.
+     * `option` is the core's option name; the message begins with it.
      */
     case InvalidOption(option: String, message: String
     )
@@ -3514,7 +3513,7 @@ enum CoreError: Swift.Error, Equatable, Hashable {
     case Device(message: String
     )
     /**
-     * The conversation already has an answer under way.
+     * The conversation is already answering.
      */
     case Busy(message: String
     )
@@ -3524,13 +3523,13 @@ enum CoreError: Swift.Error, Equatable, Hashable {
     case Unloaded(message: String
     )
     /**
-     * The library panicked or returned an error that this crate does not have; the call failed,
-     * later calls work.
+     * The library panicked, or returned an error unknown to this crate. The call failed; later
+     * calls work.
      */
     case Unexpected(message: String
     )
     /**
-     * The worker is gone: no later call in this process can work.
+     * The worker has ended. No later call in this process can succeed.
      */
     case Unusable(message: String
     )
@@ -3967,7 +3966,7 @@ public func FfiConverterTypeFinetuneEvent_lower(_ value: FinetuneEvent) -> RustB
 
 
 /**
- * As `openelm_core::generation::FinishReason`.
+ * Mirrors `openelm_core::generation::FinishReason`.
  */
 
 public enum FinishReason: Equatable, Hashable {
@@ -4237,7 +4236,7 @@ public func FfiConverterTypeOptimizerKind_lower(_ value: OptimizerKind) -> RustB
 
 
 /**
- * The course of the learning rate after the warm-up.
+ * The learning rate schedule after the warm-up.
  */
 
 public enum ScheduleShape: Equatable, Hashable {
@@ -4813,7 +4812,7 @@ public func newChat(model: LanguageModel, template: ChatTemplate, messages: [Cha
 })
 }
 /**
- * Starts to convert the model `source`, a folder or file, to `target`, a new folder or GGUF file.
+ * Starts converting the model `source`, a folder or file, to `target`, a new folder or GGUF file.
  *
  * # Errors
  * [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name.
@@ -4832,7 +4831,7 @@ public func convert(source: String, target: String, options: ConvertOptions)thro
  * The core's defaults.
  *
  * # Errors
- * None but a panic.
+ * Only after a panic.
  */
 public func defaultConvertOptions()throws  -> ConvertOptions  {
     return try  FfiConverterTypeConvertOptions_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -4842,12 +4841,12 @@ public func defaultConvertOptions()throws  -> ConvertOptions  {
 })
 }
 /**
- * Starts to train a new adapter for `model`, without the model's active adapters, on the data in
+ * Starts training a new adapter for `model`, without the model's active adapters, on the rows in
  * `data`, a folder or a file, and saves it in `folder`. With `resume` the run in `folder`
- * continues from its last save.
+ * continues from its last checkpoint.
  *
  * # Errors
- * Errors of data and options come as the first event.
+ * Errors of data and options are the first event.
  */
 public func finetune(model: LanguageModel, data: String, folder: String, options: FinetuneOptions, resume: Bool)throws  -> FinetuneRun  {
     return try  FfiConverterTypeFinetuneRun_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -4865,7 +4864,7 @@ public func finetune(model: LanguageModel, data: String, folder: String, options
  * The core's defaults.
  *
  * # Errors
- * None but a panic.
+ * Only after a panic.
  */
 public func defaultFinetuneOptions()throws  -> FinetuneOptions  {
     return try  FfiConverterTypeFinetuneOptions_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -4878,7 +4877,7 @@ public func defaultFinetuneOptions()throws  -> FinetuneOptions  {
  * The core's defaults.
  *
  * # Errors
- * None but a panic.
+ * Only after a panic.
  */
 public func defaultGenerationOptions()throws  -> GenerationOptions  {
     return try  FfiConverterTypeGenerationOptions_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -4891,7 +4890,7 @@ public func defaultGenerationOptions()throws  -> GenerationOptions  {
  * The core's defaults.
  *
  * # Errors
- * None but a panic.
+ * Only after a panic.
  */
 public func defaultLoadOptions()throws  -> LoadOptions  {
     return try  FfiConverterTypeLoadOptions_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -4901,7 +4900,7 @@ public func defaultLoadOptions()throws  -> LoadOptions  {
 })
 }
 /**
- * Starts to load the model folder `path`.
+ * Starts loading the model folder `path`.
  *
  * # Errors
  * [`Error::InvalidOption`] for an unknown dtype.
@@ -4916,7 +4915,7 @@ public func loadModel(path: String, options: LoadOptions)throws  -> LoadRun  {
 })
 }
 /**
- * Frees the buffers kept for reuse.
+ * Frees the buffers in the cache.
  *
  * # Errors
  * [`Error::Device`](crate::Error::Device).
@@ -4928,7 +4927,7 @@ public func clearMemoryCache()throws   {try rustCallWithError(FfiConverterTypeCo
 }
 }
 /**
- * Estimates the memory of the model in the folder `path`; reads no weights.
+ * Estimates the memory of the model in the folder `path`, without reading weights.
  *
  * # Errors
  * Errors of the folder's files.
@@ -4944,7 +4943,7 @@ public func estimateMemory(path: String, options: LoadOptions, context: UInt64?)
 })
 }
 /**
- * Memory that MLX uses now.
+ * MLX's current memory use.
  *
  * # Errors
  * [`Error::Device`](crate::Error::Device).
@@ -4970,11 +4969,11 @@ public func mlxVersion()throws  -> String  {
 })
 }
 /**
- * Pauses all work before its next token, chunk of a prompt, tensor or step, and waits for the
- * device, at most `wait_milliseconds`. Returns true if nothing is under way.
+ * Pauses all work before its next token, prompt chunk, tensor or step, and waits up to
+ * `wait_milliseconds` for the device. Returns true if no work is running.
  *
  * # Errors
- * None but a panic.
+ * Only after a panic.
  */
 public func pause(waitMilliseconds: UInt64)throws  -> Bool  {
     return try  FfiConverterBool.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -4985,7 +4984,7 @@ public func pause(waitMilliseconds: UInt64)throws  -> Bool  {
 })
 }
 /**
- * Resets the peak.
+ * Resets the peak memory.
  *
  * # Errors
  * [`Error::Device`](crate::Error::Device).
@@ -5000,7 +4999,7 @@ public func resetPeakMemory()throws   {try rustCallWithError(FfiConverterTypeCor
  * Continues after [`pause`].
  *
  * # Errors
- * None but a panic.
+ * Only after a panic.
  */
 public func resume()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
@@ -5009,7 +5008,7 @@ public func resume()throws   {try rustCallWithError(FfiConverterTypeCoreError_li
 }
 }
 /**
- * Sets the limit of buffers kept for reuse, in bytes; returns the old limit.
+ * Sets the limit of the buffer cache, in bytes. Returns the old limit.
  *
  * # Errors
  * [`Error::Device`](crate::Error::Device).
@@ -5023,7 +5022,7 @@ public func setMemoryCacheLimit(bytes: UInt64)throws  -> UInt64  {
 })
 }
 /**
- * Sets the limit above which MLX waits for memory to be freed, in bytes; returns the old limit.
+ * Sets the limit above which MLX waits for memory to be freed, in bytes. Returns the old limit.
  *
  * # Errors
  * [`Error::Device`](crate::Error::Device).
@@ -5037,7 +5036,7 @@ public func setMemoryLimit(bytes: UInt64)throws  -> UInt64  {
 })
 }
 /**
- * Sets the file of MLX's GPU kernels; see `openelm_core::runtime::set_metallib`.
+ * Sets the path of MLX's GPU kernels; see `openelm_core::runtime::set_metallib`.
  *
  * # Errors
  * [`Error::MissingFile`](crate::Error::MissingFile), or
@@ -5069,85 +5068,85 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_func_new_chat() != 52895) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_convert() != 31151) {
+    if (uniffi_openelm_ffi_checksum_func_convert() != 56502) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_default_convert_options() != 43935) {
+    if (uniffi_openelm_ffi_checksum_func_default_convert_options() != 22741) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_finetune() != 36738) {
+    if (uniffi_openelm_ffi_checksum_func_finetune() != 54141) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_default_finetune_options() != 55345) {
+    if (uniffi_openelm_ffi_checksum_func_default_finetune_options() != 30881) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_default_generation_options() != 27307) {
+    if (uniffi_openelm_ffi_checksum_func_default_generation_options() != 26422) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_default_load_options() != 1083) {
+    if (uniffi_openelm_ffi_checksum_func_default_load_options() != 47055) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_load_model() != 15565) {
+    if (uniffi_openelm_ffi_checksum_func_load_model() != 46536) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_clear_memory_cache() != 45196) {
+    if (uniffi_openelm_ffi_checksum_func_clear_memory_cache() != 28799) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_estimate_memory() != 23124) {
+    if (uniffi_openelm_ffi_checksum_func_estimate_memory() != 21585) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_memory_statistics() != 60216) {
+    if (uniffi_openelm_ffi_checksum_func_memory_statistics() != 5509) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_func_mlx_version() != 9963) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_pause() != 62001) {
+    if (uniffi_openelm_ffi_checksum_func_pause() != 65256) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_reset_peak_memory() != 33991) {
+    if (uniffi_openelm_ffi_checksum_func_reset_peak_memory() != 54336) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_resume() != 51450) {
+    if (uniffi_openelm_ffi_checksum_func_resume() != 25127) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_set_memory_cache_limit() != 45827) {
+    if (uniffi_openelm_ffi_checksum_func_set_memory_cache_limit() != 6350) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_set_memory_limit() != 42950) {
+    if (uniffi_openelm_ffi_checksum_func_set_memory_limit() != 38196) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_set_metallib() != 7855) {
+    if (uniffi_openelm_ffi_checksum_func_set_metallib() != 402) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_chat_is_answering() != 25739) {
+    if (uniffi_openelm_ffi_checksum_method_chat_is_answering() != 16744) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_chat_messages() != 59375) {
+    if (uniffi_openelm_ffi_checksum_method_chat_messages() != 16432) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_chat_respond() != 58887) {
+    if (uniffi_openelm_ffi_checksum_method_chat_respond() != 39844) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_convertrun_cancel() != 64666) {
+    if (uniffi_openelm_ffi_checksum_method_convertrun_cancel() != 43382) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_convertrun_next() != 33069) {
+    if (uniffi_openelm_ffi_checksum_method_convertrun_next() != 9418) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_convertrun_report() != 54298) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_finetunerun_cancel() != 27464) {
+    if (uniffi_openelm_ffi_checksum_method_finetunerun_cancel() != 12185) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_finetunerun_next() != 35038) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_generationstream_cancel() != 38883) {
+    if (uniffi_openelm_ffi_checksum_method_generationstream_cancel() != 52860) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_generationstream_next() != 2326) {
+    if (uniffi_openelm_ffi_checksum_method_generationstream_next() != 5000) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_languagemodel_active_adapters() != 52108) {
@@ -5156,40 +5155,40 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_method_languagemodel_adapters() != 30946) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_add_adapter() != 59231) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_add_adapter() != 645) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_languagemodel_remove_adapter() != 59447) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_set_adapters() != 19555) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_set_adapters() != 61245) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_decode() != 60734) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_decode() != 31916) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_encode() != 54321) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_encode() != 16892) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_generate() != 9424) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_generate() != 45277) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_info() != 133) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_info() != 44665) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_piece() != 21228) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_piece() != 50103) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_unload() != 9965) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_unload() != 45687) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_loadrun_cancel() != 21739) {
+    if (uniffi_openelm_ffi_checksum_method_loadrun_cancel() != 62006) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_loadrun_model() != 47912) {
+    if (uniffi_openelm_ffi_checksum_method_loadrun_model() != 50517) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_loadrun_next() != 26381) {
+    if (uniffi_openelm_ffi_checksum_method_loadrun_next() != 41193) {
         return InitializationResult.apiChecksumMismatch
     }
 

@@ -61,7 +61,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         chat.open(tales)
         await chat.finishLoading()
         #expect(chat.state == .ready && chat.folder == tales)
-        // The model that is being left has its answer ended.
+        // Switching to another model ends the previous model's answer.
         let left = try #require(chat.conversation)
         left.options = GenerationOptions(maximumResponseTokens: 400, ignoreEos: true)
         left.send("A fox")

@@ -2,7 +2,7 @@ import Foundation
 import OpenELM
 import Testing
 
-/// Models and adapters that are broken, each in one way.
+/// Models and adapters with one defect each.
 @Suite(.serialized) struct BadModelTests {
     @Test func namesAMissingFile() async throws {
         for (file, kind) in [
@@ -29,7 +29,7 @@ import Testing
             #expect(error.map(name) == kind, "\(text) as \(file): \(error as Any)")
             #expect(error?.errorDescription?.contains(file) == true, "\(error as Any)")
         }
-        // A download that broke off.
+        // An incomplete download.
         let copy = try ModelCopy()
         let weights = copy.url.appending(path: "model.safetensors")
         try Data(contentsOf: weights).dropLast(1000).write(to: weights)
@@ -53,8 +53,8 @@ import Testing
                         as [String: Any]
                 }
             ),
-            ("of another shape", tensor, { $0.change(tensor, "shape", to: [128, 192]) }),
-            ("of another type", tensor, { $0.change(tensor, "dtype", to: "I16") }),
+            ("with another shape", tensor, { $0.change(tensor, "shape", to: [128, 192]) }),
+            ("with another dtype", tensor, { $0.change(tensor, "dtype", to: "I16") }),
         ]
         for (what, named, change) in changes {
             let copy = try ModelCopy()
@@ -121,14 +121,14 @@ import Testing
 
         try await model.addAdapter("good", folder: good)
         for (name, work) in [
-            ("a name that is taken", { try await model.addAdapter("good", folder: good) }),
-            ("an unknown one", { try await model.setAdapters([Adapter("other")]) }),
+            ("a name in use", { try await model.addAdapter("good", folder: good) }),
+            ("an unknown adapter", { try await model.setAdapters([Adapter("other")]) }),
             ("no strength", { try await model.setAdapters([Adapter("good", strength: .nan)]) }),
-            ("an unknown one to remove", { try await model.removeAdapter("other") }),
+            ("removal of an unknown adapter", { try await model.removeAdapter("other") }),
         ] as [(String, () async throws -> Void)] {
             do {
                 try await work()
-                Issue.record("\(name) was taken")
+                Issue.record("\(name) was accepted")
             } catch OpenELMError.invalidOption {
             } catch { Issue.record("\(name): \(error)") }
         }
@@ -136,12 +136,12 @@ import Testing
     }
 }
 
-/// The case of an error, without what it holds.
+/// The name of the error's case.
 private func name(_ error: OpenELMError) -> String {
     String(String(describing: error).prefix { $0 != "(" })
 }
 
-/// A copy of the bundled model, to be broken.
+/// A copy of the bundled model, to be damaged.
 struct ModelCopy {
     private let folder: Folder
     let url: URL
@@ -152,7 +152,7 @@ struct ModelCopy {
         try FileManager.default.copyItem(at: tales, to: url)
     }
 
-    /// The error of loading it.
+    /// The error of loading the copy.
     var error: OpenELMError? { get async { await error(.init()) } }
 
     func error(_ options: LoadOptions) async -> OpenELMError? {
@@ -163,7 +163,7 @@ struct ModelCopy {
     }
 }
 
-/// Writes a safetensors file anew with another header: its length in 8 bytes, then JSON.
+/// Rewrites a safetensors file with another header: its length in 8 bytes, then JSON.
 private func changeHeader(
     of file: URL, appending tail: Data = Data(), _ change: (inout [String: Any]) -> Void
 ) throws {

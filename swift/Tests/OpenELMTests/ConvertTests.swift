@@ -23,7 +23,7 @@ import Testing
         let short = GenerationOptions(maximumResponseTokens: 8)
         #expect(try await model.generate("Once upon a", options: short) != "")
 
-        // A second time the place is taken.
+        // The second time, the target exists.
         await #expect(throws: OpenELMError.self) {
             try await LanguageModel.convert(tales, to: target, options: options)
         }
@@ -88,7 +88,7 @@ import Testing
         #expect(!FileManager.default.fileExists(atPath: target.path))
     }
 
-    /// float16 cannot hold 99,840; the conversion finds infinity when it reads back what it wrote.
+    /// 99,840 exceeds float16; verification finds infinity in the result.
     @Test func failedVerificationKeepsNoOutput() async throws {
         let copy = try ModelCopy()
         let weights = copy.url.appending(path: "model.safetensors")

@@ -7,7 +7,7 @@ import func OpenELMBindings.defaultLoadOptions
 
 @testable import OpenELM
 
-/// Every default of this package is the core's.
+/// Defaults of this package equal the core's.
 struct DefaultsTests {
     @Test func defaultsEqualTheCores() throws {
         #expect(try LoadOptions().ffiOptions == defaultLoadOptions())

@@ -40,7 +40,7 @@ import Testing
         ] as [(String, GenerationOptions.SamplingMode)] {
             #expect(option(try await fails("A", .init(sampling: sampling))) == name)
         }
-        // Of a text that draws nothing too.
+        // Greedy mode checks the temperature, too.
         let hot = GenerationOptions(sampling: .greedy, temperature: -1)
         #expect(option(try await fails("A", hot)) == "temperature")
         #expect(option(try await fails("A", .init(repetitionPenalty: 0))) == "repetitionPenalty")
@@ -52,7 +52,7 @@ import Testing
         if case .exceededContextWindowSize(let tokens, 512) = try await fails(long) {
             #expect(tokens > 512)
         } else {
-            Issue.record("a prompt that is too long was taken")
+            Issue.record("a prompt that is too long was accepted")
         }
         await #expect(throws: OpenELMError.self) {
             try await model.addAdapter("x", folder: nowhere)
@@ -92,7 +92,7 @@ import Testing
         #expect(short < bytes / 2 + 1_000_000)
     }
 
-    /// Every case of the library's errors, also those that no test can cause.
+    /// All cases of the library's errors, including cases that no test can cause.
     @Test func everyErrorHasAMessageAndAdvice() throws {
         let path = "/models/tales"
         let message = "it failed"

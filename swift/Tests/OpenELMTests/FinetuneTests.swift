@@ -58,7 +58,7 @@ import Testing
         #expect(try await model.generate("The fox", options: short) == before)
         #expect(try await model.adapters.isEmpty)
 
-        // Fused into a model of its own.
+        // Fused into a new model.
         var conversion = ConvertOptions()
         conversion.adapter = target
         let fused = folder.url.appending(path: "fused")
@@ -74,7 +74,7 @@ import Testing
         let whole = folder.url.appending(path: "whole")
         for try await _ in model.finetune(on: data, savingTo: whole, options: Self.options) {}
 
-        // Left by `break`, then by cancelling its task, then to the end.
+        // Ended by `break`, then by cancelling the task, then run to the end.
         let stopped = folder.url.appending(path: "stopped")
         for try await event in model.finetune(on: data, savingTo: stopped, options: Self.options) {
             if case .step(let step) = event, step.iteration == 3 { break }
@@ -98,8 +98,8 @@ import Testing
         for try await event in rest {
             if case .step(let step) = event, first == nil { first = step.iteration }
         }
-        // 8 was made, and perhaps a few that nobody asked for.
-        #expect((9...12).contains(first ?? 0), "went on with \(String(describing: first))")
+        // At least step 8 was complete, and up to three more.
+        #expect((9...12).contains(first ?? 0), "continued with \(String(describing: first))")
         let file = "adapters.safetensors"
         #expect(
             try Data(contentsOf: whole.appending(path: file))
@@ -118,18 +118,18 @@ import Testing
         do {
             let run = model.finetune(on: data, savingTo: target, options: other, resume: true)
             for try await _ in run {}
-            Issue.record("it was resumed")
+            Issue.record("the run was resumed")
         } catch OpenELMError.otherRun(_, let differences) {
             #expect(Set(differences.map(\.option)).isSuperset(of: ["batchSize", "numLayers"]))
         }
-        // A new run does not take the place of the old one.
+        // A new run does not replace the old one.
         do {
             for try await _ in model.finetune(on: data, savingTo: target, options: other) {}
-            Issue.record("it was replaced")
+            Issue.record("the run was replaced")
         } catch OpenELMError.destination(let path, _) {
             #expect(path.hasPrefix(target.path))
         }
-        // The save interval may change.
+        // The checkpoint interval may change.
         other = Self.options
         other.saveEvery = 1
         other.iters = 13
@@ -189,16 +189,16 @@ import Testing
         if case .invalidData(let path, 2, _) = await fails(bad) {
             #expect(path.hasSuffix("train.jsonl"))
         } else {
-            Issue.record("malformed JSON was taken")
+            Issue.record("malformed JSON was accepted")
         }
         try Data().write(to: rows)
         #expect(await fails(bad) != nil)
         if case .diverged(let iteration, _) = await fails(data, { $0.learningRate = 1e30 }) {
             #expect(iteration > 0)
         } else {
-            Issue.record("a learning rate of 1e30 was taken")
+            Issue.record("a learning rate of 1e30 was accepted")
         }
-        // The model is as it was.
+        // The model is unchanged.
         #expect(try await model.generate("A fox", options: .init(maximumResponseTokens: 2)) != "")
     }
 
@@ -220,7 +220,7 @@ import Testing
     }
 }
 
-/// A folder that goes with its holder.
+/// A temporary folder, removed with its last reference.
 final class Folder: Sendable {
     let url: URL
 
@@ -231,7 +231,7 @@ final class Folder: Sendable {
 
     deinit { try? FileManager.default.removeItem(at: url) }
 
-    /// Rows to train on, and two to validate with.
+    /// Training rows and two validation rows.
     func rows() throws -> URL {
         let data = url.appending(path: "data")
         try FileManager.default.createDirectory(at: data, withIntermediateDirectories: true)

@@ -23,7 +23,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         for one in reference.continuations.prefix(3) {
             let options = GenerationOptions(maximumResponseTokens: 64)
             let text = try await model.generate(one.prompt, options: options)
-            // mlx-lm's text is of the continuation alone, without the space that begins it.
+            // mlx-lm's text is the decoded continuation, without its leading space.
             #expect(text.trimmingCharacters(in: .whitespaces) == one.greedy_text)
         }
         #expect(try model.parameterCount == 2_497_344)
@@ -43,7 +43,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(try await model.generate("The king", options: other) != whole)
     }
 
-    /// With a draw from the whole distribution, and greedily.
+    /// Sampling from the whole distribution, and greedy.
     @Test func matchesTheCommandLine() async throws {
         let tool = try #require(ProcessInfo.processInfo.environment["OPENELM_TOOL"])
         let model = try await LanguageModel(folder: tales)
@@ -65,7 +65,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
                 let id: UInt32?
                 let text: String?
             }
-            let said = try lines.map { try JSONDecoder().decode(Line.self, from: $0) }
+            let events = try lines.map { try JSONDecoder().decode(Line.self, from: $0) }
             let options = GenerationOptions(
                 sampling: .random(seed: seed), temperature: temperature,
                 maximumResponseTokens: 40)
@@ -78,8 +78,8 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
                     text += piece
                 }
             }
-            #expect(tokens == said.compactMap(\.id) && tokens.count > 5)
-            #expect(text == said.filter { $0.id != nil }.compactMap(\.text).joined())
+            #expect(tokens == events.compactMap(\.id) && tokens.count > 5)
+            #expect(text == events.filter { $0.id != nil }.compactMap(\.text).joined())
         }
     }
 
@@ -93,10 +93,10 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         // Time for hundreds of tokens.
         try await Task.sleep(for: .seconds(1))
         var another = model.streamGenerate("A bear").makeAsyncIterator()
-        #expect(try await another.next() != nil, "others have to wait")
+        #expect(try await another.next() != nil, "other generations wait")
         events = session.streamResponse(to: "", options: options).makeAsyncIterator()
-        let said = try await session.transcript
-        #expect(said.count == 2 && said[1].text.count < 120, "\(said)")
+        let transcript = try await session.transcript
+        #expect(transcript.count == 2 && transcript[1].text.count < 120, "\(transcript)")
     }
 
     @Test func sessionReusesItsCache() async throws {
@@ -126,9 +126,10 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         async let two = sessions[1].respond(to: prompts[1], options: options)
         #expect(try await [one.content, two.content] == alone)
         for (session, (prompt, text)) in zip(sessions, zip(prompts, alone)) {
-            let said = try await session.transcript
+            let transcript = try await session.transcript
             #expect(
-                said.map(\.text) == [prompt, text] && said.map(\.role) == [.prompt, .response])
+                transcript.map(\.text) == [prompt, text]
+                    && transcript.map(\.role) == [.prompt, .response])
         }
     }
 
@@ -140,7 +141,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(first.stats.generatedTokens > 0)
         #expect(
             first.stats.generatedTokens < 12 || first.finishReason == .length)
-        // As an app would keep it.
+        // Stored as an app would store it.
         let kept = try JSONEncoder().encode(try await session.transcript)
         let transcript = try JSONDecoder().decode([LanguageModelSession.Message].self, from: kept)
         #expect(transcript.map(\.role) == [.instructions, .prompt, .response])
@@ -189,7 +190,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         let model = try await LanguageModel(folder: tales)
         let options = GenerationOptions(maximumResponseTokens: 30)
         let alone = try await model.generate("The queen", options: options)
-        // Kept, begun and never read on.
+        // Started, and never read to the end.
         var abandoned = model.streamGenerate("A fox", options: options).makeAsyncIterator()
         _ = try await abandoned.next()
         async let one = model.generate("The queen", options: options)
@@ -219,10 +220,10 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
             maximumResponseTokens: 400, ignoreEos: true)
         let session = try LanguageModelSession(model: model, template: .plain)
         for try await _ in session.streamResponse(to: "A fox", options: options) { break }
-        let said = try await session.transcript
-        #expect(said.count == 2 && said[1].text.count < 60, "the core went on")
+        let transcript = try await session.transcript
+        #expect(transcript.count == 2 && transcript[1].text.count < 60, "the core continued")
 
-        // Inside decode, then inside prefill.
+        // During decoding, then during prefill.
         let words = String(repeating: " and then", count: 150)
         for (prompt, chunk) in [("A fox", nil), (words, 1)] as [(String, Int?)] {
             var options = options
@@ -239,7 +240,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
             task.cancel()
             await #expect(throws: CancellationError.self) { try await task.value }
             #expect(try await !session.isResponding, "the core still generates")
-            // What was cancelled before its first token has no answer.
+            // A generation cancelled before its first token has no answer.
             #expect(try await session.transcript.count == (chunk == nil ? 2 : 0))
         }
     }
@@ -256,9 +257,9 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         _ = try await pieces.next()
         try await model.unload()
         do {
-            // One piece may lie ready.
+            // One piece may be ready.
             for _ in 0..<4 { _ = try await pieces.next() }
-            Issue.record("it spoke on")
+            Issue.record("the generation continued")
         } catch { #expect(error as? OpenELMError == .unloaded) }
     }
 
@@ -281,7 +282,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
 
     @Test func reloadsKeepMemoryConstant() async throws {
         var active: [Int] = []
-        /// Pages of this process that are in memory, on Linux.
+        /// Resident pages of this process, on Linux.
         func resident() -> Int? {
             guard let counts = try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)
             else { return nil }

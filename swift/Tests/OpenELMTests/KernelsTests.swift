@@ -13,11 +13,11 @@ import Testing
         return folder
     }
 
-    /// The message of the error that says what is wrong with `folder`.
+    /// The error message for `folder`.
     func problem(_ folder: URL, _ platform: Kernels.Platform) -> String? {
         do {
             let file = try Kernels.file(in: folder, version: "0.32.2", platform: platform)
-            Issue.record("\(file.path) was taken")
+            Issue.record("\(file.path) was accepted")
             return nil
         } catch OpenELMError.invalidKernels(let path, let message) {
             #expect(path == folder.appending(path: "mlx-0.32.2-\(platform.rawValue).metallib").path)
@@ -61,7 +61,7 @@ import Testing
         #expect(error.recoverySuggestion?.contains("make xcframework") == true)
     }
 
-    /// The folder is in the package's bundle under its own name, and the privacy manifest on top.
+    /// The bundle contains the kernels' folder by name, and the privacy manifest at its top level.
     @Test func findsResourcesInTheBundle() throws {
         let readme = Kernels.folder.appending(path: "README.txt")
         #expect(try String(contentsOf: readme, encoding: .utf8).contains(".metallib"))
@@ -70,7 +70,7 @@ import Testing
         #expect(FileManager.default.fileExists(atPath: manifest.path))
     }
 
-    /// Here the library knows by itself where its kernels are; and it looks at the name of others.
+    /// On Linux the library has its own kernels, and checks the file names of others.
     @Test func libraryRejectsKernelsOfAnotherVersion() throws {
         #expect(Kernels.platform == nil)
         try Kernels.use()
@@ -78,7 +78,7 @@ import Testing
         defer { try? FileManager.default.removeItem(at: folder) }
         do {
             try Kernels.use(folder.appending(path: "mlx-0.1.0-macos.metallib"))
-            Issue.record("the kernels of another MLX were taken")
+            Issue.record("kernels of another MLX version were accepted")
         } catch OpenELMError.invalidKernels(_, let message) {
             #expect(message.contains("found mlx-0.1.0-macos.metallib"))
         }

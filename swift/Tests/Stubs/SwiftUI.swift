@@ -1,6 +1,6 @@
 // swift-format-ignore-file
-// A stub of the few names of SwiftUI that the chat app uses, for a type check where SwiftUI is not:
-// `swift/check-docs.sh`. Declarations alone, of the same shape as Apple's; nothing in it draws or runs.
+// A stub of the SwiftUI names used by the chat app, to type-check it without SwiftUI
+// (`swift/check-docs.sh`). Declarations with the shape of Apple's, without behaviour.
 import Foundation
 import Observation
 import UniformTypeIdentifiers
@@ -31,7 +31,7 @@ extension Primitive { public var body: Never { return stub() } }
 
 func stub() -> Never { fatalError("a stub") }
 
-/// A view that is made of anything.
+/// A view with any contents.
 public struct Some: Primitive, ToolbarContent {
 }
 public protocol ToolbarContent {}

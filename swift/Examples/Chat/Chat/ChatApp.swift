@@ -1,4 +1,4 @@
-// The app: one target for iOS and macOS. Where there is no SwiftUI it only says so.
+// The app: one target for iOS and macOS. Without SwiftUI it prints a message.
 #if canImport(SwiftUI)
     import SwiftUI
 
@@ -11,6 +11,6 @@
     }
 #else
     @main enum ChatApp {
-        static func main() { print("openelm-chat shows itself with SwiftUI, on iOS and macOS") }
+        static func main() { print("openelm-chat needs SwiftUI, on iOS or macOS") }
     }
 #endif

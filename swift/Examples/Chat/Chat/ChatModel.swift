@@ -2,31 +2,31 @@ import Foundation
 import Observation
 import OpenELM
 
-/// State and actions of the app; the views only draw them.
+/// State and actions of the app, displayed by the views.
 @MainActor @Observable final class ChatModel {
     /// State of the model.
     enum State: Equatable {
         case empty
-        /// The share that has been read.
+        /// Fraction loaded, from 0 to 1.
         case loading(Double)
         case ready
         case failed(String)
     }
 
-    /// Folders of models to pick from.
+    /// Model folders to choose from.
     private(set) var folders: [URL] = []
-    /// The folder that was picked.
+    /// The chosen folder.
     private(set) var folder: URL?
     private(set) var state = State.empty
     private(set) var conversation: Conversation?
-    /// Adapters that the model has.
+    /// The model's adapters.
     private(set) var adapters: [String] = []
-    /// The one that is active.
+    /// The active adapter.
     private(set) var adapter: String?
     /// The last error of an adapter.
     private(set) var problem: String?
     private(set) var memory: MemoryReading?
-    /// Options of the next answers.
+    /// Options for the next answers.
     var options: GenerationOptions
 
     @ObservationIgnored private var model: LanguageModel?
@@ -34,7 +34,7 @@ import OpenELM
     @ObservationIgnored private var loading: Task<Void, Never>?
     @ObservationIgnored private let available: @Sendable () -> Int?
 
-    /// `available` returns the bytes available for a model, if known.
+    /// Creates the state. `available` returns the bytes available for a model, if known.
     init(
         options: GenerationOptions = GenerationOptions(
             sampling: .random(probabilityThreshold: 0.95), temperature: 0.7,
@@ -45,13 +45,13 @@ import OpenELM
         self.available = available
     }
 
-    /// Finds the models among the app's documents.
+    /// Finds models in the app's documents.
     func scanDocuments() {
         let places = FileManager.default.urls(for: .documentDirectory, in: .userDomainMask)
         for place in places { scan(place) }
     }
 
-    /// Finds the models among the folders in `parent`.
+    /// Finds models in the folders inside `parent`.
     func scan(_ parent: URL) {
         let inside = try? FileManager.default.contentsOfDirectory(
             at: parent, includingPropertiesForKeys: nil)
@@ -62,7 +62,7 @@ import OpenELM
         for folder in found.sorted(by: { $0.path < $1.path }) { remember(folder) }
     }
 
-    /// Loads the model in `folder` in place of the current one.
+    /// Loads the model in `folder`, replacing the current one.
     func open(_ folder: URL) {
         close()
         remember(folder)
@@ -81,14 +81,14 @@ import OpenELM
                 try Task.checkCancellation()
                 try self?.take(model, named: folder.lastPathComponent)
             } catch {
-                // Another model was chosen meanwhile.
+                // Another model was chosen in the meantime.
                 guard !Task.isCancelled else { return }
                 self?.state = .failed(words(error))
             }
         }
     }
 
-    /// Releases the model.
+    /// Unloads the model.
     func close() {
         loading?.cancel()
         conversation?.stop()
@@ -100,7 +100,7 @@ import OpenELM
     /// Waits until the load has succeeded or failed.
     func finishLoading() async { await loading?.value }
 
-    /// Begins a new conversation.
+    /// Starts a new conversation.
     func startOver() {
         guard let model, let folder else { return }
         conversation?.stop()
@@ -109,7 +109,7 @@ import OpenELM
         }
     }
 
-    /// Adds the adapter in `folder` and makes it the active one.
+    /// Adds the adapter in `folder` and activates it.
     func addAdapter(_ folder: URL) async {
         let name = folder.lastPathComponent
         guard !adapters.contains(name) else { return await use(name) }
@@ -121,7 +121,7 @@ import OpenELM
         if adapter == name { self.access.append(access) }
     }
 
-    /// Makes the adapter `name` the active one; `nil` is the model as loaded.
+    /// Activates the adapter `name`; `nil` uses the base model.
     func use(_ name: String?) async {
         await change { model in
             try await model.setAdapters(name.map { [Adapter($0)] } ?? [])
@@ -132,7 +132,7 @@ import OpenELM
     /// Updates the memory reading.
     func readMemory() { memory = try? MemoryReading.now() }
 
-    /// A folder that is chosen again replaces the old one: it carries a new access right.
+    /// Choosing a folder again replaces it, because the new URL carries a new access right.
     private func remember(_ folder: URL) {
         if let place = folders.firstIndex(where: { $0.path == folder.path }) {
             folders[place] = folder
@@ -163,7 +163,7 @@ import OpenELM
         do {
             let active = try await work(model)
             let all = try await model.adapters
-            // Another model was chosen meanwhile.
+            // Another model was chosen in the meantime.
             guard model === self.model else { return }
             (adapter, adapters) = (active, all)
         } catch {
@@ -172,12 +172,12 @@ import OpenELM
     }
 }
 
-/// The template for a model of this name: base models continue the text.
+/// The template for a model with this name. Base models continue text.
 func template(named name: String) -> ChatTemplate {
     name.localizedCaseInsensitiveContains("instruct") ? .openELMInstruct : .plain
 }
 
-/// An error's message and advice.
+/// An error's message and recovery suggestion.
 func words(_ error: any Error) -> String {
     guard let error = error as? OpenELMError else { return error.localizedDescription }
     return [error.errorDescription, error.recoverySuggestion].compactMap(\.self)
@@ -189,11 +189,11 @@ private struct NoRoom: LocalizedError {
     let available: Int
     var errorDescription: String? {
         let (needed, available) = (bytes(needed), bytes(available))
-        return "The model needs up to \(needed), and \(available) are free. Take a smaller one."
+        return "The model needs up to \(needed), \(available) are free. Use a smaller model."
     }
 }
 
-/// iOS ends an app that exceeds the available memory, so check before the load.
+/// iOS ends an app that exceeds its memory limit, so this check comes before loading.
 private func checkRoom(for folder: URL, available: Int?) throws {
     guard let available else { return }
     let needed = try Memory.estimatedMemory(of: folder)

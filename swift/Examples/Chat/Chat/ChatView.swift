@@ -3,7 +3,7 @@
     import SwiftUI
     import UniformTypeIdentifiers
 
-    /// Models at the side, the conversation beside them.
+    /// A sidebar of models, and the conversation.
     struct ChatView: View {
         let chat: ChatModel
         @State private var isPicking = false
@@ -12,7 +12,7 @@
 
         var body: some View {
             NavigationSplitView {
-                ModelList(chat: chat) { ask(for: .model) }
+                ModelList(chat: chat) { choose(.model) }
             } detail: {
                 detail.navigationTitle(chat.folder?.lastPathComponent ?? "OpenELM")
                     .toolbar {
@@ -21,7 +21,7 @@
                                 .disabled(chat.conversation == nil)
                         }
                         ToolbarItem {
-                            AdapterMenu(chat: chat) { ask(for: .adapter) }
+                            AdapterMenu(chat: chat) { choose(.adapter) }
                                 .disabled(chat.conversation == nil)
                         }
                     }
@@ -44,7 +44,7 @@
 
         @ViewBuilder private var detail: some View {
             switch chat.state {
-            case .empty: Notice(title: "No model", image: "tray", text: "Pick one from the list.")
+            case .empty: Notice(title: "No model", image: "tray", text: "Choose one from the list.")
             case .loading(let share):
                 ProgressView("Loading", value: share).padding().frame(maxWidth: 320)
             case .failed(let why):
@@ -58,13 +58,13 @@
 
         private enum Pick { case model, adapter }
 
-        private func ask(for pick: Pick) {
+        private func choose(_ pick: Pick) {
             self.pick = pick
             isPicking = true
         }
     }
 
-    /// A line of text where there is nothing else.
+    /// A placeholder text.
     private struct Notice: View {
         let title: String
         let image: String

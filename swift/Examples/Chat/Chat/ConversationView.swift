@@ -5,7 +5,7 @@
     /// The messages and an input field.
     struct ConversationView: View {
         let conversation: Conversation
-        /// An error from elsewhere.
+        /// An error from outside the conversation.
         let problem: String?
         @State private var prompt = ""
 
@@ -50,7 +50,7 @@
         }
     }
 
-    /// A message: the question to the right, the answer to the left.
+    /// A message: prompts on the right, answers on the left.
     private struct MessageRow: View {
         let message: Conversation.Message
 

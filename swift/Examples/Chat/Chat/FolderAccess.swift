@@ -1,7 +1,7 @@
 import Foundation
 
-/// Leave to read a folder that was picked outside the app's own, as long as this is held. Weights
-/// are mapped from their files, so the model's is held as long as the model.
+/// Access to a folder outside the app's container, for the lifetime of this object. Weights are
+/// memory-mapped, so the access to a model's folder lasts as long as the model.
 final class FolderAccess {
     #if canImport(Darwin)
         private let url: URL
@@ -9,7 +9,7 @@ final class FolderAccess {
 
         init(_ url: URL) {
             self.url = url
-            // False for the app's own folders, which need no leave.
+            // False for the app's own folders, which need no access right.
             granted = url.startAccessingSecurityScopedResource()
         }
 

@@ -1,10 +1,10 @@
 #if canImport(SwiftUI)
     import SwiftUI
 
-    /// The models to pick from, and the memory that is used.
+    /// The list of models, and the memory in use.
     struct ModelList: View {
         let chat: ChatModel
-        /// Asks for a folder.
+        /// Opens the folder picker.
         let pick: @MainActor () -> Void
 
         var body: some View {
@@ -27,10 +27,10 @@
         }
     }
 
-    /// The active adapter.
+    /// A menu of adapters.
     struct AdapterMenu: View {
         let chat: ChatModel
-        /// Asks for a folder.
+        /// Opens the folder picker.
         let pick: @MainActor () -> Void
 
         var body: some View {
@@ -48,7 +48,7 @@
         }
     }
 
-    /// The memory in use.
+    /// A gauge of the memory in use.
     struct MemoryGauge: View {
         let memory: MemoryReading
 
