@@ -6,7 +6,11 @@
     reason = "tests may panic"
 )]
 
+#[cfg(target_os = "linux")]
+mod ended;
 mod folder;
+#[cfg(target_os = "linux")]
+mod lost_ranks;
 mod output;
 mod ranks;
 mod resume;
