@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// The settings from which the heads and widths of a layer-wise scaled OpenELM are computed.
 ///
-/// The defaults are those of the released models.
+/// The defaults are the values of the released models.
 ///
 /// ```
 /// use openelm_core::{Config, config::LayerWiseConfig};

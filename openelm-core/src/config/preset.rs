@@ -1,6 +1,6 @@
 //! The four released model sizes.
 //!
-//! OpenELM, <https://arxiv.org/abs/2404.14619>; the settings are those of CoreNet's
+//! OpenELM, <https://arxiv.org/abs/2404.14619>; the settings follow CoreNet's
 //! `general_gpt.py`. The Base and Instruct models of a size have the same architecture.
 
 use std::{fmt, str::FromStr};

@@ -217,7 +217,7 @@ impl Checkpointed<'_> {
         Ok(by_x)
     }
 
-    /// Adds the gradients of the embedding's look-up to those of its use as the head.
+    /// Adds the gradients of the embedding's look-up to the gradients of its use as the head.
     fn embedding_gradients(
         &self,
         tokens: &Array,

@@ -116,7 +116,7 @@ impl Group {
         Ok(count[0] > 0.0)
     }
 
-    /// Returns the `bytes` of rank 0; those of other ranks are ignored.
+    /// Returns the `bytes` of rank 0; the bytes of other ranks are ignored.
     ///
     /// # Errors
     /// As [`all_sum`](Self::all_sum).

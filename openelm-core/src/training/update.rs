@@ -33,7 +33,7 @@ struct Sums {
 }
 
 impl Trainer {
-    /// Trains on `batches` together with those of the other processes of `group`, in one update.
+    /// Trains on the `batches` of all processes of `group` together, in one update.
     /// All processes must call it the same number of times, and obtain the same weights.
     ///
     /// The step's loss is the mean over all targets; its target count includes all processes.

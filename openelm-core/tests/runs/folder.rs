@@ -98,7 +98,7 @@ fn older_state_reports_how_to_continue() {
     rewrite_state(&folder, &caller);
     let error = Pretraining::new().begin(&folder, true).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("openelm pretrain --from"), "{text}");
+    assert!(text.contains("from the last of its checkpoints"), "{text}");
     Config::load(folder.join("checkpoints/step-000002")).unwrap();
 }
 

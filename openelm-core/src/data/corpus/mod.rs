@@ -1,7 +1,7 @@
 //! Text for pre-training, read and tokenised on the fly: documents become sequences of token ids in
 //! an order that depends only on the files, the options and the seed.
 //!
-//! The steps are those of CoreNet's `general_lm` data set:
+//! The steps follow CoreNet's `general_lm` data set:
 //!
 //! 1. Files are sorted by path; from the second epoch their order is shuffled by the seed. Reader
 //!    `r` of `readers` reads every `readers`-th file from the `r`-th, and the readers take turns,

@@ -25,7 +25,7 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
-/// Number of sequences made ahead, in addition to those of the fragments in progress.
+/// Number of sequences made ahead, in addition to the fragments in progress.
 const QUEUE: usize = 32;
 /// Largest number of fragments tokenised together, and the text size that suffices, in bytes.
 const PIECES: usize = 64;

@@ -1,4 +1,4 @@
-//! Files to examples. The expected ids are those of the bundled `tales` tokenizer in Hugging Face's
+//! Files to examples. The expected ids come from the bundled `tales` tokenizer in Hugging Face's
 //! library.
 
 use std::{fs, path::Path};

@@ -1,6 +1,6 @@
 //! Dequantises blocks of a tensor to 32-bit floats.
 //!
-//! The layouts are those of `ggml-common.h`. A block of 32 begins with its scale `d` and, in some
+//! The layouts follow `ggml-common.h`. A block of 32 begins with its scale `d` and, in some
 //! types, its minimum `m`, both 16-bit floats; an element is `d * q + m`. The low nibbles of 16
 //! bytes are the first half of the block and the high nibbles the second; a fifth bit of each
 //! element is in a 32-bit word before these bytes.

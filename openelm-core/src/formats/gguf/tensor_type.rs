@@ -1,7 +1,7 @@
 //! ggml's types of tensor elements.
 //!
 //! Quantised types store a row in blocks of 32 (256 for Q6_K) elements with a scale each; the
-//! numbers are those of `enum ggml_type` in `ggml.h`.
+//! numbers follow `enum ggml_type` in `ggml.h`.
 
 use std::fmt;
 

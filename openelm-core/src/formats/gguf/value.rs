@@ -179,7 +179,7 @@ impl Value {
         Self::Array(ValueType::Float32, values.collect())
     }
 
-    /// An array of 32-bit integers, signed like those of llama.cpp's tools.
+    /// An array of 32-bit integers, signed as in llama.cpp's tools.
     pub fn ints(values: impl IntoIterator<Item = i32>) -> Self {
         let values = values.into_iter().map(Self::Int32);
         Self::Array(ValueType::Int32, values.collect())

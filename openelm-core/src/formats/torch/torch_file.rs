@@ -43,7 +43,7 @@ impl TorchTensor {
 }
 
 impl TorchFile {
-    /// Reads the list of a file's tensors: those of its `model_state_dict` or, without one, of the
+    /// Reads the list of a file's tensors: its `model_state_dict` or, without one, the
     /// file itself. The prefix `module.` of PyTorch's `DataParallel` is removed from the names if
     /// all have it.
     ///
@@ -55,7 +55,7 @@ impl TorchFile {
         Self::open_with(path, false)
     }
 
-    /// Like [`TorchFile::open`]; with `ema`, the tensors are those of `ema_state_dict`, the moving
+    /// Like [`TorchFile::open`]; with `ema`, the tensors come from `ema_state_dict`, the moving
     /// average of a training run's weights.
     ///
     /// # Errors

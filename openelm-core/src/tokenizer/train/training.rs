@@ -195,7 +195,7 @@ fn write(output: &Path, pieces: &[String], merges: &[(String, String)]) -> Resul
     )
 }
 
-/// The same file as that of LLaMA's weights.
+/// The file in the form of LLaMA's `tokenizer.json`.
 fn tokenizer_json(pieces: &[String], merges: &[(String, String)]) -> Value {
     let special = |id: u32, content: &str| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false,

@@ -9,7 +9,7 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
-/// Options of reading data, in addition to those of the run.
+/// Options of reading data, in addition to the run's options.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DataOptions {
     /// Train on completions only, not on prompts. Default false.

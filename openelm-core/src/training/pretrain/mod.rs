@@ -10,7 +10,7 @@
 //! - `run.lock`: locked by the training process, with its id;
 //! - `metrics.jsonl`: a line for every step and validation.
 //!
-//! The recipe's values are those of CoreNet's `projects/openelm/pretraining_configs`
+//! The recipe's values follow CoreNet's `projects/openelm/pretraining_configs`
 //! (OpenELM, <https://arxiv.org/abs/2404.14619>, section 3).
 
 mod architecture;

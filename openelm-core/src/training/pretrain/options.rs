@@ -14,7 +14,7 @@ use crate::{
 pub struct Recipe {
     /// Number of updates of the whole run.
     pub iters: u64,
-    /// Peak learning rate; the final rate is a tenth of it. Default: that of the preset, or 3e-3
+    /// Peak learning rate; the final rate is a tenth of it. Default: the preset's rate, or 3e-3
     /// without a preset.
     pub learning_rate: f64,
     /// Warm-up updates, in which the rate grows linearly from 1e-6. Default 5000, or a tenth of

@@ -73,7 +73,7 @@ impl Pretrain {
     /// an uninterrupted run. Another number of processes changes only the rounding. Only rank 0
     /// reads the folder.
     ///
-    /// Options that change the trained weights must equal those of the saved run. `iters` (with a
+    /// Options that change the trained weights must equal the saved run's options. `iters` (with a
     /// constant schedule), `micro_batch_size`, `save_every`, `steps_per_eval`, `val_batches`,
     /// `keep_checkpoints`, `average_last`, `save_dtype`, `grad_checkpoint` and the validation data
     /// may change.

@@ -90,7 +90,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Strings are UTF-8 since Python 3; those of Python 2 are read as in PyTorch.
+/// Strings are UTF-8 since Python 3; Python 2's strings are read as in PyTorch.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, String> {
     str::from_utf8(bytes).map_err(|_| "a string is not UTF-8".into())
 }
