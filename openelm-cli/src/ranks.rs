@@ -59,9 +59,10 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
     }
     let failed = watch(&mut children, &interrupt);
     if interrupt.was_pressed() {
-        // All ranks end together, once rank 0 has saved.
-        for child in &mut children {
-            let _ = child.wait();
+        // All ranks end together, once rank 0 has saved. `Child::wait` would close its standard
+        // input, which ends it at once.
+        while !all_ended(&mut children) {
+            thread::sleep(TICK);
         }
     }
     stop(&mut children);
@@ -154,11 +155,15 @@ fn watch(children: &mut [Child], interrupt: &Interrupt) -> Option<(usize, ExitSt
     }
 }
 
+fn all_ended(children: &mut [Child]) -> bool {
+    let mut children = children.iter_mut();
+    children.all(|child| matches!(child.try_wait(), Ok(Some(_))))
+}
+
 fn stop(children: &mut [Child]) {
     // Leave time for a process's last message.
     for _ in 0..20 {
-        let ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)));
-        if children.iter_mut().all(ended) {
+        if all_ended(children) {
             return;
         }
         thread::sleep(TICK);
