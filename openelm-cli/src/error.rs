@@ -106,7 +106,12 @@ fn remedy(command: &Command, error: &openelm_core::Error) -> Option<&'static str
 
 /// The flag of `command` for the core's `option`; `option` itself if there is none.
 fn flag(command: &Command, option: &str) -> String {
-    let name = option.replace('_', "-");
+    let name = match option {
+        // The schedule's length follows from the iterations.
+        "schedule_steps" => "iters".to_owned(),
+        "files" => "data".to_owned(),
+        _ => option.replace('_', "-"),
+    };
     // mlx-lm's quantisation flags.
     let quantization = format!("q-{name}");
     let has_name = |arg: &&Arg| {

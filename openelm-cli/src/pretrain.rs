@@ -150,8 +150,13 @@ fn train(
         let drawn = curves::draw_loss(&folder, "Pre-training")?;
         curves::draw_learning_rate(&folder, "Pre-training")?;
         if drawn && !quiet {
+            let model = if folder.join("model").is_dir() {
+                "model, "
+            } else {
+                ""
+            };
             output::note(&format!(
-                "checkpoints, model, metrics.jsonl, loss.svg and learning_rate.svg are in {}",
+                "{model}checkpoints, metrics.jsonl, loss.svg and learning_rate.svg are in {}",
                 folder.display()
             ));
         }

@@ -37,6 +37,14 @@ pub(crate) fn follow<E: TrainingEvent>(
     run: impl Iterator<Item = CoreResult<E>>,
     reports: &Reports<'_>,
 ) -> Result<(), Error> {
+    let Reports { done, total, .. } = *reports;
+    if done > 0 && !reports.quiet {
+        output::note(&if done < total {
+            format!("continuing after iteration {done} of {total}")
+        } else {
+            format!("iteration {done} of {total} is complete: no step is left")
+        });
+    }
     let mut bar = TrainingBar::new(
         reports.quiet || reports.json,
         reports.every.max(1),

@@ -20,13 +20,13 @@ use crate::{
 #[derive(clap::Args, Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
-    /// Training files, folders and glob patterns, separated by commas: .jsonl, .json and .txt (also
+    /// Training files, folders and glob patterns, separated by commas or spaces: .jsonl, .json and .txt (also
     /// .gz and .zst), .parquet
-    #[arg(long, value_name = "FILES", value_delimiter = ',')]
+    #[arg(long, value_name = "FILES", value_delimiter = ',', num_args = 1..)]
     pub(super) data: Option<Vec<PathBuf>>,
 
     /// Validation files
-    #[arg(long, value_name = "FILES", value_delimiter = ',')]
+    #[arg(long, value_name = "FILES", value_delimiter = ',', num_args = 1..)]
     pub(super) valid: Option<Vec<PathBuf>>,
 
     /// Key of the text in a JSON line, or its column in a Parquet file

@@ -150,7 +150,7 @@ fn rejects_invalid_options_and_data() {
     let more = ["--iters", "3", "--resume", "--quiet"];
     let message = failure(scratch.pretrain("run", &more), 1);
     assert!(
-        message.contains("schedule_steps: expected 2, found 3"),
+        message.contains("--iters: expected 2, found 3"),
         "{message}"
     );
 }

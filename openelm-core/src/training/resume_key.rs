@@ -5,7 +5,7 @@
 //!
 //! - the optimizer, the learning rate and its schedule, gradient accumulation and clipping, z-loss,
 //!   label smoothing, the moving average, the seed, the batch size, the dtype of the computation;
-//! - fine-tuning: the kind of adapter, its rank, scale, dropout and modules, the longest row, the
+//! - fine-tuning: the base model, the kind of adapter, its rank, scale, dropout and modules, the longest row, the
 //!   loss of preferences, mlx-lm compatibility;
 //! - pre-training: the architecture and the tokenizer;
 //! - the training data (pre-training: in the state of its source).

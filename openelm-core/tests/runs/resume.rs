@@ -87,7 +87,7 @@ fn other_validation_resets_the_best() {
 fn finetuning_rejects_options_that_change_the_weights() {
     let folder = TempDir::new();
     tuned_to_two(&folder);
-    let edits: [(Edit<Tuning>, &str); 12] = [
+    let edits: [(Edit<Tuning>, &str); 13] = [
         (
             |run| run.options.trainer.schedule.learning_rate = 2e-5,
             "learning_rate: expected 0.00001, found 0.00002",
@@ -130,6 +130,7 @@ fn finetuning_rejects_options_that_change_the_weights() {
             "keys: expected attn.out_proj,attn.qkv_proj,ffn.proj_1,ffn.proj_2, found ffn.proj_1",
         ),
         (|run| run.train = 11, "data: expected "),
+        (|run| run.model = 4, "model: expected float32 with hash "),
     ];
     for (edit, expected) in edits {
         let mut changed = Tuning::new();

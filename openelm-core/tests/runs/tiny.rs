@@ -26,8 +26,8 @@ pub(crate) fn config() -> Config {
     .unwrap()
 }
 
-pub(crate) fn model() -> Model {
-    let weights = random_weights(&config(), Dtype::Float32, 3).unwrap();
+pub(crate) fn model(seed: u64) -> Model {
+    let weights = random_weights(&config(), Dtype::Float32, seed).unwrap();
     Model::new(config(), weights, Dtype::Float32).unwrap()
 }
 
@@ -49,6 +49,8 @@ pub(crate) struct Tuning {
     pub(crate) keys: Keys,
     pub(crate) train: u32,
     pub(crate) valid: u32,
+    /// Seed of the base model's weights.
+    pub(crate) model: u64,
 }
 
 impl Tuning {
@@ -67,6 +69,7 @@ impl Tuning {
             keys: Keys::AllProjections,
             train: 10,
             valid: 4,
+            model: 3,
         }
     }
 
@@ -75,7 +78,7 @@ impl Tuning {
             num_layers: None,
             keys: self.keys.clone(),
         };
-        let model = model();
+        let model = model(self.model);
         let adapter = Adapter::lora(&model, &targets, &self.lora, 5).unwrap();
         let begin = if resume {
             Finetune::resume

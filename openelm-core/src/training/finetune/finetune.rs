@@ -105,7 +105,7 @@ impl Finetune {
     ) -> Result<Self> {
         options.check()?;
         let order = Order::new(&train, valid.as_ref(), &options)?;
-        let key = resume_key(&options, &adapter, &train, valid.as_ref());
+        let key = resume_key(model, &options, &adapter, &train, valid.as_ref())?;
         let validation = validation_key(&options, valid.as_ref());
         Ok(Self {
             trainer: Trainer::new(model, adapter, options.trainer.clone())?,

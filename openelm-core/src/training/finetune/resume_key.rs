@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use mlx_rs::{Array, Dtype};
 use serde_json::{Value, json};
 
 use super::{
@@ -11,6 +12,8 @@ use super::{
 use crate::{
     adapter::{Adapter, AdapterKind, key_of, layer_of},
     data::{Fingerprint, dataset::Example},
+    error::Result,
+    model::Model,
     training::{
         PreferenceLoss,
         resume_key::{ResumeKey, decimal},
@@ -18,12 +21,14 @@ use crate::{
 };
 
 pub(super) fn resume_key(
+    model: &Model,
     options: &FinetuneOptions,
     adapter: &Adapter,
     train: &TrainingData,
     valid: Option<&TrainingData>,
-) -> ResumeKey {
+) -> Result<ResumeKey> {
     let mut key = ResumeKey::new(&options.trainer);
+    key.set("model", identity(model)?);
     key.set("batch_size", options.batch_size);
     key.set("max_seq_length", options.max_seq_length);
     if let TrainingData::Pairs(_) = train {
@@ -45,7 +50,29 @@ pub(super) fn resume_key(
         key.set("valid", valid.map(fingerprint));
     }
     key.set("data", fingerprint(train));
-    key
+    Ok(key)
+}
+
+/// Identifies the base model: its configuration, type, norms, and the embeddings of its first
+/// tokens. A quantised model has a configuration of its own.
+fn identity(model: &Model) -> Result<String> {
+    let mut hash = Fingerprint::new();
+    hash.bytes(model.config().to_json().as_bytes());
+    let mut add = |array: &Array| -> Result<()> {
+        let array = array.as_dtype(Dtype::Float32)?;
+        for value in array.to_vec_exact::<f32>()? {
+            hash.bytes(&value.to_le_bytes());
+        }
+        Ok(())
+    };
+    let tokens = model.config().vocab_size().min(8) as u32;
+    let ids: Vec<u32> = (0..tokens).collect();
+    add(&model.embed(&Array::from_slice(&ids, &[1, tokens as i32]))?)?;
+    model.clone().visit_norms(&mut |_, weight| {
+        add(weight)?;
+        Ok(false)
+    })?;
+    Ok(format!("{} with hash {hash}", model.dtype()))
 }
 
 /// Identifies the validation data, so that best losses are comparable.
@@ -91,10 +118,13 @@ fn one_or_all<T: Clone + Into<Value>>(values: &[T]) -> Value {
     }
 }
 
-/// A hash of all tokens and of the target mask.
+/// Counts, and a hash of all tokens and of the target mask.
 fn fingerprint(data: &TrainingData) -> String {
     let mut hash = Fingerprint::new();
+    let (mut tokens, mut targets) = (0, 0);
     let mut add = |example: &Example| {
+        tokens += example.tokens.len();
+        targets += example.targets();
         hash.number(example.tokens.len() as u64);
         hash.number(example.first_target as u64);
         for &id in &example.tokens {
@@ -110,5 +140,5 @@ fn fingerprint(data: &TrainingData) -> String {
             }
         }
     }
-    hash.to_string()
+    format!("{targets} targets of {tokens} tokens with hash {hash}")
 }
