@@ -4,12 +4,18 @@ use std::{collections::HashMap, fs, path::Path};
 
 use mlx_rs::Array;
 use openelm_core::{
-    Config, Error, Result, adapter::Adapter, finetune::FinetuneEvent, pretrain::PretrainEvent,
+    Config, Error, Result,
+    adapter::{Adapter, LoraOptions, TargetModules},
+    dataset::{Example, PreferencePair},
+    finetune::{Finetune, FinetuneEvent, FinetuneOptions, TrainingData},
+    pretrain::PretrainEvent,
 };
 use openelm_testing::TempDir;
 use serde_json::{Value, json};
 
-use crate::tiny::{Pretraining, STATE, Tuning, pretrained_to_two, stop_at_two, tuned_to_two};
+use crate::tiny::{
+    Pretraining, STATE, Tuning, model, pretrained_to_two, stop_at_two, tuned_to_two,
+};
 
 #[test]
 fn rejects_second_run_in_a_folder() {
@@ -124,4 +130,38 @@ fn metrics_are_the_events_as_json() {
         (&last["event"], &last["reason"], &last["best_iteration"]),
         (&"finished".into(), &"iterations".into(), &6.into())
     );
+}
+
+/// A run that ended before its first save leaves its reference file.
+#[test]
+fn new_run_measures_its_own_reference() {
+    let pair = |i: u32| {
+        let answer = |last: u32| Example {
+            tokens: vec![1, 2 + i, 3, last],
+            first_target: 2,
+        };
+        PreferencePair {
+            chosen: answer(7),
+            rejected: answer(9 + i),
+        }
+    };
+    let train = || TrainingData::Pairs((0..3).map(pair).collect());
+    let options = FinetuneOptions {
+        iters: 1,
+        batch_size: 2,
+        ..FinetuneOptions::default()
+    };
+    let reference = |seed: u64, folder: &TempDir| {
+        let model = model(seed);
+        let targets = TargetModules::all_layers();
+        let adapter = Adapter::lora(&model, &targets, &LoraOptions::default(), 5).unwrap();
+        let run = Finetune::new(&model, adapter, train(), None, folder, options.clone());
+        drop(run.unwrap());
+        fs::read(folder.join("reference.safetensors")).unwrap()
+    };
+    let (used, fresh) = (TempDir::new(), TempDir::new());
+    let other = reference(3, &used);
+    let again = reference(4, &used);
+    assert_eq!(again, reference(4, &fresh));
+    assert_ne!(again, other);
 }

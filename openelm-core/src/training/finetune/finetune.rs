@@ -58,7 +58,7 @@ impl Finetune {
     ) -> Result<Self> {
         let mut run = Self::prepare(model, adapter, train, valid, folder.as_ref(), options)?;
         run.run.begin()?;
-        run.measure_reference()?;
+        run.measure_reference(false)?;
         Ok(run)
     }
 
@@ -85,7 +85,7 @@ impl Finetune {
         let mut run = Self::prepare(model, adapter, train, valid, folder.as_ref(), options)?;
         run.run.load_progress()?;
         // Before the restore, the trainer is in the state of the reference.
-        run.measure_reference()?;
+        run.measure_reference(true)?;
         run.trainer.restore(&run.run.state())?;
         let iteration = run.trainer.iteration();
         for done in 1..=iteration {

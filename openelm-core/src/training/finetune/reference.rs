@@ -11,14 +11,15 @@ use crate::{
 const REFERENCE: &str = "reference.safetensors";
 
 impl Finetune {
-    /// Measures the log-probability of every answer before the first step, or reads the file.
-    pub(super) fn measure_reference(&mut self) -> Result<()> {
+    /// Measures the log-probability of every answer before the first step. A resumed run reads its
+    /// file; for a new run, a file there is of another run.
+    pub(super) fn measure_reference(&mut self, is_resumed: bool) -> Result<()> {
         let TrainingData::Pairs(pairs) = &self.train else {
             return Ok(());
         };
         let path = self.run.folder().join(REFERENCE);
         let names = ["chosen", "rejected"];
-        if path.is_file() {
+        if is_resumed && path.is_file() {
             let tensors = tensor_file::load(&path)?;
             let read = |name: &str| match tensors.get(name) {
                 Some(sums) if sums.size() == pairs.len() => Ok(sums.to_vec_exact::<f32>()?),

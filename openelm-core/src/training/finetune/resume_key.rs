@@ -13,6 +13,7 @@ use crate::{
     adapter::{Adapter, AdapterKind, key_of, layer_of},
     data::{Fingerprint, dataset::Example},
     error::Result,
+    mlx::Matrix,
     model::Model,
     training::{
         PreferenceLoss,
@@ -72,7 +73,16 @@ fn identity(model: &Model) -> Result<String> {
         add(weight)?;
         Ok(false)
     })?;
-    Ok(format!("{} with hash {hash}", model.dtype()))
+    let mut quantized = 0;
+    model.clone().visit_linears(&mut |_, linear| {
+        quantized += u32::from(matches!(linear.matrix, Matrix::Quantized(_)));
+        Ok(())
+    })?;
+    let kept = match quantized {
+        0 => "",
+        _ => ", kept quantised,",
+    };
+    Ok(format!("{}{kept} with hash {hash}", model.dtype()))
 }
 
 /// Identifies the validation data, so that best losses are comparable.
