@@ -18,7 +18,6 @@ line counts them. Exits with 1 if a check failed or none was made.
 """
 
 import contextlib
-import functools
 import io
 import json
 import os
@@ -26,7 +25,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 # The preloaded BLAS is for this process, not for its children: MLX's compiler, `openelm`.
@@ -37,93 +35,27 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx_lm import convert, load
+from mlx_lm import convert
 from mlx_lm.convert import QUANT_RECIPES, mixed_quant_predicate_builder
-from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.models.openelm import ModelArgs
 from mlx_lm.utils import load_model
 
 import torch_writer
-from make_checkpoints import SIZES, Case, Size, config_of, prompt_of, write_checkpoint
+from convert_cases import FULL, KINDS, SOURCES, some
+from convert_compare import (
+    GREEDY,
+    assert_same_config,
+    assert_same_results,
+    assert_same_tensors,
+    computed,
+    prompt_for,
+    read_config,
+    run,
+    tensors_of,
+)
+from make_checkpoints import config_of, write_checkpoint
 
 TALES = Path(__file__).resolve().parent.parent / "openelm-core/tests/fixtures/tales"
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json"]
-TEXT = "Once upon a time there was a fox who could count to 7, or so he said."
-PROMPT, GREEDY = 100, 32
-FULL = os.environ.get("FULL") == "1"
-# Tokens for comparisons of two folders, often in 16 bits, which are slow on a CPU.
-SAME_GREEDY = GREEDY if FULL else 8
-
-SIZES |= {"small": Size(4, 128, 16), "odd": Size(5, 160, 16), "wide": Size(2, 64, 16)}
-SOURCES = [
-    Case(
-        "untied",
-        "small",
-        2048,
-        flags={"share_input_output_layers": False, "ffn_dim_divisor": 64},
-    ),
-    # Rows of 160 elements, which are not a multiple of 64 or 128, and of 80, not a multiple of 32.
-    # (MLX 0.32.2 cannot unpack an odd number of groups of 16, as in one row of 80: `mx.dequantize`
-    # fails in the mode nvfp4. No embedding here has such rows.)
-    Case("odd", "odd", 2048, stored="float16", shards=2, flags={"ffn_dim_divisor": 16}),
-    # CoreNet's files have 128 more rows than this vocabulary.
-    Case("wide", "wide", 32000, flags={"ffn_dim_divisor": 32}, seed=1),
-]
-
-
-@dataclass
-class Kind:
-    """A conversion, with the options of both programs."""
-
-    name: str
-    bits: int | None = None
-    group_size: int | None = None
-    mode: str | None = None
-    dtype: str | None = None
-
-    def keywords(self):
-        keywords = {"quantize": self.mode is not None, "dtype": self.dtype}
-        if self.mode:
-            keywords |= {"q_bits": self.bits, "q_group_size": self.group_size, "q_mode": self.mode}
-        return keywords
-
-    def options(self):
-        options = {
-            "--q-mode": self.mode,
-            "--q-bits": self.bits,
-            "--q-group-size": self.group_size,
-            "--dtype": self.dtype,
-        }
-        options = [[name, value] for name, value in options.items() if value is not None]
-        return ["--quantize"] * (self.mode is not None) + sum(options, [])
-
-
-ALL_KINDS = [
-    Kind("plain"),
-    Kind("4-bit", 4, 64, "affine"),
-    Kind("8-bit-g32", 8, 32, "affine"),
-    Kind("2-bit-g32", 2, 32, "affine"),
-    Kind("3-bit", 3, 64, "affine"),
-    Kind("5-bit-g32", 5, 32, "affine"),
-    Kind("6-bit-g128", 6, 128, "affine"),
-    Kind("mxfp4", None, None, "mxfp4"),
-    Kind("mxfp8", None, None, "mxfp8"),
-    Kind("nvfp4", None, None, "nvfp4"),
-    # Differs from every stored dtype.
-    Kind("float16", dtype="float16"),
-    Kind("bfloat16", dtype="bfloat16"),
-    Kind("4-bit-float32", 4, 64, "affine", "float32"),
-]
-# FULL=1 uses all kinds on all sources, which adds about three minutes.
-USUAL = ["plain", "4-bit", "8-bit-g32", "mxfp4"]
-KINDS = [kind for kind in ALL_KINDS if FULL or kind.name in USUAL]
-
-
-def some(*sources):
-    """These sources, or all sources with FULL=1."""
-    return ("tales", "untied", "odd") if FULL else sources
-
-
 
 
 class Checks:
@@ -179,103 +111,6 @@ class OpenElm:
 
 
 # Folders and mlx-lm's results on them.
-
-
-def tensors_of(folder):
-    """All tensors by name. Checks that the files match an index, if there is one."""
-    files = sorted(folder.glob("model*.safetensors"))
-    assert files, f"{folder}: no model*.safetensors"
-    tensors, where = {}, {}
-    for file in files:
-        for name, tensor in mx.load(str(file)).items():
-            assert name not in tensors, f"{name} is in two files"
-            tensors[name], where[name] = tensor, file.name
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        index = json.loads(index.read_text())
-        assert index["weight_map"] == where, "the index differs from the files"
-        size = sum(tensor.nbytes for tensor in tensors.values())
-        assert index["metadata"]["total_size"] == size, "total_size differs from the size"
-    return tensors
-
-
-def same_bits(a, b):
-    bytes_of = lambda tensor: tensor.reshape(-1).view(mx.uint8)
-    return (
-        a.dtype == b.dtype
-        and a.shape == b.shape
-        and mx.array_equal(bytes_of(a), bytes_of(b)).item()
-    )
-
-
-def assert_same_tensors(ours, theirs, detail):
-    """The same names, types, shapes and bits."""
-    missing, more = theirs.keys() - ours.keys(), ours.keys() - theirs.keys()
-    assert not missing and not more, f"missing {sorted(missing)}, unexpected {sorted(more)}"
-    different = [name for name in theirs if not same_bits(ours[name], theirs[name])]
-    assert not different, f"{len(different)} of {len(theirs)} differ, such as {different[0]}"
-    packed = sum(name.endswith(".scales") for name in theirs)
-    detail.append(f"{len(theirs)} tensors bit-identical, {packed} matrices packed")
-    return packed
-
-
-def read_config(folder):
-    return json.loads((folder / "config.json").read_text())
-
-
-def assert_same_config(ours, theirs, detail):
-    """The same quantization blocks and the same architecture."""
-    blocks = ["quantization", "quantization_config"]
-    keys = [key for key in ModelArgs.__dataclass_fields__ if key in theirs]
-    assert len(keys) >= 10, f"mlx-lm's config.json has only {keys}"
-    for key in blocks + keys:
-        assert ours.get(key) == theirs.get(key), f"{key} is {ours.get(key)}, not {theirs.get(key)}"
-    detail.append(f"{theirs.get('quantization') or 'no quantization block'}, {len(keys)} sizes")
-
-
-def prompt_for(config):
-    case = Case("", "", config["vocab_size"])
-    return prompt_of(np.random.default_rng(100), case, PROMPT)
-
-
-def run(model, prompt, greedy):
-    """Logits of the prompt in float32, the greedy ids after it, and the smallest margin of an id
-    over the second-best one."""
-    cache = make_prompt_cache(model)
-    logits = model(mx.array(prompt)[None], cache=cache)[0].astype(mx.float32)
-    mx.eval(logits)
-    ids, margin, last = [], float("inf"), logits[-1]
-    for _ in range(greedy):
-        second, first = np.sort(np.array(last))[-2:]
-        margin = min(margin, float(first - second))
-        ids.append(int(mx.argmax(last)))
-        last = model(mx.array([[ids[-1]]]), cache=cache)[0, -1].astype(mx.float32)
-    return logits, ids, margin
-
-
-@functools.cache
-def computed(folder):
-    """mlx-lm's logits, greedy ids, tokenizer and model for a folder (cached)."""
-    model, tokenizer = load(str(folder))
-    logits, ids, _ = run(model, prompt_for(read_config(folder)), SAME_GREEDY)
-    return logits, ids, tokenizer, model
-
-
-def assert_same_results(ours, theirs, detail):
-    """mlx-lm gives the same logits, greedy ids and text for both folders."""
-    (a, a_ids, a_tokenizer, _), (b, b_ids, b_tokenizer, _) = computed(ours), computed(theirs)
-    assert bool(mx.isfinite(b).all()) and float(b.std()) > 0.01, "logits without variation"
-    assert a.shape == b.shape, f"logits of shape {a.shape}, not {b.shape}"
-    assert mx.array_equal(a, b).item(), f"logits differ by {float(mx.abs(a - b).max()):.1e}"
-    assert a_ids == b_ids and len(b_ids) == SAME_GREEDY, f"greedy {a_ids}, not {b_ids}"
-    ids = b_tokenizer.encode(TEXT)
-    assert a_tokenizer.encode(TEXT) == ids and len(ids) > 10, "the tokenizers differ"
-    assert a_tokenizer.decode(ids) == b_tokenizer.decode(ids), "the tokenizers decode differently"
-    assert a_tokenizer.eos_token_ids == b_tokenizer.eos_token_ids, "the EOS tokens differ"
-    detail.append(f"logits [{PROMPT}, {a.shape[1]}] and {SAME_GREEDY} greedy ids in mlx-lm")
-
-
-# The sources and mlx-lm's half.
 
 
 def sources_in(folder):

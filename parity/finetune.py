@@ -53,7 +53,7 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,34 +64,21 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm import convert, lora
 from mlx_lm.tuner import trainer
-from mlx_lm.tuner.callbacks import TrainingCallback
-from mlx_lm.tuner.datasets import CacheDataset, TextDataset
+from mlx_lm.tuner.datasets import CacheDataset
 from mlx_lm.tuner.utils import build_schedule, linear_to_lora_layers, load_adapters
 from mlx_lm.utils import load_model, load_tokenizer, save_config
 
 import dpo
 import make_checkpoints
+from finetune_cases import BATCH, BOTH_MASKS, CASES, Case, DPO_BATCH, DPO_STEPS, LORA, OPTIMIZERS, STEPS
+from finetune_data import write_data, write_pairs
+from finetune_log import Log, Recorded, Rows, trainable
 
 TALES = Path(__file__).resolve().parent.parent / "openelm-core/tests/fixtures/tales"
-# Cases with mlx-lm's mask that are always made; FULL=1 makes all.
-BOTH_MASKS = ["lora", "lora-prompts", "full"]
-STEPS, BATCH, DPO_STEPS, DPO_BATCH = 20, 4, 10, 3
-LORA = {"rank": 4, "dropout": 0.0, "scale": 10.0}
-# Keys of the last layers are relative to the layer, other keys to the model.
-SOME_KEYS = ["attn.qkv_proj", "ffn.proj_2", "transformer.token_embeddings"]
-OPTIMIZERS = {
-    "adam": optim.Adam,
-    "adamw": optim.AdamW,
-    "sgd": optim.SGD,
-    "adafactor": optim.Adafactor,
-    "lion": optim.Lion,
-}
-COSINE = {"name": "cosine_decay", "arguments": [3e-4, 12, 1e-5], "warmup": 5, "warmup_init": 1e-6}
 
 
 def logits_of(model, tokens):
@@ -100,106 +87,6 @@ def logits_of(model, tokens):
     logits = model(mx.array(tokens)[None])[0].astype(mx.float32)
     mx.eval(logits)
     return logits
-
-
-@dataclass
-class Case:
-    """One run. `settings` are the optimizer's; missing ones are MLX's defaults."""
-
-    name: str
-    type: str = "lora"
-    optimizer: str = "adam"
-    settings: dict = field(default_factory=dict)
-    # Low enough that rounding differences do not grow within 20 steps.
-    learning_rate: float = 2e-4
-    schedule: dict | None = None
-    layers: int = 3
-    keys: list | None = None
-    base: str = "base"
-    data: str = "text"
-    accumulate: int = 1
-    # Start with a nonzero B, so that A trains from the first step.
-    random_b: bool = False
-    mask: str = "mlx-lm"
-
-
-CASES = [
-    Case("lora"),
-    Case("lora-b", layers=-1, random_b=True),
-    Case("lora-keys", keys=SOME_KEYS, random_b=True),
-    Case("lora-prompts", data="prompts"),
-    Case("lora-accumulate", accumulate=2),
-    Case("lora-cosine", schedule=COSINE),
-    Case("dora", type="dora"),
-    Case("dora-keys", type="dora", keys=SOME_KEYS, random_b=True),
-    Case("full", type="full", learning_rate=1e-4, layers=2),
-    Case("qlora", base="base-4bit"),
-    Case("qlora-keys", base="base-4bit", keys=SOME_KEYS, random_b=True),
-    Case("qdora", base="base-4bit", type="dora", random_b=True),
-    Case("adam-corrected", settings={"bias_correction": True}),
-    Case("adamw", optimizer="adamw", settings={"weight_decay": 0.1}, random_b=True),
-    Case("sgd", optimizer="sgd", learning_rate=0.005, random_b=True),
-    # As in mlx-lm: relative steps, so the learning rate is only reported.
-    Case("adafactor", optimizer="adafactor", type="full", layers=1),
-    Case("lion", optimizer="lion", settings={"weight_decay": 0.05}, learning_rate=5e-5),
-]
-
-
-# Training data.
-
-
-def story(rng, sentences):
-    """Sentences of words inside and outside the tokenizer's vocabulary."""
-    pick = lambda words: words[int(rng.integers(len(words)))]
-    who = ["the fox", "an old king", "the miller's son", "a girl named Anna", "the café owner"]
-    did = ["found", "lost", "wanted", "sold 12 of", "dreamed of", "laughed at"]
-    what = ["a golden apple", "the horse", "bread and salt", "his own shadow", "a quiet wood"]
-    then = [".", " in the night.", ", and nobody knew why.", "!", " \u2014 or so they said."]
-    sentence_texts = (f"{pick(who)} {pick(did)} {pick(what)}{pick(then)}" for _ in range(sentences))
-    return " ".join(text[0].upper() + text[1:] for text in sentence_texts)
-
-
-def write_data(folder, tokenizer):
-    """Writes the data files; returns the contents of tokens.json. The sets are not multiples of a
-    batch, and a batch contains rows of all lengths."""
-    rng = np.random.default_rng(11)
-    tokens = {"text": {}, "prompts": {}}
-    (folder / "data/prompts").mkdir(parents=True, exist_ok=True)
-    write = lambda path, rows: path.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    )
-    for name, count in (("train", 22), ("valid", 9)):
-        rows = [{"text": story(rng, 1 + i % 4 // 2)} for i in range(count)]
-        rows[3], rows[5] = {"text": "A fox."}, {"text": story(rng, 4)}
-        write(folder / f"data/{name}.jsonl", rows)
-        dataset = TextDataset(rows, tokenizer)
-        tokens["text"][name] = [dataset.process(row)[0] for row in rows]
-        rows = [{"prompt": story(rng, 1), "completion": story(rng, 1)} for i in range(count)]
-        write(folder / f"data/prompts/{name}.jsonl", rows)
-        tokens["prompts"][name] = []
-        for row in rows:
-            prompt = tokenizer.encode(row["prompt"])
-            answer = tokenizer.encode(row["completion"], add_special_tokens=False)
-            ids = prompt + answer + [tokenizer.eos_token_id]
-            tokens["prompts"][name].append({"tokens": ids, "offset": len(prompt)})
-    return tokens
-
-
-def write_pairs(tokenizer):
-    """Pairs of answers to one question, of different lengths."""
-    rng = np.random.default_rng(13)
-    pairs = []
-    for i in range(12):
-        prompt = tokenizer.encode(story(rng, 1))
-        pair = {}
-        for side, sentences in (("chosen", 1 + i % 2), ("rejected", 1 + i % 3 // 2)):
-            answer = tokenizer.encode(story(rng, sentences), add_special_tokens=False)
-            ids = prompt + answer + [tokenizer.eos_token_id]
-            pair[side] = {"tokens": ids, "first_target": len(prompt)}
-        pairs.append(pair)
-    order = np.concatenate([rng.permutation(12) for _ in range(3)])
-    batches = order[: DPO_STEPS * DPO_BATCH].reshape(DPO_STEPS, DPO_BATCH)
-    return {"batches": batches.tolist(), "pairs": pairs}
 
 
 def write_models(folder):
@@ -218,61 +105,6 @@ def write_models(folder):
             q_bits=4,
             q_group_size=32,
         )
-
-
-class Rows:
-    """A data set of tokenized rows, as `CacheDataset` reads it: the `len` of a raw row must be
-    constant, like the number of keys of mlx-lm's raw rows."""
-
-    def __init__(self, rows):
-        self.rows = [row if isinstance(row, dict) else {"tokens": row, "offset": 0} for row in rows]
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, row):
-        return self.rows[row]
-
-    def process(self, row):
-        return row["tokens"], row["offset"]
-
-
-class Recorded(CacheDataset):
-    """Records the requested rows."""
-
-    def __init__(self, data):
-        super().__init__(data)
-        self.requested = []
-
-    def __getitem__(self, row):
-        self.requested.append(row)
-        return super().__getitem__(row)
-
-    def batches(self):
-        """The rows requested since the last call, by batch."""
-        requested, self.requested = self.requested, []
-        return [requested[i : i + BATCH] for i in range(0, len(requested), BATCH)]
-
-
-class Log(TrainingCallback):
-    """Keeps the reports, and the trainable parameters before the first step."""
-
-    def __init__(self, model, valid):
-        self.model, self.valid = model, valid
-        self.start, self.train, self.validated = None, [], []
-
-    def on_train_loss_report(self, report):
-        self.train.append(report)
-
-    def on_val_loss_report(self, report):
-        if self.start is None:
-            self.start = trainable(self.model)
-        rows = self.valid.batches()
-        reported = {"iteration": report["iteration"], "loss": report["val_loss"], "rows": rows}
-        self.validated.append(reported)
-
-
-# Training.
 
 
 def exact_loss(model, batch, lengths):
@@ -296,11 +128,6 @@ def quiet():
     stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
     stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
     return stack
-
-
-def trainable(model):
-    """Trainable parameters by name."""
-    return dict(tree_flatten(model.trainable_parameters()))
 
 
 def lora_parameters(case):
