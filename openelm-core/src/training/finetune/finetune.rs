@@ -65,7 +65,8 @@ impl Finetune {
     /// Continues the run in `folder` from its last save: the same arguments give the same bytes as
     /// an uninterrupted run. `adapter` gives the shapes; the values are read from the file.
     ///
-    /// Options that change the trained weights must equal the saved run's options. `iters` (with a
+    /// The base model, and options that change the trained weights, must be those of the saved run.
+    /// `iters` (with a
     /// constant schedule), `save_every`, `steps_per_eval`, `val_batches`, `patience`,
     /// `grad_checkpoint` and the validation data may change.
     ///
