@@ -8,6 +8,7 @@ use openelm_core::{
         self, ConvertEvent, ConvertOptions, ConvertReport, FileType, Format, LayerRule, Plan,
         Quantize, TokenizerChoice,
     },
+    output::check_inputs,
     quantization::Quantization,
 };
 use serde_json::json;
@@ -81,8 +82,8 @@ pub(crate) struct Args {
 
     /// Architecture of a CoreNet checkpoint: 270M, 450M, 1_1B, 3B, a config.json or CoreNet's .yaml
     /// [default: the released size with the same shapes]
-    #[arg(long, value_name = "NAME|FILE", value_parser = convert::parse_architecture)]
-    architecture: Option<openelm_core::Config>,
+    #[arg(long, value_name = "NAME|FILE", value_parser = architecture)]
+    architecture: Option<Architecture>,
 
     /// Use the moving average of the weights (EMA) of a training checkpoint
     #[arg(long)]
@@ -138,6 +139,9 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         let plan = convert::plan(&args.source, &options)?;
         return show_plan(&plan, args.json);
     };
+    let architecture = args.architecture.as_ref();
+    let architecture = architecture.map(|given| ("--architecture", given.place.as_path()));
+    check_inputs(target, architecture)?;
     let cancel = CancelHandle::default();
     Interrupt::install()?.cancels(cancel.clone());
     let bar = bar(
@@ -180,6 +184,20 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     } else {
         output::write(table(&report).as_bytes())
     }
+}
+
+/// An architecture, and its name or file.
+#[derive(Clone)]
+struct Architecture {
+    config: openelm_core::Config,
+    place: PathBuf,
+}
+
+fn architecture(text: &str) -> Result<Architecture, openelm_core::Error> {
+    Ok(Architecture {
+        config: convert::parse_architecture(text)?,
+        place: text.into(),
+    })
 }
 
 /// The default of --verify.
@@ -229,7 +247,7 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
         dtype: args.dtype.map(Into::into),
         quantize,
         dequantize: args.dequantize,
-        architecture: args.architecture.clone(),
+        architecture: args.architecture.clone().map(|given| given.config),
         ema: args.ema,
         tokenizer: match &args.tokenizer {
             Some(path) => TokenizerChoice::Path(path.clone()),

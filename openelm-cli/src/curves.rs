@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use openelm_core::output::write_file;
+
 use crate::{
     chart::{LossCurve, Quantity},
     error::Error,
@@ -58,7 +60,7 @@ fn draw(curve: &LossCurve, folder: &Path, name: &str) -> Result<bool, Error> {
     for (kind, picture) in [("svg", svg), ("png", curve.png())] {
         let path = folder.join(name).with_extension(kind);
         let picture = picture.map_err(|error| problem(&path, error))?;
-        fs::write(&path, picture).map_err(|error| problem(&path, error.to_string()))?;
+        write_file(&path, picture)?;
     }
     Ok(true)
 }

@@ -7,7 +7,10 @@ mod settings;
 
 use std::path::PathBuf;
 
-use openelm_core::finetune::{DataSplits, Finetune};
+use openelm_core::{
+    finetune::{DataSplits, Finetune},
+    output::check_inputs,
+};
 use serde_json::json;
 
 use crate::{
@@ -64,6 +67,20 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     let options = settings.options();
     let folder = settings.adapter_path.clone();
+    if !args.resume {
+        let start = settings.start_from.as_deref();
+        let inputs = [
+            ("--model", Some(args.model.model.as_path())),
+            ("--tokenizer", args.model.tokenizer.as_deref()),
+            ("--data", Some(data.as_path())),
+            ("--start-from", start),
+            ("--config", args.config.as_deref()),
+        ];
+        let given = inputs
+            .into_iter()
+            .filter_map(|(name, path)| Some((name, path?)));
+        check_inputs(&folder, given)?;
+    }
 
     let model = args.model.load(args.quiet)?;
     let interrupt = Interrupt::install()?;

@@ -21,6 +21,17 @@ pub(crate) struct Interrupt {
     pressed: Arc<AtomicBool>,
 }
 
+/// Makes a write beyond the limit of a file's size (`ulimit -f`) fail with an error. Without a
+/// handler, the system ends the process and its temporary files stay.
+pub(crate) fn ignore_file_size_signal() {
+    #[cfg(unix)]
+    {
+        let flag = Arc::new(AtomicBool::new(false));
+        // Without a handler the program still works.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, flag);
+    }
+}
+
 impl Interrupt {
     /// Installs the Ctrl-C handler. Call it once the model is loaded, then call
     /// [`cancels`](Self::cancels): from then on only the second Ctrl-C is certain to end the

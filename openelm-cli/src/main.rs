@@ -74,6 +74,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    interrupt::ignore_file_size_signal();
     let parsed = Cli::command().try_get_matches().and_then(|matches| {
         let command = chosen(&matches);
         Ok((Cli::from_arg_matches(&matches)?, command))

@@ -72,6 +72,9 @@ const EXAMPLES: &str = "Examples:
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let config = args.config.as_deref().or(args.config_file.as_deref());
     let settings = args.settings.over(config)?;
+    if !args.resume && !args.dry_run {
+        settings.check_output(config)?;
+    }
     match settings.processes {
         Some(0) => {
             return Err(Error::Usage(

@@ -48,6 +48,10 @@ struct TrainArgs {
     /// Folder to write; it is created
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
+
+    /// Replace the tokenizer files in the folder
+    #[arg(long)]
+    force: bool,
 }
 
 /// Runs the command.
@@ -57,6 +61,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         vocab_size: args.vocab_size,
         text_key: args.text_key,
         character_coverage: args.character_coverage,
+        force: args.force,
     };
     let report = training.train(&args.data, &args.output)?;
     output::note(&format!(

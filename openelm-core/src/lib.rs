@@ -64,6 +64,11 @@ pub mod memory {
     pub use crate::{generation::MemoryEstimate, mlx::memory::*};
 }
 
+/// Outputs of a command: atomic writes, and inputs inside an output.
+pub mod output {
+    pub use crate::files::{check_inputs, check_outside_data, write_file};
+}
+
 /// Quantisation of matrices.
 pub mod quantization {
     pub use crate::mlx::quantization::{Quantization, QuantizationMap, QuantizationMode};

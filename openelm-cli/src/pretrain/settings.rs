@@ -1,10 +1,11 @@
 //! Options of `openelm pretrain`, for the command line and TOML files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use openelm_core::{
     Config, Tokenizer,
     corpus::{Assembly, CorpusOptions, Corrupt},
+    output,
     pretrain::{CorpusSource, PretrainOptions, Recipe},
 };
 use serde::Deserialize;
@@ -339,6 +340,26 @@ impl Settings {
             },
             ..defaults
         })
+    }
+
+    /// Refuses an output folder that contains an input, among them the TOML file `config`, or that
+    /// would become data.
+    pub(super) fn check_output(&self, config: Option<&Path>) -> Result<(), Error> {
+        let paths = [
+            ("--config", config),
+            ("--tokenizer", self.tokenizer.as_deref()),
+            ("--start-from", self.start_from.as_deref()),
+        ];
+        let paths = paths
+            .into_iter()
+            .filter_map(|(name, path)| Some((name, path?)));
+        let data = self.data.iter().flatten().map(PathBuf::as_path);
+        let valid = self.valid.iter().flatten().map(PathBuf::as_path);
+        let read = data.clone().map(|path| ("--data", path));
+        let read = read.chain(valid.clone().map(|path| ("--valid", path)));
+        output::check_inputs(&self.output, paths.chain(read))?;
+        output::check_outside_data(&self.output, data.chain(valid))?;
+        Ok(())
     }
 
     /// Path of the tokenizer.

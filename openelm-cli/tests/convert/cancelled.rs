@@ -50,7 +50,7 @@ fn signalled(folder: &TempDir, mut command: Command, signal: &str) -> process::O
                 .success()
         );
     };
-    let written = folder.join(".target.partial/model.safetensors");
+    let written = folder.join(".target.openelm-partial/model/model.safetensors");
     for _ in 0..10_000 {
         if written.exists() {
             break;
@@ -83,7 +83,10 @@ fn killed_conversion_keeps_old_target_and_can_be_repeated() {
     ];
     let output = signalled(&folder, convert(&args), "-KILL");
     assert_eq!(output.status.code(), None);
-    assert_eq!(folder.names(), [".target.partial", "source", "target"]);
+    assert_eq!(
+        folder.names(),
+        [".target.openelm-partial", "source", "target"]
+    );
     assert!(folder.files("target") == before);
 
     let report = works(convert(&[&args[..], &["--json"]].concat()));

@@ -1,6 +1,9 @@
 //! An adapter as tensors by checkpoint name, and its options.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use mlx_rs::Array;
 
@@ -70,6 +73,8 @@ pub struct Adapter {
     pub(crate) weights: Tensors,
     pub(crate) dropout: f32,
     pub(crate) tied_head: bool,
+    /// The folder that it was read from, if any.
+    pub(crate) origin: Option<PathBuf>,
 }
 
 impl Adapter {

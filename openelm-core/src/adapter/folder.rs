@@ -1,11 +1,14 @@
 //! An adapter folder in mlx-lm's or PEFT's format.
 
-use std::path::Path;
+use std::{fs, path::Path};
+
+use serde_json::{Map, Value};
 
 use super::{adapter::Adapter, mlx_lm, peft};
 use crate::{
     config::Config,
     error::{Error, Result},
+    files::{Activity, CreatedFolders, WriteLock},
 };
 
 impl Adapter {
@@ -17,6 +20,12 @@ impl Adapter {
     /// setting that is missing or not supported, [`Error::Checkpoint`] for a malformed file.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
+        let mut adapter = Self::read(folder)?;
+        adapter.origin = Some(folder.to_path_buf());
+        Ok(adapter)
+    }
+
+    fn read(folder: &Path) -> Result<Self> {
         if folder.join(peft::WEIGHTS).is_file() {
             return peft::load(folder);
         }
@@ -34,12 +43,20 @@ impl Adapter {
     }
 
     /// Writes the adapter in mlx-lm's format into `folder`, which is created if needed. Each file
-    /// is written atomically.
+    /// is written atomically. An adapter that this crate wrote in this format is replaced.
     ///
     /// # Errors
+    /// [`Error::Destination`] if the folder holds another adapter or another process writes there,
     /// [`Error::Io`] if a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>, config: &Config) -> Result<()> {
-        mlx_lm::save(self, folder.as_ref(), config)
+        save_locked(folder.as_ref(), mlx_lm::WEIGHTS, &mlx_lm::KEYS, |folder| {
+            self.write(folder, config)
+        })
+    }
+
+    /// Like [`save`](Self::save), into a folder that the caller has locked.
+    pub(crate) fn write(&self, folder: &Path, config: &Config) -> Result<()> {
+        mlx_lm::save(self, folder, config)
     }
 
     /// Writes the adapter in Hugging Face PEFT's format. `base` is the model's name for
@@ -47,8 +64,144 @@ impl Adapter {
     ///
     /// # Errors
     /// [`Error::Adapter`] if PEFT does not support the adapter (full fine-tuning, a tied head),
+    /// [`Error::Destination`] if the folder holds another adapter or another process writes there,
     /// [`Error::Io`] if a file cannot be written.
     pub fn save_peft(&self, folder: impl AsRef<Path>, base: &str) -> Result<()> {
-        peft::save(self, folder.as_ref(), base)
+        save_locked(folder.as_ref(), peft::WEIGHTS, &peft::KEYS, |folder| {
+            peft::save(self, folder, base)
+        })
+    }
+}
+
+/// Locks `folder`, checks that `save` replaces no other adapter, and calls it.
+fn save_locked(
+    folder: &Path,
+    weights: &str,
+    keys: &[&str],
+    save: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let mut created = CreatedFolders::create(folder)?;
+    let lock = WriteLock::acquire(folder, Activity::Writing)?;
+    if let Some(name) = foreign(folder, weights, keys) {
+        let problem = format!("contains `{name}` of another adapter: choose another folder");
+        return Err(Error::destination(folder, problem));
+    }
+    save(folder)?;
+    created.keep();
+    drop(lock);
+    Ok(())
+}
+
+/// A file of another format, or of another program: its settings have other keys than `keys`.
+fn foreign(folder: &Path, weights: &str, keys: &[&str]) -> Option<&'static str> {
+    let there = |name: &str| folder.join(name).symlink_metadata().is_ok();
+    let formats = [mlx_lm::WEIGHTS, peft::WEIGHTS];
+    let other = formats
+        .into_iter()
+        .find(|name| *name != weights && there(name));
+    if other.is_some() {
+        return other;
+    }
+    if !there(mlx_lm::CONFIG) {
+        return formats.into_iter().find(|name| there(name));
+    }
+    let text = fs::read_to_string(folder.join(mlx_lm::CONFIG)).ok();
+    let settings: Option<Map<String, Value>> = text.and_then(|t| serde_json::from_str(&t).ok());
+    let is_own = settings.is_some_and(|all| all.keys().all(|key| keys.contains(&key.as_str())));
+    (!is_own).then_some(mlx_lm::CONFIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        adapter::{AdapterKind, adapter::LoraOptions},
+        config::Preset,
+        model::Module,
+    };
+    use mlx_rs::ops::zeros;
+    use openelm_testing::TempDir;
+
+    fn adapter() -> Adapter {
+        let module = Module {
+            lora_a: zeros::<f32>(&[4, 2]).unwrap(),
+            lora_b: zeros::<f32>(&[2, 4]).unwrap(),
+            m: None,
+            scale: LoraOptions::default().scale,
+        };
+        let name = "transformer.layers.0.attn.qkv_proj".to_owned();
+        Adapter {
+            kind: AdapterKind::Lora,
+            modules: [(name, module)].into(),
+            weights: crate::weights::Tensors::new(),
+            dropout: 0.0,
+            tied_head: false,
+            origin: None,
+        }
+    }
+
+    #[test]
+    fn only_own_adapters_are_replaced() {
+        let folder = TempDir::new();
+        let config = Preset::Size270M.config();
+        let save = |name: &str| adapter().save(folder.join(name), &config);
+        let save_peft = |name: &str| adapter().save_peft(folder.join(name), "base");
+        for _ in 0..2 {
+            save("new/mlx").unwrap();
+            save_peft("new/peft").unwrap();
+        }
+        let names = |name: &str| folder.files(name).into_keys().collect::<Vec<_>>();
+        assert_eq!(
+            names("new/mlx"),
+            ["adapter_config.json", "adapters.safetensors"]
+        );
+        let refused = |result: Result<()>, name: &str| {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::Destination { .. }), "{error}");
+            assert!(
+                error.to_string().contains(&format!("contains `{name}`")),
+                "{error}"
+            );
+        };
+        refused(save("new/peft"), "adapter_model.safetensors");
+        refused(save_peft("new/mlx"), "adapters.safetensors");
+        // Settings of mlx-lm and of PEFT, and weights alone.
+        let settings = r#"{"fine_tune_type": "lora", "num_layers": 4, "seed": 0}"#;
+        folder.write("theirs/adapter_config.json", settings);
+        refused(save("theirs"), "adapter_config.json");
+        let settings = r#"{"peft_type": "LORA", "r": 8, "auto_mapping": null}"#;
+        folder.write("theirs/adapter_config.json", settings);
+        refused(save_peft("theirs"), "adapter_config.json");
+        folder.write("weights/adapters.safetensors", "");
+        refused(save("weights"), "adapters.safetensors");
+        assert_eq!(names("theirs"), ["adapter_config.json"]);
+
+        let lock = WriteLock::acquire(&folder.join("new/mlx"), Activity::Training).unwrap();
+        let error = save("new/mlx").unwrap_err().to_string();
+        assert!(error.contains("is training here"), "{error}");
+        drop(lock);
+    }
+
+    #[test]
+    fn failed_save_leaves_no_folder() {
+        let folder = TempDir::new();
+        let mut full = adapter();
+        full.modules.clear();
+        full.save_peft(folder.join("a/b"), "base").unwrap_err();
+        assert!(folder.names().is_empty());
+    }
+
+    #[test]
+    fn settings_have_the_known_keys() {
+        let folder = TempDir::new();
+        adapter()
+            .save(folder.join("mlx"), &Preset::Size270M.config())
+            .unwrap();
+        adapter().save_peft(folder.join("peft"), "base").unwrap();
+        for (name, keys) in [("mlx", &mlx_lm::KEYS[..]), ("peft", &peft::KEYS[..])] {
+            let text = fs::read(folder.join(name).join(mlx_lm::CONFIG)).unwrap();
+            let settings: Map<String, Value> = serde_json::from_slice(&text).unwrap();
+            assert!(settings.keys().all(|key| keys.contains(&key.as_str())));
+        }
     }
 }

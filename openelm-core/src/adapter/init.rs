@@ -77,6 +77,7 @@ impl Adapter {
             weights: Tensors::new(),
             dropout: options.dropout,
             tied_head: options.tied_head,
+            origin: None,
         };
         mlx_rs::transforms::eval(adapter.tensors().values())?;
         Ok(adapter)
@@ -111,6 +112,7 @@ impl Adapter {
             weights,
             dropout: 0.0,
             tied_head: false,
+            origin: None,
         })
     }
 }

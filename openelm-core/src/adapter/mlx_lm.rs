@@ -14,13 +14,20 @@ use super::{
 use crate::{
     config::{Config, tensor_names::EMBEDDING},
     error::{Error, Result},
-    files::write_beside,
+    files::write_file,
     model::Module,
     weights::{Tensors, tensor_file},
 };
 
 pub(super) const WEIGHTS: &str = "adapters.safetensors";
 pub(super) const CONFIG: &str = "adapter_config.json";
+/// The keys that this crate writes. mlx-lm writes more.
+pub(super) const KEYS: [&str; 4] = [
+    "fine_tune_type",
+    "num_layers",
+    "lora_parameters",
+    "tied_head",
+];
 
 /// The keys of `adapter_config.json` that are read; mlx-lm stores all its training options there.
 #[derive(Deserialize)]
@@ -59,6 +66,7 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
                 weights: tensors,
                 dropout: 0.0,
                 tied_head: false,
+                origin: None,
             });
         }
         other => {
@@ -78,6 +86,7 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
         weights: Tensors::new(),
         dropout: parameters.dropout,
         tied_head: settings.tied_head.unwrap_or(true),
+        origin: None,
     })
 }
 
@@ -141,16 +150,9 @@ fn modules(
 pub(super) fn save(adapter: &Adapter, folder: &Path, config: &Config) -> Result<()> {
     let adapter = one_scale(adapter, folder)?;
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    tensor_file::save(
-        &folder.join(WEIGHTS),
-        &adapter.tensors(),
-        ("format", "mlx".into()),
-    )?;
-    let path = folder.join(CONFIG);
     let text = format!("{:#}\n", settings_of(&adapter, config));
-    write_beside(&path, |partial| {
-        fs::write(partial, text).map_err(Error::io(&path))
-    })
+    write_file(folder.join(CONFIG), text)?;
+    tensor_file::save(&folder.join(WEIGHTS), &adapter.tensors(), ("format", "mlx"))
 }
 
 /// The keys of `adapter_config.json` that mlx-lm reads to load an adapter.

@@ -17,12 +17,31 @@ use super::{
 use crate::{
     config::tensor_names::EMBEDDING,
     error::{Error, Result},
-    files::write_beside,
+    files::write_file,
     model::Module,
     weights::{Tensors, tensor_file},
 };
 
 pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
+/// The keys that this crate writes. PEFT writes more.
+pub(super) const KEYS: [&str; 16] = [
+    "peft_type",
+    "task_type",
+    "base_model_name_or_path",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "use_rslora",
+    "use_dora",
+    "target_modules",
+    "rank_pattern",
+    "alpha_pattern",
+    "bias",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "modules_to_save",
+];
 
 /// The prefix of a module's name.
 const PREFIX: &str = "base_model.model.";
@@ -97,6 +116,7 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
         weights: Tensors::new(),
         dropout: settings.lora_dropout,
         tied_head: false,
+        origin: None,
     })
 }
 
@@ -283,10 +303,6 @@ pub(super) fn save(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> {
         "modules_to_save": Value::Null,
     });
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    tensor_file::save(&folder.join(WEIGHTS), &tensors, ("format", "pt".into()))?;
-    let path = folder.join(CONFIG);
-    let text = format!("{settings:#}\n");
-    write_beside(&path, |partial| {
-        fs::write(partial, text).map_err(Error::io(&path))
-    })
+    write_file(folder.join(CONFIG), format!("{settings:#}\n"))?;
+    tensor_file::save(&folder.join(WEIGHTS), &tensors, ("format", "pt"))
 }

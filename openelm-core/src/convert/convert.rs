@@ -1,10 +1,10 @@
 //! Entry points: plan and conversion.
 
-use std::{fs, path::Path, time::Instant};
+use std::{path::Path, time::Instant};
 
 use super::{
     event::ConvertEvent,
-    options::{ConvertOptions, Format},
+    options::{ConvertOptions, Format, TokenizerChoice},
     plan::Plan,
     report::ConvertReport,
     staging::Staging,
@@ -16,6 +16,7 @@ use crate::{
     cancel::CancelHandle,
     convert::source::SourceModel,
     error::{Error, Result},
+    files::{check_inputs, write_synced},
 };
 
 /// Plans the output of [`convert`], from the headers only.
@@ -33,7 +34,8 @@ pub fn plan(source: impl AsRef<Path>, options: &ConvertOptions) -> Result<Plan> 
 /// `progress` is called for every tensor; `cancel` ends the conversion from any thread.
 ///
 /// # Errors
-/// [`Error::Destination`] if the target exists, is inside the source or cannot be replaced;
+/// [`Error::Destination`] if the target exists, is inside the source, contains an input or cannot be
+/// replaced;
 /// [`Error::Verification`] if the result differs from the source; [`Error::Cancelled`];
 /// [`Error::Option`] for options that contradict each other or do not fit the model; and the
 /// errors of the source's readers. After an error the target is unchanged.
@@ -51,6 +53,7 @@ pub fn convert(
     let tokenizer = TokenizerFiles::find(&source, options)?;
     let plan = Plan::new(&source, options)?;
     let is_file = matches!(options.format, Format::Gguf(_));
+    check_inputs(target, inputs(options))?;
     let staging = Staging::begin(source_path, target, is_file, options.force)?;
     let mut task = Task {
         cancel,
@@ -90,10 +93,24 @@ pub fn convert(
         let path = staging.written().join("convert-report.json");
         let json = serde_json::to_value(&report);
         let json = json.map_err(|error| Error::io(&path)(error.into()))?;
-        let written = fs::write(&path, format!("{json:#}\n")).map_err(Error::io(&path));
+        let written = write_synced(&path, format!("{json:#}\n"));
         written.map_err(|error| staging.of_target(error))?;
     }
     cancel.check()?;
     staging.keep()?;
     Ok(report)
+}
+
+/// The inputs in addition to the source.
+fn inputs(options: &ConvertOptions) -> impl Iterator<Item = (&str, &Path)> {
+    let adapter = options.adapter.as_ref();
+    let adapter = adapter.and_then(|adapter| adapter.origin.as_deref());
+    let tokenizer = match &options.tokenizer {
+        TokenizerChoice::Path(path) => Some(path.as_path()),
+        TokenizerChoice::OfSource | TokenizerChoice::Without => None,
+    };
+    let adapter = adapter.map(|path| ("adapter", path));
+    adapter
+        .into_iter()
+        .chain(tokenizer.map(|path| ("tokenizer", path)))
 }

@@ -37,12 +37,13 @@ pub(crate) mod gguf;
 mod options;
 mod plan;
 mod report;
-mod safetensors_writer;
 pub(crate) mod source;
 mod staging;
+mod target;
 mod tensor_difference;
 mod tokenizer_files;
 mod verify;
+mod weight_files;
 mod write;
 
 pub use crate::formats::gguf::FileType;

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     formats::gguf::FileType,
     mlx::{Dtype, Quantization, QuantizationMap},
-    weights::StoredDtype,
+    weights::{NewTensor, StoredDtype},
 };
 
 /// The plan of a conversion. Holds no weights.
@@ -54,15 +54,7 @@ pub(super) struct Item {
     pub(super) dtype: Dtype,
     pub(super) packing: Option<Quantization>,
     /// One tensor, or the two or three of a quantised matrix: weight, scales, biases.
-    pub(super) parts: Vec<Part>,
-}
-
-/// A tensor of a safetensors file.
-#[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub(super) name: String,
-    pub(super) dtype: StoredDtype,
-    pub(super) shape: Vec<usize>,
+    pub(super) parts: Vec<NewTensor>,
 }
 
 impl Plan {
@@ -122,12 +114,6 @@ impl Plan {
     }
 }
 
-impl Part {
-    pub(super) fn bytes(&self) -> u64 {
-        self.shape.iter().product::<usize>() as u64 * self.dtype.size() as u64
-    }
-}
-
 /// The quantisation of the matrix `stem`.
 fn packing(
     source: &SourceModel,
@@ -177,8 +163,13 @@ fn quantization(
     Ok(Some(map))
 }
 
-fn parts(name: &str, shape: &[usize], dtype: Dtype, packing: Option<Quantization>) -> Vec<Part> {
-    let part = |name: String, dtype, shape: &[usize]| Part {
+fn parts(
+    name: &str,
+    shape: &[usize],
+    dtype: Dtype,
+    packing: Option<Quantization>,
+) -> Vec<NewTensor> {
+    let part = |name: String, dtype, shape: &[usize]| NewTensor {
         name,
         dtype,
         shape: shape.to_vec(),

@@ -1,85 +1,86 @@
-//! The temporary place of a result: a hidden folder beside the target, renamed at the end. An
-//! incomplete conversion leaves the target unchanged.
+//! The temporary place of a result: a hidden folder beside the target. At the end its file is
+//! renamed, or its files replace the files of the target folder. An incomplete conversion leaves the
+//! target unchanged.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use super::target::{check_apart, check_target};
+use crate::{
+    error::{Error, Result},
+    files::{
+        Activity, CreatedFolders, LOCK_FILE, WriteLock, finish_replacement, has_journal,
+        new_folder, parent, partial_path, remove, replace_folder, resolve,
+    },
+    weights::is_model_file,
+};
 
 /// A result in progress. Dropping it removes its files.
 pub(super) struct Staging {
+    /// The target, as given.
     target: PathBuf,
+    /// The target behind links.
+    place: PathBuf,
     folder: PathBuf,
-    /// True if the result is a file in the folder, not the folder itself.
+    /// True if the result is a file in the folder, not a folder.
     is_file: bool,
-    /// Prevents another conversion to the same target; the system releases it with the process.
-    lock: Option<File>,
+    force: bool,
+    /// The lock of the hidden folder, which prevents another conversion to the same target.
+    _lock: WriteLock,
+    /// The lock of an existing target folder.
+    target_lock: Option<WriteLock>,
+    /// The folders that contain the target, if they are new.
+    parents: CreatedFolders,
 }
 
 impl Staging {
-    /// Checks the target, a file if `is_file`, and creates an empty folder beside it.
+    /// Checks the target, a file if `is_file`, and creates an empty folder beside it. Missing
+    /// folders that contain the target are created.
     pub(super) fn begin(source: &Path, target: &Path, is_file: bool, force: bool) -> Result<Self> {
-        let name = target.file_name().and_then(|name| name.to_str());
-        let Some(name) = name else {
+        let place = resolve(target)?;
+        if place.file_name().and_then(|name| name.to_str()).is_none() {
             return Err(Error::destination(
                 target,
                 "expected a path that ends in a name in UTF-8",
             ));
-        };
-        let parent = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let parent_is = fs::metadata(parent).map_err(Error::io(parent))?;
-        if !parent_is.is_dir() {
-            return Err(Error::destination(parent, "not a folder"));
-        }
-        let replaced = parent.join(format!(".{name}.replaced"));
-        // An earlier run ended between the two renames of `keep`.
-        if !target.exists() && replaced.exists() {
-            fs::rename(&replaced, target).map_err(Error::io(&replaced))?;
         }
         check_apart(source, target)?;
-        if let Ok(found) = fs::symlink_metadata(target) {
-            if !force {
-                let problem = "exists, and replacing it was not requested";
-                return Err(Error::destination(target, problem));
-            }
-            let is_model = target.join("config.json").is_file();
-            if found.is_dir() && !is_model && !is_empty(target)? {
-                return Err(Error::destination(
-                    target,
-                    "a folder that contains other files than a model",
-                ));
-            }
+        let folder = partial_path(&place);
+        // The changes of a killed run come before the check.
+        if !has_journal(&folder) && !replaced(&place).exists() {
+            check_target(target, &place, is_file, force)?;
         }
-        let folder = parent.join(format!(".{name}.partial"));
-        let no_room = |error| {
+        let parents = CreatedFolders::create(parent(&place))?;
+        let no_room = |error: io::Error| {
             let problem = format!("cannot write {} beside it: {error}", folder.display());
             Error::destination(target, problem)
         };
         fs::create_dir_all(&folder).map_err(no_room)?;
-        let file = File::create(folder.join("lock")).map_err(no_room)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::destination(
-                    target,
-                    "another conversion is writing it",
-                ));
-            }
-            // Some file systems have no locks; two conversions to one target are rare.
-            Err(TryLockError::Error(_)) => {}
-        }
-        let staging = Self {
+        let lock =
+            WriteLock::of_folder(&folder, Activity::Writing).map_err(|error| match error {
+                Error::Destination { problem, .. } => Error::destination(target, problem),
+                Error::Io { source, .. } => no_room(source),
+                other => other,
+            })?;
+        let mut staging = Self {
             target: target.to_path_buf(),
+            place,
             folder,
             is_file,
-            lock: Some(file),
+            force,
+            _lock: lock,
+            target_lock: None,
+            parents,
         };
+        staging.recover()?;
+        staging.check()?;
         staging.clear()?;
+        if !is_file {
+            let new = staging.written();
+            fs::create_dir(&new).map_err(Error::io(&new))?;
+        }
         Ok(staging)
     }
 
@@ -90,9 +91,10 @@ impl Staging {
 
     /// The path to write to, and to read from until the result is kept.
     pub(super) fn written(&self) -> PathBuf {
-        match (self.is_file, self.target.file_name()) {
-            (true, Some(name)) => self.folder.join(name),
-            _ => self.folder.clone(),
+        if self.is_file {
+            self.folder.join("model.gguf")
+        } else {
+            new_folder(&self.folder)
         }
     }
 
@@ -124,37 +126,54 @@ impl Staging {
         error
     }
 
-    /// Moves the result to the target's path.
+    /// Moves the result to the target's path. Files of an existing folder that do not belong to its
+    /// model stay.
     pub(super) fn keep(mut self) -> Result<()> {
-        let written = self.written();
-        if !self.is_file {
-            fs::remove_file(self.folder.join("lock")).map_err(Error::io(&self.target))?;
-        }
-        let mut hidden = self.folder.clone();
-        hidden.set_extension("replaced");
-        let had_one = fs::symlink_metadata(&self.target).is_ok();
-        if had_one {
-            remove(&hidden)?;
-            fs::rename(&self.target, &hidden).map_err(Error::io(&self.target))?;
-        }
-        if let Err(error) = fs::rename(&written, &self.target) {
-            if had_one {
-                fs::rename(&hidden, &self.target).map_err(Error::io(&self.target))?;
-            }
-            return Err(Error::io(&self.target)(error));
-        }
-        self.lock = None;
+        self.check()?;
         if self.is_file {
-            remove(&self.folder)?;
+            let written = self.written();
+            fs::rename(written, &self.place).map_err(Error::io(&self.target))?;
+        } else {
+            replace_folder(&self.folder, &self.place, is_model_file)?;
         }
-        remove(&hidden)
+        self.parents.keep();
+        Ok(())
+    }
+
+    /// Checks the target and locks it, if it is a folder.
+    fn check(&mut self) -> Result<()> {
+        check_target(&self.target, &self.place, self.is_file, self.force)?;
+        self.lock_target()
+    }
+
+    /// Locks an existing target folder: a run may train in it.
+    fn lock_target(&mut self) -> Result<()> {
+        if self.target_lock.is_none() && self.place.is_dir() {
+            let lock = WriteLock::of_folder(&self.target, Activity::Writing)?;
+            self.target_lock = Some(lock);
+        }
+        Ok(())
+    }
+
+    /// Finishes the changes of a killed run.
+    fn recover(&mut self) -> Result<()> {
+        if has_journal(&self.folder) {
+            self.lock_target()?;
+            finish_replacement(&self.folder, &self.place)?;
+        }
+        // Version 0.1 ended between two renames.
+        let replaced = replaced(&self.place);
+        if replaced.exists() && !self.place.exists() {
+            fs::rename(&replaced, &self.place).map_err(Error::io(&replaced))?;
+        }
+        Ok(())
     }
 
     /// Removes the files of a killed run.
     fn clear(&self) -> Result<()> {
         for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder))? {
             let path = entry.map_err(Error::io(&self.folder))?.path();
-            if path.file_name() != Some("lock".as_ref()) {
+            if path.file_name() != Some(LOCK_FILE.as_ref()) {
                 remove(&path)?;
             }
         }
@@ -164,189 +183,19 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if self.lock.is_some() {
+        // After a failed replacement, the next run finishes it.
+        if !has_journal(&self.folder) {
             // The error cannot be reported; the next run removes the folder.
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
 }
 
-/// Refuses a target that is the source, inside it, or contains it.
-fn check_apart(source: &Path, target: &Path) -> Result<()> {
-    let source = fs::canonicalize(source).map_err(Error::io(source))?;
-    let parent = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let place = fs::canonicalize(target).or_else(|_| {
-        let parent = fs::canonicalize(parent)?;
-        Ok(parent.join(target.file_name().unwrap_or_default()))
-    });
-    let place = place.map_err(Error::io(target))?;
-    if place == source {
-        return Err(Error::destination(
-            target,
-            "the source and the target are the same",
-        ));
-    }
-    if place.starts_with(&source) || source.starts_with(&place) {
-        return Err(Error::destination(
-            target,
-            "one of source and target is inside the other",
-        ));
-    }
-    Ok(())
-}
-
-fn is_empty(folder: &Path) -> Result<bool> {
-    Ok(fs::read_dir(folder)
-        .map_err(Error::io(folder))?
-        .next()
-        .is_none())
-}
-
-fn remove(path: &Path) -> Result<()> {
-    let Ok(found) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    let removed = if found.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
-    removed.map_err(Error::io(path))
+/// The path of the old result during the replacement by version 0.1.
+fn replaced(place: &Path) -> PathBuf {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    place.with_file_name(format!(".{name}.replaced"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use openelm_testing::TempDir;
-
-    /// A folder that contains `source`.
-    struct Scratch(TempDir);
-
-    impl Scratch {
-        fn new() -> Self {
-            let folder = TempDir::new();
-            fs::create_dir(folder.join("source")).unwrap();
-            Self(folder)
-        }
-
-        fn begin(&self, target: &str, force: bool) -> Result<Staging> {
-            let is_file = target.ends_with(".gguf");
-            Staging::begin(&self.0.join("source"), &self.0.join(target), is_file, force)
-        }
-    }
-
-    #[test]
-    fn keeps_complete_results_only() {
-        let scratch = Scratch::new();
-        let staging = scratch.begin("model", false).unwrap();
-        fs::write(staging.written().join("config.json"), "1").unwrap();
-        drop(staging);
-        assert_eq!(scratch.0.names(), ["source"]);
-
-        let staging = scratch.begin("model", false).unwrap();
-        fs::write(staging.written().join("config.json"), "2").unwrap();
-        staging.keep().unwrap();
-        assert_eq!(scratch.0.names(), ["model", "source"]);
-        let written = || fs::read_to_string(scratch.0.join("model/config.json")).unwrap();
-        assert_eq!(written(), "2");
-
-        let staging = scratch.begin("model", true).unwrap();
-        fs::write(staging.written().join("config.json"), "3").unwrap();
-        assert_eq!(written(), "2");
-        staging.keep().unwrap();
-        assert_eq!((written().as_str(), scratch.0.names().len()), ("3", 2));
-
-        let staging = scratch.begin("model.gguf", false).unwrap();
-        fs::write(staging.written(), "4").unwrap();
-        staging.keep().unwrap();
-        assert_eq!(scratch.0.names(), ["model", "model.gguf", "source"]);
-    }
-
-    #[test]
-    fn removes_leftovers_of_killed_run() {
-        let scratch = Scratch::new();
-        fs::create_dir_all(scratch.0.join(".model.partial/sub")).unwrap();
-        fs::write(scratch.0.join(".model.partial/model.safetensors"), "half").unwrap();
-        fs::create_dir_all(scratch.0.join(".model.replaced")).unwrap();
-        fs::write(scratch.0.join(".model.replaced/config.json"), "old").unwrap();
-        let message = scratch.begin("model", false).err().unwrap().to_string();
-        assert!(
-            message.ends_with("exists, and replacing it was not requested"),
-            "{message}"
-        );
-        let staging = scratch.begin("model", true).unwrap();
-        assert_eq!(fs::read_dir(staging.written()).unwrap().count(), 1);
-        drop(staging);
-        assert_eq!(scratch.0.names(), ["model", "source"]);
-    }
-
-    #[test]
-    fn errors_name_the_target_not_the_staging_folder() {
-        let scratch = Scratch::new();
-        let target = scratch.0.join("model");
-        let staging = scratch.begin("model", false).unwrap();
-        let shown = |staging: &Staging, path: PathBuf| {
-            let error = Error::io(path)(std::io::ErrorKind::StorageFull.into());
-            staging.of_target(error).to_string()
-        };
-        let config = staging.written().join("config.json");
-        let full = shown(&staging, config);
-        assert_eq!(
-            full,
-            format!("{}/config.json: no storage space", target.display())
-        );
-        let full = shown(&staging, staging.written());
-        assert_eq!(full, format!("{}: no storage space", target.display()));
-        // A path outside the hidden folder does not change.
-        let source = scratch.0.join("source/config.json");
-        let full = shown(&staging, source.clone());
-        assert_eq!(full, format!("{}: no storage space", source.display()));
-
-        let staging = scratch.begin("model.gguf", false).unwrap();
-        let error = staging.of_target(Error::Checkpoint {
-            path: staging.written(),
-            problem: "cut".into(),
-        });
-        let file = scratch.0.join("model.gguf");
-        assert_eq!(error.to_string(), format!("{}: cut", file.display()));
-    }
-
-    #[test]
-    fn reports_file_in_place_of_staging_folder() {
-        let scratch = Scratch::new();
-        fs::write(scratch.0.join(".model.partial"), "").unwrap();
-        let message = scratch.begin("model", false).err().unwrap().to_string();
-        let start = format!("{}: cannot write ", scratch.0.join("model").display());
-        assert!(message.starts_with(&start), "{message}");
-        assert!(message.contains(".model.partial beside it: "), "{message}");
-        assert_eq!(scratch.0.names(), [".model.partial", "source"]);
-    }
-
-    #[test]
-    fn rejects_concurrent_conversions() {
-        let scratch = Scratch::new();
-        let _first = scratch.begin("model", false).unwrap();
-        let message = scratch.begin("model", false).err().unwrap().to_string();
-        assert!(
-            message.ends_with("another conversion is writing it"),
-            "{message}"
-        );
-        assert!(scratch.0.join(".model.partial/lock").is_file());
-    }
-
-    #[test]
-    fn rejects_targets_that_would_lose_files() {
-        let scratch = Scratch::new();
-        let message = |target, force| scratch.begin(target, force).err().unwrap().to_string();
-        assert!(message("source", true).ends_with("are the same"));
-        assert!(message("source/model", true).ends_with("inside the other"));
-        fs::create_dir_all(scratch.0.join("photos")).unwrap();
-        fs::write(scratch.0.join("photos/1.jpg"), "").unwrap();
-        assert!(message("photos", true).ends_with("other files than a model"));
-        assert!(message("no/such/folder", true).contains("no/such"));
-        assert!(message("source/..", true).contains("ends in a name"));
-    }
-}
+mod tests;

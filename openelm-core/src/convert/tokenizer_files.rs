@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     convert::{gguf::Vocabulary, source::SourceModel},
     error::{Error, Result},
+    files::{copy_synced, write_synced},
     tokenizer::{TOKENIZER_FILES, Tokenizer, is_json},
 };
 
@@ -98,7 +99,7 @@ impl TokenizerFiles {
                 "bos_token_id": config.bos_token_id(),
                 "eos_token_id": config.eos_token_id(),
             });
-            write(&generation, &format!("{ids:#}\n"))?;
+            write_synced(&generation, format!("{ids:#}\n"))?;
         }
         let (bos, eos) = match self {
             Self::None => return Ok(()),
@@ -114,11 +115,11 @@ impl TokenizerFiles {
                     "tokenizer.model"
                 };
                 let path = folder.join(name);
-                fs::write(&path, bytes).map_err(Error::io(path))?;
+                write_synced(&path, bytes)?;
                 names(tokenizer)?
             }
             Self::Inside(vocabulary, json) => {
-                write(&folder.join("tokenizer.json"), json)?;
+                write_synced(&folder.join("tokenizer.json"), json)?;
                 let text = |id: u32| match vocabulary.tokens.get(id as usize) {
                     Some(token) => Ok(token.text.clone()),
                     None => Err(no_piece(Path::new("tokenizer.json"), id)),
@@ -141,7 +142,7 @@ impl TokenizerFiles {
             "model_max_length": config.max_context_length(),
             "legacy": false,
         });
-        write(&settings, &format!("{json:#}\n"))
+        write_synced(&settings, format!("{json:#}\n"))
     }
 }
 
@@ -169,12 +170,8 @@ fn copy(from: &Path, names: &[&str], to: &Path) -> Result<()> {
     for name in names {
         let source = from.join(name);
         if source.is_file() {
-            fs::copy(&source, to.join(name)).map_err(Error::io(source))?;
+            copy_synced(&source, &to.join(name))?;
         }
     }
     Ok(())
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).map_err(Error::io(path))
 }

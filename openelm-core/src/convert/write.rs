@@ -1,11 +1,6 @@
 //! Writing of the result: weights, `config.json` and tokenizer, or one GGUF file.
 
-use std::{
-    collections::VecDeque,
-    fs::{self, File},
-    io::BufWriter,
-    path::Path,
-};
+use std::{collections::VecDeque, fs::File, io::BufWriter, path::Path};
 
 use mlx_rs::{Array, transforms::async_eval};
 use serde_json::{Map, Value};
@@ -13,10 +8,10 @@ use serde_json::{Map, Value};
 use super::{
     event::ConvertEvent,
     options::{ConvertOptions, Format},
-    plan::{Item, Part, Plan},
-    safetensors_writer::SafetensorsWriter,
+    plan::{Item, Plan},
     staging::Staging,
     tokenizer_files::TokenizerFiles,
+    weight_files::WeightFiles,
 };
 use crate::{
     cancel::CancelHandle,
@@ -25,8 +20,10 @@ use crate::{
         source::SourceModel,
     },
     error::{Error, Result},
+    files::write_synced,
     formats::gguf::{FileType, GgufWriter},
     mlx::Dtype,
+    weights::NewTensor,
 };
 
 /// Writes the model to its staging path.
@@ -46,7 +43,7 @@ pub(super) fn write(
     write_weights(source, plan, options, &written, task)?;
     let config = config_json(plan, options)?;
     let path = written.join("config.json");
-    fs::write(&path, config).map_err(Error::io(&path))?;
+    write_synced(&path, config)?;
     tokenizer.write(source, &plan.config, &written)
 }
 
@@ -78,14 +75,14 @@ fn write_weights(
     folder: &Path,
     task: &mut Task<'_>,
 ) -> Result<()> {
-    let parts: Vec<&Part> = plan.items.iter().flat_map(|item| &item.parts).collect();
+    let parts: Vec<&NewTensor> = plan.items.iter().flat_map(|item| &item.parts).collect();
     let format = match options.format {
         Format::HuggingFace => "pt",
         _ => "mlx",
     };
     let parameters = plan.config.parameter_count();
     let mut writer =
-        SafetensorsWriter::create(folder, &parts, options.max_shard_bytes, format, parameters)?;
+        WeightFiles::create(folder, &parts, options.max_shard_bytes, format, parameters)?;
     let mut under_way = VecDeque::new();
     let mut items = plan.items.iter();
     loop {
@@ -147,7 +144,7 @@ fn most_common(items: &[Item]) -> Dtype {
     let count = |dtype| {
         let of_type = items.iter().filter(|item| item.dtype == dtype);
         let parts = of_type.flat_map(|item| &item.parts);
-        parts.map(Part::bytes).sum::<u64>()
+        parts.map(NewTensor::bytes).sum::<u64>()
     };
     [Dtype::Bfloat16, Dtype::Float16, Dtype::Float32]
         .into_iter()

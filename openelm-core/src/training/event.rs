@@ -22,6 +22,9 @@ pub(super) trait RunEvent {
     /// The advice to a user if this version cannot resume the run.
     const NEW_RUN: &'static str;
 
+    /// Files and folders that the run writes, in addition to the files of every run.
+    const WRITES: &'static [&'static str];
+
     /// The event as a JSON object.
     fn to_json(&self) -> Value;
 

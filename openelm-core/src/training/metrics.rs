@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
-    files::write_beside,
+    files::write_file,
 };
 
 /// The file, open for appending.
@@ -43,9 +43,7 @@ impl Metrics {
                 kept.push('\n');
             }
         }
-        write_beside(&path, |partial| {
-            fs::write(partial, &kept).map_err(Error::io(&path))
-        })?;
+        write_file(&path, &kept)?;
         let file = OpenOptions::new().append(true).open(&path);
         Ok(Self {
             file: Some(file.map_err(Error::io(&path))?),

@@ -12,7 +12,7 @@ mod optimizer;
 pub mod pretrain;
 mod resume_key;
 mod run;
-mod run_lock;
+mod run_folder;
 mod schedule;
 mod seed;
 mod state;

@@ -10,7 +10,7 @@ use crate::{
     files::{copy_synced, write_folder_beside, write_synced},
     mlx::Dtype,
     tokenizer::TOKENIZER_FILES,
-    weights::{Checkpoint, ReadOptions, Readers, Tensors, Weights, tensor_file},
+    weights::{Checkpoint, ReadOptions, Readers, Tensors, Weights, is_model_file, tensor_file},
 };
 
 /// The files of every model folder of a run, except the weights.
@@ -52,9 +52,10 @@ impl FolderTemplate {
         }
     }
 
-    /// Writes the folder `target`; an existing one is replaced after the new one is complete.
+    /// Writes the folder `target`; the model of an existing one is replaced after the new one is
+    /// complete.
     pub(super) fn write(&self, target: &Path, weights: &Tensors) -> Result<()> {
-        write_folder_beside(target, |folder| self.fill(folder, weights))
+        write_folder_beside(target, is_model_file, |folder| self.fill(folder, weights))
     }
 
     fn fill(&self, folder: &Path, weights: &Tensors) -> Result<()> {
@@ -64,7 +65,7 @@ impl FolderTemplate {
             .map(|(name, array)| Ok((name.clone(), cast(array)?)));
         let cast = cast.collect::<Result<Tensors>>()?;
         let path = folder.join("model.safetensors");
-        tensor_file::save(&path, &cast, ("format", "mlx".into()))?;
+        tensor_file::save(&path, &cast, ("format", "mlx"))?;
         write_synced(&folder.join("config.json"), &self.config)?;
         for file in &self.tokenizer {
             let name = match file.extension() {

@@ -6,7 +6,6 @@
 
 use std::{
     collections::VecDeque,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +16,7 @@ use super::{
     event::{BestValidation, RunEvent},
     metrics::Metrics,
     resume_key::ResumeKey,
-    run_lock::RunLock,
+    run_folder::RunFolder,
     state::STATE_FILE,
     trainer::Trainer,
 };
@@ -45,7 +44,7 @@ pub(super) struct Progress {
 pub(super) struct Run<E> {
     folder: PathBuf,
     is_rank_zero: bool,
-    lock: Option<RunLock>,
+    lock: Option<RunFolder>,
     metrics: Metrics,
     pub(super) progress: Progress,
     cancel: CancelHandle,
@@ -83,22 +82,15 @@ impl<E: RunEvent> Run<E> {
     /// Creates and locks the folder for a new run.
     ///
     /// # Errors
-    /// [`Error::Destination`] if another process trains there or the folder holds a run,
-    /// [`Error::Io`].
+    /// [`Error::Destination`] if another process writes there, or the folder holds a run or files of
+    /// another program that the run would replace; [`Error::Io`].
     pub(super) fn begin(&mut self) -> Result<()> {
         if !self.is_rank_zero {
             return Ok(());
         }
-        fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder))?;
-        self.lock = Some(RunLock::acquire(&self.folder)?);
-        let state = self.state();
-        if state.exists() {
-            return Err(Error::Destination {
-                path: state,
-                problem: "there is a run here already: resume it, or choose another folder".into(),
-            });
-        }
-        self.metrics = Metrics::open(&self.folder, 0)?;
+        self.lock = Some(RunFolder::begin(&self.folder, E::WRITES)?);
+        let metrics = Metrics::open(&self.folder, 0);
+        self.metrics = metrics.inspect_err(|_| self.discard())?;
         Ok(())
     }
 
@@ -116,7 +108,7 @@ impl<E: RunEvent> Run<E> {
                 problem: "there is no run to resume".into(),
             });
         }
-        self.lock = Some(RunLock::acquire(&self.folder)?);
+        self.lock = Some(RunFolder::resume(&self.folder)?);
         let malformed = |problem: String| Error::Checkpoint {
             path: path.clone(),
             problem,
@@ -211,6 +203,15 @@ impl<E: RunEvent> Run<E> {
         self.emit(event)
     }
 
+    /// Ends a run that failed before its first step or save, and removes its files.
+    pub(super) fn discard(&mut self) {
+        self.ended = true;
+        self.metrics = Metrics::none();
+        if let Some(folder) = self.lock.take() {
+            folder.discard();
+        }
+    }
+
     fn end(&mut self) {
         self.ended = true;
         self.lock = None;
@@ -263,6 +264,9 @@ pub(super) fn next_event<A: Advance>(job: &mut A) -> Option<Result<A::Event>> {
     while job.run().events.is_empty() && !job.run().ended {
         if let Err(error) = job.advance() {
             let run = job.run();
+            if run.progress.trained_tokens == 0 && !run.state().exists() {
+                run.discard();
+            }
             run.end();
             run.events.clear();
             return Some(Err(error));

@@ -55,7 +55,7 @@ impl Trainer {
             path: path.to_path_buf(),
             problem: error.to_string(),
         })?;
-        tensor_file::save(path, &tensors, (KEY, counters))
+        tensor_file::save(path, &tensors, (KEY, &counters))
     }
 
     /// The caller's own value in the state file `path`, without reading the tensors.

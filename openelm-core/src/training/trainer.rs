@@ -150,6 +150,7 @@ impl Trainer {
             weights,
             dropout: 0.0,
             tied_head: false,
+            origin: None,
         };
         Self::new(&model, adapter, options)
     }

@@ -1,51 +1,46 @@
 //! One safetensors file of named arrays, written atomically: adapters and training state.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, HashMap},
-    fs::File,
-    io::Read,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
 use mlx_rs::{Array, Dtype as MlxDtype};
-use safetensors::tensor::{Dtype as FileDtype, Metadata, View, serialize_to_file};
+use safetensors::tensor::Metadata;
 
-use super::{checkpoint::Checkpoint, parallel_reader::Readers};
+use super::{
+    checkpoint::Checkpoint,
+    parallel_reader::Readers,
+    safetensors_writer::{NewTensor, SafetensorsWriter},
+    stored_tensor::StoredDtype,
+};
 use crate::{
     error::{Error, Result},
     files::write_beside,
+    mlx::Dtype,
 };
 
 /// Named arrays, in the order of their names.
 pub(crate) type Tensors = BTreeMap<String, Array>;
 
 /// Writes `tensors` to a file beside `path` and renames it. `metadata` is the key and text of the
-/// file's only metadata entry; the format leaves the order of several undefined.
+/// file's only metadata entry.
 ///
 /// # Errors
 /// [`Error::Io`] if the disk is full or the file cannot be written; an existing file stays.
 pub(crate) fn save<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a String, &'a Array)>,
-    metadata: (&str, String),
+    metadata: (&str, &str),
 ) -> Result<()> {
     let stored = tensors
         .into_iter()
-        .map(|(name, array)| Ok((name, ArrayBytes::new(path, name, array)?)))
+        .map(|(name, array)| Ok((described(path, name, array)?, array)))
         .collect::<Result<Vec<_>>>()?;
-    let views = stored
-        .iter()
-        .map(|(name, stored)| Ok((name, stored.view(path, name)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let metadata = HashMap::from([(metadata.0.to_owned(), metadata.1)]);
     write_beside(path, |partial| {
-        // Created here for the default permissions of the user; the library sets its own.
-        File::create(partial).map_err(Error::io(path))?;
-        serialize_to_file(views, Some(metadata), partial).map_err(|error| match error {
-            safetensors::SafeTensorError::IoError(source) => Error::io(path)(source),
-            other => Error::checkpoint(path, other.to_string()),
-        })
+        let described: Vec<&NewTensor> = stored.iter().map(|(tensor, _)| tensor).collect();
+        let mut writer = SafetensorsWriter::create(path, partial, &described, metadata)?;
+        for (tensor, array) in &stored {
+            writer.write(tensor, array)?;
+        }
+        writer.finish()
     })
 }
 
@@ -85,73 +80,27 @@ pub(crate) fn metadata(path: &Path, key: &str) -> Result<String> {
         .ok_or_else(|| malformed(format!("its metadata has no `{key}`")))
 }
 
-/// An array as the bytes of a file.
-struct ArrayBytes {
-    /// u8, evaluated and contiguous.
-    bytes: Array,
-    dtype: FileDtype,
-    shape: Vec<usize>,
-}
-
-struct ArrayView<'a> {
-    data: &'a [u8],
-    dtype: FileDtype,
-    shape: &'a [usize],
-}
-
-impl ArrayBytes {
-    /// Errors name `path` and `name`.
-    fn new(path: &Path, name: &str, array: &Array) -> Result<Self> {
-        let dtype = match array.dtype() {
-            MlxDtype::Float32 => FileDtype::F32,
-            MlxDtype::Float16 => FileDtype::F16,
-            MlxDtype::Bfloat16 => FileDtype::BF16,
-            MlxDtype::Uint32 => FileDtype::U32,
-            MlxDtype::Uint8 => FileDtype::U8,
-            other => {
-                return Err(Error::TensorDtype {
-                    path: path.to_path_buf(),
-                    name: name.into(),
-                    found: format!("{other:?}"),
-                });
-            }
-        };
-        let bytes = array.contiguous()?.view_dtype(MlxDtype::Uint8)?;
-        bytes.eval()?;
-        Ok(Self {
-            shape: array.shape().iter().map(|&n| n as usize).collect(),
-            dtype,
-            bytes,
-        })
-    }
-
-    fn view(&self, path: &Path, name: &str) -> Result<ArrayView<'_>> {
-        let data = self.bytes.try_as_slice::<u8>();
-        Ok(ArrayView {
-            data: data
-                .map_err(|error| Error::checkpoint(path, format!("tensor `{name}`: {error}")))?,
-            dtype: self.dtype,
-            shape: &self.shape,
-        })
-    }
-}
-
-impl View for ArrayView<'_> {
-    fn dtype(&self) -> FileDtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(self.data)
-    }
-
-    fn data_len(&self) -> usize {
-        self.data.len()
-    }
+/// Name, type and shape of an array. Errors name `path`.
+fn described(path: &Path, name: &str, array: &Array) -> Result<NewTensor> {
+    let dtype = match array.dtype() {
+        MlxDtype::Float32 => StoredDtype::Float(Dtype::Float32),
+        MlxDtype::Float16 => StoredDtype::Float(Dtype::Float16),
+        MlxDtype::Bfloat16 => StoredDtype::Float(Dtype::Bfloat16),
+        MlxDtype::Uint32 => StoredDtype::Uint32,
+        MlxDtype::Uint8 => StoredDtype::Uint8,
+        other => {
+            return Err(Error::TensorDtype {
+                path: path.to_path_buf(),
+                name: name.into(),
+                found: format!("{other:?}"),
+            });
+        }
+    };
+    Ok(NewTensor {
+        name: name.to_owned(),
+        dtype,
+        shape: array.shape().iter().map(|&n| n as usize).collect(),
+    })
 }
 
 /// Refuses tensors of a type that is not floating-point; errors name `path`.

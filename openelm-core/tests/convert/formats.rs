@@ -248,14 +248,19 @@ fn force_replaces_the_target() {
         ..plain()
     };
     convert(&folder.join("source"), &target, &options).unwrap();
-    fs::write(target.join("left-over"), "").unwrap();
+    fs::write(target.join("tokenizer.json"), "of the old model").unwrap();
+    fs::write(target.join("notes.txt"), "mine").unwrap();
+    fs::create_dir(target.join("adapters")).unwrap();
+    fs::write(target.join("adapters/adapter_config.json"), "mine").unwrap();
     let options = ConvertOptions {
         force: true,
         ..plain()
     };
     convert(&folder.join("source"), &target, &options).unwrap();
     assert_eq!(read(&target), tensors);
-    assert!(!target.join("left-over").exists());
+    assert!(!target.join("tokenizer.json").exists());
+    assert!(target.join("adapters/adapter_config.json").exists());
+    assert_eq!(fs::read(target.join("notes.txt")).unwrap(), b"mine");
     assert_eq!(folder.names(), ["source", "target"]);
 }
 

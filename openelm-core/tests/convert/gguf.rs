@@ -18,6 +18,7 @@ use crate::models::{
     convert, difference, files, logits, logits_of, plain, read, settings, small, talking,
     with_source,
 };
+use crate::refused::refuses;
 
 fn to(file_type: FileType) -> ConvertOptions {
     ConvertOptions {
@@ -120,17 +121,26 @@ fn gguf_conversion_writes_one_file() {
     convert(&folder.join("source"), &file, &options).unwrap();
     assert_eq!(folder.names(), ["small.gguf", "source"]);
     assert!(fs::read(&file).unwrap().len() > first.len());
-    // A file may replace a folder, and a folder a file.
+    // A file replaces no folder, and a folder no file.
     convert(&folder.join("source"), &folder.join("model"), &plain()).unwrap();
-    convert(&folder.join("source"), &folder.join("model"), &options).unwrap();
-    assert!(folder.join("model").is_file());
+    refuses(
+        &folder,
+        "source",
+        "model",
+        &options,
+        &["model: a folder, expected a GGUF file"],
+    );
     let options = ConvertOptions {
         force: true,
         ..plain()
     };
-    convert(&folder.join("source"), &folder.join("model"), &options).unwrap();
-    assert!(folder.join("model/config.json").is_file());
-    assert_eq!(folder.names(), ["model", "small.gguf", "source"]);
+    refuses(
+        &folder,
+        "source",
+        "small.gguf",
+        &options,
+        &["small.gguf: a file, expected a folder"],
+    );
 }
 
 #[test]

@@ -13,7 +13,9 @@ use openelm_core::{
 };
 use openelm_testing::{TempDir, tales};
 
-use crate::models::{convert, files, plain, read, settings, small, with_source, write_model};
+use crate::models::{
+    convert, files, plain, read, settings, small, talking, with_source, write_model,
+};
 
 /// Checks that converting `source` to `target`, both in `folder`, fails before any file is written.
 #[track_caller]
@@ -210,21 +212,14 @@ fn rejects_existing_targets() {
     fs::create_dir(folder.join("photos")).unwrap();
     fs::write(folder.join("photos/1.jpg"), "x").unwrap();
     fs::write(folder.join("letter"), "x").unwrap();
-    case(
-        "photos",
-        fresh,
-        &["photos: exists, and replacing it was not requested"],
-    );
-    case(
-        "letter",
-        fresh,
-        &["letter: exists, and replacing it was not requested"],
-    );
-    case(
-        "photos",
-        forced,
-        &["photos: a folder that contains other files than a model"],
-    );
+    for options in [fresh, forced] {
+        case(
+            "photos",
+            options,
+            &["photos: a folder that contains other files than a model"],
+        );
+        case("letter", options, &["letter: a file, expected a folder"]);
+    }
     case("source", fresh, &["source", "the same"]);
     case("source", forced, &["source", "the same"]);
     case("source/", forced, &["source", "the same"]);
@@ -235,7 +230,6 @@ fn rejects_existing_targets() {
         &["source/model", "is inside the other"],
     );
     case("", forced, &["is inside the other"]);
-    case("no/such/target", fresh, &["no/such", "No such file"]);
     case("letter/target", fresh, &["letter: not a folder"]);
     case("..", forced, &["ends in a name"]);
     refuses(
@@ -256,6 +250,50 @@ fn rejects_existing_targets() {
     fs::create_dir(folder.join("empty")).unwrap();
     case("empty", fresh, &["empty: exists"]);
     convert(&folder.join("source"), &folder.join("empty"), forced).unwrap();
+    case(
+        "empty",
+        fresh,
+        &["empty: exists, and replacing it was not requested"],
+    );
+    // Missing folders are created.
+    convert(
+        &folder.join("source"),
+        &folder.join("no/such/target"),
+        fresh,
+    )
+    .unwrap();
+}
+
+#[test]
+fn rejects_targets_that_contain_an_input() {
+    let (folder, _) = with_source(&talking(), Dtype::Float32);
+    fs::create_dir_all(folder.join("target/tokenizer")).unwrap();
+    let tokenizer = folder.join("target/tokenizer/tokenizer.json");
+    fs::copy(tales().join("tokenizer.json"), &tokenizer).unwrap();
+    fs::write(folder.join("target/config.json"), "{}").unwrap();
+    let options = ConvertOptions {
+        tokenizer: TokenizerChoice::Path(tokenizer),
+        force: true,
+        ..plain()
+    };
+    let parts = [
+        "target: contains an input",
+        "(tokenizer ",
+        "tokenizer.json)",
+    ];
+    refuses(&folder, "source", "target", &options, &parts);
+    refuses(&folder, "source", "target/x/..", &options, &parts[1..]);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("target", folder.join("link")).unwrap();
+        refuses(&folder, "source", "link", &options, &parts[1..]);
+    }
+    convert(
+        &folder.join("source"),
+        &folder.join("target/tokenizer/new"),
+        &options,
+    )
+    .unwrap();
 }
 
 #[test]

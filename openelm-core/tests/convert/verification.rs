@@ -72,7 +72,7 @@ fn flipped_bit_fails_verification() {
             bound.replace('-', "")
         };
         let options = ConvertOptions { dtype, ..plain() };
-        let written = folder.join(".target.partial/model.safetensors");
+        let written = folder.join(".target.openelm-partial/model/model.safetensors");
         let error = damaged(&folder, "target", &options, || {
             flip(&written, place(&written, NAME))
         });
@@ -96,7 +96,7 @@ fn failed_verification_keeps_the_old_target() {
         force: true,
         ..plain()
     };
-    let written = folder.join(".target.partial/model.safetensors");
+    let written = folder.join(".target.openelm-partial/model/model.safetensors");
     let error = damaged(&folder, "target", &options, || {
         flip(&written, place(&written, NAME))
     });
@@ -108,7 +108,7 @@ fn failed_verification_keeps_the_old_target() {
 #[test]
 fn damaged_gguf_file_fails_verification() {
     let (folder, _) = with_source(&small(), Dtype::Float32);
-    let written = folder.join(".small.gguf.partial/small.gguf");
+    let written = folder.join(".small.gguf.openelm-partial/model.gguf");
     for kind in [FileType::F32, FileType::F16, FileType::Bf16] {
         let options = ConvertOptions {
             format: Format::Gguf(kind),
@@ -131,7 +131,7 @@ fn damaged_gguf_file_fails_verification() {
 #[test]
 fn truncated_or_missing_file_fails_verification() {
     let (folder, _) = with_source(&small(), Dtype::Float32);
-    let written = folder.join(".target.partial/model.safetensors");
+    let written = folder.join(".target.openelm-partial/model/model.safetensors");
     let error = damaged(&folder, "target", &plain(), || {
         let file = File::options().write(true).open(&written).unwrap();
         file.set_len(20_000).unwrap();
@@ -141,7 +141,7 @@ fn truncated_or_missing_file_fails_verification() {
     let cut = cut.display();
     assert!(message.contains(&format!("{cut}: ")), "{message}");
     assert!(
-        !message.contains('\n') && !message.contains(".partial"),
+        !message.contains('\n') && !message.contains("partial"),
         "{message}"
     );
     assert_eq!(folder.names(), ["source"]);
@@ -184,7 +184,7 @@ fn unverified_results_are_kept() {
 fn flipped_bit_of_quantized_matrix_fails_verification() {
     let stem = NAME.trim_end_matches(".weight");
     let (folder, _) = with_source(&small(), Dtype::Float32);
-    let written = folder.join(".target.partial/model.safetensors");
+    let written = folder.join(".target.openelm-partial/model/model.safetensors");
     for mode in QuantizationMode::ALL {
         let quantization = Quantization::new(mode, None, None).unwrap();
         let options = ConvertOptions {
@@ -209,7 +209,7 @@ fn flipped_bit_of_quantized_matrix_fails_verification() {
             assert_eq!(folder.names(), ["source"]);
         }
     }
-    let written = folder.join(".small.gguf.partial/small.gguf");
+    let written = folder.join(".small.gguf.openelm-partial/model.gguf");
     for kind in [FileType::Q8_0, FileType::Q4_0] {
         let options = ConvertOptions {
             format: Format::Gguf(kind),

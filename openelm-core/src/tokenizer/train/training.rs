@@ -12,12 +12,14 @@ use super::{merges, words::Words};
 use crate::{
     documents::for_each_document,
     error::{Error, Result},
-    files::write_beside,
+    files::{Activity, CreatedFolders, WriteLock, check_inputs, resolve, write_file},
     tokenizer::Tokenizer,
 };
 
 /// Ids before the alphabet: three special tokens, 256 bytes.
 const FIRST_CHARACTER: usize = 259;
+/// The files that training writes.
+const FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 /// The limit of the reader of such files.
 const MAX_VOCAB: usize = 1 << 20;
 
@@ -42,6 +44,8 @@ pub struct TokenizerTraining {
     /// Fraction of the text's characters that the alphabet must cover, over 0 and at most 1; rarer
     /// characters are encoded as bytes. Default 0.99995, as in LLaMA.
     pub character_coverage: f64,
+    /// Replace existing tokenizer files. Default false.
+    pub force: bool,
 }
 
 impl Default for TokenizerTraining {
@@ -50,6 +54,7 @@ impl Default for TokenizerTraining {
             vocab_size: 32_000,
             text_key: "text".to_owned(),
             character_coverage: 0.99995,
+            force: false,
         }
     }
 }
@@ -72,16 +77,20 @@ pub struct TokenizerReport {
 
 impl TokenizerTraining {
     /// Trains on `files` (as for a [corpus](crate::corpus): files, folders and patterns) and
-    /// writes `tokenizer.json` and `tokenizer_config.json` into the new folder `output`. The text
-    /// is first normalized to NFC. The same data gives the same bytes.
+    /// writes `tokenizer.json` and `tokenizer_config.json` into the folder `output`, which is created
+    /// if needed. The text is first normalized to NFC. The same data gives the same bytes.
     ///
     /// # Errors
     ///
+    /// [`Error::Destination`] if the folder holds these files or the data, or another process
+    /// writes there;
     /// [`Error::Option`] if the vocabulary has no room for the alphabet, or the text gives too few
     /// pieces; [`Error::Data`] if a file is malformed or there is no text;
     /// [`Error::Io`] and [`Error::MissingFile`].
     pub fn train(&self, files: &[PathBuf], output: &Path) -> Result<TokenizerReport> {
         self.check()?;
+        check_inputs(output, files.iter().map(|file| ("data", file.as_path())))?;
+        self.check_output(output)?;
         let mut words = Words::default();
         let mut documents = 0;
         let mut last = None;
@@ -125,7 +134,12 @@ impl TokenizerTraining {
                 ),
             ));
         }
+        let mut created = CreatedFolders::create(&resolve(output)?)?;
+        let lock = WriteLock::acquire(output, Activity::Writing)?;
+        self.check_output(output)?;
         write(output, &pieces, &merges)?;
+        created.keep();
+        drop(lock);
         Ok(TokenizerReport {
             documents,
             characters,
@@ -133,6 +147,24 @@ impl TokenizerTraining {
             alphabet: alphabet.len(),
             vocab_size: pieces.len(),
         })
+    }
+
+    fn check_output(&self, output: &Path) -> Result<()> {
+        CreatedFolders::check(output)?;
+        for name in FILES {
+            let path = output.join(name);
+            match fs::symlink_metadata(&path) {
+                Ok(_) if path.is_dir() => {
+                    return Err(Error::destination(path, "a folder, expected a file"));
+                }
+                Ok(_) if !self.force => {
+                    let problem = "exists, and replacing it was not requested";
+                    return Err(Error::destination(path, problem));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<()> {
@@ -165,22 +197,19 @@ fn first_pieces() -> Vec<String> {
 }
 
 fn write(output: &Path, pieces: &[String], merges: &[(String, String)]) -> Result<()> {
-    fs::create_dir_all(output).map_err(Error::io(output))?;
     let save = |name: &str, value: &Value| {
         let path = output.join(name);
         let mut text = format!("{value:#}");
         text.push('\n');
         // The written file must be readable by this crate.
-        if name == "tokenizer.json" {
+        if name == FILES[0] {
             Tokenizer::from_bytes(&path, text.as_bytes())?;
         }
-        write_beside(&path, |partial| {
-            fs::write(partial, &text).map_err(Error::io(&path))
-        })
+        write_file(&path, &text)
     };
-    save("tokenizer.json", &tokenizer_json(pieces, merges))?;
+    save(FILES[0], &tokenizer_json(pieces, merges))?;
     save(
-        "tokenizer_config.json",
+        FILES[1],
         &json!({
             "tokenizer_class": "LlamaTokenizer",
             "add_bos_token": true,
@@ -313,6 +342,7 @@ mod tests {
         let run = |name: &str| {
             let training = TokenizerTraining {
                 text_key: "content".into(),
+                force: true,
                 ..training(350)
             };
             training
@@ -334,6 +364,7 @@ mod tests {
         for (coverage, pieces) in [(0.999, 3), (1.0, 4)] {
             let training = TokenizerTraining {
                 character_coverage: coverage,
+                force: true,
                 ..training(264)
             };
             let report = training
@@ -341,6 +372,50 @@ mod tests {
                 .unwrap();
             assert_eq!(report.alphabet, pieces, "{coverage}");
         }
+    }
+
+    #[test]
+    fn replaces_only_its_own_files_and_only_with_force() {
+        let scratch = TempDir::new();
+        let file = scratch.write("a.txt", "ab ".repeat(1_000));
+        let train = |force: bool, output: &str| {
+            let training = TokenizerTraining {
+                force,
+                ..training(262)
+            };
+            training.train(std::slice::from_ref(&file), &scratch.join(output))
+        };
+        for name in FILES {
+            let path = format!("{name}-there/{name}");
+            scratch.write(&path, "theirs");
+            scratch.write(&format!("{name}-there/notes.txt"), "notes");
+            let output = format!("{name}-there");
+            let error = train(false, &output).unwrap_err();
+            assert!(matches!(error, Error::Destination { .. }), "{error}");
+            assert!(error.to_string().contains("exists"), "{error}");
+            assert_eq!(fs::read(scratch.join(&path)).unwrap(), b"theirs");
+            assert_eq!(scratch.files(&output).len(), 2);
+            train(true, &output).unwrap();
+            assert_ne!(fs::read(scratch.join(&path)).unwrap(), b"theirs");
+            let files = scratch.files(&output);
+            assert_eq!((files.len(), &*files["notes.txt"]), (3, &b"notes"[..]));
+        }
+        // The data in the output folder; a file, and a folder, in place of the output.
+        scratch.write("folder/tokenizer.json/notes", "");
+        for (output, expected) in [
+            ("", "contains an input"),
+            ("a.txt", "is an input"),
+            ("a.txt/out", "not a folder"),
+            ("folder", "a folder, expected a file"),
+        ] {
+            let error = train(true, output).unwrap_err().to_string();
+            assert!(error.contains(expected), "{output}: {error}");
+        }
+        let lock = WriteLock::acquire(&scratch.join("folder"), Activity::Training).unwrap();
+        fs::remove_dir_all(scratch.join("folder/tokenizer.json")).unwrap();
+        let error = train(false, "folder").unwrap_err().to_string();
+        assert!(error.contains("is training here"), "{error}");
+        drop(lock);
     }
 
     #[test]

@@ -107,6 +107,13 @@ impl FinetuneEvent {
 impl RunEvent for FinetuneEvent {
     const NEW_RUN: &'static str = "start a new run in another folder from the adapter of this one";
 
+    const WRITES: &'static [&'static str] = &[
+        "adapters.safetensors",
+        "adapter_config.json",
+        "best",
+        "reference.safetensors",
+    ];
+
     fn to_json(&self) -> Value {
         self.to_json()
     }

@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     data::batch::Batch,
     error::Result,
+    files::check_inputs,
     mlx::memory,
     model::Model,
     training::{
@@ -46,8 +47,9 @@ impl Finetune {
     /// # Errors
     /// [`Error::Option`](crate::error::Error::Option) for an option out of range,
     /// [`Error::Adapter`](crate::error::Error::Adapter) if the adapter does not fit,
-    /// [`Error::Destination`](crate::error::Error::Destination) if the folder holds a run or
-    /// another process trains there.
+    /// [`Error::Destination`](crate::error::Error::Destination) if the folder holds a run, the
+    /// folder of `adapter` or files of another program that the run would replace, or another
+    /// process writes there.
     pub fn new(
         model: &Model,
         adapter: Adapter,
@@ -56,9 +58,15 @@ impl Finetune {
         folder: impl AsRef<Path>,
         options: FinetuneOptions,
     ) -> Result<Self> {
-        let mut run = Self::prepare(model, adapter, train, valid, folder.as_ref(), options)?;
+        let folder = folder.as_ref();
+        let origin = adapter.origin.as_deref();
+        check_inputs(folder, origin.map(|origin| ("adapter", origin)))?;
+        let mut run = Self::prepare(model, adapter, train, valid, folder, options)?;
         run.run.begin()?;
-        run.measure_reference(false)?;
+        if let Err(error) = run.measure_reference(false) {
+            run.run.discard();
+            return Err(error);
+        }
         Ok(run)
     }
 
@@ -213,7 +221,7 @@ impl Finetune {
         // Before the first step there is nothing to save.
         if best && iteration > 0 {
             self.adapter()
-                .save(self.run.folder().join(BEST), &self.config)?;
+                .write(&self.run.folder().join(BEST), &self.config)?;
         }
         self.run.emit(FinetuneEvent::Validation {
             iteration,
@@ -227,7 +235,7 @@ impl Finetune {
     /// it.
     fn save(&mut self) -> Result<()> {
         self.run.save_state(&self.trainer)?;
-        self.adapter().save(self.run.folder(), &self.config)?;
+        self.adapter().write(self.run.folder(), &self.config)?;
         self.run.emit(FinetuneEvent::Saved {
             iteration: self.trainer.iteration(),
         })
@@ -238,7 +246,7 @@ impl Finetune {
         if save || !self.run.folder().join("adapters.safetensors").is_file() {
             self.save()?;
         } else {
-            self.adapter().save(self.run.folder(), &self.config)?;
+            self.adapter().write(self.run.folder(), &self.config)?;
         }
         self.run.finish(FinetuneEvent::Finished {
             iteration: self.trainer.iteration(),

@@ -46,7 +46,7 @@ impl Finetune {
             ((*name).to_owned(), sums)
         });
         let tensors: Tensors = named.collect();
-        tensor_file::save(&path, &tensors, ("format", "mlx".into()))?;
+        tensor_file::save(&path, &tensors, ("format", "mlx"))?;
         self.reference = reference;
         Ok(())
     }

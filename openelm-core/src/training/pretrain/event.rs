@@ -114,6 +114,15 @@ impl RunEvent for PretrainEvent {
     const NEW_RUN: &'static str = "start a new run in another folder from the last of its \
         checkpoints";
 
+    const WRITES: &'static [&'static str] = &[
+        "checkpoints",
+        "model",
+        "ema",
+        "average",
+        "learning_rate.svg",
+        "learning_rate.png",
+    ];
+
     fn to_json(&self) -> Value {
         self.to_json()
     }

@@ -23,13 +23,14 @@ use crate::{
         corpus::{CorpusStatistics, Sequence},
     },
     error::{Error, Result},
+    files::{check_inputs, remove_folder},
     mlx::{Dtype, memory},
     training::{
         Group, Trainer,
         model_folder::{self, FolderTemplate},
         run::{Advance, Run, next_event},
     },
-    weights::random as init,
+    weights::{is_model_file, random as init},
 };
 
 const CHECKPOINTS: &str = "checkpoints";
@@ -52,8 +53,9 @@ impl Pretrain {
     /// source; only rank 0 writes.
     ///
     /// # Errors
-    /// [`Error::Option`] for an option out of range, [`Error::Destination`] if the folder
-    /// holds a run or another process trains there, [`Error::Io`]; for a model to start from as
+    /// [`Error::Option`] for an option out of range, [`Error::Destination`] if the folder holds a
+    /// run, an input or files of another program that the run would replace, or another process
+    /// writes there, [`Error::Io`]; for a model to start from as
     /// [`Checkpoint::open`](crate::weights::Checkpoint::open) and
     /// [`check`](crate::weights::Checkpoint::check).
     pub fn new(
@@ -64,7 +66,12 @@ impl Pretrain {
         options: PretrainOptions,
         group: Option<Group>,
     ) -> Result<Self> {
-        let mut run = Self::prepare(config, source, validation, folder.as_ref(), options, group)?;
+        let folder = folder.as_ref();
+        let model = options.model.as_deref().map(|path| ("model", path));
+        let tokenizer = options.tokenizer.as_deref();
+        let tokenizer = tokenizer.map(|path| ("tokenizer", path));
+        check_inputs(folder, model.into_iter().chain(tokenizer))?;
+        let mut run = Self::prepare(config, source, validation, folder, options, group)?;
         run.run.begin()?;
         Ok(run)
     }
@@ -242,13 +249,7 @@ impl Pretrain {
                 .map_err(Error::io(self.run.folder()))?;
             self.template.write(&folder, &self.trainer.weights())?;
             self.run.save_state(&self.trainer)?;
-            let checkpoints = self.checkpoints()?;
-            let old = checkpoints
-                .len()
-                .saturating_sub(self.options.keep_checkpoints);
-            for (_, folder) in checkpoints.iter().take(old) {
-                fs::remove_dir_all(folder).map_err(Error::io(folder))?;
-            }
+            self.remove_old_checkpoints()?;
         }
         self.run.emit(PretrainEvent::Saved { iteration, folder })
     }
@@ -289,8 +290,29 @@ impl Pretrain {
         self.run.folder().join(CHECKPOINTS).join(name)
     }
 
-    /// The checkpoints so far, oldest first.
+    /// Removes all checkpoints but the last ones. A checkpoint with files of the user stays.
+    fn remove_old_checkpoints(&self) -> Result<()> {
+        let mut complete = self.checkpoints()?;
+        let kept = self.options.keep_checkpoints;
+        let last = complete.split_off(complete.len().saturating_sub(kept));
+        for (iteration, folder) in self.step_folders()? {
+            let is_last = last.iter().any(|(last, _)| *last == iteration);
+            if !is_last && has_model_files_only(&folder)? {
+                remove_folder(&folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The complete checkpoints so far, oldest first.
     fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let mut found = self.step_folders()?;
+        found.retain(|(_, folder)| folder.join("config.json").is_file());
+        Ok(found)
+    }
+
+    /// The folders of checkpoints so far, oldest first.
+    fn step_folders(&self) -> Result<Vec<(u64, PathBuf)>> {
         let folder = self.run.folder().join(CHECKPOINTS);
         let entries = fs::read_dir(&folder).map_err(Error::io(&folder))?;
         let now = self.trainer.iteration();
@@ -305,6 +327,16 @@ impl Pretrain {
         found.sort();
         Ok(found)
     }
+}
+
+fn has_model_files_only(folder: &Path) -> Result<bool> {
+    let mut entries = fs::read_dir(folder).map_err(Error::io(folder))?;
+    Ok(entries.all(|entry| {
+        let name = entry
+            .ok()
+            .and_then(|entry| entry.file_name().into_string().ok());
+        name.is_some_and(|name| is_model_file(&name))
+    }))
 }
 
 impl Advance for Pretrain {

@@ -1,0 +1,87 @@
+//! The target of a conversion: checks against its present contents and the source.
+
+use std::{fs, io, path::Path};
+
+use crate::{
+    error::{Error, Result},
+    files::{LOCK_FILE, parent, real},
+    formats::gguf::GgufReader,
+};
+
+/// Refuses a target that cannot be replaced: only a model replaces a model, and only with `force`.
+pub(super) fn check_target(target: &Path, place: &Path, is_file: bool, force: bool) -> Result<()> {
+    let refuse = |problem: &str| Err(Error::destination(target, problem));
+    let found = match fs::symlink_metadata(place) {
+        Ok(found) => found,
+        // A missing path, or a file in place of a folder, which is reported next.
+        Err(error) if is_missing(&error) => return Ok(()),
+        Err(error) => return Err(Error::io(target)(error)),
+    };
+    if is_file {
+        if found.is_dir() {
+            return refuse("a folder, expected a GGUF file or a new path");
+        }
+        if !found.is_file() || found.len() > 0 && !GgufReader::recognizes(place)? {
+            return refuse("a file that is no GGUF file: choose another path");
+        }
+    } else {
+        if !found.is_dir() {
+            return refuse("a file, expected a folder or a new path");
+        }
+        let is_model = place.join("config.json").is_file();
+        if !is_model && !is_empty(place)? {
+            return refuse("a folder that contains other files than a model");
+        }
+        if is_mounted(&found, place) {
+            return refuse("a mounted file system: choose a folder in it");
+        }
+    }
+    if !force {
+        return refuse("exists, and replacing it was not requested");
+    }
+    Ok(())
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotADirectory | NotFound)
+}
+
+/// True if the folder is on another file system than the folder that contains it: files cannot be
+/// renamed into it.
+#[cfg(unix)]
+fn is_mounted(found: &fs::Metadata, place: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(parent(place)).is_ok_and(|parent| parent.dev() != found.dev())
+}
+
+#[cfg(not(unix))]
+fn is_mounted(_found: &fs::Metadata, _place: &Path) -> bool {
+    false
+}
+
+/// Refuses a target that is the source, inside it, or contains it.
+pub(super) fn check_apart(source: &Path, target: &Path) -> Result<()> {
+    let source = fs::canonicalize(source).map_err(Error::io(source))?;
+    let place = real(target)?;
+    if place == source {
+        return Err(Error::destination(
+            target,
+            "the source and the target are the same",
+        ));
+    }
+    if place.starts_with(&source) || source.starts_with(&place) {
+        return Err(Error::destination(
+            target,
+            "one of source and target is inside the other",
+        ));
+    }
+    Ok(())
+}
+
+/// True if the folder holds no file but the lock of a killed run.
+fn is_empty(folder: &Path) -> Result<bool> {
+    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    Ok(names.all(|name| name == LOCK_FILE))
+}

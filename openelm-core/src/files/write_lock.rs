@@ -1,0 +1,218 @@
+//! The write lock of a folder: one process at a time writes in it.
+//!
+//! A training run, a conversion, an adapter and a tokenizer take the same lock. The system releases
+//! it when the process ends.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    atomic::remove,
+    paths::{partial_path, resolve},
+};
+use crate::error::{Error, Result};
+
+/// Name of the lock file. It contains the process that holds the lock, or held it last.
+pub(crate) const LOCK_FILE: &str = "run.lock";
+
+/// The purpose of a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activity {
+    /// A training run. Its lock file stays in the folder and identifies the folder as a run's.
+    Training,
+    /// Any other output. The lock file is removed at the end, unless it is a run's.
+    Writing,
+}
+
+/// The lock of a folder.
+#[derive(Debug)]
+pub(crate) struct WriteLock {
+    file: File,
+    path: PathBuf,
+    /// True if the lock file is removed on drop.
+    removes: bool,
+    /// True if this value created the lock file.
+    created: bool,
+}
+
+impl WriteLock {
+    /// Locks `folder`, which exists.
+    ///
+    /// # Errors
+    /// [`Error::Destination`] with the process that holds the lock, or that converts a model to
+    /// this folder; [`Error::Io`].
+    pub(crate) fn acquire(folder: &Path, activity: Activity) -> Result<Self> {
+        let place = resolve(folder)?;
+        // A conversion to a folder that did not exist when the conversion began.
+        let beside = partial_path(&place).join(LOCK_FILE);
+        if let Ok(file) = File::open(beside)
+            && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+        {
+            return Err(held(folder, file));
+        }
+        Self::of_folder(folder, activity)
+    }
+
+    /// Like [`acquire`](Self::acquire), for a process that converts a model to this folder.
+    ///
+    /// # Errors
+    /// [`Error::Destination`] with the process that holds the lock, [`Error::Io`].
+    pub(crate) fn of_folder(folder: &Path, activity: Activity) -> Result<Self> {
+        let path = folder.join(LOCK_FILE);
+        let (mut file, created) = loop {
+            let existed = path.exists();
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            let file = options.open(&path).map_err(Error::io(&path))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(held(folder, file)),
+                // Some network file systems have no locks: writing is still allowed there.
+                Err(TryLockError::Error(_)) => break (file, !existed),
+            }
+            // The process that held the lock may have removed the file.
+            if is_at(&file, &path) {
+                break (file, !existed);
+            }
+        };
+        let marks_run = !created && is_run_lock(&path);
+        let id = std::process::id();
+        let text = match (activity, marks_run) {
+            (Activity::Training, _) => format!("{id}\n"),
+            (Activity::Writing, true) => format!("{id} {WRITING} {IN_RUN}\n"),
+            (Activity::Writing, false) => format!("{id} {WRITING}\n"),
+        };
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .map_err(Error::io(&path))?;
+        Ok(Self {
+            file,
+            path,
+            removes: activity == Activity::Writing && !marks_run,
+            created,
+        })
+    }
+
+    /// Removes the lock file on drop, if this value created it: the run has left nothing else.
+    pub(crate) fn discard(&mut self) {
+        self.removes = self.created;
+    }
+}
+
+impl Drop for WriteLock {
+    fn drop(&mut self) {
+        // No other process can hold a lock of this file: the lock is still held here.
+        if self.removes && is_at(&self.file, &self.path) {
+            let _ = remove(&self.path);
+        }
+    }
+}
+
+/// True if `path` is the lock file of a training run.
+pub(crate) fn is_run_lock(path: &Path) -> bool {
+    let Ok(text) = fs::read_to_string(path) else {
+        return false;
+    };
+    let mut words = text.split_whitespace();
+    let is_process = words.next().is_some_and(|id| id.parse::<u32>().is_ok());
+    let rest: Vec<&str> = words.collect();
+    is_process && (rest.is_empty() || rest == [WRITING, IN_RUN])
+}
+
+/// Words in the lock file of an output that is not a run.
+const WRITING: &str = "writing";
+const IN_RUN: &str = "in-run";
+
+fn held(folder: &Path, mut file: File) -> Error {
+    let mut text = String::new();
+    // Some systems do not allow a locked file to be read.
+    let _ = file.read_to_string(&mut text);
+    let mut words = text.split_whitespace();
+    let holder = match words.next().map(str::parse::<u32>) {
+        Some(Ok(id)) => format!("process {id}"),
+        _ => "another process".to_owned(),
+    };
+    let activity = match words.next() {
+        Some(_) => "writing",
+        None => "training",
+    };
+    Error::destination(
+        folder,
+        format!("{holder} is {activity} here: wait for its end, or choose another folder"),
+    )
+}
+
+/// True if the open `file` is the file at `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn is_at(_file: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openelm_testing::TempDir;
+
+    fn refused(folder: &Path) -> String {
+        let error = WriteLock::acquire(folder, Activity::Writing).unwrap_err();
+        assert!(matches!(error, Error::Destination { .. }), "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn locked_folder_names_the_process_until_dropped() {
+        let folder = TempDir::new();
+        let id = std::process::id();
+        let lock = WriteLock::acquire(&folder, Activity::Training).unwrap();
+        let error = refused(&folder);
+        assert!(
+            error.contains(&format!("process {id} is training here")),
+            "{error}"
+        );
+        drop(lock);
+        assert!(is_run_lock(&folder.join(LOCK_FILE)));
+
+        // Another writer keeps a run's lock file.
+        let lock = WriteLock::acquire(&folder, Activity::Writing).unwrap();
+        assert!(is_run_lock(&folder.join(LOCK_FILE)));
+        let error = refused(&folder);
+        assert!(
+            error.contains(&format!("process {id} is writing here")),
+            "{error}"
+        );
+        drop(lock);
+        assert_eq!(folder.names(), [LOCK_FILE]);
+
+        let other = TempDir::new();
+        let lock = WriteLock::acquire(&other, Activity::Writing).unwrap();
+        assert!(!is_run_lock(&other.join(LOCK_FILE)));
+        drop(lock);
+        assert!(other.names().is_empty());
+    }
+
+    #[test]
+    fn removed_lock_file_is_not_a_lock() {
+        let folder = TempDir::new();
+        let first = WriteLock::acquire(&folder, Activity::Writing).unwrap();
+        fs::remove_file(folder.join(LOCK_FILE)).unwrap();
+        let second = WriteLock::acquire(&folder, Activity::Writing).unwrap();
+        // The first lock is of another file and removes nothing.
+        drop(first);
+        assert!(refused(&folder).contains("is writing here"));
+        drop(second);
+        WriteLock::acquire(&folder, Activity::Training).unwrap();
+    }
+}
