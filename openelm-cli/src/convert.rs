@@ -102,7 +102,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = shard_size(), value_parser = size)]
     max_shard_size: u64,
 
-    /// Replace TARGET if it exists
+    /// Replace the model folder or GGUF file at TARGET; other files in the folder stay
     #[arg(long)]
     force: bool,
 

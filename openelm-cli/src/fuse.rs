@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
 
-    /// Replace existing output
+    /// Replace an existing model folder or GGUF file; other files in the folder stay
     #[arg(long)]
     force: bool,
 

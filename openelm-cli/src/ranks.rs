@@ -2,10 +2,11 @@
 //! if one fails, because MLX waits for a lost process without end.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::{self, Read, Write},
     net::{Ipv4Addr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     thread::{self, JoinHandle},
     time::Duration,
@@ -35,7 +36,7 @@ pub(crate) fn run(count: usize, resumable: &Path) -> Result<(), Error> {
         command
             .args(env::args_os().skip(1))
             .env("MLX_RANK", rank.to_string())
-            .env("MLX_HOSTFILE", &hosts.0)
+            .env("MLX_HOSTFILE", &hosts.path)
             .env(STARTED, "1")
             .stdin(Stdio::piped());
         if env::var_os("OPENBLAS_NUM_THREADS").is_none() {
@@ -175,8 +176,17 @@ fn stop(children: &mut [Child]) {
     }
 }
 
-/// A file with the addresses of the ranks, deleted on drop.
-struct Hosts(std::path::PathBuf);
+/// A file with the addresses of the ranks, deleted on drop. It is locked, so that the files of
+/// killed processes are recognised.
+struct Hosts {
+    path: PathBuf,
+    _file: File,
+}
+
+/// Start of the file's name.
+const HOSTS: &str = "openelm-ranks-";
+/// Age of a file that its process has locked.
+const STARTED_BEFORE: Duration = Duration::from_secs(60);
 
 impl Hosts {
     fn new(count: usize) -> Result<Self, Error> {
@@ -188,17 +198,66 @@ impl Hosts {
             .iter()
             .map(|listener| listener.local_addr().map(|a| vec![a.to_string()]));
         let addresses = addresses.collect::<Result<Vec<_>, _>>().map_err(problem)?;
-        let name = format!("openelm-ranks-{}.json", std::process::id());
-        let hosts = Self(env::temp_dir().join(name));
-        fs::write(&hosts.0, serde_json::json!(addresses).to_string()).map_err(problem)?;
-        Ok(hosts)
+        remove_left_hosts(&env::temp_dir());
+        let path = env::temp_dir().join(format!("{HOSTS}{}.json", std::process::id()));
+        // A link or file of that name is not written to.
+        let _ = fs::remove_file(&path);
+        let mut file = File::create_new(&path).map_err(problem)?;
+        let _ = file.try_lock();
+        file.write_all(serde_json::json!(addresses).to_string().as_bytes())
+            .map_err(problem)?;
+        Ok(Self { path, _file: file })
+    }
+}
+
+/// Removes the files of killed processes from `folder`.
+fn remove_left_hosts(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let name = name.to_str().and_then(|name| name.strip_prefix(HOSTS));
+        let id = name.and_then(|name| name.strip_suffix(".json"));
+        let is_hosts = id.is_some_and(|id| id.parse::<u32>().is_ok());
+        let changed = entry.metadata().and_then(|found| found.modified());
+        let age = changed.ok().and_then(|changed| changed.elapsed().ok());
+        if is_hosts
+            && age.is_some_and(|age| age > STARTED_BEFORE)
+            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+        {
+            // Another user's file stays.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
 impl Drop for Hosts {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
-            output::note(&format!("{}: {error}", self.0.display()));
+        if let Err(error) = fs::remove_file(&self.path) {
+            output::note(&format!("{}: {error}", self.path.display()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openelm_testing::TempDir;
+
+    #[test]
+    fn hosts_of_killed_processes_are_removed() {
+        let folder = TempDir::new();
+        let old = std::time::SystemTime::now() - 2 * STARTED_BEFORE;
+        for name in ["1", "2", "3", "x"] {
+            let path = folder.write(&format!("{HOSTS}{name}.json"), "[]");
+            if name != "3" {
+                let file = File::options().write(true).open(path).unwrap();
+                file.set_modified(old).unwrap();
+            }
+        }
+        let held = File::open(folder.join("openelm-ranks-2.json")).unwrap();
+        held.try_lock().unwrap();
+        remove_left_hosts(&folder);
+        let kept = ["2", "3", "x"].map(|name| format!("{HOSTS}{name}.json"));
+        assert_eq!(folder.names(), kept);
     }
 }

@@ -51,6 +51,13 @@ fn writes_usable_tokenizer() {
     assert!(train(&data, "300", &again).status.success());
     let bytes = |folder: &Path| fs::read(folder.join("tokenizer.json")).unwrap();
     assert!(bytes(&output) == bytes(&again));
+    // A third one needs --force.
+    let refused = train(&data, "290", &again);
+    assert_eq!(refused.status.code(), Some(1));
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    assert!(stderr.contains("tokenizer.json: exists"), "{stderr}");
+    assert!(stderr.contains("--force replaces it"), "{stderr}");
+    assert!(bytes(&output) == bytes(&again));
 }
 
 #[test]

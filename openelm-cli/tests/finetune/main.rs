@@ -9,4 +9,5 @@
 mod adapters;
 mod errors;
 mod folder;
+mod outputs;
 mod resume;

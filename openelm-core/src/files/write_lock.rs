@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{Read, Seek, Write},
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
@@ -62,7 +62,7 @@ impl WriteLock {
     /// [`Error::Destination`] with the process that holds the lock, [`Error::Io`].
     pub(crate) fn of_folder(folder: &Path, activity: Activity) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
-        let (mut file, created) = loop {
+        let (file, created) = loop {
             let existed = path.exists();
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false);
@@ -85,16 +85,23 @@ impl WriteLock {
             (Activity::Writing, true) => format!("{id} {WRITING} {IN_RUN}\n"),
             (Activity::Writing, false) => format!("{id} {WRITING}\n"),
         };
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(text.as_bytes()))
-            .map_err(Error::io(&path))?;
-        Ok(Self {
+        let mut lock = Self {
             file,
             path,
             removes: activity == Activity::Writing && !marks_run,
             created,
-        })
+        };
+        if let Err(error) = lock.write(&text) {
+            lock.discard();
+            return Err(Error::io(&lock.path)(error));
+        }
+        Ok(lock)
+    }
+
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(text.as_bytes())
     }
 
     /// Removes the lock file on drop, if this value created it: the run has left nothing else.
