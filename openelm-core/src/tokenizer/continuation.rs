@@ -6,13 +6,10 @@
 use tokenizers::{
     Model, Normalizer, NormalizerWrapper, OffsetType, PreTokenizer,
     normalizers::Sequence,
-    pre_tokenizers::{
-        PreTokenizerWrapper,
-        metaspace::{Metaspace, PrependScheme},
-    },
+    pre_tokenizers::{self, PreTokenizerWrapper, metaspace::PrependScheme},
 };
 
-use super::tokenizer::Tokenizer;
+use super::{library::guarded, tokenizer::Tokenizer};
 use crate::error::Result;
 
 impl Tokenizer {
@@ -30,8 +27,9 @@ impl Tokenizer {
         if self.decode(context)?.is_empty() {
             return self.encode(text);
         }
-        self.without_prefix(text)
-            .map_err(|error| self.error(error.to_string()))
+        let ids = guarded(|| self.without_prefix(text)).map_err(|problem| self.error(problem))?;
+        self.check_ids(&ids)?;
+        Ok(ids)
     }
 
     /// The coder's ids of a text, without the prepended space.
@@ -43,15 +41,8 @@ impl Tokenizer {
         if let Some(normalizer) = self.coder.get_normalizer().and_then(without_prepend) {
             splits.normalize(|piece| normalizer.normalize(piece))?;
         }
-        match self.coder.get_pre_tokenizer() {
-            Some(PreTokenizerWrapper::Metaspace(metaspace)) => {
-                let split = metaspace.get_split();
-                let replacement = metaspace.get_replacement();
-                Metaspace::new(replacement, PrependScheme::Never, split)
-                    .pre_tokenize(&mut splits)?;
-            }
-            Some(other) => other.pre_tokenize(&mut splits)?,
-            None => {}
+        if let Some(pre_tokenizer) = self.coder.get_pre_tokenizer() {
+            without_space(pre_tokenizer).pre_tokenize(&mut splits)?;
         }
         splits.tokenize(|piece| self.coder.get_model().tokenize(piece.get()))?;
         let encoding = splits.into_encoding(None, 0, OffsetType::None)?;
@@ -68,6 +59,28 @@ fn without_prepend(normalizer: &NormalizerWrapper) -> Option<NormalizerWrapper> 
             Some(Sequence::new(steps.collect()).into())
         }
         other => Some(other.clone()),
+    }
+}
+
+/// `pre_tokenizer` without a space before the text. Steps after the first one keep their space:
+/// they add it to every word, as in T5.
+fn without_space(pre_tokenizer: &PreTokenizerWrapper) -> PreTokenizerWrapper {
+    match pre_tokenizer {
+        PreTokenizerWrapper::Metaspace(metaspace) => {
+            let mut metaspace = metaspace.clone();
+            metaspace.set_prepend_scheme(PrependScheme::Never);
+            metaspace.into()
+        }
+        PreTokenizerWrapper::ByteLevel(byte_level) => byte_level.add_prefix_space(false).into(),
+        PreTokenizerWrapper::Sequence(steps) => {
+            let steps = steps.as_ref().iter().enumerate();
+            let steps = steps.map(|(index, step)| match step {
+                PreTokenizerWrapper::Metaspace(_) if index > 0 => step.clone(),
+                other => without_space(other),
+            });
+            pre_tokenizers::sequence::Sequence::new(steps.collect()).into()
+        }
+        other => other.clone(),
     }
 }
 
