@@ -34,9 +34,11 @@ mod error;
 mod files;
 mod formats;
 pub mod generation;
+mod json;
 mod mlx;
 mod model;
 mod parallel;
+mod text_file;
 pub mod tokenizer;
 mod training;
 pub mod weights;
@@ -67,6 +69,11 @@ pub mod memory {
 /// Outputs of a command: atomic writes, and inputs inside an output.
 pub mod output {
     pub use crate::files::{check_inputs, check_outside_data, write_file};
+}
+
+/// Text files of any editor: byte order marks, UTF-16, limits of size.
+pub mod text {
+    pub use crate::text_file::{MAX_SETTINGS, MAX_TEXT, for_each_line, read_text, read_text_file};
 }
 
 /// Quantisation of matrices.
