@@ -183,11 +183,10 @@ fn exit_codes_separate_usage_from_failure() {
         1,
         &["none", "No such file"],
     );
-    fails(
-        convert(&[&source, &folder.at("no/target")]),
-        1,
-        &["No such file"],
-    );
+    folder.write("letter", "x");
+    let inside = folder.at("letter/target");
+    fails(convert(&[&source, &inside]), 1, &["letter: not a folder"]);
+    std::fs::remove_file(folder.join("letter")).unwrap();
     fails(
         convert(&[&source, &target, "--tokenizer", &folder.at("t")]),
         1,

@@ -165,3 +165,44 @@ fn new_run_measures_its_own_reference() {
     assert_eq!(again, reference(4, &fresh));
     assert_ne!(again, other);
 }
+
+#[test]
+fn files_of_the_user_stay_in_a_run() {
+    let folder = TempDir::new();
+    let mut pretraining = Pretraining::new();
+    pretraining.options.keep_checkpoints = 1;
+    let mut run = pretraining.begin(&folder, false).unwrap();
+    let is_save =
+        |event: Result<PretrainEvent>| matches!(event.unwrap(), PretrainEvent::Saved { .. });
+    assert!(run.any(is_save));
+    let notes = ["checkpoints/step-000002/notes.txt", "model/notes.txt"];
+    for name in notes {
+        folder.write(name, "notes");
+    }
+    run.by_ref().map(Result::unwrap).for_each(drop);
+    for name in notes {
+        assert_eq!(fs::read(folder.join(name)).unwrap(), b"notes");
+    }
+    assert!(folder.join("model/config.json").is_file());
+    assert!(folder.join("checkpoints/step-000006/config.json").is_file());
+    assert!(!folder.join("checkpoints/step-000004").exists());
+}
+
+/// A version that deleted the files of a checkpoint one by one left such a folder.
+#[test]
+fn incomplete_checkpoint_is_removed_and_not_averaged() {
+    let folder = TempDir::new();
+    pretrained_to_two(&folder);
+    fs::remove_file(folder.join("checkpoints/step-000002/config.json")).unwrap();
+    folder.write("checkpoints/.step-000001.openelm-removed/config.json", "");
+    let run = Pretraining::new().begin(&folder, true).unwrap();
+    run.map(Result::unwrap).for_each(drop);
+    let mut names: Vec<_> = fs::read_dir(folder.join("checkpoints")).unwrap().collect();
+    names.sort_by_key(|entry| entry.as_ref().unwrap().file_name());
+    let names: Vec<_> = names
+        .into_iter()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["step-000004", "step-000006"]);
+    assert!(folder.join("average/config.json").is_file());
+}

@@ -156,3 +156,45 @@ fn file_turns_switches_on() {
     let model = (both.model.head_dim, both.model.model_dim);
     assert_eq!(model, (Some(32), Some(64)));
 }
+
+#[test]
+fn outputs_are_outside_inputs_and_data() {
+    let folder = openelm_testing::TempDir::new();
+    for name in [
+        "data/a.jsonl",
+        "run/run.toml",
+        "run/tokenizer.json",
+        "run/model/config.json",
+    ] {
+        folder.write(name, "");
+    }
+    let config = folder.join("run/run.toml");
+    let check = |output: &str, name: &str, input: &str, config: Option<&Path>| {
+        let (output, input) = (folder.at(output), folder.at(input));
+        let flags = ["--output", &output, name, &input];
+        let settings: Settings = settings(&flags, "");
+        settings.check_output(config).map_err(|error| match error {
+            Error::Core(error) => error.to_string(),
+            other => panic!("{other}"),
+        })
+    };
+    for (output, name, input, config, expected) in [
+        ("data", "--data", "data/*.jsonl", None, "contains an input"),
+        ("data/run", "--data", "data", None, "would become data"),
+        ("data/run", "--valid", "data", None, "would become data"),
+        (
+            "run",
+            "--tokenizer",
+            "run/tokenizer.json",
+            None,
+            "--tokenizer",
+        ),
+        ("run", "--start-from", "run/model", None, "--start-from"),
+        ("run", "--data", "data", Some(&*config), "--config"),
+    ] {
+        let error = check(output, name, input, config).unwrap_err();
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+    check("data/run", "--data", "data/a.jsonl", None).unwrap();
+    check("run/model/next", "--start-from", "run/model", None).unwrap();
+}
