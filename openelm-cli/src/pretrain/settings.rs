@@ -178,7 +178,13 @@ pub(super) struct Settings {
     pub(super) val_batches: i64,
 
     /// The former option --val-batches, in windows.
-    #[arg(long, hide = true, value_name = "N", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        hide = true,
+        value_name = "N",
+        allow_negative_numbers = true,
+        conflicts_with = "val_batches"
+    )]
     pub(super) val_windows: Option<i64>,
 
     /// Iterations between reports
