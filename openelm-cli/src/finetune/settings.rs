@@ -244,9 +244,6 @@ impl Settings {
             Some(alpha) if !alpha.is_finite() => Err(Error::Usage(format!(
                 "--alpha: expected a number, found {alpha}"
             ))),
-            _ if self.steps_per_report == 0 => Err(Error::Usage(
-                "--steps-per-report: expected at least 1, found 0".into(),
-            )),
             _ => Ok(()),
         }
     }

@@ -283,6 +283,10 @@ impl Settings {
                 "no number of iterations; use --iters N".into(),
             ));
         };
+        if self.val_windows == Some(0) {
+            let problem = "--val-windows: expected at least 1, found 0";
+            return Err(Error::Usage(problem.into()));
+        }
         let recipe = Recipe::new(iters, self.model.preset);
         let mut options = PretrainOptions::new(Recipe {
             learning_rate: self.learning_rate.unwrap_or(recipe.learning_rate),

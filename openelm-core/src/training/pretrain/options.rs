@@ -181,6 +181,11 @@ impl PretrainOptions {
                 problem: "expected at least 1, found 0".into(),
             });
         }
+        if processes > self.batch_size {
+            let most = self.batch_size;
+            let problem = format!("expected at most {most}, the batch size, found {processes}");
+            return Err(Error::option("processes", problem));
+        }
         if !self.batch_size.is_multiple_of(processes) {
             return Err(Error::Option {
                 option: "batch_size",
