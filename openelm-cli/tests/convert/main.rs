@@ -186,7 +186,7 @@ fn exit_codes_separate_usage_from_failure() {
     folder.write("letter", "x");
     let inside = folder.at("letter/target");
     fails(convert(&[&source, &inside]), 1, &["letter: not a folder"]);
-    std::fs::remove_file(folder.join("letter")).unwrap();
+    fs::remove_file(folder.join("letter")).unwrap();
     fails(
         convert(&[&source, &target, "--tokenizer", &folder.at("t")]),
         1,
