@@ -13,6 +13,9 @@ use crate::{
     files::write_beside,
 };
 
+/// The name of the file.
+pub(crate) const METRICS_FILE: &str = "metrics.jsonl";
+
 /// The file, open for appending.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -29,16 +32,19 @@ impl Metrics {
         }
     }
 
-    /// Keeps the lines of the first `iteration` iterations and appends after them.
-    pub(crate) fn open(folder: &Path, iteration: u64) -> Result<Self> {
-        let path = folder.join("metrics.jsonl");
+    /// Keeps the lines of the first `iteration` iterations and appends after them. The validation
+    /// after `repeated` iterations is not kept.
+    pub(crate) fn open(folder: &Path, iteration: u64, repeated: Option<u64>) -> Result<Self> {
+        let path = folder.join(METRICS_FILE);
         let text = fs::read_to_string(&path).unwrap_or_default();
         let mut kept = String::new();
         for line in text.lines().filter(|_| iteration > 0) {
-            let of: Option<Value> = serde_json::from_str(line).ok();
-            let of = of.and_then(|line| line.get("iteration")?.as_u64());
+            let parsed: Option<Value> = serde_json::from_str(line).ok();
+            let value = |key| parsed.as_ref().and_then(|line| line.get(key));
+            let of = value("iteration").and_then(Value::as_u64);
+            let is_repeated = of == repeated && value("val_loss").is_some();
             // Drop a line cut by a crash, and lines of steps that will be repeated.
-            if of.is_some_and(|of| of <= iteration) {
+            if of.is_some_and(|of| of <= iteration) && !is_repeated {
                 kept.push_str(line);
                 kept.push('\n');
             }

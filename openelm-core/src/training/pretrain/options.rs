@@ -157,7 +157,11 @@ impl PretrainOptions {
         }
     }
 
-    pub(crate) fn check(&self, processes: usize) -> Result<()> {
+    /// Checks the options of a run in `processes` processes, as the run does.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an option out of range.
+    pub fn check(&self, processes: usize) -> Result<()> {
         let zero = [
             ("iters", self.iters),
             ("batch_size", self.batch_size as u64),
