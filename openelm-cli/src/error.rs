@@ -3,6 +3,8 @@
 use clap::{Arg, Command};
 use openelm_core::train::RunDifference;
 
+use crate::interrupt::Signal;
+
 /// An error, shown to the user in one line.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -39,15 +41,41 @@ pub(crate) enum Error {
     /// Standard output could not be written.
     #[error("standard output: {0}")]
     Output(std::io::Error),
-    /// Ctrl-C could not be handled.
+    /// A long command's output could not be written. It has ended early with its result saved, or
+    /// its result is complete.
+    #[error("standard output: {source}; {kept}")]
+    Unreported {
+        /// The failure of the output.
+        source: std::io::Error,
+        /// The result that was kept, and how to continue.
+        kept: String,
+    },
+    /// Signals could not be handled.
     #[error("cannot handle Ctrl-C: {0}")]
-    Interrupt(#[from] ctrlc::Error),
-    /// Ctrl-C was pressed.
-    #[error("interrupted")]
-    Interrupted,
+    Interrupt(std::io::Error),
+    /// A signal ended the command.
+    #[error("{0}")]
+    Interrupted(Signal),
+}
+
+impl From<Signal> for Error {
+    fn from(signal: Signal) -> Self {
+        Self::Interrupted(signal)
+    }
 }
 
 impl Error {
+    /// An error of the output of a command that is no filter, with the result that was `kept`.
+    pub(crate) fn unreported(self, kept: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Output(source) => Self::Unreported {
+                source,
+                kept: kept(),
+            },
+            other => other,
+        }
+    }
+
     /// The error in one line. The core's name of an option (`top_p`) becomes the flag of `command`
     /// (`--top-p`).
     pub(crate) fn message(&self, command: &Command) -> String {
@@ -75,7 +103,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Core(openelm_core::Error::Option { .. }) => 2,
-            Self::Interrupted => 130,
+            Self::Interrupted(signal) => signal.exit_code(),
             Self::Rank { code, .. } => *code,
             _ => 1,
         }
