@@ -83,7 +83,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let begun = begin(model.model(), adapter, train.data, valid, &folder, options);
     let mut run = begun.map_err(|error| settings.of_start(error))?;
     let cancel = run.cancel_handle();
-    let interrupt = Interrupt::cancelling(cancel.clone())?;
+    let interrupt = Interrupt::default();
+    interrupt.listen()?;
     if !args.quiet {
         show_run(&run, model.model().config().parameter_count());
     }

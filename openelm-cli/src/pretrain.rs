@@ -139,7 +139,10 @@ fn train(
     let total = options.iters;
     let mut run = begin(config, source, validation, folder.as_path(), options, group)?;
     let cancel = run.cancel_handle();
-    interrupt.cancels(cancel.clone());
+    if world_size > 1 {
+        // A process that ended alone would be an error of the others.
+        interrupt.cancels(cancel.clone());
+    }
     interrupt.listen()?;
     let reports = Reports {
         folder: &folder,

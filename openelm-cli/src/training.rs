@@ -73,7 +73,8 @@ pub(crate) fn show_start(is_resumed: bool, reports: &Reports<'_>) {
 }
 
 /// Reports all events of `run`, and on failure the checkpoint to resume from. If standard output
-/// can no longer be written, `cancel` ends the run before its next step, and it is saved.
+/// can no longer be written, `cancel` ends the run before its next step, and it is saved. So does a
+/// signal after the first event; there is nothing to save before.
 pub(crate) fn follow<E: TrainingEvent>(
     run: impl Iterator<Item = CoreResult<E>>,
     reports: &Reports<'_>,
@@ -105,6 +106,7 @@ pub(crate) fn follow<E: TrainingEvent>(
                 return Err(error.into());
             }
         };
+        interrupt.cancels(cancel.clone());
         if reports.json && ended.lost.is_none() {
             ended.report(output::write_json(&event.to_json()), interrupt);
             if ended.lost.is_some() {
