@@ -146,7 +146,6 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 
     let mut model = args.model.load(args.quiet)?;
     add_adapters(model.model_mut(), &args.adapter)?;
-    let interrupt = Interrupt::install()?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampling,
@@ -156,7 +155,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         ignore_eos: args.ignore_eos,
     };
     let generation = model.generate(&prompt, options)?;
-    interrupt.cancels(generation.cancel_handle());
+    let interrupt = Interrupt::cancelling(generation.cancel_handle())?;
     for event in generation {
         let event = event?;
         if args.json {
@@ -170,11 +169,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             print_stats(reason, &stats, drawn)?;
         }
     }
-    if interrupt.was_pressed() {
-        Err(Error::Interrupted)
-    } else {
-        Ok(())
-    }
+    interrupt.check()
 }
 
 /// Loads adapters onto the model and activates all of them.

@@ -18,9 +18,12 @@ use mlx_rs::Array;
 use openelm_core::{
     Config, Dtype, Model,
     adapter::Adapter,
+    dataset::Example,
+    finetune::{Finetune, FinetuneOptions, TrainingData},
     internal::{ReadOptions, Weights},
     weights::Checkpoint,
 };
+use openelm_testing::TempDir;
 use serde_json::{Value, json};
 
 const NAMES: [&str; 5] = ["lora", "rslora", "dora", "embedding", "patterns"];
@@ -151,6 +154,51 @@ fn rejects_adapter_of_other_shapes() {
             && message.contains("[3, 16], found [3, 20]"),
         "{message}"
     );
+}
+
+/// A run saves in mlx-lm's format, which has one rank and one scale.
+#[test]
+fn training_refuses_adapters_that_it_could_not_save() {
+    let rows = || {
+        let row = Example {
+            tokens: vec![1, 2, 3, 4],
+            first_target: 1,
+        };
+        TrainingData::Examples(vec![row; 4])
+    };
+    let begin = |adapter: &Path, folder: &TempDir| {
+        let (model, adapter) = (model(&fixtures("base")), Adapter::load(adapter).unwrap());
+        let options = FinetuneOptions {
+            iters: 1,
+            ..FinetuneOptions::default()
+        };
+        Finetune::new(&model, adapter, rows(), None, folder, options)
+    };
+    let no_scale = changed("no-scale", "lora", |settings, _| {
+        settings["alpha_pattern"] = json!({"transformer\\.layers\\.0.*": 0});
+    });
+    for (adapter, part) in [
+        (
+            fixtures("patterns"),
+            "one rank for all matrices; `transformer",
+        ),
+        (no_scale, "one scale for all matrices; `transformer"),
+    ] {
+        let folder = TempDir::new();
+        let error = begin(&adapter, &folder).unwrap_err().to_string();
+        assert!(error.starts_with("adapter: mlx-lm's format has"), "{error}");
+        assert!(error.contains(part), "{error}");
+        assert!(folder.names().is_empty(), "{:?}", folder.names());
+    }
+    // Different scales are multiplied into the factors.
+    let scales = changed("scales", "lora", |settings, _| {
+        settings["alpha_pattern"] = json!({"transformer\\.layers\\.0.*": 3});
+    });
+    let folder = TempDir::new();
+    begin(&scales, &folder).unwrap().for_each(|event| {
+        event.unwrap();
+    });
+    Adapter::load(&*folder).unwrap();
 }
 
 fn fixtures(name: &str) -> PathBuf {

@@ -42,6 +42,15 @@ impl Adapter {
         mlx_lm::save(self, folder.as_ref(), config)
     }
 
+    /// Checks that [`save`](Self::save) can write the adapter, before it is trained.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for `adapter` if it has several ranks, as PEFT's `rank_pattern` gives, or
+    /// scales with no common one.
+    pub(crate) fn check_savable(&self) -> Result<()> {
+        mlx_lm::check_savable(self).map_err(|problem| Error::option("adapter", problem))
+    }
+
     /// Writes the adapter in Hugging Face PEFT's format. `base` is the model's name for
     /// `base_model_name_or_path`.
     ///

@@ -189,27 +189,40 @@ fn settings_of(adapter: &Adapter, config: &Config) -> Value {
     settings
 }
 
-/// mlx-lm supports one rank and one scale: other scales are multiplied into `lora_b`.
-fn one_scale(adapter: &Adapter, folder: &Path) -> Result<Adapter> {
-    let mut adapter = adapter.clone();
-    let Some(first) = adapter.modules.values().next().cloned() else {
-        return Ok(adapter);
+/// Checks that mlx-lm's format can hold `adapter`: it has one rank, and other scales are multiplied
+/// into `lora_b`. Errors begin with the adapter's matrices.
+pub(super) fn check_savable(adapter: &Adapter) -> std::result::Result<(), String> {
+    let Some(first) = adapter.modules.values().next() else {
+        return Ok(());
     };
-    for (name, module) in &mut adapter.modules {
-        if module.lora_b.dim(0) != first.lora_b.dim(0) {
-            return Err(Error::adapter(
-                folder,
-                format!(
-                    "mlx-lm's format has one rank for all matrices; `{name}` has {}, the first {}",
-                    module.lora_b.dim(0),
-                    first.lora_b.dim(0)
-                ),
+    for (name, module) in &adapter.modules {
+        let (expected, found) = (first.lora_b.dim(0), module.lora_b.dim(0));
+        if found != expected {
+            return Err(format!(
+                "mlx-lm's format has one rank for all matrices; `{name}` has {found}, the first \
+                 {expected}"
             ));
         }
-        if module.scale != first.scale {
-            let ratio = Array::from_f32(module.scale / first.scale);
+        if module.scale != first.scale && !(module.scale / first.scale).is_finite() {
+            return Err(format!(
+                "mlx-lm's format has one scale for all matrices; `{name}` has {}, the first {}",
+                module.scale, first.scale
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// mlx-lm supports one rank and one scale: other scales are multiplied into `lora_b`.
+fn one_scale(adapter: &Adapter, folder: &Path) -> Result<Adapter> {
+    check_savable(adapter).map_err(|problem| Error::adapter(folder, problem))?;
+    let mut adapter = adapter.clone();
+    let scale = adapter.modules.values().next().map(|module| module.scale);
+    for module in adapter.modules.values_mut() {
+        if let Some(scale) = scale.filter(|scale| module.scale != *scale) {
+            let ratio = Array::from_f32(module.scale / scale);
             module.lora_b = module.lora_b.multiply(ratio)?;
-            module.scale = first.scale;
+            module.scale = scale;
         }
     }
     Ok(adapter)
