@@ -1,0 +1,69 @@
+"""Collects violations and unnamed files, and prints the summary."""
+
+import re
+from collections import Counter, defaultdict
+
+import checks
+
+# The smallest share of failed file cases whose message names the file.
+NAMED_SHARE = 0.98
+EXAMPLES = 3
+EXCEPTIONS = 40
+
+
+class Report:
+    """The outcome of all cases."""
+
+    def __init__(self):
+        self.cases, self.codes, self.stopped = Counter(), Counter(), Counter()
+        self.groups = defaultdict(list)
+        self.failed, self.unnamed = Counter(), defaultdict(list)
+        self.broken = 0
+
+    def add(self, case, result, problems):
+        """Adds a case with its violations."""
+        self.cases[case.kind] += 1
+        self.codes[result.code if result.code is not None else f"signal {result.signal}"] += 1
+        if result.stopped:
+            self.stopped[result.stopped] += 1
+        self.broken += bool(problems)
+        for check, found in problems:
+            self.groups[check, case.group, general(found)].append((case, found))
+        if result.code in (1, 2) and case.rated:
+            self.failed[case.kind] += 1
+            if not checks.named(case, result):
+                text = result.stderr.decode("utf-8", "replace")
+                self.unnamed[case.kind].append((case, checks.first_line(text)))
+
+    def share(self, kind):
+        failed = self.failed[kind]
+        return 1.0 if not failed else 1 - len(self.unnamed[kind]) / failed
+
+    def passed(self):
+        """True without a violation."""
+        return not self.groups and not self.unnamed["option"] and self.share("file") >= NAMED_SHARE
+
+    def lines(self):
+        """The summary, a line each."""
+        for (check, group, _), found in sorted(self.groups.items(), key=lambda item: item[0]):
+            yield f"{check}: {group}: {len(found)} cases"
+            for case, what in found[:EXAMPLES]:
+                yield f"    {case.identity} ({case.what}): {what}"
+        for kind, cases in self.unnamed.items():
+            mutated = "the mutated file" if kind == "file" else "a given option"
+            yield f"{len(cases)} messages do not name {mutated}:"
+            for case, line in cases[:EXCEPTIONS]:
+                yield f"    {case.identity} {case.group} ({case.what}): {line}"
+        for kind, count in sorted(self.cases.items()):
+            mutated = "the mutated file" if kind == "file" else "a given option"
+            yield (f"{count} {kind} cases: {self.failed[kind]} messages, of which "
+                   f"{self.share(kind):.2%} name {mutated}")
+        codes = ", ".join(f"{code}: {count}" for code, count in sorted(self.codes.items(), key=str))
+        yield f"exit codes {codes}" + "".join(f"; {n} {what}" for what, n in self.stopped.items())
+        yield f"{self.broken} cases with a violation" if not self.passed() else "no violation"
+
+
+def general(text):
+    """A description without what differs between cases of one cause."""
+    text = re.sub(r"`[^`]*`|'[^']*'|\"[^\"]*\"", "...", text)
+    return re.sub(r"[\d.]+", "N", text)[:60]
