@@ -33,6 +33,10 @@ class Case:
         first = path.split(os.sep)[0]
         return any(first == name or first.startswith(f".{name}") for name in self.outputs)
 
+    def reports(self):
+        """True if the command prints something soon, even if it runs long."""
+        return "--json" in self.command or self.command[0] == "generate"
+
 
 def copy(base, folder, names):
     folder.mkdir(parents=True)
@@ -83,4 +87,4 @@ class Options:
         copy(self.base, folder, command.inputs)
         made = options.mutate(command, chance, folder)
         return Case(f"option:{number}", "option", command.name, made.what, made.command, made.names,
-                    command.outputs, command.trains, extreme=made.extreme)
+                    command.outputs + made.outputs, command.trains, extreme=made.extreme)

@@ -6,7 +6,7 @@ import re
 import stat
 import unicodedata
 
-from process import CPU_SECONDS, MEMORY_BYTES, WALL_SECONDS
+from process import CPU_SECONDS, KEPT_BYTES, MEMORY_BYTES, WALL_SECONDS
 
 MAX_STDERR = 2048
 MAX_LINES = 12
@@ -44,7 +44,8 @@ def problems(case, result, before, after):
         yield from entries(case, result, before, after)
     yield from messages(result, text)
     if "--json" in case.command and result.code == 0:
-        yield from json_lines(result.stdout)
+        if len(result.stdout) < KEPT_BYTES:
+            yield from json_lines(result.stdout)
     elif case.prints_names:
         yield from controls("stdout", result.stdout)
     if case.must_fail and result.code == 0:
@@ -70,10 +71,19 @@ def excused_memory(case, result, text):
     return case.kind == "option" and out and not case.extreme
 
 
+def notes(case, result):
+    """What is no violation, but worth a line."""
+    text = result.stderr.decode("utf-8", "replace")
+    if result.signal is not None and excused_memory(case, result, text):
+        yield "ended at the harness' limit of memory, which the option may need"
+    if result.stopped == "interrupted":
+        yield "a long job, ended by SIGINT"
+
+
 def resources(case, result):
     if result.stopped == "killed" or result.signal == 24:
         yield "hang", f"no end after {result.cpu:.0f} s of CPU time, {result.wall:.0f} s in all"
-    elif result.stopped == "interrupted" and case.extreme and not result.stdout:
+    elif result.stopped == "interrupted" and case.extreme and case.reports() and not result.stdout:
         yield "hang", f"no event after {result.cpu:.0f} s of CPU time"
     elif result.cpu > CPU_SECONDS or result.wall > WALL_SECONDS:
         yield "hang", f"{result.cpu:.0f} s of CPU time, {result.wall:.0f} s in all"

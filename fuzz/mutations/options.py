@@ -12,12 +12,11 @@ from readers import PRETRAIN, PROMPT, SHORT
 Command = namedtuple("Command", "name line inputs outputs trains toml options")
 # `numeric` is false if the value is a text or a path.
 Option = namedtuple("Option", "flag value numeric")
-Mutated = namedtuple("Mutated", "command names what extreme")
+Mutated = namedtuple("Mutated", "command names what extreme outputs")
 
 # The valid command line of each command, with what it reads and writes.
 LINES = {
     "generate": (["generate", "--model", "model", *PROMPT], "model", (), None),
-    "info": (["info", "model"], "model", (), None),
     "bench": (["bench", "--model", "model", "--prompt-tokens", "4", "--max-tokens", "2", "--repeat",
                "1"], "model", (), None),
     "convert": (["convert", "model", "out", "--quantize", "--q-group-size", "32", "--quiet"], "model",
@@ -25,7 +24,7 @@ LINES = {
     "fuse": (["fuse", "--model", "model", "--adapter-path", "adapter", "--save-path", "out",
               "--quiet"], "model adapter", ("out",), None),
     "finetune": (["finetune", "--model", "model", "--data", "text", "--adapter-path", "out", *SHORT,
-                  "--json"], "model text adapter", ("out",), "finetune.toml"),
+                  "--json"], "model text adapter finetune.toml", ("out",), "finetune.toml"),
     "pretrain": ([*PRETRAIN, "--output", "out", "--iters", "1", "--json"],
                  "model pretrain.toml corpus.jsonl", ("out",), "pretrain.toml"),
     "tokenizer train": (["tokenizer", "train", "--data", "corpus.txt", "--vocab-size", "300",
@@ -43,7 +42,7 @@ NUMBERS = ("0", "1", "2", "3", "-1", "-2", "7", "255", "256", "65535", "65536", 
            "-0.0", "1e3", "0x10", "1_000", "+1", " 1", "1 ", "", "1,2", ",", "1,", "9" * 400,
            "\u0663", "1\u202e", "one", "1;2", "1=2", "0.1,1e30", "1e30,1e30", "nan,nan")
 PATH_VALUES = ("", " ", "absent", "model/config.json", "a" * 300, "a/" * 3000, "x\u202ey", "x\x1b[31my",
-               "/dev/null", "absent/absent", ".", "//", "absent=2", "=", "model=nan", ",", "\n")
+               "/dev/null", "absent/absent", ".", "//", "absent=2", "=", "model=nan", ",", "x\ny")
 CODES = re.compile(r"^ {2,8}(?:(-\w), )?(--[\w-]+)(?: <([^>]+)>)?", re.MULTILINE)
 
 
@@ -51,7 +50,7 @@ def commands(openelm):
     """The commands that have options with a value."""
     for name in names(openelm):
         found = parse(help_of(openelm, name.split()))
-        if name in LINES:
+        if found and name in LINES:
             line, inputs, outputs, toml = LINES[name]
             yield Command(name, line, inputs.split(), outputs, toml is not None, toml, found)
         elif found:
@@ -89,17 +88,18 @@ def mutate(command, random, folder):
     """The command's line with one or two options of extreme values, sometimes in its TOML file."""
     numeric = [option for option in command.options if option.numeric]
     others = [option for option in command.options if not option.numeric]
-    if not numeric and not others:
-        return Mutated(command.line, ("openelm",), "no option", False)
     count = 2 if random.random() < 0.35 else 1
     pool = numeric if numeric and random.random() < 0.85 else others or numeric
     chosen = random.sample(pool, min(count, len(pool)))
-    line, described, extreme = list(command.line), [], False
+    line, described, shown, extreme = list(command.line), [], [], False
+    given = []
     in_toml = bool(command.toml) and random.random() < 0.3
     for option in chosen:
         value = any_value(command, option, random)
         extreme |= is_extreme(value)
         described.append(f"{option.flag}={values.short(value)}")
+        given.append((option, value))
+        shown += words_of(option, value)
         remove(line, option.flag)
         if in_toml:
             set_in_toml(folder / command.toml, option, value, random)
@@ -107,11 +107,13 @@ def mutate(command, random, folder):
             line.append(f"{option.flag}={value}")
     if in_toml and command.toml not in line:
         line += ["--config", command.toml]
-    shown = [option.flag for option in chosen]
+    # A value can also make another option of the line wrong.
+    shown += [part for part in line if part.startswith("--") and "=" not in part]
     if in_toml:
         shown += [option.flag[2:] for option in chosen]
         shown += [option.flag[2:].replace("-", "_") for option in chosen]
-    return Mutated(line, tuple(shown), " ".join(described) + (" in TOML" if in_toml else ""), extreme)
+    return Mutated(line, tuple(shown), " ".join(described) + (" in TOML" if in_toml else ""), extreme,
+                   written(command, given))
 
 
 def any_value(command, option, random):
@@ -126,13 +128,35 @@ def any_value(command, option, random):
         return value
     if PATHS.match(option.value):
         # An output must stay in the case's folder.
-        output = [command.line[at + 1] for at, part in enumerate(command.line) if part == option.flag]
-        if any(part in command.outputs for part in output):
+        if is_output(command, option):
             return random.choice(("", "out", "model/config.json", "out/" * 3))
         return random.choice(PATH_VALUES)
     return random.choice(("", " ", "\u202e", "x" * 100_000, "(", "[", "*", "(a*)*$", "=", "a=", "=3",
                           "a=b=c", "\x1b[31m", "\n", ".*=4", ".*=99999999999999999999", "text", ",",
                           "(" * 20_000, "a{1000}{1000}{1000}", "-", "--"))
+
+
+def is_output(command, option):
+    """True if the valid command line gives an output by this option."""
+    return any(part == option.flag and following in command.outputs
+               for part, following in zip(command.line, command.line[1:]))
+
+
+def written(command, given):
+    """The first parts of the outputs that options name, unless they are inputs."""
+    firsts = (value.split("/")[0] for option, value in given if is_output(command, option))
+    return tuple(first for first in firsts if first and first not in command.inputs)
+
+
+def words_of(option, value):
+    """Words of a message that name the option: its flag, a path, a number that is no other."""
+    yield option.flag
+    if not option.numeric:
+        # A long or unprintable path is shortened.
+        yield re.split(r"[^ -~]", value)[0][:40] or option.flag
+        yield value.split("/")[0][:40] or option.flag
+    elif len(value) > 2:
+        yield value
 
 
 def is_extreme(value):
@@ -156,7 +180,7 @@ def remove(line, flag):
 def set_in_toml(path, option, value, random):
     """Sets the option in the file: above its tables, or in its last one with an underscore."""
     key = option.flag[2:]
-    if not re.fullmatch(r"[+-]?[\d_]+(\.\d+)?(e[+-]?\d+)?|[+-]?(inf|nan)|0x[\da-f]+", value):
+    if not re.fullmatch(r"[+-]?[0-9_]+(\.[0-9]+)?(e[+-]?[0-9]+)?|[+-]?(inf|nan)|0x[0-9a-f]+", value):
         parts = value.split(",")
         value = f"[{value}]" if len(parts) == 2 and all(parts) else quoted(value)
     lines = [line for line in path.read_text().splitlines()

@@ -15,8 +15,9 @@ class Report:
     """The outcome of all cases."""
 
     def __init__(self):
-        self.cases, self.codes, self.stopped = Counter(), Counter(), Counter()
+        self.cases, self.codes = Counter(), Counter()
         self.groups = defaultdict(list)
+        self.notes = defaultdict(list)
         self.failed, self.unnamed = Counter(), defaultdict(list)
         self.broken = 0
 
@@ -24,8 +25,8 @@ class Report:
         """Adds a case with its violations."""
         self.cases[case.kind] += 1
         self.codes[result.code if result.code is not None else f"signal {result.signal}"] += 1
-        if result.stopped:
-            self.stopped[result.stopped] += 1
+        for note in checks.notes(case, result):
+            self.notes[note].append(case)
         self.broken += bool(problems)
         for check, found in problems:
             self.groups[check, case.group, general(found)].append((case, found))
@@ -49,6 +50,10 @@ class Report:
             yield f"{check}: {group}: {len(found)} cases"
             for case, what in found[:EXAMPLES]:
                 yield f"    {case.identity} ({case.what}): {what}"
+        for note, cases in self.notes.items():
+            yield f"{len(cases)} cases: {note}"
+            for case in cases[:EXAMPLES]:
+                yield f"    {case.identity} {case.group} ({case.what})"
         for kind, cases in self.unnamed.items():
             mutated = "the mutated file" if kind == "file" else "a given option"
             yield f"{len(cases)} messages do not name {mutated}:"
@@ -59,7 +64,7 @@ class Report:
             yield (f"{count} {kind} cases: {self.failed[kind]} messages, of which "
                    f"{self.share(kind):.2%} name {mutated}")
         codes = ", ".join(f"{code}: {count}" for code, count in sorted(self.codes.items(), key=str))
-        yield f"exit codes {codes}" + "".join(f"; {n} {what}" for what, n in self.stopped.items())
+        yield f"exit codes {codes}"
         yield f"{self.broken} cases with a violation" if not self.passed() else "no violation"
 
 
