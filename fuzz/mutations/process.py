@@ -31,11 +31,10 @@ def run(command, folder, streams, stdin=None, interrupt=False):
 
     With `interrupt`, a long job gets one SIGINT before its time is over.
     """
-    limits = (f"ulimit -t {CPU_SECONDS + 1} -f {FILE_BYTES // 512} -n {OPEN_FILES}; "
-              f"ulimit -d {DATA_BYTES // 1024}; ulimit -c 0; exec \"$@\"")
-    # dash takes one limit per `ulimit`.
-    limits = limits.replace(f" -f {FILE_BYTES // 512} -n {OPEN_FILES}",
-                            f"; ulimit -f {FILE_BYTES // 512}; ulimit -n {OPEN_FILES}")
+    # dash takes one limit per `ulimit`; a system may lack one.
+    limits = "".join(f"ulimit {limit} 2>/dev/null; " for limit in (
+        f"-t {CPU_SECONDS + 1}", f"-f {FILE_BYTES // 512}", f"-n {OPEN_FILES}",
+        f"-d {DATA_BYTES // 1024}", "-c 0")) + 'exec "$@"'
     with open(f"{streams}.out", "wb") as out, open(f"{streams}.err", "wb") as err, \
             open(stdin or os.devnull, "rb") as given:
         began = time.monotonic()
