@@ -94,7 +94,7 @@ def attempt(openelm, maker, number, folder):
     before = checks.listing(folder)
     streams = f"{folder}.streams"
     result = process.run([openelm, *case.command], folder, streams, case.stdin,
-                         interrupt=case.kind == "option")
+                         interrupt=case.long)
     return case, result, list(checks.problems(case, result, before, checks.listing(folder)))
 
 

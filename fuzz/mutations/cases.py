@@ -21,11 +21,14 @@ class Case:
     """
 
     def __init__(self, identity, kind, group, what, command, names, outputs=(), trains=False,
-                 stdin=None, extreme=False, must_fail=False, rated=True):
+                 stdin=None, extreme=False, must_fail=False, rated=True,
+                 long=False):
         self.identity, self.kind, self.group, self.what = identity, kind, group, what
         self.command, self.names, self.outputs = command, names, tuple(outputs)
         self.trains, self.stdin, self.extreme = trains, stdin, extreme
         self.must_fail, self.rated = must_fail, rated
+        # A job that may take longer, and is interrupted then.
+        self.long = long
         self.prints_names = command[0] in PRINTS_NAMES
 
     def is_output(self, path):
@@ -68,7 +71,8 @@ class Files:
         names = (os.path.basename(reader.file), *reader.also)
         return Case(f"file:{number}", "file", reader.name, what, list(reader.command), names,
                     reader.outputs, reader.trains, reader.stdin and str(folder / reader.stdin),
-                    must_fail=not_finite and computes, rated=not not_finite and not what.startswith("huge"))
+                    must_fail=not_finite and computes, rated=not not_finite and not what.startswith("huge"),
+                    long=" MB of " in what)
 
 
 class Options:
@@ -87,4 +91,4 @@ class Options:
         copy(self.base, folder, command.inputs)
         made = options.mutate(command, chance, folder)
         return Case(f"option:{number}", "option", command.name, made.what, made.command, made.names,
-                    command.outputs + made.outputs, command.trains, extreme=made.extreme)
+                    command.outputs + made.outputs, command.trains, extreme=made.extreme, long=True)

@@ -207,18 +207,30 @@ def list_of(kind, items):
     return 9, bytes([len(items) << 4 | kind]) + b"".join(items)
 
 
-def parquet(values, key=b"text"):
-    """A file with one required column of strings, uncompressed, in one page."""
+def parquet(values, key=b"text", copies=0, count=None):
+    """A file with one required column of strings, uncompressed, in one page.
+
+    With `copies`, the page repeats the first value through a dictionary. `count` is the number of
+    rows that the file declares.
+    """
     page = b"".join(struct.pack("<I", len(value)) + value for value in values)
-    header = compact({1: i32(0), 2: i32(len(page)), 3: i32(len(page)),
-                      5: struct_of({1: i32(len(values)), 2: i32(0), 3: i32(3), 4: i32(3)})})
-    column = struct_of({
-        1: i32(6), 2: list_of(5, [zigzag(0)]), 3: list_of(8, [text(key)[1]]), 4: i32(0),
-        5: i64(len(values)), 6: i64(len(header + page)), 7: i64(len(header + page)), 9: i64(4)})
-    chunk = compact({2: i64(4), 3: column})
-    group = compact({1: list_of(12, [chunk]), 2: i64(len(header + page)), 3: i64(len(values))})
+    rows, pages = copies or len(values), b""
+    encoding = 8 if copies else 0
+    if copies:
+        pages = compact({1: i32(2), 2: i32(len(page)), 3: i32(len(page)),
+                         7: struct_of({1: i32(len(values)), 2: i32(0)})}) + page
+        # One run of indices of one bit.
+        page = b"\x01" + varint(copies << 1) + b"\0"
+    start, rows = 4 + len(pages), rows if count is None else count
+    pages += compact({1: i32(0), 2: i32(len(page)), 3: i32(len(page)),
+                      5: struct_of({1: i32(rows), 2: i32(encoding), 3: i32(3), 4: i32(3)})}) + page
+    column = {1: i32(6), 2: list_of(5, [zigzag(encoding)]), 3: list_of(8, [text(key)[1]]), 4: i32(0),
+              5: i64(rows), 6: i64(len(pages)), 7: i64(len(pages)), 9: i64(start)}
+    if copies:
+        column[11] = i64(4)
+    chunk = compact({2: i64(4), 3: struct_of(column)})
+    group = compact({1: list_of(12, [chunk]), 2: i64(len(pages)), 3: i64(rows)})
     schema = [compact({4: text(b"schema"), 5: i32(1)}),
               compact({1: i32(6), 3: i32(0), 4: text(key), 6: i32(0)})]
-    footer = compact({1: i32(1), 2: list_of(12, schema), 3: i64(len(values)),
-                      4: list_of(12, [group])})
-    return b"PAR1" + header + page + footer + struct.pack("<I", len(footer)) + b"PAR1"
+    footer = compact({1: i32(1), 2: list_of(12, schema), 3: i64(rows), 4: list_of(12, [group])})
+    return b"PAR1" + pages + footer + struct.pack("<I", len(footer)) + b"PAR1"

@@ -225,6 +225,28 @@ def unframed(data):
     return made
 
 
+def mutate_parquet(data, random):
+    """The file's bytes, its last part, its counts, its values, or a bomb."""
+    chance = random.random()
+    if chance < 0.5:
+        return mutate_bytes(data, random)
+    if chance < 0.7:
+        # The footer has the schema and all offsets.
+        made, what = mutate_bytes(data[-300:-8], random)
+        length = random.choice((len(made), 0, 1 << 31, (1 << 32) - 1, len(data)))
+        return data[:-300] + made + struct.pack("<I", length) + b"PAR1", f"footer: {what}"
+    if chance < 0.8:
+        copies, length = random.choice(((100_000, 3_000), (3_000, 100_000), (1 << 30, 1)))
+        return (containers.parquet([b"x " * (length // 2)], copies=copies),
+                f"{copies * length >> 20} MB of values")
+    if chance < 0.9:
+        count = random.choice((0, -1, 1 << 31, (1 << 63) - 1, 1000))
+        return containers.parquet([b"once", b"twice"], count=count), f"{count} rows declared"
+    key = random.choice((b"", b"other", b"\xff", b"\x1b[31m", "\u202e".encode(), b"k" * 300_000))
+    value = random.choice((b"", b"\xff\xfe", b"\0" * 300_000, b"once"))
+    return containers.parquet([value, b"twice"], random.choice((key, b"text"))), "other names or values"
+
+
 FORMS = {
     "json": of_text(values.mutate_json),
     "jsonl": of_text(values.mutate_lines),
@@ -234,6 +256,7 @@ FORMS = {
     "safetensors": mutate_safetensors,
     "gguf": mutate_gguf,
     "torch": mutate_torch_zip,
+    "parquet": mutate_parquet,
     "jsonl.gz": packed(of_text(values.mutate_lines), gzip.compress),
     "jsonl.zst": packed(of_text(values.mutate_lines), containers.zstd),
     "txt.gz": packed(mutate_text, gzip.compress),

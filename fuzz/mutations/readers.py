@@ -108,7 +108,7 @@ def sources():
         yield reader(file, form, convert(file.split("/")[0], *by_config), "model", OUT)
     yield reader("training.pt", "torch", convert("training.pt", "--ema", *by_config), "model", OUT)
     yield reader("corenet/config.json", "json", convert("corenet", "--tokenizer", "model"), "model",
-                 OUT, ("weights.safetensors",))
+                 OUT, ("weights.safetensors", "corenet: tensor"))
     for file, form in ("corenet.yaml", "text"), ("model/config.json", "json"):
         yield reader(file, form, convert("legacy.pt", "--architecture", file, "--tokenizer", "model"),
                      "legacy.pt model", OUT, ("legacy.pt", "architecture"))
@@ -139,7 +139,7 @@ def data():
     for file, form in (("corpus.txt", "text"), ("corpus.json", "jsonl"), ("corpus.jsonl", "jsonl"),
                        ("corpus.jsonl.gz", "jsonl.gz"), ("corpus.txt.gz", "txt.gz"),
                        ("corpus.jsonl.zst", "jsonl.zst"), ("corpus.txt.zst", "txt.zst"),
-                       ("corpus.parquet", "bytes"), ("corpus.parquet", "bytes")):
+                       ("corpus.parquet", "parquet"), ("corpus.parquet", "parquet")):
         yield reader(file, form, pretrain("--data", file, "--iters", "1"), "pretrain.toml model", OUT,
                      (), True)
         yield reader(file, form, pretrain("--data", file, "--iters", "1", "--skip-corrupt"),
@@ -149,16 +149,19 @@ def data():
 
 
 def settings():
+    # A value out of range is an error of its option.
+    flag = ("--",)
     yield reader("finetune.toml", "toml", ["finetune", "--model", "model", "--config", "finetune.toml",
-                                           "--adapter-path", "out", "--quiet"], "model text", OUT, (), True)
+                                           "--adapter-path", "out", "--quiet"], "model text", OUT, flag,
+                 True)
     more = "model corpus.jsonl"
-    yield reader("pretrain.toml", "toml", pretrain(), more, OUT, (), True)
-    yield reader("pretrain.toml", "toml", pretrain("--dry-run"), more)
-    for file in ("prompt.txt",):
-        from_file = ["generate", "--model", "model", "--prompt-file", file, "--max-tokens", "3"]
-        yield reader(file, "text", from_file, "model")
-        yield reader(file, "text", ["generate", "--model", "model", "--prompt", "-", "--max-tokens",
-                                    "3"], "model", also=("stdin", "standard input", "prompt"), stdin=file)
+    yield reader("pretrain.toml", "toml", pretrain(), more, OUT, flag, True)
+    yield reader("pretrain.toml", "toml", pretrain("--dry-run"), more, (), flag)
+    yield reader("prompt.txt", "text", ["generate", "--model", "model", "--prompt-file", "prompt.txt",
+                                        "--max-tokens", "3"], "model")
+    yield reader("prompt.txt", "text", ["generate", "--model", "model", "--prompt", "-", "--max-tokens",
+                                        "3"], "model", (), ("stdin", "standard input", "prompt"),
+                 stdin="prompt.txt")
 
 
 def resumed():
@@ -177,7 +180,7 @@ def resumed():
                        ("checkpoints/step-000002/model.safetensors", "safetensors"),
                        ("checkpoints/step-000001/config.json", "json"), ("run.lock", "text")):
         yield reader(f"pre/{file}", form, [*PRETRAIN, "--output", "pre", "--resume"],
-                     "pretrain.toml model corpus.jsonl", ("pre",), (), True)
+                     "pretrain.toml model corpus.jsonl", ("pre",), ("step-000002: tensor",), True)
 
 
 def all_readers():

@@ -72,7 +72,7 @@ class Checks(unittest.TestCase):
                     ("out",), **given)
         before = checks.listing(self.folder)
         result = process.run([sys.executable, str(self.tool), *case.command], self.folder,
-                             f"{self.folder}.streams", interrupt=kind == "option")
+                             f"{self.folder}.streams", interrupt=case.long)
         found = list(checks.problems(case, result, before, checks.listing(self.folder)))
         return case, result, found
 
@@ -133,9 +133,11 @@ class Checks(unittest.TestCase):
 
     def test_accepts_a_long_job_that_ends_at_an_interrupt(self):
         with mock.patch.multiple(process, INTERRUPT_CPU=0.2):
-            _, result, found = self.outcome("job", "option", more=["--json"], extreme=True)
+            _, result, found = self.outcome("job", "option", more=["--json"], extreme=True,
+                                              long=True)
             self.assertEqual((found, result.stopped, result.code), ([], "interrupted", 130))
-            self.assertEqual(self.found("hang", "option", more=["--json"], extreme=True), ["hang"])
+            self.assertEqual(self.found("hang", "option", more=["--json"], extreme=True, long=True),
+                             ["hang"])
 
     def test_rates_messages_by_the_file_that_they_name(self):
         report = Report()
@@ -219,6 +221,7 @@ class FileCases(unittest.TestCase):
             "safetensors": containers.write_safetensors(header, bytes(8)),
             "gguf": b"GGUF" + bytes(range(200)), "torch": containers.torch_zip(*pickled),
             "jsonl.gz": damage.gzip.compress(lines), "jsonl.zst": containers.zstd(lines),
+            "parquet": containers.parquet([b"once " * 60, b"upon " * 60]),
             "txt.gz": damage.gzip.compress(b"once"), "txt.zst": containers.zstd(b"once"),
         }
         self.assertEqual(contents.keys(), damage.FORMS.keys())
