@@ -6,8 +6,8 @@
 Each case is a folder with a small valid input, one mutation of it, and a command that reads it. A
 command must end within 10 seconds of CPU time and 1 GB of memory, with exit code 0, 1 or 2 and
 without a panic. A failed command must leave no output, and print a short message that names the
-file or the option. `--only` takes `file`, `option`, or a part of a reader's name, such as
-`tokenizer.json` or `by convert`. The exit code is 1 if there is a violation.
+file or the option. `--only` takes `file`, `option`, `valid` (every reader's input as it is),
+or a part of a reader's name, such as `tokenizer.json` or `by convert`. The exit code is 1 if there is a violation.
 """
 
 import argparse
@@ -28,6 +28,9 @@ from report import Report
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FULL = "10000,1500"
+KINDS = ("valid", "file", "option")
+# Cases for each reader from which its valid input is run too.
+VALID_FROM = 10
 
 
 def main():
@@ -76,21 +79,25 @@ def newest():
 def makers(given, seed, base):
     """The kinds of cases with their numbers."""
     files, _, options = given.cases.partition(",")
-    counts = {"file": int(files), "option": int(options or 0)}
-    only = None if given.only in (None, *counts) else given.only
+    only = None if given.only in KINDS else given.only
     made = {"file": Files(base, seed, only), "option": Options(base, seed, given.openelm, only)}
-    for kind in counts:
-        empty = not (made[kind].readers if kind == "file" else made[kind].commands)
-        if empty or given.only in counts and given.only != kind:
-            counts[kind] = 0
+    made["valid"] = made["file"]
+    readers, counts = len(made["file"].readers), dict.fromkeys(KINDS, 0)
+    if readers and given.only != "option":
+        counts["file"] = int(files)
+        counts["valid"] = readers if int(files) >= VALID_FROM * readers or given.only == "valid" else 0
+    if made["option"].commands and given.only not in ("file", "valid"):
+        counts["option"] = int(options or 0)
+    if given.only == "valid":
+        counts["file"] = 0
     if not any(counts.values()):
         sys.exit(f"mutations: no case for --only {given.only}")
     return made, counts
 
 
-def attempt(openelm, maker, number, folder):
+def attempt(openelm, kind, maker, number, folder):
     """Makes and runs a case: the case, its result and its violations."""
-    case = maker.make(number, folder)
+    case = maker.valid(number, folder) if kind == "valid" else maker.make(number, folder)
     before = checks.listing(folder)
     streams = f"{folder}.streams"
     result = process.run([openelm, *case.command], folder, streams, case.stdin,
@@ -107,15 +114,15 @@ def run(given, seed, base, work):
         while True:
             with lock:
                 late = given.seconds and time.monotonic() - began > given.seconds
-                if not numbers or failures or late:
+                if not numbers or late:
                     return
                 kind, number = numbers.pop(0)
             folder = work / f"{kind}-{number}"
             try:
-                outcome = attempt(given.openelm, made[kind], number, folder)
-            except BaseException as error:
+                outcome = attempt(given.openelm, kind, made[kind], number, folder)
+            except Exception as error:
                 failures.append((f"{kind}:{number}", error))
-                raise
+                continue
             finally:
                 remove(folder)
             with lock:
@@ -152,7 +159,7 @@ def repeat(given, seed, base):
     kind, _, number = given.repeat.partition(":")
     made, _ = makers(given, seed, base)
     folder = base.parent / f"{kind}-{number}"
-    case, result, found = attempt(given.openelm, made[kind], int(number), folder)
+    case, result, found = attempt(given.openelm, kind, made[kind], int(number), folder)
     print(f"{case.group}: {case.what}")
     print(process.shell([given.openelm, *case.command], folder, case.stdin))
     sys.stdout.write(result.stderr.decode("utf-8", "backslashreplace").replace("\x1b", "\\x1b"))

@@ -22,11 +22,12 @@ class Case:
 
     def __init__(self, identity, kind, group, what, command, names, outputs=(), trains=False,
                  stdin=None, extreme=False, must_fail=False, rated=True,
-                 long=False):
+                 long=False, must_succeed=False):
         self.identity, self.kind, self.group, self.what = identity, kind, group, what
         self.command, self.names, self.outputs = command, names, tuple(outputs)
         self.trains, self.stdin, self.extreme = trains, stdin, extreme
         self.must_fail, self.rated = must_fail, rated
+        self.must_succeed = must_succeed
         # A job that may take longer, and is interrupted then.
         self.long = long
         self.prints_names = command[0] in PRINTS_NAMES
@@ -60,11 +61,20 @@ class Files:
         self.base, self.seed = base, seed
         self.readers = [reader for reader in all_readers() if only is None or only in reader.name]
 
+    def valid(self, number, folder):
+        """The command of a reader with the file as it is."""
+        reader = self.readers[number]
+        copy(self.base, folder, reader.inputs)
+        return Case(f"valid:{number}", "valid", reader.name, "not mutated", list(reader.command), (),
+                    reader.outputs, reader.trains, reader.stdin and str(folder / reader.stdin),
+                    rated=False, must_succeed=reader.valid)
+
     def make(self, number, folder):
         reader = self.readers[number % len(self.readers)]
         chance = random.Random(f"{self.seed} {reader.name} {number}")
         copy(self.base, folder, reader.inputs)
-        what = damage.mutate_file(str(folder / reader.file), reader.form, chance)
+        what = damage.mutate_file(str(folder / reader.file), reader.form, chance,
+                                   entries=not reader.stdin)
         not_finite = what.startswith("not finite")
         computes = reader.command[0] in ("generate", "bench", "finetune") and \
             reader.file == "model/model.safetensors"

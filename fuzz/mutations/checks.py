@@ -48,6 +48,8 @@ def problems(case, result, before, after):
             yield from json_lines(result.stdout)
     elif case.prints_names:
         yield from controls("stdout", result.stdout)
+    if case.must_succeed and result.code != 0:
+        yield "valid input", f"exit code {result.code}: {first_line(text)}"
     if case.must_fail and result.code == 0:
         yield "silent", "exit code 0 with weights that are not finite"
 

@@ -287,9 +287,9 @@ def replace_file(path, random):
     return what
 
 
-def mutate_file(path, form, random):
-    """Mutates the file; returns the mutation's description."""
-    if random.random() < 0.06:
+def mutate_file(path, form, random, entries=True):
+    """Mutates the file, or with `entries` what has its name; returns the mutation's description."""
+    if random.random() < 0.06 and entries:
         return replace_file(path, random)
     with open(path, "rb") as file:
         data = file.read()

@@ -3,8 +3,9 @@
 from collections import namedtuple
 
 # `file` is mutated as a `form` of damage.FORMS; `inputs` are copied for the command; `outputs` are
-# the names that it may write. `also` names what a message may name instead of the file.
-Reader = namedtuple("Reader", "name file form inputs command outputs also trains stdin")
+# the names that it may write. `also` names what a message may name instead of the file. `valid` is
+# false if the command fails with the file as it is, because its model would be a large one.
+Reader = namedtuple("Reader", "name file form inputs command outputs also trains stdin valid")
 
 PROMPT = ["--prompt", "Once upon", "--max-tokens", "3", "--quiet"]
 SHORT = ["--iters", "1", "--batch-size", "1", "--max-seq-length", "32", "--rank", "2",
@@ -15,13 +16,15 @@ GENERATE = ["generate", "--model", "model", *PROMPT]
 OUT = ("out",)
 
 
-def reader(file, form, command, inputs="", outputs=(), also=(), trains=False, stdin=None):
+def reader(file, form, command, inputs="", outputs=(), also=(), trains=False, stdin=None,
+           valid=True):
     first = file.split("/")[0]
     inputs = tuple(dict.fromkeys([first, *inputs.split()]))
     name = f"{file} by {command[0]}"
     if command[0] == "tokenizer":
         name = f"{file} by tokenizer train"
-    return Reader(name, file, form, inputs, command, tuple(outputs), tuple(also), trains, stdin)
+    return Reader(name, file, form, inputs, command, tuple(outputs), tuple(also), trains, stdin,
+                  valid)
 
 
 def finetune(data, *more, model="model"):
@@ -108,10 +111,10 @@ def sources():
         yield reader(file, form, convert(file.split("/")[0], *by_config), "model", OUT)
     yield reader("training.pt", "torch", convert("training.pt", "--ema", *by_config), "model", OUT)
     yield reader("corenet/config.json", "json", convert("corenet", "--tokenizer", "model"), "model",
-                 OUT, ("weights.safetensors", "corenet: tensor"))
+                 OUT, ("weights.safetensors", "corenet: tensor"), valid=False)
     for file, form in ("corenet.yaml", "text"), ("model/config.json", "json"):
         yield reader(file, form, convert("legacy.pt", "--architecture", file, "--tokenizer", "model"),
-                     "legacy.pt model", OUT, ("legacy.pt", "architecture"))
+                     "legacy.pt model", OUT, ("legacy.pt", "architecture"), valid=form == "json")
 
 
 def adapters():

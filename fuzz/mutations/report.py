@@ -30,10 +30,11 @@ class Report:
         self.broken += bool(problems)
         for check, found in problems:
             self.groups[check, case.group, general(found)].append((case, found))
-        if result.code in (1, 2) and case.rated:
+        text = result.stderr.decode("utf-8", "replace")
+        # A value that is not finite shows itself in a result, far from its file.
+        if result.code in (1, 2) and case.rated and "finite" not in text:
             self.failed[case.kind] += 1
             if not checks.named(case, result):
-                text = result.stderr.decode("utf-8", "replace")
                 self.unnamed[case.kind].append((case, checks.first_line(text)))
 
     def share(self, kind):
@@ -61,6 +62,9 @@ class Report:
                 yield f"    {case.identity} {case.group} ({case.what}): {line}"
         for kind, count in sorted(self.cases.items()):
             mutated = "the mutated file" if kind == "file" else "a given option"
+            if kind == "valid":
+                yield f"{count} valid inputs"
+                continue
             yield (f"{count} {kind} cases: {self.failed[kind]} messages, of which "
                    f"{self.share(kind):.2%} name {mutated}")
         codes = ", ".join(f"{code}: {count}" for code, count in sorted(self.codes.items(), key=str))
