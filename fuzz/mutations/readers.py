@@ -108,7 +108,8 @@ def sources():
     by_config = ["--architecture", "model/config.json", "--tokenizer", "model"]
     for file, form in (("weights.pt", "torch"), ("training.pt", "torch"), ("legacy.pt", "bytes"),
                        ("corenet/weights.safetensors", "safetensors")):
-        yield reader(file, form, convert(file.split("/")[0], *by_config), "model", OUT)
+        yield reader(file, form, convert(file.split("/")[0], *by_config), "model", OUT,
+                     ("corenet: tensor",))
     yield reader("training.pt", "torch", convert("training.pt", "--ema", *by_config), "model", OUT)
     yield reader("corenet/config.json", "json", convert("corenet", "--tokenizer", "model"), "model",
                  OUT, ("weights.safetensors", "corenet: tensor"), valid=False)
@@ -148,7 +149,7 @@ def data():
         yield reader(file, form, pretrain("--data", file, "--iters", "1", "--skip-corrupt"),
                      "pretrain.toml model", OUT, (), True)
         yield reader(file, form, ["tokenizer", "train", "--data", file, "--vocab-size", "300",
-                                  "--output", "out"], "", OUT)
+                                  "--output", "out"], "", OUT, ("--vocab-size",))
 
 
 def settings():
@@ -161,7 +162,7 @@ def settings():
     yield reader("pretrain.toml", "toml", pretrain(), more, OUT, flag, True)
     yield reader("pretrain.toml", "toml", pretrain("--dry-run"), more, (), flag)
     yield reader("prompt.txt", "text", ["generate", "--model", "model", "--prompt-file", "prompt.txt",
-                                        "--max-tokens", "3"], "model")
+                                        "--max-tokens", "3"], "model", (), ("the prompt has",))
     yield reader("prompt.txt", "text", ["generate", "--model", "model", "--prompt", "-", "--max-tokens",
                                         "3"], "model", (), ("stdin", "standard input", "prompt"),
                  stdin="prompt.txt")
