@@ -40,7 +40,7 @@ def problems(case, result, before, after):
     text = result.stderr.decode("utf-8", "replace")
     yield from ended(case, result, text)
     yield from resources(case, result)
-    if result.stopped is None:
+    if result.stopped != "killed":
         yield from entries(case, result, before, after)
     yield from messages(result, text)
     if "--json" in case.command and result.code == 0:
@@ -102,7 +102,8 @@ def entries(case, result, before, after):
     inputs = [path for path in sorted(changed) if not case.is_output(path)]
     if inputs:
         yield "input changed", ", ".join(inputs[:3])
-    if result.code not in (0, None) and result.code in EXIT_CODES:
+    # An interrupted job keeps what it finished.
+    if result.code in (1, 2) and result.stopped is None:
         outputs = [path for path in sorted(changed) if case.is_output(path)]
         if outputs and not (case.trains and trained(after)):
             yield "partial output", ", ".join(outputs[:3])

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import containers
+import vocabularies
 from process import environment
 
 TALE = ("Once upon a time there was a king who had a daughter. She went into the wood, "
@@ -100,11 +101,13 @@ def make(openelm, folder):
     tool("convert", "model", "model.gguf", "--gguf-type", "f16")
     tool("convert", "model", "q4_0.gguf", "--gguf-type", "q4_0")
     other_formats(folder)
+    more_tokenizers(folder)
     hub(folder)
     tool("finetune", "--model", "model", "--data", "text", "--adapter-path", "run", *SHORT)
     adapter(folder, "dora", tool, "--fine-tune-type", "dora")
     adapter(folder, "adapter", tool)
     peft(folder)
+    older(folder)
     tool("finetune", "--model", "model", "--data", "pairs", "--adapter-path", "dpo", "--dpo",
          "sigmoid", *SHORT)
     tool("pretrain", "--config", "pretrain.toml", "--output", "pre", "--quiet")
@@ -152,6 +155,12 @@ def other_formats(folder):
         containers.sentencepiece(containers.pieces_of(vocabulary)))
 
 
+def more_tokenizers(folder):
+    for name, made in vocabularies.KINDS.items():
+        (folder / name).mkdir()
+        (folder / name / "tokenizer.json").write_text(json.dumps(made()))
+
+
 def hub(folder):
     """A repository's folder in the Hugging Face Hub cache."""
     repository = folder / "models--org--tales"
@@ -188,3 +197,12 @@ def peft(folder):
         "lora_dropout": 0.0, "bias": "none", "use_rslora": False, "use_dora": False,
         "target_modules": ["qkv_proj", "out_proj", "proj_1", "proj_2"], "rank_pattern": {},
         "alpha_pattern": {}, "fan_in_fan_out": False, "init_lora_weights": True}))
+
+
+def older(folder):
+    """The LoRA adapter with the settings of an older mlx-lm."""
+    shutil.copytree(folder / "adapter", folder / "older")
+    (folder / "older/adapter_config.json").write_text(json.dumps({
+        "model": "model", "train": True, "use_dora": False, "lora_layers": 1, "iters": 1,
+        "lora_parameters": {"keys": ["attn.qkv_proj", "attn.out_proj", "ffn.proj_1", "ffn.proj_2"],
+                            "rank": 2, "alpha": 40.0, "scale": 20.0, "dropout": 0.0}}))

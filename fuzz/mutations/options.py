@@ -123,7 +123,7 @@ def any_value(command, option, random):
         else:
             value = str(int(10 ** random.uniform(0, 20)))
         # Each process would take memory before anything is refused.
-        if option.flag == "--processes" and value.isdigit() and 8 < int(value) < 1 << 16:
+        if option.flag == "--processes" and value.isdigit() and 8 < int(value) < 1 << 31:
             value = "3"
         return value
     if PATHS.match(option.value):

@@ -2,6 +2,8 @@
 
 from collections import namedtuple
 
+from vocabularies import KINDS
+
 # `file` is mutated as a `form` of damage.FORMS; `inputs` are copied for the command; `outputs` are
 # the names that it may write. `also` names what a message may name instead of the file. `valid` is
 # false if the command fails with the file as it is, because its model would be a large one.
@@ -91,6 +93,11 @@ def tokenizers():
                      "special_tokens_map.json", "generation_config.json"):
             also = ("tokenizer.json",) if file != "tokenizer.json" else ()
             yield reader(f"model/{file}", "json", command, inputs, outputs, also, bool(inputs))
+    for kind in KINDS:
+        file, named = f"{kind}/tokenizer.json", ["--tokenizer", kind]
+        yield reader(file, "json", [*GENERATE, *named], "model")
+        yield reader(file, "json", pretrain(*named), "pretrain.toml corpus.jsonl", OUT, (), True)
+        yield reader(file, "json", convert("model", *named), "model", OUT)
     named = ["--tokenizer", "tokenizer.model"]
     yield reader("tokenizer.model", "bytes", [*GENERATE, *named], "model")
     yield reader("tokenizer.model", "bytes", convert("model", *named), "model", OUT)
@@ -119,7 +126,8 @@ def sources():
 
 
 def adapters():
-    for folder, weights in (("adapter", "adapters"), ("dora", "adapters"), ("peft", "adapter_model")):
+    for folder, weights in (("adapter", "adapters"), ("dora", "adapters"), ("older", "adapters"),
+                            ("peft", "adapter_model")):
         for file, form in ("adapter_config.json", "json"), (f"{weights}.safetensors", "safetensors"):
             path = f"{folder}/{file}"
             # A value of the configuration may only contradict the tensors.
