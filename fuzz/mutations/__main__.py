@@ -126,7 +126,8 @@ def run(given, seed, base, work):
             finally:
                 remove(folder)
             with lock:
-                report.add(*outcome)
+                for line in report.add(*outcome):
+                    print(line)
                 done = sum(report.cases.values())
                 if done % 1000 == 0:
                     print(f"{done} cases, {report.broken} with a violation, "
@@ -137,7 +138,7 @@ def run(given, seed, base, work):
         thread.start()
     for thread in threads:
         thread.join()
-    print("\n".join(report.lines()))
+    print("", *report.lines(), sep="\n")
     if numbers:
         print(f"{len(numbers)} cases were not run")
     for identity, error in failures:

@@ -22,20 +22,25 @@ class Report:
         self.broken = 0
 
     def add(self, case, result, problems):
-        """Adds a case with its violations."""
+        """Adds a case with its violations; returns a line for each new kind of violation."""
+        lines = []
         self.cases[case.kind] += 1
         self.codes[result.code if result.code is not None else f"signal {result.signal}"] += 1
         for note in checks.notes(case, result):
             self.notes[note].append(case)
         self.broken += bool(problems)
         for check, found in problems:
-            self.groups[check, case.group, general(found)].append((case, found))
+            group = self.groups[check, case.group, general(found)]
+            group.append((case, found))
+            if len(group) == 1:
+                lines.append(f"{case.identity} {case.group} ({case.what}): {check}: {found}")
         text = result.stderr.decode("utf-8", "replace")
         # A value that is not finite shows itself in a result, far from its file.
         if result.code in (1, 2) and case.rated and "finite" not in text:
             self.failed[case.kind] += 1
             if not checks.named(case, result):
                 self.unnamed[case.kind].append((case, checks.first_line(text)))
+        return lines
 
     def share(self, kind):
         failed = self.failed[kind]
