@@ -115,8 +115,10 @@ def unfinished(path):
 
 
 def trained(after):
-    """True if a run saved its state, so that its folder is one to resume from."""
-    return any(path.endswith("training_state.safetensors") for path in after)
+    """True if a run saved its state or recorded a step, so that its folder has a use."""
+    return any(path.endswith("training_state.safetensors")
+               or path.endswith("metrics.jsonl") and what[0] == "file" and what[1] > 0
+               for path, what in after.items())
 
 
 def messages(result, text):

@@ -131,7 +131,8 @@ def adapters():
         for file, form in ("adapter_config.json", "json"), (f"{weights}.safetensors", "safetensors"):
             path = f"{folder}/{file}"
             # A value of the configuration may only contradict the tensors.
-            also = (f"{weights}.safetensors",) if form == "json" else ("adapter_config.json",)
+            also = (f"{weights}.safetensors",) if form == "json" else (
+                "adapter_config.json", f"{folder}: tensor")
             yield reader(path, form, [*GENERATE, "--adapter", folder], "model", (), also)
             yield reader(path, form, ["fuse", "--model", "model", "--adapter-path", folder,
                                       "--save-path", "out", "--quiet"], "model", OUT, also)

@@ -35,8 +35,9 @@ class Report:
             if len(group) == 1:
                 lines.append(f"{case.identity} {case.group} ({case.what}): {check}: {found}")
         text = result.stderr.decode("utf-8", "replace")
-        # A value that is not finite shows itself in a result, far from its file.
-        if result.code in (1, 2) and case.rated and "finite" not in text:
+        # A number that is not finite shows itself in a result, far from its file or option.
+        diverged = "finite" in text or "the loss is" in text
+        if result.code in (1, 2) and case.rated and not diverged:
             self.failed[case.kind] += 1
             if not checks.named(case, result):
                 self.unnamed[case.kind].append((case, checks.first_line(text)))
