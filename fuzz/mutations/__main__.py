@@ -107,7 +107,9 @@ def attempt(openelm, kind, maker, number, folder):
 
 def run(given, seed, base, work):
     made, counts = makers(given, seed, base)
-    numbers = [(kind, number) for kind, count in counts.items() for number in range(count)]
+    # All kinds progress alike, so that a limit of time ends none.
+    numbers = sorted(((kind, number) for kind, count in counts.items() for number in range(count)),
+                     key=lambda item: (item[1] + 0.5) / counts[item[0]])
     report, lock, failures, began = Report(), threading.Lock(), [], time.monotonic()
 
     def worker():
