@@ -40,7 +40,8 @@ def problems(case, result, before, after):
     text = result.stderr.decode("utf-8", "replace")
     yield from ended(case, result, text)
     yield from resources(case, result)
-    if result.stopped != "killed":
+    # A second interrupt ends a process at once.
+    if result.stopped in (None, "interrupted"):
         yield from entries(case, result, before, after)
     yield from messages(result, text)
     if "--json" in case.command and result.code == 0:
@@ -78,14 +79,16 @@ def notes(case, result):
     text = result.stderr.decode("utf-8", "replace")
     if result.signal is not None and excused_memory(case, result, text):
         yield "ended at the harness' limit of memory, which the option may need"
-    if result.stopped == "interrupted":
-        yield "a long job, ended by SIGINT"
+    if result.stopped in ("interrupted", "interrupted twice"):
+        yield f"a long job, {result.stopped}"
 
 
 def resources(case, result):
     if result.stopped == "killed" or result.signal == 24:
         yield "hang", f"no end after {result.cpu:.0f} s of CPU time, {result.wall:.0f} s in all"
-    elif result.stopped == "interrupted" and case.extreme and case.reports() and not result.stdout:
+    elif result.stopped == "interrupted twice" and case.kind == "file":
+        yield "hang", "no end after SIGINT"
+    elif result.stopped and case.extreme and case.reports() and not result.stdout:
         yield "hang", f"no event after {result.cpu:.0f} s of CPU time"
     elif result.cpu > CPU_SECONDS or result.wall > WALL_SECONDS:
         yield "hang", f"{result.cpu:.0f} s of CPU time, {result.wall:.0f} s in all"

@@ -15,21 +15,22 @@ MEMORY_BYTES = 1 << 30
 DATA_BYTES = 4 << 30
 FILE_BYTES = 256 << 20
 OPEN_FILES = 256
-# Seconds until a job that an option made long is interrupted.
-INTERRUPT_CPU = 5
-INTERRUPT_WALL = 40
+# Seconds until a job that an option made long is interrupted, and interrupted again.
+INTERRUPT_CPU = 5, 8
+INTERRUPT_WALL = 40, 65
 # Bytes of a stream that are kept.
 KEPT_BYTES = 64 << 10
 
 # `code` is the exit code, or None with `signal`, the number of the signal that ended the process.
-# `stopped` is "killed" after a limit, "interrupted" after a Ctrl-C of this harness, or None.
+# `stopped` is "killed" after a limit, "interrupted" or "interrupted twice" after SIGINT of this
+# harness, or None.
 Result = namedtuple("Result", "code signal stopped wall cpu memory stdout stderr left_running")
 
 
 def run(command, folder, streams, stdin=None, interrupt=False):
     """Runs `command` in `folder`, with its output in files that begin with `streams`.
 
-    With `interrupt`, a long job gets one SIGINT before its time is over.
+    With `interrupt`, a long job gets SIGINT before its time is over, at most twice.
     """
     # dash takes one limit per `ulimit`; a system may lack one.
     limits = "".join(f"ulimit {limit} 2>/dev/null; " for limit in (
@@ -61,7 +62,7 @@ def environment():
 
 def wait(pid, began, interrupt):
     """Waits for the process; interrupts or kills it at its limits."""
-    pause, stopped, seen = 0.004, None, 0
+    pause, stopped, sent = 0.004, None, 0
     while True:
         done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
@@ -72,10 +73,12 @@ def wait(pid, began, interrupt):
         if wall < 1:
             continue
         cpu = cpu_seconds(pid)
-        if stopped is None and interrupt and (cpu > INTERRUPT_CPU or wall > INTERRUPT_WALL):
-            stopped, seen = "interrupted", wall
+        late = sent < 2 and (cpu > INTERRUPT_CPU[sent] or wall > INTERRUPT_WALL[sent])
+        if interrupt and late and stopped != "killed":
+            sent += 1
+            stopped = "interrupted" if sent == 1 else "interrupted twice"
             signal_group(pid, signal.SIGINT)
-        if stopped != "killed" and (cpu > CPU_SECONDS or wall > WALL_SECONDS + seen):
+        if stopped != "killed" and (cpu > CPU_SECONDS or wall > WALL_SECONDS):
             stopped = "killed"
             signal_group(pid, signal.SIGKILL)
 

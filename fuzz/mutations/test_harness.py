@@ -50,6 +50,11 @@ def job():
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     print('{"iteration": 1}', flush=True)
     while True: pass
+def stubborn():
+    seen = []
+    signal.signal(signal.SIGINT, lambda *_: seen.append(1) or len(seen) < 2 or sys.exit(130))
+    print('{"iteration": 1}', flush=True)
+    while True: pass
 def fail(text): sys.stderr.buffer.write(("openelm: " + text + "\\n").encode()); sys.exit(1)
 globals()[sys.argv[1]]()
 '''
@@ -136,12 +141,18 @@ class Checks(unittest.TestCase):
         self.assertEqual(self.found("succeed", must_succeed=True), [])
 
     def test_accepts_a_long_job_that_ends_at_an_interrupt(self):
-        with mock.patch.multiple(process, INTERRUPT_CPU=0.2):
+        with mock.patch.multiple(process, INTERRUPT_CPU=(0.2, 1)):
             _, result, found = self.outcome("job", "option", more=["--json"], extreme=True,
                                               long=True)
             self.assertEqual((found, result.stopped, result.code), ([], "interrupted", 130))
             self.assertEqual(self.found("hang", "option", more=["--json"], extreme=True, long=True),
                              ["hang"])
+
+    def test_finds_a_job_that_ignores_the_first_interrupt(self):
+        with mock.patch.multiple(process, INTERRUPT_CPU=(0.2, 1)):
+            _, result, found = self.outcome("stubborn", "option", long=True)
+            self.assertEqual((found, result.stopped, result.code), ([], "interrupted twice", 130))
+            self.assertEqual(self.found("stubborn", long=True), ["hang"])
 
     def test_rates_messages_by_the_file_that_they_name(self):
         report = Report()
