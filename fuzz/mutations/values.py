@@ -156,6 +156,6 @@ def mutate_toml(text, random):
 
 def short(value):
     """A value in a description: its beginning, printable."""
-    text = str(value)
-    text = text if len(text) <= 24 else f"{text[:20]}... ({len(text)})"
-    return re.sub(r"[^ -~]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    text, length = str(value), len(str(value))
+    text = re.sub(r"[^ -~]", lambda found: f"\\u{ord(found[0]):04x}", text[:40])
+    return text if length <= 24 and len(text) <= 40 else f"{text[:20]}... ({length})"
