@@ -82,7 +82,7 @@ class Files:
         return Case(f"file:{number}", "file", reader.name, what, list(reader.command), names,
                     reader.outputs, reader.trains, reader.stdin and str(folder / reader.stdin),
                     must_fail=not_finite and computes, rated=not not_finite and not what.startswith("huge"),
-                    long=" MB of " in what)
+                    long=" MB of " in what or "(300002)" in what)
 
 
 class Options:
