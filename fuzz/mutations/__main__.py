@@ -6,8 +6,9 @@
 Each case is a folder with a small valid input, one mutation of it, and a command that reads it. A
 command must end within 10 seconds of CPU time and 1 GB of memory, with exit code 0, 1 or 2 and
 without a panic. A failed command must leave no output, and print a short message that names the
-file or the option. `--only` takes `file`, `option`, `valid` (every reader's input as it is),
-or a part of a reader's name, such as `tokenizer.json` or `by convert`. The exit code is 1 if there is a violation.
+file or the option. `--only` takes `file`, `option`, `valid` (every reader's input as it is), or a
+part of a reader's name, such as `tokenizer.json` or `by convert`. The exit code is 1 if there is a
+violation.
 """
 
 import argparse

@@ -33,7 +33,7 @@ LINES = {
 # Placeholders of values that are no numbers.
 TEXTS = re.compile(r"^(TEXT|KEY|REGEX.*|NAMES?|MODE|NAME\|FILE)$")
 PATHS = re.compile(r"^(FOLDER|FILE|FILES|PATH)$")
-CHOICES = re.compile(r"possible values")
+CHOICES = re.compile(r"possible\s+values")
 NUMBERS = ("0", "1", "2", "3", "-1", "-2", "7", "255", "256", "65535", "65536", "2147483647",
            "2147483648", "-2147483648", "-2147483649", "4294967295", "4294967296", "5000000000",
            "1000000000000", "9223372036854775807", "9223372036854775808", "-9223372036854775808",
@@ -43,7 +43,7 @@ NUMBERS = ("0", "1", "2", "3", "-1", "-2", "7", "255", "256", "65535", "65536", 
            "\u0663", "1\u202e", "one", "1;2", "1=2", "0.1,1e30", "1e30,1e30", "nan,nan")
 PATH_VALUES = ("", " ", "absent", "model/config.json", "a" * 300, "a/" * 3000, "x\u202ey", "x\x1b[31my",
                "/dev/null", "absent/absent", ".", "//", "absent=2", "=", "model=nan", ",", "x\ny")
-CODES = re.compile(r"^ {2,8}(?:(-\w), )?(--[\w-]+)(?: <([^>]+)>)?", re.MULTILINE)
+FLAGS = re.compile(r"^ {2,8}(?:(-\w), )?(--[\w-]+)(?: <([^>]+)>)?", re.MULTILINE)
 
 
 def commands(openelm):
@@ -75,7 +75,7 @@ def help_of(openelm, command):
 def parse(text):
     """The options with a value, from a help text."""
     found = []
-    matches = list(CODES.finditer(text))
+    matches = list(FLAGS.finditer(text))
     for match, following in zip(matches, matches[1:] + [None]):
         _, flag, value = match.groups()
         described = text[match.end():following.start() if following else len(text)]

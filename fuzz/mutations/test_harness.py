@@ -33,7 +33,10 @@ def memory(): data = bytearray(200 << 20); sys.exit(0)
 def partial(): Path("out").mkdir(); Path("out/config.json").write_text("{}"); fail("input.json: bad")
 def leftover(): Path("out").mkdir(); Path("out/.model.partial").write_text(""); sys.exit(0)
 def hidden(): Path(".out.partial").write_text(""); fail("input.json: bad")
-def saved(): Path("out").mkdir(); Path("out/training_state.safetensors").write_text(""); fail("input.json: bad")
+def saved():
+    Path("out").mkdir()
+    Path("out/training_state.safetensors").write_text("")
+    fail("input.json: bad")
 def changes(): Path("input.json").write_text("other"); sys.exit(0)
 def nothing(): fail("not found")
 def silent(): sys.exit(1)
@@ -184,8 +187,8 @@ HELP = """Usage: openelm finetune [OPTIONS]
 Options:
   -m, --model <FOLDER>         Model folder
       --rank <N>               Rank of the adapter [default: 8]
-      --dpo <LOSS>             Loss
-                               [possible values: sigmoid, hinge]
+      --dpo <LOSS>             Loss [possible
+                               values: sigmoid, hinge]
       --new-number <BYTES>     An option that was added later
       --resume                 Resume the run
       --betas <X,X>
