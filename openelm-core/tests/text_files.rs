@@ -179,7 +179,7 @@ fn readers() -> Vec<Reader> {
             file: "tokenizer.json",
             text: example("tokenizer.json"),
             read: |folder| {
-                let tokenizer = Tokenizer::find(folder, None)?;
+                let tokenizer = Tokenizer::from_file(folder.join("tokenizer.json"))?;
                 tokenizer
                     .encode_prompt("Once upon")
                     .map(|ids| format!("{ids:?}"))
