@@ -18,6 +18,7 @@ mod error;
 mod finetune;
 mod fuse;
 mod generate;
+mod given;
 mod info;
 mod interrupt;
 mod model;
@@ -114,6 +115,7 @@ fn finish(result: Result<(), Error>, command: &clap::Command) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
+            let error = error.of(command);
             output::note(&format!("openelm: {}", error.message(command)));
             ExitCode::from(error.exit_code())
         }

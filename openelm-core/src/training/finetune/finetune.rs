@@ -14,7 +14,7 @@ use crate::{
     cancel::CancelHandle,
     config::Config,
     data::batch::Batch,
-    error::Result,
+    error::{Error, Result},
     mlx::memory,
     model::Model,
     training::{
@@ -105,6 +105,10 @@ impl Finetune {
         options: FinetuneOptions,
     ) -> Result<Self> {
         options.check()?;
+        options.check_sizes(&train, model.config())?;
+        if options.patience.is_some() && valid.is_none() {
+            return Err(Error::option("patience", "requires validation data"));
+        }
         let order = Order::new(&train, valid.as_ref(), &options)?;
         let key = resume_key(model, &options, &adapter, &train, valid.as_ref())?;
         let validation = validation_key(&options, valid.as_ref());
