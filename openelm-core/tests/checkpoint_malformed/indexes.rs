@@ -18,7 +18,7 @@ fn rejects_malformed_indexes() {
         (&b""[..], "EOF"),
         (b"\xff", "not UTF-8 text: byte 0"),
         (b"not json", "line 1"),
-        (b"[]", "line 1"),
+        (b"[]", "expected struct Index"),
         (b"{}", "`weight_map`"),
         (br#"{"weight_map":null}"#, "missing field `weight_map`"),
         (br#"{"weight_map":[]}"#, "expected a map"),
