@@ -46,6 +46,16 @@ impl<'a> Keys<'a> {
         self.map.contains_key(key)
     }
 
+    /// Replaces a list of one value by the value.
+    pub(crate) fn unwrap_single(&mut self, key: &str) {
+        if let Some(Value::Array(list)) = self.map.get(key)
+            && let [only] = list.as_slice()
+        {
+            let only = only.clone();
+            self.map.insert(key.into(), only);
+        }
+    }
+
     /// The error of an absent key.
     pub(crate) fn missing(&self, key: &str, expected: &str) -> Error {
         Error::config(self.path, key, format!("missing, expected {expected}"))
