@@ -4,12 +4,16 @@
 //! chose DoRA, and there was an `alpha`: a product was multiplied by `scale * alpha / rank`, or by
 //! `alpha / rank` without a scale.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::adapter::AdapterKind;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    json,
+    text_file::{self, MAX_SETTINGS},
+};
 
 /// The settings that decide the result; mlx-lm stores all its training options beside them.
 pub(super) struct Settings {
@@ -50,9 +54,9 @@ impl Settings {
     /// # Errors
     /// [`Error::Io`]; [`Error::Adapter`] if it is malformed, or two keys contradict each other.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(Error::io(path))?;
         let wrong = |problem: String| Error::adapter(path, problem);
-        let file: File = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let text = text_file::read(path, MAX_SETTINGS, wrong)?;
+        let file: File = json::parse(&text).map_err(|error| wrong(error.to_string()))?;
         Self::of(file).map_err(wrong)
     }
 

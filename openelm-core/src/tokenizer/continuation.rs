@@ -3,13 +3,7 @@
 //! SentencePiece prepends a space to every text that it encodes, and removes it on decoding. In the
 //! middle of a text this space would remain, so a completion is encoded without it.
 
-use tokenizers::{
-    Model, Normalizer, NormalizerWrapper, OffsetType, PreTokenizer,
-    normalizers::Sequence,
-    pre_tokenizers::{self, PreTokenizerWrapper, metaspace::PrependScheme},
-};
-
-use super::{library::guarded, tokenizer::Tokenizer};
+use super::{sections::Prefix, tokenizer::Tokenizer};
 use crate::error::Result;
 
 impl Tokenizer {
@@ -27,60 +21,7 @@ impl Tokenizer {
         if self.decode(context)?.is_empty() {
             return self.encode(text);
         }
-        let ids = guarded(|| self.without_prefix(text)).map_err(|problem| self.error(problem))?;
-        self.check_ids(&ids)?;
-        Ok(ids)
-    }
-
-    /// The coder's ids of a text, without the prepended space.
-    fn without_prefix(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
-        let mut splits = self
-            .coder
-            .get_added_vocabulary()
-            .extract_and_normalize(None::<&NormalizerWrapper>, text);
-        if let Some(normalizer) = self.coder.get_normalizer().and_then(without_prepend) {
-            splits.normalize(|piece| normalizer.normalize(piece))?;
-        }
-        if let Some(pre_tokenizer) = self.coder.get_pre_tokenizer() {
-            without_space(pre_tokenizer).pre_tokenize(&mut splits)?;
-        }
-        splits.tokenize(|piece| self.coder.get_model().tokenize(piece.get()))?;
-        let encoding = splits.into_encoding(None, 0, OffsetType::None)?;
-        Ok(encoding.get_ids().to_vec())
-    }
-}
-
-/// `normalizer` without the steps that prepend to the text.
-fn without_prepend(normalizer: &NormalizerWrapper) -> Option<NormalizerWrapper> {
-    match normalizer {
-        NormalizerWrapper::Prepend(_) => None,
-        NormalizerWrapper::Sequence(steps) => {
-            let steps = steps.as_ref().iter().filter_map(without_prepend);
-            Some(Sequence::new(steps.collect()).into())
-        }
-        other => Some(other.clone()),
-    }
-}
-
-/// `pre_tokenizer` without a space before the text. Steps after the first one keep their space:
-/// they add it to every word, as in T5.
-fn without_space(pre_tokenizer: &PreTokenizerWrapper) -> PreTokenizerWrapper {
-    match pre_tokenizer {
-        PreTokenizerWrapper::Metaspace(metaspace) => {
-            let mut metaspace = metaspace.clone();
-            metaspace.set_prepend_scheme(PrependScheme::Never);
-            metaspace.into()
-        }
-        PreTokenizerWrapper::ByteLevel(byte_level) => byte_level.add_prefix_space(false).into(),
-        PreTokenizerWrapper::Sequence(steps) => {
-            let steps = steps.as_ref().iter().enumerate();
-            let steps = steps.map(|(index, step)| match step {
-                PreTokenizerWrapper::Metaspace(_) if index > 0 => step.clone(),
-                other => without_space(other),
-            });
-            pre_tokenizers::sequence::Sequence::new(steps.collect()).into()
-        }
-        other => other.clone(),
+        self.ids(text, Prefix::None)
     }
 }
 

@@ -10,9 +10,11 @@ mod library;
 mod library_tests;
 #[cfg(test)]
 mod llama_tests;
+mod long_text;
 mod merge;
 mod message;
 mod read;
+mod sections;
 pub(crate) mod sentencepiece;
 mod spec;
 mod special_tokens;

@@ -1,18 +1,22 @@
 //! A tokenizer from the bytes of a file, and the files beside it.
 
-use std::{fs::File, io::Read, path::Path, sync::Arc};
+use std::{borrow::Cow, path::Path, sync::Arc};
 
 use tokenizers::AddedToken;
 
 use super::{
     detokenizer::Pieces,
     json, library,
+    long_text::LongText,
     sentencepiece::model as sentencepiece,
     spec::{Coder, TokenizerSpec},
     special_tokens::{self, SpecialTokens},
     tokenizer::Tokenizer,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    text_file,
+};
 
 /// Largest file in bytes; LLaMA's have 0.5 MB and 1.8 MB, those with 256,000 tokens 33 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -40,28 +44,38 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] if it is not like LLaMA's.
     pub(crate) fn contents(path: &Path) -> Result<TokenizerSpec> {
-        let contents = llama_contents(&read_file(path)?);
+        let bytes = read_file(path)?;
+        let contents = match is_json(&bytes) {
+            true => text_file::decode(bytes).and_then(|text| llama_contents(text.as_bytes())),
+            false => llama_contents(&bytes),
+        };
         contents.map_err(|problem| Error::tokenizer(path, problem))
     }
 
     /// Reads the tokenizer in `bytes`; the files in `folders` state BOS and EOS.
     fn with_special_tokens(path: &Path, bytes: &[u8], folders: &[&Path]) -> Result<Self> {
         let refused = |problem: String| Error::tokenizer(path, problem);
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(refused(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
-        }
         if bytes.is_empty() {
             return Err(refused("the file is empty".to_owned()));
         }
-        match llama_contents(bytes) {
+        let bytes = if is_json(bytes) {
+            Cow::Owned(
+                text_file::decode(bytes.to_vec())
+                    .map_err(refused)?
+                    .into_bytes(),
+            )
+        } else {
+            Cow::Borrowed(bytes)
+        };
+        match llama_contents(&bytes) {
             Ok(contents) => {
                 // LLaMA's names are known: a damaged file beside the tokenizer is ignored.
                 let special = SpecialTokens::read(folders).unwrap_or_default();
                 Self::build(path, contents, special).map_err(refused)
             }
-            Err(problem) if !is_json(bytes) => Err(refused(problem)),
+            Err(problem) if !is_json(&bytes) => Err(refused(problem)),
             Err(_) => {
-                let (coder, added) = library::read(bytes).map_err(refused)?;
+                let (coder, added) = library::read(&bytes).map_err(refused)?;
                 let special = SpecialTokens::read(folders)?;
                 Self::of_coder(path, coder, &added, special).map_err(refused)
             }
@@ -122,6 +136,7 @@ impl Tokenizer {
             ));
         };
         Ok(Self {
+            long_text: LongText::new(&coder).map(Arc::new),
             coder: Arc::new(coder),
             pieces: Arc::new(pieces),
             is_llama,
@@ -177,18 +192,18 @@ fn make_special(coder: &mut Coder, id: u32, name: &str) -> tokenizers::Result<()
     Ok(())
 }
 
-/// At most one byte more than [`MAX_FILE_BYTES`].
+/// The bytes of a tokenizer file.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(path))?;
-    Ok(bytes)
+    text_file::read_bytes(path, MAX_FILE_BYTES, |problem| {
+        Error::tokenizer(path, problem)
+    })
 }
 
 /// True for a JSON file. A SentencePiece model begins with the tag of a piece, 0x0A, and a length,
-/// never a brace.
+/// never a brace or a byte order mark.
 pub(crate) fn is_json(bytes: &[u8]) -> bool {
-    bytes.trim_ascii_start().first() == Some(&b'{')
+    let is_marked = [&b"\xEF\xBB\xBF"[..], b"\xFF\xFE", b"\xFE\xFF"]
+        .iter()
+        .any(|mark| bytes.starts_with(mark));
+    is_marked || bytes.trim_ascii_start().first() == Some(&b'{')
 }

@@ -11,6 +11,8 @@ use std::{fmt, path::Path, sync::Arc};
 use super::{
     detokenizer::{Detokenizer, Pieces},
     library::guarded,
+    long_text::{self, LongText},
+    sections::Prefix,
     spec::Coder,
 };
 use crate::error::{Error, Result};
@@ -27,6 +29,8 @@ use crate::error::{Error, Result};
 #[derive(Clone)]
 pub struct Tokenizer {
     pub(super) coder: Arc<Coder>,
+    /// How a long text is divided; `None` if it is encoded as a whole.
+    pub(super) long_text: Option<Arc<LongText>>,
     pub(super) pieces: Arc<Pieces>,
     /// True for a tokenizer like LLaMA's, which is decoded by its pieces.
     pub(super) is_llama: bool,
@@ -51,13 +55,11 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] if the vocabulary lacks a piece that its merges need, or the text has a
-    /// token that the model does not have (see [`with_model_vocab`](Self::with_model_vocab)).
+    /// [`Error::Tokenizer`] if the vocabulary lacks a piece that its merges need, the text is too
+    /// long to be encoded, or the text has a token that the model does not have (see
+    /// [`with_model_vocab`](Self::with_model_vocab)).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoded = guarded(|| self.coder.encode_fast(text, false));
-        let ids = encoded.map_err(|problem| self.error(problem))?;
-        self.check_ids(ids.get_ids())?;
-        Ok(ids.get_ids().to_vec())
+        self.ids(text, Prefix::All)
     }
 
     /// The ids of a prompt: BOS, exactly once even if `text` itself begins with `<s>`, then
@@ -192,7 +194,7 @@ impl Tokenizer {
     }
 
     /// Refuses ids that the model does not have.
-    pub(super) fn check_ids(&self, ids: &[u32]) -> Result<()> {
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
         let Some(size) = self.model_vocab else {
             return Ok(());
         };
@@ -205,7 +207,21 @@ impl Tokenizer {
         }
     }
 
-    pub(super) fn error(&self, problem: String) -> Error {
+    #[cfg(test)]
+    pub(super) fn coder(&self) -> &Coder {
+        &self.coder
+    }
+
+    /// The ids of `text`, with the spaces that `prefix` describes.
+    pub(super) fn ids(&self, text: &str, prefix: Prefix) -> Result<Vec<u32>> {
+        let long_text = self.long_text.as_deref();
+        let ids = guarded(|| long_text::encode(&self.coder, long_text, text, prefix));
+        let ids = ids.map_err(|problem| self.error(problem))?;
+        self.check_ids(&ids)?;
+        Ok(ids)
+    }
+
+    fn error(&self, problem: String) -> Error {
         Error::tokenizer(self.path(), problem)
     }
 }
