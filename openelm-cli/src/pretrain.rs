@@ -95,6 +95,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     let tokenizer = Tokenizer::find(&place, Some(&place))?;
     let config = settings.config(&tokenizer)?;
+    let tokenizer = tokenizer.with_model_vocab(config.vocab_size())?;
     unused::check_length(&settings, &given, &config)?;
     let options = settings.options()?;
     let result = if args.dry_run {

@@ -1,8 +1,9 @@
 //! Layered settings of a run: defaults, then a TOML file, then the command line.
 
-use std::{collections::BTreeSet, fmt::LowerExp, fs, marker::PhantomData, path::Path};
+use std::{collections::BTreeSet, fmt::LowerExp, marker::PhantomData, path::Path};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
+use openelm_core::text::{MAX_SETTINGS, read_text_file};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
@@ -22,7 +23,7 @@ impl<T: Args + DeserializeOwned + Default> Layered<T> {
         let Some(file) = file else {
             return Ok((self.onto(T::default())?, Given::default()));
         };
-        let text = fs::read_to_string(file).map_err(|error| Error::Settings {
+        let text = read_text_file(file, MAX_SETTINGS).map_err(|error| Error::Settings {
             place: file.display().to_string(),
             problem: error.to_string(),
         })?;
