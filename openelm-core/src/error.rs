@@ -178,10 +178,10 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
     /// MLX reported a failure.
-    #[error("mlx: {0}")]
+    #[error("mlx: {}", mlx_reason(.0.what()))]
     Mlx(#[from] mlx_rs::error::Exception),
     /// A result could not be read from MLX.
-    #[error("mlx: {0}")]
+    #[error("mlx: {}", unreadable(.0))]
     Read(#[from] mlx_rs::error::ConversionError),
 }
 
@@ -210,6 +210,31 @@ impl Display for RunDifference {
 fn list(differences: &[RunDifference]) -> String {
     let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
     texts.join("; ")
+}
+
+/// MLX's `message` in one line, without the source location at its end, which is a path of the
+/// machine that built MLX.
+pub(crate) fn mlx_reason(message: &str) -> String {
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let is_location = |text: &str| {
+        let line_number = text.rsplit_once(':').map(|(_, number)| number);
+        line_number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    match line.rsplit_once(" at ") {
+        Some((reason, location)) if is_location(location) => reason.to_owned(),
+        _ => line,
+    }
+}
+
+fn unreadable(error: &mlx_rs::error::ConversionError) -> String {
+    use mlx_rs::error::{AsSliceError, ConversionError};
+    match error {
+        ConversionError::Exception(exception)
+        | ConversionError::ArraySlice(AsSliceError::Exception(exception)) => {
+            mlx_reason(exception.what())
+        }
+        other => mlx_reason(&other.to_string()),
+    }
 }
 
 /// The class of an [`Error`], for an app that chooses what to do next.
@@ -395,7 +420,27 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, ErrorKind};
+    use super::{Error, ErrorKind, mlx_reason};
+
+    #[test]
+    fn an_mlx_error_is_its_reason_in_one_line() {
+        for (message, reason) in [
+            ("[load] failed at /build/mlx/c/ops.cpp:123", "[load] failed"),
+            ("no bytes at C:\\mlx\\c.cpp:7", "no bytes"),
+            ("[add] a\n  b at 3", "[add] a b at 3"),
+            ("stopped at row:x", "stopped at row:x"),
+            ("", ""),
+        ] {
+            assert_eq!(mlx_reason(message), reason);
+        }
+        let a = mlx_rs::Array::from_slice(&[1.0_f32, 2.0], &[2]);
+        let b = mlx_rs::Array::from_slice(&[1.0_f32, 2.0, 3.0], &[3]);
+        let error = Error::from(a.add(&b).unwrap_err()).to_string();
+        assert_eq!(
+            error,
+            "mlx: [broadcast_shapes] Shapes (2) and (3) cannot be broadcast."
+        );
+    }
 
     #[test]
     fn an_error_has_its_kind_and_path() {

@@ -15,7 +15,7 @@ use std::{
 use mlx_rs::Array;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, mlx_reason},
     mlx::ProcessGroup,
 };
 
@@ -135,15 +135,13 @@ impl Group {
     }
 }
 
-/// MLX's message, without its source location.
+/// MLX's reason as a problem of the group.
 fn lost_connection(error: Error) -> Error {
     let Error::Mlx(exception) = &error else {
         return error;
     };
-    let message = exception.what();
-    let message = message.split(" at ").next().unwrap_or(message);
     Error::Group {
-        problem: message.trim_matches('"').into(),
+        problem: mlx_reason(exception.what()),
     }
 }
 

@@ -137,6 +137,7 @@ impl TrainableModel {
             };
         }
         let tied = self.base.config().share_input_output_layers();
+        let dtype = self.base.dtype();
         let mut nth = 0;
         model.visit_linears(&mut |name, linear| {
             let is_tied_head = tied && name == HEAD;
@@ -163,7 +164,7 @@ impl TrainableModel {
                 None => None,
                 Some(square) => {
                     let (a, b) = module.factors(source);
-                    Some(RowNorms::new(square, &linear.matrix, &a, &b)?)
+                    Some(RowNorms::new(square, &linear.matrix, &a, &b, dtype)?)
                 }
             };
             let added = module.low_rank(source, 1.0, dropout, norms.as_ref())?;
