@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::mlx_error;
+
 /// The result of a fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -136,6 +138,14 @@ pub enum Error {
         /// The problem.
         problem: String,
     },
+    /// The network computes NaN or infinity: weights are malformed.
+    #[error("{place} computes NaN or infinity: {problem}")]
+    NonFinite {
+        /// The first part of the network with such an output.
+        place: String,
+        /// The tensor at fault, if there is one.
+        problem: String,
+    },
     /// The training loss is not a finite number: the learning rate is too high.
     #[error("the loss is {loss} at iteration {iteration}: try a lower learning rate")]
     Diverged {
@@ -178,10 +188,10 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
     /// MLX reported a failure.
-    #[error("mlx: {}", mlx_reason(.0.what()))]
+    #[error("mlx: {}", mlx_error::reason(.0))]
     Mlx(#[from] mlx_rs::error::Exception),
     /// A result could not be read from MLX.
-    #[error("mlx: {}", unreadable(.0))]
+    #[error("mlx: {}", mlx_error::unreadable(.0))]
     Read(#[from] mlx_rs::error::ConversionError),
 }
 
@@ -212,31 +222,6 @@ fn list(differences: &[RunDifference]) -> String {
     texts.join("; ")
 }
 
-/// MLX's `message` in one line, without the source location at its end, which is a path of the
-/// machine that built MLX.
-pub(crate) fn mlx_reason(message: &str) -> String {
-    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    let is_location = |text: &str| {
-        let line_number = text.rsplit_once(':').map(|(_, number)| number);
-        line_number.is_some_and(|number| number.parse::<u32>().is_ok())
-    };
-    match line.rsplit_once(" at ") {
-        Some((reason, location)) if is_location(location) => reason.to_owned(),
-        _ => line,
-    }
-}
-
-fn unreadable(error: &mlx_rs::error::ConversionError) -> String {
-    use mlx_rs::error::{AsSliceError, ConversionError};
-    match error {
-        ConversionError::Exception(exception)
-        | ConversionError::ArraySlice(AsSliceError::Exception(exception)) => {
-            mlx_reason(exception.what())
-        }
-        other => mlx_reason(&other.to_string()),
-    }
-}
-
 /// The class of an [`Error`], for an app that chooses what to do next.
 ///
 /// Every error has one kind. The enum is exhaustive: a new kind is a breaking change, so that no
@@ -249,7 +234,8 @@ pub enum ErrorKind {
     MissingFile,
     /// A model configuration is malformed or not supported.
     InvalidConfig,
-    /// A weight file is malformed or does not fit the configuration.
+    /// A weight file is malformed, does not fit the configuration, or holds numbers that are not
+    /// finite.
     InvalidCheckpoint,
     /// A tokenizer is malformed or does not fit the model.
     InvalidTokenizer,
@@ -288,7 +274,8 @@ impl Error {
             | Self::MissingTensor { .. }
             | Self::UnexpectedTensor { .. }
             | Self::TensorShape { .. }
-            | Self::TensorDtype { .. } => ErrorKind::InvalidCheckpoint,
+            | Self::TensorDtype { .. }
+            | Self::NonFinite { .. } => ErrorKind::InvalidCheckpoint,
             Self::Tokenizer { .. } => ErrorKind::InvalidTokenizer,
             Self::Data { .. } => ErrorKind::InvalidData,
             Self::Adapter { .. } => ErrorKind::InvalidAdapter,
@@ -324,6 +311,7 @@ impl Error {
             Self::Dtype { .. }
             | Self::Option { .. }
             | Self::PromptTooLong { .. }
+            | Self::NonFinite { .. }
             | Self::Diverged { .. }
             | Self::Group { .. }
             | Self::Cancelled
@@ -420,27 +408,7 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, ErrorKind, mlx_reason};
-
-    #[test]
-    fn an_mlx_error_is_its_reason_in_one_line() {
-        for (message, reason) in [
-            ("[load] failed at /build/mlx/c/ops.cpp:123", "[load] failed"),
-            ("no bytes at C:\\mlx\\c.cpp:7", "no bytes"),
-            ("[add] a\n  b at 3", "[add] a b at 3"),
-            ("stopped at row:x", "stopped at row:x"),
-            ("", ""),
-        ] {
-            assert_eq!(mlx_reason(message), reason);
-        }
-        let a = mlx_rs::Array::from_slice(&[1.0_f32, 2.0], &[2]);
-        let b = mlx_rs::Array::from_slice(&[1.0_f32, 2.0, 3.0], &[3]);
-        let error = Error::from(a.add(&b).unwrap_err()).to_string();
-        assert_eq!(
-            error,
-            "mlx: [broadcast_shapes] Shapes (2) and (3) cannot be broadcast."
-        );
-    }
+    use super::{Error, ErrorKind};
 
     #[test]
     fn an_error_has_its_kind_and_path() {

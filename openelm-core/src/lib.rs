@@ -35,6 +35,7 @@ mod files;
 mod formats;
 pub mod generation;
 mod mlx;
+mod mlx_error;
 mod model;
 mod parallel;
 pub mod tokenizer;

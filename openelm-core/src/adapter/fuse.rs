@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use mlx_rs::{Array, Dtype, ops::{matmul, maximum}};
+use mlx_rs::{
+    Array, Dtype,
+    ops::{matmul, maximum},
+};
 
 use super::adapter::Adapter;
 use crate::{

@@ -309,7 +309,10 @@ mod tests {
         .map(|error| error.to_string());
         for message in &messages {
             assert!(message.starts_with("mlx: ["), "{message}");
-            assert!(!message.contains(".cpp") && !message.contains(".rs"), "{message}");
+            assert!(
+                !message.contains(".cpp") && !message.contains(".rs"),
+                "{message}"
+            );
         }
         assert!(messages[1].contains("uint8"), "{messages:?}");
         // mlx-rs has the reason of its own calls.

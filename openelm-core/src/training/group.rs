@@ -15,8 +15,9 @@ use std::{
 use mlx_rs::Array;
 
 use crate::{
-    error::{Error, Result, mlx_reason},
+    error::{Error, Result},
     mlx::ProcessGroup,
+    mlx_error,
 };
 
 /// Interval of the timeout checks.
@@ -141,7 +142,7 @@ fn lost_connection(error: Error) -> Error {
         return error;
     };
     Error::Group {
-        problem: mlx_reason(exception.what()),
+        problem: mlx_error::reason(exception),
     }
 }
 
