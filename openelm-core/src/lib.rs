@@ -34,10 +34,12 @@ mod error;
 mod files;
 mod formats;
 pub mod generation;
+mod json;
 mod mlx;
 mod mlx_error;
 mod model;
 mod parallel;
+mod text_file;
 pub mod tokenizer;
 mod training;
 pub mod weights;
@@ -63,6 +65,11 @@ pub mod chat {
 /// MLX's memory use, and estimates of a model's memory.
 pub mod memory {
     pub use crate::{generation::MemoryEstimate, mlx::memory::*};
+}
+
+/// Text files of any editor: byte order marks, UTF-16, limits of size.
+pub mod text {
+    pub use crate::text_file::{MAX_SETTINGS, MAX_TEXT, for_each_line, read_text, read_text_file};
 }
 
 /// Quantisation of matrices.

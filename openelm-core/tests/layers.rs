@@ -9,12 +9,14 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 19] = [
     "mlx_error",
     "error",
     "cancel",
     "parallel",
     "files",
+    "text_file",
+    "json",
     "mlx",
     "config",
     "weights",

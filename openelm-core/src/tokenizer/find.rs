@@ -30,11 +30,11 @@ impl Tokenizer {
     pub fn find(folder: &Path, explicit: Option<&Path>) -> Result<Self> {
         let place = explicit.unwrap_or(folder);
         if explicit.is_some() && !place.is_dir() && place.exists() {
-            return Self::from_file(place);
+            return Self::read(place, Some(folder));
         }
         let candidates = FILE_NAMES.map(|name| place.join(name));
         match candidates.iter().find(|path| path.is_file()) {
-            Some(path) => Self::from_file(path),
+            Some(path) => Self::read(path, Some(folder)),
             None => Err(missing(place)),
         }
     }

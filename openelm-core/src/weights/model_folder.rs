@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    text_file::{self, MAX_SETTINGS},
+};
 
 /// The model folder of `path`: the path itself or, for a repository's folder in the Hugging Face
 /// Hub cache (`models--apple--OpenELM-270M`), the snapshot that its `main` names.
@@ -21,7 +24,8 @@ pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
     let snapshots = path.join("snapshots");
     if snapshots.is_dir() {
         let main = path.join("refs").join("main");
-        if let Ok(commit) = fs::read_to_string(&main) {
+        let wrong = |problem| Error::missing_file(&main, problem);
+        if let Ok(commit) = text_file::read(&main, MAX_SETTINGS, wrong) {
             let folder = snapshots.join(commit.trim());
             if folder.join("config.json").is_file() {
                 return Ok(folder);
