@@ -9,11 +9,13 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 16] = [
+const LAYERS: [&str; 18] = [
     "error",
     "cancel",
     "parallel",
     "files",
+    "lookup",
+    "hub_cache",
     "mlx",
     "config",
     "weights",

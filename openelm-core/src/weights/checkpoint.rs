@@ -15,6 +15,8 @@ use super::{
 use crate::{
     config::Config,
     error::{Error, Result},
+    hub_cache,
+    lookup::{first_file, folder_of},
     mlx::Dtype,
 };
 
@@ -25,6 +27,11 @@ pub struct Checkpoint {
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, StoredTensor>,
 }
+
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+/// Files of which a model folder has one, in order of preference.
+const NAMES: [&str; 2] = [INDEX, SINGLE];
 
 /// A shape, and the integer type that the tensor must have, if any.
 type Expected = (Option<StoredDtype>, Vec<usize>);
@@ -37,10 +44,10 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] if one is malformed or does not match the index, and
     /// [`Error::TensorDtype`] for a tensor that is neither floating-point nor quantised.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref().to_path_buf();
-        let index = folder.join("model.safetensors.index.json");
-        let single = folder.join("model.safetensors");
-        let (files, listed) = if index.is_file() {
+        let folder = hub_cache::resolve(folder.as_ref(), &NAMES)?;
+        let index = folder.join(INDEX);
+        let found = first_file(&folder, &NAMES)?;
+        let (files, listed) = if found.as_ref() == Some(&index) {
             let listed = read_index(&index)?;
             let mut names: Vec<&String> = listed.values().collect();
             names.sort();
@@ -49,12 +56,12 @@ impl Checkpoint {
                 names.into_iter().map(|name| folder.join(name)).collect(),
                 Some(listed),
             )
-        } else if single.is_file() {
+        } else if let Some(single) = found {
             (vec![single], None)
         } else {
             return Err(Error::missing_file(
                 folder,
-                "found neither model.safetensors nor model.safetensors.index.json",
+                format!("found neither {SINGLE} nor {INDEX}"),
             ));
         };
 
@@ -94,7 +101,7 @@ impl Checkpoint {
     /// Reads the header of one weight file of any name.
     pub(crate) fn open_file(file: &Path) -> Result<Self> {
         Ok(Self {
-            folder: file.parent().unwrap_or(file).to_path_buf(),
+            folder: folder_of(file),
             files: vec![file.to_path_buf()],
             tensors: read_header(file)?.into_iter().collect(),
         })
@@ -149,7 +156,13 @@ impl Checkpoint {
 
     /// The tensors that `config` requires: integer type, if any, and shape.
     fn expected(&self, config: &Config) -> Result<BTreeMap<String, Expected>> {
-        let quantization = config.quantization_map()?;
+        let quantization = config.quantization_map().map_err(|error| match error {
+            // The configuration has no path.
+            Error::Config { key, problem, .. } => {
+                Error::config(self.folder.join("config.json"), key, problem)
+            }
+            other => other,
+        })?;
         let mut expected = BTreeMap::new();
         for (name, shape) in config.tensors() {
             let stem = name.strip_suffix(".weight").unwrap_or(&name);

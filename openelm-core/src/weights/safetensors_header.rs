@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::stored_tensor::{StoredDtype, StoredTensor};
 use crate::{
     error::{Error, Result},
+    lookup::{PathKind, path_kind},
     mlx::Dtype,
 };
 
@@ -133,7 +134,7 @@ pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
             )));
         }
         let shard = path.with_file_name(file);
-        if !shard.is_file() {
+        if path_kind(&shard)? != Some(PathKind::File) {
             return Err(Error::missing_file(
                 shard,
                 format!("not found; {} lists it", path.display()),

@@ -24,12 +24,13 @@ use crate::{
     },
     error::{Error, Result},
     mlx::{Dtype, memory},
+    tokenizer::Tokenizer,
     training::{
         Group, Trainer,
         model_folder::{self, FolderTemplate},
         run::{Advance, Run, next_event},
     },
-    weights::random as init,
+    weights::{self, random as init},
 };
 
 const CHECKPOINTS: &str = "checkpoints";
@@ -125,10 +126,16 @@ impl Pretrain {
         source: Box<dyn SequenceSource>,
         validation: Option<Validation>,
         folder: &Path,
-        options: PretrainOptions,
+        mut options: PretrainOptions,
         group: Option<Group>,
     ) -> Result<Self> {
         options.check(group.as_ref().map_or(1, Group::size))?;
+        // Repositories of the Hub cache become folders with the files.
+        options.model = options.model.map(weights::model_folder).transpose()?;
+        options.tokenizer = match options.tokenizer {
+            Some(path) => Some(Tokenizer::locate(&path)?),
+            None => None,
+        };
         let key = resume_key(&config, &options)?;
         let validated = validation_key(&options, validation.as_ref());
         let is_rank_zero = group.as_ref().is_none_or(|group| group.rank() == 0);
