@@ -21,7 +21,7 @@ use crate::{choices::Dtype, error::Error, interrupt::Interrupt, output};
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Model folder; no tokenizer is needed
+    /// Model folder, or a repository's folder in the Hugging Face Hub cache; no tokenizer is needed
     #[arg(long, short, value_name = "FOLDER", required_unless_present = "preset")]
     model: Option<PathBuf>,
 
@@ -37,9 +37,9 @@ pub(crate) struct Args {
     #[arg(long)]
     keep_quantized: bool,
 
-    /// Prompt lengths, in tokens
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [128, 512])]
-    prompt_tokens: Vec<usize>,
+    /// Prompt lengths, in tokens [default: 128,512, or shorter to fit the model's context]
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    prompt_tokens: Option<Vec<usize>>,
 
     /// Tokens to generate after each prompt
     #[arg(long, short = 'n', default_value_t = 64, value_name = "N")]
@@ -57,6 +57,9 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "Examples:
   openelm bench --model OpenELM-270M
   openelm bench --preset 270M --prompt-tokens 100,2000 -n 20 --json";
+
+/// Default prompt lengths.
+const PROMPT_TOKENS: [usize; 2] = [128, 512];
 
 /// Medians for one prompt length.
 struct Row {
@@ -78,12 +81,16 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let load = started.elapsed();
     // Checked before weights are generated and runs are measured.
     let context = model.config().max_context_length();
-    if let Some(&tokens) = args.prompt_tokens.iter().find(|&&n| n >= context) {
+    let lengths = match &args.prompt_tokens {
+        Some(lengths) => lengths.clone(),
+        None => fitting(context, args.max_tokens)?,
+    };
+    if let Some(&tokens) = lengths.iter().find(|&&n| n >= context) {
         return Err(openelm_core::Error::PromptTooLong { tokens, context }.into());
     }
     let interrupt = Interrupt::install()?;
     let mut rows = Vec::new();
-    for &prompt_tokens in &args.prompt_tokens {
+    for prompt_tokens in lengths {
         rows.push(measure(&model, prompt_tokens, &args, &interrupt)?);
     }
     let peak = memory::peak_resident_bytes()?;
@@ -129,6 +136,28 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         );
     }
     output::write(text.as_bytes())
+}
+
+/// The default prompt lengths, shortened so that `max_tokens` more fit the `context`.
+fn fitting(context: usize, max_tokens: usize) -> Result<Vec<usize>, Error> {
+    let most = context.saturating_sub(max_tokens);
+    if most == 0 {
+        return Err(Error::Usage(format!(
+            "--max-tokens: expected less than the model's context of {context} tokens, found \
+             {max_tokens}"
+        )));
+    }
+    let mut lengths = PROMPT_TOKENS.map(|length| length.min(most)).to_vec();
+    lengths.dedup();
+    if lengths != PROMPT_TOKENS {
+        let lengths: Vec<String> = lengths.iter().map(ToString::to_string).collect();
+        output::note(&format!(
+            "prompts of {} tokens, which fit the model's context of {context} with {max_tokens} \
+             generated tokens",
+            lengths.join(" and "),
+        ));
+    }
+    Ok(lengths)
 }
 
 fn load(args: &Args) -> Result<Model, Error> {
