@@ -15,7 +15,7 @@ pub(crate) struct ModelArgs {
     pub(crate) model: PathBuf,
 
     /// LLaMA tokenizer: a tokenizer.json or tokenizer.model, or a folder with one [default: the
-    /// model folder]
+    /// model's]
     #[arg(long, value_name = "PATH")]
     pub(crate) tokenizer: Option<PathBuf>,
 
