@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use openelm_core::text::for_each_line;
+
 use crate::{
     chart::{LossCurve, Quantity},
     error::Error,
@@ -10,43 +12,44 @@ use crate::{
 /// Plots the losses in `folder`'s `metrics.jsonl` as `loss.svg` and `loss.png`. Returns `false` if
 /// there are none.
 pub(crate) fn draw_loss(folder: &Path, title: &str) -> Result<bool, Error> {
-    let metrics = Metrics::read(folder)?;
+    let [train, valid] = points(folder, ["train_loss", "val_loss"])?;
     let curve = LossCurve {
         title: title.into(),
         quantity: Quantity::Loss,
-        train: metrics.points("train_loss"),
-        valid: metrics.points("val_loss"),
+        train,
+        valid,
     };
     draw(&curve, folder, "loss")
 }
 
 /// Plots the learning rate as `learning_rate.svg` and `learning_rate.png`, like [`draw_loss`].
 pub(crate) fn draw_learning_rate(folder: &Path, title: &str) -> Result<bool, Error> {
+    let [train] = points(folder, ["learning_rate"])?;
     let curve = LossCurve {
         title: title.into(),
         quantity: Quantity::LearningRate,
-        train: Metrics::read(folder)?.points("learning_rate"),
+        train,
         valid: Vec::new(),
     };
     draw(&curve, folder, "learning_rate")
 }
 
-struct Metrics(Vec<serde_json::Value>);
-
-impl Metrics {
-    fn read(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join("metrics.jsonl");
-        let text = fs::read_to_string(&path).map_err(|error| problem(&path, error.to_string()))?;
-        let lines = text.lines();
-        let lines = lines.filter_map(|line| serde_json::from_str(line).ok());
-        Ok(Self(lines.collect()))
-    }
-
-    fn points(&self, key: &str) -> Vec<(u64, f64)> {
-        let points = self.0.iter();
-        let points = points
-            .filter_map(|line| Some((line.get("iteration")?.as_u64()?, line.get(key)?.as_f64()?)));
-        points.collect()
+/// The values of `keys` in `folder`'s `metrics.jsonl`, with their iterations.
+fn points<const N: usize>(folder: &Path, keys: [&str; N]) -> Result<[Vec<(u64, f64)>; N], Error> {
+    let path = folder.join("metrics.jsonl");
+    let mut points = [const { Vec::new() }; N];
+    let read = for_each_line(&path, |line| {
+        let line: Option<serde_json::Value> = serde_json::from_str(line).ok();
+        for (key, points) in keys.iter().zip(&mut points) {
+            let point = line.as_ref().and_then(|line| {
+                Some((line.get("iteration")?.as_u64()?, line.get(key)?.as_f64()?))
+            });
+            points.extend(point);
+        }
+    });
+    match read {
+        Ok(()) => Ok(points),
+        Err(error) => Err(problem(&path, error.to_string())),
     }
 }
 

@@ -1,8 +1,7 @@
 //! `openelm generate`: streams generated text.
 
 use std::{
-    fs::File,
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
 };
 
@@ -11,6 +10,7 @@ use openelm_core::{
     adapter::Adapter,
     generation::{Event, FinishReason, GenerateOptions, Sampling, Stats, Token},
     memory,
+    text::{MAX_TEXT, read_text, read_text_file},
 };
 use serde_json::json;
 
@@ -117,9 +117,6 @@ const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt-file story.txt -n 500 --repetition-penalty 1.2
   echo 'Once upon a time' | openelm generate --model OpenELM-270M --json --logprobs 5";
 
-/// Maximum size of a prompt; the context of the released models holds about 10 kB of text.
-const MAX_PROMPT_BYTES: u64 = 64 << 20;
-
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let sampling = Sampling {
@@ -196,7 +193,7 @@ fn folder_and_strength(given: &str) -> (&str, f32) {
 
 fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {
     let (place, read) = if let Some(file) = file {
-        let read = File::open(&file).and_then(read_some);
+        let read = read_text_file(&file, MAX_TEXT);
         (file.display().to_string(), read)
     } else {
         match text.as_deref() {
@@ -208,24 +205,14 @@ fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Er
             }
             None => {}
         }
-        ("standard input".to_owned(), read_some(io::stdin()))
+        (
+            "standard input".to_owned(),
+            read_text(io::stdin(), MAX_TEXT),
+        )
     };
-    let problem = |problem: String| Error::Prompt {
-        place: place.clone(),
-        problem,
-    };
-    let bytes = read.map_err(|error| problem(error.to_string()))?;
-    if bytes.len() as u64 > MAX_PROMPT_BYTES {
-        return Err(problem(format!(
-            "larger than {} MiB",
-            MAX_PROMPT_BYTES >> 20
-        )));
-    }
-    let mut text = String::from_utf8(bytes).map_err(|error| {
-        problem(format!(
-            "not UTF-8 text: byte {}",
-            error.utf8_error().valid_up_to()
-        ))
+    let mut text = read.map_err(|error| Error::Prompt {
+        place,
+        problem: error.to_string(),
     })?;
     // Editors and `echo` end a file with a line break that is not part of the prompt.
     if text.ends_with('\n') {
@@ -235,13 +222,6 @@ fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Er
         }
     }
     Ok(text)
-}
-
-/// Reads at most one byte more than [`MAX_PROMPT_BYTES`], because some files are endless.
-fn read_some(source: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(MAX_PROMPT_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn print_text(event: &Event) -> Result<(), Error> {

@@ -1,8 +1,9 @@
 //! Layered settings of a run: defaults, then a TOML file, then the command line.
 
-use std::{fmt::LowerExp, fs, marker::PhantomData, path::Path};
+use std::{fmt::LowerExp, marker::PhantomData, path::Path};
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
+use openelm_core::text::{MAX_SETTINGS, read_text_file};
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
@@ -91,7 +92,8 @@ fn read<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
         place: file.display().to_string(),
         problem,
     };
-    let text = fs::read_to_string(file).map_err(|error| problem(error.to_string()))?;
+    let text = read_text_file(file, MAX_SETTINGS);
+    let text = text.map_err(|error| problem(error.to_string()))?;
     toml::from_str(&text).map_err(|error| {
         let place = error.span().map(|span| {
             let before = text.get(..span.start).unwrap_or_default();

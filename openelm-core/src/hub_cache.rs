@@ -11,6 +11,7 @@ use std::{
 use crate::{
     error::{Error, Remedy, Result},
     lookup::{first_file, is_folder},
+    text_file::{self, MAX_SETTINGS},
 };
 
 /// The folder of `path` that holds one of `names`: `path` itself, or a snapshot of a repository in
@@ -37,7 +38,8 @@ pub(crate) fn resolve(path: &Path, names: &[&str]) -> Result<PathBuf> {
         };
     }
     let main = path.join("refs").join("main");
-    if let Ok(commit) = fs::read_to_string(&main)
+    let wrong = |problem| Error::missing_file(&main, problem);
+    if let Ok(commit) = text_file::read(&main, MAX_SETTINGS, wrong)
         && Path::new(commit.trim()).file_name() == Some(commit.trim().as_ref())
     {
         let folder = snapshots.join(commit.trim());

@@ -35,10 +35,12 @@ mod files;
 mod formats;
 pub mod generation;
 mod hub_cache;
+mod json;
 mod lookup;
 mod mlx;
 mod model;
 mod parallel;
+mod text_file;
 pub mod tokenizer;
 mod training;
 pub mod weights;
@@ -64,6 +66,11 @@ pub mod chat {
 /// MLX's memory use, and estimates of a model's memory.
 pub mod memory {
     pub use crate::{generation::MemoryEstimate, mlx::memory::*};
+}
+
+/// Text files of any editor: byte order marks, UTF-16, limits of size.
+pub mod text {
+    pub use crate::text_file::{MAX_SETTINGS, MAX_TEXT, for_each_line, read_text, read_text_file};
 }
 
 /// Quantisation of matrices.

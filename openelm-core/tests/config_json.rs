@@ -271,6 +271,45 @@ fn reports_missing_keys() {
     }
 }
 
+#[test]
+fn null_is_an_absent_key() {
+    for (key, expected) in [
+        ("activation_fn_name", None),
+        ("normalization_layer_name", None),
+        ("max_context_length", None),
+        ("ffn_with_glu", None),
+        ("rms_norm_eps", None),
+        ("rope_freq_constant", None),
+        ("rope_max_length", None),
+        ("bos_token_id", None),
+        ("eos_token_id", None),
+        ("qkv_multipliers", None),
+        ("quantization", None),
+        ("rope_scaling", None),
+        ("torch_dtype", None),
+        ("model_type", Some("missing, expected \"openelm\"")),
+        ("model_dim", Some("missing, expected an integer")),
+        ("ffn_multipliers", Some("missing, expected a number")),
+        ("share_input_output_layers", Some("missing, expected true")),
+    ] {
+        let mut config = listed();
+        config[key] = Value::Null;
+        match (parse(&config), expected) {
+            (Ok(found), None) => {
+                config.as_object_mut().unwrap().remove(key);
+                let absent = parse(&config).unwrap();
+                assert_eq!(found.layers(), absent.layers(), "{key}");
+                assert_eq!(found.quantization(), None);
+            }
+            (Err(error), Some(expected)) => {
+                let error = error.to_string();
+                assert!(error.contains(expected), "{error}: expected {expected}");
+            }
+            (found, _) => panic!("{key}: {found:?}"),
+        }
+    }
+}
+
 #[rustfmt::skip]
 #[test]
 fn rejects_values_out_of_range() {
@@ -288,8 +327,8 @@ fn rejects_values_out_of_range() {
         ("num_gqa_groups", json!(0), "expected an integer from 1 to 1024, found 0"),
         ("ffn_with_glu", json!(1), "expected true or false, found 1"),
         ("rms_norm_eps", json!(0), "expected a number from 0.000000000001 to 0.1, found 0"),
-        ("rope_freq_constant", Value::Null,
-         "expected a number from 1 to 1000000000000, found null"),
+        ("rope_freq_constant", json!("1"),
+         "expected a number from 1 to 1000000000000, found \"1\""),
         ("eos_token_id", json!(32_000), "expected an id below vocab_size 32000, found 32000"),
         ("num_query_heads", json!(12), "expected a list of 16 (num_transformer_layers), found 12"),
         ("num_query_heads", json!([12]),

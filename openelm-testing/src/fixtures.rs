@@ -83,6 +83,30 @@ fn begin_weights(
     (file, (8 + header.len() + end) as u64)
 }
 
+/// `text` in the encodings that editors write, with their names.
+pub fn encodings(text: &str) -> [(&'static str, Vec<u8>); 4] {
+    let marked = format!("\u{FEFF}{text}");
+    [
+        ("UTF-8", text.into()),
+        ("UTF-8 with a mark", marked.into()),
+        ("UTF-16, big-endian", utf16(text, true)),
+        ("UTF-16, little-endian", utf16(text, false)),
+    ]
+}
+
+/// `text` in UTF-16 with a byte order mark.
+pub fn utf16(text: &str, is_big: bool) -> Vec<u8> {
+    let units = std::iter::once(0xFEFF).chain(text.encode_utf16());
+    let bytes = units.map(|unit: u16| {
+        if is_big {
+            unit.to_be_bytes()
+        } else {
+            unit.to_le_bytes()
+        }
+    });
+    bytes.flatten().collect()
+}
+
 /// `bytes`, compressed with gzip.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());

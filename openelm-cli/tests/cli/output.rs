@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use openelm_testing::{TempDir, fails, run, works};
+use openelm_testing::{TempDir, encodings, fails, run, works};
 use serde_json::{Value, json};
 
 use crate::tool::{generate, openelm, parse, tales};
@@ -63,6 +63,14 @@ fn reads_prompts_from_arguments_files_and_stdin() {
             command.stdin(fs::File::open(&file).unwrap());
             assert_eq!(works(command), expected, "{name}");
         }
+    }
+    for (name, bytes) in encodings("The old woman\r\n") {
+        let file = folder.file(name, bytes);
+        let found = works(generate(&[&args[..], &["--prompt-file", &file]].concat()));
+        assert_eq!(found, expected, "{name}");
+        let mut command = generate(&args);
+        command.stdin(fs::File::open(&file).unwrap());
+        assert_eq!(works(command), expected, "{name}");
     }
     // Only the last line break is removed from the prompt.
     let file = folder.file("two", "The old woman\n\n");

@@ -108,7 +108,7 @@ fn rejects_unusable_prompts() {
     fails(
         generate(&["--prompt-file", "/dev/zero"]),
         1,
-        &["/dev/zero", "larger than 64 MiB"],
+        &["/dev/zero", "expected at most 67108864 bytes, found more"],
     );
 
     let long = folder.file("long.txt", "king ".repeat(2000));

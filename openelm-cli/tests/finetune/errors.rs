@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use openelm_testing::{failure, success, tales};
+use openelm_testing::{encodings, failure, success, tales};
 
 use crate::folder::{Scratch, openelm};
 
@@ -48,6 +48,20 @@ fn rejects_invalid_options_and_data() {
         message.contains("line 2") && message.contains("`batchsize`"),
         "{message}"
     );
+    for (name, bytes) in encodings("iters = 3\r\nbatchsize = 2\r\n") {
+        fs::write(&file, bytes).unwrap();
+        let config = ["--config", file.to_str().unwrap()];
+        let message = failure(scratch.finetune("none", &config), 1);
+        assert!(message.contains("line 2"), "{name}: {message}");
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let message = failure(scratch.finetune("none", &["--config", "/dev/zero"]), 1);
+        assert!(
+            message.contains("/dev/zero: expected at most 16777216 bytes, found more"),
+            "{message}"
+        );
+    }
 
     success(scratch.finetune(
         "run",

@@ -15,7 +15,9 @@ use crate::{
     config::{Config, tensor_names::EMBEDDING},
     error::{Error, Result},
     files::write_beside,
+    json,
     model::Module,
+    text_file::{self, MAX_SETTINGS},
     weights::{Tensors, tensor_file},
 };
 
@@ -82,8 +84,9 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
 }
 
 fn read_settings(path: &Path) -> Result<Settings> {
-    let text = fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(|error| Error::adapter(path, error.to_string()))
+    let wrong = |problem: String| Error::adapter(path, problem);
+    let text = text_file::read(path, MAX_SETTINGS, wrong)?;
+    json::parse(&text).map_err(|error| wrong(error.to_string()))
 }
 
 /// Groups `lora_a`, `lora_b` and `m` by matrix.

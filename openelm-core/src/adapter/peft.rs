@@ -18,7 +18,9 @@ use crate::{
     config::tensor_names::EMBEDDING,
     error::{Error, Result},
     files::write_beside,
+    json,
     model::Module,
+    text_file::{self, MAX_SETTINGS},
     weights::{Tensors, tensor_file},
 };
 
@@ -78,8 +80,8 @@ const CHANGES_BASE: [&str; 5] = ["corda", "loftq", "lora_ga", "olora", "pissa"];
 pub(super) fn load(folder: &Path) -> Result<Adapter> {
     let path = folder.join(CONFIG);
     let wrong = |problem: String| Error::adapter(&path, problem);
-    let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let settings: Settings = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    let text = text_file::read(&path, MAX_SETTINGS, wrong)?;
+    let settings: Settings = json::parse(&text).map_err(|e| wrong(e.to_string()))?;
     settings.check().map_err(wrong)?;
 
     let path = folder.join(WEIGHTS);

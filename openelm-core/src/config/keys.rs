@@ -11,7 +11,10 @@ use super::{
     layer_wise::{self, outside},
     scaling::Multipliers,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    text_file,
+};
 
 /// Largest `config.json` in bytes; Apple's files have about 2 KiB.
 pub(crate) const MAX_BYTES: usize = 1 << 20;
@@ -29,9 +32,11 @@ impl<'a> Keys<'a> {
             let problem = format!("expected at most {MAX_BYTES} bytes, found more");
             return Err(Error::config(path, WHOLE, problem));
         }
-        let Entries(entries) = serde_json::from_slice(bytes).map_err(|error| {
-            Error::config(path, WHOLE, format!("expected a JSON object: {error}"))
-        })?;
+        let refused =
+            |problem| Error::config(path, WHOLE, format!("expected a JSON object: {problem}"));
+        let text = text_file::decode(bytes.to_vec()).map_err(refused)?;
+        let Entries(entries) =
+            serde_json::from_str(&text).map_err(|error| refused(error.to_string()))?;
         let mut map = Map::new();
         for (key, value) in entries {
             if map.contains_key(&key) {
@@ -46,6 +51,11 @@ impl<'a> Keys<'a> {
         self.map.contains_key(key)
     }
 
+    /// Takes a value; null is absent.
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.map.remove(key).filter(|value| !value.is_null())
+    }
+
     /// The error of an absent key.
     pub(crate) fn missing(&self, key: &str, expected: &str) -> Error {
         Error::config(self.path, key, format!("missing, expected {expected}"))
@@ -54,7 +64,7 @@ impl<'a> Keys<'a> {
     /// Takes a string out of `known`, `default` if the key is absent.
     pub(crate) fn word(&mut self, key: &str, known: &[&str], default: Option<&str>) -> Result<()> {
         let expected = format!("\"{}\"", known.join("\" or \""));
-        match self.map.remove(key) {
+        match self.take(key) {
             None if default.is_some() => Ok(()),
             None => Err(self.missing(key, &expected)),
             Some(Value::String(word)) if known.contains(&word.as_str()) => Ok(()),
@@ -64,7 +74,7 @@ impl<'a> Keys<'a> {
 
     /// Takes a boolean, `default` if the key is absent.
     pub(crate) fn flag(&mut self, key: &str, default: Option<bool>) -> Result<bool> {
-        match (self.map.remove(key), default) {
+        match (self.take(key), default) {
             (None, Some(default)) => Ok(default),
             (None, None) => Err(self.missing(key, "true or false")),
             (Some(Value::Bool(flag)), _) => Ok(flag),
@@ -79,7 +89,7 @@ impl<'a> Keys<'a> {
         range: RangeInclusive<usize>,
         default: Option<usize>,
     ) -> Result<usize> {
-        match (self.map.remove(key), default) {
+        match (self.take(key), default) {
             (None, Some(default)) => Ok(default),
             (None, None) => {
                 let expected = format!("an integer from {} to {}", range.start(), range.end());
@@ -97,11 +107,12 @@ impl<'a> Keys<'a> {
         key: &str,
         range: RangeInclusive<usize>,
     ) -> Result<Option<usize>> {
-        if self.map.get(key).is_none_or(Value::is_null) {
-            self.map.remove(key);
-            return Ok(None);
+        match self.take(key) {
+            None => Ok(None),
+            Some(value) => integer_in(&value, &range)
+                .map(Some)
+                .map_err(|problem| Error::config(self.path, key, problem)),
         }
-        self.integer(key, range, None).map(Some)
     }
 
     /// Takes a number within `range`, `default` if the key is absent.
@@ -111,7 +122,7 @@ impl<'a> Keys<'a> {
         range: RangeInclusive<f64>,
         default: f64,
     ) -> Result<f64> {
-        match self.map.remove(key) {
+        match self.take(key) {
             None => Ok(default),
             Some(value) => match value.as_f64().filter(|number| range.contains(number)) {
                 Some(number) => Ok(number),
@@ -127,7 +138,7 @@ impl<'a> Keys<'a> {
     /// Takes a number or a list of numbers; a list of two holds the ends of a range.
     pub(crate) fn multipliers(&mut self, key: &str) -> Result<Option<Multipliers>> {
         const EXPECTED: &str = "a number or a list of numbers";
-        let list = match self.map.remove(key) {
+        let list = match self.take(key) {
             None => return Ok(None),
             Some(Value::Array(list)) => list,
             Some(value) => {
@@ -152,8 +163,8 @@ impl<'a> Keys<'a> {
 
     /// Takes a list of heads, one entry per layer; `None` if the key is absent or null.
     pub(crate) fn heads(&mut self, key: &str, layers: usize) -> Result<Option<Vec<usize>>> {
-        let list = match self.map.remove(key) {
-            None | Some(Value::Null) => return Ok(None),
+        let list = match self.take(key) {
+            None => return Ok(None),
             Some(Value::Array(list)) if list.len() == layers => list,
             Some(other) => {
                 let expected = format!("a list of {layers} (num_transformer_layers)");
@@ -258,7 +269,8 @@ mod tests {
         assert!(problem(b"[]").starts_with("c: `(file)`: expected a JSON object: invalid type"));
         assert!(problem(b"{} {}").starts_with("c: `(file)`: expected a JSON object: trailing"));
         assert!(
-            problem(b"{\"a\": \"\xff\"}").starts_with("c: `(file)`: expected a JSON object: inv")
+            problem(b"{\"a\": \"\xff\"}")
+                .contains("expected a JSON object: not UTF-8 text: byte 7")
         );
         assert!(problem(&b"[".repeat(100_000)).starts_with("c: `(file)`"));
         assert!(problem(br#"{"a": 1e999}"#).contains("number out of range"));

@@ -34,7 +34,7 @@ impl Keys<'_> {
             ("dtype", "torch_dtype"),
             ("quantization_config", "quantization"),
         ] {
-            if let (Some(one), Some(two)) = (self.map.get(key), self.map.get(other))
+            if let (Some(one), Some(two)) = (self.stated(key), self.stated(other))
                 && one != two
             {
                 return Err(Error::config(
@@ -56,6 +56,11 @@ impl Keys<'_> {
                 Err(Error::config(self.path, shorten(key), problem))
             }
         }
+    }
+
+    /// A value that is not null.
+    fn stated(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
     }
 
     /// Checks that a key with the meaning of an OpenELM key, if present, has the same value.

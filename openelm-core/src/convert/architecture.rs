@@ -1,7 +1,7 @@
 //! The architecture of a checkpoint without a `config.json`: a released size by name, a
 //! `config.json` from elsewhere, or CoreNet's YAML file.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -9,6 +9,7 @@ use crate::{
     config::{Config, LayerWiseConfig, Preset},
     convert::source::{CORENET_VOCAB, VOCAB},
     error::{Error, Result},
+    text_file,
 };
 
 /// Reads `270M`, `450M`, `1_1B`, `3B`, or the path of a `config.json` or of CoreNet's YAML training
@@ -75,11 +76,7 @@ const MAX_YAML: u64 = 1 << 20;
 fn from_yaml(path: &Path) -> Result<Config> {
     const KEY: &str = "model.language_modeling.general_gpt";
     let fault = |problem: String| Error::config(path, KEY, problem);
-    let length = fs::metadata(path).map_err(Error::io(path))?.len();
-    if length > MAX_YAML {
-        return Err(fault(format!("{length} bytes is too long for a YAML file")));
-    }
-    let text = fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = text_file::read(path, MAX_YAML, fault)?;
     let yaml: Yaml = serde_saphyr::from_str(&text).map_err(|error| {
         let problem = error.to_string();
         fault(problem.lines().next().unwrap_or("malformed").to_owned())

@@ -3,7 +3,9 @@
 pub(crate) mod files;
 mod for_each;
 pub(crate) mod parquet;
+mod parquet_pages;
 pub(crate) mod reader;
+mod row;
 
 pub(crate) use for_each::for_each_document;
 pub(crate) use reader::{DocumentReader, Found};

@@ -1,7 +1,6 @@
-//! A column of strings in a parquet file, read 1,024 rows at a time.
+//! A column of strings in a parquet file, read one row at a time.
 
 use std::{
-    collections::VecDeque,
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -14,11 +13,15 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
 };
 
-/// Rows per read.
-const ROWS: usize = 1024;
+use super::parquet_pages;
+use crate::text_file::MAX_TEXT;
+
+/// Largest unpacked page in bytes.
+const MAX_PAGE: i64 = 256 << 20;
 
 /// The column, at a current row.
 pub(crate) struct Column {
+    pages: File,
     file: SerializedFileReader<File>,
     key: String,
     index: usize,
@@ -26,7 +29,6 @@ pub(crate) struct Column {
     nullable: bool,
     next_group: usize,
     reader: Option<ColumnReaderImpl<ByteArrayType>>,
-    rows: VecDeque<Option<ByteArray>>,
     /// Rows returned or skipped.
     row: u64,
 }
@@ -35,6 +37,7 @@ impl Column {
     /// Opens the column `key`, at row `skip`.
     pub(crate) fn open(file: File, key: &str, skip: u64) -> Result<Self, String> {
         guarded(|| {
+            let pages = file.try_clone().map_err(|error| error.to_string())?;
             let file = SerializedFileReader::new(file).map_err(|error| text(&error))?;
             let schema = file.metadata().file_metadata().schema_descr_ptr();
             let columns = schema.columns();
@@ -57,13 +60,13 @@ impl Column {
             }
             let nullable = column.max_def_level() > 0;
             let mut column = Self {
+                pages,
                 file,
                 key: key.to_owned(),
                 index,
                 nullable,
                 next_group: 0,
                 reader: None,
-                rows: VecDeque::new(),
                 row: 0,
             };
             column.skip(skip)?;
@@ -74,19 +77,22 @@ impl Column {
     /// The next text, or the problem of that row; `None` after the last.
     pub(crate) fn next(&mut self) -> Result<Option<Result<String, String>>, String> {
         guarded(|| {
-            while self.rows.is_empty() {
+            let row = loop {
                 if self.reader.is_none() && !self.open_group()? {
                     return Ok(None);
                 }
-                self.fill()?;
-            }
-            let Some(row) = self.rows.pop_front() else {
-                return Ok(None);
+                if let Some(row) = self.read()? {
+                    break row;
+                }
             };
             self.row += 1;
             let place = format!("row {}: `{}`", self.row, self.key);
             Ok(Some(match row {
                 None => Err(format!("{place}: expected a string, found null")),
+                Some(bytes) if bytes.len() as u64 > MAX_TEXT => Err(format!(
+                    "{place}: expected at most {MAX_TEXT} bytes, found {}",
+                    bytes.len()
+                )),
                 Some(bytes) => std::str::from_utf8(bytes.data())
                     .map(str::to_owned)
                     .map_err(|_| format!("{place}: not UTF-8 text")),
@@ -127,6 +133,9 @@ impl Column {
         if self.next_group >= self.file.num_row_groups() {
             return Ok(false);
         }
+        let group = self.file.metadata().row_group(self.next_group);
+        let (start, length) = group.column(self.index).byte_range();
+        parquet_pages::check(&self.pages, start, length, MAX_PAGE)?;
         let group = self.file.get_row_group(self.next_group);
         let group = group.map_err(|error| text(&error))?;
         let reader = group.get_column_reader(self.index);
@@ -139,31 +148,22 @@ impl Column {
         Ok(true)
     }
 
-    /// Reads more rows, or closes the row group.
-    fn fill(&mut self) -> Result<(), String> {
+    /// The next row, or `None` at the end of the row group, which closes it.
+    fn read(&mut self) -> Result<Option<Option<ByteArray>>, String> {
         let Some(reader) = &mut self.reader else {
-            return Ok(());
+            return Ok(None);
         };
-        let mut values = Vec::with_capacity(ROWS);
-        let mut levels = Vec::new();
+        let (mut values, mut levels) = (Vec::new(), Vec::new());
         let defined = self.nullable.then_some(&mut levels);
+        // A row at a time: each can be as large as a page.
         let (rows, _, _) = reader
-            .read_records(ROWS, defined, None, &mut values)
+            .read_records(1, defined, None, &mut values)
             .map_err(|error| text(&error))?;
         if rows == 0 {
             self.reader = None;
-            return Ok(());
+            return Ok(None);
         }
-        let mut values = values.into_iter();
-        if self.nullable {
-            for level in levels {
-                let value = if level > 0 { values.next() } else { None };
-                self.rows.push_back(value);
-            }
-        } else {
-            self.rows.extend(values.map(Some));
-        }
-        Ok(())
+        Ok(Some(values.pop()))
     }
 }
 
@@ -253,6 +253,22 @@ pub(crate) mod tests {
                     .contains("fewer documents")
             );
         }
+    }
+
+    #[test]
+    fn rows_have_a_limit() {
+        let scratch = TempDir::new();
+        let path = scratch.join("a.parquet");
+        let long = " ".repeat((64 << 20) + 1);
+        let rows = [Some("a"), Some(long.as_str()), Some("b")];
+        write(&path, &rows, 1, Compression::ZSTD(Default::default()));
+        assert!(std::fs::metadata(&path).unwrap().len() < 30_000);
+        let found = read(&path, "text", 0).unwrap();
+        let expected = "row 2: `text`: expected at most 67108864 bytes, found 67108865";
+        assert_eq!(
+            found,
+            [Ok("a".into()), Err(expected.into()), Ok("b".into())]
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The documents of one file, read as a stream: at most one document, or 1,024 rows of a parquet
-//! file, are in memory.
+//! The documents of one file, read as a stream: at most one document, or one page of a parquet
+//! file, is in memory.
 
 use std::{
     fs::File,
@@ -8,16 +8,17 @@ use std::{
 };
 
 use flate2::read::MultiGzDecoder;
-use serde_json::Value;
 
 use super::{
     files::{ENDINGS, Format, Packing},
     parquet::Column,
+    row,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    text_file::{self, MAX_TEXT},
+};
 
-/// Longest line in bytes; longer lines are refused.
-const MAX_LINE: u64 = 1 << 30;
 const BUFFER: usize = 1 << 18;
 
 /// The next item of a file.
@@ -177,7 +178,7 @@ fn damaged(path: &Path, problem: &io::Error) -> Error {
 }
 
 fn unpack(file: File, packing: Packing) -> io::Result<Box<dyn BufRead + Send>> {
-    Ok(match packing {
+    text_file::decoded(match packing {
         Packing::None => Box::new(BufReader::with_capacity(BUFFER, file)),
         Packing::Gzip => {
             let decoder = MultiGzDecoder::new(BufReader::with_capacity(BUFFER, file));
@@ -194,12 +195,12 @@ fn unpack(file: File, packing: Packing) -> io::Result<Box<dyn BufRead + Send>> {
 fn line(reader: &mut impl BufRead, number: &mut usize) -> io::Result<Option<Vec<u8>>> {
     loop {
         let mut bytes = Vec::new();
-        if Read::take(&mut *reader, MAX_LINE).read_until(b'\n', &mut bytes)? == 0 {
+        if Read::take(&mut *reader, MAX_TEXT + 1).read_until(b'\n', &mut bytes)? == 0 {
             return Ok(None);
         }
         *number = number.saturating_add(1);
-        if bytes.len() as u64 == MAX_LINE && bytes.last() != Some(&b'\n') {
-            let problem = format!("line {number} has more than {MAX_LINE} bytes");
+        if bytes.len() as u64 > MAX_TEXT {
+            let problem = format!("line {number}: expected at most {MAX_TEXT} bytes, found more");
             return Err(io::Error::new(ErrorKind::InvalidData, problem));
         }
         if !bytes.trim_ascii().is_empty() {
@@ -212,8 +213,14 @@ fn line(reader: &mut impl BufRead, number: &mut usize) -> io::Result<Option<Vec<
 fn block(reader: &mut impl BufRead, words: usize) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     for _ in 0..words {
-        if reader.read_until(b' ', &mut bytes)? == 0 {
+        let room = (MAX_TEXT + 1).saturating_sub(bytes.len() as u64);
+        if Read::take(&mut *reader, room).read_until(b' ', &mut bytes)? == 0 {
             break;
+        }
+        if bytes.len() as u64 > MAX_TEXT {
+            let problem =
+                format!("{words} words: expected at most {MAX_TEXT} bytes with spaces, found more");
+            return Err(io::Error::new(ErrorKind::InvalidData, problem));
         }
     }
     if bytes.is_empty() {
@@ -227,30 +234,13 @@ fn block(reader: &mut impl BufRead, words: usize) -> io::Result<Option<Vec<u8>>>
 
 fn parse(line: &[u8], key: &str) -> Result<String, String> {
     let line = std::str::from_utf8(line).map_err(|_| "not UTF-8 text".to_owned())?;
-    let row: Value =
-        serde_json::from_str(line.trim_start_matches('\u{FEFF}')).map_err(|error| {
-            // serde_json counts lines from the start of the row.
-            let text = error.to_string();
-            let problem = text.split(" at line ").next().unwrap_or_default();
-            format!("malformed JSON at column {}: {problem}", error.column())
-        })?;
-    let Value::Object(mut row) = row else {
-        return Err("expected a JSON object".into());
-    };
-    match row.remove(key) {
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(format!("`{key}`: expected a string")),
-        None => {
-            let keys: Vec<_> = row.keys().map(|key| format!("`{key}`")).collect();
-            Err(format!("`{key}` is missing; found {}", keys.join(", ")))
-        }
-    }
+    row::text(line.trim_start_matches('\u{FEFF}'), key)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use openelm_testing::{TempDir, gzip};
+    use openelm_testing::{TempDir, encodings, gzip};
 
     fn read(path: &Path, words: usize, skip: u64) -> Vec<String> {
         let mut source = match DocumentReader::open(path, "text", words, skip) {
@@ -297,6 +287,64 @@ mod tests {
                 read(&path, 9, 4)[0].contains("fewer documents than"),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn every_encoding_and_line_end_gives_the_same_documents() {
+        let scratch = TempDir::new();
+        for (name, text) in [
+            ("a.jsonl", "{\"text\": \"é\"}\r\n\r\n{\"text\": \"🦙\"}\r\n"),
+            ("a.jsonl", "{\"text\": \"é\"}\n{\"text\": \"🦙\"}"),
+            ("a.txt", "é 🦙"),
+        ] {
+            for (encoding, bytes) in encodings(text) {
+                let packed = zstd::encode_all(bytes.as_slice(), 3).unwrap();
+                for (ending, bytes) in
+                    [("", bytes.clone()), (".gz", gzip(&bytes)), (".zst", packed)]
+                {
+                    let path = scratch.write(&format!("{name}{ending}"), bytes);
+                    let expected = if name == "a.txt" {
+                        ["é", "+🦙"]
+                    } else {
+                        ["é", "🦙"]
+                    };
+                    assert_eq!(read(&path, 1, 0), expected, "{name}{ending} in {encoding}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn documents_have_a_limit() {
+        let scratch = TempDir::new();
+        let size = usize::try_from(MAX_TEXT).unwrap();
+        let fits = [
+            b"{\"text\": \"".to_vec(),
+            vec![b'a'; size - 13],
+            b"\"}\n".to_vec(),
+        ]
+        .concat();
+        let long = vec![b'a'; size + 1];
+        for (name, bytes, expected) in [
+            ("a.jsonl.zst", &fits, None),
+            (
+                "b.jsonl.zst",
+                &long,
+                Some("line 1: expected at most 67108864 bytes, found more"),
+            ),
+            (
+                "c.txt.zst",
+                &long,
+                Some("9 words: expected at most 67108864 bytes with spaces"),
+            ),
+        ] {
+            let path = scratch.write(name, zstd::encode_all(bytes.as_slice(), 1).unwrap());
+            let found = read(&path, 9, 0);
+            match expected {
+                None => assert_eq!(found[0].len(), size - 13),
+                Some(expected) => assert!(found[0].contains(expected), "{}", found[0]),
+            }
         }
     }
 

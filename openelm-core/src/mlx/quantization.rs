@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, fmt};
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    json::without_null,
+};
 
 /// The representation of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -205,7 +208,7 @@ impl QuantizationMap {
     /// # Errors
     /// The problem, without the file's name.
     pub(crate) fn from_json(block: &Value) -> Result<Self, String> {
-        let Value::Object(block) = block else {
+        let Value::Object(block) = without_null(block.clone()) else {
             return Err(format!("expected an object, found {block}"));
         };
         if let Some(method) = block.get("quant_method") {
@@ -216,8 +219,8 @@ impl QuantizationMap {
                 return Err(format!("`{key}` is missing"));
             }
         }
-        let mut map = Self::uniform(Quantization::from_json(block)?);
-        for (name, value) in block {
+        let mut map = Self::uniform(Quantization::from_json(&block)?);
+        for (name, value) in &block {
             match value {
                 Value::Object(layer) => {
                     let layer = Quantization::from_json(layer)

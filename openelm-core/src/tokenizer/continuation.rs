@@ -3,16 +3,7 @@
 //! SentencePiece prepends a space to every text that it encodes, and removes it on decoding. In the
 //! middle of a text this space would remain, so a completion is encoded without it.
 
-use tokenizers::{
-    Model, Normalizer, NormalizerWrapper, OffsetType, PreTokenizer,
-    normalizers::Sequence,
-    pre_tokenizers::{
-        PreTokenizerWrapper,
-        metaspace::{Metaspace, PrependScheme},
-    },
-};
-
-use super::tokenizer::Tokenizer;
+use super::{sections::Prefix, tokenizer::Tokenizer};
 use crate::error::Result;
 
 impl Tokenizer {
@@ -30,44 +21,7 @@ impl Tokenizer {
         if self.decode(context)?.is_empty() {
             return self.encode(text);
         }
-        self.without_prefix(text)
-            .map_err(|error| self.error(error.to_string()))
-    }
-
-    /// The coder's ids of a text, without the prepended space.
-    fn without_prefix(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
-        let mut splits = self
-            .coder
-            .get_added_vocabulary()
-            .extract_and_normalize(None::<&NormalizerWrapper>, text);
-        if let Some(normalizer) = self.coder.get_normalizer().and_then(without_prepend) {
-            splits.normalize(|piece| normalizer.normalize(piece))?;
-        }
-        match self.coder.get_pre_tokenizer() {
-            Some(PreTokenizerWrapper::Metaspace(metaspace)) => {
-                let split = metaspace.get_split();
-                let replacement = metaspace.get_replacement();
-                Metaspace::new(replacement, PrependScheme::Never, split)
-                    .pre_tokenize(&mut splits)?;
-            }
-            Some(other) => other.pre_tokenize(&mut splits)?,
-            None => {}
-        }
-        splits.tokenize(|piece| self.coder.get_model().tokenize(piece.get()))?;
-        let encoding = splits.into_encoding(None, 0, OffsetType::None)?;
-        Ok(encoding.get_ids().to_vec())
-    }
-}
-
-/// `normalizer` without the steps that prepend to the text.
-fn without_prepend(normalizer: &NormalizerWrapper) -> Option<NormalizerWrapper> {
-    match normalizer {
-        NormalizerWrapper::Prepend(_) => None,
-        NormalizerWrapper::Sequence(steps) => {
-            let steps = steps.as_ref().iter().filter_map(without_prepend);
-            Some(Sequence::new(steps.collect()).into())
-        }
-        other => Some(other.clone()),
+        self.ids(text, Prefix::None)
     }
 }
 

@@ -7,8 +7,10 @@ mod find;
 pub(crate) mod json;
 #[cfg(test)]
 mod llama_tests;
+mod long_text;
 mod merge;
 mod message;
+mod sections;
 pub(crate) mod sentencepiece;
 mod spec;
 pub(crate) mod tokenizer;

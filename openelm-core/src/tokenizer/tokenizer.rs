@@ -5,14 +5,17 @@
 //! repositories contain no tokenizer; the user supplies one, as Hugging Face's `tokenizer.json` or
 //! SentencePiece's `tokenizer.model`. Both give the same ids.
 
-use std::{fmt, fs::File, io::Read, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use super::{
     json,
+    long_text::{self, LongText},
+    sections::Prefix,
     spec::{Coder, TokenizerSpec},
 };
 use crate::{
     error::{Error, Result},
+    text_file,
     tokenizer::{
         detokenizer::{Detokenizer, Pieces},
         sentencepiece::model as sentencepiece,
@@ -32,7 +35,8 @@ const DEFAULT_EOS: u32 = 2;
 /// depend on it. A caller with untrusted text may need to remove such text first.
 #[derive(Clone)]
 pub struct Tokenizer {
-    pub(super) coder: Arc<Coder>,
+    coder: Arc<Coder>,
+    long_text: Option<Arc<LongText>>,
     pieces: Arc<Pieces>,
     bos_id: u32,
     eos_id: u32,
@@ -54,13 +58,10 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] if the vocabulary lacks a piece that its merges need.
+    /// [`Error::Tokenizer`] if the vocabulary lacks a piece that its merges need, or the text is
+    /// too long to be encoded.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.coder.encode_fast(text, false);
-        Ok(encoding
-            .map_err(|error| self.error(error.to_string()))?
-            .get_ids()
-            .to_vec())
+        self.ids(text, Prefix::All)
     }
 
     /// The ids of a prompt: BOS, exactly once even if `text` itself begins with `<s>`, then
@@ -177,14 +178,11 @@ impl Tokenizer {
 
     fn contents_of(path: &Path, bytes: &[u8]) -> Result<TokenizerSpec> {
         let refused = |problem: String| Error::tokenizer(path, problem);
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(refused(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
-        }
         if bytes.is_empty() {
             return Err(refused("the file is empty".to_owned()));
         }
         let contents = if is_json(bytes) {
-            json::read(bytes)
+            text_file::decode(bytes.to_vec()).and_then(|text| json::read(text.as_bytes()))
         } else {
             sentencepiece::read(bytes)
         };
@@ -212,6 +210,7 @@ impl Tokenizer {
         let bos_id = control(&coder, &mut pieces, &bos, DEFAULT_BOS)?;
         let eos_id = control(&coder, &mut pieces, &eos, DEFAULT_EOS)?;
         Ok(Self {
+            long_text: LongText::new(&coder).map(Arc::new),
             coder: Arc::new(coder),
             pieces: Arc::new(pieces),
             bos_id,
@@ -219,7 +218,18 @@ impl Tokenizer {
         })
     }
 
-    pub(super) fn error(&self, problem: String) -> Error {
+    #[cfg(test)]
+    pub(super) fn coder(&self) -> &Coder {
+        &self.coder
+    }
+
+    /// The ids of `text`, with the spaces that `prefix` describes.
+    pub(super) fn ids(&self, text: &str, prefix: Prefix) -> Result<Vec<u32>> {
+        long_text::encode(&self.coder, self.long_text.as_deref(), text, prefix)
+            .map_err(|error| self.error(error.to_string()))
+    }
+
+    fn error(&self, problem: String) -> Error {
         Error::tokenizer(self.path(), problem)
     }
 }
@@ -248,20 +258,20 @@ fn control(coder: &Coder, pieces: &mut Pieces, name: &str, default: u32) -> Resu
     ))
 }
 
-/// At most one byte more than [`MAX_FILE_BYTES`].
+/// The bytes of a tokenizer file.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(path))?;
-    Ok(bytes)
+    text_file::read_bytes(path, MAX_FILE_BYTES, |problem| {
+        Error::tokenizer(path, problem)
+    })
 }
 
 /// True for a JSON file. A SentencePiece model begins with the tag of a piece, 0x0A, and a length,
-/// never a brace.
+/// never a brace or a byte order mark.
 pub(crate) fn is_json(bytes: &[u8]) -> bool {
-    bytes.trim_ascii_start().first() == Some(&b'{')
+    let is_marked = [&b"\xEF\xBB\xBF"[..], b"\xFF\xFE", b"\xFE\xFF"]
+        .iter()
+        .any(|mark| bytes.starts_with(mark));
+    is_marked || bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! `metrics.jsonl`: one JSON object per line for every step and validation of a training run.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::Write,
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::{
     error::{Error, Result},
     files::write_beside,
+    text_file::for_each_line,
 };
 
 /// The file, open for appending.
@@ -32,19 +33,9 @@ impl Metrics {
     /// Keeps the lines of the first `iteration` iterations and appends after them.
     pub(crate) fn open(folder: &Path, iteration: u64) -> Result<Self> {
         let path = folder.join("metrics.jsonl");
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        let mut kept = String::new();
-        for line in text.lines().filter(|_| iteration > 0) {
-            let of: Option<Value> = serde_json::from_str(line).ok();
-            let of = of.and_then(|line| line.get("iteration")?.as_u64());
-            // Drop a line cut by a crash, and lines of steps that will be repeated.
-            if of.is_some_and(|of| of <= iteration) {
-                kept.push_str(line);
-                kept.push('\n');
-            }
-        }
         write_beside(&path, |partial| {
-            fs::write(partial, &kept).map_err(Error::io(&path))
+            let file = File::create(partial).map_err(Error::io(&path))?;
+            keep(&path, iteration, BufWriter::new(file)).map_err(Error::io(&path))
         })?;
         let file = OpenOptions::new().append(true).open(&path);
         Ok(Self {
@@ -59,5 +50,49 @@ impl Metrics {
             Some(file) => writeln!(file, "{line}").map_err(Error::io(&self.path)),
             None => Ok(()),
         }
+    }
+}
+
+/// Writes the lines of the first `iteration` iterations to `kept`.
+fn keep(path: &Path, iteration: u64, mut kept: impl Write) -> io::Result<()> {
+    if iteration == 0 || !path.exists() {
+        return kept.flush();
+    }
+    let mut written = Ok(());
+    for_each_line(path, |line| {
+        let of: Option<Value> = serde_json::from_str(line).ok();
+        let of = of.and_then(|line| line.get("iteration")?.as_u64());
+        // Drop a line cut by a crash, and lines of steps that will be repeated.
+        if written.is_ok() && of.is_some_and(|of| of <= iteration) {
+            written = writeln!(kept, "{line}");
+        }
+    })?;
+    written.and_then(|()| kept.flush())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use openelm_testing::TempDir;
+
+    #[test]
+    fn keeps_the_lines_of_saved_iterations() {
+        let scratch = TempDir::new();
+        let lines = "\u{FEFF}{\"iteration\":1}\r\n{\"iteration\":2}\n{\"iteration\":3}\n{\"iter";
+        for (iteration, expected) in [(0, ""), (2, "{\"iteration\":1}\n{\"iteration\":2}\n")] {
+            let path = scratch.write("metrics.jsonl", lines);
+            Metrics::open(&scratch, iteration).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+        }
+        fs::remove_file(scratch.join("metrics.jsonl")).unwrap();
+        Metrics::open(&scratch, 2).unwrap();
+        scratch.write("metrics.jsonl", vec![b'a'; 2 << 20]);
+        let problem = Metrics::open(&scratch, 2).unwrap_err().to_string();
+        assert!(
+            problem.contains("metrics.jsonl: line 1: expected at most"),
+            "{problem}"
+        );
     }
 }

@@ -1,11 +1,6 @@
 //! Headers of safetensors files, and the index of a sharded checkpoint.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::Read,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
 use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
 use serde::Deserialize;
@@ -14,8 +9,10 @@ use serde_json::Value;
 use super::stored_tensor::{StoredDtype, StoredTensor};
 use crate::{
     error::{Error, Result},
+    json,
     lookup::{PathKind, path_kind},
     mlx::Dtype,
+    text_file,
 };
 
 /// Largest header in bytes, as in the safetensors library.
@@ -115,15 +112,8 @@ struct Index {
 /// Tensor name to file name; each file is a plain name in the index's folder.
 pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     let malformed = |problem: String| Error::checkpoint(path, problem);
-    let length = fs::metadata(path).map_err(Error::io(path))?.len();
-    if length > MAX_HEADER {
-        return Err(malformed(format!(
-            "{length} bytes is too long for an index"
-        )));
-    }
-    let text = fs::read(path).map_err(Error::io(path))?;
-    let index: Index =
-        serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+    let text = text_file::read(path, MAX_HEADER, malformed)?;
+    let index: Index = json::parse(&text).map_err(|error| malformed(error.to_string()))?;
     if index.weight_map.is_empty() {
         return Err(malformed("`weight_map` is empty".into()));
     }

@@ -17,9 +17,10 @@ use crate::{
     },
     error::{Error, Remedy, Result},
     formats::{gguf::GgufReader, torch::TorchFile},
-    hub_cache,
+    hub_cache, json,
     lookup::{PathKind, first_file, path_kind},
     mlx::QuantizationMap,
+    text_file::{self, MAX_SETTINGS},
     weights::{Checkpoint, Readers, model_folder},
 };
 
@@ -87,8 +88,8 @@ impl SourceModel {
     fn corenet_mlx(path: &Path, checkpoint: Checkpoint, options: &ConvertOptions) -> Result<Self> {
         let file = path.join("config.json");
         let fault = |key: &str, problem: String| Error::config(&file, key, problem);
-        let text = std::fs::read_to_string(&file).map_err(Error::io(&file))?;
-        let json: serde_json::Value = serde_json::from_str(&text)
+        let text = text_file::read(&file, MAX_SETTINGS, |problem| fault("(file)", problem))?;
+        let json: serde_json::Value = json::parse(&text)
             .map_err(|error| fault("model_name", format!("not JSON: {error}")))?;
         let quantization = match json.get("quantization") {
             None | Some(serde_json::Value::Null) => None,

@@ -9,7 +9,8 @@ pub(crate) type Object = Map<String, Value>;
 
 /// Parses a line.
 pub(crate) fn object(line: &str) -> Result<Object, String> {
-    match serde_json::from_str(line) {
+    // Files that were joined have a byte order mark at the start of each.
+    match serde_json::from_str(line.trim_start_matches('\u{FEFF}')) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(other) => Err(format!("expected a JSON object, found {}", kind(&other))),
         Err(error) => {
@@ -24,9 +25,14 @@ pub(crate) fn object(line: &str) -> Result<Object, String> {
     }
 }
 
+/// The value of `key`; null is absent.
+pub(crate) fn optional<'a>(object: &'a Object, key: &str) -> Option<&'a Value> {
+    object.get(key).filter(|value| !value.is_null())
+}
+
 /// The value of `key`.
 pub(crate) fn value<'a>(object: &'a Object, key: &str) -> Result<&'a Value, String> {
-    object.get(key).ok_or_else(|| format!("`{key}` is missing"))
+    optional(object, key).ok_or_else(|| format!("`{key}` is missing"))
 }
 
 /// The string at `key`, which may be empty.

@@ -32,7 +32,7 @@ enum Prompt {
 impl Prompt {
     /// `None` if the row has no `prompt`, for answers with the whole conversation.
     fn read(object: &Object) -> Result<Option<Self>, String> {
-        match object.get("prompt") {
+        match json::optional(object, "prompt") {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(Self::Text(text.clone()))),
             Some(list @ Value::Array(_)) => {

@@ -1,7 +1,8 @@
 //! The rows of a file.
 
 use std::{
-    fs,
+    fs::File,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -14,8 +15,12 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    text_file::{self, MAX_TEXT},
     tokenizer::chat_template as template,
 };
+
+/// Largest file in bytes: its rows and their tokens are in memory.
+const MAX_FILE: u64 = 4 << 30;
 
 /// The kind of a file's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +38,7 @@ pub enum RowKind {
 impl RowKind {
     /// The kind of `object` by its keys; the order is mlx-lm's.
     fn of(object: &Object) -> Option<Self> {
-        let has = |key| object.contains_key(key);
+        let has = |key| json::optional(object, key).is_some();
         if has("chosen") && has("rejected") {
             Some(Self::Preference)
         } else if has("prompt") && has("completion") {
@@ -76,7 +81,7 @@ impl Rows {
     /// Reads the file, and the kind from its first row.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let format = FileFormat::of(path)?;
-        let bytes = fs::read(path).map_err(Error::io(path))?;
+        let bytes = contents(path, format)?;
         let mut rows = Self {
             path: path.to_owned(),
             text: decode(path, bytes, format)?,
@@ -167,9 +172,43 @@ impl Rows {
     }
 }
 
-/// The bytes of a file as text, without a byte-order mark.
+/// The bytes of a file as UTF-8, without a byte order mark.
+fn contents(path: &Path, format: FileFormat) -> Result<Vec<u8>> {
+    let source = File::open(path).map(BufReader::new);
+    let source = source.and_then(|source| text_file::decoded(Box::new(source)));
+    let mut source = source.map_err(Error::io(path))?;
+    let mut bytes = Vec::new();
+    // The number of the row, from 1, and its length so far.
+    let (mut row, mut length) = (1, 0);
+    loop {
+        let block = source.fill_buf().map_err(Error::io(path))?;
+        if block.is_empty() {
+            return Ok(bytes);
+        }
+        let ends = block.split(|&byte| byte == b'\n' && format == FileFormat::Jsonl);
+        for (number, part) in ends.enumerate() {
+            if number > 0 {
+                (row, length) = (row + 1, 0);
+            }
+            length += part.len() as u64;
+            if length > MAX_TEXT {
+                let problem = format!("expected at most {MAX_TEXT} bytes, found more");
+                return Err(Error::data(path, row, problem));
+            }
+        }
+        bytes.extend(block);
+        if bytes.len() as u64 > MAX_FILE {
+            let problem = format!("expected at most {MAX_FILE} bytes, found more");
+            return Err(Error::data(path, None, problem));
+        }
+        let read = block.len();
+        source.consume(read);
+    }
+}
+
+/// The bytes of a file as text.
 fn decode(path: &Path, bytes: Vec<u8>, format: FileFormat) -> Result<String> {
-    let mut text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let before = error.as_bytes().iter().take(good);
         let line = before.filter(|&&byte| byte == b'\n').count() + 1;
@@ -181,11 +220,7 @@ fn decode(path: &Path, bytes: Vec<u8>, format: FileFormat) -> Result<String> {
                 FileFormat::Text => format!("not UTF-8, at byte {good} of the file"),
             },
         )
-    })?;
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    Ok(text)
+    })
 }
 
 fn completion(object: &Object) -> Result<Content, String> {
@@ -203,11 +238,8 @@ fn conversation(object: &Object) -> Result<Content, String> {
 }
 
 fn unknown_keys(object: &Object) -> String {
-    let names: Vec<_> = object
-        .keys()
-        .take(8)
-        .map(|key| format!("`{key}`"))
-        .collect();
+    let stated = object.iter().filter(|(_, value)| !value.is_null());
+    let names: Vec<_> = stated.take(8).map(|(key, _)| format!("`{key}`")).collect();
     let found = if names.is_empty() {
         "no key".to_owned()
     } else {

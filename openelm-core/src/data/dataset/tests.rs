@@ -253,7 +253,7 @@ const MALFORMED: &[(&str, &[u8], &str)] = &[
     (
         "",
         b"{\"prompt\": null, \"completion\": \"a\"}",
-        "`prompt`: expected a string, found null",
+        "`prompt`, `chosen` and `rejected`; found `completion`",
     ),
     (
         "",
@@ -290,6 +290,62 @@ const MALFORMED: &[(&str, &[u8], &str)] = &[
     ),
     (TEXT_ROW, b"{\"text\": \"\xff\"}", "a.jsonl:3: not UTF-8"),
 ];
+
+#[test]
+fn null_is_an_absent_key() {
+    let folder = TempDir::new();
+    let kind = |row: &str| {
+        let dataset = read(&folder.write("a.jsonl", row), &DatasetOptions::default());
+        dataset
+            .map(|dataset| dataset.kind())
+            .map_err(|error| error.to_string())
+    };
+    for (row, expected) in [
+        (
+            r#"{"text": "Once.", "chosen": null, "rejected": null}"#,
+            RowKind::Text,
+        ),
+        (
+            r#"{"text": "a", "messages": null, "prompt": "b", "completion": null}"#,
+            RowKind::Text,
+        ),
+        (
+            r#"{"prompt": "a", "completion": "b", "chosen": null, "rejected": "c"}"#,
+            RowKind::Completion,
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "a", "name": null},
+             {"role": "assistant", "content": "b"}], "prompt": null, "completion": "c"}"#,
+            RowKind::Messages,
+        ),
+    ] {
+        assert_eq!(kind(&row.replace('\n', " ")), Ok(expected), "{row}");
+    }
+    for (row, expected) in [
+        (r#"{"text": null, "other": 1}"#, "found `other`"),
+        (
+            r#"{"text": "a"}
+            {"text": null}"#,
+            "a.jsonl:2: `text` is missing",
+        ),
+        (
+            r#"{"messages": [{"role": "assistant", "content": null}]}"#,
+            "`content` is missing",
+        ),
+    ] {
+        let problem = kind(row).unwrap_err();
+        assert!(problem.contains(expected), "{problem}: expected {expected}");
+    }
+    let pair = r#"{"chosen": "a", "rejected": "b", "prompt": null}"#;
+    let path = folder.write("a.jsonl", pair);
+    let problem = PreferenceDataset::read(&path, &tales(), &DatasetOptions::default());
+    assert!(
+        problem
+            .unwrap_err()
+            .to_string()
+            .contains("`prompt` is missing")
+    );
+}
 
 #[test]
 fn rejects_malformed_rows() {
