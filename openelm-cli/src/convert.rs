@@ -89,7 +89,7 @@ pub(crate) struct Args {
     #[arg(long)]
     ema: bool,
 
-    /// LLaMA tokenizer to include: a tokenizer.json or tokenizer.model, or a folder with one
+    /// Tokenizer to include: a tokenizer.json, LLaMA's tokenizer.model, or a folder with one
     /// [default: the source's tokenizer]
     #[arg(long, value_name = "PATH", conflicts_with = "no_tokenizer")]
     tokenizer: Option<PathBuf>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use openelm_core::{LanguageModel, LoadOptions};
 
-use crate::{bar::bar, choices::Dtype, error::Error};
+use crate::{bar::bar, choices::Dtype, error::Error, output::note};
 
 /// The model and its load options.
 #[derive(clap::Args)]
@@ -14,8 +14,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, short, value_name = "FOLDER")]
     pub(crate) model: PathBuf,
 
-    /// LLaMA tokenizer: a tokenizer.json or tokenizer.model, or a folder with one [default: the
-    /// model's]
+    /// Tokenizer: a tokenizer.json, LLaMA's tokenizer.model, or a folder with one [default: the
+    /// model folder]
     #[arg(long, value_name = "PATH")]
     pub(crate) tokenizer: Option<PathBuf>,
 
@@ -46,6 +46,10 @@ impl ModelArgs {
             bar.set_position(done);
         });
         bar.finish_and_clear();
-        Ok(loaded?)
+        let model = loaded?;
+        for warning in model.warnings() {
+            note(&format!("warning: {warning}"));
+        }
+        Ok(model)
     }
 }

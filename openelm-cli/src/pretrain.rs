@@ -93,6 +93,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     let tokenizer = Tokenizer::find(&place, Some(&place))?;
     let config = settings.config(&tokenizer)?;
+    let tokenizer = tokenizer.with_model_vocab(config.vocab_size())?;
     let options = settings.options()?;
     if args.dry_run {
         return dry_run(&args, &settings, config, &tokenizer, options);

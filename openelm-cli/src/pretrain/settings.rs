@@ -267,7 +267,6 @@ impl Settings {
             }
             Some(folder) => Config::load(folder)?,
         };
-        tokenizer.check_vocab(config.vocab_size())?;
         Ok(config)
     }
 

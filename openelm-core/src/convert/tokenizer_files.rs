@@ -57,6 +57,7 @@ impl TokenizerFiles {
         let place = Tokenizer::locate(&place)?;
         let tokenizer = Tokenizer::find(&place, Some(&place))?;
         tokenizer.check_vocab(source.config.vocab_size())?;
+        let tokenizer = tokenizer.with_model_vocab(source.config.vocab_size())?;
         Ok(Self::Found(Box::new(tokenizer), place))
     }
 
@@ -78,12 +79,13 @@ impl TokenizerFiles {
             Self::Inside(_, json) => {
                 // llama.cpp accepts vocabularies that this crate does not, such as without bytes:
                 // this is no reason to refuse the weights.
-                let tokenizer = Tokenizer::from_bytes(Path::new("tokenizer.json"), json.as_bytes());
-                let fits = |tokenizer: &Tokenizer| tokenizer.check_vocab(vocab_size).is_ok();
-                let Some(tokenizer) = tokenizer.ok().filter(fits) else {
+                let tokenizer = Tokenizer::from_bytes(Path::new("tokenizer.json"), json.as_bytes())
+                    .and_then(|tokenizer| tokenizer.with_model_vocab(vocab_size))
+                    .and_then(|tokenizer| tokenizer.encode_prompt(SAMPLE));
+                let Ok(ids) = tokenizer else {
                     return Ok(None);
                 };
-                tokenizer.encode_prompt(SAMPLE)?
+                ids
             }
         };
         ids.truncate(most);
@@ -103,6 +105,10 @@ impl TokenizerFiles {
             });
             write(&generation, &format!("{ids:#}\n"))?;
         }
+        let class = match self {
+            Self::Found(tokenizer, _) if !tokenizer.is_llama() => "PreTrainedTokenizerFast",
+            _ => "LlamaTokenizer",
+        };
         let (bos, eos) = match self {
             Self::None => return Ok(()),
             Self::Found(tokenizer, place) if place.is_dir() => {
@@ -134,16 +140,18 @@ impl TokenizerFiles {
             return Ok(());
         }
         // Without this file transformers, and so mlx-lm, cannot determine the tokenizer class.
-        let json = json!({
-            "tokenizer_class": "LlamaTokenizer",
+        let mut json = json!({
+            "tokenizer_class": class,
             "add_bos_token": true,
             "add_eos_token": false,
             "bos_token": bos,
             "eos_token": eos,
-            "unk_token": "<unk>",
             "model_max_length": config.max_context_length(),
-            "legacy": false,
         });
+        if class == "LlamaTokenizer" {
+            json["unk_token"] = json!("<unk>");
+            json["legacy"] = json!(false);
+        }
         write(&settings, &format!("{json:#}\n"))
     }
 }

@@ -250,7 +250,8 @@ impl GenerationState {
     fn text_of(&mut self, id: u32, last: bool) -> Result<(String, Option<FinishReason>)> {
         let ended = id == self.eos && !self.options.ignore_eos;
         let piece = match &mut self.detokenizer {
-            Some(detokenizer) if !ended => detokenizer.push(id)?,
+            // A vocabulary may have gaps: such an id has no text.
+            Some(detokenizer) if !ended && detokenizer.has_token(id) => detokenizer.push(id)?,
             _ => String::new(),
         };
         let (mut text, stopped) = self.stops.push(&piece);

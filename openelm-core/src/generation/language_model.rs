@@ -1,6 +1,7 @@
 //! A loaded model folder: network and tokenizer.
 
 use std::{
+    cmp::Ordering,
     path::{Path, PathBuf},
     thread,
 };
@@ -91,8 +92,7 @@ impl LanguageModel {
         let (tokenizer, weights) = thread::scope(|scope| {
             let tokenizer = scope.spawn(|| {
                 let tokenizer = Tokenizer::find(&folder, options.tokenizer.as_deref())?;
-                tokenizer.check_vocab(config.vocab_size())?;
-                Ok(tokenizer)
+                tokenizer.with_model_vocab(config.vocab_size())
             });
             let options = ReadOptions {
                 dtype,
@@ -117,9 +117,9 @@ impl LanguageModel {
     /// Combines a network and its tokenizer.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the tokenizer has more tokens than the network.
+    /// [`Error::Tokenizer`] if the network does not have the tokenizer's BOS or EOS.
     pub fn new(model: Model, tokenizer: Tokenizer) -> Result<Self> {
-        tokenizer.check_vocab(model.config().vocab_size())?;
+        let tokenizer = tokenizer.with_model_vocab(model.config().vocab_size())?;
         Ok(Self { model, tokenizer })
     }
 
@@ -134,6 +134,24 @@ impl LanguageModel {
         }
         let tokens = self.tokenizer.encode_prompt(prompt)?;
         Generation::new(&self.model, Some(&self.tokenizer), tokens, options)
+    }
+
+    /// Doubts about the model that are not errors, a sentence each: a tokenizer whose size is not
+    /// the network's.
+    pub fn warnings(&self) -> Vec<String> {
+        let (ids, rows) = (
+            self.tokenizer.vocab_size(),
+            self.model.config().vocab_size(),
+        );
+        let consequence = match ids.cmp(&rows) {
+            Ordering::Equal => return Vec::new(),
+            Ordering::Less => "ids without a token are not generated",
+            Ordering::Greater => "a text with a token that the model lacks is refused",
+        };
+        let path = self.tokenizer.path().display();
+        vec![format!(
+            "{path}: the tokenizer has {ids} ids, the model's vocabulary {rows}; {consequence}"
+        )]
     }
 
     /// The network without the tokenizer.

@@ -36,10 +36,10 @@ impl Tokenizer {
         let place = Self::locate(explicit.unwrap_or(folder))?;
         match path_kind(&place)? {
             Some(PathKind::Folder) => match first_file(&place, &FILE_NAMES)? {
-                Some(file) => Self::from_file(file),
+                Some(file) => Self::read(&file, Some(folder)),
                 None => Err(missing(&place)),
             },
-            _ => Self::from_file(place),
+            _ => Self::read(&place, Some(folder)),
         }
     }
 

@@ -1,31 +1,25 @@
-//! Reads a `tokenizer.json` of the Hugging Face tokenizers library.
+//! Reads a `tokenizer.json` like LLaMA's: BPE with byte fallback, spaces written as `▁`.
 //!
-//! Only tokenizers like LLaMA's are supported: BPE with byte fallback, spaces written as `▁`.
 //! The file's truncation, padding and post-processing are ignored: a prompt is never cut, and
-//! this crate adds BOS. The supported parts are listed by name, so that any other normalizer,
-//! pre-tokenizer or decoder is refused with its name instead of being misread.
+//! this crate adds BOS. The parts are listed by name: a file with any other normalizer,
+//! pre-tokenizer or decoder is read by [`library`](super::library).
 
 use serde::Deserialize;
 use tokenizers::{
-    AddedToken,
     models::bpe::Vocab,
     normalizers::{self, NormalizerWrapper},
     pre_tokenizers::metaspace::Metaspace,
 };
 
-use super::{merge::Merge, spec::TokenizerSpec};
+use super::{library::Added, merge::Merge, spec::TokenizerSpec};
 
-/// Reads the bytes of a `tokenizer.json`.
+/// Reads the bytes of a `tokenizer.json` like LLaMA's.
 pub(crate) fn read(bytes: &[u8]) -> Result<TokenizerSpec, String> {
     let file: File = serde_json::from_slice(bytes)
         .map_err(|error| unsupported_model(bytes).unwrap_or_else(|| error.to_string()))?;
     let model = file.model;
     check_model(&model)?;
-    let added = file
-        .added_tokens
-        .into_iter()
-        .map(Added::check)
-        .collect::<Result<_, _>>()?;
+    let added = file.added_tokens.into_iter().map(Added::token).collect();
     Ok(TokenizerSpec {
         vocab: model.vocab,
         merges: model
@@ -58,22 +52,6 @@ struct File {
     pre_tokenizer: Option<Metaspace>,
     decoder: Option<Decoder>,
     model: Model,
-}
-
-#[derive(Deserialize)]
-struct Added {
-    id: u32,
-    content: String,
-    #[serde(default)]
-    single_word: bool,
-    #[serde(default)]
-    lstrip: bool,
-    #[serde(default)]
-    rstrip: bool,
-    #[serde(default)]
-    normalized: bool,
-    #[serde(default)]
-    special: bool,
 }
 
 #[derive(Deserialize)]
@@ -168,19 +146,6 @@ fn check_model(model: &Model) -> Result<(), String> {
     {
         Some((key, _)) => Err(format!("`{key}` is not supported")),
         None => Ok(()),
-    }
-}
-
-impl Added {
-    fn check(self) -> Result<(u32, AddedToken), String> {
-        if self.single_word || self.lstrip || self.rstrip {
-            return Err(format!(
-                "added token `{}`: `single_word`, `lstrip` and `rstrip` are not supported",
-                self.content
-            ));
-        }
-        let token = AddedToken::from(self.content, self.special).normalized(self.normalized);
-        Ok((self.id, token))
     }
 }
 
@@ -374,7 +339,6 @@ pub(crate) mod tests {
                 json!(1),
                 "the decoder is not supported",
             ),
-            ("/added_tokens/2/rstrip", json!(true), "added token `</s>`"),
         ];
         for (pointer, value, expected) in cases {
             let problem = with(pointer, value).err().unwrap();

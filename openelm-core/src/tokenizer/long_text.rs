@@ -11,7 +11,8 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 use tokenizers::{
     AddedToken, Model, NormalizedString, Normalizer, NormalizerWrapper, OffsetType,
-    PreTokenizerWrapper, models::bpe::BPE,
+    PreTokenizerWrapper,
+    models::{ModelWrapper, bpe::BPE},
 };
 
 use super::{
@@ -49,7 +50,9 @@ struct Part {
 impl LongText {
     /// `None` if the ids of parts may differ.
     pub(super) fn new(coder: &Coder) -> Option<Self> {
-        let bpe = coder.get_model();
+        let ModelWrapper::BPE(bpe) = coder.get_model() else {
+            return None;
+        };
         let normalizer = coder.get_normalizer();
         let normalizer_is_local = normalizer.is_none_or(is_local);
         let pre_tokenizer_is_local = match coder.get_pre_tokenizer() {

@@ -5,14 +5,19 @@ mod continuation;
 pub(crate) mod detokenizer;
 mod find;
 pub(crate) mod json;
+mod library;
+#[cfg(test)]
+mod library_tests;
 #[cfg(test)]
 mod llama_tests;
 mod long_text;
 mod merge;
 mod message;
+mod read;
 mod sections;
 pub(crate) mod sentencepiece;
 mod spec;
+mod special_tokens;
 pub(crate) mod tokenizer;
 pub(crate) mod train;
 
@@ -21,7 +26,7 @@ pub use detokenizer::Detokenizer;
 pub(crate) use find::TOKENIZER_FILES;
 pub(crate) use message::check_roles;
 pub use message::{Message, Role};
+pub(crate) use read::is_json;
 pub(crate) use spec::TokenizerSpec;
 pub use tokenizer::Tokenizer;
-pub(crate) use tokenizer::is_json;
 pub use train::{TokenizerReport, TokenizerTraining};

@@ -2,8 +2,9 @@
 
 use tokenizers::{
     AddedVocabulary, Model, NormalizedString, Normalizer, NormalizerWrapper, PreTokenizedString,
-    PreTokenizer, PreTokenizerWrapper, SplitDelimiterBehavior, normalizers::Sequence,
-    pre_tokenizers::metaspace::PrependScheme,
+    PreTokenizer, PreTokenizerWrapper, SplitDelimiterBehavior,
+    normalizers::Sequence,
+    pre_tokenizers::{self, metaspace::PrependScheme},
 };
 
 use super::spec::Coder;
@@ -64,6 +65,7 @@ pub(super) fn tokenized(
                 }
             })?;
         }
+        Some(other) if prefix == Prefix::None => without_space(other).pre_tokenize(&mut splits)?,
         Some(other) => other.pre_tokenize(&mut splits)?,
         None => {}
     }
@@ -110,5 +112,27 @@ fn without_prepend(normalizer: &NormalizerWrapper) -> Option<NormalizerWrapper> 
             Some(Sequence::new(steps.collect()).into())
         }
         other => Some(other.clone()),
+    }
+}
+
+/// `pre_tokenizer` without a space before the text. Steps after the first one keep their space:
+/// they add it to every word, as in T5.
+fn without_space(pre_tokenizer: &PreTokenizerWrapper) -> PreTokenizerWrapper {
+    match pre_tokenizer {
+        PreTokenizerWrapper::Metaspace(metaspace) => {
+            let mut metaspace = metaspace.clone();
+            metaspace.set_prepend_scheme(PrependScheme::Never);
+            metaspace.into()
+        }
+        PreTokenizerWrapper::ByteLevel(byte_level) => byte_level.add_prefix_space(false).into(),
+        PreTokenizerWrapper::Sequence(steps) => {
+            let steps = steps.as_ref().iter().enumerate();
+            let steps = steps.map(|(index, step)| match step {
+                PreTokenizerWrapper::Metaspace(_) if index > 0 => step.clone(),
+                other => without_space(other),
+            });
+            pre_tokenizers::sequence::Sequence::new(steps.collect()).into()
+        }
+        other => other.clone(),
     }
 }

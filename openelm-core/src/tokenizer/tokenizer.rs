@@ -3,43 +3,41 @@
 //! OpenELM uses the tokenizer of LLaMA 1 and 2: SentencePiece BPE with byte fallback, 32,000
 //! pieces, `<s>` = 1 before every prompt and `</s>` = 2 at the end of a text. Apple's
 //! repositories contain no tokenizer; the user supplies one, as Hugging Face's `tokenizer.json` or
-//! SentencePiece's `tokenizer.model`. Both give the same ids.
+//! SentencePiece's `tokenizer.model`. Both give the same ids. Models that were trained elsewhere
+//! may have any other `tokenizer.json`.
 
 use std::{fmt, path::Path, sync::Arc};
 
 use super::{
-    json,
+    detokenizer::{Detokenizer, Pieces},
+    library::guarded,
     long_text::{self, LongText},
     sections::Prefix,
-    spec::{Coder, TokenizerSpec},
+    spec::Coder,
 };
-use crate::{
-    error::{Error, Result},
-    text_file,
-    tokenizer::{
-        detokenizer::{Detokenizer, Pieces},
-        sentencepiece::model as sentencepiece,
-    },
-};
+use crate::error::{Error, Result};
 
-/// Largest file in bytes; LLaMA's have 0.5 MB and 1.8 MB.
-const MAX_FILE_BYTES: u64 = 64 << 20;
-/// Ids of `<s>` and `</s>` in OpenELM's configuration.
-const DEFAULT_BOS: u32 = 1;
-const DEFAULT_EOS: u32 = 2;
-
-/// A LLaMA tokenizer; cheap to clone, and usable from any thread.
+/// A tokenizer; cheap to clone, and usable from any thread.
+///
+/// BOS and EOS are the tokens that `tokenizer_config.json` or `special_tokens_map.json` beside the
+/// file names, else `<s>` and `</s>`, else the ids in `generation_config.json` or `config.json`.
+/// A tokenizer without BOS begins a text with EOS, as GPT-2 does.
 ///
 /// The text of a special token inside a prompt, such as `</s>`, becomes this token and not the
 /// pieces of its spelling, as in Hugging Face's tokenizers and for both formats: chat templates
 /// depend on it. A caller with untrusted text may need to remove such text first.
 #[derive(Clone)]
 pub struct Tokenizer {
-    coder: Arc<Coder>,
-    long_text: Option<Arc<LongText>>,
-    pieces: Arc<Pieces>,
-    bos_id: u32,
-    eos_id: u32,
+    pub(super) coder: Arc<Coder>,
+    /// How a long text is divided; `None` if it is encoded as a whole.
+    pub(super) long_text: Option<Arc<LongText>>,
+    pub(super) pieces: Arc<Pieces>,
+    /// True for a tokenizer like LLaMA's, which is decoded by its pieces.
+    pub(super) is_llama: bool,
+    pub(super) bos_id: u32,
+    pub(super) eos_id: u32,
+    /// Number of ids that the model has.
+    pub(super) model_vocab: Option<usize>,
 }
 
 impl Tokenizer {
@@ -47,19 +45,19 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file cannot be read; [`Error::Tokenizer`] if it is malformed, or not
-    /// BPE with byte fallback like LLaMA's.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Tokenizer`] if it is malformed, or a
+    /// SentencePiece model that is not BPE with byte fallback like LLaMA's.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        Self::from_bytes(path, &read_file(path)?)
+        Self::read(path.as_ref(), None)
     }
 
     /// The ids of `text`, without BOS and EOS.
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] if the vocabulary lacks a piece that its merges need, or the text is
-    /// too long to be encoded.
+    /// [`Error::Tokenizer`] if the vocabulary lacks a piece that its merges need, the text is too
+    /// long to be encoded, or the text has a token that the model does not have (see
+    /// [`with_model_vocab`](Self::with_model_vocab)).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.ids(text, Prefix::All)
     }
@@ -78,14 +76,14 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The text of `ids`; special tokens give no text, and each byte that is not valid UTF-8
-    /// becomes U+FFFD.
+    /// The text of `ids`; special tokens give no text, and bytes that are not valid UTF-8 become
+    /// U+FFFD.
     ///
     /// # Errors
     ///
     /// [`Error::Tokenizer`] if an id is not in the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        let mut detokenizer = Detokenizer::new(Arc::clone(&self.pieces));
+        let mut detokenizer = self.start();
         let mut text = String::with_capacity(ids.len() * 4);
         for &id in ids {
             detokenizer.push_to(id, &mut text)?;
@@ -98,7 +96,7 @@ impl Tokenizer {
     /// [`decode`](Self::decode) of both without the text of `context`. An id of `context` that is
     /// not in the vocabulary has no text.
     pub fn detokenizer(&self, context: &[u32]) -> Detokenizer {
-        let mut detokenizer = Detokenizer::new(Arc::clone(&self.pieces));
+        let mut detokenizer = self.start();
         let mut text = String::new();
         for &id in context {
             // A failed push does not change the state.
@@ -149,14 +147,29 @@ impl Tokenizer {
         self.pieces.path()
     }
 
-    /// Checks that a model with `model_vocab` rows in its embedding can take every id.
+    /// The tokenizer for a model with `model_vocab` rows in its embedding. A tokenizer may have
+    /// more ids, such as a `<pad>` that was added to LLaMA's 32,000: encoding a text that has such
+    /// a token is an error.
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`], with both sizes, if the tokenizer has more ids.
-    pub fn check_vocab(&self, model_vocab: usize) -> Result<()> {
+    /// [`Error::Tokenizer`] if the model does not have BOS or EOS.
+    pub fn with_model_vocab(self, model_vocab: usize) -> Result<Self> {
+        let tokenizer = Self {
+            model_vocab: Some(model_vocab),
+            ..self
+        };
+        tokenizer.check_ids(&[tokenizer.bos_id, tokenizer.eos_id])?;
+        Ok(tokenizer)
+    }
+
+    /// Refuses a tokenizer of another model: one with ordinary tokens, not only added ones, that a
+    /// model with `model_vocab` rows in its embedding does not have.
+    pub(crate) fn check_vocab(&self, model_vocab: usize) -> Result<()> {
+        let added = self.coder.get_added_tokens_decoder();
         let size = self.vocab_size();
-        if size <= model_vocab {
+        let mut beyond = model_vocab as u32..size as u32;
+        if beyond.all(|id| added.contains_key(&id) || self.piece(id).is_none()) {
             return Ok(());
         }
         Err(self.error(format!(
@@ -165,57 +178,33 @@ impl Tokenizer {
         )))
     }
 
-    /// Like [`from_file`](Self::from_file) for bytes in memory; errors name `path`.
-    pub(crate) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let contents = Self::contents_of(path, bytes)?;
-        Self::build(path, contents).map_err(|problem| Error::tokenizer(path, problem))
+    /// True for a tokenizer like LLaMA's: BPE with byte fallback, spaces written as `▁`.
+    pub(crate) fn is_llama(&self) -> bool {
+        self.is_llama
     }
 
-    /// The contents of the tokenizer file at `path`, for writing it in another format.
-    pub(crate) fn contents(path: &Path) -> Result<TokenizerSpec> {
-        Self::contents_of(path, &read_file(path)?)
-    }
-
-    fn contents_of(path: &Path, bytes: &[u8]) -> Result<TokenizerSpec> {
-        let refused = |problem: String| Error::tokenizer(path, problem);
-        if bytes.is_empty() {
-            return Err(refused("the file is empty".to_owned()));
-        }
-        let contents = if is_json(bytes) {
-            text_file::decode(bytes.to_vec()).and_then(|text| json::read(text.as_bytes()))
+    /// A detokenizer at the start of a text.
+    fn start(&self) -> Detokenizer {
+        let pieces = Arc::clone(&self.pieces);
+        if self.is_llama {
+            Detokenizer::of_pieces(pieces)
         } else {
-            sentencepiece::read(bytes)
-        };
-        contents.map_err(refused)
+            Detokenizer::of_coder(Arc::clone(&self.coder), pieces)
+        }
     }
 
-    fn build(path: &Path, contents: TokenizerSpec) -> Result<Self, String> {
-        contents.check()?;
-        let mut pieces = Pieces::new(path.to_owned(), &contents.vocab, contents.drops_first_space)?;
-        let tokens = contents.added_tokens();
-        let TokenizerSpec { bos, eos, .. } = &contents;
-        let (bos, eos) = (bos.clone(), eos.clone());
-        let coder = contents.into_coder(&tokens)?;
-        for (id, token) in &tokens {
-            let name = &token.content;
-            if let Some(found) = coder.token_to_id(name).filter(|found| found != id) {
-                return Err(format!(
-                    "added token `{name}`: id {id} expected, found {found}"
-                ));
-            }
-            // The coder stores the normalized text of the token.
-            let name = coder.id_to_token(*id).unwrap_or_else(|| name.clone());
-            pieces.add(*id, &name, token.special)?;
+    /// Refuses ids that the model does not have.
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let Some(size) = self.model_vocab else {
+            return Ok(());
+        };
+        match ids.iter().find(|&&id| id as usize >= size) {
+            None => Ok(()),
+            Some(&id) => Err(self.error(format!(
+                "the text has the token `{}`, id {id}; the model's vocabulary has {size} ids",
+                self.piece(id).unwrap_or_default()
+            ))),
         }
-        let bos_id = control(&coder, &mut pieces, &bos, DEFAULT_BOS)?;
-        let eos_id = control(&coder, &mut pieces, &eos, DEFAULT_EOS)?;
-        Ok(Self {
-            long_text: LongText::new(&coder).map(Arc::new),
-            coder: Arc::new(coder),
-            pieces: Arc::new(pieces),
-            bos_id,
-            eos_id,
-        })
     }
 
     #[cfg(test)]
@@ -225,8 +214,11 @@ impl Tokenizer {
 
     /// The ids of `text`, with the spaces that `prefix` describes.
     pub(super) fn ids(&self, text: &str, prefix: Prefix) -> Result<Vec<u32>> {
-        long_text::encode(&self.coder, self.long_text.as_deref(), text, prefix)
-            .map_err(|error| self.error(error.to_string()))
+        let long_text = self.long_text.as_deref();
+        let ids = guarded(|| long_text::encode(&self.coder, long_text, text, prefix));
+        let ids = ids.map_err(|problem| self.error(problem))?;
+        self.check_ids(&ids)?;
+        Ok(ids)
     }
 
     fn error(&self, problem: String) -> Error {
@@ -242,36 +234,6 @@ impl fmt::Debug for Tokenizer {
             .field("vocab_size", &self.vocab_size())
             .finish_non_exhaustive()
     }
-}
-
-/// The id of the special token `name`, or `default` if it is another special token's id.
-fn control(coder: &Coder, pieces: &mut Pieces, name: &str, default: u32) -> Result<u32, String> {
-    if let Some(id) = coder.token_to_id(name) {
-        pieces.add(id, name, true)?;
-        return Ok(id);
-    }
-    if pieces.is_special(default) {
-        return Ok(default);
-    }
-    Err(format!(
-        "there is no `{name}`, and {default} is not the id of a special token"
-    ))
-}
-
-/// The bytes of a tokenizer file.
-fn read_file(path: &Path) -> Result<Vec<u8>> {
-    text_file::read_bytes(path, MAX_FILE_BYTES, |problem| {
-        Error::tokenizer(path, problem)
-    })
-}
-
-/// True for a JSON file. A SentencePiece model begins with the tag of a piece, 0x0A, and a length,
-/// never a brace or a byte order mark.
-pub(crate) fn is_json(bytes: &[u8]) -> bool {
-    let is_marked = [&b"\xEF\xBB\xBF"[..], b"\xFF\xFE", b"\xFE\xFF"]
-        .iter()
-        .any(|mark| bytes.starts_with(mark));
-    is_marked || bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use openelm_core::{
     quantization::{Quantization, QuantizationMode},
 };
 use openelm_testing::{TempDir, tales};
+use serde_json::json;
 
 use crate::models::{convert, files, plain, read, settings, small, with_source, write_model};
 
@@ -196,6 +197,17 @@ fn rejects_missing_or_mismatched_tokenizers() {
         ..with(TokenizerChoice::OfSource)
     };
     refuses(&folder, "source", "target.gguf", &gguf, &["2048 ids"]);
+    let words = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
+        "decoder": null, "model": {"type": "WordLevel", "unk_token": "<unk>",
+            "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "the": 3}}});
+    fs::write(source.join("tokenizer.json"), words.to_string()).unwrap();
+    let parts = ["tokenizer.json", "cannot be written to GGUF"];
+    refuses(&folder, "source", "target.gguf", &gguf, &parts);
+    let copied = with(TokenizerChoice::OfSource);
+    convert(&source, &folder.join("words"), &copied).unwrap();
+    let settings = fs::read_to_string(folder.join("words/tokenizer_config.json")).unwrap();
+    assert!(settings.contains("PreTrainedTokenizerFast"), "{settings}");
 }
 
 #[test]

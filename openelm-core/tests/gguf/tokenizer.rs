@@ -4,7 +4,7 @@ use openelm_core::Tokenizer;
 use openelm_core::{Config, config::LayerWiseConfig};
 use openelm_core::{
     convert::FileType,
-    internal::{GgufReader, TensorType, TokenKind, Value, Vocabulary, metadata},
+    internal::{GgufReader, TensorType, Token, TokenKind, Value, Vocabulary, metadata},
 };
 use openelm_testing::{Random, TempFile};
 
@@ -59,6 +59,24 @@ fn tokenizer_round_trips() {
         message.contains("has 2048 ids; the model's vocabulary has 2047"),
         "{message}"
     );
+}
+
+#[test]
+fn added_tokens_beyond_the_model_are_left_out() {
+    let vocabulary = Vocabulary::of(&tales()).unwrap();
+    let mut padded = vocabulary.clone();
+    padded.tokens.push(Token {
+        text: "<pad>".into(),
+        score: 0.0,
+        kind: TokenKind::Control,
+    });
+    let config = Config::layer_wise(LayerWiseConfig {
+        vocab_size: 2048,
+        ..LayerWiseConfig::default()
+    })
+    .unwrap();
+    let entries = |vocabulary| metadata(&config, "x", FileType::F16, Some(vocabulary)).unwrap();
+    assert_eq!(entries(&padded), entries(&vocabulary));
 }
 
 #[test]

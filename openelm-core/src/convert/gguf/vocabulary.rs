@@ -83,9 +83,28 @@ impl Vocabulary {
     ///
     /// # Errors
     ///
-    /// As [`Tokenizer::from_file`].
+    /// [`Error::Tokenizer`] if the tokenizer is not like LLaMA's, or has added tokens that match
+    /// more than their text.
     pub fn of(tokenizer: &Tokenizer) -> Result<Self> {
+        let refused = |problem: String| {
+            let problem = format!("cannot be written to GGUF: {problem}");
+            Error::tokenizer(tokenizer.path(), problem)
+        };
+        if !tokenizer.is_llama() {
+            return Err(refused(
+                "expected BPE with byte fallback and `▁` for a space, as LLaMA's; found another \
+                 kind of tokenizer.json"
+                    .into(),
+            ));
+        }
         let contents = Tokenizer::contents(tokenizer.path())?;
+        let mut added = contents.added.iter().map(|(_, token)| token);
+        if let Some(token) = added.find(|token| token.single_word || token.lstrip || token.rstrip) {
+            return Err(refused(format!(
+                "added token `{}` has `single_word`, `lstrip` or `rstrip`",
+                token.content
+            )));
+        }
         let kinds = kinds(&contents);
         let order = order(&contents.merges);
         let mut last = order.len();
@@ -196,7 +215,10 @@ impl Vocabulary {
 
     /// The keys of a file with `rows` embedding rows.
     pub(crate) fn metadata(&self, rows: usize) -> Result<Vec<(String, Value)>> {
-        if self.tokens.len() > rows {
+        // llama.cpp's converter, too, leaves out added tokens that the model does not have.
+        let (kept, rest) = self.tokens.split_at(rows.min(self.tokens.len()));
+        let is_added = |token: &Token| token.kind != TokenKind::Normal;
+        if !rest.iter().all(is_added) {
             return Err(Error::tokenizer(
                 "tokenizer",
                 format!(
@@ -205,8 +227,8 @@ impl Vocabulary {
                 ),
             ));
         }
-        let filling: Vec<Token> = (self.tokens.len()..rows).map(unused).collect();
-        let tokens = || self.tokens.iter().chain(&filling);
+        let filling: Vec<Token> = (kept.len()..rows).map(unused).collect();
+        let tokens = || kept.iter().chain(&filling);
         let mut entries: Vec<(String, Value)> = Vec::new();
         let mut put = |key: &str, value| entries.push((format!("tokenizer.ggml.{key}"), value));
         put("model", "llama".into());

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use tokenizers::models::bpe::Vocab;
-
 use crate::error::{Error, Result};
 
 /// Largest supported vocabulary: limits the table that a corrupt id can allocate.
@@ -38,7 +36,7 @@ impl Pieces {
     /// The table of `vocab`, read from `path`.
     pub(crate) fn new(
         path: PathBuf,
-        vocab: &Vocab,
+        vocab: impl IntoIterator<Item = (String, u32)>,
         drops_first_space: bool,
     ) -> Result<Self, String> {
         let mut table = Self {
@@ -46,12 +44,18 @@ impl Pieces {
             pieces: Vec::new(),
             drops_first_space,
         };
-        table.pieces.reserve(vocab.len().min(MAX_PIECES));
-        for (name, &id) in vocab {
-            let kind = byte_of(name).map_or(Kind::Text, Kind::Byte);
-            table.insert(id, name, kind)?;
+        let vocab = vocab.into_iter();
+        table.pieces.reserve(vocab.size_hint().0.min(MAX_PIECES));
+        for (name, id) in vocab {
+            table.insert(id, &name)?;
         }
         Ok(table)
+    }
+
+    /// Adds a piece.
+    pub(crate) fn insert(&mut self, id: u32, name: &str) -> Result<(), String> {
+        let kind = byte_of(name).map_or(Kind::Text, Kind::Byte);
+        self.insert_kind(id, name, kind)
     }
 
     /// Adds or renames the token `id` of the added tokens.
@@ -64,10 +68,10 @@ impl Pieces {
             };
             return Ok(());
         }
-        self.insert(id, name, kind)
+        self.insert_kind(id, name, kind)
     }
 
-    fn insert(&mut self, id: u32, name: &str, kind: Kind) -> Result<(), String> {
+    fn insert_kind(&mut self, id: u32, name: &str, kind: Kind) -> Result<(), String> {
         let index = id as usize;
         if index >= MAX_PIECES {
             return Err(format!(
@@ -143,8 +147,8 @@ mod tests {
 
     #[test]
     fn ids_are_unique_and_bounded() {
-        let vocab = |id| Vocab::from([("a".to_owned(), 3), ("b".to_owned(), id)]);
-        let new = |id| Pieces::new("tiny".into(), &vocab(id), true);
+        let vocab = |id| [("a".to_owned(), 3), ("b".to_owned(), id)];
+        let new = |id| Pieces::new("tiny".into(), vocab(id), true);
         assert!(new(3).unwrap_err().contains("have the same id 3"));
         assert!(
             new(u32::MAX)
