@@ -98,7 +98,7 @@ fn rejects_arguments_that_are_not_utf8() {
     // Paths need not be UTF-8.
     let mut command = openelm(&["generate", "-p", "x", "-m"]);
     command.arg(bytes);
-    fails(command, 1, &["No such file"]);
+    fails(command, 1, &["no such file or folder"]);
 }
 
 #[test]
