@@ -1,6 +1,6 @@
 //! Plots of a run's `metrics.jsonl`.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use openelm_core::text::for_each_line;
 
