@@ -68,19 +68,10 @@ struct Row {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
-    if args.repeat == 0 || args.max_tokens < 2 {
-        return Err(Error::Usage(
-            "--repeat needs at least 1, --max-tokens at least 2".into(),
-        ));
-    }
+    check(&args)?;
     let started = Instant::now();
     let model = load(&args)?;
     let load = started.elapsed();
-    // Checked before weights are generated and runs are measured.
-    let context = model.config().max_context_length();
-    if let Some(&tokens) = args.prompt_tokens.iter().find(|&&n| n >= context) {
-        return Err(openelm_core::Error::PromptTooLong { tokens, context }.into());
-    }
     let interrupt = Interrupt::cancelling(CancelHandle::default())?;
     let mut rows = Vec::new();
     for &prompt_tokens in &args.prompt_tokens {
@@ -135,6 +126,37 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 /// A closed pipe is a failure: without its report, a benchmark has no result.
 fn unreported(error: Error) -> Error {
     error.unreported(|| "the measurements are lost".into())
+}
+
+/// Checks the options before weights are read or generated.
+fn check(args: &Args) -> Result<(), Error> {
+    let config = match args.preset {
+        Some(preset) => preset.config(),
+        None => Config::load(model_folder(args.model.clone().unwrap_or_default())?)?,
+    };
+    let longest = config.max_context_length().saturating_sub(1);
+    let problem = if args.repeat == 0 {
+        "--repeat: expected at least 1, found 0".to_owned()
+    } else if args.max_tokens < 2 {
+        format!(
+            "--max-tokens: expected at least 2, found {}",
+            args.max_tokens
+        )
+    } else if let Some(tokens) = args
+        .prompt_tokens
+        .iter()
+        .find(|n| !(1..=longest).contains(*n))
+    {
+        format!(
+            "--prompt-tokens: expected 1 to {longest}, below the model's context length, found \
+             {tokens}"
+        )
+    } else if args.keep_quantized && config.quantization_map()?.is_none() {
+        "--keep-quantized: no effect on a model that is not quantised".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Usage(problem))
 }
 
 fn load(args: &Args) -> Result<Model, Error> {

@@ -16,6 +16,7 @@ use crate::{
     bar::{bar, style},
     choices::{self, Dtype, GgufType, QuantMode, QuantRecipe, Verify},
     error::Error,
+    given::Given,
     interrupt::Interrupt,
     output,
 };
@@ -24,6 +25,9 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    given: Given,
+
     /// Hugging Face, mlx-lm or MLX folder, CoreNet .pt file, or GGUF file
     source: PathBuf,
 
@@ -208,6 +212,10 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
         None if args.gguf_type.is_some() || is_gguf => gguf,
         None => ConvertOptions::default().format,
     };
+    let is_gguf = matches!(format, Format::Gguf(_));
+    let reason = "on a GGUF file, which is one file";
+    args.given
+        .check(&[(is_gguf, &["max-shard-size"], reason)])?;
     let quantize = if args.quantize {
         Some(Quantize {
             quantization: Quantization::new(args.q_mode.into(), args.q_bits, args.q_group_size)?,

@@ -4,6 +4,7 @@
 mod data;
 mod reports;
 mod settings;
+mod unused;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use serde_json::json;
 use crate::{
     curves,
     error::Error,
+    given::Given,
     interrupt::Interrupt,
     model::ModelArgs,
     output,
@@ -25,6 +27,9 @@ use settings::Settings;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    given: Given,
+
     #[command(flatten)]
     model: ModelArgs,
 
@@ -58,7 +63,10 @@ const EXAMPLES: &str = "Examples:
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
-    let settings = args.settings.over(args.config.as_deref())?;
+    let (settings, in_file) = args.settings.over(args.config.as_deref())?;
+    let given = args.given.and(in_file);
+    settings.check()?;
+    unused::check(&settings, &given)?;
     let Some(data) = settings.data.clone() else {
         return Err(Error::Usage("no data; use --data FOLDER".into()));
     };
@@ -67,6 +75,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 
     let model = args.model.load(args.quiet)?;
     let data = DataSplits::read(&data, model.tokenizer(), &options, &settings.data_options())?;
+    unused::check_data(&settings, &given, &data, model.model().config())?;
     if !args.quiet {
         data.iter().for_each(data::show_counts);
     }

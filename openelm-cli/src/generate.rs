@@ -14,12 +14,15 @@ use openelm_core::{
 };
 use serde_json::json;
 
-use crate::{error::Error, interrupt::Interrupt, model::ModelArgs, output};
+use crate::{error::Error, given::Given, interrupt::Interrupt, model::ModelArgs, output};
 
 /// Arguments of `openelm generate`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    given: Given,
+
     #[command(flatten)]
     model: ModelArgs,
 
@@ -130,6 +133,15 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     // Checked before the model loads, so that invalid options fail at once.
     sampling.check()?;
     let drawn = args.temp > 0.0;
+    // Without --temp the options are accepted, as in mlx-lm.
+    let greedy = args.given.has("temp") && args.temp == 0.0;
+    let reason = "with --temp 0, which always picks the most likely token";
+    args.given.check(&[
+        (greedy && args.top_k != 0, &["top-k"], reason),
+        (greedy && args.top_p != 1.0, &["top-p"], reason),
+        (greedy && args.min_p != 0.0, &["min-p"], reason),
+        (greedy, &["seed"], reason),
+    ])?;
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
 
     let mut model = args.model.load(args.quiet)?;

@@ -18,6 +18,7 @@ mod error;
 mod finetune;
 mod fuse;
 mod generate;
+mod given;
 mod hosts;
 mod info;
 mod interrupt;
@@ -119,6 +120,7 @@ fn finish(result: Result<(), Error>, command: &clap::Command) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
         Err(error) => {
+            let error = error.of(command);
             output::note(&format!("openelm: {}", error.message(command)));
             ExitCode::from(error.exit_code())
         }

@@ -49,7 +49,7 @@ pub(super) struct Settings {
     pub(super) alpha: Option<f32>,
 
     /// With --alpha, use the scale alpha / sqrt(rank) (rsLoRA)
-    #[arg(long, requires = "alpha")]
+    #[arg(long, conflicts_with = "scale")]
     pub(super) rslora: bool,
 
     /// Dropout probability of the adapter's input
@@ -235,6 +235,16 @@ impl Settings {
                 beta: self.beta,
             },
             mlx_lm_compat: self.mlx_lm_compat,
+        }
+    }
+
+    /// Checks the options that the core does not have.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match self.alpha {
+            Some(alpha) if !alpha.is_finite() => Err(Error::Usage(format!(
+                "--alpha: expected a number, found {alpha}"
+            ))),
+            _ => Ok(()),
         }
     }
 

@@ -128,7 +128,7 @@ fn rejects_invalid_options_and_data() {
             "openelm: --batch-size: expected a multiple of 3",
         ),
         (
-            &["--process-timeout", "0"],
+            &["--processes", "2", "--process-timeout", "0"],
             2,
             "--process-timeout: expected at least 1, found 0",
         ),

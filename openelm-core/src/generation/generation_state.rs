@@ -163,7 +163,7 @@ impl GenerationState {
             self.started = Instant::now();
         }
         let total = self.prompt;
-        let end = total.min(processed + self.chunk);
+        let end = total.min(processed.saturating_add(self.chunk));
         let chunk = &self.cache.tokens()[processed..end];
         let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32]);
         let hidden = model.hidden(&tokens, self.cache.cache_mut())?;

@@ -49,8 +49,8 @@ impl Group {
         };
         if rank.parse::<u32>().is_err() {
             return Err(Error::Option {
-                option: "rank",
-                problem: format!("MLX_RANK: expected a number from 0 on, found {rank:?}"),
+                option: "MLX_RANK",
+                problem: format!("expected a number from 0 on, found {rank:?}"),
             });
         }
         let watch = Watch::start(patience, lost)?;

@@ -15,7 +15,7 @@ use crate::{
     cancel::CancelHandle,
     config::Config,
     data::batch::Batch,
-    error::Result,
+    error::{Error, Result},
     mlx::memory,
     model::Model,
     training::{
@@ -121,6 +121,10 @@ impl Finetune {
     ) -> Result<Self> {
         options.check()?;
         adapter.check_savable()?;
+        options.check_sizes(&train, model.config())?;
+        if options.patience.is_some() && valid.is_none() {
+            return Err(Error::option("patience", "requires validation data"));
+        }
         let order = Order::new(&train, valid.as_ref(), &options)?;
         let key = resume_key(model, &options, &adapter, &train, valid.as_ref())?;
         let validation = validation_key(&options, valid.as_ref());

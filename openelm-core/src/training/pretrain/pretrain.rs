@@ -147,7 +147,9 @@ impl Pretrain {
         options: PretrainOptions,
         group: Option<Group>,
     ) -> Result<Self> {
-        options.check(group.as_ref().map_or(1, Group::size))?;
+        let processes = group.as_ref().map_or(1, Group::size);
+        options.check(processes)?;
+        options.check_sizes(&config, source.sequence_length(), processes)?;
         let key = resume_key(&config, &options)?;
         let validated = validation_key(&options, validation.as_ref());
         let is_rank_zero = group.as_ref().is_none_or(|group| group.rank() == 0);
@@ -229,7 +231,7 @@ impl Pretrain {
     /// This process's share of the next update; `None` if the remaining data is not enough.
     pub(crate) fn next_batches(&mut self) -> Result<Option<Vec<Batch>>> {
         let share = self.options.batch_size / self.world_size();
-        let mut sequences: Vec<Sequence> = Vec::with_capacity(share);
+        let mut sequences: Vec<Sequence> = Vec::new();
         while sequences.len() < share {
             match self.source.next_sequence()? {
                 Some(sequence) => sequences.push(sequence),
