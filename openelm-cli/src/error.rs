@@ -67,6 +67,14 @@ impl From<Signal> for Error {
 }
 
 impl Error {
+    /// The error, as one of the command line if a flag of `command` sets the value at fault.
+    pub(crate) fn of(self, command: &Command) -> Self {
+        match &self {
+            Self::Core(error) => setting(command, error).map_or(self, Self::Usage),
+            _ => self,
+        }
+    }
+
     /// An error of the output of a command that is no filter, with the result that was `kept`.
     pub(crate) fn unreported(self, kept: impl FnOnce() -> String) -> Self {
         match self {
@@ -75,14 +83,6 @@ impl Error {
                 kept: kept(),
             },
             other => other,
-        }
-    }
-
-    /// The error, as one of the command line if a flag of `command` sets the value at fault.
-    pub(crate) fn of(self, command: &Command) -> Self {
-        match &self {
-            Self::Core(error) => setting(command, error).map_or(self, Self::Usage),
-            _ => self,
         }
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "TEXT", conflicts_with = "prompt_file")]
     prompt: Option<String>,
 
-    /// UTF-8 file with the prompt
+    /// File with the prompt, in UTF-8 or UTF-16
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
 

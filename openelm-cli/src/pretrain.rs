@@ -85,7 +85,12 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         return Err(Error::Usage(problem.into()));
     }
     match settings.processes {
-        Some(count) if count != 1 && !ranks::is_rank() && !args.dry_run => {
+        Some(0) => {
+            return Err(Error::Usage(
+                "--processes: expected at least 1, found 0".into(),
+            ));
+        }
+        Some(count) if count > 1 && !ranks::is_rank() && !args.dry_run => {
             settings.options()?.check(count)?;
             return ranks::run(count, &settings.output);
         }

@@ -86,6 +86,10 @@ fn rejects_unsupported_settings() {
         ("trainable_token_indices", json!([3])),
         ("alora_invocation_tokens", json!([3])),
         ("init_lora_weights", json!("pissa_niter_4")),
+        ("init_lora_weights", json!("corda")),
+        ("target_parameters", json!(["proj_1"])),
+        ("enable_lora", json!([true, false])),
+        ("use_unheard_of", json!(true)),
         ("r", json!(0)),
     ];
     for (key, value) in cases {
@@ -94,6 +98,61 @@ fn rejects_unsupported_settings() {
         });
         assert!(message.contains(&format!("`{key}`")), "{key}: {message}");
     }
+}
+
+/// Keys of older and newer versions that change nothing.
+#[test]
+fn settings_of_every_version_are_read() {
+    let plain = adapted(&Adapter::load(fixtures("lora")).unwrap());
+    let folder = changed("versions", "lora", |settings, _| {
+        for key in [
+            "use_rslora",
+            "use_dora",
+            "rank_pattern",
+            "alpha_pattern",
+            "lora_dropout",
+            "lora_bias",
+            "corda_config",
+            "eva_config",
+            "target_parameters",
+            "modules_to_save",
+            "enable_lora",
+            "layers_to_transform",
+            "layers_pattern",
+            "trainable_token_indices",
+        ] {
+            settings[key] = Value::Null;
+        }
+        settings["init_lora_weights"] = json!("eva");
+        settings["use_qalora"] = json!(false);
+        settings["qalora_group_size"] = json!(16);
+        settings["layers_to_transform"] = json!([0, 1]);
+        settings["merge_weights"] = json!(false);
+    });
+    let found = adapted(&Adapter::load(folder).unwrap());
+    assert_eq!(distance(&found, &plain), 0.0);
+    // The defaults of PEFT.
+    let folder = changed("defaults", "lora", |settings, tensors| {
+        let settings = settings.as_object_mut().unwrap();
+        settings.remove("r");
+        settings.remove("lora_alpha");
+        for (name, tensor) in tensors.iter_mut() {
+            let shape = tensor.shape().to_vec();
+            *tensor = if name.contains("lora_A") {
+                zeros(&[8, shape[1]])
+            } else {
+                zeros(&[shape[0], 8])
+            };
+        }
+    });
+    assert_eq!(
+        Adapter::load(folder).unwrap().targets().len(),
+        targets("lora")
+    );
+}
+
+fn targets(name: &str) -> usize {
+    Adapter::load(fixtures(name)).unwrap().targets().len()
 }
 
 #[test]

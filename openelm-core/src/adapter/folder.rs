@@ -10,14 +10,15 @@ use crate::{
 
 impl Adapter {
     /// Reads an adapter folder: mlx-lm's (`adapters.safetensors`, `adapter_config.json`), or PEFT's
-    /// (`adapter_model.safetensors`, `adapter_config.json`).
+    /// (`adapter_model.safetensors` or, before, `adapter_model.bin`; `adapter_config.json`).
     ///
     /// # Errors
     /// [`Error::MissingFile`] if the folder has neither, [`Error::Io`], [`Error::Adapter`] for a
     /// setting that is missing or not supported, [`Error::Checkpoint`] for a malformed file.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        if folder.join(peft::WEIGHTS).is_file() {
+        let has = |name| folder.join(name).is_file();
+        if has(peft::WEIGHTS) || (has(peft::TORCH_WEIGHTS) && !has(mlx_lm::WEIGHTS)) {
             return peft::load(folder);
         }
         if !folder.join(mlx_lm::WEIGHTS).is_file() {

@@ -120,11 +120,11 @@ impl Finetune {
         options: FinetuneOptions,
     ) -> Result<Self> {
         options.check()?;
-        adapter.check_savable()?;
         options.check_sizes(&train, model.config())?;
         if options.patience.is_some() && valid.is_none() {
             return Err(Error::option("patience", "requires validation data"));
         }
+        adapter.check_savable()?;
         let order = Order::new(&train, valid.as_ref(), &options)?;
         let key = resume_key(model, &options, &adapter, &train, valid.as_ref())?;
         let validation = validation_key(&options, valid.as_ref());
