@@ -6,7 +6,7 @@ use std::{
 };
 
 use openelm_core::{
-    Config, Device, Model,
+    CancelHandle, Config, Device, Model,
     config::Preset,
     generation::{Event, GenerateOptions, Generation, Stats, compute_dtype},
     internal::{ReadOptions, Weights, random_weights},
@@ -72,7 +72,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let started = Instant::now();
     let model = load(&args)?;
     let load = started.elapsed();
-    let interrupt = Interrupt::install()?;
+    let interrupt = Interrupt::cancelling(CancelHandle::default())?;
     let mut rows = Vec::new();
     for &prompt_tokens in &args.prompt_tokens {
         rows.push(measure(&model, prompt_tokens, &args, &interrupt)?);
@@ -92,7 +92,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
                 })
             })
             .collect();
-        return output::write_json(&json!({
+        let shown = output::write_json(&json!({
             "parameters": model.config().parameter_count(),
             "dtype": model.dtype().to_string(),
             "device": device.to_string(),
@@ -101,6 +101,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             "peak_memory_bytes": peak,
             "runs": rows,
         }));
+        return shown.map_err(unreported);
     }
     let mut text = format!(
         "{} parameters in {} on the {device}; loaded in {:.2} s; peak memory {}\n\n\
@@ -119,7 +120,12 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             row.first_token.as_secs_f64() * 1e3,
         );
     }
-    output::write(text.as_bytes())
+    output::write(text.as_bytes()).map_err(unreported)
+}
+
+/// A closed pipe is a failure: without its report, a benchmark has no result.
+fn unreported(error: Error) -> Error {
+    error.unreported(|| "the measurements are lost".into())
 }
 
 /// Checks the options before weights are read or generated.
@@ -203,9 +209,7 @@ fn measure(
                 runs.push(stats);
             }
         }
-        if interrupt.was_pressed() {
-            return Err(Error::Interrupted);
-        }
+        interrupt.check()?;
     }
     let median = |value: fn(&Stats) -> f64| {
         let mut values: Vec<f64> = runs.iter().map(value).collect();

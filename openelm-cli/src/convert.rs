@@ -5,8 +5,8 @@ use std::{fmt::Write, path::PathBuf};
 use openelm_core::{
     CancelHandle,
     convert::{
-        self, ConvertEvent, ConvertOptions, ConvertReport, FileType, Format, LayerRule, Plan,
-        Quantize, TokenizerChoice,
+        self, Conversion, ConvertEvent, ConvertOptions, ConvertReport, FileType, Format, LayerRule,
+        Plan, Quantize, TokenizerChoice,
     },
     quantization::Quantization,
 };
@@ -142,48 +142,41 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         let plan = convert::plan(&args.source, &options)?;
         return show_plan(&plan, args.json);
     };
+    let conversion = Conversion::open(&args.source, &options)?;
     let cancel = CancelHandle::default();
-    Interrupt::install()?.cancels(cancel.clone());
+    let interrupt = Interrupt::cancelling(cancel.clone())?;
     let bar = bar(
         args.quiet,
         "converting {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {eta} left",
     );
     let mut verifying = false;
-    let report = convert::convert(
-        &args.source,
-        target,
-        &options,
-        &cancel,
-        |event| match event {
-            ConvertEvent::Written { done, total, .. } => {
-                bar.set_length(total);
-                bar.set_position(done);
+    let report = conversion.write(target, &cancel, |event| match event {
+        ConvertEvent::Written { done, total, .. } => {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+        ConvertEvent::Verifying { done, total } => {
+            if !verifying {
+                verifying = true;
+                bar.set_style(style(
+                    "verifying  {wide_bar} {pos}/{len} tensors, {eta} left",
+                ));
+                bar.reset();
             }
-            ConvertEvent::Verifying { done, total } => {
-                if !verifying {
-                    verifying = true;
-                    bar.set_style(style(
-                        "verifying  {wide_bar} {pos}/{len} tensors, {eta} left",
-                    ));
-                    bar.reset();
-                }
-                bar.set_length(total);
-                bar.set_position(done);
-            }
-        },
-    );
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    });
     bar.finish_and_clear();
-    let report = match report {
-        Err(openelm_core::Error::Cancelled) => return Err(Error::Interrupted),
-        report => report?,
-    };
-    if args.json {
+    let report = interrupt.result(report)?;
+    let shown = if args.json {
         output::write_json(&serde_json::to_value(&report).unwrap_or_default())
     } else if args.quiet {
         Ok(())
     } else {
         output::write(table(&report).as_bytes())
-    }
+    };
+    shown.map_err(|error| error.unreported(|| format!("{} is complete", target.display())))
 }
 
 /// The default of --verify.

@@ -5,6 +5,8 @@ use std::path::Path;
 use clap::{Arg, Command};
 use openelm_core::train::RunDifference;
 
+use crate::interrupt::Signal;
+
 /// An error, shown to the user in one line.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -41,12 +43,27 @@ pub(crate) enum Error {
     /// Standard output could not be written.
     #[error("standard output: {0}")]
     Output(std::io::Error),
-    /// Ctrl-C could not be handled.
+    /// A long command's output could not be written. It has ended early with its result saved, or
+    /// its result is complete.
+    #[error("standard output: {source}; {kept}")]
+    Unreported {
+        /// The failure of the output.
+        source: std::io::Error,
+        /// The result that was kept, and how to continue.
+        kept: String,
+    },
+    /// Signals could not be handled.
     #[error("cannot handle Ctrl-C: {0}")]
-    Interrupt(#[from] ctrlc::Error),
-    /// Ctrl-C was pressed.
-    #[error("interrupted")]
-    Interrupted,
+    Interrupt(std::io::Error),
+    /// A signal ended the command.
+    #[error("{0}")]
+    Interrupted(Signal),
+}
+
+impl From<Signal> for Error {
+    fn from(signal: Signal) -> Self {
+        Self::Interrupted(signal)
+    }
 }
 
 impl Error {
@@ -55,6 +72,17 @@ impl Error {
         match &self {
             Self::Core(error) => setting(command, error).map_or(self, Self::Usage),
             _ => self,
+        }
+    }
+
+    /// An error of the output of a command that is no filter, with the result that was `kept`.
+    pub(crate) fn unreported(self, kept: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Output(source) => Self::Unreported {
+                source,
+                kept: kept(),
+            },
+            other => other,
         }
     }
 
@@ -85,7 +113,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Core(openelm_core::Error::Option { .. }) => 2,
-            Self::Interrupted => 130,
+            Self::Interrupted(signal) => signal.exit_code(),
             Self::Rank { code, .. } => *code,
             _ => 1,
         }

@@ -74,7 +74,6 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let folder = settings.adapter_path.clone();
 
     let model = args.model.load(args.quiet)?;
-    let interrupt = Interrupt::install()?;
     let data = DataSplits::read(&data, model.tokenizer(), &options, &settings.data_options())?;
     unused::check_data(&settings, &given, &data, model.model().config())?;
     if !args.quiet {
@@ -90,8 +89,11 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     let iters = options.iters;
     let valid = valid.map(|split| split.data);
-    let mut run = begin(model.model(), adapter, train.data, valid, &folder, options)?;
-    interrupt.cancels(run.cancel_handle());
+    let begun = begin(model.model(), adapter, train.data, valid, &folder, options);
+    let mut run = begun.map_err(|error| settings.of_start(error))?;
+    let cancel = run.cancel_handle();
+    let interrupt = Interrupt::default();
+    interrupt.listen()?;
     if !args.quiet {
         show_run(&run, model.model().config().parameter_count());
     }
@@ -103,9 +105,14 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         total: iters,
         done: run.iteration(),
     };
-    training::follow(run.by_ref(), &reports)?;
-    if let Some(test) = test {
-        show_test_loss(run.evaluate(&test.data)?, args.json)?;
+    training::show_start(args.resume, &reports);
+    let mut ended = training::follow(run.by_ref(), &reports, &cancel, &interrupt)?;
+    if let Some(test) = test.filter(|_| ended.is_complete()) {
+        // The run is saved, and this cannot be cancelled.
+        interrupt.cancels_nothing();
+        let loss = run.evaluate(&test.data)?;
+        interrupt.cancels(cancel);
+        ended.report(show_test_loss(loss, args.json), &interrupt);
     }
     if curves::draw_loss(&folder, "Fine-tuning")? && !args.quiet {
         output::note(&format!(
@@ -113,7 +120,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             folder.display()
         ));
     }
-    training::end(&interrupt)
+    ended.result(&folder, &interrupt)
 }
 
 fn show_run(run: &Finetune, parameters: u64) {

@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "TEXT", conflicts_with = "prompt_file")]
     prompt: Option<String>,
 
-    /// UTF-8 file with the prompt
+    /// File with the prompt, in UTF-8 or UTF-16
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
 
@@ -146,7 +146,6 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 
     let mut model = args.model.load(args.quiet)?;
     add_adapters(model.model_mut(), &args.adapter)?;
-    let interrupt = Interrupt::install()?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampling,
@@ -156,7 +155,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         ignore_eos: args.ignore_eos,
     };
     let generation = model.generate(&prompt, options)?;
-    interrupt.cancels(generation.cancel_handle());
+    let interrupt = Interrupt::cancelling(generation.cancel_handle())?;
     for event in generation {
         let event = event?;
         if args.json {
@@ -170,11 +169,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             print_stats(reason, &stats, drawn)?;
         }
     }
-    if interrupt.was_pressed() {
-        Err(Error::Interrupted)
-    } else {
-        Ok(())
-    }
+    interrupt.check()
 }
 
 /// Loads adapters onto the model and activates all of them.

@@ -1,7 +1,7 @@
 //! `openelm`: run, convert, fine-tune and inspect OpenELM language models.
 //!
 //! Text goes to stdout, everything else to stderr. Exit code 0 on success, 1 on failure, 2 for
-//! bad usage, 130 after Ctrl-C.
+//! bad usage, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
 use std::process::ExitCode;
 
@@ -19,6 +19,7 @@ mod finetune;
 mod fuse;
 mod generate;
 mod given;
+mod hosts;
 mod info;
 mod interrupt;
 mod model;
@@ -113,6 +114,10 @@ fn finish(result: Result<(), Error>, command: &clap::Command) -> ExitCode {
         // The reader closed the pipe.
         Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
+        }
+        // The starting process reports it.
+        Err(error @ Error::Interrupted(_)) if ranks::is_started() => {
+            ExitCode::from(error.exit_code())
         }
         Err(error) => {
             let error = error.of(command);

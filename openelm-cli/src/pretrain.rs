@@ -20,6 +20,7 @@ use crate::{
     curves,
     error::Error,
     given::Given,
+    hosts,
     interrupt::Interrupt,
     output, ranks,
     settings::Layered,
@@ -79,11 +80,21 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let (settings, in_file) = args.settings.over(config)?;
     let given = args.given.and(in_file);
     unused::check(&settings, &given)?;
+    if settings.process_timeout == 0 {
+        let problem = "--process-timeout: expected at least 1, found 0";
+        return Err(Error::Usage(problem.into()));
+    }
     match settings.processes {
-        Some(count) if count != 1 && !ranks::is_rank() && !args.dry_run => {
+        Some(0) => {
+            return Err(Error::Usage(
+                "--processes: expected at least 1, found 0".into(),
+            ));
+        }
+        Some(count) if count > 1 && !ranks::is_rank() && !args.dry_run => {
             settings.options()?.check(count)?;
             return ranks::run(count, &settings.output);
         }
+        _ if !ranks::is_rank() && !args.dry_run => hosts::remove_from(&settings.output),
         _ => {}
     }
     let interrupt = Interrupt::default();
@@ -132,7 +143,6 @@ fn train(
             world_size,
         );
     }
-    interrupt.listen()?;
     let begin = if args.resume {
         Pretrain::resume
     } else {
@@ -140,7 +150,12 @@ fn train(
     };
     let total = options.iters;
     let mut run = begin(config, source, validation, folder.as_path(), options, group)?;
-    interrupt.cancels(run.cancel_handle());
+    let cancel = run.cancel_handle();
+    if world_size > 1 {
+        // A process that ended alone would be an error of the others.
+        interrupt.cancels(cancel.clone());
+    }
+    interrupt.listen()?;
     let reports = Reports {
         folder: &folder,
         quiet,
@@ -149,7 +164,8 @@ fn train(
         total,
         done: run.iteration(),
     };
-    training::follow(run.by_ref(), &reports)?;
+    training::show_start(args.resume, &reports);
+    let ended = training::follow(run.by_ref(), &reports, &cancel, interrupt)?;
     if let Some(data) = run.data_statistics().filter(|_| !quiet) {
         data::show(&data);
     }
@@ -168,21 +184,20 @@ fn train(
             ));
         }
     }
-    training::end(interrupt)
+    ended.result(&folder, interrupt)
 }
 
 /// The process group, if the environment names one.
 fn join_group(settings: &Settings) -> Result<Option<Group>, Error> {
     let patience = settings.process_timeout;
-    let group = Group::from_environment(Duration::from_secs(patience), move || {
+    ranks::join_group(Duration::from_secs(patience), move || {
         output::note(&format!(
             "openelm: another process of the group has not answered for {patience} seconds and \
              counts as lost; continue from the last checkpoint with --resume"
         ));
         // MLX waits for the lost process without end, so destructors must not run.
         signal_hook::low_level::exit(1);
-    });
-    Ok(group?)
+    })
 }
 
 /// Steps that a dry run measures, including the first.

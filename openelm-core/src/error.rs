@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::mlx_error;
+
 /// The result of a fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -136,6 +138,14 @@ pub enum Error {
         /// The problem.
         problem: String,
     },
+    /// The network computes NaN or infinity: weights are malformed.
+    #[error("{place} computes NaN or infinity: {problem}")]
+    NonFinite {
+        /// The first part of the network with such an output.
+        place: String,
+        /// The tensor at fault, if there is one.
+        problem: String,
+    },
     /// The training loss is not a finite number: the learning rate is too high.
     #[error("the loss is {loss} at iteration {iteration}: try a lower learning rate")]
     Diverged {
@@ -178,10 +188,10 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
     /// MLX reported a failure.
-    #[error("mlx: {0}")]
+    #[error("mlx: {}", mlx_error::reason(.0))]
     Mlx(#[from] mlx_rs::error::Exception),
     /// A result could not be read from MLX.
-    #[error("mlx: {0}")]
+    #[error("mlx: {}", mlx_error::unreadable(.0))]
     Read(#[from] mlx_rs::error::ConversionError),
 }
 
@@ -224,7 +234,8 @@ pub enum ErrorKind {
     MissingFile,
     /// A model configuration is malformed or not supported.
     InvalidConfig,
-    /// A weight file is malformed or does not fit the configuration.
+    /// A weight file is malformed, does not fit the configuration, or holds numbers that are not
+    /// finite.
     InvalidCheckpoint,
     /// A tokenizer is malformed or does not fit the model.
     InvalidTokenizer,
@@ -263,7 +274,8 @@ impl Error {
             | Self::MissingTensor { .. }
             | Self::UnexpectedTensor { .. }
             | Self::TensorShape { .. }
-            | Self::TensorDtype { .. } => ErrorKind::InvalidCheckpoint,
+            | Self::TensorDtype { .. }
+            | Self::NonFinite { .. } => ErrorKind::InvalidCheckpoint,
             Self::Tokenizer { .. } => ErrorKind::InvalidTokenizer,
             Self::Data { .. } => ErrorKind::InvalidData,
             Self::Adapter { .. } => ErrorKind::InvalidAdapter,
@@ -299,6 +311,7 @@ impl Error {
             Self::Dtype { .. }
             | Self::Option { .. }
             | Self::PromptTooLong { .. }
+            | Self::NonFinite { .. }
             | Self::Diverged { .. }
             | Self::Group { .. }
             | Self::Cancelled

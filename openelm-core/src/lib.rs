@@ -36,6 +36,7 @@ mod formats;
 pub mod generation;
 mod json;
 mod mlx;
+mod mlx_error;
 mod model;
 mod parallel;
 mod text_file;

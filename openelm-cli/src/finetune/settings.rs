@@ -266,6 +266,24 @@ impl Settings {
         })
     }
 
+    /// Names the folder of --start-from in an error of its adapter.
+    pub(super) fn of_start(&self, error: openelm_core::Error) -> Error {
+        match (error, &self.start_from) {
+            (
+                openelm_core::Error::Option {
+                    option: "adapter",
+                    problem,
+                },
+                Some(folder),
+            ) => openelm_core::Error::Adapter {
+                path: folder.clone(),
+                problem,
+            }
+            .into(),
+            (error, _) => error.into(),
+        }
+    }
+
     /// Options of a new adapter.
     pub(super) fn adapter_options(&self) -> AdapterOptions {
         let scale_of = |alpha| LoraOptions::scale_of(alpha, self.rank, self.rslora);

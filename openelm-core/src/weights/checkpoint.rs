@@ -1,7 +1,9 @@
 //! Finds and checks a checkpoint's safetensors files before any computation.
 //!
 //! A checkpoint is a folder in the layout of Hugging Face and mlx-lm: `config.json` and either
-//! `model.safetensors`, or shards that `model.safetensors.index.json` lists.
+//! `model.safetensors`, or shards that `model.safetensors.index.json` lists. An index may remain
+//! from earlier shards: if one is missing, a `model.safetensors` with every tensor of the index is
+//! the checkpoint. Without an index, the files `model*.safetensors` together are, as in mlx-lm.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +11,9 @@ use std::{
 };
 
 use super::{
-    safetensors_header::{check_listed, read_header, read_index},
+    derived::{check_inv_freq, is_inv_freq},
+    layout::Layout,
+    safetensors_header::{check_listed, read_header},
     stored_tensor::{StoredDtype, StoredTensor},
 };
 use crate::{
@@ -24,6 +28,8 @@ pub struct Checkpoint {
     folder: PathBuf,
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, StoredTensor>,
+    /// Tensors that follow from the configuration.
+    derived: BTreeMap<String, StoredTensor>,
 }
 
 /// A shape, and the integer type that the tensor must have, if any.
@@ -39,25 +45,7 @@ impl Checkpoint {
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref().to_path_buf();
         let index = folder.join("model.safetensors.index.json");
-        let single = folder.join("model.safetensors");
-        let (files, listed) = if index.is_file() {
-            let listed = read_index(&index)?;
-            let mut names: Vec<&String> = listed.values().collect();
-            names.sort();
-            names.dedup();
-            (
-                names.into_iter().map(|name| folder.join(name)).collect(),
-                Some(listed),
-            )
-        } else if single.is_file() {
-            (vec![single], None)
-        } else {
-            return Err(Error::missing_file(
-                folder,
-                "found neither model.safetensors nor model.safetensors.index.json",
-            ));
-        };
-
+        let Layout { files, listed } = Layout::find(&folder, &index)?;
         let mut tensors = BTreeMap::new();
         for file in &files {
             for (name, tensor) in read_header(file)? {
@@ -84,10 +72,14 @@ impl Checkpoint {
                 ));
             }
         }
+        let derived = tensors
+            .extract_if(.., |name, _| is_inv_freq(name))
+            .collect();
         Ok(Self {
             folder,
             files,
             tensors,
+            derived,
         })
     }
 
@@ -97,14 +89,19 @@ impl Checkpoint {
             folder: file.parent().unwrap_or(file).to_path_buf(),
             files: vec![file.to_path_buf()],
             tensors: read_header(file)?.into_iter().collect(),
+            derived: BTreeMap::new(),
         })
     }
 
     /// Checks that the tensors match `config` exactly, in name and shape.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`].
+    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`], and
+    /// [`Error::Checkpoint`] for stored rotary frequencies that contradict `config`.
     pub fn check(&self, config: &Config) -> Result<()> {
+        for (name, stored) in &self.derived {
+            check_inv_freq(name, stored, config)?;
+        }
         let expected = self.expected(config)?;
         for (name, (packed, shape)) in &expected {
             let Some(stored) = self.tensors.get(name) else {
@@ -183,8 +180,9 @@ impl Checkpoint {
     /// values that it cannot read undefined without an error.
     pub(crate) fn check_unchanged(&self, file: &Path) -> Result<()> {
         let now: BTreeMap<String, StoredTensor> = read_header(file)?.into_iter().collect();
-        let then = self.tensors.iter().filter(|(_, t)| t.file == file);
-        if then.eq(now.iter()) {
+        let then = self.tensors.iter().chain(&self.derived);
+        let then: BTreeMap<_, _> = then.filter(|(_, t)| t.file == file).collect();
+        if then.into_iter().eq(now.iter()) {
             return Ok(());
         }
         Err(Error::checkpoint(
