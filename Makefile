@@ -29,8 +29,8 @@ clean: ## remove all build results; `make clean setup` starts over
 
 ##@ Test
 
-test: lint test-tools test-scripts test-rust test-swift parity ## everything: lint, the scripts, the Rust tests, the Swift package, parity with mlx-lm
-	@awk '/^test result: ok/ { passed += $$4 } END { print "make test: passed: " passed " Rust tests, the scripts, the Swift package, parity with mlx-lm" }' out/rust-tests.log
+test: lint test-tools test-scripts test-rust test-mutations test-swift parity ## everything: lint, the scripts, the Rust tests, mutated inputs, the Swift package, parity with mlx-lm
+	@awk '/^test result: ok/ { passed += $$4 } END { print "make test: passed: " passed " Rust tests, mutated inputs, the scripts, the Swift package, parity with mlx-lm" }' out/rust-tests.log
 
 # Two tests run at the same time: with two threads each they would compete for the cores.
 test-rust: setup ## the Rust tests alone; with OPENELM_TEST_DATA those that need its data too
@@ -43,10 +43,16 @@ test-rust: setup ## the Rust tests alone; with OPENELM_TEST_DATA those that need
 test-swift: setup ## the Swift package alone: build it against the real library, test it, check its documentation
 	@swift/test.sh
 
-test-scripts: ## the scripts of apple/, release/ and .github/, on any system
+# A fixed seed and a minute at most; `make fuzz` runs all cases with a new seed.
+test-mutations: setup ## a few hundred mutated files and extreme options of the built tool
+	cargo build --quiet $(TESTED) --bin openelm
+	python3 -B fuzz/mutations --openelm target/debug/openelm --seed 20 --cases 300,150 --seconds 60
+
+test-scripts: ## the scripts of apple/, release/, .github/ and fuzz/, on any system
 	cd apple && python3 -B -m unittest --quiet
 	cd release && python3 -B -m unittest --quiet
 	cd .github && python3 -B -m unittest --quiet
+	cd fuzz/mutations && python3 -B -m unittest --quiet
 
 # Both in parallel, because most of the time is spent downloading. A failed download is retried by
 # the step that needs it.
@@ -59,7 +65,8 @@ parity: setup ## compare logits, text, conversions and training with mlx-lm, liv
 parity-llama: build ## compare GGUF files with llama.cpp (builds it first: ten minutes, once)
 	@parity/llama.sh
 
-fuzz: setup ## fuzz the readers of files, a minute each (needs cargo-fuzz)
+fuzz: build ## run 11,500 mutated files and options, then fuzz the readers, a minute each (needs cargo-fuzz)
+	python3 -B fuzz/mutations --openelm target/release/openelm
 	@fuzz/run.sh
 
 ##@ Develop
@@ -116,6 +123,6 @@ chat-simulator: ## run the chat app in the iOS simulator and take screenshots: o
 dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*-macos-arm64.tar.gz
 	@apple/dist-macos.sh
 
-.PHONY: help setup build demo clean test test-rust test-swift test-scripts test-tools parity parity-llama fuzz
+.PHONY: help setup build demo clean test test-rust test-mutations test-swift test-scripts test-tools parity parity-llama fuzz
 .PHONY: fmt lint lint-workflows deny bindings run-swift setup-swift bench
 .PHONY: check-apple xcframework consumer ios chat-simulator dist-macos

@@ -32,7 +32,6 @@ micro-batch-size = {ROWS}
 learning-rate = 4e-3
 warmup = 10
 save-every = 1000000
-steps-per-eval = 1000000
 [model]
 num_layers = 6
 model_dim = 224

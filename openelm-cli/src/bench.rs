@@ -6,7 +6,7 @@ use std::{
 };
 
 use openelm_core::{
-    Config, Device, Model,
+    CancelHandle, Config, Device, Model,
     config::Preset,
     generation::{Event, GenerateOptions, Generation, Stats, compute_dtype},
     internal::{ReadOptions, Weights, random_weights},
@@ -71,24 +71,16 @@ struct Row {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
-    if args.repeat == 0 || args.max_tokens < 2 {
-        return Err(Error::Usage(
-            "--repeat needs at least 1, --max-tokens at least 2".into(),
-        ));
-    }
+    check(&args)?;
     let started = Instant::now();
     let model = load(&args)?;
     let load = started.elapsed();
-    // Checked before weights are generated and runs are measured.
     let context = model.config().max_context_length();
     let lengths = match &args.prompt_tokens {
         Some(lengths) => lengths.clone(),
         None => fitting(context, args.max_tokens)?,
     };
-    if let Some(&tokens) = lengths.iter().find(|&&n| n >= context) {
-        return Err(openelm_core::Error::PromptTooLong { tokens, context }.into());
-    }
-    let interrupt = Interrupt::install()?;
+    let interrupt = Interrupt::cancelling(CancelHandle::default())?;
     let mut rows = Vec::new();
     for prompt_tokens in lengths {
         rows.push(measure(&model, prompt_tokens, &args, &interrupt)?);
@@ -108,7 +100,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
                 })
             })
             .collect();
-        return output::write_json(&json!({
+        let shown = output::write_json(&json!({
             "parameters": model.config().parameter_count(),
             "dtype": model.dtype().to_string(),
             "device": device.to_string(),
@@ -117,6 +109,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             "peak_memory_bytes": peak,
             "runs": rows,
         }));
+        return shown.map_err(unreported);
     }
     let mut text = format!(
         "{} parameters in {} on the {device}; loaded in {:.2} s; peak memory {}\n\n\
@@ -135,7 +128,44 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             row.first_token.as_secs_f64() * 1e3,
         );
     }
-    output::write(text.as_bytes())
+    output::write(text.as_bytes()).map_err(unreported)
+}
+
+/// A closed pipe is a failure: without its report, a benchmark has no result.
+fn unreported(error: Error) -> Error {
+    error.unreported(|| "the measurements are lost".into())
+}
+
+/// Checks the options before weights are read or generated.
+fn check(args: &Args) -> Result<(), Error> {
+    let config = match args.preset {
+        Some(preset) => preset.config(),
+        None => Config::load(model_folder(args.model.clone().unwrap_or_default())?)?,
+    };
+    let longest = config.max_context_length().saturating_sub(1);
+    let problem = if args.repeat == 0 {
+        "--repeat: expected at least 1, found 0".to_owned()
+    } else if args.max_tokens < 2 {
+        format!(
+            "--max-tokens: expected at least 2, found {}",
+            args.max_tokens
+        )
+    } else if let Some(tokens) = args
+        .prompt_tokens
+        .iter()
+        .flatten()
+        .find(|n| !(1..=longest).contains(*n))
+    {
+        format!(
+            "--prompt-tokens: expected 1 to {longest}, below the model's context length, found \
+             {tokens}"
+        )
+    } else if args.keep_quantized && config.quantization_map()?.is_none() {
+        "--keep-quantized: no effect on a model that is not quantised".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Usage(problem))
 }
 
 /// The default prompt lengths, shortened so that `max_tokens` more fit the `context`.
@@ -210,9 +240,7 @@ fn measure(
                 runs.push(stats);
             }
         }
-        if interrupt.was_pressed() {
-            return Err(Error::Interrupted);
-        }
+        interrupt.check()?;
     }
     let median = |value: fn(&Stats) -> f64| {
         let mut values: Vec<f64> = runs.iter().map(value).collect();

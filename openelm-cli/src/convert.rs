@@ -5,8 +5,8 @@ use std::{fmt::Write, path::PathBuf};
 use openelm_core::{
     CancelHandle,
     convert::{
-        self, ConvertEvent, ConvertOptions, ConvertReport, FileType, Format, LayerRule, Plan,
-        Quantize, TokenizerChoice,
+        self, Conversion, ConvertEvent, ConvertOptions, ConvertReport, FileType, Format, LayerRule,
+        Plan, Quantize, TokenizerChoice,
     },
     quantization::Quantization,
 };
@@ -16,6 +16,7 @@ use crate::{
     bar::{bar, style},
     choices::{self, Dtype, GgufType, QuantMode, QuantRecipe, Verify},
     error::Error,
+    given::Given,
     interrupt::Interrupt,
     output,
 };
@@ -24,6 +25,9 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    given: Given,
+
     /// Hugging Face, mlx-lm or MLX folder, a repository's folder in the Hugging Face Hub cache,
     /// CoreNet .pt file, or GGUF file
     source: PathBuf,
@@ -140,48 +144,41 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         let plan = convert::plan(&args.source, &options)?;
         return show_plan(&plan, args.json);
     };
+    let conversion = Conversion::open(&args.source, &options)?;
     let cancel = CancelHandle::default();
-    Interrupt::install()?.cancels(cancel.clone());
+    let interrupt = Interrupt::cancelling(cancel.clone())?;
     let bar = bar(
         args.quiet,
         "converting {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {eta} left",
     );
     let mut verifying = false;
-    let report = convert::convert(
-        &args.source,
-        target,
-        &options,
-        &cancel,
-        |event| match event {
-            ConvertEvent::Written { done, total, .. } => {
-                bar.set_length(total);
-                bar.set_position(done);
+    let report = conversion.write(target, &cancel, |event| match event {
+        ConvertEvent::Written { done, total, .. } => {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+        ConvertEvent::Verifying { done, total } => {
+            if !verifying {
+                verifying = true;
+                bar.set_style(style(
+                    "verifying  {wide_bar} {pos}/{len} tensors, {eta} left",
+                ));
+                bar.reset();
             }
-            ConvertEvent::Verifying { done, total } => {
-                if !verifying {
-                    verifying = true;
-                    bar.set_style(style(
-                        "verifying  {wide_bar} {pos}/{len} tensors, {eta} left",
-                    ));
-                    bar.reset();
-                }
-                bar.set_length(total);
-                bar.set_position(done);
-            }
-        },
-    );
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    });
     bar.finish_and_clear();
-    let report = match report {
-        Err(openelm_core::Error::Cancelled) => return Err(Error::Interrupted),
-        report => report?,
-    };
-    if args.json {
+    let report = interrupt.result(report)?;
+    let shown = if args.json {
         output::write_json(&serde_json::to_value(&report).unwrap_or_default())
     } else if args.quiet {
         Ok(())
     } else {
         output::write(table(&report).as_bytes())
-    }
+    };
+    shown.map_err(|error| error.unreported(|| format!("{} is complete", target.display())))
 }
 
 /// The default of --verify.
@@ -212,6 +209,10 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
         Some(choices::Format::Hf) => Format::HuggingFace,
         None => Format::of_target(args.target.as_deref(), gguf_type),
     };
+    let is_gguf = matches!(format, Format::Gguf(_));
+    let reason = "on a GGUF file, which is one file";
+    args.given
+        .check(&[(is_gguf, &["max-shard-size"], reason)])?;
     let quantize = if args.quantize {
         Some(Quantize {
             quantization: Quantization::new(args.q_mode.into(), args.q_bits, args.q_group_size)?,

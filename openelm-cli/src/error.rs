@@ -1,7 +1,11 @@
 //! Errors of the program and their exit codes.
 
+use std::path::Path;
+
 use clap::{Arg, Command};
 use openelm_core::{Remedy, train::RunDifference};
+
+use crate::interrupt::Signal;
 
 /// An error, shown to the user in one line.
 #[derive(Debug, thiserror::Error)]
@@ -39,15 +43,49 @@ pub(crate) enum Error {
     /// Standard output could not be written.
     #[error("standard output: {0}")]
     Output(std::io::Error),
-    /// Ctrl-C could not be handled.
+    /// A long command's output could not be written. It has ended early with its result saved, or
+    /// its result is complete.
+    #[error("standard output: {source}; {kept}")]
+    Unreported {
+        /// The failure of the output.
+        source: std::io::Error,
+        /// The result that was kept, and how to continue.
+        kept: String,
+    },
+    /// Signals could not be handled.
     #[error("cannot handle Ctrl-C: {0}")]
-    Interrupt(#[from] ctrlc::Error),
-    /// Ctrl-C was pressed.
-    #[error("interrupted")]
-    Interrupted,
+    Interrupt(std::io::Error),
+    /// A signal ended the command.
+    #[error("{0}")]
+    Interrupted(Signal),
+}
+
+impl From<Signal> for Error {
+    fn from(signal: Signal) -> Self {
+        Self::Interrupted(signal)
+    }
 }
 
 impl Error {
+    /// The error, as one of the command line if a flag of `command` sets the value at fault.
+    pub(crate) fn of(self, command: &Command) -> Self {
+        match &self {
+            Self::Core(error) => setting(command, error).map_or(self, Self::Usage),
+            _ => self,
+        }
+    }
+
+    /// An error of the output of a command that is no filter, with the result that was `kept`.
+    pub(crate) fn unreported(self, kept: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Output(source) => Self::Unreported {
+                source,
+                kept: kept(),
+            },
+            other => other,
+        }
+    }
+
     /// The error in one line. The core's name of an option (`top_p`) becomes the flag of `command`
     /// (`--top-p`).
     pub(crate) fn message(&self, command: &Command) -> String {
@@ -74,7 +112,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Core(openelm_core::Error::Option { .. }) => 2,
-            Self::Interrupted => 130,
+            Self::Interrupted(signal) => signal.exit_code(),
             Self::Rank { code, .. } => *code,
             _ => 1,
         }
@@ -108,30 +146,69 @@ fn advice(command: &Command, remedy: &Remedy) -> String {
     }
 }
 
+/// The message for a setting of a new architecture that a flag of `command` sets.
+fn setting(command: &Command, error: &openelm_core::Error) -> Option<String> {
+    match error {
+        // Settings of a file have its path.
+        openelm_core::Error::Config { path, key, problem } if path == Path::new("config") => {
+            Some(format!("--{}: {problem}", long_name(command, key)?))
+        }
+        _ => None,
+    }
+}
+
 /// The flag of `command` for the core's `option`; `option` itself if there is none.
 fn flag(command: &Command, option: &str) -> String {
-    let name = match option {
-        // The schedule's length follows from the iterations.
-        "schedule_steps" => "iters".to_owned(),
-        "files" => "data".to_owned(),
-        _ => option.replace('_', "-"),
-    };
-    // mlx-lm's quantisation flags.
-    let quantization = format!("q-{name}");
-    let has_name = |arg: &&Arg| {
-        let aliases = arg.get_all_aliases().unwrap_or_default();
-        let mut names = arg.get_long().into_iter().chain(aliases);
-        names.any(|known| known == name || known == quantization)
-    };
-    let found = command.get_arguments().find(has_name);
-    match found.and_then(Arg::get_long) {
+    match long_name(command, option) {
         Some(long) => format!("--{long}"),
         None => option.to_owned(),
     }
 }
 
+/// The long name of the flag of `command` that decides the core's `option`.
+fn long_name<'c>(command: &'c Command, option: &str) -> Option<&'c str> {
+    let own = option.replace('_', "-");
+    // mlx-lm's quantisation flags.
+    let quantization = format!("q-{own}");
+    let other = match option {
+        "betas" | "eps" | "momentum" => "optimizer",
+        // The special tokens of a tokenizer must be in the vocabulary.
+        "bos_token_id" | "eos_token_id" => "vocab-size",
+        "decay_vectors" => "mlx-lm-compat",
+        "files" | "valid" => "data",
+        "format" => "to",
+        // The final rate of pre-training follows from the peak rate.
+        "lr_end" => "learning-rate",
+        "max_length" => "max-seq-length",
+        "max_shard_bytes" => "max-shard-size",
+        "num_kv_heads" => "num-gqa-groups",
+        "num_query_heads" => "qkv-multipliers",
+        "on_corrupt" => "skip-corrupt",
+        "preferences" => "dpo",
+        "prompt" => "prompt-tokens",
+        "rope_max_length" => "max-context-length",
+        // The schedule's length follows from the iterations.
+        "schedule_steps" => "iters",
+        "warmup_init" => "warmup",
+        "world" => "processes",
+        _ => "",
+    };
+    let find = |name: &str| {
+        let has_name = |arg: &&Arg| {
+            let aliases = arg.get_all_aliases().unwrap_or_default();
+            arg.get_long() == Some(name) || aliases.contains(&name)
+        };
+        command.get_arguments().find(has_name)?.get_long()
+    };
+    [own.as_str(), &quantization, other]
+        .into_iter()
+        .find_map(find)
+}
+
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
@@ -154,6 +231,149 @@ mod tests {
             assert_eq!(error.message(&command), expected);
         }
     }
+
+    /// Areas of the core's source, and the commands whose options they check.
+    const AREAS: [(&str, &[&str]); 11] = [
+        ("adapter/", &["finetune", "generate"]),
+        ("config/layer_wise.rs", &["pretrain"]),
+        ("config/tensors.rs", &["pretrain"]),
+        ("convert/", &["convert"]),
+        ("data/corpus/", &["pretrain"]),
+        ("data/dataset/", &["finetune"]),
+        ("generation/", &["generate"]),
+        ("mlx/quantization.rs", &["convert"]),
+        ("tokenizer/train/", &["train"]),
+        ("training/pretrain/", &["pretrain"]),
+        ("training/", &["finetune", "pretrain"]),
+    ];
+
+    /// Names that no command line can reach, and the reason.
+    const UNREACHABLE: [(&str, &str); 8] = [
+        ("MLX_RANK", "an environment variable"),
+        ("batch", "a batch without targets is no option"),
+        ("grad_accumulation_steps", "1 in every pre-training"),
+        ("lora_embedding_A", "a tensor"),
+        ("messages", "no command has a conversation"),
+        ("rank", "in pre-training, a value of the environment"),
+        ("reference", "only the trainer's callers set it"),
+        ("rms_norm_eps", "new models have the default"),
+    ];
+
+    /// The names after the calls that make errors of options, or set members of a resume key.
+    fn names(source: &str) -> Vec<String> {
+        let source = source.split("\n#[cfg(test)]").next().unwrap();
+        let calls = [
+            "Error::option(",
+            "at_least(",
+            "option: ",
+            "refuse(",
+            "wrong(",
+            "other_data(",
+            "unmatched(",
+            "check_fits(",
+            "key.set(",
+            "self.set(",
+            "within(path, ",
+            "config(path, ",
+            " = (",
+            "            (",
+        ];
+        let mut found = Vec::new();
+        for call in calls {
+            for (_, rest) in source
+                .match_indices(call)
+                .map(|(at, _)| source.split_at(at + call.len()))
+            {
+                let Some(rest) = rest.trim_start().strip_prefix('"') else {
+                    continue;
+                };
+                let (name, rest) = rest.split_once('"').unwrap();
+                let is_name =
+                    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+                if is_name && rest.starts_with(',') {
+                    found.push(name.to_owned());
+                }
+            }
+        }
+        // The options of a saved corpus are compared by a macro.
+        if let Some((_, list)) = source.split_once("        same!(") {
+            let list = list.split(')').next().unwrap().split(',');
+            found.extend(list.map(|name| name.trim().to_owned()));
+        }
+        found
+    }
+
+    fn sources(folder: &Path, into: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, into);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                into.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn every_option_of_the_core_has_a_flag() {
+        let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("../openelm-core/src");
+        let (mut files, mut checked, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        sources(&core, &mut files);
+        let all = crate::Cli::command();
+        for file in files {
+            let place = file.strip_prefix(&core).unwrap().to_str().unwrap();
+            let Some((_, commands)) = AREAS.iter().find(|(area, _)| place.starts_with(area)) else {
+                continue;
+            };
+            for name in names(&std::fs::read_to_string(&file).unwrap()) {
+                let has_flag = |command: &&str| {
+                    let tokenizer = all.find_subcommand("tokenizer").unwrap();
+                    let found = all.find_subcommand(command);
+                    let found = found.or(tokenizer.find_subcommand(command));
+                    flag(found.unwrap(), &name).starts_with("--")
+                };
+                if !commands.iter().any(has_flag) {
+                    missing.push(format!("{place}: {name}"));
+                }
+                checked.push(name);
+            }
+        }
+        // The members of an architecture that new models can differ in.
+        let architecture = openelm_core::config::Preset::Size270M.config().to_json();
+        let architecture: serde_json::Value = serde_json::from_str(&architecture).unwrap();
+        let pretrain = all.find_subcommand("pretrain").unwrap();
+        for name in architecture.as_object().unwrap().keys() {
+            let fixed = [
+                "model_type",
+                "activation_fn_name",
+                "normalization_layer_name",
+            ];
+            let fixed = [&fixed[..], &["ffn_with_glu", "normalize_qk_projections"]].concat();
+            if !fixed.contains(&name.as_str()) && !flag(pretrain, name).starts_with("--") {
+                missing.push(format!("config.json: {name}"));
+            }
+        }
+        for name in [
+            "learning_rate",
+            "betas",
+            "on_corrupt",
+            "rank",
+            "keys_regex",
+            "vocab_size",
+        ] {
+            assert!(
+                checked.iter().any(|found| found == name),
+                "{name} is not found"
+            );
+        }
+        for (name, reason) in UNREACHABLE {
+            let known = missing.len();
+            missing.retain(|found| !found.ends_with(&format!(": {name}")));
+            assert!(missing.len() < known, "{name} is not {reason}");
+        }
+        assert!(missing.is_empty(), "{missing:#?}");
+    }
+
     #[test]
     fn errors_name_the_flag_that_resolves_them() {
         let problem = openelm_core::Error::Destination {

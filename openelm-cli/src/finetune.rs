@@ -4,6 +4,7 @@
 mod data;
 mod reports;
 mod settings;
+mod unused;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use serde_json::json;
 use crate::{
     curves,
     error::Error,
+    given::Given,
     interrupt::Interrupt,
     model::ModelArgs,
     output,
@@ -25,6 +27,9 @@ use settings::Settings;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    given: Given,
+
     #[command(flatten)]
     model: ModelArgs,
 
@@ -58,7 +63,10 @@ const EXAMPLES: &str = "Examples:
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
-    let settings = args.settings.over(args.config.as_deref())?;
+    let (settings, in_file) = args.settings.over(args.config.as_deref())?;
+    let given = args.given.and(in_file);
+    settings.check()?;
+    unused::check(&settings, &given)?;
     let Some(data) = settings.data.clone() else {
         return Err(Error::Usage("no data; use --data FOLDER".into()));
     };
@@ -66,8 +74,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let folder = settings.adapter_path.clone();
 
     let model = args.model.load(args.quiet)?;
-    let interrupt = Interrupt::install()?;
     let data = DataSplits::read(&data, model.tokenizer(), &options, &settings.data_options())?;
+    unused::check_data(&settings, &given, &data, model.model().config())?;
     if !args.quiet {
         data.iter().for_each(data::show_counts);
     }
@@ -81,8 +89,11 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     let iters = options.iters;
     let valid = valid.map(|split| split.data);
-    let mut run = begin(model.model(), adapter, train.data, valid, &folder, options)?;
-    interrupt.cancels(run.cancel_handle());
+    let begun = begin(model.model(), adapter, train.data, valid, &folder, options);
+    let mut run = begun.map_err(|error| settings.of_start(error))?;
+    let cancel = run.cancel_handle();
+    let interrupt = Interrupt::default();
+    interrupt.listen()?;
     if !args.quiet {
         show_run(&run, model.model().config().parameter_count());
     }
@@ -94,9 +105,14 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         total: iters,
         done: run.iteration(),
     };
-    training::follow(run.by_ref(), &reports)?;
-    if let Some(test) = test {
-        show_test_loss(run.evaluate(&test.data)?, args.json)?;
+    training::show_start(args.resume, &reports);
+    let mut ended = training::follow(run.by_ref(), &reports, &cancel, &interrupt)?;
+    if let Some(test) = test.filter(|_| ended.is_complete()) {
+        // The run is saved, and this cannot be cancelled.
+        interrupt.cancels_nothing();
+        let loss = run.evaluate(&test.data)?;
+        interrupt.cancels(cancel);
+        ended.report(show_test_loss(loss, args.json), &interrupt);
     }
     if curves::draw_loss(&folder, "Fine-tuning")? && !args.quiet {
         output::note(&format!(
@@ -104,7 +120,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             folder.display()
         ));
     }
-    training::end(&interrupt)
+    ended.result(&folder, &interrupt)
 }
 
 fn show_run(run: &Finetune, parameters: u64) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use openelm_core::{
     CancelHandle,
     adapter::Adapter,
-    convert::{ConvertOptions, Format, TokenizerChoice, convert},
+    convert::{Conversion, ConvertOptions, Format, TokenizerChoice},
 };
 
 use crate::{
@@ -86,14 +86,10 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         force: args.force,
         ..ConvertOptions::default()
     };
-    let interrupt = Interrupt::install()?;
+    let conversion = Conversion::open(&args.model, &options)?;
     let cancel = CancelHandle::default();
-    interrupt.cancels(cancel.clone());
-    let report = convert(&args.model, &args.save_path, &options, &cancel, |_| {});
-    let report = match report {
-        Err(openelm_core::Error::Cancelled) => return Err(Error::Interrupted),
-        other => other?,
-    };
+    let interrupt = Interrupt::cancelling(cancel.clone())?;
+    let report = interrupt.result(conversion.write(&args.save_path, &cancel, |_| {}))?;
     if !args.quiet {
         output::note(&format!(
             "fused into {}: {}, compared with model and adapter",

@@ -14,12 +14,15 @@ use openelm_core::{
 };
 use serde_json::json;
 
-use crate::{error::Error, interrupt::Interrupt, model::ModelArgs, output};
+use crate::{error::Error, given::Given, interrupt::Interrupt, model::ModelArgs, output};
 
 /// Arguments of `openelm generate`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    given: Given,
+
     #[command(flatten)]
     model: ModelArgs,
 
@@ -32,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "TEXT", conflicts_with = "prompt_file")]
     prompt: Option<String>,
 
-    /// UTF-8 file with the prompt
+    /// File with the prompt, in UTF-8 or UTF-16
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
 
@@ -130,11 +133,19 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     // Checked before the model loads, so that invalid options fail at once.
     sampling.check()?;
     let drawn = args.temp > 0.0;
+    // Without --temp the options are accepted, as in mlx-lm.
+    let greedy = args.given.has("temp") && args.temp == 0.0;
+    let reason = "with --temp 0, which always picks the most likely token";
+    args.given.check(&[
+        (greedy && args.top_k != 0, &["top-k"], reason),
+        (greedy && args.top_p != 1.0, &["top-p"], reason),
+        (greedy && args.min_p != 0.0, &["min-p"], reason),
+        (greedy, &["seed"], reason),
+    ])?;
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
 
     let mut model = args.model.load(args.quiet)?;
     add_adapters(model.model_mut(), &args.adapter)?;
-    let interrupt = Interrupt::install()?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampling,
@@ -144,7 +155,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         ignore_eos: args.ignore_eos,
     };
     let generation = model.generate(&prompt, options)?;
-    interrupt.cancels(generation.cancel_handle());
+    let interrupt = Interrupt::cancelling(generation.cancel_handle())?;
     for event in generation {
         let event = event?;
         if args.json {
@@ -158,11 +169,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             print_stats(reason, &stats, drawn)?;
         }
     }
-    if interrupt.was_pressed() {
-        Err(Error::Interrupted)
-    } else {
-        Ok(())
-    }
+    interrupt.check()
 }
 
 /// Loads adapters onto the model and activates all of them.

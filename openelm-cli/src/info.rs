@@ -132,7 +132,7 @@ fn table(model: &str, config: &Config, stored: Option<&Stored>) -> String {
     let context = config.max_context_length() as u64;
     for (name, size) in [("KV cache in float32", 4), ("KV cache in 16 bits", 2)] {
         let token = config.kv_bytes_per_token(size);
-        let full = output::bytes(token * context);
+        let full = output::bytes(token.saturating_mul(context));
         row(
             name,
             format!(

@@ -1,7 +1,7 @@
 //! `openelm`: run, convert, fine-tune and inspect OpenELM language models.
 //!
 //! Text goes to stdout, everything else to stderr. Exit code 0 on success, 1 on failure, 2 for
-//! bad usage, 130 after Ctrl-C.
+//! bad usage, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
 use std::process::ExitCode;
 
@@ -18,6 +18,8 @@ mod error;
 mod finetune;
 mod fuse;
 mod generate;
+mod given;
+mod hosts;
 mod info;
 mod interrupt;
 mod model;
@@ -114,7 +116,12 @@ fn finish(result: Result<(), Error>, command: &clap::Command) -> ExitCode {
         Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
+        // The starting process reports it.
+        Err(error @ Error::Interrupted(_)) if ranks::is_started() => {
+            ExitCode::from(error.exit_code())
+        }
         Err(error) => {
+            let error = error.of(command);
             output::note(&format!("openelm: {}", error.message(command)));
             ExitCode::from(error.exit_code())
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use openelm_core::{LanguageModel, LoadOptions};
+use openelm_core::{Config, LanguageModel, LoadOptions, weights::model_folder};
 
 use crate::{bar::bar, choices::Dtype, error::Error, output::note};
 
@@ -32,6 +32,13 @@ pub(crate) struct ModelArgs {
 impl ModelArgs {
     /// Loads the model, with a progress bar on a terminal unless `quiet`.
     pub(crate) fn load(&self, quiet: bool) -> Result<LanguageModel, Error> {
+        if self.keep_quantized {
+            let config = Config::load(model_folder(&self.model)?)?;
+            if config.quantization_map()?.is_none() {
+                let problem = "--keep-quantized: no effect on a model that is not quantised";
+                return Err(Error::Usage(problem.into()));
+            }
+        }
         let options = LoadOptions {
             dtype: self.dtype.map(Into::into),
             tokenizer: self.tokenizer.clone(),

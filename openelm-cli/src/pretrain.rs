@@ -5,6 +5,7 @@ mod architecture;
 mod data;
 mod reports;
 mod settings;
+mod unused;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -18,6 +19,8 @@ use serde_json::json;
 use crate::{
     curves,
     error::Error,
+    given::Given,
+    hosts,
     interrupt::Interrupt,
     output, ranks,
     settings::Layered,
@@ -29,6 +32,9 @@ use settings::Settings;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    given: Given,
+
     /// TOML file with settings, named like the long options below (`batch-size = 32`), the
     /// architecture under `[model]` with the names of config.json (`model_dim = 192`); options on
     /// the command line override it
@@ -71,7 +77,13 @@ const EXAMPLES: &str = "Examples:
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let config = args.config.as_deref().or(args.config_file.as_deref());
-    let settings = args.settings.over(config)?;
+    let (settings, in_file) = args.settings.over(config)?;
+    let given = args.given.and(in_file);
+    unused::check(&settings, &given)?;
+    if settings.process_timeout == 0 {
+        let problem = "--process-timeout: expected at least 1, found 0";
+        return Err(Error::Usage(problem.into()));
+    }
     match settings.processes {
         Some(0) => {
             return Err(Error::Usage(
@@ -79,9 +91,10 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             ));
         }
         Some(count) if count > 1 && !ranks::is_rank() && !args.dry_run => {
-            settings.options()?;
+            settings.options()?.check(count)?;
             return ranks::run(count, &settings.output);
         }
+        _ if !ranks::is_rank() && !args.dry_run => hosts::remove_from(&settings.output),
         _ => {}
     }
     let interrupt = Interrupt::default();
@@ -94,11 +107,15 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let tokenizer = Tokenizer::find(&place, Some(&place))?;
     let config = settings.config(&tokenizer)?;
     let tokenizer = tokenizer.with_model_vocab(config.vocab_size())?;
+    unused::check_length(&settings, &given, &config)?;
     let options = settings.options()?;
-    if args.dry_run {
-        return dry_run(&args, &settings, config, &tokenizer, options);
-    }
-    train(&args, &settings, config, &tokenizer, options, &interrupt)
+    let result = if args.dry_run {
+        options.check(settings.processes.unwrap_or(1))?;
+        dry_run(&args, &settings, config, &tokenizer, options)
+    } else {
+        train(&args, &settings, config, &tokenizer, options, &interrupt)
+    };
+    result.map_err(|error| unused::with_given_size(error, &given))
 }
 
 fn train(
@@ -126,7 +143,6 @@ fn train(
             world_size,
         );
     }
-    interrupt.listen()?;
     let begin = if args.resume {
         Pretrain::resume
     } else {
@@ -134,7 +150,12 @@ fn train(
     };
     let total = options.iters;
     let mut run = begin(config, source, validation, folder.as_path(), options, group)?;
-    interrupt.cancels(run.cancel_handle());
+    let cancel = run.cancel_handle();
+    if world_size > 1 {
+        // A process that ended alone would be an error of the others.
+        interrupt.cancels(cancel.clone());
+    }
+    interrupt.listen()?;
     let reports = Reports {
         folder: &folder,
         quiet,
@@ -143,7 +164,8 @@ fn train(
         total,
         done: run.iteration(),
     };
-    training::follow(run.by_ref(), &reports)?;
+    training::show_start(args.resume, &reports);
+    let ended = training::follow(run.by_ref(), &reports, &cancel, interrupt)?;
     if let Some(data) = run.data_statistics().filter(|_| !quiet) {
         data::show(&data);
     }
@@ -162,21 +184,20 @@ fn train(
             ));
         }
     }
-    training::end(interrupt)
+    ended.result(&folder, interrupt)
 }
 
 /// The process group, if the environment names one.
 fn join_group(settings: &Settings) -> Result<Option<Group>, Error> {
     let patience = settings.process_timeout;
-    let group = Group::from_environment(Duration::from_secs(patience), move || {
+    ranks::join_group(Duration::from_secs(patience), move || {
         output::note(&format!(
             "openelm: another process of the group has not answered for {patience} seconds and \
              counts as lost; continue from the last checkpoint with --resume"
         ));
         // MLX waits for the lost process without end, so destructors must not run.
         signal_hook::low_level::exit(1);
-    });
-    Ok(group?)
+    })
 }
 
 /// Steps that a dry run measures, including the first.
@@ -194,7 +215,8 @@ fn dry_run(
         show_run(&config, &options, length, settings.processes.unwrap_or(1));
     }
     let source = data::source(settings, &config, tokenizer, 0, 1)?;
-    let (steps, batch_size) = (options.iters, options.batch_size);
+    let steps = options.iters;
+    let per_step = (options.batch_size as u64).saturating_mul(length as u64);
     let averages = u64::from(options.trainer.ema_decay.is_some());
     let measured = Pretrain::measure(config, source, options, MEASURED)?;
     let seconds = measured.seconds_per_step * steps as f64;
@@ -205,8 +227,8 @@ fn dry_run(
         return output::write_json(&json!({
             "parameters": measured.parameters,
             "steps": steps,
-            "tokens_per_step": batch_size * length,
-            "tokens": steps * (batch_size * length) as u64,
+            "tokens_per_step": per_step,
+            "tokens": steps.saturating_mul(per_step),
             "state_bytes": state,
             "peak_memory_bytes": measured.peak_bytes,
             "seconds_per_step": measured.seconds_per_step,
@@ -232,7 +254,7 @@ fn dry_run(
 fn show_run(config: &Config, options: &PretrainOptions, length: usize, processes: usize) {
     let parameters = config.parameter_count();
     let embedding = (config.vocab_size() * config.model_dim()) as u64;
-    let per_step = (options.batch_size * length) as u64;
+    let per_step = (options.batch_size as u64).saturating_mul(length as u64);
     output::note(&format!(
         "{} parameters, {} of them embeddings; {} layers of width {}",
         output::grouped(parameters),
@@ -254,7 +276,7 @@ fn show_run(config: &Config, options: &PretrainOptions, length: usize, processes
             count => format!(" in each of {count} processes"),
         },
         output::grouped(per_step),
-        output::grouped(per_step * options.iters),
+        output::grouped(per_step.saturating_mul(options.iters)),
     ));
 }
 

@@ -1,12 +1,13 @@
 //! Layered settings of a run: defaults, then a TOML file, then the command line.
 
-use std::{fmt::LowerExp, marker::PhantomData, path::Path};
+use std::{collections::BTreeSet, fmt::LowerExp, marker::PhantomData, path::Path};
 
-use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use openelm_core::text::{MAX_SETTINGS, read_text_file};
 use serde::de::DeserializeOwned;
+use toml::{Table, Value};
 
-use crate::error::Error;
+use crate::{error::Error, given::Given};
 
 /// The options of `T` given on the command line.
 pub(crate) struct Layered<T> {
@@ -15,10 +16,63 @@ pub(crate) struct Layered<T> {
 }
 
 impl<T: Args + DeserializeOwned + Default> Layered<T> {
-    /// The given options, then those of the TOML file `file`, then the defaults. The file uses the
-    /// options' long names.
-    pub(crate) fn over(&self, file: Option<&Path>) -> Result<T, Error> {
-        self.onto(file.map(read).transpose()?.unwrap_or_default())
+    /// The given options, then those of the TOML file `file`, then the defaults; and the options
+    /// that the file gives. The file uses the options' long names. An option of the command line
+    /// also replaces the alternatives to it in the file.
+    pub(crate) fn over(&self, file: Option<&Path>) -> Result<(T, Given), Error> {
+        let Some(file) = file else {
+            return Ok((self.onto(T::default())?, Given::default()));
+        };
+        let text = read_text_file(file, MAX_SETTINGS).map_err(|error| Error::Settings {
+            place: file.display().to_string(),
+            problem: error.to_string(),
+        })?;
+        let (settings, names) = self.over_text(&text).map_err(|problem| match problem {
+            Problem::File(problem) => Error::Usage(format!("{}: {problem}", file.display())),
+            Problem::CommandLine(error) => error,
+        })?;
+        Ok((settings, Given::in_file(file.to_owned(), names)))
+    }
+
+    /// The settings over the TOML text `text`, and the long names of the options in it.
+    fn over_text(&self, text: &str) -> Result<(T, Vec<String>), Problem> {
+        let described = |error: toml::de::Error| Problem::File(describe(text, &error));
+        // The first parse has the places of errors, the second one lacks the replaced options.
+        toml::from_str::<T>(text).map_err(described)?;
+        let mut table: Table = toml::from_str(text).map_err(described)?;
+        let replaced = self.replaced();
+        table.retain(|key, _| !replaced.contains(&long_name::<T>(key)));
+        let names = table.iter().flat_map(|(key, value)| match value {
+            Value::Table(inner) => inner.keys().map(|key| key.replace('_', "-")).collect(),
+            // A switch that is off is not given.
+            Value::Boolean(false) => Vec::new(),
+            _ => vec![long_name::<T>(key)],
+        });
+        let names = names.collect();
+        let settings: T = table.try_into().map_err(described)?;
+        Ok((self.onto(settings).map_err(Problem::CommandLine)?, names))
+    }
+
+    /// The long names of the options that an option of the command line conflicts with.
+    fn replaced(&self) -> BTreeSet<String> {
+        let command = T::augment_args(Command::new("settings"));
+        let given = |arg: &Arg| {
+            let id = arg.get_id().as_str();
+            let is_off = matches!(self.given.try_get_one::<bool>(id), Ok(Some(false)));
+            self.given.contains_id(id) && !is_off
+        };
+        let mut replaced = BTreeSet::new();
+        for arg in command.get_arguments() {
+            for other in command.get_arg_conflicts_with(arg) {
+                // A conflict is declared at one of the two options.
+                for (one, another) in [(arg, other), (other, arg)] {
+                    if given(one) && !given(another) {
+                        replaced.extend(another.get_long().map(str::to_owned));
+                    }
+                }
+            }
+        }
+        replaced
     }
 
     /// `settings` with the given options applied.
@@ -28,6 +82,12 @@ impl<T: Args + DeserializeOwned + Default> Layered<T> {
             .map_err(|error| Error::Usage(error.to_string()))?;
         Ok(settings)
     }
+}
+
+/// A problem of the file's text or of the command line.
+enum Problem {
+    File(String),
+    CommandLine(Error),
 }
 
 impl<T: Args> FromArgMatches for Layered<T> {
@@ -57,12 +117,43 @@ impl<T: Args> FromArgMatches for Layered<T> {
 
 impl<T: Args> Args for Layered<T> {
     fn augment_args(command: Command) -> Command {
-        T::augment_args(command)
+        with_values::<T>(T::augment_args(command))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
-        T::augment_args_for_update(command)
+        with_values::<T>(T::augment_args_for_update(command))
     }
+}
+
+/// Lets the switches of `T` take a value, as in `--test=false`, which overrides the file.
+fn with_values<T: Args>(command: Command) -> Command {
+    let own = T::augment_args(Command::new("settings"));
+    let switches: Vec<_> = own
+        .get_arguments()
+        .filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue))
+        .map(|arg| arg.get_id().clone())
+        .collect();
+    switches.into_iter().fold(command, |command, switch| {
+        command.mut_arg(switch, |arg| {
+            arg.action(ArgAction::Set)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+                .value_name("BOOL")
+                .hide_possible_values(true)
+        })
+    })
+}
+
+/// The long name of the option that a TOML file calls `key`, which may be a former name.
+fn long_name<T: Args>(key: &str) -> String {
+    let command = T::augment_args(Command::new("settings"));
+    let has_name = |arg: &&Arg| {
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        aliases.contains(&key)
+    };
+    let found = command.get_arguments().find(has_name);
+    found.and_then(Arg::get_long).unwrap_or(key).to_owned()
 }
 
 /// The settings of an empty command line.
@@ -86,24 +177,26 @@ pub(crate) fn all_or_count(flag: i64) -> Option<usize> {
     usize::try_from(flag).ok()
 }
 
-/// Reads a TOML settings file.
-fn read<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
-    let problem = |problem: String| Error::Settings {
-        place: file.display().to_string(),
-        problem,
+/// The text of `error` with the line and the key in `text`.
+fn describe(text: &str, error: &toml::de::Error) -> String {
+    let Some(span) = error.span() else {
+        return error.message().to_owned();
     };
-    let text = read_text_file(file, MAX_SETTINGS);
-    let text = text.map_err(|error| problem(error.to_string()))?;
-    toml::from_str(&text).map_err(|error| {
-        let place = error.span().map(|span| {
-            let before = text.get(..span.start).unwrap_or_default();
-            before.matches('\n').count() + 1
-        });
-        let place = place
-            .map(|line| format!("line {line}: "))
-            .unwrap_or_default();
-        problem(format!("{place}{}", error.message()))
-    })
+    let before = text.get(..span.start).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    // The value begins in the line of its key, except in a list over several lines.
+    let lines = text.lines().take(line).collect::<Vec<_>>();
+    let key = lines.iter().rev().find_map(|line| {
+        let (key, _) = line.split_once('=')?;
+        let key = key.trim().trim_matches(['"', '\'']);
+        let is_key = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+        (!key.is_empty() && key.chars().all(is_key)).then_some(key)
+    });
+    let message = error.message();
+    match key.filter(|key| !message.contains(&format!("`{key}`"))) {
+        Some(key) => format!("line {line}: {key}: {message}"),
+        None => format!("line {line}: {message}"),
+    }
 }
 
 #[cfg(test)]
@@ -117,11 +210,26 @@ pub(crate) mod testing {
     where
         T: Args + DeserializeOwned + Default,
     {
+        let layered = Layered::<T>::from_arg_matches(&matches::<T>(flags)).unwrap();
+        layered.over_text(toml).ok().unwrap().0
+    }
+
+    /// The options that a command line and a TOML text give.
+    pub(crate) fn given<T>(flags: &[&str], toml: &str) -> Given
+    where
+        T: Args + DeserializeOwned + Default,
+    {
+        let matches = matches::<T>(flags);
+        let layered = Layered::<T>::from_arg_matches(&matches).unwrap();
+        let (_, names) = layered.over_text(toml).ok().unwrap();
+        let given = Given::from_arg_matches(&matches).unwrap();
+        given.and(Given::in_file("settings.toml".into(), names))
+    }
+
+    fn matches<T: Args>(flags: &[&str]) -> ArgMatches {
         let command = Layered::<T>::augment_args(Command::new("settings"));
         let flags = ["settings"].iter().chain(flags);
-        let matches = command.try_get_matches_from(flags).unwrap();
-        let given = Layered::<T>::from_arg_matches(&matches).unwrap();
-        given.onto(toml::from_str(toml).unwrap()).unwrap()
+        command.try_get_matches_from(flags).unwrap()
     }
 
     /// Checks that every option of `T` changes `record`, and in the same way on the command line

@@ -2,10 +2,15 @@
 
 use std::path::Path;
 
-use openelm_core::{Result as CoreResult, train::Step};
+use openelm_core::{CancelHandle, Result as CoreResult, train::Step};
 use serde_json::Value;
 
-use crate::{bar::TrainingBar, error::Error, interrupt::Interrupt, output};
+use crate::{
+    bar::TrainingBar,
+    error::Error,
+    interrupt::{Interrupt, Signal},
+    output,
+};
 
 /// An event of a training run.
 pub(crate) trait TrainingEvent {
@@ -14,6 +19,18 @@ pub(crate) trait TrainingEvent {
 
     /// Shows the event in the bar, with a line above it if one is due.
     fn show(&self, bar: &mut TrainingBar);
+
+    /// The end of the run, if the event is its last.
+    fn end(&self) -> Option<End>;
+}
+
+/// The end of a run.
+#[derive(Clone, Copy)]
+pub(crate) struct End {
+    /// Iterations in total.
+    pub(crate) iteration: u64,
+    /// True if the run was cancelled.
+    pub(crate) is_cancelled: bool,
 }
 
 /// Report options of a run.
@@ -32,25 +49,48 @@ pub(crate) struct Reports<'a> {
     pub(crate) done: u64,
 }
 
-/// Reports all events of `run`, and on failure the checkpoint to resume from.
+/// A run that has ended without an error.
+pub(crate) struct Ended {
+    end: Option<End>,
+    /// The first failure of standard output.
+    lost: Option<Error>,
+}
+
+/// Says before the first event where a resumed run continues.
+pub(crate) fn show_start(is_resumed: bool, reports: &Reports<'_>) {
+    let Reports { done, total, .. } = *reports;
+    if reports.quiet || !is_resumed {
+        return;
+    }
+    output::note(&match done {
+        0 => format!(
+            "no iteration is saved in {}: starting from the first",
+            reports.folder.display()
+        ),
+        _ if done < total => format!("continuing after iteration {done} of {total}"),
+        _ => format!("iteration {done} of {total} is complete: no step is left"),
+    });
+}
+
+/// Reports all events of `run`, and on failure the checkpoint to resume from. If standard output
+/// can no longer be written, `cancel` ends the run before its next step, and it is saved. So does a
+/// signal after the first event; there is nothing to save before.
 pub(crate) fn follow<E: TrainingEvent>(
     run: impl Iterator<Item = CoreResult<E>>,
     reports: &Reports<'_>,
-) -> Result<(), Error> {
-    let Reports { done, total, .. } = *reports;
-    if done > 0 && !reports.quiet {
-        output::note(&if done < total {
-            format!("continuing after iteration {done} of {total}")
-        } else {
-            format!("iteration {done} of {total} is complete: no step is left")
-        });
-    }
+    cancel: &CancelHandle,
+    interrupt: &Interrupt,
+) -> Result<Ended, Error> {
     let mut bar = TrainingBar::new(
         reports.quiet || reports.json,
         reports.every.max(1),
         reports.total,
         reports.done,
     );
+    let mut ended = Ended {
+        end: None,
+        lost: None,
+    };
     for event in run {
         let event = match event {
             Ok(event) => event,
@@ -66,13 +106,66 @@ pub(crate) fn follow<E: TrainingEvent>(
                 return Err(error.into());
             }
         };
-        if reports.json {
-            output::write_json(&event.to_json())?;
+        interrupt.cancels(cancel.clone());
+        if reports.json && ended.lost.is_none() {
+            ended.report(output::write_json(&event.to_json()), interrupt);
+            if ended.lost.is_some() {
+                cancel.cancel();
+            }
         }
         event.show(&mut bar);
+        ended.end = event.end().or(ended.end);
     }
     bar.end();
-    Ok(())
+    Ok(ended)
+}
+
+impl Ended {
+    /// True if the run was not cancelled.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.end.is_some_and(|end| !end.is_cancelled)
+    }
+
+    /// Records the first failure of standard output. After a signal, the run ends anyway.
+    pub(crate) fn report(&mut self, written: Result<(), Error>, interrupt: &Interrupt) {
+        if let Err(error) = written
+            && interrupt.signal().is_none()
+        {
+            self.lost.get_or_insert(error);
+        }
+    }
+
+    /// The result of the command, whose run is in `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after a signal, or if another process of the group ended the run;
+    /// [`Error::Unreported`].
+    pub(crate) fn result(self, folder: &Path, interrupt: &Interrupt) -> Result<(), Error> {
+        let is_complete = self.is_complete();
+        if let Some(error) = self.lost {
+            return Err(error.unreported(|| kept(folder, self.end)));
+        }
+        interrupt.check()?;
+        if is_complete {
+            return Ok(());
+        }
+        Err(Signal::Interrupt.into())
+    }
+}
+
+/// The result of a run that could not report it.
+fn kept(folder: &Path, end: Option<End>) -> String {
+    let folder = folder.display();
+    match end {
+        Some(End {
+            is_cancelled: false,
+            ..
+        }) => format!("the run in {folder} is complete"),
+        Some(End { iteration, .. }) if iteration > 0 => format!(
+            "the run in {folder} is saved after iteration {iteration}; continue with --resume"
+        ),
+        _ => format!("the run in {folder} ended before its first iteration"),
+    }
 }
 
 /// Shows a step, with a line above the bar if one is due. `iteration` is the name of a step.
@@ -104,12 +197,4 @@ pub(crate) fn show_step(
 /// Suffix of a validation loss.
 pub(crate) fn best_suffix(best: bool) -> &'static str {
     if best { ", best so far" } else { "" }
-}
-
-/// The result of a command whose run may have been interrupted.
-pub(crate) fn end(interrupt: &Interrupt) -> Result<(), Error> {
-    if interrupt.was_pressed() {
-        return Err(Error::Interrupted);
-    }
-    Ok(())
 }

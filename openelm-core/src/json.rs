@@ -30,6 +30,19 @@ pub(crate) fn without_null(value: Value) -> Value {
     }
 }
 
+/// The value of a field, its default if it is null: for `#[serde(deserialize_with)]`, where a file
+/// is too large for [`parse`].
+///
+/// # Errors
+/// The deserializer's.
+pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// A value without keys that are null.
 struct Present(Value);
 

@@ -38,6 +38,7 @@ mod hub_cache;
 mod json;
 mod lookup;
 mod mlx;
+mod mlx_error;
 mod model;
 mod parallel;
 mod text_file;

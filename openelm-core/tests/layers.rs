@@ -9,7 +9,8 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 20] = [
+const LAYERS: [&str; 21] = [
+    "mlx_error",
     "error",
     "cancel",
     "parallel",

@@ -8,12 +8,12 @@
 
 use openelm_core::{
     Config, Dtype, Model, Tokenizer,
-    adapter::{Adapter, AdapterKind, AdapterOptions, TargetModules},
+    adapter::{Adapter, AdapterKind, AdapterOptions, LoraOptions, TargetModules},
     config::{LayerWiseConfig, Preset},
     corpus::{Assembly, CorpusOptions},
     finetune::{DataOptions, DataSplits, FinetuneOptions, TrainingData},
     internal::random_weights,
-    pretrain::{Recipe, new_architecture},
+    pretrain::{PretrainOptions, Recipe, new_architecture},
 };
 use openelm_testing::TempDir;
 
@@ -161,4 +161,41 @@ fn new_architecture_fits_its_tokenizer() {
         ..Preset::Size450M.settings()
     };
     assert_eq!(config, expected);
+}
+
+/// Sizes are refused before anything is allocated.
+#[test]
+fn rejects_sizes_beyond_memory() {
+    let model = model();
+    for rank in [1 << 31, 5_000_000_000, usize::MAX] {
+        let options = AdapterOptions {
+            lora: LoraOptions {
+                rank,
+                ..LoraOptions::default()
+            },
+            ..AdapterOptions::default()
+        };
+        let error = Adapter::new(&model, &options, 0).unwrap_err().to_string();
+        // The widest side of a matrix is the gated FFN's.
+        let most = i32::MAX as usize / 512;
+        assert_eq!(
+            error,
+            format!("rank: expected at most {most}, found {rank}")
+        );
+    }
+    let options = PretrainOptions::new(Recipe::new(5, None));
+    for (processes, expected) in [
+        (0, "processes: expected at least 1, found 0"),
+        (
+            5,
+            "batch_size: expected a multiple of 5, the number of processes; found 32",
+        ),
+        (
+            usize::MAX,
+            "processes: expected at most 32, the batch size, found 18446744073709551615",
+        ),
+    ] {
+        let error = options.check(processes).unwrap_err().to_string();
+        assert_eq!(error, expected);
+    }
 }

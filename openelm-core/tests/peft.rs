@@ -18,9 +18,12 @@ use mlx_rs::Array;
 use openelm_core::{
     Config, Dtype, Model,
     adapter::Adapter,
+    dataset::Example,
+    finetune::{Finetune, FinetuneOptions, TrainingData},
     internal::{ReadOptions, Weights},
     weights::Checkpoint,
 };
+use openelm_testing::TempDir;
 use serde_json::{Value, json};
 
 const NAMES: [&str; 5] = ["lora", "rslora", "dora", "embedding", "patterns"];
@@ -83,6 +86,10 @@ fn rejects_unsupported_settings() {
         ("trainable_token_indices", json!([3])),
         ("alora_invocation_tokens", json!([3])),
         ("init_lora_weights", json!("pissa_niter_4")),
+        ("init_lora_weights", json!("corda")),
+        ("target_parameters", json!(["proj_1"])),
+        ("enable_lora", json!([true, false])),
+        ("use_unheard_of", json!(true)),
         ("r", json!(0)),
     ];
     for (key, value) in cases {
@@ -91,6 +98,61 @@ fn rejects_unsupported_settings() {
         });
         assert!(message.contains(&format!("`{key}`")), "{key}: {message}");
     }
+}
+
+/// Keys of older and newer versions that change nothing.
+#[test]
+fn settings_of_every_version_are_read() {
+    let plain = adapted(&Adapter::load(fixtures("lora")).unwrap());
+    let folder = changed("versions", "lora", |settings, _| {
+        for key in [
+            "use_rslora",
+            "use_dora",
+            "rank_pattern",
+            "alpha_pattern",
+            "lora_dropout",
+            "lora_bias",
+            "corda_config",
+            "eva_config",
+            "target_parameters",
+            "modules_to_save",
+            "enable_lora",
+            "layers_to_transform",
+            "layers_pattern",
+            "trainable_token_indices",
+        ] {
+            settings[key] = Value::Null;
+        }
+        settings["init_lora_weights"] = json!("eva");
+        settings["use_qalora"] = json!(false);
+        settings["qalora_group_size"] = json!(16);
+        settings["layers_to_transform"] = json!([0, 1]);
+        settings["merge_weights"] = json!(false);
+    });
+    let found = adapted(&Adapter::load(folder).unwrap());
+    assert_eq!(distance(&found, &plain), 0.0);
+    // The defaults of PEFT.
+    let folder = changed("defaults", "lora", |settings, tensors| {
+        let settings = settings.as_object_mut().unwrap();
+        settings.remove("r");
+        settings.remove("lora_alpha");
+        for (name, tensor) in tensors.iter_mut() {
+            let shape = tensor.shape().to_vec();
+            *tensor = if name.contains("lora_A") {
+                zeros(&[8, shape[1]])
+            } else {
+                zeros(&[shape[0], 8])
+            };
+        }
+    });
+    assert_eq!(
+        Adapter::load(folder).unwrap().targets().len(),
+        targets("lora")
+    );
+}
+
+fn targets(name: &str) -> usize {
+    Adapter::load(fixtures(name)).unwrap().targets().len()
 }
 
 #[test]
@@ -151,6 +213,51 @@ fn rejects_adapter_of_other_shapes() {
             && message.contains("[3, 16], found [3, 20]"),
         "{message}"
     );
+}
+
+/// A run saves in mlx-lm's format, which has one rank and one scale.
+#[test]
+fn training_refuses_adapters_that_it_could_not_save() {
+    let rows = || {
+        let row = Example {
+            tokens: vec![1, 2, 3, 4],
+            first_target: 1,
+        };
+        TrainingData::Examples(vec![row; 4])
+    };
+    let begin = |adapter: &Path, folder: &TempDir| {
+        let (model, adapter) = (model(&fixtures("base")), Adapter::load(adapter).unwrap());
+        let options = FinetuneOptions {
+            iters: 1,
+            ..FinetuneOptions::default()
+        };
+        Finetune::new(&model, adapter, rows(), None, folder, options)
+    };
+    let no_scale = changed("no-scale", "lora", |settings, _| {
+        settings["alpha_pattern"] = json!({"transformer\\.layers\\.0.*": 0});
+    });
+    for (adapter, part) in [
+        (
+            fixtures("patterns"),
+            "one rank for all matrices; `transformer",
+        ),
+        (no_scale, "one scale for all matrices; `transformer"),
+    ] {
+        let folder = TempDir::new();
+        let error = begin(&adapter, &folder).unwrap_err().to_string();
+        assert!(error.starts_with("adapter: mlx-lm's format has"), "{error}");
+        assert!(error.contains(part), "{error}");
+        assert!(folder.names().is_empty(), "{:?}", folder.names());
+    }
+    // Different scales are multiplied into the factors.
+    let scales = changed("scales", "lora", |settings, _| {
+        settings["alpha_pattern"] = json!({"transformer\\.layers\\.0.*": 3});
+    });
+    let folder = TempDir::new();
+    begin(&scales, &folder).unwrap().for_each(|event| {
+        event.unwrap();
+    });
+    Adapter::load(&*folder).unwrap();
 }
 
 fn fixtures(name: &str) -> PathBuf {

@@ -46,7 +46,8 @@ fn every_encoding_has_the_same_contents() {
 #[test]
 #[cfg(target_os = "linux")]
 fn endless_files_are_refused() {
-    for reader in readers() {
+    let is_read = |reader: &Reader| reader.file != "model.safetensors.index.json";
+    for reader in readers().into_iter().filter(is_read) {
         let folder = folder(&reader);
         let path = folder.join(reader.file);
         fs::remove_file(&path).unwrap();
@@ -179,7 +180,7 @@ fn readers() -> Vec<Reader> {
             file: "tokenizer.json",
             text: example("tokenizer.json"),
             read: |folder| {
-                let tokenizer = Tokenizer::find(folder, None)?;
+                let tokenizer = Tokenizer::from_file(folder.join("tokenizer.json"))?;
                 tokenizer
                     .encode_prompt("Once upon")
                     .map(|ids| format!("{ids:?}"))

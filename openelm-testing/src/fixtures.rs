@@ -58,6 +58,28 @@ pub fn write_weights(
     }
 }
 
+/// Writes the model of [`tales`] to `folder`, with numbers of bfloat16 tensors replaced: each by its
+/// tensor's name, its index and its new value.
+pub fn write_tales(folder: &Path, changes: &[(&str, usize, f32)]) {
+    for entry in fs::read_dir(tales()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    let path = folder.join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    for (name, index, value) in changes {
+        let tensor = &header[*name];
+        assert_eq!(tensor["dtype"], "BF16", "{name}");
+        let start = tensor["data_offsets"][0].as_u64().unwrap() as usize;
+        let at = 8 + length + start + 2 * index;
+        let number = (value.to_bits() >> 16) as u16;
+        bytes[at..at + 2].copy_from_slice(&number.to_le_bytes());
+    }
+    fs::write(path, bytes).unwrap();
+}
+
 /// Writes config.json and the header of model.safetensors. Returns the open file and its final
 /// length.
 fn begin_weights(

@@ -18,7 +18,8 @@ pub use command::{
     Outcome, assert_one_line, command, fails, failure, run, success, wait_for, works,
 };
 pub use fixtures::{
-    encodings, external_data, gzip, repository, tales, utf16, write_weights, write_zeros,
+    encodings, external_data, gzip, repository, tales, utf16, write_tales, write_weights,
+    write_zeros,
 };
 pub use random::{Random, random_text};
 pub use temp::{TempDir, TempFile};

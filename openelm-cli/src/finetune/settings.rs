@@ -49,7 +49,7 @@ pub(super) struct Settings {
     pub(super) alpha: Option<f32>,
 
     /// With --alpha, use the scale alpha / sqrt(rank) (rsLoRA)
-    #[arg(long, requires = "alpha")]
+    #[arg(long, conflicts_with = "scale")]
     pub(super) rslora: bool,
 
     /// Dropout probability of the adapter's input
@@ -238,6 +238,16 @@ impl Settings {
         }
     }
 
+    /// Checks the options that the core does not have.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match self.alpha {
+            Some(alpha) if !alpha.is_finite() => Err(Error::Usage(format!(
+                "--alpha: expected a number, found {alpha}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Options for reading the data.
     pub(super) fn data_options(&self) -> DataOptions {
         DataOptions {
@@ -254,6 +264,24 @@ impl Settings {
             Some(folder) => Adapter::load(folder)?,
             None => Adapter::new(model.model(), &self.adapter_options(), self.seed)?,
         })
+    }
+
+    /// Names the folder of --start-from in an error of its adapter.
+    pub(super) fn of_start(&self, error: openelm_core::Error) -> Error {
+        match (error, &self.start_from) {
+            (
+                openelm_core::Error::Option {
+                    option: "adapter",
+                    problem,
+                },
+                Some(folder),
+            ) => openelm_core::Error::Adapter {
+                path: folder.clone(),
+                problem,
+            }
+            .into(),
+            (error, _) => error.into(),
+        }
     }
 
     /// Options of a new adapter.

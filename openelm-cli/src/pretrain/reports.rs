@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     bar::TrainingBar,
-    training::{TrainingEvent, best_suffix, show_step},
+    training::{End, TrainingEvent, best_suffix, show_step},
 };
 
 impl TrainingEvent for PretrainEvent {
@@ -53,5 +53,18 @@ impl TrainingEvent for PretrainEvent {
             },
             _ => {}
         }
+    }
+
+    fn end(&self) -> Option<End> {
+        let Self::Finished {
+            iteration, reason, ..
+        } = self
+        else {
+            return None;
+        };
+        Some(End {
+            iteration: *iteration,
+            is_cancelled: *reason == PretrainEnd::Cancelled,
+        })
     }
 }

@@ -179,7 +179,13 @@ pub(super) struct Settings {
     pub(super) val_batches: i64,
 
     /// The former option --val-batches, in windows.
-    #[arg(long, hide = true, value_name = "N", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        hide = true,
+        value_name = "N",
+        allow_negative_numbers = true,
+        conflicts_with = "val_batches"
+    )]
     pub(super) val_windows: Option<i64>,
 
     /// Iterations between reports
@@ -277,6 +283,10 @@ impl Settings {
                 "no number of iterations; use --iters N".into(),
             ));
         };
+        if self.val_windows == Some(0) {
+            let problem = "--val-windows: expected at least 1, found 0";
+            return Err(Error::Usage(problem.into()));
+        }
         let recipe = Recipe::new(iters, self.model.preset);
         let mut options = PretrainOptions::new(Recipe {
             learning_rate: self.learning_rate.unwrap_or(recipe.learning_rate),

@@ -112,7 +112,7 @@ fn help(name: &str) -> Options {
     }
     let mut options = Options::new();
     for entry in entries {
-        let mut words = entry.split([' ', ',']);
+        let mut words = entry.split([' ', ',', '[']);
         let name = words.find(|word| word.starts_with("--")).unwrap();
         let default = entry.split_once("[default: ");
         let default = default.map(|(_, rest)| rest.split(']').next().unwrap().to_owned());

@@ -42,16 +42,100 @@ fn rejects_invalid_options_and_data() {
     let file = scratch.path("run.toml");
     let message = failure(
         scratch.finetune("none", &["--config", file.to_str().unwrap()]),
-        1,
+        2,
     );
     assert!(
         message.contains("line 2") && message.contains("`batchsize`"),
         "{message}"
     );
+    let found = scratch.path("found.toml");
+    for (text, problem) in [
+        ("iters = 3\nrank = \"four\"\n", "line 2: rank: invalid type"),
+        ("rank = -4\n", "line 1: rank: invalid value"),
+        (
+            "keys = [\n \"proj_1\",\n 2,\n]\n",
+            "line 3: keys: invalid type",
+        ),
+        ("rank = 4\nrank = 8\n", "line 2: rank: duplicate key"),
+        (
+            "alpha = 4\nscale = 8\n",
+            "found.toml: scale: no effect with --alpha",
+        ),
+        ("alpha = nan\n", "--alpha: expected a number, found NaN"),
+        (
+            "rslora = true\n",
+            "found.toml: rslora: no effect without --alpha",
+        ),
+        (
+            "patience = 3\nbeta = 0.5\n",
+            "found.toml: beta: no effect without --dpo",
+        ),
+    ] {
+        fs::write(&found, text).unwrap();
+        let mut command = openelm(&["finetune", "--model", "nowhere", "--config"]);
+        command.arg(&found);
+        let message = failure(command, 2);
+        assert!(message.contains(problem), "{text}: {message}");
+    }
+    for (more, problem) in [
+        (&["--rank", "5000000000"][..], "--rank: expected at most"),
+        (
+            &["--batch-size", "2147483648"],
+            "--batch-size: expected at most 2147483647",
+        ),
+        (
+            &["--weight-decay", "0.1"],
+            "--weight-decay: Adam has no weight decay",
+        ),
+        (
+            &["--optimizer", "sgd", "--bias-correction"],
+            "--bias-correction: only Adam",
+        ),
+        (
+            &["--lr-end", "nan", "--lr-schedule", "linear"],
+            "--lr-end: expected a number from 0",
+        ),
+        (&["--keys-regex", "("], "--keys-regex: "),
+        (&["--keys-regex", "nothing"], "--keys-regex: "),
+        (&["--tied-head"], "--tied-head: no effect without"),
+        (&["--test"], "--test: no test data"),
+        (&["--keep-quantized"], "--keep-quantized: no effect"),
+        (
+            &["--max-seq-length", "514"],
+            "--max-seq-length: expected at most 513",
+        ),
+        (
+            &["--beta", "nan", "--dpo", "hinge"],
+            "--beta: expected a number above 0",
+        ),
+        (
+            &["--mask-prompt", "--dpo", "hinge"],
+            "--mask-prompt: has no effect",
+        ),
+    ] {
+        let message = failure(scratch.finetune("none", more), 2);
+        assert!(message.contains(problem), "{more:?}: {message}");
+    }
+    // Without validation data.
+    let train = scratch.path("train.jsonl");
+    for option in ["--steps-per-eval", "--val-batches", "--patience"] {
+        let mut command = openelm(&["finetune", option, "3", "--model"]);
+        command.arg(tales());
+        command
+            .arg("--data")
+            .arg(&train)
+            .arg("--adapter-path")
+            .arg(scratch.path("none"));
+        let message = failure(command, 2);
+        assert!(
+            message.contains(&format!("{option}: no effect without validation")),
+            "{message}"
+        );
+    }
     for (name, bytes) in encodings("iters = 3\r\nbatchsize = 2\r\n") {
         fs::write(&file, bytes).unwrap();
         let config = ["--config", file.to_str().unwrap()];
-        let message = failure(scratch.finetune("none", &config), 1);
+        let message = failure(scratch.finetune("none", &config), 2);
         assert!(message.contains("line 2"), "{name}: {message}");
     }
     #[cfg(target_os = "linux")]

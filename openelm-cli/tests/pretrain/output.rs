@@ -99,14 +99,14 @@ fn rejects_invalid_options_and_data() {
         (&["--vocab-size", "100"][..], 1, "100"),
         (
             &["--model-dim", "0"],
-            1,
-            "`model_dim`: expected an integer from 1",
+            2,
+            "--model-dim: expected an integer from 1",
         ),
         (&["--preset", "7B"], 2, "expected 270M"),
         (
             &["--learning-rate=-1"],
             2,
-            "--learning-rate: expected 0 or more",
+            "--learning-rate: expected a number from 0",
         ),
         (&["--dtype", "float16"], 1, "gradients vanish"),
         (
@@ -117,6 +117,41 @@ fn rejects_invalid_options_and_data() {
         (&["--data", "nowhere.jsonl"], 1, "nowhere.jsonl"),
         (&["--tokenizer", "nowhere"], 1, "nowhere"),
         (&["--processes", "0"], 2, "--processes: expected at least 1"),
+        (
+            &["--processes", "5000000000"],
+            2,
+            "--processes: expected at most 8",
+        ),
+        (
+            &["--batch-size", "9223372036854775807"],
+            2,
+            "--batch-size: expected a size that fits",
+        ),
+        (
+            &["--shuffle", "100000000000000"],
+            2,
+            "--shuffle: expected a size that fits",
+        ),
+        (
+            &["--max-context-length", "9000000"],
+            2,
+            "--max-context-length: expected an integer",
+        ),
+        (
+            &["--process-timeout", "9"],
+            2,
+            "--process-timeout: no effect with one process",
+        ),
+        (
+            &["--max-seq-length", "4096"],
+            2,
+            "--max-seq-length: expected at most",
+        ),
+        (
+            &["--preset", "270M"],
+            2,
+            "--preset: num_layers of the file's [model] would replace",
+        ),
     ] {
         let message = wrong(more, code);
         assert!(message.contains(problem), "{more:?}: {message}");
@@ -132,7 +167,7 @@ fn rejects_invalid_options_and_data() {
     .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
     command.arg("pretrain").arg(scratch.path("bad.toml"));
-    let message = failure(command, 1);
+    let message = failure(command, 2);
     assert!(
         message.contains("line 3") && message.contains("`model_width`"),
         "{message}"

@@ -38,6 +38,7 @@ impl Model {
         mlx_rs::transforms::eval(weights.values())?;
 
         let mut modules = HashMap::new();
+        let dtype = self.dtype();
         each_linear(self, |module_name, linear| {
             let Some(module) = adapter.modules.get(module_name) else {
                 return Ok(());
@@ -47,7 +48,7 @@ impl Model {
                 Some(_) => {
                     let (a, b) = module.factors(module_name);
                     let square = row_squares(&linear.matrix)?;
-                    let norms = RowNorms::new(&square, &linear.matrix, &a, &b)?;
+                    let norms = RowNorms::new(&square, &linear.matrix, &a, &b, dtype)?;
                     norms.eval()?;
                     Some(norms)
                 }

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use mlx_rs::{Array, Dtype, ops::matmul};
+use mlx_rs::{
+    Array, Dtype,
+    ops::{matmul, maximum},
+};
 
 use super::adapter::Adapter;
 use crate::{
@@ -33,7 +36,9 @@ impl Adapter {
         let Some(m) = &module.m else {
             return Ok(sum);
         };
-        let norm = sum.square()?.sum_axis(-1, true)?.sqrt()?;
+        let square = sum.square()?.sum_axis(-1, true)?;
+        // A row of zeros stays one.
+        let norm = maximum(square, Array::from_f32(f32::MIN_POSITIVE))?.sqrt()?;
         Ok(sum.multiply(m.expand_dims(-1)?.divide(norm)?)?)
     }
 

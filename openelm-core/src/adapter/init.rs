@@ -15,6 +15,7 @@ use super::{
 use crate::{
     config::tensor_names::EMBEDDING,
     error::{Error, Result},
+    mlx::memory,
     model::{Linear, Model, Module, row_squares},
     weights::Tensors,
 };
@@ -35,6 +36,7 @@ impl Adapter {
         options.check()?;
         let config = model.config();
         let matrices = targets.matrices(config)?;
+        options.check_size(&matrices)?;
         let mut state = RandomState::with_seed(seed)?;
         let mut modules = BTreeMap::new();
         for (name, [out, input]) in matrices {
@@ -129,6 +131,20 @@ impl LoraOptions {
             return Err(Error::option("dropout", problem));
         }
         Ok(())
+    }
+
+    /// Refuses a rank whose factors MLX cannot address, or do not fit into memory.
+    fn check_size(&self, matrices: &[(String, [usize; 2])]) -> Result<()> {
+        let sides = matrices.iter().flat_map(|(_, sides)| sides);
+        let widest = sides.clone().max().copied().unwrap_or(1).max(1);
+        let most = i32::MAX as usize / widest;
+        if self.rank > most {
+            let problem = format!("expected at most {most}, found {}", self.rank);
+            return Err(Error::option("rank", problem));
+        }
+        // The factors and their gradients, in f32.
+        let bytes = sides.map(|&side| 8 * side as u128).sum::<u128>() * self.rank as u128;
+        memory::check_fits("rank", self.rank, bytes)
     }
 }
 

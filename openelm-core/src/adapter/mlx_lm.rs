@@ -4,99 +4,54 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use mlx_rs::Array;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     adapter::{Adapter, AdapterKind},
+    mlx_lm_settings::Settings,
     targets::{key_of, layer_of},
 };
 use crate::{
     config::{Config, tensor_names::EMBEDDING},
     error::{Error, Result},
     files::write_beside,
-    json,
     model::Module,
-    text_file::{self, MAX_SETTINGS},
     weights::{Tensors, tensor_file},
 };
 
 pub(super) const WEIGHTS: &str = "adapters.safetensors";
 pub(super) const CONFIG: &str = "adapter_config.json";
 
-/// The keys of `adapter_config.json` that are read; mlx-lm stores all its training options there.
-#[derive(Deserialize)]
-struct Settings {
-    #[serde(default = "lora")]
-    fine_tune_type: String,
-    lora_parameters: Option<LoraParameters>,
-    /// OpenELM's own key. mlx-lm always adapts a tied head with the embedding.
-    tied_head: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct LoraParameters {
-    scale: f32,
-    #[serde(default)]
-    dropout: f32,
-}
-
-fn lora() -> String {
-    "lora".into()
-}
-
 pub(super) fn load(folder: &Path) -> Result<Adapter> {
-    let settings = read_settings(&folder.join(CONFIG))?;
+    let settings = Settings::read(&folder.join(CONFIG))?;
     let path = folder.join(WEIGHTS);
     let tensors = tensor_file::load(&path)?;
     tensor_file::require_float(&path, &tensors)?;
-    let wrong = |problem: String| Error::adapter(folder.join(CONFIG), problem);
-    let kind = match settings.fine_tune_type.as_str() {
-        "lora" => AdapterKind::Lora,
-        "dora" => AdapterKind::Dora,
-        "full" => {
-            return Ok(Adapter {
-                kind: AdapterKind::Full,
-                modules: BTreeMap::new(),
-                weights: tensors,
-                dropout: 0.0,
-                tied_head: false,
-            });
-        }
-        other => {
-            return Err(wrong(format!(
-                "`fine_tune_type`: expected lora, dora or full, found `{other}`"
-            )));
-        }
-    };
-    let Some(parameters) = settings.lora_parameters else {
-        return Err(wrong(
-            "`lora_parameters` with their `scale` are missing".into(),
-        ));
-    };
+    if settings.kind == AdapterKind::Full {
+        return Ok(Adapter {
+            kind: AdapterKind::Full,
+            modules: BTreeMap::new(),
+            weights: tensors,
+            dropout: 0.0,
+            tied_head: false,
+        });
+    }
     Ok(Adapter {
-        kind,
-        modules: modules(tensors, parameters.scale, kind, &path)?,
+        kind: settings.kind,
+        modules: modules(tensors, &settings, folder)?,
         weights: Tensors::new(),
-        dropout: parameters.dropout,
-        tied_head: settings.tied_head.unwrap_or(true),
+        dropout: settings.dropout,
+        tied_head: settings.tied_head,
     })
-}
-
-fn read_settings(path: &Path) -> Result<Settings> {
-    let wrong = |problem: String| Error::adapter(path, problem);
-    let text = text_file::read(path, MAX_SETTINGS, wrong)?;
-    json::parse(&text).map_err(|error| wrong(error.to_string()))
 }
 
 /// Groups `lora_a`, `lora_b` and `m` by matrix.
 fn modules(
     tensors: Tensors,
-    scale: f32,
-    kind: AdapterKind,
-    path: &Path,
+    settings: &Settings,
+    folder: &Path,
 ) -> Result<BTreeMap<String, Module>> {
-    let wrong = |problem: String| Error::adapter(path, problem);
+    let wrong = |problem: String| Error::adapter(folder.join(WEIGHTS), problem);
     let mut parts: BTreeMap<String, [Option<Array>; 3]> = BTreeMap::new();
     for (name, array) in tensors {
         let known = name.rsplit_once('.').and_then(|(stem, part)| {
@@ -120,11 +75,13 @@ fn modules(
         let (Some(lora_a), Some(lora_b)) = (a, b) else {
             return Err(wrong(format!("`{name}` lacks `lora_a` or `lora_b`")));
         };
-        if m.is_some() != (kind == AdapterKind::Dora) {
+        if m.is_some() != (settings.kind == AdapterKind::Dora) {
             return Err(wrong(format!(
                 "`{name}.m` requires, and is required by, a DoRA adapter"
             )));
         }
+        let scale = settings.scale(&name, lora_a.dim(1) as usize);
+        let scale = scale.map_err(|problem| Error::adapter(folder.join(CONFIG), problem))?;
         modules.insert(
             name,
             Module {
@@ -189,27 +146,40 @@ fn settings_of(adapter: &Adapter, config: &Config) -> Value {
     settings
 }
 
-/// mlx-lm supports one rank and one scale: other scales are multiplied into `lora_b`.
-fn one_scale(adapter: &Adapter, folder: &Path) -> Result<Adapter> {
-    let mut adapter = adapter.clone();
-    let Some(first) = adapter.modules.values().next().cloned() else {
-        return Ok(adapter);
+/// Checks that mlx-lm's format can hold `adapter`: it has one rank, and other scales are multiplied
+/// into `lora_b`. Errors begin with the adapter's matrices.
+pub(super) fn check_savable(adapter: &Adapter) -> std::result::Result<(), String> {
+    let Some(first) = adapter.modules.values().next() else {
+        return Ok(());
     };
-    for (name, module) in &mut adapter.modules {
-        if module.lora_b.dim(0) != first.lora_b.dim(0) {
-            return Err(Error::adapter(
-                folder,
-                format!(
-                    "mlx-lm's format has one rank for all matrices; `{name}` has {}, the first {}",
-                    module.lora_b.dim(0),
-                    first.lora_b.dim(0)
-                ),
+    for (name, module) in &adapter.modules {
+        let (expected, found) = (first.lora_b.dim(0), module.lora_b.dim(0));
+        if found != expected {
+            return Err(format!(
+                "mlx-lm's format has one rank for all matrices; `{name}` has {found}, the first \
+                 {expected}"
             ));
         }
-        if module.scale != first.scale {
-            let ratio = Array::from_f32(module.scale / first.scale);
+        if module.scale != first.scale && !(module.scale / first.scale).is_finite() {
+            return Err(format!(
+                "mlx-lm's format has one scale for all matrices; `{name}` has {}, the first {}",
+                module.scale, first.scale
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// mlx-lm supports one rank and one scale: other scales are multiplied into `lora_b`.
+fn one_scale(adapter: &Adapter, folder: &Path) -> Result<Adapter> {
+    check_savable(adapter).map_err(|problem| Error::adapter(folder, problem))?;
+    let mut adapter = adapter.clone();
+    let scale = adapter.modules.values().next().map(|module| module.scale);
+    for module in adapter.modules.values_mut() {
+        if let Some(scale) = scale.filter(|scale| module.scale != *scale) {
+            let ratio = Array::from_f32(module.scale / scale);
             module.lora_b = module.lora_b.multiply(ratio)?;
-            module.scale = first.scale;
+            module.scale = scale;
         }
     }
     Ok(adapter)

@@ -10,9 +10,11 @@ mod folder;
 mod fuse;
 mod init;
 mod mlx_lm;
+mod mlx_lm_settings;
 mod options;
 mod peft;
 mod targets;
+mod torch_tensors;
 
 pub use adapter::{Adapter, AdapterKind, LoraOptions};
 pub(crate) use init::each_linear;

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{
     adapter::{Adapter, AdapterKind},
     mlx_lm::CONFIG,
+    torch_tensors,
 };
 use crate::{
     config::tensor_names::EMBEDDING,
@@ -25,6 +26,8 @@ use crate::{
 };
 
 pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
+/// The weights of versions before 0.6, in PyTorch's format.
+pub(super) const TORCH_WEIGHTS: &str = "adapter_model.bin";
 
 /// The prefix of a module's name.
 const PREFIX: &str = "base_model.model.";
@@ -36,32 +39,40 @@ const COLUMNS: &str = "PEFT's DoRA of an embedding scales its columns, this one 
 #[derive(Deserialize)]
 struct Settings {
     peft_type: String,
+    #[serde(default = "default_rank")]
     r: usize,
     /// In double precision, so that a scale is exact after conversion to an alpha.
+    #[serde(default = "default_alpha")]
     lora_alpha: f64,
-    #[serde(default)]
-    lora_dropout: f32,
-    #[serde(default)]
-    use_rslora: bool,
-    #[serde(default)]
-    use_dora: bool,
+    lora_dropout: Option<f32>,
+    use_rslora: Option<bool>,
+    use_dora: Option<bool>,
     /// Ranks and alphas of individual modules; the first matching pattern counts, so the order of
     /// the file is kept.
-    #[serde(default)]
-    rank_pattern: Map<String, Value>,
-    #[serde(default)]
-    alpha_pattern: Map<String, Value>,
+    rank_pattern: Option<Map<String, Value>>,
+    alpha_pattern: Option<Map<String, Value>>,
     #[serde(default)]
     init_lora_weights: Value,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
+/// PEFT's default of `r`.
+fn default_rank() -> usize {
+    8
+}
+
+/// PEFT's default of `lora_alpha`.
+fn default_alpha() -> f64 {
+    8.0
+}
+
 /// Settings that change the computation unless they are off.
-const UNSUPPORTED: [&str; 13] = [
+const UNSUPPORTED: [&str; 14] = [
     "alora_invocation_tokens",
     "arrow_config",
     "bias",
+    "enable_lora",
     "fan_in_fan_out",
     "kasa_config",
     "layer_replication",
@@ -84,10 +95,16 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
     let settings: Settings = json::parse(&text).map_err(|e| wrong(e.to_string()))?;
     settings.check().map_err(wrong)?;
 
-    let path = folder.join(WEIGHTS);
-    let tensors = tensor_file::load(&path)?;
-    tensor_file::require_float(&path, &tensors)?;
-    let kind = if settings.use_dora {
+    let mut path = folder.join(WEIGHTS);
+    let tensors = if path.is_file() {
+        let tensors = tensor_file::load(&path)?;
+        tensor_file::require_float(&path, &tensors)?;
+        tensors
+    } else {
+        path = folder.join(TORCH_WEIGHTS);
+        torch_tensors::load(&path)?
+    };
+    let kind = if settings.dora() {
         AdapterKind::Dora
     } else {
         AdapterKind::Lora
@@ -97,7 +114,7 @@ pub(super) fn load(folder: &Path) -> Result<Adapter> {
         kind,
         modules,
         weights: Tensors::new(),
-        dropout: settings.lora_dropout,
+        dropout: settings.lora_dropout.unwrap_or(0.0),
         tied_head: false,
     })
 }
@@ -109,33 +126,55 @@ impl Settings {
             return Err("`r`: expected at least 1, found 0".into());
         }
         let is_on = |key: &&&str| self.rest.get(**key).is_some_and(|value| !is_off(value));
+        // Newer versions have further variants, `use_…`.
+        let is_variant =
+            |(key, value): &(&String, &Value)| key.starts_with("use_") && **value == true;
         let init = self.init_lora_weights.as_str().unwrap_or_default();
-        let key = if self.peft_type != "LORA" {
-            "peft_type"
-        } else if CHANGES_BASE.iter().any(|known| init.starts_with(known)) {
+        if self.peft_type != "LORA" {
+            return Err(format!(
+                "`peft_type`: expected LORA, found {}",
+                self.peft_type
+            ));
+        }
+        let key = if CHANGES_BASE.iter().any(|known| init.starts_with(known)) {
             "init_lora_weights"
-        } else if let Some(key) = UNSUPPORTED.iter().find(is_on) {
+        } else if let Some(&key) = UNSUPPORTED.iter().find(is_on) {
+            key
+        } else if let Some((key, _)) = self.rest.iter().find(is_variant) {
             key
         } else {
             return Ok(());
         };
+        let found = match key {
+            "init_lora_weights" => &self.init_lora_weights,
+            other => self.rest.get(other).unwrap_or(&Value::Null),
+        };
+        let found: String = found.to_string().chars().take(60).collect();
         Err(format!(
-            "`{key}`: only LoRA, rsLoRA and DoRA are supported, without biases and saved modules \
+            "`{key}` is {found}: only LoRA, rsLoRA and DoRA are supported, without biases and saved modules \
              and on the weights of the model as they are"
         ))
     }
 
+    fn dora(&self) -> bool {
+        self.use_dora == Some(true)
+    }
+
     /// The scale of the module `name` of rank `rank`.
     fn scale(&self, name: &str, rank: usize) -> Result<f32, String> {
-        let expected = own(&self.rank_pattern, name)?.unwrap_or(self.r as f64);
+        let expected = own(self.rank_pattern.as_ref(), name)?.unwrap_or(self.r as f64);
         if expected != rank as f64 {
             return Err(format!(
                 "`{name}`: the settings give it rank {expected}, its tensors have {rank}"
             ));
         }
-        let alpha = own(&self.alpha_pattern, name)?.unwrap_or(self.lora_alpha);
+        let alpha = own(self.alpha_pattern.as_ref(), name)?.unwrap_or(self.lora_alpha);
         let rank = rank as f64;
-        let divisor = if self.use_rslora { rank.sqrt() } else { rank };
+        let divisor = if self.use_rslora == Some(true) {
+            rank.sqrt()
+        } else {
+            rank
+        };
         Ok((alpha / divisor) as f32)
     }
 }
@@ -151,8 +190,8 @@ fn is_off(value: &Value) -> bool {
 }
 
 /// The value of `patterns` for the module `name`. A pattern matches the end of a name, as in PEFT.
-fn own(patterns: &Map<String, Value>, name: &str) -> Result<Option<f64>, String> {
-    for (pattern, value) in patterns {
+fn own(patterns: Option<&Map<String, Value>>, name: &str) -> Result<Option<f64>, String> {
+    for (pattern, value) in patterns.into_iter().flatten() {
         let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))
             .map_err(|e| format!("pattern `{pattern}`: {e}"))?;
         if regex.is_match(name) {
@@ -181,7 +220,7 @@ fn modules(tensors: Tensors, settings: &Settings, path: &Path) -> Result<BTreeMa
         }
         parts.entry(stem.to_owned()).or_default()[slot] = Some(array);
     }
-    if settings.use_dora && parts.contains_key(EMBEDDING) {
+    if settings.dora() && parts.contains_key(EMBEDDING) {
         return Err(wrong(format!("`{EMBEDDING}`: {COLUMNS}")));
     }
     let mut modules = BTreeMap::new();
@@ -189,7 +228,7 @@ fn modules(tensors: Tensors, settings: &Settings, path: &Path) -> Result<BTreeMa
         let (Some(a), Some(b)) = (a, b) else {
             return Err(wrong(format!("`{name}` lacks `lora_A` or `lora_B`")));
         };
-        if m.is_some() != settings.use_dora {
+        if m.is_some() != settings.dora() {
             return Err(wrong(format!(
                 "`{name}`: a magnitude requires, and is required by, `use_dora`"
             )));

@@ -99,10 +99,10 @@ impl TargetModules {
             }
             Keys::Regex(pattern) => {
                 let whole = format!("^(?:{pattern})$");
-                let regex =
-                    Regex::new(&whole).map_err(|error| Error::option("keys", error.to_string()))?;
+                let regex = Regex::new(&whole)
+                    .map_err(|error| Error::option("keys_regex", error.to_string()))?;
                 if !matrices.iter().any(|(name, _)| regex.is_match(name)) {
-                    return Err(unmatched("keys", pattern));
+                    return Err(unmatched("keys_regex", pattern));
                 }
                 Box::new(move |name: &str| regex.is_match(name))
             }

@@ -76,6 +76,9 @@ impl Config {
 /// Reads a `config.json`; errors name `path`.
 fn read(bytes: &[u8], path: &Path) -> Result<Config> {
     let mut keys = Keys::parse(bytes, path)?;
+    // Newer versions of transformers write lists.
+    keys.unwrap_single("bos_token_id");
+    keys.unwrap_single("eos_token_id");
     keys.word("model_type", &["openelm"], None)?;
     keys.word("activation_fn_name", &["swish", "silu"], Some("swish"))?;
     keys.word("normalization_layer_name", &["rms_norm"], Some("rms_norm"))?;

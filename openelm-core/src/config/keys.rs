@@ -51,6 +51,16 @@ impl<'a> Keys<'a> {
         self.map.contains_key(key)
     }
 
+    /// Replaces a list of one value by the value.
+    pub(crate) fn unwrap_single(&mut self, key: &str) {
+        if let Some(Value::Array(list)) = self.map.get(key)
+            && let [only] = list.as_slice()
+        {
+            let only = only.clone();
+            self.map.insert(key.into(), only);
+        }
+    }
+
     /// Takes a value; null is absent.
     fn take(&mut self, key: &str) -> Option<Value> {
         self.map.remove(key).filter(|value| !value.is_null())

@@ -1,5 +1,6 @@
 //! The architecture of a model: `config.json`, validated.
 
+mod aliases;
 mod config;
 pub(crate) mod json;
 mod keys;

@@ -1,6 +1,10 @@
 //! Entry points: plan and conversion.
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use super::{
     event::ConvertEvent,
@@ -42,58 +46,116 @@ pub fn convert(
     target: impl AsRef<Path>,
     options: &ConvertOptions,
     cancel: &CancelHandle,
-    mut progress: impl FnMut(ConvertEvent<'_>),
+    progress: impl FnMut(ConvertEvent<'_>),
 ) -> Result<ConvertReport> {
-    let (source_path, target) = (source.as_ref(), target.as_ref());
-    let started = Instant::now();
-    options.check()?;
-    let mut source = SourceModel::open(source_path, options)?;
-    let tokenizer = TokenizerFiles::find(&source, options)?;
-    let plan = Plan::new(&source, options)?;
-    let is_file = matches!(options.format, Format::Gguf(_));
-    let staging = Staging::begin(source_path, target, is_file, options.force)?;
-    let mut task = Task {
-        cancel,
-        progress: &mut progress,
-        done: 0,
-        total: plan.bytes(),
-    };
-    let written = write(&mut source, &plan, &tokenizer, options, &staging, &mut task);
-    written.map_err(|error| staging.of_target(error))?;
-    let mut report = ConvertReport {
-        source: source_path.to_path_buf(),
-        source_format: plan.source_format,
-        target: target.to_path_buf(),
-        format: options.format.name(),
-        parameters: plan.config.parameter_count(),
-        source_bytes: plan.source_bytes,
-        bytes: plan.bytes(),
-        bits_per_weight: plan.bits_per_weight(),
-        tensors: plan.tensors.len(),
-        seconds: started.elapsed().as_secs_f64(),
-        verification: None,
-    };
-    drop(source);
-    if options.verify {
-        let verification = verify::verify(
-            source_path,
-            &staging,
-            &tokenizer,
+    Conversion::open(source, options)?.write(target, cancel, progress)
+}
+
+/// A conversion in two calls: one that only reads, and one that writes and can be cancelled.
+pub struct Conversion<'o> {
+    path: PathBuf,
+    options: &'o ConvertOptions,
+    source: SourceModel,
+    tokenizer: TokenizerFiles,
+    plan: Plan,
+    started: Instant,
+}
+
+impl<'o> Conversion<'o> {
+    /// Opens and checks the model at `source`, as [`convert`] does. Nothing is written.
+    ///
+    /// # Errors
+    /// As [`convert`], for errors of the source and the options.
+    pub fn open(source: impl AsRef<Path>, options: &'o ConvertOptions) -> Result<Self> {
+        let started = Instant::now();
+        options.check()?;
+        let path = source.as_ref().to_path_buf();
+        let source = SourceModel::open(&path, options)?;
+        let tokenizer = TokenizerFiles::find(&source, options)?;
+        let plan = Plan::new(&source, options)?;
+        Ok(Self {
+            path,
             options,
+            source,
+            tokenizer,
+            plan,
+            started,
+        })
+    }
+
+    /// Writes the result to `target`, as [`convert`] does.
+    ///
+    /// # Errors
+    /// As [`convert`], for errors of the target.
+    pub fn write(
+        self,
+        target: impl AsRef<Path>,
+        cancel: &CancelHandle,
+        mut progress: impl FnMut(ConvertEvent<'_>),
+    ) -> Result<ConvertReport> {
+        let Self {
+            path: source_path,
+            options,
+            mut source,
+            tokenizer,
+            plan,
+            started,
+        } = self;
+        let (source_path, target) = (source_path.as_path(), target.as_ref());
+        let is_file = matches!(options.format, Format::Gguf(_));
+        let staging = Staging::begin(source_path, target, is_file, options.force)?;
+        let mut task = Task {
             cancel,
-            &mut progress,
-        );
-        report.verification = Some(verification.map_err(|error| staging.of_target(error))?);
-    }
-    // A GGUF file has no folder for the report.
-    if !is_file {
-        let path = staging.written().join("convert-report.json");
-        let json = serde_json::to_value(&report);
-        let json = json.map_err(|error| Error::io(&path)(error.into()))?;
-        let written = fs::write(&path, format!("{json:#}\n")).map_err(Error::io(&path));
+            progress: &mut progress,
+            done: 0,
+            total: plan.bytes(),
+        };
+        let written = write(&mut source, &plan, &tokenizer, options, &staging, &mut task);
         written.map_err(|error| staging.of_target(error))?;
+        let mut report = ConvertReport {
+            source: source_path.to_path_buf(),
+            source_format: plan.source_format,
+            target: target.to_path_buf(),
+            format: options.format.name(),
+            parameters: plan.config.parameter_count(),
+            source_bytes: plan.source_bytes,
+            bytes: plan.bytes(),
+            bits_per_weight: plan.bits_per_weight(),
+            tensors: plan.tensors.len(),
+            seconds: started.elapsed().as_secs_f64(),
+            verification: None,
+        };
+        drop(source);
+        if options.verify {
+            let verification = verify::verify(
+                source_path,
+                &staging,
+                &tokenizer,
+                options,
+                cancel,
+                &mut progress,
+            );
+            report.verification = Some(verification.map_err(|error| staging.of_target(error))?);
+        }
+        // A GGUF file has no folder for the report.
+        if !is_file {
+            let path = staging.written().join("convert-report.json");
+            let json = serde_json::to_value(&report);
+            let json = json.map_err(|error| Error::io(&path)(error.into()))?;
+            let written = fs::write(&path, format!("{json:#}\n")).map_err(Error::io(&path));
+            written.map_err(|error| staging.of_target(error))?;
+        }
+        cancel.check()?;
+        staging.keep()?;
+        Ok(report)
     }
-    cancel.check()?;
-    staging.keep()?;
-    Ok(report)
+}
+
+impl fmt::Debug for Conversion<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conversion")
+            .field("source", &self.path)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
 }

@@ -48,7 +48,7 @@ mod write;
 pub use crate::formats::gguf::FileType;
 pub use architecture::parse_architecture;
 pub use bit_widths::{LayerRule, Quantize, Recipe};
-pub use convert::{convert, plan};
+pub use convert::{Conversion, convert, plan};
 pub use event::ConvertEvent;
 pub use options::{ConvertOptions, Format, TokenizerChoice};
 pub use plan::{Plan, PlannedTensor};

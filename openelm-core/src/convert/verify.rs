@@ -77,10 +77,14 @@ pub(super) fn verify(
             SourceModel::open(&written, &plain)?,
         ])
     };
-    let [source, result] = comparison.logits(&config, &ids, &reopen)?;
+    let ([source, result], non_finite) = comparison.logits(&config, &ids, &reopen)?;
     let predictions = compare_logits(floats(&source)?, floats(&result)?, config.vocab_size());
-    if !(predictions.mean_kl.is_finite() && predictions.max_logit_difference.is_finite()) {
-        return Err(failed(target, "its predictions are not finite"));
+    let are_finite =
+        predictions.mean_kl.is_finite() && predictions.max_logit_difference.is_finite();
+    if non_finite.is_some() || !are_finite {
+        let first = non_finite.unwrap_or_else(|| "the final norm or the head".into());
+        let problem = format!("its predictions are not finite: {first} computes NaN or infinity");
+        return Err(failed(target, problem));
     }
     let (checks, worst) = (comparison.checks, comparison.worst());
     Ok(Verification {
@@ -112,14 +116,15 @@ struct Comparison<'t> {
 }
 
 impl Comparison<'_> {
-    /// Compares all tensors and returns both models' next-token logits f32 `[1, L, V]` for `ids`.
-    /// A tied head is read again from the files of `reopen`, to save memory.
+    /// Compares all tensors and returns both models' next-token logits f32 `[1, L, V]` for `ids`,
+    /// and the first part of a network whose output is not finite. A tied head is read again from
+    /// the files of `reopen`, to save memory.
     fn logits(
         &mut self,
         config: &Config,
         ids: &[u32],
         reopen: &dyn Fn() -> Result<[SourceModel; 2]>,
-    ) -> Result<[Array; 2]> {
+    ) -> Result<([Array; 2], Option<String>)> {
         self.advance()?;
         let mut models = {
             let [source, result] = self.both(&weight(EMBEDDING))?;
@@ -162,7 +167,8 @@ impl Comparison<'_> {
             logits(result, result_norm, result_file)?,
         ];
         self.advance()?;
-        Ok(logits)
+        let non_finite = models.iter().find_map(LayerByLayerForward::non_finite);
+        Ok((logits, non_finite.map(str::to_owned)))
     }
 
     /// Reports the progress.

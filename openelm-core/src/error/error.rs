@@ -125,6 +125,13 @@ pub enum Error {
         /// The problem.
         problem: String,
     },
+    /// The network computes NaN or infinity: weights are malformed.
+    NonFinite {
+        /// The first part of the network with such an output.
+        place: String,
+        /// The tensor at fault, if there is one.
+        problem: String,
+    },
     /// The training loss is not a finite number: the learning rate is too high.
     Diverged {
         /// The iteration.
@@ -184,7 +191,8 @@ impl Error {
             | Self::MissingTensor { .. }
             | Self::UnexpectedTensor { .. }
             | Self::TensorShape { .. }
-            | Self::TensorDtype { .. } => ErrorKind::InvalidCheckpoint,
+            | Self::TensorDtype { .. }
+            | Self::NonFinite { .. } => ErrorKind::InvalidCheckpoint,
             Self::Tokenizer { .. } => ErrorKind::InvalidTokenizer,
             Self::Data { .. } => ErrorKind::InvalidData,
             Self::Adapter { .. } => ErrorKind::InvalidAdapter,
@@ -222,6 +230,7 @@ impl Error {
             Self::Dtype { .. }
             | Self::Option { .. }
             | Self::PromptTooLong { .. }
+            | Self::NonFinite { .. }
             | Self::Diverged { .. }
             | Self::Group { .. }
             | Self::Cancelled

@@ -12,7 +12,8 @@ pub enum ErrorKind {
     MissingFile,
     /// A model configuration is malformed or not supported.
     InvalidConfig,
-    /// A weight file is malformed or does not fit the configuration.
+    /// A weight file is malformed, does not fit the configuration, or holds numbers that are not
+    /// finite.
     InvalidCheckpoint,
     /// A tokenizer is malformed or does not fit the model.
     InvalidTokenizer,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{error::Error, one_line::one_line, run_difference::RunDifference};
+use crate::mlx_error;
 
 impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,8 +77,11 @@ impl Error {
             ),
             Self::WithRemedy { error, remedy } => format!("{error}; {remedy}"),
             Self::Cancelled => "cancelled".into(),
-            Self::Mlx(error) => format!("mlx: {error}"),
-            Self::Read(error) => format!("mlx: {error}"),
+            Self::NonFinite { place, problem } => {
+                format!("{place} computes NaN or infinity: {problem}")
+            }
+            Self::Mlx(error) => format!("mlx: {}", mlx_error::reason(error)),
+            Self::Read(error) => format!("mlx: {}", mlx_error::unreadable(error)),
         }
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct GenerationState {
     detokenizer: Option<Detokenizer>,
     stops: StopMatcher,
     cancel: CancelHandle,
+    /// Logits of zeros were examined: they are the model's, and not of a norm that overflowed.
+    zeros: bool,
     phase: Phase,
     stats: Stats,
     started: Instant,
@@ -62,6 +64,8 @@ enum Phase {
 struct Step {
     /// The token, u32 `[1]`.
     token: Array,
+    /// Sum of the logits, f32 scalar: shows NaN and infinity for one operation per step.
+    sum: Array,
     logprobs: Option<StepLogprobs>,
 }
 
@@ -113,6 +117,7 @@ impl GenerationState {
             detokenizer,
             stops: StopMatcher::new(&options.stop),
             cancel: CancelHandle::default(),
+            zeros: false,
             phase: Phase::Prefill { processed },
             stats,
             started: Instant::now(),
@@ -163,7 +168,7 @@ impl GenerationState {
             self.started = Instant::now();
         }
         let total = self.prompt;
-        let end = total.min(processed + self.chunk);
+        let end = total.min(processed.saturating_add(self.chunk));
         let chunk = &self.cache.tokens()[processed..end];
         let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32]);
         let hidden = model.hidden(&tokens, self.cache.cache_mut())?;
@@ -202,7 +207,12 @@ impl GenerationState {
                 })
             }
         };
-        let step = Step { token, logprobs };
+        let sum = logits.sum(None)?;
+        let step = Step {
+            token,
+            sum,
+            logprobs,
+        };
         async_eval(step.arrays())?;
         Ok(step)
     }
@@ -219,6 +229,7 @@ impl GenerationState {
         };
 
         let id = step.token.try_item_exact::<u32>()?;
+        self.check_finite(model, step.sum.try_item_exact::<f32>()?)?;
         self.cache.push(id);
         self.stats.generated_tokens = generated;
         let elapsed = self.started.elapsed();
@@ -243,6 +254,21 @@ impl GenerationState {
             logprob,
             top_logprobs,
         }))
+    }
+
+    /// Refuses logits with the `sum` that are not finite, or zeros because a norm overflowed. The
+    /// cache, whose keys and values are not finite then, is dropped.
+    fn check_finite(&mut self, model: &Model, sum: f32) -> Result<()> {
+        if sum.is_finite() && (sum != 0.0 || self.zeros) {
+            return Ok(());
+        }
+        let found = model.non_finite(self.cache.tokens())?;
+        if found.is_none() && sum.is_finite() {
+            self.zeros = true;
+            return Ok(());
+        }
+        self.cache = PromptCache::default();
+        Err(found.unwrap_or_else(|| model.non_finite_logits()))
     }
 
     /// The text that is final after the token `id`, and the reason if the generation ends with it;
@@ -315,7 +341,10 @@ fn check(
 impl Step {
     fn arrays(&self) -> Vec<&Array> {
         let logprobs = self.logprobs.iter().flat_map(|l| [&l.all, &l.likeliest]);
-        std::iter::once(&self.token).chain(logprobs).collect()
+        [&self.token, &self.sum]
+            .into_iter()
+            .chain(logprobs)
+            .collect()
     }
 }
 

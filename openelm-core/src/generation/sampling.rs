@@ -148,7 +148,9 @@ impl Sampler {
         let Some(seen) = &self.seen else {
             return Ok(logits.clone());
         };
-        let penalty = Array::from_f32(self.sampling.repetition_penalty);
+        // Larger factors have the same effect and overflow: equal infinities have no order.
+        let penalty = self.sampling.repetition_penalty.clamp(1e-12, 1e12);
+        let penalty = Array::from_f32(penalty);
         let positive = logits.gt(Array::from_f32(0.0))?;
         let penalized = ops::select(
             positive,
@@ -330,6 +332,61 @@ mod tests {
         assert_eq!(sampler.choose(&logits).unwrap().item_exact::<u32>(), 1);
         assert_eq!(sampler.choose(&logits).unwrap().item_exact::<u32>(), 0);
         assert_eq!(sampler.choose(&logits).unwrap().item_exact::<u32>(), 0);
+    }
+
+    #[test]
+    fn extreme_values_keep_the_order_of_the_logits() {
+        let logits = [-8.0_f32, -2.0, -4.0, 1.0];
+        let array = Array::from_slice(&logits, &[4]);
+        let choose = |sampling: Sampling, prompt: &[u32]| {
+            let seed = Some(11);
+            let sampling = Sampling { seed, ..sampling };
+            let mut sampler = Sampler::new(&sampling, 4, prompt).unwrap();
+            sampler.choose(&array).unwrap().item_exact::<u32>()
+        };
+        let cold = Sampling {
+            temperature: 1e-5,
+            ..Sampling::default()
+        };
+        for (temperature, repetition_penalty, prompt, expected) in [
+            // All tokens are penalised.
+            (0.0, f32::MAX, &[0, 1, 2, 3][..], 3),
+            (0.0, f32::MAX, &[0, 1, 2], 3),
+            (1e-5, f32::MAX, &[0, 1, 2, 3], 3),
+            (1e-5, f32::MIN_POSITIVE, &[3], 3),
+            (0.0, f32::MIN_POSITIVE, &[0, 1, 2, 3], 3),
+            (f32::MIN_POSITIVE, 1.0, &[], 3),
+        ] {
+            let sampling = Sampling {
+                temperature,
+                repetition_penalty,
+                ..Sampling::default()
+            };
+            assert_eq!(choose(sampling.clone(), prompt), expected, "{sampling:?}");
+        }
+        for (top_k, top_p, min_p) in [
+            (0, f32::MIN_POSITIVE, 0.0),
+            (0, 1.0, 1.0),
+            (1, f32::MIN_POSITIVE, 1.0),
+            (3, 1.0, f32::MIN_POSITIVE),
+            (usize::MAX, 0.5, 1.0),
+        ] {
+            let sampling = Sampling {
+                top_k,
+                top_p,
+                min_p,
+                ..cold.clone()
+            };
+            assert_eq!(choose(sampling.clone(), &[]), 3, "{sampling:?}");
+        }
+        // Equal negative logits, all penalised: the larger one stays first.
+        let array = Array::from_slice(&[-8.0_f32, -2.0, -4.0], &[3]);
+        let sampling = Sampling {
+            repetition_penalty: f32::MAX,
+            ..Sampling::default()
+        };
+        let mut sampler = Sampler::new(&sampling, 3, &[0, 1, 2]).unwrap();
+        assert_eq!(sampler.choose(&array).unwrap().item_exact::<u32>(), 1);
     }
 
     #[test]

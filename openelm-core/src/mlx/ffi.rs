@@ -2,7 +2,11 @@
 //! groups of processes, MLX's version. With `mapped.rs` this is the crate's only `unsafe`.
 #![allow(unsafe_code, reason = "each call states how it keeps mlx-c's contract")]
 
-use std::{ffi::CStr, sync::Once};
+use std::{
+    cell::RefCell,
+    ffi::{CStr, c_char, c_void},
+    sync::Once,
+};
 
 use mlx_rs::{Array, Stream, error::Exception};
 
@@ -198,7 +202,8 @@ pub(super) fn version() -> Result<String> {
 
 /// Replaces mlx-c's error handler, which ends the process: any fallible call through `mlx-rs` does
 /// so. This call uses no GPU, because MLX loads its kernels with the device and their path may not
-/// be set yet.
+/// be set yet. Then puts [`remember`] before the handler of `mlx-rs`, which keeps the message for
+/// the calls of `mlx-rs` alone.
 fn ready() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -207,7 +212,31 @@ fn ready() {
         let _ = mlx_rs::metal::metallib_path();
         #[cfg(not(feature = "metal"))]
         let _ = mlx_rs::memory::active_memory();
+        // SAFETY: the function lives as long as the process and takes no data.
+        unsafe { mlx_sys::mlx_set_error_handler(Some(remember), std::ptr::null_mut(), None) };
     });
+}
+
+thread_local! {
+    /// MLX's message about the last call of this thread that failed.
+    static REASON: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+unsafe extern "C" {
+    /// The handler of `mlx-rs`.
+    fn default_mlx_error_handler(message: *const c_char, data: *mut c_void);
+}
+
+/// MLX's error handler: keeps `message` for [`failed`] and passes it on to `mlx-rs`. MLX calls it
+/// on the thread of the failed call.
+extern "C" fn remember(message: *const c_char, data: *mut c_void) {
+    // SAFETY: MLX's message is a string that is live for the call; `mlx-rs` copies it.
+    let text = unsafe {
+        default_mlx_error_handler(message, data);
+        CStr::from_ptr(message).to_string_lossy().into_owned()
+    };
+    // At the end of a thread the variable may be gone.
+    let _ = REASON.try_with(|reason| reason.replace(Some(text)));
 }
 
 fn some(value: usize) -> mlx_sys::mlx_optional_int {
@@ -226,8 +255,10 @@ fn mode(quantization: Quantization) -> &'static CStr {
     }
 }
 
+/// The error of a call that returned a failure, with MLX's reason.
 fn failed(operation: &str) -> Exception {
-    Exception::custom(format!("{operation} failed"))
+    let reason = REASON.with(RefCell::take);
+    Exception::custom(reason.unwrap_or_else(|| format!("{operation} failed")))
 }
 
 /// # Safety
@@ -239,5 +270,53 @@ unsafe fn own(result: mlx_sys::mlx_array, status: i32, operation: &str) -> Resul
         Ok(array)
     } else {
         Err(failed(operation).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mlx::quantization::Quantization;
+
+    #[test]
+    fn a_failed_call_has_the_reason_of_mlx() {
+        let mxfp4 = Quantization::new(QuantizationMode::Mxfp4, None, None).unwrap();
+        let matrix = |width: i32| {
+            let shape = [32, width];
+            Array::from_slice(&vec![0.5_f32; (32 * width) as usize], &shape)
+        };
+        let packed = quantize(&matrix(64), mxfp4).unwrap();
+        let parts = Parts {
+            weight: &packed[0],
+            scales: &packed[1],
+            biases: None,
+        };
+        let integers = matrix(64).as_dtype(mlx_rs::Dtype::Uint8).unwrap();
+        let messages = [
+            quantize(&matrix(48), mxfp4).unwrap_err(),
+            quantized_matmul(&integers, parts, mxfp4).unwrap_err(),
+            quantized_matmul(&matrix(32), parts, mxfp4).unwrap_err(),
+            dequantize(
+                Parts {
+                    scales: &matrix(64),
+                    ..parts
+                },
+                mxfp4,
+                mlx_rs::Dtype::Float32,
+            )
+            .unwrap_err(),
+        ]
+        .map(|error| error.to_string());
+        for message in &messages {
+            assert!(message.starts_with("mlx: ["), "{message}");
+            assert!(
+                !message.contains(".cpp") && !message.contains(".rs"),
+                "{message}"
+            );
+        }
+        assert!(messages[1].contains("uint8"), "{messages:?}");
+        // mlx-rs has the reason of its own calls.
+        let error = matrix(32).add(matrix(48)).unwrap_err();
+        assert!(error.what().contains("broadcast"), "{error}");
     }
 }

@@ -147,7 +147,7 @@ impl Quantization {
             },
         };
         let mode = match block.get("mode") {
-            None => QuantizationMode::Affine,
+            None | Some(Value::Null) => QuantizationMode::Affine,
             Some(Value::String(name)) => name.parse().map_err(|error: Error| error.to_string())?,
             Some(value) => return Err(format!("`mode`: expected a name, found {value}")),
         };
@@ -211,7 +211,7 @@ impl QuantizationMap {
         let Value::Object(block) = without_null(block.clone()) else {
             return Err(format!("expected an object, found {block}"));
         };
-        if let Some(method) = block.get("quant_method") {
+        if let Some(method) = block.get("quant_method").filter(|method| !method.is_null()) {
             return Err(format!("`quant_method` {method} is not MLX's format"));
         }
         for key in ["group_size", "bits"] {
@@ -233,6 +233,8 @@ impl QuantizationMap {
                 Value::Bool(false) => {
                     map.layers.insert(name.clone(), None);
                 }
+                // Not stated.
+                Value::Null => {}
                 _ if ["group_size", "bits", "mode"].contains(&name.as_str()) => {}
                 _ => {
                     return Err(format!(
@@ -308,6 +310,17 @@ mod tests {
             4
         );
         assert_eq!(map.to_json(), block);
+    }
+
+    #[test]
+    fn null_is_not_stated() {
+        let block = json!({
+            "group_size": 64, "bits": 4, "mode": null, "quant_method": null,
+            "transformer.token_embeddings": null,
+        });
+        let map = QuantizationMap::from_json(&block).unwrap();
+        let plain = QuantizationMap::from_json(&json!({ "group_size": 64, "bits": 4 })).unwrap();
+        assert_eq!(map, plain);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use mlx_rs::Array;
 
 use super::{
     block::TransformerBlock, forward_context::ForwardContext, linear::Linear, model::no_layer,
-    rms_norm::RmsNorm, rope::Rope,
+    non_finite::fits_norm, rms_norm::RmsNorm, rope::Rope,
 };
 use crate::{
     config::Config,
@@ -20,6 +20,8 @@ pub(crate) struct LayerByLayerForward {
     rope: Rope,
     /// Hidden states f32 `[1, L, D]`.
     x: Array,
+    /// The first part whose output is not finite.
+    non_finite: Option<String>,
 }
 
 impl LayerByLayerForward {
@@ -35,8 +37,18 @@ impl LayerByLayerForward {
         );
         let ids = Array::from_slice(ids, &[1, ids.len() as i32]);
         let x = token_embeddings.take_axis(&ids, 0)?;
-        x.eval()?;
-        Ok(Self { config, rope, x })
+        let non_finite = (!fits_norm(&x)?).then(|| "the embedding".to_owned());
+        Ok(Self {
+            config,
+            rope,
+            x,
+            non_finite,
+        })
+    }
+
+    /// The first part of the network whose output is not finite.
+    pub(crate) fn non_finite(&self) -> Option<&str> {
+        self.non_finite.as_deref()
     }
 
     /// Runs the layer `index` with its `weights`, f32.
@@ -50,7 +62,10 @@ impl LayerByLayerForward {
         let layer = TransformerBlock::new(&self.config, sizes, index, weights)?;
         let context = ForwardContext::whole(&self.rope, self.x.dim(1) as usize, None);
         self.x = layer.forward(&self.x, &context, None)?;
-        Ok(self.x.eval()?)
+        if !fits_norm(&self.x)? && self.non_finite.is_none() {
+            self.non_finite = Some(format!("layer {index}"));
+        }
+        Ok(())
     }
 
     /// Next-token logits f32 `[1, L, V]` with the final norm `[D]` and the head `[V, D]`.

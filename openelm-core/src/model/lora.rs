@@ -4,12 +4,15 @@
 
 use mlx_rs::{
     Array, Dtype,
-    ops::matmul,
+    ops::{matmul, maximum},
     random::{bernoulli, key},
     stop_gradient,
 };
 
-use crate::{error::Result, mlx::Matrix};
+use crate::{
+    error::Result,
+    mlx::{self, Matrix},
+};
 
 /// A low-rank addition to one matrix.
 #[derive(Debug, Clone)]
@@ -117,16 +120,18 @@ impl LowRank {
 }
 
 impl RowNorms {
-    /// The parts of `‖W + s·(A·B)ᵀ‖²` for `square` (see [`row_squares`]) of the same `W`. No
-    /// gradient flows through them (DoRA, section 4.3).
-    pub(crate) fn new(square: &Array, matrix: &Matrix, a: &Array, b: &Array) -> Result<Self> {
+    /// The parts of `‖W + s·(A·B)ᵀ‖²` for `square` (see [`row_squares`]) of the same `W`, computed
+    /// in `dtype`, the model's. No gradient flows through them (DoRA, section 4.3).
+    pub(crate) fn new(
+        square: &Array,
+        matrix: &Matrix,
+        a: &Array,
+        b: &Array,
+        dtype: mlx::Dtype,
+    ) -> Result<Self> {
         let (a, b) = (stop_gradient(a)?, stop_gradient(b)?);
-        let dtype = match matrix {
-            Matrix::Dense(weight) => weight.dtype(),
-            Matrix::Quantized(matrix) => matrix.scales.dtype(),
-        };
         // (W · A)ᵀ, [r, out]
-        let through = matrix.forward(&as_type(&a.t(), dtype)?)?;
+        let through = matrix.forward(&as_type(&a.t(), dtype.mlx())?)?;
         let through = as_type(&through, Dtype::Float32)?;
         let gram = matmul(a.t(), &a)?;
         Ok(Self {
@@ -136,11 +141,13 @@ impl RowNorms {
         })
     }
 
-    /// `‖W + scale·ΔW‖` per row, f32 `[out]`.
+    /// `‖W + scale·ΔW‖` per row, f32 `[out]`, above 0: a row of zeros stays one, and the rounded
+    /// sum can be negative.
     pub(crate) fn at(&self, scale: f32) -> Result<Array> {
         let cross = self.cross.multiply(Array::from_f32(2.0 * scale))?;
         let delta = self.delta.multiply(Array::from_f32(scale * scale))?;
-        Ok(self.square.add(cross)?.add(delta)?.sqrt()?)
+        let square = self.square.add(cross)?.add(delta)?;
+        Ok(maximum(square, Array::from_f32(f32::MIN_POSITIVE))?.sqrt()?)
     }
 
     /// Evaluates the parts now, so that a change of scale does not need the matrix.

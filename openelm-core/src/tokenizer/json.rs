@@ -12,6 +12,7 @@ use tokenizers::{
 };
 
 use super::{library::Added, merge::Merge, spec::TokenizerSpec};
+use crate::json::or_default;
 
 /// Reads the bytes of a `tokenizer.json` like LLaMA's.
 pub(crate) fn read(bytes: &[u8]) -> Result<TokenizerSpec, String> {
@@ -46,7 +47,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<TokenizerSpec, String> {
 
 #[derive(Deserialize)]
 struct File {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     added_tokens: Vec<Added>,
     normalizer: Option<Normalizer>,
     pre_tokenizer: Option<Metaspace>,
@@ -63,11 +64,11 @@ struct Model {
     unk_token: Option<String>,
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     fuse_unk: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     byte_fallback: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     ignore_merges: bool,
 }
 

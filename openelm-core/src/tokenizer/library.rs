@@ -18,6 +18,7 @@ use tokenizers::{
 };
 
 use super::{merge::Merge, spec::Coder};
+use crate::json::{or_default, without_null};
 
 /// The coder of a `tokenizer.json`, and its added tokens.
 pub(super) fn read(bytes: &[u8]) -> Result<(Coder, Vec<(u32, AddedToken)>), String> {
@@ -58,7 +59,7 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result
 /// The parts of a file that are checked before the library reads it.
 #[derive(Deserialize)]
 struct Head {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     added_tokens: Vec<Added>,
     model: Kind,
 }
@@ -75,15 +76,15 @@ struct Kind {
 pub(super) struct Added {
     id: u32,
     content: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     single_word: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     lstrip: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     rstrip: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     normalized: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     special: bool,
 }
 
@@ -129,7 +130,21 @@ fn check_merges(bytes: &[u8], model: &Kind) -> Result<(), String> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Coder, String> {
-    guarded(|| Coder::from_bytes(bytes)).map_err(|problem| named(bytes).unwrap_or(problem))
+    let without_null = || -> Result<Coder, String> {
+        let file = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let mut file = without_null(file);
+        let added = file.get_mut("added_tokens").and_then(Value::as_array_mut);
+        for token in added.into_iter().flatten().filter_map(Value::as_object_mut) {
+            for flag in ["single_word", "lstrip", "rstrip", "normalized", "special"] {
+                token.entry(flag).or_insert(Value::Bool(false));
+            }
+        }
+        guarded(|| Coder::from_bytes(file.to_string()))
+    };
+    guarded(|| Coder::from_bytes(bytes))
+        // The library refuses null, and added tokens without all flags.
+        .or_else(|problem| without_null().map_err(|_| problem))
+        .map_err(|problem| named(bytes).unwrap_or(problem))
 }
 
 /// The part of a refused file that the library does not read: its own message does not name it.

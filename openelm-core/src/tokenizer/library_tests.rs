@@ -7,7 +7,7 @@ use tokenizers::{AddedToken, pre_tokenizers::byte_level::ByteLevel};
 
 use super::{json::tests::tiny_json, tokenizer::Tokenizer};
 use crate::error::Result;
-use openelm_testing::{Random, TempDir, random_text};
+use openelm_testing::{Random, TempDir, encodings, random_text};
 
 fn read(file: &Value) -> Result<Tokenizer> {
     Tokenizer::from_bytes(Path::new("t"), file.to_string().as_bytes())
@@ -369,4 +369,52 @@ fn flags_of_added_tokens_are_applied() {
     let text = "the</s>   cat";
     let expected = library.encode_fast(text, false).unwrap();
     assert_eq!(tokenizer.encode(text).unwrap(), expected.get_ids());
+}
+
+#[test]
+fn null_is_an_absent_value() {
+    for (name, file, text) in [
+        ("llama", tiny_json(), "the cat</s>"),
+        ("bytes", byte_level(), "é 🦙"),
+    ] {
+        let expected = read(&file).unwrap().encode(text).unwrap();
+        for pointer in ["/added_tokens/0", "/model"] {
+            let keys = [
+                "single_word",
+                "lstrip",
+                "rstrip",
+                "fuse_unk",
+                "ignore_merges",
+                "dropout",
+            ];
+            for key in keys {
+                let mut file = file.clone();
+                file.pointer_mut(pointer).unwrap()[key] = Value::Null;
+                let found = read(&file).unwrap().encode(text).unwrap();
+                assert_eq!(found, expected, "{name}: {pointer}/{key}");
+            }
+        }
+    }
+    let mut file = tiny_json();
+    let without = {
+        let mut file = file.clone();
+        file.as_object_mut().unwrap().remove("added_tokens");
+        read(&file).unwrap().encode("a</s>").unwrap()
+    };
+    file["added_tokens"] = Value::Null;
+    assert_eq!(read(&file).unwrap().encode("a</s>").unwrap(), without);
+}
+
+#[test]
+fn files_beside_the_tokenizer_have_any_encoding() {
+    let folder = TempDir::new();
+    let mut file = byte_level();
+    file["added_tokens"] = json!([]);
+    let piece = "a";
+    for (name, bytes) in encodings(&json!({"eos_token": piece, "bos_token": null}).to_string()) {
+        let path = folder.write("tokenizer.json", file.to_string());
+        folder.write("tokenizer_config.json", bytes);
+        let tokenizer = Tokenizer::from_file(path).unwrap();
+        assert_eq!(tokenizer.piece(tokenizer.eos_id()), Some(piece), "{name}");
+    }
 }

@@ -129,17 +129,14 @@ impl LongText {
                 continue;
             }
             size *= 2;
+            if size > WHOLE {
+                return Err(no_end());
+            }
             part = Part::new(coder, text, start, size, own)?;
-            let joins = match &last {
-                Some(group) => part.follows(coder, text, group)?,
-                None => true,
-            };
-            if size > WHOLE || !joins {
-                return Err(format!(
-                    "the text cannot be encoded in parts: expected at most {WHOLE} bytes without \
-                     a place to divide it, found more"
-                )
-                .into());
+            if let Some(group) = &last
+                && !part.follows(coder, text, group)?
+            {
+                return Err(no_end());
             }
         }
         ids.extend(part.ids);
@@ -249,6 +246,14 @@ impl Part {
         let expected = ids.iter().chain(self.ids.iter().take(count));
         Ok(found.get_ids().iter().eq(expected))
     }
+}
+
+fn no_end() -> tokenizers::Error {
+    let problem = format!(
+        "the text cannot be encoded in parts: expected at most {WHOLE} bytes without a place to \
+         divide it, found more"
+    );
+    problem.into()
 }
 
 /// The ids of `text`.

@@ -1,13 +1,14 @@
 //! BOS and EOS of a tokenizer, from the files beside it.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
-
-/// Largest file in bytes that is read; LLaMA-3's `tokenizer_config.json` has 50 kB.
-const MAX_BYTES: u64 = 4 << 20;
+use crate::{
+    error::{Error, Result},
+    json,
+    text_file::{self, MAX_SETTINGS},
+};
 
 /// Names and ids of BOS and EOS, as far as files state them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -83,16 +84,10 @@ impl Token {
 
 /// The object in the file at `path`, empty if there is no file.
 fn object(path: &Path) -> Result<Map<String, Value>> {
-    let Ok(file) = File::open(path) else {
+    if !path.is_file() {
         return Ok(Map::new());
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(path))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        let problem = format!("larger than {} MiB", MAX_BYTES >> 20);
-        return Err(Error::tokenizer(path, problem));
     }
-    serde_json::from_slice(&bytes).map_err(|error| Error::tokenizer(path, error.to_string()))
+    let wrong = |problem: String| Error::tokenizer(path, problem);
+    let text = text_file::read(path, MAX_SETTINGS, wrong)?;
+    json::parse(&text).map_err(|error| wrong(error.to_string()))
 }

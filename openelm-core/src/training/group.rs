@@ -17,6 +17,7 @@ use mlx_rs::Array;
 use crate::{
     error::{Error, Result},
     mlx::ProcessGroup,
+    mlx_error,
 };
 
 /// Interval of the timeout checks.
@@ -49,8 +50,8 @@ impl Group {
         };
         if rank.parse::<u32>().is_err() {
             return Err(Error::Option {
-                option: "rank",
-                problem: format!("MLX_RANK: expected a number from 0 on, found {rank:?}"),
+                option: "MLX_RANK",
+                problem: format!("expected a number from 0 on, found {rank:?}"),
             });
         }
         let watch = Watch::start(patience, lost)?;
@@ -135,15 +136,13 @@ impl Group {
     }
 }
 
-/// MLX's message, without its source location.
+/// MLX's reason as a problem of the group.
 fn lost_connection(error: Error) -> Error {
     let Error::Mlx(exception) = &error else {
         return error;
     };
-    let message = exception.what();
-    let message = message.split(" at ").next().unwrap_or(message);
     Error::Group {
-        problem: message.trim_matches('"').into(),
+        problem: mlx_error::reason(exception),
     }
 }
 

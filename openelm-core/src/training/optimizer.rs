@@ -15,7 +15,7 @@ use crate::{
     weights::Tensors,
 };
 
-/// An optimizer and its settings. Each kind ignores settings that it does not use.
+/// An optimizer and its settings. A setting that the kind does not use must have its default.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Optimizer {
     /// The update rule.
@@ -81,6 +81,16 @@ impl Optimizer {
         } else if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             let found = self.weight_decay;
             ("weight_decay", format!("expected 0 or more, found {found}"))
+        } else if self.weight_decay > 0.0 && self.kind == OptimizerKind::Adam {
+            let problem = "Adam has no weight decay; use AdamW, SGD, Lion or Adafactor";
+            ("weight_decay", problem.into())
+        } else if self.bias_correction
+            && !matches!(self.kind, OptimizerKind::Adam | OptimizerKind::AdamW)
+        {
+            let problem = "only Adam and AdamW have a bias correction";
+            ("bias_correction", problem.into())
+        } else if self.momentum > 0.0 && self.kind != OptimizerKind::Sgd {
+            ("momentum", "only SGD has a momentum".into())
         } else if !share(self.momentum) {
             let found = self.momentum;
             (

@@ -108,6 +108,14 @@ impl ResumeKey {
     pub(super) fn differences(&self, new: &Self) -> Vec<RunDifference> {
         let mut differences = Vec::new();
         compare(&self.0, &new.0, &mut differences);
+        // Earlier versions accepted settings that an optimizer ignores.
+        let kind = self.0.get("optimizer").and_then(Value::as_str);
+        let ignored = match kind.filter(|_| self.0.get("optimizer") == new.0.get("optimizer")) {
+            Some("adam") => "weight_decay",
+            Some("sgd" | "lion" | "adafactor") => "bias_correction",
+            _ => "",
+        };
+        differences.retain(|difference| difference.option != ignored);
         if differences.len() > LISTED {
             let more = differences.len() - LISTED;
             differences.truncate(LISTED);
@@ -171,6 +179,18 @@ mod tests {
                 "eps: expected 0.1, found 1e-8"
             ]
         );
+    }
+
+    #[test]
+    fn settings_that_the_optimizer_ignores_do_not_differ() {
+        let key = |kind, decay| json!({"optimizer": kind, "weight_decay": decay});
+        let none: [&str; 0] = [];
+        assert_eq!(shown(key("adam", 0.1), key("adam", 0.0)), none);
+        let differs = ["weight_decay: expected 0.1, found 0.0"];
+        assert_eq!(shown(key("adamw", 0.1), key("adamw", 0.0)), differs);
+        let corrected = json!({"optimizer": "sgd", "bias_correction": true});
+        let plain = json!({"optimizer": "sgd", "bias_correction": false});
+        assert_eq!(shown(corrected, plain), none);
     }
 
     #[test]

@@ -15,9 +15,9 @@ use serde_json::Value;
 
 use super::{
     event::{BestValidation, RunEvent},
-    metrics::Metrics,
+    metrics::{METRICS_FILE, Metrics},
     resume_key::ResumeKey,
-    run_lock::RunLock,
+    run_lock::{LOCK_FILE, RunLock},
     state::STATE_FILE,
     trainer::Trainer,
 };
@@ -25,6 +25,9 @@ use crate::{
     cancel::CancelHandle,
     error::{Error, Remedy, Result},
 };
+
+/// Files that every run writes before its first save, and the file with the processes of `openelm`.
+const LEFTOVERS: [&str; 3] = [LOCK_FILE, METRICS_FILE, "ranks.json"];
 
 /// Progress of a run, stored in the state file in addition to the trainer's state.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,8 +99,77 @@ impl<E: RunEvent> Run<E> {
             let error = Error::destination(state, "there is a run here already");
             return Err(error.with_remedy(Remedy::Resume));
         }
-        self.metrics = Metrics::open(&self.folder, 0)?;
+        self.metrics = Metrics::open(&self.folder, 0, None)?;
         Ok(())
+    }
+
+    /// Begins a run in a folder that has none, or only the files of a run that ended before its
+    /// first save: `leftovers` are their names, apart from the names that all runs have.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] if the folder has other files, and as [`begin`](Self::begin).
+    pub(super) fn begin_again(&mut self, leftovers: &[&str]) -> Result<()> {
+        if !self.is_rank_zero {
+            return Ok(());
+        }
+        if let Some(name) = self.other_file(leftovers)? {
+            return Err(Error::missing_file(
+                self.state(),
+                format!("there is no run to resume, and the folder holds other files: {name}"),
+            ));
+        }
+        self.begin()
+    }
+
+    /// The name of a visible file in the folder that is not in `leftovers`. Temporary files are
+    /// hidden, or end in `.partial`.
+    fn other_file(&self, leftovers: &[&str]) -> Result<Option<String>> {
+        if !self.folder.exists() {
+            return Ok(None);
+        }
+        let entries = fs::read_dir(&self.folder).map_err(Error::io(&self.folder))?;
+        for entry in entries {
+            let name = entry.map_err(Error::io(&self.folder))?.file_name();
+            let name = name.to_string_lossy();
+            let is_temporary = name.starts_with('.') || name.ends_with(".partial");
+            if !is_temporary
+                && !LEFTOVERS
+                    .iter()
+                    .chain(leftovers)
+                    .any(|known| *known == name)
+            {
+                return Ok(Some(name.into_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks that `files` and `folders`, names in the folder of the run that it writes later, are
+    /// no folders and no files, so that no save fails because of them.
+    ///
+    /// # Errors
+    /// [`Error::Destination`].
+    pub(super) fn check_places(&self, files: &[&str], folders: &[&str]) -> Result<()> {
+        if !self.is_rank_zero {
+            return Ok(());
+        }
+        let wrong = |path: PathBuf, problem: &str| Err(Error::destination(path, problem));
+        for path in files.iter().map(|name| self.folder.join(name)) {
+            if path.is_dir() {
+                return wrong(path, "expected a file or nothing, found a folder");
+            }
+        }
+        for path in folders.iter().map(|name| self.folder.join(name)) {
+            if path.exists() && !path.is_dir() {
+                return wrong(path, "expected a folder or nothing, found a file");
+            }
+        }
+        Ok(())
+    }
+
+    /// True if the folder has a saved run.
+    pub(super) fn is_saved(&self) -> bool {
+        self.state().is_file()
     }
 
     /// Locks the folder of a saved run and reads its progress, if the resume keys agree.
@@ -140,13 +212,15 @@ impl<E: RunEvent> Run<E> {
         Ok(())
     }
 
-    /// Continues the metrics of a saved run after `iteration` iterations.
+    /// Continues the metrics of a saved run after `iteration` iterations. `validates` states that
+    /// the run continues with a validation, which has been recorded if it was killed after it.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn continue_metrics(&mut self, iteration: u64) -> Result<()> {
+    pub(super) fn continue_metrics(&mut self, iteration: u64, validates: bool) -> Result<()> {
         if self.is_rank_zero {
-            self.metrics = Metrics::open(&self.folder, iteration)?;
+            let repeated = validates.then_some(iteration);
+            self.metrics = Metrics::open(&self.folder, iteration, repeated)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// The lock file in the run's folder. It is never removed: another process could lock a removed
 /// file at the same time.
-const LOCK_FILE: &str = "run.lock";
+pub(super) const LOCK_FILE: &str = "run.lock";
 
 /// The lock of a folder. The system releases it when the process ends.
 #[derive(Debug)]

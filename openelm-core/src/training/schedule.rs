@@ -169,12 +169,15 @@ impl Schedule {
             | ScheduleKind::Cosine { end, .. }
             | ScheduleKind::CoreNet { end, .. } => end,
         };
-        for rate in [self.learning_rate, self.warmup_init, end] {
-            if !(rate >= 0.0 && rate.is_finite()) {
-                return Err(Error::Option {
-                    option: "learning_rate",
-                    problem: format!("expected 0 or more, found {rate}"),
-                });
+        for (option, rate) in [
+            ("learning_rate", self.learning_rate),
+            ("warmup_init", self.warmup_init),
+            ("lr_end", end),
+        ] {
+            // Updates use f32.
+            if !(0.0..=f64::from(f32::MAX)).contains(&rate) {
+                let problem = format!("expected a number from 0 to {:e}, found {rate}", f32::MAX);
+                return Err(Error::option(option, problem));
             }
         }
         Ok(())

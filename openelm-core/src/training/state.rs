@@ -31,8 +31,15 @@ impl Trainer {
     /// returns.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be written; an existing file stays.
+    /// [`Error::Io`] if the file cannot be written, [`Error::Diverged`] if a parameter is not
+    /// finite; an existing file stays.
     pub fn save_state(&self, path: &Path, caller: &Value) -> Result<()> {
+        if self.trainable.check_finite(&self.parameters).is_err() {
+            return Err(Error::Diverged {
+                iteration: self.iteration,
+                loss: f32::NAN,
+            });
+        }
         let mut tensors = Tensors::new();
         let mut put = |group: &str, named: Tensors| {
             let named = named.into_iter();

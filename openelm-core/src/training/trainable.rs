@@ -8,8 +8,9 @@ use super::seed::derive_seed;
 use crate::{
     adapter::{Adapter, AdapterKind, each_linear},
     config::tensor_names::{EMBEDDING, HEAD, weight},
+    data::batch::Batch,
     error::{Error, Result},
-    model::{Dropout, Model, RowNorms, row_squares},
+    model::{Dropout, Model, RowNorms, is_finite, row_squares},
 };
 
 /// The frozen model, and the names and shapes of the trained parameters.
@@ -97,6 +98,41 @@ impl TrainableModel {
         }
     }
 
+    /// Refuses parameters that are not finite.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] or, for weights, [`Error::NonFinite`] names the tensor.
+    pub(super) fn check_finite(&self, parameters: &[Array]) -> Result<()> {
+        for (name, parameter) in self.names.iter().zip(parameters) {
+            // The sum of finite numbers may overflow.
+            let sum = parameter.sum(None)?.try_item_exact::<f32>()?;
+            if sum.is_finite() || is_finite(parameter)? {
+                continue;
+            }
+            let problem = format!("tensor `{name}` holds NaN or infinity");
+            return Err(match self.adapter.kind {
+                AdapterKind::Full => Error::NonFinite {
+                    place: "the model".into(),
+                    problem,
+                },
+                AdapterKind::Lora | AdapterKind::Dora => Error::adapter("adapter", problem),
+            });
+        }
+        Ok(())
+    }
+
+    /// The error of the base model if its output for `batch` is not finite. Trained weights count
+    /// as zeros.
+    pub(super) fn base_non_finite(&self, batch: &Batch) -> Result<Option<Error>> {
+        let rows = batch.inputs.chunks(batch.length.max(1));
+        for row in rows {
+            if let Some(error) = self.base.non_finite(row)? {
+                return Ok(Some(error));
+            }
+        }
+        Ok(None)
+    }
+
     pub(super) fn layers(&self) -> usize {
         self.base.config().num_transformer_layers()
     }
@@ -137,6 +173,7 @@ impl TrainableModel {
             };
         }
         let tied = self.base.config().share_input_output_layers();
+        let dtype = self.base.dtype();
         let mut nth = 0;
         model.visit_linears(&mut |name, linear| {
             let is_tied_head = tied && name == HEAD;
@@ -163,7 +200,7 @@ impl TrainableModel {
                 None => None,
                 Some(square) => {
                     let (a, b) = module.factors(source);
-                    Some(RowNorms::new(square, &linear.matrix, &a, &b)?)
+                    Some(RowNorms::new(square, &linear.matrix, &a, &b, dtype)?)
                 }
             };
             let added = module.low_rank(source, 1.0, dropout, norms.as_ref())?;

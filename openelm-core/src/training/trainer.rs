@@ -104,7 +104,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Adapter`] if the adapter does not fit, [`Error::Option`] for an option out of range
-    /// or a model with active adapters.
+    /// or a model with active adapters, [`Error::NonFinite`] for parameters that are not finite.
     pub fn new(model: &Model, adapter: Adapter, options: TrainerOptions) -> Result<Self> {
         options.check()?;
         let mut trainable = TrainableModel::new(model, adapter)?;
@@ -112,6 +112,7 @@ impl Trainer {
         trainable.forget_start()?;
         let optimizer = OptimizerState::new(options.optimizer, trainable.names(), &parameters)?;
         let average = options.ema_decay.map(|_| parameters.clone());
+        trainable.check_finite(&parameters)?;
         Ok(Self {
             trainable,
             options,
@@ -175,7 +176,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Option`] for a batch without targets, [`Error::Diverged`] if the loss is not
-    /// finite: the parameters are then not usable. [`Error::Mlx`] if memory runs out.
+    /// finite: the parameters are then not usable. [`Error::NonFinite`] or [`Error::Dtype`] if the
+    /// model without the adapter is the cause. [`Error::Mlx`] if memory runs out.
     pub fn step(&mut self, batch: &Batch) -> Result<Step> {
         self.train(batch, self.predict())
     }
@@ -193,11 +195,18 @@ impl Trainer {
     /// Mean loss over the targets of `batches`, in nats.
     ///
     /// # Errors
-    /// [`Error::Option`] if there are no targets, [`Error::Mlx`] if memory runs out.
+    /// [`Error::Option`] if there are no targets, [`Error::Mlx`] if memory runs out, and as
+    /// [`step`](Self::step) if the loss is not finite.
     pub fn evaluate<'b>(&self, batches: impl IntoIterator<Item = &'b Batch>) -> Result<f64> {
+        let mut last = None;
+        let batches = batches.into_iter().inspect(|batch| last = Some(*batch));
         match self.evaluate_sum(batches)? {
             (_, 0) => Err(no_targets()),
-            (sum, count) => Ok(sum / count as f64),
+            (sum, count) => {
+                let loss = sum / count as f64;
+                self.check_finite(loss as f32, last)?;
+                Ok(loss)
+            }
         }
     }
 
@@ -225,11 +234,16 @@ impl Trainer {
     /// reference of preference training.
     ///
     /// # Errors
-    /// [`Error::Mlx`] if memory runs out.
+    /// [`Error::Mlx`] if memory runs out, and as [`step`](Self::step) if a log-probability is not
+    /// finite.
     pub fn log_probabilities(&self, batch: &Batch) -> Result<Vec<f32>> {
         let model = self.trainable.model(&self.parameters, None)?;
         let sums = loss::row_log_probabilities(&model, batch, self.trainable.trains_head())?;
-        Ok(sums.to_vec_exact::<f32>()?)
+        let sums = sums.to_vec_exact::<f32>()?;
+        for sum in &sums {
+            self.check_finite(*sum, Some(batch))?;
+        }
+        Ok(sums)
     }
 
     /// The parameters by tensor name, f32.
@@ -293,14 +307,17 @@ impl Trainer {
         let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
         transforms::eval(self.state().chain(gathered).chain(reported))?;
         let loss = loss::read(&loss)?;
-        self.check_finite(loss)?;
+        self.check_finite(loss, Some(batch))?;
+        let gradient_norm = gradient_norm.as_ref().map(loss::read).transpose()?;
+        // The updated weights may be non-finite although the loss was finite.
+        self.check_finite(gradient_norm.unwrap_or_default(), Some(batch))?;
         Ok(Step {
             iteration: self.iteration,
             loss,
             z_loss: loss::read(&z_loss)?,
             targets: batch.target_count(),
             learning_rate,
-            gradient_norm: gradient_norm.as_ref().map(loss::read).transpose()?,
+            gradient_norm,
         })
     }
 
@@ -332,14 +349,30 @@ impl Trainer {
         parameters.chain(self.optimizer.arrays()).chain(average)
     }
 
-    pub(super) fn check_finite(&self, loss: f32) -> Result<()> {
-        if !loss.is_finite() {
-            return Err(Error::Diverged {
-                iteration: self.iteration,
-                loss,
+    /// Refuses a `loss` that is not finite: the cause is the base model, if it gives such numbers
+    /// for the `batch` of the loss, and otherwise the training.
+    pub(super) fn check_finite(&self, loss: f32, batch: Option<&Batch>) -> Result<()> {
+        if loss.is_finite() {
+            return Ok(());
+        }
+        if let Some(batch) = batch
+            && let Some(error) = self.trainable.base_non_finite(batch)?
+        {
+            return Err(error);
+        }
+        let float16 = Dtype::Float16;
+        if self.iteration <= 1 && self.trainable.dtype() == float16.mlx() {
+            return Err(Error::Dtype {
+                dtype: float16.to_string(),
+                problem: "the first loss or its gradient exceeds its range (65504); use bfloat16 \
+                          or float32"
+                    .into(),
             });
         }
-        Ok(())
+        Err(Error::Diverged {
+            iteration: self.iteration,
+            loss,
+        })
     }
 
     pub(super) fn named(&self) -> Tensors {

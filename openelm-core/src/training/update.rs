@@ -48,7 +48,7 @@ impl Trainer {
                 return Err(no_targets());
             }
             let result = self.nth_gradients(0, batch)?;
-            return self.finish_update(result, batch.target_count());
+            return self.finish_update(result, batch.target_count(), Some(batch));
         }
         let sums = self.sum_batches(batches)?;
         let mut gradients = match sums.gradients {
@@ -78,7 +78,7 @@ impl Trainer {
             z_loss: Array::from_f32(z_loss / targets),
             gradients,
         };
-        self.finish_update(result, targets as usize)
+        self.finish_update(result, targets as usize, batches.first())
     }
 
     /// Copies the state of rank 0 of `group`.
@@ -157,7 +157,13 @@ impl Trainer {
         Ok(sums)
     }
 
-    fn finish_update(&mut self, result: LossAndGradients, targets: usize) -> Result<Step> {
+    /// Applies the gradients of `batch` and others.
+    fn finish_update(
+        &mut self,
+        result: LossAndGradients,
+        targets: usize,
+        batch: Option<&Batch>,
+    ) -> Result<Step> {
         let LossAndGradients {
             loss,
             z_loss,
@@ -169,10 +175,10 @@ impl Trainer {
         let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
         transforms::eval(self.state().chain(reported))?;
         let loss = loss::read(&loss)?;
-        self.check_finite(loss)?;
+        self.check_finite(loss, batch)?;
         let gradient_norm = gradient_norm.as_ref().map(loss::read).transpose()?;
         // The updated weights may be non-finite although the loss was finite.
-        self.check_finite(gradient_norm.unwrap_or_default())?;
+        self.check_finite(gradient_norm.unwrap_or_default(), batch)?;
         Ok(Step {
             iteration: self.iteration,
             loss,

@@ -1,7 +1,9 @@
 //! Finds and checks a checkpoint's safetensors files before any computation.
 //!
 //! A checkpoint is a folder in the layout of Hugging Face and mlx-lm: `config.json` and either
-//! `model.safetensors`, or shards that `model.safetensors.index.json` lists.
+//! `model.safetensors`, or shards that `model.safetensors.index.json` lists. An index may remain
+//! from earlier shards: if one is missing, a `model.safetensors` with every tensor of the index is
+//! the checkpoint. Without an index, the files `model*.safetensors` together are, as in mlx-lm.
 
 use std::{
     collections::BTreeMap,
@@ -9,14 +11,16 @@ use std::{
 };
 
 use super::{
-    safetensors_header::{check_listed, read_header, read_index},
+    derived::{check_inv_freq, is_inv_freq},
+    layout::Layout,
+    safetensors_header::{check_listed, read_header},
     stored_tensor::{StoredDtype, StoredTensor},
 };
 use crate::{
     config::Config,
     error::{Error, Result},
     hub_cache,
-    lookup::{first_file, folder_of},
+    lookup::folder_of,
     mlx::Dtype,
 };
 
@@ -26,12 +30,13 @@ pub struct Checkpoint {
     folder: PathBuf,
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, StoredTensor>,
+    /// Tensors that follow from the configuration.
+    derived: BTreeMap<String, StoredTensor>,
 }
 
 const INDEX: &str = "model.safetensors.index.json";
-const SINGLE: &str = "model.safetensors";
-/// Files of which a model folder has one, in order of preference.
-const NAMES: [&str; 2] = [INDEX, SINGLE];
+/// Files of which a model folder has one.
+const NAMES: [&str; 3] = ["config.json", INDEX, "model.safetensors"];
 
 /// A shape, and the integer type that the tensor must have, if any.
 type Expected = (Option<StoredDtype>, Vec<usize>);
@@ -46,25 +51,7 @@ impl Checkpoint {
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = hub_cache::resolve(folder.as_ref(), &NAMES)?;
         let index = folder.join(INDEX);
-        let found = first_file(&folder, &NAMES)?;
-        let (files, listed) = if found.as_ref() == Some(&index) {
-            let listed = read_index(&index)?;
-            let mut names: Vec<&String> = listed.values().collect();
-            names.sort();
-            names.dedup();
-            (
-                names.into_iter().map(|name| folder.join(name)).collect(),
-                Some(listed),
-            )
-        } else if let Some(single) = found {
-            (vec![single], None)
-        } else {
-            return Err(Error::missing_file(
-                folder,
-                format!("found neither {SINGLE} nor {INDEX}"),
-            ));
-        };
-
+        let Layout { files, listed } = Layout::find(&folder, &index)?;
         let mut tensors = BTreeMap::new();
         for file in &files {
             for (name, tensor) in read_header(file)? {
@@ -91,10 +78,14 @@ impl Checkpoint {
                 ));
             }
         }
+        let derived = tensors
+            .extract_if(.., |name, _| is_inv_freq(name))
+            .collect();
         Ok(Self {
             folder,
             files,
             tensors,
+            derived,
         })
     }
 
@@ -104,14 +95,19 @@ impl Checkpoint {
             folder: folder_of(file),
             files: vec![file.to_path_buf()],
             tensors: read_header(file)?.into_iter().collect(),
+            derived: BTreeMap::new(),
         })
     }
 
     /// Checks that the tensors match `config` exactly, in name and shape.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`].
+    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::UnexpectedTensor`], and
+    /// [`Error::Checkpoint`] for stored rotary frequencies that contradict `config`.
     pub fn check(&self, config: &Config) -> Result<()> {
+        for (name, stored) in &self.derived {
+            check_inv_freq(name, stored, config)?;
+        }
         let expected = self.expected(config)?;
         for (name, (packed, shape)) in &expected {
             let Some(stored) = self.tensors.get(name) else {
@@ -196,8 +192,9 @@ impl Checkpoint {
     /// values that it cannot read undefined without an error.
     pub(crate) fn check_unchanged(&self, file: &Path) -> Result<()> {
         let now: BTreeMap<String, StoredTensor> = read_header(file)?.into_iter().collect();
-        let then = self.tensors.iter().filter(|(_, t)| t.file == file);
-        if then.eq(now.iter()) {
+        let then = self.tensors.iter().chain(&self.derived);
+        let then: BTreeMap<_, _> = then.filter(|(_, t)| t.file == file).collect();
+        if then.into_iter().eq(now.iter()) {
             return Ok(());
         }
         Err(Error::checkpoint(

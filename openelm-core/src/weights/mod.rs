@@ -1,6 +1,8 @@
 //! Safetensors checkpoints: files, headers, and their tensors as MLX arrays.
 
 mod checkpoint;
+pub(crate) mod derived;
+mod layout;
 mod model_folder;
 mod parallel_reader;
 pub(crate) mod random;

@@ -10,7 +10,6 @@ use super::stored_tensor::{StoredDtype, StoredTensor};
 use crate::{
     error::{Error, Result},
     json,
-    lookup::{PathKind, path_kind},
     mlx::Dtype,
     text_file,
 };
@@ -122,13 +121,6 @@ pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
             return Err(malformed(format!(
                 "tensor `{name}` is outside the folder: {file:?}"
             )));
-        }
-        let shard = path.with_file_name(file);
-        if path_kind(&shard)? != Some(PathKind::File) {
-            return Err(Error::missing_file(
-                shard,
-                format!("not found; {} lists it", path.display()),
-            ));
         }
     }
     Ok(index.weight_map)

@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use openelm_core::weights::Checkpoint;
 use openelm_testing::TempDir;
 use safetensors::Dtype as Stored;
 
 use crate::folders::{
-    EMBEDDINGS, INDEX, Tensors, assert_names, assert_refused, file, index, open, shards, tensors,
-    with_config,
+    EMBEDDINGS, INDEX, SINGLE, Tensor, Tensors, assert_names, assert_refused, file, index, open,
+    shards, tensors, tiny, with_config,
 };
 
 #[test]
@@ -18,7 +19,7 @@ fn rejects_malformed_indexes() {
         (&b""[..], "EOF"),
         (b"\xff", "not UTF-8 text: byte 0"),
         (b"not json", "line 1"),
-        (b"[]", "line 1"),
+        (b"[]", "expected struct Index"),
         (b"{}", "`weight_map`"),
         (br#"{"weight_map":null}"#, "missing field `weight_map`"),
         (br#"{"weight_map":[]}"#, "expected a map"),
@@ -135,4 +136,68 @@ fn rejects_shards_that_contradict_the_index() {
     folder.write(INDEX, index(&map));
     folder.write(&second, file(&twice));
     assert_refused(&folder, &second, &[EMBEDDINGS]);
+}
+
+#[test]
+fn whole_file_beside_an_outdated_index_is_read() {
+    let all = tensors(Stored::F16);
+    let folder = with_config();
+    shards(&folder, &all);
+    let shard = Checkpoint::open(&folder).unwrap().files()[1].clone();
+    fs::remove_file(&shard).unwrap();
+    let lost = shard.file_name().unwrap().to_str().unwrap().to_owned();
+    assert_refused(&folder, &lost, &["not found", INDEX]);
+    // A file without all of the tensors is not the checkpoint.
+    let part: Tensors = all.clone().into_iter().take(3).collect();
+    folder.write(SINGLE, file(&part));
+    assert_refused(&folder, &lost, &["not found", INDEX]);
+    folder.write(SINGLE, file(&all));
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    assert_eq!(checkpoint.files(), [folder.join(SINGLE)]);
+    checkpoint.check(&tiny()).unwrap();
+}
+
+#[test]
+fn shards_without_an_index_are_read() {
+    let folder = with_config();
+    shards(&folder, &tensors(Stored::F16));
+    fs::remove_file(folder.join(INDEX)).unwrap();
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    assert_eq!(checkpoint.files().len(), 3);
+    checkpoint.check(&tiny()).unwrap();
+}
+
+#[test]
+fn rotary_frequencies_of_the_configuration_are_ignored() {
+    let config = tiny();
+    let count = config.head_dim() / 2;
+    let frequencies = |base: f64| -> Vec<u8> {
+        let value = |i: usize| base.powf(-2.0 * i as f64 / config.head_dim() as f64) as f32;
+        (0..count).flat_map(|i| value(i).to_le_bytes()).collect()
+    };
+    let name = "transformer.layers.0.attn.pos_embedding.inv_freq";
+    let tensor = |shape, data| Tensor {
+        dtype: Stored::F32,
+        shape,
+        data,
+    };
+    let with = |base: f64, shape: Vec<usize>| {
+        let folder = with_config();
+        let mut all = tensors(Stored::F16);
+        all.insert(name.into(), tensor(shape, frequencies(base)));
+        folder.write(SINGLE, file(&all));
+        folder
+    };
+    let folder = with(config.rope_freq_constant(), vec![count]);
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    checkpoint.check(&config).unwrap();
+    assert!(!checkpoint.tensors().contains_key(name));
+    open(&folder).unwrap();
+    let folder = with(500_000.0, vec![count]);
+    assert_refused(&folder, SINGLE, &[name, "rope_freq_constant 10000 gives"]);
+    let folder = with_config();
+    let mut all = tensors(Stored::F16);
+    all.insert(name.into(), tensor(vec![1], vec![0; 4]));
+    folder.write(SINGLE, file(&all));
+    assert_refused(&folder, SINGLE, &[name, "shape"]);
 }

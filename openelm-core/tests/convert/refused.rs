@@ -311,7 +311,9 @@ fn rejects_values_that_overflow_the_dtype() {
     write_model(&folder.join("source"), &small(), &tensors);
     let failed = convert(&folder.join("source"), &folder.join("nan"), &plain()).unwrap_err();
     assert!(
-        failed.to_string().contains("predictions are not finite"),
+        failed
+            .to_string()
+            .contains("predictions are not finite: layer 1 computes"),
         "{failed}"
     );
     let unverified = ConvertOptions {

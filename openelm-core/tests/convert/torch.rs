@@ -1,9 +1,13 @@
 //! `torch.save` files, generated here: CoreNet's names, one storage per tensor.
 
-use safetensors::Dtype as Stored;
+use std::{fs, path::Path};
+
+use openelm_core::adapter::Adapter;
+use openelm_testing::TempDir;
+use safetensors::{Dtype as Stored, SafeTensors};
 
 use crate::{
-    models::Tensors,
+    models::{Tensor, Tensors, read},
     opcodes::{LEGACY_HEAD, long, rebuilt, storage, text},
 };
 
@@ -51,6 +55,32 @@ pub(crate) fn legacy_file(dicts: &[(&str, &Tensors)]) -> Vec<u8> {
         bytes.extend(data);
     }
     bytes
+}
+
+#[test]
+fn peft_adapter_in_a_torch_file_is_read() {
+    let lora = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft/lora");
+    let folder = TempDir::new();
+    let bytes = fs::read(lora.join("adapter_model.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = stored.tensors().into_iter().map(|(name, view)| {
+        let tensor = Tensor {
+            dtype: view.dtype(),
+            shape: view.shape().to_vec(),
+            bytes: view.data().to_vec(),
+        };
+        (name, tensor)
+    });
+    let file = zip_file(&[("", &tensors.collect())]);
+    folder.write("adapter/adapter_model.bin", file);
+    let settings = fs::read(lora.join("adapter_config.json")).unwrap();
+    folder.write("adapter/adapter_config.json", settings);
+    let saved = |from: &Path, name: &str| {
+        let adapter = Adapter::load(from).unwrap();
+        adapter.save_peft(folder.join(name), "base").unwrap();
+        read(&folder.join(name))
+    };
+    assert_eq!(saved(&folder.join("adapter"), "a"), saved(&lora, "b"));
 }
 
 fn pickle(dicts: &[(&str, &Tensors)]) -> (Vec<u8>, Vec<Vec<u8>>) {

@@ -13,7 +13,7 @@ use openelm_core::{
 use crate::tiny::{changed, lora, model, stirred, tensors};
 
 /// Two padded rows of different lengths; some tokens of the first row are not targets.
-fn batch() -> Batch {
+pub(crate) fn batch() -> Batch {
     let rows = [
         Example {
             tokens: vec![1, 7, 9, 4, 30, 2],

@@ -8,5 +8,7 @@
 
 mod adapters;
 mod gradients;
+mod non_finite;
+mod packings;
 mod run;
 mod tiny;

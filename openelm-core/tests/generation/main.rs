@@ -1,9 +1,15 @@
 //! Generation with the bundled tales model: order of events, ends, sampling, and invalid inputs.
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests may panic"
+)]
 
 mod ends;
 mod events;
 mod models;
+mod non_finite;
 mod refused;
 mod sampled;

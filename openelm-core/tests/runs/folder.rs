@@ -132,9 +132,7 @@ fn metrics_are_the_events_as_json() {
     );
 }
 
-/// A run that ended before its first save leaves its reference file.
-#[test]
-fn new_run_measures_its_own_reference() {
+fn pairs() -> TrainingData {
     let pair = |i: u32| {
         let answer = |last: u32| Example {
             tokens: vec![1, 2 + i, 3, last],
@@ -145,17 +143,25 @@ fn new_run_measures_its_own_reference() {
             rejected: answer(9 + i),
         }
     };
-    let train = || TrainingData::Pairs((0..3).map(pair).collect());
-    let options = FinetuneOptions {
+    TrainingData::Pairs((0..3).map(pair).collect())
+}
+
+fn pair_options() -> FinetuneOptions {
+    FinetuneOptions {
         iters: 1,
         batch_size: 2,
         ..FinetuneOptions::default()
-    };
+    }
+}
+
+/// A run that ended before its first save leaves its reference file.
+#[test]
+fn new_run_measures_its_own_reference() {
     let reference = |seed: u64, folder: &TempDir| {
         let model = model(seed);
         let targets = TargetModules::all_layers();
         let adapter = Adapter::lora(&model, &targets, &LoraOptions::default(), 5).unwrap();
-        let run = Finetune::new(&model, adapter, train(), None, folder, options.clone());
+        let run = Finetune::new(&model, adapter, pairs(), None, folder, pair_options());
         drop(run.unwrap());
         fs::read(folder.join("reference.safetensors")).unwrap()
     };
@@ -164,4 +170,50 @@ fn new_run_measures_its_own_reference() {
     let again = reference(4, &used);
     assert_eq!(again, reference(4, &fresh));
     assert_ne!(again, other);
+}
+
+/// The adapter before the first step is a part of the reference model.
+#[test]
+fn preferences_resume_from_the_same_adapter() {
+    let folder = TempDir::new();
+    let model = model(3);
+    let new = || {
+        let targets = TargetModules::all_layers();
+        Adapter::lora(&model, &targets, &LoraOptions::default(), 5).unwrap()
+    };
+    let begin = |adapter: Adapter, folder: &TempDir, resume: bool| {
+        let begin = if resume {
+            Finetune::resume
+        } else {
+            Finetune::new
+        };
+        begin(&model, adapter, pairs(), None, folder, pair_options())
+    };
+    begin(new(), &folder, false).unwrap().for_each(drop);
+    begin(new(), &folder, true).unwrap();
+    // Two runs, the second from the result of the first.
+    let (second, third) = (TempDir::new(), TempDir::new());
+    let trained = |folder: &TempDir| Adapter::load(folder).unwrap();
+    begin(trained(&folder), &second, false)
+        .unwrap()
+        .for_each(drop);
+    begin(trained(&second), &third, false)
+        .unwrap()
+        .for_each(drop);
+    begin(trained(&second), &third, true).unwrap();
+    let error = begin(trained(&folder), &third, true).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::OtherRun { .. }), "{text}");
+    let part = "start_from: expected weights with hash ";
+    assert!(text.contains(part), "{text}");
+
+    // The file of an older version does not identify the adapter.
+    let path = third.join("reference.safetensors");
+    let tensors = Array::load_safetensors(&path).unwrap();
+    for array in tensors.values() {
+        array.eval().unwrap();
+    }
+    let tensors = tensors.iter().map(|(name, array)| (name.as_str(), array));
+    Array::save_safetensors(tensors, None, &path).unwrap();
+    begin(trained(&folder), &third, true).unwrap();
 }

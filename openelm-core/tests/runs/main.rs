@@ -1,5 +1,5 @@
-//! Fine-tuning and pre-training runs in their folders: options that may change on resume, and
-//! locks.
+//! Fine-tuning and pre-training runs in their folders: options that may change on resume,
+//! locks, and runs that ended early.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -8,5 +8,6 @@
 )]
 
 mod folder;
+mod interrupted;
 mod resume;
 mod tiny;

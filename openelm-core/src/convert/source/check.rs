@@ -3,7 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::source_model::{Files, SourceModel};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    weights::derived::is_inv_freq,
+};
 
 /// Rows of CoreNet's embedding, with padding, and without.
 pub(crate) const CORENET_VOCAB: usize = 32_128;
@@ -67,7 +70,9 @@ impl SourceModel {
                 known.insert(stored_name);
             }
         }
-        match stored.keys().find(|name| !known.contains(**name)) {
+        // Rotary frequencies follow from the architecture.
+        let mut unknown = stored.keys().filter(|name| !is_inv_freq(name));
+        match unknown.find(|name| !known.contains(**name)) {
             None => Ok(()),
             Some(name) => {
                 let path = self.path.clone();

@@ -35,6 +35,15 @@ impl SourceModel {
             Some(_) => Self::file(path, options)?,
         };
         source.check()?;
+        if options.ema && !matches!(source.files, Files::Torch(_)) {
+            let problem = "only PyTorch's training checkpoints have a moving average";
+            return Err(Error::option("ema", problem));
+        }
+        // A GGUF file has types of its own.
+        let is_float = source.quantization.is_none() && !matches!(source.files, Files::Gguf(_));
+        if options.dequantize && is_float {
+            return Err(Error::option("dequantize", "the model is not quantised"));
+        }
         if let Some(adapter) = &options.adapter {
             adapter.check_fusable(&source.config, "adapter".as_ref())?;
             source.adapter = Some(adapter.clone());

@@ -45,6 +45,7 @@ mod fragments;
 mod options;
 mod producer;
 mod reader;
+mod sample;
 mod sequence;
 mod state;
 mod statistics;

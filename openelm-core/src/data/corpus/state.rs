@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{
     options::{Assembly, CorpusOptions, Corrupt},
+    sample,
     statistics::{CorpusStatistics, CorruptFile},
 };
 use crate::{
@@ -78,12 +79,15 @@ pub(crate) struct Made {
     pub(crate) left_over: u64,
 }
 
-/// The options that determine the order.
+/// The options that determine the order, and `on_corrupt`, which may change on resume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Fixed {
     /// Number of files, and a hash of their names and sizes in order.
     files: usize,
     names: u64,
+    /// A hash of parts of the contents; `None` in the state of an older version.
+    #[serde(default)]
+    contents: Option<u64>,
     text_key: String,
     sequence_length: usize,
     #[serde(alias = "words_per_piece")]
@@ -103,6 +107,7 @@ impl CorpusState {
             options: Fixed {
                 files: files.len(),
                 names: hash(files)?,
+                contents: Some(sample::hash(files)?),
                 text_key: options.text_key.clone(),
                 sequence_length: options.sequence_length,
                 words_per_fragment: options.words_per_fragment,
@@ -151,7 +156,6 @@ impl CorpusState {
             assembly,
             readers,
             seed,
-            on_corrupt,
             files
         );
         if saved.files == new.files && saved.names != new.names {
@@ -159,6 +163,15 @@ impl CorpusState {
                 option: "files".to_owned(),
                 expected: format!("names and sizes of hash {:016x}", saved.names),
                 found: format!("{:016x}", new.names),
+            });
+        } else if let (Some(expected), Some(found)) = (saved.contents, new.contents)
+            && saved.files == new.files
+            && expected != found
+        {
+            differences.push(RunDifference {
+                option: "files".to_owned(),
+                expected: format!("contents of hash {expected:016x}"),
+                found: format!("{found:016x}"),
             });
         }
         if !differences.is_empty() {

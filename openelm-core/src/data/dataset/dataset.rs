@@ -197,4 +197,4 @@ impl PreferenceDataset {
 const PREFERENCE_ROWS: &str = "rows of `prompt`, `chosen` and `rejected` are for preference tuning; \
      expected `text`, `prompt` and `completion`, or `messages`";
 const NO_PREFERENCE: &str = "expected rows of `prompt`, `chosen` and `rejected`";
-const NO_PROMPT: &str = "`mask_prompt` needs a prompt to leave out; rows of `text` have none";
+const NO_PROMPT: &str = "expected rows with a prompt to mask, found rows of `text`";

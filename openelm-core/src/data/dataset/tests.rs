@@ -366,7 +366,7 @@ fn rejects_unusable_files() {
     assert!(
         masked_text
             .to_string()
-            .contains("a.txt: `mask_prompt` needs a prompt")
+            .contains("a.txt: expected rows with a prompt to mask")
     );
     let binary = read(
         &folder.write("b.txt", b"a\n\xff"),

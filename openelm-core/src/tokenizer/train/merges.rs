@@ -102,13 +102,16 @@ impl Learner {
             let Some((word, count)) = self.words.get_mut(place) else {
                 continue;
             };
-            for old in pairs(word) {
+            // The counts of other pairs do not change.
+            let changes = |piece| piece == pair.0 || piece == pair.1 || piece == id;
+            let changes = |other: &Pair| changes(other.0) || changes(other.1);
+            for old in pairs(word).filter(changes) {
                 if let Some(total) = self.counts.get_mut(&old) {
                     *total -= (*count).min(*total);
                 }
             }
             *word = merged(word, pair, id);
-            for new in pairs(word) {
+            for new in pairs(word).filter(changes) {
                 *self.counts.entry(new).or_default() += *count;
                 self.places.entry(new).or_default().insert(place);
                 if new.0 == id || new.1 == id {

@@ -7,6 +7,9 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 /// The space character of LLaMA's vocabulary.
 const SPACE: char = '▁';
 
+/// Longest word in characters; a longer one, such as a text without spaces, becomes several.
+const LONGEST: usize = 1024;
+
 /// The count of each word in the text.
 #[derive(Default)]
 pub(super) struct Words {
@@ -115,14 +118,17 @@ impl Words {
     }
 
     fn count(&mut self, word: &str) {
-        if word.is_empty() {
-            return;
-        }
-        match self.counts.get_mut(word) {
-            Some(count) => *count += 1,
-            None => {
-                self.counts.insert(word.to_owned(), 1);
+        let mut rest = word;
+        while !rest.is_empty() {
+            let end = rest.char_indices().nth(LONGEST);
+            let (part, more) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
+            match self.counts.get_mut(part) {
+                Some(count) => *count += 1,
+                None => {
+                    self.counts.insert(part.to_owned(), 1);
+                }
             }
+            rest = more;
         }
     }
 }
@@ -204,6 +210,17 @@ mod tests {
         assert_eq!(words("न्म"), [("▁न्म".to_owned(), 1)]);
         assert_eq!(words(""), []);
         assert_eq!(words("    ")[0], ("▁▁▁▁▁".to_owned(), 1));
+    }
+
+    #[test]
+    fn long_words_are_split() {
+        // The first has the leading space.
+        let found = words(&"漢".repeat(3_000));
+        let found: Vec<_> = found
+            .iter()
+            .map(|(word, count)| (word.chars().count(), *count))
+            .collect();
+        assert_eq!(found, [(1_024, 1), (953, 1), (1_024, 1)]);
     }
 
     #[test]

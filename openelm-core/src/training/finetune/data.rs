@@ -65,6 +65,14 @@ impl DataSplits {
                 problem: "no training data: train.jsonl or train.txt".into(),
             });
         };
+        if options.mask_prompt && options.preferences {
+            let problem = "has no effect on preference pairs, whose prompts never are targets";
+            return Err(Error::option("mask_prompt", problem));
+        }
+        if options.test && folder.test.is_none() {
+            let problem = format!("no test data: test.jsonl or test.txt in {}", path.display());
+            return Err(Error::option("test", problem));
+        }
         let read = |path| Split::read(path, tokenizer, run, options);
         let test = folder.test.filter(|_| options.test);
         Ok(Self {

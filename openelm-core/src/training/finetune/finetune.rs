@@ -6,6 +6,7 @@ use super::{
     event::{FinetuneEnd, FinetuneEvent},
     options::{FinetuneOptions, PreferenceOptions},
     order::Order,
+    reference::REFERENCE,
     resume_key::{resume_key, validation_key},
     training_data::TrainingData,
 };
@@ -14,16 +15,20 @@ use crate::{
     cancel::CancelHandle,
     config::Config,
     data::batch::Batch,
-    error::Result,
+    error::{Error, Result},
     mlx::memory,
     model::Model,
     training::{
         Preference, Trainer,
         run::{Advance, Run, next_event},
+        state::STATE_FILE,
     },
 };
 
 const BEST: &str = "best";
+const ADAPTER: &str = "adapters.safetensors";
+/// Files of a run's folder, apart from `metrics.jsonl`.
+const FILES: [&str; 4] = [ADAPTER, "adapter_config.json", STATE_FILE, REFERENCE];
 
 /// A fine-tuning run. Belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
@@ -65,6 +70,10 @@ impl Finetune {
     /// Continues the run in `folder` from its last save: the same arguments give the same bytes as
     /// an uninterrupted run. `adapter` gives the shapes; the values are read from the file.
     ///
+    /// A run that ended before its first save starts again: if `folder` does not exist, or has
+    /// nothing but the files that a run writes before, this is [`new`](Self::new), and
+    /// [`iteration`](Self::iteration) is 0.
+    ///
     /// The base model, and options that change the trained weights, must be those of the saved run.
     /// `iters` (with a
     /// constant schedule), `save_every`, `steps_per_eval`, `val_batches`, `patience`,
@@ -72,7 +81,7 @@ impl Finetune {
     ///
     /// # Errors
     /// As [`new`](Self::new); [`Error::MissingFile`](crate::error::Error::MissingFile) if there is
-    /// no state, [`Error::OtherRun`](crate::error::Error::OtherRun) if it has other options or
+    /// no state but other files, [`Error::OtherRun`](crate::error::Error::OtherRun) if it has other options or
     /// data, [`Error::Checkpoint`](crate::error::Error::Checkpoint) if it is malformed or of an
     /// older version.
     pub fn resume(
@@ -84,6 +93,11 @@ impl Finetune {
         options: FinetuneOptions,
     ) -> Result<Self> {
         let mut run = Self::prepare(model, adapter, train, valid, folder.as_ref(), options)?;
+        if !run.run.is_saved() {
+            run.run.begin_again(&[BEST, REFERENCE])?;
+            run.measure_reference(false)?;
+            return Ok(run);
+        }
         run.run.load_progress()?;
         // Before the restore, the trainer is in the state of the reference.
         run.measure_reference(true)?;
@@ -92,7 +106,8 @@ impl Finetune {
         for done in 1..=iteration {
             run.order.replay(done, run.validates_before(done));
         }
-        run.run.continue_metrics(iteration)?;
+        let validates = run.validates_before(iteration + 1);
+        run.run.continue_metrics(iteration, validates)?;
         Ok(run)
     }
 
@@ -105,9 +120,16 @@ impl Finetune {
         options: FinetuneOptions,
     ) -> Result<Self> {
         options.check()?;
+        options.check_sizes(&train, model.config())?;
+        if options.patience.is_some() && valid.is_none() {
+            return Err(Error::option("patience", "requires validation data"));
+        }
+        adapter.check_savable()?;
         let order = Order::new(&train, valid.as_ref(), &options)?;
         let key = resume_key(model, &options, &adapter, &train, valid.as_ref())?;
         let validation = validation_key(&options, valid.as_ref());
+        let run = Run::new(folder, true, key, validation);
+        run.check_places(&FILES, &[BEST])?;
         Ok(Self {
             trainer: Trainer::new(model, adapter, options.trainer.clone())?,
             config: model.config().clone(),
@@ -116,7 +138,7 @@ impl Finetune {
             options,
             order,
             reference: Vec::new(),
-            run: Run::new(folder, true, key, validation),
+            run,
         })
     }
 
@@ -167,6 +189,11 @@ impl Finetune {
             || options.mlx_lm_compat
                 && (iteration.is_multiple_of(options.steps_per_eval) || iteration == options.iters);
         due && self.valid.is_some()
+    }
+
+    fn is_patience_over(&self) -> bool {
+        let patience = self.options.patience;
+        patience.is_some_and(|most| self.run.since_best() >= most)
     }
 
     fn step(&mut self) -> Result<()> {
@@ -235,7 +262,7 @@ impl Finetune {
 
     fn finish(&mut self, reason: FinetuneEnd, save: bool) -> Result<()> {
         // A run that was killed between the last state and the last adapter lacks the adapter.
-        if save || !self.run.folder().join("adapters.safetensors").is_file() {
+        if save || !self.run.folder().join(ADAPTER).is_file() {
             self.save()?;
         } else {
             self.adapter().save(self.run.folder(), &self.config)?;
@@ -260,6 +287,10 @@ impl Advance for Finetune {
         if next > self.options.iters {
             return self.finish(FinetuneEnd::Iterations, false);
         }
+        // The saved run may have ended for this reason.
+        if self.is_patience_over() {
+            return self.finish(FinetuneEnd::Patience, false);
+        }
         if self.run.is_cancelled() {
             return self.finish(FinetuneEnd::Cancelled, true);
         }
@@ -274,8 +305,7 @@ impl Advance for Finetune {
         {
             self.validate()?;
         }
-        let patience = self.options.patience;
-        if patience.is_some_and(|most| self.run.since_best() >= most) {
+        if self.is_patience_over() {
             return self.finish(FinetuneEnd::Patience, true);
         }
         if last {

@@ -1,12 +1,14 @@
 //! Options of a fine-tuning run.
 
-use super::training_data::TrainingData;
+use super::{order::lengths, training_data::TrainingData};
 use crate::{
+    config::Config,
     data::{
         batch::{Batch, Padding},
         dataset::{Example, PreferencePair},
     },
     error::{Error, Result},
+    mlx::memory,
     training::{PreferenceLoss, TrainerOptions},
 };
 
@@ -95,7 +97,41 @@ impl FinetuneOptions {
                 problem: format!("expected at least 2, found {}", self.max_seq_length),
             });
         }
+        let beta = self.preference.beta;
+        if !(beta > 0.0 && beta.is_finite()) {
+            let problem = format!("expected a number above 0, found {beta}");
+            return Err(Error::option("beta", problem));
+        }
         Ok(())
+    }
+
+    /// Refuses batches of `train` that MLX cannot address, or that do not fit into memory.
+    pub(super) fn check_sizes(&self, train: &TrainingData, config: &Config) -> Result<()> {
+        let (option, found, most) = ("batch_size", self.batch_size, i32::MAX as usize);
+        if found > most {
+            let problem = format!("expected at most {most}, found {found}");
+            return Err(Error::option(option, problem));
+        }
+        let sides = match train {
+            TrainingData::Examples(_) => 1,
+            TrainingData::Pairs(_) => 2,
+        };
+        let mut lengths = lengths(train);
+        lengths.sort_unstable();
+        // Any batch of this many rows is at least as long as the last of the shortest rows.
+        let rows = found.min(lengths.len());
+        let longest = lengths.get(rows.saturating_sub(1)).copied();
+        let length = longest.unwrap_or(0).min(self.max_seq_length);
+        let tokens = (sides * rows).saturating_mul(length.saturating_sub(1));
+        if tokens > most {
+            let problem = format!(
+                "expected batches of at most {most} tokens, found {found} rows with {tokens} tokens"
+            );
+            return Err(Error::option(option, problem));
+        }
+        // The input and the output of a layer, in 16 bits.
+        let bytes = tokens as u128 * 4 * config.model_dim() as u128;
+        memory::check_fits(option, found, bytes)
     }
 
     /// The batch of the rows `rows` of `data`.

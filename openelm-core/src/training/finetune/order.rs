@@ -122,7 +122,7 @@ impl Order {
 }
 
 /// Lengths of the rows; the length of a pair is its longer answer's length.
-fn lengths(data: &TrainingData) -> Vec<usize> {
+pub(super) fn lengths(data: &TrainingData) -> Vec<usize> {
     match data {
         TrainingData::Examples(examples) => examples.iter().map(|e| e.tokens.len()).collect(),
         TrainingData::Pairs(pairs) => {

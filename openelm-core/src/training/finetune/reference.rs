@@ -1,14 +1,20 @@
 //! Preferences: log-probabilities of the reference model, stored for resume.
 
-use mlx_rs::Array;
+use mlx_rs::{Array, Dtype, ops::indexing::IndexOp};
 
 use super::{finetune::Finetune, training_data::TrainingData};
 use crate::{
-    error::{Error, Result},
+    adapter::Adapter,
+    data::Fingerprint,
+    error::{Error, Result, RunDifference},
     weights::{Tensors, tensor_file},
 };
 
-const REFERENCE: &str = "reference.safetensors";
+pub(super) const REFERENCE: &str = "reference.safetensors";
+/// Metadata key of the adapter before the first step, which is a part of the reference model.
+const START: &str = "start_from";
+/// Values of a weight that identify it.
+const SAMPLE: i32 = 64;
 
 impl Finetune {
     /// Measures the log-probability of every answer before the first step. A resumed run reads its
@@ -19,7 +25,22 @@ impl Finetune {
         };
         let path = self.run.folder().join(REFERENCE);
         let names = ["chosen", "rejected"];
+        let start = start(&self.trainer.adapter())?;
         if is_resumed && path.is_file() {
+            // An older version did not store the start.
+            if let Ok(expected) = tensor_file::metadata(&path, START)
+                && expected != start
+            {
+                let option = "start_from".to_owned();
+                return Err(Error::OtherRun {
+                    path,
+                    differences: vec![RunDifference {
+                        option,
+                        expected,
+                        found: start,
+                    }],
+                });
+            }
             let tensors = tensor_file::load(&path)?;
             let read = |name: &str| match tensors.get(name) {
                 Some(sums) if sums.size() == pairs.len() => Ok(sums.to_vec_exact::<f32>()?),
@@ -46,8 +67,34 @@ impl Finetune {
             ((*name).to_owned(), sums)
         });
         let tensors: Tensors = named.collect();
-        tensor_file::save(&path, &tensors, ("format", "mlx".into()))?;
+        tensor_file::save(&path, &tensors, (START, start))?;
         self.reference = reference;
         Ok(())
     }
+}
+
+/// Identifies a new adapter, which is zero, or a trained one. `lora_a` is left out: devices round
+/// its random values differently.
+fn start(adapter: &Adapter) -> Result<String> {
+    let mut hash = Fingerprint::new();
+    let mut is_zero = true;
+    let mut add = |array: &Array| -> Result<()> {
+        for value in array.as_dtype(Dtype::Float32)?.to_vec_exact::<f32>()? {
+            is_zero &= value == 0.0;
+            hash.bytes(&value.to_le_bytes());
+        }
+        Ok(())
+    };
+    for module in adapter.modules.values() {
+        add(&module.lora_b)?;
+    }
+    for weight in adapter.weights.values() {
+        let values = weight.reshape(&[-1])?;
+        add(&values.index(..SAMPLE.min(values.dim(0))))?;
+    }
+    Ok(if is_zero {
+        "a new adapter".to_owned()
+    } else {
+        format!("weights with hash {hash}")
+    })
 }

@@ -20,6 +20,6 @@ pub fn new_architecture(
         ..preset.map(Preset::settings).unwrap_or_default()
     };
     change(&mut config);
-    config.rope_max_length = 2 * config.max_context_length;
+    config.rope_max_length = config.max_context_length.saturating_mul(2);
     config
 }

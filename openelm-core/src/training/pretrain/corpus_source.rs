@@ -9,10 +9,11 @@ use rand_chacha::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::source::{SequenceSource, other_data};
+use super::source::{SequenceSource, other_data, sequences_bytes};
 use crate::{
     data::corpus::{Assembly, Corpus, CorpusOptions, CorpusState, CorpusStatistics, Sequence},
     error::{Error, Result},
+    mlx::memory,
     tokenizer::Tokenizer,
     training::state::STATE_FILE,
 };
@@ -26,6 +27,8 @@ pub struct CorpusSource {
     seed: u64,
     /// Sequences per shuffled block; 0 disables shuffling.
     block: u64,
+    /// Tokens per sequence, if all have the same number.
+    length: Option<usize>,
     /// Sequences that all processes have received.
     given: u64,
     loaded: Option<Block>,
@@ -71,6 +74,11 @@ impl CorpusSource {
         let shuffle = shuffle.unwrap_or(Self::default_shuffle(options.assembly));
         let (rank, world) = (options.rank as u64, options.world as u64);
         let seed = options.seed;
+        let length = match options.assembly {
+            Assembly::Pack => Some(options.sequence_length),
+            Assembly::Truncate => None,
+        };
+        memory::check_fits("shuffle", shuffle, sequences_bytes(shuffle, length))?;
         let options = if shuffle == 0 {
             options
         } else {
@@ -86,6 +94,7 @@ impl CorpusSource {
             world,
             seed,
             block: shuffle as u64,
+            length,
             given: 0,
             loaded: None,
         })
@@ -170,6 +179,10 @@ impl SequenceSource for CorpusSource {
         self.given = state.given;
         self.loaded = None;
         Ok(())
+    }
+
+    fn sequence_length(&self) -> Option<usize> {
+        self.length
     }
 
     fn statistics(&self) -> Option<CorpusStatistics> {

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::source::sequences_bytes;
 use crate::{
-    config::Preset,
+    config::{Config, Preset},
     error::{Error, Result},
-    mlx::{Device, Dtype},
+    mlx::{Device, Dtype, memory},
     training::{Optimizer, OptimizerKind, Schedule, ScheduleKind, TrainerOptions},
 };
 
@@ -157,7 +158,14 @@ impl PretrainOptions {
         }
     }
 
-    pub(crate) fn check(&self, processes: usize) -> Result<()> {
+    /// Checks every option's range, for a run of `processes` processes.
+    ///
+    /// # Errors
+    /// [`Error::Option`] names the first option out of range.
+    pub fn check(&self, processes: usize) -> Result<()> {
+        if processes == 0 {
+            return Err(Error::at_least("processes", 1, 0));
+        }
         let zero = [
             ("iters", self.iters),
             ("batch_size", self.batch_size as u64),
@@ -172,6 +180,11 @@ impl PretrainOptions {
                 option,
                 problem: "expected at least 1, found 0".into(),
             });
+        }
+        if processes > self.batch_size {
+            let most = self.batch_size;
+            let problem = format!("expected at most {most}, the batch size, found {processes}");
+            return Err(Error::option("processes", problem));
         }
         if !self.batch_size.is_multiple_of(processes) {
             return Err(Error::Option {
@@ -193,5 +206,42 @@ impl PretrainOptions {
             });
         }
         Ok(())
+    }
+
+    /// Refuses sizes of the model and of batches that MLX cannot address, or that do not fit into
+    /// memory. A sequence has `length` tokens, if they have one length.
+    pub(crate) fn check_sizes(
+        &self,
+        config: &Config,
+        length: Option<usize>,
+        processes: usize,
+    ) -> Result<()> {
+        let share = self.batch_size / processes.max(1);
+        let bytes = sequences_bytes(share, length);
+        memory::check_fits("batch_size", self.batch_size, bytes)?;
+        let rows = self.micro_batch_size.min(share);
+        let (tokens, most) = (rows.saturating_mul(length.unwrap_or(1)), i32::MAX as usize);
+        if tokens > most {
+            let problem = format!(
+                "expected batches of at most {most} tokens, found {rows} sequences with {tokens} \
+                 tokens"
+            );
+            return Err(Error::option("micro_batch_size", problem));
+        }
+        // The input and the output of a layer, in 16 bits.
+        let bytes = tokens as u128 * 4 * config.model_dim() as u128;
+        memory::check_fits("micro_batch_size", self.micro_batch_size, bytes)?;
+        let parameters = config.parameter_count();
+        let found = format!("a model of {parameters} parameters");
+        memory::check_fits(
+            "model_dim",
+            found,
+            u128::from(parameters) * self.state_bytes(),
+        )
+    }
+
+    /// Bytes per parameter in f32: weight, gradient, two moments, and the moving average.
+    fn state_bytes(&self) -> u128 {
+        4 * (4 + u128::from(self.trainer.ema_decay.is_some()))
     }
 }

@@ -29,11 +29,15 @@ use crate::{
         Group, Trainer,
         model_folder::{self, FolderTemplate},
         run::{Advance, Run, next_event},
+        state::STATE_FILE,
     },
     weights::{self, random as init},
 };
 
 const CHECKPOINTS: &str = "checkpoints";
+const MODEL: &str = "model";
+const EMA: &str = "ema";
+const AVERAGE: &str = "average";
 
 /// A pre-training run. Belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
@@ -74,14 +78,18 @@ impl Pretrain {
     /// an uninterrupted run. Another number of processes changes only the rounding. Only rank 0
     /// reads the folder.
     ///
+    /// A run that ended before its first save starts again: if `folder` does not exist, or has
+    /// nothing but the files that a run writes before, this is [`new`](Self::new), and
+    /// [`iteration`](Self::iteration) is 0.
+    ///
     /// Options that change the trained weights must equal the saved run's options. `iters` (with a
     /// constant schedule), `micro_batch_size`, `save_every`, `steps_per_eval`, `val_batches`,
     /// `keep_checkpoints`, `average_last`, `save_dtype`, `grad_checkpoint` and the validation data
     /// may change.
     ///
     /// # Errors
-    /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state, [`Error::OtherRun`] if
-    /// it has other options, another architecture or tokenizer, or other data,
+    /// As [`new`](Self::new); [`Error::MissingFile`] if there is no state but other files,
+    /// [`Error::OtherRun`] if it has other options, another architecture or tokenizer, or other data,
     /// [`Error::Checkpoint`] if it is malformed or of an older version.
     pub fn resume(
         config: Config,
@@ -91,9 +99,20 @@ impl Pretrain {
         mut options: PretrainOptions,
         group: Option<Group>,
     ) -> Result<Self> {
+        let state = folder.as_ref().join(STATE_FILE);
+        let is_saved = match &group {
+            Some(group) => group.any(group.rank() == 0 && state.is_file())?,
+            None => state.is_file(),
+        };
+        if !is_saved {
+            let folder = folder.as_ref();
+            let mut run = Self::prepare(config, source, validation, folder, options, group)?;
+            run.run.begin_again(&[CHECKPOINTS])?;
+            run.remove_first_checkpoint()?;
+            return Ok(run);
+        }
         options.model = None;
         let mut run = Self::prepare(config, source, validation, folder.as_ref(), options, group)?;
-        let state = run.run.state();
         let malformed = |error: serde_json::Error| Error::Checkpoint {
             path: state.clone(),
             problem: error.to_string(),
@@ -117,7 +136,7 @@ impl Pretrain {
             },
             other => other,
         })?;
-        run.run.continue_metrics(run.trainer.iteration())?;
+        run.run.continue_metrics(run.trainer.iteration(), false)?;
         Ok(run)
     }
 
@@ -129,7 +148,9 @@ impl Pretrain {
         mut options: PretrainOptions,
         group: Option<Group>,
     ) -> Result<Self> {
-        options.check(group.as_ref().map_or(1, Group::size))?;
+        let processes = group.as_ref().map_or(1, Group::size);
+        options.check(processes)?;
+        options.check_sizes(&config, source.sequence_length(), processes)?;
         // Repositories of the Hub cache become folders with the files.
         options.model = options.model.map(weights::model_folder).transpose()?;
         options.tokenizer = match options.tokenizer {
@@ -146,6 +167,8 @@ impl Pretrain {
             None => init::random_weights(&config, Dtype::Float32, options.seed)?,
         };
         let dtype = options.dtype()?;
+        let run = Run::new(folder, is_rank_zero, key, validated);
+        run.check_places(&[STATE_FILE], &[CHECKPOINTS, MODEL, EMA, AVERAGE])?;
         Ok(Self {
             trainer: Trainer::from_scratch(config, start, dtype, options.trainer.clone())?,
             source,
@@ -153,8 +176,26 @@ impl Pretrain {
             options,
             group,
             template,
-            run: Run::new(folder, is_rank_zero, key, validated),
+            run,
         })
+    }
+
+    /// Removes the checkpoint of a run that was killed during its first save: with other options, it
+    /// would become a part of the average.
+    fn remove_first_checkpoint(&self) -> Result<()> {
+        let folder = self.run.folder().join(CHECKPOINTS);
+        if !self.run.is_rank_zero() || !folder.exists() {
+            return Ok(());
+        }
+        let found = checkpoints_in(&folder)?;
+        match &found[..] {
+            [] => Ok(()),
+            [(_, only)] => fs::remove_dir_all(only).map_err(Error::io(only)),
+            _ => Err(Error::missing_file(
+                self.run.state(),
+                "there is no run to resume, and the folder holds several checkpoints",
+            )),
+        }
     }
 
     /// Number of trained parameters.
@@ -197,7 +238,7 @@ impl Pretrain {
     /// This process's share of the next update; `None` if the remaining data is not enough.
     pub(crate) fn next_batches(&mut self) -> Result<Option<Vec<Batch>>> {
         let share = self.options.batch_size / self.world_size();
-        let mut sequences: Vec<Sequence> = Vec::with_capacity(share);
+        let mut sequences: Vec<Sequence> = Vec::new();
         while sequences.len() < share {
             match self.source.next_sequence()? {
                 Some(sequence) => sequences.push(sequence),
@@ -269,10 +310,10 @@ impl Pretrain {
         if self.run.is_rank_zero() && reason != PretrainEnd::Cancelled && iteration > 0 {
             let weights = self.trainer.weights();
             self.template
-                .write(&self.run.folder().join("model"), &weights)?;
+                .write(&self.run.folder().join(MODEL), &weights)?;
             if let Some(average) = self.trainer.averaged_weights() {
                 self.template
-                    .write(&self.run.folder().join("ema"), &average)?;
+                    .write(&self.run.folder().join(EMA), &average)?;
             }
             let checkpoints = self.checkpoints()?;
             let first = checkpoints.len().saturating_sub(self.options.averaged());
@@ -281,7 +322,7 @@ impl Pretrain {
             if self.options.averaged() > 1 && last.len() > 1 {
                 let average = model_folder::average(&last)?;
                 self.template
-                    .write(&self.run.folder().join("average"), &average)?;
+                    .write(&self.run.folder().join(AVERAGE), &average)?;
             }
         }
         self.run.finish(PretrainEvent::Finished {
@@ -298,20 +339,25 @@ impl Pretrain {
 
     /// The checkpoints so far, oldest first.
     fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
-        let folder = self.run.folder().join(CHECKPOINTS);
-        let entries = fs::read_dir(&folder).map_err(Error::io(&folder))?;
         let now = self.trainer.iteration();
-        let mut found: Vec<(u64, PathBuf)> = entries
-            .filter_map(|entry| {
-                let path = entry.ok()?.path();
-                let number = path.file_name()?.to_str()?.strip_prefix("step-")?;
-                Some((number.parse().ok()?, path))
-            })
-            .filter(|(iteration, _)| *iteration <= now)
-            .collect();
-        found.sort();
+        let mut found = checkpoints_in(&self.run.folder().join(CHECKPOINTS))?;
+        found.retain(|(iteration, _)| *iteration <= now);
         Ok(found)
     }
+}
+
+/// The checkpoints in `folder` and their iterations, oldest first.
+fn checkpoints_in(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut found: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let number = path.file_name()?.to_str()?.strip_prefix("step-")?;
+            Some((number.parse().ok()?, path))
+        })
+        .collect();
+    found.sort();
+    Ok(found)
 }
 
 impl Advance for Pretrain {

@@ -31,10 +31,21 @@ pub trait SequenceSource: std::fmt::Debug {
     /// [`Error::OtherRun`] if the position is of other data or options.
     fn restore(&mut self, state: &Value) -> Result<()>;
 
+    /// Tokens per sequence, `L`; `None` if they differ or are not known before they are read.
+    fn sequence_length(&self) -> Option<usize> {
+        None
+    }
+
     /// Counts of the data read so far, including data read ahead; `None` if it is not counted.
     fn statistics(&self) -> Option<CorpusStatistics> {
         None
     }
+}
+
+/// Least number of bytes of `count` sequences of `length` tokens.
+pub(super) fn sequences_bytes(count: usize, length: Option<usize>) -> u128 {
+    let tokens = size_of::<u32>() * length.map_or(2, |length| length.saturating_add(1));
+    (size_of::<Sequence>() + tokens) as u128 * count as u128
 }
 
 /// Sequences in memory, in a fixed order, repeated.

@@ -43,7 +43,7 @@ impl Validation {
             let targets = ids.len() - 1;
             let mut left = text.len() as u64;
             for start in (0..targets).step_by(length) {
-                let end = ids.len().min(start + length + 1);
+                let end = ids.len().min(length.saturating_add(start + 1));
                 let window = ids.get(start..end).unwrap_or_default().to_vec();
                 let share = if end == ids.len() {
                     left
@@ -118,9 +118,9 @@ impl Validation {
         let windows = self.windows.iter().take(most);
         let own = windows.skip(rank).step_by(world_size);
         let own: Vec<&Sequence> = own.collect();
-        let mut start = 0;
+        let mut start = 0_usize;
         std::iter::from_fn(move || {
-            let end = own.len().min(start + rows);
+            let end = own.len().min(start.saturating_add(rows));
             let chosen = own.get(start..end).filter(|chosen| !chosen.is_empty())?;
             start = end;
             Some(packed(chosen.iter().copied()))
