@@ -45,7 +45,7 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] if one is malformed or does not match the index, and
     /// [`Error::TensorDtype`] for a tensor that is neither floating-point nor quantised.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = hub_cache::resolve(folder.as_ref(), &[INDEX, SINGLE])?;
+        let folder = hub_cache::resolve(folder.as_ref(), &["config.json", INDEX, SINGLE])?;
         let index = folder.join(INDEX);
         let Layout { files, listed } = Layout::find(&folder, &index)?;
         let mut tensors = BTreeMap::new();
