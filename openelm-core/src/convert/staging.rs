@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 
 /// A result in progress. Dropping it removes its files.
 pub(super) struct Staging {
@@ -45,7 +45,7 @@ impl Staging {
         if let Ok(found) = fs::symlink_metadata(target) {
             if !force {
                 let problem = "exists, and replacing it was not requested";
-                return Err(Error::destination(target, problem));
+                return Err(Error::destination(target, problem).with_remedy(Remedy::Force));
             }
             let is_model = target.join("config.json").is_file();
             if found.is_dir() && !is_model && !is_empty(target)? {
@@ -274,7 +274,7 @@ mod tests {
         fs::write(scratch.0.join(".model.replaced/config.json"), "old").unwrap();
         let message = scratch.begin("model", false).err().unwrap().to_string();
         assert!(
-            message.ends_with("exists, and replacing it was not requested"),
+            message.contains("exists, and replacing it was not requested"),
             "{message}"
         );
         let staging = scratch.begin("model", true).unwrap();

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
-    error::{Error, Result},
+    error::{Error, Remedy, Result},
 };
 
 /// Files that every run writes before its first save, and the file with the processes of `openelm`.
@@ -96,10 +96,8 @@ impl<E: RunEvent> Run<E> {
         self.lock = Some(RunLock::acquire(&self.folder)?);
         let state = self.state();
         if state.exists() {
-            return Err(Error::Destination {
-                path: state,
-                problem: "there is a run here already: resume it, or choose another folder".into(),
-            });
+            let error = Error::destination(state, "there is a run here already");
+            return Err(error.with_remedy(Remedy::Resume));
         }
         self.metrics = Metrics::open(&self.folder, 0, None)?;
         Ok(())
@@ -195,10 +193,8 @@ impl<E: RunEvent> Run<E> {
         };
         let saved = Trainer::caller_of(&path)?;
         if saved.get("options").is_some() && saved.get("resume_key").is_none() {
-            return Err(malformed(format!(
-                "an older version saved this run, and this one cannot resume it; {}",
-                E::NEW_RUN
-            )));
+            let problem = "an older version saved this run, and this one cannot resume it";
+            return Err(malformed(problem.into()).with_remedy(Remedy::StartFrom(E::NEW_RUN)));
         }
         let mut saved: Progress =
             serde_json::from_value(saved).map_err(|error| malformed(error.to_string()))?;
