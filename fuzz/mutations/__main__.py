@@ -136,7 +136,7 @@ def run(given, seed, base, work):
                     print(f"{done} cases, {report.broken} with a violation, "
                           f"{time.monotonic() - began:.0f} s")
 
-    threads = [threading.Thread(target=worker) for _ in range(max(1, given.workers))]
+    threads = [threading.Thread(target=worker, daemon=True) for _ in range(max(1, given.workers))]
     for thread in threads:
         thread.start()
     for thread in threads:

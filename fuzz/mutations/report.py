@@ -36,7 +36,7 @@ class Report:
                 lines.append(f"{case.identity} {case.group} ({case.what}): {check}: {found}")
         text = result.stderr.decode("utf-8", "replace")
         # A number that is not finite shows itself in a result, far from its file or option.
-        diverged = "finite" in text or "the loss is" in text
+        diverged = any(word in text for word in ("finite", "infinity", "the loss is"))
         if result.code in (1, 2) and case.rated and not diverged:
             self.failed[case.kind] += 1
             if not checks.named(case, result):

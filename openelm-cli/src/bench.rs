@@ -21,7 +21,7 @@ use crate::{choices::Dtype, error::Error, interrupt::Interrupt, output};
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Model folder; no tokenizer is needed
+    /// Model folder, or a repository's folder in the Hugging Face Hub cache; no tokenizer is needed
     #[arg(long, short, value_name = "FOLDER", required_unless_present = "preset")]
     model: Option<PathBuf>,
 
@@ -37,9 +37,9 @@ pub(crate) struct Args {
     #[arg(long)]
     keep_quantized: bool,
 
-    /// Prompt lengths, in tokens
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [128, 512])]
-    prompt_tokens: Vec<usize>,
+    /// Prompt lengths, in tokens [default: 128,512, or shorter to fit the model's context]
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    prompt_tokens: Option<Vec<usize>>,
 
     /// Tokens to generate after each prompt
     #[arg(long, short = 'n', default_value_t = 64, value_name = "N")]
@@ -58,6 +58,9 @@ const EXAMPLES: &str = "Examples:
   openelm bench --model OpenELM-270M
   openelm bench --preset 270M --prompt-tokens 100,2000 -n 20 --json";
 
+/// Default prompt lengths.
+const PROMPT_TOKENS: [usize; 2] = [128, 512];
+
 /// Medians for one prompt length.
 struct Row {
     prompt_tokens: usize,
@@ -72,9 +75,14 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let started = Instant::now();
     let model = load(&args)?;
     let load = started.elapsed();
+    let context = model.config().max_context_length();
+    let lengths = match &args.prompt_tokens {
+        Some(lengths) => lengths.clone(),
+        None => fitting(context, args.max_tokens)?,
+    };
     let interrupt = Interrupt::cancelling(CancelHandle::default())?;
     let mut rows = Vec::new();
-    for &prompt_tokens in &args.prompt_tokens {
+    for prompt_tokens in lengths {
         rows.push(measure(&model, prompt_tokens, &args, &interrupt)?);
     }
     let peak = memory::peak_resident_bytes()?;
@@ -145,6 +153,7 @@ fn check(args: &Args) -> Result<(), Error> {
     } else if let Some(tokens) = args
         .prompt_tokens
         .iter()
+        .flatten()
         .find(|n| !(1..=longest).contains(*n))
     {
         format!(
@@ -157,6 +166,28 @@ fn check(args: &Args) -> Result<(), Error> {
         return Ok(());
     };
     Err(Error::Usage(problem))
+}
+
+/// The default prompt lengths, shortened so that `max_tokens` more fit the `context`.
+fn fitting(context: usize, max_tokens: usize) -> Result<Vec<usize>, Error> {
+    let most = context.saturating_sub(max_tokens);
+    if most == 0 {
+        return Err(Error::Usage(format!(
+            "--max-tokens: expected less than the model's context of {context} tokens, found \
+             {max_tokens}"
+        )));
+    }
+    let mut lengths = PROMPT_TOKENS.map(|length| length.min(most)).to_vec();
+    lengths.dedup();
+    if lengths != PROMPT_TOKENS {
+        let lengths: Vec<String> = lengths.iter().map(ToString::to_string).collect();
+        output::note(&format!(
+            "prompts of {} tokens, which fit the model's context of {context} with {max_tokens} \
+             generated tokens",
+            lengths.join(" and "),
+        ));
+    }
+    Ok(lengths)
 }
 
 fn load(args: &Args) -> Result<Model, Error> {

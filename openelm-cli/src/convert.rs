@@ -29,7 +29,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     given: Given,
 
-    /// Hugging Face, mlx-lm or MLX folder, CoreNet .pt file, or GGUF file
+    /// Hugging Face, mlx-lm or MLX folder, a repository's folder in the Hugging Face Hub cache,
+    /// CoreNet .pt file, or GGUF file
     source: PathBuf,
 
     /// Folder or GGUF file to write
@@ -110,7 +111,8 @@ pub(crate) struct Args {
     #[arg(long)]
     force: bool,
 
-    /// Verification: compare every tensor (tensors), also the predictions of both models (forward)
+    /// Verification: compare every tensor and the predictions of both models (forward), or nothing
+    /// (none)
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = verify())]
     verify: Verify,
 
@@ -215,20 +217,15 @@ fn shard_size() -> String {
 }
 
 fn options(args: &Args) -> Result<ConvertOptions, Error> {
-    let is_gguf = args.target.as_ref().is_some_and(|target| {
-        let ending = target.extension();
-        ending.is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"))
-    });
-    let gguf = Format::Gguf(args.gguf_type.map_or(FileType::F16, Into::into));
+    let gguf_type = args.gguf_type.map(Into::into);
     let format = match args.to {
-        Some(choices::Format::Gguf) => gguf,
+        Some(choices::Format::Gguf) => Format::Gguf(gguf_type.unwrap_or(FileType::F16)),
         Some(_) if args.gguf_type.is_some() => {
             return Err(Error::Usage("--gguf-type requires --to gguf".into()));
         }
         Some(choices::Format::Mlx) => Format::Mlx,
         Some(choices::Format::Hf) => Format::HuggingFace,
-        None if args.gguf_type.is_some() || is_gguf => gguf,
-        None => ConvertOptions::default().format,
+        None => Format::of_target(args.target.as_deref(), gguf_type),
     };
     let is_gguf = matches!(format, Format::Gguf(_));
     let reason = "on a GGUF file, which is one file";

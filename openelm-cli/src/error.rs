@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::{Arg, Command};
-use openelm_core::train::RunDifference;
+use openelm_core::{Remedy, train::RunDifference};
 
 use crate::interrupt::Signal;
 
@@ -102,10 +102,9 @@ impl Error {
                 let path = path.clone();
                 openelm_core::Error::OtherRun { path, differences }.to_string()
             }
-            Self::Core(error) => match remedy(command, error) {
-                Some(remedy) => format!("{error}; {remedy}"),
-                None => error.to_string(),
-            },
+            Self::Core(openelm_core::Error::WithRemedy { error, remedy }) => {
+                format!("{error}; {}", advice(command, remedy))
+            }
             other => other.to_string(),
         }
     }
@@ -120,26 +119,31 @@ impl Error {
     }
 }
 
-/// The flag of `command` that resolves `error`, with its effect.
-fn remedy(command: &Command, error: &openelm_core::Error) -> Option<&'static str> {
-    use openelm_core::Error::{Checkpoint, Destination, MissingFile};
-    let (name, remedy) = match error {
-        Destination { problem, .. } if problem.starts_with("exists") => {
-            ("force", "--force replaces it")
-        }
-        MissingFile { problem, .. } if problem.starts_with("no tokenizer.json") => {
-            ("tokenizer", "--tokenizer PATH sets its path")
-        }
-        Checkpoint { problem, .. } if problem.contains("state the architecture") => {
-            ("architecture", "--architecture states it")
-        }
-        Checkpoint { problem, .. } if problem.contains("start a new run") => {
-            ("start-from", "--start-from FOLDER sets its weights")
-        }
-        _ => return None,
+/// The `remedy` as a flag of `command`, or in general words if the command has no such flag.
+fn advice(command: &Command, remedy: &Remedy) -> String {
+    let has = |name: &str| {
+        let mut flags = command.get_arguments().filter_map(Arg::get_long);
+        flags.any(|flag| flag == name)
     };
-    let mut flags = command.get_arguments().filter_map(Arg::get_long);
-    flags.any(|flag| flag == name).then_some(remedy)
+    match remedy {
+        Remedy::Tokenizer if has("tokenizer") => "--tokenizer PATH sets its path".into(),
+        Remedy::Tokenizer => "copy it into the model's folder".into(),
+        Remedy::Force if has("force") => "--force replaces it".into(),
+        Remedy::Force => "choose another path".into(),
+        Remedy::Architecture if has("architecture") => {
+            "--architecture states the architecture".into()
+        }
+        Remedy::StartFrom(text) if has("start-from") => {
+            format!("{text}: --start-from FOLDER sets its weights")
+        }
+        Remedy::Resume if has("resume") => "--resume resumes it; or choose another folder".into(),
+        Remedy::Convert => "convert it first: openelm convert FILE FOLDER".into(),
+        Remedy::Download(repository) => format!(
+            "if it is a repository of the Hugging Face Hub, download it first (hf download \
+             {repository}) and give the folder that is printed"
+        ),
+        other => other.to_string(),
+    }
 }
 
 /// The message for a setting of a new architecture that a flag of `command` sets.
@@ -372,16 +376,59 @@ mod tests {
 
     #[test]
     fn errors_name_the_flag_that_resolves_them() {
-        let error = Error::Core(openelm_core::Error::Destination {
+        let problem = openelm_core::Error::Destination {
             path: "model".into(),
             problem: "exists".into(),
-        });
-        let command = Command::new("test");
-        assert_eq!(error.message(&command), "model: exists");
-        let command = command.arg(Arg::new("force").long("force"));
-        assert_eq!(
-            error.message(&command),
-            "model: exists; --force replaces it"
-        );
+        };
+        let advised = |remedy: Remedy| {
+            let problem = openelm_core::Error::Destination {
+                path: "model".into(),
+                problem: "exists".into(),
+            };
+            let error = Box::new(problem);
+            Error::Core(openelm_core::Error::WithRemedy { error, remedy })
+        };
+        let bare = Command::new("test");
+        assert_eq!(Error::Core(problem).message(&bare), "model: exists");
+        for (remedy, flag, with_flag, without) in [
+            (
+                Remedy::Force,
+                "force",
+                "--force replaces it",
+                "choose another path",
+            ),
+            (
+                Remedy::Tokenizer,
+                "tokenizer",
+                "--tokenizer PATH sets its path",
+                "copy it into the model's folder",
+            ),
+            (
+                Remedy::Architecture,
+                "architecture",
+                "--architecture states the architecture",
+                "state the architecture: the name of a size, or a config.json",
+            ),
+            (
+                Remedy::StartFrom("start a new run"),
+                "start-from",
+                "start a new run: --start-from FOLDER sets its weights",
+                "start a new run",
+            ),
+            (
+                Remedy::Resume,
+                "resume",
+                "--resume resumes it; or choose another folder",
+                "resume it, or choose another folder",
+            ),
+        ] {
+            let command = bare.clone().arg(Arg::new(flag).long(flag));
+            let error = advised(remedy);
+            assert_eq!(
+                error.message(&command),
+                format!("model: exists; {with_flag}")
+            );
+            assert_eq!(error.message(&bare), format!("model: exists; {without}"));
+        }
     }
 }

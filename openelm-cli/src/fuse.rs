@@ -5,16 +5,22 @@ use std::path::PathBuf;
 use openelm_core::{
     CancelHandle,
     adapter::Adapter,
-    convert::{Conversion, ConvertOptions, FileType, Format},
+    convert::{Conversion, ConvertOptions, Format, TokenizerChoice},
 };
 
-use crate::{choices::Dtype, error::Error, interrupt::Interrupt, output};
+use crate::{
+    choices::{Dtype, GgufType},
+    error::Error,
+    interrupt::Interrupt,
+    output,
+};
 
 /// Arguments of `openelm fuse`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Model folder that the adapter was trained on
+    /// Model folder that the adapter was trained on, or a repository's folder in the Hugging Face
+    /// Hub cache
     #[arg(long, short, value_name = "FOLDER")]
     model: PathBuf,
 
@@ -22,9 +28,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER", default_value = "adapters")]
     adapter_path: PathBuf,
 
-    /// Model folder or GGUF file to write
-    #[arg(long, value_name = "FOLDER", default_value = "fused_model")]
+    /// Model folder to write, or a GGUF file if its name ends in .gguf
+    #[arg(long, value_name = "PATH", default_value = "fused_model")]
     save_path: PathBuf,
+
+    /// LLaMA tokenizer to include: a tokenizer.json or tokenizer.model, or a folder with one
+    /// [default: the model's tokenizer]
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
 
     /// Dequantise a quantised model; otherwise changed matrices are quantised again
     #[arg(long, alias = "de-quantize", short)]
@@ -33,6 +44,10 @@ pub(crate) struct Args {
     /// Data type of the weights [default: as stored]
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
+
+    /// Data type of a GGUF file [default: f16]
+    #[arg(long, value_name = "TYPE", ignore_case = true)]
+    gguf_type: Option<GgufType>,
 
     /// Replace an existing model folder or GGUF file; other files in the folder stay
     #[arg(long)]
@@ -46,17 +61,25 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "Examples:
   openelm fuse --model OpenELM-270M --adapter-path adapters --save-path OpenELM-270M-tales
   openelm fuse --model OpenELM-270M-4bit --dequantize --save-path tales
-  openelm fuse --model OpenELM-270M --save-path tales.gguf";
+  openelm fuse --model OpenELM-270M --tokenizer Llama-2-7b-hf --save-path tales
+  openelm fuse --model OpenELM-270M --save-path tales.gguf --gguf-type q8_0";
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
-    let is_gguf = args.save_path.extension().is_some_and(|e| e == "gguf");
+    let format = Format::of_target(Some(&args.save_path), None);
+    let format = match (format, args.gguf_type) {
+        (Format::Gguf(_), Some(file_type)) => Format::Gguf(file_type.into()),
+        (_, Some(_)) => {
+            let problem = "--gguf-type: --save-path does not end in .gguf";
+            return Err(Error::Usage(problem.into()));
+        }
+        (format, None) => format,
+    };
     let options = ConvertOptions {
-        format: if is_gguf {
-            Format::Gguf(FileType::F16)
-        } else {
-            Format::Mlx
-        },
+        format,
+        tokenizer: args
+            .tokenizer
+            .map_or(TokenizerChoice::OfSource, TokenizerChoice::Path),
         dtype: args.dtype.map(Into::into),
         dequantize: args.dequantize,
         adapter: Some(Adapter::load(&args.adapter_path)?),

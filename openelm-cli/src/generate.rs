@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use openelm_core::{
@@ -26,8 +26,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Adapter folder of openelm, mlx-lm or PEFT, with an optional strength as in tales=0.5; may be
-    /// repeated, adapters are summed
+    /// Adapter folder of openelm, mlx-lm or PEFT, or a repository's folder in the Hugging Face Hub
+    /// cache, with an optional strength as in tales=0.5; may be repeated, adapters are summed
     #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
     adapter: Vec<String>,
 
@@ -176,16 +176,26 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
     let mut active = Vec::new();
     for given in adapters {
-        let (folder, strength) = match given.rsplit_once('=') {
-            Some((folder, strength)) if strength.parse::<f32>().is_ok() => {
-                (folder, strength.parse().unwrap_or(1.0))
-            }
-            _ => (given.as_str(), 1.0),
-        };
+        let (folder, strength) = folder_and_strength(given);
         model.add_adapter(folder, &Adapter::load(folder)?)?;
         active.push((folder, strength));
     }
     Ok(model.set_adapters(&active)?)
+}
+
+/// The parts of `FOLDER=STRENGTH`; the strength is optional. An existing path is a folder, whatever
+/// its name contains.
+fn folder_and_strength(given: &str) -> (&str, f32) {
+    let exists = |path: &str| match Path::new(path).symlink_metadata() {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    let parts = given.rsplit_once('=').filter(|_| !exists(given));
+    let parts = parts.and_then(|(folder, strength)| Some((folder, strength.parse().ok()?)));
+    // If neither exists, the error names the whole text.
+    parts
+        .filter(|(folder, _)| exists(folder))
+        .unwrap_or((given, 1.0))
 }
 
 fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {
@@ -223,7 +233,7 @@ fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Er
 
 fn print_text(event: &Event) -> Result<(), Error> {
     match event {
-        Event::Token(token) if !token.text.is_empty() => output::write(token.text.as_bytes()),
+        Event::Token(token) if !token.text.is_empty() => output::write_text(&token.text),
         Event::Finished { .. } => output::write(b"\n"),
         _ => Ok(()),
     }
@@ -292,4 +302,35 @@ fn print_stats(reason: FinishReason, stats: &Stats, drawn: bool) -> Result<(), E
         },
     ));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use openelm_testing::TempDir;
+
+    use super::folder_and_strength;
+
+    #[test]
+    fn an_existing_path_is_no_strength() {
+        let runs = TempDir::new();
+        for name in ["lr=1e-4", "tales", "a=0.5=2", "b"] {
+            std::fs::create_dir(runs.join(name)).unwrap();
+        }
+        let path = |name: &str| format!("{}/{name}", runs.as_str());
+        for (given, folder, strength) in [
+            ("lr=1e-4", "lr=1e-4", 1.0),
+            ("lr=1e-4=0.5", "lr=1e-4", 0.5),
+            ("lr=1e-4/", "lr=1e-4/", 1.0),
+            ("tales=0.5", "tales", 0.5),
+            ("tales=-1", "tales", -1.0),
+            ("tales", "tales", 1.0),
+            ("a=0.5=2", "a=0.5=2", 1.0),
+            ("a=0.5=2=3", "a=0.5=2", 3.0),
+            ("b=x", "b=x", 1.0),
+            ("c=2", "c=2", 1.0),
+        ] {
+            let (given, folder) = (path(given), path(folder));
+            assert_eq!(folder_and_strength(&given), (folder.as_str(), strength));
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! `openelm info`: architecture, parameters and memory of a model folder or a preset.
 
-use std::{fmt::Write, path::Path};
+use std::{cmp::Reverse, fmt::Write, path::Path};
 
 use clap::builder::NonEmptyStringValueParser;
 use openelm_core::{
     Config, Dtype,
     config::Preset,
+    one_line,
+    quantization::Quantization,
     weights::{Checkpoint, model_folder},
 };
 use serde_json::json;
@@ -16,7 +18,8 @@ use crate::{error::Error, output};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  openelm info OpenELM-270M-Instruct\n  openelm info 3B --json")]
 pub(crate) struct Args {
-    /// Model folder or a preset: 270M, 450M, 1_1B or 3B
+    /// Model folder, a repository's folder in the Hugging Face Hub cache, or a preset: 270M, 450M,
+    /// 1_1B or 3B
     #[arg(value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     model: String,
 
@@ -29,14 +32,22 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let (config, stored) = find(&args.model)?;
     if args.json {
-        return output::write_json(&to_json(&args.model, &config, stored));
+        return output::write_json(&to_json(&args.model, &config, stored.as_ref()));
     }
-    output::write(table(&args.model, &config, stored).as_bytes())
+    output::write(table(&args.model, &config, stored.as_ref()).as_bytes())
 }
 
-/// The architecture and, for a folder with weights, their stored dtype.
-fn find(model: &str) -> Result<(Config, Option<Dtype>), Error> {
-    if !Path::new(model).exists()
+/// The stored weights of a folder.
+struct Stored {
+    dtype: Dtype,
+    bits_per_weight: f64,
+    /// Numbers of quantised matrices, by their form.
+    quantized: Vec<(Quantization, usize)>,
+}
+
+/// The architecture and, for a folder with weights, their form.
+fn find(model: &str) -> Result<(Config, Option<Stored>), Error> {
+    if Path::new(model).symlink_metadata().is_err()
         && let Ok(preset) = model.parse::<Preset>()
     {
         return Ok((preset.config(), None));
@@ -45,25 +56,62 @@ fn find(model: &str) -> Result<(Config, Option<Dtype>), Error> {
     let config = Config::load(&folder)?;
     let has_weights = ["model.safetensors", "model.safetensors.index.json"]
         .iter()
-        .any(|name| folder.join(name).exists());
+        .any(|name| folder.join(name).symlink_metadata().is_ok());
     if !has_weights {
         return Ok((config, None));
     }
     let checkpoint = Checkpoint::open(&folder)?;
     checkpoint.check(&config)?;
-    Ok((config, Some(checkpoint.dtype())))
+    let bits = checkpoint.bytes() as f64 * 8.0;
+    let stored = Stored {
+        dtype: checkpoint.dtype(),
+        bits_per_weight: bits / config.parameter_count() as f64,
+        quantized: quantized(&config, &checkpoint)?,
+    };
+    Ok((config, Some(stored)))
 }
 
-fn table(model: &str, config: &Config, stored: Option<Dtype>) -> String {
+/// Numbers of quantised matrices, the most frequent form first. A matrix with scales is quantised.
+fn quantized(
+    config: &Config,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<(Quantization, usize)>, Error> {
+    let Some(map) = config.quantization_map()? else {
+        return Ok(Vec::new());
+    };
+    let names = checkpoint.tensors().keys();
+    let packed = names.filter_map(|name| name.strip_suffix(".scales"));
+    let mut counts: Vec<(Quantization, usize)> = Vec::new();
+    for form in packed.filter_map(|name| map.layer(name)) {
+        match counts.iter_mut().find(|(known, _)| *known == form) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((form, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, count)| Reverse(*count));
+    Ok(counts)
+}
+
+fn table(model: &str, config: &Config, stored: Option<&Stored>) -> String {
     let on_off = |on| if on { "yes" } else { "no" };
     let mut out = String::new();
     let mut row = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<22}{value}");
     };
-    row("model", model.into());
+    row("model", one_line(model));
     row("parameters", output::grouped(config.parameter_count()));
     if let Some(stored) = stored {
-        row("stored as", stored.to_string());
+        row("stored as", stored.dtype.to_string());
+        let bits = stored.bits_per_weight;
+        row("bits per weight", format!("{bits:.2}"));
+        for (form, count) in &stored.quantized {
+            let (mode, bits) = (form.mode().name(), form.bits());
+            let group = form.group_size();
+            row(
+                "quantisation",
+                format!("{mode}, {bits} bits in groups of {group}: {count} matrices"),
+            );
+        }
     }
     row("layers", config.num_transformer_layers().to_string());
     row("width", config.model_dim().to_string());
@@ -107,7 +155,7 @@ fn table(model: &str, config: &Config, stored: Option<Dtype>) -> String {
     out
 }
 
-fn to_json(model: &str, config: &Config, stored: Option<Dtype>) -> serde_json::Value {
+fn to_json(model: &str, config: &Config, stored: Option<&Stored>) -> serde_json::Value {
     let layers: Vec<_> = config
         .layers()
         .iter()
@@ -124,7 +172,18 @@ fn to_json(model: &str, config: &Config, stored: Option<Dtype>) -> serde_json::V
     json!({
         "model": model,
         "parameters": config.parameter_count(),
-        "stored_dtype": stored.map(|dtype| dtype.to_string()),
+        "stored_dtype": stored.map(|stored| stored.dtype.to_string()),
+        "bits_per_weight": stored.map(|stored| stored.bits_per_weight),
+        "quantization": stored.map(|stored| {
+            let forms = stored.quantized.iter();
+            let forms = forms.map(|(form, count)| json!({
+                "mode": form.mode().name(),
+                "bits": form.bits(),
+                "group_size": form.group_size(),
+                "matrices": count,
+            }));
+            forms.collect::<Vec<_>>()
+        }),
         "num_transformer_layers": config.num_transformer_layers(),
         "model_dim": config.model_dim(),
         "head_dim": config.head_dim(),

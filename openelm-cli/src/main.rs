@@ -24,6 +24,7 @@ mod info;
 mod interrupt;
 mod model;
 mod output;
+mod paths;
 mod pretrain;
 mod ranks;
 mod settings;
@@ -57,7 +58,7 @@ enum Command {
     Convert(Box<convert::Args>),
     /// Fine-tune a model: LoRA, DoRA, full, or DPO on preference pairs
     Finetune(Box<finetune::Args>),
-    /// Pre-train a new model from random weights
+    /// Pre-train a model from random weights, or from the weights of a model
     Pretrain(Box<pretrain::Args>),
     /// Merge an adapter into its model
     Fuse(fuse::Args),
@@ -140,12 +141,22 @@ fn usage(error: &clap::Error) -> ExitCode {
         let problem = problem.join(" ");
         let problem = problem.strip_prefix("error: ").unwrap_or(&problem);
         output::note(&format!("openelm: {problem}"));
+    } else if error.use_stderr() && !is_safe(&error.to_string()) {
+        for line in error.to_string().lines() {
+            output::note(line);
+        }
     } else if let Err(problem) = error.print()
         && !error.use_stderr()
     {
         return finish(Err(Error::Output(problem)), &Cli::command());
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// True if every line of `text` can be shown as it is.
+fn is_safe(text: &str) -> bool {
+    text.lines()
+        .all(|line| openelm_core::one_line(line) == line)
 }
 
 fn completions(shell: Shell) -> Result<(), Error> {

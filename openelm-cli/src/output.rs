@@ -1,7 +1,12 @@
 //! Output to standard output and standard error. Write failures (a full disk) are errors, not
 //! panics.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal, Write},
+};
+
+use openelm_core::one_line;
 
 use crate::error::Error;
 
@@ -14,22 +19,55 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), Error> {
         .map_err(Error::Output)
 }
 
-/// Writes one JSON object on a line.
-pub(crate) fn write_json(value: &serde_json::Value) -> Result<(), Error> {
-    write(format!("{value}\n").as_bytes())
+/// Writes generated text. A terminal gets controls as escapes, except line breaks and tabs: a
+/// vocabulary may contain terminal commands. A pipe or file gets the exact text.
+pub(crate) fn write_text(text: &str) -> Result<(), Error> {
+    if io::stdout().is_terminal() {
+        write(for_terminal(text).as_bytes())
+    } else {
+        write(text.as_bytes())
+    }
 }
 
-/// Prints one line on standard error. Control characters (line breaks, terminal escapes in file
-/// names) are escaped. Write errors are ignored.
-pub(crate) fn note(text: &str) {
-    let mut line = String::with_capacity(text.len() + 1);
+fn for_terminal(text: &str) -> Cow<'_, str> {
+    let is_command = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(is_command) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
     for character in text.chars() {
+        if is_command(character) {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Writes one JSON object on a line. Controls that JSON allows in strings (DEL and the C1 range)
+/// become escapes of the same value.
+pub(crate) fn write_json(value: &serde_json::Value) -> Result<(), Error> {
+    write(json_line(value).as_bytes())
+}
+
+fn json_line(value: &serde_json::Value) -> String {
+    let mut line = String::new();
+    for character in value.to_string().chars() {
         if character.is_control() {
-            line.extend(character.escape_default());
+            line.push_str(&format!("\\u{:04x}", u32::from(character)));
         } else {
             line.push(character);
         }
     }
+    line.push('\n');
+    line
+}
+
+/// Prints one line on standard error, made safe and short as in [`one_line`]. Write errors are
+/// ignored.
+pub(crate) fn note(text: &str) {
+    let mut line = one_line(text);
     line.push('\n');
     let _ = io::stderr().write_all(line.as_bytes());
 }
@@ -74,6 +112,21 @@ mod tests {
         assert_eq!(bytes(16_128), "16.1 kB");
         assert_eq!(bytes(543_054_336), "543 MB");
         assert_eq!(bytes(1_086_108_672), "1.09 GB");
+    }
+
+    #[test]
+    fn a_terminal_gets_no_commands() {
+        let text = "a\tb\n\u{1b}[2J\r\u{9b}1m\u{7f}é";
+        let expected = "a\tb\n\\u{1b}[2J\\r\\u{9b}1m\\u{7f}é";
+        assert_eq!(for_terminal(text), expected);
+        assert_eq!(for_terminal("plain é\n"), "plain é\n");
+        let value = serde_json::json!({ "text": text });
+        let line = json_line(&value);
+        assert!(!line.trim_end().contains(char::is_control), "{line:?}");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&line).unwrap(),
+            value
+        );
     }
 
     #[test]

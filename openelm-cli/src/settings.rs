@@ -257,7 +257,9 @@ pub(crate) mod testing {
                 record(settings(beside, "")),
                 "{flag} changes nothing"
             );
-            let is_list = argument.get_value_delimiter().is_some();
+            let several = |count: clap::builder::ValueRange| count.max_values() > 1;
+            let is_list = argument.get_value_delimiter().is_some()
+                || argument.get_num_args().is_some_and(several);
             let is_bare = value.parse::<f64>().is_ok() || *value == "false";
             let value = match (is_switch, is_list, is_bare) {
                 (true, ..) => "true".to_owned(),

@@ -28,7 +28,7 @@ Writes tokenizer.json and tokenizer_config.json. <unk> is 0, <s> 1, </s> 2.";
 
 #[derive(clap::Args)]
 struct TrainArgs {
-    /// Files, folders or glob patterns: .jsonl, .txt (also .gz and .zst), .parquet
+    /// Files, folders or glob patterns: .jsonl, .json, .txt (also .gz and .zst), .parquet
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     data: Vec<PathBuf>,
 

@@ -9,13 +9,14 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 19] = [
-    "mlx_error",
+const LAYERS: [&str; 20] = [
     "error",
     "cancel",
     "parallel",
     "files",
+    "lookup",
     "text_file",
+    "hub_cache",
     "json",
     "mlx",
     "config",

@@ -134,7 +134,7 @@ impl Error {
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
         let text = text.unwrap_or_else(|| "no reason given".into());
         Self::Unexpected {
-            message: format!("unexpected failure: {text}"),
+            message: core::one_line(&format!("unexpected failure: {text}")),
         }
     }
 
@@ -169,6 +169,11 @@ impl From<core::Error> for Error {
         let message = error.to_string();
         let path = error.path().map(|path| path.to_string_lossy().into_owned());
         let path = path.unwrap_or_default();
+        // The message has the remedy.
+        let error = match error {
+            core::Error::WithRemedy { error, .. } => *error,
+            error => error,
+        };
         // Matches all kinds, so that a kind added to the core does not compile without a variant
         // here.
         match (error.kind(), error) {
@@ -290,6 +295,23 @@ mod tests {
             let message = error.to_string();
             assert_eq!(Error::from(error), expected(path(), message));
         }
+    }
+
+    #[test]
+    fn a_remedy_is_part_of_the_message() {
+        let error = core::Error::WithRemedy {
+            error: Box::new(core::Error::Option {
+                option: "top_p",
+                problem: problem(),
+            }),
+            remedy: core::Remedy::Force,
+        };
+        let message = "top_p: the problem; allow its replacement, or choose another path";
+        let expected = Error::InvalidOption {
+            option: "top_p".into(),
+            message: message.into(),
+        };
+        assert_eq!(Error::from(error), expected);
     }
 
     #[test]

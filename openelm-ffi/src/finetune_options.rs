@@ -6,7 +6,7 @@ use openelm_core::{
     train::{self as core_train, Optimizer, ScheduleOptions, TrainerOptions},
 };
 
-use crate::error::Result;
+use crate::{count::count, error::Result};
 
 /// The kind of adapter to train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
@@ -175,11 +175,6 @@ impl From<&FinetuneOptions> for AdapterOptions {
             },
         }
     }
-}
-
-/// A count for the core.
-pub(crate) fn count(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Conversions in both directions between two enums with the same variants.

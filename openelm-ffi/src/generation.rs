@@ -6,6 +6,7 @@ use openelm_core::{
 };
 
 use crate::{
+    count::count,
     error::{Error, Result},
     event_channel::{self, EventReceiver, EventSender},
     fault_injection,
@@ -268,7 +269,6 @@ impl Task for GenerationTask {
 
 impl From<GenerationOptions> for core::generation::GenerateOptions {
     fn from(options: GenerationOptions) -> Self {
-        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         Self {
             max_tokens: count(options.max_tokens),
             sampling: Sampling {

@@ -8,6 +8,7 @@
 mod adapters;
 mod chat;
 mod convert;
+mod count;
 mod error;
 mod event_channel;
 mod exit_guard;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use openelm_core::{memory, runtime};
 
-use crate::{error::Result, load::LoadOptions, worker};
+use crate::{count::count, error::Result, load::LoadOptions, worker};
 
 /// MLX's memory in this process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
@@ -38,7 +38,7 @@ pub fn estimate_memory(
     options: LoadOptions,
     context: Option<u64>,
 ) -> Result<MemoryEstimate> {
-    let context = context.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX));
+    let context = context.map(count);
     let estimate = memory::MemoryEstimate::of(path, &options.try_into()?, context)?;
     Ok(MemoryEstimate {
         weights: estimate.weights,
@@ -76,8 +76,7 @@ pub fn reset_peak_memory() -> Result<()> {
 /// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn set_memory_cache_limit(bytes: u64) -> Result<u64> {
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    Ok(memory::set_cache_limit(bytes)? as u64)
+    Ok(memory::set_cache_limit(count(bytes))? as u64)
 }
 
 /// Sets the limit above which MLX waits for memory to be freed, in bytes. Returns the old limit.
@@ -86,8 +85,7 @@ pub fn set_memory_cache_limit(bytes: u64) -> Result<u64> {
 /// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn set_memory_limit(bytes: u64) -> Result<u64> {
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    Ok(memory::set_memory_limit(bytes)? as u64)
+    Ok(memory::set_memory_limit(count(bytes))? as u64)
 }
 
 /// Frees the buffers in the cache.

@@ -28,7 +28,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "FOLDER", default_value = "adapters")]
     pub(super) adapter_path: PathBuf,
 
-    /// Adapter folder to start from [default: a new adapter]
+    /// Adapter folder of openelm, mlx-lm or PEFT to start from [default: a new adapter]
     #[arg(long, value_name = "FOLDER")]
     pub(super) start_from: Option<PathBuf>,
 
@@ -91,7 +91,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "N", default_value_t = run().max_seq_length)]
     pub(super) max_seq_length: usize,
 
-    /// Handling of longer rows; they are counted
+    /// Handling of rows longer than --max-seq-length; their number is printed
     #[arg(long, value_name = "MODE", default_value_t = DataOptions::default().long_rows.into())]
     pub(super) long_rows: LongRow,
 

@@ -7,7 +7,7 @@ use openelm_core::{
 };
 
 use super::settings::Settings;
-use crate::{error::Error, output};
+use crate::{error::Error, output, paths::Paths};
 
 /// The training data of process `rank` of `world`.
 pub(super) fn source(
@@ -32,7 +32,7 @@ pub(super) fn validation(
         return Ok(None);
     };
     let length = settings.sequence_length(config);
-    let read = Validation::read(files, &settings.text_key, tokenizer, length)?;
+    let read = Validation::read(&Paths::all(files), &settings.text_key, tokenizer, length)?;
     Ok(Some(read))
 }
 

@@ -14,6 +14,7 @@ use super::architecture::Architecture;
 use crate::{
     choices::{Dtype, Packing},
     error::Error,
+    paths::Paths,
     settings::{all_or_count, count_or_all, defaults, exponent},
 };
 
@@ -21,14 +22,14 @@ use crate::{
 #[derive(clap::Args, Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
-    /// Training files, folders and glob patterns, separated by commas or spaces: .jsonl, .json and .txt (also
-    /// .gz and .zst), .parquet
-    #[arg(long, value_name = "FILES", value_delimiter = ',', num_args = 1..)]
-    pub(super) data: Option<Vec<PathBuf>>,
+    /// Training files, folders and glob patterns, separated by commas or spaces: .jsonl, .json and
+    /// .txt (also .gz and .zst), .parquet
+    #[arg(long, value_name = "FILES", num_args = 1.., value_parser = Paths::parser())]
+    pub(super) data: Option<Vec<Paths>>,
 
     /// Validation files
-    #[arg(long, value_name = "FILES", value_delimiter = ',', num_args = 1..)]
-    pub(super) valid: Option<Vec<PathBuf>>,
+    #[arg(long, value_name = "FILES", num_args = 1.., value_parser = Paths::parser())]
+    pub(super) valid: Option<Vec<Paths>>,
 
     /// Key of the text in a JSON line, or its column in a Parquet file
     #[arg(long, value_name = "KEY", default_value_t = corpus().text_key)]
@@ -331,7 +332,7 @@ impl Settings {
         };
         let defaults = CorpusOptions::new(self.packing.into());
         Ok(CorpusOptions {
-            files: files.clone(),
+            files: Paths::all(files),
             text_key: self.text_key.clone(),
             sequence_length: length,
             words_per_fragment: self.words_per_fragment,
@@ -362,8 +363,10 @@ impl Settings {
         let paths = paths
             .into_iter()
             .filter_map(|(name, path)| Some((name, path?)));
-        let data = self.data.iter().flatten().map(PathBuf::as_path);
-        let valid = self.valid.iter().flatten().map(PathBuf::as_path);
+        let all = |places: &Option<Vec<Paths>>| places.as_deref().map(Paths::all);
+        let (data, valid) = (all(&self.data), all(&self.valid));
+        let data = data.iter().flatten().map(PathBuf::as_path);
+        let valid = valid.iter().flatten().map(PathBuf::as_path);
         let read = data.clone().map(|path| ("--data", path));
         let read = read.chain(valid.clone().map(|path| ("--valid", path)));
         output::check_inputs(&self.output, paths.chain(read))?;

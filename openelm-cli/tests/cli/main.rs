@@ -6,6 +6,9 @@
 mod cancelled;
 #[cfg(target_os = "linux")]
 mod full_disk;
+#[cfg(unix)]
+mod hub_cache;
+mod messages;
 mod output;
 mod refused;
 mod tool;

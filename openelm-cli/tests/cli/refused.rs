@@ -18,7 +18,8 @@ fn rejects_missing_models() {
         &["bench", "-n", "2", "-m"],
     ] {
         let on = |model| openelm(&[command, &[model]].concat());
-        fails(on(nowhere), 1, &[nowhere, "No such file"]);
+        let parts = [nowhere, "no such file or folder", "expected a model folder"];
+        fails(on(nowhere), 1, &parts);
         fails(
             on(empty.as_str()),
             1,
@@ -166,7 +167,7 @@ fn rejects_missing_or_mismatched_tokenizers() {
     fails(
         on(model.as_str(), &["--tokenizer", nowhere]),
         1,
-        &[&[nowhere], &missing[..]].concat(),
+        &[nowhere, "no such file or folder", missing[0]],
     );
     let damaged = model.file("damaged.json", "{\"model\": 1}");
     fails(

@@ -1,6 +1,6 @@
 //! Invalid command lines and values out of range.
 
-use crate::tool::{generate, openelm};
+use crate::tool::{generate, openelm, tales};
 use openelm_testing::{fails, run, works};
 
 #[test]
@@ -98,7 +98,7 @@ fn rejects_arguments_that_are_not_utf8() {
     // Paths need not be UTF-8.
     let mut command = openelm(&["generate", "-p", "x", "-m"]);
     command.arg(bytes);
-    fails(command, 1, &["No such file"]);
+    fails(command, 1, &["no such file or folder"]);
 }
 
 #[test]
@@ -114,5 +114,42 @@ fn completions_list_the_commands() {
         ] {
             assert!(script.contains(word), "{shell}: {word}");
         }
+    }
+}
+
+#[test]
+fn rejects_options_without_effect() {
+    for (option, is_refused) in [
+        ("--top-k=5", true),
+        ("--top-p=0.9", true),
+        ("--min-p=0.1", true),
+        ("--seed=1", true),
+        ("--top-p=1", false),
+        ("--repetition-penalty=1.2", false),
+    ] {
+        let args = ["-p", "The", "-n", "1", "-q", "--temp", "0", option];
+        if is_refused {
+            let name = option.split('=').next().unwrap();
+            fails(generate(&args), 2, &[name, "no effect with --temp 0"]);
+        } else {
+            works(generate(&args));
+        }
+    }
+    works(generate(&["-p", "The", "-n", "1", "-q", "--top-p", "0.9"]));
+    let unquantised = "no effect on a model that is not quantised";
+    let args = ["-p", "The", "--keep-quantized"];
+    fails(generate(&args), 2, &["--keep-quantized", unquantised]);
+    let bench = openelm(&["bench", "--preset", "270M", "--keep-quantized"]);
+    fails(bench, 2, &["--keep-quantized", unquantised]);
+    let convert = |more: &[&str]| openelm(&[&["convert", "--dry-run", &tales()], more].concat());
+    for (more, part) in [
+        (&["--dequantize"][..], "--dequantize: the model is not"),
+        (&["--ema"], "--ema: only PyTorch"),
+        (
+            &["--to=gguf", "--max-shard-size=1GB"],
+            "--max-shard-size: no effect on a GGUF file",
+        ),
+    ] {
+        fails(convert(more), 2, &[part]);
     }
 }

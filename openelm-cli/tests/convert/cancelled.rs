@@ -33,8 +33,8 @@ fn large(folder: &TempDir) -> String {
     folder.at("source")
 }
 
-/// Starts a conversion and sends it a signal while it writes.
-fn signalled(folder: &TempDir, mut command: Command, signal: &str) -> process::Output {
+/// Starts a conversion and sends it signals while it writes.
+fn signalled(folder: &TempDir, mut command: Command, signals: &[&str]) -> process::Output {
     let child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -60,7 +60,7 @@ fn signalled(folder: &TempDir, mut command: Command, signal: &str) -> process::O
     // Stopped in the middle of the conversion.
     send("-STOP");
     assert!(written.exists());
-    send(signal);
+    signals.iter().for_each(|signal| send(signal));
     send("-CONT");
     child.wait_with_output().unwrap()
 }
@@ -81,7 +81,7 @@ fn killed_conversion_keeps_old_target_and_can_be_repeated() {
         "--verify",
         "none",
     ];
-    let output = signalled(&folder, convert(&args), "-KILL");
+    let output = signalled(&folder, convert(&args), &["-KILL"]);
     assert_eq!(output.status.code(), None);
     assert_eq!(
         folder.names(),
@@ -106,69 +106,39 @@ fn killed_conversion_keeps_old_target_and_can_be_repeated() {
 
 #[test]
 fn interrupted_conversion_leaves_nothing() {
+    for (signal, code, line) in [
+        ("-INT", 130, "openelm: interrupted\n"),
+        ("-TERM", 143, "openelm: interrupted by SIGTERM\n"),
+        ("-HUP", 129, "openelm: interrupted by SIGHUP\n"),
+    ] {
+        let folder = TempDir::new();
+        let source = large(&folder);
+        let target = folder.at("target");
+        let args = [&source, &target, "-q", "--no-tokenizer"];
+        let output = signalled(&folder, convert(&args), &[signal]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), line);
+        assert_eq!(output.stdout, b"");
+        assert_eq!(folder.names(), ["source"]);
+    }
+}
+
+/// The second signal arrives before the first one has had an effect.
+#[test]
+fn second_signal_ends_conversion_at_once() {
     let folder = TempDir::new();
     let source = large(&folder);
     let target = folder.at("target");
     let args = [&source, &target, "-q", "--no-tokenizer"];
-    let output = signalled(&folder, convert(&args), "-INT");
-    assert_eq!(output.status.code(), Some(130), "{output:?}");
-    assert_eq!(output.stderr, b"openelm: interrupted\n");
-    assert_eq!(output.stdout, b"");
-    assert_eq!(folder.names(), ["source"]);
-}
-
-/// A source without data blocks a conversion, so that it does not notice the first Ctrl-C.
-#[cfg(target_os = "linux")]
-#[test]
-fn second_interrupt_ends_blocked_conversion() {
-    const SIGINT: u32 = 2;
-    let folder = TempDir::new();
-    let source = folder.at("source.pt");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&source)
-            .status()
-            .unwrap()
-            .success()
-    );
-    let mut child = convert(&[&source, &folder.at("target"), "--no-tokenizer"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let id = child.id().to_string();
-    // Checks whether the signal is in a signal set of the process.
-    let is_in = |set: &str| {
-        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let signals = status.lines().find_map(|line| line.strip_prefix(set));
-        let signals = signals.unwrap().trim_start_matches(':').trim();
-        u64::from_str_radix(signals, 16).unwrap() >> (SIGINT - 1) & 1 == 1
-    };
-    let wait = |until: &mut dyn FnMut() -> bool| {
-        (0..3000).any(|_| {
-            sleep(Duration::from_millis(10));
-            until()
-        })
-    };
-    let interrupt = || {
-        let kill = Command::new("kill").args(["-INT", &id]).status().unwrap();
-        assert!(kill.success());
-    };
-    assert!(wait(&mut || is_in("SigCgt")), "Ctrl-C is not handled");
-    interrupt();
-    // The first signal was delivered, and the program still runs.
-    assert!(wait(&mut || !is_in("ShdPnd")));
-    sleep(Duration::from_millis(300));
-    assert_eq!(child.try_wait().unwrap(), None);
-    interrupt();
-    let ended = wait(&mut || child.try_wait().unwrap().is_some());
-    if !ended {
-        child.kill().unwrap();
-    }
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let output = signalled(&folder, convert(&args), &["-INT", "-TERM"]);
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
     assert_eq!((output.stdout, output.stderr), (Vec::new(), Vec::new()));
-    assert_eq!(folder.names(), ["source.pt"]);
+    assert!(!folder.join("target").exists());
+    // The next conversion removes what is left.
+    works(convert(
+        &[&args[..], &["--quiet", "--verify", "none"]].concat(),
+    ));
+    assert_eq!(folder.names(), ["source", "target"]);
 }
 
 #[cfg(target_os = "linux")]

@@ -181,7 +181,7 @@ fn exit_codes_separate_usage_from_failure() {
     fails(
         convert(&[&folder.at("none"), &target]),
         1,
-        &["none", "No such file"],
+        &["none", "no such file or folder"],
     );
     folder.write("letter", "x");
     let inside = folder.at("letter/target");
@@ -190,7 +190,7 @@ fn exit_codes_separate_usage_from_failure() {
     fails(
         convert(&[&source, &target, "--tokenizer", &folder.at("t")]),
         1,
-        &["--tokenizer PATH"],
+        &["no such file or folder", "a folder with one"],
     );
     fails(convert(&[&source, &source, "--force"]), 1, &["the same"]);
     assert!(folder.names().is_empty());

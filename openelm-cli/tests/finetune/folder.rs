@@ -95,14 +95,3 @@ pub(crate) fn results(adapters: &Path) -> Vec<(String, Vec<u8>)> {
     };
     files.into_iter().map(read).collect()
 }
-
-pub(crate) fn iterations(adapters: &Path) -> Vec<u64> {
-    let text = fs::read_to_string(adapters.join("metrics.jsonl")).unwrap();
-    let lines = text
-        .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let steps = lines.filter(|line| line.get("train_loss").is_some());
-    steps
-        .map(|line| line["iteration"].as_u64().unwrap())
-        .collect()
-}

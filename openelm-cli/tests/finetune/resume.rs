@@ -1,60 +1,14 @@
-//! Killed runs and full disks.
+//! Full disks.
 
 use std::{
     fs,
     path::PathBuf,
     process::{Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use openelm_testing::{failure, success, wait_for};
 
-use crate::folder::{RUN, Scratch, iterations, results};
-
-#[test]
-fn killed_and_resumed_run_gives_identical_files() {
-    let scratch = Scratch::new();
-    success(scratch.finetune("undisturbed", &RUN));
-    let adapters = scratch.path("killed");
-    let expected = results(&scratch.path("undisturbed"));
-    let attempt = || {
-        let resume = adapters.join("training_state.safetensors").is_file();
-        let resume: &[&str] = if resume { &["--resume"] } else { &[] };
-        scratch.finetune("killed", &[&RUN, resume].concat())
-    };
-    let compare = || {
-        for ((name, expected), (_, found)) in expected.iter().zip(results(&adapters)) {
-            assert!(*expected == found, "{name} differs");
-        }
-        assert_eq!(iterations(&adapters), (1..=24).collect::<Vec<_>>());
-        let left = fs::read_dir(&adapters).unwrap();
-        let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let left: Vec<String> = left.filter(|name| name.contains("partial")).collect();
-        assert!(left.is_empty(), "{left:?}");
-    };
-    // Kill times between loading and the last step; a checkpoint follows every step.
-    let (mut state, mut killed) = (12345_u64, 0);
-    while killed < 20 {
-        let mut child = attempt().stderr(Stdio::null()).spawn().unwrap();
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        thread::sleep(Duration::from_millis(60 + (state >> 33) % 500));
-        child.kill().unwrap();
-        match child.wait().unwrap().code() {
-            None => killed += 1,
-            // The run ended before the kill: repeat it.
-            Some(code) => {
-                assert_eq!(code, 0);
-                compare();
-                fs::remove_dir_all(&adapters).unwrap();
-            }
-        }
-    }
-    success(attempt());
-    compare();
-}
+use crate::folder::{RUN, Scratch, results};
 
 /// Limits the length of files that `command` can write, like a full disk.
 #[cfg(unix)]

@@ -34,6 +34,7 @@ fn killed_conversion_can_be_repeated() {
 }
 
 /// The number of kills, and the seed of their moments.
+#[allow(clippy::print_stdout, reason = "a failed test shows the seed")]
 fn plan(kind: Kind) -> (usize, Random) {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

@@ -118,6 +118,21 @@ fn rejects_invalid_options_and_data() {
         (&["--tokenizer", "nowhere"], 1, "nowhere"),
         (&["--processes", "0"], 2, "--processes: expected at least 1"),
         (
+            &["--processes", "99999", "--batch-size", "99999"],
+            2,
+            "--processes: expected at most 256, found 99999",
+        ),
+        (
+            &["--processes", "3"],
+            2,
+            "openelm: --batch-size: expected a multiple of 3",
+        ),
+        (
+            &["--processes", "2", "--process-timeout", "0"],
+            2,
+            "--process-timeout: expected at least 1, found 0",
+        ),
+        (
             &["--processes", "5000000000"],
             2,
             "--processes: expected at most 8",

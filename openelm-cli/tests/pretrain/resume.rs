@@ -1,48 +1,13 @@
-//! Killed, interrupted and resumed runs.
+//! Runs that continue from a model.
 
 use std::{
     fs,
     process::{Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use openelm_testing::{failure, success, tales};
 
-use crate::folder::{Scratch, assert_same, losses};
-
-#[test]
-fn killed_and_resumed_run_gives_identical_files() {
-    let scratch = Scratch::new();
-    success(scratch.pretrain("undisturbed", &["--quiet"]));
-    let (expected, killed) = (scratch.path("undisturbed"), scratch.path("killed"));
-    let attempt = || {
-        let resume = killed.join("training_state.safetensors").is_file();
-        let resume: &[&str] = if resume { &["--resume"] } else { &[] };
-        scratch.pretrain("killed", &[&["--quiet"], resume].concat())
-    };
-    // Kill times between loading and the last step; a checkpoint follows every step.
-    let (mut state, mut kills) = (98_765_u64, 0);
-    while kills < 20 {
-        let mut child = attempt().stderr(Stdio::null()).spawn().unwrap();
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        thread::sleep(Duration::from_millis(100 + (state >> 33) % 900));
-        child.kill().unwrap();
-        match child.wait().unwrap().code() {
-            None => kills += 1,
-            // The run ended before the kill: repeat it.
-            Some(code) => {
-                assert_eq!(code, 0);
-                assert_same(&expected, &killed);
-                fs::remove_dir_all(&killed).unwrap();
-            }
-        }
-    }
-    success(attempt());
-    assert_same(&expected, &killed);
-}
+use crate::folder::{Scratch, losses};
 
 #[test]
 fn continues_from_existing_model() {

@@ -9,15 +9,22 @@ use crate::{
     config::Config,
     error::{Error, Result},
     files::{Activity, CreatedFolders, WriteLock},
+    hub_cache,
+    lookup::{PathKind, first_file, path_kind},
 };
+
+/// Weight files of an adapter folder, in order of preference.
+const WEIGHTS: [&str; 3] = [peft::WEIGHTS, mlx_lm::WEIGHTS, peft::TORCH_WEIGHTS];
 
 impl Adapter {
     /// Reads an adapter folder: mlx-lm's (`adapters.safetensors`, `adapter_config.json`), or PEFT's
-    /// (`adapter_model.safetensors` or, before, `adapter_model.bin`; `adapter_config.json`).
+    /// (`adapter_model.safetensors` or, before, `adapter_model.bin`; `adapter_config.json`); or such
+    /// a repository's folder in the Hugging Face Hub cache.
     ///
     /// # Errors
     /// [`Error::MissingFile`] if the folder has neither, [`Error::Io`], [`Error::Adapter`] for a
-    /// setting that is missing or not supported, [`Error::Checkpoint`] for a malformed file.
+    /// file and for a setting that is missing or not supported, [`Error::Checkpoint`] for a
+    /// malformed file.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let mut adapter = Self::read(folder)?;
@@ -25,22 +32,26 @@ impl Adapter {
         Ok(adapter)
     }
 
-    fn read(folder: &Path) -> Result<Self> {
-        let has = |name| folder.join(name).is_file();
-        if has(peft::WEIGHTS) || (has(peft::TORCH_WEIGHTS) && !has(mlx_lm::WEIGHTS)) {
-            return peft::load(folder);
+    fn read(path: &Path) -> Result<Self> {
+        let [peft, mlx_lm, _] = WEIGHTS;
+        let expected = format!("an adapter folder with {mlx_lm} (mlx-lm) or {peft} (PEFT)");
+        match path_kind(path)? {
+            None => return Err(hub_cache::absent(path, &expected)),
+            Some(PathKind::Folder) => {}
+            Some(_) => {
+                let problem = format!("this is a file; expected {expected}");
+                return Err(Error::adapter(path, problem));
+            }
         }
-        if !folder.join(mlx_lm::WEIGHTS).is_file() {
-            return Err(Error::missing_file(
-                folder,
-                format!(
-                    "no adapter here: neither {} (mlx-lm) nor {} (PEFT)",
-                    mlx_lm::WEIGHTS,
-                    peft::WEIGHTS
-                ),
-            ));
+        let folder = hub_cache::resolve(path, &WEIGHTS)?;
+        match first_file(&folder, &WEIGHTS)? {
+            Some(file) if file.ends_with(mlx_lm) => mlx_lm::load(&folder),
+            Some(_) => peft::load(&folder),
+            None => Err(Error::missing_file(
+                path,
+                format!("no adapter here: neither {mlx_lm} (mlx-lm) nor {peft} (PEFT)"),
+            )),
         }
-        mlx_lm::load(folder)
     }
 
     /// Writes the adapter in mlx-lm's format into `folder`, which is created if needed. Each file

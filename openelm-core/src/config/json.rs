@@ -4,12 +4,7 @@
 //! the lists; mlx-lm reads the lists. A file in which the two differ describes two models, and is
 //! refused.
 
-use std::{
-    fs::File,
-    io::{ErrorKind, Read},
-    ops::RangeInclusive,
-    path::Path,
-};
+use std::{fs::File, io::Read, ops::RangeInclusive, path::Path};
 
 use serde_json::{Value, json};
 
@@ -19,10 +14,16 @@ use super::{
     layer_wise::{self, LayerWiseConfig},
     scaling::Multipliers,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    hub_cache,
+    lookup::{PathKind, path_kind},
+};
+
+const FILE_NAME: &str = "config.json";
 
 impl Config {
-    /// Reads a model folder's `config.json`, or the file itself.
+    /// Reads a model folder's `config.json`, also in the Hugging Face Hub cache, or the file itself.
     ///
     /// # Errors
     ///
@@ -30,18 +31,17 @@ impl Config {
     /// [`from_json`](Self::from_json).
     pub fn load(folder_or_file: impl AsRef<Path>) -> Result<Self> {
         let given = folder_or_file.as_ref();
-        let path = if given.is_dir() {
-            given.join("config.json")
-        } else {
-            given.to_path_buf()
+        let path = match path_kind(given)? {
+            Some(PathKind::Folder) => hub_cache::resolve(given, &[FILE_NAME])?.join(FILE_NAME),
+            _ => given.to_path_buf(),
         };
-        let file = File::open(&path).map_err(|source| match source.kind() {
-            ErrorKind::NotFound => Error::missing_file(&path, "the model's config.json is missing"),
-            _ => Error::Io {
-                path: path.clone(),
-                source,
-            },
-        })?;
+        if path_kind(&path)?.is_none() {
+            return Err(Error::missing_file(
+                path,
+                "the model's config.json is missing",
+            ));
+        }
+        let file = File::open(&path).map_err(Error::io(&path))?;
         let mut bytes = Vec::new();
         // One byte over the limit is enough to detect an oversized file.
         file.take(MAX_BYTES as u64 + 1)

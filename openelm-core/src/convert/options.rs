@@ -1,6 +1,10 @@
 //! Options of a conversion.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use super::bit_widths::Quantize;
 use crate::{
@@ -99,6 +103,17 @@ pub enum Format {
 }
 
 impl Format {
+    /// The format of a conversion to `target`: GGUF if a type is given or the name ends in `.gguf`
+    /// (16-bit floats without a type), else MLX.
+    pub fn of_target(target: Option<&Path>, gguf: Option<FileType>) -> Self {
+        let ending = target.and_then(Path::extension).unwrap_or_default();
+        match gguf {
+            Some(file_type) => Self::Gguf(file_type),
+            None if ending.eq_ignore_ascii_case("gguf") => Self::Gguf(FileType::F16),
+            None => Self::Mlx,
+        }
+    }
+
     /// `mlx`, `hf` or `gguf`.
     pub fn name(self) -> &'static str {
         match self {

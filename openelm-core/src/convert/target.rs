@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Remedy, Result},
     files::{LOCK_FILE, parent, real},
     formats::gguf::GgufReader,
 };
@@ -37,7 +37,8 @@ pub(super) fn check_target(target: &Path, place: &Path, is_file: bool, force: bo
         }
     }
     if !force {
-        return refuse("exists, and replacing it was not requested");
+        let problem = "exists, and replacing it was not requested";
+        return Err(Error::destination(target, problem).with_remedy(Remedy::Force));
     }
     Ok(())
 }

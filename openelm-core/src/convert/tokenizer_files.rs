@@ -13,6 +13,7 @@ use crate::{
     convert::{gguf::Vocabulary, source::SourceModel},
     error::{Error, Result},
     files::{copy_synced, write_synced},
+    lookup::folder_of,
     tokenizer::{TOKENIZER_FILES, Tokenizer, is_json},
 };
 
@@ -43,16 +44,18 @@ impl TokenizerFiles {
             TokenizerChoice::Path(path) => path.clone(),
             TokenizerChoice::OfSource => {
                 if let Some(vocabulary) = source.vocabulary()? {
-                    let json = vocabulary.to_tokenizer_json()?;
+                    let json = vocabulary.to_tokenizer_json();
+                    let json = json.map_err(|error| in_file(error, &source.path))?;
                     return Ok(Self::Inside(Box::new(vocabulary), json));
                 }
                 if source.path.is_dir() {
                     source.path.clone()
                 } else {
-                    source.path.parent().unwrap_or(Path::new("")).to_path_buf()
+                    folder_of(&source.path)
                 }
             }
         };
+        let place = Tokenizer::locate(&place)?;
         let tokenizer = Tokenizer::find(&place, Some(&place))?;
         tokenizer.check_vocab(source.config.vocab_size())?;
         let tokenizer = tokenizer.with_model_vocab(source.config.vocab_size())?;
@@ -128,7 +131,7 @@ impl TokenizerFiles {
                 write_synced(&folder.join("tokenizer.json"), json)?;
                 let text = |id: u32| match vocabulary.tokens.get(id as usize) {
                     Some(token) => Ok(token.text.clone()),
-                    None => Err(no_piece(Path::new("tokenizer.json"), id)),
+                    None => Err(no_piece(&source.path, id)),
                 };
                 (text(vocabulary.bos_id)?, text(vocabulary.eos_id)?)
             }
@@ -168,6 +171,14 @@ fn names(tokenizer: &Tokenizer) -> Result<(String, String)> {
         None => Err(no_piece(tokenizer.path(), id)),
     };
     Ok((piece(tokenizer.bos_id())?, piece(tokenizer.eos_id())?))
+}
+
+/// The error of a vocabulary, with the file that holds it.
+fn in_file(error: Error, path: &Path) -> Error {
+    match error {
+        Error::Tokenizer { problem, .. } => Error::tokenizer(path, problem),
+        other => other,
+    }
 }
 
 fn no_piece(path: &Path, id: u32) -> Error {

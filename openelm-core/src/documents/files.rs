@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    lookup::{PathKind, path_kind},
+};
 
 /// The format of a file, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub(crate) enum Packing {
 
 /// The supported extensions, as listed in errors.
 pub(crate) const ENDINGS: &str =
-    ".jsonl, .txt (both also as .gz and .zst), .json.gz, .json.zst, .zst and .parquet";
+    ".jsonl, .json, .txt (all also as .gz and .zst), .zst and .parquet";
 
 impl Format {
     /// The format of `path`; `None` if its extension is not one of [`ENDINGS`].
@@ -41,9 +44,7 @@ impl Format {
             _ => (name.as_str(), Packing::None),
         };
         match stem.rsplit_once('.').map(|(_, ending)| ending) {
-            Some("jsonl") => Some(Self::JsonLines(packing)),
-            // A plain .json is a configuration or an index; compressed, as in C4, it has rows.
-            Some("json") if packing != Packing::None => Some(Self::JsonLines(packing)),
+            Some("jsonl" | "json") => Some(Self::JsonLines(packing)),
             Some("txt") => Some(Self::Text(packing)),
             Some("parquet") if packing == Packing::None => Some(Self::Parquet),
             // The Pile and similar data sets name their shards `00.zst`, lines of JSON.
@@ -64,19 +65,19 @@ pub(crate) fn expand(places: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = BTreeSet::new();
     for place in places {
         let before = files.len();
-        if place.is_dir() {
-            search(place, &mut files)?;
-            if files.len() == before && !already(place, &files) {
-                return Err(Error::data(
-                    place,
-                    None,
-                    format!("no file with an ending of {ENDINGS}"),
-                ));
+        match path_kind(place)? {
+            Some(PathKind::Folder) => {
+                search(place, &mut files)?;
+                if files.len() == before && !already(place, &files) {
+                    return Err(Error::data(
+                        place,
+                        None,
+                        format!("no file with an ending of {ENDINGS}"),
+                    ));
+                }
             }
-        } else if place.exists() {
-            add(place, &mut files)?;
-        } else {
-            matches(place, &mut files)?;
+            Some(_) => add(place, &mut files)?,
+            None => matches(place, &mut files)?,
         }
     }
     if files.is_empty() {
@@ -104,11 +105,18 @@ fn search(folder: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
         }
         if path.is_dir() {
             search(&path, files)?;
-        } else if Format::of(&path).is_some() {
+        } else if Format::of(&path).is_some() && !is_plain_json(&path) {
             files.insert(path);
         }
     }
     Ok(())
+}
+
+/// True for a name that ends in `.json`. In a folder this is a configuration or an index; a file of
+/// rows is named itself, or is compressed, as in C4.
+fn is_plain_json(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
 }
 
 fn add(path: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
@@ -129,7 +137,8 @@ fn matches(pattern: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
         .to_str()
         .filter(|text| text.contains(['*', '?', '[']))
         .ok_or_else(|| missing("no such file or folder"))?;
-    let found = glob::glob(text).map_err(|error| missing(&format!("a bad pattern: {error}")))?;
+    let text = with_literal_folder(text);
+    let found = glob::glob(&text).map_err(|error| missing(&format!("a bad pattern: {error}")))?;
     let mut any = false;
     for path in found {
         let path = path.map_err(|error| {
@@ -147,6 +156,19 @@ fn matches(pattern: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
         return Ok(());
     }
     Err(missing("no file matches this pattern"))
+}
+
+/// `pattern` with its longest existing folder as literal text: `[` and `*` in it are characters of
+/// names.
+fn with_literal_folder(pattern: &str) -> String {
+    let ends = pattern.rmatch_indices('/').map(|(at, _)| at);
+    for end in ends {
+        let (folder, rest) = pattern.split_at(end);
+        if Path::new(folder).is_dir() {
+            return glob::Pattern::escape(folder) + rest;
+        }
+    }
+    pattern.to_owned()
 }
 
 #[cfg(test)]
@@ -167,7 +189,7 @@ mod tests {
             ("a.txt.zst", Some(Format::Text(Packing::Zstd))),
             ("a.parquet", Some(Format::Parquet)),
             ("a.parquet.gz", None),
-            ("config.json", None),
+            ("rows.json", Some(lines(Packing::None))),
             ("a.gz", None),
             ("a.csv", None),
             ("jsonl", None),
@@ -180,7 +202,15 @@ mod tests {
     fn files_are_sorted_and_unique() {
         let scratch = TempDir::new();
         for name in [
-            "b.jsonl", "a/x.txt", "a/y.md", "a/.z.txt", "c10.txt", "c9.txt",
+            "b.jsonl",
+            "a/x.txt",
+            "a/y.md",
+            "a/.z.txt",
+            "a/rows.json",
+            "c10.txt",
+            "c9.txt",
+            "d[1]/x.txt",
+            "d1/x.txt",
         ] {
             scratch.write(name, b"{}");
         }
@@ -199,7 +229,22 @@ mod tests {
             names(&["c*.txt", "b.jsonl"]),
             ["b.jsonl", "c10.txt", "c9.txt"]
         );
-        assert_eq!(names(&[""]), ["a/x.txt", "b.jsonl", "c10.txt", "c9.txt"]);
+        let all = [
+            "a/x.txt",
+            "b.jsonl",
+            "c10.txt",
+            "c9.txt",
+            "d1/x.txt",
+            "d[1]/x.txt",
+        ];
+        assert_eq!(names(&[""]), all);
+        // A plain .json is read only by its name.
+        assert_eq!(names(&["a/rows.json"]), ["a/rows.json"]);
+        assert_eq!(names(&["a/r*"]), ["a/rows.json"]);
+        // An existing folder is no pattern.
+        assert_eq!(names(&["d[1]/*.txt"]), ["d[1]/x.txt"]);
+        assert_eq!(names(&["d[1]"]), ["d[1]/x.txt"]);
+        assert_eq!(names(&["d[12]/*.txt"]), ["d1/x.txt"]);
         assert_eq!(names(&["a", "a/x.txt", "a"]), ["a/x.txt"]);
     }
 

@@ -124,10 +124,8 @@ pub(crate) fn is_run_lock(path: &Path) -> bool {
     let Ok(text) = fs::read_to_string(path) else {
         return false;
     };
-    let mut words = text.split_whitespace();
-    let is_process = words.next().is_some_and(|id| id.parse::<u32>().is_ok());
-    let rest: Vec<&str> = words.collect();
-    is_process && (rest.is_empty() || rest == [WRITING, IN_RUN])
+    let words: Vec<&str> = text.split_whitespace().skip(1).collect();
+    words != [WRITING]
 }
 
 /// Words in the lock file of an output that is not a run.

@@ -1,9 +1,13 @@
 //! The search for a model's tokenizer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::tokenizer::Tokenizer;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Remedy, Result},
+    hub_cache,
+    lookup::{PathKind, first_file, path_kind},
+};
 
 /// Tokenizer files that are copied with a model, if they exist.
 pub(crate) const TOKENIZER_FILES: [&str; 7] = [
@@ -20,37 +24,53 @@ pub(crate) const TOKENIZER_FILES: [&str; 7] = [
 pub(super) const FILE_NAMES: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
 
 impl Tokenizer {
-    /// Finds and reads the tokenizer of the model in `folder`: `explicit` (a file, or its folder)
-    /// if given, else `tokenizer.json` or `tokenizer.model` in `folder`.
+    /// Finds and reads the tokenizer of the model in `folder`: `explicit` (a file, its folder, or
+    /// its repository's folder in the Hugging Face Hub cache) if given, else `tokenizer.json` or
+    /// `tokenizer.model` in `folder`.
     ///
     /// # Errors
     ///
     /// [`Error::MissingFile`], which names a source, if there is none; else as
     /// [`from_file`](Self::from_file).
     pub fn find(folder: &Path, explicit: Option<&Path>) -> Result<Self> {
-        let place = explicit.unwrap_or(folder);
-        if explicit.is_some() && !place.is_dir() && place.exists() {
-            return Self::read(place, Some(folder));
+        let place = Self::locate(explicit.unwrap_or(folder))?;
+        match path_kind(&place)? {
+            Some(PathKind::Folder) => match first_file(&place, &FILE_NAMES)? {
+                Some(file) => Self::read(&file, Some(folder)),
+                None => Err(missing(&place)),
+            },
+            _ => Self::read(&place, Some(folder)),
         }
-        let candidates = FILE_NAMES.map(|name| place.join(name));
-        match candidates.iter().find(|path| path.is_file()) {
-            Some(path) => Self::read(path, Some(folder)),
-            None => Err(missing(place)),
+    }
+
+    /// The folder of the tokenizer at `path`, or `path` itself for a file: `path` or, for a
+    /// repository's folder in the Hugging Face Hub cache, its snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingFile`] if `path` does not exist, [`Error::Io`] if it cannot be read.
+    pub fn locate(path: &Path) -> Result<PathBuf> {
+        match path_kind(path)? {
+            Some(_) => hub_cache::resolve(path, &FILE_NAMES),
+            None => Err(hub_cache::absent(
+                path,
+                "a tokenizer.json or tokenizer.model, or a folder with one",
+            )),
         }
     }
 }
 
-fn missing(place: &Path) -> Error {
+fn missing(folder: &Path) -> Error {
     let problem = "no tokenizer.json or tokenizer.model here; OpenELM's repositories contain no \
                    tokenizer: it is LLaMA's (version 1 or 2, 32,000 pieces), from the Hugging \
-                   Face repository meta-llama/Llama-2-7b-hf or a copy of it; give its path, or \
-                   copy it into the model's folder";
-    Error::missing_file(place, problem)
+                   Face repository meta-llama/Llama-2-7b-hf or a copy of it";
+    Error::missing_file(folder, problem).with_remedy(Remedy::Tokenizer)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::tokenizer::json::tests::tiny_json;
     use crate::tokenizer::sentencepiece::model::tests::tiny_model;
     use openelm_testing::TempDir;
@@ -75,15 +95,29 @@ mod tests {
     fn missing_tokenizer_is_explained_in_one_line() {
         let folder = TempDir::new();
         let absent = folder.join("absent.json");
-        for (explicit, place) in [(None, &*folder), (Some(absent.as_path()), absent.as_path())] {
+        let repository = Path::new("nowhere/Llama-2-7b-hf");
+        for (explicit, place, parts) in [
+            (
+                None,
+                &*folder,
+                ["meta-llama/Llama-2-7b-hf", "give its path"],
+            ),
+            (
+                Some(absent.as_path()),
+                absent.as_path(),
+                ["no such file or folder", "a folder with one"],
+            ),
+            (
+                Some(repository),
+                repository,
+                ["no such file or folder", "download it first"],
+            ),
+        ] {
             let error = Tokenizer::find(&folder, explicit).unwrap_err();
-            assert!(matches!(&error, Error::MissingFile { path, .. } if path == place));
+            assert_eq!(error.kind(), ErrorKind::MissingFile);
+            assert_eq!(error.path(), Some(place));
             let message = error.to_string();
-            for part in [
-                "tokenizer.json",
-                "meta-llama/Llama-2-7b-hf",
-                "give its path",
-            ] {
+            for part in ["tokenizer.json"].iter().chain(&parts) {
                 assert!(message.contains(part), "{message}");
             }
             assert!(!message.contains('\n'));

@@ -45,9 +45,10 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] if it is not like LLaMA's.
     pub(crate) fn contents(path: &Path) -> Result<TokenizerSpec> {
         let bytes = read_file(path)?;
-        let contents = match is_json(&bytes) {
-            true => text_file::decode(bytes).and_then(|text| llama_contents(text.as_bytes())),
-            false => llama_contents(&bytes),
+        let contents = if is_json(&bytes) {
+            text_file::decode(bytes).and_then(|text| llama_contents(text.as_bytes()))
+        } else {
+            llama_contents(&bytes)
         };
         contents.map_err(|problem| Error::tokenizer(path, problem))
     }

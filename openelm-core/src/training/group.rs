@@ -15,9 +15,8 @@ use std::{
 use mlx_rs::Array;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, mlx_reason},
     mlx::ProcessGroup,
-    mlx_error,
 };
 
 /// Interval of the timeout checks.
@@ -142,7 +141,7 @@ fn lost_connection(error: Error) -> Error {
         return error;
     };
     Error::Group {
-        problem: mlx_error::reason(exception),
+        problem: mlx_reason::reason(exception),
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
-    error::{Error, Result},
+    error::{Error, Remedy, Result},
     files::LOCK_FILE,
 };
 
@@ -93,7 +93,11 @@ impl<E: RunEvent> Run<E> {
         if !self.is_rank_zero {
             return Ok(());
         }
-        self.lock = Some(RunFolder::begin(&self.folder, E::WRITES)?);
+        self.start(RunFolder::begin(&self.folder, E::WRITES)?)
+    }
+
+    fn start(&mut self, folder: RunFolder) -> Result<()> {
+        self.lock = Some(folder);
         let metrics = Metrics::open(&self.folder, 0, None);
         self.metrics = metrics.inspect_err(|_| self.discard())?;
         Ok(())
@@ -114,7 +118,7 @@ impl<E: RunEvent> Run<E> {
                 format!("there is no run to resume, and the folder holds other files: {name}"),
             ));
         }
-        self.begin()
+        self.start(RunFolder::begin_again(&self.folder, E::WRITES)?)
     }
 
     /// The name of a visible file in the folder that is not in `leftovers`. Temporary files are
@@ -189,10 +193,8 @@ impl<E: RunEvent> Run<E> {
         };
         let saved = Trainer::caller_of(&path)?;
         if saved.get("options").is_some() && saved.get("resume_key").is_none() {
-            return Err(malformed(format!(
-                "an older version saved this run, and this one cannot resume it; {}",
-                E::NEW_RUN
-            )));
+            let problem = "an older version saved this run, and this one cannot resume it";
+            return Err(malformed(problem.into()).with_remedy(Remedy::StartFrom(E::NEW_RUN)));
         }
         let mut saved: Progress =
             serde_json::from_value(saved).map_err(|error| malformed(error.to_string()))?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::state::STATE_FILE;
 use crate::{
-    error::{Error, Result},
+    error::{Error, Remedy, Result},
     files::{
         Activity, CreatedFolders, LOCK_FILE, WriteLock, is_run_lock, remove, remove_leftovers,
         resolve,
@@ -51,14 +51,22 @@ impl RunFolder {
                 format!("contains `{name}`, which is not of a run: choose another folder"),
             ));
         }
+        Self::begin_again(folder, writes)
+    }
+
+    /// Like [`begin`](Self::begin), in a folder that holds only files of a run.
+    ///
+    /// # Errors
+    /// [`Error::Destination`] if another process writes there or the folder holds a run,
+    /// [`Error::Io`].
+    pub(super) fn begin_again(folder: &Path, writes: &'static [&'static str]) -> Result<Self> {
+        let place = resolve(folder)?;
         let created = CreatedFolders::create(&place)?;
         let lock = WriteLock::acquire(&place, Activity::Training)?;
         let state = folder.join(STATE_FILE);
         if state.exists() {
-            return Err(Error::destination(
-                state,
-                "there is a run here already: resume it, or choose another folder",
-            ));
+            let error = Error::destination(state, "there is a run here already");
+            return Err(error.with_remedy(Remedy::Resume));
         }
         let names = WRITES.iter().chain(writes).copied();
         let new = names.filter(|name| !place.join(name).exists()).collect();

@@ -12,13 +12,15 @@ use std::{
 
 use super::{
     derived::{check_inv_freq, is_inv_freq},
-    layout::Layout,
+    layout::{INDEX, Layout, SINGLE},
     safetensors_header::{check_listed, read_header},
     stored_tensor::{StoredDtype, StoredTensor},
 };
 use crate::{
     config::Config,
     error::{Error, Result},
+    hub_cache,
+    lookup::folder_of,
     mlx::Dtype,
 };
 
@@ -43,8 +45,8 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] if one is malformed or does not match the index, and
     /// [`Error::TensorDtype`] for a tensor that is neither floating-point nor quantised.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref().to_path_buf();
-        let index = folder.join("model.safetensors.index.json");
+        let folder = hub_cache::resolve(folder.as_ref(), &["config.json", INDEX, SINGLE])?;
+        let index = folder.join(INDEX);
         let Layout { files, listed } = Layout::find(&folder, &index)?;
         let mut tensors = BTreeMap::new();
         for file in &files {
@@ -86,7 +88,7 @@ impl Checkpoint {
     /// Reads the header of one weight file of any name.
     pub(crate) fn open_file(file: &Path) -> Result<Self> {
         Ok(Self {
-            folder: file.parent().unwrap_or(file).to_path_buf(),
+            folder: folder_of(file),
             files: vec![file.to_path_buf()],
             tensors: read_header(file)?.into_iter().collect(),
             derived: BTreeMap::new(),
@@ -146,7 +148,13 @@ impl Checkpoint {
 
     /// The tensors that `config` requires: integer type, if any, and shape.
     fn expected(&self, config: &Config) -> Result<BTreeMap<String, Expected>> {
-        let quantization = config.quantization_map()?;
+        let quantization = config.quantization_map().map_err(|error| match error {
+            // The configuration has no path.
+            Error::Config { key, problem, .. } => {
+                Error::config(self.folder.join("config.json"), key, problem)
+            }
+            other => other,
+        })?;
         let mut expected = BTreeMap::new();
         for (name, shape) in config.tensors() {
             let stem = name.strip_suffix(".weight").unwrap_or(&name);

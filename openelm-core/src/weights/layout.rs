@@ -7,7 +7,15 @@ use std::{
 };
 
 use super::safetensors_header::{read_header, read_index};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    lookup::{PathKind, path_kind},
+};
+
+/// The list of shards.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The file of a model without shards.
+pub(super) const SINGLE: &str = "model.safetensors";
 
 /// The files of a checkpoint, in order of their names.
 pub(super) struct Layout {
@@ -19,8 +27,9 @@ pub(super) struct Layout {
 impl Layout {
     /// Finds the weight files in `folder`, whose index would be `index`.
     pub(super) fn find(folder: &Path, index: &Path) -> Result<Self> {
-        let single = folder.join("model.safetensors");
-        if index.is_file() {
+        let single = folder.join(SINGLE);
+        let is_file = |path: &Path| Ok::<_, Error>(path_kind(path)? == Some(PathKind::File));
+        if is_file(index)? {
             return match read_index(index).and_then(|listed| {
                 check_shards(index, &listed)?;
                 Ok(listed)
@@ -29,14 +38,14 @@ impl Layout {
                 Err(error) => Self::whole(&single, index).ok_or(error),
             };
         }
-        if single.is_file() {
+        if is_file(&single)? {
             return Ok(Self::of(vec![single]));
         }
         let files = shards(folder)?;
         if files.is_empty() {
             return Err(Error::missing_file(
                 folder,
-                "found neither model.safetensors nor model.safetensors.index.json",
+                format!("found neither {SINGLE} nor {INDEX}"),
             ));
         }
         Ok(Self::of(files))
@@ -70,17 +79,16 @@ impl Layout {
 
 /// Checks that the files of the index exist.
 fn check_shards(index: &Path, listed: &BTreeMap<String, String>) -> Result<()> {
-    let missing = listed.values().find_map(|name| {
+    for name in listed.values() {
         let shard = index.with_file_name(name);
-        (!shard.is_file()).then_some(shard)
-    });
-    match missing {
-        None => Ok(()),
-        Some(shard) => Err(Error::missing_file(
-            shard,
-            format!("not found; {} lists it", index.display()),
-        )),
+        if path_kind(&shard)? != Some(PathKind::File) {
+            return Err(Error::missing_file(
+                shard,
+                format!("not found; {} lists it", index.display()),
+            ));
+        }
     }
+    Ok(())
 }
 
 /// The files `model*.safetensors` of `folder`, by name.

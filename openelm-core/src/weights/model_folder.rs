@@ -1,55 +1,52 @@
 //! A model folder, plain or in the Hugging Face Hub cache.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
-    error::{Error, Result},
-    text_file::{self, MAX_SETTINGS},
+    error::{Error, Remedy, Result},
+    hub_cache,
+    lookup::{PathKind, first_file, path_kind},
 };
+
+const CONFIG: &str = "config.json";
+const EXPECTED: &str = "a model folder with config.json and model.safetensors";
 
 /// The model folder of `path`: the path itself or, for a repository's folder in the Hugging Face
 /// Hub cache (`models--apple--OpenELM-270M`), the snapshot that its `main` names.
 ///
 /// # Errors
-/// [`Error::MissingFile`] if there is no `config.json`, [`Error::Io`] if `path` cannot be read.
+/// [`Error::MissingFile`] if `path` does not exist or has no `config.json`, [`Error::Checkpoint`] if
+/// it is a file, [`Error::Io`] if it cannot be read.
 pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
     let path = path.as_ref();
-    fs::metadata(path).map_err(Error::io(path))?;
-    if path.join("config.json").is_file() {
-        return Ok(path.to_path_buf());
+    match path_kind(path)? {
+        None if is_convertible(path) => {
+            let problem = format!("no such file or folder; expected {EXPECTED}");
+            return Err(Error::missing_file(path, problem).with_remedy(Remedy::Convert));
+        }
+        None => return Err(hub_cache::absent(path, EXPECTED)),
+        Some(PathKind::Folder) => {}
+        Some(_) => {
+            let error = Error::checkpoint(path, format!("this is a file; expected {EXPECTED}"));
+            return Err(match is_convertible(path) {
+                true => error.with_remedy(Remedy::Convert),
+                false => error,
+            });
+        }
     }
-    let snapshots = path.join("snapshots");
-    if snapshots.is_dir() {
-        let main = path.join("refs").join("main");
-        let wrong = |problem| Error::missing_file(&main, problem);
-        if let Ok(commit) = text_file::read(&main, MAX_SETTINGS, wrong) {
-            let folder = snapshots.join(commit.trim());
-            if folder.join("config.json").is_file() {
-                return Ok(folder);
-            }
-        }
-        let entries = fs::read_dir(&snapshots).map_err(Error::io(&snapshots))?;
-        let mut complete: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|folder| folder.join("config.json").is_file())
-            .collect();
-        match (complete.pop(), complete.is_empty()) {
-            (Some(only), true) => return Ok(only),
-            (Some(_), false) => {
-                return Err(Error::missing_file(
-                    main,
-                    "the cache holds several snapshots and no refs/main; \
-                              give the path of one of its snapshots/ folders",
-                ));
-            }
-            (None, _) => {}
-        }
+    let folder = hub_cache::resolve(path, &[CONFIG])?;
+    if first_file(&folder, &[CONFIG])?.is_some() {
+        return Ok(folder);
     }
     Err(Error::missing_file(
-        path.join("config.json"),
-        "not found; expected a model folder with config.json and model.safetensors",
+        path.join(CONFIG),
+        format!("not found; expected {EXPECTED}"),
     ))
+}
+
+/// True for the name of a file that can be converted to a model folder.
+fn is_convertible(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default();
+    let mut known = ["gguf", "pt", "pth", "bin"].iter();
+    known.any(|known| ending.eq_ignore_ascii_case(known))
 }

@@ -8,6 +8,7 @@ use openelm_core::{
     Config, Dtype, Error, Model, Result,
     config::LayerWiseConfig,
     internal::{ReadOptions, Weights},
+    one_line,
     weights::{Checkpoint, model_folder},
 };
 use openelm_testing::{Random, TempDir};
@@ -140,7 +141,7 @@ pub(crate) fn logits(model: &Model) -> Vec<f32> {
 pub(crate) fn assert_names(error: &Error, file: &Path, parts: &[&str]) {
     let message = error.to_string();
     assert_eq!(message.lines().count(), 1, "{message}");
-    let start = format!("{}: ", file.display());
+    let start = one_line(&format!("{}: ", file.display()));
     assert!(message.starts_with(&start), "{start} | {message}");
     for part in parts {
         assert!(message.contains(part), "{part} | {message}");

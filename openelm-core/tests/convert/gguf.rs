@@ -244,3 +244,28 @@ fn rejects_untied_head() {
     assert_eq!(failed.unwrap_err().to_string(), message);
     assert_eq!(folder.names(), ["source"]);
 }
+
+#[test]
+fn a_vocabulary_in_a_file_is_refused_with_the_path_of_the_file() {
+    let folder = TempDir::new();
+    let file = folder.join("tales.gguf");
+    let options = ConvertOptions {
+        tokenizer: TokenizerChoice::OfSource,
+        verify: false,
+        ..to(FileType::F16)
+    };
+    convert(&tales(), &file, &options).unwrap();
+    // The token `q` becomes a second `z`.
+    let mut bytes = fs::read(&file).unwrap();
+    let token = [&1_u64.to_le_bytes()[..], b"q"].concat();
+    let at = bytes.windows(9).position(|found| found == token).unwrap();
+    bytes[at + 8] = b'z';
+    fs::write(&file, bytes).unwrap();
+    let options = ConvertOptions {
+        format: Format::Mlx,
+        ..options
+    };
+    let error = convert(&file, &folder.join("model"), &options).unwrap_err();
+    assert_eq!(error.path(), Some(&*file), "{error}");
+    assert!(error.to_string().contains("two tokens are `z`"), "{error}");
+}

@@ -249,7 +249,7 @@ fn rejects_existing_targets() {
         "nowhere",
         "target",
         fresh,
-        &["nowhere", "No such file"],
+        &["nowhere", "no such file or folder"],
     );
     #[cfg(unix)]
     {

@@ -4,7 +4,7 @@ use mlx_rs::Array;
 use openelm_core::{
     CancelHandle, Config, Dtype, Error, Model,
     adapter::{Adapter, Keys, LoraOptions, TargetModules},
-    config::{LayerWiseConfig, Preset},
+    config::{LayerWiseConfig, Multipliers, Preset},
     convert::{ConvertOptions, Quantize, TokenizerChoice, convert},
     internal::{ReadOptions, Weights},
     quantization::{Quantization, QuantizationMode},
@@ -30,9 +30,10 @@ fn all_packings() -> Vec<Quantization> {
 /// A model whose rows all divisors fit, in `source`.
 fn write_source(folder: &TempDir) -> Config {
     let config = Config::layer_wise(LayerWiseConfig {
-        num_transformer_layers: 2,
+        num_transformer_layers: 1,
         model_dim: 128,
-        head_dim: 64,
+        head_dim: 32,
+        ffn_multipliers: Multipliers::Range(1.0, 1.0),
         ffn_dim_divisor: 128,
         vocab_size: 50,
         ..Preset::Size270M.settings()

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs, path::Path};
 
 use mlx_rs::Array;
 use openelm_core::{
-    Config, Error, Result,
+    Config, Error, ErrorKind, Result,
     adapter::{Adapter, LoraOptions, TargetModules},
     dataset::{Example, PreferencePair},
     finetune::{Finetune, FinetuneEvent, FinetuneOptions, TrainingData},
@@ -79,7 +79,7 @@ fn older_state_reports_how_to_continue() {
     });
     rewrite_state(&folder, &caller);
     let error = Tuning::new().begin(&folder, true).unwrap_err();
-    assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::InvalidCheckpoint, "{error}");
     let text = error.to_string();
     assert!(text.contains("an older version saved this run"), "{text}");
     assert!(text.contains("start a new run in another folder"), "{text}");

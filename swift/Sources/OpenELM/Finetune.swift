@@ -55,7 +55,7 @@ extension LanguageModel {
     ///
     /// `data` is a JSONL file, or a folder with `train.jsonl` and `valid.jsonl`. With `resume`, the
     /// run in `folder` continues from its last checkpoint and gives the same files as an
-    /// uninterrupted run.
+    /// uninterrupted run; a run that ended before its first checkpoint starts again.
     ///
     /// The model's active adapters are not used in training, and the model can generate text at the
     /// same time. The run starts with the first requested event. If the loop over the events ends

@@ -115,6 +115,11 @@ extension OpenELMError: LocalizedError {
     }
 }
 
+extension OpenELMError: CustomStringConvertible {
+    /// The description of the error, once: the cases' paths are part of their messages.
+    public var description: String { errorDescription ?? "" }
+}
+
 extension OpenELMError {
     /// Converts an error of the library to this package's error; cancellation becomes
     /// `CancellationError`.

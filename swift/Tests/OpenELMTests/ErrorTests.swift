@@ -169,6 +169,7 @@ import Testing
             let found = OpenELMError.from(error) as? OpenELMError
             #expect(found == expected)
             #expect(found?.errorDescription?.isEmpty == false)
+            #expect(found.map { "\($0)" } == found?.errorDescription)
             #expect(found?.recoverySuggestion?.isEmpty == false)
         }
         #expect(OpenELMError.from(CoreError.Cancelled(message: message)) is CancellationError)

@@ -83,3 +83,19 @@ fn options_override_the_file() {
     let both: Settings = settings(&["--rank", "8"], file);
     assert_eq!(both.rank, 8);
 }
+
+#[test]
+fn options_override_switches_and_alternatives_of_the_file() {
+    let file = "mask-prompt = true\nalpha = 16\nrslora = true\nkeys = [\"proj_1\"]\n";
+    let both: Settings = settings(&["--mask-prompt=false", "--scale=2"], file);
+    assert!(!both.mask_prompt && !both.rslora);
+    assert_eq!(both.adapter_options().lora.scale, 2.0);
+    let both: Settings = settings(&["--keys-regex=.*", "--mask-prompt"], file);
+    assert!(both.mask_prompt && both.rslora);
+    assert_eq!(
+        both.adapter_options().targets.keys,
+        Keys::Regex(".*".into())
+    );
+    let both: Settings = settings(&["--rslora=false"], "alpha = 16\nrslora = true\n");
+    assert_eq!(both.adapter_options().lora.scale, 2.0);
+}

@@ -15,21 +15,24 @@ use crate::{
         ConvertOptions, architecture,
         gguf::{check_tensors, config_from_gguf},
     },
-    error::{Error, Result},
+    error::{Error, Remedy, Result},
     formats::{gguf::GgufReader, torch::TorchFile},
-    json,
+    hub_cache, json,
+    lookup::{PathKind, first_file, path_kind},
     mlx::QuantizationMap,
     text_file::{self, MAX_SETTINGS},
     weights::{Checkpoint, Readers, model_folder},
 };
 
+/// Weights of CoreNet's MLX example.
+const CORENET_WEIGHTS: &str = "weights.safetensors";
+
 impl SourceModel {
     pub(crate) fn open(path: &Path, options: &ConvertOptions) -> Result<Self> {
-        std::fs::metadata(path).map_err(Error::io(path))?;
-        let mut source = if path.is_dir() {
-            Self::folder(path, options)?
-        } else {
-            Self::file(path, options)?
+        let mut source = match path_kind(path)? {
+            None => return Err(hub_cache::absent(path, "a model's folder or file")),
+            Some(PathKind::Folder) => Self::folder(path, options)?,
+            Some(_) => Self::file(path, options)?,
         };
         source.check()?;
         if options.ema && !matches!(source.files, Files::Torch(_)) {
@@ -67,9 +70,9 @@ impl SourceModel {
     }
 
     fn folder(path: &Path, options: &ConvertOptions) -> Result<Self> {
-        let weights = path.join("weights.safetensors");
-        if weights.is_file() {
-            return Self::corenet_mlx(path, Checkpoint::open_file(&weights)?, options);
+        let corenet = hub_cache::resolve(path, &[CORENET_WEIGHTS])?;
+        if let Some(weights) = first_file(&corenet, &[CORENET_WEIGHTS])? {
+            return Self::corenet_mlx(&corenet, Checkpoint::open_file(&weights)?, options);
         }
         let path = model_folder(path)?;
         let config = match &options.architecture {
@@ -181,7 +184,6 @@ fn infer(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Conf
             return Ok(config);
         }
     }
-    let problem = "the tensors match none of OpenELM's four sizes; state the architecture (a \
-                   size, or a config.json)";
-    Err(Error::checkpoint(path, problem))
+    let problem = "the tensors match none of OpenELM's four sizes";
+    Err(Error::checkpoint(path, problem).with_remedy(Remedy::Architecture))
 }

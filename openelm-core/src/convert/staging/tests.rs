@@ -58,7 +58,7 @@ fn removes_leftovers_of_killed_run() {
     scratch.0.write(".model.replaced/config.json", "old");
     let message = scratch.begin("model", false).err().unwrap().to_string();
     assert!(
-        message.ends_with("exists, and replacing it was not requested"),
+        message.contains("exists, and replacing it was not requested"),
         "{message}"
     );
     let staging = scratch.begin("model", true).unwrap();

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    lookup::{PathKind, first_file, path_kind},
+};
 
 /// The files of a data folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +28,10 @@ impl DataFolder {
     /// [`Error::Data`] if two files have the same purpose, or a file has another extension.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        if path.is_dir() {
-            return Self::search(path);
-        }
-        if !path.exists() {
-            return Err(Error::missing_file(path, "no such file or folder"));
+        match path_kind(path)? {
+            Some(PathKind::Folder) => return Self::search(path),
+            Some(_) => {}
+            None => return Err(Error::missing_file(path, "no such file or folder")),
         }
         FileFormat::of(path)?;
         Ok(Self {
@@ -83,11 +85,14 @@ impl FileFormat {
 }
 
 fn find(folder: &Path, stems: &[&str]) -> Result<Option<PathBuf>> {
-    let mut files = stems
+    let names = stems
         .iter()
-        .flat_map(|stem| [format!("{stem}.jsonl"), format!("{stem}.txt")])
-        .map(|name| folder.join(name))
-        .filter(|file| file.is_file());
+        .flat_map(|stem| [format!("{stem}.jsonl"), format!("{stem}.txt")]);
+    let mut files = Vec::new();
+    for name in names {
+        files.extend(first_file(folder, &[&name])?);
+    }
+    let mut files = files.into_iter();
     match (files.next(), files.next()) {
         (Some(first), Some(second)) => Err(Error::data(
             folder,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{merges, words::Words};
 use crate::{
     documents::for_each_document,
-    error::{Error, Result},
+    error::{Error, Remedy, Result},
     files::{Activity, CreatedFolders, WriteLock, check_inputs, resolve, write_file},
     tokenizer::Tokenizer,
 };
@@ -159,7 +159,7 @@ impl TokenizerTraining {
                 }
                 Ok(_) if !self.force => {
                     let problem = "exists, and replacing it was not requested";
-                    return Err(Error::destination(path, problem));
+                    return Err(Error::destination(path, problem).with_remedy(Remedy::Force));
                 }
                 _ => {}
             }
@@ -268,6 +268,7 @@ fn tokenizer_json(pieces: &[String], merges: &[(String, String)]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use openelm_testing::TempDir;
 
     fn training(vocab_size: usize) -> TokenizerTraining {
@@ -391,7 +392,7 @@ mod tests {
             scratch.write(&format!("{name}-there/notes.txt"), "notes");
             let output = format!("{name}-there");
             let error = train(false, &output).unwrap_err();
-            assert!(matches!(error, Error::Destination { .. }), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Destination);
             assert!(error.to_string().contains("exists"), "{error}");
             assert_eq!(fs::read(scratch.join(&path)).unwrap(), b"theirs");
             assert_eq!(scratch.files(&output).len(), 2);

@@ -25,13 +25,14 @@ use crate::{
     error::{Error, Result},
     files::{check_inputs, remove_folder},
     mlx::{Dtype, memory},
+    tokenizer::Tokenizer,
     training::{
         Group, Trainer,
         model_folder::{self, FolderTemplate},
         run::{Advance, Run, next_event},
         state::STATE_FILE,
     },
-    weights::{is_model_file, random as init},
+    weights::{self, is_model_file, random as init},
 };
 
 const CHECKPOINTS: &str = "checkpoints";
@@ -151,12 +152,18 @@ impl Pretrain {
         source: Box<dyn SequenceSource>,
         validation: Option<Validation>,
         folder: &Path,
-        options: PretrainOptions,
+        mut options: PretrainOptions,
         group: Option<Group>,
     ) -> Result<Self> {
         let processes = group.as_ref().map_or(1, Group::size);
         options.check(processes)?;
         options.check_sizes(&config, source.sequence_length(), processes)?;
+        // Repositories of the Hub cache become folders with the files.
+        options.model = options.model.map(weights::model_folder).transpose()?;
+        options.tokenizer = match options.tokenizer {
+            Some(path) => Some(Tokenizer::locate(&path)?),
+            None => None,
+        };
         let key = resume_key(&config, &options)?;
         let validated = validation_key(&options, validation.as_ref());
         let is_rank_zero = group.as_ref().is_none_or(|group| group.rank() == 0);

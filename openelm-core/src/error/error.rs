@@ -1,21 +1,21 @@
 //! The error type of the crate.
 
 use std::{
-    fmt::{self, Display},
+    fmt::Display,
     path::{Path, PathBuf},
 };
 
-use crate::mlx_error;
+use super::{kind::ErrorKind, remedy::Remedy, run_difference::RunDifference};
 
 /// The result of a fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The crate's error; every message names the file, key, tensor or option at fault.
+/// The crate's error; every message names the file, key, tensor or option at fault. Its text is one
+/// safe line, see [`one_line`](crate::one_line).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -23,7 +23,6 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file that the model needs is missing.
-    #[error("{}: {problem}", path.display())]
     MissingFile {
         /// The expected path.
         path: PathBuf,
@@ -31,7 +30,6 @@ pub enum Error {
         problem: String,
     },
     /// A model configuration is malformed, contradictory or not supported.
-    #[error("{}: `{key}`: {problem}", path.display())]
     Config {
         /// The configuration file, or `config` for one made in code.
         path: PathBuf,
@@ -41,7 +39,6 @@ pub enum Error {
         problem: String,
     },
     /// A weight file is malformed.
-    #[error("{}: {problem}", path.display())]
     Checkpoint {
         /// The weight file.
         path: PathBuf,
@@ -49,7 +46,6 @@ pub enum Error {
         problem: String,
     },
     /// A tensor that the configuration requires is in no weight file.
-    #[error("{}: tensor `{name}` of shape {shape:?} is missing", path.display())]
     MissingTensor {
         /// The folder of the model.
         path: PathBuf,
@@ -59,7 +55,6 @@ pub enum Error {
         shape: Vec<usize>,
     },
     /// A weight file holds a tensor that the configuration does not have.
-    #[error("{}: tensor `{name}` does not belong to this model", path.display())]
     UnexpectedTensor {
         /// The weight file.
         path: PathBuf,
@@ -67,7 +62,6 @@ pub enum Error {
         name: String,
     },
     /// The shape of a tensor differs from the configuration.
-    #[error("{}: tensor `{name}`: expected shape {expected:?}, found {found:?}", path.display())]
     TensorShape {
         /// The weight file.
         path: PathBuf,
@@ -79,7 +73,6 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// A tensor is stored in a type that this model cannot use.
-    #[error("{}: tensor `{name}`: expected F32, F16 or BF16, found {found}", path.display())]
     TensorDtype {
         /// The weight file.
         path: PathBuf,
@@ -89,7 +82,6 @@ pub enum Error {
         found: String,
     },
     /// A data type cannot be used for this model or on this device.
-    #[error("dtype {dtype}: {problem}")]
     Dtype {
         /// The requested type.
         dtype: String,
@@ -97,7 +89,6 @@ pub enum Error {
         problem: String,
     },
     /// A tokenizer file is malformed or does not fit the model.
-    #[error("{}: {problem}", path.display())]
     Tokenizer {
         /// The tokenizer file.
         path: PathBuf,
@@ -105,7 +96,6 @@ pub enum Error {
         problem: String,
     },
     /// A file of training data is malformed, empty or of the wrong kind.
-    #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Data {
         /// The data file or folder.
         path: PathBuf,
@@ -115,7 +105,6 @@ pub enum Error {
         problem: String,
     },
     /// An option is out of range.
-    #[error("{option}: {problem}")]
     Option {
         /// Name of the option: the name of the field or parameter, in snake_case.
         option: &'static str,
@@ -123,7 +112,6 @@ pub enum Error {
         problem: String,
     },
     /// The prompt does not fit the model's context.
-    #[error("the prompt has {tokens} tokens; the model's context holds {context}")]
     PromptTooLong {
         /// Length of the prompt with BOS, in tokens.
         tokens: usize,
@@ -131,7 +119,6 @@ pub enum Error {
         context: usize,
     },
     /// An adapter is malformed, or does not fit the model.
-    #[error("{}: {problem}", path.display())]
     Adapter {
         /// The adapter's file or folder, or its name.
         path: PathBuf,
@@ -139,7 +126,6 @@ pub enum Error {
         problem: String,
     },
     /// The network computes NaN or infinity: weights are malformed.
-    #[error("{place} computes NaN or infinity: {problem}")]
     NonFinite {
         /// The first part of the network with such an output.
         place: String,
@@ -147,7 +133,6 @@ pub enum Error {
         problem: String,
     },
     /// The training loss is not a finite number: the learning rate is too high.
-    #[error("the loss is {loss} at iteration {iteration}: try a lower learning rate")]
     Diverged {
         /// The iteration.
         iteration: u64,
@@ -155,13 +140,11 @@ pub enum Error {
         loss: f32,
     },
     /// Another process of the training group failed or cannot be reached.
-    #[error("another process of the group is gone or cannot be reached: {problem}")]
     Group {
         /// The failure of the connection.
         problem: String,
     },
     /// An output path exists, is in use, or cannot be written.
-    #[error("{}: {problem}", path.display())]
     Destination {
         /// The file or folder to be made.
         path: PathBuf,
@@ -169,7 +152,6 @@ pub enum Error {
         problem: String,
     },
     /// A training run cannot be resumed with other options or other data.
-    #[error("{}: the run was begun with other options or data: {}", path.display(), list(differences))]
     OtherRun {
         /// The state of the run.
         path: PathBuf,
@@ -177,90 +159,25 @@ pub enum Error {
         differences: Vec<RunDifference>,
     },
     /// A written model differs from its source.
-    #[error("{}: verification failed: {problem}; nothing was kept", path.display())]
     Verification {
         /// The file or folder to be made.
         path: PathBuf,
         /// The tensor, the expected and the found value.
         problem: String,
     },
+    /// An error with an action that resolves it. Kind and path are the inner error's.
+    WithRemedy {
+        /// The error.
+        error: Box<Error>,
+        /// The action.
+        remedy: Remedy,
+    },
     /// The caller cancelled the call.
-    #[error("cancelled")]
     Cancelled,
     /// MLX reported a failure.
-    #[error("mlx: {}", mlx_error::reason(.0))]
     Mlx(#[from] mlx_rs::error::Exception),
     /// A result could not be read from MLX.
-    #[error("mlx: {}", mlx_error::unreadable(.0))]
     Read(#[from] mlx_rs::error::ConversionError),
-}
-
-/// An option that differs between a run and the saved run to resume.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunDifference {
-    /// Name of the option, in snake case.
-    pub option: String,
-    /// Value in the saved run.
-    pub expected: String,
-    /// Value in this run.
-    pub found: String,
-}
-
-impl Display for RunDifference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            option,
-            expected,
-            found,
-        } = self;
-        write!(f, "{option}: expected {expected}, found {found}")
-    }
-}
-
-fn list(differences: &[RunDifference]) -> String {
-    let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
-    texts.join("; ")
-}
-
-/// The class of an [`Error`], for an app that chooses what to do next.
-///
-/// Every error has one kind. The enum is exhaustive: a new kind is a breaking change, so that no
-/// app maps it to another meaning without notice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ErrorKind {
-    /// A file or folder could not be read or written.
-    Io,
-    /// A file of a model, adapter or run is missing.
-    MissingFile,
-    /// A model configuration is malformed or not supported.
-    InvalidConfig,
-    /// A weight file is malformed, does not fit the configuration, or holds numbers that are not
-    /// finite.
-    InvalidCheckpoint,
-    /// A tokenizer is malformed or does not fit the model.
-    InvalidTokenizer,
-    /// A file of training data is malformed.
-    InvalidData,
-    /// An adapter is malformed or does not fit the model.
-    InvalidAdapter,
-    /// An option is out of range or cannot be used with this model or device.
-    InvalidOption,
-    /// The prompt does not fit the model's context.
-    PromptTooLong,
-    /// The training loss is not a finite number.
-    Diverged,
-    /// Another process of the distributed group failed or cannot be reached.
-    Distributed,
-    /// An output file or folder cannot be made at the given path.
-    Destination,
-    /// The saved run to resume has other options or data.
-    OtherRun,
-    /// A written model differs from its source.
-    Verification,
-    /// The caller cancelled the call.
-    Cancelled,
-    /// MLX or the device reported a failure.
-    Device,
 }
 
 impl Error {
@@ -286,6 +203,7 @@ impl Error {
             Self::Destination { .. } => ErrorKind::Destination,
             Self::OtherRun { .. } => ErrorKind::OtherRun,
             Self::Verification { .. } => ErrorKind::Verification,
+            Self::WithRemedy { error, .. } => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Mlx(_) | Self::Read(_) => ErrorKind::Device,
         }
@@ -308,6 +226,7 @@ impl Error {
             | Self::Destination { path, .. }
             | Self::OtherRun { path, .. }
             | Self::Verification { path, .. } => Some(path),
+            Self::WithRemedy { error, .. } => error.path(),
             Self::Dtype { .. }
             | Self::Option { .. }
             | Self::PromptTooLong { .. }
@@ -399,6 +318,12 @@ impl Error {
         Self::Adapter { path, problem }
     }
 
+    /// The error with an action that resolves it.
+    pub(crate) fn with_remedy(self, remedy: Remedy) -> Self {
+        let error = Box::new(self);
+        Self::WithRemedy { error, remedy }
+    }
+
     /// Wraps an I/O failure with its path.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
@@ -408,7 +333,16 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, ErrorKind};
+    use super::*;
+
+    #[test]
+    fn a_remedy_changes_neither_kind_nor_path() {
+        let error = Error::destination("out", "exists").with_remedy(Remedy::Force);
+        assert_eq!(error.kind(), ErrorKind::Destination);
+        assert_eq!(error.path(), Some("out".as_ref()));
+        let text = "out: exists; allow its replacement, or choose another path";
+        assert_eq!(error.to_string(), text);
+    }
 
     #[test]
     fn an_error_has_its_kind_and_path() {
