@@ -65,7 +65,8 @@ parity: setup ## compare logits, text, conversions and training with mlx-lm, liv
 parity-llama: build ## compare GGUF files with llama.cpp (builds it first: ten minutes, once)
 	@parity/llama.sh
 
-fuzz: build ## run 11,500 mutated files and options, then fuzz the readers, a minute each (needs cargo-fuzz)
+fuzz: build ## kill each long command at 20 moments, run 11,500 mutated files and options, then fuzz the readers, a minute each (needs cargo-fuzz)
+	OPENELM_KILLS=20 cargo test --locked --package openelm-cli --test killed
 	python3 -B fuzz/mutations --openelm target/release/openelm
 	@fuzz/run.sh
 

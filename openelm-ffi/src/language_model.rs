@@ -38,6 +38,8 @@ pub struct ModelInfo {
     pub dtype: String,
     /// Device of the computation: `cpu` or `gpu`.
     pub device: String,
+    /// Doubts about the model that are not errors, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 #[uniffi::export]
@@ -124,6 +126,7 @@ impl LanguageModel {
                 num_transformer_layers: config.num_transformer_layers() as u64,
                 dtype: network.dtype().to_string(),
                 device: Device::current()?.to_string(),
+                warnings: model.warnings(),
             },
             tokenizer: model.tokenizer().clone(),
             unloaded: AtomicBool::new(false),

@@ -82,6 +82,12 @@ public final class LanguageModel: Sendable {
         get throws { Int(try translated { try model.info() }.maxContextLength) }
     }
 
+    /// Doubts about the model that are not errors, a sentence each, such as a tokenizer whose size
+    /// differs from the model's vocabulary.
+    public var warnings: [String] {
+        get throws { try translated { try model.info() }.warnings }
+    }
+
     /// Unloads the model. Runs that use it end with ``OpenELMError/unloaded``.
     public func unload() async throws {
         let model = self.model

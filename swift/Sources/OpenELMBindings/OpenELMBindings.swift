@@ -2819,6 +2819,10 @@ public struct ModelInfo: Equatable, Hashable {
      * Device of the computation: `cpu` or `gpu`.
      */
     public let device: String
+    /**
+     * Doubts about the model that are not errors, a sentence each.
+     */
+    public let warnings: [String]
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
@@ -2840,13 +2844,17 @@ public struct ModelInfo: Equatable, Hashable {
          */dtype: String, 
         /**
          * Device of the computation: `cpu` or `gpu`.
-         */device: String) {
+         */device: String, 
+        /**
+         * Doubts about the model that are not errors, a sentence each.
+         */warnings: [String]) {
         self.parameterCount = parameterCount
         self.maxContextLength = maxContextLength
         self.vocabSize = vocabSize
         self.numTransformerLayers = numTransformerLayers
         self.dtype = dtype
         self.device = device
+        self.warnings = warnings
     }
 
     
@@ -2870,7 +2878,8 @@ public struct FfiConverterTypeModelInfo: FfiConverterRustBuffer {
                 vocabSize: FfiConverterUInt64.read(from: &buf), 
                 numTransformerLayers: FfiConverterUInt64.read(from: &buf), 
                 dtype: FfiConverterString.read(from: &buf), 
-                device: FfiConverterString.read(from: &buf)
+                device: FfiConverterString.read(from: &buf), 
+                warnings: FfiConverterSequenceString.read(from: &buf)
         )
     }
 
@@ -2881,6 +2890,7 @@ public struct FfiConverterTypeModelInfo: FfiConverterRustBuffer {
         FfiConverterUInt64.write(value.numTransformerLayers, into: &buf)
         FfiConverterString.write(value.dtype, into: &buf)
         FfiConverterString.write(value.device, into: &buf)
+        FfiConverterSequenceString.write(value.warnings, into: &buf)
     }
 }
 

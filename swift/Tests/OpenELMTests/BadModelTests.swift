@@ -36,6 +36,26 @@ import Testing
         #expect(await copy.error.map(name) == "invalidCheckpoint")
     }
 
+    @Test func warnsOfATokenThatTheModelLacks() async throws {
+        let bundled = try await LanguageModel(folder: tales)
+        #expect(try bundled.warnings == [])
+        let copy = try ModelCopy()
+        let file = copy.url.appending(path: "tokenizer.json")
+        let json = try JSONSerialization.jsonObject(with: Data(contentsOf: file))
+        var tokenizer = try #require(json as? [String: Any])
+        var added = try #require(tokenizer["added_tokens"] as? [[String: Any]])
+        var token = try #require(added.first)
+        token["id"] = 4096
+        token["content"] = "<pad>"
+        added.append(token)
+        tokenizer["added_tokens"] = added
+        try JSONSerialization.data(withJSONObject: tokenizer).write(to: file)
+        let model = try await LanguageModel(folder: copy.url)
+        #expect(try model.warnings.count == 1)
+        #expect(try model.encode("the") == bundled.encode("the"))
+        #expect(throws: OpenELMError.self) { try model.encode("<pad>") }
+    }
+
     @Test func namesAWrongTensor() async throws {
         let tensor = "transformer.layers.2.attn.out_proj.weight"
         let extra = "transformer.layers.9.extra.weight"
