@@ -136,7 +136,9 @@ fn advice(command: &Command, remedy: &Remedy) -> String {
         Remedy::StartFrom(text) if has("start-from") => {
             format!("{text}: --start-from FOLDER sets its weights")
         }
-        Remedy::Resume if has("resume") => "resume it with --resume, or choose another folder".into(),
+        Remedy::Resume if has("resume") => {
+            "resume it with --resume, or choose another folder".into()
+        }
         Remedy::Convert => "convert it first: openelm convert FILE FOLDER".into(),
         Remedy::Download(repository) => format!(
             "if it is a repository of the Hugging Face Hub, download it first (hf download \

@@ -22,8 +22,8 @@ pub(crate) enum PathKind {
 /// The kind of `path`; `None` if it does not exist.
 ///
 /// # Errors
-/// [`Error::Io`] if the system cannot tell, [`Error::MissingFile`] for an empty path and for a link
-/// to a path that does not exist.
+/// [`Error::Io`] if the system cannot examine it, [`Error::MissingFile`] for an empty path and for a
+/// link to a path that does not exist.
 pub(crate) fn path_kind(path: &Path) -> Result<Option<PathKind>> {
     if path.as_os_str().is_empty() {
         return Err(Error::missing_file(path, "the path is empty"));

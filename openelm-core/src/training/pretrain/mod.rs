@@ -14,6 +14,7 @@
 //! (OpenELM, <https://arxiv.org/abs/2404.14619>, section 3).
 
 mod architecture;
+mod checkpoints;
 mod corpus_source;
 mod estimate;
 mod event;

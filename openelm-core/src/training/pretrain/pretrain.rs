@@ -1,7 +1,6 @@
 //! The pre-training run.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -9,6 +8,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    checkpoints::{CHECKPOINTS, Checkpoints},
     event::{PretrainEnd, PretrainEvent},
     options::PretrainOptions,
     resume_key::{resume_key, validation_key},
@@ -23,7 +23,7 @@ use crate::{
         corpus::{CorpusStatistics, Sequence},
     },
     error::{Error, Result},
-    files::{check_inputs, remove_folder},
+    files::check_inputs,
     mlx::{Dtype, memory},
     tokenizer::Tokenizer,
     training::{
@@ -32,10 +32,9 @@ use crate::{
         run::{Advance, Run, next_event},
         state::STATE_FILE,
     },
-    weights::{self, is_model_file, random as init},
+    weights::{self, random as init},
 };
 
-const CHECKPOINTS: &str = "checkpoints";
 const MODEL: &str = "model";
 const EMA: &str = "ema";
 const AVERAGE: &str = "average";
@@ -115,7 +114,9 @@ impl Pretrain {
             let folder = folder.as_ref();
             let mut run = Self::prepare(config, source, validation, folder, options, group)?;
             run.run.begin_again(&[CHECKPOINTS])?;
-            run.remove_first_checkpoint()?;
+            if run.run.is_rank_zero() {
+                run.checkpoints().remove_first(&run.run.state())?;
+            }
             return Ok(run);
         }
         options.model = None;
@@ -185,24 +186,6 @@ impl Pretrain {
             template,
             run,
         })
-    }
-
-    /// Removes the checkpoint of a run that was killed during its first save: with other options, it
-    /// would become a part of the average.
-    fn remove_first_checkpoint(&self) -> Result<()> {
-        let folder = self.run.folder().join(CHECKPOINTS);
-        if !self.run.is_rank_zero() || !folder.exists() {
-            return Ok(());
-        }
-        let found = checkpoints_in(&folder)?;
-        match &found[..] {
-            [] => Ok(()),
-            [(_, only)] => fs::remove_dir_all(only).map_err(Error::io(only)),
-            _ => Err(Error::missing_file(
-                self.run.state(),
-                "there is no run to resume, and the folder holds several checkpoints",
-            )),
-        }
     }
 
     /// Number of trained parameters.
@@ -291,13 +274,13 @@ impl Pretrain {
     fn save(&mut self, source: Value) -> Result<()> {
         self.run.progress.source = source;
         let iteration = self.trainer.iteration();
-        let folder = self.checkpoint(iteration);
+        let checkpoints = self.checkpoints();
+        let folder = checkpoints.path(iteration);
         if self.run.is_rank_zero() {
-            fs::create_dir_all(self.run.folder().join(CHECKPOINTS))
-                .map_err(Error::io(self.run.folder()))?;
+            checkpoints.create_folder()?;
             self.template.write(&folder, &self.trainer.weights())?;
             self.run.save_state(&self.trainer)?;
-            self.remove_old_checkpoints()?;
+            checkpoints.remove_old(iteration, self.options.keep_checkpoints)?;
         }
         self.run.emit(PretrainEvent::Saved { iteration, folder })
     }
@@ -316,7 +299,7 @@ impl Pretrain {
                 self.template
                     .write(&self.run.folder().join(EMA), &average)?;
             }
-            let checkpoints = self.checkpoints()?;
+            let checkpoints = self.checkpoints().complete(iteration)?;
             let first = checkpoints.len().saturating_sub(self.options.averaged());
             let last = checkpoints.iter().skip(first);
             let last: Vec<PathBuf> = last.map(|(_, folder)| folder.clone()).collect();
@@ -333,63 +316,10 @@ impl Pretrain {
         })
     }
 
-    fn checkpoint(&self, iteration: u64) -> PathBuf {
-        let name = format!("step-{iteration:06}");
-        self.run.folder().join(CHECKPOINTS).join(name)
+    /// The checkpoints of the run.
+    fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::of_run(self.run.folder())
     }
-
-    /// Removes all checkpoints but the last ones. A checkpoint with files of the user stays.
-    fn remove_old_checkpoints(&self) -> Result<()> {
-        let mut complete = self.checkpoints()?;
-        let kept = self.options.keep_checkpoints;
-        let last = complete.split_off(complete.len().saturating_sub(kept));
-        for (iteration, folder) in self.step_folders()? {
-            let is_last = last.iter().any(|(last, _)| *last == iteration);
-            if !is_last && has_model_files_only(&folder)? {
-                remove_folder(&folder)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The complete checkpoints so far, oldest first.
-    fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
-        let mut found = self.step_folders()?;
-        found.retain(|(_, folder)| folder.join("config.json").is_file());
-        Ok(found)
-    }
-
-    /// The folders of checkpoints so far, oldest first.
-    fn step_folders(&self) -> Result<Vec<(u64, PathBuf)>> {
-        let now = self.trainer.iteration();
-        let mut found = checkpoints_in(&self.run.folder().join(CHECKPOINTS))?;
-        found.retain(|(iteration, _)| *iteration <= now);
-        Ok(found)
-    }
-}
-
-fn has_model_files_only(folder: &Path) -> Result<bool> {
-    let mut entries = fs::read_dir(folder).map_err(Error::io(folder))?;
-    Ok(entries.all(|entry| {
-        let name = entry
-            .ok()
-            .and_then(|entry| entry.file_name().into_string().ok());
-        name.is_some_and(|name| is_model_file(&name))
-    }))
-}
-
-/// The checkpoints in `folder` and their iterations, oldest first.
-fn checkpoints_in(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
-    let mut found: Vec<(u64, PathBuf)> = entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let number = path.file_name()?.to_str()?.strip_prefix("step-")?;
-            Some((number.parse().ok()?, path))
-        })
-        .collect();
-    found.sort();
-    Ok(found)
 }
 
 impl Advance for Pretrain {
