@@ -9,9 +9,10 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 20] = [
+const LAYERS: [&str; 21] = [
     "error",
     "cancel",
+    "caught",
     "parallel",
     "files",
     "lookup",
