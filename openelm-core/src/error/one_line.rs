@@ -12,7 +12,8 @@ const LINE: usize = 2_000;
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(LINE));
-    let mut rest = text;
+    let text = &short_numbers(text);
+    let mut rest = text.as_str();
     while let Some(start) = rest.find(['`', '"']) {
         let (before, from_quote) = rest.split_at(start);
         let (quote, inner) = from_quote.split_at(1);
@@ -28,6 +29,24 @@ pub fn one_line(text: &str) -> String {
     }
     line.push_str(rest);
     shortened(&escaped(&shortened(&line, LINE)), LINE)
+}
+
+/// `text` with numbers that Rust displays with more than 40 digits in scientific notation: `1e-300`.
+fn short_numbers(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for part in text.split_inclusive([' ', '`', ',']) {
+        let word = part.trim_end_matches([' ', '`', ',']);
+        let is_long = (41..400).contains(&word.len());
+        let number = word.parse::<f64>().ok().filter(|_| is_long);
+        match number.filter(|number| number.to_string() == word) {
+            Some(number) => {
+                line.push_str(&format!("{number:e}"));
+                line.push_str(part.strip_prefix(word).unwrap_or_default());
+            }
+            None => line.push_str(part),
+        }
+    }
+    line
 }
 
 /// `text` without its middle if it has more than `most` characters.
@@ -90,6 +109,16 @@ mod tests {
             assert_eq!(one_line(text), expected);
             assert_eq!(one_line(expected), expected, "twice");
         }
+    }
+
+    #[test]
+    fn shortens_numbers() {
+        let expected = "found `1e-300`, from -2.5e200 to 0.001, not 1000000000000";
+        let (tiny, huge) = (1e-300, -2.5e200);
+        let text = format!("found `{tiny}`, from {huge} to 0.001, not {}", 1e12);
+        assert_eq!(one_line(&text), expected);
+        let name = "1".repeat(60);
+        assert_eq!(one_line(&name), name);
     }
 
     #[test]
