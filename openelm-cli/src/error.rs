@@ -183,7 +183,6 @@ fn long_name<'c>(command: &'c Command, option: &str) -> Option<&'c str> {
         "max_shard_bytes" => "max-shard-size",
         "num_kv_heads" => "num-gqa-groups",
         "num_query_heads" => "qkv-multipliers",
-        "on_corrupt" => "skip-corrupt",
         "preferences" => "dpo",
         "prompt" => "prompt-tokens",
         "rope_max_length" => "max-context-length",
@@ -353,14 +352,7 @@ mod tests {
                 missing.push(format!("config.json: {name}"));
             }
         }
-        for name in [
-            "learning_rate",
-            "betas",
-            "on_corrupt",
-            "rank",
-            "keys_regex",
-            "vocab_size",
-        ] {
+        for name in ["learning_rate", "betas", "rank", "keys_regex", "vocab_size"] {
             assert!(
                 checked.iter().any(|found| found == name),
                 "{name} is not found"

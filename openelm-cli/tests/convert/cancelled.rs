@@ -131,7 +131,9 @@ fn second_signal_ends_conversion_at_once() {
     let target = folder.at("target");
     let args = [&source, &target, "-q", "--no-tokenizer"];
     let output = signalled(&folder, convert(&args), &["-INT", "-TERM"]);
-    assert_eq!(output.status.code(), Some(143), "{output:?}");
+    // The system may deliver both at once, in any order.
+    let code = output.status.code();
+    assert!(matches!(code, Some(130 | 143)), "{output:?}");
     assert_eq!((output.stdout, output.stderr), (Vec::new(), Vec::new()));
     assert!(!folder.join("target").exists());
     // The next conversion removes what is left.

@@ -168,7 +168,7 @@ pub enum Error {
     /// An error with an action that resolves it. Kind and path are the inner error's.
     WithRemedy {
         /// The error.
-        error: Box<Error>,
+        error: Box<Self>,
         /// The action.
         remedy: Remedy,
     },

@@ -56,10 +56,10 @@ fn short_numbers(text: &str) -> String {
 /// `text` without its middle if it has more than `most` characters.
 fn shortened(text: &str, most: usize) -> String {
     // No character has less than one byte.
-    let count = match text.len() <= most {
-        true => return text.to_owned(),
-        false => text.chars().count(),
-    };
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let count = text.chars().count();
     if count <= most {
         return text.to_owned();
     }

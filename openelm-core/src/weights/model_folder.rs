@@ -28,9 +28,10 @@ pub fn model_folder(path: impl AsRef<Path>) -> Result<PathBuf> {
         Some(PathKind::Folder) => {}
         Some(_) => {
             let error = Error::checkpoint(path, format!("this is a file; expected {EXPECTED}"));
-            return Err(match is_convertible(path) {
-                true => error.with_remedy(Remedy::Convert),
-                false => error,
+            return Err(if is_convertible(path) {
+                error.with_remedy(Remedy::Convert)
+            } else {
+                error
             });
         }
     }

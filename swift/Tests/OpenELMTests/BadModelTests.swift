@@ -138,7 +138,7 @@ import Testing
 
 /// The name of the error's case.
 private func name(_ error: OpenELMError) -> String {
-    String(String(describing: error).prefix { $0 != "(" })
+    Mirror(reflecting: error).children.first?.label ?? "\(error)"
 }
 
 /// A copy of the bundled model, to be damaged.

@@ -52,8 +52,11 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
             process.executableURL = URL(filePath: tool)
             process.arguments = [
                 "generate", "--model", tales.path, "--prompt", "The king", "--json",
-                "--temp", "\(temperature)", "--seed", "\(seed)", "--max-tokens", "40",
+                "--temp", "\(temperature)", "--max-tokens", "40",
             ]
+            if temperature > 0 {
+                process.arguments? += ["--seed", "\(seed)"]
+            }
             let pipe = Pipe()
             process.standardOutput = pipe
             process.standardError = FileHandle.nullDevice
