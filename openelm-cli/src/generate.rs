@@ -218,7 +218,7 @@ fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Er
         )
     };
     let mut text = read.map_err(|error| Error::Prompt {
-        place,
+        place: place.clone(),
         problem: error.to_string(),
     })?;
     // Editors and `echo` end a file with a line break that is not part of the prompt.
@@ -227,6 +227,9 @@ fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Er
         if text.ends_with('\r') {
             text.pop();
         }
+    }
+    if text.is_empty() {
+        return Err(Error::Usage(format!("{place}: the prompt is empty")));
     }
     Ok(text)
 }

@@ -7,6 +7,9 @@ use serde::de::{
 };
 use serde_json::{Map, Value};
 
+/// Deepest nesting of arrays and objects.
+const MAX_DEPTH: usize = 127;
+
 /// Parses `text`. Keys whose value is null are absent, at any depth.
 ///
 /// # Errors
@@ -15,6 +18,31 @@ use serde_json::{Map, Value};
 pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     let Present(value) = serde_json::from_str(text)?;
     serde_json::from_value(value)
+}
+
+/// Checks the depth of JSON before a library reads it.
+///
+/// # Errors
+/// Arrays and objects nested more than 127 deep, which is serde_json's limit.
+pub(crate) fn check_depth(text: &[u8]) -> Result<(), String> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(format!(
+                "byte {at}: expected at most {MAX_DEPTH} nested arrays and objects, found more"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Removes the keys whose value is null, at any depth.
@@ -132,6 +160,23 @@ mod tests {
         let expected = json!({"b": [null, {"d": -1.5}], "e": "x", "f": true});
         assert_eq!(parse::<Value>(text).unwrap(), expected);
         assert_eq!(without_null(serde_json::from_str(text).unwrap()), expected);
+    }
+
+    #[test]
+    fn depth_has_serde_jsons_limit() {
+        let nested = |depth: usize| {
+            let text = r#"{"a\"[": ["#.to_owned() + &"[".repeat(depth - 2);
+            format!("{text}\"[[\"{}, []]}}", "]".repeat(depth - 2))
+        };
+        for depth in [2, 126, 127] {
+            assert_eq!(check_depth(nested(depth).as_bytes()), Ok(()), "{depth}");
+            assert!(parse::<Value>(&nested(depth)).is_ok(), "{depth}");
+        }
+        for depth in [128, 100_000] {
+            let problem = check_depth(nested(depth).as_bytes()).unwrap_err();
+            assert!(problem.contains("at most 127 nested"), "{problem}");
+            assert!(parse::<Value>(&nested(depth)).is_err(), "{depth}");
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@
 
 pub mod adapter;
 mod cancel;
+mod caught;
 pub mod config;
 pub mod convert;
 mod data;

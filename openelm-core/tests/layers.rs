@@ -9,13 +9,14 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 20] = [
+const LAYERS: [&str; 21] = [
     "error",
     "cancel",
+    "caught",
     "parallel",
+    "text_file",
     "files",
     "lookup",
-    "text_file",
     "hub_cache",
     "json",
     "mlx",

@@ -76,6 +76,41 @@ fn hostile_names_are_escaped_and_shortened() {
 }
 
 #[test]
+fn adapters_are_named_by_their_folder() {
+    let folder = TempDir::new();
+    let model = with_model(&small(2048));
+    fs::create_dir(folder.join("lora")).unwrap();
+    let settings = r#"{"fine_tune_type": "lora", "num_layers": 1,
+        "lora_parameters": {"rank": 1, "scale": 1.0, "dropout": 0.0}}"#;
+    folder.write("lora/adapter_config.json", settings);
+    let name = "transformer.layers.1.attn.qkv_proj.lora_";
+    let header = format!(
+        r#"{{"{name}a":{{"dtype":"F32","shape":[4,1],"data_offsets":[0,16]}},
+            "{name}b":{{"dtype":"F32","shape":[1,4],"data_offsets":[16,32]}}}}"#
+    );
+    let length = (header.len() as u64).to_le_bytes();
+    let bytes = [&length, header.as_bytes(), &[0; 32]].concat();
+    folder.write("lora/adapters.safetensors", bytes);
+    let (lora, fused) = (folder.at("lora"), folder.at("fused"));
+    let data = folder.file("rows.jsonl", r#"{"text": "Once upon a time"}"#);
+    for args in [
+        &["finetune", "-q", "-m", &tales(), "--start-from", &lora][..],
+        &["generate", "-m", &tales(), "-p", "x", "--adapter", &lora],
+        &["fuse", "-m", model.as_str(), "--adapter-path", &lora],
+    ] {
+        let more = match args[0] {
+            "finetune" => &["--data", &data, "--adapter-path", &fused][..],
+            "fuse" => &["--save-path", &fused],
+            _ => &[],
+        };
+        let line = failure(&[args, more].concat());
+        assert!(line.starts_with(&format!("openelm: {lora}: ")), "{line}");
+        assert!(line.contains(name), "{line}");
+    }
+    assert!(!folder.join("fused").exists());
+}
+
+#[test]
 fn remedies_exist_in_the_command() {
     let model = with_model(&small(2048));
     let missing = "no tokenizer.json or tokenizer.model here";

@@ -77,13 +77,14 @@ fn rejects_unusable_prompts() {
     let folder = TempDir::new();
     fails(generate(&["-p", ""]), 2, &["prompt", "empty"]);
     // Standard input is empty.
-    fails(generate(&[]), 2, &["prompt", "empty"]);
-    fails(generate(&["-p", "-"]), 2, &["prompt", "empty"]);
+    let problem = "standard input: the prompt is empty";
+    fails(generate(&[]), 2, &[problem]);
+    fails(generate(&["-p", "-"]), 2, &[problem]);
     let empty = folder.file("empty.txt", "\n");
     fails(
         generate(&["--prompt-file", &empty]),
         2,
-        &["prompt", "empty"],
+        &[&format!("{empty}: the prompt is empty")],
     );
 
     let latin = folder.file("latin.txt", b"caf\xe9 au lait");

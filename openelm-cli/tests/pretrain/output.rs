@@ -91,6 +91,21 @@ fn dry_run_reports_estimates_and_writes_nothing() {
     );
 }
 
+/// A page of two values that declares 1,000: the library panics on it.
+#[test]
+fn panics_of_a_reader_are_errors() {
+    const PARQUET: &[u8] = b"PAR1\x15\0\x15\"\x15\",\x15\xd0\x0f\x15\0\x15\x06\x15\x06\0\0\
+        \x04\0\0\0once\x05\0\0\0twice\x15\x02\x19,H\x06schema\x15\x02\0\x15\x0c%\0\x18\x04text\
+        %\0\0\x16\xd0\x0f\x19\x1c\x19\x1c&\x08\x1c\x15\x0c\x19\x15\0\x19\x18\x04text\x15\0\x16\xd0\x0f\
+        \x16F\x16F&\x08\0\0\x16F\x16\xd0\x0f\0\0F\0\0\0PAR1";
+    let scratch = Scratch::new();
+    let data = scratch.0.file("corpus.parquet", PARQUET);
+    let problem = failure(scratch.pretrain("none", &["--data", &data]), 1);
+    assert!(problem.contains("not a valid parquet file"), "{problem}");
+    assert!(!problem.contains("panicked"), "{problem}");
+    assert!(!scratch.path("none").exists());
+}
+
 #[test]
 fn rejects_invalid_options_and_data() {
     let scratch = Scratch::new();

@@ -83,6 +83,11 @@ impl Adapter {
         self.kind
     }
 
+    /// The folder that it was read from, for messages.
+    pub(crate) fn place(&self) -> &Path {
+        self.origin.as_deref().unwrap_or(Path::new("adapter"))
+    }
+
     /// The number of parameters.
     pub fn parameter_count(&self) -> u64 {
         self.tensors().values().map(|t| t.size() as u64).sum()

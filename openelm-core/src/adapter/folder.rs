@@ -1,6 +1,6 @@
 //! An adapter folder in mlx-lm's or PEFT's format.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -11,6 +11,7 @@ use crate::{
     files::{Activity, CreatedFolders, WriteLock},
     hub_cache,
     lookup::{PathKind, first_file, path_kind},
+    text_file::{MAX_SETTINGS, read_text_file},
 };
 
 /// Weight files of an adapter folder, in order of preference.
@@ -126,7 +127,7 @@ fn foreign(folder: &Path, weights: &str, keys: &[&str]) -> Option<&'static str> 
     if !there(mlx_lm::CONFIG) {
         return formats.into_iter().find(|name| there(name));
     }
-    let text = fs::read_to_string(folder.join(mlx_lm::CONFIG)).ok();
+    let text = read_text_file(&folder.join(mlx_lm::CONFIG), MAX_SETTINGS).ok();
     let settings: Option<Map<String, Value>> = text.and_then(|t| serde_json::from_str(&t).ok());
     let is_own = settings.is_some_and(|all| all.keys().all(|key| keys.contains(&key.as_str())));
     (!is_own).then_some(mlx_lm::CONFIG)
@@ -134,6 +135,8 @@ fn foreign(folder: &Path, weights: &str, keys: &[&str]) -> Option<&'static str> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::{
         adapter::{AdapterKind, adapter::LoraOptions},

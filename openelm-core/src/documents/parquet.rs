@@ -1,9 +1,6 @@
 //! A column of strings in a parquet file, read one row at a time.
 
-use std::{
-    fs::File,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::fs::File;
 
 use parquet::{
     basic::Type,
@@ -14,7 +11,7 @@ use parquet::{
 };
 
 use super::parquet_pages;
-use crate::text_file::MAX_TEXT;
+use crate::{caught, text_file::MAX_TEXT};
 
 /// Largest unpacked page in bytes.
 const MAX_PAGE: i64 = 256 << 20;
@@ -173,7 +170,7 @@ fn text(error: &ParquetError) -> String {
 
 /// Runs `read` and turns a panic of the library on a corrupt file into an error.
 fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("not a valid parquet file".into()))
+    caught::catch(read).unwrap_or_else(|| Err("not a valid parquet file".into()))
 }
 
 #[cfg(test)]

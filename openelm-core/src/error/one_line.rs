@@ -2,17 +2,20 @@
 
 /// Most characters of a value in quotes or backticks.
 const VALUE: usize = 200;
-/// Most characters of a whole line.
-const LINE: usize = 2_000;
+/// Most characters of a word, such as a path.
+const WORD: usize = 400;
+/// Most bytes of a whole line.
+const LINE: usize = 1_900;
 
 /// `text` as one line that is safe to show: line breaks, terminal controls and invisible
 /// characters (bidirectional controls, zero-width and format characters) become escapes such as
-/// `\u{202e}`. The middle of a quoted value of more than 200 characters, and of a line of more than
-/// 2,000, is left out.
+/// `\u{202e}`. The middle of a quoted value of more than 200 characters, of a word of more than 400,
+/// and of a line of more than 1,900 bytes is left out.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(LINE));
-    let mut rest = text;
+    let text = &short_numbers(text);
+    let mut rest = text.as_str();
     while let Some(start) = rest.find(['`', '"']) {
         let (before, from_quote) = rest.split_at(start);
         let (quote, inner) = from_quote.split_at(1);
@@ -27,7 +30,27 @@ pub fn one_line(text: &str) -> String {
         rest = after.strip_prefix(quote).unwrap_or(after);
     }
     line.push_str(rest);
-    shortened(&escaped(&shortened(&line, LINE)), LINE)
+    let words = line.split_inclusive(' ');
+    let line: String = words.map(|word| shortened(word, WORD)).collect();
+    shortened_line(&escaped(&shortened_line(&line)))
+}
+
+/// `text` with numbers that Rust displays with more than 40 digits in scientific notation: `1e-300`.
+fn short_numbers(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for part in text.split_inclusive([' ', '`', ',']) {
+        let word = part.trim_end_matches([' ', '`', ',']);
+        let is_long = (41..400).contains(&word.len());
+        let number = word.parse::<f64>().ok().filter(|_| is_long);
+        match number.filter(|number| number.to_string() == word) {
+            Some(number) => {
+                line.push_str(&format!("{number:e}"));
+                line.push_str(part.strip_prefix(word).unwrap_or_default());
+            }
+            None => line.push_str(part),
+        }
+    }
+    line
 }
 
 /// `text` without its middle if it has more than `most` characters.
@@ -44,6 +67,17 @@ fn shortened(text: &str, most: usize) -> String {
     let head: String = text.chars().take(ends).collect();
     let tail: String = text.chars().skip(count - ends).collect();
     format!("{head}… ({count} characters) …{tail}")
+}
+
+/// `line` without its middle if it has more than [`LINE`] bytes.
+fn shortened_line(line: &str) -> String {
+    let bytes = line.len();
+    if bytes <= LINE {
+        return line.to_owned();
+    }
+    let (head, _) = line.split_at(line.floor_char_boundary(LINE / 2));
+    let (_, tail) = line.split_at(line.ceil_char_boundary(bytes - LINE / 2));
+    format!("{head}… ({bytes} bytes) …{tail}")
 }
 
 fn escaped(text: &str) -> String {
@@ -93,6 +127,16 @@ mod tests {
     }
 
     #[test]
+    fn shortens_numbers() {
+        let expected = "found `1e-300`, from -2.5e200 to 0.001, not 1000000000000";
+        let (tiny, huge) = (1e-300, -2.5e200);
+        let text = format!("found `{tiny}`, from {huge} to 0.001, not {}", 1e12);
+        assert_eq!(one_line(&text), expected);
+        let name = "1".repeat(60);
+        assert_eq!(one_line(&name), name);
+    }
+
+    #[test]
     fn shortens_each_quoted_value() {
         let long = "x".repeat(300_000);
         let half = "x".repeat(100);
@@ -107,12 +151,23 @@ mod tests {
     }
 
     #[test]
+    fn shortens_each_word() {
+        let path = |length: usize| format!("{}é", "x/".repeat(length / 2));
+        let (long, fits) = (path(4_000), path(398));
+        let ends = (&long[..200], &long[long.len() - 201..]);
+        let expected = format!("{fits} {}… (4001 characters) …{}", ends.0, ends.1);
+        assert_eq!(one_line(&format!("{fits} {long}")), expected);
+        let unknown = format!("unexpected argument '--{}' found", "x".repeat(100_000));
+        assert!(one_line(&unknown).len() < 500);
+    }
+
+    #[test]
     fn shortens_a_line_without_quotes() {
         let escapes = "\u{1b}".repeat(300_000);
-        for long in ["ab ".repeat(100_000), "`x".repeat(150_001), escapes] {
+        for long in ["ab ".repeat(100_000), "`🦙 ".repeat(150_001), escapes] {
             let text = format!("invalid value '{long}' for '--seed <N>': expected a number");
             let line = one_line(&text);
-            assert!(line.chars().count() < 2_100, "{}", line.len());
+            assert!(line.len() < 2_000, "{}", line.len());
             assert!(line.starts_with("invalid value '"), "{line}");
             assert!(
                 line.ends_with("for '--seed <N>': expected a number"),

@@ -7,7 +7,8 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -15,7 +16,10 @@ use super::{
     atomic::{remove, write_synced},
     paths::partial_path,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    text_file::{MAX_SETTINGS, read_text_file},
+};
 
 /// The journal in a staging folder: a JSON list of the old files to remove.
 const JOURNAL: &str = "journal.json";
@@ -97,8 +101,12 @@ pub(crate) fn replace_folder(
 /// [`Error::Io`]; the journal then stays, for the next run.
 pub(crate) fn finish_replacement(staging: &Path, target: &Path) -> Result<()> {
     let journal = staging.join(JOURNAL);
-    let Ok(text) = fs::read_to_string(&journal) else {
-        return Ok(());
+    let text = match read_text_file(&journal, MAX_SETTINGS) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            return Err(Error::destination(&journal, error.to_string()));
+        }
+        Err(_) => return Ok(()),
     };
     let stale: Vec<String> = serde_json::from_str(&text)
         .map_err(|error| Error::destination(&journal, error.to_string()))?;
@@ -125,7 +133,7 @@ pub(crate) fn finish_replacement(staging: &Path, target: &Path) -> Result<()> {
 fn names(folder: &Path) -> Result<BTreeSet<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
         Err(error) => return Err(Error::io(folder)(error)),
     };
     let mut names = BTreeSet::new();

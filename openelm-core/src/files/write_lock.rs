@@ -121,7 +121,7 @@ impl Drop for WriteLock {
 
 /// True if `path` is the lock file of a training run.
 pub(crate) fn is_run_lock(path: &Path) -> bool {
-    let Ok(text) = fs::read_to_string(path) else {
+    let Ok(text) = File::open(path).and_then(contents) else {
         return false;
     };
     let words: Vec<&str> = text.split_whitespace().skip(1).collect();
@@ -131,11 +131,19 @@ pub(crate) fn is_run_lock(path: &Path) -> bool {
 /// Words in the lock file of an output that is not a run.
 const WRITING: &str = "writing";
 const IN_RUN: &str = "in-run";
+/// Most bytes that are read of a lock file.
+const MAX_CONTENTS: u64 = 64;
 
-fn held(folder: &Path, mut file: File) -> Error {
+/// The text of a lock file, or the start of another file of its name.
+fn contents(file: File) -> io::Result<String> {
     let mut text = String::new();
+    file.take(MAX_CONTENTS).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn held(folder: &Path, file: File) -> Error {
     // Some systems do not allow a locked file to be read.
-    let _ = file.read_to_string(&mut text);
+    let text = contents(file).unwrap_or_default();
     let mut words = text.split_whitespace();
     let holder = match words.next().map(str::parse::<u32>) {
         Some(Ok(id)) => format!("process {id}"),
@@ -175,6 +183,21 @@ mod tests {
         let error = WriteLock::acquire(folder, Activity::Writing).unwrap_err();
         assert!(matches!(error, Error::Destination { .. }), "{error}");
         error.to_string()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn endless_lock_file_is_an_error() {
+        let folder = TempDir::new();
+        let path = folder.join(LOCK_FILE);
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(is_run_lock(&path));
+        for activity in [Activity::Training, Activity::Writing] {
+            let error = WriteLock::acquire(&folder, activity).unwrap_err();
+            assert!(matches!(error, Error::Io { .. }), "{error}");
+            assert!(error.to_string().contains(LOCK_FILE), "{error}");
+        }
+        assert!(path.exists());
     }
 
     #[test]

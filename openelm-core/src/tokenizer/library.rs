@@ -5,8 +5,6 @@
 //! this crate adds BOS. The library assigns ids to added tokens in their order; here they have the
 //! ids of the file, for which the embedding was trained.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use serde::{
     Deserialize,
     de::{DeserializeOwned, IgnoredAny},
@@ -18,10 +16,14 @@ use tokenizers::{
 };
 
 use super::{merge::Merge, spec::Coder};
-use crate::json::{or_default, without_null};
+use crate::{
+    caught,
+    json::{self, or_default, without_null},
+};
 
 /// The coder of a `tokenizer.json`, and its added tokens.
 pub(super) fn read(bytes: &[u8]) -> Result<(Coder, Vec<(u32, AddedToken)>), String> {
+    json::check_depth(bytes)?;
     let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     check_merges(bytes, &head.model)?;
     let added: Vec<_> = head.added_tokens.into_iter().map(Added::token).collect();
@@ -50,9 +52,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Coder, Vec<(u32, AddedToken)>), Stri
 
 /// Runs `work` of the library and turns a panic on a corrupt file into an error.
 pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(done) => done.map_err(|error| error.to_string()),
-        Err(_) => Err("not a valid tokenizer: the tokenizers library failed".into()),
+    match caught::catch(work) {
+        Some(done) => done.map_err(|error| error.to_string()),
+        None => Err("not a valid tokenizer: the tokenizers library failed".into()),
     }
 }
 

@@ -344,6 +344,21 @@ fn unreadable_part_is_named() {
 }
 
 #[test]
+fn deeply_nested_parts_are_refused() {
+    for part in ["decoder", "normalizer", "pre_tokenizer", "model", "other"] {
+        for (open, close) in [("[", "]"), (r#"{"type":"#, "}")] {
+            let mut file = unigram();
+            file[part] = json!("HERE");
+            let nested = format!("{}1{}", open.repeat(50_000), close.repeat(50_000));
+            let text = file.to_string().replace("\"HERE\"", &nested);
+            let problem = Tokenizer::from_bytes(Path::new("t"), text.as_bytes());
+            let problem = problem.unwrap_err().to_string();
+            assert!(problem.contains("at most 127 nested"), "{part}: {problem}");
+        }
+    }
+}
+
+#[test]
 fn malformed_merges_are_refused() {
     let mut file = byte_level();
     file["model"]["continuing_subword_prefix"] = json!("##");

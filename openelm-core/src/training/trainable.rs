@@ -31,7 +31,7 @@ impl TrainableModel {
                 problem: "it has active adapters; switch them off to train another".into(),
             });
         }
-        adapter.check(model.config(), "adapter".as_ref())?;
+        adapter.check(model.config(), adapter.place())?;
         let mut squares = HashMap::new();
         each_linear(model, |name, linear| {
             if adapter.modules.get(name).is_some_and(|m| m.m.is_some()) {
@@ -115,7 +115,9 @@ impl TrainableModel {
                     place: "the model".into(),
                     problem,
                 },
-                AdapterKind::Lora | AdapterKind::Dora => Error::adapter("adapter", problem),
+                AdapterKind::Lora | AdapterKind::Dora => {
+                    Error::adapter(self.adapter.place(), problem)
+                }
             });
         }
         Ok(())

@@ -287,6 +287,15 @@ fn quantized_mlx_folders_keep_their_packing() {
         .unwrap_err()
         .to_string();
     assert!(message.contains("token_embeddings.weight"), "{message}");
+    fs::write(mlx.join("config.json"), r#"{"model_name": "7B"}"#).unwrap();
+    let message = convert(&mlx, &folder.join("none"), &plain())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message
+            .ends_with("config.json: `model_name`: expected 270M, 450M, 1_1B or 3B, found \"7B\""),
+        "{message}"
+    );
     fs::write(mlx.join("config.json"), "{}").unwrap();
     let message = convert(&mlx, &folder.join("none"), &plain())
         .unwrap_err()

@@ -45,7 +45,7 @@ impl SourceModel {
             return Err(Error::option("dequantize", "the model is not quantised"));
         }
         if let Some(adapter) = &options.adapter {
-            adapter.check_fusable(&source.config, "adapter".as_ref())?;
+            adapter.check_fusable(&source.config, adapter.place())?;
             source.adapter = Some(adapter.clone());
         }
         Ok(source)
@@ -113,7 +113,10 @@ impl SourceModel {
             (Some(config), _) => config.clone(),
             (None, Some(name)) => {
                 let rows = embedding_rows(path, &shape)?;
-                architecture::preset_with_rows(name.parse()?, tokens(rows))?
+                let preset = name.parse().map_err(|problem: Error| {
+                    fault("model_name", problem.to_string().replace("preset: ", ""))
+                })?;
+                architecture::preset_with_rows(preset, tokens(rows))?
             }
             (None, None) => return Err(fault("model_name", "missing".into())),
         };
