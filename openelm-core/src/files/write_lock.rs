@@ -98,10 +98,11 @@ impl WriteLock {
         Ok(lock)
     }
 
+    /// Replaces the text. Cut after it: a process that is killed here never empties the file.
     fn write(&mut self, text: &str) -> io::Result<()> {
-        self.file.set_len(0)?;
         self.file.rewind()?;
-        self.file.write_all(text.as_bytes())
+        self.file.write_all(text.as_bytes())?;
+        self.file.set_len(text.len() as u64)
     }
 
     /// Removes the lock file on drop, if this value created it: the run has left nothing else.
@@ -119,13 +120,14 @@ impl Drop for WriteLock {
     }
 }
 
-/// True if `path` is the lock file of a training run.
+/// True if `path` is the lock file of a training run. An empty one is of a process that was killed
+/// before it wrote anything; only the first line counts, see [`WriteLock::write`].
 pub(crate) fn is_run_lock(path: &Path) -> bool {
     let Ok(text) = File::open(path).and_then(contents) else {
         return false;
     };
-    let words: Vec<&str> = text.split_whitespace().skip(1).collect();
-    words != [WRITING]
+    let mut words = text.lines().next().unwrap_or("").split_whitespace();
+    words.next().is_some() && !words.eq([WRITING])
 }
 
 /// Words in the lock file of an output that is not a run.
@@ -229,6 +231,25 @@ mod tests {
         assert!(!is_run_lock(&other.join(LOCK_FILE)));
         drop(lock);
         assert!(other.names().is_empty());
+    }
+
+    /// The lock files of processes that were killed before, while and after they wrote the text.
+    #[test]
+    fn lock_file_of_a_killed_writer_is_not_of_a_run() {
+        for (text, of_run) in [
+            ("", false),
+            ("7 writing\n", false),
+            ("7 writing\nng\n", false),
+            ("7 writing in-run\n", true),
+            ("7\nwriting\n", true),
+            ("7\n", true),
+        ] {
+            let folder = TempDir::new();
+            let file = folder.write(LOCK_FILE, text);
+            assert_eq!(is_run_lock(&file), of_run, "{text:?}");
+            drop(WriteLock::acquire(&folder, Activity::Writing).unwrap());
+            assert_eq!(file.exists(), of_run, "{text:?}");
+        }
     }
 
     #[test]

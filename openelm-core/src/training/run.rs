@@ -103,8 +103,8 @@ impl<E: RunEvent> Run<E> {
         Ok(())
     }
 
-    /// Begins a run in a folder that has none, or only the files of a run that ended before its
-    /// first save: `leftovers` are their names, apart from the names that all runs have.
+    /// Begins a run in a folder that is empty, or holds only the files of a run that ended before
+    /// its first save: `leftovers` are their names, apart from the names that all runs have.
     ///
     /// # Errors
     /// [`Error::MissingFile`] if the folder has other files, and as [`begin`](Self::begin).
@@ -118,7 +118,7 @@ impl<E: RunEvent> Run<E> {
                 format!("there is no run to resume, and the folder holds other files: {name}"),
             ));
         }
-        self.start(RunFolder::begin_again(&self.folder, E::WRITES)?)
+        self.begin()
     }
 
     /// The name of a visible file in the folder that is not in `leftovers`. Temporary files are

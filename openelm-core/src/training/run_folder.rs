@@ -51,16 +51,6 @@ impl RunFolder {
                 format!("contains `{name}`, which is not of a run: choose another folder"),
             ));
         }
-        Self::begin_again(folder, writes)
-    }
-
-    /// Like [`begin`](Self::begin), in a folder that holds only files of a run.
-    ///
-    /// # Errors
-    /// [`Error::Destination`] if another process writes there or the folder holds a run,
-    /// [`Error::Io`].
-    pub(super) fn begin_again(folder: &Path, writes: &'static [&'static str]) -> Result<Self> {
-        let place = resolve(folder)?;
         let created = CreatedFolders::create(&place)?;
         let lock = WriteLock::acquire(&place, Activity::Training)?;
         let state = folder.join(STATE_FILE);

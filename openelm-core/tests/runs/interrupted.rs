@@ -120,11 +120,20 @@ fn resume_keeps_other_files() {
         missing(Pretraining::new().begin(&folder, true).map(drop), top);
         assert_eq!(fs::read(folder.join(name)).unwrap(), b"half");
     }
+    // Names of a run's first files, without the lock of a run.
+    for name in ["metrics.jsonl", "best/adapter_config.json"] {
+        let folder = TempDir::new();
+        leave(&folder, &[name]);
+        let error = Tuning::new().begin(&folder, true).map(drop).unwrap_err();
+        assert!(error.to_string().contains("not of a run"), "{error}");
+        assert_eq!(fs::read(folder.join(name)).unwrap(), b"half");
+    }
     let folder = TempDir::new();
     let names = [
         "checkpoints/step-000002/config.json",
         "checkpoints/step-000004/config.json",
     ];
+    leave(&folder, &["run.lock"]);
     leave(&folder, &names);
     let result = Pretraining::new().begin(&folder, true).map(drop);
     missing(result, "several checkpoints");
