@@ -123,6 +123,10 @@ impl Drop for WriteLock {
 /// True if `path` is the lock file of a training run. An empty one is of a process that was killed
 /// before it wrote anything; only the first line counts, see [`WriteLock::write`].
 pub(crate) fn is_run_lock(path: &Path) -> bool {
+    // To open a FIFO would wait for a writer.
+    if !path.is_file() {
+        return false;
+    }
     let Ok(text) = File::open(path).and_then(contents) else {
         return false;
     };
