@@ -93,7 +93,7 @@ fn conversion_needs_memory_of_a_few_tensors() {
         mlx_rs::memory::reset_peak_memory().unwrap();
         convert::convert(
             folder.join("source"),
-            folder.join("target"),
+            folder.join(format!("{what}-target")),
             &options,
             &CancelHandle::default(),
             |_| {},

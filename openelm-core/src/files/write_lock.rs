@@ -197,7 +197,7 @@ mod tests {
         let folder = TempDir::new();
         let path = folder.join(LOCK_FILE);
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
-        assert!(is_run_lock(&path));
+        assert!(!is_run_lock(&path));
         for activity in [Activity::Training, Activity::Writing] {
             let error = WriteLock::acquire(&folder, activity).unwrap_err();
             assert!(matches!(error, Error::Io { .. }), "{error}");
