@@ -52,9 +52,10 @@ impl RunFolder {
             ));
         }
         let created = CreatedFolders::create(&place)?;
-        let lock = WriteLock::acquire(&place, Activity::Training)?;
+        let mut lock = WriteLock::acquire(&place, Activity::Training)?;
         let state = folder.join(STATE_FILE);
         if state.exists() {
+            lock.discard();
             let error = Error::destination(state, "there is a run here already");
             return Err(error.with_remedy(Remedy::Resume));
         }
@@ -131,6 +132,14 @@ mod tests {
             assert!(error.to_string().contains(&expected), "{error}");
             assert_eq!(folder.files("run").len(), 1);
         }
+    }
+
+    #[test]
+    fn refused_folder_of_a_saved_run_is_unchanged() {
+        let folder = TempDir::new();
+        folder.write(STATE_FILE, "");
+        RunFolder::begin(&folder, &[]).unwrap_err();
+        assert_eq!(folder.names(), [STATE_FILE]);
     }
 
     #[test]
