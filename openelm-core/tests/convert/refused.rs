@@ -282,7 +282,8 @@ fn rejects_targets_that_contain_an_input() {
     fs::create_dir_all(folder.join("target/tokenizer")).unwrap();
     let tokenizer = folder.join("target/tokenizer/tokenizer.json");
     fs::copy(tales().join("tokenizer.json"), &tokenizer).unwrap();
-    fs::write(folder.join("target/config.json"), "{}").unwrap();
+    let config = r#"{"model_type": "openelm"}"#;
+    fs::write(folder.join("target/config.json"), config).unwrap();
     let options = ConvertOptions {
         tokenizer: TokenizerChoice::Path(tokenizer),
         force: true,
