@@ -121,7 +121,10 @@ fn rejects_contradicting_options() {
         }
         case(
             options,
-            &["bits: affine takes one of [2, 3, 4, 5, 6, 8], found ", bits],
+            &[
+                "layer: bits of ffn: affine takes one of [2, 3, 4, 5, 6, 8], found ",
+                bits,
+            ],
         );
     }
     let message = convert::parse_architecture("70B").unwrap_err().to_string();
