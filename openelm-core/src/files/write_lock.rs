@@ -134,7 +134,7 @@ fn check_lock_file(path: &Path) -> Result<()> {
                 .and_then(contents)
                 .is_ok_and(|text| !is_own(&text)) =>
         {
-            refuse("a file of another program: choose another folder")
+            refuse("a file of another program: remove it, or choose another folder")
         }
         // A file that cannot be read is an error of the lock.
         _ => Ok(()),
@@ -146,7 +146,9 @@ fn is_own(text: &str) -> bool {
     let mut words = text.lines().next().unwrap_or("").split_whitespace();
     let is_number = words.next().is_some_and(|id| id.parse::<u32>().is_ok());
     let rest: Vec<&str> = words.collect();
-    text.is_empty() || is_number && matches!(*rest, [] | [WRITING] | [WRITING, IN_RUN])
+    // A loss of power leaves zeros.
+    let is_blank = text.chars().all(|c| c == '\0');
+    is_blank || is_number && matches!(*rest, [] | [WRITING] | [WRITING, IN_RUN])
 }
 
 /// True if `path` is the lock file of a training run. An empty one is of a process that was killed
@@ -160,7 +162,8 @@ pub(crate) fn is_run_lock(path: &Path) -> bool {
         return false;
     };
     let mut words = text.lines().next().unwrap_or("").split_whitespace();
-    is_own(&text) && words.next().is_some() && !words.eq([WRITING])
+    let names_process = words.next().is_some_and(|id| id.parse::<u32>().is_ok());
+    is_own(&text) && names_process && !words.eq([WRITING])
 }
 
 /// Words in the lock file of an output that is not a run.
@@ -294,6 +297,7 @@ mod tests {
     fn lock_file_of_a_killed_writer_is_not_of_a_run() {
         for (text, of_run) in [
             ("", false),
+            ("\0\0\0", false),
             ("7 writing\n", false),
             ("7 writing\nng\n", false),
             ("7 writing in-run\n", true),
