@@ -64,13 +64,18 @@ pub(crate) fn folder_of(file: &Path) -> PathBuf {
 /// The first of `names` that is a file in `folder`.
 ///
 /// # Errors
-/// As [`path_kind`], if none is a file and one cannot be examined.
+/// As [`path_kind`], if none is a file and one cannot be examined; [`Error::MissingFile`] if one is a
+/// pipe, a socket or a device.
 pub(crate) fn first_file(folder: &Path, names: &[&str]) -> Result<Option<PathBuf>> {
     let mut problem = None;
     for name in names {
         let path = folder.join(name);
         match path_kind(&path) {
             Ok(Some(PathKind::File)) => return Ok(Some(path)),
+            Ok(Some(PathKind::Other)) => {
+                let found = "expected a file, found a pipe, socket or device";
+                problem = problem.or(Some(Error::missing_file(path, found)));
+            }
             Ok(_) => {}
             Err(error) => problem = problem.or(Some(error)),
         }
@@ -125,5 +130,9 @@ mod tests {
         let second = folder.write("second", "");
         assert_eq!(first(&["first", "second"]).unwrap(), Some(second));
         assert_eq!(first(&["third"]).unwrap(), None);
+        symlink("/dev/null", folder.join("fourth")).unwrap();
+        let error = first(&["third", "fourth"]).unwrap_err().to_string();
+        assert!(error.ends_with("found a pipe, socket or device"), "{error}");
+        assert!(first(&["fourth", "second"]).unwrap().is_some());
     }
 }

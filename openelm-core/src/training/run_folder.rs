@@ -52,9 +52,10 @@ impl RunFolder {
             ));
         }
         let created = CreatedFolders::create(&place)?;
-        let lock = WriteLock::acquire(&place, Activity::Training)?;
+        let mut lock = WriteLock::acquire(folder, Activity::Training)?;
         let state = folder.join(STATE_FILE);
         if state.exists() {
+            lock.discard();
             let error = Error::destination(state, "there is a run here already");
             return Err(error.with_remedy(Remedy::Resume));
         }
@@ -69,7 +70,7 @@ impl RunFolder {
     /// [`Error::Destination`] if another process writes there, [`Error::Io`].
     pub(super) fn resume(folder: &Path) -> Result<Self> {
         let place = resolve(folder)?;
-        let lock = WriteLock::acquire(&place, Activity::Training)?;
+        let lock = WriteLock::acquire(folder, Activity::Training)?;
         Self::locked(place, lock, CreatedFolders::default(), Vec::new())
     }
 
@@ -134,6 +135,14 @@ mod tests {
     }
 
     #[test]
+    fn refused_folder_of_a_saved_run_is_unchanged() {
+        let folder = TempDir::new();
+        folder.write(STATE_FILE, "");
+        RunFolder::begin(&folder, &[]).unwrap_err();
+        assert_eq!(folder.names(), [STATE_FILE]);
+    }
+
+    #[test]
     fn files_of_a_killed_run_are_replaced() {
         let folder = TempDir::new();
         drop(RunFolder::begin(&folder, &[]).unwrap());
@@ -155,6 +164,18 @@ mod tests {
         assert_eq!(folder.names(), expected);
         let left = fs::read_dir(folder.join("checkpoints")).unwrap().count();
         assert_eq!(left, 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn errors_name_the_given_folder() {
+        let folder = TempDir::new();
+        let _run = RunFolder::begin(&folder.join("run"), &[]).unwrap();
+        let link = folder.join("link");
+        std::os::unix::fs::symlink("run", &link).unwrap();
+        for error in [RunFolder::begin(&link, &[]), RunFolder::resume(&link)] {
+            assert_eq!(error.unwrap_err().path(), Some(link.as_path()));
+        }
     }
 
     #[test]
