@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     atomic::remove,
-    paths::{partial_path, resolve},
+    paths::{check_replaceable, partial_path, resolve},
 };
 use crate::error::{Error, Result};
 
@@ -62,6 +62,7 @@ impl WriteLock {
     /// [`Error::Destination`] with the process that holds the lock, [`Error::Io`].
     pub(crate) fn of_folder(folder: &Path, activity: Activity) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
+        check_replaceable(&path)?;
         let (file, created) = loop {
             let existed = path.exists();
             let mut options = OpenOptions::new();
@@ -193,14 +194,14 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn endless_lock_file_is_an_error() {
+    fn a_device_is_no_lock_file() {
         let folder = TempDir::new();
         let path = folder.join(LOCK_FILE);
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
         assert!(!is_run_lock(&path));
         for activity in [Activity::Training, Activity::Writing] {
             let error = WriteLock::acquire(&folder, activity).unwrap_err();
-            assert!(matches!(error, Error::Io { .. }), "{error}");
+            assert!(matches!(error, Error::Destination { .. }), "{error}");
             assert!(error.to_string().contains(LOCK_FILE), "{error}");
         }
         assert!(path.exists());
