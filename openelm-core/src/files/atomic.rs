@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 /// `path` is followed.
 ///
 /// # Errors
-/// [`Error::Destination`] for a device, a pipe or a socket, [`Error::Io`]; an existing file at `path`
-/// stays.
+/// [`Error::Destination`] for a device, a pipe or a socket, [`Error::Io`]; an existing file at
+/// `path` stays.
 pub fn write_file(path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> Result<()> {
     let path = path.as_ref();
     write_beside(path, |partial| {
