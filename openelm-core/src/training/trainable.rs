@@ -123,8 +123,8 @@ impl TrainableModel {
         Ok(())
     }
 
-    /// The error of the first part of the model with `parameters`, or of the base model, whose output
-    /// for a row of `batch` is not finite. In the base model, trained weights are zeros.
+    /// The error of the first part of the model with `parameters`, or of the base model, whose
+    /// output for a row of `batch` is not finite. In the base model, trained weights are zeros.
     pub(super) fn non_finite(
         &self,
         parameters: Option<&[Array]>,

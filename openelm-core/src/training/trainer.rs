@@ -350,8 +350,8 @@ impl Trainer {
         parameters.chain(self.optimizer.arrays()).chain(average)
     }
 
-    /// Refuses a `loss` that is not finite: the cause is the model before training, if it gives such
-    /// numbers for the `batch` of the loss, and otherwise the training.
+    /// Refuses a `loss` that is not finite: the cause is the model before training, if it gives
+    /// such numbers for the `batch` of the loss, and otherwise the training.
     pub(super) fn check_finite(&self, loss: f32, batch: Option<&Batch>) -> Result<()> {
         if loss.is_finite() {
             return Ok(());
