@@ -53,6 +53,19 @@ pub(crate) fn is_folder(path: &Path) -> Result<bool> {
     Ok(path_kind(path)? == Some(PathKind::Folder))
 }
 
+/// True for a pipe: to open one without a writer would wait forever.
+#[cfg(unix)]
+pub(crate) fn is_pipe(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
+}
+
+/// Without Unix, a folder holds no pipes.
+#[cfg(not(unix))]
+pub(crate) fn is_pipe(_path: &Path) -> bool {
+    false
+}
+
 /// The folder of `file`: `.` for a bare name.
 pub(crate) fn folder_of(file: &Path) -> PathBuf {
     match file.parent() {

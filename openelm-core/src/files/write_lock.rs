@@ -127,7 +127,7 @@ fn check_lock_file(path: &Path) -> Result<()> {
     let refuse = |problem: &str| Err(Error::destination(path, problem));
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => {
-            refuse("expected a lock file or nothing, found another thing")
+            refuse("expected a lock file or nothing, found a folder, a device or a pipe")
         }
         Ok(_)
             if File::open(path)

@@ -6,8 +6,8 @@ use super::state::STATE_FILE;
 use crate::{
     error::{Error, Remedy, Result},
     files::{
-        Activity, CreatedFolders, LOCK_FILE, WriteLock, is_run_lock, remove, remove_leftovers,
-        resolve,
+        Activity, CreatedFolders, LOCK_FILE, WriteLock, check_replaceable, is_run_lock, remove,
+        remove_leftovers, resolve,
     },
 };
 
@@ -80,6 +80,9 @@ impl RunFolder {
         mut created: CreatedFolders,
         new: Vec<&'static str>,
     ) -> Result<Self> {
+        for name in WRITES.iter().chain(&FOREIGN) {
+            check_replaceable(&place.join(name))?;
+        }
         for name in FOLDERS {
             remove_leftovers(&place.join(name))?;
         }
@@ -175,6 +178,26 @@ mod tests {
         std::os::unix::fs::symlink("run", &link).unwrap();
         for error in [RunFolder::begin(&link, &[]), RunFolder::resume(&link)] {
             assert_eq!(error.unwrap_err().path(), Some(link.as_path()));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_devices_are_refused() {
+        use std::os::unix::{fs::symlink, net::UnixListener};
+        let folder = TempDir::new();
+        let socket = folder.join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        for name in WRITES.iter().chain(&FOREIGN).chain(&[LOCK_FILE]) {
+            folder.write(&format!("{name}-run/{LOCK_FILE}"), "1\n");
+            let run = folder.join(format!("{name}-run"));
+            let link = run.join(name);
+            remove(&link).unwrap();
+            symlink(&socket, &link).unwrap();
+            let error = RunFolder::resume(&run).unwrap_err();
+            assert!(matches!(&error, Error::Destination { path, .. } if *path == link));
+            assert!(error.to_string().contains("a device"), "{error}");
+            assert!(!fs::metadata(&link).unwrap().is_file());
         }
     }
 
