@@ -5,7 +5,7 @@
 //! results.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs,
     path::{Path, PathBuf},
 };
@@ -84,16 +84,19 @@ impl<E: RunEvent> Run<E> {
         }
     }
 
-    /// Creates and locks the folder for a new run.
+    /// Creates and locks the folder for a new run. `leftovers` are names that a run may have written
+    /// before its first save and that the new run replaces.
     ///
     /// # Errors
-    /// [`Error::Destination`] if another process writes there, or the folder holds a run or files of
-    /// another program that the run would replace; [`Error::Io`].
-    pub(super) fn begin(&mut self) -> Result<()> {
+    /// [`Error::Destination`] if another process writes there, or the folder holds a run, results of
+    /// a run or files of another program that the run would replace; [`Error::Io`].
+    pub(super) fn begin(&mut self, leftovers: &[&str]) -> Result<()> {
         if !self.is_rank_zero {
             return Ok(());
         }
-        self.start(RunFolder::begin(&self.folder, E::WRITES)?)
+        let remedy = Remedy::StartFrom(E::NEW_RUN);
+        let folder = RunFolder::begin(&self.folder, E::WRITES, leftovers, remedy)?;
+        self.start(folder)
     }
 
     fn start(&mut self, folder: RunFolder) -> Result<()> {
@@ -113,21 +116,25 @@ impl<E: RunEvent> Run<E> {
             return Ok(());
         }
         if let Some(name) = self.other_file(leftovers)? {
-            return Err(Error::missing_file(
-                self.state(),
-                format!("there is no run to resume, and the folder holds other files: {name}"),
-            ));
+            let problem = "there is no run to resume, and the folder holds other files";
+            let error = Error::missing_file(self.state(), format!("{problem}: {name}"));
+            return Err(if E::WRITES.contains(&name.as_str()) {
+                error.with_remedy(Remedy::StartFrom(E::NEW_RUN))
+            } else {
+                error
+            });
         }
-        self.begin()
+        self.begin(leftovers)
     }
 
-    /// The name of a visible file in the folder that is not in `leftovers`. Temporary files are
-    /// hidden, or end in `.partial`.
+    /// The name of a visible file in the folder that is not in `leftovers`, results of a run before
+    /// other files. Temporary files are hidden, or end in `.partial`.
     fn other_file(&self, leftovers: &[&str]) -> Result<Option<String>> {
         if !self.folder.exists() {
             return Ok(None);
         }
         let entries = fs::read_dir(&self.folder).map_err(Error::io(&self.folder))?;
+        let mut names = BTreeSet::new();
         for entry in entries {
             let name = entry.map_err(Error::io(&self.folder))?.file_name();
             let name = name.to_string_lossy();
@@ -138,10 +145,12 @@ impl<E: RunEvent> Run<E> {
                     .chain(leftovers)
                     .any(|known| *known == name)
             {
-                return Ok(Some(name.into_owned()));
+                names.insert(name.into_owned());
             }
         }
-        Ok(None)
+        let result = E::WRITES.iter().find(|name| names.contains(**name));
+        let result = result.map(|name| (*name).to_owned());
+        Ok(result.or_else(|| names.pop_first()))
     }
 
     /// Checks that `files` and `folders`, names in the folder of the run that it writes later, are

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use openelm_core::{
-    Error, Result,
+    Error, ErrorKind, Result,
     finetune::{FinetuneEnd, FinetuneEvent},
     pretrain::PretrainEvent,
     train::Schedule,
@@ -108,7 +108,7 @@ fn pretraining_that_was_never_saved_starts_again() {
 fn resume_keeps_other_files() {
     let missing = |result: Result<()>, name: &str| {
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::MissingFile { .. }), "{error}");
+        assert_eq!(error.kind(), ErrorKind::MissingFile, "{error}");
         assert!(error.to_string().contains("no run to resume"), "{error}");
         assert!(error.to_string().contains(name), "{error}");
     };
@@ -138,6 +138,51 @@ fn resume_keeps_other_files() {
     let result = Pretraining::new().begin(&folder, true).map(drop);
     missing(result, "several checkpoints");
     assert!(names.iter().all(|name| folder.join(name).is_file()));
+}
+
+/// The state was deleted, or could not be copied.
+#[test]
+fn results_without_a_state_stay() {
+    let (tuned, trained) = (TempDir::new(), TempDir::new());
+    finish(Tuning::new().begin(&tuned, false).unwrap());
+    finish(Pretraining::new().begin(&trained, false).unwrap());
+    for folder in [&tuned, &trained] {
+        fs::remove_file(folder.join(STATE)).unwrap();
+    }
+    let refused = |folder: &Path, result: Result<()>, parts: &[&str]| {
+        let text = result.unwrap_err().to_string();
+        for part in parts
+            .iter()
+            .chain(&["start a new run in another folder from"])
+        {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(fs::metadata(folder.join("metrics.jsonl")).unwrap().len() > 0);
+    };
+    for resume in [false, true] {
+        let result = Tuning::new().begin(&tuned, resume).map(drop);
+        refused(&tuned, result, &["adapters.safetensors"]);
+        let result = Pretraining::new().begin(&trained, resume).map(drop);
+        refused(&trained, result, &["several checkpoints"]);
+    }
+    for name in ["adapters.safetensors", "adapter_config.json"] {
+        fs::remove_file(tuned.join(name)).unwrap();
+    }
+    refused(
+        &tuned,
+        Tuning::new().begin(&tuned, false).map(drop),
+        &["`best`"],
+    );
+    for step in ["step-000002", "step-000004"] {
+        fs::remove_dir_all(trained.join("checkpoints").join(step)).unwrap();
+    }
+    for name in ["model", "average"] {
+        let result = Pretraining::new().begin(&trained, false).map(drop);
+        refused(&trained, result, &[&format!("`{name}`")]);
+        fs::remove_dir_all(trained.join(name)).unwrap();
+    }
+    // The checkpoint of a run that was killed during its first save.
+    finish(Pretraining::new().begin(&trained, false).unwrap());
 }
 
 #[test]
