@@ -94,6 +94,11 @@ impl<E: RunEvent> Run<E> {
         if !self.is_rank_zero {
             return Ok(());
         }
+        if self.is_saved()
+            && let Ok(saved) = Trainer::caller_of(&self.state())
+        {
+            self.check_kind(&saved)?;
+        }
         let remedy = Remedy::StartFrom(E::NEW_RUN);
         let folder = RunFolder::begin(&self.folder, E::WRITES, leftovers, remedy)?;
         self.start(folder)
@@ -201,6 +206,7 @@ impl<E: RunEvent> Run<E> {
             problem,
         };
         let saved = Trainer::caller_of(&path)?;
+        self.check_kind(&saved)?;
         if saved.get("options").is_some() && saved.get("resume_key").is_none() {
             let problem = "an older version saved this run, and this one cannot resume it";
             return Err(malformed(problem.into()).with_remedy(Remedy::StartFrom(E::NEW_RUN)));
@@ -219,6 +225,25 @@ impl<E: RunEvent> Run<E> {
         }
         self.progress = saved;
         Ok(())
+    }
+
+    /// Refuses a folder with a run of the other kind: fine-tuning or pre-training.
+    fn check_kind(&self, saved: &Value) -> Result<()> {
+        let Some(key) = saved.get("resume_key") else {
+            return Ok(());
+        };
+        // Only a run of fine-tuning has an adapter.
+        let is_tuning = key.get("fine_tune_type").is_some();
+        if is_tuning == self.progress.resume_key.has("fine_tune_type") {
+            return Ok(());
+        }
+        let kind = if is_tuning {
+            "fine-tuning"
+        } else {
+            "pre-training"
+        };
+        let problem = format!("holds a run of {kind}: choose another folder");
+        Err(Error::destination(&self.folder, problem))
     }
 
     /// Continues the metrics of a saved run after `iteration` iterations. `validates` states that

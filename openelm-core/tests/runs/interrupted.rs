@@ -11,7 +11,7 @@ use openelm_core::{
 use openelm_testing::TempDir;
 use serde_json::Value;
 
-use crate::tiny::{Pretraining, STATE, Tuning, stop_at_two, tuned_to_two};
+use crate::tiny::{Pretraining, STATE, Tuning, pretrained_to_two, stop_at_two, tuned_to_two};
 
 fn finish<E>(run: impl Iterator<Item = Result<E>>) -> Vec<E> {
     run.map(Result::unwrap).collect()
@@ -183,6 +183,31 @@ fn results_without_a_state_stay() {
     }
     // The checkpoint of a run that was killed during its first save.
     finish(Pretraining::new().begin(&trained, false).unwrap());
+}
+
+#[test]
+fn run_of_the_other_kind_is_named() {
+    let (tuned, trained) = (TempDir::new(), TempDir::new());
+    tuned_to_two(&tuned);
+    pretrained_to_two(&trained);
+    for resume in [false, true] {
+        for (result, kind) in [
+            (
+                Tuning::new().begin(&trained, resume).map(drop),
+                "pre-training",
+            ),
+            (
+                Pretraining::new().begin(&tuned, resume).map(drop),
+                "fine-tuning",
+            ),
+        ] {
+            let text = result.unwrap_err().to_string();
+            assert!(
+                text.contains(&format!("holds a run of {kind}: choose")),
+                "{text}"
+            );
+        }
+    }
 }
 
 #[test]
