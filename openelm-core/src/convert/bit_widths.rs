@@ -124,7 +124,13 @@ impl Quantize {
     ) -> Result<Option<Quantization>> {
         let rule = self.layers.iter().find(|rule| rule.name.is_match(name));
         let packing = match (rule, self.recipe) {
-            (Some(rule), _) => self.with_bits(rule.bits)?,
+            (Some(rule), _) => self.with_bits(rule.bits).map_err(|error| match error {
+                Error::Option {
+                    option: "bits",
+                    problem,
+                } => Error::option("layer", problem),
+                other => other,
+            })?,
             (None, Some(recipe)) => {
                 let (low, high) = recipe.bits();
                 self.with_bits(if deserves_more(config, name) {
@@ -136,6 +142,21 @@ impl Quantize {
             (None, None) => self.quantization,
         };
         Ok(Some(packing).filter(|packing| packing.fits(width)))
+    }
+
+    /// Refuses a rule that matches none of the matrices `names`.
+    pub(super) fn check_rules<'a>(
+        &self,
+        names: impl Iterator<Item = &'a String> + Clone,
+    ) -> Result<()> {
+        let applies = |rule: &&LayerRule| names.clone().any(|name| rule.name.is_match(name));
+        match self.layers.iter().find(|rule| !applies(rule)) {
+            None => Ok(()),
+            Some(rule) => {
+                let problem = format!("`{}` matches no matrix of this model", rule.name);
+                Err(Error::option("layer", problem))
+            }
+        }
     }
 
     fn with_bits(&self, bits: usize) -> Result<Quantization> {

@@ -29,8 +29,9 @@ pub(super) fn check_target(target: &Path, place: &Path, is_file: bool, force: bo
             return refuse("a file, expected a folder or a new path");
         }
         let is_model = place.join("config.json").is_file();
-        if !is_model && !is_empty(place)? {
-            return refuse("a folder that contains other files than a model");
+        if !is_model && let Some(name) = other_file(place)? {
+            let problem = "a folder that contains other files than a model";
+            return refuse(&format!("{problem} (`{name}`): choose another folder"));
         }
         if is_mounted(&found, place) {
             return refuse("a mounted file system: choose a folder in it");
@@ -80,9 +81,10 @@ pub(super) fn check_apart(source: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// True if the folder holds no file but the lock of a killed run.
-fn is_empty(folder: &Path) -> Result<bool> {
+/// The first name in the folder, apart from the lock of a killed run.
+fn other_file(folder: &Path) -> Result<Option<String>> {
     let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
-    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-    Ok(names.all(|name| name == LOCK_FILE))
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let names = names.filter(|name| name != LOCK_FILE);
+    Ok(names.min().map(|name| name.to_string_lossy().into_owned()))
 }

@@ -121,7 +121,7 @@ fn rejects_contradicting_options() {
         }
         case(
             options,
-            &["bits: affine takes one of [2, 3, 4, 5, 6, 8], found ", bits],
+            &["affine takes one of [2, 3, 4, 5, 6, 8], found ", bits],
         );
     }
     let message = convert::parse_architecture("70B").unwrap_err().to_string();
@@ -228,7 +228,7 @@ fn rejects_existing_targets() {
         case(
             "photos",
             options,
-            &["photos: a folder that contains other files than a model"],
+            &["photos: a folder that contains other files than a model (`1.jpg`): choose"],
         );
         case("letter", options, &["letter: a file, expected a folder"]);
     }
