@@ -32,7 +32,13 @@ pub(crate) struct Args {
     adapter: Vec<String>,
 
     /// Prompt; `-` reads standard input
-    #[arg(long, short, value_name = "TEXT", conflicts_with = "prompt_file")]
+    #[arg(
+        long,
+        short,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        conflicts_with = "prompt_file"
+    )]
     prompt: Option<String>,
 
     /// File with the prompt, in UTF-8 or UTF-16

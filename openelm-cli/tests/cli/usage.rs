@@ -68,6 +68,15 @@ fn rejects_values_out_of_range() {
             fails(generate(&["-p", "x", &option]), 2, &[name]);
         }
     }
+    // In two arguments, too.
+    for option in ["--max-tokens", "--seed", "--top-k"] {
+        fails(generate(&["-p", "x", option, "-1"]), 2, &["'-1'", option]);
+    }
+    fails(
+        generate(&["-p", "-5 degrees", "--top-p", "2"]),
+        2,
+        &["--top-p"],
+    );
     // A value above the vocabulary size is found once the model is loaded.
     let args = ["-p", "x", "-n", "1", "--json", "--logprobs", "2049"];
     fails(generate(&args), 2, &["logprobs", "2048"]);
