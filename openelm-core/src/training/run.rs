@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
-    error::{Error, Remedy, Result},
+    error::{Error, Remedy, Result, RunDifference},
     files::LOCK_FILE,
 };
 
@@ -39,6 +39,9 @@ pub(super) struct Progress {
     pub(super) trained_tokens: u64,
     best: Option<BestValidation>,
     since_best: u32,
+    /// True for a run that began with a saved adapter; none in states of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) starts_from: Option<bool>,
     /// Position in the training data; null if the iteration determines it.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub(super) source: Value,
@@ -76,6 +79,7 @@ impl<E: RunEvent> Run<E> {
                 trained_tokens: 0,
                 best: None,
                 since_best: 0,
+                starts_from: None,
                 source: Value::Null,
             },
             cancel: CancelHandle::default(),
@@ -213,8 +217,21 @@ impl<E: RunEvent> Run<E> {
         }
         let mut saved: Progress =
             serde_json::from_value(saved).map_err(|error| malformed(error.to_string()))?;
-        let differences = saved.resume_key.differences(&self.progress.resume_key);
+        let mut differences = saved.resume_key.differences(&self.progress.resume_key);
         if !differences.is_empty() {
+            // The cause of differences between the options of two adapters.
+            let starts = (saved.starts_from, self.progress.starts_from);
+            if let (Some(expected), Some(found)) = starts
+                && expected != found
+            {
+                let text = |given| if given { "an adapter" } else { "none" };
+                let difference = RunDifference {
+                    option: "start_from".into(),
+                    expected: text(expected).into(),
+                    found: text(found).into(),
+                };
+                differences.insert(0, difference);
+            }
             return Err(Error::OtherRun { path, differences });
         }
         if saved.validation != self.progress.validation {

@@ -136,7 +136,8 @@ impl Finetune {
         let order = Order::new(&train, valid.as_ref(), &options)?;
         let key = resume_key(model, &options, &adapter, &train, valid.as_ref())?;
         let validation = validation_key(&options, valid.as_ref());
-        let run = Run::new(folder, true, key, validation);
+        let mut run = Run::new(folder, true, key, validation);
+        run.progress.starts_from = Some(adapter.origin.is_some());
         run.check_places(&FILES, &[BEST])?;
         Ok(Self {
             trainer: Trainer::new(model, adapter, options.trainer.clone())?,
