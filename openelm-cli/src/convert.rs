@@ -229,6 +229,7 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
         None => Format::of_target(args.target.as_deref(), gguf_type),
     };
     let is_gguf = matches!(format, Format::Gguf(_));
+    check_gguf(args, is_gguf)?;
     let reason = "on a GGUF file, which is one file";
     args.given
         .check(&[(is_gguf, &["max-shard-size"], reason)])?;
@@ -258,6 +259,23 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
         force: args.force,
         verify: args.verify == Verify::Forward,
     })
+}
+
+/// Refuses options that contradict the format of the target.
+fn check_gguf(args: &Args, is_gguf: bool) -> Result<(), Error> {
+    let refuse = |problem: &str| Err(Error::Usage(problem.into()));
+    if is_gguf && args.quantize {
+        return refuse("--quantize: not for GGUF; use --gguf-type q8_0 or q4_0 instead");
+    }
+    if is_gguf && args.dtype.is_some() {
+        return refuse("--dtype: not for GGUF; use --gguf-type f32, f16 or bf16 instead");
+    }
+    let named = Format::of_target(args.target.as_deref(), None);
+    let is_named = matches!(named, Format::Gguf(_)) || args.target.is_none();
+    if args.to.is_none() && args.gguf_type.is_some() && !is_named {
+        return refuse("--gguf-type: TARGET does not end in .gguf; --to gguf allows other names");
+    }
+    Ok(())
 }
 
 /// Reads `5GB`, `500MB`, `1000kB` or a number of bytes.

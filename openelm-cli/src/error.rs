@@ -126,6 +126,9 @@ fn advice(command: &Command, remedy: &Remedy) -> String {
         flags.any(|flag| flag == name)
     };
     match remedy {
+        Remedy::Tokenizer if has("no-tokenizer") => {
+            "--tokenizer PATH sets its path, --no-tokenizer omits it".into()
+        }
         Remedy::Tokenizer if has("tokenizer") => "--tokenizer PATH sets its path".into(),
         Remedy::Tokenizer => "copy it into the model's folder".into(),
         Remedy::Force if has("force") => "--force replaces it".into(),

@@ -32,7 +32,13 @@ pub(crate) struct Args {
     adapter: Vec<String>,
 
     /// Prompt; `-` reads standard input
-    #[arg(long, short, value_name = "TEXT", conflicts_with = "prompt_file")]
+    #[arg(
+        long,
+        short,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        conflicts_with = "prompt_file"
+    )]
     prompt: Option<String>,
 
     /// File with the prompt, in UTF-8 or UTF-16
@@ -176,7 +182,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
     let mut active = Vec::new();
     for given in adapters {
-        let (folder, strength) = folder_and_strength(given);
+        let (folder, strength) = folder_and_strength(given)?;
         model.add_adapter(folder, &Adapter::load(folder)?)?;
         active.push((folder, strength));
     }
@@ -185,17 +191,22 @@ fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
 
 /// The parts of `FOLDER=STRENGTH`; the strength is optional. An existing path is a folder, whatever
 /// its name contains.
-fn folder_and_strength(given: &str) -> (&str, f32) {
+fn folder_and_strength(given: &str) -> Result<(&str, f32), Error> {
     let exists = |path: &str| match Path::new(path).symlink_metadata() {
         Ok(_) => true,
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     };
     let parts = given.rsplit_once('=').filter(|_| !exists(given));
-    let parts = parts.and_then(|(folder, strength)| Some((folder, strength.parse().ok()?)));
     // If neither exists, the error names the whole text.
-    parts
-        .filter(|(folder, _)| exists(folder))
-        .unwrap_or((given, 1.0))
+    let Some((folder, strength)) = parts.filter(|(folder, _)| exists(folder)) else {
+        return Ok((given, 1.0));
+    };
+    match strength.parse() {
+        Ok(number) => Ok((folder, number)),
+        Err(_) => Err(Error::Usage(format!(
+            "--adapter: expected a number as the strength of {folder}, found {strength}"
+        ))),
+    }
 }
 
 fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {
@@ -330,11 +341,14 @@ mod tests {
             ("tales", "tales", 1.0),
             ("a=0.5=2", "a=0.5=2", 1.0),
             ("a=0.5=2=3", "a=0.5=2", 3.0),
-            ("b=x", "b=x", 1.0),
             ("c=2", "c=2", 1.0),
         ] {
             let (given, folder) = (path(given), path(folder));
-            assert_eq!(folder_and_strength(&given), (folder.as_str(), strength));
+            let found = folder_and_strength(&given).unwrap();
+            assert_eq!(found, (folder.as_str(), strength));
         }
+        let given = path("b=50%");
+        let error = folder_and_strength(&given).unwrap_err().to_string();
+        assert!(error.ends_with("/b, found 50%"), "{error}");
     }
 }

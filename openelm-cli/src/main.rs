@@ -78,10 +78,12 @@ enum Command {
 
 fn main() -> ExitCode {
     interrupt::ignore_file_size_signal();
-    let parsed = Cli::command().try_get_matches().and_then(|matches| {
-        let command = chosen(&matches);
-        Ok((Cli::from_arg_matches(&matches)?, command))
-    });
+    let parsed = with_negative_numbers(Cli::command())
+        .try_get_matches()
+        .and_then(|matches| {
+            let command = chosen(&matches);
+            Ok((Cli::from_arg_matches(&matches)?, command))
+        });
     let (cli, command) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => return usage(&error),
@@ -98,6 +100,16 @@ fn main() -> ExitCode {
         Command::Completions { shell } => completions(shell),
     };
     finish(result, &command)
+}
+
+/// Lets every value begin with `-` and a digit, so that an error names the option.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let accept = |arg: clap::Arg| {
+        let takes_values = arg.get_action().takes_values();
+        arg.allow_negative_numbers(takes_values)
+    };
+    let command = command.mut_args(accept);
+    command.mut_subcommands(with_negative_numbers)
 }
 
 /// The subcommand of the command line.

@@ -28,6 +28,10 @@ impl<T: Args + DeserializeOwned + Default> Layered<T> {
             problem: error.to_string(),
         })?;
         let (settings, names) = self.over_text(&text).map_err(|problem| match problem {
+            Problem::File(_) if is_yaml(file) => {
+                let problem = "a YAML file, expected TOML (`batch-size = 4`)";
+                Error::Usage(format!("{}: {problem}", file.display()))
+            }
             Problem::File(problem) => Error::Usage(format!("{}: {problem}", file.display())),
             Problem::CommandLine(error) => error,
         })?;
@@ -82,6 +86,12 @@ impl<T: Args + DeserializeOwned + Default> Layered<T> {
             .map_err(|error| Error::Usage(error.to_string()))?;
         Ok(settings)
     }
+}
+
+/// True for the name of a YAML file, which mlx-lm uses.
+fn is_yaml(file: &Path) -> bool {
+    let ending = file.extension().unwrap_or_default();
+    ending.eq_ignore_ascii_case("yaml") || ending.eq_ignore_ascii_case("yml")
 }
 
 /// A problem of the file's text or of the command line.

@@ -68,7 +68,7 @@ pub(crate) fn show_start(is_resumed: bool, reports: &Reports<'_>) {
             reports.folder.display()
         ),
         _ if done < total => format!("continuing after iteration {done} of {total}"),
-        _ => format!("iteration {done} of {total} is complete: no step is left"),
+        _ => format!("{done} iterations are complete, of {total}: no step is left"),
     });
 }
 

@@ -91,12 +91,29 @@ fn repository_in(path: &Path) -> Option<String> {
     first(path).or_else(in_hub)
 }
 
-/// `owner/name`, if `path` has this form.
+/// `owner/name`, if `path` has this form and there is no folder `owner`.
 fn repository_name(path: &Path) -> Option<String> {
     let (owner, name) = path.to_str()?.split_once('/')?;
     let is_word = |word: &str| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         word.starts_with(|c: char| c.is_ascii_alphanumeric()) && word.chars().all(allowed)
     };
-    (is_word(owner) && is_word(name)).then(|| format!("{owner}/{name}"))
+    let is_local = Path::new(owner).symlink_metadata().is_ok();
+    (is_word(owner) && is_word(name) && !is_local).then(|| format!("{owner}/{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_repositories_are_advised_to_be_downloaded() {
+        let advised = |path: &str| absent(path.as_ref(), "a model").to_string();
+        assert!(advised("apple/OpenELM-270M").contains("download it first"));
+        // Tests run in the folder of the package.
+        for local in ["src/absent", "./a/b", "absent", "a/b/c"] {
+            let text = advised(local);
+            assert!(!text.contains("download"), "{text}");
+        }
+    }
 }

@@ -14,6 +14,12 @@ pub const MAX_SETTINGS: u64 = 16 << 20;
 /// Largest prompt or document in bytes.
 pub const MAX_TEXT: u64 = 64 << 20;
 
+/// The first bytes of a file of Git LFS in place of the file that it names.
+pub(crate) const LFS_POINTER: &[u8; 8] = b"version ";
+/// The problem of such a file.
+pub(crate) const LFS_PROBLEM: &str =
+    "a Git LFS pointer, not the file itself: download the file (git lfs pull)";
+
 /// The byte order mark as a character.
 const MARK: char = '\u{FEFF}';
 /// Longest line of [`for_each_line`], in bytes.

@@ -37,7 +37,13 @@ pub(super) struct Settings {
     pub(super) fine_tune_type: FineTuneType,
 
     /// Rank of the adapter
-    #[arg(long, value_name = "N", default_value_t = new_adapter().lora.rank)]
+    #[arg(
+        long,
+        alias = "lora-rank",
+        value_name = "N",
+        default_value_t = new_adapter().lora.rank
+    )]
+    #[serde(alias = "lora-rank")]
     pub(super) rank: usize,
 
     /// Scale of the adapter's output
@@ -104,7 +110,13 @@ pub(super) struct Settings {
     pub(super) optimizer: Optimizer,
 
     /// Learning rate
-    #[arg(long, value_name = "X", default_value = exponent(ScheduleOptions::default().learning_rate))]
+    #[arg(
+        long,
+        alias = "lr",
+        value_name = "X",
+        default_value = exponent(ScheduleOptions::default().learning_rate)
+    )]
+    #[serde(alias = "lr")]
     pub(super) learning_rate: f64,
 
     /// Learning rate schedule

@@ -115,10 +115,11 @@ pub(super) struct Settings {
     #[arg(long)]
     pub(super) skip_corrupt: bool,
 
-    #[arg(long, value_name = "X", help = format!(
+    #[arg(long, alias = "lr", value_name = "X", help = format!(
         "Peak learning rate; the final rate is a tenth of it [default: the preset's, or {}]",
         exponent(recipe(1).learning_rate)
     ))]
+    #[serde(alias = "lr")]
     pub(super) learning_rate: Option<f64>,
 
     #[arg(long, value_name = "N", help = format!(

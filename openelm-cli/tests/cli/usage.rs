@@ -1,7 +1,7 @@
 //! Invalid command lines and values out of range.
 
 use crate::tool::{generate, openelm, tales};
-use openelm_testing::{fails, run, works};
+use openelm_testing::{TempDir, fails, run, works};
 
 #[test]
 fn rejects_invalid_command_lines() {
@@ -68,6 +68,15 @@ fn rejects_values_out_of_range() {
             fails(generate(&["-p", "x", &option]), 2, &[name]);
         }
     }
+    // In two arguments, too.
+    for option in ["--max-tokens", "--seed", "--top-k"] {
+        fails(generate(&["-p", "x", option, "-1"]), 2, &["'-1'", option]);
+    }
+    fails(
+        generate(&["-p", "-5 degrees", "--top-p", "2"]),
+        2,
+        &["--top-p"],
+    );
     // A value above the vocabulary size is found once the model is loaded.
     let args = ["-p", "x", "-n", "1", "--json", "--logprobs", "2049"];
     fails(generate(&args), 2, &["logprobs", "2048"]);
@@ -151,5 +160,20 @@ fn rejects_options_without_effect() {
         ),
     ] {
         fails(convert(more), 2, &[part]);
+    }
+}
+
+#[test]
+fn names_yaml_settings() {
+    let folder = TempDir::new();
+    let file = folder.file("lora.yaml", "batch_size: 4\niters: 10\n");
+    for command in ["finetune", "pretrain"] {
+        let args = [command, "-m", "x", "--config", &file];
+        let args = if command == "pretrain" {
+            &[command, "--config", &file][..]
+        } else {
+            &args
+        };
+        fails(openelm(args), 2, &["lora.yaml: a YAML file, expected TOML"]);
     }
 }

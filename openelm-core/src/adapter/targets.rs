@@ -102,7 +102,12 @@ impl TargetModules {
                 let regex = Regex::new(&whole)
                     .map_err(|error| Error::option("keys_regex", error.to_string()))?;
                 if !matrices.iter().any(|(name, _)| regex.is_match(name)) {
-                    return Err(unmatched("keys_regex", pattern));
+                    let full = matrices.last().map_or(EMBEDDING, |(name, _)| name);
+                    let problem = format!(
+                        "`{pattern}` matches no full name, such as `{full}`, of a matrix in the \
+                         layers chosen; `.*\\.qkv_proj` matches an end"
+                    );
+                    return Err(Error::option("keys_regex", problem));
                 }
                 Box::new(move |name: &str| regex.is_match(name))
             }
@@ -176,4 +181,25 @@ fn unmatched(option: &'static str, key: &str) -> Error {
              out_proj, proj_1, proj_2 and {EMBEDDING}"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Preset;
+
+    #[test]
+    fn an_expression_must_match_a_full_name() {
+        let config = Preset::Size270M.config();
+        let matrices = |pattern: &str| {
+            let keys = Keys::Regex(pattern.into());
+            let num_layers = None;
+            TargetModules { num_layers, keys }.matrices(&config)
+        };
+        let text = matrices("qkv_proj").unwrap_err().to_string();
+        for part in ["`qkv_proj` matches no full name", "`.*\\.qkv_proj` matches"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(matrices(".*\\.qkv_proj").unwrap().len(), 16);
+    }
 }

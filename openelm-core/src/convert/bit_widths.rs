@@ -153,7 +153,7 @@ impl Quantize {
         match self.layers.iter().find(is_unused) {
             Some(rule) => Err(Error::option(
                 "layer",
-                format!("no effect: no matrix has a name that matches {}", rule.name),
+                format!("`{}` matches no matrix of this model", rule.name),
             )),
             None => Ok(()),
         }

@@ -35,8 +35,11 @@ pub(super) fn check_target(target: &Path, place: &Path, is_file: bool, force: bo
         if !found.is_dir() {
             return refuse("a file, expected a folder or a new path");
         }
-        if !is_model(place) && !is_empty(place)? {
-            return refuse("a folder that contains other files than a model");
+        if !is_model(place)
+            && let Some(name) = other_file(place)?
+        {
+            let problem = "a folder that contains other files than a model";
+            return refuse(&format!("{problem} (`{name}`): choose another folder"));
         }
         if is_mounted(&found, place) {
             return refuse("a mounted file system: choose a folder in it");
@@ -93,11 +96,12 @@ fn is_model(folder: &Path) -> bool {
     config.is_some_and(|config| MODEL_KEYS.iter().any(|key| config.get(key).is_some()))
 }
 
-/// True if the folder holds no file but the lock of a killed run.
-fn is_empty(folder: &Path) -> Result<bool> {
+/// The first name in the folder, apart from the lock of a killed run.
+fn other_file(folder: &Path) -> Result<Option<String>> {
     let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
-    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-    Ok(names.all(|name| name == LOCK_FILE))
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let names = names.filter(|name| name != LOCK_FILE);
+    Ok(names.min().map(|name| name.to_string_lossy().into_owned()))
 }
 
 #[cfg(test)]

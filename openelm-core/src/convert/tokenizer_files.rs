@@ -11,7 +11,7 @@ use super::options::{ConvertOptions, TokenizerChoice};
 use crate::{
     config::Config,
     convert::{gguf::Vocabulary, source::SourceModel},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Remedy, Result},
     files::{copy_synced, write_synced},
     lookup::folder_of,
     tokenizer::{TOKENIZER_FILES, Tokenizer, is_json},
@@ -56,7 +56,16 @@ impl TokenizerFiles {
             }
         };
         let place = Tokenizer::locate(&place)?;
-        let tokenizer = Tokenizer::find(&place, Some(&place))?;
+        let tokenizer = Tokenizer::find(&place, Some(&place));
+        let is_beside = options.tokenizer == TokenizerChoice::OfSource && source.path.is_file();
+        let tokenizer = tokenizer.map_err(|error| match error.kind() {
+            ErrorKind::MissingFile if is_beside => {
+                let problem = "no tokenizer in the file, and no tokenizer.json or \
+                               tokenizer.model beside it";
+                Error::missing_file(&source.path, problem).with_remedy(Remedy::Tokenizer)
+            }
+            _ => error,
+        })?;
         tokenizer.check_vocab(source.config.vocab_size())?;
         let tokenizer = tokenizer.with_model_vocab(source.config.vocab_size())?;
         Ok(Self::Found(Box::new(tokenizer), place))

@@ -32,7 +32,7 @@ pub(crate) enum Packing {
 
 /// The supported extensions, as listed in errors.
 pub(crate) const ENDINGS: &str =
-    ".jsonl, .json, .txt (all also as .gz and .zst), .zst and .parquet";
+    ".jsonl, .json and .txt (each also with .gz or .zst), .zst, or .parquet";
 
 impl Format {
     /// The format of `path`; `None` if its extension is not one of [`ENDINGS`].

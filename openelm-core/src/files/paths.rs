@@ -106,6 +106,9 @@ pub(crate) fn check_replaceable(place: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`].
 pub(crate) fn real(path: &Path) -> Result<PathBuf> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::destination(path, "the path is empty"));
+    }
     let path = std::path::absolute(resolve(path)?).map_err(Error::io(path))?;
     let mut found = PathBuf::new();
     for component in path.components() {

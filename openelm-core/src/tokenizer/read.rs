@@ -195,9 +195,12 @@ fn make_special(coder: &mut Coder, id: u32, name: &str) -> tokenizers::Result<()
 
 /// The bytes of a tokenizer file.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
-    text_file::read_bytes(path, MAX_FILE_BYTES, |problem| {
-        Error::tokenizer(path, problem)
-    })
+    let wrong = |problem| Error::tokenizer(path, problem);
+    let bytes = text_file::read_bytes(path, MAX_FILE_BYTES, wrong)?;
+    if bytes.starts_with(text_file::LFS_POINTER) {
+        return Err(wrong(text_file::LFS_PROBLEM.into()));
+    }
+    Ok(bytes)
 }
 
 /// True for a JSON file. A SentencePiece model begins with the tag of a piece, 0x0A, and a length,

@@ -103,6 +103,11 @@ impl ResumeKey {
         self.0.insert(option.to_owned(), value.into());
     }
 
+    /// True if the key holds `option`.
+    pub(super) fn has(&self, option: &str) -> bool {
+        self.0.contains_key(option)
+    }
+
     /// The options that differ between `new` and this key of a saved run. Each member of an
     /// object is compared separately.
     pub(super) fn differences(&self, new: &Self) -> Vec<RunDifference> {

@@ -5,7 +5,7 @@
 //! results.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs,
     path::{Path, PathBuf},
 };
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
-    error::{Error, Remedy, Result},
+    error::{Error, Remedy, Result, RunDifference},
     files::LOCK_FILE,
 };
 
@@ -39,6 +39,9 @@ pub(super) struct Progress {
     pub(super) trained_tokens: u64,
     best: Option<BestValidation>,
     since_best: u32,
+    /// True for a run that began with a saved adapter; none in states of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) starts_from: Option<bool>,
     /// Position in the training data; null if the iteration determines it.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub(super) source: Value,
@@ -76,6 +79,7 @@ impl<E: RunEvent> Run<E> {
                 trained_tokens: 0,
                 best: None,
                 since_best: 0,
+                starts_from: None,
                 source: Value::Null,
             },
             cancel: CancelHandle::default(),
@@ -84,16 +88,24 @@ impl<E: RunEvent> Run<E> {
         }
     }
 
-    /// Creates and locks the folder for a new run.
+    /// Creates and locks the folder for a new run. `leftovers` are names that a run may have written
+    /// before its first save and that the new run replaces.
     ///
     /// # Errors
-    /// [`Error::Destination`] if another process writes there, or the folder holds a run or files of
-    /// another program that the run would replace; [`Error::Io`].
-    pub(super) fn begin(&mut self) -> Result<()> {
+    /// [`Error::Destination`] if another process writes there, or the folder holds a run, results of
+    /// a run or files of another program that the run would replace; [`Error::Io`].
+    pub(super) fn begin(&mut self, leftovers: &[&str]) -> Result<()> {
         if !self.is_rank_zero {
             return Ok(());
         }
-        self.start(RunFolder::begin(&self.folder, E::WRITES)?)
+        if self.is_saved()
+            && let Ok(saved) = Trainer::caller_of(&self.state())
+        {
+            self.check_kind(&saved)?;
+        }
+        let remedy = Remedy::StartFrom(E::NEW_RUN);
+        let folder = RunFolder::begin(&self.folder, E::WRITES, leftovers, remedy)?;
+        self.start(folder)
     }
 
     fn start(&mut self, folder: RunFolder) -> Result<()> {
@@ -113,21 +125,25 @@ impl<E: RunEvent> Run<E> {
             return Ok(());
         }
         if let Some(name) = self.other_file(leftovers)? {
-            return Err(Error::missing_file(
-                self.state(),
-                format!("there is no run to resume, and the folder holds other files: {name}"),
-            ));
+            let problem = "there is no run to resume, and the folder holds other files";
+            let error = Error::missing_file(self.state(), format!("{problem}: {name}"));
+            return Err(if E::WRITES.contains(&name.as_str()) {
+                error.with_remedy(Remedy::StartFrom(E::NEW_RUN))
+            } else {
+                error
+            });
         }
-        self.begin()
+        self.begin(leftovers)
     }
 
-    /// The name of a visible file in the folder that is not in `leftovers`. Temporary files are
-    /// hidden, or end in `.partial`.
+    /// The name of a visible file in the folder that is not in `leftovers`, results of a run before
+    /// other files. Temporary files are hidden, or end in `.partial`.
     fn other_file(&self, leftovers: &[&str]) -> Result<Option<String>> {
         if !self.folder.exists() {
             return Ok(None);
         }
         let entries = fs::read_dir(&self.folder).map_err(Error::io(&self.folder))?;
+        let mut names = BTreeSet::new();
         for entry in entries {
             let name = entry.map_err(Error::io(&self.folder))?.file_name();
             let name = name.to_string_lossy();
@@ -138,10 +154,12 @@ impl<E: RunEvent> Run<E> {
                     .chain(leftovers)
                     .any(|known| *known == name)
             {
-                return Ok(Some(name.into_owned()));
+                names.insert(name.into_owned());
             }
         }
-        Ok(None)
+        let result = E::WRITES.iter().find(|name| names.contains(**name));
+        let result = result.map(|name| (*name).to_owned());
+        Ok(result.or_else(|| names.pop_first()))
     }
 
     /// Checks that `files` and `folders`, names in the folder of the run that it writes later, are
@@ -192,14 +210,28 @@ impl<E: RunEvent> Run<E> {
             problem,
         };
         let saved = Trainer::caller_of(&path)?;
+        self.check_kind(&saved)?;
         if saved.get("options").is_some() && saved.get("resume_key").is_none() {
             let problem = "an older version saved this run, and this one cannot resume it";
             return Err(malformed(problem.into()).with_remedy(Remedy::StartFrom(E::NEW_RUN)));
         }
         let mut saved: Progress =
             serde_json::from_value(saved).map_err(|error| malformed(error.to_string()))?;
-        let differences = saved.resume_key.differences(&self.progress.resume_key);
+        let mut differences = saved.resume_key.differences(&self.progress.resume_key);
         if !differences.is_empty() {
+            // The cause of differences between the options of two adapters.
+            let starts = (saved.starts_from, self.progress.starts_from);
+            if let (Some(expected), Some(found)) = starts
+                && expected != found
+            {
+                let text = |given| if given { "an adapter" } else { "none" };
+                let difference = RunDifference {
+                    option: "start_from".into(),
+                    expected: text(expected).into(),
+                    found: text(found).into(),
+                };
+                differences.insert(0, difference);
+            }
             return Err(Error::OtherRun { path, differences });
         }
         if saved.validation != self.progress.validation {
@@ -210,6 +242,25 @@ impl<E: RunEvent> Run<E> {
         }
         self.progress = saved;
         Ok(())
+    }
+
+    /// Refuses a folder with a run of the other kind: fine-tuning or pre-training.
+    fn check_kind(&self, saved: &Value) -> Result<()> {
+        let Some(key) = saved.get("resume_key") else {
+            return Ok(());
+        };
+        // Only a run of fine-tuning has an adapter.
+        let is_tuning = key.get("fine_tune_type").is_some();
+        if is_tuning == self.progress.resume_key.has("fine_tune_type") {
+            return Ok(());
+        }
+        let kind = if is_tuning {
+            "fine-tuning"
+        } else {
+            "pre-training"
+        };
+        let problem = format!("holds a run of {kind}: choose another folder");
+        Err(Error::destination(&self.folder, problem))
     }
 
     /// Continues the metrics of a saved run after `iteration` iterations. `validates` states that

@@ -38,12 +38,19 @@ pub(super) struct RunFolder {
 
 impl RunFolder {
     /// Creates and locks the folder of a new run, which writes `writes` in addition to the files of
-    /// every run.
+    /// every run. It replaces `leftovers`, the names in `writes` that a run may write before its
+    /// first state. `remedy` resolves the error of a folder that holds the results of a run without
+    /// its state.
     ///
     /// # Errors
-    /// [`Error::Destination`] if another process writes there, or the folder holds a run or a file
-    /// that no run wrote and the run would replace; [`Error::Io`].
-    pub(super) fn begin(folder: &Path, writes: &'static [&'static str]) -> Result<Self> {
+    /// [`Error::Destination`] if another process writes there, or the folder holds a run, its
+    /// results, or a file that no run wrote and the run would replace; [`Error::Io`].
+    pub(super) fn begin(
+        folder: &Path,
+        writes: &'static [&'static str],
+        leftovers: &[&str],
+        remedy: Remedy,
+    ) -> Result<Self> {
         let place = resolve(folder)?;
         if let Some(name) = foreign(&place, writes) {
             return Err(Error::destination(
@@ -58,6 +65,10 @@ impl RunFolder {
             lock.discard();
             let error = Error::destination(state, "there is a run here already");
             return Err(error.with_remedy(Remedy::Resume));
+        }
+        if let Some(name) = result(&place, writes, leftovers) {
+            let problem = format!("contains `{name}`, but no `{STATE_FILE}` to resume from");
+            return Err(Error::destination(folder, problem).with_remedy(remedy));
         }
         let names = WRITES.iter().chain(writes).copied();
         let new = names.filter(|name| !place.join(name).exists()).collect();
@@ -117,6 +128,19 @@ fn foreign(folder: &Path, writes: &'static [&'static str]) -> Option<&'static st
     names.find(|name| folder.join(name).symlink_metadata().is_ok())
 }
 
+/// A file or folder in `folder` that a run writes after its first state, or a model or an adapter.
+fn result(
+    folder: &Path,
+    writes: &'static [&'static str],
+    leftovers: &[&str],
+) -> Option<&'static str> {
+    let mut names = FOREIGN.iter().chain(writes).copied();
+    names.find(|name| {
+        let is_plot = name.ends_with(".svg") || name.ends_with(".png");
+        !is_plot && !leftovers.contains(name) && folder.join(name).symlink_metadata().is_ok()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -124,13 +148,19 @@ mod tests {
     use super::*;
     use openelm_testing::TempDir;
 
+    const REMEDY: Remedy = Remedy::StartFrom("start from it");
+
+    fn begin(folder: &Path, writes: &'static [&'static str]) -> Result<RunFolder> {
+        RunFolder::begin(folder, writes, &["checkpoints"], REMEDY)
+    }
+
     #[test]
     fn files_of_other_programs_are_refused() {
         let writes: &[&str] = &["best", "checkpoints"];
         for name in FOREIGN.iter().chain(&WRITES[..3]).chain(writes) {
             let folder = TempDir::new();
             folder.write(&format!("run/{name}"), "theirs");
-            let error = RunFolder::begin(&folder.join("run"), writes).unwrap_err();
+            let error = begin(&folder.join("run"), writes).unwrap_err();
             let expected = format!("contains `{name}`, which is not of a run");
             assert!(error.to_string().contains(&expected), "{error}");
             assert_eq!(folder.files("run").len(), 1);
@@ -141,21 +171,36 @@ mod tests {
     fn refused_folder_of_a_saved_run_is_unchanged() {
         let folder = TempDir::new();
         folder.write(STATE_FILE, "");
-        RunFolder::begin(&folder, &[]).unwrap_err();
+        begin(&folder, &[]).unwrap_err();
         assert_eq!(folder.names(), [STATE_FILE]);
+    }
+
+    #[test]
+    fn results_without_a_state_are_refused() {
+        let writes: &[&str] = &["best", "checkpoints", "model", "learning_rate.svg"];
+        let results = FOREIGN.iter().chain(["best", "model"].iter());
+        for name in results {
+            let folder = TempDir::new();
+            drop(begin(&folder, writes).unwrap());
+            folder.write(name, "trained");
+            let error = begin(&folder, writes).unwrap_err();
+            let expected =
+                format!("contains `{name}`, but no `{STATE_FILE}` to resume from; start");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
     }
 
     #[test]
     fn files_of_a_killed_run_are_replaced() {
         let folder = TempDir::new();
-        drop(RunFolder::begin(&folder, &[]).unwrap());
+        drop(begin(&folder, &[]).unwrap());
         for name in WRITES.iter().filter(|name| **name != STATE_FILE) {
             folder.write(name, "of the killed run");
         }
         folder.write("notes.txt", "");
         folder.write(".adapters.safetensors.openelm-partial", "half");
         folder.write("checkpoints/.step-000002.openelm-removed/config.json", "");
-        drop(RunFolder::begin(&folder, &[]).unwrap());
+        drop(begin(&folder, &[]).unwrap());
         let expected = [
             "checkpoints",
             "loss.png",
@@ -173,10 +218,10 @@ mod tests {
     #[test]
     fn errors_name_the_given_folder() {
         let folder = TempDir::new();
-        let _run = RunFolder::begin(&folder.join("run"), &[]).unwrap();
+        let _run = begin(&folder.join("run"), &[]).unwrap();
         let link = folder.join("link");
         std::os::unix::fs::symlink("run", &link).unwrap();
-        for error in [RunFolder::begin(&link, &[]), RunFolder::resume(&link)] {
+        for error in [begin(&link, &[]), RunFolder::resume(&link)] {
             assert_eq!(error.unwrap_err().path(), Some(link.as_path()));
         }
     }
@@ -204,14 +249,14 @@ mod tests {
     #[test]
     fn failed_run_removes_only_what_it_created() {
         let folder = TempDir::new();
-        let run = RunFolder::begin(&folder.join("a/b"), &["best"]).unwrap();
+        let run = begin(&folder.join("a/b"), &["best"]).unwrap();
         folder.write("a/b/metrics.jsonl", "");
         folder.write("a/b/best/config.json", "");
         run.discard();
         assert!(folder.names().is_empty());
 
         folder.write("used/notes.txt", "");
-        let run = RunFolder::begin(&folder.join("used"), &["best"]).unwrap();
+        let run = begin(&folder.join("used"), &["best"]).unwrap();
         folder.write("used/metrics.jsonl", "");
         run.discard();
         assert_eq!(folder.files("used").len(), 1);

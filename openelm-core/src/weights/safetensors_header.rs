@@ -29,6 +29,9 @@ pub(super) fn read_header(path: &Path) -> Result<Vec<(String, StoredTensor)>> {
     }
     let mut size = [0; 8];
     file.read_exact(&mut size).map_err(Error::io(path))?;
+    if size == *text_file::LFS_POINTER {
+        return Err(malformed(text_file::LFS_PROBLEM.into()));
+    }
     let size = u64::from_le_bytes(size);
     if size > MAX_HEADER || size > length - 8 {
         return Err(malformed(format!(

@@ -31,6 +31,18 @@ fn rejects_truncation_at_any_length() {
     assert_refused(&folder, SINGLE, &["truncated or damaged"]);
 }
 
+/// A clone without Git LFS holds pointers in place of the weights.
+#[test]
+fn rejects_git_lfs_pointers_by_name() {
+    let folder = with_config();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 10\n";
+    folder.write(SINGLE, pointer);
+    assert_refused(&folder, SINGLE, &["a Git LFS pointer", "download the file"]);
+    let path = folder.write("tokenizer.json", pointer);
+    let error = openelm_core::Tokenizer::find(&path, Some(&path)).unwrap_err();
+    assert!(error.to_string().contains("a Git LFS pointer"), "{error}");
+}
+
 #[test]
 fn rejects_wrong_header_lengths() {
     let folder = with_config();

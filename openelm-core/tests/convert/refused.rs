@@ -231,7 +231,7 @@ fn rejects_existing_targets() {
         case(
             "photos",
             options,
-            &["photos: a folder that contains other files than a model"],
+            &["photos: a folder that contains other files than a model (`1.jpg`): choose"],
         );
         case("letter", options, &["letter: a file, expected a folder"]);
     }

@@ -258,3 +258,35 @@ fn preferences_resume_from_the_same_adapter() {
     Array::save_safetensors(tensors, None, &path).unwrap();
     begin(trained(&folder), &third, true).unwrap();
 }
+
+#[test]
+fn resume_without_the_adapter_to_start_from_names_it() {
+    let (first, second) = (TempDir::new(), TempDir::new());
+    let model = model(3);
+    let adapter = |rank| {
+        let options = LoraOptions {
+            rank,
+            ..LoraOptions::default()
+        };
+        Adapter::lora(&model, &TargetModules::all_layers(), &options, 5).unwrap()
+    };
+    let options = FinetuneOptions {
+        iters: 1,
+        ..FinetuneOptions::default()
+    };
+    let train = || crate::tiny::rows(8);
+    let begin = |adapter, folder: &TempDir| {
+        Finetune::new(&model, adapter, train(), None, folder, options.clone())
+    };
+    begin(adapter(3), &first).unwrap().for_each(drop);
+    let start = Adapter::load(&*first).unwrap();
+    begin(start, &second).unwrap().for_each(drop);
+    let resume = |adapter| {
+        let run = Finetune::resume(&model, adapter, train(), None, &second, options.clone());
+        run.map(drop)
+    };
+    let text = resume(adapter(4)).unwrap_err().to_string();
+    let part = "start_from: expected an adapter, found none; rank: expected 3, found 4";
+    assert!(text.contains(part), "{text}");
+    resume(Adapter::load(&*first).unwrap()).unwrap();
+}

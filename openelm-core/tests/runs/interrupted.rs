@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use openelm_core::{
-    Error, Result,
+    Error, ErrorKind, Result,
     finetune::{FinetuneEnd, FinetuneEvent},
     pretrain::PretrainEvent,
     train::Schedule,
@@ -11,7 +11,7 @@ use openelm_core::{
 use openelm_testing::TempDir;
 use serde_json::Value;
 
-use crate::tiny::{Pretraining, STATE, Tuning, stop_at_two, tuned_to_two};
+use crate::tiny::{Pretraining, STATE, Tuning, pretrained_to_two, stop_at_two, tuned_to_two};
 
 fn finish<E>(run: impl Iterator<Item = Result<E>>) -> Vec<E> {
     run.map(Result::unwrap).collect()
@@ -109,7 +109,7 @@ fn pretraining_that_was_never_saved_starts_again() {
 fn resume_keeps_other_files() {
     let missing = |result: Result<()>, name: &str| {
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::MissingFile { .. }), "{error}");
+        assert_eq!(error.kind(), ErrorKind::MissingFile, "{error}");
         assert!(error.to_string().contains("no run to resume"), "{error}");
         assert!(error.to_string().contains(name), "{error}");
     };
@@ -139,6 +139,76 @@ fn resume_keeps_other_files() {
     let result = Pretraining::new().begin(&folder, true).map(drop);
     missing(result, "several checkpoints");
     assert!(names.iter().all(|name| folder.join(name).is_file()));
+}
+
+/// The state was deleted, or could not be copied.
+#[test]
+fn results_without_a_state_stay() {
+    let (tuned, trained) = (TempDir::new(), TempDir::new());
+    finish(Tuning::new().begin(&tuned, false).unwrap());
+    finish(Pretraining::new().begin(&trained, false).unwrap());
+    for folder in [&tuned, &trained] {
+        fs::remove_file(folder.join(STATE)).unwrap();
+    }
+    let refused = |folder: &Path, result: Result<()>, parts: &[&str]| {
+        let text = result.unwrap_err().to_string();
+        for part in parts
+            .iter()
+            .chain(&["start a new run in another folder from"])
+        {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(fs::metadata(folder.join("metrics.jsonl")).unwrap().len() > 0);
+    };
+    for resume in [false, true] {
+        let result = Tuning::new().begin(&tuned, resume).map(drop);
+        refused(&tuned, result, &["adapters.safetensors"]);
+        let result = Pretraining::new().begin(&trained, resume).map(drop);
+        refused(&trained, result, &["several checkpoints"]);
+    }
+    for name in ["adapters.safetensors", "adapter_config.json"] {
+        fs::remove_file(tuned.join(name)).unwrap();
+    }
+    refused(
+        &tuned,
+        Tuning::new().begin(&tuned, false).map(drop),
+        &["`best`"],
+    );
+    for step in ["step-000002", "step-000004"] {
+        fs::remove_dir_all(trained.join("checkpoints").join(step)).unwrap();
+    }
+    for name in ["model", "average"] {
+        let result = Pretraining::new().begin(&trained, false).map(drop);
+        refused(&trained, result, &[&format!("`{name}`")]);
+        fs::remove_dir_all(trained.join(name)).unwrap();
+    }
+    // The checkpoint of a run that was killed during its first save.
+    finish(Pretraining::new().begin(&trained, false).unwrap());
+}
+
+#[test]
+fn run_of_the_other_kind_is_named() {
+    let (tuned, trained) = (TempDir::new(), TempDir::new());
+    tuned_to_two(&tuned);
+    pretrained_to_two(&trained);
+    for resume in [false, true] {
+        for (result, kind) in [
+            (
+                Tuning::new().begin(&trained, resume).map(drop),
+                "pre-training",
+            ),
+            (
+                Pretraining::new().begin(&tuned, resume).map(drop),
+                "fine-tuning",
+            ),
+        ] {
+            let text = result.unwrap_err().to_string();
+            assert!(
+                text.contains(&format!("holds a run of {kind}: choose")),
+                "{text}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -180,7 +180,10 @@ fn locks_the_target_folder() {
     refused("new");
     scratch.0.write("new/notes.txt", "");
     let message = staging.keep().err().unwrap().to_string();
-    assert!(message.ends_with("other files than a model"), "{message}");
+    assert!(
+        message.contains("(`notes.txt`): choose another folder"),
+        "{message}"
+    );
     assert_eq!(scratch.0.files("new").len(), 1);
 }
 
@@ -260,7 +263,7 @@ fn rejects_targets_that_would_lose_files() {
     assert!(message("source/model", true).ends_with("inside the other"));
     fs::create_dir_all(scratch.0.join("photos")).unwrap();
     fs::write(scratch.0.join("photos/1.jpg"), "").unwrap();
-    assert!(message("photos", true).ends_with("other files than a model"));
+    assert!(message("photos", true).contains("(`1.jpg`): choose another folder"));
     scratch.0.write("notes.txt", "notes");
     scratch.0.write("notes.gguf", "notes");
     fs::create_dir(scratch.0.join("folder.gguf")).unwrap();

@@ -52,9 +52,9 @@ impl Finetune {
     /// # Errors
     /// [`Error::Option`](crate::error::Error::Option) for an option out of range,
     /// [`Error::Adapter`](crate::error::Error::Adapter) if the adapter does not fit,
-    /// [`Error::Destination`](crate::error::Error::Destination) if the folder holds a run, the
-    /// folder of `adapter` or files of another program that the run would replace, or another
-    /// process writes there.
+    /// [`Error::Destination`](crate::error::Error::Destination) if the folder holds a run, its
+    /// results, the folder of `adapter` or files of another program that the run would replace, or
+    /// another process writes there.
     pub fn new(
         model: &Model,
         adapter: Adapter,
@@ -67,7 +67,7 @@ impl Finetune {
         let origin = adapter.origin.as_deref();
         check_inputs(folder, origin.map(|origin| ("adapter", origin)))?;
         let mut run = Self::prepare(model, adapter, train, valid, folder, options)?;
-        run.run.begin()?;
+        run.run.begin(&[REFERENCE])?;
         if let Err(error) = run.measure_reference(false) {
             run.run.discard();
             return Err(error);
@@ -136,7 +136,8 @@ impl Finetune {
         let order = Order::new(&train, valid.as_ref(), &options)?;
         let key = resume_key(model, &options, &adapter, &train, valid.as_ref())?;
         let validation = validation_key(&options, valid.as_ref());
-        let run = Run::new(folder, true, key, validation);
+        let mut run = Run::new(folder, true, key, validation);
+        run.progress.starts_from = Some(adapter.origin.is_some());
         run.check_places(&FILES, &[BEST])?;
         Ok(Self {
             trainer: Trainer::new(model, adapter, options.trainer.clone())?,

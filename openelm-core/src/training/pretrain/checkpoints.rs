@@ -5,9 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::event::PretrainEvent;
 use crate::{
-    error::{Error, Result},
+    error::{Error, Remedy, Result},
     files::remove_folder,
+    training::event::RunEvent,
     weights::is_model_file,
 };
 
@@ -53,22 +55,29 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Removes the checkpoint of a run that was killed during its first save: with other options,
-    /// it would become a part of the average. `state` is the missing state of the run.
+    /// Checks that there is at most the checkpoint of a run that was killed during its first save.
+    /// `state` is the missing state of the run.
     ///
     /// # Errors
     /// [`Error::MissingFile`] if the folder holds the checkpoints of several saves.
-    pub(super) fn remove_first(&self, state: &Path) -> Result<()> {
+    pub(super) fn check_first(&self, state: &Path) -> Result<()> {
+        if !self.0.is_dir() || self.up_to(u64::MAX)?.len() < 2 {
+            return Ok(());
+        }
+        let problem = "there is no run to resume, and the folder holds several checkpoints";
+        let remedy = Remedy::StartFrom(PretrainEvent::NEW_RUN);
+        Err(Error::missing_file(state, problem).with_remedy(remedy))
+    }
+
+    /// Removes the checkpoint of a run that was killed during its first save: with other options,
+    /// it would become a part of the average.
+    pub(super) fn remove_first(&self) -> Result<()> {
         if !self.0.exists() {
             return Ok(());
         }
         match &self.up_to(u64::MAX)?[..] {
-            [] => Ok(()),
             [(_, only)] => remove_folder(only),
-            _ => Err(Error::missing_file(
-                state,
-                "there is no run to resume, and the folder holds several checkpoints",
-            )),
+            _ => Ok(()),
         }
     }
 

@@ -58,7 +58,7 @@ impl Pretrain {
     ///
     /// # Errors
     /// [`Error::Option`] for an option out of range, [`Error::Destination`] if the folder holds a
-    /// run, an input or files of another program that the run would replace, or another process
+    /// run, its results, an input or files of another program that the run would replace, or another process
     /// writes there, [`Error::Io`]; for a model to start from as
     /// [`Checkpoint::open`](crate::weights::Checkpoint::open) and
     /// [`check`](crate::weights::Checkpoint::check).
@@ -76,7 +76,7 @@ impl Pretrain {
         let tokenizer = tokenizer.map(|path| ("tokenizer", path));
         check_inputs(folder, model.into_iter().chain(tokenizer))?;
         let mut run = Self::prepare(config, source, validation, folder, options, group)?;
-        run.run.begin()?;
+        run.begin(|run| run.begin(&[CHECKPOINTS]))?;
         Ok(run)
     }
 
@@ -113,10 +113,7 @@ impl Pretrain {
         if !is_saved {
             let folder = folder.as_ref();
             let mut run = Self::prepare(config, source, validation, folder, options, group)?;
-            run.run.begin_again(&[CHECKPOINTS])?;
-            if run.run.is_rank_zero() {
-                run.checkpoints().remove_first(&run.run.state())?;
-            }
+            run.begin(|run| run.begin_again(&[CHECKPOINTS]))?;
             return Ok(run);
         }
         options.model = None;
@@ -186,6 +183,19 @@ impl Pretrain {
             template,
             run,
         })
+    }
+
+    /// Calls `begin`, and removes the checkpoint of a run that was killed during its first save.
+    fn begin(&mut self, begin: impl FnOnce(&mut Run<PretrainEvent>) -> Result<()>) -> Result<()> {
+        let lacks_state = self.run.is_rank_zero() && !self.run.is_saved();
+        if lacks_state {
+            self.checkpoints().check_first(&self.run.state())?;
+        }
+        begin(&mut self.run)?;
+        if lacks_state {
+            self.checkpoints().remove_first()?;
+        }
+        Ok(())
     }
 
     /// Number of trained parameters.
