@@ -51,7 +51,7 @@ pub use config::Config;
 pub use data::{corpus, dataset};
 pub use error::{Error, ErrorKind, Remedy, Result, one_line};
 pub use generation::{LanguageModel, LoadOptions};
-pub use mlx::{Device, Dtype, runtime};
+pub use mlx::{Device, Dtype, SelectedDevice, runtime};
 pub use model::Model;
 pub use tokenizer::Tokenizer;
 pub use training::{finetune, pretrain};

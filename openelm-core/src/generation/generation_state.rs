@@ -13,7 +13,7 @@ use mlx_rs::{
 
 use super::{
     event::{Event, FinishReason, Stats, Token, TokenLogprob},
-    options::GenerateOptions,
+    options::{GenerateOptions, default_prefill_chunk},
     prompt_cache::PromptCache,
     sampling::Sampler,
     stop::StopMatcher,
@@ -90,10 +90,9 @@ impl GenerationState {
         // CoreNet pads the embedding to 32,128 rows; ids without a piece must not be drawn.
         let pieces = tokenizer.map_or(vocab, |tokenizer| tokenizer.vocab_size().min(vocab));
         check(&prompt, &options, context, vocab, pieces)?;
-        let chunk = match (options.prefill_chunk, Device::current()?) {
-            (Some(chunk), _) => chunk,
-            (None, Device::Cpu) => 128,
-            (None, Device::Gpu) => 512,
+        let chunk = match options.prefill_chunk {
+            Some(chunk) => chunk,
+            None => default_prefill_chunk(Device::current()?),
         };
         let sampler = Sampler::new(&options.sampling, pieces, &prompt)?;
         let detokenizer = tokenizer.map(|tokenizer| tokenizer.detokenizer(&prompt));

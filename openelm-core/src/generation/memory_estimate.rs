@@ -1,9 +1,10 @@
 //! An estimate of a model's memory from its file headers.
 
-use super::compute_dtype::compute_dtype;
 use std::path::Path;
 
-use super::language_model::LoadOptions;
+use super::{
+    compute_dtype::compute_dtype, language_model::LoadOptions, options::default_prefill_chunk,
+};
 use crate::{
     config::Config,
     error::Result,
@@ -76,11 +77,7 @@ fn kv_cache_bytes(config: &Config, dtype: Dtype, context: u64) -> u64 {
 /// (rotated and not), some arrays of the model's width, the attention scores of one layer, and one
 /// token's sorted f32 logits for the draw.
 fn working_bytes(config: &Config, dtype: Dtype, context: u64) -> Result<u64> {
-    let chunk = match Device::current()? {
-        Device::Cpu => 128,
-        Device::Gpu => 512,
-    }
-    .min(context);
+    let chunk = (default_prefill_chunk(Device::current()?) as u64).min(context);
     let widest = |of: &dyn Fn(&crate::config::Layer) -> usize| {
         config.layers().iter().map(of).max().unwrap_or(0) as u64
     };

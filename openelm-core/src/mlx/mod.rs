@@ -3,6 +3,7 @@
 //! `ffi.rs` and `mapped.rs` hold all of the crate's `unsafe`.
 
 mod dequantize_affine;
+mod device;
 mod dtype;
 mod ffi;
 pub(crate) mod mapped;
@@ -12,7 +13,8 @@ pub(crate) mod quantization;
 mod quantized_matrix;
 pub mod runtime;
 
-pub use dtype::{Device, Dtype};
+pub use device::{Device, SelectedDevice};
+pub use dtype::Dtype;
 pub(crate) use ffi::ProcessGroup;
 pub(crate) use matrix::Matrix;
 pub(crate) use quantization::{Quantization, QuantizationMap, QuantizationMode};
