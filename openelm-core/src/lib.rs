@@ -34,6 +34,7 @@ mod documents;
 mod error;
 mod files;
 mod formats;
+mod gate;
 pub mod generation;
 mod hub_cache;
 mod json;
@@ -50,6 +51,7 @@ pub use cancel::CancelHandle;
 pub use config::Config;
 pub use data::{corpus, dataset};
 pub use error::{Error, ErrorKind, Remedy, Result, one_line};
+pub use gate::{Gate, GateGuard};
 pub use generation::{LanguageModel, LoadOptions};
 pub use mlx::{Device, Dtype, SelectedDevice, runtime};
 pub use model::Model;
@@ -98,6 +100,8 @@ pub mod train {
 /// Parts that tests, benchmarks and fuzz targets use. They may change in any release.
 #[doc(hidden)]
 pub mod internal {
+    #[cfg(feature = "inject-faults")]
+    pub use crate::mlx::recovery::faults::inject as inject_fault;
     pub use crate::{
         convert::gguf::{
             PlannedTensor, Token, TokenKind, Vocabulary, check_tensors, config_from_gguf, metadata,

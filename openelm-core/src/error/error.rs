@@ -139,6 +139,11 @@ pub enum Error {
         /// The loss.
         loss: f32,
     },
+    /// MLX failed in an earlier step of the trainer, whose parameters are no longer known.
+    FailedTrainer {
+        /// The iteration of the failed step.
+        iteration: u64,
+    },
     /// Another process of the training group failed or cannot be reached.
     Group {
         /// The failure of the connection.
@@ -205,7 +210,7 @@ impl Error {
             Self::Verification { .. } => ErrorKind::Verification,
             Self::WithRemedy { error, .. } => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
-            Self::Mlx(_) | Self::Read(_) => ErrorKind::Device,
+            Self::FailedTrainer { .. } | Self::Mlx(_) | Self::Read(_) => ErrorKind::Device,
         }
     }
 
@@ -232,6 +237,7 @@ impl Error {
             | Self::PromptTooLong { .. }
             | Self::NonFinite { .. }
             | Self::Diverged { .. }
+            | Self::FailedTrainer { .. }
             | Self::Group { .. }
             | Self::Cancelled
             | Self::Mlx(_)

@@ -62,6 +62,10 @@ impl Error {
             Self::NonFinite { place, problem } => {
                 format!("{place} computes NaN or infinity: {problem}")
             }
+            Self::FailedTrainer { iteration } => format!(
+                "iteration {iteration}: MLX failed, so the weights are not usable; resume the run \
+                 from its last save"
+            ),
             Self::Diverged { iteration, loss } => {
                 format!("the loss is {loss} at iteration {iteration}: try a lower learning rate")
             }

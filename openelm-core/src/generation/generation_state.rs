@@ -21,7 +21,7 @@ use super::{
 use crate::{
     cancel::CancelHandle,
     error::{Error, Result},
-    mlx::Device,
+    mlx::{Device, recovery::recovering},
     model::Model,
     tokenizer::{Tokenizer, detokenizer::Detokenizer},
 };
@@ -146,6 +146,10 @@ impl GenerationState {
 
     /// The next event; `None` after the last.
     pub(super) fn advance(&mut self, model: &Model) -> Result<Option<Event>> {
+        recovering(|| self.next_event(model))
+    }
+
+    fn next_event(&mut self, model: &Model) -> Result<Option<Event>> {
         let live = matches!(self.phase, Phase::Prefill { .. } | Phase::Decode(_));
         if live && self.cancel.is_cancelled() {
             self.phase = Phase::Finished(FinishReason::Cancelled);

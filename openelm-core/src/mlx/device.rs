@@ -21,14 +21,19 @@ impl Device {
     /// MLX's default device, which is the GPU if there is one.
     ///
     /// # Errors
-    /// [`Error::Mlx`](crate::Error::Mlx) if MLX has no device.
+    /// [`Error::Mlx`](crate::Error::Mlx) if MLX has no device, or no kernels for its GPU.
     pub fn current() -> Result<Self> {
         if let Some(device) = SELECTED.get() {
             return Ok(device);
         }
         Ok(match mlx_rs::Device::try_default()?.get_type()? {
             mlx_rs::DeviceType::Cpu => Self::Cpu,
-            mlx_rs::DeviceType::Gpu => Self::Gpu,
+            mlx_rs::DeviceType::Gpu => {
+                // The allocator opens the GPU first: it reports missing kernels, which a stream
+                // reports as an index out of range.
+                mlx_rs::memory::active_memory()?;
+                Self::Gpu
+            }
         })
     }
 

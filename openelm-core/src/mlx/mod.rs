@@ -11,6 +11,7 @@ mod matrix;
 pub(crate) mod memory;
 pub(crate) mod quantization;
 mod quantized_matrix;
+pub(crate) mod recovery;
 pub mod runtime;
 
 pub use device::{Device, SelectedDevice};

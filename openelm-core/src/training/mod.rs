@@ -2,6 +2,8 @@
 
 mod event;
 mod exception;
+#[cfg(test)]
+mod failed_step_tests;
 pub mod finetune;
 mod gradient;
 mod group;

@@ -5,13 +5,17 @@ use std::{
     path::PathBuf,
 };
 
-use mlx_rs::{Array, transforms::async_eval};
+use mlx_rs::{
+    Array,
+    transforms::{self, async_eval},
+};
 
 use super::{checkpoint::Checkpoint, parallel_reader::Readers};
 use crate::{
     cancel::CancelHandle,
     config::Config,
     error::{Error, Result},
+    gate::pause_point,
     mlx::{Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix},
 };
 
@@ -90,6 +94,10 @@ impl Weights {
                 weights.finish(under_way.pop_front(), &mut done)?;
                 progress(done, total);
             }
+            pause_point(cancel, || {
+                let arrays = under_way.iter().map(|(_, array, _)| array);
+                Ok(transforms::eval(arrays)?)
+            })?;
         }
         while !under_way.is_empty() {
             weights.finish(under_way.pop_front(), &mut done)?;

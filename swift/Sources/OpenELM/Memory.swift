@@ -67,11 +67,12 @@ public enum Memory {
         try translated { try clearMemoryCache() }
     }
 
-    /// Pauses all work before its next token or training step, and frees the buffers in MLX's
-    /// cache. Waits up to one second for work in progress. Returns true if no work is running.
+    /// Pauses all work before its next token, training step or tensor, and frees the buffers in
+    /// MLX's cache. Waits up to four seconds for work in progress: iOS gives an app that enters the
+    /// background about five. Returns true if nothing is in progress, on the GPU either.
     @discardableResult
     public static func pause() throws -> Bool {
-        let isIdle = try translated { try OpenELMBindings.pause(waitMilliseconds: 1000) }
+        let isIdle = try translated { try OpenELMBindings.pause(waitMilliseconds: 4000) }
         try clearCache()
         return isIdle
     }
