@@ -10,7 +10,7 @@ use crate::{
         batch::{Batch, Padding},
         dataset::Example,
     },
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Result},
     generation::{GenerateOptions, LanguageModel, LoadOptions},
     mlx::recovery::faults,
 };
@@ -30,7 +30,7 @@ fn failed_trainer_neither_trains_nor_saves() {
     let adapter = || Adapter::new(model.model(), &AdapterOptions::default(), 0).unwrap();
     let folder = TempDir::new();
     let state = folder.join("state.safetensors");
-    let works: [fn(&mut Trainer, &Batch) -> crate::Result<()>; 2] = [
+    let works: [fn(&mut Trainer, &Batch) -> Result<()>; 2] = [
         |trainer, batch| trainer.step(batch).map(drop),
         |trainer, batch| trainer.update(std::slice::from_ref(batch), None).map(drop),
     ];
