@@ -8,14 +8,15 @@ use openelm_core::{
 };
 use openelm_testing::tales;
 
-/// The text that the code for `device` generates in float32.
-fn text(device: Device) -> String {
+/// The text that the code for `device` generates in float32, with or without fused attention.
+fn text(device: Device, fused: bool) -> String {
     let _device = device.select();
     let options = LoadOptions {
         dtype: Some(Dtype::Float32),
         ..LoadOptions::default()
     };
-    let model = LanguageModel::load(tales(), &options).unwrap();
+    let mut model = LanguageModel::load(tales(), &options).unwrap();
+    model.model_mut().set_fused_attention(fused);
     let options = GenerateOptions {
         max_tokens: 40,
         ..GenerateOptions::default()
@@ -29,7 +30,8 @@ fn text(device: Device) -> String {
 
 #[test]
 fn text_of_the_gpus_code_is_the_cpus() {
-    let expected = text(Device::Cpu);
+    let expected = text(Device::Cpu, true);
     assert!(expected.len() > 40, "{expected}");
-    assert_eq!(text(Device::Gpu), expected);
+    assert_eq!(text(Device::Gpu, true), expected);
+    assert_eq!(text(Device::Gpu, false), expected);
 }

@@ -13,6 +13,7 @@ use super::{
     kv_cache::LayerCache,
     linear::{Linear, LinearVisitor, NormVisitor},
     split::split_at,
+    unfused_attention,
 };
 use crate::{
     config::{
@@ -34,6 +35,7 @@ pub(crate) struct Attention {
     kv_heads: i32,
     head_dim: i32,
     device: Device,
+    fused: bool,
 }
 
 /// RMSNorm over `head_dim` of all query and key heads at once.
@@ -96,6 +98,7 @@ impl Attention {
             kv_heads: layer.kv_heads as i32,
             head_dim: head_dim as i32,
             device: Device::current()?,
+            fused: true,
         })
     }
 
@@ -144,6 +147,11 @@ impl Attention {
         self.out_proj.forward(&joined)
     }
 
+    /// Chooses between MLX's fused attention and single operations.
+    pub(super) fn set_fused(&mut self, fused: bool) {
+        self.fused = fused;
+    }
+
     /// Calls `visit` with the name of each projection within the layer.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
         visit(QKV_PROJ, &mut self.qkv_proj)?;
@@ -174,6 +182,9 @@ impl Attention {
     ) -> Result<Array> {
         let length = queries.dim(2);
         let scale = (self.head_dim as f32).powf(-0.5);
+        if !self.fused {
+            return unfused_attention::attend(queries, keys, values, scale, mask);
+        }
         if length == 1 && self.device == Device::Cpu && queries.dtype() == Dtype::Float32 {
             return self.attend_one(queries, keys, values, scale);
         }
@@ -362,6 +373,7 @@ mod tests {
                 kv_heads,
                 head_dim,
                 device: Device::Cpu,
+                fused: true,
             };
             assert_eq!(attention.needs_largest(), !bounded, "{weight}");
             let scale = Array::from_f32(if known { weight } else { 1.0 });

@@ -85,6 +85,15 @@ impl Model {
         self.dtype
     }
 
+    /// Chooses MLX's fused attention, the default, or single operations, which are slower. They are
+    /// for a GPU whose fused kernel gives wrong results, see
+    /// <https://github.com/ml-explore/mlx/issues/4022>.
+    pub fn set_fused_attention(&mut self, fused: bool) {
+        for layer in &mut self.layers {
+            layer.attn.set_fused(fused);
+        }
+    }
+
     /// An empty cache for one sequence, or for several of the same length.
     pub fn cache(&self) -> KvCache {
         KvCache::new(self.layers.len())
