@@ -14,6 +14,8 @@ EXIT_CODES = (0, 1, 2)
 INTERRUPTED = 130
 # Names of unfinished files, beside those that begin with a dot.
 UNFINISHED = re.compile(r"\.(partial|tmp|temp|replaced|new|old)\b|^tmp|~$")
+# Targets of links that take the place of inputs.
+DEVICES = ("/dev/null", "/dev/zero")
 
 
 def listing(folder):
@@ -40,6 +42,7 @@ def problems(case, result, before, after):
     text = result.stderr.decode("utf-8", "replace")
     yield from ended(case, result, text)
     yield from resources(case, result)
+    yield from devices()
     # A second interrupt ends a process at once.
     if result.stopped in (None, "interrupted"):
         yield from entries(case, result, before, after)
@@ -66,6 +69,12 @@ def ended(case, result, text):
         yield "exit code", f"exit code {result.code}: {first_line(text)}"
     if result.left_running:
         yield "process", "a process is still running"
+
+
+def devices():
+    for path in DEVICES:
+        if not stat.S_ISCHR(os.stat(path).st_mode):
+            yield "device", f"{path} is a file: a link to it was followed"
 
 
 def excused_memory(case, result, text):

@@ -121,6 +121,10 @@ class Checks(unittest.TestCase):
     def test_finds_a_changed_input(self):
         self.assertEqual(self.found("changes"), ["input changed"])
 
+    def test_finds_a_replaced_device(self):
+        with mock.patch.multiple(checks, DEVICES=(str(self.tool),)):
+            self.assertEqual(self.found("succeed"), ["device"])
+
     def test_finds_bad_messages(self):
         for action, check in (("silent", "message"), ("long", "message"), ("lines", "message"),
                               ("control", "control"), ("bidi", "control")):

@@ -160,7 +160,7 @@ fn check(args: &Args) -> Result<(), Error> {
             "--prompt-tokens: expected 1 to {longest}, below the model's context length, found \
              {tokens}"
         )
-    } else if args.keep_quantized && config.quantization_map()?.is_none() {
+    } else if args.keep_quantized && matches!(config.quantization_map(), Ok(None)) {
         "--keep-quantized: no effect on a model that is not quantised".to_owned()
     } else {
         return Ok(());

@@ -8,6 +8,7 @@ use openelm_core::{
         self, Conversion, ConvertEvent, ConvertOptions, ConvertReport, FileType, Format, LayerRule,
         Plan, Quantize, TokenizerChoice,
     },
+    one_line,
     output::check_inputs,
     quantization::Quantization,
 };
@@ -341,7 +342,7 @@ fn table(report: &ConvertReport) -> String {
         "written",
         format!(
             "{}, {} in {} tensors, {:.2} bits per weight, {:.1} s",
-            report.target.display(),
+            one_line(&report.target.display().to_string()),
             output::bytes(report.bytes),
             report.tensors,
             report.bits_per_weight,

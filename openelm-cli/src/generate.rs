@@ -205,7 +205,8 @@ fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Er
     } else {
         match text.as_deref() {
             Some("-") => {}
-            Some(text) => return Ok(text.to_owned()),
+            // A shell's `$(cat FILE)` keeps the byte order mark of the file.
+            Some(text) => return Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned()),
             None if io::stdin().is_terminal() => {
                 let hint = "no prompt; use --prompt TEXT, --prompt-file FILE, or standard input";
                 return Err(Error::Usage(hint.into()));

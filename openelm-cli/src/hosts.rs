@@ -4,7 +4,7 @@ use std::{
     collections::hash_map::RandomState,
     fs,
     hash::{BuildHasher, Hasher},
-    io,
+    io::{self, Read},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
 };
@@ -17,6 +17,8 @@ const PORTS: std::ops::Range<u64> = 20_000..30_000;
 
 /// The file, in the folder of the run. It is removed as soon as all processes have read it.
 const FILE: &str = "ranks.json";
+/// Most bytes of a file that is read to find its owner.
+const MAX_SIZE: u64 = 16_384;
 
 /// The file, and the folders that were created for it. Dropping it removes the file, and the
 /// folders that are still empty.
@@ -33,12 +35,17 @@ impl Hosts {
     ///
     /// # Errors
     /// [`Error::Usage`] if there are not enough ports, [`Error::Core`] if the file cannot be
-    /// written.
+    /// written, or another program's file has its name.
     pub(crate) fn new(count: usize, folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(FILE);
+        if path.symlink_metadata().is_ok() && !is_own(&path) {
+            let problem = "a file of another program: choose another folder".into();
+            return Err(openelm_core::Error::Destination { path, problem }.into());
+        }
         let addresses = addresses(count)?;
         let ancestors = folder.ancestors().take_while(|path| !path.exists());
         let hosts = Self {
-            path: folder.join(FILE),
+            path,
             created: ancestors.map(Path::to_path_buf).collect(),
             group: random(),
         };
@@ -65,7 +72,22 @@ impl Drop for Hosts {
 
 /// Removes the file of a killed run from `folder`.
 pub(crate) fn remove_from(folder: &Path) {
-    remove(&folder.join(FILE));
+    let path = folder.join(FILE);
+    if is_own(&path) {
+        remove(&path);
+    }
+}
+
+/// True for a file that a value of [`Hosts`] wrote, or began to write.
+fn is_own(path: &Path) -> bool {
+    if !path.symlink_metadata().is_ok_and(|found| found.is_file()) {
+        return false;
+    }
+    let mut text = String::new();
+    let file = fs::File::open(path);
+    let read = file.and_then(|file| file.take(MAX_SIZE).read_to_string(&mut text));
+    let start = r#"[["127.0.0.1:"#;
+    read.is_ok() && (text.starts_with(start) || start.starts_with(&text))
 }
 
 /// Removes the file `path`, if it exists.
@@ -134,6 +156,18 @@ mod tests {
         fs::write(folder.join("ranks.json"), "").unwrap();
         remove_from(&folder);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn file_of_another_program_stays() {
+        for text in ["mine", "[]", r#"[["10.0.0.1:5000"]]"#, "{}"] {
+            let scratch = TempDir::new();
+            let path = scratch.write("ranks.json", text);
+            let error = Hosts::new(2, &scratch).err().unwrap().to_string();
+            assert!(error.contains("ranks.json"), "{error}");
+            remove_from(&scratch);
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
     }
 
     #[test]

@@ -20,7 +20,8 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// Writes generated text. A terminal gets controls as escapes, except line breaks and tabs: a
-/// vocabulary may contain terminal commands. A pipe or file gets the exact text.
+/// vocabulary may contain terminal commands, and controls that reverse the order of the characters
+/// after them. A pipe or file gets the exact text.
 pub(crate) fn write_text(text: &str) -> Result<(), Error> {
     if io::stdout().is_terminal() {
         write(for_terminal(text).as_bytes())
@@ -30,7 +31,11 @@ pub(crate) fn write_text(text: &str) -> Result<(), Error> {
 }
 
 fn for_terminal(text: &str) -> Cow<'_, str> {
-    let is_command = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    let is_command = |c: char| match c {
+        '\n' | '\t' => false,
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        c => c.is_control(),
+    };
     if !text.contains(is_command) {
         return Cow::Borrowed(text);
     }
@@ -116,8 +121,8 @@ mod tests {
 
     #[test]
     fn a_terminal_gets_no_commands() {
-        let text = "a\tb\n\u{1b}[2J\r\u{9b}1m\u{7f}é";
-        let expected = "a\tb\n\\u{1b}[2J\\r\\u{9b}1m\\u{7f}é";
+        let text = "a\tb\n\u{1b}[2J\r\u{9b}1m\u{7f}é\u{202e}\u{2066}";
+        let expected = "a\tb\n\\u{1b}[2J\\r\\u{9b}1m\\u{7f}é\\u{202e}\\u{2066}";
         assert_eq!(for_terminal(text), expected);
         assert_eq!(for_terminal("plain é\n"), "plain é\n");
         let value = serde_json::json!({ "text": text });

@@ -53,6 +53,19 @@ pub(crate) fn is_folder(path: &Path) -> Result<bool> {
     Ok(path_kind(path)? == Some(PathKind::Folder))
 }
 
+/// True for a pipe: to open one without a writer would wait forever.
+#[cfg(unix)]
+pub(crate) fn is_pipe(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
+}
+
+/// Without Unix, a folder holds no pipes.
+#[cfg(not(unix))]
+pub(crate) fn is_pipe(_path: &Path) -> bool {
+    false
+}
+
 /// The folder of `file`: `.` for a bare name.
 pub(crate) fn folder_of(file: &Path) -> PathBuf {
     match file.parent() {
@@ -64,13 +77,18 @@ pub(crate) fn folder_of(file: &Path) -> PathBuf {
 /// The first of `names` that is a file in `folder`.
 ///
 /// # Errors
-/// As [`path_kind`], if none is a file and one cannot be examined.
+/// As [`path_kind`], if none is a file and one cannot be examined; [`Error::MissingFile`] if one is a
+/// pipe, a socket or a device.
 pub(crate) fn first_file(folder: &Path, names: &[&str]) -> Result<Option<PathBuf>> {
     let mut problem = None;
     for name in names {
         let path = folder.join(name);
         match path_kind(&path) {
             Ok(Some(PathKind::File)) => return Ok(Some(path)),
+            Ok(Some(PathKind::Other)) => {
+                let found = "expected a file, found a pipe, socket or device";
+                problem = problem.or(Some(Error::missing_file(path, found)));
+            }
             Ok(_) => {}
             Err(error) => problem = problem.or(Some(error)),
         }
@@ -125,5 +143,9 @@ mod tests {
         let second = folder.write("second", "");
         assert_eq!(first(&["first", "second"]).unwrap(), Some(second));
         assert_eq!(first(&["third"]).unwrap(), None);
+        symlink("/dev/null", folder.join("fourth")).unwrap();
+        let error = first(&["third", "fourth"]).unwrap_err().to_string();
+        assert!(error.ends_with("found a pipe, socket or device"), "{error}");
+        assert!(first(&["fourth", "second"]).unwrap().is_some());
     }
 }

@@ -11,5 +11,7 @@ mod hub_cache;
 mod messages;
 mod output;
 mod refused;
+#[cfg(unix)]
+mod terminal;
 mod tool;
 mod usage;

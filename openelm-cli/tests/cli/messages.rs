@@ -32,6 +32,15 @@ fn hostile_names_are_escaped_and_shortened() {
     config["quantization"] = serde_json::json!({ "bits": 4, "group_size": 64, &hostile: 1 });
     model.file("config.json", config.to_string());
     assert!(failure(&["info", model.as_str()]).contains("config.json: `quantization`"));
+    let path = model.join("config.json").display().to_string();
+    let base = tales();
+    for command in [
+        &["bench"][..],
+        &["generate", "--prompt", "x", "--tokenizer", &base],
+    ] {
+        let more = ["--keep-quantized", "--model", model.as_str()];
+        assert!(failure(&[command, &more].concat()).contains(&path));
+    }
     model.file("config.json", format!("{{\"{hostile}\": "));
     assert!(failure(&["info", model.as_str()]).contains("config.json"));
 

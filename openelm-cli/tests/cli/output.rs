@@ -72,6 +72,8 @@ fn reads_prompts_from_arguments_files_and_stdin() {
         command.stdin(fs::File::open(&file).unwrap());
         assert_eq!(works(command), expected, "{name}");
     }
+    let marked = ["-p", "\u{feff}The old woman"];
+    assert_eq!(works(generate(&[&args[..], &marked].concat())), expected);
     // Only the last line break is removed from the prompt.
     let file = folder.file("two", "The old woman\n\n");
     let found = works(generate(&[&args[..], &["--prompt-file", &file]].concat()));

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     files::{Activity, CreatedFolders, WriteLock},
     hub_cache,
-    lookup::{PathKind, first_file, path_kind},
+    lookup::{PathKind, first_file, is_pipe, path_kind},
     text_file::{MAX_SETTINGS, read_text_file},
 };
 
@@ -45,6 +45,10 @@ impl Adapter {
             }
         }
         let folder = hub_cache::resolve(path, &WEIGHTS)?;
+        let settings = folder.join(mlx_lm::CONFIG);
+        if is_pipe(&settings) {
+            return Err(Error::adapter(settings, "a pipe, expected a file"));
+        }
         match first_file(&folder, &WEIGHTS)? {
             Some(file) if file.ends_with(mlx_lm) => mlx_lm::load(&folder),
             Some(_) => peft::load(&folder),
@@ -127,7 +131,11 @@ fn foreign(folder: &Path, weights: &str, keys: &[&str]) -> Option<&'static str> 
     if !there(mlx_lm::CONFIG) {
         return formats.into_iter().find(|name| there(name));
     }
-    let text = read_text_file(&folder.join(mlx_lm::CONFIG), MAX_SETTINGS).ok();
+    let path = folder.join(mlx_lm::CONFIG);
+    if is_pipe(&path) {
+        return Some(mlx_lm::CONFIG);
+    }
+    let text = read_text_file(&path, MAX_SETTINGS).ok();
     let settings: Option<Map<String, Value>> = text.and_then(|t| serde_json::from_str(&t).ok());
     let is_own = settings.is_some_and(|all| all.keys().all(|key| keys.contains(&key.as_str())));
     (!is_own).then_some(mlx_lm::CONFIG)
@@ -227,5 +235,23 @@ mod tests {
             let settings: Map<String, Value> = serde_json::from_slice(&text).unwrap();
             assert!(settings.keys().all(|key| keys.contains(&key.as_str())));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_no_settings_file() {
+        let folder = TempDir::new();
+        adapter().save(&folder, &Preset::Size270M.config()).unwrap();
+        let path = folder.join(mlx_lm::CONFIG);
+        fs::remove_file(&path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let error = Adapter::load(&folder).unwrap_err();
+        let expected = format!("{}: a pipe, expected a file", path.display());
+        assert_eq!(error.to_string(), expected);
+        let error = adapter()
+            .save(&folder, &Preset::Size270M.config())
+            .unwrap_err();
+        assert!(matches!(error, Error::Destination { .. }), "{error}");
     }
 }

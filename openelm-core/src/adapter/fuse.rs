@@ -11,6 +11,7 @@ use super::adapter::Adapter;
 use crate::{
     config::{Config, tensor_names::EMBEDDING},
     error::{Error, Result},
+    model::value_at_fault,
 };
 
 impl Adapter {
@@ -42,9 +43,16 @@ impl Adapter {
         Ok(sum.multiply(m.expand_dims(-1)?.divide(norm)?)?)
     }
 
-    /// Refuses an adapter that weights cannot represent, or that is for another model.
+    /// Refuses an adapter that weights cannot represent, that is for another model, or that holds a
+    /// number that is not finite.
     pub(crate) fn check_fusable(&self, config: &Config, origin: &Path) -> Result<()> {
         self.check(config, origin)?;
+        for (name, tensor) in self.tensors() {
+            if let Some(value) = value_at_fault(&tensor)? {
+                let problem = format!("tensor `{name}` holds {value}");
+                return Err(Error::adapter(origin, problem));
+            }
+        }
         let tied = config.share_input_output_layers();
         if tied && self.modules.contains_key(EMBEDDING) && !self.tied_head {
             return Err(Error::adapter(

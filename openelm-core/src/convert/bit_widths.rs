@@ -124,7 +124,13 @@ impl Quantize {
     ) -> Result<Option<Quantization>> {
         let rule = self.layers.iter().find(|rule| rule.name.is_match(name));
         let packing = match (rule, self.recipe) {
-            (Some(rule), _) => self.with_bits(rule.bits)?,
+            (Some(rule), _) => self.with_bits(rule.bits).map_err(|error| match error {
+                Error::Option {
+                    option: "bits",
+                    problem,
+                } => Error::option("layer", format!("bits of {}: {problem}", rule.name)),
+                other => other,
+            })?,
             (None, Some(recipe)) => {
                 let (low, high) = recipe.bits();
                 self.with_bits(if deserves_more(config, name) {
@@ -136,6 +142,21 @@ impl Quantize {
             (None, None) => self.quantization,
         };
         Ok(Some(packing).filter(|packing| packing.fits(width)))
+    }
+
+    /// Refuses a rule that matches none of `matrices`.
+    pub(super) fn check_rules<'a>(
+        &self,
+        matrices: impl Iterator<Item = &'a String> + Clone,
+    ) -> Result<()> {
+        let is_unused = |rule: &&LayerRule| !matrices.clone().any(|name| rule.name.is_match(name));
+        match self.layers.iter().find(is_unused) {
+            Some(rule) => Err(Error::option(
+                "layer",
+                format!("no effect: no matrix has a name that matches {}", rule.name),
+            )),
+            None => Ok(()),
+        }
     }
 
     fn with_bits(&self, bits: usize) -> Result<Quantization> {
@@ -187,6 +208,28 @@ mod tests {
         assert_eq!(bits("transformer.layers.0.attn.qkv_proj"), 6);
         assert_eq!(bits("transformer.layers.0.attn.out_proj"), 8);
         assert_eq!(quantize.of(&config, "lm_head", 80).unwrap(), None);
+    }
+
+    #[test]
+    fn rejects_rules_without_effect_and_their_bits() {
+        let error = |rule: &str| {
+            let quantize = Quantize {
+                layers: vec![rule.parse().unwrap()],
+                ..Quantize::uniform(
+                    Quantization::new(QuantizationMode::Affine, None, None).unwrap(),
+                )
+            };
+            let config = Preset::Size270M.config();
+            let names = ["transformer.layers.0.ffn.proj_2".to_owned()];
+            let found = quantize.of(&config, &names[0], 1280);
+            let error = found.and_then(|_| quantize.check_rules(names.iter()));
+            error.err().map(|error| error.to_string())
+        };
+        assert_eq!(error("proj_2$=6"), None);
+        for rule in ["proj_2=7", "proj_2=0", "proj_9=4", "^ffn=4", "attn=4"] {
+            let message = error(rule).unwrap_or_default();
+            assert!(message.starts_with("layer: "), "{rule}: {message}");
+        }
     }
 
     #[test]

@@ -109,6 +109,9 @@ impl Plan {
                 parts,
             });
         }
+        if let Some(quantize) = &options.quantize {
+            quantize.check_rules(packings.keys())?;
+        }
         plan.quantization = quantization(source, options, &packings)?;
         Ok(plan)
     }

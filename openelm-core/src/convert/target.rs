@@ -2,11 +2,18 @@
 
 use std::{fs, io, path::Path};
 
+use serde_json::Value;
+
 use crate::{
     error::{Error, Remedy, Result},
     files::{LOCK_FILE, parent, real},
     formats::gguf::GgufReader,
+    text_file::{MAX_SETTINGS, read_text_file},
 };
+
+/// Keys of which the `config.json` of every model has one: of Hugging Face, of mlx-lm and of Apple's
+/// MLX example.
+const MODEL_KEYS: [&str; 4] = ["model_type", "architectures", "model_dim", "model_name"];
 
 /// Refuses a target that cannot be replaced: only a model replaces a model, and only with `force`.
 pub(super) fn check_target(target: &Path, place: &Path, is_file: bool, force: bool) -> Result<()> {
@@ -28,8 +35,7 @@ pub(super) fn check_target(target: &Path, place: &Path, is_file: bool, force: bo
         if !found.is_dir() {
             return refuse("a file, expected a folder or a new path");
         }
-        let is_model = place.join("config.json").is_file();
-        if !is_model && !is_empty(place)? {
+        if !is_model(place) && !is_empty(place)? {
             return refuse("a folder that contains other files than a model");
         }
         if is_mounted(&found, place) {
@@ -80,9 +86,41 @@ pub(super) fn check_apart(source: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
+/// True if the folder's `config.json` is of a model.
+fn is_model(folder: &Path) -> bool {
+    let text = read_text_file(&folder.join("config.json"), MAX_SETTINGS);
+    let config: Option<Value> = text.ok().and_then(|text| serde_json::from_str(&text).ok());
+    config.is_some_and(|config| MODEL_KEYS.iter().any(|key| config.get(key).is_some()))
+}
+
 /// True if the folder holds no file but the lock of a killed run.
 fn is_empty(folder: &Path) -> Result<bool> {
     let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
     let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
     Ok(names.all(|name| name == LOCK_FILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use openelm_testing::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn only_a_model_is_replaced() {
+        for (config, expected) in [
+            (r#"{"model_type": "openelm"}"#, true),
+            ("\u{feff}{\"architectures\": []}", true),
+            (r#"{"model_name": "OpenELM-270M"}"#, true),
+            ("mine", false),
+            ("{}", false),
+            (r#"{"port": 8080, "models": ["model_type"]}"#, false),
+            (r#"["model_type"]"#, false),
+        ] {
+            let folder = TempDir::new();
+            folder.write("config.json", config);
+            let checked = check_target(&folder, &folder, false, true);
+            assert_eq!(checked.is_ok(), expected, "{config}: {checked:?}");
+        }
+    }
 }

@@ -6,14 +6,15 @@ use std::{
     path::Path,
 };
 
-use super::paths::{parent, partial_path, removed_path, resolve};
+use super::paths::{check_replaceable, parent, partial_path, removed_path, resolve};
 use crate::error::{Error, Result};
 
 /// Writes `contents` to a file beside `path`, flushes it to the disk and renames it. A link at
 /// `path` is followed.
 ///
 /// # Errors
-/// [`Error::Io`]; an existing file at `path` stays.
+/// [`Error::Destination`] for a device, a pipe or a socket, [`Error::Io`]; an existing file at
+/// `path` stays.
 pub fn write_file(path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> Result<()> {
     let path = path.as_ref();
     write_beside(path, |partial| {
@@ -25,9 +26,10 @@ pub fn write_file(path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> Result<
 /// link at `path` is followed.
 ///
 /// # Errors
-/// The errors of `write`, and [`Error::Io`]; an existing file at `path` stays.
+/// The errors of `write`, and as [`write_file`]; an existing file at `path` stays.
 pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let place = resolve(path)?;
+    check_replaceable(&place)?;
     let partial = partial_path(&place);
     let written = remove(&partial)
         .and_then(|()| write(&partial))
@@ -120,6 +122,24 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         let other = fs::read_to_string(folder.join("a.json.partial")).unwrap();
         assert_eq!(other, "the user's");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_files_are_replaced() {
+        use std::os::unix::{fs::symlink, net::UnixListener};
+        let folder = TempDir::new();
+        let socket = folder.join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        symlink("socket", folder.join("link.json")).unwrap();
+        for name in ["socket", "link.json"] {
+            let error = write_file(folder.join(name), "new").unwrap_err();
+            assert!(matches!(&error, Error::Destination { path, .. } if *path == socket));
+            let expected = "a device, a pipe or a socket, expected a file";
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        assert!(!fs::metadata(&socket).unwrap().is_file());
+        assert_eq!(folder.names(), ["link.json", "socket"]);
     }
 
     #[cfg(unix)]

@@ -69,8 +69,16 @@ pub fn check_outside_data<'a>(
     Ok(())
 }
 
-/// The overlap of the absolute path `output` with `input`, if there is one.
+/// The overlap of the absolute path `output` with `input` or, of a repository in the Hugging Face
+/// Hub cache, with the snapshots in it.
 fn overlap(output: &Path, input: &Path) -> Option<&'static str> {
+    let snapshots = fs::read_dir(input.join("snapshots"));
+    let snapshots = snapshots.into_iter().flatten().filter_map(Result::ok);
+    let mut inputs = std::iter::once(input.to_path_buf()).chain(snapshots.map(|s| s.path()));
+    inputs.find_map(|input| overlap_of_one(output, &input))
+}
+
+fn overlap_of_one(output: &Path, input: &Path) -> Option<&'static str> {
     let place = fs::canonicalize(input).ok()?;
     if place == output {
         return Some("is an input of this command");
@@ -172,6 +180,20 @@ mod tests {
             let error = check("run", "cache").unwrap_err();
             assert!(error.contains("contains files of an input"), "{error}");
             check("run", "data").unwrap();
+
+            folder.write("hub/models--a/blobs/7", "");
+            fs::create_dir_all(folder.join("hub/models--a/snapshots/c")).unwrap();
+            let file = folder.join("hub/models--a/snapshots/c/tokenizer.json");
+            symlink("../../blobs/7", file).unwrap();
+            for output in ["", "/snapshots", "/snapshots/c", "/blobs"] {
+                let output = format!("hub/models--a{output}");
+                let error = check(&output, "hub/models--a").unwrap_err();
+                assert!(
+                    error.contains(" input of this command"),
+                    "{output}: {error}"
+                );
+            }
+            check("hub/models--b", "hub/models--a").unwrap();
         }
     }
 

@@ -86,6 +86,21 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
     Err(Error::io(path)(problem))
 }
 
+/// Refuses a device, a pipe or a socket at `place`, links followed: a file that is renamed to it
+/// would delete it.
+///
+/// # Errors
+/// [`Error::Destination`].
+pub(crate) fn check_replaceable(place: &Path) -> Result<()> {
+    match fs::metadata(place) {
+        Ok(found) if !found.is_file() && !found.is_dir() => Err(Error::destination(
+            place,
+            "a device, a pipe or a socket, expected a file or a new path",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The absolute path of `path` without links and `..`. The path need not exist.
 ///
 /// # Errors

@@ -42,13 +42,23 @@ pub(crate) fn write_folder_beside(
     let new = new_folder(&staging);
     let written = remove(&staging)
         .and_then(|()| fs::create_dir_all(&new).map_err(Error::io(&new)))
-        .and_then(|()| fill(&new))
+        .and_then(|()| fill(&new).map_err(|error| of_target(error, &new, &folder)))
         .and_then(|()| replace_folder(&staging, &folder, is_own));
     if written.is_err() && !has_journal(&staging) {
         let _ = remove(&staging);
     }
     written?;
     remove(&staging)
+}
+
+/// Replaces the path of a new file in an error by its final path: the staging folder is removed.
+fn of_target(mut error: Error, new: &Path, folder: &Path) -> Error {
+    if let Error::Io { path, .. } = &mut error
+        && let Ok(inner) = path.strip_prefix(new)
+    {
+        *path = folder.join(inner);
+    }
+    error
 }
 
 /// The folder of the new files in `staging`.
@@ -237,6 +247,20 @@ mod tests {
         );
         assert!(!has_journal(&staging));
         assert_eq!(fs::read_to_string(target.join(CONFIG)).unwrap(), "old");
+    }
+
+    #[test]
+    fn failed_write_names_the_final_path_and_leaves_nothing() {
+        let folder = TempDir::new();
+        let target = folder.join("step-1");
+        let fill = |new: &Path| {
+            let path = new.join("model.safetensors");
+            Err(Error::io(path)(ErrorKind::FileTooLarge.into()))
+        };
+        let error = write_folder_beside(&target, is_own, fill).unwrap_err();
+        let expected = target.join("model.safetensors");
+        assert_eq!(error.path(), Some(expected.as_path()));
+        assert!(folder.names().is_empty());
     }
 
     #[test]

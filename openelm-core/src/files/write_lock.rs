@@ -59,9 +59,11 @@ impl WriteLock {
     /// Like [`acquire`](Self::acquire), for a process that converts a model to this folder.
     ///
     /// # Errors
-    /// [`Error::Destination`] with the process that holds the lock, [`Error::Io`].
+    /// [`Error::Destination`] with the process that holds the lock, or with a file of another program
+    /// in place of the lock file; [`Error::Io`].
     pub(crate) fn of_folder(folder: &Path, activity: Activity) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
+        check_lock_file(&path)?;
         let (file, created) = loop {
             let existed = path.exists();
             let mut options = OpenOptions::new();
@@ -120,6 +122,35 @@ impl Drop for WriteLock {
     }
 }
 
+/// Refuses a file at `path` that no [`WriteLock`] wrote.
+fn check_lock_file(path: &Path) -> Result<()> {
+    let refuse = |problem: &str| Err(Error::destination(path, problem));
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            refuse("expected a lock file or nothing, found a folder, a device or a pipe")
+        }
+        Ok(_)
+            if File::open(path)
+                .and_then(contents)
+                .is_ok_and(|text| !is_own(&text)) =>
+        {
+            refuse("a file of another program: remove it, or choose another folder")
+        }
+        // A file that cannot be read is an error of the lock.
+        _ => Ok(()),
+    }
+}
+
+/// True for the text of a lock file. Only the first line counts, see [`WriteLock::write`].
+fn is_own(text: &str) -> bool {
+    let mut words = text.lines().next().unwrap_or("").split_whitespace();
+    let is_number = words.next().is_some_and(|id| id.parse::<u32>().is_ok());
+    let rest: Vec<&str> = words.collect();
+    // A loss of power leaves zeros.
+    let is_blank = text.chars().all(|c| c == '\0');
+    is_blank || is_number && matches!(*rest, [] | [WRITING] | [WRITING, IN_RUN])
+}
+
 /// True if `path` is the lock file of a training run. An empty one is of a process that was killed
 /// before it wrote anything; only the first line counts, see [`WriteLock::write`].
 pub(crate) fn is_run_lock(path: &Path) -> bool {
@@ -131,7 +162,8 @@ pub(crate) fn is_run_lock(path: &Path) -> bool {
         return false;
     };
     let mut words = text.lines().next().unwrap_or("").split_whitespace();
-    words.next().is_some() && !words.eq([WRITING])
+    let names_process = words.next().is_some_and(|id| id.parse::<u32>().is_ok());
+    is_own(&text) && names_process && !words.eq([WRITING])
 }
 
 /// Words in the lock file of an output that is not a run.
@@ -142,9 +174,9 @@ const MAX_CONTENTS: u64 = 64;
 
 /// The text of a lock file, or the start of another file of its name.
 fn contents(file: File) -> io::Result<String> {
-    let mut text = String::new();
-    file.take(MAX_CONTENTS).read_to_string(&mut text)?;
-    Ok(text)
+    let mut text = Vec::new();
+    file.take(MAX_CONTENTS).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn held(folder: &Path, file: File) -> Error {
@@ -192,18 +224,41 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
-    fn endless_lock_file_is_an_error() {
-        let folder = TempDir::new();
-        let path = folder.join(LOCK_FILE);
-        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
-        assert!(!is_run_lock(&path));
-        for activity in [Activity::Training, Activity::Writing] {
-            let error = WriteLock::acquire(&folder, activity).unwrap_err();
-            assert!(matches!(error, Error::Io { .. }), "{error}");
-            assert!(error.to_string().contains(LOCK_FILE), "{error}");
+    fn files_of_other_programs_are_not_locks() {
+        for text in [
+            "mine",
+            "dependencies: 7",
+            "7 locks",
+            "-7",
+            "7 writing here",
+            "\n7",
+        ] {
+            let folder = TempDir::new();
+            let path = folder.write(LOCK_FILE, text);
+            for activity in [Activity::Training, Activity::Writing] {
+                let error = WriteLock::acquire(&folder, activity).unwrap_err();
+                assert!(matches!(error, Error::Destination { .. }), "{error}");
+                assert!(error.to_string().contains(LOCK_FILE), "{error}");
+            }
+            assert!(!is_run_lock(&path), "{text:?}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
-        assert!(path.exists());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn links_to_other_files_are_not_locks() {
+        use std::os::unix::fs::symlink;
+        for target in ["notes.txt", ".", "/dev/null", "/dev/zero"] {
+            let folder = TempDir::new();
+            let notes = folder.write("notes.txt", "notes");
+            let path = folder.join(LOCK_FILE);
+            symlink(target, &path).unwrap();
+            assert!(!is_run_lock(&path), "{target}");
+            assert!(refused(&folder).contains(LOCK_FILE), "{target}");
+            assert!(path.is_symlink());
+            assert_eq!(fs::read_to_string(notes).unwrap(), "notes");
+        }
     }
 
     #[test]
@@ -242,10 +297,12 @@ mod tests {
     fn lock_file_of_a_killed_writer_is_not_of_a_run() {
         for (text, of_run) in [
             ("", false),
+            ("\0\0\0", false),
             ("7 writing\n", false),
             ("7 writing\nng\n", false),
             ("7 writing in-run\n", true),
             ("7\nwriting\n", true),
+            ("7\n123 writing\n", true),
             ("7\n", true),
         ] {
             let folder = TempDir::new();

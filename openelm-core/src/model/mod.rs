@@ -22,4 +22,4 @@ pub(crate) use layer_by_layer::LayerByLayerForward;
 pub(crate) use linear::Linear;
 pub(crate) use lora::{Dropout, RowNorms, row_squares};
 pub use model::Model;
-pub(crate) use non_finite::is_finite;
+pub(crate) use non_finite::{is_finite, value_at_fault};

@@ -204,7 +204,7 @@ pub(super) fn fits_norm(x: &Array) -> Result<bool> {
 }
 
 /// NaN or infinity, if `array` holds one.
-fn value_at_fault(array: &Array) -> Result<Option<&'static str>> {
+pub(crate) fn value_at_fault(array: &Array) -> Result<Option<&'static str>> {
     let holds = |flags: Array| -> Result<bool> { Ok(flags.any(None)?.try_item_exact::<bool>()?) };
     Ok(if holds(array.is_nan()?)? {
         Some("NaN")

@@ -6,8 +6,8 @@ use super::state::STATE_FILE;
 use crate::{
     error::{Error, Remedy, Result},
     files::{
-        Activity, CreatedFolders, LOCK_FILE, WriteLock, is_run_lock, remove, remove_leftovers,
-        resolve,
+        Activity, CreatedFolders, LOCK_FILE, WriteLock, check_replaceable, is_run_lock, remove,
+        remove_leftovers, resolve,
     },
 };
 
@@ -52,9 +52,10 @@ impl RunFolder {
             ));
         }
         let created = CreatedFolders::create(&place)?;
-        let lock = WriteLock::acquire(&place, Activity::Training)?;
+        let mut lock = WriteLock::acquire(folder, Activity::Training)?;
         let state = folder.join(STATE_FILE);
         if state.exists() {
+            lock.discard();
             let error = Error::destination(state, "there is a run here already");
             return Err(error.with_remedy(Remedy::Resume));
         }
@@ -69,7 +70,7 @@ impl RunFolder {
     /// [`Error::Destination`] if another process writes there, [`Error::Io`].
     pub(super) fn resume(folder: &Path) -> Result<Self> {
         let place = resolve(folder)?;
-        let lock = WriteLock::acquire(&place, Activity::Training)?;
+        let lock = WriteLock::acquire(folder, Activity::Training)?;
         Self::locked(place, lock, CreatedFolders::default(), Vec::new())
     }
 
@@ -79,6 +80,9 @@ impl RunFolder {
         mut created: CreatedFolders,
         new: Vec<&'static str>,
     ) -> Result<Self> {
+        for name in WRITES.iter().chain(&FOREIGN) {
+            check_replaceable(&place.join(name))?;
+        }
         for name in FOLDERS {
             remove_leftovers(&place.join(name))?;
         }
@@ -134,6 +138,14 @@ mod tests {
     }
 
     #[test]
+    fn refused_folder_of_a_saved_run_is_unchanged() {
+        let folder = TempDir::new();
+        folder.write(STATE_FILE, "");
+        RunFolder::begin(&folder, &[]).unwrap_err();
+        assert_eq!(folder.names(), [STATE_FILE]);
+    }
+
+    #[test]
     fn files_of_a_killed_run_are_replaced() {
         let folder = TempDir::new();
         drop(RunFolder::begin(&folder, &[]).unwrap());
@@ -155,6 +167,38 @@ mod tests {
         assert_eq!(folder.names(), expected);
         let left = fs::read_dir(folder.join("checkpoints")).unwrap().count();
         assert_eq!(left, 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn errors_name_the_given_folder() {
+        let folder = TempDir::new();
+        let _run = RunFolder::begin(&folder.join("run"), &[]).unwrap();
+        let link = folder.join("link");
+        std::os::unix::fs::symlink("run", &link).unwrap();
+        for error in [RunFolder::begin(&link, &[]), RunFolder::resume(&link)] {
+            assert_eq!(error.unwrap_err().path(), Some(link.as_path()));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_devices_are_refused() {
+        use std::os::unix::{fs::symlink, net::UnixListener};
+        let folder = TempDir::new();
+        let socket = folder.join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        for name in WRITES.iter().chain(&FOREIGN).chain(&[LOCK_FILE]) {
+            folder.write(&format!("{name}-run/{LOCK_FILE}"), "1\n");
+            let run = folder.join(format!("{name}-run"));
+            let link = run.join(name);
+            remove(&link).unwrap();
+            symlink(&socket, &link).unwrap();
+            let error = RunFolder::resume(&run).unwrap_err();
+            assert!(matches!(&error, Error::Destination { path, .. } if *path == link));
+            assert!(error.to_string().contains("a device"), "{error}");
+            assert!(!fs::metadata(&link).unwrap().is_file());
+        }
     }
 
     #[test]

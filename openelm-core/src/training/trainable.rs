@@ -123,12 +123,20 @@ impl TrainableModel {
         Ok(())
     }
 
-    /// The error of the base model if its output for `batch` is not finite. Trained weights count
-    /// as zeros.
-    pub(super) fn base_non_finite(&self, batch: &Batch) -> Result<Option<Error>> {
-        let rows = batch.inputs.chunks(batch.length.max(1));
-        for row in rows {
-            if let Some(error) = self.base.non_finite(row)? {
+    /// The error of the first part of the model with `parameters`, or of the base model, whose
+    /// output for a row of `batch` is not finite. In the base model, trained weights are zeros.
+    pub(super) fn non_finite(
+        &self,
+        parameters: Option<&[Array]>,
+        batch: &Batch,
+    ) -> Result<Option<Error>> {
+        let trained = match parameters {
+            Some(parameters) => Some(self.model(parameters, None)?),
+            None => None,
+        };
+        let model = trained.as_ref().unwrap_or(&self.base);
+        for row in batch.inputs.chunks(batch.length.max(1)) {
+            if let Some(error) = model.non_finite(row)? {
                 return Ok(Some(error));
             }
         }

@@ -382,14 +382,14 @@ impl Trainer {
         Ok(())
     }
 
-    /// Refuses a `loss` that is not finite: the cause is the base model, if it gives such numbers
-    /// for the `batch` of the loss, and otherwise the training.
+    /// Refuses a `loss` that is not finite: the cause is the model before training, if it gives
+    /// such numbers for the `batch` of the loss, and otherwise the training.
     pub(super) fn check_finite(&self, loss: f32, batch: Option<&Batch>) -> Result<()> {
         if loss.is_finite() {
             return Ok(());
         }
         if let Some(batch) = batch
-            && let Some(error) = self.trainable.base_non_finite(batch)?
+            && let Some(error) = self.first_non_finite(batch)?
         {
             return Err(error);
         }
@@ -406,6 +406,16 @@ impl Trainer {
             iteration: self.iteration,
             loss,
         })
+    }
+
+    /// The first part of the base model, or before the first step of the model with its adapter,
+    /// whose output for `batch` is not finite.
+    fn first_non_finite(&self, batch: &Batch) -> Result<Option<Error>> {
+        let of_base = self.trainable.non_finite(None, batch)?;
+        if of_base.is_some() || self.iteration > 0 {
+            return Ok(of_base);
+        }
+        self.trainable.non_finite(Some(&self.parameters), batch)
     }
 
     pub(super) fn named(&self) -> Tensors {

@@ -121,7 +121,10 @@ fn rejects_contradicting_options() {
         }
         case(
             options,
-            &["bits: affine takes one of [2, 3, 4, 5, 6, 8], found ", bits],
+            &[
+                "layer: bits of ffn: affine takes one of [2, 3, 4, 5, 6, 8], found ",
+                bits,
+            ],
         );
     }
     let message = convert::parse_architecture("70B").unwrap_err().to_string();
@@ -282,7 +285,8 @@ fn rejects_targets_that_contain_an_input() {
     fs::create_dir_all(folder.join("target/tokenizer")).unwrap();
     let tokenizer = folder.join("target/tokenizer/tokenizer.json");
     fs::copy(tales().join("tokenizer.json"), &tokenizer).unwrap();
-    fs::write(folder.join("target/config.json"), "{}").unwrap();
+    let config = r#"{"model_type": "openelm"}"#;
+    fs::write(folder.join("target/config.json"), config).unwrap();
     let options = ConvertOptions {
         tokenizer: TokenizerChoice::Path(tokenizer),
         force: true,

@@ -4,6 +4,7 @@ use mlx_rs::Array;
 use openelm_core::{
     Dtype, Error, LanguageModel, LoadOptions,
     adapter::{Adapter, Keys, LoraOptions, TargetModules},
+    convert::{Conversion, ConvertOptions},
     train::{Optimizer, OptimizerKind, Schedule, Trainer, TrainerOptions},
 };
 use openelm_testing::{TempDir, write_tales};
@@ -47,6 +48,50 @@ fn the_base_model_is_the_cause_of_its_own_numbers() {
     ] {
         assert_eq!(error.to_string(), expected);
     }
+}
+
+#[test]
+fn fusing_names_the_tensor_of_the_adapter() {
+    let folder = TempDir::new();
+    write_tales(&folder, &[]);
+    let model = LanguageModel::load(&folder, &LoadOptions::default()).unwrap();
+    let saved = TempDir::new();
+    small(&model).save(&saved, model.model().config()).unwrap();
+    let path = saved.join("adapters.safetensors");
+    let tensors = Array::load_safetensors(&path).unwrap();
+    let name = "transformer.layers.5.ffn.proj_2.lora_b";
+    for (value, shown) in [(f32::NAN, "NaN"), (f32::NEG_INFINITY, "infinity")] {
+        let changed = tensors.iter().map(|(tensor, array)| {
+            let added = if tensor == name { value } else { 0.0 };
+            (tensor.as_str(), array.add(Array::from_f32(added)).unwrap())
+        });
+        let changed: Vec<(&str, Array)> = changed.collect();
+        for (_, array) in &changed {
+            array.eval().unwrap();
+        }
+        let changed = changed.iter().map(|(name, array)| (*name, array));
+        Array::save_safetensors(changed, None, &path).unwrap();
+        let options = ConvertOptions {
+            adapter: Some(Adapter::load(&saved).unwrap()),
+            ..ConvertOptions::default()
+        };
+        let error = Conversion::open(&folder, &options).unwrap_err().to_string();
+        assert!(error.contains(saved.as_str()), "{error}");
+        let expected = format!(": tensor `{name}` holds {shown}");
+        assert!(error.ends_with(&expected), "{error}");
+    }
+}
+
+/// The first validation of a run is before its first step.
+#[test]
+fn before_the_first_step_the_layer_is_named() {
+    let tensor = "transformer.layers.1.ffn_norm.weight";
+    let model = tales_with(tensor, 0, 3e38, Dtype::Float32);
+    let full = Adapter::full(model.model(), &TargetModules::all_layers()).unwrap();
+    let trainer = trainer(&model, full);
+    let message = trainer.evaluate([&batch()]).unwrap_err().to_string();
+    let expected = "layer 1 computes NaN or infinity: its weights are finite";
+    assert!(message.starts_with(expected), "{message}");
 }
 
 #[test]

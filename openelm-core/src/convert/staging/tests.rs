@@ -19,26 +19,31 @@ impl Scratch {
     }
 }
 
+/// The `config.json` of a model.
+fn config(name: &str) -> String {
+    format!(r#"{{"model_type": "{name}"}}"#)
+}
+
 #[test]
 fn keeps_complete_results_only() {
     let scratch = Scratch::new();
     let staging = scratch.begin("model", false).unwrap();
-    fs::write(staging.written().join("config.json"), "1").unwrap();
+    fs::write(staging.written().join("config.json"), config("1")).unwrap();
     drop(staging);
     assert_eq!(scratch.0.names(), ["source"]);
 
     let staging = scratch.begin("model", false).unwrap();
-    fs::write(staging.written().join("config.json"), "2").unwrap();
+    fs::write(staging.written().join("config.json"), config("2")).unwrap();
     staging.keep().unwrap();
     assert_eq!(scratch.0.names(), ["model", "source"]);
     let written = || fs::read_to_string(scratch.0.join("model/config.json")).unwrap();
-    assert_eq!(written(), "2");
+    assert_eq!(written(), config("2"));
 
     let staging = scratch.begin("model", true).unwrap();
-    fs::write(staging.written().join("config.json"), "3").unwrap();
-    assert_eq!(written(), "2");
+    fs::write(staging.written().join("config.json"), config("3")).unwrap();
+    assert_eq!(written(), config("2"));
     staging.keep().unwrap();
-    assert_eq!((written().as_str(), scratch.0.names().len()), ("3", 2));
+    assert_eq!((written(), scratch.0.names().len()), (config("3"), 2));
 
     let staging = scratch.begin("model.gguf", false).unwrap();
     fs::write(staging.written(), "4").unwrap();
@@ -55,7 +60,9 @@ fn removes_leftovers_of_killed_run() {
         .0
         .write(&format!("{partial}/model/model.safetensors"), "half");
     // Of version 0.1.
-    scratch.0.write(".model.replaced/config.json", "old");
+    scratch
+        .0
+        .write(".model.replaced/config.json", config("old"));
     let message = scratch.begin("model", false).err().unwrap().to_string();
     assert!(
         message.contains("exists, and replacing it was not requested"),
@@ -79,7 +86,7 @@ fn finishes_replacement_of_killed_run() {
         scratch.0.write("model/model.safetensors", "new");
         scratch
             .0
-            .write(&format!("{partial}/model/config.json"), "new");
+            .write(&format!("{partial}/model/config.json"), config("new"));
         scratch
             .0
             .write(&format!("{partial}/journal.json"), "[\"tokenizer.json\"]");
@@ -90,7 +97,7 @@ fn finishes_replacement_of_killed_run() {
         let files = scratch.0.files("model");
         let names: Vec<_> = files.keys().map(String::as_str).collect();
         assert_eq!(names, ["config.json", "model.safetensors", "notes.txt"]);
-        assert_eq!(files["config.json"], b"new");
+        assert_eq!(files["config.json"], config("new").as_bytes());
     }
 }
 
@@ -152,7 +159,7 @@ fn rejects_concurrent_conversions() {
 #[test]
 fn locks_the_target_folder() {
     let scratch = Scratch::new();
-    scratch.0.write("model/config.json", "");
+    scratch.0.write("model/config.json", config(""));
     let target = scratch.0.join("model");
     let training = WriteLock::acquire(&target, Activity::Training).unwrap();
     let message = scratch.begin("model", true).err().unwrap().to_string();
@@ -180,14 +187,14 @@ fn locks_the_target_folder() {
 #[test]
 fn other_files_of_the_target_stay() {
     let scratch = Scratch::new();
-    scratch.0.write("model/config.json", "old");
+    scratch.0.write("model/config.json", config("old"));
     scratch.0.write("model/tokenizer.model", "old");
     scratch.0.write("model/notes.txt", "notes");
     scratch
         .0
         .write("model/adapters/adapters.safetensors", "adapter");
     let staging = scratch.begin("model", true).unwrap();
-    fs::write(staging.written().join("config.json"), "new").unwrap();
+    fs::write(staging.written().join("config.json"), config("new")).unwrap();
     staging.keep().unwrap();
     assert_eq!(scratch.0.names(), ["model", "source"]);
     assert!(
@@ -200,14 +207,14 @@ fn other_files_of_the_target_stay() {
     let files = scratch.0.files("model");
     let names: Vec<_> = files.keys().map(String::as_str).collect();
     assert_eq!(names, ["config.json", "notes.txt"]);
-    assert_eq!(files["config.json"], b"new");
+    assert_eq!(files["config.json"], config("new").as_bytes());
 }
 
 #[cfg(unix)]
 #[test]
 fn links_are_followed() {
     let scratch = Scratch::new();
-    scratch.0.write("disk/old/config.json", "old");
+    scratch.0.write("disk/old/config.json", config("old"));
     for (link, target) in [
         ("old", "disk/old"),
         ("new", "disk/new"),
@@ -218,14 +225,17 @@ fn links_are_followed() {
         if link == "a.gguf" {
             fs::write(staging.written(), "new").unwrap();
         } else {
-            fs::write(staging.written().join("config.json"), "new").unwrap();
+            fs::write(staging.written().join("config.json"), config("new")).unwrap();
         }
         staging.keep().unwrap();
         assert!(scratch.0.join(link).is_symlink(), "{link}");
     }
     assert_eq!(fs::read(scratch.0.join("disk/a")).unwrap(), b"new");
     for name in ["disk/old", "disk/new"] {
-        assert_eq!(scratch.0.files(name)["config.json"], b"new");
+        assert_eq!(
+            scratch.0.files(name)["config.json"],
+            config("new").as_bytes()
+        );
     }
     fs::remove_file(scratch.0.join("disk/a")).unwrap();
     assert_eq!(fs::read_dir(scratch.0.join("disk")).unwrap().count(), 2);
@@ -237,7 +247,7 @@ fn missing_parents_are_created_and_removed_after_an_error() {
     drop(scratch.begin("no/such/model", false).unwrap());
     assert_eq!(scratch.0.names(), ["source"]);
     let staging = scratch.begin("no/such/model", false).unwrap();
-    fs::write(staging.written().join("config.json"), "").unwrap();
+    fs::write(staging.written().join("config.json"), config("")).unwrap();
     staging.keep().unwrap();
     assert_eq!(scratch.0.files("no/such/model").len(), 1);
 }

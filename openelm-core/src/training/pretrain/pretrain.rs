@@ -248,6 +248,10 @@ impl Pretrain {
         let (mut nats, mut targets) = (0.0, 0);
         for batch in validation.batches(most, rows, self.rank(), self.world_size()) {
             let (sum, count) = self.trainer.evaluate_sum([&batch])?;
+            // In a group, all processes first add up their sums.
+            if self.group.is_none() {
+                self.trainer.check_finite(sum as f32, Some(&batch))?;
+            }
             nats += sum;
             targets += count;
         }
