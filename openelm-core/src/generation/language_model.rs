@@ -6,7 +6,11 @@ use std::{
     thread,
 };
 
-use super::{compute_dtype::compute_dtype, generation::Generation, options::GenerateOptions};
+use super::{
+    compute_dtype::{compute_dtype, training_dtype},
+    generation::Generation,
+    options::GenerateOptions,
+};
 use crate::{
     cancel::CancelHandle,
     config::Config,
@@ -20,8 +24,8 @@ use crate::{
 /// Options of [`LanguageModel::load`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Dtype of the computation. `None`, the default: float32 on a CPU device, the stored type on
-    /// a GPU.
+    /// Dtype of the computation. `None`, the default: float32 on a CPU device; on a GPU float16 for
+    /// weights stored so, and bfloat16 for others and for the 3B model.
     pub dtype: Option<Dtype>,
     /// Path of the tokenizer file, or of its folder. `None`, the default: the model folder.
     pub tokenizer: Option<PathBuf>,
@@ -29,9 +33,21 @@ pub struct LoadOptions {
     /// quantised products are many times slower than dense ones, only if the memory for dense
     /// matrices is not available.
     pub keep_quantized: Option<bool>,
+    /// Load the model to train it: the default dtype is then bfloat16 in place of float16, whose
+    /// range is too small for gradients. Default false.
+    pub training: bool,
 }
 
 impl LoadOptions {
+    /// Dtype of the computation with weights stored as `stored`.
+    pub(crate) fn compute_dtype(&self, stored: Dtype, config: &Config) -> Result<Dtype> {
+        if self.training {
+            training_dtype(self.dtype, stored, config)
+        } else {
+            compute_dtype(self.dtype, stored, config)
+        }
+    }
+
     /// True if quantised matrices stay quantised.
     pub(crate) fn keeps_quantized(&self, config: &Config, dtype: Dtype) -> Result<bool> {
         Ok(match self.keep_quantized {
@@ -85,7 +101,7 @@ impl LanguageModel {
         let config = Config::load(&folder)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
-        let dtype = compute_dtype(options.dtype, checkpoint.dtype(), &config)?;
+        let dtype = options.compute_dtype(checkpoint.dtype(), &config)?;
         let keep_quantized = options.keeps_quantized(&config, dtype)?;
 
         // The tokenizer takes a while to build and does not use MLX: it is read in parallel.

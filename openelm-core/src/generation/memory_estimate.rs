@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use super::{
-    compute_dtype::compute_dtype, language_model::LoadOptions, options::default_prefill_chunk,
-};
+use super::{language_model::LoadOptions, options::default_prefill_chunk};
 use crate::{
     config::Config,
     error::Result,
@@ -40,7 +38,7 @@ impl MemoryEstimate {
         let config = Config::load(&folder)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
-        let dtype = compute_dtype(options.dtype, checkpoint.dtype(), &config)?;
+        let dtype = options.compute_dtype(checkpoint.dtype(), &config)?;
         let quantized = config.quantization_map()?.is_some();
         let keeps = quantized && options.keeps_quantized(&config, dtype)?;
         let weights = if keeps {

@@ -13,7 +13,7 @@ mod sampling;
 mod stop;
 
 pub use chat::Chat;
-pub use compute_dtype::compute_dtype;
+pub use compute_dtype::{compute_dtype, training_dtype};
 pub use event::{Event, FinishReason, Stats, Token, TokenLogprob};
 pub use generation::Generation;
 pub use language_model::{LanguageModel, LoadOptions};

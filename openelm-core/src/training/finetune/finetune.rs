@@ -17,7 +17,7 @@ use crate::{
     data::batch::Batch,
     error::{Error, Result},
     files::check_inputs,
-    mlx::memory,
+    mlx::{Device, Dtype, memory},
     model::Model,
     training::{
         Preference, Trainer,
@@ -127,6 +127,7 @@ impl Finetune {
         folder: &Path,
         options: FinetuneOptions,
     ) -> Result<Self> {
+        check_dtype(model)?;
         options.check()?;
         options.check_sizes(&train, model.config())?;
         if options.patience.is_some() && valid.is_none() {
@@ -281,6 +282,17 @@ impl Finetune {
             best: self.run.best(),
         })
     }
+}
+
+/// Refuses a float16 model on a GPU: without loss scaling, gradients vanish in its range.
+fn check_dtype(model: &Model) -> Result<()> {
+    if model.dtype() == Dtype::Float16 && Device::current()? == Device::Gpu {
+        return Err(Error::Dtype {
+            dtype: Dtype::Float16.to_string(),
+            problem: "gradients vanish in its range; load the model in bfloat16 to train it".into(),
+        });
+    }
+    Ok(())
 }
 
 impl Advance for Finetune {
