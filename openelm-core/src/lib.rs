@@ -111,6 +111,7 @@ pub mod internal {
             },
             torch::{TorchFile, TorchTensor},
         },
+        mlx::evaluation::Evaluations,
         model::KvCache,
         weights::{ReadOptions, Weights, random_weights},
     };

@@ -8,7 +8,6 @@ use std::time::Instant;
 use mlx_rs::{
     Array, Dtype,
     ops::{self, indexing::TryIndexOp},
-    transforms::async_eval,
 };
 
 use super::{
@@ -21,7 +20,7 @@ use super::{
 use crate::{
     cancel::CancelHandle,
     error::{Error, Result},
-    mlx::Device,
+    mlx::{Device, evaluation},
     model::Model,
     tokenizer::{Tokenizer, detokenizer::Detokenizer},
 };
@@ -69,11 +68,15 @@ struct Step {
     logprobs: Option<StepLogprobs>,
 }
 
-/// Log-probabilities f32 `[V]`, and the most likely ids, u32 `[N]`, most likely first.
+/// Log-probabilities, computed in the step: an operation made later would wait for the next step.
 #[derive(Debug)]
 struct StepLogprobs {
-    all: Array,
+    /// The chosen token's, f32 `[1]`.
+    chosen: Array,
+    /// The most likely ids, u32 `[N]`, most likely first.
     likeliest: Array,
+    /// The log-probabilities of `likeliest`, f32 `[N]`.
+    values: Array,
 }
 
 impl GenerationState {
@@ -200,9 +203,11 @@ impl GenerationState {
             n => {
                 let all = logits.subtract(logits.logsumexp(true)?)?;
                 let order = ops::argsort_axis(all.negative()?, 0)?;
+                let likeliest = order.try_index(..n as i32)?;
                 Some(StepLogprobs {
-                    likeliest: order.try_index(..n as i32)?,
-                    all,
+                    chosen: all.take(&token)?,
+                    values: all.take(&likeliest)?,
+                    likeliest,
                 })
             }
         };
@@ -212,7 +217,7 @@ impl GenerationState {
             sum,
             logprobs,
         };
-        async_eval(step.arrays())?;
+        evaluation::start(step.arrays())?;
         Ok(step)
     }
 
@@ -228,7 +233,8 @@ impl GenerationState {
         };
 
         let id = step.token.try_item_exact::<u32>()?;
-        self.check_finite(model, step.sum.try_item_exact::<f32>()?)?;
+        let sum = evaluation::finished::<f32>(&step.sum)?;
+        self.check_finite(model, sum.first().copied().unwrap_or(f32::NAN))?;
         self.cache.push(id);
         self.stats.generated_tokens = generated;
         let elapsed = self.started.elapsed();
@@ -243,7 +249,7 @@ impl GenerationState {
             (reason, _) => Phase::Finished(reason.unwrap_or(FinishReason::Length)),
         };
         let (logprob, top_logprobs) = match &step.logprobs {
-            Some(logprobs) => (Some(logprobs.of(id)?), logprobs.likeliest()?),
+            Some(logprobs) => (logprobs.chosen()?, logprobs.likeliest()?),
             None => (None, Vec::new()),
         };
         self.text.push_str(&text);
@@ -339,7 +345,8 @@ fn check(
 
 impl Step {
     fn arrays(&self) -> Vec<&Array> {
-        let logprobs = self.logprobs.iter().flat_map(|l| [&l.all, &l.likeliest]);
+        let logprobs = self.logprobs.iter();
+        let logprobs = logprobs.flat_map(|l| [&l.chosen, &l.likeliest, &l.values]);
         [&self.token, &self.sum]
             .into_iter()
             .chain(logprobs)
@@ -355,15 +362,15 @@ impl Drop for Step {
 }
 
 impl StepLogprobs {
-    /// The log-probability of the token `id`.
-    fn of(&self, id: u32) -> Result<f32> {
-        Ok(self.all.try_index(id as i32)?.try_item_exact::<f32>()?)
+    /// The log-probability of the chosen token.
+    fn chosen(&self) -> Result<Option<f32>> {
+        Ok(evaluation::finished::<f32>(&self.chosen)?.first().copied())
     }
 
     /// The most likely tokens, most likely first.
     fn likeliest(&self) -> Result<Vec<TokenLogprob>> {
-        let logprobs = self.all.take(&self.likeliest)?.to_vec_exact::<f32>()?;
-        let ids = self.likeliest.to_vec_exact::<u32>()?;
+        let logprobs = evaluation::finished::<f32>(&self.values)?;
+        let ids = evaluation::finished::<u32>(&self.likeliest)?;
         let pairs = ids.into_iter().zip(logprobs);
         Ok(pairs
             .map(|(id, logprob)| TokenLogprob { id, logprob })

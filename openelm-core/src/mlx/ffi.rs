@@ -114,6 +114,18 @@ pub(super) fn quantized_matmul(
     }
 }
 
+/// True if the values of `array` have been computed.
+pub(super) fn is_available(array: &Array) -> Result<bool> {
+    ready();
+    let mut available = false;
+    // SAFETY: the handle is live for the call, which writes one boolean.
+    let status = unsafe { mlx_sys::_mlx_array_is_available(&raw mut available, array.as_ptr()) };
+    match status {
+        0 => Ok(available),
+        _ => Err(failed("the state of an array").into()),
+    }
+}
+
 /// A group of processes that compute together, MLX's `distributed::Group`.
 #[derive(Debug)]
 pub(crate) struct ProcessGroup(mlx_sys::mlx_distributed_group);

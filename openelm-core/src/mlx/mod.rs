@@ -5,6 +5,7 @@
 mod dequantize_affine;
 mod device;
 mod dtype;
+pub(crate) mod evaluation;
 mod ffi;
 pub(crate) mod mapped;
 mod matrix;

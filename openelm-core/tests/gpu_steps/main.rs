@@ -3,4 +3,5 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 mod dtypes;
+mod evaluations;
 mod tales_in;
