@@ -57,6 +57,9 @@ impl LoadOptions {
     }
 }
 
+/// Tokens of a chunk in [`LanguageModel::warm_up`]: enough for the kernels of many rows.
+const WARM_UP_CHUNK: usize = 16;
+
 /// A loaded OpenELM: network and tokenizer.
 #[derive(Debug)]
 pub struct LanguageModel {
@@ -137,6 +140,24 @@ impl LanguageModel {
     pub fn new(model: Model, tokenizer: Tokenizer) -> Result<Self> {
         let tokenizer = tokenizer.with_model_vocab(model.config().vocab_size())?;
         Ok(Self { model, tokenizer })
+    }
+
+    /// Reads and generates a few tokens, so that MLX loads or compiles its GPU kernels now and not
+    /// during the first prompt: a chunk of 16 tokens, a chunk of one token, and a greedy step. A
+    /// model with a shorter context reads less.
+    ///
+    /// # Errors
+    /// As the events of a generation.
+    pub fn warm_up(&self) -> Result<()> {
+        let longest = self.model.config().max_context_length().saturating_sub(2);
+        let prompt = vec![self.tokenizer.bos_id(); longest.clamp(1, WARM_UP_CHUNK + 1)];
+        let options = GenerateOptions {
+            max_tokens: 2,
+            prefill_chunk: Some(WARM_UP_CHUNK),
+            ignore_eos: true,
+            ..GenerateOptions::default()
+        };
+        Generation::new(&self.model, None, prompt, options)?.try_for_each(|event| event.map(drop))
     }
 
     /// Continues `prompt`. BOS is prepended, EOS is not appended.

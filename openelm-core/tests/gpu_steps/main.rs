@@ -4,4 +4,5 @@
 
 mod dtypes;
 mod evaluations;
+mod load;
 mod tales_in;
