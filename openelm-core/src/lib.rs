@@ -111,7 +111,10 @@ pub mod internal {
             },
             torch::{TorchFile, TorchTensor},
         },
-        mlx::evaluation::Evaluations,
+        mlx::{
+            evaluation::Evaluations,
+            memory::{AssumedMemory, assume_available},
+        },
         model::KvCache,
         weights::{ReadOptions, Weights, random_weights},
     };

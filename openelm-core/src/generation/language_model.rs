@@ -9,6 +9,7 @@ use std::{
 use super::{
     compute_dtype::{compute_dtype, training_dtype},
     generation::Generation,
+    memory_estimate::MemoryEstimate,
     options::GenerateOptions,
 };
 use crate::{
@@ -72,7 +73,8 @@ impl LanguageModel {
     ///
     /// # Errors
     /// The error names the file, key or tensor that is missing, malformed or unsuitable; see
-    /// [`Error`].
+    /// [`Error`]. [`Error::Memory`] if the model does not fit into the memory that the system has
+    /// left; nothing is read then.
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         Self::load_with_progress(path, options, |_, _| {})
     }
@@ -107,18 +109,25 @@ impl LanguageModel {
         let dtype = options.compute_dtype(checkpoint.dtype(), &config)?;
         let keep_quantized = options.keeps_quantized(&config, dtype)?;
 
+        let read_options = ReadOptions {
+            dtype,
+            keep_quantized,
+        };
+        MemoryEstimate::check_fits(&checkpoint, &config, read_options)?;
+
         // The tokenizer takes a while to build and does not use MLX: it is read in parallel.
         let (tokenizer, weights) = thread::scope(|scope| {
             let tokenizer = scope.spawn(|| {
                 let tokenizer = Tokenizer::find(&folder, options.tokenizer.as_deref())?;
                 tokenizer.with_model_vocab(config.vocab_size())
             });
-            let options = ReadOptions {
-                dtype,
-                keep_quantized,
-            };
-            let weights =
-                Weights::read_cancellable(&checkpoint, &config, options, cancel, &mut progress);
+            let weights = Weights::read_cancellable(
+                &checkpoint,
+                &config,
+                read_options,
+                cancel,
+                &mut progress,
+            );
             let tokenizer = tokenizer.join().unwrap_or_else(|_| {
                 Err(Error::tokenizer(
                     &folder,

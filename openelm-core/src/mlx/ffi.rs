@@ -197,6 +197,39 @@ impl Drop for Null {
     }
 }
 
+/// Key of [`gpu_size`]: the memory that Metal recommends not to exceed, in bytes.
+#[cfg(any(target_os = "macos", test))]
+pub(super) const WORKING_SET: &CStr = c"max_recommended_working_set_size";
+
+/// A size among the properties of the GPU; `None` without a GPU or such a property.
+#[cfg(any(target_os = "macos", test))]
+pub(super) fn gpu_size(key: &CStr) -> Option<usize> {
+    ready();
+    // SAFETY: both handles are live until they are freed below, once; the calls write one number
+    // and report failures as a status.
+    unsafe {
+        let gpu = mlx_sys::mlx_device_new_type(mlx_sys::mlx_device_type__MLX_GPU, 0);
+        let mut info = mlx_sys::mlx_device_info_new();
+        let mut size = 0;
+        let found = mlx_sys::mlx_device_info_get(&raw mut info, gpu) == 0
+            && mlx_sys::mlx_device_info_get_size(&raw mut size, info, key.as_ptr()) == 0;
+        mlx_sys::mlx_device_info_free(info);
+        mlx_sys::mlx_device_free(gpu);
+        found.then_some(size)
+    }
+}
+
+/// Bytes that iOS allows this app to allocate; 0 without a limit.
+#[cfg(target_os = "ios")]
+pub(super) fn process_available_memory() -> usize {
+    unsafe extern "C" {
+        /// Of the system's library, since iOS 13.
+        fn os_proc_available_memory() -> usize;
+    }
+    // SAFETY: the function has no arguments and only reads the limits of this process.
+    unsafe { os_proc_available_memory() }
+}
+
 /// The version of the loaded MLX library.
 pub(super) fn version() -> Result<String> {
     ready();
@@ -289,6 +322,15 @@ unsafe fn own(result: mlx_sys::mlx_array, status: i32, operation: &str) -> Resul
 mod tests {
     use super::*;
     use crate::mlx::quantization::Quantization;
+
+    #[test]
+    fn a_system_without_a_gpu_has_no_size_of_it() {
+        if crate::mlx::Device::current().unwrap() == crate::mlx::Device::Gpu {
+            assert!(gpu_size(WORKING_SET) > Some(1 << 30));
+        } else {
+            assert_eq!(gpu_size(WORKING_SET), None);
+        }
+    }
 
     #[test]
     fn a_failed_call_has_the_reason_of_mlx() {

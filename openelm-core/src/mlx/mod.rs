@@ -2,6 +2,9 @@
 //!
 //! `ffi.rs` and `mapped.rs` hold all of the crate's `unsafe`.
 
+mod available;
+#[cfg(any(target_os = "linux", test))]
+mod control_group;
 mod dequantize_affine;
 mod device;
 mod dtype;
@@ -10,6 +13,7 @@ mod ffi;
 pub(crate) mod mapped;
 mod matrix;
 pub(crate) mod memory;
+mod proc_file;
 pub(crate) mod quantization;
 mod quantized_matrix;
 pub mod runtime;

@@ -68,11 +68,7 @@ impl Model {
         Ok(Self {
             norm: RmsNorm::new(&config, FINAL_NORM, &mut weights)?,
             head,
-            rope: Rope::new(
-                config.head_dim(),
-                config.rope_freq_constant(),
-                device,
-            ),
+            rope: Rope::new(config.head_dim(), config.rope_freq_constant(), device),
             token_embeddings,
             layers,
             dtype,

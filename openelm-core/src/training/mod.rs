@@ -16,6 +16,7 @@ mod run_folder;
 mod schedule;
 mod seed;
 mod state;
+mod state_memory;
 mod trainable;
 mod trainer;
 mod update;

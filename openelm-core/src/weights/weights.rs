@@ -7,12 +7,12 @@ use std::{
 
 use mlx_rs::{Array, transforms::async_eval};
 
-use super::{checkpoint::Checkpoint, parallel_reader::Readers};
+use super::{allocation::Allocation, checkpoint::Checkpoint, parallel_reader::Readers};
 use crate::{
     cancel::CancelHandle,
     config::Config,
     error::{Error, Result},
-    mlx::{Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix},
+    mlx::{Device, Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix},
 };
 
 /// Options of [`Weights::read`].
@@ -38,7 +38,8 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if a file changed or cannot be read, [`Error::Config`] for a bad
-    /// `quantization` block, [`Error::Mlx`] if MLX fails.
+    /// `quantization` block, [`Error::Memory`] if the weights do not fit into the memory that the
+    /// system has left, [`Error::Mlx`] if MLX fails.
     pub fn read(
         checkpoint: &Checkpoint,
         config: &Config,
@@ -60,6 +61,11 @@ impl Weights {
         cancel: &CancelHandle,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
+        Allocation::of(checkpoint, config, options, Device::current()?)?.check_fits(
+            checkpoint.folder(),
+            options.dtype,
+            0,
+        )?;
         let total = checkpoint.bytes() as u64;
         let mut readers = Readers::open(checkpoint)?;
         let mut weights = Self {

@@ -1,7 +1,9 @@
-//! Loading and warming up.
+//! Loading, its memory, and warming up.
 
 use openelm_core::{
-    Device, LanguageModel, LoadOptions, generation::GenerateOptions, internal::Evaluations,
+    Device, Dtype, Error, LanguageModel, LoadOptions, Result,
+    generation::GenerateOptions,
+    internal::{Evaluations, assume_available},
 };
 use openelm_testing::tales;
 
@@ -37,4 +39,43 @@ fn derived_weights_of_all_layers_are_one_evaluation() {
     };
     assert_eq!(Evaluations::since(before), expected);
     drop(model);
+}
+
+#[test]
+fn refuses_a_model_that_does_not_fit_into_memory() {
+    let load = |device: Device, dtype, available| -> Result<()> {
+        let _device = device.select();
+        let _available = assume_available(available);
+        let options = LoadOptions {
+            dtype,
+            ..LoadOptions::default()
+        };
+        LanguageModel::load(tales(), &options).map(drop)
+    };
+    let weights = 2 * 2_497_344;
+    for (device, dtype, least) in [
+        (Device::Gpu, None, weights),
+        (Device::Gpu, Some(Dtype::Float32), 2 * weights),
+        (Device::Cpu, None, 2 * weights),
+        (Device::Cpu, Some(Dtype::Float16), weights),
+    ] {
+        let error = load(device, dtype, Some(least)).unwrap_err();
+        let Error::Memory {
+            part,
+            needed,
+            available,
+        } = error
+        else {
+            panic!("{error}");
+        };
+        assert!(part.contains("tales: the model in "), "{part}");
+        assert_eq!(available, least);
+        // A short text needs little more than the weights.
+        assert!(needed > least && needed < least + 9_000_000, "{needed}");
+        load(device, dtype, Some(needed)).unwrap();
+        load(device, dtype, Some(needed - 1)).unwrap_err();
+        load(device, dtype, None).unwrap();
+    }
+    // Mapped weights allocate nothing.
+    load(Device::Cpu, Some(Dtype::Bfloat16), Some(weights / 2)).unwrap();
 }

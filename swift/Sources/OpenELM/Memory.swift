@@ -42,7 +42,7 @@ public enum Memory {
         return Int(estimate.weights + estimate.kvCache + estimate.working)
     }
 
-    /// Bytes that this process can still allocate; `nil` if the system does not report it (macOS).
+    /// Bytes that this process can still allocate; `nil` if the system does not report it.
     public static var available: Int? {
         get throws {
             #if os(iOS)

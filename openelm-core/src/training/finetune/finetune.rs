@@ -23,6 +23,7 @@ use crate::{
         Preference, Trainer,
         run::{Advance, Run, next_event},
         state::STATE_FILE,
+        state_memory,
     },
 };
 
@@ -134,6 +135,7 @@ impl Finetune {
             return Err(Error::option("patience", "requires validation data"));
         }
         adapter.check_savable()?;
+        state_memory::check_fits(adapter.parameter_count(), &options.trainer)?;
         let order = Order::new(&train, valid.as_ref(), &options)?;
         let key = resume_key(model, &options, &adapter, &train, valid.as_ref())?;
         let validation = validation_key(&options, valid.as_ref());
