@@ -114,6 +114,7 @@ pub mod internal {
         mlx::{
             evaluation::Evaluations,
             memory::{AssumedMemory, assume_available},
+            memory_trace::{Assumptions, MemoryAction, MemoryTrace},
         },
         model::KvCache,
         weights::{ReadOptions, Weights, random_weights},

@@ -20,7 +20,11 @@ use super::{
 use crate::{
     cancel::CancelHandle,
     error::{Error, Result},
-    mlx::{Device, evaluation},
+    mlx::{
+        Device,
+        cache_policy::{self, DeviceWork},
+        evaluation,
+    },
     model::Model,
     tokenizer::{Tokenizer, detokenizer::Detokenizer},
 };
@@ -48,6 +52,8 @@ pub(super) struct GenerationState {
     phase: Phase,
     stats: Stats,
     started: Instant,
+    /// From the first event to the last; dropped after the step in `phase`.
+    work: Option<DeviceWork>,
 }
 
 #[derive(Debug)]
@@ -125,6 +131,7 @@ impl GenerationState {
             started: Instant::now(),
             prompt: length,
             options,
+            work: None,
         })
     }
 
@@ -147,8 +154,16 @@ impl GenerationState {
         self.cancel.clone()
     }
 
-    /// The next event; `None` after the last.
+    /// The next event; `None` after the last, and after an error.
     pub(super) fn advance(&mut self, model: &Model) -> Result<Option<Event>> {
+        let event = self.next_event(model);
+        if !matches!(self.phase, Phase::Prefill { .. } | Phase::Decode(_)) {
+            self.work = None;
+        }
+        event
+    }
+
+    fn next_event(&mut self, model: &Model) -> Result<Option<Event>> {
         let live = matches!(self.phase, Phase::Prefill { .. } | Phase::Decode(_));
         if live && self.cancel.is_cancelled() {
             self.phase = Phase::Finished(FinishReason::Cancelled);
@@ -169,6 +184,7 @@ impl GenerationState {
         if processed == self.stats.cached_tokens {
             self.started = Instant::now();
         }
+        self.work_in(cache_policy::Phase::Prompt)?;
         let total = self.prompt;
         let end = total.min(processed.saturating_add(self.chunk));
         let chunk = &self.cache.tokens()[processed..end];
@@ -223,6 +239,7 @@ impl GenerationState {
 
     /// Starts the next step, then reads the token of `step`.
     fn decode(&mut self, model: &Model, step: Step) -> Result<Event> {
+        self.work_in(cache_policy::Phase::Decode)?;
         let generated = self.stats.generated_tokens + 1;
         let next = if generated < self.limit {
             let token = step.token.reshape(&[1, 1])?;
@@ -242,6 +259,9 @@ impl GenerationState {
             self.stats.prefill = elapsed;
         }
         self.stats.decode = elapsed.saturating_sub(self.stats.prefill);
+        if let Some(work) = &self.work {
+            work.after_token(generated)?;
+        }
 
         let (text, reason) = self.text_of(id, next.is_none())?;
         self.phase = match (reason, next) {
@@ -259,6 +279,17 @@ impl GenerationState {
             logprob,
             top_logprobs,
         }))
+    }
+
+    /// Begins the work on the device, and its next phase.
+    fn work_in(&mut self, phase: cache_policy::Phase) -> Result<()> {
+        if self.work.is_none() {
+            self.work = Some(DeviceWork::begin()?);
+        }
+        match &self.work {
+            Some(work) => work.enter(phase),
+            None => Ok(()),
+        }
     }
 
     /// Refuses logits with the `sum` that are not finite, or zeros because a norm overflowed. The

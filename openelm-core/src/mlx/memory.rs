@@ -1,6 +1,6 @@
 //! Memory of MLX's arrays, for the whole process.
 
-use super::proc_file;
+use super::{cache_policy, proc_file};
 use crate::error::Result;
 
 pub use super::available::{AssumedMemory, assume_available, available_bytes};
@@ -44,12 +44,14 @@ pub fn cache_bytes() -> Result<usize> {
 }
 
 /// Sets the number of bytes that MLX may cache for reuse, and frees the excess; returns the old
-/// limit. MLX's default is nearly all of a GPU's memory; an app that shares its device should set
-/// some tens of megabytes.
+/// limit. Without this call, the limit on a GPU depends on the work: it is small while tokens are
+/// generated, and larger while a prompt is read and while training. The limit of this call holds
+/// for all work.
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX fails.
 pub fn set_cache_limit(bytes: usize) -> Result<usize> {
+    cache_policy::keep_limit_of_user();
     Ok(mlx_rs::memory::set_cache_limit(bytes)?)
 }
 

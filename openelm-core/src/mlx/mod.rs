@@ -3,6 +3,7 @@
 //! `ffi.rs` and `mapped.rs` hold all of the crate's `unsafe`.
 
 mod available;
+pub(crate) mod cache_policy;
 #[cfg(any(target_os = "linux", test))]
 mod control_group;
 mod dequantize_affine;
@@ -13,10 +14,12 @@ mod ffi;
 pub(crate) mod mapped;
 mod matrix;
 pub(crate) mod memory;
+pub(crate) mod memory_trace;
 mod proc_file;
 pub(crate) mod quantization;
 mod quantized_matrix;
 pub mod runtime;
+mod wired_memory;
 
 pub use device::{Device, SelectedDevice};
 pub use dtype::Dtype;

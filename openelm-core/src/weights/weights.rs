@@ -12,7 +12,7 @@ use crate::{
     cancel::CancelHandle,
     config::Config,
     error::{Error, Result},
-    mlx::{Device, Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix},
+    mlx::{Device, Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix, cache_policy},
 };
 
 /// Options of [`Weights::read`].
@@ -66,6 +66,7 @@ impl Weights {
             options.dtype,
             0,
         )?;
+        cache_policy::before_load()?;
         let total = checkpoint.bytes() as u64;
         let mut readers = Readers::open(checkpoint)?;
         let mut weights = Self {
@@ -101,6 +102,9 @@ impl Weights {
             weights.finish(under_way.pop_front(), &mut done)?;
             progress(done, total);
         }
+        drop(readers);
+        // Memory of stored tensors that were cast.
+        cache_policy::after_load()?;
         Ok(weights)
     }
 

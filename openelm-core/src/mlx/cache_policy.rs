@@ -1,0 +1,203 @@
+//! MLX's buffer cache on a GPU: its limit by phase, and the times at which it is cleared.
+//!
+//! MLX keeps freed buffers for arrays of about the same size. Its own limit is nearly all of the
+//! GPU's memory. The layers of OpenELM differ in width and prompts in length, so few buffers fit
+//! again: as in mlx-lm, the cache is cleared after a prompt, every 256 tokens, after a text and
+//! during training. On a CPU nothing is changed.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use super::{
+    Device, memory,
+    memory_trace::{self, MemoryAction},
+    wired_memory,
+};
+use crate::error::Result;
+
+/// The kind of work that decides the limit of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Weights are read and cast.
+    Load,
+    /// A chunk of a prompt is read.
+    Prompt,
+    /// Tokens are generated.
+    Decode,
+    /// Training and its validations.
+    Training,
+}
+
+/// Work on the device: a generation or a training run. While it exists, macOS keeps the memory of
+/// the GPU wired; at its end the cache is cleared. Nothing happens on a CPU.
+#[derive(Debug)]
+pub(crate) struct DeviceWork {
+    on_gpu: bool,
+}
+
+impl DeviceWork {
+    /// Begins the work on this thread's device.
+    pub(crate) fn begin() -> Result<Self> {
+        let on_gpu = Device::current()? == Device::Gpu;
+        if on_gpu {
+            wired_memory::begin();
+        }
+        Ok(Self { on_gpu })
+    }
+
+    /// Sets the limit of the cache for `phase`.
+    pub(crate) fn enter(&self, phase: Phase) -> Result<()> {
+        if self.on_gpu { enter(phase) } else { Ok(()) }
+    }
+
+    /// Clears the cache after the first generated token, when the last chunk of the prompt has been
+    /// read, and every 256 tokens.
+    pub(crate) fn after_token(&self, generated: usize) -> Result<()> {
+        if self.on_gpu && generated % TOKENS == 1 {
+            clear()?;
+        }
+        Ok(())
+    }
+
+    /// Clears the cache after a step of training if it has grown too large.
+    pub(crate) fn after_step(&self) -> Result<()> {
+        if self.on_gpu && memory::cache_bytes()? > training_threshold() {
+            clear()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for DeviceWork {
+    fn drop(&mut self) {
+        if self.on_gpu {
+            let _ = clear();
+            wired_memory::end();
+        }
+    }
+}
+
+/// Limits the cache while weights are read.
+pub(crate) fn before_load() -> Result<()> {
+    match Device::current()? {
+        Device::Cpu => Ok(()),
+        Device::Gpu => enter(Phase::Load),
+    }
+}
+
+/// Clears the cache after weights have been read.
+pub(crate) fn after_load() -> Result<()> {
+    match Device::current()? {
+        Device::Cpu => Ok(()),
+        Device::Gpu => clear(),
+    }
+}
+
+/// Keeps the limit that the user has set, in every phase.
+pub(super) fn keep_limit_of_user() {
+    OF_USER.store(true, Ordering::Relaxed);
+}
+
+/// Generated tokens between two clears, as in mlx-lm.
+const TOKENS: usize = 256;
+
+const MIB: usize = 1 << 20;
+
+/// The limit of the cache, in bytes; `None` is MLX's own. A buffer that does not fit returns to the
+/// system, and its next use costs an allocation: decoding needs some megabytes, a chunk and a
+/// training step all arrays of a layer. On a `phone`, the system ends apps that use much memory.
+fn limit(phase: Phase, phone: bool) -> Option<usize> {
+    match (phase, phone) {
+        (Phase::Load | Phase::Decode, true) => Some(32 * MIB),
+        (Phase::Prompt | Phase::Training, true) | (Phase::Load | Phase::Decode, false) => {
+            Some(256 * MIB)
+        }
+        (Phase::Prompt, false) => Some(1024 * MIB),
+        (Phase::Training, false) => None,
+    }
+}
+
+/// Bytes in the cache above which a step of training clears it: a quarter of the GPU's memory, or
+/// half of the limit on a phone.
+fn training_threshold() -> usize {
+    if let Some(bytes) = memory_trace::assumptions().training_threshold {
+        return bytes;
+    }
+    match (limit(Phase::Training, PHONE), wired_memory::working_set()) {
+        (Some(limit), _) => limit / 2,
+        (None, Some(working_set)) => working_set / 4,
+        (None, None) => 1024 * MIB,
+    }
+}
+
+const PHONE: bool = cfg!(target_os = "ios");
+
+/// The phase whose limit is set, and MLX's own limit.
+struct Current {
+    phase: Option<Phase>,
+    default: Option<usize>,
+}
+
+static CURRENT: Mutex<Current> = Mutex::new(Current {
+    phase: None,
+    default: None,
+});
+
+/// The user has set the limit.
+static OF_USER: AtomicBool = AtomicBool::new(false);
+
+fn enter(phase: Phase) -> Result<()> {
+    if OF_USER.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if current.phase == Some(phase) {
+        return Ok(());
+    }
+    if let Some(bytes) = limit(phase, PHONE).or(current.default) {
+        let before = mlx_rs::memory::set_cache_limit(bytes)?;
+        current.default.get_or_insert(before);
+        memory_trace::record(MemoryAction::CacheLimit(bytes));
+    }
+    current.phase = Some(phase);
+    Ok(())
+}
+
+fn clear() -> Result<()> {
+    memory_trace::record(MemoryAction::ClearCache);
+    memory::clear_cache()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_small_for_decoding_and_larger_for_prompts_and_training() {
+        let of = |phone| {
+            [Phase::Load, Phase::Decode, Phase::Prompt, Phase::Training]
+                .map(|phase| limit(phase, phone).map(|bytes| bytes / MIB))
+        };
+        assert_eq!(of(true), [Some(32), Some(32), Some(256), Some(256)]);
+        assert_eq!(of(false), [Some(256), Some(256), Some(1024), None]);
+    }
+
+    #[test]
+    fn a_cpu_has_no_policy() {
+        let _cpu = Device::Cpu.select();
+        let trace = memory_trace::MemoryTrace::start(memory_trace::Assumptions {
+            working_set: Some(1 << 30),
+            training_threshold: Some(0),
+        });
+        before_load().unwrap();
+        let work = DeviceWork::begin().unwrap();
+        work.enter(Phase::Training).unwrap();
+        work.after_token(1).unwrap();
+        work.after_step().unwrap();
+        drop(work);
+        after_load().unwrap();
+        assert_eq!(trace.actions(), []);
+    }
+}
