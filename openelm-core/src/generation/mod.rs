@@ -2,6 +2,8 @@
 
 mod chat;
 mod compute_dtype;
+#[cfg(test)]
+mod dtype_trace;
 mod event;
 mod generation;
 mod generation_state;

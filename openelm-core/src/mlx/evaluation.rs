@@ -5,7 +5,10 @@
 
 use std::cell::Cell;
 
-use mlx_rs::{Array, ArrayElement, transforms::async_eval};
+use mlx_rs::{
+    Array, ArrayElement,
+    transforms::{async_eval, eval},
+};
 
 use super::ffi;
 use crate::error::Result;
@@ -37,12 +40,21 @@ impl Evaluations {
 
 /// Starts the evaluation of `arrays`.
 pub(crate) fn start<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
+    #[cfg(test)]
+    let arrays = super::graph::record(arrays.into_iter().collect());
     let count = COUNT.get();
     COUNT.set(Evaluations {
         started: count.started + 1,
         ..count
     });
     Ok(async_eval(arrays)?)
+}
+
+/// Evaluates `arrays` and waits for the device.
+pub(crate) fn complete<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
+    #[cfg(test)]
+    let arrays = super::graph::record(arrays.into_iter().collect());
+    Ok(eval(arrays)?)
 }
 
 /// The values of an array whose evaluation [`start`] started together with another array, which

@@ -126,6 +126,39 @@ pub(super) fn is_available(array: &Array) -> Result<bool> {
     }
 }
 
+/// Writes the operations that `arrays` still need to `path`: MLX's `print_graph`.
+#[cfg(test)]
+pub(super) fn print_graph(arrays: &[&Array], path: &CStr) -> Result<()> {
+    unsafe extern "C" {
+        fn fopen(path: *const c_char, mode: *const c_char) -> *mut mlx_sys::FILE;
+        fn fclose(file: *mut mlx_sys::FILE) -> std::ffi::c_int;
+    }
+    ready();
+    // SAFETY: the handles and the file are live until they are freed below, once; a file that
+    // cannot be opened is not used.
+    unsafe {
+        let file = fopen(path.as_ptr(), c"w".as_ptr());
+        if file.is_null() {
+            return Err(failed("opening the file").into());
+        }
+        let (namer, outputs) = (
+            mlx_sys::mlx_node_namer_new(),
+            mlx_sys::mlx_vector_array_new(),
+        );
+        for array in arrays {
+            mlx_sys::mlx_vector_array_append_value(outputs, array.as_ptr());
+        }
+        let status = mlx_sys::mlx_print_graph(file, namer, outputs);
+        mlx_sys::mlx_vector_array_free(outputs);
+        mlx_sys::mlx_node_namer_free(namer);
+        fclose(file);
+        match status {
+            0 => Ok(()),
+            _ => Err(failed("print_graph").into()),
+        }
+    }
+}
+
 /// A group of processes that compute together, MLX's `distributed::Group`.
 #[derive(Debug)]
 pub(crate) struct ProcessGroup(mlx_sys::mlx_distributed_group);

@@ -11,6 +11,8 @@ mod device;
 mod dtype;
 pub(crate) mod evaluation;
 mod ffi;
+#[cfg(test)]
+pub(crate) mod graph;
 pub(crate) mod mapped;
 mod matrix;
 pub(crate) mod memory;

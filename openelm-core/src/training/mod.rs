@@ -1,5 +1,7 @@
 //! Training: the trainer, and the runs of fine-tuning and pre-training.
 
+#[cfg(test)]
+mod dtype_trace;
 mod event;
 mod exception;
 pub mod finetune;
