@@ -112,8 +112,8 @@ pub mod internal {
             torch::{TorchFile, TorchTensor},
         },
         mlx::{
+            available::{AssumedMemory, assume_available},
             evaluation::Evaluations,
-            memory::{AssumedMemory, assume_available},
             memory_trace::{Assumptions, MemoryAction, MemoryTrace},
         },
         model::KvCache,

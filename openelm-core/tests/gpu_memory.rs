@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use openelm_core::{
-    Device, LanguageModel, LoadOptions,
+    CancelHandle, Device, LanguageModel, LoadOptions,
     adapter::{Adapter, AdapterOptions},
+    convert::{ConvertOptions, convert},
     dataset::Example,
     finetune::{Finetune, FinetuneEvent, FinetuneOptions, TrainingData},
     generation::{Event, GenerateOptions},
@@ -36,6 +37,8 @@ fn cache_and_wired_memory_follow_the_phases() {
     generates(&model, &trace);
     ends_early(&model, &trace);
     trains(&model, &trace, default);
+
+    converts(&trace);
 
     // The limit of the user holds for all work.
     memory::set_cache_limit(MIB).unwrap();
@@ -114,6 +117,17 @@ fn ends_early(model: &LanguageModel, trace: &MemoryTrace) {
     assert_eq!(trace.actions(), [ClearCache]);
     drop(second);
     assert_eq!(trace.actions(), [ClearCache, WiredLimit(0)]);
+}
+
+/// A conversion limits the cache as a load does.
+fn converts(trace: &MemoryTrace) {
+    let folder = TempDir::new();
+    let (target, options) = (folder.join("converted"), ConvertOptions::default());
+    let cancel = CancelHandle::default();
+    convert(tales(), target, &options, &cancel, |_| {}).unwrap();
+    let actions = trace.actions();
+    assert_eq!(actions.first(), Some(&CacheLimit(256 * MIB)));
+    assert_eq!(actions.last(), Some(&ClearCache));
 }
 
 /// Training has the limit of MLX, and clears the cache after a step that leaves more than the threshold.

@@ -79,19 +79,29 @@ impl Drop for DeviceWork {
     }
 }
 
-/// Limits the cache while weights are read.
-pub(crate) fn before_load() -> Result<()> {
-    match Device::current()? {
-        Device::Cpu => Ok(()),
-        Device::Gpu => enter(Phase::Load),
+/// The reading of weights, in a load or a conversion: limits the cache, and clears it at the end,
+/// also after an error. Stored tensors that were cast would stay there. Nothing happens on a CPU.
+#[derive(Debug)]
+pub(crate) struct WeightReading {
+    on_gpu: bool,
+}
+
+impl WeightReading {
+    /// Begins the reading on this thread's device.
+    pub(crate) fn begin() -> Result<Self> {
+        let on_gpu = Device::current()? == Device::Gpu;
+        if on_gpu {
+            enter(Phase::Load)?;
+        }
+        Ok(Self { on_gpu })
     }
 }
 
-/// Clears the cache after weights have been read.
-pub(crate) fn after_load() -> Result<()> {
-    match Device::current()? {
-        Device::Cpu => Ok(()),
-        Device::Gpu => clear(),
+impl Drop for WeightReading {
+    fn drop(&mut self) {
+        if self.on_gpu {
+            let _ = clear();
+        }
     }
 }
 
@@ -191,13 +201,12 @@ mod tests {
             working_set: Some(1 << 30),
             training_threshold: Some(0),
         });
-        before_load().unwrap();
+        drop(WeightReading::begin().unwrap());
         let work = DeviceWork::begin().unwrap();
         work.enter(Phase::Training).unwrap();
         work.after_token(1).unwrap();
         work.after_step().unwrap();
         drop(work);
-        after_load().unwrap();
         assert_eq!(trace.actions(), []);
     }
 }

@@ -3,7 +3,7 @@
 use super::{cache_policy, proc_file};
 use crate::error::Result;
 
-pub use super::available::{AssumedMemory, assume_available, available_bytes};
+pub use super::available::available_bytes;
 pub(crate) use super::available::{allocatable_bytes, check_fits};
 
 /// Peak size of MLX's own arrays, in bytes. On a CPU, weights that need no cast are mapped from

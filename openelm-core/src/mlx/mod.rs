@@ -2,7 +2,7 @@
 //!
 //! `ffi.rs` and `mapped.rs` hold all of the crate's `unsafe`.
 
-mod available;
+pub(crate) mod available;
 pub(crate) mod cache_policy;
 #[cfg(any(target_os = "linux", test))]
 mod control_group;

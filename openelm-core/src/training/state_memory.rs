@@ -45,7 +45,7 @@ fn moments(optimizer: &Optimizer) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::optimizer::OptimizerState;
+    use crate::{mlx::available::assume_available, training::optimizer::OptimizerState};
 
     #[test]
     fn counts_the_state_of_every_optimizer() {
@@ -80,7 +80,7 @@ mod tests {
             ema_decay: Some(0.99),
             ..TrainerOptions::default()
         };
-        let _available = memory::assume_available(Some(20_000_000));
+        let _available = assume_available(Some(20_000_000));
         check_fits(1_000_000, &options).unwrap();
         let error = check_fits(1_000_001, &options).unwrap_err();
         assert_eq!(

@@ -12,7 +12,10 @@ use crate::{
     cancel::CancelHandle,
     config::Config,
     error::{Error, Result},
-    mlx::{Device, Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix, cache_policy},
+    mlx::{
+        Device, Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix,
+        cache_policy::WeightReading,
+    },
 };
 
 /// Options of [`Weights::read`].
@@ -66,7 +69,8 @@ impl Weights {
             options.dtype,
             0,
         )?;
-        cache_policy::before_load()?;
+        // Dropped after the tensors that are cast.
+        let _reading = WeightReading::begin()?;
         let total = checkpoint.bytes() as u64;
         let mut readers = Readers::open(checkpoint)?;
         let mut weights = Self {
@@ -102,9 +106,6 @@ impl Weights {
             weights.finish(under_way.pop_front(), &mut done)?;
             progress(done, total);
         }
-        drop(readers);
-        // Memory of stored tensors that were cast.
-        cache_policy::after_load()?;
         Ok(weights)
     }
 
