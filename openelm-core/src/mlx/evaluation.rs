@@ -16,7 +16,7 @@ use crate::error::Result;
 /// Evaluations of this thread, for tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Evaluations {
-    /// Calls of [`start`].
+    /// Calls of [`start`] and [`complete`].
     pub started: usize,
     /// Arrays that [`finished`] had to evaluate or wait for.
     pub late: usize,
@@ -42,11 +42,7 @@ impl Evaluations {
 pub(crate) fn start<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
     #[cfg(test)]
     let arrays = super::graph::record(arrays.into_iter().collect());
-    let count = COUNT.get();
-    COUNT.set(Evaluations {
-        started: count.started + 1,
-        ..count
-    });
+    count(1, 0);
     Ok(async_eval(arrays)?)
 }
 
@@ -54,6 +50,7 @@ pub(crate) fn start<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<(
 pub(crate) fn complete<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
     #[cfg(test)]
     let arrays = super::graph::record(arrays.into_iter().collect());
+    count(1, 0);
     Ok(eval(arrays)?)
 }
 
@@ -61,13 +58,17 @@ pub(crate) fn complete<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Resul
 /// has been read.
 pub(crate) fn finished<T: ArrayElement + Clone>(array: &Array) -> Result<Vec<T>> {
     if !ffi::is_available(array)? {
-        let count = COUNT.get();
-        COUNT.set(Evaluations {
-            late: count.late + 1,
-            ..count
-        });
+        count(0, 1);
     }
     Ok(array.to_vec_exact::<T>()?)
+}
+
+fn count(started: usize, late: usize) {
+    let before = COUNT.get();
+    COUNT.set(Evaluations {
+        started: before.started + started,
+        late: before.late + late,
+    });
 }
 
 thread_local! {

@@ -63,7 +63,7 @@ impl Model {
         let device = Device::current()?;
         if device == Device::Gpu && config.normalize_qk_projections() {
             let attentions = layers.iter().map(|layer| &layer.attn);
-            evaluation::start(attentions.filter_map(Attention::derived_weight))?;
+            evaluation::complete(attentions.filter_map(Attention::derived_weight))?;
         }
         Ok(Self {
             norm: RmsNorm::new(&config, FINAL_NORM, &mut weights)?,
