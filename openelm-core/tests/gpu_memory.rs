@@ -12,8 +12,8 @@ use openelm_core::{
     generation::{Event, GenerateOptions},
     internal::{
         Assumptions,
-        MemoryAction::{CacheLimit, ClearCache, WiredLimit},
-        MemoryTrace,
+        MemoryAction::{CacheLimit, ClearCache, MemoryLimit, WiredLimit},
+        MemoryTrace, assume_available,
     },
     memory,
 };
@@ -27,10 +27,12 @@ fn cache_and_wired_memory_follow_the_phases() {
     let default = mlx_rs::memory::set_cache_limit(0).unwrap();
     mlx_rs::memory::set_cache_limit(default).unwrap();
     let _gpu = Device::Gpu.select();
-    let trace = MemoryTrace::start(Assumptions {
+    let assumed = Assumptions {
+        phone: false,
         working_set: Some(WORKING_SET),
         training_threshold: Some(0),
-    });
+    };
+    let trace = MemoryTrace::start(assumed);
     let model = LanguageModel::load(tales(), &LoadOptions::default()).unwrap();
     assert_eq!(trace.actions(), [CacheLimit(256 * MIB), ClearCache]);
 
@@ -39,6 +41,9 @@ fn cache_and_wired_memory_follow_the_phases() {
     trains(&model, &trace, default);
 
     converts(&trace);
+    drop(trace);
+    limits_a_phone(&model);
+    let trace = MemoryTrace::start(assumed);
 
     // The limit of the user holds for all work.
     memory::set_cache_limit(MIB).unwrap();
@@ -128,6 +133,26 @@ fn converts(trace: &MemoryTrace) {
     let actions = trace.actions();
     assert_eq!(actions.first(), Some(&CacheLimit(256 * MIB)));
     assert_eq!(actions.last(), Some(&ClearCache));
+}
+
+/// On a phone the limits are lower, no memory is wired, and MLX may use what the system has left.
+fn limits_a_phone(model: &LanguageModel) {
+    let trace = MemoryTrace::start(Assumptions {
+        phone: true,
+        ..Assumptions::default()
+    });
+    let _available = assume_available(Some(500 << 20));
+    let mut generation = model.generate("Once upon a time", options(2)).unwrap();
+    let used = memory::active_bytes().unwrap() + memory::cache_bytes().unwrap();
+    assert!(generation.all(|event| event.is_ok()));
+    let expected = [
+        MemoryLimit(used + 436 * MIB),
+        CacheLimit(256 * MIB),
+        CacheLimit(32 * MIB),
+        ClearCache,
+        ClearCache,
+    ];
+    assert_eq!(trace.actions(), expected);
 }
 
 /// Training has the limit of MLX, and clears the cache after a step that leaves more than the threshold.

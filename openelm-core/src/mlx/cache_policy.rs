@@ -1,4 +1,5 @@
-//! MLX's buffer cache on a GPU: its limit by phase, and the times at which it is cleared.
+//! MLX's memory on a GPU: the limit of its buffer cache by phase, the times at which the cache is
+//! cleared, and on iOS the limit of arrays and cache.
 //!
 //! MLX keeps freed buffers for arrays of about the same size. Its own limit is nearly all of the
 //! GPU's memory. The layers of OpenELM differ in width and prompts in length, so few buffers fit
@@ -42,6 +43,7 @@ impl DeviceWork {
     pub(crate) fn begin() -> Result<Self> {
         let on_gpu = Device::current()? == Device::Gpu;
         if on_gpu {
+            limit_memory()?;
             wired_memory::begin();
         }
         Ok(Self { on_gpu })
@@ -91,6 +93,7 @@ impl WeightReading {
     pub(crate) fn begin() -> Result<Self> {
         let on_gpu = Device::current()? == Device::Gpu;
         if on_gpu {
+            limit_memory()?;
             enter(Phase::Load)?;
         }
         Ok(Self { on_gpu })
@@ -105,9 +108,14 @@ impl Drop for WeightReading {
     }
 }
 
-/// Keeps the limit that the user has set, in every phase.
-pub(super) fn keep_limit_of_user() {
-    OF_USER.store(true, Ordering::Relaxed);
+/// Keeps the limit of the cache that the user has set, in every phase.
+pub(super) fn keep_cache_limit_of_user() {
+    CACHE_OF_USER.store(true, Ordering::Relaxed);
+}
+
+/// Keeps the limit of arrays and cache that the user has set.
+pub(super) fn keep_memory_limit_of_user() {
+    MEMORY_OF_USER.store(true, Ordering::Relaxed);
 }
 
 /// Generated tokens between two clears, as in mlx-lm.
@@ -135,14 +143,19 @@ fn training_threshold() -> usize {
     if let Some(bytes) = memory_trace::assumptions().training_threshold {
         return bytes;
     }
-    match (limit(Phase::Training, PHONE), wired_memory::working_set()) {
+    match (
+        limit(Phase::Training, is_phone()),
+        wired_memory::working_set(),
+    ) {
         (Some(limit), _) => limit / 2,
         (None, Some(working_set)) => working_set / 4,
         (None, None) => 1024 * MIB,
     }
 }
 
-const PHONE: bool = cfg!(target_os = "ios");
+fn is_phone() -> bool {
+    cfg!(target_os = "ios") || memory_trace::assumptions().phone
+}
 
 /// The phase whose limit is set, and MLX's own limit.
 struct Current {
@@ -155,18 +168,41 @@ static CURRENT: Mutex<Current> = Mutex::new(Current {
     default: None,
 });
 
-/// The user has set the limit.
-static OF_USER: AtomicBool = AtomicBool::new(false);
+/// The user has set the limit of the cache.
+static CACHE_OF_USER: AtomicBool = AtomicBool::new(false);
+
+/// The user has set the limit of arrays and cache.
+static MEMORY_OF_USER: AtomicBool = AtomicBool::new(false);
+
+/// Memory that an app needs beside MLX's before iOS ends it, in bytes.
+const MARGIN: usize = 64 * MIB;
+
+/// On a phone, limits MLX to the memory that it uses and the system has left: MLX's own limit
+/// follows from the GPU, and is above the one at which iOS ends the app. Near the limit MLX frees
+/// its cache and waits for work in progress.
+fn limit_memory() -> Result<()> {
+    if !is_phone() || MEMORY_OF_USER.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let Some(left) = memory::available_bytes() else {
+        return Ok(());
+    };
+    let used = memory::active_bytes()?.saturating_add(memory::cache_bytes()?);
+    let limit = used.saturating_add((left as usize).saturating_sub(MARGIN));
+    mlx_rs::memory::set_memory_limit(limit)?;
+    memory_trace::record(MemoryAction::MemoryLimit(limit));
+    Ok(())
+}
 
 fn enter(phase: Phase) -> Result<()> {
-    if OF_USER.load(Ordering::Relaxed) {
+    if CACHE_OF_USER.load(Ordering::Relaxed) {
         return Ok(());
     }
     let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
     if current.phase == Some(phase) {
         return Ok(());
     }
-    if let Some(bytes) = limit(phase, PHONE).or(current.default) {
+    if let Some(bytes) = limit(phase, is_phone()).or(current.default) {
         let before = mlx_rs::memory::set_cache_limit(bytes)?;
         current.default.get_or_insert(before);
         memory_trace::record(MemoryAction::CacheLimit(bytes));
@@ -198,6 +234,7 @@ mod tests {
     fn a_cpu_has_no_policy() {
         let _cpu = Device::Cpu.select();
         let trace = memory_trace::MemoryTrace::start(memory_trace::Assumptions {
+            phone: true,
             working_set: Some(1 << 30),
             training_threshold: Some(0),
         });

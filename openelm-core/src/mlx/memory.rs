@@ -51,16 +51,18 @@ pub fn cache_bytes() -> Result<usize> {
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX fails.
 pub fn set_cache_limit(bytes: usize) -> Result<usize> {
-    cache_policy::keep_limit_of_user();
+    cache_policy::keep_cache_limit_of_user();
     Ok(mlx_rs::memory::set_cache_limit(bytes)?)
 }
 
 /// Sets the number of bytes above which MLX waits for running work before it allocates more;
-/// returns the old limit. The limit is soft: MLX exceeds it if waiting frees nothing.
+/// returns the old limit. The limit is soft: MLX exceeds it if waiting frees nothing. Without this
+/// call, the limit on iOS is the memory that the system allows the app to allocate.
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if MLX fails.
 pub fn set_memory_limit(bytes: usize) -> Result<usize> {
+    cache_policy::keep_memory_limit_of_user();
     Ok(mlx_rs::memory::set_memory_limit(bytes)?)
 }
 

@@ -9,6 +9,8 @@ pub enum MemoryAction {
     ClearCache,
     /// The limit of the cache, in bytes.
     CacheLimit(usize),
+    /// The limit of arrays and cache, in bytes.
+    MemoryLimit(usize),
     /// The limit of wired memory, in bytes.
     WiredLimit(usize),
 }
@@ -16,6 +18,8 @@ pub enum MemoryAction {
 /// Properties of a device that a test assumes on its thread.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Assumptions {
+    /// The system ends apps that use much memory, as iOS does.
+    pub phone: bool,
     /// The recommended working set of the GPU, in bytes: memory is wired.
     pub working_set: Option<usize>,
     /// Bytes in the cache above which a step of training clears it.
