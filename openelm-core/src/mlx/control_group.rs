@@ -65,7 +65,9 @@ impl Version {
             // `max` without a limit.
             text.trim().parse().ok()
         };
-        let (limit, usage) = (read(self.limit)?, read(self.usage)?);
+        // Version 1 has the largest multiple of a page without a limit.
+        let limit = read(self.limit).filter(|limit| *limit < 1 << 60)?;
+        let usage = read(self.usage)?;
         let statistics: PathBuf = group.join("memory.stat");
         let files = self.files.iter().filter_map(|key| number(&statistics, key));
         Some(limit.saturating_sub(usage.saturating_sub(files.sum())))

@@ -16,9 +16,9 @@ use crate::error::Result;
 /// Evaluations of this thread, for tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Evaluations {
-    /// Calls of [`start`] and [`complete`].
+    /// Evaluations that were started.
     pub started: usize,
-    /// Arrays that [`finished`] had to evaluate or wait for.
+    /// Arrays that were to be finished, but had to be evaluated or waited for.
     pub late: usize,
 }
 
