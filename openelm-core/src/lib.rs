@@ -115,6 +115,11 @@ pub mod internal {
             },
             torch::{TorchFile, TorchTensor},
         },
+        mlx::{
+            available::{AssumedMemory, assume_available},
+            evaluation::Evaluations,
+            memory_trace::{Assumptions, MemoryAction, MemoryTrace},
+        },
         model::KvCache,
         weights::{ReadOptions, Weights, random_weights},
     };

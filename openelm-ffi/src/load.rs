@@ -159,6 +159,7 @@ impl TryFrom<LoadOptions> for core::LoadOptions {
             dtype: dtype.transpose()?,
             tokenizer: options.tokenizer.map(PathBuf::from),
             keep_quantized: options.keep_quantized,
+            ..Self::default()
         })
     }
 }

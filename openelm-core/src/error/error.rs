@@ -177,6 +177,15 @@ pub enum Error {
         /// The action.
         remedy: Remedy,
     },
+    /// A model or a training run does not fit into the memory that the system has left.
+    Memory {
+        /// The part that does not fit.
+        part: String,
+        /// Bytes that it needs, at least.
+        needed: u64,
+        /// Bytes that this process can allocate.
+        available: u64,
+    },
     /// The caller cancelled the call.
     Cancelled,
     /// MLX reported a failure.
@@ -210,7 +219,9 @@ impl Error {
             Self::Verification { .. } => ErrorKind::Verification,
             Self::WithRemedy { error, .. } => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
-            Self::FailedTrainer { .. } | Self::Mlx(_) | Self::Read(_) => ErrorKind::Device,
+            Self::FailedTrainer { .. } | Self::Memory { .. } | Self::Mlx(_) | Self::Read(_) => {
+                ErrorKind::Device
+            }
         }
     }
 
@@ -239,6 +250,7 @@ impl Error {
             | Self::Diverged { .. }
             | Self::FailedTrainer { .. }
             | Self::Group { .. }
+            | Self::Memory { .. }
             | Self::Cancelled
             | Self::Mlx(_)
             | Self::Read(_) => None,

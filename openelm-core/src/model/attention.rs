@@ -49,7 +49,8 @@ struct QkNorm {
     /// `[q_heads + kv_heads, head_dim]`.
     weight: Array,
     eps: f32,
-    /// Upper bound of the magnitude of a scaled score: infinite if the weights may change.
+    /// Upper bound of the magnitude of a scaled score: infinite if the weights may change, and on a
+    /// GPU.
     largest_score: f32,
 }
 
@@ -61,6 +62,7 @@ impl Attention {
         index: usize,
         weights: &mut Weights,
     ) -> Result<Self> {
+        let device = Device::current()?;
         let (width, head_dim) = (config.model_dim(), config.head_dim());
         let heads = layer.q_heads + 2 * layer.kv_heads;
         let rows = heads * head_dim;
@@ -79,9 +81,17 @@ impl Attention {
             };
             let (q_norm, k_norm) = (norm(Q_NORM)?, norm(K_NORM)?);
             let weight = per_head(&q_norm, layer.q_heads, &k_norm, layer.kv_heads)?;
-            weight.eval()?;
+            // For a GPU, the model evaluates the weights of all layers at once, and no largest
+            // score is needed.
+            let largest_score = match device {
+                Device::Cpu => {
+                    weight.eval()?;
+                    largest_score(&q_norm, &k_norm)?
+                }
+                Device::Gpu => f32::INFINITY,
+            };
             Some(QkNorm {
-                largest_score: largest_score(&q_norm, &k_norm)?,
+                largest_score,
                 q_norm,
                 k_norm,
                 weight,
@@ -97,7 +107,7 @@ impl Attention {
             q_heads: layer.q_heads as i32,
             kv_heads: layer.kv_heads as i32,
             head_dim: head_dim as i32,
-            device: Device::current()?,
+            device,
             fused: true,
         })
     }
@@ -150,6 +160,11 @@ impl Attention {
     /// Chooses between MLX's fused attention and single operations.
     pub(super) fn set_fused(&mut self, fused: bool) {
         self.fused = fused;
+    }
+
+    /// The weight that is derived from the weights of the norms.
+    pub(super) fn derived_weight(&self) -> Option<&Array> {
+        self.qk_norm.as_ref().map(|norm| &norm.weight)
     }
 
     /// Calls `visit` with the name of each projection within the layer.

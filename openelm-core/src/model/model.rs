@@ -7,6 +7,7 @@ use mlx_rs::Array;
 
 use super::{
     adapters::Attached,
+    attention::Attention,
     block::TransformerBlock,
     forward_context::ForwardContext,
     kv_cache::KvCache,
@@ -20,7 +21,7 @@ use crate::{
         tensor_names::{self, ATTN_NORM, EMBEDDING, FFN_NORM, FINAL_NORM, HEAD},
     },
     error::{Error, Result},
-    mlx::{Device, Dtype, Matrix},
+    mlx::{Device, Dtype, Matrix, evaluation},
     weights::Weights,
 };
 
@@ -58,15 +59,16 @@ impl Model {
             .iter()
             .enumerate()
             .map(|(i, layer)| TransformerBlock::new(&config, layer, i, &mut weights))
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        let device = Device::current()?;
+        if device == Device::Gpu && config.normalize_qk_projections() {
+            let attentions = layers.iter().map(|layer| &layer.attn);
+            evaluation::complete(attentions.filter_map(Attention::derived_weight))?;
+        }
         Ok(Self {
             norm: RmsNorm::new(&config, FINAL_NORM, &mut weights)?,
             head,
-            rope: Rope::new(
-                config.head_dim(),
-                config.rope_freq_constant(),
-                Device::current()?,
-            ),
+            rope: Rope::new(config.head_dim(), config.rope_freq_constant(), device),
             token_embeddings,
             layers,
             dtype,

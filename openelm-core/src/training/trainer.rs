@@ -3,7 +3,7 @@
 //! [`Trainer`] owns the parameters and the optimizer's state. Its callers choose the batches and
 //! the times of saves: [`crate::training::finetune::finetune`], [`crate::training::pretrain`].
 
-use mlx_rs::{Array, transforms};
+use mlx_rs::Array;
 
 use super::{
     gradient::{self, LossAndGradients},
@@ -20,7 +20,7 @@ use crate::{
     data::batch::Batch,
     error::{Error, ErrorKind, Result},
     gate::pause_point,
-    mlx::{Dtype, recovery::recovering},
+    mlx::{Dtype, evaluation, recovery::recovering},
     model::Model,
     weights::{Tensors, Weights},
 };
@@ -317,7 +317,7 @@ impl Trainer {
         }
         let gathered = self.gathered.iter().flatten();
         let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
-        transforms::eval(self.state().chain(gathered).chain(reported))?;
+        evaluation::complete(self.state().chain(gathered).chain(reported))?;
         let loss = loss::read(&loss)?;
         self.check_finite(loss, Some(batch))?;
         let gradient_norm = gradient_norm.as_ref().map(loss::read).transpose()?;

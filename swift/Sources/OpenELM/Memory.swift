@@ -42,7 +42,7 @@ public enum Memory {
         return Int(estimate.weights + estimate.kvCache + estimate.working)
     }
 
-    /// Bytes that this process can still allocate; `nil` if the system does not report it (macOS).
+    /// Bytes that this process can still allocate; `nil` if the system does not report it.
     public static var available: Int? {
         get throws {
             #if os(iOS)
@@ -54,7 +54,8 @@ public enum Memory {
         }
     }
 
-    /// Sets the limit of MLX's buffer cache, in bytes. This package sets 32 MiB.
+    /// Sets the limit of MLX's buffer cache for all work, in bytes. By default it depends on the
+    /// work: small while tokens are generated, larger while a prompt is read and while training.
     public static func setCacheLimit(_ bytes: Int) throws {
         try prepare()
         let limit = try count("cacheLimit", bytes)
@@ -82,12 +83,13 @@ public enum Memory {
         try translated { try OpenELMBindings.resume() }
     }
 
-    /// Sets kernels, cache limit and observers, once, before the first call to MLX.
+    /// Sets kernels and observers, once, before the first call to MLX.
     static func prepare() throws { try prepared.get() }
 
     private static let prepared = Result<Void, any Error> {
         try Kernels.use()
-        _ = try translated { try setMemoryCacheLimit(bytes: 32 << 20) }
+        // Makes the device, so that MLX's error is thrown here if its kernels cannot be loaded.
+        _ = try translated { try memoryStatistics() }
         #if canImport(UIKit)
             observe()
         #endif
