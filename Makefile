@@ -32,6 +32,9 @@ clean: ## remove all build results; `make clean setup` starts over
 test: lint test-tools test-scripts test-rust test-mutations test-swift parity ## everything: lint, the scripts, the Rust tests, mutated inputs, the Swift package, parity with mlx-lm
 	@awk '/^test result: ok/ { passed += $$4 } END { print "make test: passed: " passed " Rust tests, mutated inputs, the scripts, the Swift package, parity with mlx-lm" }' out/rust-tests.log
 
+# float32 products on the matrix units of M5 and A19 would otherwise use TF32, below the tests' bounds.
+test-rust test-swift parity: export MLX_ENABLE_TF32 = 0
+
 # Two tests run at the same time: with two threads each they would compete for the cores.
 test-rust: setup ## the Rust tests alone; with OPENELM_TEST_DATA those that need its data too
 	@mkdir -p out

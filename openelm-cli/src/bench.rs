@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", conflicts_with = "model")]
     preset: Option<Preset>,
 
-    /// Data type of the computation [default: float32 on a CPU, the stored type on a GPU]
+    /// Data type of the computation [default: float32 on a CPU, 16 bits on a GPU]
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
 

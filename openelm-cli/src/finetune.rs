@@ -90,7 +90,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         check_inputs(&folder, given)?;
     }
 
-    let model = args.model.load(args.quiet)?;
+    let model = args.model.load_for_training(args.quiet)?;
     let data = DataSplits::read(&data, model.tokenizer(), &options, &settings.data_options())?;
     unused::check_data(&settings, &given, &data, model.model().config())?;
     if !args.quiet {

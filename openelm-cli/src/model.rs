@@ -19,7 +19,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) tokenizer: Option<PathBuf>,
 
-    /// Data type of the computation [default: float32 on a CPU, the stored type on a GPU]
+    /// Data type of the computation [default: float32 on a CPU, 16 bits on a GPU]
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     pub(crate) dtype: Option<Dtype>,
 
@@ -32,6 +32,15 @@ pub(crate) struct ModelArgs {
 impl ModelArgs {
     /// Loads the model, with a progress bar on a terminal unless `quiet`.
     pub(crate) fn load(&self, quiet: bool) -> Result<LanguageModel, Error> {
+        self.load_for(false, quiet)
+    }
+
+    /// Like [`load`](Self::load), to train the model.
+    pub(crate) fn load_for_training(&self, quiet: bool) -> Result<LanguageModel, Error> {
+        self.load_for(true, quiet)
+    }
+
+    fn load_for(&self, training: bool, quiet: bool) -> Result<LanguageModel, Error> {
         if self.keep_quantized {
             let config = Config::load(model_folder(&self.model)?)?;
             // The error of a malformed block comes with its file, from the load.
@@ -44,6 +53,7 @@ impl ModelArgs {
             dtype: self.dtype.map(Into::into),
             tokenizer: self.tokenizer.clone(),
             keep_quantized: self.keep_quantized.then_some(true),
+            training,
         };
         let bar = bar(
             quiet,

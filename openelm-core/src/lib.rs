@@ -34,6 +34,7 @@ mod documents;
 mod error;
 mod files;
 mod formats;
+mod gate;
 pub mod generation;
 mod hub_cache;
 mod json;
@@ -50,8 +51,9 @@ pub use cancel::CancelHandle;
 pub use config::Config;
 pub use data::{corpus, dataset};
 pub use error::{Error, ErrorKind, Remedy, Result, one_line};
+pub use gate::{Gate, GateGuard};
 pub use generation::{LanguageModel, LoadOptions};
-pub use mlx::{Device, Dtype, runtime};
+pub use mlx::{Device, Dtype, SelectedDevice, runtime};
 pub use model::Model;
 pub use tokenizer::Tokenizer;
 pub use training::{finetune, pretrain};
@@ -98,6 +100,8 @@ pub mod train {
 /// Parts that tests, benchmarks and fuzz targets use. They may change in any release.
 #[doc(hidden)]
 pub mod internal {
+    #[cfg(feature = "inject-faults")]
+    pub use crate::mlx::recovery::faults::inject as inject_fault;
     pub use crate::{
         convert::gguf::{
             PlannedTensor, Token, TokenKind, Vocabulary, check_tensors, config_from_gguf, metadata,
@@ -110,6 +114,11 @@ pub mod internal {
                 ValueType,
             },
             torch::{TorchFile, TorchTensor},
+        },
+        mlx::{
+            available::{AssumedMemory, assume_available},
+            evaluation::Evaluations,
+            memory_trace::{Assumptions, MemoryAction, MemoryTrace},
         },
         model::KvCache,
         weights::{ReadOptions, Weights, random_weights},

@@ -9,9 +9,10 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 21] = [
+const LAYERS: [&str; 22] = [
     "error",
     "cancel",
+    "gate",
     "caught",
     "parallel",
     "text_file",

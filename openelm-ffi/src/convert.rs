@@ -15,7 +15,6 @@ use openelm_core::{
 use crate::{
     error::Result,
     event_channel::{self, EventReceiver},
-    gate::GateGuard,
     worker,
 };
 
@@ -136,9 +135,9 @@ pub fn convert(source: String, target: String, options: ConvertOptions) -> Resul
         adapter,
         cancel: cancel.clone(),
     };
-    worker::submit(move |_models, guard| {
+    worker::submit(move |_models| {
         let done = worker::catch_panic(|| {
-            job.run(guard, |event| {
+            job.run(|event| {
                 sender.replace(Ok(Message::Progress(event)));
             })
         });
@@ -208,17 +207,12 @@ struct Job {
 }
 
 impl Job {
-    fn run(
-        mut self,
-        guard: GateGuard<'static>,
-        mut emit: impl FnMut(ConvertEvent),
-    ) -> Result<ConvertReport> {
+    fn run(mut self, mut emit: impl FnMut(ConvertEvent)) -> Result<ConvertReport> {
         self.options.adapter = self.adapter.map(Adapter::load).transpose()?;
-        let mut guard = Some(guard);
         let cancel = &self.cancel;
         let progress = |event: conversion::ConvertEvent<'_>| {
             emit(event.into());
-            worker::pause_point(&mut guard, cancel);
+            worker::between_units();
         };
         let report =
             conversion::convert(self.source, self.target, &self.options, cancel, progress)?;

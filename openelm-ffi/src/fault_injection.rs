@@ -1,17 +1,24 @@
-//! Injected failures for tests: with the feature `inject-faults`, two prompts cause a failure.
+//! Injected failures for tests: with the feature `inject-faults`, three prompts cause a failure or a delay.
 
 use crate::error::Result;
 
-/// Panics if the prompt contains `<|panic|>`; causes an MLX error if it contains `<|mlx-fault|>`.
+/// A step of a slow device, of a prompt with `<|slow|>`.
+#[cfg(feature = "inject-faults")]
+const SLOW: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Takes two seconds if the prompt contains `<|slow|>`; panics if it contains `<|panic|>`; causes an MLX error in the next step if it contains `<|mlx-fault|>`.
 #[cfg(feature = "inject-faults")]
 #[allow(clippy::panic, reason = "tests need a panic")]
 pub(crate) fn inject(prompt: &str) -> Result<()> {
+    if prompt.contains("<|slow|>") {
+        std::thread::sleep(SLOW);
+    }
     if prompt.contains("<|panic|>") {
         panic!("injected");
     }
     if prompt.contains("<|mlx-fault|>") {
-        let matrix = mlx_rs::Array::from_slice(&[0.0_f32; 6], &[2, 3]);
-        matrix.matmul(&matrix).map_err(openelm_core::Error::from)?;
+        // The second report is for the operation after the failed one, as on a GPU.
+        openelm_core::internal::inject_fault(2);
     }
     Ok(())
 }

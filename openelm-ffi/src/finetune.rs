@@ -81,7 +81,7 @@ pub fn finetune(
     let cancel = CancelHandle::default();
     let task_cancel = cancel.clone();
     let id = model.id();
-    worker::submit(move |models, _guard| {
+    worker::submit(move |models| {
         let begun =
             worker::catch_panic(|| begin(models.model(id)?, &data, &folder, &options, resume));
         match begun {

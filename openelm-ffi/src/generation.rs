@@ -139,7 +139,7 @@ impl GenerationStream {
         options: GenerationOptions,
     ) -> Result<Self> {
         let (mut sender, events) = event_channel::channel();
-        worker::submit(move |models, _guard| {
+        worker::submit(move |models| {
             let id = worker::next_id();
             let begun = worker::catch_panic(|| begin(models, id, model, chat, &prompt, options));
             match begun {

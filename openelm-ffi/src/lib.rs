@@ -15,7 +15,6 @@ mod exit_guard;
 mod fault_injection;
 mod finetune;
 mod finetune_options;
-mod gate;
 mod generation;
 mod language_model;
 mod load;

@@ -10,7 +10,6 @@ use openelm_core::{self as core, CancelHandle, Dtype};
 use crate::{
     error::{Error, Result},
     event_channel::{self, EventReceiver},
-    gate::GateGuard,
     language_model::LanguageModel,
     worker::{self, Models},
 };
@@ -72,9 +71,9 @@ pub fn load_model(path: String, options: LoadOptions) -> Result<Arc<LoadRun>> {
     let (sender, events) = event_channel::channel();
     let cancel = CancelHandle::default();
     let worker_cancel = cancel.clone();
-    worker::submit(move |models, guard| {
+    worker::submit(move |models| {
         let loaded = worker::catch_panic(|| {
-            load(models, guard, &path, &options, &worker_cancel, |progress| {
+            load(models, &path, &options, &worker_cancel, |progress| {
                 sender.replace(Ok(Message::Progress(progress)));
             })
         });
@@ -134,16 +133,14 @@ impl Drop for LoadRun {
 
 fn load(
     models: &mut Models,
-    guard: GateGuard<'static>,
     path: &str,
     options: &core::LoadOptions,
     cancel: &CancelHandle,
     mut emit: impl FnMut(LoadProgress),
 ) -> Result<Arc<LanguageModel>> {
-    let mut guard = Some(guard);
     let progress = |read, total| {
         emit(LoadProgress { read, total });
-        worker::pause_point(&mut guard, cancel);
+        worker::between_units();
     };
     let model =
         core::LanguageModel::load_cancellable(PathBuf::from(path), options, cancel, progress)?;
@@ -162,6 +159,7 @@ impl TryFrom<LoadOptions> for core::LoadOptions {
             dtype: dtype.transpose()?,
             tokenizer: options.tokenizer.map(PathBuf::from),
             keep_quantized: options.keep_quantized,
+            ..Self::default()
         })
     }
 }

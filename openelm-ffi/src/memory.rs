@@ -105,6 +105,8 @@ pub fn clear_memory_cache() -> Result<()> {
 #[uniffi::export]
 pub fn pause(wait_milliseconds: u64) -> Result<bool> {
     worker::gate().close();
+    // The worker waits for what its last turns have left on the device.
+    worker::wake();
     Ok(worker::gate().wait_idle(Duration::from_millis(wait_milliseconds)))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! It runs jobs in order of arrival. Between jobs it gives each task (a generation, a fine-tuning)
 //! a turn of one event, if the task's reader has room for it. While the gate is closed no turn
-//! begins, and only jobs that do not use the device run.
+//! begins, and only jobs that do not use the device run. The work that a turn leaves on the device
+//! holds the gate until it has ended.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,12 +16,11 @@ use std::{
     thread,
 };
 
-use openelm_core::{CancelHandle, LanguageModel, chat::Chat};
+use openelm_core::{Gate, GateGuard, LanguageModel, chat::Chat};
 
 use crate::{
     error::{Error, Result},
     exit_guard,
-    gate::{Gate, GateGuard},
 };
 
 /// State of the worker's thread, by id.
@@ -29,6 +29,8 @@ pub(crate) struct Models {
     pub(crate) loaded: HashMap<u64, LanguageModel>,
     pub(crate) chats: HashMap<u64, ChatSlot>,
     pub(crate) tasks: Vec<Box<dyn Task>>,
+    /// The unit of work of what the tasks have left on the device.
+    in_progress: Option<GateGuard>,
 }
 
 /// A conversation, with the id of its model.
@@ -90,9 +92,22 @@ impl Models {
         }
     }
 
+    /// Waits for the work that the tasks have left on the device.
+    fn settle(&mut self) {
+        if self.in_progress.is_some() {
+            for task in &mut self.tasks {
+                task.settle();
+            }
+            self.in_progress = None;
+        }
+    }
+
     /// Gives every ready task a turn. Returns true if there was one.
     fn run_turns(&mut self, gate: &Gate) -> bool {
         let mut worked = false;
+        if gate.is_closed() {
+            self.settle();
+        }
         for mut task in std::mem::take(&mut self.tasks) {
             if task.is_closed() {
                 task.end(self);
@@ -108,10 +123,10 @@ impl Models {
                     task.fail(Error::panicked(&*payload));
                     true
                 });
-                if gate.is_closed() {
-                    task.settle();
+                // While the gate is closed, `settle` ends the work of earlier turns.
+                if let Some(guard) = guard.end_if_closed(|| task.settle()) {
+                    self.in_progress = Some(guard);
                 }
-                drop(guard);
             }
             if more {
                 self.tasks.push(task);
@@ -142,11 +157,9 @@ pub(crate) fn wake() {
     }
 }
 
-/// Runs `work` on the worker's thread once the gate is open. The unit of work lasts until the
-/// guard is dropped.
-pub(crate) fn submit(
-    work: impl FnOnce(&mut Models, GateGuard<'static>) + Send + 'static,
-) -> Result<()> {
+/// Runs `work`, one unit of work, on the worker's thread once the gate is open. The core rests at
+/// the gate within long work.
+pub(crate) fn submit(work: impl FnOnce(&mut Models) + Send + 'static) -> Result<()> {
     let job = Message::Job(Box::new(work));
     worker()?.send(job).map_err(|_| Error::unusable())
 }
@@ -162,7 +175,7 @@ pub(crate) async fn call<T: Send + 'static>(
     work: impl FnOnce(&mut Models) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (sender, receiver) = async_channel::bounded(1);
-    submit(move |models, _guard| {
+    submit(move |models| {
         let _ = sender.try_send(catch_panic(|| work(models)));
     })?;
     receiver
@@ -185,14 +198,9 @@ pub(crate) async fn call_always<T: Send + 'static>(
         .unwrap_or_else(|_| Err(Error::unusable()))
 }
 
-/// A pause point of a long job: releases the guard, and acquires the gate again if it was closed.
-/// Does not return while the process exits.
-pub(crate) fn pause_point(guard: &mut Option<GateGuard<'static>>, cancel: &CancelHandle) {
+/// The worker calls this for each progress of a long job. Does not return while the process exits.
+pub(crate) fn between_units() {
     exit_guard::register();
-    if gate().is_closed() {
-        *guard = None;
-        *guard = gate().acquire(|| cancel.is_cancelled() || exit_guard::is_exiting());
-    }
     if exit_guard::is_exiting() {
         exit_guard::stop();
     }
@@ -203,11 +211,11 @@ pub(crate) fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(Error::panicked(&*payload)))
 }
 
-type Job = Box<dyn FnOnce(&mut Models, GateGuard<'static>) + Send>;
+type Job = Box<dyn FnOnce(&mut Models) + Send>;
 
 enum Message {
     Job(Job),
-    Always(Box<dyn FnOnce(&mut Models) + Send>),
+    Always(Job),
     Wake,
 }
 
@@ -226,6 +234,7 @@ fn run(messages: &Receiver<Message>) {
     let mut models = Models::default();
     let mut jobs: VecDeque<Job> = VecDeque::new();
     let mut worked = false;
+    gate().attach(exit_guard::is_exiting);
     loop {
         if exit_guard::is_exiting() {
             exit_guard::stop();
@@ -256,7 +265,10 @@ fn run(messages: &Receiver<Message>) {
             && let Some(guard) = gate().try_acquire()
             && let Some(job) = jobs.pop_front()
         {
-            job(&mut models, guard);
+            // While a long job rests, nothing of the tasks is in progress either.
+            models.settle();
+            job(&mut models);
+            drop(guard);
             worked = true;
         }
         worked |= models.run_turns(gate());

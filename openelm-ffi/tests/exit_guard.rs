@@ -4,18 +4,14 @@
 
 use std::{
     env,
-    pin::pin,
     process::{Command, exit},
-    sync::Arc,
-    task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
     time::{Duration, Instant},
 };
 
 use openelm_ffi::{
     GenerationEvent, GenerationOptions, LoadOptions, default_generation_options, load_model, pause,
 };
-use openelm_testing::tales;
+use openelm_testing::{block_on, tales};
 
 /// The point of the work at which the child exits.
 const QUIT: &str = "OPENELM_TEST_QUIT";
@@ -47,7 +43,7 @@ fn quitting_during_work_is_clean() {
 
 fn quit_in_load(paused: bool) -> ! {
     let run = load_model(tales().to_str().unwrap().into(), LoadOptions::default()).unwrap();
-    let _ = wait(run.next()).unwrap();
+    let _ = block_on(run.next()).unwrap();
     if paused {
         pause(0).unwrap();
     }
@@ -56,7 +52,7 @@ fn quit_in_load(paused: bool) -> ! {
 
 fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
     let run = load_model(tales().to_str().unwrap().into(), LoadOptions::default()).unwrap();
-    while wait(run.next()).unwrap().is_some() {}
+    while block_on(run.next()).unwrap().is_some() {}
     let model = run.model().unwrap();
     let options = GenerationOptions {
         max_tokens: 400,
@@ -66,7 +62,7 @@ fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
     let stream = model.generate("Once upon a time".into(), options).unwrap();
     let mut read = 0;
     while read < tokens {
-        match wait(stream.next()).unwrap().unwrap() {
+        match block_on(stream.next()).unwrap().unwrap() {
             GenerationEvent::Token { .. } => read += 1,
             GenerationEvent::Prefill { .. } | GenerationEvent::Finished { .. } => {}
         }
@@ -78,22 +74,4 @@ fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
         std::mem::forget((stream, model));
     }
     exit(CODE)
-}
-
-/// Blocks on a future.
-fn wait<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(result) => return result,
-            Poll::Pending => thread::park(),
-        }
-    }
 }

@@ -1,4 +1,5 @@
-//! Test support of the workspace: temporary files, fixtures, random cases, the tool as a process.
+//! Test support of the workspace: temporary files, fixtures, random cases, the tool as a process,
+//! waiting for futures.
 //!
 //! Only a development dependency. It does not depend on `openelm-core`, whose unit tests use it.
 
@@ -9,11 +10,13 @@
     reason = "tests may panic"
 )]
 
+mod block_on;
 mod command;
 mod fixtures;
 mod random;
 mod temp;
 
+pub use block_on::block_on;
 pub use command::{
     Outcome, assert_one_line, command, fails, failure, run, success, wait_for, works,
 };

@@ -21,6 +21,7 @@ use crate::{
     convert::source::SourceModel,
     error::{Error, Result},
     files::{check_inputs, write_synced},
+    mlx::cache_policy::WeightReading,
 };
 
 /// Plans the output of [`convert`], from the headers only.
@@ -103,6 +104,7 @@ impl<'o> Conversion<'o> {
             plan,
             started,
         } = self;
+        let _reading = WeightReading::begin()?;
         let (source_path, target) = (source_path.as_path(), target.as_ref());
         let is_file = matches!(options.format, Format::Gguf(_));
         check_inputs(target, inputs(options))?;

@@ -25,7 +25,8 @@ use crate::{
     convert::source::{Precision, SourceModel},
     error::{Error, Result},
     formats::gguf,
-    mlx::{Dtype, QuantizedMatrix},
+    gate::pause_point,
+    mlx::{Dtype, QuantizedMatrix, runtime},
     model::LayerByLayerForward,
     weights::Weights,
 };
@@ -177,6 +178,7 @@ impl Comparison<'_> {
             done: self.done,
             total: self.total,
         });
+        pause_point(self.cancel, runtime::synchronize)?;
         self.cancel.check()
     }
 

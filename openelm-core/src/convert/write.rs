@@ -2,7 +2,10 @@
 
 use std::{collections::VecDeque, fs::File, io::BufWriter, path::Path};
 
-use mlx_rs::{Array, transforms::async_eval};
+use mlx_rs::{
+    Array,
+    transforms::{self, async_eval},
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -22,7 +25,8 @@ use crate::{
     error::{Error, Result},
     files::write_synced,
     formats::gguf::{FileType, GgufWriter},
-    mlx::Dtype,
+    gate::pause_point,
+    mlx::{Dtype, runtime},
     weights::NewTensor,
 };
 
@@ -100,6 +104,10 @@ fn write_weights(
             writer.write(part, array)?;
             task.wrote(&item.name, part.bytes())?;
         }
+        pause_point(task.cancel, || {
+            let arrays = under_way.iter().flat_map(|(_, arrays)| arrays);
+            Ok(transforms::eval(arrays)?)
+        })?;
     }
 }
 
@@ -182,6 +190,7 @@ fn write_gguf(
             let elements: usize = part.tensor.shape.iter().product();
             let bytes = elements / kind.block_elements() * kind.block_bytes();
             task.wrote(name, bytes as u64)?;
+            pause_point(task.cancel, runtime::synchronize)?;
         }
     }
     let file = writer.finish()?.into_inner();

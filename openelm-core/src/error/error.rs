@@ -139,6 +139,11 @@ pub enum Error {
         /// The loss.
         loss: f32,
     },
+    /// MLX failed in an earlier step of the trainer, whose parameters are no longer known.
+    FailedTrainer {
+        /// The iteration of the failed step.
+        iteration: u64,
+    },
     /// Another process of the training group failed or cannot be reached.
     Group {
         /// The failure of the connection.
@@ -171,6 +176,15 @@ pub enum Error {
         error: Box<Self>,
         /// The action.
         remedy: Remedy,
+    },
+    /// A model or a training run does not fit into the memory that the system has left.
+    Memory {
+        /// The part that does not fit.
+        part: String,
+        /// Bytes that it needs, at least.
+        needed: u64,
+        /// Bytes that this process can allocate.
+        available: u64,
     },
     /// The caller cancelled the call.
     Cancelled,
@@ -205,7 +219,9 @@ impl Error {
             Self::Verification { .. } => ErrorKind::Verification,
             Self::WithRemedy { error, .. } => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
-            Self::Mlx(_) | Self::Read(_) => ErrorKind::Device,
+            Self::FailedTrainer { .. } | Self::Memory { .. } | Self::Mlx(_) | Self::Read(_) => {
+                ErrorKind::Device
+            }
         }
     }
 
@@ -232,7 +248,9 @@ impl Error {
             | Self::PromptTooLong { .. }
             | Self::NonFinite { .. }
             | Self::Diverged { .. }
+            | Self::FailedTrainer { .. }
             | Self::Group { .. }
+            | Self::Memory { .. }
             | Self::Cancelled
             | Self::Mlx(_)
             | Self::Read(_) => None,

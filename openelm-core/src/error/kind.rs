@@ -37,6 +37,6 @@ pub enum ErrorKind {
     Verification,
     /// The caller cancelled the call.
     Cancelled,
-    /// MLX or the device reported a failure.
+    /// MLX or the device reported a failure, or the memory does not suffice.
     Device,
 }

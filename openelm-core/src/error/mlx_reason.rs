@@ -4,7 +4,16 @@ use mlx_rs::error::{AsSliceError, ConversionError, Exception};
 
 /// MLX's reason for `exception`, in one line.
 pub(crate) fn reason(exception: &Exception) -> String {
-    without_location(exception.what())
+    explained(without_location(exception.what()))
+}
+
+/// Names the file that MLX did not find or could not load for its GPU.
+fn explained(reason: String) -> String {
+    if reason.contains("metallib") || reason.contains("Unable to load kernel") {
+        format!("the GPU kernels of MLX, mlx.metallib, cannot be used: {reason}")
+    } else {
+        reason
+    }
 }
 
 /// The reason for a result that could not be read, in one line.
@@ -44,6 +53,11 @@ mod tests {
             ),
             ("[add] a\n  b at 3", "[add] a b at 3"),
             ("stopped at row:x", "stopped at row:x"),
+            (
+                "Failed to load the default metallib. library not found at /b/c.cpp:9",
+                "the GPU kernels of MLX, mlx.metallib, cannot be used: Failed to load the default \
+                 metallib. library not found",
+            ),
             ("", ""),
         ] {
             assert_eq!(reason(&Exception::custom(message)), expected);

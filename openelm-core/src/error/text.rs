@@ -62,6 +62,10 @@ impl Error {
             Self::NonFinite { place, problem } => {
                 format!("{place} computes NaN or infinity: {problem}")
             }
+            Self::FailedTrainer { iteration } => format!(
+                "iteration {iteration}: MLX failed, so the weights are not usable; resume the run \
+                 from its last save"
+            ),
             Self::Diverged { iteration, loss } => {
                 format!("the loss is {loss} at iteration {iteration}: try a lower learning rate")
             }
@@ -78,6 +82,14 @@ impl Error {
                 place(path)
             ),
             Self::WithRemedy { error, remedy } => format!("{error}; {remedy}"),
+            Self::Memory {
+                part,
+                needed,
+                available,
+            } => {
+                let [needed, available] = [*needed, *available].map(size);
+                format!("{part} needs {needed} of memory; {available} is available")
+            }
             Self::Cancelled => "cancelled".into(),
             Self::Mlx(error) => format!("mlx: {}", mlx_reason::reason(error)),
             Self::Read(error) => format!("mlx: {}", mlx_reason::unreadable(error)),
@@ -88,6 +100,15 @@ impl Error {
 fn list(differences: &[RunDifference]) -> String {
     let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
     texts.join("; ")
+}
+
+/// A number of bytes with three digits or more: `6.43 GB`.
+fn size(bytes: u64) -> String {
+    let units = [(1e9, "GB"), (1e6, "MB")];
+    match units.into_iter().find(|(unit, _)| bytes as f64 >= *unit) {
+        Some((unit, name)) => format!("{:.2} {name}", bytes as f64 / unit),
+        None => format!("{bytes} bytes"),
+    }
 }
 
 /// The path in a message; an empty one is visible.
@@ -101,6 +122,24 @@ fn place(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_little_memory_is_stated_with_both_sizes() {
+        let text = |needed, available| {
+            let part = "models/3b: the model in bfloat16".into();
+            let error = Error::Memory {
+                part,
+                needed,
+                available,
+            };
+            error.to_string()
+        };
+        assert_eq!(
+            text(6_428_000_000, 999_000),
+            "models/3b: the model in bfloat16 needs 6.43 GB of memory; 999000 bytes is available"
+        );
+        assert!(text(1_000_000, 0).ends_with("needs 1.00 MB of memory; 0 bytes is available"));
+    }
 
     #[test]
     fn a_text_is_one_short_line() {

@@ -8,12 +8,11 @@ use std::time::Instant;
 use mlx_rs::{
     Array, Dtype,
     ops::{self, indexing::TryIndexOp},
-    transforms::async_eval,
 };
 
 use super::{
     event::{Event, FinishReason, Stats, Token, TokenLogprob},
-    options::GenerateOptions,
+    options::{GenerateOptions, default_prefill_chunk},
     prompt_cache::PromptCache,
     sampling::Sampler,
     stop::StopMatcher,
@@ -21,7 +20,12 @@ use super::{
 use crate::{
     cancel::CancelHandle,
     error::{Error, Result},
-    mlx::Device,
+    mlx::{
+        Device,
+        cache_policy::{self, DeviceWork},
+        evaluation,
+        recovery::recovering,
+    },
     model::Model,
     tokenizer::{Tokenizer, detokenizer::Detokenizer},
 };
@@ -49,6 +53,8 @@ pub(super) struct GenerationState {
     phase: Phase,
     stats: Stats,
     started: Instant,
+    /// From the first event to the last; dropped after the step in `phase`.
+    work: Option<DeviceWork>,
 }
 
 #[derive(Debug)]
@@ -69,11 +75,15 @@ struct Step {
     logprobs: Option<StepLogprobs>,
 }
 
-/// Log-probabilities f32 `[V]`, and the most likely ids, u32 `[N]`, most likely first.
+/// Log-probabilities, computed in the step: an operation made later would wait for the next step.
 #[derive(Debug)]
 struct StepLogprobs {
-    all: Array,
+    /// The chosen token's, f32 `[1]`.
+    chosen: Array,
+    /// The most likely ids, u32 `[N]`, most likely first.
     likeliest: Array,
+    /// The log-probabilities of `likeliest`, f32 `[N]`.
+    values: Array,
 }
 
 impl GenerationState {
@@ -90,10 +100,9 @@ impl GenerationState {
         // CoreNet pads the embedding to 32,128 rows; ids without a piece must not be drawn.
         let pieces = tokenizer.map_or(vocab, |tokenizer| tokenizer.vocab_size().min(vocab));
         check(&prompt, &options, context, vocab, pieces)?;
-        let chunk = match (options.prefill_chunk, Device::current()?) {
-            (Some(chunk), _) => chunk,
-            (None, Device::Cpu) => 128,
-            (None, Device::Gpu) => 512,
+        let chunk = match options.prefill_chunk {
+            Some(chunk) => chunk,
+            None => default_prefill_chunk(Device::current()?),
         };
         let sampler = Sampler::new(&options.sampling, pieces, &prompt)?;
         let detokenizer = tokenizer.map(|tokenizer| tokenizer.detokenizer(&prompt));
@@ -123,6 +132,7 @@ impl GenerationState {
             started: Instant::now(),
             prompt: length,
             options,
+            work: None,
         })
     }
 
@@ -145,8 +155,16 @@ impl GenerationState {
         self.cancel.clone()
     }
 
-    /// The next event; `None` after the last.
+    /// The next event; `None` after the last, and after an error.
     pub(super) fn advance(&mut self, model: &Model) -> Result<Option<Event>> {
+        let event = recovering(|| self.next_event(model));
+        if !matches!(self.phase, Phase::Prefill { .. } | Phase::Decode(_)) {
+            self.work = None;
+        }
+        event
+    }
+
+    fn next_event(&mut self, model: &Model) -> Result<Option<Event>> {
         let live = matches!(self.phase, Phase::Prefill { .. } | Phase::Decode(_));
         if live && self.cancel.is_cancelled() {
             self.phase = Phase::Finished(FinishReason::Cancelled);
@@ -167,6 +185,7 @@ impl GenerationState {
         if processed == self.stats.cached_tokens {
             self.started = Instant::now();
         }
+        self.work_in(cache_policy::Phase::Prompt)?;
         let total = self.prompt;
         let end = total.min(processed.saturating_add(self.chunk));
         let chunk = &self.cache.tokens()[processed..end];
@@ -201,9 +220,11 @@ impl GenerationState {
             n => {
                 let all = logits.subtract(logits.logsumexp(true)?)?;
                 let order = ops::argsort_axis(all.negative()?, 0)?;
+                let likeliest = order.try_index(..n as i32)?;
                 Some(StepLogprobs {
-                    likeliest: order.try_index(..n as i32)?,
-                    all,
+                    chosen: all.take(&token)?,
+                    values: all.take(&likeliest)?,
+                    likeliest,
                 })
             }
         };
@@ -213,12 +234,13 @@ impl GenerationState {
             sum,
             logprobs,
         };
-        async_eval(step.arrays())?;
+        evaluation::start(step.arrays())?;
         Ok(step)
     }
 
     /// Starts the next step, then reads the token of `step`.
     fn decode(&mut self, model: &Model, step: Step) -> Result<Event> {
+        self.work_in(cache_policy::Phase::Decode)?;
         let generated = self.stats.generated_tokens + 1;
         let next = if generated < self.limit {
             let token = step.token.reshape(&[1, 1])?;
@@ -229,7 +251,8 @@ impl GenerationState {
         };
 
         let id = step.token.try_item_exact::<u32>()?;
-        self.check_finite(model, step.sum.try_item_exact::<f32>()?)?;
+        let sum = evaluation::finished::<f32>(&step.sum)?;
+        self.check_finite(model, sum.first().copied().unwrap_or(f32::NAN))?;
         self.cache.push(id);
         self.stats.generated_tokens = generated;
         let elapsed = self.started.elapsed();
@@ -237,6 +260,9 @@ impl GenerationState {
             self.stats.prefill = elapsed;
         }
         self.stats.decode = elapsed.saturating_sub(self.stats.prefill);
+        if let Some(work) = &self.work {
+            work.after_token(generated)?;
+        }
 
         let (text, reason) = self.text_of(id, next.is_none())?;
         self.phase = match (reason, next) {
@@ -244,7 +270,7 @@ impl GenerationState {
             (reason, _) => Phase::Finished(reason.unwrap_or(FinishReason::Length)),
         };
         let (logprob, top_logprobs) = match &step.logprobs {
-            Some(logprobs) => (Some(logprobs.of(id)?), logprobs.likeliest()?),
+            Some(logprobs) => (logprobs.chosen()?, logprobs.likeliest()?),
             None => (None, Vec::new()),
         };
         self.text.push_str(&text);
@@ -254,6 +280,17 @@ impl GenerationState {
             logprob,
             top_logprobs,
         }))
+    }
+
+    /// Begins the work on the device, and its next phase.
+    fn work_in(&mut self, phase: cache_policy::Phase) -> Result<()> {
+        if self.work.is_none() {
+            self.work = Some(DeviceWork::begin()?);
+        }
+        match &self.work {
+            Some(work) => work.enter(phase),
+            None => Ok(()),
+        }
     }
 
     /// Refuses logits with the `sum` that are not finite, or zeros because a norm overflowed. The
@@ -340,7 +377,8 @@ fn check(
 
 impl Step {
     fn arrays(&self) -> Vec<&Array> {
-        let logprobs = self.logprobs.iter().flat_map(|l| [&l.all, &l.likeliest]);
+        let logprobs = self.logprobs.iter();
+        let logprobs = logprobs.flat_map(|l| [&l.chosen, &l.likeliest, &l.values]);
         [&self.token, &self.sum]
             .into_iter()
             .chain(logprobs)
@@ -356,15 +394,15 @@ impl Drop for Step {
 }
 
 impl StepLogprobs {
-    /// The log-probability of the token `id`.
-    fn of(&self, id: u32) -> Result<f32> {
-        Ok(self.all.try_index(id as i32)?.try_item_exact::<f32>()?)
+    /// The log-probability of the chosen token.
+    fn chosen(&self) -> Result<Option<f32>> {
+        Ok(evaluation::finished::<f32>(&self.chosen)?.first().copied())
     }
 
     /// The most likely tokens, most likely first.
     fn likeliest(&self) -> Result<Vec<TokenLogprob>> {
-        let logprobs = self.all.take(&self.likeliest)?.to_vec_exact::<f32>()?;
-        let ids = self.likeliest.to_vec_exact::<u32>()?;
+        let logprobs = evaluation::finished::<f32>(&self.values)?;
+        let ids = evaluation::finished::<u32>(&self.likeliest)?;
         let pairs = ids.into_iter().zip(logprobs);
         Ok(pairs
             .map(|(id, logprob)| TokenLogprob { id, logprob })

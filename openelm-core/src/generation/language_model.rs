@@ -6,7 +6,12 @@ use std::{
     thread,
 };
 
-use super::{compute_dtype::compute_dtype, generation::Generation, options::GenerateOptions};
+use super::{
+    compute_dtype::{compute_dtype, training_dtype},
+    generation::Generation,
+    memory_estimate::MemoryEstimate,
+    options::GenerateOptions,
+};
 use crate::{
     cancel::CancelHandle,
     config::Config,
@@ -20,8 +25,8 @@ use crate::{
 /// Options of [`LanguageModel::load`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Dtype of the computation. `None`, the default: float32 on a CPU device, the stored type on
-    /// a GPU.
+    /// Dtype of the computation. `None`, the default: float32 on a CPU device; on a GPU float16 for
+    /// weights stored so, and bfloat16 for others and for the 3B model.
     pub dtype: Option<Dtype>,
     /// Path of the tokenizer file, or of its folder. `None`, the default: the model folder.
     pub tokenizer: Option<PathBuf>,
@@ -29,9 +34,21 @@ pub struct LoadOptions {
     /// quantised products are many times slower than dense ones, only if the memory for dense
     /// matrices is not available.
     pub keep_quantized: Option<bool>,
+    /// Load the model to train it: the default dtype is then bfloat16 in place of float16, whose
+    /// range is too small for gradients. Default false.
+    pub training: bool,
 }
 
 impl LoadOptions {
+    /// Dtype of the computation with weights stored as `stored`.
+    pub(crate) fn compute_dtype(&self, stored: Dtype, config: &Config) -> Result<Dtype> {
+        if self.training {
+            training_dtype(self.dtype, stored, config)
+        } else {
+            compute_dtype(self.dtype, stored, config)
+        }
+    }
+
     /// True if quantised matrices stay quantised.
     pub(crate) fn keeps_quantized(&self, config: &Config, dtype: Dtype) -> Result<bool> {
         Ok(match self.keep_quantized {
@@ -40,6 +57,9 @@ impl LoadOptions {
         })
     }
 }
+
+/// Tokens of a chunk in [`LanguageModel::warm_up`]: enough for the kernels of many rows.
+const WARM_UP_CHUNK: usize = 16;
 
 /// A loaded OpenELM: network and tokenizer.
 #[derive(Debug)]
@@ -53,7 +73,8 @@ impl LanguageModel {
     ///
     /// # Errors
     /// The error names the file, key or tensor that is missing, malformed or unsuitable; see
-    /// [`Error`].
+    /// [`Error`]. [`Error::Memory`] if the model does not fit into the memory that the system has
+    /// left; nothing is read then.
     pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         Self::load_with_progress(path, options, |_, _| {})
     }
@@ -85,8 +106,14 @@ impl LanguageModel {
         let config = Config::load(&folder)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
-        let dtype = compute_dtype(options.dtype, checkpoint.dtype(), &config)?;
+        let dtype = options.compute_dtype(checkpoint.dtype(), &config)?;
         let keep_quantized = options.keeps_quantized(&config, dtype)?;
+
+        let read_options = ReadOptions {
+            dtype,
+            keep_quantized,
+        };
+        MemoryEstimate::check_fits(&checkpoint, &config, read_options)?;
 
         // The tokenizer takes a while to build and does not use MLX: it is read in parallel.
         let (tokenizer, weights) = thread::scope(|scope| {
@@ -94,12 +121,13 @@ impl LanguageModel {
                 let tokenizer = Tokenizer::find(&folder, options.tokenizer.as_deref())?;
                 tokenizer.with_model_vocab(config.vocab_size())
             });
-            let options = ReadOptions {
-                dtype,
-                keep_quantized,
-            };
-            let weights =
-                Weights::read_cancellable(&checkpoint, &config, options, cancel, &mut progress);
+            let weights = Weights::read_cancellable(
+                &checkpoint,
+                &config,
+                read_options,
+                cancel,
+                &mut progress,
+            );
             let tokenizer = tokenizer.join().unwrap_or_else(|_| {
                 Err(Error::tokenizer(
                     &folder,
@@ -121,6 +149,24 @@ impl LanguageModel {
     pub fn new(model: Model, tokenizer: Tokenizer) -> Result<Self> {
         let tokenizer = tokenizer.with_model_vocab(model.config().vocab_size())?;
         Ok(Self { model, tokenizer })
+    }
+
+    /// Reads and generates a few tokens, so that MLX loads or compiles its GPU kernels now and not
+    /// during the first prompt: a chunk of 16 tokens, a chunk of one token, and a greedy step. A
+    /// model with a shorter context reads less.
+    ///
+    /// # Errors
+    /// As the events of a generation.
+    pub fn warm_up(&self) -> Result<()> {
+        let longest = self.model.config().max_context_length().saturating_sub(2);
+        let prompt = vec![self.tokenizer.bos_id(); longest.clamp(1, WARM_UP_CHUNK + 1)];
+        let options = GenerateOptions {
+            max_tokens: 2,
+            prefill_chunk: Some(WARM_UP_CHUNK),
+            ignore_eos: true,
+            ..GenerateOptions::default()
+        };
+        Generation::new(&self.model, None, prompt, options)?.try_for_each(|event| event.map(drop))
     }
 
     /// Continues `prompt`. BOS is prepended, EOS is not appended.

@@ -1,15 +1,17 @@
 //! An estimate of a model's memory from its file headers.
 
-use super::compute_dtype::compute_dtype;
 use std::path::Path;
 
-use super::language_model::LoadOptions;
+use super::{language_model::LoadOptions, options::default_prefill_chunk};
 use crate::{
     config::Config,
     error::Result,
     mlx::{Device, Dtype},
-    weights::{Checkpoint, model_folder},
+    weights::{Allocation, Checkpoint, ReadOptions, model_folder},
 };
+
+/// Tokens of the shortest text for which a loaded model must have memory.
+const SHORT_TEXT: usize = 256;
 
 /// The memory of a loaded model that generates, in bytes. The estimate is an upper bound, for the
 /// check that a model fits.
@@ -39,7 +41,7 @@ impl MemoryEstimate {
         let config = Config::load(&folder)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
-        let dtype = compute_dtype(options.dtype, checkpoint.dtype(), &config)?;
+        let dtype = options.compute_dtype(checkpoint.dtype(), &config)?;
         let quantized = config.quantization_map()?.is_some();
         let keeps = quantized && options.keeps_quantized(&config, dtype)?;
         let weights = if keeps {
@@ -47,13 +49,38 @@ impl MemoryEstimate {
         } else {
             config.weights_bytes(dtype.size() as u64)
         };
+        Self::with_weights(weights, &config, dtype, context)
+    }
+
+    fn with_weights(
+        weights: u64,
+        config: &Config,
+        dtype: Dtype,
+        context: Option<usize>,
+    ) -> Result<Self> {
         let longest = config.max_context_length();
         let context = context.map_or(longest, |tokens| tokens.min(longest)) as u64;
         Ok(Self {
             weights,
-            kv_cache: kv_cache_bytes(&config, dtype, context),
-            working: working_bytes(&config, dtype, context)?,
+            kv_cache: kv_cache_bytes(config, dtype, context),
+            working: working_bytes(config, dtype, context)?,
         })
+    }
+
+    /// Refuses to read the weights of `checkpoint` if they and the generation of a short text do
+    /// not fit into the memory that the system has left. Weights that are mapped from their file
+    /// need none.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::error::Error::Memory).
+    pub(super) fn check_fits(
+        checkpoint: &Checkpoint,
+        config: &Config,
+        options: ReadOptions,
+    ) -> Result<()> {
+        let allocation = Allocation::of(checkpoint, config, options, Device::current()?)?;
+        let text = Self::with_weights(0, config, options.dtype, Some(SHORT_TEXT))?;
+        allocation.check_fits(checkpoint.folder(), options.dtype, text.total())
     }
 
     /// The sum.
@@ -76,11 +103,7 @@ fn kv_cache_bytes(config: &Config, dtype: Dtype, context: u64) -> u64 {
 /// (rotated and not), some arrays of the model's width, the attention scores of one layer, and one
 /// token's sorted f32 logits for the draw.
 fn working_bytes(config: &Config, dtype: Dtype, context: u64) -> Result<u64> {
-    let chunk = match Device::current()? {
-        Device::Cpu => 128,
-        Device::Gpu => 512,
-    }
-    .min(context);
+    let chunk = (default_prefill_chunk(Device::current()?) as u64).min(context);
     let widest = |of: &dyn Fn(&crate::config::Layer) -> usize| {
         config.layers().iter().map(of).max().unwrap_or(0) as u64
     };

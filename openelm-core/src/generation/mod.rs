@@ -2,6 +2,8 @@
 
 mod chat;
 mod compute_dtype;
+#[cfg(test)]
+mod dtype_trace;
 mod event;
 mod generation;
 mod generation_state;
@@ -13,7 +15,7 @@ mod sampling;
 mod stop;
 
 pub use chat::Chat;
-pub use compute_dtype::compute_dtype;
+pub use compute_dtype::{compute_dtype, training_dtype};
 pub use event::{Event, FinishReason, Stats, Token, TokenLogprob};
 pub use generation::Generation;
 pub use language_model::{LanguageModel, LoadOptions};

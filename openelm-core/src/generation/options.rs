@@ -1,6 +1,7 @@
 //! Options of a generation.
 
 use super::sampling::Sampling;
+use crate::mlx::Device;
 
 /// Options of one generation.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,7 +15,8 @@ pub struct GenerateOptions {
     /// Number of most likely tokens to report at each step, with log-probabilities. Default 0.
     pub logprobs: usize,
     /// Prompt tokens per chunk. `None`, the default, is 128 on a CPU, where smaller chunks save
-    /// work above the diagonal, and 512 on a GPU.
+    /// work above the diagonal, and on iOS, where the system gives an app that enters the
+    /// background few seconds to end a chunk; 512 on other GPUs.
     pub prefill_chunk: Option<usize>,
     /// Continue after the end-of-sequence token. Default false.
     pub ignore_eos: bool,
@@ -30,5 +32,13 @@ impl Default for GenerateOptions {
             prefill_chunk: None,
             ignore_eos: false,
         }
+    }
+}
+
+/// Prompt tokens per chunk, if the options give none.
+pub(super) fn default_prefill_chunk(device: Device) -> usize {
+    match device {
+        Device::Gpu if !cfg!(target_os = "ios") => 512,
+        _ => 128,
     }
 }

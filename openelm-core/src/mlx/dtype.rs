@@ -58,34 +58,3 @@ impl FromStr for Dtype {
         }
     }
 }
-
-/// The kind of device that MLX computes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
-    /// The processor.
-    Cpu,
-    /// The GPU: Metal on Apple systems.
-    Gpu,
-}
-
-impl Device {
-    /// The default device of MLX: the GPU if there is one.
-    ///
-    /// # Errors
-    /// [`Error::Mlx`] if MLX has no device.
-    pub fn current() -> Result<Self> {
-        Ok(match mlx_rs::Device::try_default()?.get_type()? {
-            mlx_rs::DeviceType::Cpu => Self::Cpu,
-            mlx_rs::DeviceType::Gpu => Self::Gpu,
-        })
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cpu => "cpu",
-            Self::Gpu => "gpu",
-        })
-    }
-}

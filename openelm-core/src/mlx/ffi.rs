@@ -114,6 +114,51 @@ pub(super) fn quantized_matmul(
     }
 }
 
+/// True if the values of `array` have been computed.
+pub(super) fn is_available(array: &Array) -> Result<bool> {
+    ready();
+    let mut available = false;
+    // SAFETY: the handle is live for the call, which writes one boolean.
+    let status = unsafe { mlx_sys::_mlx_array_is_available(&raw mut available, array.as_ptr()) };
+    match status {
+        0 => Ok(available),
+        _ => Err(failed("the state of an array").into()),
+    }
+}
+
+/// Writes the operations that `arrays` still need to `path`: MLX's `print_graph`.
+#[cfg(test)]
+pub(super) fn print_graph(arrays: &[&Array], path: &CStr) -> Result<()> {
+    unsafe extern "C" {
+        fn fopen(path: *const c_char, mode: *const c_char) -> *mut mlx_sys::FILE;
+        fn fclose(file: *mut mlx_sys::FILE) -> std::ffi::c_int;
+    }
+    ready();
+    // SAFETY: the handles and the file are live until they are freed below, once; a file that
+    // cannot be opened is not used.
+    unsafe {
+        let file = fopen(path.as_ptr(), c"w".as_ptr());
+        if file.is_null() {
+            return Err(failed("opening the file").into());
+        }
+        let (namer, outputs) = (
+            mlx_sys::mlx_node_namer_new(),
+            mlx_sys::mlx_vector_array_new(),
+        );
+        for array in arrays {
+            mlx_sys::mlx_vector_array_append_value(outputs, array.as_ptr());
+        }
+        let status = mlx_sys::mlx_print_graph(file, namer, outputs);
+        mlx_sys::mlx_vector_array_free(outputs);
+        mlx_sys::mlx_node_namer_free(namer);
+        fclose(file);
+        match status {
+            0 => Ok(()),
+            _ => Err(failed("print_graph").into()),
+        }
+    }
+}
+
 /// A group of processes that compute together, MLX's `distributed::Group`.
 #[derive(Debug)]
 pub(crate) struct ProcessGroup(mlx_sys::mlx_distributed_group);
@@ -183,6 +228,39 @@ impl Drop for Null {
         // SAFETY: frees the handle made in `new`, once.
         unsafe { mlx_sys::mlx_array_free(self.0) };
     }
+}
+
+/// Key of [`gpu_size`]: the memory that Metal recommends not to exceed, in bytes.
+#[cfg(any(target_os = "macos", test))]
+pub(super) const WORKING_SET: &CStr = c"max_recommended_working_set_size";
+
+/// A size among the properties of the GPU; `None` without a GPU or such a property.
+#[cfg(any(target_os = "macos", test))]
+pub(super) fn gpu_size(key: &CStr) -> Option<usize> {
+    ready();
+    // SAFETY: both handles are live until they are freed below, once; the calls write one number
+    // and report failures as a status.
+    unsafe {
+        let gpu = mlx_sys::mlx_device_new_type(mlx_sys::mlx_device_type__MLX_GPU, 0);
+        let mut info = mlx_sys::mlx_device_info_new();
+        let mut size = 0;
+        let found = mlx_sys::mlx_device_info_get(&raw mut info, gpu) == 0
+            && mlx_sys::mlx_device_info_get_size(&raw mut size, info, key.as_ptr()) == 0;
+        mlx_sys::mlx_device_info_free(info);
+        mlx_sys::mlx_device_free(gpu);
+        found.then_some(size)
+    }
+}
+
+/// Bytes that iOS allows this app to allocate; 0 without a limit.
+#[cfg(target_os = "ios")]
+pub(super) fn process_available_memory() -> usize {
+    unsafe extern "C" {
+        /// Of the system's library, since iOS 13.
+        fn os_proc_available_memory() -> usize;
+    }
+    // SAFETY: the function has no arguments and only reads the limits of this process.
+    unsafe { os_proc_available_memory() }
 }
 
 /// The version of the loaded MLX library.
@@ -277,6 +355,15 @@ unsafe fn own(result: mlx_sys::mlx_array, status: i32, operation: &str) -> Resul
 mod tests {
     use super::*;
     use crate::mlx::quantization::Quantization;
+
+    #[test]
+    fn a_system_without_a_gpu_has_no_size_of_it() {
+        if crate::mlx::Device::current().unwrap() == crate::mlx::Device::Gpu {
+            assert!(gpu_size(WORKING_SET) > Some(1 << 30));
+        } else {
+            assert_eq!(gpu_size(WORKING_SET), None);
+        }
+    }
 
     #[test]
     fn a_failed_call_has_the_reason_of_mlx() {

@@ -2,17 +2,30 @@
 //!
 //! `ffi.rs` and `mapped.rs` hold all of the crate's `unsafe`.
 
+pub(crate) mod available;
+pub(crate) mod cache_policy;
+#[cfg(any(target_os = "linux", test))]
+mod control_group;
 mod dequantize_affine;
+mod device;
 mod dtype;
+pub(crate) mod evaluation;
 mod ffi;
+#[cfg(test)]
+pub(crate) mod graph;
 pub(crate) mod mapped;
 mod matrix;
 pub(crate) mod memory;
+pub(crate) mod memory_trace;
+mod proc_file;
 pub(crate) mod quantization;
 mod quantized_matrix;
+pub(crate) mod recovery;
 pub mod runtime;
+mod wired_memory;
 
-pub use dtype::{Device, Dtype};
+pub use device::{Device, SelectedDevice};
+pub use dtype::Dtype;
 pub(crate) use ffi::ProcessGroup;
 pub(crate) use matrix::Matrix;
 pub(crate) use quantization::{Quantization, QuantizationMap, QuantizationMode};

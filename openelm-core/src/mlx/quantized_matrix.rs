@@ -4,7 +4,8 @@ use mlx_rs::{Array, error::Exception};
 
 use super::{
     dequantize_affine::expand_affine,
-    dtype::{Device, Dtype},
+    device::Device,
+    dtype::Dtype,
     ffi::{self, Parts},
     mapped,
     quantization::Quantization,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mlx_rs::Array;
 
-use super::ffi;
+use super::{ffi, recovery::faults};
 use crate::error::{Error, Result};
 
 /// The version of the loaded MLX library, such as `0.32.2`.
@@ -20,6 +20,7 @@ pub fn mlx_version() -> Result<String> {
 /// # Errors
 /// [`Error::Mlx`] if MLX fails.
 pub fn synchronize() -> Result<()> {
+    faults::report()?;
     // A stream runs its operations in order.
     Ok(Array::from_int(0).negative()?.eval()?)
 }

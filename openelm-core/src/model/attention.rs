@@ -13,6 +13,7 @@ use super::{
     kv_cache::LayerCache,
     linear::{Linear, LinearVisitor, NormVisitor},
     split::split_at,
+    unfused_attention,
 };
 use crate::{
     config::{
@@ -34,6 +35,7 @@ pub(crate) struct Attention {
     kv_heads: i32,
     head_dim: i32,
     device: Device,
+    fused: bool,
 }
 
 /// RMSNorm over `head_dim` of all query and key heads at once.
@@ -47,7 +49,8 @@ struct QkNorm {
     /// `[q_heads + kv_heads, head_dim]`.
     weight: Array,
     eps: f32,
-    /// Upper bound of the magnitude of a scaled score: infinite if the weights may change.
+    /// Upper bound of the magnitude of a scaled score: infinite if the weights may change, and on a
+    /// GPU.
     largest_score: f32,
 }
 
@@ -59,6 +62,7 @@ impl Attention {
         index: usize,
         weights: &mut Weights,
     ) -> Result<Self> {
+        let device = Device::current()?;
         let (width, head_dim) = (config.model_dim(), config.head_dim());
         let heads = layer.q_heads + 2 * layer.kv_heads;
         let rows = heads * head_dim;
@@ -77,9 +81,17 @@ impl Attention {
             };
             let (q_norm, k_norm) = (norm(Q_NORM)?, norm(K_NORM)?);
             let weight = per_head(&q_norm, layer.q_heads, &k_norm, layer.kv_heads)?;
-            weight.eval()?;
+            // For a GPU, the model evaluates the weights of all layers at once, and no largest
+            // score is needed.
+            let largest_score = match device {
+                Device::Cpu => {
+                    weight.eval()?;
+                    largest_score(&q_norm, &k_norm)?
+                }
+                Device::Gpu => f32::INFINITY,
+            };
             Some(QkNorm {
-                largest_score: largest_score(&q_norm, &k_norm)?,
+                largest_score,
                 q_norm,
                 k_norm,
                 weight,
@@ -95,7 +107,8 @@ impl Attention {
             q_heads: layer.q_heads as i32,
             kv_heads: layer.kv_heads as i32,
             head_dim: head_dim as i32,
-            device: Device::current()?,
+            device,
+            fused: true,
         })
     }
 
@@ -144,6 +157,16 @@ impl Attention {
         self.out_proj.forward(&joined)
     }
 
+    /// Chooses between MLX's fused attention and single operations.
+    pub(super) fn set_fused(&mut self, fused: bool) {
+        self.fused = fused;
+    }
+
+    /// The weight that is derived from the weights of the norms.
+    pub(super) fn derived_weight(&self) -> Option<&Array> {
+        self.qk_norm.as_ref().map(|norm| &norm.weight)
+    }
+
     /// Calls `visit` with the name of each projection within the layer.
     pub(crate) fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) -> Result<()> {
         visit(QKV_PROJ, &mut self.qkv_proj)?;
@@ -174,6 +197,9 @@ impl Attention {
     ) -> Result<Array> {
         let length = queries.dim(2);
         let scale = (self.head_dim as f32).powf(-0.5);
+        if !self.fused {
+            return unfused_attention::attend(queries, keys, values, scale, mask);
+        }
         if length == 1 && self.device == Device::Cpu && queries.dtype() == Dtype::Float32 {
             return self.attend_one(queries, keys, values, scale);
         }
@@ -362,6 +388,7 @@ mod tests {
                 kv_heads,
                 head_dim,
                 device: Device::Cpu,
+                fused: true,
             };
             assert_eq!(attention.needs_largest(), !bounded, "{weight}");
             let scale = Array::from_f32(if known { weight } else { 1.0 });

@@ -14,6 +14,7 @@ mod non_finite;
 mod rms_norm;
 mod rope;
 mod split;
+mod unfused_attention;
 
 pub(crate) use adapters::{Module, Named, next_revision};
 pub use kv_cache::KvCache;

@@ -7,6 +7,7 @@ use mlx_rs::Array;
 
 use super::{
     adapters::Attached,
+    attention::Attention,
     block::TransformerBlock,
     forward_context::ForwardContext,
     kv_cache::KvCache,
@@ -20,7 +21,7 @@ use crate::{
         tensor_names::{self, ATTN_NORM, EMBEDDING, FFN_NORM, FINAL_NORM, HEAD},
     },
     error::{Error, Result},
-    mlx::{Device, Dtype, Matrix},
+    mlx::{Device, Dtype, Matrix, evaluation},
     weights::Weights,
 };
 
@@ -58,15 +59,16 @@ impl Model {
             .iter()
             .enumerate()
             .map(|(i, layer)| TransformerBlock::new(&config, layer, i, &mut weights))
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        let device = Device::current()?;
+        if device == Device::Gpu && config.normalize_qk_projections() {
+            let attentions = layers.iter().map(|layer| &layer.attn);
+            evaluation::complete(attentions.filter_map(Attention::derived_weight))?;
+        }
         Ok(Self {
             norm: RmsNorm::new(&config, FINAL_NORM, &mut weights)?,
             head,
-            rope: Rope::new(
-                config.head_dim(),
-                config.rope_freq_constant(),
-                Device::current()?,
-            ),
+            rope: Rope::new(config.head_dim(), config.rope_freq_constant(), device),
             token_embeddings,
             layers,
             dtype,
@@ -83,6 +85,15 @@ impl Model {
     /// The type of weights and activations.
     pub fn dtype(&self) -> Dtype {
         self.dtype
+    }
+
+    /// Chooses MLX's fused attention, the default, or single operations, which are slower. They are
+    /// for a GPU whose fused kernel gives wrong results, see
+    /// <https://github.com/ml-explore/mlx/issues/4022>.
+    pub fn set_fused_attention(&mut self, fused: bool) {
+        for layer in &mut self.layers {
+            layer.attn.set_fused(fused);
+        }
     }
 
     /// An empty cache for one sequence, or for several of the same length.

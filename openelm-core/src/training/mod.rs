@@ -1,7 +1,11 @@
 //! Training: the trainer, and the runs of fine-tuning and pre-training.
 
+#[cfg(test)]
+mod dtype_trace;
 mod event;
 mod exception;
+#[cfg(test)]
+mod failed_step_tests;
 pub mod finetune;
 mod gradient;
 mod group;
@@ -16,6 +20,7 @@ mod run_folder;
 mod schedule;
 mod seed;
 mod state;
+mod state_memory;
 mod trainable;
 mod trainer;
 mod update;

@@ -25,6 +25,7 @@ use crate::{
     cancel::CancelHandle,
     error::{Error, Remedy, Result, RunDifference},
     files::LOCK_FILE,
+    mlx::cache_policy::{DeviceWork, Phase},
 };
 
 /// Files that every run writes before its first save, and the file with the processes of `openelm`.
@@ -58,6 +59,8 @@ pub(super) struct Run<E> {
     cancel: CancelHandle,
     events: VecDeque<E>,
     ended: bool,
+    /// From the first step to the end.
+    work: Option<DeviceWork>,
 }
 
 impl<E: RunEvent> Run<E> {
@@ -85,6 +88,7 @@ impl<E: RunEvent> Run<E> {
             cancel: CancelHandle::default(),
             events: VecDeque::new(),
             ended: false,
+            work: None,
         }
     }
 
@@ -344,6 +348,25 @@ impl<E: RunEvent> Run<E> {
     fn end(&mut self) {
         self.ended = true;
         self.lock = None;
+        self.work = None;
+    }
+
+    /// Begins or continues the work on the device. A generation may have run since the last step.
+    fn begin_step(&mut self) -> Result<()> {
+        if self.work.is_none() {
+            self.work = Some(DeviceWork::begin()?);
+        }
+        match &self.work {
+            Some(work) => work.enter(Phase::Training),
+            None => Ok(()),
+        }
+    }
+
+    fn end_step(&self) -> Result<()> {
+        match &self.work {
+            Some(work) => work.after_step(),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -391,7 +414,8 @@ pub(super) trait Advance {
 /// The next event of `job`. An error ends the run.
 pub(super) fn next_event<A: Advance>(job: &mut A) -> Option<Result<A::Event>> {
     while job.run().events.is_empty() && !job.run().ended {
-        if let Err(error) = job.advance() {
+        let advanced = job.run().begin_step().and_then(|()| job.advance());
+        if let Err(error) = advanced.and_then(|()| job.run().end_step()) {
             let run = job.run();
             if run.progress.trained_tokens == 0 && !run.state().exists() {
                 run.discard();

@@ -34,6 +34,7 @@ impl Trainer {
     /// [`Error::Io`] if the file cannot be written, [`Error::Diverged`] if a parameter is not
     /// finite; an existing file stays.
     pub fn save_state(&self, path: &Path, caller: &Value) -> Result<()> {
+        self.check_usable()?;
         if self.trainable.check_finite(&self.parameters).is_err() {
             return Err(Error::Diverged {
                 iteration: self.iteration,

@@ -177,10 +177,20 @@ impl TrainableModel {
                 // The computation uses the model's dtype; trained parameters are f32.
                 parameter.as_dtype(dtype).map_err(|e| failed = Some(e)).ok()
             })?;
-            return match failed {
-                None => Ok(model),
-                Some(error) => Err(error.into()),
-            };
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+            if dtype != MlxDtype::Float32
+                && let Some(embedding) = by_name.get(weight(EMBEDDING).as_str())
+            {
+                model.visit_linears(&mut |name, linear| {
+                    if name == EMBEDDING {
+                        linear.look_up_in_f32(embedding);
+                    }
+                    Ok(())
+                })?;
+            }
+            return Ok(model);
         }
         let tied = self.base.config().share_input_output_layers();
         let dtype = self.base.dtype();

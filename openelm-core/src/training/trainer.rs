@@ -3,7 +3,7 @@
 //! [`Trainer`] owns the parameters and the optimizer's state. Its callers choose the batches and
 //! the times of saves: [`crate::training::finetune::finetune`], [`crate::training::pretrain`].
 
-use mlx_rs::{Array, transforms};
+use mlx_rs::Array;
 
 use super::{
     gradient::{self, LossAndGradients},
@@ -15,10 +15,12 @@ use super::{
 };
 use crate::{
     adapter::{Adapter, AdapterKind},
+    cancel::CancelHandle,
     config::Config,
     data::batch::Batch,
-    error::{Error, Result},
-    mlx::Dtype,
+    error::{Error, ErrorKind, Result},
+    gate::pause_point,
+    mlx::{Dtype, evaluation, recovery::recovering},
     model::Model,
     weights::{Tensors, Weights},
 };
@@ -97,6 +99,8 @@ pub struct Trainer {
     /// The moving average of the trained parameters.
     pub(super) average: Option<Vec<Array>>,
     pub(super) iteration: u64,
+    /// MLX failed in a step: the parameters may be arrays without values.
+    pub(super) failed: bool,
 }
 
 impl Trainer {
@@ -121,6 +125,7 @@ impl Trainer {
             gathered: None,
             average,
             iteration: 0,
+            failed: false,
         })
     }
 
@@ -180,7 +185,7 @@ impl Trainer {
     /// finite: the parameters are then not usable. [`Error::NonFinite`] or [`Error::Dtype`] if the
     /// model without the adapter is the cause. [`Error::Mlx`] if memory runs out.
     pub fn step(&mut self, batch: &Batch) -> Result<Step> {
-        self.train(batch, self.predict())
+        self.unless_failed(|trainer| trainer.train(batch, trainer.predict()))
     }
 
     /// Trains to prefer the first answer of each pair (arXiv 2305.18290): `batch` holds the chosen
@@ -190,7 +195,7 @@ impl Trainer {
     /// As [`step`](Self::step), and [`Error::Option`] if the reference does not match the batch.
     pub fn step_preference(&mut self, batch: &Batch, preference: &Preference) -> Result<Step> {
         preference.check(batch)?;
-        self.train(batch, Objective::Prefer(preference))
+        self.unless_failed(|trainer| trainer.train(batch, Objective::Prefer(preference)))
     }
 
     /// Mean loss over the targets of `batches`, in nats.
@@ -219,12 +224,18 @@ impl Trainer {
         &self,
         batches: impl IntoIterator<Item = &'b Batch>,
     ) -> Result<(f64, usize)> {
+        self.check_usable()?;
         let model = self.trainable.model(&self.parameters, None)?;
         let (mut sum, mut count) = (0.0, 0);
         for batch in batches {
+            // The loss before was read: nothing is in progress.
+            pause_point(&CancelHandle::default(), || Ok(()))?;
             if batch.target_count() > 0 {
-                let loss = loss::cross_entropy(&model, batch, self.trainable.trains_head())?;
-                sum += f64::from(loss::read(&loss)?) * batch.target_count() as f64;
+                let loss = recovering(|| {
+                    let head = self.trainable.trains_head();
+                    loss::read(&loss::cross_entropy(&model, batch, head)?)
+                })?;
+                sum += f64::from(loss) * batch.target_count() as f64;
                 count += batch.target_count();
             }
         }
@@ -306,7 +317,7 @@ impl Trainer {
         }
         let gathered = self.gathered.iter().flatten();
         let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
-        transforms::eval(self.state().chain(gathered).chain(reported))?;
+        evaluation::complete(self.state().chain(gathered).chain(reported))?;
         let loss = loss::read(&loss)?;
         self.check_finite(loss, Some(batch))?;
         let gradient_norm = gradient_norm.as_ref().map(loss::read).transpose()?;
@@ -348,6 +359,27 @@ impl Trainer {
         let average = self.average.iter().flatten();
         let parameters = self.parameters.iter();
         parameters.chain(self.optimizer.arrays()).chain(average)
+    }
+
+    /// Runs a step, unless an earlier one has failed.
+    pub(super) fn unless_failed(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Result<Step>,
+    ) -> Result<Step> {
+        self.check_usable()?;
+        let step = recovering(|| step(self));
+        self.failed = matches!(&step, Err(error) if error.kind() == ErrorKind::Device);
+        step
+    }
+
+    /// Refuses a trainer after a step in which MLX failed.
+    pub(super) fn check_usable(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::FailedTrainer {
+                iteration: self.iteration,
+            });
+        }
+        Ok(())
     }
 
     /// Refuses a `loss` that is not finite: the cause is the model before training, if it gives

@@ -43,6 +43,10 @@ impl Trainer {
     /// [`Error::Diverged`] if the loss or the gradient is not finite,
     /// [`Error::Mlx`] if memory runs out.
     pub fn update(&mut self, batches: &[Batch], group: Option<&Group>) -> Result<Step> {
+        self.unless_failed(|trainer| trainer.update_with(batches, group))
+    }
+
+    fn update_with(&mut self, batches: &[Batch], group: Option<&Group>) -> Result<Step> {
         if let ([batch], None) = (batches, group) {
             if batch.target_count() == 0 {
                 return Err(no_targets());

@@ -1,5 +1,6 @@
 //! Safetensors checkpoints: files, headers, and their tensors as MLX arrays.
 
+mod allocation;
 mod checkpoint;
 pub(crate) mod derived;
 mod layout;
@@ -13,6 +14,7 @@ mod stored_tensor;
 pub(crate) mod tensor_file;
 mod weights;
 
+pub(crate) use allocation::Allocation;
 pub use checkpoint::Checkpoint;
 pub(crate) use model_files::is_model_file;
 pub use model_folder::model_folder;

@@ -120,9 +120,7 @@ impl Mapped {
         let file = self.files.get(&stored.file)?;
         let shape: Vec<i32> = stored.shape.iter().map(|&n| n as i32).collect();
         let (offset, bytes, dtype) = (stored.offset, stored.bytes(), stored.dtype.mlx());
-        // Arrays of wider types need their alignment; MLX cannot map empty arrays.
-        let aligned = offset.is_multiple_of(stored.dtype.size() as u64) && bytes > 0;
-        Some(if aligned {
+        Some(if stored.is_mappable() {
             mapped::map(file, &stored.file, offset, bytes, &shape, dtype)
         } else {
             mapped::read(file, &stored.file, offset, bytes, &shape, dtype)

@@ -33,6 +33,12 @@ impl StoredTensor {
     pub fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
     }
+
+    /// True if the data can be mapped: arrays of wider types need their alignment, and MLX cannot
+    /// map empty arrays.
+    pub(super) fn is_mappable(&self) -> bool {
+        self.offset.is_multiple_of(self.dtype.size() as u64) && self.bytes() > 0
+    }
 }
 
 impl StoredDtype {

@@ -5,14 +5,21 @@ use std::{
     path::PathBuf,
 };
 
-use mlx_rs::{Array, transforms::async_eval};
+use mlx_rs::{
+    Array,
+    transforms::{self, async_eval},
+};
 
-use super::{checkpoint::Checkpoint, parallel_reader::Readers};
+use super::{allocation::Allocation, checkpoint::Checkpoint, parallel_reader::Readers};
 use crate::{
     cancel::CancelHandle,
     config::Config,
     error::{Error, Result},
-    mlx::{Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix},
+    gate::pause_point,
+    mlx::{
+        Device, Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix,
+        cache_policy::WeightReading,
+    },
 };
 
 /// Options of [`Weights::read`].
@@ -38,7 +45,8 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if a file changed or cannot be read, [`Error::Config`] for a bad
-    /// `quantization` block, [`Error::Mlx`] if MLX fails.
+    /// `quantization` block, [`Error::Memory`] if the weights do not fit into the memory that the
+    /// system has left, [`Error::Mlx`] if MLX fails.
     pub fn read(
         checkpoint: &Checkpoint,
         config: &Config,
@@ -60,6 +68,13 @@ impl Weights {
         cancel: &CancelHandle,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
+        Allocation::of(checkpoint, config, options, Device::current()?)?.check_fits(
+            checkpoint.folder(),
+            options.dtype,
+            0,
+        )?;
+        // Dropped after the tensors that are cast.
+        let _reading = WeightReading::begin()?;
         let total = checkpoint.bytes() as u64;
         let mut readers = Readers::open(checkpoint)?;
         let mut weights = Self {
@@ -90,6 +105,10 @@ impl Weights {
                 weights.finish(under_way.pop_front(), &mut done)?;
                 progress(done, total);
             }
+            pause_point(cancel, || {
+                let arrays = under_way.iter().map(|(_, array, _)| array);
+                Ok(transforms::eval(arrays)?)
+            })?;
         }
         while !under_way.is_empty() {
             weights.finish(under_way.pop_front(), &mut done)?;

@@ -1,6 +1,10 @@
 import Foundation
 internal import OpenELMBindings
 
+#if canImport(Metal)
+    import Metal
+#endif
+
 /// MLX's GPU kernels: resources of this package, one file per platform, named after MLX's version.
 /// MLX does not check the version, and gives wrong results with kernels of another version.
 enum Kernels {
@@ -52,8 +56,19 @@ enum Kernels {
     /// Sets MLX's kernels. MLX loads them at the first use of the GPU, so call this earlier.
     static func use() throws {
         guard let platform else { return }
+        try checkDevice()
         let version = try translated { try mlxVersion() }
         try use(try file(in: folder, version: version, platform: platform))
+    }
+
+    /// Refuses a GPU without SIMD-group matrices, which MLX's kernels need: they came with the
+    /// GPUs of A14 and M1. Without the check, the first matrix product fails.
+    private static func checkDevice() throws {
+        #if canImport(Metal) && !targetEnvironment(simulator)
+            if let device = MTLCreateSystemDefaultDevice(), !device.supportsFamily(.apple7) {
+                throw OpenELMError.unsupportedDevice(name: device.name)
+            }
+        #endif
     }
 
     /// Sets `file` as MLX's kernels; the library checks the version again.

@@ -3,7 +3,7 @@ internal import OpenELMBindings
 
 /// Options for loading a model.
 public struct LoadOptions: Sendable, Equatable {
-    /// `float32`, `float16` or `bfloat16`; `nil` is the stored dtype on a GPU and `float32` on a
+    /// `float32`, `float16` or `bfloat16`; `nil` is a dtype of 16 bits on a GPU and `float32` on a
     /// CPU.
     public var dtype: String?
     /// A tokenizer file or folder; `nil` uses the model folder.

@@ -42,7 +42,7 @@ public enum Memory {
         return Int(estimate.weights + estimate.kvCache + estimate.working)
     }
 
-    /// Bytes that this process can still allocate; `nil` if the system does not report it (macOS).
+    /// Bytes that this process can still allocate; `nil` if the system does not report it.
     public static var available: Int? {
         get throws {
             #if os(iOS)
@@ -54,7 +54,8 @@ public enum Memory {
         }
     }
 
-    /// Sets the limit of MLX's buffer cache, in bytes. This package sets 32 MiB.
+    /// Sets the limit of MLX's buffer cache for all work, in bytes. By default it depends on the
+    /// work: small while tokens are generated, larger while a prompt is read and while training.
     public static func setCacheLimit(_ bytes: Int) throws {
         try prepare()
         let limit = try count("cacheLimit", bytes)
@@ -67,11 +68,12 @@ public enum Memory {
         try translated { try clearMemoryCache() }
     }
 
-    /// Pauses all work before its next token or training step, and frees the buffers in MLX's
-    /// cache. Waits up to one second for work in progress. Returns true if no work is running.
+    /// Pauses all work before its next token, training step or tensor, and frees the buffers in
+    /// MLX's cache. Waits up to four seconds for work in progress: iOS gives an app that enters the
+    /// background about five. Returns true if nothing is in progress, on the GPU either.
     @discardableResult
     public static func pause() throws -> Bool {
-        let isIdle = try translated { try OpenELMBindings.pause(waitMilliseconds: 1000) }
+        let isIdle = try translated { try OpenELMBindings.pause(waitMilliseconds: 4000) }
         try clearCache()
         return isIdle
     }
@@ -81,12 +83,13 @@ public enum Memory {
         try translated { try OpenELMBindings.resume() }
     }
 
-    /// Sets kernels, cache limit and observers, once, before the first call to MLX.
+    /// Sets kernels and observers, once, before the first call to MLX.
     static func prepare() throws { try prepared.get() }
 
     private static let prepared = Result<Void, any Error> {
         try Kernels.use()
-        _ = try translated { try setMemoryCacheLimit(bytes: 32 << 20) }
+        // Makes the device, so that MLX's error is thrown here if its kernels cannot be loaded.
+        _ = try translated { try memoryStatistics() }
         #if canImport(UIKit)
             observe()
         #endif

@@ -37,6 +37,8 @@ public enum OpenELMError: Error, Sendable, Equatable {
     case distributed(message: String)
     /// MLX's GPU kernels are missing from this package, or are for another version of MLX.
     case invalidKernels(path: String, message: String)
+    /// The GPU lacks what MLX's kernels need: an A14 or M1, or a later chip.
+    case unsupportedDevice(name: String)
     /// MLX or the GPU reported an error.
     case device(message: String)
     /// The library failed unexpectedly. The call failed; later calls work.
@@ -81,6 +83,8 @@ extension OpenELMError: LocalizedError {
                 + differences.map(\.description).joined(separator: "; ")
         case .exceededContextWindowSize(let tokens, let context):
             "the prompt has \(tokens) tokens; the model's context holds \(context)"
+        case .unsupportedDevice(let name):
+            "\(name): this GPU lacks what MLX's kernels need; A14, M1 and later chips have it"
         case .concurrentRequests: "the session is already answering"
         case .unloaded: "the model was unloaded"
         case .diverged(let iteration, let loss): "the loss is \(loss) at iteration \(iteration)"
@@ -108,6 +112,7 @@ extension OpenELMError: LocalizedError {
         case .distributed: "Start all processes of the group again."
         case .invalidKernels:
             "Use a tagged release of this package; in a clone, run make xcframework."
+        case .unsupportedDevice: "Use a device with an A14 or M1, or a later chip."
         case .device: "Free memory or use a smaller model, then try again."
         case .unexpected: "Try again, and report this message."
         case .unusable: "Restart the app."

@@ -17,12 +17,13 @@ use crate::{
     data::batch::Batch,
     error::{Error, Result},
     files::check_inputs,
-    mlx::memory,
+    mlx::{Device, Dtype, memory},
     model::Model,
     training::{
         Preference, Trainer,
         run::{Advance, Run, next_event},
         state::STATE_FILE,
+        state_memory,
     },
 };
 
@@ -127,12 +128,14 @@ impl Finetune {
         folder: &Path,
         options: FinetuneOptions,
     ) -> Result<Self> {
+        check_dtype(model)?;
         options.check()?;
         options.check_sizes(&train, model.config())?;
         if options.patience.is_some() && valid.is_none() {
             return Err(Error::option("patience", "requires validation data"));
         }
         adapter.check_savable()?;
+        state_memory::check_fits(adapter.parameter_count(), &options.trainer)?;
         let order = Order::new(&train, valid.as_ref(), &options)?;
         let key = resume_key(model, &options, &adapter, &train, valid.as_ref())?;
         let validation = validation_key(&options, valid.as_ref());
@@ -282,6 +285,17 @@ impl Finetune {
             best: self.run.best(),
         })
     }
+}
+
+/// Refuses a float16 model on a GPU: without loss scaling, gradients vanish in its range.
+fn check_dtype(model: &Model) -> Result<()> {
+    if model.dtype() == Dtype::Float16 && Device::current()? == Device::Gpu {
+        return Err(Error::Dtype {
+            dtype: Dtype::Float16.to_string(),
+            problem: "gradients vanish in its range; load the model in bfloat16 to train it".into(),
+        });
+    }
+    Ok(())
 }
 
 impl Advance for Finetune {

@@ -5,8 +5,10 @@ use mlx_rs::{Array, Dtype, ops::indexing::IndexOp};
 use super::{finetune::Finetune, training_data::TrainingData};
 use crate::{
     adapter::Adapter,
+    cancel::CancelHandle,
     data::Fingerprint,
     error::{Error, Result, RunDifference},
+    gate::pause_point,
     weights::{Tensors, tensor_file},
 };
 
@@ -57,6 +59,7 @@ impl Finetune {
         let mut reference = Vec::with_capacity(pairs.len());
         for rows in all.chunks(self.options.batch_size) {
             let batch = self.options.batch(&self.train, rows);
+            pause_point(&CancelHandle::default(), || Ok(()))?;
             let sums = self.trainer.log_probabilities(&batch)?;
             let (chosen, rejected) = sums.split_at(rows.len());
             reference.extend(chosen.iter().zip(rejected).map(|(&c, &r)| [c, r]));

@@ -6,7 +6,10 @@ use super::{options::PretrainOptions, pretrain::Pretrain, source::SequenceSource
 use crate::{
     config::Config,
     error::{Error, Result},
-    mlx::memory,
+    mlx::{
+        cache_policy::{DeviceWork, Phase},
+        memory,
+    },
 };
 
 /// Time and memory per step, measured over a few steps.
@@ -35,6 +38,8 @@ impl Pretrain {
         steps: u64,
     ) -> Result<RunEstimate> {
         let mut run = Self::prepare(config, source, None, Path::new(""), options, None)?;
+        let work = DeviceWork::begin()?;
+        work.enter(Phase::Training)?;
         let (mut made, mut targets, mut seconds) = (0.0, 0.0, 0.0);
         for nth in 0..steps.max(2) {
             let started = Instant::now();
@@ -42,6 +47,7 @@ impl Pretrain {
                 break;
             };
             let step = run.trainer.update(&batches, None)?;
+            work.after_step()?;
             // The first step also includes one-time preparation.
             if nth > 0 {
                 made += 1.0;

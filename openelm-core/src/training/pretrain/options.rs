@@ -7,7 +7,10 @@ use crate::{
     config::{Config, Preset},
     error::{Error, Result},
     mlx::{Device, Dtype, memory},
-    training::{Optimizer, OptimizerKind, Schedule, ScheduleKind, TrainerOptions},
+    training::{
+        Optimizer, OptimizerKind, Schedule, ScheduleKind, TrainerOptions,
+        state_memory::bytes_per_parameter,
+    },
 };
 
 /// The settings that differ between CoreNet's recipes.
@@ -236,12 +239,7 @@ impl PretrainOptions {
         memory::check_fits(
             "model_dim",
             found,
-            u128::from(parameters) * self.state_bytes(),
+            u128::from(parameters) * u128::from(bytes_per_parameter(&self.trainer)),
         )
-    }
-
-    /// Bytes per parameter in f32: weight, gradient, two moments, and the moving average.
-    fn state_bytes(&self) -> u128 {
-        4 * (4 + u128::from(self.trainer.ema_decay.is_some()))
     }
 }

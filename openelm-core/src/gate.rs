@@ -1,0 +1,294 @@
+//! A gate that pauses work on the device, and reports when none is running.
+//!
+//! Operating systems end apps that use the GPU in the background. The thread that owns MLX acquires
+//! the gate before each unit of work (a token, a prompt chunk, a step) and rests at it within long
+//! ones (a load, a conversion, a validation), when nothing is in progress on the device.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{cancel::CancelHandle, error::Result};
+
+/// A gate before each unit of work. While it is closed, no new unit begins. Clones are the same
+/// gate.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    /// Number of live guards that do not rest.
+    held: usize,
+}
+
+/// A running unit of work. Dropping it ends the unit.
+#[derive(Debug)]
+pub struct GateGuard(Gate);
+
+impl Gate {
+    /// Begins a unit of work if the gate is open.
+    pub fn try_acquire(&self) -> Option<GateGuard> {
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        state.held += 1;
+        Some(GateGuard(self.clone()))
+    }
+
+    /// Closes the gate: no new unit of work begins.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Opens the gate.
+    pub fn open(&self) {
+        self.lock().closed = false;
+        self.0.changed.notify_all();
+    }
+
+    /// True while the gate is closed.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Makes each resting thread examine again whether it gives up.
+    pub fn recheck(&self) {
+        // With the lock held, no thread is between its examination and its wait.
+        let _state = self.lock();
+        self.0.changed.notify_all();
+    }
+
+    /// Waits up to `timeout` until no unit of work is running. Returns true if none is.
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        let end = Instant::now() + timeout;
+        let mut state = self.lock();
+        while state.held > 0 {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.0.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Makes long jobs of this thread rest at this gate while it is closed, within the unit of work
+    /// that the thread's guard stands for. `give_up` ends a rest; it is examined when the gate
+    /// changes, and after each [`recheck`](Self::recheck).
+    pub fn attach(&self, give_up: impl Fn() -> bool + 'static) {
+        ATTACHED.set(Some(Attached {
+            gate: self.clone(),
+            give_up: Box::new(give_up),
+        }));
+    }
+
+    /// Ends the running unit of work until the gate is open or `give_up` returns true.
+    fn rest(&self, give_up: impl Fn() -> bool) {
+        let mut state = self.lock();
+        state.held = state.held.saturating_sub(1);
+        self.0.changed.notify_all();
+        while state.closed && !give_up() {
+            let waited = self.0.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        state.held += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in another thread cannot leave the two fields inconsistent.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl GateGuard {
+    /// Ends the unit of work with nothing in progress on the device: if the gate is closed,
+    /// `settle` waits for the device first. If it is open, the guard is returned: its unit lasts
+    /// until the device has finished.
+    pub fn end_if_closed(self, settle: impl FnOnce()) -> Option<Self> {
+        if !self.0.is_closed() {
+            return Some(self);
+        }
+        settle();
+        None
+    }
+}
+
+impl Drop for GateGuard {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.held = state.held.saturating_sub(1);
+        self.0.0.changed.notify_all();
+    }
+}
+
+/// A point of a long job at which it rests while this thread's gate is closed. `settle` waits until
+/// nothing is in progress on the device; it is called only before a rest.
+///
+/// # Errors
+/// Errors of `settle`.
+pub(crate) fn pause_point(
+    cancel: &CancelHandle,
+    settle: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    ATTACHED.with_borrow(|attached| {
+        let Some(Attached { gate, give_up }) = attached else {
+            return Ok(());
+        };
+        if gate.is_closed() {
+            settle()?;
+            gate.rest(|| cancel.is_cancelled() || give_up());
+        }
+        Ok(())
+    })
+}
+
+/// The gate of a thread.
+struct Attached {
+    gate: Gate,
+    give_up: Box<dyn Fn() -> bool>,
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Attached").field(&self.gate).finish()
+    }
+}
+
+thread_local! {
+    static ATTACHED: RefCell<Option<Attached>> = const { RefCell::new(None) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn open_gate_admits_several_units() {
+        let gate = Gate::default();
+        let first = gate.try_acquire();
+        assert!(first.is_some());
+        let second = gate.try_acquire();
+        assert!(second.is_some());
+        drop(second);
+        assert!(!gate.wait_idle(SHORT), "a unit of work is running");
+        drop(first);
+        assert!(gate.wait_idle(SHORT));
+        gate.close();
+        assert!(gate.try_acquire().is_none());
+        gate.open();
+        assert!(gate.try_acquire().is_some());
+    }
+
+    #[test]
+    fn wait_idle_waits_for_the_unit_in_progress() {
+        let gate = Gate::default();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let guard = gate.try_acquire();
+            scope.spawn(|| {
+                thread::sleep(SHORT);
+                done.store(true, Ordering::SeqCst);
+                drop(guard);
+            });
+            gate.close();
+            assert!(gate.wait_idle(LONG) && done.load(Ordering::SeqCst));
+        });
+    }
+
+    #[test]
+    fn unit_ends_settled_only_while_the_gate_is_closed() {
+        let gate = Gate::default();
+        let guard = gate.try_acquire().unwrap();
+        let guard = guard
+            .end_if_closed(|| panic!("settled with an open gate"))
+            .unwrap();
+        assert!(!gate.wait_idle(Duration::ZERO));
+        gate.close();
+        let mut settled = false;
+        assert!(guard.end_if_closed(|| settled = true).is_none());
+        assert!(settled && gate.wait_idle(Duration::ZERO));
+    }
+
+    /// A job on a thread of its own, which reaches a pause point after the gate is closed.
+    fn job(gate: &Gate, cancel: &CancelHandle) -> thread::JoinHandle<bool> {
+        let (gate, cancel) = (gate.clone(), cancel.clone());
+        thread::spawn(move || {
+            let guard = gate.try_acquire().unwrap();
+            gate.attach(|| false);
+            while !gate.is_closed() {
+                thread::yield_now();
+            }
+            let mut settled = false;
+            pause_point(&cancel, || {
+                assert!(!gate.wait_idle(Duration::ZERO), "at rest before it settled");
+                settled = true;
+                Ok(())
+            })
+            .unwrap();
+            assert!(!gate.wait_idle(Duration::ZERO), "the unit goes on");
+            drop(guard);
+            settled
+        })
+    }
+
+    /// Closes the gate once a unit of work runs.
+    fn close(gate: &Gate) {
+        while gate.wait_idle(Duration::ZERO) {
+            thread::yield_now();
+        }
+        gate.close();
+        assert!(gate.wait_idle(LONG));
+    }
+
+    #[test]
+    fn long_job_settles_and_rests_until_the_gate_opens() {
+        let (gate, cancel) = (Gate::default(), CancelHandle::default());
+        let job = job(&gate, &cancel);
+        close(&gate);
+        thread::sleep(SHORT);
+        assert!(!job.is_finished());
+        gate.open();
+        assert!(job.join().unwrap());
+        assert!(gate.wait_idle(Duration::ZERO));
+    }
+
+    #[test]
+    fn recheck_lets_a_resting_job_see_its_cancellation() {
+        let (gate, cancel) = (Gate::default(), CancelHandle::default());
+        let job = job(&gate, &cancel);
+        close(&gate);
+        cancel.cancel();
+        gate.recheck();
+        assert!(job.join().unwrap());
+        assert!(gate.is_closed());
+    }
+
+    #[test]
+    fn thread_without_a_gate_does_not_rest() {
+        let settle = || panic!("settled without a gate");
+        thread::spawn(move || pause_point(&CancelHandle::default(), settle).unwrap())
+            .join()
+            .unwrap();
+    }
+}
