@@ -44,6 +44,10 @@ pub(crate) mod faults {
     }
 
     /// Makes the next `reports` operations of this thread fail, as a failed command buffer does.
+    #[cfg_attr(
+        not(feature = "inject-faults"),
+        allow(unreachable_pub, reason = "only the feature exports it")
+    )]
     pub fn inject(reports: usize) {
         PENDING.set(reports);
     }
