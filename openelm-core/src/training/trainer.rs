@@ -300,7 +300,7 @@ impl Trainer {
                     *gradient = gradient.multiply(&share)?;
                 }
             }
-            gradient_norm = self.apply(&mut gradients, learning_rate)?;
+            gradient_norm = self.apply(gradients, learning_rate)?;
         } else {
             self.gathered = Some(gradients);
         }
@@ -322,18 +322,19 @@ impl Trainer {
         })
     }
 
-    /// Applies `gradients`, lazily; returns their norm before clipping.
+    /// Applies `gradients`, lazily; returns their norm before clipping. It takes them by value: MLX
+    /// reuses or frees the memory of an array during the evaluation only if nothing else holds it.
     pub(super) fn apply(
         &mut self,
-        gradients: &mut [Array],
+        mut gradients: Vec<Array>,
         learning_rate: f32,
     ) -> Result<Option<Array>> {
         let norm = match self.options.clip_norm {
-            Some(most) => Some(gradient::clip(gradients, most)?),
+            Some(most) => Some(gradient::clip(&mut gradients, most)?),
             None => None,
         };
         self.optimizer
-            .update(&mut self.parameters, gradients, learning_rate)?;
+            .update(&mut self.parameters, &gradients, learning_rate)?;
         if let (Some(average), Some(decay)) = (&mut self.average, self.options.ema_decay) {
             let (old, new) = (Array::from_f32(decay), Array::from_f32(1.0 - decay));
             for (average, parameter) in average.iter_mut().zip(&self.parameters) {

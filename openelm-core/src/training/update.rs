@@ -167,11 +167,11 @@ impl Trainer {
         let LossAndGradients {
             loss,
             z_loss,
-            mut gradients,
+            gradients,
         } = result;
         self.iteration += 1;
         let learning_rate = self.options.schedule.at(self.optimizer.updates());
-        let gradient_norm = self.apply(&mut gradients, learning_rate)?;
+        let gradient_norm = self.apply(gradients, learning_rate)?;
         let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
         transforms::eval(self.state().chain(reported))?;
         let loss = loss::read(&loss)?;
