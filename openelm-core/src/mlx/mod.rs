@@ -2,6 +2,7 @@
 //!
 //! `ffi.rs` and `mapped.rs` hold all of the crate's `unsafe`.
 
+mod compile;
 mod dequantize_affine;
 mod device;
 mod dtype;
@@ -13,6 +14,7 @@ pub(crate) mod quantization;
 mod quantized_matrix;
 pub mod runtime;
 
+pub(crate) use compile::{compiles, swiglu};
 pub use device::{Device, SelectedDevice};
 pub use dtype::Dtype;
 pub(crate) use ffi::ProcessGroup;

@@ -52,6 +52,7 @@ impl ResumeKey {
             label_smoothing,
             ema_decay,
             seed,
+            compile: _,
         } = options;
         let mut key = Self::default();
         key.set(

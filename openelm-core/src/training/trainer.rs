@@ -3,14 +3,19 @@
 //! [`Trainer`] owns the parameters and the optimizer's state. Its callers choose the batches and
 //! the times of saves: [`crate::training::finetune::finetune`], [`crate::training::pretrain`].
 
+use std::rc::Rc;
+
 use mlx_rs::{Array, transforms};
 
 use super::{
-    gradient::{self, LossAndGradients},
-    loss::{self, Objective, Preference},
+    batch_arrays::BatchArrays,
+    compiled::CompiledStep,
+    loss::{self, Objective},
     optimizer::{Optimizer, OptimizerState},
+    preference::Preference,
     schedule::Schedule,
     seed::derive_seed,
+    step_function::{Arguments, BatchArguments, Results, StepFunction, UpdateArguments},
     trainable::{self, TrainableModel},
 };
 use crate::{
@@ -18,7 +23,7 @@ use crate::{
     config::Config,
     data::batch::Batch,
     error::{Error, Result},
-    mlx::Dtype,
+    mlx::{Device, Dtype, compiles},
     model::Model,
     weights::{Tensors, Weights},
 };
@@ -49,6 +54,9 @@ pub struct TrainerOptions {
     pub ema_decay: Option<f32>,
     /// Seed of dropout. Default 0.
     pub seed: u64,
+    /// Compile steps with MLX where it can: fewer kernels, the same results up to rounding. Default
+    /// `None`: on a GPU.
+    pub compile: Option<bool>,
 }
 
 impl Default for TrainerOptions {
@@ -63,6 +71,7 @@ impl Default for TrainerOptions {
             label_smoothing: 0.0,
             ema_decay: None,
             seed: 0,
+            compile: None,
         }
     }
 }
@@ -88,7 +97,9 @@ pub struct Step {
 /// Trains an adapter or weights. Belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
 pub struct Trainer {
-    pub(super) trainable: TrainableModel,
+    pub(super) trainable: Rc<TrainableModel>,
+    function: Rc<StepFunction>,
+    compiled: Option<CompiledStep>,
     pub(super) options: TrainerOptions,
     pub(super) parameters: Vec<Array>,
     pub(super) optimizer: OptimizerState,
@@ -113,8 +124,16 @@ impl Trainer {
         let optimizer = OptimizerState::new(options.optimizer, trainable.names(), &parameters)?;
         let average = options.ema_decay.map(|_| parameters.clone());
         trainable.check_finite(&parameters)?;
+        let compile = match options.compile {
+            Some(compile) => compile,
+            None => Device::current()? == Device::Gpu,
+        };
+        let trainable = Rc::new(trainable);
+        let function = Rc::new(StepFunction::new(Rc::clone(&trainable), &options));
         Ok(Self {
             trainable,
+            compiled: (compile && compiles()).then(|| CompiledStep::new(Rc::clone(&function))),
+            function,
             options,
             parameters,
             optimizer,
@@ -166,6 +185,12 @@ impl Trainer {
         self.iteration
     }
 
+    /// Number of compiled functions, one for each layout of batches so far, of which some are kept; 0
+    /// if steps are not compiled.
+    pub fn compiled_functions(&self) -> usize {
+        self.compiled.as_ref().map_or(0, CompiledStep::len)
+    }
+
     /// The adapter with its current weights.
     pub fn adapter(&self) -> Adapter {
         let mut adapter = self.trainable.adapter().clone();
@@ -180,7 +205,7 @@ impl Trainer {
     /// finite: the parameters are then not usable. [`Error::NonFinite`] or [`Error::Dtype`] if the
     /// model without the adapter is the cause. [`Error::Mlx`] if memory runs out.
     pub fn step(&mut self, batch: &Batch) -> Result<Step> {
-        self.train(batch, self.predict())
+        self.train(batch, self.function.predict())
     }
 
     /// Trains to prefer the first answer of each pair (arXiv 2305.18290): `batch` holds the chosen
@@ -190,7 +215,7 @@ impl Trainer {
     /// As [`step`](Self::step), and [`Error::Option`] if the reference does not match the batch.
     pub fn step_preference(&mut self, batch: &Batch, preference: &Preference) -> Result<Step> {
         preference.check(batch)?;
-        self.train(batch, Objective::Prefer(preference))
+        self.train(batch, Objective::Prefer(preference, batch))
     }
 
     /// Mean loss over the targets of `batches`, in nats.
@@ -219,11 +244,12 @@ impl Trainer {
         &self,
         batches: impl IntoIterator<Item = &'b Batch>,
     ) -> Result<(f64, usize)> {
-        let model = self.trainable.model(&self.parameters, None)?;
+        let model = self.trainable.model(&self.parameters, &[])?;
         let (mut sum, mut count) = (0.0, 0);
         for batch in batches {
             if batch.target_count() > 0 {
-                let loss = loss::cross_entropy(&model, batch, self.trainable.trains_head())?;
+                let arrays = BatchArrays::new(batch);
+                let loss = loss::cross_entropy(&model, &arrays, self.trainable.trains_head())?;
                 sum += f64::from(loss::read(&loss)?) * batch.target_count() as f64;
                 count += batch.target_count();
             }
@@ -238,7 +264,7 @@ impl Trainer {
     /// [`Error::Mlx`] if memory runs out, and as [`step`](Self::step) if a log-probability is not
     /// finite.
     pub fn log_probabilities(&self, batch: &Batch) -> Result<Vec<f32>> {
-        let model = self.trainable.model(&self.parameters, None)?;
+        let model = self.trainable.model(&self.parameters, &[])?;
         let sums = loss::row_log_probabilities(&model, batch, self.trainable.trains_head())?;
         let sums = sums.to_vec_exact::<f32>()?;
         for sum in &sums {
@@ -259,89 +285,145 @@ impl Trainer {
         Some(names.zip(average).collect())
     }
 
-    pub(super) fn predict(&self) -> Objective<'static> {
-        Objective::Predict {
-            z_loss: self.options.z_loss,
-            label_smoothing: self.options.label_smoothing,
-        }
-    }
-
     fn train(&mut self, batch: &Batch, objective: Objective<'_>) -> Result<Step> {
         if batch.target_count() == 0 {
             return Err(no_targets());
         }
         // A new mask for each step, and the same mask if the step is repeated after a resume.
         let dropout_seed = derive_seed(self.options.seed, self.iteration);
-        let LossAndGradients {
-            loss,
-            z_loss,
-            mut gradients,
-        } = gradient::loss_and_gradients(
-            &self.trainable,
-            &self.parameters,
-            dropout_seed,
-            self.options.grad_checkpoint,
-            batch,
-            objective,
-        )?;
-        if let Some(gathered) = self.gathered.take() {
-            for (gradient, sum) in gradients.iter_mut().zip(gathered) {
-                *gradient = gradient.add(sum)?;
-            }
-        }
-        self.iteration += 1;
         let every = self.options.grad_accumulation_steps as u64;
+        let updates = (self.iteration + 1).is_multiple_of(every);
         let learning_rate = self.options.schedule.at(self.optimizer.updates());
-        let mut gradient_norm = None;
-        if self.iteration.is_multiple_of(every) {
-            if every > 1 {
-                let share = Array::from_f32(1.0 / every as f32);
-                for gradient in &mut gradients {
-                    *gradient = gradient.multiply(&share)?;
-                }
-            }
-            gradient_norm = self.apply(gradients, learning_rate)?;
-        } else {
-            self.gathered = Some(gradients);
+        let arguments = Arguments {
+            parameters: self.parameters.clone(),
+            batch: Some(self.batch_arguments(batch, objective, dropout_seed, None)?),
+            gathered: self.gathered.clone(),
+            share: (updates && every > 1).then(|| Array::from_f32(1.0 / every as f32)),
+            update: updates.then(|| self.update_arguments(learning_rate)),
+        };
+        let mut results = self.call(arguments, objective)?;
+        self.gathered = results.gradients.take();
+        let losses = results.losses.take().ok_or_else(no_targets)?;
+        self.iteration += 1;
+        self.finish(
+            results,
+            losses,
+            learning_rate,
+            batch.target_count(),
+            Some(batch),
+        )
+    }
+
+    /// The arguments of a step for `batch`, whose gradients are multiplied by `weight`.
+    pub(super) fn batch_arguments(
+        &self,
+        batch: &Batch,
+        objective: Objective<'_>,
+        dropout_seed: u64,
+        weight: Option<f32>,
+    ) -> Result<BatchArguments> {
+        Ok(BatchArguments {
+            arrays: if self.compiled.is_some() && self.compiles_batches(objective) {
+                BatchArrays::padded(batch)
+            } else {
+                BatchArrays::new(batch)
+            },
+            dropout_keys: self.trainable.dropout_keys(dropout_seed)?,
+            weight: weight.map(Array::from_f32),
+        })
+    }
+
+    /// The arguments of an update with `learning_rate`.
+    pub(super) fn update_arguments(&self, learning_rate: f32) -> UpdateArguments {
+        UpdateArguments {
+            slots: self.optimizer.arrays().cloned().collect(),
+            average: self.average.clone(),
+            rates: self.optimizer.rates(learning_rate),
         }
+    }
+
+    /// Cross-entropy with the options' z-loss and label smoothing.
+    pub(super) fn predict(&self) -> Objective<'static> {
+        self.function.predict()
+    }
+
+    /// Runs a step lazily, compiled as far as it can be.
+    pub(super) fn call(
+        &mut self,
+        mut arguments: Arguments,
+        objective: Objective<'_>,
+    ) -> Result<Results> {
+        let checkpoint = self.options.grad_checkpoint;
+        let compiles_batches = self.compiles_batches(objective);
+        let Some(compiled) = &mut self.compiled else {
+            return self.function.call(arguments, objective, checkpoint);
+        };
+        let mut losses = None;
+        if arguments.batch.is_some() && !compiles_batches {
+            let update = arguments.update.take();
+            let parameters = arguments.parameters.clone();
+            let gradients = self.function.call(arguments, objective, checkpoint)?;
+            if update.is_none() {
+                return Ok(gradients);
+            }
+            losses = gradients.losses;
+            arguments = Arguments {
+                parameters,
+                batch: None,
+                gathered: gradients.gradients,
+                share: None,
+                update,
+            };
+        }
+        let mut results = match compiled.call(&arguments) {
+            Ok(results) => results,
+            // The same function without MLX's compilation, or the error of its own.
+            Err(_) => {
+                self.compiled = None;
+                self.function.call(arguments, objective, checkpoint)?
+            }
+        };
+        results.losses = results.losses.or(losses);
+        Ok(results)
+    }
+
+    /// Evaluates the `results` of a step, takes its state, and reports `losses`.
+    pub(super) fn finish(
+        &mut self,
+        results: Results,
+        [loss, z_loss]: [Array; 2],
+        learning_rate: f32,
+        targets: usize,
+        batch: Option<&Batch>,
+    ) -> Result<Step> {
+        if let Some(updated) = results.updated {
+            self.parameters = updated.parameters;
+            self.optimizer.advance(updated.slots);
+            self.average = updated.average;
+        }
+        let gradient_norm = results.gradient_norm;
         let gathered = self.gathered.iter().flatten();
         let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
         transforms::eval(self.state().chain(gathered).chain(reported))?;
         let loss = loss::read(&loss)?;
-        self.check_finite(loss, Some(batch))?;
+        self.check_finite(loss, batch)?;
         let gradient_norm = gradient_norm.as_ref().map(loss::read).transpose()?;
         // The updated weights may be non-finite although the loss was finite.
-        self.check_finite(gradient_norm.unwrap_or_default(), Some(batch))?;
+        self.check_finite(gradient_norm.unwrap_or_default(), batch)?;
         Ok(Step {
             iteration: self.iteration,
             loss,
             z_loss: loss::read(&z_loss)?,
-            targets: batch.target_count(),
+            targets,
             learning_rate,
             gradient_norm,
         })
     }
 
-    /// Applies `gradients`, lazily; returns their norm before clipping. It takes them by value: MLX
-    /// reuses or frees the memory of an array during the evaluation only if nothing else holds it.
-    pub(super) fn apply(
-        &mut self,
-        mut gradients: Vec<Array>,
-        learning_rate: f32,
-    ) -> Result<Option<Array>> {
-        let norm = match self.options.clip_norm {
-            Some(most) => Some(gradient::clip(&mut gradients, most)?),
-            None => None,
-        };
-        self.optimizer
-            .update(&mut self.parameters, &gradients, learning_rate)?;
-        if let (Some(average), Some(decay)) = (&mut self.average, self.options.ema_decay) {
-            let (old, new) = (Array::from_f32(decay), Array::from_f32(1.0 - decay));
-            for (average, parameter) in average.iter_mut().zip(&self.parameters) {
-                *average = average.multiply(&old)?.add(parameter.multiply(&new)?)?;
-            }
-        }
-        Ok(norm)
+    /// True if the loss and gradients of a batch can be compiled: checkpointing evaluates each
+    /// layer, and the rows of preferences have their own numbers of targets.
+    fn compiles_batches(&self, objective: Objective<'_>) -> bool {
+        matches!(objective, Objective::Predict { .. }) && !self.options.grad_checkpoint
     }
 
     /// The arrays that persist between steps.
