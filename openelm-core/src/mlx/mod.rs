@@ -7,6 +7,8 @@ mod dequantize_affine;
 mod device;
 mod dtype;
 mod ffi;
+#[cfg(test)]
+mod launches;
 pub(crate) mod mapped;
 mod matrix;
 pub(crate) mod memory;
@@ -18,6 +20,8 @@ pub(crate) use compile::{compiles, swiglu};
 pub use device::{Device, SelectedDevice};
 pub use dtype::Dtype;
 pub(crate) use ffi::ProcessGroup;
+#[cfg(test)]
+pub(crate) use launches::launches;
 pub(crate) use matrix::Matrix;
 pub(crate) use quantization::{Quantization, QuantizationMap, QuantizationMode};
 pub(crate) use quantized_matrix::QuantizedMatrix;
