@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic")]
 
+use std::process::Command;
+
 use mlx_rs::Array;
 use openelm_core::{
     Config, Device, Dtype, Model,
@@ -130,6 +132,40 @@ fn a_compiler_on_the_path_compiles() {
         assert!(runtime::compiles());
     } else {
         eprintln!("SKIPPED: there is no g++");
+    }
+}
+
+#[test]
+fn without_a_compiler_the_same_steps_run() {
+    let folder = TempDir::new();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "trains_without_a_compiler"])
+        // MLX keeps compiled functions in the folder of temporary files.
+        .envs([("PATH", "/nowhere"), ("TMPDIR", folder.to_str().unwrap())])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    assert!(
+        child.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+#[test]
+#[ignore = "run by without_a_compiler_the_same_steps_run"]
+fn trains_without_a_compiler() {
+    let _gpu = Device::Gpu.select();
+    if cfg!(target_os = "linux") {
+        assert!(!runtime::compiles());
+    }
+    let adapter = lora(&LoraOptions::default()).unwrap();
+    let options = options(OptimizerKind::Adam);
+    let mut trainer = Trainer::new(&model(), adapter, options).unwrap();
+    // The first learning rate is 0.
+    let losses = [(); 4].map(|()| trainer.step(&batch(2, 8, &[])).unwrap().loss);
+    assert!(losses[3] < losses[0], "{losses:?}");
+    if cfg!(target_os = "linux") {
+        assert_eq!(trainer.compiled_functions(), 0);
     }
 }
 
