@@ -25,6 +25,7 @@ mod step_function;
 mod trainable;
 mod trained_head;
 mod trainer;
+mod trainer_options;
 mod update;
 
 pub use event::BestValidation;
@@ -32,4 +33,5 @@ pub use group::Group;
 pub use optimizer::{Optimizer, OptimizerKind};
 pub use preference::{Preference, PreferenceLoss};
 pub use schedule::{Schedule, ScheduleKind, ScheduleOptions, ScheduleShape};
-pub use trainer::{Step, Trainer, TrainerOptions};
+pub use trainer::{Step, Trainer};
+pub use trainer_options::TrainerOptions;

@@ -11,7 +11,7 @@ use super::{
     loss::Objective,
     optimizer::{Optimizer, Rates},
     trainable::TrainableModel,
-    trainer::TrainerOptions,
+    trainer_options::TrainerOptions,
 };
 use crate::error::Result;
 
