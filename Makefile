@@ -106,6 +106,11 @@ setup-swift: ## prepare a Swift toolchain under .mlx/swift (Debian, no root)
 bench: build ## measure side by side with mlx-lm, and Swift with Rust; results go to bench/README.md
 	@bench/run.sh
 
+launches: setup ## count the kernel launches of a step beside mlx-lm's; results go to bench/README.md
+	@parity/setup.sh
+	cargo build --quiet --locked --package openelm-core --example launches
+	python3 -B bench/launches.py
+
 ##@ Apple and release
 
 check-apple: setup ## type-check for macOS and iOS, link for macOS, from Debian (ten minutes, once)
@@ -128,5 +133,5 @@ dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*
 	@apple/dist-macos.sh
 
 .PHONY: help setup build demo clean test test-rust test-mutations test-swift test-scripts test-tools parity parity-llama fuzz
-.PHONY: fmt lint lint-workflows deny bindings run-swift setup-swift bench
+.PHONY: fmt lint lint-workflows deny bindings run-swift setup-swift bench launches
 .PHONY: check-apple xcframework consumer ios chat-simulator dist-macos

@@ -15,9 +15,10 @@ use std::{
 
 use mlx_rs::Array;
 use openelm_core::{
-    Config, Dtype,
+    Config, Device, Dtype,
     internal::{Batch, ReadOptions, Weights},
     pretrain::Recipe,
+    runtime,
     train::{Trainer, TrainerOptions},
     weights::Checkpoint,
 };
@@ -63,13 +64,17 @@ fn pretraining_matches_mlx_lm_network() {
     let index: Vec<String> = read(&folder.join("index.json"));
     assert!(index.len() >= 5, "only {} cases", index.len());
     for name in &index {
-        for grad_checkpoint in [false, true] {
-            compare(&folder, name, grad_checkpoint);
+        // The code of a GPU, with compiled steps, on the same backend.
+        for device in [Device::Gpu, Device::Cpu] {
+            for grad_checkpoint in [false, true] {
+                compare(&folder, name, device, grad_checkpoint);
+            }
         }
     }
 }
 
-fn compare(folder: &Path, name: &str, grad_checkpoint: bool) {
+fn compare(folder: &Path, name: &str, device: Device, grad_checkpoint: bool) {
+    let _device = device.select();
     let case: Case = read(&folder.join(name).join("case.json"));
     let recipe = Recipe {
         iters: case.steps.len() as u64,
@@ -139,9 +144,11 @@ fn compare(folder: &Path, name: &str, grad_checkpoint: bool) {
             }
         }
     }
+    let compiled = device == Device::Gpu && runtime::compiles();
+    assert_eq!(trainer.compiled_functions() > 0, compiled, "{name}");
     assert!(worst <= LOSS_BOUND, "{name}: losses differ by {worst:e}");
     let mode = if grad_checkpoint { "checkpointed" } else { "" };
-    eprintln!("{name:20} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}");
+    eprintln!("{name:20} {device} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}");
 }
 
 fn length(array: &Array) -> f32 {

@@ -278,6 +278,46 @@ pub(super) fn version() -> Result<String> {
     }
 }
 
+/// The names of the primitives that an evaluation of `outputs` runs.
+#[cfg(test)]
+pub(super) fn primitives(outputs: &[Array]) -> Vec<String> {
+    unsafe extern "C" {
+        fn tmpfile() -> *mut mlx_sys::FILE;
+        fn rewind(file: *mut mlx_sys::FILE);
+        fn fread(to: *mut c_void, size: usize, count: usize, file: *mut mlx_sys::FILE) -> usize;
+        fn fclose(file: *mut mlx_sys::FILE) -> std::ffi::c_int;
+    }
+    ready();
+    let mut text = Vec::new();
+    // SAFETY: every handle is live until it is freed below, and `fread` writes at most the size of
+    // `part`.
+    unsafe {
+        let (file, namer) = (tmpfile(), mlx_sys::mlx_node_namer_new());
+        let all = mlx_sys::mlx_vector_array_new();
+        for output in outputs {
+            mlx_sys::mlx_vector_array_append_value(all, output.as_ptr());
+        }
+        assert!(!file.is_null());
+        assert_eq!(mlx_sys::mlx_export_to_dot(file, namer, all), 0);
+        rewind(file);
+        let mut part = [0_u8; 4096];
+        loop {
+            let read = fread(part.as_mut_ptr().cast(), 1, part.len(), file);
+            text.extend(part.iter().take(read));
+            if read == 0 {
+                break;
+            }
+        }
+        fclose(file);
+        mlx_sys::mlx_vector_array_free(all);
+        mlx_sys::mlx_node_namer_free(namer);
+    }
+    let text = String::from_utf8(text).unwrap();
+    let labels = text.split("[label =\"").skip(1);
+    let names = labels.map(|label| label.split('"').next().unwrap_or_default().to_owned());
+    names.collect()
+}
+
 /// Replaces mlx-c's error handler, which ends the process: any fallible call through `mlx-rs` does
 /// so. This call uses no GPU, because MLX loads its kernels with the device and their path may not
 /// be set yet. Then puts [`remember`] before the handler of `mlx-rs`, which keeps the message for

@@ -4,6 +4,7 @@
 
 pub(crate) mod available;
 pub(crate) mod cache_policy;
+mod compile;
 #[cfg(any(target_os = "linux", test))]
 mod control_group;
 mod dequantize_affine;
@@ -13,6 +14,8 @@ pub(crate) mod evaluation;
 mod ffi;
 #[cfg(test)]
 pub(crate) mod graph;
+#[cfg(test)]
+mod launches;
 pub(crate) mod mapped;
 mod matrix;
 pub(crate) mod memory;
@@ -24,9 +27,12 @@ pub(crate) mod recovery;
 pub mod runtime;
 mod wired_memory;
 
+pub(crate) use compile::{compiles, swiglu};
 pub use device::{Device, SelectedDevice};
 pub use dtype::Dtype;
 pub(crate) use ffi::ProcessGroup;
+#[cfg(test)]
+pub(crate) use launches::launches;
 pub(crate) use matrix::Matrix;
 pub(crate) use quantization::{Quantization, QuantizationMap, QuantizationMode};
 pub(crate) use quantized_matrix::QuantizedMatrix;

@@ -15,6 +15,13 @@ pub fn mlx_version() -> Result<String> {
     ffi::version()
 }
 
+/// True if MLX's default device runs compiled functions, whose element-wise operations MLX merges
+/// into few kernels. On a GPU it compiles them with the system's compiler; on a CPU it runs the C++
+/// compiler `g++`, which may be missing.
+pub fn compiles() -> bool {
+    super::compiles()
+}
+
 /// Waits until the default device has finished the work that this thread queued.
 ///
 /// # Errors

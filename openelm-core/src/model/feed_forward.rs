@@ -17,7 +17,7 @@ use crate::{
         tensor_names::{self, PROJ_1, PROJ_2},
     },
     error::Result,
-    mlx::Device,
+    mlx::{Device, swiglu},
     weights::Weights,
 };
 
@@ -63,8 +63,8 @@ impl FeedForward {
         visit(PROJ_2, &mut self.proj_2)
     }
 
-    /// `[B, L, D]` to `[B, L, D]`. With `trained` the result is the same, and fewer arrays are kept
-    /// for its gradient.
+    /// `[B, L, D]` to `[B, L, D]`. With `trained` the result is the same, and on a CPU fewer arrays
+    /// are kept for its gradient.
     pub(crate) fn forward(&self, x: &Array, trained: bool) -> Result<Array> {
         let h = self.proj_1.forward(x)?;
         if !self.with_glu {
@@ -72,21 +72,21 @@ impl FeedForward {
         }
         // The first half of the rows is the gate.
         let [gate, up] = split(&h, -1)?;
-        let inner = if trained {
-            swiglu_with_gradient(&gate, &up, self.device)?
-        } else {
-            silu(&gate, self.device)?.multiply(up)?
+        let inner = match self.device {
+            Device::Gpu => swiglu(&gate, &up)?,
+            Device::Cpu if trained => swiglu_with_gradient(&gate, &up)?,
+            Device::Cpu => silu(&gate, Device::Cpu)?.multiply(up)?,
         };
         self.proj_2.forward(&inner)
     }
 }
 
-/// `silu(gate) · up` with its gradient computed in the forward pass: this keeps two arrays of its
-/// size, where MLX's gradient keeps five on a CPU.
-fn swiglu_with_gradient(gate: &Array, up: &Array, device: Device) -> Result<Array> {
+/// `silu(gate) · up` on a CPU, with its gradient computed in the forward pass: this keeps two
+/// arrays of its size, where MLX's gradient keeps five.
+fn swiglu_with_gradient(gate: &Array, up: &Array) -> Result<Array> {
     let (g, u) = (stop_gradient(gate)?, stop_gradient(up)?);
     let one = Array::from_f32(1.0).as_dtype(g.dtype())?;
-    let sigmoid = if uses_power(&g, device) {
+    let sigmoid = if uses_power(&g, Device::Cpu) {
         one.divide(decay(&g)?.add(&one)?)?
     } else {
         sigmoid(&g)?
@@ -164,10 +164,10 @@ mod tests {
             let run = |trained: bool| {
                 let f = |x: &[Array]| {
                     let [gate, up] = x else { unreachable!() };
-                    let y = if trained {
-                        swiglu_with_gradient(gate, up, device)
-                    } else {
-                        silu(gate, device).and_then(|y| Ok(y.multiply(up)?))
+                    let y = match device {
+                        _ if !trained => silu(gate, device).and_then(|y| Ok(y.multiply(up)?)),
+                        Device::Cpu => swiglu_with_gradient(gate, up),
+                        Device::Gpu => swiglu(gate, up),
                     };
                     Ok::<_, mlx_rs::error::Exception>(vec![y.unwrap()])
                 };

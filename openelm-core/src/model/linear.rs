@@ -57,11 +57,11 @@ impl Linear {
     /// `[..., in]` to `[..., out]`.
     pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
         let base = self.matrix.forward(x)?;
-        let mut y = base.clone();
+        let mut y = None;
         for adapter in &self.adapters {
-            y = adapter.add(&y, &base, x, &self.matrix)?;
+            y = Some(adapter.add(y.as_ref(), &base, x, &self.matrix)?);
         }
-        Ok(y)
+        Ok(y.unwrap_or(base))
     }
 
     /// The rows `ids` `[B, L]`, as `[B, L, in]` of type `dtype`.

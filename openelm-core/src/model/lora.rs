@@ -5,13 +5,13 @@
 use mlx_rs::{
     Array, Dtype,
     ops::{matmul, maximum},
-    random::{bernoulli, key},
+    random::bernoulli,
     stop_gradient,
 };
 
 use crate::{
     error::Result,
-    mlx::{self, Matrix},
+    mlx::{self, Device, Matrix},
 };
 
 /// A low-rank addition to one matrix.
@@ -27,12 +27,12 @@ pub(crate) struct LowRank {
 }
 
 /// Dropout of an adapter's input during training.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Dropout {
     /// Fraction of elements set to zero.
     pub(crate) rate: f32,
-    /// Seed of the mask: the same seed gives the same mask.
-    pub(crate) seed: u64,
+    /// Random key of the mask, u32 `[2]`: the same key gives the same mask.
+    pub(crate) key: Array,
 }
 
 /// DoRA's trained row magnitudes divided by the row norms of `W + ΔW`.
@@ -47,6 +47,12 @@ struct Magnitude {
 #[derive(Debug, Clone)]
 pub(crate) struct RowNorms {
     square: Array,
+    /// `None` if `square` is the whole sum for one scale.
+    parts: Option<Parts>,
+}
+
+#[derive(Debug, Clone)]
+struct Parts {
     cross: Array,
     delta: Array,
 }
@@ -72,10 +78,17 @@ impl LowRank {
     }
 
     /// Adds the low-rank term to `y`; `base` `[..., out]` is the product of `matrix` and `x`
-    /// `[..., in]`.
-    pub(crate) fn add(&self, y: &Array, base: &Array, x: &Array, matrix: &Matrix) -> Result<Array> {
+    /// `[..., in]`. `None` for `y` is `base`.
+    pub(crate) fn add(
+        &self,
+        y: Option<&Array>,
+        base: &Array,
+        x: &Array,
+        matrix: &Matrix,
+    ) -> Result<Array> {
+        let (alone, y) = (y.is_none(), y.unwrap_or(base));
         let dtype = y.dtype();
-        let dropped = match self.dropout {
+        let dropped = match &self.dropout {
             Some(dropout) => dropout.apply(x)?,
             None => x.clone(),
         };
@@ -87,11 +100,15 @@ impl LowRank {
             return Ok(y.add(delta)?);
         };
         // With dropout, the magnitudes also scale the product of the matrix and the dropped input.
-        let through = match self.dropout {
+        let through = match &self.dropout {
             Some(_) => matrix.forward(&dropped)?,
             None => base.clone(),
         };
         let ratio = as_type(&magnitude.ratio, dtype)?;
+        if alone && self.dropout.is_none() && Device::current()? == Device::Gpu {
+            // The same sum with fewer kernels, in its gradient too.
+            return Ok(base.add(delta)?.multiply(ratio)?);
+        }
         let one = Array::from_f32(1.0).as_dtype(dtype)?;
         let turned = through.multiply(ratio.subtract(one)?)?;
         Ok(y.add(turned)?.add(delta.multiply(&ratio)?)?)
@@ -105,7 +122,7 @@ impl LowRank {
         let scale = Array::from_f32(self.scale).as_dtype(dtype)?;
         let narrow = b.t().take_axis(ids, 0)?.multiply(scale)?;
         let mut delta = matmul(narrow, a.t())?;
-        if let Some(dropout) = self.dropout {
+        if let Some(dropout) = &self.dropout {
             delta = dropout.apply(&delta)?;
         }
         let Some(magnitude) = &self.magnitude else {
@@ -136,27 +153,54 @@ impl RowNorms {
         let gram = matmul(a.t(), &a)?;
         Ok(Self {
             square: square.clone(),
-            cross: through.multiply(&b)?.sum_axis(0, false)?,
-            delta: matmul(gram, &b)?.multiply(&b)?.sum_axis(0, false)?,
+            parts: Some(Parts {
+                cross: through.multiply(&b)?.sum_axis(0, false)?,
+                delta: matmul(gram, &b)?.multiply(&b)?.sum_axis(0, false)?,
+            }),
+        })
+    }
+
+    /// As [`new`](Self::new) for one `scale` only, with fewer kernels.
+    pub(crate) fn with_scale(
+        square: &Array,
+        matrix: &Matrix,
+        a: &Array,
+        b: &Array,
+        dtype: mlx::Dtype,
+        scale: f32,
+    ) -> Result<Self> {
+        let (a, b) = (stop_gradient(a)?, stop_gradient(b)?);
+        let through = matrix.forward(&as_type(&a.t(), dtype.mlx())?)?;
+        let cross = as_type(&through, Dtype::Float32)?.multiply(Array::from_f32(2.0 * scale))?;
+        let delta = matmul(matmul(a.t(), &a)?, &b)?.multiply(Array::from_f32(scale * scale))?;
+        let change = cross.add(delta)?.multiply(&b)?.sum_axis(0, false)?;
+        Ok(Self {
+            square: square.add(change)?,
+            parts: None,
         })
     }
 
     /// `‖W + scale·ΔW‖` per row, f32 `[out]`, above 0: a row of zeros stays one, and the rounded
     /// sum can be negative.
     pub(crate) fn at(&self, scale: f32) -> Result<Array> {
-        let cross = self.cross.multiply(Array::from_f32(2.0 * scale))?;
-        let delta = self.delta.multiply(Array::from_f32(scale * scale))?;
-        let square = self.square.add(cross)?.add(delta)?;
+        let square = match &self.parts {
+            None => self.square.clone(),
+            Some(Parts { cross, delta }) => {
+                let cross = cross.multiply(Array::from_f32(2.0 * scale))?;
+                let delta = delta.multiply(Array::from_f32(scale * scale))?;
+                self.square.add(cross)?.add(delta)?
+            }
+        };
         Ok(maximum(square, Array::from_f32(f32::MIN_POSITIVE))?.sqrt()?)
     }
 
     /// Evaluates the parts now, so that a change of scale does not need the matrix.
     pub(crate) fn eval(&self) -> Result<()> {
-        Ok(mlx_rs::transforms::eval([
-            &self.square,
-            &self.cross,
-            &self.delta,
-        ])?)
+        let parts = self.parts.iter();
+        let parts = parts.flat_map(|Parts { cross, delta }| [cross, delta]);
+        Ok(mlx_rs::transforms::eval(
+            std::iter::once(&self.square).chain(parts),
+        )?)
     }
 }
 
@@ -167,9 +211,9 @@ pub(crate) fn row_squares(matrix: &Matrix) -> Result<Array> {
 
 impl Dropout {
     /// Sets a fraction of the elements of `x` to zero and scales the remaining ones to compensate.
-    fn apply(self, x: &Array) -> Result<Array> {
+    fn apply(&self, x: &Array) -> Result<Array> {
         let keep = 1.0 - self.rate;
-        let mask = bernoulli(&Array::from_f32(keep), x.shape(), &key(self.seed)?)?;
+        let mask = bernoulli(&Array::from_f32(keep), x.shape(), &self.key)?;
         let grown = Array::from_f32(1.0 / keep).as_dtype(x.dtype())?;
         Ok(x.multiply(mask.as_dtype(x.dtype())?)?.multiply(grown)?)
     }

@@ -227,3 +227,45 @@ impl Model {
 pub(super) fn no_layer(index: usize) -> Error {
     Error::option("layer", format!("the model has no layer {index}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{LayerWiseConfig, Preset},
+        mlx::{compiles, launches},
+        weights::random_weights,
+    };
+
+    /// Launches of a decoding step with the GPU's code.
+    fn decode_launches(layers: usize) -> usize {
+        let config = Config::layer_wise(LayerWiseConfig {
+            num_transformer_layers: layers,
+            model_dim: 64,
+            head_dim: 16,
+            vocab_size: 50,
+            ..Preset::Size270M.settings()
+        })
+        .unwrap();
+        let dtype = Dtype::Bfloat16;
+        let weights = random_weights(&config, dtype, 1).unwrap();
+        let model = Model::new(config, weights, dtype).unwrap();
+        let mut cache = model.cache();
+        let token = Array::from_slice(&[3_u32], &[1, 1]);
+        let mut step = || {
+            let hidden = model.hidden(&token, &mut cache).unwrap();
+            model.logits(&hidden).unwrap()
+        };
+        step().eval().unwrap();
+        launches(&[step()])
+    }
+
+    #[test]
+    fn decoding_launches_per_layer_have_a_ceiling() {
+        let _gpu = Device::Gpu.select();
+        // SwiGLU is three operations where MLX compiles nothing.
+        let most = if compiles() { 57 } else { 59 };
+        let per_layer = decode_launches(3) - decode_launches(2);
+        assert!(per_layer <= most, "{per_layer}");
+    }
+}

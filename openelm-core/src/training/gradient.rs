@@ -10,11 +10,12 @@ use mlx_rs::{
 };
 
 use super::{
+    batch_arrays::BatchArrays,
     exception::into_exception,
-    loss::{self, Objective},
+    loss::{self, Loss, Objective},
     trainable::TrainableModel,
 };
-use crate::{data::batch::Batch, error::Result, model::Model};
+use crate::{error::Result, model::Model};
 
 /// The loss of a batch and its gradients.
 pub(super) struct LossAndGradients {
@@ -30,24 +31,23 @@ pub(super) struct LossAndGradients {
 pub(super) fn loss_and_gradients(
     trainable: &TrainableModel,
     parameters: &[Array],
-    dropout_seed: u64,
+    dropout_keys: &[Array],
     checkpoint: bool,
-    batch: &Batch,
+    batch: &BatchArrays,
     objective: Objective<'_>,
 ) -> Result<LossAndGradients> {
     if checkpoint {
         let pass = Checkpointed {
             trainable,
             parameters,
-            dropout_seed,
+            dropout_keys,
         };
         return pass.loss_and_gradients(batch, objective);
     }
-    let tokens = loss::inputs(batch);
-    let mask = loss::mask(batch, trainable.dtype())?;
+    let mask = batch.mask(trainable.dtype())?;
     value_and_gradients(parameters, |parameters| {
-        let model = trainable.model(parameters, Some(dropout_seed))?;
-        let hidden = model.hidden_of(&tokens, mask.as_ref())?;
+        let model = trainable.model(parameters, dropout_keys)?;
+        let hidden = model.hidden_of(&batch.tokens, mask.as_ref())?;
         loss::of_hidden(&model, &hidden, batch, trainable.trains_head(), objective)
     })
 }
@@ -74,23 +74,24 @@ pub(super) fn clip(gradients: &mut [Array], most: f32) -> Result<Array> {
 /// `arguments`.
 fn value_and_gradients(
     arguments: &[Array],
-    function: impl Fn(&[Array]) -> Result<[Array; 2]>,
+    function: impl Fn(&[Array]) -> Result<Loss>,
 ) -> Result<LossAndGradients> {
     let numbers: Vec<i32> = (0..arguments.len() as i32).collect();
     let failure = RefCell::new(None);
     let inner = |arguments: &[Array]| {
-        let values = function(arguments).map_err(|error| {
+        let loss = function(arguments).map_err(|error| {
             failure.replace(Some(error));
             Exception::custom("the loss failed")
         })?;
-        Ok::<_, Exception>(values.to_vec())
+        // MLX differentiates the first value.
+        Ok::<_, Exception>(vec![loss.differentiable, loss.value, loss.z_loss])
     };
     let result = value_and_grad_with_argnums(inner, numbers.as_slice())(arguments);
     match (result, failure.take()) {
         (_, Some(error)) => Err(error),
         (Err(exception), None) => Err(exception.into()),
-        (Ok((values, gradients)), None) => match <[Array; 2]>::try_from(values) {
-            Ok([loss, z_loss]) => Ok(LossAndGradients {
+        (Ok((values, gradients)), None) => match <[Array; 3]>::try_from(values) {
+            Ok([_, loss, z_loss]) => Ok(LossAndGradients {
                 loss,
                 z_loss,
                 gradients,
@@ -104,7 +105,7 @@ fn value_and_gradients(
 struct Checkpointed<'a> {
     trainable: &'a TrainableModel,
     parameters: &'a [Array],
-    dropout_seed: u64,
+    dropout_keys: &'a [Array],
 }
 
 impl Checkpointed<'_> {
@@ -114,15 +115,15 @@ impl Checkpointed<'_> {
     )]
     fn loss_and_gradients(
         &self,
-        batch: &Batch,
+        batch: &BatchArrays,
         objective: Objective<'_>,
     ) -> Result<LossAndGradients> {
-        let tokens = loss::inputs(batch);
-        let mask = loss::mask(batch, self.trainable.dtype())?;
+        let tokens = &batch.tokens;
+        let mask = batch.mask(self.trainable.dtype())?;
         let layers = self.trainable.layers();
         let own: Vec<Vec<usize>> = (0..layers).map(|layer| self.below(Some(layer))).collect();
         let rest = self.below(None);
-        let mut inputs = self.layer_inputs(&tokens, mask.as_ref())?;
+        let mut inputs = self.layer_inputs(tokens, mask.as_ref())?;
         let mut gradients: Vec<Option<Array>> = vec![None; self.parameters.len()];
 
         // The loss, head and final norm.
@@ -161,7 +162,7 @@ impl Checkpointed<'_> {
         }
         if embeds {
             let by_output = by_x.expect("the first layer has a gradient by its input");
-            self.embedding_gradients(&tokens, &rest, by_output, &mut gradients)?;
+            self.embedding_gradients(tokens, &rest, by_output, &mut gradients)?;
         }
         let gradients = gradients.into_iter().zip(self.parameters);
         let gradients = gradients.map(|(gradient, parameter)| match gradient {
@@ -177,9 +178,7 @@ impl Checkpointed<'_> {
 
     /// The input of each layer `[B, L, D]`, and the last one's output.
     fn layer_inputs(&self, tokens: &Array, mask: Option<&Array>) -> Result<Vec<Array>> {
-        let model = self
-            .trainable
-            .model(self.parameters, Some(self.dropout_seed))?;
+        let model = self.trainable.model(self.parameters, self.dropout_keys)?;
         let mut x = model.embed(tokens)?;
         let mut inputs = vec![x.clone()];
         for layer in 0..self.trainable.layers() {
@@ -261,7 +260,7 @@ impl Checkpointed<'_> {
                 *parameter = new.clone();
             }
         }
-        self.trainable.model(&parameters, Some(self.dropout_seed))
+        self.trainable.model(&parameters, self.dropout_keys)
     }
 
     /// Stores gradients at their indices; returns the last one, with respect to `x`.

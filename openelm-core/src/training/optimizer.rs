@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use mlx_rs::{
     Array,
+    error::Exception,
     ops::{maximum, rsqrt, sign, zeros_dtype},
 };
 
@@ -157,29 +158,17 @@ impl OptimizerState {
         self.updates = updates;
     }
 
-    /// Updates `parameters` with `gradients`.
-    pub(super) fn update(
-        &mut self,
-        parameters: &mut [Array],
-        gradients: &[Array],
-        learning_rate: f32,
-    ) -> Result<()> {
+    /// The numbers of the next update, with `learning_rate`.
+    pub(super) fn rates(&self, learning_rate: f32) -> Rates {
+        Rates::new(self.rule, learning_rate, self.updates + 1)
+    }
+
+    /// Replaces the arrays by those of the next update, in the order of [`arrays`](Self::arrays).
+    pub(super) fn advance(&mut self, arrays: Vec<Array>) {
         self.updates += 1;
-        let all = parameters.iter_mut().zip(gradients).zip(&mut self.slots);
-        for ((parameter, gradient), slots) in all {
-            let one = Single {
-                rule: self.rule,
-                weight_decay: if parameter.ndim() > 1 || self.rule.decay_vectors {
-                    self.rule.weight_decay
-                } else {
-                    0.0
-                },
-                updates: self.updates,
-                learning_rate,
-            };
-            *parameter = one.update(parameter, gradient, slots)?;
+        for (slot, array) in self.arrays_mut().zip(arrays) {
+            *slot = array;
         }
-        Ok(())
     }
 
     /// The arrays by name, for a file.
@@ -226,23 +215,117 @@ impl Optimizer {
     }
 }
 
-/// One update of one parameter.
-struct Single {
-    rule: Optimizer,
-    weight_decay: f32,
-    updates: u64,
-    learning_rate: f32,
+/// The numbers of one update that differ from those of another one, f32 scalars. They are
+/// arguments of a compiled step.
+#[derive(Debug, Clone)]
+pub(super) struct Rates {
+    learning_rate: Array,
+    /// The learning rate with the correction of Adam's first moment.
+    corrected: Array,
+    /// Correction of the root of Adam's second moment.
+    root: Array,
+    /// The fraction of a parameter that decoupled weight decay keeps.
+    kept: Array,
+    /// Adafactor's fraction of the old average, and of the new value.
+    beta: [Array; 2],
 }
 
+impl Rates {
+    /// Number of arrays.
+    pub(super) const COUNT: usize = 6;
+
+    fn new(rule: Optimizer, learning_rate: f32, updates: u64) -> Self {
+        let [b1, b2] = rule.betas;
+        let power = |beta: f32| 1.0 - f64::from(beta).powf(updates as f64);
+        let beta = 1.0 - (updates as f32).powf(-0.8);
+        Self {
+            learning_rate: scalar(learning_rate),
+            corrected: scalar((f64::from(learning_rate) / power(b1)) as f32),
+            root: scalar(power(b2).powf(-0.5) as f32),
+            kept: scalar(1.0 - learning_rate * rule.weight_decay),
+            beta: [scalar(beta), scalar(1.0 - beta)],
+        }
+    }
+
+    pub(super) fn arrays(&self) -> [&Array; Self::COUNT] {
+        let [old, new] = &self.beta;
+        let Self {
+            learning_rate,
+            corrected,
+            root,
+            kept,
+            ..
+        } = self;
+        [learning_rate, corrected, root, kept, old, new]
+    }
+
+    /// The inverse of [`arrays`](Self::arrays).
+    pub(super) fn from_arrays(arrays: [Array; Self::COUNT]) -> Self {
+        let [learning_rate, corrected, root, kept, old, new] = arrays;
+        Self {
+            learning_rate,
+            corrected,
+            root,
+            kept,
+            beta: [old, new],
+        }
+    }
+}
+
+impl Optimizer {
+    /// Replaces `parameters` and the state `arrays`, in the order of [`OptimizerState::arrays`], by
+    /// those after an update with `gradients`.
+    pub(super) fn update(
+        self,
+        parameters: &mut [Array],
+        gradients: Vec<Array>,
+        arrays: &mut [Array],
+        rates: &Rates,
+    ) -> Result<()> {
+        let mut rest = arrays;
+        for (parameter, gradient) in parameters.iter_mut().zip(gradients) {
+            let decays = parameter.ndim() > 1 || self.decay_vectors;
+            let one = Single {
+                rule: self,
+                weight_decay: if decays { self.weight_decay } else { 0.0 },
+                rates,
+            };
+            let mut names: Vec<_> = self.slots(parameter.shape());
+            names.sort_unstable_by_key(|(name, _)| *name);
+            let Some((own, others)) = rest.split_at_mut_checked(names.len()) else {
+                return Err(Exception::custom("the optimizer's state is incomplete").into());
+            };
+            let names = names.into_iter().map(|(name, _)| name);
+            let mut slots: Slots = names.zip(own.iter().cloned()).collect();
+            *parameter = one.update(parameter, &gradient, &mut slots)?;
+            for (place, array) in own.iter_mut().zip(slots.into_values()) {
+                *place = array;
+            }
+            rest = others;
+        }
+        Ok(())
+    }
+}
+
+/// One update of one parameter.
+struct Single<'a> {
+    rule: Optimizer,
+    weight_decay: f32,
+    rates: &'a Rates,
+}
+
+/// Arrays by name, in the order of their names.
 type Slots = BTreeMap<&'static str, Array>;
 
-impl Single {
+impl Single<'_> {
     fn update(&self, parameter: &Array, gradient: &Array, slots: &mut Slots) -> Result<Array> {
         match self.rule.kind {
             OptimizerKind::Adam => self.adam(parameter, gradient, slots),
             OptimizerKind::AdamW => {
-                let kept = 1.0 - self.learning_rate * self.weight_decay;
-                let decayed = parameter.multiply(Array::from_f32(kept))?;
+                let decayed = match self.weight_decay {
+                    0.0 => parameter.clone(),
+                    _ => parameter.multiply(&self.rates.kept)?,
+                };
                 self.adam(&decayed, gradient, slots)
             }
             OptimizerKind::Sgd => self.sgd(parameter, gradient, slots),
@@ -256,15 +339,12 @@ impl Single {
         let m = average(slots, "m", gradient, b1)?;
         let v = average(slots, "v", &gradient.square()?, b2)?;
         let (rate, root) = if self.rule.bias_correction {
-            let power = |beta: f32| 1.0 - f64::from(beta).powf(self.updates as f64);
-            let root = v.sqrt()?.multiply(scalar(power(b2).powf(-0.5) as f32))?;
-            ((f64::from(self.learning_rate) / power(b1)) as f32, root)
+            let root = v.sqrt()?.multiply(&self.rates.root)?;
+            (&self.rates.corrected, root)
         } else {
-            (self.learning_rate, v.sqrt()?)
+            (&self.rates.learning_rate, v.sqrt()?)
         };
-        let step = m
-            .multiply(scalar(rate))?
-            .divide(root.add(scalar(self.rule.eps))?)?;
+        let step = m.multiply(rate)?.divide(root.add(scalar(self.rule.eps))?)?;
         Ok(parameter.subtract(step)?)
     }
 
@@ -280,7 +360,7 @@ impl Single {
                 v.clone()
             }
         };
-        Ok(parameter.subtract(step.multiply(scalar(self.learning_rate))?)?)
+        Ok(parameter.subtract(step.multiply(&self.rates.learning_rate)?)?)
     }
 
     #[expect(clippy::expect_used, reason = "`Optimizer::slots` adds `m`")]
@@ -291,27 +371,30 @@ impl Single {
             .multiply(scalar(b1))?
             .add(gradient.multiply(scalar(1.0 - b1))?)?;
         average(slots, "m", gradient, b2)?;
-        let kept = scalar(1.0 - self.learning_rate * self.weight_decay);
-        let step = sign(&mixed)?.multiply(scalar(self.learning_rate))?;
-        Ok(parameter.multiply(kept)?.subtract(step)?)
+        let step = sign(&mixed)?.multiply(&self.rates.learning_rate)?;
+        let kept = match self.weight_decay {
+            0.0 => parameter.clone(),
+            _ => parameter.multiply(&self.rates.kept)?,
+        };
+        Ok(kept.subtract(step)?)
     }
 
     fn adafactor(&self, parameter: &Array, gradient: &Array, slots: &mut Slots) -> Result<Array> {
         let rms = |x: &Array| -> Result<Array> { Ok(x.square()?.mean(false)?.sqrt()?) };
         let scale = maximum(scalar(1e-3), rms(parameter)?)?;
-        let rate = scale.multiply(scalar(self.learning_rate))?;
-        let beta = 1.0 - (self.updates as f32).powf(-0.8);
+        let rate = scale.multiply(&self.rates.learning_rate)?;
+        let [old, new] = &self.rates.beta;
         let square = gradient.square()?.add(scalar(1e-30))?;
         let update = if slots.contains_key("row") {
-            let row = average(slots, "row", &square.mean_axis(-1, false)?, beta)?;
-            let column = average(slots, "column", &square.mean_axis(-2, false)?, beta)?;
+            let row = mix(slots, "row", &square.mean_axis(-1, false)?, old, new)?;
+            let column = mix(slots, "column", &square.mean_axis(-2, false)?, old, new)?;
             let row = rsqrt(row.divide(row.mean_axis(-1, true)?)?)?;
             let factors = row
                 .expand_dims(-1)?
                 .multiply(rsqrt(&column)?.expand_dims(-2)?)?;
             factors.multiply(gradient)?
         } else {
-            rsqrt(average(slots, "v", &square, beta)?)?.multiply(gradient)?
+            rsqrt(mix(slots, "v", &square, old, new)?)?.multiply(gradient)?
         };
         let update = update.divide(maximum(scalar(1.0), rms(&update)?)?)?;
         let kept = match self.weight_decay {
@@ -327,9 +410,20 @@ impl Single {
 
 /// Updates the running average `slot`: the fraction `beta` old, the rest `new`.
 fn average(slots: &mut Slots, slot: &'static str, new: &Array, beta: f32) -> Result<Array> {
-    let new = new.multiply(scalar(1.0 - beta))?;
+    mix(slots, slot, new, &scalar(beta), &scalar(1.0 - beta))
+}
+
+/// Like [`average`], for fractions in arrays.
+fn mix(
+    slots: &mut Slots,
+    slot: &'static str,
+    new: &Array,
+    old_share: &Array,
+    new_share: &Array,
+) -> Result<Array> {
+    let new = new.multiply(new_share)?;
     let average = match slots.get(slot) {
-        Some(old) => old.multiply(scalar(beta))?.add(new)?,
+        Some(old) => old.multiply(old_share)?.add(new)?,
         None => new,
     };
     slots.insert(slot, average.clone());

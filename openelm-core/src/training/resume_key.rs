@@ -19,7 +19,8 @@
 //!   so the best validation is then reset;
 //! - `grad_checkpoint`, which gives the same bytes;
 //! - `micro_batch_size` and the number of processes, which change the order of sums, and so only
-//!   the rounding.
+//!   the rounding;
+//! - `compile`, which changes only the rounding.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -27,7 +28,7 @@ use serde_json::{Map, Value, json};
 use super::{
     optimizer::OptimizerKind,
     schedule::{Schedule, ScheduleKind},
-    trainer::TrainerOptions,
+    trainer_options::TrainerOptions,
 };
 use crate::error::RunDifference;
 
@@ -52,6 +53,7 @@ impl ResumeKey {
             label_smoothing,
             ema_decay,
             seed,
+            compile: _,
         } = options;
         let mut key = Self::default();
         key.set(

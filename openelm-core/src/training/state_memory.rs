@@ -2,7 +2,7 @@
 
 use super::{
     optimizer::{Optimizer, OptimizerKind},
-    trainer::TrainerOptions,
+    trainer_options::TrainerOptions,
 };
 use crate::{
     error::{Error, Result},

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mlx_rs::{Array, Dtype as MlxDtype};
+use mlx_rs::{Array, Dtype as MlxDtype, random};
 
 use super::seed::derive_seed;
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     config::tensor_names::{EMBEDDING, HEAD, weight},
     data::batch::Batch,
     error::{Error, Result},
+    mlx::Device,
     model::{Dropout, Model, RowNorms, is_finite, row_squares},
 };
 
@@ -131,7 +132,7 @@ impl TrainableModel {
         batch: &Batch,
     ) -> Result<Option<Error>> {
         let trained = match parameters {
-            Some(parameters) => Some(self.model(parameters, None)?),
+            Some(parameters) => Some(self.model(parameters, &[])?),
             None => None,
         };
         let model = trained.as_ref().unwrap_or(&self.base);
@@ -157,8 +158,21 @@ impl TrainableModel {
             || tied && adapter.tied_head && adapter.modules.contains_key(EMBEDDING)
     }
 
-    /// The model with `parameters`. A `dropout_seed` enables dropout.
-    pub(super) fn model(&self, parameters: &[Array], dropout_seed: Option<u64>) -> Result<Model> {
+    /// The random keys of a step's dropout, one for each adapted matrix; none without dropout. A
+    /// seed gives the same keys in every call.
+    pub(super) fn dropout_keys(&self, seed: u64) -> Result<Vec<Array>> {
+        if self.adapter.dropout <= 0.0 {
+            return Ok(Vec::new());
+        }
+        // A tied head may use the embedding's adapter too.
+        let matrices = self.adapter.modules.len() as u64 + 1;
+        let keys = (1..=matrices).map(|nth| Ok(random::key(derive_seed(seed, nth))?));
+        keys.collect()
+    }
+
+    /// The model with `parameters`. The keys of [`dropout_keys`](Self::dropout_keys) enable
+    /// dropout.
+    pub(super) fn model(&self, parameters: &[Array], dropout_keys: &[Array]) -> Result<Model> {
         let by_name: HashMap<&str, &Array> = self
             .names
             .iter()
@@ -193,8 +207,8 @@ impl TrainableModel {
             return Ok(model);
         }
         let tied = self.base.config().share_input_output_layers();
-        let dtype = self.base.dtype();
-        let mut nth = 0;
+        let (dtype, device) = (self.base.dtype(), Device::current()?);
+        let mut keys = dropout_keys.iter();
         model.visit_linears(&mut |name, linear| {
             let is_tied_head = tied && name == HEAD;
             if is_tied_head && !self.adapter.tied_head {
@@ -210,17 +224,21 @@ impl TrainableModel {
                 (module.lora_a, module.lora_b) = (a.clone(), b.clone());
             }
             module.m = part("m").cloned();
-            nth += 1;
-            let rate = self.adapter.dropout;
-            let dropout = dropout_seed.filter(|_| rate > 0.0).map(|seed| Dropout {
-                rate,
-                seed: derive_seed(seed, nth),
+            let dropout = keys.next().map(|key| Dropout {
+                rate: self.adapter.dropout,
+                key: key.clone(),
             });
             let norms = match self.squares.get(source) {
                 None => None,
                 Some(square) => {
                     let (a, b) = module.factors(source);
-                    Some(RowNorms::new(square, &linear.matrix, &a, &b, dtype)?)
+                    let matrix = &linear.matrix;
+                    Some(match device {
+                        Device::Cpu => RowNorms::new(square, matrix, &a, &b, dtype)?,
+                        Device::Gpu => {
+                            RowNorms::with_scale(square, matrix, &a, &b, dtype, module.scale)?
+                        }
+                    })
                 }
             };
             let added = module.low_rank(source, 1.0, dropout, norms.as_ref())?;

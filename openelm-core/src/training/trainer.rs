@@ -3,15 +3,20 @@
 //! [`Trainer`] owns the parameters and the optimizer's state. Its callers choose the batches and
 //! the times of saves: [`crate::training::finetune::finetune`], [`crate::training::pretrain`].
 
+use std::rc::Rc;
+
 use mlx_rs::Array;
 
 use super::{
-    gradient::{self, LossAndGradients},
-    loss::{self, Objective, Preference},
-    optimizer::{Optimizer, OptimizerState},
-    schedule::Schedule,
+    batch_arrays::BatchArrays,
+    compiled::CompiledStep,
+    loss::{self, Objective},
+    optimizer::OptimizerState,
+    preference::Preference,
     seed::derive_seed,
+    step_function::{Arguments, BatchArguments, Results, StepFunction, UpdateArguments},
     trainable::{self, TrainableModel},
+    trainer_options::TrainerOptions,
 };
 use crate::{
     adapter::{Adapter, AdapterKind},
@@ -20,54 +25,10 @@ use crate::{
     data::batch::Batch,
     error::{Error, ErrorKind, Result},
     gate::pause_point,
-    mlx::{Dtype, evaluation, recovery::recovering},
+    mlx::{Device, Dtype, compiles, evaluation, recovery::recovering},
     model::Model,
     weights::{Tensors, Weights},
 };
-
-/// Options of a [`Trainer`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainerOptions {
-    /// The optimizer of the trained parameters. Default Adam without bias correction,
-    /// as in mlx-lm.
-    pub optimizer: Optimizer,
-    /// The learning rate over time. Default constant 1e-5, as in mlx-lm.
-    pub schedule: Schedule,
-    /// Batches whose gradients are averaged into one update. Default 1.
-    pub grad_accumulation_steps: usize,
-    /// Clip gradients to this global norm (PyTorch's `clip_grad_norm_`). Default none.
-    pub clip_norm: Option<f32>,
-    /// Recompute activations in the backward pass (gradient checkpointing): less memory, slower.
-    /// Default off.
-    pub grad_checkpoint: bool,
-    /// Factor of the mean of `logsumexp²` over the targets in the loss, which keeps logits small;
-    /// CoreNet's pre-training uses 1e-4. Requires a trained head. Default 0.
-    pub z_loss: f32,
-    /// Fraction of each target's weight that is spread over the vocabulary, below 1. Requires a
-    /// trained head. Default 0.
-    pub label_smoothing: f32,
-    /// Decay of an exponential moving average of the trained parameters: the weight of the old
-    /// average at every update. Default none.
-    pub ema_decay: Option<f32>,
-    /// Seed of dropout. Default 0.
-    pub seed: u64,
-}
-
-impl Default for TrainerOptions {
-    fn default() -> Self {
-        Self {
-            optimizer: Optimizer::default(),
-            schedule: Schedule::default(),
-            grad_accumulation_steps: 1,
-            clip_norm: None,
-            grad_checkpoint: false,
-            z_loss: 0.0,
-            label_smoothing: 0.0,
-            ema_decay: None,
-            seed: 0,
-        }
-    }
-}
 
 /// The result of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,7 +51,9 @@ pub struct Step {
 /// Trains an adapter or weights. Belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
 pub struct Trainer {
-    pub(super) trainable: TrainableModel,
+    pub(super) trainable: Rc<TrainableModel>,
+    function: Rc<StepFunction>,
+    compiled: Option<CompiledStep>,
     pub(super) options: TrainerOptions,
     pub(super) parameters: Vec<Array>,
     pub(super) optimizer: OptimizerState,
@@ -117,8 +80,16 @@ impl Trainer {
         let optimizer = OptimizerState::new(options.optimizer, trainable.names(), &parameters)?;
         let average = options.ema_decay.map(|_| parameters.clone());
         trainable.check_finite(&parameters)?;
+        let compile = match options.compile {
+            Some(compile) => compile,
+            None => Device::current()? == Device::Gpu,
+        };
+        let trainable = Rc::new(trainable);
+        let function = Rc::new(StepFunction::new(Rc::clone(&trainable), &options));
         Ok(Self {
             trainable,
+            compiled: (compile && compiles()).then(|| CompiledStep::new(Rc::clone(&function))),
+            function,
             options,
             parameters,
             optimizer,
@@ -171,6 +142,12 @@ impl Trainer {
         self.iteration
     }
 
+    /// Number of compiled functions that are kept, one for each layout of batches; 0 if steps are not
+    /// compiled.
+    pub fn compiled_functions(&self) -> usize {
+        self.compiled.as_ref().map_or(0, CompiledStep::len)
+    }
+
     /// The adapter with its current weights.
     pub fn adapter(&self) -> Adapter {
         let mut adapter = self.trainable.adapter().clone();
@@ -195,7 +172,7 @@ impl Trainer {
     /// As [`step`](Self::step), and [`Error::Option`] if the reference does not match the batch.
     pub fn step_preference(&mut self, batch: &Batch, preference: &Preference) -> Result<Step> {
         preference.check(batch)?;
-        self.unless_failed(|trainer| trainer.train(batch, Objective::Prefer(preference)))
+        self.unless_failed(|trainer| trainer.train(batch, Objective::Prefer(preference, batch)))
     }
 
     /// Mean loss over the targets of `batches`, in nats.
@@ -225,15 +202,16 @@ impl Trainer {
         batches: impl IntoIterator<Item = &'b Batch>,
     ) -> Result<(f64, usize)> {
         self.check_usable()?;
-        let model = self.trainable.model(&self.parameters, None)?;
+        let model = self.trainable.model(&self.parameters, &[])?;
         let (mut sum, mut count) = (0.0, 0);
         for batch in batches {
             // The loss before was read: nothing is in progress.
             pause_point(&CancelHandle::default(), || Ok(()))?;
             if batch.target_count() > 0 {
                 let loss = recovering(|| {
+                    let arrays = BatchArrays::new(batch);
                     let head = self.trainable.trains_head();
-                    loss::read(&loss::cross_entropy(&model, batch, head)?)
+                    loss::read(&loss::cross_entropy(&model, &arrays, head)?)
                 })?;
                 sum += f64::from(loss) * batch.target_count() as f64;
                 count += batch.target_count();
@@ -249,7 +227,7 @@ impl Trainer {
     /// [`Error::Mlx`] if memory runs out, and as [`step`](Self::step) if a log-probability is not
     /// finite.
     pub fn log_probabilities(&self, batch: &Batch) -> Result<Vec<f32>> {
-        let model = self.trainable.model(&self.parameters, None)?;
+        let model = self.trainable.model(&self.parameters, &[])?;
         let sums = loss::row_log_probabilities(&model, batch, self.trainable.trains_head())?;
         let sums = sums.to_vec_exact::<f32>()?;
         for sum in &sums {
@@ -270,88 +248,145 @@ impl Trainer {
         Some(names.zip(average).collect())
     }
 
-    pub(super) fn predict(&self) -> Objective<'static> {
-        Objective::Predict {
-            z_loss: self.options.z_loss,
-            label_smoothing: self.options.label_smoothing,
-        }
-    }
-
     fn train(&mut self, batch: &Batch, objective: Objective<'_>) -> Result<Step> {
         if batch.target_count() == 0 {
             return Err(no_targets());
         }
         // A new mask for each step, and the same mask if the step is repeated after a resume.
         let dropout_seed = derive_seed(self.options.seed, self.iteration);
-        let LossAndGradients {
-            loss,
-            z_loss,
-            mut gradients,
-        } = gradient::loss_and_gradients(
-            &self.trainable,
-            &self.parameters,
-            dropout_seed,
-            self.options.grad_checkpoint,
-            batch,
-            objective,
-        )?;
-        if let Some(gathered) = self.gathered.take() {
-            for (gradient, sum) in gradients.iter_mut().zip(gathered) {
-                *gradient = gradient.add(sum)?;
-            }
-        }
-        self.iteration += 1;
         let every = self.options.grad_accumulation_steps as u64;
+        let updates = (self.iteration + 1).is_multiple_of(every);
         let learning_rate = self.options.schedule.at(self.optimizer.updates());
-        let mut gradient_norm = None;
-        if self.iteration.is_multiple_of(every) {
-            if every > 1 {
-                let share = Array::from_f32(1.0 / every as f32);
-                for gradient in &mut gradients {
-                    *gradient = gradient.multiply(&share)?;
-                }
-            }
-            gradient_norm = self.apply(&mut gradients, learning_rate)?;
-        } else {
-            self.gathered = Some(gradients);
+        let arguments = Arguments {
+            parameters: self.parameters.clone(),
+            batch: Some(self.batch_arguments(batch, objective, dropout_seed, None)?),
+            gathered: self.gathered.clone(),
+            share: (updates && every > 1).then(|| Array::from_f32(1.0 / every as f32)),
+            update: updates.then(|| self.update_arguments(learning_rate)),
+        };
+        let mut results = self.call(arguments, objective)?;
+        self.gathered = results.gradients.take();
+        let losses = results.losses.take().ok_or_else(no_targets)?;
+        self.iteration += 1;
+        self.finish(
+            results,
+            losses,
+            learning_rate,
+            batch.target_count(),
+            Some(batch),
+        )
+    }
+
+    /// The arguments of a step for `batch`, whose gradients are multiplied by `weight`.
+    pub(super) fn batch_arguments(
+        &self,
+        batch: &Batch,
+        objective: Objective<'_>,
+        dropout_seed: u64,
+        weight: Option<f32>,
+    ) -> Result<BatchArguments> {
+        Ok(BatchArguments {
+            arrays: if self.compiled.is_some() && self.compiles_batches(objective) {
+                BatchArrays::padded(batch)
+            } else {
+                BatchArrays::new(batch)
+            },
+            dropout_keys: self.trainable.dropout_keys(dropout_seed)?,
+            weight: weight.map(Array::from_f32),
+        })
+    }
+
+    /// The arguments of an update with `learning_rate`.
+    pub(super) fn update_arguments(&self, learning_rate: f32) -> UpdateArguments {
+        UpdateArguments {
+            slots: self.optimizer.arrays().cloned().collect(),
+            average: self.average.clone(),
+            rates: self.optimizer.rates(learning_rate),
         }
+    }
+
+    /// Cross-entropy with the options' z-loss and label smoothing.
+    pub(super) fn predict(&self) -> Objective<'static> {
+        self.function.predict()
+    }
+
+    /// Runs a step lazily, compiled as far as it can be.
+    pub(super) fn call(
+        &mut self,
+        mut arguments: Arguments,
+        objective: Objective<'_>,
+    ) -> Result<Results> {
+        let checkpoint = self.options.grad_checkpoint;
+        let compiles_batches = self.compiles_batches(objective);
+        let Some(compiled) = &mut self.compiled else {
+            return self.function.call(arguments, objective, checkpoint);
+        };
+        let mut losses = None;
+        if arguments.batch.is_some() && !compiles_batches {
+            let update = arguments.update.take();
+            let parameters = arguments.parameters.clone();
+            let gradients = self.function.call(arguments, objective, checkpoint)?;
+            if update.is_none() {
+                return Ok(gradients);
+            }
+            losses = gradients.losses;
+            arguments = Arguments {
+                parameters,
+                batch: None,
+                gathered: gradients.gradients,
+                share: None,
+                update,
+            };
+        }
+        let mut results = match compiled.call(&arguments) {
+            Ok(results) => results,
+            // The same function without MLX's compilation, or the error of its own.
+            Err(_) => {
+                self.compiled = None;
+                self.function.call(arguments, objective, checkpoint)?
+            }
+        };
+        results.losses = results.losses.or(losses);
+        Ok(results)
+    }
+
+    /// Evaluates the `results` of a step, takes its state, and reports `losses`.
+    pub(super) fn finish(
+        &mut self,
+        results: Results,
+        [loss, z_loss]: [Array; 2],
+        learning_rate: f32,
+        targets: usize,
+        batch: Option<&Batch>,
+    ) -> Result<Step> {
+        if let Some(updated) = results.updated {
+            self.parameters = updated.parameters;
+            self.optimizer.advance(updated.slots);
+            self.average = updated.average;
+        }
+        let gradient_norm = results.gradient_norm;
         let gathered = self.gathered.iter().flatten();
         let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
         evaluation::complete(self.state().chain(gathered).chain(reported))?;
         let loss = loss::read(&loss)?;
-        self.check_finite(loss, Some(batch))?;
+        self.check_finite(loss, batch)?;
         let gradient_norm = gradient_norm.as_ref().map(loss::read).transpose()?;
         // The updated weights may be non-finite although the loss was finite.
-        self.check_finite(gradient_norm.unwrap_or_default(), Some(batch))?;
+        self.check_finite(gradient_norm.unwrap_or_default(), batch)?;
         Ok(Step {
             iteration: self.iteration,
             loss,
             z_loss: loss::read(&z_loss)?,
-            targets: batch.target_count(),
+            targets,
             learning_rate,
             gradient_norm,
         })
     }
 
-    /// Applies `gradients`, lazily; returns their norm before clipping.
-    pub(super) fn apply(
-        &mut self,
-        gradients: &mut [Array],
-        learning_rate: f32,
-    ) -> Result<Option<Array>> {
-        let norm = match self.options.clip_norm {
-            Some(most) => Some(gradient::clip(gradients, most)?),
-            None => None,
-        };
-        self.optimizer
-            .update(&mut self.parameters, gradients, learning_rate)?;
-        if let (Some(average), Some(decay)) = (&mut self.average, self.options.ema_decay) {
-            let (old, new) = (Array::from_f32(decay), Array::from_f32(1.0 - decay));
-            for (average, parameter) in average.iter_mut().zip(&self.parameters) {
-                *average = average.multiply(&old)?.add(parameter.multiply(&new)?)?;
-            }
-        }
-        Ok(norm)
+    /// True if the loss and gradients of a batch can be compiled: checkpointing evaluates each
+    /// layer, and the rows of preferences have their own numbers of targets.
+    fn compiles_batches(&self, objective: Objective<'_>) -> bool {
+        matches!(objective, Objective::Predict { .. }) && !self.options.grad_checkpoint
     }
 
     /// The arrays that persist between steps.
@@ -421,43 +456,6 @@ impl Trainer {
     pub(super) fn named(&self) -> Tensors {
         let names = self.trainable.names().iter().cloned();
         names.zip(self.parameters.iter().cloned()).collect()
-    }
-}
-
-impl TrainerOptions {
-    fn check(&self) -> Result<()> {
-        self.optimizer.check()?;
-        self.schedule.check()?;
-        if self.grad_accumulation_steps == 0 {
-            return Err(Error::Option {
-                option: "grad_accumulation_steps",
-                problem: "expected at least 1, found 0".into(),
-            });
-        }
-        for (option, value) in [
-            ("label_smoothing", Some(self.label_smoothing)),
-            ("ema_decay", self.ema_decay),
-        ] {
-            if let Some(found) = value.filter(|value| !(0.0..1.0).contains(value)) {
-                return Err(Error::Option {
-                    option,
-                    problem: format!("expected 0 or more and below 1, found {found}"),
-                });
-            }
-        }
-        if !(self.z_loss >= 0.0 && self.z_loss.is_finite()) {
-            return Err(Error::Option {
-                option: "z_loss",
-                problem: format!("expected 0 or more, found {}", self.z_loss),
-            });
-        }
-        match self.clip_norm {
-            Some(norm) if norm.is_nan() || norm <= 0.0 => Err(Error::Option {
-                option: "clip_norm",
-                problem: format!("expected a number above 0, found {norm}"),
-            }),
-            _ => Ok(()),
-        }
     }
 }
 

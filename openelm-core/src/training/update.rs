@@ -8,10 +8,10 @@ use mlx_rs::{
 };
 
 use super::{
-    gradient::{self, LossAndGradients},
     group::Group,
     loss,
     seed::derive_seed,
+    step_function::Arguments,
     trainer::{Step, Trainer, no_targets},
 };
 use crate::{
@@ -51,8 +51,16 @@ impl Trainer {
             if batch.target_count() == 0 {
                 return Err(no_targets());
             }
-            let result = self.nth_gradients(0, batch)?;
-            return self.finish_update(result, batch.target_count(), Some(batch));
+            let learning_rate = self.options.schedule.at(self.optimizer.updates());
+            let arguments = Arguments {
+                update: Some(self.update_arguments(learning_rate)),
+                ..self.nth_arguments(0, batch, None)?
+            };
+            let mut results = self.call(arguments, self.predict())?;
+            let losses = results.losses.take().ok_or_else(no_targets)?;
+            self.iteration += 1;
+            let targets = batch.target_count();
+            return self.finish(results, losses, learning_rate, targets, Some(batch));
         }
         let sums = self.sum_batches(batches)?;
         let mut gradients = match sums.gradients {
@@ -73,16 +81,19 @@ impl Trainer {
         if targets == 0.0 {
             return Err(no_targets());
         }
-        let share = Array::from_f32(1.0 / targets);
-        for gradient in &mut gradients {
-            *gradient = gradient.multiply(&share)?;
-        }
-        let result = LossAndGradients {
-            loss: Array::from_f32(loss / targets),
-            z_loss: Array::from_f32(z_loss / targets),
-            gradients,
+        let learning_rate = self.options.schedule.at(self.optimizer.updates());
+        let arguments = Arguments {
+            parameters: self.parameters.clone(),
+            batch: None,
+            gathered: Some(gradients),
+            share: Some(Array::from_f32(1.0 / targets)),
+            update: Some(self.update_arguments(learning_rate)),
         };
-        self.finish_update(result, targets as usize, batches.first())
+        let results = self.call(arguments, self.predict())?;
+        let losses = [loss, z_loss].map(|sum| Array::from_f32(sum / targets));
+        self.iteration += 1;
+        let batch = batches.first();
+        self.finish(results, losses, learning_rate, targets as usize, batch)
     }
 
     /// Copies the state of rank 0 of `group`.
@@ -122,75 +133,40 @@ impl Trainer {
         Ok(())
     }
 
-    /// The loss and gradients of the batch `nth` of an update; lazy.
-    fn nth_gradients(&self, nth: u64, batch: &Batch) -> Result<LossAndGradients> {
-        gradient::loss_and_gradients(
-            &self.trainable,
-            &self.parameters,
-            derive_seed(derive_seed(self.options.seed, self.iteration), nth),
-            self.options.grad_checkpoint,
-            batch,
-            self.predict(),
-        )
+    /// The arguments for the gradients of the batch `nth` of an update.
+    fn nth_arguments(&self, nth: u64, batch: &Batch, weight: Option<f32>) -> Result<Arguments> {
+        let seed = derive_seed(derive_seed(self.options.seed, self.iteration), nth);
+        Ok(Arguments {
+            parameters: self.parameters.clone(),
+            batch: Some(self.batch_arguments(batch, self.predict(), seed, weight)?),
+            gathered: None,
+            share: None,
+            update: None,
+        })
     }
 
-    fn sum_batches(&self, batches: &[Batch]) -> Result<Sums> {
+    fn sum_batches(&mut self, batches: &[Batch]) -> Result<Sums> {
         let mut sums = Sums::default();
         for (nth, batch) in (0_u64..).zip(batches) {
             if batch.target_count() == 0 {
                 continue;
             }
             let weight = batch.target_count() as f32;
-            let mut result = self.nth_gradients(nth, batch)?;
-            for gradient in &mut result.gradients {
-                *gradient = gradient.multiply(Array::from_f32(weight))?;
-            }
-            if let Some(sum) = sums.gradients.take() {
-                for (gradient, sum) in result.gradients.iter_mut().zip(sum) {
-                    *gradient = gradient.add(sum)?;
-                }
-            }
+            let arguments = Arguments {
+                gathered: sums.gradients.take(),
+                ..self.nth_arguments(nth, batch, Some(weight))?
+            };
+            let results = self.call(arguments, self.predict())?;
+            let [loss, z_loss] = results.losses.ok_or_else(no_targets)?;
+            let gradients = results.gradients.unwrap_or_default();
             // Evaluated per batch, so that only one batch's activations exist.
-            let losses = [&result.loss, &result.z_loss];
-            transforms::eval(result.gradients.iter().chain(losses))?;
-            sums.loss += loss::read(&result.loss)? * weight;
-            sums.z_loss += loss::read(&result.z_loss)? * weight;
+            transforms::eval(gradients.iter().chain([&loss, &z_loss]))?;
+            sums.loss += loss::read(&loss)? * weight;
+            sums.z_loss += loss::read(&z_loss)? * weight;
             sums.targets += weight;
-            sums.gradients = Some(result.gradients);
+            sums.gradients = Some(gradients);
         }
         Ok(sums)
-    }
-
-    /// Applies the gradients of `batch` and others.
-    fn finish_update(
-        &mut self,
-        result: LossAndGradients,
-        targets: usize,
-        batch: Option<&Batch>,
-    ) -> Result<Step> {
-        let LossAndGradients {
-            loss,
-            z_loss,
-            mut gradients,
-        } = result;
-        self.iteration += 1;
-        let learning_rate = self.options.schedule.at(self.optimizer.updates());
-        let gradient_norm = self.apply(&mut gradients, learning_rate)?;
-        let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
-        transforms::eval(self.state().chain(reported))?;
-        let loss = loss::read(&loss)?;
-        self.check_finite(loss, batch)?;
-        let gradient_norm = gradient_norm.as_ref().map(loss::read).transpose()?;
-        // The updated weights may be non-finite although the loss was finite.
-        self.check_finite(gradient_norm.unwrap_or_default(), batch)?;
-        Ok(Step {
-            iteration: self.iteration,
-            loss,
-            z_loss: loss::read(&z_loss)?,
-            targets,
-            learning_rate,
-            gradient_norm,
-        })
     }
 }
 

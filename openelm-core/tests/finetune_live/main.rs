@@ -16,7 +16,7 @@ use std::{
 };
 
 use mlx_rs::Array;
-use openelm_core::{Model, adapter::Adapter, internal::Batch, train::Trainer};
+use openelm_core::{Device, Model, adapter::Adapter, internal::Batch, runtime, train::Trainer};
 
 use case::{Case, Losses, batch, model, options, preference, read, rows, rows_of, start};
 
@@ -52,9 +52,12 @@ fn fine_tuning_matches_mlx_lm() {
     let full = std::env::var_os("FULL").is_some_and(|value| value == "1");
     let mut compared = 0;
     for name in index["cases"].iter().chain(&index["dpo"]) {
-        compare(&folder, name, false);
+        // The code of a GPU, with compiled steps, on the same backend.
+        compare(&folder, name, Device::Gpu, false);
+        compare(&folder, name, Device::Cpu, false);
         if full || CHECKPOINTED.contains(&name.as_str()) {
-            compare(&folder, name, true);
+            compare(&folder, name, Device::Gpu, true);
+            compare(&folder, name, Device::Cpu, true);
         }
         compared += 1;
     }
@@ -64,7 +67,8 @@ fn fine_tuning_matches_mlx_lm() {
     );
 }
 
-fn compare(folder: &Path, name: &str, checkpoint: bool) {
+fn compare(folder: &Path, name: &str, device: Device, checkpoint: bool) {
+    let _device = device.select();
     let output = folder.join(name);
     let case: Case = read(&output.join("case.json"));
     let expected: Losses = read(&output.join("losses.json"));
@@ -76,6 +80,8 @@ fn compare(folder: &Path, name: &str, checkpoint: bool) {
         "{name}"
     );
     let worst = compare_losses(folder, name, &case, &expected, &mut trainer);
+    let compiled = device == Device::Gpu && runtime::compiles();
+    assert_eq!(trainer.compiled_functions() > 0, compiled, "{name}");
     // Read by mlx-lm in parity/load_adapters.py.
     let written = output.join("ours");
     trainer.adapter().save(&written, model.config()).unwrap();
@@ -86,7 +92,9 @@ fn compare(folder: &Path, name: &str, checkpoint: bool) {
         compare_logits(name, &case, &model, &output)
     };
     let mode = if checkpoint { "checkpointed" } else { "" };
-    eprintln!("{name:24} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}  logits {logits:.1e}");
+    eprintln!(
+        "{name:24} {device} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}  logits {logits:.1e}"
+    );
 }
 
 /// Trains, and returns the largest relative loss difference.
