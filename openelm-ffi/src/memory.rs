@@ -15,7 +15,7 @@ pub struct MemoryStatistics {
     pub cache: u64,
     /// Peak of `active`.
     pub peak: u64,
-    /// Memory that the system reports as available (Linux).
+    /// Memory that the system reports as available; on macOS, what is left of the GPU's working set.
     pub available: Option<u64>,
 }
 
