@@ -85,6 +85,7 @@ impl Scratch {
 }
 
 /// The files that must not depend on interruptions of the run.
+#[cfg(target_os = "linux")]
 pub(crate) fn results(output: &Path) -> Vec<(&'static str, Vec<u8>)> {
     let files = [
         "model/model.safetensors",
@@ -119,6 +120,7 @@ pub(crate) fn losses(output: &Path, key: &str) -> Vec<f64> {
     lines.iter().filter_map(|line| line[key].as_f64()).collect()
 }
 
+#[cfg(target_os = "linux")]
 pub(crate) fn assert_same(expected: &Path, found: &Path) {
     for ((name, expected), (_, found)) in results(expected).iter().zip(results(found)) {
         assert!(*expected == found, "{name} differs");
