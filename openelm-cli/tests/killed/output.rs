@@ -1,11 +1,8 @@
 //! Output that can no longer be written: a long command is no filter.
 
-use std::{
-    fs::File,
-    io::{BufRead, BufReader},
-};
+use std::io::{BufRead, BufReader};
 
-use openelm_testing::{run, success};
+use openelm_testing::success;
 
 use crate::commands::{Kind, Scratch, assert_same, spawn};
 
@@ -46,7 +43,12 @@ fn closed_output_ends_a_run_that_is_saved() {
 #[test]
 fn full_output_is_a_failure_with_a_result() {
     let scratch = Scratch::new();
-    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
     for (kind, kept) in [
         (Kind::Finetune, "is saved after iteration 1;"),
         (Kind::Pretrain, "is saved after iteration 1;"),
@@ -55,7 +57,7 @@ fn full_output_is_a_failure_with_a_result() {
     ] {
         let mut command = scratch.command(kind, "full", &["--json"]);
         command.stdout(full());
-        let outcome = run(command);
+        let outcome = openelm_testing::run(command);
         assert_eq!(outcome.code, Some(1), "{outcome:?}");
         let problem = "standard output: No space left on device";
         assert!(outcome.stderr.contains(problem), "{outcome:?}");
