@@ -10,15 +10,15 @@ die() { say "$*"; exit 1; }
 
 platform=$(uname -s)-$(uname -m)
 case $platform in
-  Linux-x86_64) requirements=parity/requirements.txt ;;
-  Darwin-arm64) requirements=parity/requirements-macos.txt ;;
+  Linux-x86_64) requirements=parity/requirements.txt newest=3.13 ;;
+  Darwin-arm64) requirements=parity/requirements-macos.txt newest=3.14 ;;
   *) die "the oracle's wheels are for Linux on x86_64 and macOS on arm64, not for $platform" ;;
 esac
-command -v python3 >/dev/null 2>&1 || die "python3 is missing; install Python 3.11 to 3.13 (Debian: apt-get install python3)"
+command -v python3 >/dev/null 2>&1 || die "python3 is missing; install Python 3.11 to $newest (Debian: apt-get install python3)"
 version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 case $version in
-  3.11 | 3.12 | 3.13) ;;
-  *) die "the oracle's wheels are for Python 3.11 to 3.13, not for $version" ;;
+  3.11 | 3.12 | 3.13 | "$newest") ;;
+  *) die "the oracle's wheels are for Python 3.11 to $newest, not for $version" ;;
 esac
 
 stamp="$version $(cksum <"$requirements")"
