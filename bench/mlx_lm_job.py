@@ -57,8 +57,8 @@ def main(folder, lengths, tokens, repeat, warm_up):
         "peak_bytes": mx.get_peak_memory(),
         "cache_bytes": mx.get_cache_memory(),
     }
-    report = {"load_seconds": load, "versions": versions, "device": mx.default_device().type.name}
-    print(json.dumps({**report, **memory, "runs": runs}))
+    device = {"device": mx.default_device().type.name, "device_info": mx.device_info()}
+    print(json.dumps({"load_seconds": load, "versions": versions, **device, **memory, "runs": runs}))
 
 
 if __name__ == "__main__":
