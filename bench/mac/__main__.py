@@ -10,6 +10,7 @@ everything runs too, and the report's first line says that it is no measurement 
 
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -102,6 +103,8 @@ def main():
         (OUT / "report.txt").write_text(report.as_text(results, names))
 
     write()
+    # As Ctrl-C: the running program is in a process group of its own and must end too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run_steps(names, results, settings, write)
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import tempfile
 import unittest
 from pathlib import Path
@@ -209,6 +210,13 @@ class Command(InFolder):
         with mock.patch.dict(program.MEASUREMENTS, speed=mock.Mock(side_effect=KeyboardInterrupt)):
             self.assertIn("interrupted", self.run_main("build speed training")[0])
         self.assertEqual([step["status"] for step in self.reported()["steps"]], ["passed", "interrupted"])
+
+    def test_a_signal_ends_the_running_program(self):
+        self.addCleanup(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        self.assertIn("interrupted", self.run_main("build", "echo $$ >pid; kill -TERM $PPID; exec sleep 60".replace("pid", f"{self.folder}/pid"))[0])
+        self.assertEqual(self.reported()["steps"][0]["status"], "interrupted")
+        with self.assertRaises(ProcessLookupError):
+            os.kill(int((self.folder / "pid").read_text()), 0)
 
     def test_rejects_unknown_steps_rounds_and_models(self):
         for more, words in (({"steps": "build sped"}, "MAC_STEPS: .* found sped"), ({"steps": "", "MAC_ROUNDS": "0"}, "MAC_ROUNDS"),
