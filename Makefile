@@ -51,11 +51,12 @@ test-mutations: setup ## a few hundred mutated files and extreme options of the 
 	cargo build --quiet $(TESTED) --bin openelm
 	python3 -B fuzz/mutations --openelm target/debug/openelm --seed 20 --cases 300,150 --seconds 60
 
-test-scripts: ## the scripts of apple/, release/, .github/ and fuzz/, on any system
+test-scripts: ## the scripts of apple/, release/, .github/, fuzz/ and bench/mac, on any system
 	cd apple && python3 -B -m unittest --quiet
 	cd release && python3 -B -m unittest --quiet
 	cd .github && python3 -B -m unittest --quiet
 	cd fuzz/mutations && python3 -B -m unittest --quiet
+	cd bench/mac && python3 -B -m unittest --quiet
 
 # Both in parallel, because most of the time is spent downloading. A failed download is retried by
 # the step that needs it.
@@ -106,6 +107,9 @@ setup-swift: ## prepare a Swift toolchain under .mlx/swift (Debian, no root)
 bench: build ## measure side by side with mlx-lm, and Swift with Rust; results go to bench/README.md
 	@bench/run.sh
 
+mac: ## on a Mac: build, test, compare and measure with Metal, and write one report to send: out/mac
+	@python3 -B bench/mac
+
 launches: setup ## count the kernel launches of a step beside mlx-lm's; results go to bench/README.md
 	@parity/setup.sh
 	cargo build --quiet --locked --package openelm-core --example launches
@@ -133,5 +137,5 @@ dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*
 	@apple/dist-macos.sh
 
 .PHONY: help setup build demo clean test test-rust test-mutations test-swift test-scripts test-tools parity parity-llama fuzz
-.PHONY: fmt lint lint-workflows deny bindings run-swift setup-swift bench launches
+.PHONY: fmt lint lint-workflows deny bindings run-swift setup-swift bench mac launches
 .PHONY: check-apple xcframework consumer ios chat-simulator dist-macos

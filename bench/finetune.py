@@ -20,6 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+# Bytes per unit of getrusage's peak resident size.
+RESIDENT_UNIT = 1 if sys.platform == "darwin" else 1024
 STEPS, RUNS = int(os.environ.get("STEPS", 8)), int(os.environ.get("RUNS", 2))
 
 
@@ -34,7 +36,7 @@ def run(command, environment=None):
         text = output.read()
     if status != 0:
         sys.exit(f"{command[0]} failed:\n{text[-2000:]}")
-    return text, usage.ru_maxrss * 1024
+    return text, usage.ru_maxrss * RESIDENT_UNIT
 
 
 def ours(openelm, model, data, folder, length, *more):

@@ -63,7 +63,7 @@ def run(command, environment, heading=b""):
             errors.seek(0)
             trace = errors.read().decode(errors="replace")
             sys.exit(f"bench: {' '.join(command)}\nexited with {process.returncode}:\n{trace}")
-    return output, first_byte, usage.ru_maxrss * 1024
+    return output, first_byte, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def python(script, *arguments):

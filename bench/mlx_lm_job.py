@@ -52,7 +52,13 @@ def main(folder, lengths, tokens, repeat, warm_up):
             }
         )
     versions = {name: version(name) for name in ("mlx", "mlx-lm")}
-    print(json.dumps({"load_seconds": load, "versions": versions, "runs": runs}))
+    memory = {
+        "active_bytes": mx.get_active_memory(),
+        "peak_bytes": mx.get_peak_memory(),
+        "cache_bytes": mx.get_cache_memory(),
+    }
+    device = {"device": mx.default_device().type.name, "device_info": mx.device_info()}
+    print(json.dumps({"load_seconds": load, "versions": versions, **device, **memory, "runs": runs}))
 
 
 if __name__ == "__main__":

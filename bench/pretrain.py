@@ -53,7 +53,7 @@ def run(command, environment=None):
         text = output.read()
     if status != 0:
         sys.exit(f"{command[0]} failed:\n{text[-2000:]}")
-    return text, usage.ru_maxrss * 1024
+    return text, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def ours(openelm, settings, folder, *more, environment=None):

@@ -9,7 +9,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/out/parity
-mlxc=$PWD/.mlx/lib/libmlxc.so
+mlxc=$PWD/.mlx/lib/libmlxc.so preload=$PWD/.mlx/lib/libmlxc.so
+[ "$(uname -s)" != Darwin ] || mlxc=$PWD/.mlx/lib/libmlxc.a preload=
 
 say() { printf 'parity: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -18,10 +19,10 @@ parity/setup.sh
 [ -f "$mlxc" ] || die "$mlxc is missing; run make setup"
 trap 'say "$SECONDS s"' EXIT
 
-# libmlxc.so provides the BLAS and openelm-core's MLX. It is preloaded before Python loads its own
-# copy, because a process can have only one MLX.
+# On Linux, libmlxc.so provides the BLAS and openelm-core's MLX. It is preloaded before Python loads
+# its own copy, because a process can have only one MLX. On macOS, both use Accelerate and Metal.
 oracle() {
-  LD_PRELOAD=$mlxc PYTHONPATH=$PWD/.mlx/oracle PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1 python3 "$@"
+  LD_PRELOAD=$preload PYTHONPATH=$PWD/.mlx/oracle PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1 python3 "$@"
 }
 made_from="FULL=${FULL:-0} LONG=${LONG:-0} $(cat parity/*.py .mlx/stamp .mlx/oracle/stamp \
   openelm-core/tests/fixtures/tales/* | cksum)"
@@ -47,7 +48,8 @@ cargo build --quiet "${workspace[@]}"
 openelm=${CARGO_TARGET_DIR:-target}/debug/openelm
 live=(--test parity_live --test convert_live --test finetune_live --test pretrain_live --test corpus_live)
 built=$(cargo test "${workspace[@]}" --no-run "${live[@]}" 2>&1) || { echo "$built" >&2; die "the tests do not compile"; }
-mapfile -t programs < <(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$built")
+programs=() # The bash of macOS has no mapfile.
+while read -r program; do programs+=("$program"); done < <(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$built")
 [ ${#programs[@]} = 5 ] || { echo "$built" >&2; die "${#programs[@]} test programs, not 5"; }
 compared="$made_from OPENELM_TEST_DATA=${OPENELM_TEST_DATA:-} $(cat "${programs[@]}" "$openelm" "$mlxc" parity/run.sh | cksum)"
 if [ "${FRESH:-0}" != 1 ] && [ "$(cat "$folder/passed" 2>/dev/null)" = "$compared" ]; then

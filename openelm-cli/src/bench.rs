@@ -107,6 +107,9 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             "load_seconds": load.as_secs_f64(),
             "generated_tokens": args.max_tokens,
             "peak_memory_bytes": peak,
+            "active_bytes": memory::active_bytes()?,
+            "peak_bytes": memory::peak_bytes()?,
+            "cache_bytes": memory::cache_bytes()?,
             "runs": rows,
         }));
         return shown.map_err(unreported);

@@ -191,6 +191,9 @@ fn bench_measures_a_model_folder() {
     let json = parse(&json);
     assert_eq!(json["parameters"], 2_497_344);
     assert_eq!(json["generated_tokens"], 3);
+    for key in ["active_bytes", "peak_bytes", "cache_bytes"] {
+        assert!(json[key].is_u64(), "{key}: {json}");
+    }
     let runs = json["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 2);
     for (run, tokens) in runs.iter().zip([3, 9]) {
