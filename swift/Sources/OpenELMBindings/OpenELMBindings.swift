@@ -2719,7 +2719,7 @@ public struct MemoryStatistics: Equatable, Hashable {
      */
     public let peak: UInt64
     /**
-     * Memory that the system reports as available (Linux).
+     * Memory that the system reports as available; on macOS, what is left of the GPU's working set.
      */
     public let available: UInt64?
 
@@ -2736,7 +2736,7 @@ public struct MemoryStatistics: Equatable, Hashable {
          * Peak of `active`.
          */peak: UInt64, 
         /**
-         * Memory that the system reports as available (Linux).
+         * Memory that the system reports as available; on macOS, what is left of the GPU's working set.
          */available: UInt64?) {
         self.active = active
         self.cache = cache
