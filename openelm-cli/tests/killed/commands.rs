@@ -121,13 +121,15 @@ impl Scratch {
         files
     }
 
-    /// Waits for the first step of the run `child` in `output`.
+    /// Waits until the run `child` in `output` has ended its first step and handled it.
     #[track_caller]
     pub(crate) fn wait_for_step(&self, child: &mut Child, output: &str) {
         let metrics = self.path(output).join("metrics.jsonl");
         wait(|| {
             assert_eq!(child.try_wait().unwrap(), None, "it has ended");
-            fs::read_to_string(&metrics).is_ok_and(|text| text.contains("\"step\""))
+            let steps = |text: String| text.matches("\"step\"").count();
+            // The first step is recorded before the command handles its event.
+            fs::read_to_string(&metrics).is_ok_and(|text| steps(text) > 1)
         });
     }
 }
