@@ -87,7 +87,8 @@ class Files:
         return Case(f"file:{number}", "file", reader.name, what, list(reader.command), names,
                     reader.outputs, reader.trains, reader.stdin and str(folder / reader.stdin),
                     must_fail=not_finite and computes, rated=not not_finite and not what.startswith("huge"),
-                    long=" MB of " in what or "(300002)" in what)
+                    # More text, or more iterations in the settings.
+                    long=" MB of " in what or "(300002)" in what or what.endswith(" at iters"))
 
 
 class Options:
