@@ -63,7 +63,7 @@ impl Gate {
         self.lock().closed
     }
 
-    /// Makes each resting thread examine again whether it gives up.
+    /// Makes each resting thread examine its condition for an end of the rest again.
     pub fn recheck(&self) {
         // With the lock held, no thread is between its examination and its wait.
         let _state = self.lock();

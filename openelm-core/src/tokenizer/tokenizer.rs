@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 #[derive(Clone)]
 pub struct Tokenizer {
     pub(super) coder: Arc<Coder>,
-    /// How a long text is divided; `None` if it is encoded as a whole.
+    /// The division of a long text; `None` if it is encoded as a whole.
     pub(super) long_text: Option<Arc<LongText>>,
     pub(super) pieces: Arc<Pieces>,
     /// True for a tokenizer like LLaMA's, which is decoded by its pieces.

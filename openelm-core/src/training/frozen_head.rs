@@ -25,7 +25,7 @@ pub(super) struct FrozenHead<'a> {
     rows: i32,
 }
 
-/// What a frozen head gives for all targets.
+/// The results of a frozen head for all targets.
 pub(super) struct Predicted {
     /// Log-probabilities of the targets, f32 `[N]`.
     pub(super) values: Array,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// What a step computes besides its arguments.
+/// The fixed part of a step: all that is no argument.
 #[derive(Debug, Clone)]
 pub(super) struct StepFunction {
     trainable: Rc<TrainableModel>,
@@ -218,7 +218,7 @@ impl Results {
     }
 }
 
-/// Which arguments are present, and the shapes of those that differ between steps. Steps of one
+/// The layout of arguments: their presence, and the shapes that differ between steps. Steps of one
 /// layout are one compiled function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
