@@ -44,6 +44,7 @@ fn failed_trainer_neither_trains_nor_saves() {
         for error in [
             work(&mut trainer, &batch).unwrap_err(),
             trainer.evaluate([&batch]).map(drop).unwrap_err(),
+            trainer.log_probabilities(&batch).map(drop).unwrap_err(),
             trainer.save_state(&state, &Value::Null).unwrap_err(),
         ] {
             assert!(matches!(error, Error::FailedTrainer { .. }), "{error}");

@@ -4,6 +4,7 @@ mod batch_arrays;
 mod compiled;
 #[cfg(test)]
 mod dtype_trace;
+mod evaluate;
 mod event;
 mod exception;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod seed;
 mod softmax;
 mod state;
 mod state_memory;
+mod step_failure;
 mod step_function;
 mod trainable;
 mod trained_head;

@@ -20,12 +20,10 @@ use super::{
 };
 use crate::{
     adapter::{Adapter, AdapterKind},
-    cancel::CancelHandle,
     config::Config,
     data::batch::Batch,
-    error::{Error, ErrorKind, Result},
-    gate::pause_point,
-    mlx::{Device, Dtype, compiles, evaluation, recovery::recovering},
+    error::{Error, Result},
+    mlx::{Device, Dtype, compiles, evaluation},
     model::Model,
     weights::{Tensors, Weights},
 };
@@ -173,67 +171,6 @@ impl Trainer {
     pub fn step_preference(&mut self, batch: &Batch, preference: &Preference) -> Result<Step> {
         preference.check(batch)?;
         self.unless_failed(|trainer| trainer.train(batch, Objective::Prefer(preference, batch)))
-    }
-
-    /// Mean loss over the targets of `batches`, in nats.
-    ///
-    /// # Errors
-    /// [`Error::Option`] if there are no targets, [`Error::Mlx`] if memory runs out, and as
-    /// [`step`](Self::step) if the loss is not finite.
-    pub fn evaluate<'b>(&self, batches: impl IntoIterator<Item = &'b Batch>) -> Result<f64> {
-        let mut last = None;
-        let batches = batches.into_iter().inspect(|batch| last = Some(*batch));
-        match self.evaluate_sum(batches)? {
-            (_, 0) => Err(no_targets()),
-            (sum, count) => {
-                let loss = sum / count as f64;
-                self.check_finite(loss as f32, last)?;
-                Ok(loss)
-            }
-        }
-    }
-
-    /// The sum of the loss over the targets of `batches`, in nats, and their number.
-    ///
-    /// # Errors
-    /// [`Error::Mlx`] if memory runs out.
-    pub fn evaluate_sum<'b>(
-        &self,
-        batches: impl IntoIterator<Item = &'b Batch>,
-    ) -> Result<(f64, usize)> {
-        self.check_usable()?;
-        let model = self.trainable.model(&self.parameters, &[])?;
-        let (mut sum, mut count) = (0.0, 0);
-        for batch in batches {
-            // The loss before was read: nothing is in progress.
-            pause_point(&CancelHandle::default(), || Ok(()))?;
-            if batch.target_count() > 0 {
-                let loss = recovering(|| {
-                    let arrays = BatchArrays::new(batch);
-                    let head = self.trainable.trains_head();
-                    loss::read(&loss::cross_entropy(&model, &arrays, head)?)
-                })?;
-                sum += f64::from(loss) * batch.target_count() as f64;
-                count += batch.target_count();
-            }
-        }
-        Ok((sum, count))
-    }
-
-    /// The summed log-probability of each row's targets. Before the first step, this is the
-    /// reference of preference training.
-    ///
-    /// # Errors
-    /// [`Error::Mlx`] if memory runs out, and as [`step`](Self::step) if a log-probability is not
-    /// finite.
-    pub fn log_probabilities(&self, batch: &Batch) -> Result<Vec<f32>> {
-        let model = self.trainable.model(&self.parameters, &[])?;
-        let sums = loss::row_log_probabilities(&model, batch, self.trainable.trains_head())?;
-        let sums = sums.to_vec_exact::<f32>()?;
-        for sum in &sums {
-            self.check_finite(*sum, Some(batch))?;
-        }
-        Ok(sums)
     }
 
     /// The parameters by tensor name, f32.
@@ -394,63 +331,6 @@ impl Trainer {
         let average = self.average.iter().flatten();
         let parameters = self.parameters.iter();
         parameters.chain(self.optimizer.arrays()).chain(average)
-    }
-
-    /// Runs a step, unless an earlier one has failed.
-    pub(super) fn unless_failed(
-        &mut self,
-        step: impl FnOnce(&mut Self) -> Result<Step>,
-    ) -> Result<Step> {
-        self.check_usable()?;
-        let step = recovering(|| step(self));
-        self.failed = matches!(&step, Err(error) if error.kind() == ErrorKind::Device);
-        step
-    }
-
-    /// Refuses a trainer after a step in which MLX failed.
-    pub(super) fn check_usable(&self) -> Result<()> {
-        if self.failed {
-            return Err(Error::FailedTrainer {
-                iteration: self.iteration,
-            });
-        }
-        Ok(())
-    }
-
-    /// Refuses a `loss` that is not finite: the cause is the model before training, if it gives
-    /// such numbers for the `batch` of the loss, and otherwise the training.
-    pub(super) fn check_finite(&self, loss: f32, batch: Option<&Batch>) -> Result<()> {
-        if loss.is_finite() {
-            return Ok(());
-        }
-        if let Some(batch) = batch
-            && let Some(error) = self.first_non_finite(batch)?
-        {
-            return Err(error);
-        }
-        let float16 = Dtype::Float16;
-        if self.iteration <= 1 && self.trainable.dtype() == float16.mlx() {
-            return Err(Error::Dtype {
-                dtype: float16.to_string(),
-                problem: "the first loss or its gradient exceeds its range (65504); use bfloat16 \
-                          or float32"
-                    .into(),
-            });
-        }
-        Err(Error::Diverged {
-            iteration: self.iteration,
-            loss,
-        })
-    }
-
-    /// The first part of the base model, or before the first step of the model with its adapter,
-    /// whose output for `batch` is not finite.
-    fn first_non_finite(&self, batch: &Batch) -> Result<Option<Error>> {
-        let of_base = self.trainable.non_finite(None, batch)?;
-        if of_base.is_some() || self.iteration > 0 {
-            return Ok(of_base);
-        }
-        self.trainable.non_finite(Some(&self.parameters), batch)
     }
 
     pub(super) fn named(&self) -> Tensors {
