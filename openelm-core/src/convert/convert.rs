@@ -21,7 +21,7 @@ use crate::{
     convert::source::SourceModel,
     error::{Error, Result},
     files::{check_inputs, write_synced},
-    mlx::cache_policy::WeightReading,
+    mlx::{cache_policy::WeightReading, recovery::recovering},
 };
 
 /// Plans the output of [`convert`], from the headers only.
@@ -94,6 +94,15 @@ impl<'o> Conversion<'o> {
         self,
         target: impl AsRef<Path>,
         cancel: &CancelHandle,
+        progress: impl FnMut(ConvertEvent<'_>),
+    ) -> Result<ConvertReport> {
+        recovering(|| self.write_to(target.as_ref(), cancel, progress))
+    }
+
+    fn write_to(
+        self,
+        target: &Path,
+        cancel: &CancelHandle,
         mut progress: impl FnMut(ConvertEvent<'_>),
     ) -> Result<ConvertReport> {
         let Self {
@@ -105,7 +114,7 @@ impl<'o> Conversion<'o> {
             started,
         } = self;
         let _reading = WeightReading::begin()?;
-        let (source_path, target) = (source_path.as_path(), target.as_ref());
+        let source_path = source_path.as_path();
         let is_file = matches!(options.format, Format::Gguf(_));
         check_inputs(target, inputs(options))?;
         let staging = Staging::begin(source_path, target, is_file, options.force)?;

@@ -16,7 +16,7 @@ use crate::{
     cancel::CancelHandle,
     config::Config,
     error::{Error, Result},
-    mlx::{Device, Dtype, memory},
+    mlx::{Device, Dtype, memory, recovery::recovering},
     model::Model,
     tokenizer::Tokenizer,
     weights::{Checkpoint, ReadOptions, Weights, model_folder},
@@ -102,6 +102,15 @@ impl LanguageModel {
         cancel: &CancelHandle,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Self> {
+        recovering(|| Self::load_from(path.as_ref(), options, cancel, &mut progress))
+    }
+
+    fn load_from(
+        path: &Path,
+        options: &LoadOptions,
+        cancel: &CancelHandle,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
         let folder = model_folder(path)?;
         let config = Config::load(&folder)?;
         let checkpoint = Checkpoint::open(&folder)?;
@@ -121,13 +130,8 @@ impl LanguageModel {
                 let tokenizer = Tokenizer::find(&folder, options.tokenizer.as_deref())?;
                 tokenizer.with_model_vocab(config.vocab_size())
             });
-            let weights = Weights::read_cancellable(
-                &checkpoint,
-                &config,
-                read_options,
-                cancel,
-                &mut progress,
-            );
+            let weights =
+                Weights::read_cancellable(&checkpoint, &config, read_options, cancel, progress);
             let tokenizer = tokenizer.join().unwrap_or_else(|_| {
                 Err(Error::tokenizer(
                     &folder,

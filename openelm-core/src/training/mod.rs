@@ -8,7 +8,7 @@ mod evaluate;
 mod event;
 mod exception;
 #[cfg(test)]
-mod failed_step_tests;
+mod failed_work_tests;
 pub mod finetune;
 mod frozen_head;
 mod gradient;

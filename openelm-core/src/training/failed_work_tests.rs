@@ -1,4 +1,4 @@
-//! A step in which the device fails.
+//! Work in which the device fails: a load, a step of a trainer, a generation.
 
 use openelm_testing::{TempDir, tales};
 use serde_json::Value;
@@ -55,6 +55,14 @@ fn failed_trainer_neither_trains_nor_saves() {
         let mut other = Trainer::new(model.model(), adapter(), TrainerOptions::default()).unwrap();
         work(&mut other, &batch).unwrap();
     }
+}
+
+#[test]
+fn load_after_a_failed_one_succeeds() {
+    faults::inject(2);
+    let failed = LanguageModel::load(tales(), &LoadOptions::default());
+    assert!(matches!(failed, Err(Error::Mlx(_))), "{failed:?}");
+    model();
 }
 
 #[test]
