@@ -14,8 +14,9 @@ impl Trainer {
     /// Mean loss over the targets of `batches`, in nats.
     ///
     /// # Errors
-    /// [`Error::Option`] if there are no targets, [`Error::Mlx`] if memory runs out, and as
-    /// [`step`](Self::step) if the loss is not finite.
+    /// [`Error::Option`](crate::Error::Option) if there are no targets,
+    /// [`Error::Mlx`](crate::Error::Mlx) if memory runs out, and as [`step`](Self::step) if the
+    /// loss is not finite.
     pub fn evaluate<'b>(&self, batches: impl IntoIterator<Item = &'b Batch>) -> Result<f64> {
         let mut last = None;
         let batches = batches.into_iter().inspect(|batch| last = Some(*batch));
@@ -32,7 +33,7 @@ impl Trainer {
     /// The sum of the loss over the targets of `batches`, in nats, and their number.
     ///
     /// # Errors
-    /// [`Error::Mlx`] if memory runs out.
+    /// [`Error::Mlx`](crate::Error::Mlx) if memory runs out.
     pub fn evaluate_sum<'b>(
         &self,
         batches: impl IntoIterator<Item = &'b Batch>,
@@ -60,8 +61,8 @@ impl Trainer {
     /// reference of preference training.
     ///
     /// # Errors
-    /// [`Error::Mlx`] if memory runs out, and as [`step`](Self::step) if a log-probability is not
-    /// finite.
+    /// [`Error::Mlx`](crate::Error::Mlx) if memory runs out, and as [`step`](Self::step) if a
+    /// log-probability is not finite.
     pub fn log_probabilities(&self, batch: &Batch) -> Result<Vec<f32>> {
         self.check_usable()?;
         let model = self.trainable.model(&self.parameters, &[])?;
