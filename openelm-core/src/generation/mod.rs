@@ -5,14 +5,17 @@ mod compute_dtype;
 #[cfg(test)]
 mod dtype_trace;
 mod event;
+mod generated_text;
 mod generation;
-mod generation_state;
 mod language_model;
 mod memory_estimate;
 mod options;
 mod prompt_cache;
 mod sampling;
+mod sequence;
+mod step;
 mod stop;
+mod turn;
 
 pub use chat::Chat;
 pub use compute_dtype::{compute_dtype, training_dtype};
