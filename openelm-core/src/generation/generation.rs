@@ -70,6 +70,22 @@ impl<'m> Generation<'m> {
         self.sequence.into_cache()
     }
 
+    /// The next event if it is ready, without work on the device: after
+    /// [`advance`](super::advance), which works for several generations at once.
+    pub fn ready_event(&mut self) -> Option<Result<Event>> {
+        self.sequence.pop_event()
+    }
+
+    /// True if all events were taken: no event follows.
+    pub fn has_ended(&self) -> bool {
+        self.sequence.is_done() && !self.sequence.has_events()
+    }
+
+    /// The model and the sequence.
+    pub(super) fn parts(&mut self) -> (&Model, &mut Sequence) {
+        (&self.model, &mut self.sequence)
+    }
+
     /// Waits for the step that runs on the device; the device is then idle until the next event is
     /// requested. iOS forbids the use of the GPU by an app in the background.
     ///

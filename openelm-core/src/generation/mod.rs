@@ -1,5 +1,6 @@
 //! Text generation: a model with its tokenizer, sampling, stop strings, chat.
 
+mod batch;
 mod chat;
 mod compute_dtype;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod step;
 mod stop;
 mod turn;
 
+pub use batch::advance;
 pub use chat::Chat;
 pub use compute_dtype::{compute_dtype, training_dtype};
 pub use event::{Event, FinishReason, Stats, Token, TokenLogprob};

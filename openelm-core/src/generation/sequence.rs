@@ -177,7 +177,20 @@ impl Sequence {
 
     /// True if a turn is needed for the next event.
     pub(super) fn is_live(&self) -> bool {
-        self.events.is_empty() && !self.is_done()
+        !self.has_events() && !self.is_done()
+    }
+
+    /// True if events were not taken yet.
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Number of the prompt's tokens in the next pass.
+    pub(super) fn prompt_tokens_of_turn(&self) -> usize {
+        match self.phase {
+            Phase::Prefill { processed } => self.end_of_chunk(processed) - processed,
+            _ => 0,
+        }
     }
 
     /// True if no further turn is needed.
