@@ -165,6 +165,7 @@ assemble() {
   python3 -B apple/macho.py check "$folder" --minimum "$system" --stubs "$link/zig/lib/libc/darwin/libSystem.tbd" "$STUBS"/*.tbd ||
     die "the linked files would not load on macOS $system"
 }
+# The former name of the folder.
 rm -rf "$link/macos"
 assemble "$link/macos14" "$minimum" "$link"/mlx/lib/{libmlx.dylib,mlx.metallib}
 # MLX's library for macOS 26 loads libjaccl.dylib.
