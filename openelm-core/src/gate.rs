@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     fmt,
+    rc::Rc,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -87,12 +88,18 @@ impl Gate {
 
     /// Makes long jobs of this thread rest at this gate while it is closed, within the unit of work
     /// that the thread's guard stands for. `give_up` ends a rest; it is examined when the gate
-    /// changes, and after each [`recheck`](Self::recheck).
-    pub fn attach(&self, give_up: impl Fn() -> bool + 'static) {
-        ATTACHED.set(Some(Attached {
+    /// changes, and after each [`recheck`](Self::recheck). `between` is called at each pause point,
+    /// before the rest: for other work of the thread.
+    pub(crate) fn attach(
+        &self,
+        give_up: impl Fn() -> bool + 'static,
+        between: impl Fn() + 'static,
+    ) {
+        ATTACHED.set(Some(Rc::new(Attached {
             gate: self.clone(),
             give_up: Box::new(give_up),
-        }));
+            between: Box::new(between),
+        })));
     }
 
     /// Ends the running unit of work until the gate is open or `give_up` returns true.
@@ -134,7 +141,8 @@ impl Drop for GateGuard {
     }
 }
 
-/// A point of a long job at which it rests while this thread's gate is closed. `settle` waits until
+/// A point of a long job at which other work of the thread may run, and at which the job rests while
+/// this thread's gate is closed. `settle` waits until
 /// nothing is in progress on the device; it is called only before a rest.
 ///
 /// # Errors
@@ -143,22 +151,23 @@ pub(crate) fn pause_point(
     cancel: &CancelHandle,
     settle: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    ATTACHED.with_borrow(|attached| {
-        let Some(Attached { gate, give_up }) = attached else {
-            return Ok(());
-        };
-        if gate.is_closed() {
-            settle()?;
-            gate.rest(|| cancel.is_cancelled() || give_up());
-        }
-        Ok(())
-    })
+    let Some(attached) = ATTACHED.with_borrow(Clone::clone) else {
+        return Ok(());
+    };
+    (attached.between)();
+    if attached.gate.is_closed() {
+        settle()?;
+        let give_up = || cancel.is_cancelled() || (attached.give_up)();
+        attached.gate.rest(give_up);
+    }
+    Ok(())
 }
 
 /// The gate of a thread.
 struct Attached {
     gate: Gate,
     give_up: Box<dyn Fn() -> bool>,
+    between: Box<dyn Fn()>,
 }
 
 impl fmt::Debug for Attached {
@@ -168,7 +177,7 @@ impl fmt::Debug for Attached {
 }
 
 thread_local! {
-    static ATTACHED: RefCell<Option<Attached>> = const { RefCell::new(None) };
+    static ATTACHED: RefCell<Option<Rc<Attached>>> = const { RefCell::new(None) };
 }
 
 #[cfg(test)]
@@ -235,7 +244,7 @@ mod tests {
         let (gate, cancel) = (gate.clone(), cancel.clone());
         thread::spawn(move || {
             let guard = gate.try_acquire().unwrap();
-            gate.attach(|| false);
+            gate.attach(|| false, || {});
             while !gate.is_closed() {
                 thread::yield_now();
             }

@@ -1,0 +1,154 @@
+//! The handle of the engine's thread.
+
+use std::{
+    sync::mpsc::{self, Sender},
+    thread,
+    time::Duration,
+};
+
+use super::{
+    state::State,
+    worker::{self, Message, Worker},
+};
+use crate::{
+    error::{Error, Result},
+    gate::Gate,
+};
+
+/// A thread that owns MLX and all models. Clones are handles of the same thread, which ends when
+/// the last handle is dropped.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    messages: Sender<Message>,
+    gate: Gate,
+}
+
+/// Functions of the program that the engine's thread calls.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineHooks {
+    /// Called after each unit of work.
+    pub after_unit: fn(),
+    /// A pause ends once this returns true, so that the thread can end; examined when the engine
+    /// pauses or resumes, and after each [`Engine::recheck`].
+    pub give_up: fn() -> bool,
+}
+
+impl Default for EngineHooks {
+    fn default() -> Self {
+        Self {
+            after_unit: || {},
+            give_up: || false,
+        }
+    }
+}
+
+impl Engine {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] if the system has no thread left.
+    pub fn start() -> Result<Self> {
+        Self::start_with(EngineHooks::default())
+    }
+
+    /// Like [`start`](Self::start), with functions of the program.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(hooks: EngineHooks) -> Result<Self> {
+        let (sender, messages) = mpsc::channel();
+        let gate = Gate::default();
+        let of_worker = gate.clone();
+        let spawned = thread::Builder::new()
+            .name("openelm".into())
+            .spawn(move || worker::run(messages, of_worker, hooks));
+        match spawned {
+            Ok(_) => Ok(Self {
+                messages: sender,
+                gate,
+            }),
+            Err(_) => Err(Error::Unusable),
+        }
+    }
+
+    /// Pauses all work before its next token, prompt chunk, tensor or batch, and waits up to `wait`
+    /// for the device. Returns true if no work is running.
+    pub fn pause(&self, wait: Duration) -> bool {
+        self.gate.close();
+        // The thread waits for what its last turns have left on the device.
+        self.wake();
+        self.gate.wait_idle(wait)
+    }
+
+    /// Continues after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.gate.open();
+        self.wake();
+    }
+
+    /// Makes paused work examine its cancellation and [`EngineHooks::give_up`] again.
+    pub fn recheck(&self) {
+        self.gate.recheck();
+    }
+
+    /// Makes the thread examine its work again, and call [`EngineHooks::after_unit`].
+    pub fn wake(&self) {
+        let _ = self.messages.send(Message::Wake);
+    }
+
+    /// Runs `work` on the thread as one long job, such as a conversion. Requests of others run at
+    /// its pause points. A panic is given to `done` as an error.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn run_long<T>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) -> Result<()> {
+        self.submit_long(move |_| done(worker::catch_panic(work)))
+    }
+
+    /// Runs `work` as a long job.
+    pub(super) fn submit_long(&self, work: impl FnOnce(&Worker) + Send + 'static) -> Result<()> {
+        self.send(Message::Long(Box::new(work)))
+    }
+
+    /// Runs `work`, one unit of work, once the engine is not paused.
+    pub(super) fn submit(&self, work: impl FnOnce(&mut State) + Send + 'static) -> Result<()> {
+        self.send(Message::Unit(Box::new(work)))
+    }
+
+    /// Like [`submit`](Self::submit), but also during a pause; `work` must not use the device.
+    pub(super) fn submit_now(&self, work: impl FnOnce(&mut State) + Send + 'static) -> Result<()> {
+        self.send(Message::Now(Box::new(work)))
+    }
+
+    /// The result of `work`, one unit of work; a panic is an error.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = async_channel::bounded(1);
+        self.submit(move |state| {
+            let _ = sender.try_send(worker::catch_panic(|| work(state)));
+        })?;
+        receiver.recv().await.unwrap_or(Err(Error::Unusable))
+    }
+
+    /// Like [`call`](Self::call), but also during a pause; `work` must not use the device.
+    pub(super) async fn call_now<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = async_channel::bounded(1);
+        self.submit_now(move |state| {
+            let _ = sender.try_send(worker::catch_panic(|| work(state)));
+        })?;
+        receiver.recv().await.unwrap_or(Err(Error::Unusable))
+    }
+
+    fn send(&self, message: Message) -> Result<()> {
+        self.messages.send(message).map_err(|_| Error::Unusable)
+    }
+}
