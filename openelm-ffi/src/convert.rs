@@ -210,10 +210,7 @@ impl Job {
     fn run(mut self, mut emit: impl FnMut(ConvertEvent)) -> Result<ConvertReport> {
         self.options.adapter = self.adapter.map(Adapter::load).transpose()?;
         let cancel = &self.cancel;
-        let progress = |event: conversion::ConvertEvent<'_>| {
-            emit(event.into());
-            worker::between_units();
-        };
+        let progress = |event: conversion::ConvertEvent<'_>| emit(event.into());
         let report =
             conversion::convert(self.source, self.target, &self.options, cancel, progress)?;
         Ok(report.into())

@@ -130,7 +130,9 @@ fn begin(
     resume: bool,
 ) -> Result<Finetune> {
     let run = core_finetune::FinetuneOptions::from(options);
-    let data = DataSplits::read(data, model.tokenizer(), &run, &DataOptions::from(options))?;
+    let data = worker::without_device(|| {
+        DataSplits::read(data, model.tokenizer(), &run, &DataOptions::from(options))
+    })?;
     let mut network = model.model().clone();
     network.set_adapters(&[])?;
     let adapter = Adapter::new(&network, &AdapterOptions::from(options), options.seed)?;

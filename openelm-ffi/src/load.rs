@@ -138,10 +138,7 @@ fn load(
     cancel: &CancelHandle,
     mut emit: impl FnMut(LoadProgress),
 ) -> Result<Arc<LanguageModel>> {
-    let progress = |read, total| {
-        emit(LoadProgress { read, total });
-        worker::between_units();
-    };
+    let progress = |read, total| emit(LoadProgress { read, total });
     let model =
         core::LanguageModel::load_cancellable(PathBuf::from(path), options, cancel, progress)?;
     let id = worker::next_id();

@@ -198,8 +198,13 @@ pub(crate) async fn call_always<T: Send + 'static>(
         .unwrap_or_else(|_| Err(Error::unusable()))
 }
 
-/// The worker calls this for each progress of a long job. Does not return while the process exits.
-pub(crate) fn between_units() {
+/// Runs `work`, which does not use the device, within a job. A pause does not wait for it.
+pub(crate) fn without_device<T>(work: impl FnOnce() -> T) -> T {
+    gate().suspend_during(exit_guard::is_exiting, work)
+}
+
+/// The worker calls this between the parts of long work. Does not return while the process exits.
+fn between_units() {
     exit_guard::register();
     if exit_guard::is_exiting() {
         exit_guard::stop();
@@ -234,7 +239,7 @@ fn run(messages: &Receiver<Message>) {
     let mut models = Models::default();
     let mut jobs: VecDeque<Job> = VecDeque::new();
     let mut worked = false;
-    gate().attach(exit_guard::is_exiting);
+    gate().attach(exit_guard::is_exiting, between_units);
     loop {
         if exit_guard::is_exiting() {
             exit_guard::stop();
