@@ -93,6 +93,18 @@ impl Chat {
         GenerationStream::start(self.model.id(), Some(self.id), prompt, options).map(Arc::new)
     }
 
+    /// Starts to warm up the model, as [`LanguageModel::warm_up`], and returns. Errors are dropped:
+    /// the next answer reports them.
+    ///
+    /// # Errors
+    /// Only after a panic.
+    pub fn prewarm(&self) -> Result<()> {
+        let id = self.model.id();
+        worker::submit(move |models| {
+            let _ = worker::catch_panic(|| Ok(models.model(id)?.warm_up()?));
+        })
+    }
+
     /// Returns true while an answer is running.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use std::{
 
 use crate::worker::{self, catch_panic};
 
-/// Maximum time that `exit` waits: longer than a token, a tensor or a prompt chunk takes.
+/// Maximum time that `exit` waits: longer than a token, a tensor, a prompt chunk or a batch takes.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 unsafe extern "C" {

@@ -92,6 +92,15 @@ impl LanguageModel {
         Ok(self.tokenizer.piece(id).map(str::to_owned))
     }
 
+    /// Reads and generates a few tokens, so that MLX loads or compiles its GPU kernels now.
+    ///
+    /// # Errors
+    /// [`Error::Unloaded`](crate::Error::Unloaded), [`Error::Device`](crate::Error::Device).
+    pub async fn warm_up(&self) -> Result<()> {
+        let id = self.id;
+        worker::call(move |models| Ok(models.model(id)?.warm_up()?)).await
+    }
+
     /// Unloads the model and frees its memory. Tasks that use it end with
     /// [`Error::Unloaded`](crate::Error::Unloaded). A second call has no effect.
     ///

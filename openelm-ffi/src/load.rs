@@ -21,6 +21,7 @@ pub struct LoadOptions {
     pub dtype: Option<String>,
     pub tokenizer: Option<String>,
     pub keep_quantized: Option<bool>,
+    pub training: bool,
 }
 
 /// The core's defaults.
@@ -36,6 +37,7 @@ pub fn default_load_options() -> Result<LoadOptions> {
             .tokenizer
             .map(|path| path.to_string_lossy().into_owned()),
         keep_quantized: options.keep_quantized,
+        training: options.training,
     })
 }
 
@@ -156,7 +158,35 @@ impl TryFrom<LoadOptions> for core::LoadOptions {
             dtype: dtype.transpose()?,
             tokenizer: options.tokenizer.map(PathBuf::from),
             keep_quantized: options.keep_quantized,
-            ..Self::default()
+            training: options.training,
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_reach_the_core() {
+        let options = LoadOptions {
+            dtype: Some("bfloat16".into()),
+            tokenizer: Some("folder".into()),
+            keep_quantized: Some(true),
+            training: true,
+        };
+        let expected = core::LoadOptions {
+            dtype: Some(Dtype::Bfloat16),
+            tokenizer: Some("folder".into()),
+            keep_quantized: Some(true),
+            training: true,
+        };
+        assert_eq!(core::LoadOptions::try_from(options).unwrap(), expected);
+        let default = default_load_options().unwrap();
+        assert_eq!(
+            core::LoadOptions::try_from(default).unwrap(),
+            core::LoadOptions::default()
+        );
     }
 }

@@ -97,8 +97,8 @@ pub fn clear_memory_cache() -> Result<()> {
     Ok(memory::clear_cache()?)
 }
 
-/// Pauses all work before its next token, prompt chunk, tensor or step, and waits up to
-/// `wait_milliseconds` for the device. Returns true if no work is running.
+/// Pauses all work before its next token, prompt chunk, training batch or tensor, and blocks the
+/// caller for up to `wait_milliseconds` until the device is idle. Returns true if no work is running.
 ///
 /// # Errors
 /// Only after a panic.
