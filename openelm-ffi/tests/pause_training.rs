@@ -75,7 +75,7 @@ fn data() -> TempDir {
 
 /// One test: the gate belongs to the process.
 #[test]
-fn pauses_within_a_validation_and_within_the_reference_of_preferences() {
+fn pauses_within_the_parts_of_a_run() {
     let model = load();
     let data = data();
     for name in ["rows", "pairs"] {
@@ -102,4 +102,17 @@ fn pauses_within_a_validation_and_within_the_reference_of_preferences() {
         inject_delay(Duration::ZERO);
         assert_eq!(losses(&run), expected, "{name}");
     }
+
+    // Data that is read for more than a second: nothing is in progress on the device.
+    data.write(
+        "long/train.jsonl",
+        "{\"text\": \"The fox sleeps.\"}\n".repeat(60_000),
+    );
+    let run = start(&model, &data, "long");
+    thread::sleep(Duration::from_millis(100));
+    assert!(pause(0).unwrap(), "reading holds the gate");
+    thread::sleep(Duration::from_millis(100));
+    assert!(pause(0).unwrap());
+    resume().unwrap();
+    assert!(block_on(run.next()).unwrap().is_some());
 }
