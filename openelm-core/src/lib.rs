@@ -101,7 +101,7 @@ pub mod train {
 #[doc(hidden)]
 pub mod internal {
     #[cfg(feature = "inject-faults")]
-    pub use crate::mlx::recovery::faults::inject as inject_fault;
+    pub use crate::mlx::recovery::faults::{delay as inject_delay, inject as inject_fault};
     pub use crate::{
         convert::gguf::{
             PlannedTensor, Token, TokenKind, Vocabulary, check_tensors, config_from_gguf, metadata,
@@ -115,6 +115,7 @@ pub mod internal {
             },
             torch::{TorchFile, TorchTensor},
         },
+        gate::{Gate, GateGuard},
         mlx::{
             available::{AssumedMemory, assume_available},
             evaluation::Evaluations,

@@ -106,7 +106,8 @@ impl ChatHandle {
     }
 
     fn check_loaded(&self) -> Result<()> {
-        if self.model.is_unloaded() || self.shown.is_unloaded.load(Ordering::SeqCst) {
+        self.model.check_loaded()?;
+        if self.shown.is_unloaded.load(Ordering::SeqCst) {
             return Err(Error::Unloaded);
         }
         Ok(())

@@ -96,19 +96,6 @@ impl Engine {
         let _ = self.messages.send(Message::Wake);
     }
 
-    /// Runs `work` on the thread as one long job, such as a conversion. Requests of others run at
-    /// its pause points. A panic is given to `done` as an error.
-    ///
-    /// # Errors
-    /// [`Error::Unusable`].
-    pub fn run_long<T>(
-        &self,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
-        done: impl FnOnce(Result<T>) + Send + 'static,
-    ) -> Result<()> {
-        self.submit_long(move |_| done(worker::catch_panic(work)))
-    }
-
     /// Runs `work` as a long job.
     pub(super) fn submit_long(&self, work: impl FnOnce(&Worker) + Send + 'static) -> Result<()> {
         self.send(Message::Long(Box::new(work)))
@@ -149,6 +136,9 @@ impl Engine {
     }
 
     fn send(&self, message: Message) -> Result<()> {
-        self.messages.send(message).map_err(|_| Error::Unusable)
+        self.messages.send(message).map_err(|_| Error::Unusable)?;
+        // Work that rests serves requests that need no device.
+        self.gate.recheck();
+        Ok(())
     }
 }

@@ -97,7 +97,7 @@ fn begin(worker: &Worker, id: u64, request: FinetuneRequest) -> Result<Finetune>
         rows,
         ..
     } = request;
-    let data = DataSplits::read(data, &tokenizer, &run, &rows)?;
+    let data = worker.without_device(|| DataSplits::read(data, &tokenizer, &run, &rows))?;
     network.set_adapters(&[])?;
     let adapter = Adapter::new(&network, &request.adapter, request.seed)?;
     let (train, valid) = (data.train.data, data.valid.map(|split| split.data));

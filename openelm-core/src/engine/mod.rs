@@ -7,6 +7,7 @@
 //! running) is answered at once.
 
 mod chat;
+mod convert;
 mod engine;
 mod event_channel;
 mod fault_injection;
@@ -19,6 +20,7 @@ mod state;
 mod worker;
 
 pub use chat::ChatHandle;
+pub use convert::{ConvertHandle, ConvertProgress, ConvertRequest};
 pub use engine::{Engine, EngineHooks};
 pub use event_channel::EventReceiver;
 pub use finetune::{FinetuneHandle, FinetuneRequest};

@@ -13,11 +13,12 @@ use super::{
     event_channel::{self, EventReceiver},
     generation::Request,
     state::{AdapterNames, ShownChat, lock, next_id},
+    worker::catch_panic,
 };
 use crate::{
     adapter::Adapter,
     config::Config,
-    error::Result,
+    error::{Error, Result},
     generation::{Event, GenerateOptions, LanguageModel},
     mlx::{Device, Dtype, memory},
     tokenizer::Tokenizer,
@@ -87,7 +88,7 @@ impl ModelHandle {
     /// one model advance together.
     ///
     /// # Errors
-    /// [`Error::Unusable`](crate::Error::Unusable).
+    /// [`Error::Unusable`].
     pub fn generate(
         &self,
         prompt: impl Into<String>,
@@ -130,12 +131,24 @@ impl ModelHandle {
             .await
     }
 
+    /// Starts to warm up the model, and returns. Errors are dropped: the next generation reports
+    /// them.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn begin_warm_up(&self) -> Result<()> {
+        let id = self.id();
+        self.engine().submit(move |state| {
+            let _ = catch_panic(|| state.model(id)?.warm_up());
+        })
+    }
+
     /// Adds the adapter in `folder` (of this library, mlx-lm or PEFT) as `name` and makes it the
     /// only active adapter. Running generations continue without it.
     ///
     /// # Errors
-    /// Errors of the folder; [`Error::Adapter`](crate::Error::Adapter) if it does not fit,
-    /// [`Error::Option`](crate::Error::Option) if the name is taken.
+    /// Errors of the folder; [`Error::Adapter`] if it does not fit,
+    /// [`Error::Option`] if the name is taken.
     pub async fn add_adapter(&self, name: String, folder: PathBuf) -> Result<()> {
         self.change(move |model| {
             model
@@ -148,7 +161,7 @@ impl ModelHandle {
     /// Makes exactly these adapters active, with their strengths. Their outputs are summed.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) for an unknown name or an invalid strength.
+    /// [`Error::Option`] for an unknown name or an invalid strength.
     pub async fn set_adapters(&self, active: Vec<(String, f32)>) -> Result<()> {
         self.change(move |model| {
             let active: Vec<_> = active.iter().map(|(name, s)| (name.as_str(), *s)).collect();
@@ -160,32 +173,43 @@ impl ModelHandle {
     /// Removes the adapter `name`.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) for an unknown name.
+    /// [`Error::Option`] for an unknown name.
     pub async fn remove_adapter(&self, name: String) -> Result<()> {
         self.change(move |model| model.model_mut().remove_adapter(&name))
             .await
     }
 
     /// The names of all adapters, in the order they were added. Does not wait for the engine.
-    pub fn adapters(&self) -> Vec<String> {
-        lock(&self.0.adapters).all.clone()
+    ///
+    /// # Errors
+    /// [`Error::Unloaded`].
+    pub fn adapters(&self) -> Result<Vec<String>> {
+        self.check_loaded()?;
+        Ok(lock(&self.0.adapters).all.clone())
     }
 
     /// The active adapters and their strengths. Does not wait for the engine.
-    pub fn active_adapters(&self) -> Vec<(String, f32)> {
-        lock(&self.0.adapters).active.clone()
+    ///
+    /// # Errors
+    /// [`Error::Unloaded`].
+    pub fn active_adapters(&self) -> Result<Vec<(String, f32)>> {
+        self.check_loaded()?;
+        Ok(lock(&self.0.adapters).active.clone())
     }
 
-    /// True once [`unload`](Self::unload) was called.
-    pub fn is_unloaded(&self) -> bool {
-        self.0.unloaded.load(Ordering::SeqCst)
+    /// Fails once [`unload`](Self::unload) was called.
+    pub(super) fn check_loaded(&self) -> Result<()> {
+        if self.0.unloaded.load(Ordering::SeqCst) {
+            return Err(Error::Unloaded);
+        }
+        Ok(())
     }
 
     /// Unloads the model and frees its memory. Work that uses it ends with
-    /// [`Error::Unloaded`](crate::Error::Unloaded). A second call has no effect.
+    /// [`Error::Unloaded`]. A second call has no effect.
     ///
     /// # Errors
-    /// [`Error::Mlx`](crate::Error::Mlx).
+    /// [`Error::Mlx`].
     pub async fn unload(&self) -> Result<()> {
         if self.0.unloaded.swap(true, Ordering::SeqCst) {
             return Ok(());

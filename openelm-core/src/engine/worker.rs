@@ -184,6 +184,12 @@ impl Worker {
         true
     }
 
+    /// Runs `work`, which does not use the device, within long work. A pause does not wait for it.
+    pub(super) fn without_device<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.settle();
+        self.gate.suspend_during(self.hooks.give_up, work)
+    }
+
     fn has_generations(&self) -> bool {
         !self.state.borrow().generations.is_empty()
     }
@@ -251,6 +257,7 @@ impl Worker {
 
     /// Serves requests and generations at a pause point of long work, for their share of the time.
     fn serve_within_long_work(&self) {
+        (self.hooks.after_unit)();
         // A unit that has pause points itself holds the state.
         if self.state.try_borrow_mut().is_err() {
             return;
@@ -259,13 +266,13 @@ impl Worker {
             .borrow_mut()
             .begin(self.unit_began.get().elapsed());
         loop {
-            (self.hooks.after_unit)();
             self.receive(Some(Duration::ZERO));
             let mut worked = self.run_units();
             worked |= self.advance_generations();
             if !self.share.borrow().remains() || !self.has_generations() || self.gate.is_closed() {
                 break;
             }
+            (self.hooks.after_unit)();
             if !worked {
                 let start = Instant::now();
                 let wait = self.share.borrow().wait();

@@ -35,9 +35,17 @@ pub(super) mod faults {
 /// Failures of the device that tests inject.
 #[cfg(any(test, feature = "inject-faults"))]
 pub(crate) mod faults {
-    use std::cell::Cell;
+    use std::{
+        cell::Cell,
+        sync::atomic::{AtomicU64, Ordering},
+        thread,
+        time::Duration,
+    };
 
     use crate::error::Result;
+
+    /// Milliseconds.
+    static DELAY: AtomicU64 = AtomicU64::new(0);
 
     thread_local! {
         static PENDING: Cell<usize> = const { Cell::new(0) };
@@ -52,8 +60,18 @@ pub(crate) mod faults {
         PENDING.set(reports);
     }
 
-    /// Fails if a failure is pending.
+    /// Makes each operation of every thread take `time` longer, as on a slow device.
+    #[cfg_attr(
+        not(feature = "inject-faults"),
+        allow(dead_code, unreachable_pub, reason = "only the feature exports it")
+    )]
+    pub fn delay(time: Duration) {
+        DELAY.store(time.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// Takes the delay, and fails if a failure is pending.
     pub(crate) fn report() -> Result<()> {
+        thread::sleep(Duration::from_millis(DELAY.load(Ordering::SeqCst)));
         match PENDING.get() {
             0 => Ok(()),
             pending => {

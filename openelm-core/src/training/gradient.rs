@@ -15,7 +15,7 @@ use super::{
     loss::{self, Loss, Objective},
     trainable::TrainableModel,
 };
-use crate::{error::Result, model::Model};
+use crate::{cancel::CancelHandle, error::Result, gate::pause_point, mlx::runtime, model::Model};
 
 /// The loss of a batch and its gradients.
 pub(super) struct LossAndGradients {
@@ -145,6 +145,7 @@ impl Checkpointed<'_> {
                 .chain(&by_x)
                 .chain(gradients.iter().flatten()),
         )?;
+        pause()?;
 
         let embeds = rest.iter().any(|&i| {
             let name = self.trainable.names().get(i);
@@ -183,6 +184,7 @@ impl Checkpointed<'_> {
         let mut inputs = vec![x.clone()];
         for layer in 0..self.trainable.layers() {
             x.eval()?;
+            pause()?;
             x = model.layer(layer, &x, mask)?;
             inputs.push(x.clone());
         }
@@ -213,6 +215,7 @@ impl Checkpointed<'_> {
         let by_x = self.collect(gradients, own, by_arguments)?;
         let own = own.iter().filter_map(|&i| gradients.get(i)?.as_ref());
         eval(by_x.iter().chain(own))?;
+        pause()?;
         Ok(by_x)
     }
 
@@ -278,6 +281,11 @@ impl Checkpointed<'_> {
         }
         Ok(by_x)
     }
+}
+
+/// A point between two layers at which the step rests while the gate is closed.
+fn pause() -> Result<()> {
+    pause_point(&CancelHandle::default(), runtime::synchronize)
 }
 
 fn split_last(arguments: &[Array]) -> Result<(&Array, &[Array])> {

@@ -46,7 +46,7 @@ pub struct Step {
     pub gradient_norm: Option<f32>,
 }
 
-/// Trains an adapter or weights. Belongs to the thread that made it, as MLX arrays do.
+/// Trains an adapter or weights. Not `Send`: it belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
 pub struct Trainer {
     pub(super) trainable: Rc<TrainableModel>,

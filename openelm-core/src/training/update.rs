@@ -15,8 +15,11 @@ use super::{
     trainer::{Step, Trainer, no_targets},
 };
 use crate::{
+    cancel::CancelHandle,
     data::batch::Batch,
     error::{Error, Result},
+    gate::pause_point,
+    mlx::runtime,
 };
 
 /// Numbers per transfer to the group: 32 MiB.
@@ -151,6 +154,8 @@ impl Trainer {
             if batch.target_count() == 0 {
                 continue;
             }
+            // The gradients of the batch before are evaluated.
+            pause_point(&CancelHandle::default(), runtime::synchronize)?;
             let weight = batch.target_count() as f32;
             let arguments = Arguments {
                 gathered: sums.gradients.take(),
