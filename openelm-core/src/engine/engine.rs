@@ -1,8 +1,11 @@
 //! The handle of the engine's thread.
 
 use std::{
-    sync::mpsc::{self, Sender},
-    thread,
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -16,11 +19,29 @@ use crate::{
 };
 
 /// A thread that owns MLX and all models. Clones are handles of the same thread, which ends when
-/// the last handle is dropped.
+/// the last handle is dropped; the drop waits for it.
 #[derive(Debug, Clone)]
-pub struct Engine {
-    messages: Sender<Message>,
+pub struct Engine(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` once the thread must end.
+    messages: Option<Sender<Message>>,
+    thread: Option<JoinHandle<()>>,
     gate: Gate,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.messages = None;
+        self.gate.open();
+        // A program that ends destroys MLX's globals, which the thread must no longer use.
+        if let Some(running) = self.thread.take()
+            && running.thread().id() != thread::current().id()
+        {
+            let _ = running.join();
+        }
+    }
 }
 
 /// Functions of the program that the engine's thread calls.
@@ -63,10 +84,11 @@ impl Engine {
             .name("openelm".into())
             .spawn(move || worker::run(messages, of_worker, hooks));
         match spawned {
-            Ok(_) => Ok(Self {
-                messages: sender,
+            Ok(thread) => Ok(Self(Arc::new(Inner {
+                messages: Some(sender),
+                thread: Some(thread),
                 gate,
-            }),
+            }))),
             Err(_) => Err(Error::Unusable),
         }
     }
@@ -74,26 +96,26 @@ impl Engine {
     /// Pauses all work before its next token, prompt chunk, tensor or batch, and waits up to `wait`
     /// for the device. Returns true if no work is running.
     pub fn pause(&self, wait: Duration) -> bool {
-        self.gate.close();
+        self.0.gate.close();
         // The thread waits for what its last turns have left on the device.
         self.wake();
-        self.gate.wait_idle(wait)
+        self.0.gate.wait_idle(wait)
     }
 
     /// Continues after [`pause`](Self::pause).
     pub fn resume(&self) {
-        self.gate.open();
+        self.0.gate.open();
         self.wake();
     }
 
     /// Makes paused work examine its cancellation and [`EngineHooks::give_up`] again.
     pub fn recheck(&self) {
-        self.gate.recheck();
+        self.0.gate.recheck();
     }
 
     /// Makes the thread examine its work again, and call [`EngineHooks::after_unit`].
     pub fn wake(&self) {
-        let _ = self.messages.send(Message::Wake);
+        let _ = self.send_only(Message::Wake);
     }
 
     /// Runs `work` as a long job.
@@ -136,9 +158,15 @@ impl Engine {
     }
 
     fn send(&self, message: Message) -> Result<()> {
-        self.messages.send(message).map_err(|_| Error::Unusable)?;
+        self.send_only(message)?;
         // Work that rests serves requests that need no device.
-        self.gate.recheck();
+        self.0.gate.recheck();
         Ok(())
+    }
+
+    fn send_only(&self, message: Message) -> Result<()> {
+        let messages = self.0.messages.as_ref();
+        let sent = messages.map(|messages| messages.send(message));
+        sent.and_then(|sent| sent.ok()).ok_or(Error::Unusable)
     }
 }

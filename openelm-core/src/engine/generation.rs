@@ -85,30 +85,10 @@ impl State {
         Ok(generation.into_owned())
     }
 
-    /// Makes a turn of all generations whose readers have room. Returns true if there was one.
+    /// Makes a turn of all generations whose readers have room, and ends those whose last event was
+    /// sent. Returns true if there was a turn.
     pub(super) fn advance_generations(&mut self) -> bool {
-        let mut ready: Vec<_> = self
-            .generations
-            .iter_mut()
-            .filter_map(GenerationTask::ready)
-            .collect();
-        if ready.is_empty() {
-            return false;
-        }
-        let mut live: Vec<_> = ready
-            .iter_mut()
-            .filter_map(|task| task.generation.as_mut())
-            .collect();
-        let done = catch_panic(|| {
-            advance(&mut live);
-            Ok(())
-        });
-        if let Err(Error::Unexpected { problem }) = done {
-            for task in ready {
-                let problem = problem.clone();
-                task.fail(Error::Unexpected { problem });
-            }
-        }
+        let worked = self.turn();
         for task in &mut self.generations {
             task.deliver(&mut self.chats);
         }
@@ -117,6 +97,29 @@ impl State {
                 task.end(&mut self.chats);
             } else {
                 self.generations.push(task);
+            }
+        }
+        worked
+    }
+
+    fn turn(&mut self) -> bool {
+        let tasks = self.generations.iter_mut();
+        let mut ready: Vec<_> = tasks.filter_map(GenerationTask::ready).collect();
+        let mut live: Vec<_> = ready
+            .iter_mut()
+            .filter_map(|task| task.generation.as_mut())
+            .collect();
+        if live.is_empty() {
+            return false;
+        }
+        let done = catch_panic(|| {
+            advance(&mut live);
+            Ok(())
+        });
+        if let Err(Error::Unexpected { problem }) = done {
+            for task in ready {
+                let problem = problem.clone();
+                task.fail(Error::Unexpected { problem });
             }
         }
         true
