@@ -112,11 +112,12 @@ impl Attention {
         })
     }
 
-    /// Attention of `x` `[B, L, D]`, at the positions of `context`, over these positions and the
-    /// cached ones. Without a cache, over these positions only.
+    /// `residual` and the attention of `x`, both `[B, L, D]`, at the positions of `context`, over
+    /// these positions and the cached ones. Without a cache, over these positions only.
     pub(crate) fn forward(
         &self,
         x: &Array,
+        residual: &Array,
         context: &ForwardContext<'_>,
         cache: Option<&mut LayerCache>,
     ) -> Result<Array> {
@@ -154,7 +155,8 @@ impl Attention {
             length,
             self.q_heads * self.head_dim,
         ])?;
-        self.out_proj.forward(&joined)
+        let fused = self.device == Device::Gpu && !whole;
+        self.out_proj.forward_onto(residual, &joined, fused)
     }
 
     /// Chooses between MLX's fused attention and single operations.
