@@ -11,6 +11,7 @@ mod linear;
 mod lora;
 mod model;
 mod non_finite;
+mod qk_norm;
 mod rms_norm;
 mod rope;
 mod split;

@@ -152,15 +152,15 @@ mod tests {
         launches(&results.into_arrays())
     }
 
-    /// The numbers of one layer on MLX's CPU backend; `make launches` compares whole steps with
-    /// mlx-lm's.
+    /// The numbers of one layer on MLX's CPU backend, where a norm and a rotary embedding are several
+    /// kernels; `make launches` compares whole steps with mlx-lm's, as on a GPU.
     #[test]
     fn launches_per_layer_have_a_ceiling() {
         let _gpu = Device::Gpu.select();
         for (what, dora, most) in [
-            ("lora", Some(false), 133),
-            ("dora", Some(true), 185),
-            ("all weights", None, 141),
+            ("lora", Some(false), 121),
+            ("dora", Some(true), 167),
+            ("all weights", None, 158),
         ] {
             let per_layer = step_launches(3, dora) - step_launches(2, dora);
             assert!(

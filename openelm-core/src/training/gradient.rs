@@ -15,7 +15,13 @@ use super::{
     loss::{self, Loss, Objective},
     trainable::TrainableModel,
 };
-use crate::{cancel::CancelHandle, error::Result, gate::pause_point, mlx::runtime, model::Model};
+use crate::{
+    cancel::CancelHandle,
+    error::Result,
+    gate::pause_point,
+    mlx::{Device, runtime},
+    model::Model,
+};
 
 /// The loss of a batch and its gradients.
 pub(super) struct LossAndGradients {
@@ -55,11 +61,15 @@ pub(super) fn loss_and_gradients(
 /// Scales `gradients` down to a norm of `most` if theirs is larger; returns the original norm.
 /// Equals PyTorch's `clip_grad_norm_`.
 pub(super) fn clip(gradients: &mut [Array], most: f32) -> Result<Array> {
+    let device = Device::current()?;
     let mut square = Array::from_f32(0.0);
     for gradient in gradients.iter() {
-        // Per row: MLX's sum of millions of numbers at once is off by a percent.
-        let rows = gradient.square()?.sum_axis(-1, false)?;
-        square = square.add(rows.sum(false)?)?;
+        let mut squares = gradient.square()?;
+        if device == Device::Cpu {
+            // Per row: there, MLX's sum of millions of numbers at once is off by a percent.
+            squares = squares.sum_axis(-1, false)?;
+        }
+        square = square.add(squares.sum(false)?)?;
     }
     let norm = square.sqrt()?;
     let allowed = Array::from_f32(most).divide(norm.add(Array::from_f32(1e-6))?)?;
