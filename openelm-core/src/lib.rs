@@ -115,6 +115,7 @@ pub mod internal {
             },
             torch::{TorchFile, TorchTensor},
         },
+        generation::sampling::{Choice, Sampler, SamplerVocabulary},
         mlx::{
             available::{AssumedMemory, assume_available},
             evaluation::Evaluations,

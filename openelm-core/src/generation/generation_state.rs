@@ -11,10 +11,11 @@ use mlx_rs::{
 };
 
 use super::{
+    eos_token::end_tokens,
     event::{Event, FinishReason, Stats, Token, TokenLogprob},
-    options::{GenerateOptions, default_prefill_chunk},
+    options::{GenerateOptions, LogprobsOf, default_prefill_chunk},
     prompt_cache::PromptCache,
-    sampling::Sampler,
+    sampling::{Sampler, SamplerVocabulary},
     stop::StopMatcher,
 };
 use crate::{
@@ -36,7 +37,7 @@ pub(super) struct GenerationState {
     options: GenerateOptions,
     /// Length of the prompt, the first tokens of `cache`.
     prompt: usize,
-    eos: u32,
+    end_tokens: Vec<u32>,
     chunk: usize,
     /// Limit of generated tokens: `max_tokens`, or the free positions of the context.
     limit: usize,
@@ -72,6 +73,8 @@ struct Step {
     token: Array,
     /// Sum of the logits, f32 scalar: shows NaN and infinity for one operation per step.
     sum: Array,
+    /// [`Choice::largest`](super::sampling::Choice::largest).
+    largest: Option<Array>,
     logprobs: Option<StepLogprobs>,
 }
 
@@ -104,7 +107,14 @@ impl GenerationState {
             Some(chunk) => chunk,
             None => default_prefill_chunk(Device::current()?),
         };
-        let sampler = Sampler::new(&options.sampling, pieces, &prompt)?;
+        let eos = config.eos_token_id() as u32;
+        let end_tokens = end_tokens(eos, &options.extra_eos_tokens, tokenizer, vocab)?;
+        let vocabulary = SamplerVocabulary {
+            size: pieces,
+            tokenizer,
+            end_tokens: &end_tokens,
+        };
+        let sampler = Sampler::new(&options.sampling, &vocabulary, &prompt)?;
         let detokenizer = tokenizer.map(|tokenizer| tokenizer.detokenizer(&prompt));
         let (limit, length) = (options.max_tokens.min(context - prompt.len()), prompt.len());
         let cache = cache.continue_with(model, prompt);
@@ -116,7 +126,7 @@ impl GenerationState {
             ..Stats::default()
         };
         Ok(Self {
-            eos: config.eos_token_id() as u32,
+            end_tokens,
             chunk,
             limit,
             pieces,
@@ -214,15 +224,19 @@ impl GenerationState {
             .flatten(None, None)?
             .try_index(..self.pieces as i32)?
             .as_dtype(Dtype::Float32)?;
-        let token = self.sampler.choose(&logits)?;
+        let choice = self.sampler.choice(&logits, None)?;
         let logprobs = match self.options.logprobs {
             0 => None,
             n => {
-                let all = logits.subtract(logits.logsumexp(true)?)?;
+                let reported = match self.options.logprobs_of {
+                    LogprobsOf::Model => logits.clone(),
+                    LogprobsOf::Sampler => choice.logits()?,
+                };
+                let all = reported.subtract(reported.logsumexp(true)?)?;
                 let order = ops::argsort_axis(all.negative()?, 0)?;
                 let likeliest = order.try_index(..n as i32)?;
                 Some(StepLogprobs {
-                    chosen: all.take(&token)?,
+                    chosen: all.take(&choice.token)?,
                     values: all.take(&likeliest)?,
                     likeliest,
                 })
@@ -230,8 +244,9 @@ impl GenerationState {
         };
         let sum = logits.sum(None)?;
         let step = Step {
-            token,
+            token: choice.token,
             sum,
+            largest: choice.largest,
             logprobs,
         };
         evaluation::start(step.arrays())?;
@@ -242,6 +257,9 @@ impl GenerationState {
     fn decode(&mut self, model: &Model, step: Step) -> Result<Event> {
         self.work_in(cache_policy::Phase::Decode)?;
         let generated = self.stats.generated_tokens + 1;
+        if self.sampler.reads_history() {
+            self.sampler.accept(step.token.try_item_exact::<u32>()?);
+        }
         let next = if generated < self.limit {
             let token = step.token.reshape(&[1, 1])?;
             let hidden = model.hidden(&token, self.cache.cache_mut())?;
@@ -253,6 +271,11 @@ impl GenerationState {
         let id = step.token.try_item_exact::<u32>()?;
         let sum = evaluation::finished::<f32>(&step.sum)?;
         self.check_finite(model, sum.first().copied().unwrap_or(f32::NAN))?;
+        if let Some(largest) = &step.largest
+            && evaluation::finished::<f32>(largest)? == [f32::NEG_INFINITY]
+        {
+            return Err(self.sampler.nothing_allowed());
+        }
         self.cache.push(id);
         self.stats.generated_tokens = generated;
         let elapsed = self.started.elapsed();
@@ -311,7 +334,7 @@ impl GenerationState {
     /// The text that is final after the token `id`, and the reason if the generation ends with it;
     /// it ends with the `last` token that the limit allows.
     fn text_of(&mut self, id: u32, last: bool) -> Result<(String, Option<FinishReason>)> {
-        let ended = id == self.eos && !self.options.ignore_eos;
+        let ended = self.end_tokens.contains(&id) && !self.options.ignore_eos;
         let piece = match &mut self.detokenizer {
             // A vocabulary may have gaps: such an id has no text.
             Some(detokenizer) if !ended && detokenizer.has_token(id) => detokenizer.push(id)?,
@@ -381,6 +404,7 @@ impl Step {
         let logprobs = logprobs.flat_map(|l| [&l.chosen, &l.likeliest, &l.values]);
         [&self.token, &self.sum]
             .into_iter()
+            .chain(&self.largest)
             .chain(logprobs)
             .collect()
     }
@@ -399,12 +423,13 @@ impl StepLogprobs {
         Ok(evaluation::finished::<f32>(&self.chosen)?.first().copied())
     }
 
-    /// The most likely tokens, most likely first.
+    /// The most likely tokens, most likely first, without excluded ones.
     fn likeliest(&self) -> Result<Vec<TokenLogprob>> {
         let logprobs = evaluation::finished::<f32>(&self.values)?;
         let ids = evaluation::finished::<u32>(&self.likeliest)?;
         let pairs = ids.into_iter().zip(logprobs);
         Ok(pairs
+            .filter(|(_, logprob)| *logprob != f32::NEG_INFINITY)
             .map(|(id, logprob)| TokenLogprob { id, logprob })
             .collect())
     }

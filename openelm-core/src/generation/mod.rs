@@ -4,6 +4,7 @@ mod chat;
 mod compute_dtype;
 #[cfg(test)]
 mod dtype_trace;
+mod eos_token;
 mod event;
 mod generation;
 mod generation_state;
@@ -11,15 +12,16 @@ mod language_model;
 mod memory_estimate;
 mod options;
 mod prompt_cache;
-mod sampling;
+pub(crate) mod sampling;
 mod stop;
 
 pub use chat::Chat;
 pub use compute_dtype::{compute_dtype, training_dtype};
+pub use eos_token::EosToken;
 pub use event::{Event, FinishReason, Stats, Token, TokenLogprob};
 pub use generation::Generation;
 pub use language_model::{LanguageModel, LoadOptions};
 pub use memory_estimate::MemoryEstimate;
-pub use options::GenerateOptions;
+pub use options::{GenerateOptions, LogprobsOf};
 pub use prompt_cache::PromptCache;
 pub use sampling::Sampling;
