@@ -14,12 +14,14 @@
 //! filter. With `repetition_penalty`, `temperature`, `top_k`, `top_p` and `min_p` alone this is
 //! Hugging Face's order. A token of `forced_prefix` replaces all steps but the grammar's mask.
 //!
-//! All operations are part of the step's graph. Options that depend on earlier tokens by their
-//! order or text need them on the host before the next choice; see [`Sampler::reads_history`].
+//! All operations are part of the step's graph. Windows of tokens, DRY and banned strings need the
+//! earlier tokens on the host before the next choice; see [`Sampler::reads_history`].
 
 mod additions;
 mod banned_strings;
 mod choice;
+#[cfg(test)]
+mod draw_tests;
 mod dry;
 mod filters;
 mod forced_prefix;

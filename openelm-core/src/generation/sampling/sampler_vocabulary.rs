@@ -25,7 +25,11 @@ impl SamplerVocabulary<'_> {
             let problem = "expected none in a generation without a tokenizer, found one";
             Error::option(option, problem)
         })?;
-        let mut bytes = tokenizer.token_bytes();
+        let mut bytes = tokenizer.token_bytes().ok_or_else(|| {
+            let problem = "expected none with this tokenizer, whose tokens have no text of their \
+                           own, found one";
+            Error::option(option, problem)
+        })?;
         bytes.resize(self.size, Vec::new());
         Ok(Arc::new(TokenBytes(bytes)))
     }

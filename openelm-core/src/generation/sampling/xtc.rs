@@ -3,7 +3,7 @@
 use mlx_rs::{Array, ops, random};
 
 use super::{filters::mask, options::Sampling, sampler_vocabulary::SamplerVocabulary};
-use crate::error::Result;
+use crate::{error::Result, tokenizer::Tokenizer};
 
 /// The filter and the tokens that it never excludes.
 #[derive(Debug, Clone)]
@@ -21,12 +21,10 @@ impl Xtc {
             return None;
         }
         let mut excludable = vec![true; vocabulary.size];
-        let newlines = vocabulary.tokenizer.map(|tokenizer| {
-            let bytes = tokenizer.token_bytes().into_iter();
-            let texts = (0..).zip(bytes).filter(|(_, bytes)| bytes == b"\n");
-            texts.map(|(id, _)| id).collect::<Vec<u32>>()
-        });
-        let newlines = newlines.unwrap_or_default();
+        let bytes = vocabulary.tokenizer.and_then(Tokenizer::token_bytes);
+        let bytes = (0..).zip(bytes.unwrap_or_default());
+        let newlines = bytes.filter(|(_, bytes)| bytes == b"\n");
+        let newlines: Vec<u32> = newlines.map(|(id, _)| id).collect();
         for id in vocabulary.end_tokens.iter().chain(&newlines) {
             if let Some(entry) = excludable.get_mut(*id as usize) {
                 *entry = false;
