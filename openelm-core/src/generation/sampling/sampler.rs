@@ -1,11 +1,12 @@
 //! The state of one text's choices.
 
+use std::collections::BTreeMap;
+
 use mlx_rs::{
     Array,
     ops::indexing,
     random::{self, RandomState},
 };
-use std::collections::BTreeMap;
 
 use super::{
     additions::Additions,
@@ -196,16 +197,7 @@ impl Sampler {
         if let Some(repetition) = &self.repetition {
             logits = repetition.apply(&logits, &self.history)?;
         }
-        let mut subtracted = BTreeMap::new();
-        if let Some(penalties) = &self.penalties {
-            penalties.subtract(&self.history, &mut subtracted);
-        }
-        if let Some(dry) = &self.dry {
-            dry.subtract(&self.history, &mut subtracted);
-        }
-        // A prompt may have ids without a piece, which are not chosen.
-        subtracted.retain(|id, _| (*id as usize) < self.vocab_size);
-        if let Some(subtracted) = Additions::new(&subtracted) {
+        if let Some(subtracted) = Additions::new(&self.subtracted()) {
             logits = subtracted.add_to(&logits)?;
         }
         if let Some(banned) = &self.banned {
@@ -218,6 +210,20 @@ impl Sampler {
             excludes = true;
         }
         Ok((logits, excludes))
+    }
+
+    /// The values of the penalties that are subtracted, negative, by id.
+    pub(super) fn subtracted(&self) -> BTreeMap<u32, f32> {
+        let mut by_id = BTreeMap::new();
+        if let Some(penalties) = &self.penalties {
+            penalties.subtract(&self.history, &mut by_id);
+        }
+        if let Some(dry) = &self.dry {
+            dry.subtract(&self.history, &mut by_id);
+        }
+        // A prompt may have ids without a piece, which have no logit.
+        by_id.retain(|id, _| (*id as usize) < self.vocab_size);
+        by_id
     }
 
     fn draw(&mut self, logits: &Array) -> Result<(Array, Candidates)> {

@@ -117,6 +117,7 @@ fn ids_beyond_the_logits_are_not_penalised() {
         ..Sampling::default()
     };
     let mut sampler = sampler(&sampling, 3, &[7, 1, 7, 7]);
+    assert_eq!(sampler.subtracted(), [(1, -3.0)].into());
     let (_, found) = choose(&mut sampler, &[1.0, 2.0, 3.0], None);
     // Token 1 followed 7: 2 / 2 - 1 - 1 - 1.
     assert_eq!(found, [1.0, -2.0, 3.0]);
