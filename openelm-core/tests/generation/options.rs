@@ -320,6 +320,15 @@ fn names_options_that_the_model_refuses() {
         refused(extra(EosToken::Id(2048))),
         "extra_eos_tokens: expected ids below 2048, found 2048"
     );
+    let forced = Sampling {
+        forced_prefix: "the</s> end".into(),
+        ..Sampling::default()
+    };
+    assert_eq!(
+        refused(with(forced, 1)),
+        "forced_prefix: expected a text that the tokens reproduce, found \"the</s> end\", whose \
+         tokens have the text \"the end\""
+    );
     // Without a tokenizer, options that need none work.
     let sampling = Sampling {
         frequency_penalty: 0.5,

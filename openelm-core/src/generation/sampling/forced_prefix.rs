@@ -24,13 +24,27 @@ impl ForcedPrefix {
             wrong("expected none in a generation without a tokenizer, found one".into())
         })?;
         let ids = tokenizer.encode_continuation(prompt, &sampling.forced_prefix)?;
-        match ids.iter().find(|&&id| id as usize >= vocabulary.size) {
-            Some(id) => Err(wrong(format!(
-                "expected ids below {}, found the token {id}",
-                vocabulary.size
-            ))),
-            None => Ok(Some(Self(ids.into()))),
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary.size) {
+            let size = vocabulary.size;
+            return Err(wrong(format!(
+                "expected ids below {size}, found the token {id}"
+            )));
         }
+        // A special token has no text, and a normalizer may change it.
+        let mut detokenizer = tokenizer.detokenizer(prompt);
+        let mut text = String::new();
+        for &id in &ids {
+            text += &detokenizer.push(id)?;
+        }
+        text += &detokenizer.finish();
+        if text != sampling.forced_prefix {
+            let prefix = &sampling.forced_prefix;
+            return Err(wrong(format!(
+                "expected a text that the tokens reproduce, found {prefix:?}, whose tokens have \
+                 the text {text:?}"
+            )));
+        }
+        Ok(Some(Self(ids.into())))
     }
 
     /// The token after `chosen` tokens of the text; `None` after the beginning.
