@@ -8,13 +8,16 @@ use std::{
 use openelm_core::{
     Model, Tokenizer,
     adapter::Adapter,
-    generation::{Event, FinishReason, GenerateOptions, Sampling, Stats, Token},
+    generation::{EosToken, Event, FinishReason, GenerateOptions, Stats, Token},
     memory,
     text::{MAX_TEXT, read_text, read_text_file},
 };
 use serde_json::json;
 
-use crate::{error::Error, given::Given, interrupt::Interrupt, model::ModelArgs, output};
+use crate::{
+    choices::LogprobsOfChoice, error::Error, given::Given, interrupt::Interrupt, model::ModelArgs,
+    output, sampling::SamplingArgs,
+};
 
 /// Arguments of `openelm generate`.
 #[derive(clap::Args)]
@@ -49,51 +52,8 @@ pub(crate) struct Args {
     #[arg(long, short = 'n', default_value_t = GenerateOptions::default().max_tokens, value_name = "N")]
     max_tokens: usize,
 
-    /// Sampling temperature; 0 always picks the most likely token
-    #[arg(
-        long,
-        alias = "temperature",
-        default_value_t = Sampling::default().temperature,
-        value_name = "T",
-        allow_negative_numbers = true
-    )]
-    temp: f32,
-
-    /// Sample from the K most likely tokens; 0 means all
-    #[arg(long, default_value_t = Sampling::default().top_k, value_name = "K")]
-    top_k: usize,
-
-    /// Sample from the most likely tokens with a total probability of P, in (0, 1]
-    #[arg(
-        long,
-        default_value_t = Sampling::default().top_p,
-        value_name = "P",
-        allow_negative_numbers = true
-    )]
-    top_p: f32,
-
-    /// Drop tokens less likely than P times the most likely one, in [0, 1]
-    #[arg(
-        long,
-        default_value_t = Sampling::default().min_p,
-        value_name = "P",
-        allow_negative_numbers = true
-    )]
-    min_p: f32,
-
-    /// Repetition penalty as in Hugging Face Transformers; 1 is off, Apple's OpenELM examples use
-    /// 1.2
-    #[arg(
-        long,
-        default_value_t = Sampling::default().repetition_penalty,
-        value_name = "R",
-        allow_negative_numbers = true
-    )]
-    repetition_penalty: f32,
-
-    /// Random seed, for repeatable sampling [default: a new seed per run]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
 
     /// Stop before this string; may be repeated
     #[arg(long, value_name = "TEXT")]
@@ -102,6 +62,11 @@ pub(crate) struct Args {
     /// Continue after the end-of-sequence token
     #[arg(long)]
     ignore_eos: bool,
+
+    /// Token that ends the text as the end-of-sequence token does, by its id or piece; may be
+    /// repeated
+    #[arg(long, value_name = "TOKEN", conflicts_with = "ignore_eos")]
+    extra_eos_token: Vec<EosToken>,
 
     /// Prompt tokens per prefill step [default: 128 on a CPU, 512 on a GPU]
     #[arg(long, value_name = "N")]
@@ -114,6 +79,10 @@ pub(crate) struct Args {
     /// With --json, add the N most likely tokens and their log-probabilities
     #[arg(long, default_value_t = GenerateOptions::default().logprobs, value_name = "N", requires = "json")]
     logprobs: usize,
+
+    /// Distribution of the log-probabilities: the model's, or the sampler's after all options
+    #[arg(long, default_value_t = GenerateOptions::default().logprobs_of.into(), value_name = "WHICH", requires = "logprobs")]
+    logprobs_of: LogprobsOfChoice,
 
     /// No progress bar and no statistics
     #[arg(long, short)]
@@ -128,26 +97,9 @@ const EXAMPLES: &str = "Examples:
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
-    let sampling = Sampling {
-        temperature: args.temp,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repetition_penalty: args.repetition_penalty,
-        seed: args.seed,
-    };
     // Checked before the model loads, so that invalid options fail at once.
-    sampling.check()?;
-    let drawn = args.temp > 0.0;
-    // Without --temp the options are accepted, as in mlx-lm.
-    let greedy = args.given.has("temp") && args.temp == 0.0;
-    let reason = "with --temp 0, which always picks the most likely token";
-    args.given.check(&[
-        (greedy && args.top_k != 0, &["top-k"], reason),
-        (greedy && args.top_p != 1.0, &["top-p"], reason),
-        (greedy && args.min_p != 0.0, &["min-p"], reason),
-        (greedy, &["seed"], reason),
-    ])?;
+    let sampling = args.sampling.sampling(&args.given)?;
+    let drawn = args.sampling.draws();
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
 
     let mut model = args.model.load(args.quiet)?;
@@ -157,8 +109,10 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         sampling,
         stop: args.stop,
         logprobs: args.logprobs,
+        logprobs_of: args.logprobs_of.into(),
         prefill_chunk: args.prefill_chunk,
         ignore_eos: args.ignore_eos,
+        extra_eos_tokens: args.extra_eos_token,
     };
     let generation = model.generate(&prompt, options)?;
     let interrupt = Interrupt::cancelling(generation.cancel_handle())?;

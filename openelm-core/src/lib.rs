@@ -116,6 +116,7 @@ pub mod internal {
             torch::{TorchFile, TorchTensor},
         },
         gate::{Gate, GateGuard},
+        generation::sampling::{Choice, Sampler, SamplerVocabulary},
         mlx::{
             available::{AssumedMemory, assume_available},
             evaluation::Evaluations,

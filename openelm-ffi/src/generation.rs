@@ -143,11 +143,13 @@ impl From<GenerationOptions> for core::generation::GenerateOptions {
                 min_p: options.min_p,
                 repetition_penalty: options.repetition_penalty,
                 seed: options.seed,
+                ..Sampling::default()
             },
             stop: options.stop,
             logprobs: count(options.logprobs),
             prefill_chunk: options.prefill_chunk.map(count),
             ignore_eos: options.ignore_eos,
+            ..Self::default()
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Options of a generation.
 
-use super::sampling::Sampling;
+use super::{eos_token::EosToken, sampling::Sampling};
 use crate::mlx::Device;
 
 /// Options of one generation.
@@ -14,12 +14,27 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Number of most likely tokens to report at each step, with log-probabilities. Default 0.
     pub logprobs: usize,
+    /// Distribution of the log-probabilities. Default the model's.
+    pub logprobs_of: LogprobsOf,
     /// Prompt tokens per chunk. `None`, the default, is 128 on a CPU, where smaller chunks save
     /// work above the diagonal, and on iOS, where the system gives an app that enters the
     /// background few seconds to end a chunk; 512 on other GPUs.
     pub prefill_chunk: Option<usize>,
-    /// Continue after the end-of-sequence token. Default false.
+    /// Continue after the end-of-sequence token, and `extra_eos_tokens`. Default false.
     pub ignore_eos: bool,
+    /// Tokens that end the text as the end-of-sequence token does. Default none.
+    pub extra_eos_tokens: Vec<EosToken>,
+}
+
+/// Distribution of the log-probabilities that a generation reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogprobsOf {
+    /// The model's, before any option of the sampling.
+    #[default]
+    Model,
+    /// The distribution that the token is drawn from, after all options of the sampling; tokens
+    /// that are excluded are not reported. Greedy decoding has no temperature and no filters.
+    Sampler,
 }
 
 impl Default for GenerateOptions {
@@ -29,8 +44,10 @@ impl Default for GenerateOptions {
             sampling: Sampling::default(),
             stop: Vec::new(),
             logprobs: 0,
+            logprobs_of: LogprobsOf::default(),
             prefill_chunk: None,
             ignore_eos: false,
+            extra_eos_tokens: Vec::new(),
         }
     }
 }

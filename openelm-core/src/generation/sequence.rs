@@ -11,11 +11,12 @@ use std::{collections::VecDeque, time::Instant};
 use mlx_rs::Array;
 
 use super::{
+    eos_token::end_tokens,
     event::{Event, FinishReason, Stats, Token},
     generated_text::GeneratedText,
     options::{GenerateOptions, default_prefill_chunk},
     prompt_cache::PromptCache,
-    sampling::Sampler,
+    sampling::{Sampler, SamplerVocabulary},
     step::{PendingLogits, Step},
 };
 use crate::{
@@ -36,7 +37,7 @@ pub(super) struct Sequence {
     options: GenerateOptions,
     /// Length of the prompt, the first tokens of `cache`.
     prompt: usize,
-    eos: u32,
+    end_tokens: Vec<u32>,
     chunk: usize,
     /// Limit of generated tokens: `max_tokens`, or the free positions of the context.
     limit: usize,
@@ -115,7 +116,14 @@ impl Sequence {
             Some(chunk) => chunk,
             None => default_prefill_chunk(Device::current()?),
         };
-        let sampler = Sampler::new(&options.sampling, pieces, &prompt)?;
+        let eos = config.eos_token_id() as u32;
+        let end_tokens = end_tokens(eos, &options.extra_eos_tokens, tokenizer, vocab)?;
+        let vocabulary = SamplerVocabulary {
+            size: pieces,
+            tokenizer,
+            end_tokens: &end_tokens,
+        };
+        let sampler = Sampler::new(&options.sampling, &vocabulary, &prompt)?;
         let text = GeneratedText::new(tokenizer, &prompt, &options.stop);
         let (limit, length) = (options.max_tokens.min(context - prompt.len()), prompt.len());
         let cache = cache.continue_with(model, prompt);
@@ -127,7 +135,7 @@ impl Sequence {
             ..Stats::default()
         };
         Ok(Self {
-            eos: config.eos_token_id() as u32,
+            end_tokens,
             chunk,
             limit,
             pieces,
@@ -307,6 +315,9 @@ impl Sequence {
         };
         let values = step.read()?;
         self.check_finite(model, values.sum)?;
+        if values.nothing_allowed {
+            return Err(self.sampler.nothing_allowed());
+        }
         let id = values.id;
         self.cache.push(id);
         self.count_token()?;
@@ -386,7 +397,7 @@ impl Sequence {
     /// The reason if the text ends with the token `id`, the `last` one that the limit allows or
     /// not, unless a stop string ends it.
     fn reason_to_end(&self, id: u32, last: bool) -> Option<FinishReason> {
-        if id == self.eos && !self.options.ignore_eos {
+        if self.end_tokens.contains(&id) && !self.options.ignore_eos {
             Some(FinishReason::Eos)
         } else if !last {
             None
@@ -415,7 +426,7 @@ impl Sequence {
 
 /// The step that chooses a token from `logits`, f32 `[V]`.
 fn step(options: &GenerateOptions, sampler: &mut Sampler, logits: &Array) -> Result<Step> {
-    Step::new(logits, sampler, options.logprobs)
+    Step::new(logits, sampler, options)
 }
 
 /// Checks a prompt and options for a model with `context` positions and `vocab` ids, of which

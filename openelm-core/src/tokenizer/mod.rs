@@ -18,6 +18,7 @@ mod sections;
 pub(crate) mod sentencepiece;
 mod spec;
 mod special_tokens;
+mod token_bytes;
 pub(crate) mod tokenizer;
 pub(crate) mod train;
 

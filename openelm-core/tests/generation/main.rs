@@ -12,5 +12,6 @@ mod ends;
 mod events;
 mod models;
 mod non_finite;
+mod options;
 mod refused;
 mod sampled;

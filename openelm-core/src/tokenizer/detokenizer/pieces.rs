@@ -107,6 +107,26 @@ impl Pieces {
         Some(&self.pieces.get(id as usize)?.as_ref()?.name)
     }
 
+    /// The bytes of the piece `id` in the middle of a text, by SentencePiece's rules.
+    pub(crate) fn bytes(&self, id: u32) -> Vec<u8> {
+        match self.get(id) {
+            Ok(piece) => match piece.kind {
+                Kind::Text => piece.name.replace('▁', " ").into_bytes(),
+                Kind::Byte(byte) => vec![byte],
+                Kind::Special => Vec::new(),
+            },
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// The byte of a piece such as `<0x0A>`.
+    pub(crate) fn byte(&self, id: u32) -> Option<u8> {
+        match self.get(id).ok()?.kind {
+            Kind::Byte(byte) => Some(byte),
+            Kind::Text | Kind::Special => None,
+        }
+    }
+
     /// True if `id` is a token without text.
     pub(crate) fn is_special(&self, id: u32) -> bool {
         self.get(id).is_ok_and(|piece| piece.kind == Kind::Special)
