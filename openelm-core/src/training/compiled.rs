@@ -15,6 +15,8 @@ pub(super) struct CompiledStep {
     function: Rc<StepFunction>,
     /// The most recently used function last.
     functions: Vec<(Layout, Function)>,
+    /// The latest call was the first one of its function.
+    first: bool,
 }
 
 type Function = Box<dyn FnMut(&[Array]) -> Result<Vec<Array>, Exception>>;
@@ -28,12 +30,19 @@ impl CompiledStep {
         Self {
             function,
             functions: Vec::new(),
+            first: false,
         }
     }
 
     /// Number of compiled functions.
     pub(super) fn len(&self) -> usize {
         self.functions.len()
+    }
+
+    /// True if the latest call was the first one of its function: MLX compiles new kernels when it
+    /// evaluates the results.
+    pub(super) fn was_first(&self) -> bool {
+        self.first
     }
 
     /// The results for `arguments`, lazily, of the objective of predictions.
@@ -44,6 +53,7 @@ impl CompiledStep {
             .functions
             .iter()
             .position(|(known, _)| *known == layout);
+        self.first = known.is_none();
         let (layout, mut function) = match known {
             Some(place) => self.functions.remove(place),
             None => {

@@ -164,8 +164,7 @@ impl OptimizerState {
     }
 
     /// Replaces the arrays by those of the next update, in the order of [`arrays`](Self::arrays).
-    pub(super) fn advance(&mut self, arrays: Vec<Array>) {
-        self.updates += 1;
+    pub(super) fn replace(&mut self, arrays: Vec<Array>) {
         for (slot, array) in self.arrays_mut().zip(arrays) {
             *slot = array;
         }

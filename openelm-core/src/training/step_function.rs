@@ -8,7 +8,7 @@ use mlx_rs::{Array, error::Exception};
 use super::{
     batch_arrays::BatchArrays,
     gradient::{self, LossAndGradients},
-    loss::Objective,
+    loss::{self, Objective},
     optimizer::{Optimizer, Rates},
     trainable::TrainableModel,
     trainer_options::TrainerOptions,
@@ -203,6 +203,17 @@ impl StepFunction {
 }
 
 impl Results {
+    /// The values of the loss and its z-loss part.
+    pub(super) fn losses(&self) -> Result<[f32; 2]> {
+        let [loss, z_loss] = self.losses.as_ref().ok_or_else(missing)?;
+        Ok([loss::read(loss)?, loss::read(z_loss)?])
+    }
+
+    /// The value of the gradients' norm, if they are clipped.
+    pub(super) fn gradient_norm(&self) -> Result<Option<f32>> {
+        self.gradient_norm.as_ref().map(loss::read).transpose()
+    }
+
     /// All arrays, for [`StepFunction::results`].
     pub(super) fn into_arrays(self) -> Vec<Array> {
         let mut arrays = Vec::new();
@@ -247,6 +258,18 @@ struct UpdateLayout {
 }
 
 impl Arguments {
+    /// Size of the state that a step changes, in bytes.
+    pub(super) fn state_bytes(&self) -> u64 {
+        let update = self.update.iter();
+        let update =
+            update.flat_map(|update| update.slots.iter().chain(update.average.iter().flatten()));
+        let arrays = self.parameters.iter().chain(self.gathered.iter().flatten());
+        arrays
+            .chain(update)
+            .map(|array| array.nbytes() as u64)
+            .sum()
+    }
+
     pub(super) fn layout(&self) -> Layout {
         Layout {
             parameters: self.parameters.len(),

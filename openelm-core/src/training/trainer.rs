@@ -10,7 +10,7 @@ use mlx_rs::Array;
 use super::{
     batch_arrays::BatchArrays,
     compiled::CompiledStep,
-    loss::{self, Objective},
+    loss::Objective,
     optimizer::OptimizerState,
     preference::Preference,
     seed::derive_seed,
@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     data::batch::Batch,
     error::{Error, Result},
-    mlx::{Device, Dtype, compiles, evaluation},
+    mlx::{Device, Dtype, compiles},
     model::Model,
     weights::{Tensors, Weights},
 };
@@ -51,7 +51,7 @@ pub struct Step {
 pub struct Trainer {
     pub(super) trainable: Rc<TrainableModel>,
     function: Rc<StepFunction>,
-    compiled: Option<CompiledStep>,
+    pub(super) compiled: Option<CompiledStep>,
     pub(super) options: TrainerOptions,
     pub(super) parameters: Vec<Array>,
     pub(super) optimizer: OptimizerState,
@@ -197,21 +197,14 @@ impl Trainer {
         let arguments = Arguments {
             parameters: self.parameters.clone(),
             batch: Some(self.batch_arguments(batch, objective, dropout_seed, None)?),
-            gathered: self.gathered.clone(),
+            gathered: self.gathered.take(),
             share: (updates && every > 1).then(|| Array::from_f32(1.0 / every as f32)),
             update: updates.then(|| self.update_arguments(learning_rate)),
         };
-        let mut results = self.call(arguments, objective)?;
+        let mut results = self.evaluated(arguments, objective)?;
         self.gathered = results.gradients.take();
-        let losses = results.losses.take().ok_or_else(no_targets)?;
         self.iteration += 1;
-        self.finish(
-            results,
-            losses,
-            learning_rate,
-            batch.target_count(),
-            Some(batch),
-        )
+        self.report(&results, learning_rate, batch)
     }
 
     /// The arguments of a step for `batch`, whose gradients are multiplied by `weight`.
@@ -287,50 +280,10 @@ impl Trainer {
         Ok(results)
     }
 
-    /// Evaluates the `results` of a step, takes its state, and reports `losses`.
-    pub(super) fn finish(
-        &mut self,
-        results: Results,
-        [loss, z_loss]: [Array; 2],
-        learning_rate: f32,
-        targets: usize,
-        batch: Option<&Batch>,
-    ) -> Result<Step> {
-        if let Some(updated) = results.updated {
-            self.parameters = updated.parameters;
-            self.optimizer.advance(updated.slots);
-            self.average = updated.average;
-        }
-        let gradient_norm = results.gradient_norm;
-        let gathered = self.gathered.iter().flatten();
-        let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
-        evaluation::complete(self.state().chain(gathered).chain(reported))?;
-        let loss = loss::read(&loss)?;
-        self.check_finite(loss, batch)?;
-        let gradient_norm = gradient_norm.as_ref().map(loss::read).transpose()?;
-        // The updated weights may be non-finite although the loss was finite.
-        self.check_finite(gradient_norm.unwrap_or_default(), batch)?;
-        Ok(Step {
-            iteration: self.iteration,
-            loss,
-            z_loss: loss::read(&z_loss)?,
-            targets,
-            learning_rate,
-            gradient_norm,
-        })
-    }
-
     /// True if the loss and gradients of a batch can be compiled: checkpointing evaluates each
     /// layer, and the rows of preferences have their own numbers of targets.
     fn compiles_batches(&self, objective: Objective<'_>) -> bool {
         matches!(objective, Objective::Predict { .. }) && !self.options.grad_checkpoint
-    }
-
-    /// The arrays that persist between steps.
-    pub(super) fn state(&self) -> impl Iterator<Item = &Array> {
-        let average = self.average.iter().flatten();
-        let parameters = self.parameters.iter();
-        parameters.chain(self.optimizer.arrays()).chain(average)
     }
 
     pub(super) fn named(&self) -> Tensors {
