@@ -45,7 +45,7 @@ impl CompiledStep {
         self.first
     }
 
-    /// The results for `arguments`, lazily, of the objective of predictions.
+    /// The results for `arguments`, lazily.
     pub(super) fn call(&mut self, arguments: &Arguments) -> Result<Results> {
         let layout = arguments.layout();
         let arrays = arguments.arrays();
@@ -74,7 +74,7 @@ impl CompiledStep {
         let of_arrays = move |arrays: &[Array]| {
             let run = || {
                 let arguments = Arguments::from_arrays(&layout, arrays)?;
-                let results = function.call(arguments, function.predict(), false)?;
+                let results = function.call(arguments, false)?;
                 Ok(results.into_arrays())
             };
             run().map_err(into_exception)
@@ -148,16 +148,12 @@ mod tests {
         trainer.step(&batch).unwrap();
         let arguments = Arguments {
             parameters: trainer.parameters.clone(),
-            batch: Some(
-                trainer
-                    .batch_arguments(&batch, trainer.predict(), 0, None)
-                    .unwrap(),
-            ),
+            batch: Some(trainer.batch_arguments(&batch, None, 0, None).unwrap()),
             gathered: None,
             share: None,
             update: Some(trainer.update_arguments(1e-3)),
         };
-        let results = trainer.call(arguments, trainer.predict()).unwrap();
+        let results = trainer.call(arguments).unwrap();
         assert!(results.losses.is_some(), "{}", no_targets());
         launches(&results.into_arrays())
     }

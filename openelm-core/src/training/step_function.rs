@@ -10,6 +10,7 @@ use super::{
     gradient::{self, LossAndGradients},
     loss::{self, Objective},
     optimizer::{Optimizer, Rates},
+    preference::{PreferenceArrays, PreferenceLoss},
     trainable::TrainableModel,
     trainer_options::TrainerOptions,
 };
@@ -44,6 +45,8 @@ pub(super) struct Arguments {
 #[derive(Debug, Clone)]
 pub(super) struct BatchArguments {
     pub(super) arrays: BatchArrays,
+    /// `None`: the batch's targets are predicted.
+    pub(super) preference: Option<PreferenceArrays>,
     pub(super) dropout_keys: Vec<Array>,
     /// Factor of the batch's gradients.
     pub(super) weight: Option<Array>,
@@ -92,24 +95,11 @@ impl StepFunction {
         }
     }
 
-    /// Cross-entropy with the options' z-loss and label smoothing.
-    pub(super) fn predict(&self) -> Objective<'static> {
-        Objective::Predict {
-            z_loss: self.z_loss,
-            label_smoothing: self.label_smoothing,
-        }
-    }
-
     /// The results for `arguments`, lazily. It takes them by value: MLX reuses or frees the memory
     /// of an array during the evaluation only if nothing else holds it.
     ///
     /// `checkpoint` evaluates the batch's gradients layer by layer.
-    pub(super) fn call(
-        &self,
-        mut arguments: Arguments,
-        objective: Objective<'_>,
-        checkpoint: bool,
-    ) -> Result<Results> {
+    pub(super) fn call(&self, mut arguments: Arguments, checkpoint: bool) -> Result<Results> {
         let mut results = Results::default();
         let mut gradients = match arguments.batch.take() {
             None => arguments.gathered.take().unwrap_or_default(),
@@ -120,7 +110,7 @@ impl StepFunction {
                     &batch.dropout_keys,
                     checkpoint,
                     &batch.arrays,
-                    objective,
+                    self.objective(&batch),
                 )?;
                 let LossAndGradients {
                     loss,
@@ -167,6 +157,17 @@ impl StepFunction {
             average,
         });
         Ok(results)
+    }
+
+    /// DPO, or cross-entropy with the options' z-loss and label smoothing.
+    fn objective<'a>(&self, batch: &'a BatchArguments) -> Objective<'a> {
+        match &batch.preference {
+            Some(preference) => Objective::Prefer(preference),
+            None => Objective::Predict {
+                z_loss: self.z_loss,
+                label_smoothing: self.label_smoothing,
+            },
+        }
     }
 
     /// The results for `layout` in `arrays`, which [`Results::into_arrays`] made.
@@ -247,6 +248,7 @@ struct BatchLayout {
     documents: bool,
     places: bool,
     counted: bool,
+    preference: Option<PreferenceLoss>,
     dropout_keys: usize,
     weight: bool,
 }
@@ -279,6 +281,7 @@ impl Arguments {
                 documents: batch.arrays.documents.is_some(),
                 places: batch.arrays.places.is_some(),
                 counted: batch.arrays.counted.is_some(),
+                preference: batch.preference.as_ref().map(|preference| preference.loss),
                 dropout_keys: batch.dropout_keys.len(),
                 weight: batch.weight.is_some(),
             }),
@@ -296,6 +299,7 @@ impl Arguments {
         let mut arrays: Vec<&Array> = self.parameters.iter().collect();
         if let Some(BatchArguments {
             arrays: batch,
+            preference,
             dropout_keys,
             weight,
         }) = &self.batch
@@ -310,6 +314,15 @@ impl Arguments {
             } = batch;
             arrays.extend([tokens, ids, count]);
             arrays.extend([documents, places, counted].into_iter().flatten());
+            if let Some(PreferenceArrays {
+                loss: _,
+                beta,
+                reference,
+                rows,
+            }) = preference
+            {
+                arrays.extend([beta, reference, rows]);
+            }
             arrays.extend(dropout_keys);
             arrays.extend(weight);
         }
@@ -342,6 +355,15 @@ impl Arguments {
                     documents: maybe(&mut rest, batch.documents)?,
                     places: maybe(&mut rest, batch.places)?,
                     counted: maybe(&mut rest, batch.counted)?,
+                },
+                preference: match batch.preference {
+                    None => None,
+                    Some(loss) => Some(PreferenceArrays {
+                        loss,
+                        beta: one(&mut rest)?,
+                        reference: one(&mut rest)?,
+                        rows: one(&mut rest)?,
+                    }),
                 },
                 dropout_keys: take(&mut rest, batch.dropout_keys)?,
                 weight: maybe(&mut rest, batch.weight)?,

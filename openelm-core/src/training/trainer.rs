@@ -10,7 +10,6 @@ use mlx_rs::Array;
 use super::{
     batch_arrays::BatchArrays,
     compiled::CompiledStep,
-    loss::Objective,
     optimizer::OptimizerState,
     preference::Preference,
     seed::derive_seed,
@@ -160,7 +159,7 @@ impl Trainer {
     /// finite: the parameters are then not usable. [`Error::NonFinite`] or [`Error::Dtype`] if the
     /// model without the adapter is the cause. [`Error::Mlx`] if memory runs out.
     pub fn step(&mut self, batch: &Batch) -> Result<Step> {
-        self.unless_failed(|trainer| trainer.train(batch, trainer.predict()))
+        self.unless_failed(|trainer| trainer.train(batch, None))
     }
 
     /// Trains to prefer the first answer of each pair (arXiv 2305.18290): `batch` holds the chosen
@@ -170,7 +169,7 @@ impl Trainer {
     /// As [`step`](Self::step), and [`Error::Option`] if the reference does not match the batch.
     pub fn step_preference(&mut self, batch: &Batch, preference: &Preference) -> Result<Step> {
         preference.check(batch)?;
-        self.unless_failed(|trainer| trainer.train(batch, Objective::Prefer(preference, batch)))
+        self.unless_failed(|trainer| trainer.train(batch, Some(preference)))
     }
 
     /// The parameters by tensor name, f32.
@@ -185,7 +184,7 @@ impl Trainer {
         Some(names.zip(average).collect())
     }
 
-    fn train(&mut self, batch: &Batch, objective: Objective<'_>) -> Result<Step> {
+    fn train(&mut self, batch: &Batch, preference: Option<&Preference>) -> Result<Step> {
         if batch.target_count() == 0 {
             return Err(no_targets());
         }
@@ -196,12 +195,12 @@ impl Trainer {
         let learning_rate = self.options.schedule.at(self.optimizer.updates());
         let arguments = Arguments {
             parameters: self.parameters.clone(),
-            batch: Some(self.batch_arguments(batch, objective, dropout_seed, None)?),
+            batch: Some(self.batch_arguments(batch, preference, dropout_seed, None)?),
             gathered: self.gathered.take(),
             share: (updates && every > 1).then(|| Array::from_f32(1.0 / every as f32)),
             update: updates.then(|| self.update_arguments(learning_rate)),
         };
-        let mut results = self.evaluated(arguments, objective)?;
+        let mut results = self.evaluated(arguments)?;
         self.gathered = results.gradients.take();
         self.iteration += 1;
         self.report(&results, learning_rate, batch)
@@ -211,16 +210,18 @@ impl Trainer {
     pub(super) fn batch_arguments(
         &self,
         batch: &Batch,
-        objective: Objective<'_>,
+        preference: Option<&Preference>,
         dropout_seed: u64,
         weight: Option<f32>,
     ) -> Result<BatchArguments> {
+        let arrays = if self.compiled.is_some() && !self.options.grad_checkpoint {
+            BatchArrays::padded(batch)
+        } else {
+            BatchArrays::new(batch)
+        };
         Ok(BatchArguments {
-            arrays: if self.compiled.is_some() && self.compiles_batches(objective) {
-                BatchArrays::padded(batch)
-            } else {
-                BatchArrays::new(batch)
-            },
+            preference: preference.map(|preference| preference.arrays(batch, &arrays)),
+            arrays,
             dropout_keys: self.trainable.dropout_keys(dropout_seed)?,
             weight: weight.map(Array::from_f32),
         })
@@ -235,27 +236,18 @@ impl Trainer {
         }
     }
 
-    /// Cross-entropy with the options' z-loss and label smoothing.
-    pub(super) fn predict(&self) -> Objective<'static> {
-        self.function.predict()
-    }
-
     /// Runs a step lazily, compiled as far as it can be.
-    pub(super) fn call(
-        &mut self,
-        mut arguments: Arguments,
-        objective: Objective<'_>,
-    ) -> Result<Results> {
+    pub(super) fn call(&mut self, mut arguments: Arguments) -> Result<Results> {
         let checkpoint = self.options.grad_checkpoint;
-        let compiles_batches = self.compiles_batches(objective);
         let Some(compiled) = &mut self.compiled else {
-            return self.function.call(arguments, objective, checkpoint);
+            return self.function.call(arguments, checkpoint);
         };
         let mut losses = None;
-        if arguments.batch.is_some() && !compiles_batches {
+        // Checkpointing evaluates each layer, which a compiled function cannot.
+        if arguments.batch.is_some() && checkpoint {
             let update = arguments.update.take();
             let parameters = arguments.parameters.clone();
-            let gradients = self.function.call(arguments, objective, checkpoint)?;
+            let gradients = self.function.call(arguments, checkpoint)?;
             if update.is_none() {
                 return Ok(gradients);
             }
@@ -273,17 +265,11 @@ impl Trainer {
             // The same function without MLX's compilation, or the error of its own.
             Err(_) => {
                 self.compiled = None;
-                self.function.call(arguments, objective, checkpoint)?
+                self.function.call(arguments, checkpoint)?
             }
         };
         results.losses = results.losses.or(losses);
         Ok(results)
-    }
-
-    /// True if the loss and gradients of a batch can be compiled: checkpointing evaluates each
-    /// layer, and the rows of preferences have their own numbers of targets.
-    fn compiles_batches(&self, objective: Objective<'_>) -> bool {
-        matches!(objective, Objective::Predict { .. }) && !self.options.grad_checkpoint
     }
 
     pub(super) fn named(&self) -> Tensors {

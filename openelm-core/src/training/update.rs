@@ -55,7 +55,7 @@ impl Trainer {
                 update: Some(self.update_arguments(learning_rate)),
                 ..self.nth_arguments(0, batch, None)?
             };
-            let results = self.evaluated(arguments, self.predict())?;
+            let results = self.evaluated(arguments)?;
             self.iteration += 1;
             return self.report(&results, learning_rate, batch);
         }
@@ -86,7 +86,7 @@ impl Trainer {
             share: Some(Array::from_f32(1.0 / targets)),
             update: Some(self.update_arguments(learning_rate)),
         };
-        let results = self.evaluated(arguments, self.predict())?;
+        let results = self.evaluated(arguments)?;
         self.iteration += 1;
         let step = Step {
             iteration: self.iteration,
@@ -141,7 +141,7 @@ impl Trainer {
         let seed = derive_seed(derive_seed(self.options.seed, self.iteration), nth);
         Ok(Arguments {
             parameters: self.parameters.clone(),
-            batch: Some(self.batch_arguments(batch, self.predict(), seed, weight)?),
+            batch: Some(self.batch_arguments(batch, None, seed, weight)?),
             gathered: None,
             share: None,
             update: None,
@@ -160,7 +160,7 @@ impl Trainer {
                 ..self.nth_arguments(nth, batch, Some(weight))?
             };
             // Evaluated per batch, so that only one batch's activations exist.
-            let results = self.evaluated(arguments, self.predict())?;
+            let results = self.evaluated(arguments)?;
             let [loss, z_loss] = results.losses()?;
             sums.loss += loss * weight;
             sums.z_loss += z_loss * weight;
