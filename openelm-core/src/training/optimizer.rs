@@ -149,6 +149,11 @@ impl OptimizerState {
         self.slots.iter().flat_map(BTreeMap::values)
     }
 
+    /// Like [`arrays`](Self::arrays), of each parameter.
+    pub(super) fn arrays_by_parameter(&self) -> impl Iterator<Item = impl Iterator<Item = &Array>> {
+        self.slots.iter().map(BTreeMap::values)
+    }
+
     /// Like [`arrays`](Self::arrays), for replacing them.
     pub(super) fn arrays_mut(&mut self) -> impl Iterator<Item = &mut Array> {
         self.slots.iter_mut().flat_map(BTreeMap::values_mut)

@@ -12,6 +12,12 @@ use crate::{
     mlx::{compiler_failed, evaluation, memory},
 };
 
+/// Number of parts in which a large state is evaluated.
+const PARTS: usize = 32;
+
+/// Size of a state that is evaluated at once, in bytes.
+const SMALL: usize = 32 << 20;
+
 impl Trainer {
     /// Runs a step, evaluates its results and takes its state.
     ///
@@ -54,7 +60,19 @@ impl Trainer {
         let gradients = results.gradients.iter().flatten();
         let losses = results.losses.iter().flatten();
         let reported = losses.chain(&results.gradient_norm);
-        evaluation::complete(self.state().chain(gradients).chain(reported))?;
+        let state_bytes: usize = self.state().map(Array::nbytes).sum();
+        if !updates || self.compiled.is_none() || state_bytes <= SMALL {
+            evaluation::complete(self.state().chain(gradients).chain(reported))?;
+        } else {
+            let mut before: Vec<&Array> = reported.collect();
+            evaluation::start(before.iter().copied())?;
+            for part in self.state_in_parts(state_bytes / PARTS) {
+                evaluation::start(part.iter().copied())?;
+                evaluation::wait(before)?;
+                before = part;
+            }
+            evaluation::wait(before)?;
+        }
         if updates {
             let updates = self.optimizer.updates() + 1;
             self.optimizer.set_updates(updates);
@@ -87,6 +105,35 @@ impl Trainer {
         self.check_finite(step.loss, batch)?;
         self.check_finite(step.gradient_norm.unwrap_or_default(), batch)?;
         Ok(step)
+    }
+
+    /// The state in parts of at most `most` bytes, or one parameter. They are evaluated one after the
+    /// other, two at a time.
+    ///
+    /// The kernel of a compiled update allocates a parameter and its moments, and the ones before it
+    /// are freed when it has run. MLX allocates the results of many kernels before it runs the
+    /// first one, so an evaluation of the whole state needs much of it twice.
+    fn state_in_parts(&self, most: usize) -> Vec<Vec<&Array>> {
+        let mut average = self.average.iter().flatten();
+        let slots = self.optimizer.arrays_by_parameter();
+        let (mut parts, mut filled) = (Vec::<Vec<&Array>>::new(), 0);
+        for (parameter, slots) in self.parameters.iter().zip(slots) {
+            let mut own = vec![parameter];
+            own.extend(slots);
+            own.extend(average.next());
+            let size: usize = own.iter().map(|array| array.nbytes()).sum();
+            match parts.last_mut() {
+                Some(part) if filled + size <= most => {
+                    part.extend(own);
+                    filled += size;
+                }
+                _ => {
+                    parts.push(own);
+                    filled = size;
+                }
+            }
+        }
+        parts
     }
 
     /// The arrays that persist between steps.
