@@ -3,16 +3,18 @@
 //! On a GPU, the error of a failed command buffer is reported twice: by the arrays that wait for it,
 //! and by the next operation of the stream, which may belong to another request.
 
-use super::runtime;
+use super::{compiler_failed, runtime};
 use crate::error::{ErrorKind, Result};
 
 /// Runs `work` on the device. If MLX fails, its remaining report is dropped, so that the next work
-/// of this thread does not fail with it.
+/// of this thread does not fail with it. After a failure of a compiler the next work does without
+/// it.
 pub(crate) fn recovering<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let result = faults::report().and_then(|()| work());
     if let Err(error) = &result
         && error.kind() == ErrorKind::Device
     {
+        compiler_failed(error);
         // The first call reports the error; the second one waits for what is left.
         if runtime::synchronize().is_err() {
             let _ = runtime::synchronize();
