@@ -18,7 +18,7 @@ use super::{load, options, read};
 fn start(model: &ModelHandle, folder: &TempDir) -> FinetuneHandle {
     folder.write(
         "train.jsonl",
-        &"{\"text\": \"A fox ran to the big park.\"}\n".repeat(40),
+        "{\"text\": \"A fox ran to the big park.\"}\n".repeat(40),
     );
     let request = FinetuneRequest {
         data: folder.at("train.jsonl").into(),
