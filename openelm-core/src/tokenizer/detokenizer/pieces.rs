@@ -26,7 +26,7 @@ pub(super) struct Piece {
 
 /// The output of a piece.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(in crate::tokenizer) enum Kind {
     Text,
     Byte(u8),
     Special,
@@ -105,6 +105,12 @@ impl Pieces {
     /// The name of the piece `id` in the vocabulary.
     pub(crate) fn name(&self, id: u32) -> Option<&str> {
         Some(&self.pieces.get(id as usize)?.as_ref()?.name)
+    }
+
+    /// The name and the output of the piece `id`.
+    pub(in crate::tokenizer) fn piece(&self, id: u32) -> Option<(&str, Kind)> {
+        let piece = self.pieces.get(id as usize)?.as_ref()?;
+        Some((&piece.name, piece.kind))
     }
 
     /// True if `id` is a token without text.
