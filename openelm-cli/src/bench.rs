@@ -8,7 +8,7 @@ use std::{
 use openelm_core::{
     CancelHandle, Config, Device, Model,
     config::Preset,
-    generation::{Event, GenerateOptions, Generation, Stats, compute_dtype},
+    generation::{Event, GenerateOptions, Generation, Stats, advance, compute_dtype},
     internal::{ReadOptions, Weights, random_weights},
     memory,
     weights::{Checkpoint, model_folder},
@@ -44,6 +44,10 @@ pub(crate) struct Args {
     /// Tokens to generate after each prompt
     #[arg(long, short = 'n', default_value_t = 64, value_name = "N")]
     max_tokens: usize,
+
+    /// Sequences that are generated at the same time; speeds are of all together
+    #[arg(long, short, default_value_t = 1, value_name = "N")]
+    batch_size: usize,
 
     /// Runs per prompt length; medians are reported
     #[arg(long, short, default_value_t = 3, value_name = "N")]
@@ -105,6 +109,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             "dtype": model.dtype().to_string(),
             "device": device.to_string(),
             "load_seconds": load.as_secs_f64(),
+            "batch_size": args.batch_size,
             "generated_tokens": args.max_tokens,
             "peak_memory_bytes": peak,
             "active_bytes": memory::active_bytes()?,
@@ -148,6 +153,8 @@ fn check(args: &Args) -> Result<(), Error> {
     let longest = config.max_context_length().saturating_sub(1);
     let problem = if args.repeat == 0 {
         "--repeat: expected at least 1, found 0".to_owned()
+    } else if args.batch_size == 0 {
+        "--batch-size: expected at least 1, found 0".to_owned()
     } else if args.max_tokens < 2 {
         format!(
             "--max-tokens: expected at least 2, found {}",
@@ -229,19 +236,9 @@ fn measure(
     let mut runs = Vec::new();
     // The first run is a warm-up and is not counted.
     for run in 0..=args.repeat {
-        let options = GenerateOptions {
-            max_tokens: args.max_tokens,
-            ignore_eos: true,
-            ..GenerateOptions::default()
-        };
-        let generation = Generation::new(model, None, prompt.clone(), options)?;
-        interrupt.cancels(generation.cancel_handle());
-        for event in generation {
-            if let Event::Finished { stats, .. } = event?
-                && run > 0
-            {
-                runs.push(stats);
-            }
+        let stats = generate(model, &prompt, args, interrupt)?;
+        if run > 0 {
+            runs.push(stats);
         }
         interrupt.check()?;
     }
@@ -256,4 +253,44 @@ fn measure(
         decode: median(Stats::decode_tokens_per_second),
         first_token: Duration::from_secs_f64(median(|stats| stats.prefill.as_secs_f64())),
     })
+}
+
+/// Generates all sequences; the statistics are of all together.
+fn generate(
+    model: &Model,
+    prompt: &[u32],
+    args: &Args,
+    interrupt: &Interrupt,
+) -> Result<Stats, Error> {
+    let options = GenerateOptions {
+        max_tokens: args.max_tokens,
+        ignore_eos: true,
+        ..GenerateOptions::default()
+    };
+    let cancel = CancelHandle::default();
+    interrupt.cancels(cancel.clone());
+    let new = || Generation::new(model, None, prompt.to_vec(), options.clone());
+    let mut generations = std::iter::repeat_with(new)
+        .take(args.batch_size)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut all = Stats::default();
+    while !generations.iter().all(Generation::has_ended) {
+        if cancel.is_cancelled() {
+            break;
+        }
+        advance(&mut generations.iter_mut().collect::<Vec<_>>());
+        for generation in &mut generations {
+            while let Some(event) = generation.ready_event() {
+                if let Event::Finished { stats, .. } = event? {
+                    all.prompt_tokens += stats.prompt_tokens;
+                    // The rate does not count the first token of each sequence.
+                    all.generated_tokens += stats.generated_tokens.saturating_sub(1);
+                    all.prefill = all.prefill.max(stats.prefill);
+                    all.decode = all.decode.max(stats.decode);
+                }
+            }
+        }
+    }
+    all.generated_tokens += 1;
+    Ok(all)
 }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    event::Event, generation_state::GenerationState, options::GenerateOptions,
-    prompt_cache::PromptCache,
+    event::Event, options::GenerateOptions, prompt_cache::PromptCache, sequence::Sequence,
+    turn::turn,
 };
 use crate::{cancel::CancelHandle, error::Result, model::Model, tokenizer::Tokenizer};
 
@@ -12,7 +12,7 @@ use crate::{cancel::CancelHandle, error::Result, model::Model, tokenizer::Tokeni
 #[derive(Debug)]
 pub struct Generation<'m> {
     model: Cow<'m, Model>,
-    state: GenerationState,
+    sequence: Sequence,
 }
 
 impl<'m> Generation<'m> {
@@ -46,7 +46,7 @@ impl<'m> Generation<'m> {
     ) -> Result<Self> {
         Ok(Self {
             model: Cow::Borrowed(model),
-            state: GenerationState::new(model, tokenizer, prompt, options, cache)?,
+            sequence: Sequence::new(model, tokenizer, prompt, options, cache)?,
         })
     }
 
@@ -55,19 +55,35 @@ impl<'m> Generation<'m> {
     pub fn into_owned(self) -> Generation<'static> {
         Generation {
             model: Cow::Owned(self.model.into_owned()),
-            state: self.state,
+            sequence: self.sequence,
         }
     }
 
     /// The text so far: the concatenation of all events.
     pub fn text(&self) -> &str {
-        self.state.text()
+        self.sequence.text()
     }
 
     /// The tokens read and generated so far with their keys and values, for a generation whose
     /// prompt begins with these tokens.
     pub fn into_cache(self) -> PromptCache {
-        self.state.into_cache()
+        self.sequence.into_cache()
+    }
+
+    /// The next event if it is ready, without work on the device: after
+    /// [`advance`](super::advance), which works for several generations at once.
+    pub fn ready_event(&mut self) -> Option<Result<Event>> {
+        self.sequence.pop_event()
+    }
+
+    /// True if all events were taken: no event follows.
+    pub fn has_ended(&self) -> bool {
+        self.sequence.is_done() && !self.sequence.has_events()
+    }
+
+    /// The model and the sequence.
+    pub(super) fn parts(&mut self) -> (&Model, &mut Sequence) {
+        (&self.model, &mut self.sequence)
     }
 
     /// Waits for the step that runs on the device; the device is then idle until the next event is
@@ -76,12 +92,12 @@ impl<'m> Generation<'m> {
     /// # Errors
     /// [`Error::Mlx`](crate::Error::Mlx) if the step fails.
     pub fn settle(&self) -> Result<()> {
-        self.state.settle()
+        self.sequence.settle()
     }
 
     /// A handle that cancels this generation from any thread.
     pub fn cancel_handle(&self) -> CancelHandle {
-        self.state.cancel_handle()
+        self.sequence.cancel_handle()
     }
 }
 
@@ -89,6 +105,9 @@ impl Iterator for Generation<'_> {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.state.advance(&self.model).transpose()
+        while self.sequence.is_live() {
+            turn(&self.model, &mut [&mut self.sequence]);
+        }
+        self.sequence.pop_event()
     }
 }

@@ -1,19 +1,24 @@
 //! Text generation: a model with its tokenizer, sampling, stop strings, chat.
 
+mod batch;
 mod chat;
 mod compute_dtype;
 #[cfg(test)]
 mod dtype_trace;
 mod event;
+mod generated_text;
 mod generation;
-mod generation_state;
 mod language_model;
 mod memory_estimate;
 mod options;
 mod prompt_cache;
 mod sampling;
+mod sequence;
+mod step;
 mod stop;
+mod turn;
 
+pub use batch::advance;
 pub use chat::Chat;
 pub use compute_dtype::{compute_dtype, training_dtype};
 pub use event::{Event, FinishReason, Stats, Token, TokenLogprob};

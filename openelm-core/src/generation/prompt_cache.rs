@@ -1,6 +1,11 @@
 //! A KV cache that can be reused by prompts with a common prefix.
 
-use crate::model::{KvCache, Model};
+use mlx_rs::Array;
+
+use crate::{
+    error::Result,
+    model::{KvCache, Model},
+};
 
 /// The tokens of a generation with their keys and values.
 ///
@@ -57,6 +62,16 @@ impl PromptCache {
     /// and [`Model::hidden`] refuses it.
     pub(crate) fn cache_mut(&mut self) -> &mut KvCache {
         self.cache.get_or_insert_with(|| KvCache::new(0))
+    }
+
+    /// The arrays of the keys and values.
+    pub(crate) fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.cache.iter().flat_map(KvCache::arrays)
+    }
+
+    /// Waits for the keys and values.
+    pub(crate) fn eval(&self) -> Result<()> {
+        self.cache.as_ref().map_or(Ok(()), KvCache::eval)
     }
 
     /// Adds a generated token.

@@ -127,6 +127,15 @@ impl Sampler {
         self.seed
     }
 
+    /// True if the next choice needs the tokens before it on the host, by
+    /// [`accept`](Self::accept).
+    pub(crate) fn reads_history(&self) -> bool {
+        false
+    }
+
+    /// Takes a token that the host has read, before the next choice.
+    pub(crate) fn accept(&mut self, _id: u32) {}
+
     /// The next token, u32 `[1]`, from f32 logits `[V]`.
     pub(crate) fn choose(&mut self, logits: &Array) -> Result<Array> {
         let penalized = self.penalize(logits)?;

@@ -113,12 +113,12 @@ impl Attention {
     }
 
     /// Attention of `x` `[B, L, D]`, at the positions of `context`, over these positions and the
-    /// cached ones. Without a cache, over these positions only.
+    /// cached ones of each segment's cache. Without caches, over these positions only.
     pub(crate) fn forward(
         &self,
         x: &Array,
         context: &ForwardContext<'_>,
-        cache: Option<&mut LayerCache>,
+        caches: &mut [&mut LayerCache],
     ) -> Result<Array> {
         let (batch, length) = (x.dim(0), x.dim(1));
         // The heads are ordered: all queries, all keys, all values.
@@ -138,16 +138,12 @@ impl Attention {
         let queries = qk.try_index((.., ..self.q_heads, .., ..))?;
         let keys = qk.try_index((.., self.q_heads.., .., ..))?;
         let values = values.transpose_axes(&[0, 2, 1, 3])?;
-        let whole = cache.is_none();
-        let (keys, values) = match cache {
-            Some(cache) => cache.update(context.offset, &keys, &values)?,
-            None => (keys, values),
-        };
-
-        let attended = if whole && self.device == Device::Cpu {
-            self.attend_in_blocks(&queries, &keys, &values, context.mask)?
-        } else {
-            self.attend(&queries, &keys, &values, context.mask)?
+        let attended = match caches {
+            [] if self.device == Device::Cpu => {
+                self.attend_in_blocks(&queries, &keys, &values, context.mask)?
+            }
+            [] => self.attend(&queries, &keys, &values, context.mask)?,
+            caches => self.attend_cached(&queries, &keys, &values, context, caches)?,
         };
         let joined = attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
             batch,
@@ -155,6 +151,31 @@ impl Attention {
             self.q_heads * self.head_dim,
         ])?;
         self.out_proj.forward(&joined)
+    }
+
+    /// Attention of each segment over its cache, to which its keys and values are added.
+    fn attend_cached(
+        &self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        context: &ForwardContext<'_>,
+        caches: &mut [&mut LayerCache],
+    ) -> Result<Array> {
+        if let ([segment], [cache]) = (&*context.segments, &mut *caches) {
+            let (keys, values) = cache.update(segment.offset, keys, values)?;
+            return self.attend(queries, &keys, &values, context.mask);
+        }
+        let mut start = 0;
+        let parts = std::iter::zip(&context.segments, caches).map(|(segment, cache)| {
+            let end = start + segment.length as i32;
+            let part = |x: &Array| x.try_index((.., .., start..end, ..));
+            let (queries, keys, values) = (part(queries)?, part(keys)?, part(values)?);
+            start = end;
+            let (keys, values) = cache.update(segment.offset, &keys, &values)?;
+            self.attend(&queries, &keys, &values, None)
+        });
+        Ok(concatenate(&parts.collect::<Result<Vec<_>>>()?, 2)?)
     }
 
     /// Chooses between MLX's fused attention and single operations.

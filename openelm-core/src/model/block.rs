@@ -39,17 +39,17 @@ impl TransformerBlock {
         })
     }
 
-    /// `[B, L, D]` to `[B, L, D]`. Without a cache the positions have no context before them.
+    /// `[B, L, D]` to `[B, L, D]`. Without caches the positions have no context before them.
     pub(super) fn forward(
         &self,
         x: &Array,
         context: &ForwardContext<'_>,
-        cache: Option<&mut LayerCache>,
+        caches: &mut [&mut LayerCache],
     ) -> Result<Array> {
         // Training uses whole sequences without a cache.
-        let trained = cache.is_none();
+        let trained = caches.is_empty();
         let normed = self.attn_norm.forward(x)?;
-        let attended = self.attn.forward(&normed, context, cache)?;
+        let attended = self.attn.forward(&normed, context, caches)?;
         let x = x.add(attended)?;
         Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?, trained)?)?)
     }

@@ -43,11 +43,16 @@ impl KvCache {
     /// # Errors
     /// [`crate::error::Error::Mlx`] if MLX runs out of memory.
     pub fn eval(&self) -> Result<()> {
+        Ok(mlx_rs::transforms::eval(self.arrays())?)
+    }
+
+    /// The cached arrays.
+    pub(crate) fn arrays(&self) -> impl Iterator<Item = &Array> {
         let buffers = self
             .layers
             .iter()
             .filter_map(|layer| layer.buffers.as_ref());
-        Ok(mlx_rs::transforms::eval(buffers.flat_map(|(k, v)| [k, v]))?)
+        buffers.flat_map(|(keys, values)| [keys, values])
     }
 
     pub(crate) fn layers_mut(&mut self) -> &mut [LayerCache] {

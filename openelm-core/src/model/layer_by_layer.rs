@@ -61,7 +61,7 @@ impl LayerByLayerForward {
         let sizes = sizes.ok_or_else(|| no_layer(index))?;
         let layer = TransformerBlock::new(&self.config, sizes, index, weights)?;
         let context = ForwardContext::whole(&self.rope, self.x.dim(1) as usize, None);
-        self.x = layer.forward(&self.x, &context, None)?;
+        self.x = layer.forward(&self.x, &context, &mut [])?;
         if !fits_norm(&self.x)? && self.non_finite.is_none() {
             self.non_finite = Some(format!("layer {index}"));
         }

@@ -9,7 +9,7 @@ use super::{
     adapters::Attached,
     attention::Attention,
     block::TransformerBlock,
-    forward_context::ForwardContext,
+    forward_context::{ForwardContext, Segment},
     kv_cache::KvCache,
     linear::{Linear, LinearVisitor, NormVisitor},
     rms_norm::RmsNorm,
@@ -109,18 +109,63 @@ impl Model {
     /// # Errors
     /// [`Error::Mlx`] if the shapes do not fit, [`Error::Option`] if `cache` is for another model.
     pub fn hidden(&self, tokens: &Array, cache: &mut KvCache) -> Result<Array> {
-        let (offset, length) = (cache.offset(), tokens.dim(1) as usize);
-        let context = ForwardContext::cached(&self.rope, offset, length);
-        if cache.layers_mut().len() != self.layers.len() {
+        self.hidden_cached(tokens, &[tokens.dim(1) as usize], &mut [cache])
+    }
+
+    /// Final hidden states `[1, L, D]` of `tokens` `[1, L]`, which continue several sequences: the
+    /// first `lengths[0]` tokens that of `caches[0]`, and so on. `L` is the sum of `lengths`. The
+    /// projections are computed for all tokens at once, the attention for each sequence.
+    ///
+    /// # Errors
+    /// As [`hidden`](Self::hidden).
+    pub fn hidden_of_sequences(
+        &self,
+        tokens: &Array,
+        lengths: &[usize],
+        caches: &mut [&mut KvCache],
+    ) -> Result<Array> {
+        let total: usize = lengths.iter().sum();
+        if tokens.shape() != [1, total as i32] || lengths.len() != caches.len() {
+            let problem = format!(
+                "expected the tokens of {} sequences, {total} in all, found the shape {:?} and {} \
+                 lengths",
+                caches.len(),
+                tokens.shape(),
+                lengths.len()
+            );
+            return Err(Error::option("tokens", problem));
+        }
+        self.hidden_cached(tokens, lengths, caches)
+    }
+
+    fn hidden_cached(
+        &self,
+        tokens: &Array,
+        lengths: &[usize],
+        caches: &mut [&mut KvCache],
+    ) -> Result<Array> {
+        let mut segments = Vec::with_capacity(caches.len());
+        for (cache, &length) in caches.iter_mut().zip(lengths) {
             let (found, layers) = (cache.layers_mut().len(), self.layers.len());
-            let problem = format!("expected one for {layers} layers, found one for {found}");
-            return Err(Error::option("cache", problem));
+            if found != layers {
+                let problem = format!("expected one for {layers} layers, found one for {found}");
+                return Err(Error::option("cache", problem));
+            }
+            let offset = cache.offset();
+            segments.push(Segment { offset, length });
         }
+        let context = ForwardContext::cached(&self.rope, segments);
         let mut x = self.embed(tokens)?;
-        for (layer, cache) in self.layers.iter().zip(cache.layers_mut()) {
-            x = layer.forward(&x, &context, Some(cache))?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let of_layer = caches
+                .iter_mut()
+                .map(|cache| cache.layers_mut().get_mut(index));
+            let mut of_layer: Vec<_> = of_layer.flatten().collect();
+            x = layer.forward(&x, &context, &mut of_layer)?;
         }
-        cache.advance(length);
+        for (cache, &length) in caches.iter_mut().zip(lengths) {
+            cache.advance(length);
+        }
         self.norm.forward(&x)
     }
 
@@ -147,7 +192,7 @@ impl Model {
     pub(crate) fn layer(&self, index: usize, x: &Array, mask: Option<&Array>) -> Result<Array> {
         let context = ForwardContext::whole(&self.rope, x.dim(1) as usize, mask);
         let layer = self.layers.get(index).ok_or_else(|| no_layer(index))?;
-        layer.forward(x, &context, None)
+        layer.forward(x, &context, &mut [])
     }
 
     /// The final norm of the last layer's output `x` `[B, L, D]`.

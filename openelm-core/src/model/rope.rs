@@ -7,7 +7,7 @@
 
 use mlx_rs::{Array, Dtype, fast, ops::concatenate};
 
-use super::split::split;
+use super::{forward_context::Segment, split::split};
 use crate::{error::Result, mlx::Device};
 
 /// Rotation angles of one model.
@@ -20,14 +20,20 @@ pub(crate) struct Rope {
     fused: bool,
 }
 
-/// The rotation of one forward pass: positions `offset .. offset + L`.
+/// The rotation of one forward pass over `L` tokens.
 #[derive(Debug)]
 pub(crate) enum Rotation<'a> {
-    /// Input of MLX's kernel.
+    /// Input of MLX's kernel: positions `offset .. offset + L`.
     Fused {
         head_dim: i32,
         periods: &'a Array,
         offset: i32,
+    },
+    /// Input of MLX's kernel for several sequences: the position of each token, i32 `[L]`.
+    FusedEach {
+        head_dim: i32,
+        periods: &'a Array,
+        positions: Array,
     },
     /// Cosines and sines, f32 `[L, 1, head_dim/2]`.
     Table { cos: Array, sin: Array },
@@ -46,16 +52,29 @@ impl Rope {
         }
     }
 
-    /// The rotation of `length` positions from `offset`.
-    pub(crate) fn at(&self, offset: usize, length: usize) -> Rotation<'_> {
+    /// The rotation of the positions of `segments`, one after the other.
+    pub(super) fn at(&self, segments: &[Segment]) -> Rotation<'_> {
+        let (head_dim, periods) = (self.head_dim as i32, &self.periods);
+        let positions = segments
+            .iter()
+            .flat_map(|segment| segment.offset..segment.offset + segment.length);
         if self.fused {
-            return Rotation::Fused {
-                head_dim: self.head_dim as i32,
-                periods: &self.periods,
-                offset: offset as i32,
+            if let [segment] = segments {
+                return Rotation::Fused {
+                    head_dim,
+                    periods,
+                    offset: segment.offset as i32,
+                };
+            }
+            let positions: Vec<i32> = positions.map(|position| position as i32).collect();
+            return Rotation::FusedEach {
+                head_dim,
+                periods,
+                positions: Array::from_slice(&positions, &[positions.len() as i32]),
             };
         }
-        let angles = (offset..offset + length).flat_map(|position| {
+        let length: usize = segments.iter().map(|segment| segment.length).sum();
+        let angles = positions.flat_map(|position| {
             self.inverse_periods
                 .iter()
                 .map(move |f| position as f32 * f)
@@ -82,6 +101,17 @@ impl Rotation<'_> {
                 Ok(fast::rope(
                     &x, *head_dim, false, None, 1.0, *offset, *periods,
                 )?)
+            }
+            // The kernel has one offset per sequence of a batch: each token is a sequence.
+            Self::FusedEach {
+                head_dim,
+                periods,
+                positions,
+            } => {
+                let x = x.transpose_axes(&[1, 2, 0, 3])?;
+                let rotated =
+                    fast::rope_dynamic(&x, *head_dim, false, None, 1.0, positions, *periods)?;
+                Ok(rotated.transpose_axes(&[2, 1, 0, 3])?)
             }
             Self::Table { cos, sin } => {
                 let dtype = x.dtype();
@@ -112,6 +142,7 @@ impl Rotation<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mlx_rs::ops::indexing::TryIndexOp;
     use serde::Deserialize;
 
     /// CoreNet's cosines and sines at one position, written by `parity/fixtures.py`.
@@ -131,6 +162,10 @@ mod tests {
 
     const DEVICES: [Device; 2] = [Device::Cpu, Device::Gpu];
 
+    fn segment(offset: usize, length: usize) -> Segment {
+        Segment { offset, length }
+    }
+
     fn tables() -> Vec<Table> {
         let text = include_str!("../../tests/fixtures/parity.json");
         serde_json::from_str::<Fixtures>(text).unwrap().rope
@@ -141,7 +176,8 @@ mod tests {
     fn rotate(rope: &Rope, values: &[f32], position: usize, before: usize) -> Vec<f32> {
         let (length, width) = (before + 1, values.len());
         let x = Array::from_slice(&values.repeat(length), &[1, length as i32, 1, width as i32]);
-        let rotated = rope.at(position - before, length).apply(&x).unwrap();
+        let rotated = rope.at(&[segment(position - before, length)]);
+        let rotated = rotated.apply(&x).unwrap();
         assert_eq!(rotated.shape(), [1, 1, length as i32, width as i32]);
         flat(&rotated)[before * width..].to_vec()
     }
@@ -189,7 +225,7 @@ mod tests {
         {
             for device in DEVICES {
                 let rope = Rope::new(head_dim, base, device);
-                let fused = matches!(rope.at(0, 1), Rotation::Fused { .. });
+                let fused = matches!(rope.at(&[segment(0, 1)]), Rotation::Fused { .. });
                 assert_eq!(fused, device == Device::Gpu);
                 let what = format!("{device}, head_dim {head_dim}, position {position}");
                 let half = head_dim / 2;
@@ -228,7 +264,10 @@ mod tests {
         let x = Array::from_slice(&values, &[batch, length, heads, head_dim]);
         let [cpu, gpu] = DEVICES.map(|device| {
             let rope = Rope::new(head_dim as usize, 10_000.0, device);
-            let rotated = rope.at(1000, length as usize).apply(&x).unwrap();
+            let rotated = rope
+                .at(&[segment(1000, length as usize)])
+                .apply(&x)
+                .unwrap();
             assert_eq!(rotated.shape(), [batch, heads, length, head_dim]);
             flat(&rotated)
         });
@@ -239,6 +278,36 @@ mod tests {
         let (sin, cos) = 100.3_f32.sin_cos();
         let found = cpu[(((heads + 2) * length + 3) * head_dim + 1) as usize];
         assert!((found - (left * cos - right * sin)).abs() < 2e-5, "{found}");
+    }
+
+    #[test]
+    fn sequences_of_one_pass_have_their_own_positions() {
+        let (heads, head_dim) = (3, 8);
+        let segments = [segment(5, 2), segment(0, 1), segment(1003, 3)];
+        let length = 6;
+        let values: Vec<f32> = (0..length * heads * head_dim)
+            .map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0)
+            .collect();
+        let x = Array::from_slice(&values, &[1, length, heads, head_dim]);
+        for device in DEVICES {
+            let rope = Rope::new(head_dim as usize, 10_000.0, device);
+            let rotated = rope.at(&segments).apply(&x).unwrap();
+            assert_eq!(rotated.shape(), [1, heads, length, head_dim]);
+            let mut start = 0;
+            for segment in segments {
+                let end = start + segment.length as i32;
+                let alone = x.try_index((.., start..end)).unwrap();
+                let alone = rope.at(&[segment]).apply(&alone).unwrap();
+                let found = rotated.try_index((.., .., start..end)).unwrap();
+                assert_eq!(found.shape(), alone.shape());
+                assert_near(
+                    &flat(&found),
+                    flat(&alone),
+                    &format!("{device}, {segment:?}"),
+                );
+                start = end;
+            }
+        }
     }
 
     /// In 16 bits the table rotates f32 values and rounds once, like MLX's kernel; MLX's fallback
@@ -255,7 +324,7 @@ mod tests {
             let x = x.as_dtype(dtype).unwrap();
             for device in DEVICES {
                 let rope = Rope::new(64, 10_000.0, device);
-                let rotated = rope.at(1999, 1).apply(&x).unwrap();
+                let rotated = rope.at(&[segment(1999, 1)]).apply(&x).unwrap();
                 assert_eq!(rotated.dtype(), dtype, "{device}");
                 // The largest value is between 2 and 4: half a unit in its last place.
                 let bound = if device == Device::Cpu {

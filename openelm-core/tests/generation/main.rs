@@ -7,6 +7,7 @@
     reason = "tests may panic"
 )]
 
+mod batch;
 mod ends;
 mod events;
 mod models;
