@@ -14,7 +14,10 @@ use openelm_core::{
 };
 use serde_json::json;
 
-use crate::{error::Error, given::Given, interrupt::Interrupt, model::ModelArgs, output};
+use crate::{
+    constraint::ConstraintArgs, error::Error, given::Given, interrupt::Interrupt, model::ModelArgs,
+    output,
+};
 
 /// Arguments of `openelm generate`.
 #[derive(clap::Args)]
@@ -99,6 +102,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
+    #[command(flatten)]
+    constraint: ConstraintArgs,
+
     /// Continue after the end-of-sequence token
     #[arg(long)]
     ignore_eos: bool,
@@ -124,6 +130,7 @@ const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt 'Once upon a time'
   openelm generate --model OpenELM-270M --tokenizer Llama-2-7b-hf --prompt 'Hello' --temp 0.8 --top-p 0.95
   openelm generate --model OpenELM-270M --prompt-file story.txt -n 500 --repetition-penalty 1.2
+  openelm generate --model OpenELM-270M --prompt 'A fox in JSON: ' --json-schema fox.json
   echo 'Once upon a time' | openelm generate --model OpenELM-270M --json --logprobs 5";
 
 /// Runs the command.
@@ -148,6 +155,14 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         (greedy && args.min_p != 0.0, &["min-p"], reason),
         (greedy, &["seed"], reason),
     ])?;
+    let constraint = args.constraint.read()?;
+    if args.ignore_eos
+        && let Some(kind) = &constraint
+    {
+        let option = kind.option().replace('_', "-");
+        let problem = format!("not with --{option}: the text ends where it is complete");
+        return Err(args.given.refusal("ignore-eos", &problem));
+    }
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
 
     let mut model = args.model.load(args.quiet)?;
@@ -159,6 +174,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         logprobs: args.logprobs,
         prefill_chunk: args.prefill_chunk,
         ignore_eos: args.ignore_eos,
+        constraint,
     };
     let generation = model.generate(&prompt, options)?;
     let interrupt = Interrupt::cancelling(generation.cancel_handle())?;

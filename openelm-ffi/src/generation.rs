@@ -283,6 +283,8 @@ impl From<GenerationOptions> for core::generation::GenerateOptions {
             logprobs: count(options.logprobs),
             prefill_chunk: options.prefill_chunk.map(count),
             ignore_eos: options.ignore_eos,
+            // Swift has no structured output yet.
+            constraint: None,
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Constraint {
     option: &'static str,
     vocabulary: Arc<Vocabulary>,
     matcher: Matcher,
+    /// The token that ends the text.
+    eos: u32,
     /// True while the detokenizer would drop the space of the next token's text.
     drops_space: bool,
     /// True after EOS.
@@ -30,14 +32,19 @@ pub struct Constraint {
 }
 
 impl Constraint {
-    /// The constraint `kind` on the text after `prompt`. Compiling takes milliseconds; the last 16
+    /// The constraint `kind` on the text after `prompt`, which the token `eos` ends. Compiling takes milliseconds; the last 16
     /// constraints stay compiled with the tokenizer and its clones.
     ///
     /// # Errors
     /// [`Error::Option`] with the option of `kind` if it is malformed, unsupported, too complex or
     /// allows no text; [`Error::Tokenizer`] if the text of the tokenizer's tokens depends on their
     /// neighbours.
-    pub fn new(tokenizer: &Tokenizer, kind: &ConstraintKind, prompt: &[u32]) -> Result<Self> {
+    pub fn new(
+        tokenizer: &Tokenizer,
+        kind: &ConstraintKind,
+        prompt: &[u32],
+        eos: u32,
+    ) -> Result<Self> {
         let compiler = ConstraintCompiler::of(tokenizer)?;
         let matcher = compiler.matcher(kind)?;
         let vocabulary = Arc::clone(compiler.vocabulary());
@@ -46,6 +53,7 @@ impl Constraint {
             option: kind.option(),
             vocabulary,
             matcher,
+            eos,
             drops_space,
             ended: false,
         })
@@ -62,6 +70,12 @@ impl Constraint {
         }
         let set = self.matcher.compute_mask_or_eos();
         let mut mask = TokenMask::new(set.map_err(|error| self.error(&error.to_string()))?);
+        let end = self.vocabulary.eos();
+        if end != self.eos {
+            let is_complete = mask.allows(end);
+            mask.remove([end, self.eos]);
+            mask.add(is_complete.then_some(self.eos));
+        }
         if self.drops_space {
             mask.remove(self.vocabulary.spaced().iter().copied());
             if mask.is_empty() {
@@ -69,6 +83,9 @@ impl Constraint {
                                the start of a text; a prompt with text is needed";
                 return Err(Error::option(self.option, problem));
             }
+        }
+        if mask.is_empty() {
+            return Err(self.error("NoExtension"));
         }
         Ok(mask)
     }
@@ -84,7 +101,7 @@ impl Constraint {
                 format!("the token {id} is not allowed here"),
             ));
         }
-        if id == self.vocabulary.eos() {
+        if id == self.eos {
             self.ended = true;
             return Ok(());
         }
@@ -104,11 +121,21 @@ impl Constraint {
         if self.ended {
             return Ok(0);
         }
-        let known = |id: &&u32| (**id as usize) < self.vocabulary.len();
-        let known = ids.iter().take_while(known).count();
-        let ids = &ids[..known];
+        let (end, known) = (self.vocabulary.eos(), self.vocabulary.len());
+        let mut own = Vec::with_capacity(ids.len());
+        for &id in ids {
+            if id == self.eos {
+                own.push(end);
+                break;
+            }
+            if id == end || id as usize >= known {
+                break;
+            }
+            own.push(id);
+        }
+        let ids = own.as_slice();
         if self.matcher.is_stopped() && !self.matcher.is_error() {
-            return Ok(usize::from(ids.first() == Some(&self.vocabulary.eos())));
+            return Ok(usize::from(ids.first() == Some(&end)));
         }
         if self.drops_space {
             let with_text = ids.iter().find(|id| self.vocabulary.has_text(**id));

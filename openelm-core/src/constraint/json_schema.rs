@@ -14,7 +14,13 @@ const MAX_DEPTH: usize = 4_096;
 /// of the former.
 const MAX_PROPERTIES: usize = 500;
 const MAX_ALL_PROPERTIES: usize = 4_000;
-/// The library's `date` and `date-time` allow 29 February in every year.
+/// Limits of formats, for the library allows 29 February in every year, and a leap second in every
+/// minute.
+const FORMATS: [(&str, &[&str]); 3] = [
+    ("date", &[LEAP_DAYS]),
+    ("date-time", &[LEAP_DAYS, "[Tt][0-9]{2}:[0-9]{2}:[0-5]"]),
+    ("time", &["^[0-9]{2}:[0-9]{2}:[0-5]"]),
+];
 const LEAP_DAYS: &str = concat!(
     "^(?:[0-9]{4}-(?:0[13-9]|1[0-2]|02-(?:[01][0-9]|2[0-8]))",
     "|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29)"
@@ -96,11 +102,11 @@ pub(super) fn prepare(text: &str) -> Result<Value, String> {
         let object = schema.pointer_mut(&place).and_then(Value::as_object_mut);
         object.and_then(|object| object.remove("deprecated"));
     }
-    for place in dates {
+    for (place, patterns) in dates {
         let object = schema.pointer_mut(&place).and_then(Value::as_object_mut);
         let all = object.map(|object| object.entry("allOf").or_insert_with(|| json!([])));
         if let Some(all) = all.and_then(Value::as_array_mut) {
-            all.push(json!({ "pattern": LEAP_DAYS }));
+            all.extend(patterns.iter().map(|pattern| json!({ "pattern": pattern })));
         }
     }
     if schema == Value::Bool(true) {
@@ -120,8 +126,8 @@ struct Check<'a> {
     seen: HashSet<String>,
     depth: usize,
     properties: usize,
-    /// Schemas of dates.
-    dates: Vec<String>,
+    /// Schemas of dates and times, and patterns for them.
+    dates: Vec<(String, &'static [&'static str])>,
     /// Schemas with the annotation that the library refuses.
     deprecated: Vec<String>,
 }
@@ -164,8 +170,10 @@ impl Check<'_> {
                 ("multipleOf", Value::Number(number)) if number.as_f64() > Some(0.0) => {}
                 ("multipleOf", _) => return Err(format!("#{here}: expected a number above 0")),
                 ("deprecated", _) => self.deprecated.push(place.to_owned()),
-                ("format", Value::String(format)) if format.starts_with("date") => {
-                    self.dates.push(place.to_owned());
+                ("format", Value::String(format)) => {
+                    let limited = FORMATS.iter().find(|(name, _)| name == format);
+                    let limited = limited.map(|(_, patterns)| (place.to_owned(), *patterns));
+                    self.dates.extend(limited);
                 }
                 (keyword, value) if PLAIN.contains(&keyword) => exact(&here, value)?,
                 (keyword, _) if ANNOTATIONS.contains(&keyword) => {}

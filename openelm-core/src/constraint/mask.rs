@@ -54,7 +54,18 @@ impl TokenMask {
     /// Removes ids.
     pub(super) fn remove(&mut self, ids: impl IntoIterator<Item = u32>) {
         for id in ids {
-            self.set.disallow_token(id);
+            if (id as usize) < self.set.len() {
+                self.set.disallow_token(id);
+            }
+        }
+    }
+
+    /// Adds ids of the vocabulary.
+    pub(super) fn add(&mut self, ids: impl IntoIterator<Item = u32>) {
+        for id in ids {
+            if (id as usize) < self.set.len() {
+                self.set.allow_token(id);
+            }
         }
     }
 

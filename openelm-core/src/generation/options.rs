@@ -1,7 +1,7 @@
 //! Options of a generation.
 
 use super::sampling::Sampling;
-use crate::mlx::Device;
+use crate::{constraint::ConstraintKind, mlx::Device};
 
 /// Options of one generation.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,10 @@ pub struct GenerateOptions {
     pub prefill_chunk: Option<usize>,
     /// Continue after the end-of-sequence token. Default false.
     pub ignore_eos: bool,
+    /// Structured output: a constraint on the whole text. The text ends with the end-of-sequence
+    /// token where it is complete; a text that reaches `max_tokens` or a stop string before may be
+    /// incomplete. Not with `ignore_eos`. Default none.
+    pub constraint: Option<ConstraintKind>,
 }
 
 impl Default for GenerateOptions {
@@ -31,6 +35,7 @@ impl Default for GenerateOptions {
             logprobs: 0,
             prefill_chunk: None,
             ignore_eos: false,
+            constraint: None,
         }
     }
 }

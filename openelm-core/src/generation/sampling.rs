@@ -136,9 +136,12 @@ impl Sampler {
     /// Takes a token that the host has read, before the next choice.
     pub(crate) fn accept(&mut self, _id: u32) {}
 
-    /// The next token, u32 `[1]`, from f32 logits `[V]`.
-    pub(crate) fn choose(&mut self, logits: &Array) -> Result<Array> {
-        let penalized = self.penalize(logits)?;
+    /// The next token, u32 `[1]`, from f32 logits `[V]`; only those in `allowed`, bool `[V]`.
+    pub(crate) fn choose(&mut self, logits: &Array, allowed: Option<&Array>) -> Result<Array> {
+        let mut penalized = self.penalize(logits)?;
+        if let Some(allowed) = allowed {
+            penalized = mask(&penalized, allowed)?;
+        }
         let token = if self.sampling.is_greedy() {
             indexing::argmax_axis(&penalized, 0, true)?
         } else {
@@ -253,7 +256,7 @@ mod tests {
         let mut counts = vec![0.0; logits.len()];
         let draws = 4000;
         for _ in 0..draws {
-            let token = sampler.choose(&array).unwrap();
+            let token = sampler.choose(&array, None).unwrap();
             counts[token.item_exact::<u32>() as usize] += 1.0 / f64::from(draws);
         }
         counts
@@ -338,9 +341,18 @@ mod tests {
             [2.0, 3.0, -1.0, -1.0]
         );
         // Token 1 wins once, is then penalised to 1.5, and token 0 at 2 wins.
-        assert_eq!(sampler.choose(&logits).unwrap().item_exact::<u32>(), 1);
-        assert_eq!(sampler.choose(&logits).unwrap().item_exact::<u32>(), 0);
-        assert_eq!(sampler.choose(&logits).unwrap().item_exact::<u32>(), 0);
+        assert_eq!(
+            sampler.choose(&logits, None).unwrap().item_exact::<u32>(),
+            1
+        );
+        assert_eq!(
+            sampler.choose(&logits, None).unwrap().item_exact::<u32>(),
+            0
+        );
+        assert_eq!(
+            sampler.choose(&logits, None).unwrap().item_exact::<u32>(),
+            0
+        );
     }
 
     #[test]
@@ -351,7 +363,7 @@ mod tests {
             let seed = Some(11);
             let sampling = Sampling { seed, ..sampling };
             let mut sampler = Sampler::new(&sampling, 4, prompt).unwrap();
-            sampler.choose(&array).unwrap().item_exact::<u32>()
+            sampler.choose(&array, None).unwrap().item_exact::<u32>()
         };
         let cold = Sampling {
             temperature: 1e-5,
@@ -395,7 +407,7 @@ mod tests {
             ..Sampling::default()
         };
         let mut sampler = Sampler::new(&sampling, 3, &[0, 1, 2]).unwrap();
-        assert_eq!(sampler.choose(&array).unwrap().item_exact::<u32>(), 1);
+        assert_eq!(sampler.choose(&array, None).unwrap().item_exact::<u32>(), 1);
     }
 
     #[test]
@@ -428,7 +440,7 @@ mod tests {
             };
             let mut sampler = Sampler::new(&sampling, 50, &[]).unwrap();
             let logits = Array::zeros::<f32>(&[50]).unwrap();
-            let draw = |_| sampler.choose(&logits).unwrap().item_exact::<u32>();
+            let draw = |_| sampler.choose(&logits, None).unwrap().item_exact::<u32>();
             (0..20).map(draw).collect::<Vec<_>>()
         };
         assert_eq!(draws(3), draws(3));

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
+    constraint::Constraint,
     error::{Error, Result},
     mlx::{
         Device,
@@ -44,6 +45,7 @@ pub(super) struct Sequence {
     pieces: usize,
     cache: PromptCache,
     sampler: Sampler,
+    constraint: Option<Constraint>,
     text: GeneratedText,
     cancel: CancelHandle,
     /// Logits of zeros were examined: they are the model's, and not of a norm that overflowed.
@@ -116,6 +118,8 @@ impl Sequence {
             None => default_prefill_chunk(Device::current()?),
         };
         let sampler = Sampler::new(&options.sampling, pieces, &prompt)?;
+        let eos = config.eos_token_id() as u32;
+        let constraint = constraint(tokenizer, &prompt, &options, eos)?;
         let text = GeneratedText::new(tokenizer, &prompt, &options.stop);
         let (limit, length) = (options.max_tokens.min(context - prompt.len()), prompt.len());
         let cache = cache.continue_with(model, prompt);
@@ -127,12 +131,13 @@ impl Sequence {
             ..Stats::default()
         };
         Ok(Self {
-            eos: config.eos_token_id() as u32,
+            eos,
             chunk,
             limit,
             pieces,
             cache,
             sampler,
+            constraint,
             text,
             cancel: CancelHandle::default(),
             zeros: false,
@@ -250,10 +255,11 @@ impl Sequence {
     pub(super) fn passed(&mut self, logits: Option<&Array>) -> Result<()> {
         let processed = match (&mut self.phase, logits) {
             (Phase::Decode { next, .. }, Some(logits)) => {
-                *next = Some(if self.sampler.reads_history() {
+                let waits = self.constraint.is_some() || self.sampler.reads_history();
+                *next = Some(if waits {
                     Next::Logits(PendingLogits::new(logits))
                 } else {
-                    Next::Step(step(&self.options, &mut self.sampler, logits)?)
+                    Next::Step(step(&self.options, &mut self.sampler, logits, None)?)
                 });
                 return Ok(());
             }
@@ -267,7 +273,9 @@ impl Sequence {
         }));
         match logits {
             Some(logits) => {
-                let step = step(&self.options, &mut self.sampler, logits)?;
+                let allowed = self.allowed()?;
+                let allowed = allowed.as_ref();
+                let step = step(&self.options, &mut self.sampler, logits, allowed)?;
                 self.phase = Phase::Decode { step, next: None };
             }
             None if processed < self.prompt => self.phase = Phase::Prefill { processed },
@@ -324,7 +332,13 @@ impl Sequence {
             (None, Some(Next::Step(step))) => step,
             (None, Some(Next::Logits(logits))) => {
                 self.sampler.accept(id);
-                let step = self::step(&self.options, &mut self.sampler, logits.as_array())?;
+                if let Some(constraint) = &mut self.constraint {
+                    constraint.accept(id)?;
+                }
+                // The device computes the logits meanwhile.
+                let allowed = self.allowed()?;
+                let (logits, allowed) = (logits.as_array(), allowed.as_ref());
+                let step = self::step(&self.options, &mut self.sampler, logits, allowed)?;
                 evaluation::start(step.arrays())?;
                 step
             }
@@ -335,6 +349,13 @@ impl Sequence {
         };
         self.phase = Phase::Decode { step, next: None };
         Ok(())
+    }
+
+    /// The tokens that the constraint allows next, bool `[V]`.
+    fn allowed(&mut self) -> Result<Option<Array>> {
+        let pieces = self.pieces;
+        let mask = self.constraint.as_mut().map(Constraint::mask).transpose()?;
+        Ok(mask.map(|mask| mask.to_array(pieces)))
     }
 
     /// Ends with `error`, after the events before it.
@@ -413,9 +434,37 @@ impl Sequence {
     }
 }
 
-/// The step that chooses a token from `logits`, f32 `[V]`.
-fn step(options: &GenerateOptions, sampler: &mut Sampler, logits: &Array) -> Result<Step> {
-    Step::new(logits, sampler, options.logprobs)
+/// The step that chooses a token from `logits`, f32 `[V]`, among those in `allowed`, bool `[V]`.
+fn step(
+    options: &GenerateOptions,
+    sampler: &mut Sampler,
+    logits: &Array,
+    allowed: Option<&Array>,
+) -> Result<Step> {
+    Step::new(logits, allowed, sampler, options.logprobs)
+}
+
+/// The constraint of `options` on the text after `prompt`, which `eos` ends.
+fn constraint(
+    tokenizer: Option<&Tokenizer>,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    eos: u32,
+) -> Result<Option<Constraint>> {
+    let Some(kind) = &options.constraint else {
+        return Ok(None);
+    };
+    if options.ignore_eos {
+        let problem = format!(
+            "not with {}: the text ends where it is complete",
+            kind.option()
+        );
+        return Err(Error::option("ignore_eos", problem));
+    }
+    let Some(tokenizer) = tokenizer else {
+        return Err(Error::option(kind.option(), "a tokenizer is needed"));
+    };
+    Ok(Some(Constraint::new(tokenizer, kind, prompt, eos)?))
 }
 
 /// Checks a prompt and options for a model with `context` positions and `vocab` ids, of which

@@ -40,10 +40,16 @@ pub(super) struct StepValues {
 }
 
 impl Step {
-    /// The graph that chooses a token from `logits`, f32 `[V]`, with the log-probabilities of the
-    /// `likeliest` tokens if there are any. Nothing is evaluated.
-    pub(super) fn new(logits: &Array, sampler: &mut Sampler, likeliest: usize) -> Result<Self> {
-        let token = sampler.choose(logits)?;
+    /// The graph that chooses a token from `logits`, f32 `[V]`, among those in `allowed`, bool
+    /// `[V]`, with the log-probabilities of the `likeliest` tokens if there are any. Nothing is
+    /// evaluated.
+    pub(super) fn new(
+        logits: &Array,
+        allowed: Option<&Array>,
+        sampler: &mut Sampler,
+        likeliest: usize,
+    ) -> Result<Self> {
+        let token = sampler.choose(logits, allowed)?;
         let logprobs = match likeliest {
             0 => None,
             n => {

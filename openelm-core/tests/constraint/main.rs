@@ -12,6 +12,9 @@ use openelm_core::{
 };
 use openelm_testing::{Random, repository};
 
+/// `</s>` of the bundled tokenizer.
+const EOS: u32 = 2;
+
 fn tales() -> Tokenizer {
     Tokenizer::from_file(repository("examples/tales/tokenizer.json")).unwrap()
 }
@@ -38,7 +41,7 @@ fn drawn(
     limit: usize,
 ) -> Option<String> {
     let mut random = Random(seed);
-    let mut constraint = Constraint::new(tokenizer, kind, prompt).unwrap();
+    let mut constraint = Constraint::new(tokenizer, kind, prompt, tokenizer.eos_id()).unwrap();
     let mut detokenizer = tokenizer.detokenizer(prompt);
     let mut text = String::new();
     for _ in 0..limit {

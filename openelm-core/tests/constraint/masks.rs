@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use openelm_core::constraint::{Constraint, ConstraintKind};
 
-use super::{choice, drawn, regex, schema, tales};
+use super::{EOS, choice, drawn, regex, schema, tales};
 
 /// All texts that `kind` allows, by walking over every allowed token.
 fn texts(kind: &ConstraintKind, prompt: &str) -> BTreeSet<String> {
@@ -13,7 +13,7 @@ fn texts(kind: &ConstraintKind, prompt: &str) -> BTreeSet<String> {
         "" => vec![tokenizer.bos_id()],
         prompt => tokenizer.encode_prompt(prompt).unwrap(),
     };
-    let start = Constraint::new(&tokenizer, kind, &prompt).unwrap();
+    let start = Constraint::new(&tokenizer, kind, &prompt, EOS).unwrap();
     let mut found = BTreeSet::new();
     let mut open = vec![(start, Vec::new())];
     while let Some((mut state, ids)) = open.pop() {
@@ -66,7 +66,7 @@ fn a_leading_space_needs_a_prompt_with_text() {
     assert_eq!(texts(&choice(&[" a", "b"]), "Once"), set(&[" a", "b"]));
     assert_eq!(texts(&choice(&[" a", "b"]), ""), set(&["b"]));
     let tokenizer = tales();
-    let mut constraint = Constraint::new(&tokenizer, &choice(&[" a"]), &[1]).unwrap();
+    let mut constraint = Constraint::new(&tokenizer, &choice(&[" a"]), &[1], EOS).unwrap();
     let message = constraint.mask().unwrap_err().to_string();
     assert!(
         message.starts_with("choice: the text must begin with a space"),
@@ -80,7 +80,7 @@ fn eos_is_allowed_where_the_text_is_complete() {
     let eos = tokenizer.eos_id();
     let prompt = tokenizer.encode_prompt("Once").unwrap();
     let id = |piece: &str| tokenizer.piece_id(piece).unwrap();
-    let mut state = Constraint::new(&tokenizer, &regex("a+b?"), &prompt).unwrap();
+    let mut state = Constraint::new(&tokenizer, &regex("a+b?"), &prompt, EOS).unwrap();
     assert!(!state.mask().unwrap().allows(eos) && !state.is_complete().unwrap());
     let message = state.accept(eos).unwrap_err().to_string();
     assert_eq!(message, "regex: the token 2 is not allowed here");
@@ -97,12 +97,32 @@ fn eos_is_allowed_where_the_text_is_complete() {
 }
 
 #[test]
+fn another_end_token_ends_the_text() {
+    let tokenizer = tales();
+    let prompt = tokenizer.encode_prompt("Once").unwrap();
+    let [a, b] = ["a", "b"].map(|piece| tokenizer.piece_id(piece).unwrap());
+    for end in [1, b] {
+        let mut state = Constraint::new(&tokenizer, &regex("a[ab]?"), &prompt, end).unwrap();
+        assert!(!state.mask().unwrap().allows(end));
+        assert_eq!(state.validate_tokens(&[a, end, a]).unwrap(), 2);
+        assert_eq!(state.validate_tokens(&[a, EOS]).unwrap(), 1);
+        assert_eq!(state.validate_tokens(&[end]).unwrap(), 0);
+        state.accept(a).unwrap();
+        let mask = state.mask().unwrap();
+        assert!(mask.allows(end) && mask.allows(a) && !mask.allows(EOS));
+        assert!(state.accept(EOS).is_err());
+        state.accept(end).unwrap();
+        assert!(state.must_stop());
+    }
+}
+
+#[test]
 fn drafts_are_allowed_up_to_the_first_wrong_token() {
     let tokenizer = tales();
     let (eos, vocab) = (tokenizer.eos_id(), tokenizer.vocab_size() as u32);
     let prompt = tokenizer.encode_prompt("Once").unwrap();
     let [a, b] = ["a", "b"].map(|piece| tokenizer.piece_id(piece).unwrap());
-    let mut state = Constraint::new(&tokenizer, &regex("aab?"), &prompt).unwrap();
+    let mut state = Constraint::new(&tokenizer, &regex("aab?"), &prompt, EOS).unwrap();
     for (ids, valid) in [
         (vec![a, a, b, eos], 4),
         (vec![a, a, eos, a], 3),
@@ -130,7 +150,7 @@ fn every_allowed_token_can_be_accepted() {
     let tokenizer = tales();
     let prompt = tokenizer.encode_prompt("Once").unwrap();
     let text = r#"{"type": "object", "properties": {"é": {"type": "string"}}}"#;
-    let mut state = Constraint::new(&tokenizer, &schema(text), &prompt).unwrap();
+    let mut state = Constraint::new(&tokenizer, &schema(text), &prompt, EOS).unwrap();
     for piece in ["<0x7B>", "<0x22>", "a"] {
         let mask = state.mask().unwrap();
         for id in 0..tokenizer.vocab_size() as u32 {
@@ -145,7 +165,7 @@ fn every_allowed_token_can_be_accepted() {
 fn ids_beyond_the_model_are_not_allowed() {
     let all = tales();
     let last = |tokenizer: &openelm_core::Tokenizer| {
-        let mut state = Constraint::new(tokenizer, &regex(".*"), &[1]).unwrap();
+        let mut state = Constraint::new(tokenizer, &regex(".*"), &[1], EOS).unwrap();
         state.mask().unwrap().ids().pop().unwrap() as usize
     };
     let size = all.vocab_size();

@@ -7,15 +7,15 @@ use openelm_core::{
     constraint::{Constraint, ConstraintKind},
 };
 
-use super::{choice, regex, schema, tales};
+use super::{EOS, choice, regex, schema, tales};
 
 /// The error of `kind`. The limit is a second; this build is not optimised.
 fn problem(kind: &ConstraintKind) -> String {
     let tokenizer = tales();
     // The vocabulary is built once per tokenizer.
-    Constraint::new(&tokenizer, &regex("a"), &[1]).unwrap();
+    Constraint::new(&tokenizer, &regex("a"), &[1], EOS).unwrap();
     let start = Instant::now();
-    let error = Constraint::new(&tokenizer, kind, &[1]).unwrap_err();
+    let error = Constraint::new(&tokenizer, kind, &[1], EOS).unwrap_err();
     assert!(
         start.elapsed() < Duration::from_secs(10),
         "{:?}",
@@ -68,7 +68,7 @@ fn an_unsupported_keyword_is_named_with_its_place() {
     // Annotations, extensions, and definitions that are not used.
     let text = r#"{"type": "null", "title": "t", "deprecated": true, "x-order": 1,
         "$defs": {"a": {"not": {}}}}"#;
-    Constraint::new(&tales(), &schema(text), &[1]).unwrap();
+    Constraint::new(&tales(), &schema(text), &[1], EOS).unwrap();
 }
 
 #[test]
@@ -168,8 +168,8 @@ fn a_schema_bomb_is_one_error() {
         assert!(message.contains(expected), "{message}");
     }
     // The deepest chain that is allowed does not overflow the stack.
-    Constraint::new(&tales(), &schema(&chain(4_000)), &[1]).unwrap();
-    Constraint::new(&tales(), &schema(&properties(500)), &[1]).unwrap();
+    Constraint::new(&tales(), &schema(&chain(4_000)), &[1], EOS).unwrap();
+    Constraint::new(&tales(), &schema(&properties(500)), &[1], EOS).unwrap();
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn an_endless_expression_is_an_error_or_ends_with_the_limit() {
         r"\p{L}{1000000}",
     ] {
         let start = Instant::now();
-        let mut state = Constraint::new(&tokenizer, &regex(text), &[1]).unwrap();
+        let mut state = Constraint::new(&tokenizer, &regex(text), &[1], EOS).unwrap();
         for _ in 0..50 {
             let id = match state.mask() {
                 Ok(mask) => mask.ids().pop().unwrap(),

@@ -77,6 +77,15 @@ fn dates_exist() {
 }
 
 #[test]
+fn times_have_no_leap_second() {
+    // The library's own format allows `:60` in every minute.
+    let schema = r#"{"type": "string", "format": "time", "pattern": ":[56]0Z$"}"#;
+    for value in values(schema) {
+        assert!(value.as_str().unwrap().ends_with(":50Z"), "{value}");
+    }
+}
+
+#[test]
 fn white_space_is_at_most_one_space() {
     let tokenizer = tales();
     let prompt = tokenizer.encode_prompt("Once").unwrap();

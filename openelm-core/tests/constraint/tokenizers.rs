@@ -89,7 +89,7 @@ fn a_decoder_without_texts_of_tokens_is_refused() {
     let mut file = metaspace();
     file["decoder"] = json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
     let tokenizer = read(&folder, &file);
-    let error = openelm_core::constraint::Constraint::new(&tokenizer, &regex("a"), &[0]);
+    let error = openelm_core::constraint::Constraint::new(&tokenizer, &regex("a"), &[0], 0);
     let message = error.unwrap_err().to_string();
     assert!(
         message.contains("tokenizer.json: structured output: expected a decoder"),
