@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use openelm_core::{
-    constraint::ConstraintKind,
+    constraint::{AtLimit, ConstraintKind},
     text::{MAX_SETTINGS, read_text_file},
 };
 
@@ -28,6 +28,24 @@ pub(crate) struct ConstraintArgs {
     /// Write this text, or that of another --choice
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     choice: Vec<String>,
+}
+
+/// The end of a structured text at its limit.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum AtLimitChoice {
+    Stop,
+    Error,
+    Close,
+}
+
+impl From<AtLimitChoice> for AtLimit {
+    fn from(choice: AtLimitChoice) -> Self {
+        match choice {
+            AtLimitChoice::Stop => Self::Stop,
+            AtLimitChoice::Error => Self::Error,
+            AtLimitChoice::Close => Self::Close,
+        }
+    }
 }
 
 impl ConstraintArgs {

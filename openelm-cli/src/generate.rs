@@ -8,6 +8,7 @@ use std::{
 use openelm_core::{
     Model, Tokenizer,
     adapter::Adapter,
+    constraint::AtLimit,
     generation::{Event, FinishReason, GenerateOptions, Sampling, Stats, Token},
     memory,
     text::{MAX_TEXT, read_text, read_text_file},
@@ -15,7 +16,11 @@ use openelm_core::{
 use serde_json::json;
 
 use crate::{
-    constraint::ConstraintArgs, error::Error, given::Given, interrupt::Interrupt, model::ModelArgs,
+    constraint::{AtLimitChoice, ConstraintArgs},
+    error::Error,
+    given::Given,
+    interrupt::Interrupt,
+    model::ModelArgs,
     output,
 };
 
@@ -105,6 +110,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     constraint: ConstraintArgs,
 
+    /// End of a structured text that reaches --max-tokens: stop there, an error, or close what is
+    /// open [default: stop]
+    #[arg(long, value_name = "END", value_enum, requires = "ConstraintArgs")]
+    at_limit: Option<AtLimitChoice>,
+
     /// Continue after the end-of-sequence token
     #[arg(long)]
     ignore_eos: bool,
@@ -155,6 +165,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         (greedy && args.min_p != 0.0, &["min-p"], reason),
         (greedy, &["seed"], reason),
     ])?;
+    let at_limit = args.at_limit.map(AtLimit::from).unwrap_or_default();
     let constraint = args.constraint.read()?;
     if args.ignore_eos
         && let Some(kind) = &constraint
@@ -175,6 +186,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         prefill_chunk: args.prefill_chunk,
         ignore_eos: args.ignore_eos,
         constraint,
+        at_limit,
     };
     let generation = model.generate(&prompt, options)?;
     let interrupt = Interrupt::cancelling(generation.cancel_handle())?;

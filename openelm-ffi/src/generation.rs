@@ -285,6 +285,7 @@ impl From<GenerationOptions> for core::generation::GenerateOptions {
             ignore_eos: options.ignore_eos,
             // Swift has no structured output yet.
             constraint: None,
+            at_limit: core::constraint::AtLimit::Stop,
         }
     }
 }

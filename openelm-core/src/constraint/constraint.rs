@@ -59,6 +59,11 @@ impl Constraint {
         })
     }
 
+    /// Name of the option: `json_schema`, `regex`, `grammar` or `choice`.
+    pub fn option(&self) -> &'static str {
+        self.option
+    }
+
     /// The tokens that are allowed next: only EOS if the text is complete and cannot go on, none
     /// after EOS.
     ///
@@ -163,6 +168,16 @@ impl Constraint {
     /// True if the text is complete and no token but EOS may follow.
     pub fn must_stop(&self) -> bool {
         self.ended || (self.matcher.is_stopped() && !self.matcher.is_error())
+    }
+
+    /// The token that ends the text.
+    pub(super) fn eos(&self) -> u32 {
+        self.eos
+    }
+
+    /// The bytes of the token `id` in the vocabulary's trie.
+    pub(super) fn bytes(&self, id: u32) -> &[u8] {
+        self.vocabulary.env().tok_trie().token(id)
     }
 
     fn error(&self, message: &str) -> Error {

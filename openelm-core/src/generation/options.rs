@@ -1,7 +1,10 @@
 //! Options of a generation.
 
 use super::sampling::Sampling;
-use crate::{constraint::ConstraintKind, mlx::Device};
+use crate::{
+    constraint::{AtLimit, ConstraintKind},
+    mlx::Device,
+};
 
 /// Options of one generation.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +27,9 @@ pub struct GenerateOptions {
     /// token where it is complete; a text that reaches `max_tokens` or a stop string before may be
     /// incomplete. Not with `ignore_eos`. Default none.
     pub constraint: Option<ConstraintKind>,
+    /// The end of a text with a constraint that reaches `max_tokens` or the end of the context.
+    /// Default: it stops there.
+    pub at_limit: AtLimit,
 }
 
 impl Default for GenerateOptions {
@@ -36,6 +42,7 @@ impl Default for GenerateOptions {
             prefill_chunk: None,
             ignore_eos: false,
             constraint: None,
+            at_limit: AtLimit::Stop,
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
-    constraint::Constraint,
+    constraint::{AtLimit, Constraint},
     error::{Error, Result},
     mlx::{
         Device,
@@ -30,6 +30,11 @@ use crate::{
     model::{KvCache, Model},
     tokenizer::Tokenizer,
 };
+
+/// Number of the last tokens in which a text may be closed: before, its end is not computed.
+const CLOSING_WINDOW: usize = 64;
+/// Tokens left when a text is closed: the next token may make its end longer.
+const CLOSING_MARGIN: usize = 8;
 
 /// A sequence without its model, which is an argument of every call and must not change.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub(super) struct Sequence {
     cache: PromptCache,
     sampler: Sampler,
     constraint: Option<Constraint>,
+    /// The tokens that close the text.
+    closing: VecDeque<u32>,
     text: GeneratedText,
     cancel: CancelHandle,
     /// Logits of zeros were examined: they are the model's, and not of a norm that overflowed.
@@ -138,6 +145,7 @@ impl Sequence {
             cache,
             sampler,
             constraint,
+            closing: VecDeque::new(),
             text,
             cancel: CancelHandle::default(),
             zeros: false,
@@ -343,6 +351,9 @@ impl Sequence {
                 step
             }
             (reason, _) => {
+                if matches!(reason, Some(FinishReason::Length | FinishReason::Context)) {
+                    self.check_complete(id)?;
+                }
                 self.finish(reason.unwrap_or(FinishReason::Length));
                 return Ok(());
             }
@@ -353,9 +364,38 @@ impl Sequence {
 
     /// The tokens that the constraint allows next, bool `[V]`.
     fn allowed(&mut self) -> Result<Option<Array>> {
-        let pieces = self.pieces;
-        let mask = self.constraint.as_mut().map(Constraint::mask).transpose()?;
-        Ok(mask.map(|mask| mask.to_array(pieces)))
+        let Some(constraint) = &mut self.constraint else {
+            return Ok(None);
+        };
+        let left = self.limit.saturating_sub(self.stats.generated_tokens);
+        if self.options.at_limit == AtLimit::Close
+            && self.closing.is_empty()
+            && left <= CLOSING_WINDOW
+            && let Some(ids) = constraint.closing(left)?
+            && ids.len() + CLOSING_MARGIN >= left
+        {
+            self.closing = ids.into();
+        }
+        if let Some(id) = self.closing.pop_front() {
+            let only: Vec<bool> = (0..self.pieces).map(|other| other == id as usize).collect();
+            return Ok(Some(Array::from_slice(&only, &[self.pieces as i32])));
+        }
+        Ok(Some(constraint.mask()?.to_array(self.pieces)))
+    }
+
+    /// Refuses a text that ends with the token `id` by the limit and is incomplete.
+    fn check_complete(&mut self, id: u32) -> Result<()> {
+        let Some(constraint) = &mut self.constraint else {
+            return Ok(());
+        };
+        constraint.accept(id)?;
+        if self.options.at_limit == AtLimit::Stop || constraint.is_complete()? {
+            return Ok(());
+        }
+        Err(Error::option(
+            constraint.option(),
+            format!("the text is incomplete after {} tokens", self.limit),
+        ))
     }
 
     /// Ends with `error`, after the events before it.

@@ -2,7 +2,7 @@
 
 use openelm_core::{
     Error,
-    constraint::ConstraintKind,
+    constraint::{AtLimit, ConstraintKind},
     generation::{Event, FinishReason, GenerateOptions, Generation, advance},
 };
 use serde_json::Value;
@@ -103,14 +103,44 @@ fn constrained_and_free_texts_advance_together() {
 }
 
 #[test]
-fn a_limit_ends_an_incomplete_text() {
+fn a_limit_stops_refuses_or_closes_a_text() {
     let model = load();
-    let options = GenerateOptions {
-        max_tokens: 3,
+    let limited = |at_limit, max_tokens| GenerateOptions {
+        max_tokens,
+        at_limit,
         ..constrained(schema(), None)
     };
-    let outcome = Outcome::of(model.generate(PROMPT, options).unwrap());
+    let outcome = Outcome::of(model.generate(PROMPT, limited(AtLimit::Stop, 3)).unwrap());
     assert_eq!(outcome.end.unwrap().0, FinishReason::Length);
+    for at_limit in [AtLimit::Error, AtLimit::Close] {
+        let events: Vec<_> = model
+            .generate(PROMPT, limited(at_limit, 3))
+            .unwrap()
+            .collect();
+        let message = events.last().unwrap().as_ref().unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "json_schema: the text is incomplete after 3 tokens"
+        );
+    }
+    let long = r#"{"type": "object", "properties": {"words": {"type": "array", "items":
+        {"type": "string"}, "minItems": 1}, "end": {"enum": ["fin", "finale"]}},
+        "required": ["words", "end"], "additionalProperties": false}"#;
+    for seed in 0..6 {
+        for max_tokens in [24, 40, 90] {
+            let options = GenerateOptions {
+                sampling: warm(seed),
+                constraint: Some(ConstraintKind::JsonSchema(long.to_owned())),
+                ..limited(AtLimit::Close, max_tokens)
+            };
+            let outcome = Outcome::of(model.generate(PROMPT, options).unwrap());
+            assert!(outcome.tokens.len() <= max_tokens);
+            assert_eq!(outcome.end.unwrap().0, FinishReason::Eos);
+            let text: String = outcome.tokens.iter().map(|token| &*token.text).collect();
+            let value: Value = serde_json::from_str(&text).unwrap();
+            assert!(value["end"].as_str().unwrap().starts_with("fin"), "{text}");
+        }
+    }
 }
 
 #[test]
