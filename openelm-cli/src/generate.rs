@@ -8,6 +8,7 @@ use std::{
 use openelm_core::{
     Model, Tokenizer,
     adapter::Adapter,
+    constraint::AtLimit,
     generation::{EosToken, Event, FinishReason, GenerateOptions, Stats, Token},
     memory,
     text::{MAX_TEXT, read_text, read_text_file},
@@ -15,8 +16,14 @@ use openelm_core::{
 use serde_json::json;
 
 use crate::{
-    choices::LogprobsOfChoice, error::Error, given::Given, interrupt::Interrupt, model::ModelArgs,
-    output, sampling::SamplingArgs,
+    choices::LogprobsOfChoice,
+    constraint::{AtLimitChoice, ConstraintArgs},
+    error::Error,
+    given::Given,
+    interrupt::Interrupt,
+    model::ModelArgs,
+    output,
+    sampling::SamplingArgs,
 };
 
 /// Arguments of `openelm generate`.
@@ -59,6 +66,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
+    #[command(flatten)]
+    constraint: ConstraintArgs,
+
+    /// End of a structured text that reaches --max-tokens: stop there, an error, or close what is
+    /// open [default: stop]
+    #[arg(long, value_name = "END", value_enum, requires = "ConstraintArgs")]
+    at_limit: Option<AtLimitChoice>,
+
     /// Continue after the end-of-sequence token
     #[arg(long)]
     ignore_eos: bool,
@@ -93,6 +108,7 @@ const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt 'Once upon a time'
   openelm generate --model OpenELM-270M --tokenizer Llama-2-7b-hf --prompt 'Hello' --temp 0.8 --top-p 0.95
   openelm generate --model OpenELM-270M --prompt-file story.txt -n 500 --repetition-penalty 1.2
+  openelm generate --model OpenELM-270M --prompt 'A fox in JSON: ' --json-schema fox.json
   echo 'Once upon a time' | openelm generate --model OpenELM-270M --json --logprobs 5";
 
 /// Runs the command.
@@ -100,6 +116,15 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     // Checked before the model loads, so that invalid options fail at once.
     let sampling = args.sampling.sampling(&args.given)?;
     let drawn = args.sampling.draws();
+    let at_limit = args.at_limit.map(AtLimit::from).unwrap_or_default();
+    let constraint = args.constraint.read()?;
+    if args.ignore_eos
+        && let Some(kind) = &constraint
+    {
+        let option = kind.option().replace('_', "-");
+        let problem = format!("not with --{option}: the text ends where it is complete");
+        return Err(args.given.refusal("ignore-eos", &problem));
+    }
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
 
     let mut model = args.model.load(args.quiet)?;
@@ -113,6 +138,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         prefill_chunk: args.prefill_chunk,
         ignore_eos: args.ignore_eos,
         extra_eos_tokens: args.extra_eos_token,
+        constraint,
+        at_limit,
     };
     let generation = model.generate(&prompt, options)?;
     let interrupt = Interrupt::cancelling(generation.cancel_handle())?;

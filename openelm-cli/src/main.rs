@@ -12,6 +12,7 @@ mod bar;
 mod bench;
 mod chart;
 mod choices;
+mod constraint;
 mod convert;
 mod curves;
 mod error;

@@ -28,6 +28,7 @@ pub mod adapter;
 mod cancel;
 mod caught;
 pub mod config;
+pub mod constraint;
 pub mod convert;
 mod data;
 mod documents;

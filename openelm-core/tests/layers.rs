@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 23] = [
+const LAYERS: [&str; 24] = [
     "error",
     "cancel",
     "gate",
@@ -28,6 +28,7 @@ const LAYERS: [&str; 23] = [
     "adapter",
     "documents",
     "tokenizer",
+    "constraint",
     "data",
     "generation",
     "training",

@@ -1,7 +1,10 @@
 //! Options of a generation.
 
 use super::{eos_token::EosToken, sampling::Sampling};
-use crate::mlx::Device;
+use crate::{
+    constraint::{AtLimit, ConstraintKind},
+    mlx::Device,
+};
 
 /// Options of one generation.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +27,13 @@ pub struct GenerateOptions {
     pub ignore_eos: bool,
     /// Tokens that end the text as the end-of-sequence token does. Default none.
     pub extra_eos_tokens: Vec<EosToken>,
+    /// Structured output: a constraint on the whole text. The text ends with the end-of-sequence
+    /// token where it is complete; a text that reaches `max_tokens` or a stop string before may be
+    /// incomplete. Not with `ignore_eos`. Default none.
+    pub constraint: Option<ConstraintKind>,
+    /// The end of a text with a constraint that reaches `max_tokens` or the end of the context.
+    /// Default: it stops there.
+    pub at_limit: AtLimit,
 }
 
 /// Distribution of the log-probabilities that a generation reports.
@@ -48,6 +58,8 @@ impl Default for GenerateOptions {
             prefill_chunk: None,
             ignore_eos: false,
             extra_eos_tokens: Vec::new(),
+            constraint: None,
+            at_limit: AtLimit::Stop,
         }
     }
 }

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
+    constraint::{AtLimit, Constraint},
     error::{Error, Result},
     mlx::{
         Device,
@@ -30,6 +31,11 @@ use crate::{
     model::{KvCache, Model},
     tokenizer::Tokenizer,
 };
+
+/// Number of the last tokens in which a text may be closed: before, its end is not computed.
+const CLOSING_WINDOW: usize = 64;
+/// Tokens left when a text is closed: the next token may make its end longer.
+const CLOSING_MARGIN: usize = 8;
 
 /// A sequence without its model, which is an argument of every call and must not change.
 #[derive(Debug)]
@@ -45,6 +51,9 @@ pub(super) struct Sequence {
     pieces: usize,
     cache: PromptCache,
     sampler: Sampler,
+    constraint: Option<Constraint>,
+    /// The tokens that close the text.
+    closing: VecDeque<u32>,
     text: GeneratedText,
     cancel: CancelHandle,
     /// Logits of zeros were examined: they are the model's, and not of a norm that overflowed.
@@ -124,6 +133,7 @@ impl Sequence {
             end_tokens: &end_tokens,
         };
         let sampler = Sampler::new(&options.sampling, &vocabulary, &prompt)?;
+        let constraint = constraint(tokenizer, &prompt, &options, eos)?;
         let text = GeneratedText::new(tokenizer, &prompt, &options.stop);
         let (limit, length) = (options.max_tokens.min(context - prompt.len()), prompt.len());
         let cache = cache.continue_with(model, prompt);
@@ -141,6 +151,8 @@ impl Sequence {
             pieces,
             cache,
             sampler,
+            constraint,
+            closing: VecDeque::new(),
             text,
             cancel: CancelHandle::default(),
             zeros: false,
@@ -258,10 +270,11 @@ impl Sequence {
     pub(super) fn passed(&mut self, logits: Option<&Array>) -> Result<()> {
         let processed = match (&mut self.phase, logits) {
             (Phase::Decode { next, .. }, Some(logits)) => {
-                *next = Some(if self.sampler.reads_history() {
+                let waits = self.constraint.is_some() || self.sampler.reads_history();
+                *next = Some(if waits {
                     Next::Logits(PendingLogits::new(logits))
                 } else {
-                    Next::Step(step(&self.options, &mut self.sampler, logits)?)
+                    Next::Step(step(&self.options, &mut self.sampler, logits, None)?)
                 });
                 return Ok(());
             }
@@ -275,7 +288,9 @@ impl Sequence {
         }));
         match logits {
             Some(logits) => {
-                let step = step(&self.options, &mut self.sampler, logits)?;
+                let allowed = self.allowed()?;
+                let allowed = allowed.as_ref();
+                let step = step(&self.options, &mut self.sampler, logits, allowed)?;
                 self.phase = Phase::Decode { step, next: None };
             }
             None if processed < self.prompt => self.phase = Phase::Prefill { processed },
@@ -335,17 +350,62 @@ impl Sequence {
             (None, Some(Next::Step(step))) => step,
             (None, Some(Next::Logits(logits))) => {
                 self.sampler.accept(id);
-                let step = self::step(&self.options, &mut self.sampler, logits.as_array())?;
+                if let Some(constraint) = &mut self.constraint {
+                    constraint.accept(id)?;
+                }
+                // The device computes the logits meanwhile.
+                let allowed = self.allowed()?;
+                let (logits, allowed) = (logits.as_array(), allowed.as_ref());
+                let step = self::step(&self.options, &mut self.sampler, logits, allowed)?;
                 evaluation::start(step.arrays())?;
                 step
             }
             (reason, _) => {
+                if matches!(reason, Some(FinishReason::Length | FinishReason::Context)) {
+                    self.check_complete(id)?;
+                }
                 self.finish(reason.unwrap_or(FinishReason::Length));
                 return Ok(());
             }
         };
         self.phase = Phase::Decode { step, next: None };
         Ok(())
+    }
+
+    /// The tokens that the constraint allows next, bool `[V]`.
+    fn allowed(&mut self) -> Result<Option<Array>> {
+        let Some(constraint) = &mut self.constraint else {
+            return Ok(None);
+        };
+        let left = self.limit.saturating_sub(self.stats.generated_tokens);
+        if self.options.at_limit == AtLimit::Close
+            && self.closing.is_empty()
+            && left <= CLOSING_WINDOW
+            && let Some(ids) = constraint.closing(left)?
+            && ids.len() + CLOSING_MARGIN >= left
+        {
+            self.closing = ids.into();
+        }
+        if let Some(id) = self.closing.pop_front() {
+            let only: Vec<bool> = (0..self.pieces).map(|other| other == id as usize).collect();
+            return Ok(Some(Array::from_slice(&only, &[self.pieces as i32])));
+        }
+        Ok(Some(constraint.mask()?.to_array(self.pieces)))
+    }
+
+    /// Refuses a text that ends with the token `id` by the limit and is incomplete.
+    fn check_complete(&mut self, id: u32) -> Result<()> {
+        let Some(constraint) = &mut self.constraint else {
+            return Ok(());
+        };
+        constraint.accept(id)?;
+        if self.options.at_limit == AtLimit::Stop || constraint.is_complete()? {
+            return Ok(());
+        }
+        Err(Error::option(
+            constraint.option(),
+            format!("the text is incomplete after {} tokens", self.limit),
+        ))
     }
 
     /// Ends with `error`, after the events before it.
@@ -424,9 +484,37 @@ impl Sequence {
     }
 }
 
-/// The step that chooses a token from `logits`, f32 `[V]`.
-fn step(options: &GenerateOptions, sampler: &mut Sampler, logits: &Array) -> Result<Step> {
-    Step::new(logits, sampler, options)
+/// The step that chooses a token from `logits`, f32 `[V]`, among those in `allowed`, bool `[V]`.
+fn step(
+    options: &GenerateOptions,
+    sampler: &mut Sampler,
+    logits: &Array,
+    allowed: Option<&Array>,
+) -> Result<Step> {
+    Step::new(logits, allowed, sampler, options)
+}
+
+/// The constraint of `options` on the text after `prompt`, which `eos` ends.
+fn constraint(
+    tokenizer: Option<&Tokenizer>,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    eos: u32,
+) -> Result<Option<Constraint>> {
+    let Some(kind) = &options.constraint else {
+        return Ok(None);
+    };
+    if options.ignore_eos {
+        let problem = format!(
+            "not with {}: the text ends where it is complete",
+            kind.option()
+        );
+        return Err(Error::option("ignore_eos", problem));
+    }
+    let Some(tokenizer) = tokenizer else {
+        return Err(Error::option(kind.option(), "a tokenizer is needed"));
+    };
+    Ok(Some(Constraint::new(tokenizer, kind, prompt, eos)?))
 }
 
 /// Checks a prompt and options for a model with `context` positions and `vocab` ids, of which

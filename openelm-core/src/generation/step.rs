@@ -48,14 +48,15 @@ pub(super) struct StepValues {
 }
 
 impl Step {
-    /// The graph that chooses a token from `logits`, f32 `[V]`, with the log-probabilities that the
-    /// options ask for. Nothing is evaluated.
+    /// The graph that chooses a token from `logits`, f32 `[V]`, among those in `allowed`, bool
+    /// `[V]`, with the log-probabilities that the options ask for. Nothing is evaluated.
     pub(super) fn new(
         logits: &Array,
+        allowed: Option<&Array>,
         sampler: &mut Sampler,
         options: &GenerateOptions,
     ) -> Result<Self> {
-        let choice = sampler.choice(logits, None)?;
+        let choice = sampler.choice(logits, allowed)?;
         let logprobs = match options.logprobs {
             0 => None,
             n => {

@@ -8,6 +8,7 @@
 )]
 
 mod batch;
+mod constrained;
 mod ends;
 mod events;
 mod models;

@@ -26,7 +26,7 @@ pub(super) struct Piece {
 
 /// The output of a piece.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(in crate::tokenizer) enum Kind {
     Text,
     Byte(u8),
     Special,
@@ -125,6 +125,12 @@ impl Pieces {
             Kind::Byte(byte) => Some(byte),
             Kind::Text | Kind::Special => None,
         }
+    }
+
+    /// The name and the output of the piece `id`.
+    pub(in crate::tokenizer) fn piece(&self, id: u32) -> Option<(&str, Kind)> {
+        let piece = self.pieces.get(id as usize)?.as_ref()?;
+        Some((&piece.name, piece.kind))
     }
 
     /// True if `id` is a token without text.
