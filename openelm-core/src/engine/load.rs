@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
-    error::Result,
+    error::{Error, Result},
     generation::{LanguageModel, LoadOptions},
 };
 
@@ -41,7 +41,7 @@ impl Engine {
     /// Starts loading the model in the folder `path`. Errors of its files are an event.
     ///
     /// # Errors
-    /// [`Error::Unusable`](crate::Error::Unusable).
+    /// [`Error::Unusable`].
     pub fn load(&self, path: impl Into<PathBuf>, options: LoadOptions) -> Result<LoadHandle> {
         let (path, cancel, engine) = (path.into(), CancelHandle::default(), self.clone());
         let (sender, events) = event_channel::channel(self);
@@ -66,7 +66,7 @@ impl Engine {
     /// Loads the model in the folder `path`, and blocks the calling thread until it is loaded.
     ///
     /// # Errors
-    /// Errors of the model's files, [`Error::Unusable`](crate::Error::Unusable).
+    /// Errors of the model's files, [`Error::Unusable`].
     pub fn load_blocking(
         &self,
         path: impl Into<PathBuf>,
@@ -77,7 +77,7 @@ impl Engine {
             match load.events.next_blocking()? {
                 Some(LoadEvent::Progress { .. }) => {}
                 Some(LoadEvent::Loaded(model)) => return Ok(model),
-                None => return Err(crate::Error::Cancelled),
+                None => return Err(Error::Cancelled),
             }
         }
     }

@@ -29,10 +29,11 @@ fn a_token_is_one_evaluation_and_its_reading_makes_no_operation() {
             xtc_probability: 0.1,
             ..sampled.clone()
         };
-        for (logprobs, logprobs_of, sampling) in [
-            (0, LogprobsOf::Model, Sampling::default()),
-            (3, LogprobsOf::Model, sampled),
-            (1, LogprobsOf::Sampler, excluding),
+        // With a window, the pass of a token starts before the token is chosen on the host.
+        for (logprobs, logprobs_of, sampling, started) in [
+            (0, LogprobsOf::Model, Sampling::default(), 20),
+            (3, LogprobsOf::Model, sampled, 20),
+            (1, LogprobsOf::Sampler, excluding, 39),
         ] {
             let options = GenerateOptions {
                 max_tokens: 20,
@@ -51,10 +52,7 @@ fn a_token_is_one_evaluation_and_its_reading_makes_no_operation() {
                     assert_eq!(token.logprob.is_some(), logprobs > 0);
                 }
             }
-            let expected = Evaluations {
-                started: 20,
-                late: 0,
-            };
+            let expected = Evaluations { started, late: 0 };
             assert_eq!(tokens, 20);
             assert_eq!(Evaluations::since(before), expected, "{device}, {logprobs}");
         }
