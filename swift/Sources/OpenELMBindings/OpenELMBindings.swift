@@ -600,7 +600,7 @@ fileprivate struct FfiConverterString: FfiConverter {
 
 
 /**
- * A conversation on the worker's thread. Dropping the last handle drops it.
+ * A conversation. Dropping the last handle ends it.
  */
 public protocol ChatProtocol: AnyObject, Sendable {
     
@@ -608,7 +608,7 @@ public protocol ChatProtocol: AnyObject, Sendable {
      * Returns true while an answer is running.
      *
      * # Errors
-     * [`Error::Unloaded`].
+     * [`Error::Unloaded`](crate::Error::Unloaded).
      */
     func isAnswering() async throws  -> Bool
     
@@ -616,7 +616,7 @@ public protocol ChatProtocol: AnyObject, Sendable {
      * All messages of the conversation.
      *
      * # Errors
-     * [`Error::Unloaded`].
+     * [`Error::Unloaded`](crate::Error::Unloaded).
      */
     func messages() async throws  -> [ChatMessage]
     
@@ -634,13 +634,14 @@ public protocol ChatProtocol: AnyObject, Sendable {
      * is removed, with its prompt.
      *
      * # Errors
-     * The stream's first event is [`Error::Busy`] while another answer is running.
+     * The stream's first event is [`Error::Busy`](crate::Error::Busy) while another answer is
+     * running.
      */
     func respond(prompt: String, options: GenerationOptions) throws  -> GenerationStream
     
 }
 /**
- * A conversation on the worker's thread. Dropping the last handle drops it.
+ * A conversation. Dropping the last handle ends it.
  */
 open class Chat: ChatProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -699,7 +700,7 @@ open class Chat: ChatProtocol, @unchecked Sendable {
      * Returns true while an answer is running.
      *
      * # Errors
-     * [`Error::Unloaded`].
+     * [`Error::Unloaded`](crate::Error::Unloaded).
      */
 open func isAnswering()async throws  -> Bool  {
     return
@@ -721,7 +722,7 @@ open func isAnswering()async throws  -> Bool  {
      * All messages of the conversation.
      *
      * # Errors
-     * [`Error::Unloaded`].
+     * [`Error::Unloaded`](crate::Error::Unloaded).
      */
 open func messages()async throws  -> [ChatMessage]  {
     return
@@ -759,7 +760,8 @@ open func prewarm()throws   {try rustCallWithError(FfiConverterTypeCoreError_lif
      * is removed, with its prompt.
      *
      * # Errors
-     * The stream's first event is [`Error::Busy`] while another answer is running.
+     * The stream's first event is [`Error::Busy`](crate::Error::Busy) while another answer is
+     * running.
      */
 open func respond(prompt: String, options: GenerationOptions)throws  -> GenerationStream  {
     return try  FfiConverterTypeGenerationStream_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -3538,7 +3540,7 @@ public func FfiConverterTypeConvertFormat_lower(_ value: ConvertFormat) -> RustB
 
 
 /**
- * An error of the core, by its [`ErrorKind`], or of the worker. `message` is the complete text.
+ * An error of the core, by its [`ErrorKind`]. `message` is the complete text.
  */
 public 
 enum CoreError: Swift.Error, Equatable, Hashable {
@@ -3597,7 +3599,7 @@ enum CoreError: Swift.Error, Equatable, Hashable {
     case Unexpected(message: String
     )
     /**
-     * The worker has ended. No later call in this process can succeed.
+     * The thread that runs MLX has ended. No later call in this process can succeed.
      */
     case Unusable(message: String
     )
@@ -4867,7 +4869,7 @@ fileprivate func uniffiFutureContinuationCallback(handle: UInt64, pollResult: In
  * A new conversation with `model` that begins with `messages`.
  *
  * # Errors
- * [`Error::InvalidOption`] if the order of the messages is invalid.
+ * [`Error::InvalidOption`](crate::Error::InvalidOption) if the order of the messages is invalid.
  */
 public func newChat(model: LanguageModel, template: ChatTemplate, messages: [ChatMessage])throws  -> Chat  {
     return try  FfiConverterTypeChat_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
@@ -5133,7 +5135,7 @@ private let initializationResult: InitializationResult = {
     if bindings_contract_version != scaffolding_contract_version {
         return InitializationResult.contractVersionMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_new_chat() != 52895) {
+    if (uniffi_openelm_ffi_checksum_func_new_chat() != 15770) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_func_convert() != 56502) {
@@ -5187,16 +5189,16 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_func_set_metallib() != 402) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_chat_is_answering() != 16744) {
+    if (uniffi_openelm_ffi_checksum_method_chat_is_answering() != 17579) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_chat_messages() != 16432) {
+    if (uniffi_openelm_ffi_checksum_method_chat_messages() != 17527) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_chat_prewarm() != 23257) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_chat_respond() != 39844) {
+    if (uniffi_openelm_ffi_checksum_method_chat_respond() != 7003) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_convertrun_cancel() != 43382) {
