@@ -1,4 +1,4 @@
-//! Text generation: a model with its tokenizer, sampling, stop strings, chat.
+//! Text generation: a model with its tokenizer, sampling, stop strings, speculation, chat.
 
 mod batch;
 mod chat;
@@ -11,9 +11,11 @@ mod generation;
 mod language_model;
 mod memory_estimate;
 mod options;
+mod phase;
 mod prompt_cache;
 mod sampling;
 mod sequence;
+mod speculation;
 mod step;
 mod stop;
 mod turn;
@@ -28,3 +30,4 @@ pub use memory_estimate::MemoryEstimate;
 pub use options::GenerateOptions;
 pub use prompt_cache::PromptCache;
 pub use sampling::Sampling;
+pub use speculation::{DEFAULT_DRAFT_TOKENS, DraftModel};

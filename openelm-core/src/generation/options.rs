@@ -1,7 +1,10 @@
 //! Options of a generation.
 
 use super::sampling::Sampling;
-use crate::mlx::Device;
+use crate::{
+    error::{Error, Result},
+    mlx::Device,
+};
 
 /// Options of one generation.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +23,10 @@ pub struct GenerateOptions {
     pub prefill_chunk: Option<usize>,
     /// Continue after the end-of-sequence token. Default false.
     pub ignore_eos: bool,
+    /// Largest number of tokens that are copied, as drafts, from an earlier occurrence of the last
+    /// tokens in the prompt or the text, and verified by one pass; as Hugging Face's
+    /// `prompt_lookup_num_tokens`. It changes the time, not the text. Default 0: off.
+    pub prompt_lookup: usize,
 }
 
 impl Default for GenerateOptions {
@@ -31,7 +38,50 @@ impl Default for GenerateOptions {
             logprobs: 0,
             prefill_chunk: None,
             ignore_eos: false,
+            prompt_lookup: 0,
         }
+    }
+}
+
+impl GenerateOptions {
+    /// Prompt tokens per chunk.
+    pub(super) fn chunk(&self) -> Result<usize> {
+        Ok(match self.prefill_chunk {
+            Some(chunk) => chunk,
+            None => default_prefill_chunk(Device::current()?),
+        })
+    }
+
+    /// Checks the options and a prompt for a model with `context` positions and `vocab` ids, of
+    /// which those below `pieces` may be drawn.
+    pub(super) fn check(
+        &self,
+        prompt: &[u32],
+        context: usize,
+        vocab: usize,
+        pieces: usize,
+    ) -> Result<()> {
+        if prompt.is_empty() {
+            return Err(Error::empty_prompt());
+        }
+        if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocab) {
+            let problem = format!("token {id} is not in the model's vocabulary of {vocab}");
+            return Err(Error::option("prompt", problem));
+        }
+        if prompt.len() >= context {
+            return Err(Error::PromptTooLong {
+                tokens: prompt.len(),
+                context,
+            });
+        }
+        if self.logprobs > pieces {
+            let problem = format!("expected at most the vocabulary's {pieces}");
+            return Err(Error::option("logprobs", problem));
+        }
+        if self.prefill_chunk == Some(0) {
+            return Err(Error::at_least("prefill_chunk", 1, 0));
+        }
+        Ok(())
     }
 }
 

@@ -91,8 +91,8 @@ impl Sampling {
     }
 }
 
-/// The state of one generation's draws.
-#[derive(Debug)]
+/// The state of one generation's draws. A clone makes the same draws.
+#[derive(Debug, Clone)]
 pub(crate) struct Sampler {
     sampling: Sampling,
     seed: u64,

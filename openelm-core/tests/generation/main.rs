@@ -14,3 +14,4 @@ mod models;
 mod non_finite;
 mod refused;
 mod sampled;
+mod speculation;
