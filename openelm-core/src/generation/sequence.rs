@@ -129,7 +129,8 @@ impl Sequence {
         Ok(())
     }
 
-    /// Uses drafts from now on. Their rounds truncate the keys and values.
+    /// Uses drafts from now on. Rounds truncate the keys and values: options with a cache that cannot
+    /// be truncated must be refused here.
     fn speculate(&mut self, speculation: Speculation) {
         self.speculation = Some(speculation);
     }
