@@ -49,6 +49,15 @@ pub(crate) struct Args {
     #[arg(long, short, default_value_t = 1, value_name = "N")]
     batch_size: usize,
 
+    /// Draft up to N tokens from an earlier occurrence of the last tokens; 0 is off
+    #[arg(
+        long,
+        visible_alias = "prompt-lookup-num-tokens",
+        default_value_t = GenerateOptions::default().prompt_lookup,
+        value_name = "N"
+    )]
+    prompt_lookup: usize,
+
     /// Runs per prompt length; medians are reported
     #[arg(long, short, default_value_t = 3, value_name = "N")]
     repeat: usize,
@@ -71,6 +80,9 @@ struct Row {
     prefill: f64,
     decode: f64,
     first_token: Duration,
+    /// Of the last run.
+    drafted_tokens: usize,
+    accepted_tokens: usize,
 }
 
 /// Runs the command.
@@ -101,6 +113,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
                     "prefill_tokens_per_second": row.prefill,
                     "decode_tokens_per_second": row.decode,
                     "first_token_seconds": row.first_token.as_secs_f64(),
+                    "drafted_tokens": row.drafted_tokens,
+                    "accepted_tokens": row.accepted_tokens,
                 })
             })
             .collect();
@@ -251,6 +265,8 @@ fn measure(
         prompt_tokens,
         prefill: median(Stats::prefill_tokens_per_second),
         decode: median(Stats::decode_tokens_per_second),
+        drafted_tokens: runs.last().map_or(0, |stats| stats.drafted_tokens),
+        accepted_tokens: runs.last().map_or(0, |stats| stats.accepted_tokens),
         first_token: Duration::from_secs_f64(median(|stats| stats.prefill.as_secs_f64())),
     })
 }
@@ -265,6 +281,7 @@ fn generate(
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         ignore_eos: true,
+        prompt_lookup: args.prompt_lookup,
         ..GenerateOptions::default()
     };
     let cancel = CancelHandle::default();
@@ -285,6 +302,8 @@ fn generate(
                     all.prompt_tokens += stats.prompt_tokens;
                     // The rate does not count the first token of each sequence.
                     all.generated_tokens += stats.generated_tokens.saturating_sub(1);
+                    all.drafted_tokens += stats.drafted_tokens;
+                    all.accepted_tokens += stats.accepted_tokens;
                     all.prefill = all.prefill.max(stats.prefill);
                     all.decode = all.decode.max(stats.decode);
                 }

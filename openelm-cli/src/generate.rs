@@ -9,7 +9,10 @@ use openelm_core::{
     Model, Tokenizer,
     adapter::Adapter,
     constraint::AtLimit,
-    generation::{EosToken, Event, FinishReason, GenerateOptions, Stats, Token},
+    generation::{
+        DEFAULT_DRAFT_TOKENS, DraftModel, EosToken, Event, FinishReason, GenerateOptions, Stats,
+        Token,
+    },
     memory,
     text::{MAX_TEXT, read_text, read_text_file},
 };
@@ -83,6 +86,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TOKEN", conflicts_with = "ignore_eos")]
     extra_eos_token: Vec<EosToken>,
 
+    /// Draft up to N tokens from an earlier occurrence of the last tokens, and verify them in one
+    /// pass: the same text, faster where it repeats; 0 is off
+    #[arg(
+        long,
+        visible_alias = "prompt-lookup-num-tokens",
+        default_value_t = GenerateOptions::default().prompt_lookup,
+        value_name = "N",
+        conflicts_with = "draft_model"
+    )]
+    prompt_lookup: usize,
+
+    /// Smaller model that drafts tokens, which the model verifies in one pass: the same text,
+    /// faster; needs the same tokenizer
+    #[arg(long, value_name = "FOLDER")]
+    draft_model: Option<PathBuf>,
+
+    /// Maximum number of tokens that the draft model drafts per pass
+    #[arg(long, default_value_t = DEFAULT_DRAFT_TOKENS, value_name = "N", requires = "draft_model")]
+    num_draft_tokens: usize,
+
     /// Prompt tokens per prefill step [default: 128 on a CPU, 512 on a GPU]
     #[arg(long, value_name = "N")]
     prefill_chunk: Option<usize>,
@@ -129,6 +152,13 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 
     let mut model = args.model.load(args.quiet)?;
     add_adapters(model.model_mut(), &args.adapter)?;
+    let draft = match &args.draft_model {
+        Some(folder) => {
+            let draft = args.model.load_draft(folder, args.quiet)?;
+            Some(DraftModel::new(&model, &draft, args.num_draft_tokens)?)
+        }
+        None => None,
+    };
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampling,
@@ -140,8 +170,13 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         extra_eos_tokens: args.extra_eos_token,
         constraint,
         at_limit,
+        prompt_lookup: args.prompt_lookup,
     };
-    let generation = model.generate(&prompt, options)?;
+    let speculates = options.prompt_lookup > 0 || draft.is_some();
+    let mut generation = model.generate(&prompt, options)?;
+    if let Some(draft) = &draft {
+        generation = generation.with_draft(draft)?;
+    }
     let interrupt = Interrupt::cancelling(generation.cancel_handle())?;
     for event in generation {
         let event = event?;
@@ -153,7 +188,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         if let Event::Finished { reason, stats } = event
             && !args.quiet
         {
-            print_stats(reason, &stats, drawn)?;
+            print_stats(reason, &stats, drawn, speculates)?;
         }
     }
     interrupt.check()
@@ -265,6 +300,8 @@ fn to_json(event: &Event, tokenizer: &Tokenizer) -> Result<serde_json::Value, Er
             "reason": reason.as_str(),
             "prompt_tokens": stats.prompt_tokens,
             "generated_tokens": stats.generated_tokens,
+            "drafted_tokens": stats.drafted_tokens,
+            "accepted_tokens": stats.accepted_tokens,
             "prefill_seconds": stats.prefill.as_secs_f64(),
             "decode_seconds": stats.decode.as_secs_f64(),
             "prefill_tokens_per_second": stats.prefill_tokens_per_second(),
@@ -275,7 +312,12 @@ fn to_json(event: &Event, tokenizer: &Tokenizer) -> Result<serde_json::Value, Er
     })
 }
 
-fn print_stats(reason: FinishReason, stats: &Stats, drawn: bool) -> Result<(), Error> {
+fn print_stats(
+    reason: FinishReason,
+    stats: &Stats,
+    drawn: bool,
+    speculates: bool,
+) -> Result<(), Error> {
     let why = match reason {
         FinishReason::Eos => "end of text",
         FinishReason::Stop => "stop string",
@@ -285,11 +327,17 @@ fn print_stats(reason: FinishReason, stats: &Stats, drawn: bool) -> Result<(), E
     };
     output::note(&format!(
         "[{why}] prompt: {} tokens, {:.1} tokens/s; generated: {} tokens, {:.1} tokens/s; \
-         peak memory: {}{}",
+         {}peak memory: {}{}",
         stats.prompt_tokens,
         stats.prefill_tokens_per_second(),
         stats.generated_tokens,
         stats.decode_tokens_per_second(),
+        if speculates {
+            let (accepted, drafted) = (stats.accepted_tokens, stats.drafted_tokens);
+            format!("accepted drafts: {accepted} of {drafted}; ")
+        } else {
+            String::new()
+        },
         output::bytes(memory::peak_resident_bytes()?),
         if drawn {
             format!("; seed: {}", stats.seed)

@@ -1,8 +1,10 @@
 //! Options that select a model, and loading it with a progress bar.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use openelm_core::{Config, LanguageModel, LoadOptions, weights::model_folder};
+use openelm_core::{
+    Config, ErrorKind, LanguageModel, LoadOptions, Tokenizer, weights::model_folder,
+};
 
 use crate::{bar::bar, choices::Dtype, error::Error, output::note};
 
@@ -40,6 +42,23 @@ impl ModelArgs {
         self.load_for(true, quiet)
     }
 
+    /// Loads the draft model in `folder` for this model, whose tokenizer it uses if `folder` has
+    /// none.
+    pub(crate) fn load_draft(&self, folder: &Path, quiet: bool) -> Result<LanguageModel, Error> {
+        let tokenizer = match Tokenizer::find(&model_folder(folder)?, None) {
+            Err(error) if error.kind() == ErrorKind::MissingFile => {
+                Some(self.tokenizer.clone().unwrap_or_else(|| self.model.clone()))
+            }
+            _ => None,
+        };
+        let options = LoadOptions {
+            dtype: self.dtype.map(Into::into),
+            tokenizer,
+            ..LoadOptions::default()
+        };
+        load(folder, &options, quiet)
+    }
+
     fn load_for(&self, training: bool, quiet: bool) -> Result<LanguageModel, Error> {
         if self.keep_quantized {
             let config = Config::load(model_folder(&self.model)?)?;
@@ -55,19 +74,23 @@ impl ModelArgs {
             keep_quantized: self.keep_quantized.then_some(true),
             training,
         };
-        let bar = bar(
-            quiet,
-            "loading {wide_bar} {decimal_bytes}/{decimal_total_bytes}",
-        );
-        let loaded = LanguageModel::load_with_progress(&self.model, &options, |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        });
-        bar.finish_and_clear();
-        let model = loaded?;
-        for warning in model.warnings() {
-            note(&format!("warning: {warning}"));
-        }
-        Ok(model)
+        load(&self.model, &options, quiet)
     }
+}
+
+fn load(folder: &Path, options: &LoadOptions, quiet: bool) -> Result<LanguageModel, Error> {
+    let bar = bar(
+        quiet,
+        "loading {wide_bar} {decimal_bytes}/{decimal_total_bytes}",
+    );
+    let loaded = LanguageModel::load_with_progress(folder, options, |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let model = loaded?;
+    for warning in model.warnings() {
+        note(&format!("warning: {warning}"));
+    }
+    Ok(model)
 }

@@ -11,6 +11,7 @@ mod hub_cache;
 mod messages;
 mod output;
 mod refused;
+mod speculation;
 #[cfg(unix)]
 mod terminal;
 mod tool;

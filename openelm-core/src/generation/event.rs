@@ -85,6 +85,12 @@ pub struct Stats {
     pub cached_tokens: usize,
     /// Tokens generated, an end-of-sequence token included.
     pub generated_tokens: usize,
+    /// Drafts of tokens that were passed through the network, see
+    /// [`prompt_lookup`](super::GenerateOptions::prompt_lookup) and
+    /// [`DraftModel`](super::DraftModel).
+    pub drafted_tokens: usize,
+    /// Drafts that became tokens of the text.
+    pub accepted_tokens: usize,
     /// Time from the start to the first token.
     pub prefill: Duration,
     /// Time from the first token to the last.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     event::Event, options::GenerateOptions, prompt_cache::PromptCache, sequence::Sequence,
-    turn::turn,
+    speculation::DraftModel, turn::turn,
 };
 use crate::{cancel::CancelHandle, error::Result, model::Model, tokenizer::Tokenizer};
 
@@ -48,6 +48,17 @@ impl<'m> Generation<'m> {
             model: Cow::Borrowed(model),
             sequence: Sequence::new(model, tokenizer, prompt, options, cache)?,
         })
+    }
+
+    /// The same generation with `draft`, which writes drafts that this generation's model verifies
+    /// in one pass. They change the time, not the text.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) if the draft model's vocabulary is smaller, or
+    /// [`prompt_lookup`](GenerateOptions::prompt_lookup) is set.
+    pub fn with_draft(mut self, draft: &DraftModel) -> Result<Self> {
+        self.sequence.draft_with(&self.model, draft)?;
+        Ok(self)
     }
 
     /// The same generation with its own model, which shares the weights and keeps the adapters

@@ -1,7 +1,8 @@
-//! Text generation: a model with its tokenizer, sampling, stop strings, chat.
+//! Text generation: a model with its tokenizer, sampling, stop strings, speculation, chat.
 
 mod batch;
 mod chat;
+mod chooser;
 mod compute_dtype;
 #[cfg(test)]
 mod dtype_trace;
@@ -12,9 +13,11 @@ mod generation;
 mod language_model;
 mod memory_estimate;
 mod options;
+mod phase;
 mod prompt_cache;
 pub(crate) mod sampling;
 mod sequence;
+mod speculation;
 mod step;
 mod stop;
 mod turn;
@@ -30,3 +33,4 @@ pub use memory_estimate::MemoryEstimate;
 pub use options::{GenerateOptions, LogprobsOf};
 pub use prompt_cache::PromptCache;
 pub use sampling::Sampling;
+pub use speculation::{DEFAULT_DRAFT_TOKENS, DraftModel};

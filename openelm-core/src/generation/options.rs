@@ -3,6 +3,7 @@
 use super::{eos_token::EosToken, sampling::Sampling};
 use crate::{
     constraint::{AtLimit, ConstraintKind},
+    error::{Error, Result},
     mlx::Device,
 };
 
@@ -34,6 +35,10 @@ pub struct GenerateOptions {
     /// The end of a text with a constraint that reaches `max_tokens` or the end of the context.
     /// Default: it stops there.
     pub at_limit: AtLimit,
+    /// Largest number of tokens that are copied, as drafts, from an earlier occurrence of the last
+    /// tokens in the prompt or the text, and verified by one pass; as Hugging Face's
+    /// `prompt_lookup_num_tokens`. It changes the time, not the text. Default 0: off.
+    pub prompt_lookup: usize,
 }
 
 /// Distribution of the log-probabilities that a generation reports.
@@ -60,7 +65,50 @@ impl Default for GenerateOptions {
             extra_eos_tokens: Vec::new(),
             constraint: None,
             at_limit: AtLimit::Stop,
+            prompt_lookup: 0,
         }
+    }
+}
+
+impl GenerateOptions {
+    /// Prompt tokens per chunk.
+    pub(super) fn chunk(&self) -> Result<usize> {
+        Ok(match self.prefill_chunk {
+            Some(chunk) => chunk,
+            None => default_prefill_chunk(Device::current()?),
+        })
+    }
+
+    /// Checks the options and a prompt for a model with `context` positions and `vocab` ids, of
+    /// which those below `pieces` may be drawn.
+    pub(super) fn check(
+        &self,
+        prompt: &[u32],
+        context: usize,
+        vocab: usize,
+        pieces: usize,
+    ) -> Result<()> {
+        if prompt.is_empty() {
+            return Err(Error::empty_prompt());
+        }
+        if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocab) {
+            let problem = format!("token {id} is not in the model's vocabulary of {vocab}");
+            return Err(Error::option("prompt", problem));
+        }
+        if prompt.len() >= context {
+            return Err(Error::PromptTooLong {
+                tokens: prompt.len(),
+                context,
+            });
+        }
+        if self.logprobs > pieces {
+            let problem = format!("expected at most the vocabulary's {pieces}");
+            return Err(Error::option("logprobs", problem));
+        }
+        if self.prefill_chunk == Some(0) {
+            return Err(Error::at_least("prefill_chunk", 1, 0));
+        }
+        Ok(())
     }
 }
 

@@ -74,6 +74,13 @@ impl PromptCache {
         self.cache.as_ref().map_or(Ok(()), KvCache::eval)
     }
 
+    /// Removes every position from `positions`; does nothing if there are none.
+    pub(crate) fn truncate(&mut self, positions: usize) {
+        if let Some(cache) = &mut self.cache {
+            cache.truncate(positions);
+        }
+    }
+
     /// Adds a generated token.
     pub(crate) fn push(&mut self, token: u32) {
         self.tokens.push(token);

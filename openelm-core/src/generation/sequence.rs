@@ -4,38 +4,34 @@
 //! ([`next_pass`](Sequence::next_pass)), receives the logits ([`passed`](Sequence::passed)), and
 //! reads the step before ([`read`](Sequence::read)). The prompt is passed in chunks. Then each
 //! step's graph is built and started before the token of the previous step is read, so the device
-//! does not wait for the host.
+//! does not wait for the host. With drafts, a pass needs the last token on the host, and the turn
+//! reads its own round.
 
 use std::{collections::VecDeque, time::Instant};
 
 use mlx_rs::Array;
 
 use super::{
+    chooser::Chooser,
     eos_token::end_tokens,
     event::{Event, FinishReason, Stats, Token},
     generated_text::GeneratedText,
-    options::{GenerateOptions, default_prefill_chunk},
+    options::GenerateOptions,
+    phase::{Next, Pass, Phase},
     prompt_cache::PromptCache,
-    sampling::{Sampler, SamplerVocabulary},
-    step::{PendingLogits, Step},
+    speculation::{DraftModel, Round, Speculation},
+    step::{PendingLogits, StepValues},
 };
 use crate::{
     cancel::CancelHandle,
-    constraint::{AtLimit, Constraint},
     error::{Error, Result},
     mlx::{
-        Device,
         cache_policy::{self, DeviceWork},
         evaluation,
     },
     model::{KvCache, Model},
     tokenizer::Tokenizer,
 };
-
-/// Number of the last tokens in which a text may be closed: before, its end is not computed.
-const CLOSING_WINDOW: usize = 64;
-/// Tokens left when a text is closed: the next token may make its end longer.
-const CLOSING_MARGIN: usize = 8;
 
 /// A sequence without its model, which is an argument of every call and must not change.
 #[derive(Debug)]
@@ -50,11 +46,9 @@ pub(super) struct Sequence {
     /// Limit of the ids that may be drawn, exclusive.
     pieces: usize,
     cache: PromptCache,
-    sampler: Sampler,
-    constraint: Option<Constraint>,
-    /// The tokens that close the text.
-    closing: VecDeque<u32>,
+    chooser: Chooser,
     text: GeneratedText,
+    speculation: Option<Speculation>,
     cancel: CancelHandle,
     /// Logits of zeros were examined: they are the model's, and not of a norm that overflowed.
     zeros: bool,
@@ -65,46 +59,6 @@ pub(super) struct Sequence {
     started: Instant,
     /// From the first turn to the last; dropped after the steps in `phase`.
     work: Option<DeviceWork>,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Prefill {
-        processed: usize,
-    },
-    Decode {
-        /// The step that is read next.
-        step: Step,
-        /// What follows it, once its pass was made.
-        next: Option<Next>,
-    },
-    Done,
-}
-
-/// What follows a step.
-#[derive(Debug)]
-enum Next {
-    /// The next step, in progress.
-    Step(Step),
-    /// The logits of the next step, f32 `[V]`, in progress: its choice needs the token of the step
-    /// before on the host.
-    Logits(PendingLogits),
-}
-
-/// The tokens of a sequence in the next pass through the network.
-#[derive(Debug)]
-pub(super) struct Pass {
-    /// Tokens, u32 `[1, L]`, which may not be evaluated yet.
-    pub(super) tokens: Array,
-    /// The logits of the last token are needed.
-    pub(super) logits: bool,
-}
-
-impl Pass {
-    /// Number of tokens, `L`.
-    pub(super) fn length(&self) -> usize {
-        self.tokens.dim(1) as usize
-    }
 }
 
 impl Sequence {
@@ -120,20 +74,11 @@ impl Sequence {
         let (context, vocab) = (config.max_context_length(), config.vocab_size());
         // CoreNet pads the embedding to 32,128 rows; ids without a piece must not be drawn.
         let pieces = tokenizer.map_or(vocab, |tokenizer| tokenizer.vocab_size().min(vocab));
-        check(&prompt, &options, context, vocab, pieces)?;
-        let chunk = match options.prefill_chunk {
-            Some(chunk) => chunk,
-            None => default_prefill_chunk(Device::current()?),
-        };
+        options.check(&prompt, context, vocab, pieces)?;
+        let chunk = options.chunk()?;
         let eos = config.eos_token_id() as u32;
         let end_tokens = end_tokens(eos, &options.extra_eos_tokens, tokenizer, vocab)?;
-        let vocabulary = SamplerVocabulary {
-            size: pieces,
-            tokenizer,
-            end_tokens: &end_tokens,
-        };
-        let sampler = Sampler::new(&options.sampling, &vocabulary, &prompt)?;
-        let constraint = constraint(tokenizer, &prompt, &options, eos)?;
+        let chooser = Chooser::new(&options, tokenizer, &prompt, pieces, &end_tokens)?;
         let text = GeneratedText::new(tokenizer, &prompt, &options.stop);
         let (limit, length) = (options.max_tokens.min(context - prompt.len()), prompt.len());
         let cache = cache.continue_with(model, prompt);
@@ -141,19 +86,18 @@ impl Sequence {
         let stats = Stats {
             prompt_tokens: length,
             cached_tokens: processed,
-            seed: sampler.seed(),
+            seed: chooser.seed(),
             ..Stats::default()
         };
-        Ok(Self {
+        let mut sequence = Self {
             end_tokens,
             chunk,
             limit,
             pieces,
             cache,
-            sampler,
-            constraint,
-            closing: VecDeque::new(),
+            chooser,
             text,
+            speculation: None,
             cancel: CancelHandle::default(),
             zeros: false,
             phase: Phase::Prefill { processed },
@@ -163,14 +107,44 @@ impl Sequence {
             prompt: length,
             options,
             work: None,
-        })
+        };
+        match sequence.options.prompt_lookup {
+            0 => {}
+            most => sequence.speculate(Speculation::prompt_lookup(most)?),
+        }
+        Ok(sequence)
+    }
+
+    /// Drafts tokens with `draft`. `model` is the sequence's.
+    pub(super) fn draft_with(&mut self, model: &Model, draft: &DraftModel) -> Result<()> {
+        if self.options.prompt_lookup > 0 {
+            let problem = "expected 0 with a draft model".to_owned();
+            let found = self.options.prompt_lookup;
+            return Err(Error::option(
+                "prompt_lookup",
+                format!("{problem}, found {found}"),
+            ));
+        }
+        draft.check(&self.cache.tokens()[..self.prompt], self.pieces)?;
+        let parameters = model.config().parameter_count();
+        let speculation = Speculation::draft_model(draft, parameters, self.pieces, self.chunk)?;
+        self.speculate(speculation);
+        Ok(())
+    }
+
+    /// Uses drafts from now on. Rounds truncate the keys and values: options with a cache that cannot
+    /// be truncated must be refused here.
+    fn speculate(&mut self, speculation: Speculation) {
+        self.speculation = Some(speculation);
     }
 
     pub(super) fn text(&self) -> &str {
         self.text.as_str()
     }
 
-    pub(super) fn into_cache(self) -> PromptCache {
+    pub(super) fn into_cache(mut self) -> PromptCache {
+        // A round that failed leaves positions of its drafts.
+        self.cache.truncate(self.cache.tokens().len());
         self.cache
     }
 
@@ -180,14 +154,7 @@ impl Sequence {
 
     /// Waits for the steps in progress.
     pub(super) fn settle(&self) -> Result<()> {
-        match &self.phase {
-            Phase::Decode { step, next } => match next {
-                Some(Next::Step(next)) => next.settle(),
-                Some(Next::Logits(logits)) => logits.settle(),
-                None => step.settle(),
-            },
-            _ => Ok(()),
-        }
+        self.phase.settle()
     }
 
     /// The next event or the last error, if there is one.
@@ -219,9 +186,12 @@ impl Sequence {
     }
 
     /// Begins a turn and returns the tokens of its pass; `None` if it has none.
-    pub(super) fn next_pass(&mut self) -> Result<Option<Pass>> {
+    pub(super) fn next_pass(&mut self, model: &Model) -> Result<Option<Pass>> {
         if self.cancel.is_cancelled() {
             self.finish(FinishReason::Cancelled);
+        }
+        if self.expects_drafts() {
+            self.read_step(model)?;
         }
         match &self.phase {
             Phase::Prefill { processed } => {
@@ -234,18 +204,26 @@ impl Sequence {
                 let chunk = &self.cache.tokens()[processed..end];
                 Ok(Some(Pass {
                     tokens: Array::from_slice(chunk, &[1, chunk.len() as i32]),
-                    logits: end == self.prompt && self.limit > 0,
+                    logits: usize::from(end == self.prompt && self.limit > 0),
                 }))
             }
             Phase::Decode { step, .. } => {
                 let tokens = step.token().reshape(&[1, 1])?;
                 self.work_in(cache_policy::Phase::Decode)?;
-                let more = self.stats.generated_tokens + 1 < self.limit;
-                Ok(more.then_some(Pass {
-                    tokens,
-                    logits: true,
+                let last = self.is_last_step();
+                Ok((!last).then_some(Pass { tokens, logits: 1 }))
+            }
+            Phase::Read { .. } => {
+                self.work_in(cache_policy::Phase::Decode)?;
+                let drafts = self.drafts()?;
+                let tokens = [&[self.last_token()], &*drafts].concat();
+                self.phase = Phase::Read { drafts };
+                Ok(Some(Pass {
+                    tokens: Array::from_slice(&tokens, &[1, tokens.len() as i32]),
+                    logits: tokens.len(),
                 }))
             }
+            Phase::Verify(_) => Ok(None),
             Phase::Done => Ok(None),
         }
     }
@@ -260,23 +238,21 @@ impl Sequence {
         self.pieces
     }
 
-    /// True if the next turn reads a step.
-    pub(super) fn is_decoding(&self) -> bool {
-        matches!(self.phase, Phase::Decode { .. })
-    }
-
-    /// Takes the result of the pass: `logits`, f32 `[V]`, if they were needed. Nothing is
+    /// Takes the result of the pass: `logits`, f32 `[V]` for each row that was needed. Nothing is
     /// evaluated; [`started`](Self::started) has what must be.
-    pub(super) fn passed(&mut self, logits: Option<&Array>) -> Result<()> {
+    pub(super) fn passed(&mut self, logits: &[Array]) -> Result<()> {
         let processed = match (&mut self.phase, logits) {
-            (Phase::Decode { next, .. }, Some(logits)) => {
-                let waits = self.constraint.is_some() || self.sampler.reads_history();
-                *next = Some(if waits {
+            (Phase::Decode { next, .. }, [logits]) => {
+                *next = Some(if self.chooser.reads_history() {
                     Next::Logits(PendingLogits::new(logits))
                 } else {
-                    Next::Step(step(&self.options, &mut self.sampler, logits, None)?)
+                    Next::Step(self.chooser.step(&self.options, logits, usize::MAX)?)
                 });
                 return Ok(());
+            }
+            (Phase::Read { drafts }, logits) => {
+                let drafts = std::mem::take(drafts);
+                return self.passed_drafts(drafts, logits);
             }
             (Phase::Prefill { processed }, _) => *processed,
             _ => return Ok(()),
@@ -286,11 +262,9 @@ impl Sequence {
             processed,
             total: self.prompt,
         }));
-        match logits {
+        match logits.first() {
             Some(logits) => {
-                let allowed = self.allowed()?;
-                let allowed = allowed.as_ref();
-                let step = step(&self.options, &mut self.sampler, logits, allowed)?;
+                let step = self.chooser.step(&self.options, logits, self.left())?;
                 self.phase = Phase::Decode { step, next: None };
             }
             None if processed < self.prompt => self.phase = Phase::Prefill { processed },
@@ -304,40 +278,88 @@ impl Sequence {
         match &self.phase {
             // Evaluating the hidden states would also run the last FFN, which is not needed.
             Phase::Prefill { .. } => self.cache.arrays().collect(),
-            Phase::Decode { step, next: None } => step.arrays().collect(),
-            Phase::Decode {
-                next: Some(next), ..
-            } => match next {
-                Next::Step(step) => step.arrays().collect(),
-                Next::Logits(logits) => vec![logits.as_array()],
-            },
-            Phase::Done => Vec::new(),
+            phase => phase.arrays(),
         }
     }
 
-    /// Waits for the chunk of the prompt in progress, so that no more than one is.
-    pub(super) fn wait_for_chunk(&self) -> Result<()> {
-        match &self.phase {
-            Phase::Prefill { .. } => self.cache.eval(),
-            _ => Ok(()),
-        }
-    }
-
-    /// Reads the step before the last pass.
+    /// Ends the turn: waits for a chunk of the prompt, so that no more than one is in progress; or
+    /// reads the step before the last pass, or the round of drafts.
     pub(super) fn read(&mut self, model: &Model) -> Result<()> {
+        match &self.phase {
+            Phase::Prefill { processed } => {
+                self.cache.eval()?;
+                match &mut self.speculation {
+                    Some(drafts) => drafts.read_prompt(&self.cache.tokens()[..*processed]),
+                    None => Ok(()),
+                }
+            }
+            // The step was begun in this turn.
+            Phase::Decode { next: None, .. } if !self.is_last_step() => Ok(()),
+            Phase::Decode { .. } => self.read_step(model),
+            Phase::Verify(_) => self.read_round(model),
+            Phase::Read { .. } | Phase::Done => Ok(()),
+        }
+    }
+
+    /// Reads the step in progress.
+    fn read_step(&mut self, model: &Model) -> Result<()> {
         let Phase::Decode { step, next } = std::mem::replace(&mut self.phase, Phase::Done) else {
             return Ok(());
         };
-        let values = step.read()?;
+        if let Some(speculation) = &mut self.speculation {
+            speculation.single();
+        }
+        let reason = self.take_token(model, step.read()?)?;
+        self.phase = match (reason, next) {
+            (Some(reason), _) => return self.end(reason),
+            (None, Some(Next::Step(step))) => Phase::Decode { step, next: None },
+            (None, Some(Next::Logits(logits))) => {
+                // The device computes the logits meanwhile.
+                self.chooser.accept(self.last_token())?;
+                let left = self.left();
+                let step = self.chooser.step(&self.options, logits.as_array(), left)?;
+                evaluation::start(step.arrays())?;
+                Phase::Decode { step, next: None }
+            }
+            (None, None) => Phase::Read { drafts: Vec::new() },
+        };
+        Ok(())
+    }
+
+    /// Reads the round in progress. The positions of drafts that were not accepted are removed.
+    fn read_round(&mut self, model: &Model) -> Result<()> {
+        let Phase::Verify(round) = std::mem::replace(&mut self.phase, Phase::Done) else {
+            return Ok(());
+        };
+        let round = round.read()?;
+        let accepted = round.tokens.len() - 1;
+        if let Some(speculation) = &mut self.speculation {
+            speculation.verified(round.drafted, accepted);
+        }
+        self.cache.truncate(self.cache.tokens().len() + accepted);
+        self.chooser = round.chooser;
+        self.stats.drafted_tokens += round.drafted;
+        for (index, values) in round.tokens.into_iter().enumerate() {
+            self.stats.accepted_tokens += usize::from(index < accepted);
+            if let Some(reason) = self.take_token(model, values)? {
+                self.cache.truncate(self.cache.tokens().len() - 1);
+                return self.end(reason);
+            }
+        }
+        self.phase = Phase::Read { drafts: Vec::new() };
+        Ok(())
+    }
+
+    /// Takes a chosen token. Returns the reason if the text ends with it.
+    fn take_token(&mut self, model: &Model, values: StepValues) -> Result<Option<FinishReason>> {
         self.check_finite(model, values.sum)?;
         if values.nothing_allowed {
-            return Err(self.sampler.nothing_allowed());
+            return Err(self.chooser.nothing_allowed());
         }
         let id = values.id;
         self.cache.push(id);
         self.count_token()?;
-
-        let end = self.reason_to_end(id, next.is_none());
+        let end = self.reason_to_end(id);
         let (text, reason) = self.text.push(id, end)?;
         let token = Token {
             id,
@@ -346,66 +368,7 @@ impl Sequence {
             top_logprobs: values.top_logprobs,
         };
         self.events.push_back(Ok(Event::Token(token)));
-        let step = match (reason, next) {
-            (None, Some(Next::Step(step))) => step,
-            (None, Some(Next::Logits(logits))) => {
-                self.sampler.accept(id);
-                if let Some(constraint) = &mut self.constraint {
-                    constraint.accept(id)?;
-                }
-                // The device computes the logits meanwhile.
-                let allowed = self.allowed()?;
-                let (logits, allowed) = (logits.as_array(), allowed.as_ref());
-                let step = self::step(&self.options, &mut self.sampler, logits, allowed)?;
-                evaluation::start(step.arrays())?;
-                step
-            }
-            (reason, _) => {
-                if matches!(reason, Some(FinishReason::Length | FinishReason::Context)) {
-                    self.check_complete(id)?;
-                }
-                self.finish(reason.unwrap_or(FinishReason::Length));
-                return Ok(());
-            }
-        };
-        self.phase = Phase::Decode { step, next: None };
-        Ok(())
-    }
-
-    /// The tokens that the constraint allows next, bool `[V]`.
-    fn allowed(&mut self) -> Result<Option<Array>> {
-        let Some(constraint) = &mut self.constraint else {
-            return Ok(None);
-        };
-        let left = self.limit.saturating_sub(self.stats.generated_tokens);
-        if self.options.at_limit == AtLimit::Close
-            && self.closing.is_empty()
-            && left <= CLOSING_WINDOW
-            && let Some(ids) = constraint.closing(left)?
-            && ids.len() + CLOSING_MARGIN >= left
-        {
-            self.closing = ids.into();
-        }
-        if let Some(id) = self.closing.pop_front() {
-            let only: Vec<bool> = (0..self.pieces).map(|other| other == id as usize).collect();
-            return Ok(Some(Array::from_slice(&only, &[self.pieces as i32])));
-        }
-        Ok(Some(constraint.mask()?.to_array(self.pieces)))
-    }
-
-    /// Refuses a text that ends with the token `id` by the limit and is incomplete.
-    fn check_complete(&mut self, id: u32) -> Result<()> {
-        let Some(constraint) = &mut self.constraint else {
-            return Ok(());
-        };
-        constraint.accept(id)?;
-        if self.options.at_limit == AtLimit::Stop || constraint.is_complete()? {
-            return Ok(());
-        }
-        Err(Error::option(
-            constraint.option(),
-            format!("the text is incomplete after {} tokens", self.limit),
-        ))
+        Ok(reason)
     }
 
     /// Ends with `error`, after the events before it.
@@ -415,6 +378,15 @@ impl Sequence {
         self.work = None;
     }
 
+    /// Ends with the last token that was read.
+    fn end(&mut self, reason: FinishReason) -> Result<()> {
+        if matches!(reason, FinishReason::Length | FinishReason::Context) {
+            self.chooser.check_complete(self.last_token(), self.limit)?;
+        }
+        self.finish(reason);
+        Ok(())
+    }
+
     fn finish(&mut self, reason: FinishReason) {
         self.phase = Phase::Done;
         self.work = None;
@@ -422,6 +394,63 @@ impl Sequence {
             reason,
             stats: self.stats,
         }));
+    }
+
+    /// True if the limit allows no token after the step in progress.
+    fn is_last_step(&self) -> bool {
+        self.stats.generated_tokens + 1 >= self.limit
+    }
+
+    /// True if the step in progress must be read before the next pass, which may have drafts.
+    fn expects_drafts(&self) -> bool {
+        let decoding = matches!(self.phase, Phase::Decode { .. });
+        // After this step, a draft and the token that follows it.
+        let fit = self.stats.generated_tokens + 3 <= self.limit;
+        let speculation = self.speculation.as_ref().filter(|_| decoding && fit);
+        speculation.is_some_and(|speculation| speculation.expects(self.cache.tokens()))
+    }
+
+    /// Drafts after the last token; may be empty.
+    fn drafts(&mut self) -> Result<Vec<u32>> {
+        // The pass also gives the token after the drafts.
+        let most = self.limit.saturating_sub(self.stats.generated_tokens + 1);
+        match &mut self.speculation {
+            Some(speculation) => {
+                speculation.propose(self.cache.tokens(), self.chooser.sampler(), most)
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Takes the logits after the last token and after each of `drafts`.
+    fn passed_drafts(&mut self, drafts: Vec<u32>, logits: &[Array]) -> Result<()> {
+        let last = self.last_token();
+        self.phase = match logits {
+            [logits] => {
+                if let Some(speculation) = &mut self.speculation {
+                    speculation.verified(0, 0);
+                }
+                self.chooser.accept(last)?;
+                let step = self.chooser.step(&self.options, logits, self.left())?;
+                Phase::Decode { step, next: None }
+            }
+            logits => {
+                let chooser = self.chooser.clone();
+                let left = self.left();
+                let round = Round::new(last, drafts, logits, chooser, &self.options, left)?;
+                Phase::Verify(round)
+            }
+        };
+        Ok(())
+    }
+
+    /// Number of tokens that the limit allows.
+    fn left(&self) -> usize {
+        self.limit.saturating_sub(self.stats.generated_tokens)
+    }
+
+    fn last_token(&self) -> u32 {
+        self.cache.tokens().last().copied().unwrap_or_default()
     }
 
     /// End of the prompt's chunk that begins at `processed`.
@@ -454,12 +483,12 @@ impl Sequence {
         }
     }
 
-    /// The reason if the text ends with the token `id`, the `last` one that the limit allows or
-    /// not, unless a stop string ends it.
-    fn reason_to_end(&self, id: u32, last: bool) -> Option<FinishReason> {
+    /// The reason if the text ends with the token `id`, which was counted, unless a stop string ends
+    /// it.
+    fn reason_to_end(&self, id: u32) -> Option<FinishReason> {
         if self.end_tokens.contains(&id) && !self.options.ignore_eos {
             Some(FinishReason::Eos)
-        } else if !last {
+        } else if self.stats.generated_tokens < self.limit {
             None
         } else if self.stats.generated_tokens < self.options.max_tokens {
             Some(FinishReason::Context)
@@ -482,69 +511,4 @@ impl Sequence {
         self.cache = PromptCache::default();
         Err(found.unwrap_or_else(|| model.non_finite_logits()))
     }
-}
-
-/// The step that chooses a token from `logits`, f32 `[V]`, among those in `allowed`, bool `[V]`.
-fn step(
-    options: &GenerateOptions,
-    sampler: &mut Sampler,
-    logits: &Array,
-    allowed: Option<&Array>,
-) -> Result<Step> {
-    Step::new(logits, allowed, sampler, options)
-}
-
-/// The constraint of `options` on the text after `prompt`, which `eos` ends.
-fn constraint(
-    tokenizer: Option<&Tokenizer>,
-    prompt: &[u32],
-    options: &GenerateOptions,
-    eos: u32,
-) -> Result<Option<Constraint>> {
-    let Some(kind) = &options.constraint else {
-        return Ok(None);
-    };
-    if options.ignore_eos {
-        let problem = format!(
-            "not with {}: the text ends where it is complete",
-            kind.option()
-        );
-        return Err(Error::option("ignore_eos", problem));
-    }
-    let Some(tokenizer) = tokenizer else {
-        return Err(Error::option(kind.option(), "a tokenizer is needed"));
-    };
-    Ok(Some(Constraint::new(tokenizer, kind, prompt, eos)?))
-}
-
-/// Checks a prompt and options for a model with `context` positions and `vocab` ids, of which
-/// those below `pieces` may be drawn.
-fn check(
-    prompt: &[u32],
-    options: &GenerateOptions,
-    context: usize,
-    vocab: usize,
-    pieces: usize,
-) -> Result<()> {
-    if prompt.is_empty() {
-        return Err(Error::empty_prompt());
-    }
-    if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocab) {
-        let problem = format!("token {id} is not in the model's vocabulary of {vocab}");
-        return Err(Error::option("prompt", problem));
-    }
-    if prompt.len() >= context {
-        return Err(Error::PromptTooLong {
-            tokens: prompt.len(),
-            context,
-        });
-    }
-    if options.logprobs > pieces {
-        let problem = format!("expected at most the vocabulary's {pieces}");
-        return Err(Error::option("logprobs", problem));
-    }
-    if options.prefill_chunk == Some(0) {
-        return Err(Error::at_least("prefill_chunk", 1, 0));
-    }
-    Ok(())
 }

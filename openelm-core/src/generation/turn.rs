@@ -6,7 +6,7 @@ use mlx_rs::{
     ops::{concatenate, indexing::TryIndexOp},
 };
 
-use super::sequence::{Pass, Sequence};
+use super::{phase::Pass, sequence::Sequence};
 use crate::{
     error::{Error, ErrorKind, Result},
     mlx::{evaluation, recovery::recovering},
@@ -27,10 +27,9 @@ pub(super) fn turn(model: &Model, sequences: &mut [&mut Sequence]) {
 }
 
 fn pass_and_read(model: &Model, sequences: &mut [&mut Sequence]) -> Result<()> {
-    let decoding: Vec<bool> = sequences.iter().map(|s| s.is_decoding()).collect();
     let mut passing = Vec::with_capacity(sequences.len());
     for (index, sequence) in sequences.iter_mut().enumerate() {
-        match sequence.next_pass() {
+        match sequence.next_pass(model) {
             Ok(Some(pass)) => passing.push((index, pass)),
             Ok(None) => {}
             Err(error) => end(sequence, error)?,
@@ -44,13 +43,8 @@ fn pass_and_read(model: &Model, sequences: &mut [&mut Sequence]) -> Result<()> {
                 .flat_map(|(index, _)| sequences[*index].started()),
         )?;
     }
-    for (sequence, decoding) in sequences.iter_mut().zip(decoding) {
-        let read = if decoding {
-            sequence.read(model)
-        } else {
-            sequence.wait_for_chunk()
-        };
-        if let Err(error) = read {
+    for sequence in sequences.iter_mut() {
+        if let Err(error) = sequence.read(model) {
             end(sequence, error)?;
         }
     }
@@ -77,44 +71,41 @@ fn pass(model: &Model, sequences: &mut [&mut Sequence], passing: &[(usize, Pass)
     };
     let rows = last_rows(&hidden, passing)?;
     let logits = rows.map(|rows| model.logits(&rows)).transpose()?;
-    let mut row = 0;
+    let mut start = 0;
     for (index, pass) in passing {
         let sequence = &mut sequences[*index];
-        let of_sequence = match &logits {
-            Some(logits) if pass.logits => {
-                let pieces = sequence.pieces() as i32;
-                row += 1;
-                let row = logits.try_index((row - 1, ..pieces))?;
-                Some(row.as_dtype(Dtype::Float32)?)
+        let (pieces, end_of_rows) = (sequence.pieces() as i32, start + pass.logits as i32);
+        let mut of_sequence = Vec::with_capacity(pass.logits);
+        for row in start..end_of_rows {
+            if let Some(logits) = &logits {
+                let row = logits.try_index((row, ..pieces))?;
+                of_sequence.push(row.as_dtype(Dtype::Float32)?);
             }
-            _ => None,
-        };
-        if let Err(error) = sequence.passed(of_sequence.as_ref()) {
+        }
+        start = end_of_rows;
+        if let Err(error) = sequence.passed(&of_sequence) {
             end(sequence, error)?;
         }
     }
     Ok(())
 }
 
-/// The last hidden state of each pass that needs logits, `[R, D]`, of `hidden` `[1, L, D]`; `None`
-/// if no pass does.
+/// The last hidden states of each pass, as many as it needs logits, `[R, D]`, of `hidden`
+/// `[1, L, D]`; `None` if no pass needs any.
 fn last_rows(hidden: &Array, passing: &[(usize, Pass)]) -> Result<Option<Array>> {
-    let mut ends = Vec::with_capacity(passing.len());
+    let mut rows: Vec<i32> = Vec::with_capacity(passing.len());
     let mut end = 0;
     for (_, pass) in passing {
         end += pass.length() as i32;
-        if pass.logits {
-            ends.push(end - 1);
-        }
+        rows.extend(end - pass.logits as i32..end);
     }
-    Ok(match (&*ends, passing) {
+    Ok(match (&*rows, passing) {
         ([], _) => None,
         ([_], [_]) => Some(hidden.try_index((.., -1, ..))?),
-        // Each sequence has one token.
-        (ends, _) if ends.len() as i32 == end => Some(hidden.squeeze_axes(&[0])?),
-        (ends, _) => {
-            let ends = Array::from_slice(ends, &[ends.len() as i32]);
-            Some(hidden.squeeze_axes(&[0])?.take_axis(&ends, 0)?)
+        (rows, _) if rows.len() as i32 == end => Some(hidden.squeeze_axes(&[0])?),
+        (rows, _) => {
+            let rows = Array::from_slice(rows, &[rows.len() as i32]);
+            Some(hidden.squeeze_axes(&[0])?.take_axis(&rows, 0)?)
         }
     })
 }

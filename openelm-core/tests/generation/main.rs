@@ -16,3 +16,4 @@ mod non_finite;
 mod options;
 mod refused;
 mod sampled;
+mod speculation;

@@ -155,6 +155,14 @@ impl Sampler {
         })
     }
 
+    /// True if the options exclude tokens.
+    pub(crate) fn excludes(&self) -> bool {
+        self.banned.is_some()
+            || self.bias.is_some()
+            || self.min_tokens.is_some()
+            || self.forced.is_some()
+    }
+
     /// The error of a step in which no token is allowed.
     pub fn nothing_allowed(&self) -> Error {
         let option = if self.banned.is_some() {
