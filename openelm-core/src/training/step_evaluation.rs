@@ -1,5 +1,7 @@
 //! The evaluation of a step, which is repeated without compiled functions if MLX's compiler fails.
 
+use std::cmp::Reverse;
+
 use mlx_rs::{Array, error::Exception};
 
 use super::{
@@ -56,13 +58,15 @@ impl Trainer {
             self.parameters = updated.parameters;
             self.optimizer.replace(updated.slots);
             self.average = updated.average;
+            self.copies = updated.copies;
         }
         let gradients = results.gradients.iter().flatten();
         let losses = results.losses.iter().flatten();
         let reported = losses.chain(&results.gradient_norm);
         let state_bytes: usize = self.state().map(Array::nbytes).sum();
         if !updates || self.compiled.is_none() || state_bytes <= SMALL {
-            evaluation::complete(self.state().chain(gradients).chain(reported))?;
+            let copies = self.copies.iter().flatten();
+            evaluation::complete(self.state().chain(copies).chain(gradients).chain(reported))?;
         } else {
             let mut before: Vec<&Array> = reported.collect();
             evaluation::start(before.iter().copied())?;
@@ -113,14 +117,19 @@ impl Trainer {
     /// The kernel of a compiled update allocates a parameter and its moments, and the ones before it
     /// are freed when it has run. MLX allocates the results of many kernels before it runs the
     /// first one, so an evaluation of the whole state needs much of it twice.
+    ///
+    /// The largest part is the first one if memory grows from part to part: by the copies, and not
+    /// less by gradients, which exist before the first part with clipping.
     fn state_in_parts(&self, most: usize) -> Vec<Vec<&Array>> {
         let mut average = self.average.iter().flatten();
+        let mut copies = self.copies.iter().flatten();
         let slots = self.optimizer.arrays_by_parameter();
         let (mut parts, mut filled) = (Vec::<Vec<&Array>>::new(), 0);
         for (parameter, slots) in self.parameters.iter().zip(slots) {
             let mut own = vec![parameter];
             own.extend(slots);
             own.extend(average.next());
+            own.extend(copies.next());
             let size: usize = own.iter().map(|array| array.nbytes()).sum();
             match parts.last_mut() {
                 Some(part) if filled + size <= most => {
@@ -133,10 +142,14 @@ impl Trainer {
                 }
             }
         }
+        if self.copies.is_some() && self.options.clip_norm.is_none() {
+            let size = |part: &Vec<&Array>| part.iter().map(|array| array.nbytes()).sum::<usize>();
+            parts.sort_by_key(|part| Reverse(size(part)));
+        }
         parts
     }
 
-    /// The arrays that persist between steps.
+    /// The arrays that persist between steps, without the parameters' copies.
     pub(super) fn state(&self) -> impl Iterator<Item = &Array> {
         let average = self.average.iter().flatten();
         let parameters = self.parameters.iter();
