@@ -166,7 +166,7 @@ mod tests {
         for (what, dora, most) in [
             ("lora", Some(false), 121),
             ("dora", Some(true), 167),
-            ("all weights", None, 158),
+            ("all weights", None, 150),
         ] {
             let per_layer = step_launches(3, dora) - step_launches(2, dora);
             assert!(

@@ -42,7 +42,8 @@ impl Trainer {
         batches: impl IntoIterator<Item = &'b Batch>,
     ) -> Result<(f64, usize)> {
         self.check_usable()?;
-        let model = self.trainable.model(&self.parameters, &[])?;
+        let copies = self.copies.as_deref();
+        let model = self.trainable.model(&self.parameters, copies, &[])?;
         let (mut sum, mut count) = (0.0, 0);
         for batch in batches {
             // The loss before was read: nothing is in progress.
@@ -69,7 +70,8 @@ impl Trainer {
     /// log-probability is not finite.
     pub fn log_probabilities(&self, batch: &Batch) -> Result<Vec<f32>> {
         self.check_usable()?;
-        let model = self.trainable.model(&self.parameters, &[])?;
+        let copies = self.copies.as_deref();
+        let model = self.trainable.model(&self.parameters, copies, &[])?;
         let sums = || {
             let head = self.trainable.trains_head();
             let sums = loss::row_log_probabilities(&model, batch, head)?;

@@ -33,10 +33,12 @@ pub(super) struct LossAndGradients {
     pub(super) gradients: Vec<Array>,
 }
 
-/// The loss of `batch` and the gradients of `parameters`; lazy, except with checkpointing.
+/// The loss of `batch` and the gradients of `parameters`; lazy, except with checkpointing, which
+/// casts the parameters itself. `copies` are the parameters in the dtype of the computation.
 pub(super) fn loss_and_gradients(
     trainable: &TrainableModel,
     parameters: &[Array],
+    copies: Option<&[Array]>,
     dropout_keys: &[Array],
     checkpoint: bool,
     batch: &BatchArrays,
@@ -51,11 +53,38 @@ pub(super) fn loss_and_gradients(
         return pass.loss_and_gradients(batch, objective);
     }
     let mask = batch.mask(trainable.dtype())?;
-    value_and_gradients(parameters, |parameters| {
-        let model = trainable.model(parameters, dropout_keys)?;
+    let loss_of = |parameters: &[Array], copies: Option<&[Array]>| {
+        let model = trainable.model(parameters, copies, dropout_keys)?;
         let hidden = model.hidden_of(&batch.tokens, mask.as_ref())?;
         loss::of_hidden(&model, &hidden, batch, trainable.trains_head(), objective)
-    })
+    };
+    let Some(copies) = copies else {
+        return value_and_gradients(parameters, |parameters| loss_of(parameters, None));
+    };
+    // The gradient of a parameter is its copy's, cast, and that of the look-up in the parameter.
+    let looked_up = trainable.looked_up();
+    let mut arguments = copies.to_vec();
+    arguments.extend(looked_up.and_then(|i| parameters.get(i)).cloned());
+    let mut found = value_and_gradients(&arguments, |arguments| {
+        let (copies, rows) = arguments.split_at(copies.len());
+        let mut parameters = parameters.to_vec();
+        if let (Some(i), [rows]) = (looked_up, rows)
+            && let Some(parameter) = parameters.get_mut(i)
+        {
+            *parameter = rows.clone();
+        }
+        loss_of(&parameters, Some(copies))
+    })?;
+    let by_rows = found.gradients.split_off(copies.len()).pop();
+    for (gradient, parameter) in found.gradients.iter_mut().zip(parameters) {
+        *gradient = gradient.as_dtype(parameter.dtype())?;
+    }
+    if let (Some(i), Some(by_rows)) = (looked_up, by_rows)
+        && let Some(gradient) = found.gradients.get_mut(i)
+    {
+        *gradient = gradient.add(by_rows)?;
+    }
+    Ok(found)
 }
 
 /// Scales `gradients` down to a norm of `most` if theirs is larger; returns the original norm.
@@ -189,7 +218,9 @@ impl Checkpointed<'_> {
 
     /// The input of each layer `[B, L, D]`, and the last one's output.
     fn layer_inputs(&self, tokens: &Array, mask: Option<&Array>) -> Result<Vec<Array>> {
-        let model = self.trainable.model(self.parameters, self.dropout_keys)?;
+        let model = self
+            .trainable
+            .model(self.parameters, None, self.dropout_keys)?;
         let mut x = model.embed(tokens)?;
         let mut inputs = vec![x.clone()];
         for layer in 0..self.trainable.layers() {
@@ -273,7 +304,7 @@ impl Checkpointed<'_> {
                 *parameter = new.clone();
             }
         }
-        self.trainable.model(&parameters, self.dropout_keys)
+        self.trainable.model(&parameters, None, self.dropout_keys)
     }
 
     /// Stores gradients at their indices; returns the last one, with respect to `x`.

@@ -3,6 +3,8 @@
 mod batch_arrays;
 mod compiled;
 #[cfg(test)]
+mod copies_tests;
+#[cfg(test)]
 mod dtype_trace;
 mod evaluate;
 mod event;

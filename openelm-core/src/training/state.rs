@@ -130,6 +130,7 @@ impl Trainer {
             .restore(optimizer, counters.updates)
             .map_err(|name| missing(&name))?;
         self.parameters = restored;
+        self.cast_parameters()?;
         self.gathered = sums;
         self.iteration = counters.iteration;
         Ok(counters.caller)

@@ -25,6 +25,8 @@ pub(super) struct StepFunction {
     ema_decay: Option<f32>,
     z_loss: f32,
     label_smoothing: f32,
+    /// An update returns the parameters in the dtype of the computation too.
+    casts: bool,
 }
 
 /// The arguments of a step.
@@ -45,6 +47,8 @@ pub(super) struct Arguments {
 #[derive(Debug, Clone)]
 pub(super) struct BatchArguments {
     pub(super) arrays: BatchArrays,
+    /// The parameters in the dtype of the computation; `None` to cast them in the step.
+    pub(super) copies: Option<Vec<Array>>,
     /// `None`: the batch's targets are predicted.
     pub(super) preference: Option<PreferenceArrays>,
     pub(super) dropout_keys: Vec<Array>,
@@ -71,7 +75,7 @@ pub(super) struct Results {
     pub(super) gradient_norm: Option<Array>,
     /// Without an update: the gradients.
     pub(super) gradients: Option<Vec<Array>>,
-    /// After an update: the parameters, the optimizer's state and the average.
+    /// After an update: the parameters with their copies, the optimizer's state and the average.
     pub(super) updated: Option<Updated>,
 }
 
@@ -81,10 +85,17 @@ pub(super) struct Updated {
     pub(super) parameters: Vec<Array>,
     pub(super) slots: Vec<Array>,
     pub(super) average: Option<Vec<Array>>,
+    /// The parameters in the dtype of the computation.
+    pub(super) copies: Option<Vec<Array>>,
 }
 
 impl StepFunction {
-    pub(super) fn new(trainable: Rc<TrainableModel>, options: &TrainerOptions) -> Self {
+    /// With `casts`, an update returns [`Updated::copies`].
+    pub(super) fn new(
+        trainable: Rc<TrainableModel>,
+        options: &TrainerOptions,
+        casts: bool,
+    ) -> Self {
         Self {
             trainable,
             optimizer: options.optimizer,
@@ -92,6 +103,7 @@ impl StepFunction {
             ema_decay: options.ema_decay,
             z_loss: options.z_loss,
             label_smoothing: options.label_smoothing,
+            casts,
         }
     }
 
@@ -107,6 +119,7 @@ impl StepFunction {
                 let found = gradient::loss_and_gradients(
                     &self.trainable,
                     &arguments.parameters,
+                    batch.copies.as_deref(),
                     &batch.dropout_keys,
                     checkpoint,
                     &batch.arrays,
@@ -151,10 +164,16 @@ impl StepFunction {
                 *average = average.multiply(&old)?.add(parameter.multiply(&new)?)?;
             }
         }
+        let copies = if self.casts {
+            Some(self.trainable.copies(&parameters)?)
+        } else {
+            None
+        };
         results.updated = Some(Updated {
             parameters,
             slots,
             average,
+            copies,
         });
         Ok(results)
     }
@@ -198,6 +217,7 @@ impl StepFunction {
                 parameters: many(layout.parameters),
                 slots: many(update.slots),
                 average: update.average.then(|| many(layout.parameters)),
+                copies: self.casts.then(|| many(layout.parameters)),
             }),
         })
     }
@@ -225,6 +245,7 @@ impl Results {
             arrays.extend(updated.parameters);
             arrays.extend(updated.slots);
             arrays.extend(updated.average.into_iter().flatten());
+            arrays.extend(updated.copies.into_iter().flatten());
         }
         arrays
     }
@@ -248,6 +269,7 @@ struct BatchLayout {
     documents: bool,
     places: bool,
     counted: bool,
+    copies: bool,
     preference: Option<PreferenceLoss>,
     dropout_keys: usize,
     weight: bool,
@@ -265,9 +287,11 @@ impl Arguments {
         let update = self.update.iter();
         let update =
             update.flat_map(|update| update.slots.iter().chain(update.average.iter().flatten()));
+        let copies = self.batch.iter().filter_map(|batch| batch.copies.as_ref());
         let arrays = self.parameters.iter().chain(self.gathered.iter().flatten());
         arrays
             .chain(update)
+            .chain(copies.flatten())
             .map(|array| array.nbytes() as u64)
             .sum()
     }
@@ -281,6 +305,7 @@ impl Arguments {
                 documents: batch.arrays.documents.is_some(),
                 places: batch.arrays.places.is_some(),
                 counted: batch.arrays.counted.is_some(),
+                copies: batch.copies.is_some(),
                 preference: batch.preference.as_ref().map(|preference| preference.loss),
                 dropout_keys: batch.dropout_keys.len(),
                 weight: batch.weight.is_some(),
@@ -299,6 +324,7 @@ impl Arguments {
         let mut arrays: Vec<&Array> = self.parameters.iter().collect();
         if let Some(BatchArguments {
             arrays: batch,
+            copies,
             preference,
             dropout_keys,
             weight,
@@ -314,6 +340,7 @@ impl Arguments {
             } = batch;
             arrays.extend([tokens, ids, count]);
             arrays.extend([documents, places, counted].into_iter().flatten());
+            arrays.extend(copies.iter().flatten());
             if let Some(PreferenceArrays {
                 loss: _,
                 beta,
@@ -355,6 +382,11 @@ impl Arguments {
                     documents: maybe(&mut rest, batch.documents)?,
                     places: maybe(&mut rest, batch.places)?,
                     counted: maybe(&mut rest, batch.counted)?,
+                },
+                copies: if batch.copies {
+                    Some(take(&mut rest, layout.parameters)?)
+                } else {
+                    None
                 },
                 preference: match batch.preference {
                     None => None,

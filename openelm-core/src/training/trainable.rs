@@ -132,7 +132,7 @@ impl TrainableModel {
         batch: &Batch,
     ) -> Result<Option<Error>> {
         let trained = match parameters {
-            Some(parameters) => Some(self.model(parameters, &[])?),
+            Some(parameters) => Some(self.model(parameters, None, &[])?),
             None => None,
         };
         let model = trained.as_ref().unwrap_or(&self.base);
@@ -170,9 +170,33 @@ impl TrainableModel {
         keys.collect()
     }
 
-    /// The model with `parameters`. The keys of [`dropout_keys`](Self::dropout_keys) enable
-    /// dropout.
-    pub(super) fn model(&self, parameters: &[Array], dropout_keys: &[Array]) -> Result<Model> {
+    /// True if the model's weights are the parameters in another dtype.
+    pub(super) fn casts_parameters(&self) -> bool {
+        self.adapter.kind == AdapterKind::Full && self.dtype() != MlxDtype::Float32
+    }
+
+    /// `parameters` in the dtype of the computation, lazily.
+    pub(super) fn copies(&self, parameters: &[Array]) -> Result<Vec<Array>> {
+        let cast = |parameter: &Array| Ok(parameter.as_dtype(self.dtype())?);
+        parameters.iter().map(cast).collect()
+    }
+
+    /// The number of the parameter that the model uses in f32 too: the embedding, for its look-up.
+    pub(super) fn looked_up(&self) -> Option<usize> {
+        let embedding = weight(EMBEDDING);
+        let casts = self.casts_parameters();
+        let place = || self.names.iter().position(|name| *name == embedding);
+        casts.then(place).flatten()
+    }
+
+    /// The model with `parameters`, or with their `copies` in the dtype of the computation. The
+    /// keys of [`dropout_keys`](Self::dropout_keys) enable dropout.
+    pub(super) fn model(
+        &self,
+        parameters: &[Array],
+        copies: Option<&[Array]>,
+        dropout_keys: &[Array],
+    ) -> Result<Model> {
         let by_name: HashMap<&str, &Array> = self
             .names
             .iter()
@@ -181,22 +205,15 @@ impl TrainableModel {
             .collect();
         let mut model = self.base.clone();
         if self.adapter.kind == AdapterKind::Full {
-            let dtype = self.base.dtype().mlx();
-            let mut failed = None;
-            model.replace_weights(&mut |name, _| {
-                let parameter = *by_name.get(name)?;
-                if dtype == MlxDtype::Float32 {
-                    return Some(parameter.clone());
-                }
-                // The computation uses the model's dtype; trained parameters are f32.
-                parameter.as_dtype(dtype).map_err(|e| failed = Some(e)).ok()
-            })?;
-            if let Some(error) = failed {
-                return Err(error.into());
-            }
-            if dtype != MlxDtype::Float32
-                && let Some(embedding) = by_name.get(weight(EMBEDDING).as_str())
-            {
+            // The computation uses the model's dtype; trained parameters are f32.
+            let cast = match copies {
+                Some(copies) => copies.to_vec(),
+                None => self.copies(parameters)?,
+            };
+            let names = self.names.iter().map(String::as_str);
+            let mut cast: HashMap<&str, Array> = names.zip(cast).collect();
+            model.replace_weights(&mut |name, _| cast.remove(name))?;
+            if let Some(embedding) = self.looked_up().and_then(|i| parameters.get(i)) {
                 model.visit_linears(&mut |name, linear| {
                     if name == EMBEDDING {
                         linear.look_up_in_f32(embedding);

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use mlx_rs::Array;
+use mlx_rs::{Array, transforms};
 
 use super::{
     batch_arrays::BatchArrays,
@@ -54,6 +54,9 @@ pub struct Trainer {
     pub(super) options: TrainerOptions,
     pub(super) parameters: Vec<Array>,
     pub(super) optimizer: OptimizerState,
+    /// The parameters in the dtype of the computation: each update's kernels cast what they
+    /// compute. `None` to cast them in each step. They are no part of a saved state.
+    pub(super) copies: Option<Vec<Array>>,
     /// Accumulated gradients since the last update.
     pub(super) gathered: Option<Vec<Array>>,
     /// The moving average of the trained parameters.
@@ -77,24 +80,32 @@ impl Trainer {
         let optimizer = OptimizerState::new(options.optimizer, trainable.names(), &parameters)?;
         let average = options.ema_decay.map(|_| parameters.clone());
         trainable.check_finite(&parameters)?;
-        let compile = match options.compile {
-            Some(compile) => compile,
-            None => Device::current()? == Device::Gpu,
-        };
+        let on_gpu = Device::current()? == Device::Gpu;
+        let compile = options.compile.unwrap_or(on_gpu) && compiles();
+        // MLX merges no more than one of the cast and the moving average into an update.
+        let keeps_copies = compile
+            && on_gpu
+            && trainable.casts_parameters()
+            && !options.grad_checkpoint
+            && options.ema_decay.is_none();
         let trainable = Rc::new(trainable);
-        let function = Rc::new(StepFunction::new(Rc::clone(&trainable), &options));
-        Ok(Self {
+        let function = StepFunction::new(Rc::clone(&trainable), &options, keeps_copies);
+        let function = Rc::new(function);
+        let mut trainer = Self {
             trainable,
-            compiled: (compile && compiles()).then(|| CompiledStep::new(Rc::clone(&function))),
+            compiled: compile.then(|| CompiledStep::new(Rc::clone(&function))),
             function,
             options,
             parameters,
+            copies: keeps_copies.then(Vec::new),
             optimizer,
             gathered: None,
             average,
             iteration: 0,
             failed: false,
-        })
+        };
+        trainer.cast_parameters()?;
+        Ok(trainer)
     }
 
     /// Trains all weights of a new model, from `start` (f32), computing in `dtype`; the parameters
@@ -222,6 +233,7 @@ impl Trainer {
         Ok(BatchArguments {
             preference: preference.map(|preference| preference.arrays(batch, &arrays)),
             arrays,
+            copies: self.copies.clone(),
             dropout_keys: self.trainable.dropout_keys(dropout_seed)?,
             weight: weight.map(Array::from_f32),
         })
@@ -270,6 +282,15 @@ impl Trainer {
         };
         results.losses = results.losses.or(losses);
         Ok(results)
+    }
+
+    /// Makes the copies of parameters that no update computed.
+    pub(super) fn cast_parameters(&mut self) -> Result<()> {
+        if let Some(copies) = &mut self.copies {
+            *copies = self.trainable.copies(&self.parameters)?;
+            transforms::eval(copies.iter())?;
+        }
+        Ok(())
     }
 
     pub(super) fn named(&self) -> Tensors {

@@ -136,7 +136,7 @@ impl Trainer {
         }
         self.iteration = iteration;
         self.optimizer.set_updates(updates);
-        Ok(())
+        self.cast_parameters()
     }
 
     /// The arguments for the gradients of the batch `nth` of an update.
