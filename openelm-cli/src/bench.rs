@@ -74,6 +74,9 @@ const EXAMPLES: &str = "Examples:
 /// Default prompt lengths.
 const PROMPT_TOKENS: [usize; 2] = [128, 512];
 
+/// Largest batch: each sequence has its own keys and values.
+const MOST_SEQUENCES: usize = 1024;
+
 /// Medians for one prompt length.
 struct Row {
     prompt_tokens: usize,
@@ -167,8 +170,11 @@ fn check(args: &Args) -> Result<(), Error> {
     let longest = config.max_context_length().saturating_sub(1);
     let problem = if args.repeat == 0 {
         "--repeat: expected at least 1, found 0".to_owned()
-    } else if args.batch_size == 0 {
-        "--batch-size: expected at least 1, found 0".to_owned()
+    } else if !(1..=MOST_SEQUENCES).contains(&args.batch_size) {
+        format!(
+            "--batch-size: expected 1 to {MOST_SEQUENCES}, found {}",
+            args.batch_size
+        )
     } else if args.max_tokens < 2 {
         format!(
             "--max-tokens: expected at least 2, found {}",
