@@ -14,6 +14,7 @@ mod language_model;
 mod memory_estimate;
 mod options;
 mod phase;
+mod progress;
 mod prompt_cache;
 pub(crate) mod sampling;
 mod sequence;

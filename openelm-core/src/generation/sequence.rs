@@ -7,7 +7,7 @@
 //! does not wait for the host. With drafts, a pass needs the last token on the host, and the turn
 //! reads its own round.
 
-use std::{collections::VecDeque, time::Instant};
+use std::collections::VecDeque;
 
 use mlx_rs::Array;
 
@@ -18,6 +18,7 @@ use super::{
     generated_text::GeneratedText,
     options::GenerateOptions,
     phase::{Next, Pass, Phase},
+    progress::Progress,
     prompt_cache::PromptCache,
     speculation::{DraftModel, Round, Speculation},
     step::{PendingLogits, StepValues},
@@ -25,10 +26,7 @@ use super::{
 use crate::{
     cancel::CancelHandle,
     error::{Error, Result},
-    mlx::{
-        cache_policy::{self, DeviceWork},
-        evaluation,
-    },
+    mlx::{cache_policy, evaluation},
     model::{KvCache, Model},
     tokenizer::Tokenizer,
 };
@@ -39,10 +37,7 @@ pub(super) struct Sequence {
     options: GenerateOptions,
     /// Length of the prompt, the first tokens of `cache`.
     prompt: usize,
-    end_tokens: Vec<u32>,
     chunk: usize,
-    /// Limit of generated tokens: `max_tokens`, or the free positions of the context.
-    limit: usize,
     /// Limit of the ids that may be drawn, exclusive.
     pieces: usize,
     cache: PromptCache,
@@ -55,10 +50,8 @@ pub(super) struct Sequence {
     phase: Phase,
     /// Events and the last error that were not taken yet.
     events: VecDeque<Result<Event>>,
-    stats: Stats,
-    started: Instant,
-    /// From the first turn to the last; dropped after the steps in `phase`.
-    work: Option<DeviceWork>,
+    /// Dropped after the steps in `phase`.
+    progress: Progress,
 }
 
 impl Sequence {
@@ -80,7 +73,7 @@ impl Sequence {
         let end_tokens = end_tokens(eos, &options.extra_eos_tokens, tokenizer, vocab)?;
         let chooser = Chooser::new(&options, tokenizer, &prompt, pieces, &end_tokens)?;
         let text = GeneratedText::new(tokenizer, &prompt, &options.stop);
-        let (limit, length) = (options.max_tokens.min(context - prompt.len()), prompt.len());
+        let length = prompt.len();
         let cache = cache.continue_with(model, prompt);
         let processed = cache.offset();
         let stats = Stats {
@@ -90,9 +83,7 @@ impl Sequence {
             ..Stats::default()
         };
         let mut sequence = Self {
-            end_tokens,
             chunk,
-            limit,
             pieces,
             cache,
             chooser,
@@ -102,11 +93,9 @@ impl Sequence {
             zeros: false,
             phase: Phase::Prefill { processed },
             events: VecDeque::new(),
-            stats,
-            started: Instant::now(),
+            progress: Progress::new(stats, &options, context - length, end_tokens),
             prompt: length,
             options,
-            work: None,
         };
         match sequence.options.prompt_lookup {
             0 => {}
@@ -196,25 +185,25 @@ impl Sequence {
         match &self.phase {
             Phase::Prefill { processed } => {
                 let processed = *processed;
-                if processed == self.stats.cached_tokens {
-                    self.started = Instant::now();
+                if processed == self.progress.stats.cached_tokens {
+                    self.progress.start();
                 }
-                self.work_in(cache_policy::Phase::Prompt)?;
+                self.progress.work_in(cache_policy::Phase::Prompt)?;
                 let end = self.end_of_chunk(processed);
                 let chunk = &self.cache.tokens()[processed..end];
                 Ok(Some(Pass {
                     tokens: Array::from_slice(chunk, &[1, chunk.len() as i32]),
-                    logits: usize::from(end == self.prompt && self.limit > 0),
+                    logits: usize::from(end == self.prompt && self.progress.limit() > 0),
                 }))
             }
             Phase::Decode { step, .. } => {
                 let tokens = step.token().reshape(&[1, 1])?;
-                self.work_in(cache_policy::Phase::Decode)?;
+                self.progress.work_in(cache_policy::Phase::Decode)?;
                 let last = self.is_last_step();
                 Ok((!last).then_some(Pass { tokens, logits: 1 }))
             }
             Phase::Read { .. } => {
-                self.work_in(cache_policy::Phase::Decode)?;
+                self.progress.work_in(cache_policy::Phase::Decode)?;
                 let drafts = self.drafts()?;
                 let tokens = [&[self.last_token()], &*drafts].concat();
                 self.phase = Phase::Read { drafts };
@@ -264,7 +253,9 @@ impl Sequence {
         }));
         match logits.first() {
             Some(logits) => {
-                let step = self.chooser.step(&self.options, logits, self.left())?;
+                let step = self
+                    .chooser
+                    .step(&self.options, logits, self.progress.left())?;
                 self.phase = Phase::Decode { step, next: None };
             }
             None if processed < self.prompt => self.phase = Phase::Prefill { processed },
@@ -316,7 +307,7 @@ impl Sequence {
             (None, Some(Next::Logits(logits))) => {
                 // The device computes the logits meanwhile.
                 self.chooser.accept(self.last_token())?;
-                let left = self.left();
+                let left = self.progress.left();
                 let step = self.chooser.step(&self.options, logits.as_array(), left)?;
                 evaluation::start(step.arrays())?;
                 Phase::Decode { step, next: None }
@@ -338,9 +329,9 @@ impl Sequence {
         }
         self.cache.truncate(self.cache.tokens().len() + accepted);
         self.chooser = round.chooser;
-        self.stats.drafted_tokens += round.drafted;
+        self.progress.stats.drafted_tokens += round.drafted;
         for (index, values) in round.tokens.into_iter().enumerate() {
-            self.stats.accepted_tokens += usize::from(index < accepted);
+            self.progress.stats.accepted_tokens += usize::from(index < accepted);
             if let Some(reason) = self.take_token(model, values)? {
                 self.cache.truncate(self.cache.tokens().len() - 1);
                 return self.end(reason);
@@ -358,8 +349,8 @@ impl Sequence {
         }
         let id = values.id;
         self.cache.push(id);
-        self.count_token()?;
-        let end = self.reason_to_end(id);
+        self.progress.count_token()?;
+        let end = self.progress.reason_to_end(id);
         let (text, reason) = self.text.push(id, end)?;
         let token = Token {
             id,
@@ -375,13 +366,14 @@ impl Sequence {
     pub(super) fn fail(&mut self, error: Error) {
         self.events.push_back(Err(error));
         self.phase = Phase::Done;
-        self.work = None;
+        self.progress.end_work();
     }
 
     /// Ends with the last token that was read.
     fn end(&mut self, reason: FinishReason) -> Result<()> {
         if matches!(reason, FinishReason::Length | FinishReason::Context) {
-            self.chooser.check_complete(self.last_token(), self.limit)?;
+            self.chooser
+                .check_complete(self.last_token(), self.progress.limit())?;
         }
         self.finish(reason);
         Ok(())
@@ -389,23 +381,23 @@ impl Sequence {
 
     fn finish(&mut self, reason: FinishReason) {
         self.phase = Phase::Done;
-        self.work = None;
+        self.progress.end_work();
         self.events.push_back(Ok(Event::Finished {
             reason,
-            stats: self.stats,
+            stats: self.progress.stats,
         }));
     }
 
     /// True if the limit allows no token after the step in progress.
     fn is_last_step(&self) -> bool {
-        self.stats.generated_tokens + 1 >= self.limit
+        self.progress.left() <= 1
     }
 
     /// True if the step in progress must be read before the next pass, which may have drafts.
     fn expects_drafts(&self) -> bool {
         let decoding = matches!(self.phase, Phase::Decode { .. });
         // After this step, a draft and the token that follows it.
-        let fit = self.stats.generated_tokens + 3 <= self.limit;
+        let fit = self.progress.left() >= 3;
         let speculation = self.speculation.as_ref().filter(|_| decoding && fit);
         speculation.is_some_and(|speculation| speculation.expects(self.cache.tokens()))
     }
@@ -413,7 +405,7 @@ impl Sequence {
     /// Drafts after the last token; may be empty.
     fn drafts(&mut self) -> Result<Vec<u32>> {
         // The pass also gives the token after the drafts.
-        let most = self.limit.saturating_sub(self.stats.generated_tokens + 1);
+        let most = self.progress.left().saturating_sub(1);
         match &mut self.speculation {
             Some(speculation) => {
                 speculation.propose(self.cache.tokens(), self.chooser.sampler(), most)
@@ -431,22 +423,19 @@ impl Sequence {
                     speculation.verified(0, 0);
                 }
                 self.chooser.accept(last)?;
-                let step = self.chooser.step(&self.options, logits, self.left())?;
+                let step = self
+                    .chooser
+                    .step(&self.options, logits, self.progress.left())?;
                 Phase::Decode { step, next: None }
             }
             logits => {
                 let chooser = self.chooser.clone();
-                let left = self.left();
+                let left = self.progress.left();
                 let round = Round::new(last, drafts, logits, chooser, &self.options, left)?;
                 Phase::Verify(round)
             }
         };
         Ok(())
-    }
-
-    /// Number of tokens that the limit allows.
-    fn left(&self) -> usize {
-        self.limit.saturating_sub(self.stats.generated_tokens)
     }
 
     fn last_token(&self) -> u32 {
@@ -456,45 +445,6 @@ impl Sequence {
     /// End of the prompt's chunk that begins at `processed`.
     fn end_of_chunk(&self, processed: usize) -> usize {
         self.prompt.min(processed.saturating_add(self.chunk))
-    }
-
-    /// Begins the work on the device, and its next phase.
-    fn work_in(&mut self, phase: cache_policy::Phase) -> Result<()> {
-        if self.work.is_none() {
-            self.work = Some(DeviceWork::begin()?);
-        }
-        match &self.work {
-            Some(work) => work.enter(phase),
-            None => Ok(()),
-        }
-    }
-
-    /// Counts a generated token.
-    fn count_token(&mut self) -> Result<()> {
-        self.stats.generated_tokens += 1;
-        let elapsed = self.started.elapsed();
-        if self.stats.generated_tokens == 1 {
-            self.stats.prefill = elapsed;
-        }
-        self.stats.decode = elapsed.saturating_sub(self.stats.prefill);
-        match &self.work {
-            Some(work) => work.after_token(self.stats.generated_tokens),
-            None => Ok(()),
-        }
-    }
-
-    /// The reason if the text ends with the token `id`, which was counted, unless a stop string ends
-    /// it.
-    fn reason_to_end(&self, id: u32) -> Option<FinishReason> {
-        if self.end_tokens.contains(&id) && !self.options.ignore_eos {
-            Some(FinishReason::Eos)
-        } else if self.stats.generated_tokens < self.limit {
-            None
-        } else if self.stats.generated_tokens < self.options.max_tokens {
-            Some(FinishReason::Context)
-        } else {
-            Some(FinishReason::Length)
-        }
     }
 
     /// Refuses logits with the `sum` that are not finite, or zeros because a norm overflowed. The
