@@ -19,8 +19,9 @@
 //! # }
 //! ```
 //!
-//! MLX binds arrays to the thread that made them: load and run a model on one thread, and let
-//! other threads use it through a channel.
+//! MLX binds arrays to the thread that made them: load and run a model on one thread. An
+//! [`Engine`](engine::Engine) is such a thread with handles for all others, and generates several
+//! texts at the same time.
 //!
 //! Shapes in the documentation: `B` batch, `L` length, `D` model width, `H` heads, `V` vocabulary.
 

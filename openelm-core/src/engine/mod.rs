@@ -3,8 +3,32 @@
 //! An [`Engine`] starts the thread. Its handles ([`ModelHandle`], [`ChatHandle`]) are `Send` and
 //! `Sync`: requests go in, and bounded streams of events come out. Generations of one model advance
 //! together; loads, conversions and training are interrupted at each of their units (a tensor, a
-//! batch) for the requests of others. What needs no MLX (messages, adapters, whether an answer is
-//! running) is answered at once.
+//! batch) for the requests of others. Messages, adapters and the state of an answer need no MLX and
+//! are returned at once.
+//!
+//! ```no_run
+//! use openelm_core::{LoadOptions, engine::Engine, generation::{Event, GenerateOptions}};
+//!
+//! # fn main() -> openelm_core::Result<()> {
+//! let engine = Engine::start()?;
+//! let model = engine.load_blocking("OpenELM-270M", LoadOptions::default())?;
+//! let texts = ["Once upon a time", "The capital of France is"].map(|prompt| {
+//!     let model = model.clone();
+//!     std::thread::spawn(move || -> openelm_core::Result<String> {
+//!         let events = model.generate(prompt, GenerateOptions::default())?;
+//!         let mut text = String::new();
+//!         while let Some(event) = events.next_blocking()? {
+//!             if let Event::Token(token) = event {
+//!                 text += &token.text;
+//!             }
+//!         }
+//!         Ok(text)
+//!     })
+//! });
+//! # drop(texts);
+//! # Ok(())
+//! # }
+//! ```
 
 mod chat;
 mod convert;
