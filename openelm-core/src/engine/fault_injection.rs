@@ -1,4 +1,5 @@
-//! Injected failures for tests: with the feature `inject-faults`, three prompts cause a failure or a delay.
+//! Injected failures for tests: with the feature `inject-faults`, three prompts cause a failure or a
+//! delay.
 
 use crate::error::Result;
 
@@ -6,7 +7,8 @@ use crate::error::Result;
 #[cfg(feature = "inject-faults")]
 const SLOW: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Takes two seconds if the prompt contains `<|slow|>`; panics if it contains `<|panic|>`; causes an MLX error in the next step if it contains `<|mlx-fault|>`.
+/// Takes two seconds if the prompt contains `<|slow|>`; panics if it contains `<|panic|>`; causes an
+/// MLX error in the next step if it contains `<|mlx-fault|>`.
 #[cfg(feature = "inject-faults")]
 #[allow(clippy::panic, reason = "tests need a panic")]
 pub(crate) fn inject(prompt: &str) -> Result<()> {

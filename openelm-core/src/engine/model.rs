@@ -230,7 +230,7 @@ impl ModelHandle {
         self.0.id
     }
 
-    /// What this handle shows of the model's adapters.
+    /// The adapters as this handle shows them.
     pub(super) fn shared_adapters(&self) -> Arc<Mutex<AdapterNames>> {
         Arc::clone(&self.0.adapters)
     }

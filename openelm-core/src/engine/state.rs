@@ -1,4 +1,4 @@
-//! What the engine's thread holds: models, conversations and the tasks on them.
+//! The state of the engine's thread: models, conversations and the tasks on them.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,7 +24,7 @@ pub(super) struct State {
     pub(super) finetunes: VecDeque<FinetuneTask>,
 }
 
-/// A model, and what its handle shows of it.
+/// A model, and its adapters as its handle shows them.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) model: LanguageModel,
@@ -49,7 +49,7 @@ pub(super) struct ChatSlot {
     pub(super) shown: Arc<ShownChat>,
 }
 
-/// What the handle of a conversation shows.
+/// The state of a conversation that its handle shows.
 #[derive(Debug, Default)]
 pub(super) struct ShownChat {
     pub(super) messages: Mutex<Vec<Message>>,
@@ -140,7 +140,8 @@ pub(super) fn next_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Locks what a handle shows: a whole value, which a panic does not leave half written.
+/// Locks a value that a handle shows. It is replaced as a whole, so a panic does not leave it half
+/// written.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -77,7 +77,7 @@ pub(super) fn run(messages: Receiver<Message>, gate: Gate, hooks: EngineHooks) {
         }
     });
     worker.run();
-    // What is left belongs to this thread.
+    // The state belongs to this thread and is dropped here, once the device is idle.
     worker.settle();
 }
 

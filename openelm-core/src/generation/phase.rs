@@ -1,4 +1,4 @@
-//! What a sequence does now.
+//! The phase of a sequence.
 
 use mlx_rs::Array;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// The phase of a sequence, with what is in progress on the device.
+/// The phase of a sequence, with its steps in progress on the device.
 #[derive(Debug)]
 pub(super) enum Phase {
     /// The prompt is read.
@@ -20,7 +20,7 @@ pub(super) enum Phase {
     Decode {
         /// The step that is read next.
         step: Step,
-        /// What follows it, once its pass was made.
+        /// The next step, once its pass was made.
         next: Option<Next>,
     },
     /// The last token was read before its pass, which also has the drafts that follow it.
@@ -35,7 +35,7 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    /// Waits for what is in progress on the device.
+    /// Waits for the steps in progress on the device.
     pub(super) fn settle(&self) -> Result<()> {
         match self {
             Self::Decode { step, next } => match next {
@@ -64,7 +64,7 @@ impl Phase {
     }
 }
 
-/// What follows a step.
+/// The state of the step after another.
 #[derive(Debug)]
 pub(super) enum Next {
     /// The next step, in progress.

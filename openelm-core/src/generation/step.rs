@@ -49,7 +49,7 @@ pub(super) struct StepValues {
 
 impl Step {
     /// The graph that chooses a token from `logits`, f32 `[V]`, among those in `allowed`, bool
-    /// `[V]`, with the log-probabilities that the options ask for. Nothing is evaluated.
+    /// `[V]`, with the log-probabilities that the options request. Nothing is evaluated.
     pub(super) fn new(
         logits: &Array,
         allowed: Option<&Array>,
@@ -87,7 +87,7 @@ impl Step {
         &self.token
     }
 
-    /// What is evaluated in the step.
+    /// The arrays that the step evaluates.
     pub(super) fn arrays(&self) -> impl Iterator<Item = &Array> {
         let logprobs = self.logprobs.iter();
         let logprobs = logprobs.flat_map(|l| [&l.chosen, &l.likeliest, &l.values]);

@@ -20,7 +20,7 @@ struct Request {
     cancel_after: Option<usize>,
 }
 
-/// What was seen.
+/// Counts of ended requests, and the longest wait for an event.
 #[derive(Debug, Default)]
 struct Seen {
     finished: usize,

@@ -63,7 +63,7 @@ impl Round {
         })
     }
 
-    /// What is evaluated in the round.
+    /// The arrays that the round evaluates.
     pub(in crate::generation) fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.steps.iter().flat_map(Step::arrays)
     }
