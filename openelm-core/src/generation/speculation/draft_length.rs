@@ -29,7 +29,8 @@ impl Cost {
     /// The costs on `device` if each draft takes `draft` steps to make.
     pub(super) fn new(device: Device, draft: f32) -> Self {
         // BLAS has a faster product for one row. A GPU reads the weights once for all rows, but its
-        // next step cannot begin before the last token is read.
+        // next step cannot begin before the last token is read. The GPU's values are estimates that
+        // were not measured.
         match device {
             Device::Cpu => Self {
                 draft: draft + 0.1,
