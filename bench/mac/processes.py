@@ -18,6 +18,9 @@ def run(command, log, environment=None, stdout=None, limit=LIMIT):
     """The exit status of a program; a program that was ended, or not found, has one too."""
     words = [str(word) for word in command]
     log.write(f"$ {' '.join(words)}\n".encode())
+    process = None
+    # A signal while `Popen` runs waits until `process` is set: without it the program would go on.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         process = subprocess.Popen(
             words,
@@ -26,17 +29,19 @@ def run(command, log, environment=None, stdout=None, limit=LIMIT):
             stdout=stdout or log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before),
         )
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return process.wait(limit)
     except OSError as error:
         log.write(f"{error}\n".encode())
         return 127
-    try:
-        return process.wait(limit)
     except subprocess.TimeoutExpired:
         log.write(f"ended after {limit} s\n".encode())
         return 124
     finally:
-        if process.returncode is None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if process and process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 

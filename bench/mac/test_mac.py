@@ -7,7 +7,9 @@ import json
 import os
 import re
 import signal
+import subprocess
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -212,6 +214,18 @@ class Command(InFolder):
         self.assertEqual([step["status"] for step in self.reported()["steps"]], ["passed", "interrupted"])
 
     def test_a_signal_ends_the_running_program(self):
+        self.check_signal()
+
+    def test_a_signal_ends_a_program_that_just_started(self):
+        class Late(subprocess.Popen):
+            def __init__(self, *words, **options):
+                super().__init__(*words, **options)
+                time.sleep(0.5)
+
+        with mock.patch.object(subprocess, "Popen", Late):
+            self.check_signal()
+
+    def check_signal(self):
         self.addCleanup(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         self.assertIn("interrupted", self.run_main("build", "echo $$ >pid; kill -TERM $PPID; exec sleep 60".replace("pid", f"{self.folder}/pid"))[0])
         self.assertEqual(self.reported()["steps"][0]["status"], "interrupted")
