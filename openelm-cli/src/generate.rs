@@ -8,13 +8,16 @@ use std::{
 use openelm_core::{
     Model, Tokenizer,
     adapter::Adapter,
-    generation::{Event, FinishReason, GenerateOptions, Sampling, Stats, Token},
+    generation::{Event, FinishReason, GenerateOptions, KvCacheOptions, Sampling, Stats, Token},
     memory,
     text::{MAX_TEXT, read_text, read_text_file},
 };
 use serde_json::json;
 
-use crate::{error::Error, given::Given, interrupt::Interrupt, model::ModelArgs, output};
+use crate::{
+    error::Error, given::Given, interrupt::Interrupt, kv_cache::KvCacheArgs, model::ModelArgs,
+    output,
+};
 
 /// Arguments of `openelm generate`.
 #[derive(clap::Args)]
@@ -107,6 +110,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     prefill_chunk: Option<usize>,
 
+    #[command(flatten)]
+    kv_cache: KvCacheArgs,
+
     /// Print each event as a JSON object on one line
     #[arg(long)]
     json: bool,
@@ -148,6 +154,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         (greedy && args.min_p != 0.0, &["min-p"], reason),
         (greedy, &["seed"], reason),
     ])?;
+    args.kv_cache.check(&args.given, false)?;
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
 
     let mut model = args.model.load(args.quiet)?;
@@ -159,6 +166,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         logprobs: args.logprobs,
         prefill_chunk: args.prefill_chunk,
         ignore_eos: args.ignore_eos,
+        kv_cache: args.kv_cache.over(KvCacheOptions::default()),
     };
     let generation = model.generate(&prompt, options)?;
     let interrupt = Interrupt::cancelling(generation.cancel_handle())?;

@@ -22,6 +22,7 @@ mod given;
 mod hosts;
 mod info;
 mod interrupt;
+mod kv_cache;
 mod model;
 mod output;
 mod paths;
@@ -53,7 +54,7 @@ See `openelm help COMMAND` for the options of a command.";
 #[derive(Subcommand)]
 enum Command {
     /// Generate text from a prompt
-    Generate(generate::Args),
+    Generate(Box<generate::Args>),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
     Convert(Box<convert::Args>),
     /// Fine-tune a model: LoRA, DoRA, full, or DPO on preference pairs
@@ -89,7 +90,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let result = match cli.command {
-        Command::Generate(args) => generate::run(args),
+        Command::Generate(args) => generate::run(*args),
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Pretrain(args) => pretrain::run(*args),

@@ -283,6 +283,7 @@ impl From<GenerationOptions> for core::generation::GenerateOptions {
             logprobs: count(options.logprobs),
             prefill_chunk: options.prefill_chunk.map(count),
             ignore_eos: options.ignore_eos,
+            kv_cache: core::generation::KvCacheOptions::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{
     generation::Generation,
     memory_estimate::MemoryEstimate,
     options::GenerateOptions,
+    prompt_cache::PromptCache,
 };
 use crate::{
     cancel::CancelHandle,
@@ -184,6 +185,20 @@ impl LanguageModel {
         }
         let tokens = self.tokenizer.encode_prompt(prompt)?;
         Generation::new(&self.model, Some(&self.tokenizer), tokens, options)
+    }
+
+    /// Continues the tokens of `cache` with `text`, whose first word begins a new word.
+    ///
+    /// # Errors
+    /// As [`Generation::continuing`].
+    pub fn generate_after(
+        &self,
+        cache: PromptCache,
+        text: &str,
+        options: GenerateOptions,
+    ) -> Result<Generation<'_>> {
+        let tokens = self.tokenizer.encode(text)?;
+        Generation::continuing(&self.model, Some(&self.tokenizer), &tokens, options, cache)
     }
 
     /// Doubts about the model that are not errors, a sentence each: a tokenizer whose size is not

@@ -28,3 +28,5 @@ pub use memory_estimate::MemoryEstimate;
 pub use options::GenerateOptions;
 pub use prompt_cache::PromptCache;
 pub use sampling::Sampling;
+
+pub use crate::model::KvCacheOptions;

@@ -1,7 +1,7 @@
 //! Options of a generation.
 
 use super::sampling::Sampling;
-use crate::mlx::Device;
+use crate::{mlx::Device, model::KvCacheOptions};
 
 /// Options of one generation.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,9 @@ pub struct GenerateOptions {
     pub prefill_chunk: Option<usize>,
     /// Continue after the end-of-sequence token. Default false.
     pub ignore_eos: bool,
+    /// Kind of the key-value cache. Default plain. With a rotating cache, the model's context does
+    /// not limit the prompt and the text: positions continue after it, as in mlx-lm.
+    pub kv_cache: KvCacheOptions,
 }
 
 impl Default for GenerateOptions {
@@ -31,6 +34,7 @@ impl Default for GenerateOptions {
             logprobs: 0,
             prefill_chunk: None,
             ignore_eos: false,
+            kv_cache: KvCacheOptions::default(),
         }
     }
 }

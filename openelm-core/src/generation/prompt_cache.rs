@@ -3,25 +3,28 @@
 use mlx_rs::Array;
 
 use crate::{
-    error::Result,
-    model::{KvCache, Model},
+    error::{Error, Result},
+    model::{KvCache, KvCacheOptions, Model},
 };
 
 /// The tokens of a generation with their keys and values.
 ///
 /// It can be passed to the next generation
 /// ([`Generation::with_cache`](crate::generation::generation::Generation::with_cache)) of any
-/// prompt and any model, which ignores the part that does not match. Belongs to the thread that
-/// made it, as MLX arrays do.
-#[derive(Debug, Default)]
+/// prompt and any model, which ignores the part that does not match. A clone shares the arrays until
+/// one of both is written. Belongs to the thread that made it, as MLX arrays do.
+#[derive(Debug, Clone, Default)]
 pub struct PromptCache {
     /// `None` before the first use with a model.
-    cache: Option<KvCache>,
+    pub(super) cache: Option<KvCache>,
     /// At least as many tokens as `cache` has positions.
-    tokens: Vec<u32>,
+    pub(super) tokens: Vec<u32>,
     /// Revision of the model's adapters, see `Attached::revision`.
-    revision: u64,
+    pub(super) revision: u64,
 }
+
+/// The id of a token that is not known: a cache file of mlx-lm holds none. No vocabulary has it.
+pub(super) const UNKNOWN: u32 = u32::MAX;
 
 impl PromptCache {
     /// Number of tokens with keys and values.
@@ -29,39 +32,108 @@ impl PromptCache {
         self.cache.as_ref().map_or(0, KvCache::offset)
     }
 
-    /// Tokens that were read or generated; the last one may have no keys and values yet.
+    /// Tokens that were read or generated; the last one may have no keys and values yet. A token
+    /// that is not known, of a cache file of mlx-lm, is `u32::MAX`.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// The cache for `prompt`: keeps the common prefix, without the prompt's last token.
-    pub(crate) fn continue_with(mut self, model: &Model, prompt: Vec<u32>) -> Self {
-        let revision = model.adapters.revision;
-        let shared = if self.revision == revision {
-            std::iter::zip(&self.tokens, &prompt)
-                .take_while(|(kept, new)| kept == new)
-                .count()
-        } else {
-            0
-        };
-        let cache = match self.cache.take() {
-            Some(mut cache) if shared > 0 => {
-                cache.truncate(shared.min(prompt.len().saturating_sub(1)));
+    /// The kind of the keys and values.
+    pub fn options(&self) -> KvCacheOptions {
+        let options = self.cache.as_ref().map(KvCache::options);
+        options.copied().unwrap_or_default()
+    }
+
+    /// Size of the keys and values in bytes, room for further positions included.
+    pub fn bytes(&self) -> usize {
+        self.cache.as_ref().map_or(0, KvCache::bytes)
+    }
+
+    /// The cache for `prompt`: keeps the common prefix, without the prompt's last token. Begins anew
+    /// if the keys and values are of another kind than `options`, or of a rotating cache that has
+    /// replaced positions and of which a part does not match.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if an option does not fit the model, or if an unknown token would have to be
+    /// read.
+    pub(crate) fn continue_with(
+        mut self,
+        model: &Model,
+        prompt: Vec<u32>,
+        options: &KvCacheOptions,
+    ) -> Result<Self> {
+        let kept = self.reusable(model, &prompt);
+        let reused = self.cache.take().filter(|_| kept > 0);
+        let reused =
+            reused.filter(|cache| cache.check_kind(options).is_ok() && cache.can_truncate(kept));
+        let cache = match reused {
+            Some(mut cache) => {
+                cache.continue_as(*options);
+                cache.truncate(kept);
                 cache
             }
-            _ => model.cache(),
+            None => model.cache_with(options)?,
         };
-        Self {
+        if prompt
+            .get(cache.offset()..)
+            .is_some_and(|read| read.contains(&UNKNOWN))
+        {
+            let problem = "it continues unknown tokens of a prompt cache that does not fit the \
+                           model, its adapters or the options of the cache";
+            return Err(Error::option("prompt", problem));
+        }
+        Ok(Self {
             cache: Some(cache),
             tokens: prompt,
-            revision,
+            revision: model.adapters.revision,
+        })
+    }
+
+    /// Number of tokens of `prompt` whose keys and values are here, without its last token; an upper
+    /// bound for a cache that cannot be cut there.
+    pub(super) fn reusable(&self, model: &Model, prompt: &[u32]) -> usize {
+        if self.revision != model.adapters.revision {
+            return 0;
         }
+        let shared = std::iter::zip(&self.tokens, prompt).take_while(|(kept, new)| kept == new);
+        shared.count().min(prompt.len().saturating_sub(1))
+    }
+
+    /// The tokens of the cache and then `tokens`: a prompt that continues it.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if the cache is of another model or other adapters, or its kind differs from
+    /// `options`.
+    pub(crate) fn followed_by(
+        &self,
+        model: &Model,
+        tokens: &[u32],
+        options: &KvCacheOptions,
+    ) -> Result<Vec<u32>> {
+        if tokens.is_empty() {
+            return Err(Error::empty_prompt());
+        }
+        match &self.cache {
+            Some(cache) if self.revision == model.adapters.revision => cache.check_kind(options)?,
+            _ => return Err(self.of_another_model()),
+        }
+        Ok([&self.tokens, tokens].concat())
+    }
+
+    /// The error of a cache whose keys and values are not those of the model in use.
+    pub(super) fn of_another_model(&self) -> Error {
+        let problem = match self.cache {
+            Some(_) => "it is of another model, or of other adapters",
+            None => "it is empty",
+        };
+        Error::option("prompt_cache", problem)
     }
 
     /// The keys and values. Before [`continue_with`](Self::continue_with) the cache has no layers,
     /// and [`Model::hidden`] refuses it.
     pub(crate) fn cache_mut(&mut self) -> &mut KvCache {
-        self.cache.get_or_insert_with(|| KvCache::new(0))
+        self.cache
+            .get_or_insert_with(|| KvCache::new(0, KvCacheOptions::default()))
     }
 
     /// The arrays of the keys and values.

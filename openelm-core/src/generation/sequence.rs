@@ -14,7 +14,7 @@ use super::{
     event::{Event, FinishReason, Stats, Token},
     generated_text::GeneratedText,
     options::{GenerateOptions, default_prefill_chunk},
-    prompt_cache::PromptCache,
+    prompt_cache::{PromptCache, UNKNOWN},
     sampling::Sampler,
     step::{PendingLogits, Step},
 };
@@ -107,18 +107,25 @@ impl Sequence {
         cache: PromptCache,
     ) -> Result<Self> {
         let config = model.config();
-        let (context, vocab) = (config.max_context_length(), config.vocab_size());
+        let vocab = config.vocab_size();
         // CoreNet pads the embedding to 32,128 rows; ids without a piece must not be drawn.
         let pieces = tokenizer.map_or(vocab, |tokenizer| tokenizer.vocab_size().min(vocab));
-        check(&prompt, &options, context, vocab, pieces)?;
+        check(&prompt, &options, &cache, model, pieces)?;
         let chunk = match options.prefill_chunk {
             Some(chunk) => chunk,
             None => default_prefill_chunk(Device::current()?),
         };
-        let sampler = Sampler::new(&options.sampling, pieces, &prompt)?;
-        let text = GeneratedText::new(tokenizer, &prompt, &options.stop);
-        let (limit, length) = (options.max_tokens.min(context - prompt.len()), prompt.len());
-        let cache = cache.continue_with(model, prompt);
+        let unknown = prompt.iter().rposition(|&id| id == UNKNOWN);
+        let known = prompt.get(unknown.map_or(0, |last| last + 1)..);
+        let known = known.unwrap_or_default();
+        let sampler = Sampler::new(&options.sampling, pieces, known)?;
+        let text = GeneratedText::new(tokenizer, known, &options.stop);
+        let length = prompt.len();
+        let limit = match context(model, &options) {
+            Some(context) => options.max_tokens.min(context - length),
+            None => options.max_tokens,
+        };
+        let cache = cache.continue_with(model, prompt, &options.kv_cache)?;
         let processed = cache.offset();
         let stats = Stats {
             prompt_tokens: length,
@@ -403,7 +410,12 @@ impl Sequence {
         if sum.is_finite() && (sum != 0.0 || self.zeros) {
             return Ok(());
         }
-        let found = model.non_finite(self.cache.tokens())?;
+        let tokens = self.cache.tokens();
+        let found = if tokens.contains(&UNKNOWN) {
+            None
+        } else {
+            model.non_finite(tokens)?
+        };
         if found.is_none() && sum.is_finite() {
             self.zeros = true;
             return Ok(());
@@ -418,23 +430,35 @@ fn step(options: &GenerateOptions, sampler: &mut Sampler, logits: &Array) -> Res
     Step::new(logits, sampler, options.logprobs)
 }
 
-/// Checks a prompt and options for a model with `context` positions and `vocab` ids, of which
-/// those below `pieces` may be drawn.
+/// Largest number of positions of a sequence; `None` with a rotating cache.
+pub(super) fn context(model: &Model, options: &GenerateOptions) -> Option<usize> {
+    let context = model.config().max_context_length();
+    options.kv_cache.max_kv_size.is_none().then_some(context)
+}
+
+/// Checks a prompt, which may begin with the tokens of `cache`, and options for `model`, of whose
+/// ids those below `pieces` may be drawn.
 fn check(
     prompt: &[u32],
     options: &GenerateOptions,
-    context: usize,
-    vocab: usize,
+    cache: &PromptCache,
+    model: &Model,
     pieces: usize,
 ) -> Result<()> {
     if prompt.is_empty() {
         return Err(Error::empty_prompt());
     }
-    if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocab) {
+    let vocab = model.config().vocab_size();
+    let cached = cache.tokens().iter().map(Some);
+    let mut ids = prompt.iter().zip(cached.chain(std::iter::repeat(None)));
+    if let Some((id, _)) = ids.find(|&(id, cached)| *id as usize >= vocab && cached != Some(id)) {
         let problem = format!("token {id} is not in the model's vocabulary of {vocab}");
         return Err(Error::option("prompt", problem));
     }
-    if prompt.len() >= context {
+    options.kv_cache.check_for(model.config().head_dim())?;
+    if let Some(context) = context(model, options)
+        && prompt.len() >= context
+    {
         return Err(Error::PromptTooLong {
             tokens: prompt.len(),
             context,

@@ -11,13 +11,14 @@ mod linear;
 mod lora;
 mod model;
 mod non_finite;
+mod quantized_attention;
 mod rms_norm;
 mod rope;
 mod split;
 mod unfused_attention;
 
 pub(crate) use adapters::{Module, Named, next_revision};
-pub use kv_cache::KvCache;
+pub use kv_cache::{KvCache, KvCacheOptions};
 pub(crate) use layer_by_layer::LayerByLayerForward;
 pub(crate) use linear::Linear;
 pub(crate) use lora::{Dropout, RowNorms, row_squares};

@@ -10,6 +10,7 @@
 mod batch;
 mod ends;
 mod events;
+mod kv_cache;
 mod models;
 mod non_finite;
 mod refused;
