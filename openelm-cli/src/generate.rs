@@ -8,7 +8,7 @@ use std::{
 use openelm_core::{
     Model, Tokenizer,
     adapter::Adapter,
-    generation::{Event, FinishReason, GenerateOptions, KvCacheOptions, Sampling, Stats, Token},
+    generation::{Event, FinishReason, GenerateOptions, PromptCache, Sampling, Stats, Token},
     memory,
     text::{MAX_TEXT, read_text, read_text_file},
 };
@@ -110,6 +110,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     prefill_chunk: Option<usize>,
 
+    /// Continue the prompt in this file of cache-prompt or mlx-lm; --prompt is the text after it
+    #[arg(long, value_name = "FILE")]
+    prompt_cache_file: Option<PathBuf>,
+
     #[command(flatten)]
     kv_cache: KvCacheArgs,
 
@@ -154,11 +158,18 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         (greedy && args.min_p != 0.0, &["min-p"], reason),
         (greedy, &["seed"], reason),
     ])?;
-    args.kv_cache.check(&args.given, false)?;
+    args.kv_cache
+        .check(&args.given, args.prompt_cache_file.is_some())?;
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
 
     let mut model = args.model.load(args.quiet)?;
     add_adapters(model.model_mut(), &args.adapter)?;
+    let cache = args.prompt_cache_file.as_deref();
+    let cache = cache.map(|file| PromptCache::load(file, model.model()));
+    let cache = cache.transpose()?;
+    let kind = cache.as_ref().map(PromptCache::options).unwrap_or_default();
+    let context = model.model().config().max_context_length();
+    args.kv_cache.check_start(kind, context)?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampling,
@@ -166,9 +177,12 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         logprobs: args.logprobs,
         prefill_chunk: args.prefill_chunk,
         ignore_eos: args.ignore_eos,
-        kv_cache: args.kv_cache.over(KvCacheOptions::default()),
+        kv_cache: args.kv_cache.over(kind),
     };
-    let generation = model.generate(&prompt, options)?;
+    let generation = match cache {
+        Some(cache) => model.generate_after(cache, &prompt, options)?,
+        None => model.generate(&prompt, options)?,
+    };
     let interrupt = Interrupt::cancelling(generation.cancel_handle())?;
     for event in generation {
         let event = event?;
@@ -187,7 +201,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 }
 
 /// Loads adapters onto the model and activates all of them.
-fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
+pub(crate) fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
     let mut active = Vec::new();
     for given in adapters {
         let (folder, strength) = folder_and_strength(given)?;
@@ -217,7 +231,7 @@ fn folder_and_strength(given: &str) -> Result<(&str, f32), Error> {
     }
 }
 
-fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {
+pub(crate) fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {
     let (place, read) = if let Some(file) = file {
         let read = read_text_file(&file, MAX_TEXT);
         (file.display().to_string(), read)

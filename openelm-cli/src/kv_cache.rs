@@ -34,6 +34,20 @@ impl KvCacheArgs {
         Ok(self.over(KvCacheOptions::default()).check()?)
     }
 
+    /// Refuses --kv-bits if a text in a `context` of the model never reaches the start of the
+    /// quantisation; `cache` is the kind of a prompt cache.
+    pub(crate) fn check_start(&self, cache: KvCacheOptions, context: usize) -> Result<(), Error> {
+        let options = self.over(cache);
+        options.check()?;
+        let start = options.quantized_kv_start;
+        if self.kv_bits.is_none() || cache.kv_bits.is_some() || start < context {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "--kv-bits: no effect: --quantized-kv-start is {start}, the model's context {context}"
+        )))
+    }
+
     /// The given options over those of `cache`.
     pub(crate) fn over(&self, cache: KvCacheOptions) -> KvCacheOptions {
         KvCacheOptions {

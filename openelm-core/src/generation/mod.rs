@@ -12,6 +12,7 @@ mod language_model;
 mod memory_estimate;
 mod options;
 mod prompt_cache;
+mod prompt_cache_file;
 mod sampling;
 mod sequence;
 mod step;

@@ -63,16 +63,15 @@ impl PromptCache {
         options: &KvCacheOptions,
     ) -> Result<Self> {
         let kept = self.reusable(model, &prompt);
-        let reused = self.cache.take().filter(|_| kept > 0);
-        let reused =
-            reused.filter(|cache| cache.check_kind(options).is_ok() && cache.can_truncate(kept));
+        let reused = self.cache.take();
+        let mut reused = reused.filter(|own| kept > 0 && own.check_kind(options).is_ok());
+        let is_cut = reused.as_mut().is_some_and(|own| own.truncate(kept));
         let cache = match reused {
-            Some(mut cache) => {
+            Some(mut cache) if is_cut => {
                 cache.continue_as(*options);
-                cache.truncate(kept);
                 cache
             }
-            None => model.cache_with(options)?,
+            _ => model.cache_with(options)?,
         };
         if prompt
             .get(cache.offset()..)
@@ -92,7 +91,7 @@ impl PromptCache {
     /// Number of tokens of `prompt` whose keys and values are here, without its last token; an upper
     /// bound for a cache that cannot be cut there.
     pub(super) fn reusable(&self, model: &Model, prompt: &[u32]) -> usize {
-        if self.revision != model.adapters.revision {
+        if !self.is_of(model) {
             return 0;
         }
         let shared = std::iter::zip(&self.tokens, prompt).take_while(|(kept, new)| kept == new);
@@ -114,17 +113,28 @@ impl PromptCache {
             return Err(Error::empty_prompt());
         }
         match &self.cache {
-            Some(cache) if self.revision == model.adapters.revision => cache.check_kind(options)?,
+            Some(cache) if self.is_of(model) => cache.check_kind(options)?,
             _ => return Err(self.of_another_model()),
         }
         Ok([&self.tokens, tokens].concat())
     }
 
+    /// True if the keys and values are of `model` with its active adapters.
+    pub(super) fn is_of(&self, model: &Model) -> bool {
+        self.revision == model.adapters.revision
+    }
+
+    /// The keys and values; `None` before the first use. For tests.
+    #[doc(hidden)]
+    pub fn into_kv_cache(self) -> Option<KvCache> {
+        self.cache
+    }
+
     /// The error of a cache whose keys and values are not those of the model in use.
     pub(super) fn of_another_model(&self) -> Error {
-        let problem = match self.cache {
-            Some(_) => "it is of another model, or of other adapters",
-            None => "it is empty",
+        let problem = match self.offset() {
+            0 => "it is empty",
+            _ => "it is of another model, or of other adapters",
         };
         Error::option("prompt_cache", problem)
     }

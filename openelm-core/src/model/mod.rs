@@ -4,6 +4,7 @@ mod adapters;
 mod attention;
 mod block;
 mod feed_forward;
+mod fingerprint;
 mod forward_context;
 mod kv_cache;
 mod layer_by_layer;
@@ -18,6 +19,7 @@ mod split;
 mod unfused_attention;
 
 pub(crate) use adapters::{Module, Named, next_revision};
+pub(crate) use kv_cache::LayerState;
 pub use kv_cache::{KvCache, KvCacheOptions};
 pub(crate) use layer_by_layer::LayerByLayerForward;
 pub(crate) use linear::Linear;

@@ -240,7 +240,7 @@ fn refuses_options_by_name() {
                 max_kv_size: Some(64),
                 ..quantized(8, 0)
             },
-            "kv_bits: a rotating cache (max_kv_size) cannot be quantised",
+            "kv_bits: a rotating cache cannot be quantised",
         ),
     ] {
         let error = model.generate(PROMPT, with(kind, 1)).unwrap_err();

@@ -13,5 +13,6 @@ mod events;
 mod kv_cache;
 mod models;
 mod non_finite;
+mod prompt_cache_file;
 mod refused;
 mod sampled;

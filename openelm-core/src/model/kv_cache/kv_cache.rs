@@ -51,6 +51,7 @@ impl KvCache {
 
     /// Removes every position from `offset`; does nothing if there are none. Returns false, and
     /// changes nothing, if this is not possible ([`can_truncate`](Self::can_truncate)).
+    #[must_use = "a rotating cache may keep all positions"]
     pub fn truncate(&mut self, offset: usize) -> bool {
         if !self.can_truncate(offset) {
             return false;

@@ -7,8 +7,10 @@ mod options;
 mod plain;
 mod quantized;
 mod rotating;
+mod state;
 
 pub use kv_cache::KvCache;
 pub(crate) use kv_cache::Window;
 pub(crate) use layer_cache::{Cached, LayerCache};
 pub use options::KvCacheOptions;
+pub(crate) use state::LayerState;

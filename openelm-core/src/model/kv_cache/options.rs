@@ -58,7 +58,7 @@ impl KvCacheOptions {
                 return Err(Error::option("max_kv_size", problem));
             }
             if self.kv_bits.is_some() {
-                let problem = "a rotating cache (max_kv_size) cannot be quantised";
+                let problem = "a rotating cache cannot be quantised";
                 return Err(Error::option("kv_bits", problem));
             }
         }
@@ -140,7 +140,7 @@ mod tests {
                     max_kv_size: Some(16),
                     ..quantized
                 },
-                "kv_bits: a rotating cache (max_kv_size) cannot be quantised",
+                "kv_bits: a rotating cache cannot be quantised",
             ),
             (
                 KvCacheOptions {
