@@ -11,6 +11,7 @@ mod generation;
 mod language_model;
 mod memory_estimate;
 mod options;
+mod prefix_cache;
 mod prompt_cache;
 mod prompt_cache_file;
 mod sampling;
@@ -27,6 +28,7 @@ pub use generation::Generation;
 pub use language_model::{LanguageModel, LoadOptions};
 pub use memory_estimate::MemoryEstimate;
 pub use options::GenerateOptions;
+pub use prefix_cache::PrefixCache;
 pub use prompt_cache::PromptCache;
 pub use sampling::Sampling;
 

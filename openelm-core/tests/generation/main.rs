@@ -13,6 +13,7 @@ mod events;
 mod kv_cache;
 mod models;
 mod non_finite;
+mod prefix_cache;
 mod prompt_cache_file;
 mod refused;
 mod sampled;
