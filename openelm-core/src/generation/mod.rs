@@ -21,7 +21,7 @@ mod stop;
 mod turn;
 
 pub use batch::advance;
-pub use chat::Chat;
+pub use chat::{Chat, ContextOverflow};
 pub use compute_dtype::{compute_dtype, training_dtype};
 pub use event::{Event, FinishReason, Stats, Token, TokenLogprob};
 pub use generation::Generation;
