@@ -133,7 +133,7 @@ ios: ## build the Swift package for iOS and its simulator on a Mac with Xcode, a
 chat-simulator: ## run the chat app in the iOS simulator and take screenshots: out/chat
 	@apple/chat-simulator.sh
 
-dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*-macos-arm64.tar.gz
+dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*-macos*-arm64.tar.gz
 	@apple/dist-macos.sh
 
 .PHONY: help setup build demo clean test test-rust test-mutations test-swift test-scripts test-tools parity parity-llama fuzz

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Links the `openelm` tool and the FFI library (release builds) for macOS 14 on arm64, on Debian
 # Linux (x86_64), with Apple's libmlx.dylib from the wheel `mlx-metal`, and checks the files with
-# apple/macho.py. Nothing is run. The result is in `.mlx/apple/link/macos`.
+# apple/macho.py. Nothing is run. The result is in `.mlx/apple/link/macos14`, and with MLX's files
+# for macOS 26.2, which use the matrix units of M5, in `.mlx/apple/link/macos26`.
 #
 # zig (also a wheel) is the C compiler and linker, and provides stubs of libSystem. Its static
 # libc++ is not used, because its exceptions are incompatible with libmlx.dylib. A stub of the
@@ -32,22 +33,28 @@ mkdir -p "$link"
 
 step "testing the Mach-O reader" python3 -B apple/test_macho.py
 
-wheels=$(cksum apple/wheels-link-macos.txt)
+wheels=$(cat apple/wheels-link-macos.txt apple/wheels-link-macos26.txt | cksum)
 if [ "$(cat "$link/wheels.stamp" 2>/dev/null)" != "$wheels" ]; then
-  say "downloading zig and MLX for macOS (145 MB, once)"
-  rm -rf "$link"/{wheels,zig,mlx,unpacked}
+  say "downloading zig and MLX for macOS 14 and 26 (210 MB, once)"
+  rm -rf "$link"/{wheels,wheels26,zig,mlx,mlx26,unpacked,unpacked26}
   # MLX's wheel is for another system, so pip gets the platform; zig's wheel is for this system.
   step "downloading the wheels" python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
     --only-binary=:all: --platform macosx_14_0_arm64 --platform manylinux2010_x86_64 --platform manylinux_2_12_x86_64 \
     --dest "$link/wheels" --requirement apple/wheels-link-macos.txt
+  step "downloading the wheel for macOS 26" python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+    --only-binary=:all: --platform macosx_26_0_arm64 --dest "$link/wheels26" --requirement apple/wheels-link-macos26.txt
   for wheel in "$link"/wheels/*.whl; do
     step "unpacking $(basename "$wheel")" python3 -m zipfile -e "$wheel" "$link/unpacked"
   done
+  step "unpacking the wheel for macOS 26" python3 -m zipfile -e "$link"/wheels26/*.whl "$link/unpacked26"
+  # mlx-c is compiled once, so both libraries must have the same declarations.
+  step "comparing the headers of both wheels" diff -r "$link/unpacked/mlx/include" "$link/unpacked26/mlx/include"
+  mv "$link/unpacked26/mlx" "$link/mlx26"
   mv "$link/unpacked/mlx" "$link/mlx"
   mv "$link/unpacked/ziglang" "$link/zig"
   mv "$link"/unpacked/mlx_metal-*.dist-info/licenses/LICENSE "$link/mlx/LICENSE"
   chmod +x "$link/zig/zig"
-  rm -rf "$link/wheels" "$link/unpacked"
+  rm -rf "$link"/{wheels,wheels26,unpacked,unpacked26}
   printf '%s' "$wheels" >"$link/wheels.stamp"
 fi
 
@@ -147,10 +154,20 @@ step "building for macOS" env PATH="$link/path:$PATH" CARGO="$apple/cargo" RUSTC
   "$apple/cargo" build --release --locked --package openelm-cli --package openelm-ffi --target "$target" \
   -Zbuild-std=std,panic_abort --config "$link/cargo.toml"
 
+# Puts the linked files beside MLX's files for a minimum system, and checks them together.
+assemble() {
+  local folder=$1 system=$2
+  shift 2
+  rm -rf "$folder"
+  mkdir -p "$folder/bin" "$folder/lib"
+  cp "$link/target/$target/release/openelm" "$folder/bin/"
+  cp "$link/target/$target/release/libopenelm_ffi.dylib" "$@" "$folder/lib/"
+  python3 -B apple/macho.py check "$folder" --minimum "$system" --stubs "$link/zig/lib/libc/darwin/libSystem.tbd" "$STUBS"/*.tbd ||
+    die "the linked files would not load on macOS $system"
+}
+# The former name of the folder.
 rm -rf "$link/macos"
-mkdir -p "$link/macos/bin" "$link/macos/lib"
-cp "$link/target/$target/release/openelm" "$link/macos/bin/"
-cp "$link/target/$target/release/libopenelm_ffi.dylib" "$link/mlx/lib/libmlx.dylib" "$link/mlx/lib/mlx.metallib" "$link/macos/lib/"
-python3 -B apple/macho.py check "$link/macos" --minimum "$minimum" --stubs "$link/zig/lib/libc/darwin/libSystem.tbd" "$STUBS"/*.tbd ||
-  die "the linked files would not load on macOS"
+assemble "$link/macos14" "$minimum" "$link"/mlx/lib/{libmlx.dylib,mlx.metallib}
+# MLX's library for macOS 26 loads libjaccl.dylib.
+assemble "$link/macos26" 26.2 "$link"/mlx26/lib/{libmlx.dylib,libjaccl.dylib,mlx.metallib}
 say "linked and checked in $((SECONDS - start)) s; nothing was run"

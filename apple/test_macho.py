@@ -104,6 +104,14 @@ class Check(unittest.TestCase):
         self.fails("needs @rpath/libjaccl.dylib", build(libraries=(SYSTEM, MLX, "@rpath/libjaccl.dylib")))
         self.fails("needs /opt/homebrew/lib/libz.dylib", build(libraries=(SYSTEM, MLX, "/opt/homebrew/lib/libz.dylib")))
 
+    def test_a_library_of_mlx_is_found_by_the_paths_of_its_loader(self):
+        jaccl = "@rpath/libjaccl.dylib"
+        mlx = lambda rpath: build(macho.DYLIB, MLX, (SYSTEM, jaccl), rpath, imports=(), exports=("_mlx_add",))
+        self.fails("needs @rpath/libjaccl.dylib, which is not in the folder", build(), mlx(None))
+        (self.folder / "lib/libjaccl.dylib").write_bytes(build(macho.DYLIB, jaccl, (SYSTEM,), None, imports=()))
+        self.assertEqual(self.check(build(), mlx(None)), (0, ""))
+        self.fails("library paths are ['/opt']", build(), mlx("/opt"))
+
     def test_names_paths_and_platforms(self):
         self.fails("library paths are ['/tmp']", build(rpath="/tmp"))
         self.fails("install name is libmlx.dylib", build(libraries=(SYSTEM,), imports=()),

@@ -33,6 +33,7 @@ if "-create-xcframework" in words:
 if "--find" in words: print("/Xcode/usr/bin/clang")
 elif "-print-resource-dir" in words: print("/Xcode/usr/lib/clang/17")
 elif "--show-sdk-path" in words: print("/Xcode/" + words[1])
+elif "--show-sdk-version" in words: print("26.2")
 elif "-o" in words:
     import test_release
     platform = {"macosx": "macos", "iphoneos": "ios"}[words[1]]
@@ -46,10 +47,12 @@ import json
 from pathlib import Path
 if words[0] == "-S":
     build = Path(words[3])
-    build.mkdir(parents=True)
+    build.mkdir(parents=True, exist_ok=True)
     (build / "defines.json").write_text(json.dumps(dict(word[2:].split("=", 1) for word in words[4:])))
     version = build / "_deps/mlx-src/mlx/version.h"
-    version.parent.mkdir(parents=True)
+    if not version.exists():
+        import test_nax
+        test_nax.make_sources(build / "_deps/mlx-src")
     (build / "_deps/mlx-src/LICENSE").write_text("MIT")
     version.write_text("#define MLX_VERSION_MAJOR 0\\n#define MLX_VERSION_MINOR 32\\n#define MLX_VERSION_PATCH 2\\n")
 else:
@@ -129,12 +132,18 @@ class Script(unittest.TestCase):
             for words in ("--crate-type staticlib", "--release --locked", "MACOSX_DEPLOYMENT_TARGET=14.0 IPHONEOS_DEPLOYMENT_TARGET=17.0"):
                 self.assertIn(words, line)
         mlx = [line for line in lines if line.startswith("cmake -S")]
-        for line, words in zip(mlx, ("macosx 14.0 ON", "iphoneos 17.0 ON", "iphonesimulator 17.0 OFF")):
+        for line, words in zip(mlx, ("macosx 14.0 ON", "macosx 14.0 ON", "iphoneos 17.0 ON", "iphonesimulator 17.0 OFF")):
             sdk, minimum, metal = words.split()
-            for define in (f"CMAKE_OSX_SYSROOT={sdk}", f"CMAKE_OSX_DEPLOYMENT_TARGET={minimum}", f"MLX_BUILD_METAL={metal}", "MLX_METAL_JIT=ON", "-ffile-prefix-map="):
+            for define in (f"CMAKE_OSX_SYSROOT={sdk}", f"CMAKE_OSX_DEPLOYMENT_TARGET={minimum}", f"MLX_BUILD_METAL={metal}", "MLX_METAL_JIT=ON", "OPENELM_NAX=ON", "-ffile-prefix-map="):
                 self.assertIn(define, line)
-        self.assertEqual(len(mlx), 3)
-        self.assertIn("MLX_METAL_JIT=OFF", run("apple/xcframework.sh", "--dry-run", KERNELS="all").stdout)
+        # MLX is configured for macOS again, after its rules are edited.
+        self.assertEqual(len(mlx), 4)
+        at = next(at for at, line in enumerate(lines) if "/apple/nax.py " in line)
+        self.assertEqual((lines[at - 1], lines[at + 1]), (mlx[0], mlx[1]))
+        everything = run("apple/xcframework.sh", "--dry-run", KERNELS="all")
+        self.assertIn("MLX_METAL_JIT=OFF", everything.stdout)
+        self.assertNotIn("OPENELM_NAX=ON", everything.stdout)
+        self.assertIn("kernels for the matrix units of M5 and A19 are omitted: they need KERNELS=jit", everything.stderr)
 
 
 class WholeRun(unittest.TestCase):
@@ -161,7 +170,7 @@ class WholeRun(unittest.TestCase):
         path = self.root / "bin" / name
         path.write_text(
             f"#!{sys.executable} -S\nimport sys\nwords, ROOT = sys.argv[1:], {str(self.root)!r}\n"
-            f"sys.dont_write_bytecode = True\nsys.path.insert(0, {str(ROOT / 'release')!r})\n"
+            f"sys.dont_write_bytecode = True\nsys.path.insert(0, {str(ROOT / 'release')!r})\nsys.path.insert(0, {str(ROOT / 'apple')!r})\n"
             f"{code}\n")
         path.chmod(0o755)
 
@@ -189,6 +198,29 @@ class WholeRun(unittest.TestCase):
         for folder in ("target", "macos/mlx", "ios/mlx", "ios-simulator/mlx"):
             shutil.rmtree(self.root / ".mlx/xcframework" / folder)
         self.assertEqual(self.build().returncode, 0)
+
+    def defines(self, name):
+        return json.loads((self.root / f".mlx/xcframework/{name}/mlx/defines.json").read_text())
+
+    def test_kernels_for_matrix_units_keep_the_minimum_system(self):
+        for version, selected in (("26.2", "ON"), ("27.0", "ON"), ("26.1", "OFF"), ("26", "OFF")):
+            self.fake("xcrun", FAKES["xcrun"].replace("26.2", version))
+            result = self.build()
+            self.assertEqual(result.returncode, 0, result.stderr)
+            for name, minimum in (("macos", "14.0"), ("ios", "17.0")):
+                found = self.defines(name)
+                self.assertEqual((found["OPENELM_NAX"], found["CMAKE_OSX_DEPLOYMENT_TARGET"]), (selected, minimum))
+            said = f"omitted: they need SDK 26.2 or newer, this Xcode has {version}\n"
+            self.assertEqual(said in result.stderr, selected == "OFF", result.stderr)
+            self.assertIn("if(OPENELM_NAX)", (self.root / ".mlx/xcframework/macos/mlx/_deps/mlx-src/mlx/backend/metal/CMakeLists.txt").read_text())
+            shutil.rmtree(self.root / ".mlx/xcframework/target")
+
+    def test_other_rules_of_mlx_are_reported(self):
+        self.fake("cmake", FAKES["cmake"] + '\nif words[0] == "-S": (build / "_deps/mlx-src/mlx/backend/metal/CMakeLists.txt").write_text("if(NEW)")')
+        result = self.build()
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("expected one condition for the NAX kernels, found 0", result.stderr)
+        self.assertIn("editing MLX's rules for kernels failed; the whole log is", result.stderr)
 
     def test_missing_parts_of_xcode_are_reported(self):
         self.fake("xcodebuild", "sys.exit(1)")

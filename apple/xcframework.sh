@@ -53,6 +53,12 @@ step() {
 query() {
   if [ -n "$dry" ]; then printf '<%s>' "$*"; else "$@" 2>>"$log" || die "$* failed; the log is $log"; fi
 }
+# Whether the version `$1`, such as 26.4, is at least major `$2`, minor `$3`.
+at_least() {
+  local major minor
+  IFS=. read -r major minor _ <<<"$1"
+  [ "$major" -gt "$2" ] || { [ "$major" -eq "$2" ] && [ "${minor:-0}" -ge "$3" ]; }
+}
 # Writes standard input to a file.
 write() { if [ -n "$dry" ]; then cat >/dev/null; else cat >"$1"; fi; }
 
@@ -96,6 +102,18 @@ prefix_map="-ffile-prefix-map=$root=/openelm -ffile-prefix-map=$cargo_home=/carg
 in_root=(sh -c 'cd / && exec "$@"' sh env "CARGO_TARGET_DIR=$work/target")
 
 say "MLX $version, kernels: $KERNELS${dry:+; nothing is run}"
+# Kernels for the matrix units of M5 and A19 (MLX: NAX) need the headers of SDK 26.2 here and a system
+# of 26.2 on the device. apple/nax.py keeps the minimum system. A dry run assumes such an SDK.
+nax=OFF
+sdk_version=$(query xcrun -sdk macosx --show-sdk-version)
+if [ "$KERNELS" = all ]; then
+  say "kernels for the matrix units of M5 and A19 are omitted: they need KERNELS=jit"
+elif [ -n "$dry" ] || at_least "$sdk_version" 26 2; then
+  nax=ON
+else
+  say "kernels for the matrix units of M5 and A19 are omitted: they need SDK 26.2 or newer, this Xcode has $sdk_version"
+fi
+
 say "1/5 building the generators of declarations"
 step "building the generators" "${in_root[@]}" cargo build --locked --manifest-path "$root/Cargo.toml" --package mlx-c-bindings --package uniffi-bindgen
 step "making folders" mkdir -p "$work/path" "$work/headers/COpenELMFFI" "$resources"
@@ -120,7 +138,7 @@ build_mlx() {
     "-DCMAKE_OSX_DEPLOYMENT_TARGET=$minimum" "-DCMAKE_ARCHIVE_OUTPUT_DIRECTORY=$build/lib"
     "-DCMAKE_C_FLAGS=$prefix_map" "-DCMAKE_CXX_FLAGS=$prefix_map -include $work/no-path.hpp"
     "-DBUILD_SHARED_LIBS=OFF" "-DMLX_C_BUILD_EXAMPLES=OFF" "-DMLX_BUILD_GGUF=OFF"
-    "-DMLX_BUILD_METAL=$metal" "-DMLX_METAL_JIT=$jit" "-DMLX_METAL_PATH=$build/kernels")
+    "-DMLX_BUILD_METAL=$metal" "-DMLX_METAL_JIT=$jit" "-DMLX_METAL_PATH=$build/kernels" "-DOPENELM_NAX=$nax")
   local environment=(env)
   # The macOS build comes first and downloads MLX; the other builds use its sources.
   [ "$name" = macos ] ||
@@ -129,6 +147,10 @@ build_mlx() {
     environment+=("PATH=$work/path:$PATH" "XCRUN=$xcrun" "KERNEL_SDK=$sdk" "KERNEL_MINIMUM=-mios-version-min=$minimum")
   step "making folders" mkdir -p "$build/lib" "$build/kernels"
   step "configuring MLX for $name" cmake -S "$mlx_c" -B "$build/mlx" "${defines[@]}"
+  if [ "$name" = macos ]; then
+    step "editing MLX's rules for kernels" python3 -B "$root/apple/nax.py" "$build/mlx/_deps/mlx-src"
+    step "configuring MLX for $name" cmake -S "$mlx_c" -B "$build/mlx" "${defines[@]}"
+  fi
   step "building MLX for $name" "${environment[@]}" cmake --build "$build/mlx" --target mlxc --parallel "$jobs"
   step "declaring mlx-c for $name" env "LIBCLANG_PATH=$toolchain/lib" "$work/target/debug/mlx-c-bindings" "$mlx_c" "$build/lib/bindings.rs" \
     "--target=$clang" -isysroot "$(query xcrun -sdk "$sdk" --show-sdk-path)" -isystem "$clang_headers"

@@ -4,10 +4,10 @@ evaluate.
     launches.py [PROGRAM]
 
 PROGRAM is the example of bench/launches/main.rs, by default target/debug/examples/launches. Both
-run on MLX's CPU backend, openelm with the code that it chooses for a GPU, with
-bench/launches/counter.cpp preloaded. A step is the difference between a run of three steps and one
-of four. Nodes that launch nothing on a GPU, because they only view their argument, are not counted;
-a fused node counts once.
+run on MLX's CPU backend, openelm with the code that it chooses for a GPU. The preloaded
+bench/launches/counter.cpp counts the nodes, and fused.cpp makes a norm, a rotary embedding and
+attention one node each, as on a GPU. A step is the difference between a run of three steps and one
+of four. Nodes that launch nothing on a GPU, because they only view their argument, are not counted.
 """
 
 import json
@@ -27,8 +27,10 @@ VIEWS = {
     "AsStrided", "Broadcast", "BroadcastAxes", "Copy", "ExpandDims", "Flatten", "NumberOfElements",
     "Reshape", "Slice", "Split", "Squeeze", "StopGradient", "Transpose", "Unflatten", "View",
 }  # fmt: skip
+QUANTIZED = "decode_4bit"
 KINDS = {
-    "decode": ("one token of a decode", 0.87),
+    "decode": ("one token of a decode, dense", 0.87),
+    QUANTIZED: ("one token of a decode, 4 bits", 0.87),
     "lora": ("LoRA", 1.0),
     "dora": ("DoRA", 1.0),
     "full": ("full fine-tuning", 1.0),
@@ -41,10 +43,23 @@ def build(folder, name, *options):
     library = folder / f"{name}.so"
     subprocess.run(
         ["c++", "-std=c++20", "-O1", "-shared", "-fPIC", f"-I{MLX / 'prefix/mlx/include'}"]
-        + [FOLDER / "launches/counter.cpp", "-o", library, "-ldl", *options],
+        + [FOLDER / f"launches/{part}.cpp" for part in ("counter", "fused")]
+        + ["-o", library, "-ldl", *options],
         check=True,
     )
     return library
+
+
+def quantize(target, environment):
+    """The model with all matrices in 4 bits."""
+    command = [sys.executable, "-m", "mlx_lm", "convert", "--hf-path", MODEL, "--mlx-path", target]
+    options = ["-q", "--q-bits", "4", "--q-group-size", "32"]
+    run = subprocess.run(
+        [*command, *options], env=os.environ | environment, capture_output=True, text=True
+    )
+    if run.returncode != 0:
+        sys.exit(f"mlx_lm convert failed:\n{run.stderr[-3000:]}")
+    return target
 
 
 def nodes(command, library, folder, environment):
@@ -89,10 +104,12 @@ def main(program):
         library = f"{oracle}/mlx/lib"
         theirs = build(folder, "theirs", f"-L{library}", "-lmlx", f"-Wl,-rpath,{library}")
         script = [sys.executable, FOLDER / "launches/mlx_lm_steps.py"]
+        quantized = quantize(folder / "quantized", python)
         for kind in KINDS:
+            job = ["decode", quantized] if kind == QUANTIZED else [kind, MODEL]
             results[kind] = {
-                "openelm": nodes([program, kind, MODEL], ours, folder, {}),
-                "mlx_lm": nodes([*script, kind, MODEL], theirs, folder, python),
+                "openelm": nodes([program, *job], ours, folder, {}),
+                "mlx_lm": nodes([*script, *job], theirs, folder, python),
             }
     text = table(results)
     print(text)

@@ -23,6 +23,8 @@ SLICES = {
     "ios-arm64-simulator": ("ios-simulator", (17, 0)),
 }
 KERNELS = {"macos": (14, 0), "ios": (17, 0)}
+# A line of the sources of MLX's NAX kernels, which a library contains that compiles them on the device.
+NAX = b"#include <MetalPerformancePrimitives/MetalPerformancePrimitives.h>"
 MEGABYTE = 1_000_000
 
 
@@ -57,7 +59,8 @@ def check_slices(framework, package):
         library = framework / identifier / entry["LibraryPath"]
         headers = framework / identifier / entry.get("HeadersPath", "") / NAME
         try:
-            objects = of_library(library.read_bytes(), platform, minimum)
+            data = library.read_bytes()
+            objects = of_library(data, platform, minimum)
             for name in (f"{NAME}.h", "module.modulemap"):
                 # In a folder named after the module, because an app merges the headers of all
                 # libraries.
@@ -65,7 +68,7 @@ def check_slices(framework, package):
                     raise Broken(f"{headers / name} is not the package's")
         except (OSError, Broken) as error:
             raise Broken(f"{identifier}: {error}") from error
-        found.append(described(library, slice=identifier, platform=platform, minimum="{}.{}".format(*minimum), objects=objects))
+        found.append(described(library, slice=identifier, platform=platform, minimum="{}.{}".format(*minimum), objects=objects, nax=NAX in data))
     return found
 
 

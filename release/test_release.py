@@ -112,6 +112,13 @@ class Release(unittest.TestCase):
         self.assertIn("COpenELMFFI.xcframework/ios-arm64/Headers/COpenELMFFI/module.modulemap", names)
         self.assertIn("COpenELMFFI.xcframework/Info.plist", names)
 
+    def test_libraries_with_kernels_for_matrix_units_are_marked(self):
+        source = mach_object("ios") + b'R"preamble(\n#include <MetalPerformancePrimitives/MetalPerformancePrimitives.h>\n)preamble"'
+        (self.framework / "ios-arm64/libopenelm_ffi.a").write_bytes(library(source))
+        self.assertEqual(self.pack(), (0, ""))
+        slices = json.loads((self.out / "release.json").read_text())["slices"]
+        self.assertEqual([(one["slice"], one["nax"]) for one in slices], [("macos-arm64", False), ("ios-arm64", True), ("ios-arm64-simulator", False)])
+
     def test_the_same_files_give_the_same_archive(self):
         self.pack()
         first = self.archive.read_bytes()

@@ -109,8 +109,9 @@ if [ $platform = linux-x86_64 ]; then
   clang_args=(-isystem "$("$cxx" -print-file-name=include)")
 else
   step "archiving libmlxc.a" ar -crs "$mlx/lib/libmlxc.a" "$mlx"/obj/*.o
-  # dyld finds libmlx.dylib by its install name; an absolute name needs no flags.
-  step "naming libmlx.dylib" install_name_tool -id "$mlx/prefix/mlx/lib/libmlx.dylib" "$mlx/prefix/mlx/lib/libmlx.dylib"
+  # dyld finds libmlx.dylib by its install name; an absolute name needs no flags. The wheel for macOS
+  # 26 loads @rpath/libjaccl.dylib, which is beside it, and has no path of its own.
+  step "naming libmlx.dylib" install_name_tool -id "$mlx/prefix/mlx/lib/libmlx.dylib" -add_rpath @loader_path "$mlx/prefix/mlx/lib/libmlx.dylib"
   step "signing libmlx.dylib" codesign --force --sign - "$mlx/prefix/mlx/lib/libmlx.dylib"
   search=("native=$mlx/lib" "native=$mlx/prefix/mlx/lib") libraries=("static=mlxc" "dylib=mlx" "dylib=c++" "framework=Foundation")
   clang_args=(-isysroot "$(xcrun --show-sdk-path)" -isystem "$("$cxx" -print-resource-dir)/include")

@@ -23,6 +23,11 @@ using mlx::core::array;
 struct Counts {
   std::map<std::string, long> nodes;
 
+  // The library is for this process, not for the compiler that MLX starts.
+  Counts() {
+    unsetenv("LD_PRELOAD");
+  }
+
   ~Counts() {
     const char* path = std::getenv("LAUNCHES_OUT");
     if (path == nullptr) {
@@ -39,8 +44,9 @@ struct Counts {
   }
 };
 
+Counts counts;
+
 void count(const std::vector<array>& outputs) {
-  static Counts counts;
   std::unordered_set<std::uintptr_t> seen;
   std::vector<array> rest(outputs);
   while (!rest.empty()) {

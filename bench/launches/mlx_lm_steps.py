@@ -4,11 +4,6 @@ Fine-tuning is mlx-lm's `train`; pre-training is the compiled step of bench/pret
 float32 masters where openelm has them, except full fine-tuning, which mlx-lm runs in bfloat16.
 """
 
-import os
-
-# The preloaded counter is for this process, not for the compiler started by MLX.
-os.environ.pop("LD_PRELOAD", None)
-
 import sys
 from functools import partial
 from pathlib import Path

@@ -8,6 +8,7 @@ use openelm_core::{
     convert::{FileType, Recipe},
     corpus::Assembly,
     dataset::LongRows,
+    generation::LogprobsOf,
     quantization::QuantizationMode,
     train::{OptimizerKind, PreferenceLoss, ScheduleShape},
 };
@@ -57,6 +58,7 @@ choices!(FineTuneType of AdapterKind: Lora, Dora, Full);
 choices!(Optimizer of OptimizerKind: Adam, AdamW, Sgd, Lion, Adafactor);
 choices!(LrSchedule of ScheduleShape: Constant, Linear, Cosine);
 choices!(LongRow of LongRows: Split, Drop);
+choices!(LogprobsOfChoice of LogprobsOf: Model, Sampler);
 choices!(Dpo of PreferenceLoss: Sigmoid, Hinge);
 choices!(QuantMode of QuantizationMode: Affine, Mxfp4, Mxfp8, Nvfp4);
 choices!(

@@ -177,9 +177,12 @@ fn long_name<'c>(command: &'c Command, option: &str) -> Option<&'c str> {
     let quantization = format!("q-{own}");
     let other = match option {
         "betas" | "eps" | "momentum" => "optimizer",
+        "banned_strings" => "banned-string",
         // The special tokens of a tokenizer must be in the vocabulary.
         "bos_token_id" | "eos_token_id" => "vocab-size",
         "decay_vectors" => "mlx-lm-compat",
+        "dry_sequence_breakers" => "dry-sequence-breaker",
+        "extra_eos_tokens" => "extra-eos-token",
         "files" | "valid" => "data",
         "format" => "to",
         // The final rate of pre-training follows from the peak rate.

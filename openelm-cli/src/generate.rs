@@ -8,15 +8,23 @@ use std::{
 use openelm_core::{
     Model, Tokenizer,
     adapter::Adapter,
-    generation::{Event, FinishReason, GenerateOptions, PromptCache, Sampling, Stats, Token},
+    constraint::AtLimit,
+    generation::{EosToken, Event, FinishReason, GenerateOptions, PromptCache, Stats, Token},
     memory,
     text::{MAX_TEXT, read_text, read_text_file},
 };
 use serde_json::json;
 
 use crate::{
-    error::Error, given::Given, interrupt::Interrupt, kv_cache::KvCacheArgs, model::ModelArgs,
+    choices::LogprobsOfChoice,
+    constraint::{AtLimitChoice, ConstraintArgs},
+    error::Error,
+    given::Given,
+    interrupt::Interrupt,
+    kv_cache::KvCacheArgs,
+    model::ModelArgs,
     output,
+    sampling::SamplingArgs,
 };
 
 /// Arguments of `openelm generate`.
@@ -52,59 +60,29 @@ pub(crate) struct Args {
     #[arg(long, short = 'n', default_value_t = GenerateOptions::default().max_tokens, value_name = "N")]
     max_tokens: usize,
 
-    /// Sampling temperature; 0 always picks the most likely token
-    #[arg(
-        long,
-        alias = "temperature",
-        default_value_t = Sampling::default().temperature,
-        value_name = "T",
-        allow_negative_numbers = true
-    )]
-    temp: f32,
-
-    /// Sample from the K most likely tokens; 0 means all
-    #[arg(long, default_value_t = Sampling::default().top_k, value_name = "K")]
-    top_k: usize,
-
-    /// Sample from the most likely tokens with a total probability of P, in (0, 1]
-    #[arg(
-        long,
-        default_value_t = Sampling::default().top_p,
-        value_name = "P",
-        allow_negative_numbers = true
-    )]
-    top_p: f32,
-
-    /// Drop tokens less likely than P times the most likely one, in [0, 1]
-    #[arg(
-        long,
-        default_value_t = Sampling::default().min_p,
-        value_name = "P",
-        allow_negative_numbers = true
-    )]
-    min_p: f32,
-
-    /// Repetition penalty as in Hugging Face Transformers; 1 is off, Apple's OpenELM examples use
-    /// 1.2
-    #[arg(
-        long,
-        default_value_t = Sampling::default().repetition_penalty,
-        value_name = "R",
-        allow_negative_numbers = true
-    )]
-    repetition_penalty: f32,
-
-    /// Random seed, for repeatable sampling [default: a new seed per run]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
 
     /// Stop before this string; may be repeated
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
+    #[command(flatten)]
+    constraint: ConstraintArgs,
+
+    /// End of a structured text that reaches --max-tokens: stop there, an error, or close what is
+    /// open [default: stop]
+    #[arg(long, value_name = "END", value_enum, requires = "ConstraintArgs")]
+    at_limit: Option<AtLimitChoice>,
+
     /// Continue after the end-of-sequence token
     #[arg(long)]
     ignore_eos: bool,
+
+    /// Token that ends the text as the end-of-sequence token does, by its id or piece; may be
+    /// repeated
+    #[arg(long, value_name = "TOKEN", conflicts_with = "ignore_eos")]
+    extra_eos_token: Vec<EosToken>,
 
     /// Prompt tokens per prefill step [default: 128 on a CPU, 512 on a GPU]
     #[arg(long, value_name = "N")]
@@ -125,6 +103,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = GenerateOptions::default().logprobs, value_name = "N", requires = "json")]
     logprobs: usize,
 
+    /// Distribution of the log-probabilities: the model's, or the sampler's after all options
+    #[arg(long, default_value_t = GenerateOptions::default().logprobs_of.into(), value_name = "WHICH", requires = "logprobs")]
+    logprobs_of: LogprobsOfChoice,
+
     /// No progress bar and no statistics
     #[arg(long, short)]
     quiet: bool,
@@ -134,30 +116,23 @@ const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt 'Once upon a time'
   openelm generate --model OpenELM-270M --tokenizer Llama-2-7b-hf --prompt 'Hello' --temp 0.8 --top-p 0.95
   openelm generate --model OpenELM-270M --prompt-file story.txt -n 500 --repetition-penalty 1.2
+  openelm generate --model OpenELM-270M --prompt 'A fox in JSON: ' --json-schema fox.json
   echo 'Once upon a time' | openelm generate --model OpenELM-270M --json --logprobs 5";
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
-    let sampling = Sampling {
-        temperature: args.temp,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repetition_penalty: args.repetition_penalty,
-        seed: args.seed,
-    };
     // Checked before the model loads, so that invalid options fail at once.
-    sampling.check()?;
-    let drawn = args.temp > 0.0;
-    // Without --temp the options are accepted, as in mlx-lm.
-    let greedy = args.given.has("temp") && args.temp == 0.0;
-    let reason = "with --temp 0, which always picks the most likely token";
-    args.given.check(&[
-        (greedy && args.top_k != 0, &["top-k"], reason),
-        (greedy && args.top_p != 1.0, &["top-p"], reason),
-        (greedy && args.min_p != 0.0, &["min-p"], reason),
-        (greedy, &["seed"], reason),
-    ])?;
+    let sampling = args.sampling.sampling(&args.given)?;
+    let drawn = args.sampling.draws();
+    let at_limit = args.at_limit.map(AtLimit::from).unwrap_or_default();
+    let constraint = args.constraint.read()?;
+    if args.ignore_eos
+        && let Some(kind) = &constraint
+    {
+        let option = kind.option().replace('_', "-");
+        let problem = format!("not with --{option}: the text ends where it is complete");
+        return Err(args.given.refusal("ignore-eos", &problem));
+    }
     args.kv_cache
         .check(&args.given, args.prompt_cache_file.is_some())?;
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
@@ -175,8 +150,12 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         sampling,
         stop: args.stop,
         logprobs: args.logprobs,
+        logprobs_of: args.logprobs_of.into(),
         prefill_chunk: args.prefill_chunk,
         ignore_eos: args.ignore_eos,
+        extra_eos_tokens: args.extra_eos_token,
+        constraint,
+        at_limit,
         kv_cache: args.kv_cache.over(kind),
     };
     let generation = match cache {

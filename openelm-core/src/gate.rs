@@ -2,11 +2,13 @@
 //!
 //! Operating systems end apps that use the GPU in the background. The thread that owns MLX acquires
 //! the gate before each unit of work (a token, a prompt chunk, a step) and rests at it within long
-//! ones (a load, a conversion, a validation), when nothing is in progress on the device.
+//! ones (a load, a conversion, a validation, a step with gradient checkpointing), when nothing is in
+//! progress on the device.
 
 use std::{
     cell::RefCell,
     fmt,
+    rc::Rc,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -29,6 +31,8 @@ struct State {
     closed: bool,
     /// Number of live guards that do not rest.
     held: usize,
+    /// Number of calls of [`Gate::recheck`].
+    rechecks: u64,
 }
 
 /// A running unit of work. Dropping it ends the unit.
@@ -66,7 +70,8 @@ impl Gate {
     /// Makes each resting thread examine its condition for an end of the rest again.
     pub fn recheck(&self) {
         // With the lock held, no thread is between its examination and its wait.
-        let _state = self.lock();
+        let mut state = self.lock();
+        state.rechecks = state.rechecks.wrapping_add(1);
         self.0.changed.notify_all();
     }
 
@@ -87,24 +92,52 @@ impl Gate {
 
     /// Makes long jobs of this thread rest at this gate while it is closed, within the unit of work
     /// that the thread's guard stands for. `give_up` ends a rest; it is examined when the gate
-    /// changes, and after each [`recheck`](Self::recheck).
-    pub fn attach(&self, give_up: impl Fn() -> bool + 'static) {
-        ATTACHED.set(Some(Attached {
+    /// changes, and after each [`recheck`](Self::recheck). `between` is called at each point where a
+    /// job can rest, before a rest, and within it after each such examination: for other work of
+    /// the thread.
+    pub fn attach(&self, give_up: impl Fn() -> bool + 'static, between: impl Fn() + 'static) {
+        ATTACHED.set(Some(Rc::new(Attached {
             gate: self.clone(),
             give_up: Box::new(give_up),
-        }));
+            between: Box::new(between),
+        })));
     }
 
-    /// Ends the running unit of work until the gate is open or `give_up` returns true.
-    fn rest(&self, give_up: impl Fn() -> bool) {
+    /// Runs `work`, which does not use the device, outside the thread's unit of work, which
+    /// continues when the gate is open or `give_up` returns true. Nothing may be in progress on the
+    /// device.
+    pub fn suspend_during<T>(&self, give_up: impl Fn() -> bool, work: impl FnOnce() -> T) -> T {
+        self.end_unit();
+        // Also after a panic.
+        let _continues = OnDrop(|| self.continue_unit(&give_up, || {}));
+        work()
+    }
+
+    fn end_unit(&self) {
         let mut state = self.lock();
         state.held = state.held.saturating_sub(1);
         self.0.changed.notify_all();
-        while state.closed && !give_up() {
-            let waited = self.0.changed.wait(state);
-            state = waited.unwrap_or_else(PoisonError::into_inner);
+    }
+
+    /// Begins the unit of work again when the gate is open or `give_up` returns true; `between` is
+    /// called before each wait.
+    fn continue_unit(&self, give_up: impl Fn() -> bool, between: impl Fn()) {
+        loop {
+            let rechecks = self.lock().rechecks;
+            between();
+            let mut state = self.lock();
+            loop {
+                if !state.closed || give_up() {
+                    state.held += 1;
+                    return;
+                }
+                if state.rechecks != rechecks {
+                    break;
+                }
+                let waited = self.0.changed.wait(state);
+                state = waited.unwrap_or_else(PoisonError::into_inner);
+            }
         }
-        state.held += 1;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -128,14 +161,13 @@ impl GateGuard {
 
 impl Drop for GateGuard {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.held = state.held.saturating_sub(1);
-        self.0.0.changed.notify_all();
+        self.0.end_unit();
     }
 }
 
-/// A point of a long job at which it rests while this thread's gate is closed. `settle` waits until
-/// nothing is in progress on the device; it is called only before a rest.
+/// A point of a long job at which other work of the thread may run, and at which the job rests while
+/// this thread's gate is closed. `settle` waits until nothing is in progress on the device; it is
+/// called only before a rest.
 ///
 /// # Errors
 /// Errors of `settle`.
@@ -143,22 +175,34 @@ pub(crate) fn pause_point(
     cancel: &CancelHandle,
     settle: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    ATTACHED.with_borrow(|attached| {
-        let Some(Attached { gate, give_up }) = attached else {
-            return Ok(());
-        };
-        if gate.is_closed() {
-            settle()?;
-            gate.rest(|| cancel.is_cancelled() || give_up());
-        }
-        Ok(())
-    })
+    let Some(attached) = ATTACHED.with_borrow(Clone::clone) else {
+        return Ok(());
+    };
+    (attached.between)();
+    if attached.gate.is_closed() {
+        settle()?;
+        let give_up = || cancel.is_cancelled() || (attached.give_up)();
+        attached.gate.end_unit();
+        attached.gate.continue_unit(give_up, &attached.between);
+        (attached.between)();
+    }
+    Ok(())
 }
 
 /// The gate of a thread.
 struct Attached {
     gate: Gate,
     give_up: Box<dyn Fn() -> bool>,
+    between: Box<dyn Fn()>,
+}
+
+/// Calls a function when it is dropped.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 impl fmt::Debug for Attached {
@@ -168,12 +212,15 @@ impl fmt::Debug for Attached {
 }
 
 thread_local! {
-    static ATTACHED: RefCell<Option<Attached>> = const { RefCell::new(None) };
+    static ATTACHED: RefCell<Option<Rc<Attached>>> = const { RefCell::new(None) };
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
+        cell::Cell,
+        panic::{AssertUnwindSafe, catch_unwind},
+        rc::Rc,
         sync::atomic::{AtomicBool, Ordering},
         thread,
     };
@@ -235,7 +282,7 @@ mod tests {
         let (gate, cancel) = (gate.clone(), cancel.clone());
         thread::spawn(move || {
             let guard = gate.try_acquire().unwrap();
-            gate.attach(|| false);
+            gate.attach(|| false, || {});
             while !gate.is_closed() {
                 thread::yield_now();
             }
@@ -282,6 +329,37 @@ mod tests {
         gate.recheck();
         assert!(job.join().unwrap());
         assert!(gate.is_closed());
+    }
+
+    #[test]
+    fn unit_is_suspended_during_work_without_the_device() {
+        let gate = Gate::default();
+        let guard = gate.try_acquire().unwrap();
+        gate.close();
+        let found = gate.suspend_during(
+            || false,
+            || {
+                assert!(gate.wait_idle(Duration::ZERO));
+                gate.open();
+                7
+            },
+        );
+        assert!(found == 7 && !gate.wait_idle(Duration::ZERO));
+        let work = || gate.suspend_during(|| false, || panic!("of the work"));
+        catch_unwind(AssertUnwindSafe(work)).unwrap_err();
+        assert!(!gate.wait_idle(Duration::ZERO), "the unit goes on");
+        drop(guard);
+        assert!(gate.wait_idle(Duration::ZERO));
+    }
+
+    #[test]
+    fn points_of_a_job_are_reported_with_an_open_gate_too() {
+        let points = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&points);
+        Gate::default().attach(|| false, move || counted.set(counted.get() + 1));
+        let settle = || panic!("settled with an open gate");
+        pause_point(&CancelHandle::default(), settle).unwrap();
+        assert_eq!(points.get(), 1);
     }
 
     #[test]

@@ -28,9 +28,11 @@ pub mod adapter;
 mod cancel;
 mod caught;
 pub mod config;
+pub mod constraint;
 pub mod convert;
 mod data;
 mod documents;
+pub mod engine;
 mod error;
 mod files;
 mod formats;
@@ -51,7 +53,6 @@ pub use cancel::CancelHandle;
 pub use config::Config;
 pub use data::{corpus, dataset};
 pub use error::{Error, ErrorKind, Remedy, Result, one_line};
-pub use gate::{Gate, GateGuard};
 pub use generation::{LanguageModel, LoadOptions};
 pub use mlx::{Device, Dtype, SelectedDevice, runtime};
 pub use model::Model;
@@ -101,7 +102,7 @@ pub mod train {
 #[doc(hidden)]
 pub mod internal {
     #[cfg(feature = "inject-faults")]
-    pub use crate::mlx::recovery::faults::inject as inject_fault;
+    pub use crate::mlx::recovery::faults::{delay as inject_delay, inject as inject_fault};
     pub use crate::{
         convert::gguf::{
             PlannedTensor, Token, TokenKind, Vocabulary, check_tensors, config_from_gguf, metadata,
@@ -115,6 +116,8 @@ pub mod internal {
             },
             torch::{TorchFile, TorchTensor},
         },
+        gate::{Gate, GateGuard},
+        generation::sampling::{Choice, Sampler, SamplerVocabulary},
         mlx::{
             available::{AssumedMemory, assume_available},
             evaluation::Evaluations,

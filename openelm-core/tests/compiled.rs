@@ -9,9 +9,13 @@ use openelm_core::{
     Config, Device, Dtype, Model,
     adapter::{Adapter, LoraOptions, TargetModules},
     config::{LayerWiseConfig, Preset},
-    internal::{Batch, random_weights},
+    dataset::Example,
+    internal::{Batch, Padding, random_weights},
     runtime,
-    train::{Optimizer, OptimizerKind, Schedule, Step, Trainer, TrainerOptions},
+    train::{
+        Optimizer, OptimizerKind, Preference, PreferenceLoss, Schedule, Step, Trainer,
+        TrainerOptions,
+    },
 };
 use openelm_testing::TempDir;
 
@@ -87,6 +91,11 @@ fn train(start: &Start, options: &TrainerOptions, compile: bool) -> (Vec<Step>, 
     steps.push(trainer.update(&batches[..1], None).unwrap());
     steps.push(trainer.update(&batches[..3], None).unwrap());
     assert_eq!(trainer.compiled_functions() > 0, compile);
+    (steps, tensors(&trainer))
+}
+
+/// The values of the trained tensors.
+fn tensors(trainer: &Trainer) -> Vec<f32> {
     let folder = TempDir::new();
     trainer.adapter().save(&folder, &config()).unwrap();
     let tensors = Array::load_safetensors(folder.join("adapters.safetensors")).unwrap();
@@ -95,12 +104,12 @@ fn train(start: &Start, options: &TrainerOptions, compile: bool) -> (Vec<Step>, 
     let values = tensors
         .iter()
         .flat_map(|(_, array)| array.to_vec_exact::<f32>().unwrap());
-    (steps, values.collect())
+    values.collect()
 }
 
-fn check(what: &str, start: &Start, options: &TrainerOptions) {
-    let [(plain, expected), (compiled, found)] =
-        [false, true].map(|compile| train(start, options, compile));
+/// Compares a training without compilation, the first one, with a compiled one.
+fn compare(what: &str, trainings: [(Vec<Step>, Vec<f32>); 2]) {
+    let [(plain, expected), (compiled, found)] = trainings;
     for (a, b) in plain.iter().zip(&compiled) {
         let close = |a: f32, b: f32| (a - b).abs() <= 2e-5 * a.abs().max(1.0);
         assert!(close(a.loss, b.loss), "{what}: {a:?} {b:?}");
@@ -117,6 +126,59 @@ fn check(what: &str, start: &Start, options: &TrainerOptions) {
         apart < 2e-4,
         "{what}: a weight differs by {apart}, a tenth of a step"
     );
+}
+
+fn check(what: &str, start: &Start, options: &TrainerOptions) {
+    compare(
+        what,
+        [false, true].map(|compile| train(start, options, compile)),
+    );
+}
+
+/// The steps and final tensors of a training on pairs with different numbers of targets, all of
+/// one compiled function.
+fn prefer(start: &Start, loss: PreferenceLoss, compile: bool) -> (Vec<Step>, Vec<f32>) {
+    let options = TrainerOptions {
+        compile: Some(compile),
+        ..options(OptimizerKind::Adam)
+    };
+    let adapter = start.clone().unwrap();
+    let mut trainer = Trainer::new(&model(), adapter, options).unwrap();
+    let lengths = [[5, 9, 3, 7], [12, 2, 6, 6], [9, 9, 1, 12]];
+    let batches = lengths.map(|lengths: [u32; 4]| {
+        let rows = lengths.map(|length| Example {
+            tokens: (3..20).map(|i| (i * length) % 50).collect(),
+            first_target: 17 - length as usize,
+        });
+        Batch::new(&rows.iter().collect::<Vec<_>>(), Padding::default())
+    });
+    let steps = (0..6).map(|nth| {
+        let batch = &batches[nth % 3];
+        let preference = Preference {
+            loss,
+            beta: 0.3,
+            reference: lengths[nth % 3].map(|length| length as f32 * -3.5).to_vec(),
+        };
+        trainer.step_preference(batch, &preference).unwrap()
+    });
+    let steps = steps.collect();
+    assert_eq!(trainer.compiled_functions(), usize::from(compile));
+    (steps, tensors(&trainer))
+}
+
+#[test]
+fn preferences_train_like_without_compilation() {
+    let _gpu = Device::Gpu.select();
+    if !compiles() {
+        return;
+    }
+    let adapter = lora(&LoraOptions::default());
+    for loss in [PreferenceLoss::Sigmoid, PreferenceLoss::Hinge] {
+        compare(
+            &format!("{loss:?}"),
+            [false, true].map(|compile| prefer(&adapter, loss, compile)),
+        );
+    }
 }
 
 fn lora(options: &LoraOptions) -> Start {

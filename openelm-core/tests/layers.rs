@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 22] = [
+const LAYERS: [&str; 24] = [
     "error",
     "cancel",
     "gate",
@@ -28,10 +28,12 @@ const LAYERS: [&str; 22] = [
     "adapter",
     "documents",
     "tokenizer",
+    "constraint",
     "data",
     "generation",
     "training",
     "convert",
+    "engine",
 ];
 
 #[test]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use openelm_core::{
     self as core,
     chat::{Message, Role},
+    engine::ChatHandle,
 };
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     generation::{GenerationOptions, GenerationStream},
     language_model::LanguageModel,
-    worker::{self, ChatSlot},
 };
 
 /// Mirrors `openelm_core::chat::ChatTemplate`.
@@ -40,42 +40,27 @@ pub struct ChatMessage {
     pub content: String,
 }
 
-/// A conversation on the worker's thread. Dropping the last handle drops it.
+/// A conversation. Dropping the last handle ends it.
 #[derive(Debug, uniffi::Object)]
 pub struct Chat {
     /// Keeps the model loaded.
     model: Arc<LanguageModel>,
-    id: u64,
+    chat: ChatHandle,
 }
 
 /// A new conversation with `model` that begins with `messages`.
 ///
 /// # Errors
-/// [`Error::InvalidOption`] if the order of the messages is invalid.
+/// [`Error::InvalidOption`](crate::Error::InvalidOption) if the order of the messages is invalid.
 #[uniffi::export]
 pub fn new_chat(
     model: Arc<LanguageModel>,
     template: ChatTemplate,
     messages: Vec<ChatMessage>,
 ) -> Result<Arc<Chat>> {
-    let messages: Vec<Message> = messages.into_iter().map(Message::from).collect();
-    // Checks the messages here, so that this call returns the error. The worker creates the chat
-    // that is kept, because its arrays belong to the worker's thread.
-    core::chat::Chat::new(template.into(), messages.clone())?;
-    let (id, model_id) = (worker::next_id(), model.id());
-    worker::submit_always(move |models| {
-        if let Ok(chat) = core::chat::Chat::new(template.into(), messages)
-            && models.loaded.contains_key(&model_id)
-        {
-            let slot = ChatSlot {
-                model: model_id,
-                chat,
-                answering: None,
-            };
-            models.chats.insert(id, slot);
-        }
-    })?;
-    Ok(Arc::new(Chat { model, id }))
+    let messages = messages.into_iter().map(Message::from).collect();
+    let chat = model.handle().chat(template.into(), messages)?;
+    Ok(Arc::new(Chat { model, chat }))
 }
 
 #[uniffi::export]
@@ -84,49 +69,40 @@ impl Chat {
     /// is removed, with its prompt.
     ///
     /// # Errors
-    /// The stream's first event is [`Error::Busy`] while another answer is running.
+    /// The stream's first event is [`Error::Busy`](crate::Error::Busy) while another answer is
+    /// running.
     pub fn respond(
         &self,
         prompt: String,
         options: GenerationOptions,
     ) -> Result<Arc<GenerationStream>> {
-        GenerationStream::start(self.model.id(), Some(self.id), prompt, options).map(Arc::new)
+        GenerationStream::new(self.chat.respond(prompt, options.into())?)
+    }
+
+    /// Starts to warm up the model, as [`LanguageModel::warm_up`], and returns. Errors are dropped:
+    /// the next answer reports them.
+    ///
+    /// # Errors
+    /// Only after a panic.
+    pub fn prewarm(&self) -> Result<()> {
+        Ok(self.model.handle().begin_warm_up()?)
     }
 
     /// Returns true while an answer is running.
     ///
     /// # Errors
-    /// [`Error::Unloaded`].
+    /// [`Error::Unloaded`](crate::Error::Unloaded).
     pub async fn is_answering(&self) -> Result<bool> {
-        let id = self.id;
-        worker::call_always(move |models| {
-            let slot = models.chats.get(&id).ok_or_else(Error::unloaded)?;
-            Ok(slot.answering.is_some())
-        })
-        .await
+        Ok(self.chat.is_responding().await?)
     }
 
     /// All messages of the conversation.
     ///
     /// # Errors
-    /// [`Error::Unloaded`].
+    /// [`Error::Unloaded`](crate::Error::Unloaded).
     pub async fn messages(&self) -> Result<Vec<ChatMessage>> {
-        let id = self.id;
-        worker::call_always(move |models| {
-            let slot = models.chats.get(&id).ok_or_else(Error::unloaded)?;
-            Ok(slot.chat.messages().iter().map(ChatMessage::from).collect())
-        })
-        .await
-    }
-}
-
-impl Drop for Chat {
-    fn drop(&mut self) {
-        let id = self.id;
-        // Fails only if the worker has ended.
-        let _ = worker::submit_always(move |models| {
-            models.chats.remove(&id);
-        });
+        let messages = self.chat.messages().await?;
+        Ok(messages.iter().map(ChatMessage::from).collect())
     }
 }
 

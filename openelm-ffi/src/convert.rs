@@ -1,4 +1,4 @@
-//! Conversions between formats. A conversion occupies the worker until it ends.
+//! Conversions between formats.
 
 use std::{
     path::PathBuf,
@@ -6,17 +6,13 @@ use std::{
 };
 
 use openelm_core::{
-    self as core, CancelHandle,
-    adapter::Adapter,
+    self as core,
     convert::{self as conversion, FileType, Format, Quantize, TokenizerChoice},
+    engine::{ConvertHandle, ConvertProgress, ConvertRequest},
     quantization::{Quantization, QuantizationMode},
 };
 
-use crate::{
-    error::Result,
-    event_channel::{self, EventReceiver},
-    worker,
-};
+use crate::{engine::engine, error::Result};
 
 /// Output format. GGUF types: `f32`, `f16`, `bf16`, `q8_0`, `q4_0`.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Enum)]
@@ -107,15 +103,8 @@ pub struct ConvertReport {
 /// A running conversion. Dropping it cancels it and leaves the destination unchanged.
 #[derive(Debug, uniffi::Object)]
 pub struct ConvertRun {
-    events: EventReceiver<Message>,
-    cancel: CancelHandle,
+    run: ConvertHandle,
     report: Mutex<Option<ConvertReport>>,
-}
-
-#[derive(Debug)]
-enum Message {
-    Progress(ConvertEvent),
-    Done(ConvertReport),
 }
 
 /// Starts converting the model `source`, a folder or file, to `target`, a new folder or GGUF file.
@@ -124,28 +113,14 @@ enum Message {
 /// [`Error::InvalidOption`](crate::Error::InvalidOption) for an unknown name.
 #[uniffi::export]
 pub fn convert(source: String, target: String, options: ConvertOptions) -> Result<Arc<ConvertRun>> {
-    let adapter = options.adapter.clone();
-    let options = core_options(options)?;
-    let (sender, events) = event_channel::channel();
-    let cancel = CancelHandle::default();
-    let job = Job {
-        source,
-        target,
-        options,
-        adapter,
-        cancel: cancel.clone(),
+    let request = ConvertRequest {
+        source: source.into(),
+        target: target.into(),
+        adapter: options.adapter.clone().map(PathBuf::from),
+        options: core_options(options)?,
     };
-    worker::submit(move |_models| {
-        let done = worker::catch_panic(|| {
-            job.run(|event| {
-                sender.replace(Ok(Message::Progress(event)));
-            })
-        });
-        sender.replace(done.map(Message::Done));
-    })?;
     Ok(Arc::new(ConvertRun {
-        events,
-        cancel,
+        run: engine()?.convert(request)?,
         report: Mutex::new(None),
     }))
 }
@@ -158,14 +133,20 @@ impl ConvertRun {
     /// # Errors
     /// Errors of the conversion. The destination is then unchanged.
     pub async fn next(&self) -> Result<Option<ConvertEvent>> {
-        match self.events.next().await? {
-            Some(Message::Progress(event)) => Ok(Some(event)),
-            Some(Message::Done(report)) => {
-                *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
-                Ok(None)
+        Ok(match self.run.events().next().await? {
+            Some(ConvertProgress::Written { name, done, total }) => {
+                Some(ConvertEvent::Written { name, done, total })
             }
-            None => Ok(None),
-        }
+            Some(ConvertProgress::Verifying { done, total }) => {
+                Some(ConvertEvent::Verifying { done, total })
+            }
+            Some(ConvertProgress::Done(report)) => {
+                let report = ConvertReport::from(*report);
+                *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+                None
+            }
+            None => None,
+        })
     }
 
     /// The report, once, after `next` returned `None`.
@@ -182,54 +163,8 @@ impl ConvertRun {
     /// # Errors
     /// Only after a panic.
     pub fn cancel(&self) -> Result<()> {
-        self.cancel.cancel();
-        worker::gate().recheck();
-        self.events.close();
+        self.run.cancel();
         Ok(())
-    }
-}
-
-impl Drop for ConvertRun {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-        worker::gate().recheck();
-    }
-}
-
-/// A conversion on the worker's thread.
-struct Job {
-    source: String,
-    target: String,
-    options: conversion::ConvertOptions,
-    /// Adapter folder. Loaded on the worker's thread, because arrays belong to a thread.
-    adapter: Option<String>,
-    cancel: CancelHandle,
-}
-
-impl Job {
-    fn run(mut self, mut emit: impl FnMut(ConvertEvent)) -> Result<ConvertReport> {
-        self.options.adapter = self.adapter.map(Adapter::load).transpose()?;
-        let cancel = &self.cancel;
-        let progress = |event: conversion::ConvertEvent<'_>| {
-            emit(event.into());
-            worker::between_units();
-        };
-        let report =
-            conversion::convert(self.source, self.target, &self.options, cancel, progress)?;
-        Ok(report.into())
-    }
-}
-
-impl From<conversion::ConvertEvent<'_>> for ConvertEvent {
-    fn from(event: conversion::ConvertEvent<'_>) -> Self {
-        match event {
-            conversion::ConvertEvent::Written { name, done, total } => Self::Written {
-                name: name.to_owned(),
-                done,
-                total,
-            },
-            conversion::ConvertEvent::Verifying { done, total } => Self::Verifying { done, total },
-        }
     }
 }
 
@@ -250,7 +185,7 @@ impl From<conversion::ConvertReport> for ConvertReport {
     }
 }
 
-/// The core's options without the adapter; see [`Job::adapter`].
+/// The core's options without the adapter; see [`ConvertRequest::adapter`].
 fn core_options(options: ConvertOptions) -> Result<conversion::ConvertOptions> {
     let quantize = options.quantize.map(|options| -> Result<Quantize> {
         let mode: QuantizationMode = options.mode.parse()?;

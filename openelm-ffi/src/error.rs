@@ -1,11 +1,11 @@
-//! The error type of this crate: the core's error kinds, and failures of the worker.
+//! The error type of this crate: the core's error kinds.
 
 use openelm_core::{self as core, ErrorKind};
 
 /// The result of a call.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of the core, by its [`ErrorKind`], or of the worker. `message` is the complete text.
+/// An error of the core, by its [`ErrorKind`]. `message` is the complete text.
 #[derive(Debug, Clone, PartialEq, thiserror::Error, uniffi::Error)]
 #[error("{}", self.message())]
 #[allow(missing_docs, reason = "the variants are openelm_core::ErrorKind's")]
@@ -89,7 +89,7 @@ pub enum Error {
     Unexpected {
         message: String,
     },
-    /// The worker has ended. No later call in this process can succeed.
+    /// The thread that runs MLX has ended. No later call in this process can succeed.
     Unusable {
         message: String,
     },
@@ -105,37 +105,9 @@ pub struct RunDifference {
 }
 
 impl Error {
-    /// The conversation is already answering.
-    pub(crate) fn busy() -> Self {
-        Self::Busy {
-            message: "the session is already answering".into(),
-        }
-    }
-
-    /// The model was unloaded.
-    pub(crate) fn unloaded() -> Self {
-        Self::Unloaded {
-            message: "the model was unloaded".into(),
-        }
-    }
-
-    /// The worker has ended.
+    /// The engine's thread has ended.
     pub(crate) fn unusable() -> Self {
-        Self::Unusable {
-            message: "the thread that runs MLX has ended; restart the app".into(),
-        }
-    }
-
-    /// A panic with its payload.
-    pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
-        let text = payload
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned());
-        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-        let text = text.unwrap_or_else(|| "no reason given".into());
-        Self::Unexpected {
-            message: core::one_line(&format!("unexpected failure: {text}")),
-        }
+        core::Error::Unusable.into()
     }
 
     fn message(&self) -> &str {
@@ -218,6 +190,10 @@ impl From<core::Error> for Error {
             (ErrorKind::Verification, _) => Self::Verification { path, message },
             (ErrorKind::Cancelled, _) => Self::Cancelled { message },
             (ErrorKind::Device, _) => Self::Device { message },
+            (ErrorKind::Busy, _) => Self::Busy { message },
+            (ErrorKind::Unloaded, _) => Self::Unloaded { message },
+            (ErrorKind::Unexpected, _) => Self::Unexpected { message },
+            (ErrorKind::Unusable, _) => Self::Unusable { message },
             // Errors whose fields the kind's variant needs but the core did not give.
             (
                 ErrorKind::InvalidData

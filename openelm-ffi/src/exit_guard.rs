@@ -8,6 +8,7 @@
 
 use std::{
     ffi::c_int,
+    panic::catch_unwind,
     sync::{
         Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -16,9 +17,9 @@ use std::{
     time::Duration,
 };
 
-use crate::worker::{self, catch_panic};
+use crate::engine;
 
-/// Maximum time that `exit` waits: longer than a token, a tensor or a prompt chunk takes.
+/// Maximum time that `exit` waits: longer than a token, a tensor, a prompt chunk or a batch takes.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 unsafe extern "C" {
@@ -29,10 +30,17 @@ static EXITING: AtomicBool = AtomicBool::new(false);
 static STOPPED: Mutex<bool> = Mutex::new(false);
 static CHANGED: Condvar = Condvar::new();
 
-/// Registers the wait with `atexit`. The worker calls this after each unit of work. Handlers run in
-/// reverse order of registration, and MLX creates its globals on first use, so the wait is
-/// registered again after 1, 2, 4, 8, ... calls.
-pub(crate) fn register() {
+/// The engine calls this after each unit of work. Does not return while the process exits.
+pub(crate) fn after_unit() {
+    register();
+    if is_exiting() {
+        stop();
+    }
+}
+
+/// Registers the wait with `atexit`. Handlers run in reverse order of registration, and MLX creates
+/// its globals on first use, so the wait is registered again after 1, 2, 4, 8, ... calls.
+fn register() {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     if (CALLS.fetch_add(1, Ordering::Relaxed).wrapping_add(1)).is_power_of_two() {
         // If the table of handlers is full, `exit` does not wait; nothing else depends on it.
@@ -47,8 +55,8 @@ pub(crate) fn is_exiting() -> bool {
 
 /// Stops the worker between two units of work: waits for the device, lets `exit` continue, and
 /// never returns.
-pub(crate) fn stop() -> ! {
-    let _ = catch_panic(|| Ok(openelm_core::runtime::synchronize()?));
+fn stop() -> ! {
+    let _ = catch_unwind(openelm_core::runtime::synchronize);
     *STOPPED.lock().unwrap_or_else(PoisonError::into_inner) = true;
     CHANGED.notify_all();
     loop {
@@ -58,8 +66,7 @@ pub(crate) fn stop() -> ! {
 
 extern "C" fn wait() {
     EXITING.store(true, Ordering::SeqCst);
-    worker::wake();
-    worker::gate().recheck();
+    engine::wake();
     let stopped = STOPPED.lock().unwrap_or_else(PoisonError::into_inner);
     drop(CHANGED.wait_timeout_while(stopped, TIMEOUT, |stopped| !*stopped));
 }

@@ -3,18 +3,12 @@
 use std::sync::Arc;
 
 use openelm_core::{
-    self as core, CancelHandle,
-    adapter::{Adapter, AdapterOptions},
-    finetune::{self as core_finetune, DataOptions, DataSplits, Finetune},
+    adapter::AdapterOptions,
+    engine::{FinetuneHandle, FinetuneRequest},
+    finetune::{self as core_finetune, DataOptions},
 };
 
-use crate::{
-    error::{Error, Result},
-    event_channel::{self, EventReceiver, EventSender},
-    finetune_options::FinetuneOptions,
-    language_model::LanguageModel,
-    worker::{self, Models, Task},
-};
+use crate::{error::Result, finetune_options::FinetuneOptions, language_model::LanguageModel};
 
 /// An event of a [`FinetuneRun`].
 #[derive(Debug, Clone, PartialEq, uniffi::Enum)]
@@ -57,10 +51,7 @@ pub enum FinetuneEnd {
 /// A running fine-tuning. Dropping it saves and ends it.
 #[derive(Debug, uniffi::Object)]
 pub struct FinetuneRun {
-    /// Keeps the model loaded.
-    _model: Arc<LanguageModel>,
-    events: EventReceiver<FinetuneEvent>,
-    cancel: CancelHandle,
+    run: FinetuneHandle,
 }
 
 /// Starts training a new adapter for `model`, without the model's active adapters, on the rows in
@@ -77,28 +68,17 @@ pub fn finetune(
     options: FinetuneOptions,
     resume: bool,
 ) -> Result<Arc<FinetuneRun>> {
-    let (mut sender, events) = event_channel::channel();
-    let cancel = CancelHandle::default();
-    let task_cancel = cancel.clone();
-    let id = model.id();
-    worker::submit(move |models| {
-        let begun =
-            worker::catch_panic(|| begin(models.model(id)?, &data, &folder, &options, resume));
-        match begun {
-            Ok(run) => models.tasks.push(Box::new(FinetuneTask {
-                model: id,
-                run: Some(run),
-                cancel: task_cancel,
-                sender,
-            })),
-            Err(error) => sender.send(Err(error)),
-        }
-    })?;
-    Ok(Arc::new(FinetuneRun {
-        _model: model,
-        events,
-        cancel,
-    }))
+    let request = FinetuneRequest {
+        data: data.into(),
+        folder: folder.into(),
+        run: core_finetune::FinetuneOptions::from(&options),
+        rows: DataOptions::from(&options),
+        adapter: AdapterOptions::from(&options),
+        seed: options.seed,
+        resume,
+    };
+    let run = model.handle().finetune(request)?;
+    Ok(Arc::new(FinetuneRun { run }))
 }
 
 #[uniffi::export]
@@ -108,7 +88,12 @@ impl FinetuneRun {
     /// # Errors
     /// Errors of the run; no event follows.
     pub async fn next(&self) -> Result<Option<FinetuneEvent>> {
-        self.events.next().await
+        while let Some(event) = self.run.events().next().await? {
+            if let Some(event) = event_from(event) {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
     }
 
     /// Ends the run before its next step. The run is saved and reported in its last events.
@@ -116,100 +101,8 @@ impl FinetuneRun {
     /// # Errors
     /// Only after a panic.
     pub fn cancel(&self) -> Result<()> {
-        self.cancel.cancel();
-        worker::wake();
+        self.run.cancel();
         Ok(())
-    }
-}
-
-fn begin(
-    model: &core::LanguageModel,
-    data: &str,
-    folder: &str,
-    options: &FinetuneOptions,
-    resume: bool,
-) -> Result<Finetune> {
-    let run = core_finetune::FinetuneOptions::from(options);
-    let data = DataSplits::read(data, model.tokenizer(), &run, &DataOptions::from(options))?;
-    let mut network = model.model().clone();
-    network.set_adapters(&[])?;
-    let adapter = Adapter::new(&network, &AdapterOptions::from(options), options.seed)?;
-    let (train, valid) = (data.train.data, data.valid.map(|split| split.data));
-    Ok(if resume {
-        Finetune::resume(&network, adapter, train, valid, folder, run)?
-    } else {
-        Finetune::new(&network, adapter, train, valid, folder, run)?
-    })
-}
-
-/// A fine-tuning run on the worker's thread.
-struct FinetuneTask {
-    /// Id of the model.
-    model: u64,
-    /// `None` once it has failed.
-    run: Option<Finetune>,
-    cancel: CancelHandle,
-    sender: EventSender<FinetuneEvent>,
-}
-
-impl FinetuneTask {
-    /// Cancels the run, which saves it.
-    fn save(&mut self) {
-        if let Some(mut run) = self.run.take() {
-            run.cancel_handle().cancel();
-            // The reader is gone, so an error while saving is dropped.
-            run.by_ref().for_each(drop);
-        }
-    }
-}
-
-impl Task for FinetuneTask {
-    fn model(&self) -> u64 {
-        self.model
-    }
-
-    fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    fn is_ready(&mut self) -> bool {
-        self.sender.flush()
-    }
-
-    fn turn(&mut self, _models: &mut Models) -> bool {
-        let Some(run) = &mut self.run else {
-            return false;
-        };
-        if self.cancel.is_cancelled() {
-            run.cancel_handle().cancel();
-        }
-        match run.next() {
-            Some(Ok(event)) => {
-                if let Some(event) = event_from(event) {
-                    self.sender.send(Ok(event));
-                }
-                true
-            }
-            Some(Err(error)) => {
-                self.fail(error.into());
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn fail(&mut self, error: Error) {
-        self.run = None;
-        self.sender.send(Err(error));
-    }
-
-    fn abort(&mut self, error: Error) {
-        self.save();
-        self.sender.replace(Err(error));
-    }
-
-    fn end(mut self: Box<Self>, _models: &mut Models) {
-        self.save();
     }
 }
 

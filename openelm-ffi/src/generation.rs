@@ -1,17 +1,14 @@
-//! Text generation: options, events, and the task behind a stream.
+//! Text generation: options and events.
+
+use std::sync::Arc;
 
 use openelm_core::{
     self as core,
-    generation::{Event, Generation, Sampling},
+    engine::EventReceiver,
+    generation::{Event, Sampling},
 };
 
-use crate::{
-    count::count,
-    error::{Error, Result},
-    event_channel::{self, EventReceiver, EventSender},
-    fault_injection,
-    worker::{self, Models, Task},
-};
+use crate::{count::count, error::Result};
 
 /// Options of a generation. Mirrors `openelm_core::generation::GenerateOptions` and its `Sampling`.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
@@ -106,7 +103,7 @@ pub struct GenerationStats {
 /// A running generation. Dropping it cancels it.
 #[derive(Debug, uniffi::Object)]
 pub struct GenerationStream {
-    events: EventReceiver<GenerationEvent>,
+    events: EventReceiver<Event>,
 }
 
 #[uniffi::export]
@@ -116,7 +113,7 @@ impl GenerationStream {
     /// # Errors
     /// Errors of the generation. No event follows.
     pub async fn next(&self) -> Result<Option<GenerationEvent>> {
-        self.events.next().await
+        Ok(self.events.next().await?.map(GenerationEvent::from))
     }
 
     /// Cancels the generation before its next token or prompt chunk.
@@ -130,140 +127,8 @@ impl GenerationStream {
 }
 
 impl GenerationStream {
-    /// Continues `prompt` with the model `model`. With `chat`, `prompt` is the next message of that
-    /// conversation.
-    pub(crate) fn start(
-        model: u64,
-        chat: Option<u64>,
-        prompt: String,
-        options: GenerationOptions,
-    ) -> Result<Self> {
-        let (mut sender, events) = event_channel::channel();
-        worker::submit(move |models| {
-            let id = worker::next_id();
-            let begun = worker::catch_panic(|| begin(models, id, model, chat, &prompt, options));
-            match begun {
-                Ok(generation) => models.tasks.push(Box::new(GenerationTask {
-                    model,
-                    chat,
-                    id,
-                    prompt,
-                    generation: Some(generation),
-                    sender,
-                })),
-                Err(error) => sender.send(Err(error)),
-            }
-        })?;
-        Ok(Self { events })
-    }
-}
-
-fn begin(
-    models: &mut Models,
-    id: u64,
-    model: u64,
-    chat: Option<u64>,
-    prompt: &str,
-    options: GenerationOptions,
-) -> Result<Generation<'static>> {
-    let Some(chat) = chat else {
-        let model = models.model(model)?;
-        return Ok(model.generate(prompt, options.into())?.into_owned());
-    };
-    let language_model = models.loaded.get(&model).ok_or_else(Error::unloaded)?;
-    let slot = models.chats.get_mut(&chat).ok_or_else(Error::unloaded)?;
-    if slot.answering.is_some() {
-        return Err(Error::busy());
-    }
-    let generation = slot.chat.start(language_model, prompt, options.into())?;
-    slot.answering = Some(id);
-    Ok(generation.into_owned())
-}
-
-/// A generation on the worker's thread.
-struct GenerationTask {
-    /// Id of the model.
-    model: u64,
-    /// Id of the conversation, if the generation is an answer.
-    chat: Option<u64>,
-    /// Id of this generation.
-    id: u64,
-    prompt: String,
-    /// `None` once it has ended.
-    generation: Option<Generation<'static>>,
-    sender: EventSender<GenerationEvent>,
-}
-
-impl GenerationTask {
-    /// Adds the answer to the conversation, so that the next prompt can follow the last event.
-    fn conclude(&mut self, models: &mut Models) {
-        let generation = self.generation.take();
-        let slot = self.chat.and_then(|chat| models.chats.get_mut(&chat));
-        if let (Some(slot), Some(generation)) = (slot, generation) {
-            slot.answering = None;
-            slot.chat.finish(generation);
-        }
-    }
-}
-
-impl Task for GenerationTask {
-    fn model(&self) -> u64 {
-        self.model
-    }
-
-    fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    fn is_ready(&mut self) -> bool {
-        self.sender.flush()
-    }
-
-    fn turn(&mut self, models: &mut Models) -> bool {
-        let Some(generation) = &mut self.generation else {
-            return false;
-        };
-        match fault_injection::inject(&self.prompt).map(|()| generation.next()) {
-            Ok(Some(Ok(event))) => {
-                if matches!(event, Event::Finished { .. }) {
-                    self.conclude(models);
-                }
-                self.sender.send(Ok(event.into()));
-            }
-            Ok(Some(Err(error))) => self.fail(error.into()),
-            Ok(None) => return false,
-            Err(error) => self.fail(error),
-        }
-        true
-    }
-
-    fn settle(&mut self) {
-        if let Some(generation) = &self.generation
-            && let Err(error) = generation.settle()
-        {
-            self.fail(error.into());
-        }
-    }
-
-    fn fail(&mut self, error: Error) {
-        self.generation = None;
-        self.sender.send(Err(error));
-    }
-
-    fn abort(&mut self, error: Error) {
-        self.generation = None;
-        self.sender.replace(Err(error));
-    }
-
-    fn end(mut self: Box<Self>, models: &mut Models) {
-        self.conclude(models);
-        // Removes the prompt of a failed generation.
-        if let Some(slot) = self.chat.and_then(|chat| models.chats.get_mut(&chat))
-            && slot.answering == Some(self.id)
-        {
-            slot.chat.withdraw();
-            slot.answering = None;
-        }
+    pub(crate) fn new(events: EventReceiver<Event>) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self { events }))
     }
 }
 
@@ -278,12 +143,13 @@ impl From<GenerationOptions> for core::generation::GenerateOptions {
                 min_p: options.min_p,
                 repetition_penalty: options.repetition_penalty,
                 seed: options.seed,
+                ..Sampling::default()
             },
             stop: options.stop,
             logprobs: count(options.logprobs),
             prefill_chunk: options.prefill_chunk.map(count),
             ignore_eos: options.ignore_eos,
-            kv_cache: core::generation::KvCacheOptions::default(),
+            ..Self::default()
         }
     }
 }

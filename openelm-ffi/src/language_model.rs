@@ -1,26 +1,19 @@
 //! A loaded model: its properties, text generation and tokenizer. Its adapters are in
 //! `adapters.rs`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
-use openelm_core::{self as core, Device, Tokenizer};
+use openelm_core::engine::ModelHandle;
 
 use crate::{
     error::Result,
     generation::{GenerationOptions, GenerationStream},
-    worker,
 };
 
 /// A loaded model. Dropping the last handle unloads it.
 #[derive(Debug, uniffi::Object)]
 pub struct LanguageModel {
-    id: u64,
-    info: ModelInfo,
-    tokenizer: Tokenizer,
-    unloaded: AtomicBool,
+    model: ModelHandle,
 }
 
 /// Properties of a model.
@@ -49,7 +42,16 @@ impl LanguageModel {
     /// # Errors
     /// Only after a panic.
     pub fn info(&self) -> Result<ModelInfo> {
-        Ok(self.info.clone())
+        let info = self.model.info();
+        Ok(ModelInfo {
+            parameter_count: info.config.parameter_count(),
+            max_context_length: info.config.max_context_length() as u64,
+            vocab_size: info.config.vocab_size() as u64,
+            num_transformer_layers: info.config.num_transformer_layers() as u64,
+            dtype: info.dtype.to_string(),
+            device: info.device.to_string(),
+            warnings: info.warnings.clone(),
+        })
     }
 
     /// Continues `prompt`.
@@ -61,7 +63,7 @@ impl LanguageModel {
         prompt: String,
         options: GenerationOptions,
     ) -> Result<Arc<GenerationStream>> {
-        GenerationStream::start(self.id, None, prompt, options).map(Arc::new)
+        GenerationStream::new(self.model.generate(prompt, options.into())?)
     }
 
     /// The token ids of `text`. With `prompt`, the ids that the model reads, BOS first.
@@ -70,9 +72,9 @@ impl LanguageModel {
     /// [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer).
     pub fn encode(&self, text: String, prompt: bool) -> Result<Vec<u32>> {
         Ok(if prompt {
-            self.tokenizer.encode_prompt(&text)?
+            self.model.tokenizer().encode_prompt(&text)?
         } else {
-            self.tokenizer.encode(&text)?
+            self.model.tokenizer().encode(&text)?
         })
     }
 
@@ -81,7 +83,7 @@ impl LanguageModel {
     /// # Errors
     /// [`Error::InvalidTokenizer`](crate::Error::InvalidTokenizer) for an id outside the vocabulary.
     pub fn decode(&self, ids: Vec<u32>) -> Result<String> {
-        Ok(self.tokenizer.decode(&ids)?)
+        Ok(self.model.tokenizer().decode(&ids)?)
     }
 
     /// The vocabulary entry of `id`.
@@ -89,7 +91,15 @@ impl LanguageModel {
     /// # Errors
     /// Only after a panic.
     pub fn piece(&self, id: u32) -> Result<Option<String>> {
-        Ok(self.tokenizer.piece(id).map(str::to_owned))
+        Ok(self.model.tokenizer().piece(id).map(str::to_owned))
+    }
+
+    /// Reads and generates a few tokens, so that MLX loads or compiles its GPU kernels now.
+    ///
+    /// # Errors
+    /// [`Error::Unloaded`](crate::Error::Unloaded), [`Error::Device`](crate::Error::Device).
+    pub async fn warm_up(&self) -> Result<()> {
+        Ok(self.model.warm_up().await?)
     }
 
     /// Unloads the model and frees its memory. Tasks that use it end with
@@ -98,57 +108,17 @@ impl LanguageModel {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device).
     pub async fn unload(&self) -> Result<()> {
-        if self.unloaded.swap(true, Ordering::SeqCst) {
-            return Ok(());
-        }
-        let id = self.id;
-        worker::call_always(move |models| {
-            if models.unload(id) {
-                core::memory::clear_cache()?;
-            }
-            Ok(())
-        })
-        .await
+        Ok(self.model.unload().await?)
     }
 }
 
 impl LanguageModel {
-    /// The handle of `model`, which the worker stores under `id`.
-    pub(crate) fn new(model: &core::LanguageModel, id: u64) -> Result<Self> {
-        let network = model.model();
-        let config = network.config();
-        Ok(Self {
-            id,
-            info: ModelInfo {
-                parameter_count: config.parameter_count(),
-                max_context_length: config.max_context_length() as u64,
-                vocab_size: config.vocab_size() as u64,
-                num_transformer_layers: config.num_transformer_layers() as u64,
-                dtype: network.dtype().to_string(),
-                device: Device::current()?.to_string(),
-                warnings: model.warnings(),
-            },
-            tokenizer: model.tokenizer().clone(),
-            unloaded: AtomicBool::new(false),
-        })
+    pub(crate) fn new(model: ModelHandle) -> Self {
+        Self { model }
     }
 
-    /// The worker's id of the model.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-}
-
-impl Drop for LanguageModel {
-    fn drop(&mut self) {
-        if !self.unloaded.load(Ordering::SeqCst) {
-            let id = self.id;
-            // Fails only if the worker has ended.
-            let _ = worker::submit_always(move |models| {
-                if models.unload(id) {
-                    let _ = core::memory::clear_cache();
-                }
-            });
-        }
+    /// The engine's handle.
+    pub(crate) fn handle(&self) -> &ModelHandle {
+        &self.model
     }
 }

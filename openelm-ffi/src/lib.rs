@@ -1,6 +1,6 @@
 //! `openelm-core` for Swift, through UniFFI: conversions and channels, no logic.
 //!
-//! One thread owns MLX and all models (`worker.rs`); the objects here send jobs to it by channel.
+//! The core's engine owns MLX and all models; the objects here hold its handles.
 //! Long work is a stream that the caller pulls: `next()` returns an event, `None` after the last
 //! one, and `cancel()` ends it. Every exported function returns a `Result`, so that a panic becomes
 //! an error.
@@ -9,17 +9,15 @@ mod adapters;
 mod chat;
 mod convert;
 mod count;
+mod engine;
 mod error;
-mod event_channel;
 mod exit_guard;
-mod fault_injection;
 mod finetune;
 mod finetune_options;
 mod generation;
 mod language_model;
 mod load;
 mod memory;
-mod worker;
 
 pub use adapters::AdapterStrength;
 pub use chat::{Chat, ChatMessage, ChatRole, ChatTemplate, new_chat};

@@ -5,13 +5,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use openelm_core::{self as core, CancelHandle, Dtype};
+use openelm_core::{
+    self as core, Dtype,
+    engine::{LoadEvent, LoadHandle},
+};
 
 use crate::{
+    engine::engine,
     error::{Error, Result},
-    event_channel::{self, EventReceiver},
     language_model::LanguageModel,
-    worker::{self, Models},
 };
 
 /// Mirrors `openelm_core::LoadOptions`; `dtype` is `float32`, `float16` or `bfloat16`.
@@ -21,6 +23,7 @@ pub struct LoadOptions {
     pub dtype: Option<String>,
     pub tokenizer: Option<String>,
     pub keep_quantized: Option<bool>,
+    pub training: bool,
 }
 
 /// The core's defaults.
@@ -36,6 +39,7 @@ pub fn default_load_options() -> Result<LoadOptions> {
             .tokenizer
             .map(|path| path.to_string_lossy().into_owned()),
         keep_quantized: options.keep_quantized,
+        training: options.training,
     })
 }
 
@@ -50,15 +54,8 @@ pub struct LoadProgress {
 /// A model being loaded. Dropping it cancels the load.
 #[derive(Debug, uniffi::Object)]
 pub struct LoadRun {
-    events: EventReceiver<Message>,
-    cancel: CancelHandle,
+    load: LoadHandle,
     model: Mutex<Option<Arc<LanguageModel>>>,
-}
-
-#[derive(Debug)]
-enum Message {
-    Progress(LoadProgress),
-    Loaded(Arc<LanguageModel>),
 }
 
 /// Starts loading the model folder `path`.
@@ -68,20 +65,8 @@ enum Message {
 #[uniffi::export]
 pub fn load_model(path: String, options: LoadOptions) -> Result<Arc<LoadRun>> {
     let options = core::LoadOptions::try_from(options)?;
-    let (sender, events) = event_channel::channel();
-    let cancel = CancelHandle::default();
-    let worker_cancel = cancel.clone();
-    worker::submit(move |models| {
-        let loaded = worker::catch_panic(|| {
-            load(models, &path, &options, &worker_cancel, |progress| {
-                sender.replace(Ok(Message::Progress(progress)));
-            })
-        });
-        sender.replace(loaded.map(Message::Loaded));
-    })?;
     Ok(Arc::new(LoadRun {
-        events,
-        cancel,
+        load: engine()?.load(path, options)?,
         model: Mutex::new(None),
     }))
 }
@@ -93,9 +78,10 @@ impl LoadRun {
     /// # Errors
     /// Errors of the model's files; [`Error::Cancelled`].
     pub async fn next(&self) -> Result<Option<LoadProgress>> {
-        match self.events.next().await? {
-            Some(Message::Progress(progress)) => Ok(Some(progress)),
-            Some(Message::Loaded(model)) => {
+        match self.load.events().next().await? {
+            Some(LoadEvent::Progress { read, total }) => Ok(Some(LoadProgress { read, total })),
+            Some(LoadEvent::Loaded(model)) => {
+                let model = Arc::new(LanguageModel::new(model));
                 *self.model.lock().unwrap_or_else(PoisonError::into_inner) = Some(model);
                 Ok(None)
             }
@@ -117,37 +103,9 @@ impl LoadRun {
     /// # Errors
     /// Only after a panic.
     pub fn cancel(&self) -> Result<()> {
-        self.cancel.cancel();
-        worker::gate().recheck();
-        self.events.close();
+        self.load.cancel();
         Ok(())
     }
-}
-
-impl Drop for LoadRun {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-        worker::gate().recheck();
-    }
-}
-
-fn load(
-    models: &mut Models,
-    path: &str,
-    options: &core::LoadOptions,
-    cancel: &CancelHandle,
-    mut emit: impl FnMut(LoadProgress),
-) -> Result<Arc<LanguageModel>> {
-    let progress = |read, total| {
-        emit(LoadProgress { read, total });
-        worker::between_units();
-    };
-    let model =
-        core::LanguageModel::load_cancellable(PathBuf::from(path), options, cancel, progress)?;
-    let id = worker::next_id();
-    let handle = LanguageModel::new(&model, id)?;
-    models.loaded.insert(id, model);
-    Ok(Arc::new(handle))
 }
 
 impl TryFrom<LoadOptions> for core::LoadOptions {
@@ -159,7 +117,35 @@ impl TryFrom<LoadOptions> for core::LoadOptions {
             dtype: dtype.transpose()?,
             tokenizer: options.tokenizer.map(PathBuf::from),
             keep_quantized: options.keep_quantized,
-            ..Self::default()
+            training: options.training,
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_reach_the_core() {
+        let options = LoadOptions {
+            dtype: Some("bfloat16".into()),
+            tokenizer: Some("folder".into()),
+            keep_quantized: Some(true),
+            training: true,
+        };
+        let expected = core::LoadOptions {
+            dtype: Some(Dtype::Bfloat16),
+            tokenizer: Some("folder".into()),
+            keep_quantized: Some(true),
+            training: true,
+        };
+        assert_eq!(core::LoadOptions::try_from(options).unwrap(), expected);
+        let default = default_load_options().unwrap();
+        assert_eq!(
+            core::LoadOptions::try_from(default).unwrap(),
+            core::LoadOptions::default()
+        );
     }
 }

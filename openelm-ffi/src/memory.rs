@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use openelm_core::{memory, runtime};
 
-use crate::{count::count, error::Result, load::LoadOptions, worker};
+use crate::{count::count, engine::engine, error::Result, load::LoadOptions};
 
 /// MLX's memory in this process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
@@ -97,17 +97,14 @@ pub fn clear_memory_cache() -> Result<()> {
     Ok(memory::clear_cache()?)
 }
 
-/// Pauses all work before its next token, prompt chunk, tensor or step, and waits up to
-/// `wait_milliseconds` for the device. Returns true if no work is running.
+/// Pauses all work before its next token, prompt chunk, training batch or tensor, and blocks the
+/// caller for up to `wait_milliseconds` until the device is idle. Returns true if no work is running.
 ///
 /// # Errors
 /// Only after a panic.
 #[uniffi::export]
 pub fn pause(wait_milliseconds: u64) -> Result<bool> {
-    worker::gate().close();
-    // The worker waits for what its last turns have left on the device.
-    worker::wake();
-    Ok(worker::gate().wait_idle(Duration::from_millis(wait_milliseconds)))
+    Ok(engine()?.pause(Duration::from_millis(wait_milliseconds)))
 }
 
 /// Continues after [`pause`].
@@ -116,8 +113,7 @@ pub fn pause(wait_milliseconds: u64) -> Result<bool> {
 /// Only after a panic.
 #[uniffi::export]
 pub fn resume() -> Result<()> {
-    worker::gate().open();
-    worker::wake();
+    engine()?.resume();
     Ok(())
 }
 

@@ -8,10 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "inject-faults")]
+use openelm_ffi::{FinetuneOptions, default_finetune_options, finetune};
 use openelm_ffi::{
     GenerationEvent, GenerationOptions, LoadOptions, default_generation_options, load_model, pause,
 };
-use openelm_testing::{block_on, tales};
+use openelm_testing::{TempDir, block_on, tales};
 
 /// The point of the work at which the child exits.
 const QUIT: &str = "OPENELM_TEST_QUIT";
@@ -24,16 +26,22 @@ fn quitting_during_work_is_clean() {
             Some((tokens, lets_go)) => {
                 quit_in_text(tokens.parse().unwrap(), lets_go.parse().unwrap());
             }
+            #[cfg(feature = "inject-faults")]
+            None if how == "training" => quit_in_training(),
             None => quit_in_load(how == "paused"),
         }
     }
+    // `exit` runs no destructor that removes the children's temporary folders.
+    let temporary = TempDir::new();
     let texts = (0..40).map(|round| format!("{} {}", round % 10, round % 2 == 0));
     let loads = (0..10).map(|round| ["load", "paused"][round % 2].to_owned());
-    for how in texts.chain(loads) {
+    let trainings = cfg!(feature = "inject-faults").then(|| "training".to_owned());
+    for how in texts.chain(loads).chain(trainings) {
         let mut child = Command::new(env::current_exe().unwrap());
         child.args(["--exact", "quitting_during_work_is_clean"]);
         let started = Instant::now();
-        let ended = child.env(QUIT, &how).output().unwrap();
+        child.env(QUIT, &how).env("TMPDIR", &*temporary);
+        let ended = child.output().unwrap();
         let stderr = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(CODE), "{how}: {stderr}");
         // A longer time means that the worker did not stop and `exit` timed out.
@@ -47,6 +55,30 @@ fn quit_in_load(paused: bool) -> ! {
     if paused {
         pause(0).unwrap();
     }
+    exit(CODE)
+}
+
+/// Exits during a validation of eight seconds.
+#[cfg(feature = "inject-faults")]
+fn quit_in_training() -> ! {
+    let run = load_model(tales().to_str().unwrap().into(), LoadOptions::default()).unwrap();
+    while block_on(run.next()).unwrap().is_some() {}
+    let folder = TempDir::new();
+    let rows = "{\"text\": \"A fox.\"}\n".repeat(80);
+    for name in ["train.jsonl", "valid.jsonl"] {
+        folder.write(name, &rows);
+    }
+    let options = FinetuneOptions {
+        batch_size: 1,
+        val_batches: None,
+        ..default_finetune_options().unwrap()
+    };
+    let model = run.model().unwrap();
+    openelm_core::internal::inject_delay(Duration::from_millis(100));
+    let target = folder.at("run");
+    let run = finetune(model, folder.as_str().into(), target, options, false).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    std::mem::forget(run);
     exit(CODE)
 }
 

@@ -207,3 +207,32 @@ fn bench_measures_a_model_folder() {
         }
     }
 }
+
+#[test]
+fn options_of_sampling_shape_the_text() {
+    let text = |more: &[&str]| {
+        let args = ["-p", "Once upon a time", "-n", "11", "-q"];
+        works(generate(&[&args[..], more].concat()))
+    };
+    let forced = text(&["--forced-prefix", " in a castle"]);
+    assert!(forced.starts_with(" in a castle"), "{forced}");
+    let banned = text(&["--banned-string", "girl", "--banned-string", "had"]);
+    assert!(
+        !banned.contains("girl") && !banned.contains("had"),
+        "{banned}"
+    );
+    assert_eq!(
+        text(&["--extra-eos-token", "\u{2581}girl"]),
+        " there lived a little\n"
+    );
+    let biased = text(&["--logit-bias", "549-inf"]);
+    assert!(!biased.contains("there"), "{biased}");
+    let args = ["-p", "The", "-n", "1", "--json", "--logprobs", "5"];
+    let sampler = ["--temp=1", "--top-k=2", "--logprobs-of=sampler"];
+    let events = works(generate(&[&args[..], &sampler].concat()));
+    let token = events
+        .lines()
+        .map(parse)
+        .find(|event| event["event"] == "token");
+    assert_eq!(token.unwrap()["top_logprobs"].as_array().unwrap().len(), 2);
+}

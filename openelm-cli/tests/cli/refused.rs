@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use openelm_core::config::Preset;
-use openelm_testing::{TempDir, fails, run, works};
+use openelm_testing::{Outcome, TempDir, fails, failure, run, works};
 
 use crate::tool::{generate, openelm, small, tales, with_model};
 
@@ -215,4 +215,55 @@ fn rejects_float16_benchmark_of_3b() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("use bfloat16"), "{stderr}");
+}
+
+#[test]
+fn rejects_constraints_by_name() {
+    let folder = TempDir::new();
+    let schema = folder.file("schema.json", r#"{"properties": {"a": {"not": {}}}}"#);
+    let missing = folder.at("missing.lark");
+    let model = tales();
+    let generate = |options: &[&str]| {
+        let start = ["generate", "-m", &*model, "-p", "Once"];
+        openelm(&[&start, options].concat())
+    };
+    let keyword = "--json-schema: #/properties/a: the keyword `not` is not supported";
+    fails(generate(&["--json-schema", &schema]), 2, &[keyword]);
+    fails(
+        generate(&["--grammar", &missing]),
+        1,
+        &["--grammar", &missing],
+    );
+    fails(
+        generate(&["--regex", "(a"]),
+        2,
+        &["--regex:", "(a", "unclosed group"],
+    );
+    let both = failure(generate(&["--regex", "a", "--choice", "b"]), 2);
+    assert!(
+        both.contains("--regex") && both.contains("--choice"),
+        "{both}"
+    );
+    let alone = failure(generate(&["--at-limit", "error"]), 2);
+    assert!(alone.contains("--json-schema"), "{alone}");
+    let endless = generate(&["--choice", "b", "--ignore-eos"]);
+    fails(endless, 2, &["--ignore-eos", "not with --choice"]);
+    let long = generate(&[
+        "--regex",
+        "[a-z]{30}[0-9]",
+        "-n",
+        "2",
+        "--at-limit",
+        "error",
+    ]);
+    let Outcome { code, stderr, .. } = run(long);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(
+        stderr.contains("the text is incomplete after 2 tokens"),
+        "{stderr}"
+    );
+    let text = works(generate(&[
+        "--choice", "-a fox", "--choice", "-a king", "-q",
+    ]));
+    assert!(["-a fox\n", "-a king\n"].contains(&text.as_str()), "{text}");
 }

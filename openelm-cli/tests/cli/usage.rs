@@ -53,6 +53,20 @@ fn rejects_values_out_of_range() {
         ("--top-p", &["0", "1.5", "NaN", "-0.5", "inf", "abc"]),
         ("--min-p", &["-0.1", "1.1", "NaN", "inf", "abc"]),
         ("--repetition-penalty", &["0", "-1", "NaN", "inf", "abc"]),
+        ("--typical-p", &["0", "1.5", "NaN"]),
+        ("--top-n-sigma", &["-1", "NaN", "inf"]),
+        ("--xtc-probability", &["-0.1", "1.1"]),
+        ("--xtc-threshold", &["0.6", "-0.1"]),
+        ("--presence-penalty", &["inf", "NaN"]),
+        ("--frequency-penalty", &["-inf", "abc"]),
+        ("--presence-context-size", &["0", "-1"]),
+        ("--repetition-context-size", &["0", "all"]),
+        ("--dry-multiplier", &["-1", "inf"]),
+        ("--dry-base", &["0.9"]),
+        ("--dry-allowed-length", &["0"]),
+        ("--dry-penalty-last-n", &["0", "-1"]),
+        ("--logit-bias", &["5", "5+inf", "5+NaN", "a+1", ""]),
+        ("--banned-string", &[""]),
         ("--top-k", &["abc", "1.5", "99999999999999999999999"]),
         ("--max-tokens", &["abc", "1.5", "99999999999999999999999"]),
         ("--seed", &["abc", "18446744073709551616"]),
@@ -77,6 +91,14 @@ fn rejects_values_out_of_range() {
         2,
         &["--top-p"],
     );
+    // An id above the vocabulary size is found once the model is loaded.
+    fails(
+        generate(&["-p", "x", "--logit-bias", "2048+1"]),
+        2,
+        &["--logit-bias", "2048"],
+    );
+    let unknown = ["-p", "x", "--extra-eos-token", "nothing"];
+    fails(generate(&unknown), 2, &["--extra-eos-token", "nothing"]);
     // A value above the vocabulary size is found once the model is loaded.
     let args = ["-p", "x", "-n", "1", "--json", "--logprobs", "2049"];
     fails(generate(&args), 2, &["logprobs", "2048"]);
@@ -132,6 +154,10 @@ fn rejects_options_without_effect() {
         ("--top-k=5", true),
         ("--top-p=0.9", true),
         ("--min-p=0.1", true),
+        ("--typical-p=0.9", true),
+        ("--top-n-sigma=1", true),
+        ("--xtc-probability=0.5", true),
+        ("--presence-penalty=1", false),
         ("--seed=1", true),
         ("--top-p=1", false),
         ("--repetition-penalty=1.2", false),
@@ -145,6 +171,18 @@ fn rejects_options_without_effect() {
         }
     }
     works(generate(&["-p", "The", "-n", "1", "-q", "--top-p", "0.9"]));
+    for (option, other) in [
+        ("--xtc-threshold=0.2", "--xtc-probability"),
+        ("--repetition-context-size=20", "--repetition-penalty"),
+        ("--presence-context-size=20", "--presence-penalty"),
+        ("--frequency-context-size=20", "--frequency-penalty"),
+        ("--dry-base=2", "--dry-multiplier"),
+        ("--dry-sequence-breaker=x", "--dry-multiplier"),
+    ] {
+        let name = option.split('=').next().unwrap();
+        let reason = format!("no effect without {other}");
+        fails(generate(&["-p", "The", option]), 2, &[name, &reason]);
+    }
     let unquantised = "no effect on a model that is not quantised";
     let args = ["-p", "The", "--keep-quantized"];
     fails(generate(&args), 2, &["--keep-quantized", unquantised]);

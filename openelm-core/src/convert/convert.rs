@@ -187,3 +187,35 @@ fn inputs(options: &ConvertOptions) -> impl Iterator<Item = (&str, &Path)> {
         .into_iter()
         .chain(tokenizer.map(|path| ("tokenizer", path)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use openelm_testing::{TempDir, tales};
+
+    use super::*;
+    use crate::mlx::recovery::faults;
+
+    #[test]
+    fn conversion_after_a_failed_one_writes_the_same_model() {
+        let folder = TempDir::new();
+        let options = ConvertOptions::default();
+        let converted = |target: &str| {
+            let cancel = CancelHandle::default();
+            convert(tales(), folder.join(target), &options, &cancel, |_| ())
+        };
+        let weights =
+            |target: &str| fs::read(folder.join(target).join("model.safetensors")).unwrap();
+        converted("first").unwrap();
+        for reports in [1, 2, 3] {
+            faults::inject(reports);
+            let failed = converted("second");
+            assert!(matches!(failed, Err(Error::Mlx(_))), "{failed:?}");
+            assert_eq!(folder.names(), ["first"]);
+            converted("second").unwrap();
+            assert!(weights("first") == weights("second"), "{reports}");
+            fs::remove_dir_all(folder.join("second")).unwrap();
+        }
+    }
+}

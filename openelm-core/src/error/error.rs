@@ -1,6 +1,7 @@
 //! The error type of the crate.
 
 use std::{
+    any::Any,
     fmt::Display,
     path::{Path, PathBuf},
 };
@@ -188,6 +189,17 @@ pub enum Error {
     },
     /// The caller cancelled the call.
     Cancelled,
+    /// The conversation is already answering.
+    Busy,
+    /// The model was unloaded.
+    Unloaded,
+    /// Work on the engine's thread panicked. The call failed; later calls work.
+    Unexpected {
+        /// The panic's message.
+        problem: String,
+    },
+    /// The engine's thread has ended. No later call can succeed.
+    Unusable,
     /// MLX reported a failure.
     Mlx(#[from] mlx_rs::error::Exception),
     /// A result could not be read from MLX.
@@ -219,6 +231,10 @@ impl Error {
             Self::Verification { .. } => ErrorKind::Verification,
             Self::WithRemedy { error, .. } => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
+            Self::Busy => ErrorKind::Busy,
+            Self::Unloaded => ErrorKind::Unloaded,
+            Self::Unexpected { .. } => ErrorKind::Unexpected,
+            Self::Unusable => ErrorKind::Unusable,
             Self::FailedTrainer { .. } | Self::Memory { .. } | Self::Mlx(_) | Self::Read(_) => {
                 ErrorKind::Device
             }
@@ -252,6 +268,10 @@ impl Error {
             | Self::Group { .. }
             | Self::Memory { .. }
             | Self::Cancelled
+            | Self::Busy
+            | Self::Unloaded
+            | Self::Unexpected { .. }
+            | Self::Unusable
             | Self::Mlx(_)
             | Self::Read(_) => None,
         }
@@ -273,6 +293,17 @@ impl Error {
             option,
             format!("expected at least {minimum}, found {found}"),
         )
+    }
+
+    /// A panic with its payload.
+    pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Self {
+        let text = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        Self::Unexpected {
+            problem: text.unwrap_or_else(|| "no reason given".into()),
+        }
     }
 
     /// A prompt without text or tokens.

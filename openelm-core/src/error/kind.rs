@@ -39,4 +39,12 @@ pub enum ErrorKind {
     Cancelled,
     /// MLX or the device reported a failure, or the memory does not suffice.
     Device,
+    /// The conversation is already answering.
+    Busy,
+    /// The model was unloaded.
+    Unloaded,
+    /// The library panicked. The call failed; later calls work.
+    Unexpected,
+    /// The engine's thread has ended. No later call can succeed.
+    Unusable,
 }

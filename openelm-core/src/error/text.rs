@@ -91,6 +91,10 @@ impl Error {
                 format!("{part} needs {needed} of memory; {available} is available")
             }
             Self::Cancelled => "cancelled".into(),
+            Self::Busy => "the session is already answering".into(),
+            Self::Unloaded => "the model was unloaded".into(),
+            Self::Unexpected { problem } => format!("unexpected failure: {problem}"),
+            Self::Unusable => "the thread that runs MLX has ended; restart the program".into(),
             Self::Mlx(error) => format!("mlx: {}", mlx_reason::reason(error)),
             Self::Read(error) => format!("mlx: {}", mlx_reason::unreadable(error)),
         }

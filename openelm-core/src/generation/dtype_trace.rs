@@ -38,6 +38,7 @@ fn a_step_computes_in_16_bits_up_to_the_logits() {
         assert_eq!(graph::widened(step), expected);
         let names = [
             "Matmul",
+            "AddMM",
             "QuantizedMatmul",
             "Softmax",
             "ScaledDotProductAttention",
@@ -47,7 +48,8 @@ fn a_step_computes_in_16_bits_up_to_the_logits() {
             "SliceUpdate",
         ];
         assert_eq!(graph::float32_results(step, &names), [] as [&_; 0]);
-        let products = step.iter().filter(|o| o.name == "Matmul").count();
+        let is_product = |name: &str| ["Matmul", "AddMM"].contains(&name);
+        let products = step.iter().filter(|o| is_product(&o.name)).count();
         assert!(products > 4 * config.num_transformer_layers(), "{products}");
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     cancel::CancelHandle,
     config::Config,
     error::{Error, Result},
+    gate::pause_point,
     mlx::{Device, Dtype, memory, recovery::recovering},
     model::Model,
     tokenizer::Tokenizer,
@@ -171,7 +172,13 @@ impl LanguageModel {
             ignore_eos: true,
             ..GenerateOptions::default()
         };
-        Generation::new(&self.model, None, prompt, options)?.try_for_each(|event| event.map(drop))
+        let mut generation = Generation::new(&self.model, None, prompt, options)?;
+        let cancel = generation.cancel_handle();
+        while let Some(event) = generation.next() {
+            event?;
+            pause_point(&cancel, || generation.settle())?;
+        }
+        Ok(())
     }
 
     /// Continues `prompt`. BOS is prepended, EOS is not appended.

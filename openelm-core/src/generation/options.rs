@@ -1,7 +1,11 @@
 //! Options of a generation.
 
-use super::sampling::Sampling;
-use crate::{mlx::Device, model::KvCacheOptions};
+use super::{eos_token::EosToken, sampling::Sampling};
+use crate::{
+    constraint::{AtLimit, ConstraintKind},
+    mlx::Device,
+    model::KvCacheOptions,
+};
 
 /// Options of one generation.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,15 +18,37 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Number of most likely tokens to report at each step, with log-probabilities. Default 0.
     pub logprobs: usize,
+    /// Distribution of the log-probabilities. Default the model's.
+    pub logprobs_of: LogprobsOf,
     /// Prompt tokens per chunk. `None`, the default, is 128 on a CPU, where smaller chunks save
     /// work above the diagonal, and on iOS, where the system gives an app that enters the
     /// background few seconds to end a chunk; 512 on other GPUs.
     pub prefill_chunk: Option<usize>,
-    /// Continue after the end-of-sequence token. Default false.
+    /// Continue after the end-of-sequence token, and `extra_eos_tokens`. Default false.
     pub ignore_eos: bool,
     /// Kind of the key-value cache. Default plain. With a rotating cache, the model's context does
     /// not limit the prompt and the text: positions continue after it, as in mlx-lm.
     pub kv_cache: KvCacheOptions,
+    /// Tokens that end the text as the end-of-sequence token does. Default none.
+    pub extra_eos_tokens: Vec<EosToken>,
+    /// Structured output: a constraint on the whole text. The text ends with the end-of-sequence
+    /// token where it is complete; a text that reaches `max_tokens` or a stop string before may be
+    /// incomplete. Not with `ignore_eos`. Default none.
+    pub constraint: Option<ConstraintKind>,
+    /// The end of a text with a constraint that reaches `max_tokens` or the end of the context.
+    /// Default: it stops there.
+    pub at_limit: AtLimit,
+}
+
+/// Distribution of the log-probabilities that a generation reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogprobsOf {
+    /// The model's, before any option of the sampling.
+    #[default]
+    Model,
+    /// The distribution that the token is drawn from, after all options of the sampling; tokens
+    /// that are excluded are not reported. Greedy decoding has no temperature and no filters.
+    Sampler,
 }
 
 impl Default for GenerateOptions {
@@ -32,9 +58,13 @@ impl Default for GenerateOptions {
             sampling: Sampling::default(),
             stop: Vec::new(),
             logprobs: 0,
+            logprobs_of: LogprobsOf::default(),
             prefill_chunk: None,
             ignore_eos: false,
             kv_cache: KvCacheOptions::default(),
+            extra_eos_tokens: Vec::new(),
+            constraint: None,
+            at_limit: AtLimit::Stop,
         }
     }
 }

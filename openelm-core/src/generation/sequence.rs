@@ -11,15 +11,17 @@ use std::{collections::VecDeque, time::Instant};
 use mlx_rs::Array;
 
 use super::{
+    eos_token::end_tokens,
     event::{Event, FinishReason, Stats, Token},
     generated_text::GeneratedText,
     options::{GenerateOptions, default_prefill_chunk},
     prompt_cache::{PromptCache, UNKNOWN},
-    sampling::Sampler,
+    sampling::{Sampler, SamplerVocabulary},
     step::{PendingLogits, Step},
 };
 use crate::{
     cancel::CancelHandle,
+    constraint::{AtLimit, Constraint},
     error::{Error, Result},
     mlx::{
         Device,
@@ -30,13 +32,18 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
+/// Number of the last tokens in which a text may be closed: before, its end is not computed.
+const CLOSING_WINDOW: usize = 64;
+/// Tokens left when a text is closed: the next token may make its end longer.
+const CLOSING_MARGIN: usize = 8;
+
 /// A sequence without its model, which is an argument of every call and must not change.
 #[derive(Debug)]
 pub(super) struct Sequence {
     options: GenerateOptions,
     /// Length of the prompt, the first tokens of `cache`.
     prompt: usize,
-    eos: u32,
+    end_tokens: Vec<u32>,
     chunk: usize,
     /// Limit of generated tokens: `max_tokens`, or the free positions of the context.
     limit: usize,
@@ -44,6 +51,9 @@ pub(super) struct Sequence {
     pieces: usize,
     cache: PromptCache,
     sampler: Sampler,
+    constraint: Option<Constraint>,
+    /// The tokens that close the text.
+    closing: VecDeque<u32>,
     text: GeneratedText,
     cancel: CancelHandle,
     /// Logits of zeros were examined: they are the model's, and not of a norm that overflowed.
@@ -118,7 +128,15 @@ impl Sequence {
         let unknown = prompt.iter().rposition(|&id| id == UNKNOWN);
         let known = prompt.get(unknown.map_or(0, |last| last + 1)..);
         let known = known.unwrap_or_default();
-        let sampler = Sampler::new(&options.sampling, pieces, known)?;
+        let eos = config.eos_token_id() as u32;
+        let end_tokens = end_tokens(eos, &options.extra_eos_tokens, tokenizer, vocab)?;
+        let vocabulary = SamplerVocabulary {
+            size: pieces,
+            tokenizer,
+            end_tokens: &end_tokens,
+        };
+        let sampler = Sampler::new(&options.sampling, &vocabulary, known)?;
+        let constraint = constraint(tokenizer, known, &options, eos)?;
         let text = GeneratedText::new(tokenizer, known, &options.stop);
         let length = prompt.len();
         let limit = match context(model, &options) {
@@ -134,12 +152,14 @@ impl Sequence {
             ..Stats::default()
         };
         Ok(Self {
-            eos: config.eos_token_id() as u32,
+            end_tokens,
             chunk,
             limit,
             pieces,
             cache,
             sampler,
+            constraint,
+            closing: VecDeque::new(),
             text,
             cancel: CancelHandle::default(),
             zeros: false,
@@ -257,10 +277,11 @@ impl Sequence {
     pub(super) fn passed(&mut self, logits: Option<&Array>) -> Result<()> {
         let processed = match (&mut self.phase, logits) {
             (Phase::Decode { next, .. }, Some(logits)) => {
-                *next = Some(if self.sampler.reads_history() {
+                let waits = self.constraint.is_some() || self.sampler.reads_history();
+                *next = Some(if waits {
                     Next::Logits(PendingLogits::new(logits))
                 } else {
-                    Next::Step(step(&self.options, &mut self.sampler, logits)?)
+                    Next::Step(step(&self.options, &mut self.sampler, logits, None)?)
                 });
                 return Ok(());
             }
@@ -274,7 +295,9 @@ impl Sequence {
         }));
         match logits {
             Some(logits) => {
-                let step = step(&self.options, &mut self.sampler, logits)?;
+                let allowed = self.allowed()?;
+                let allowed = allowed.as_ref();
+                let step = step(&self.options, &mut self.sampler, logits, allowed)?;
                 self.phase = Phase::Decode { step, next: None };
             }
             None if processed < self.prompt => self.phase = Phase::Prefill { processed },
@@ -314,6 +337,9 @@ impl Sequence {
         };
         let values = step.read()?;
         self.check_finite(model, values.sum)?;
+        if values.nothing_allowed {
+            return Err(self.sampler.nothing_allowed());
+        }
         let id = values.id;
         self.cache.push(id);
         self.count_token()?;
@@ -331,17 +357,62 @@ impl Sequence {
             (None, Some(Next::Step(step))) => step,
             (None, Some(Next::Logits(logits))) => {
                 self.sampler.accept(id);
-                let step = self::step(&self.options, &mut self.sampler, logits.as_array())?;
+                if let Some(constraint) = &mut self.constraint {
+                    constraint.accept(id)?;
+                }
+                // The device computes the logits meanwhile.
+                let allowed = self.allowed()?;
+                let (logits, allowed) = (logits.as_array(), allowed.as_ref());
+                let step = self::step(&self.options, &mut self.sampler, logits, allowed)?;
                 evaluation::start(step.arrays())?;
                 step
             }
             (reason, _) => {
+                if matches!(reason, Some(FinishReason::Length | FinishReason::Context)) {
+                    self.check_complete(id)?;
+                }
                 self.finish(reason.unwrap_or(FinishReason::Length));
                 return Ok(());
             }
         };
         self.phase = Phase::Decode { step, next: None };
         Ok(())
+    }
+
+    /// The tokens that the constraint allows next, bool `[V]`.
+    fn allowed(&mut self) -> Result<Option<Array>> {
+        let Some(constraint) = &mut self.constraint else {
+            return Ok(None);
+        };
+        let left = self.limit.saturating_sub(self.stats.generated_tokens);
+        if self.options.at_limit == AtLimit::Close
+            && self.closing.is_empty()
+            && left <= CLOSING_WINDOW
+            && let Some(ids) = constraint.closing(left)?
+            && ids.len() + CLOSING_MARGIN >= left
+        {
+            self.closing = ids.into();
+        }
+        if let Some(id) = self.closing.pop_front() {
+            let only: Vec<bool> = (0..self.pieces).map(|other| other == id as usize).collect();
+            return Ok(Some(Array::from_slice(&only, &[self.pieces as i32])));
+        }
+        Ok(Some(constraint.mask()?.to_array(self.pieces)))
+    }
+
+    /// Refuses a text that ends with the token `id` by the limit and is incomplete.
+    fn check_complete(&mut self, id: u32) -> Result<()> {
+        let Some(constraint) = &mut self.constraint else {
+            return Ok(());
+        };
+        constraint.accept(id)?;
+        if self.options.at_limit == AtLimit::Stop || constraint.is_complete()? {
+            return Ok(());
+        }
+        Err(Error::option(
+            constraint.option(),
+            format!("the text is incomplete after {} tokens", self.limit),
+        ))
     }
 
     /// Ends with `error`, after the events before it.
@@ -393,7 +464,7 @@ impl Sequence {
     /// The reason if the text ends with the token `id`, the `last` one that the limit allows or
     /// not, unless a stop string ends it.
     fn reason_to_end(&self, id: u32, last: bool) -> Option<FinishReason> {
-        if id == self.eos && !self.options.ignore_eos {
+        if self.end_tokens.contains(&id) && !self.options.ignore_eos {
             Some(FinishReason::Eos)
         } else if !last {
             None
@@ -425,9 +496,37 @@ impl Sequence {
     }
 }
 
-/// The step that chooses a token from `logits`, f32 `[V]`.
-fn step(options: &GenerateOptions, sampler: &mut Sampler, logits: &Array) -> Result<Step> {
-    Step::new(logits, sampler, options.logprobs)
+/// The step that chooses a token from `logits`, f32 `[V]`, among those in `allowed`, bool `[V]`.
+fn step(
+    options: &GenerateOptions,
+    sampler: &mut Sampler,
+    logits: &Array,
+    allowed: Option<&Array>,
+) -> Result<Step> {
+    Step::new(logits, allowed, sampler, options)
+}
+
+/// The constraint of `options` on the text after `prompt`, which `eos` ends.
+fn constraint(
+    tokenizer: Option<&Tokenizer>,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    eos: u32,
+) -> Result<Option<Constraint>> {
+    let Some(kind) = &options.constraint else {
+        return Ok(None);
+    };
+    if options.ignore_eos {
+        let problem = format!(
+            "not with {}: the text ends where it is complete",
+            kind.option()
+        );
+        return Err(Error::option("ignore_eos", problem));
+    }
+    let Some(tokenizer) = tokenizer else {
+        return Err(Error::option(kind.option(), "a tokenizer is needed"));
+    };
+    Ok(Some(Constraint::new(tokenizer, kind, prompt, eos)?))
 }
 
 /// Largest number of positions of a sequence; `None` with a rotating cache.

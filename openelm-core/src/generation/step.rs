@@ -5,7 +5,11 @@ use mlx_rs::{
     ops::{self, indexing::TryIndexOp},
 };
 
-use super::{event::TokenLogprob, sampling::Sampler};
+use super::{
+    event::TokenLogprob,
+    options::{GenerateOptions, LogprobsOf},
+    sampling::Sampler,
+};
 use crate::{error::Result, mlx::evaluation};
 
 /// A step in progress on the device.
@@ -15,6 +19,8 @@ pub(super) struct Step {
     token: Array,
     /// Sum of the logits, f32 scalar: shows NaN and infinity for one operation per step.
     sum: Array,
+    /// [`Choice::largest`](super::sampling::Choice::largest).
+    largest: Option<Array>,
     logprobs: Option<StepLogprobs>,
 }
 
@@ -35,32 +41,43 @@ pub(super) struct StepValues {
     pub(super) id: u32,
     /// Sum of the logits.
     pub(super) sum: f32,
+    /// The exclusions of the sampler allowed no token.
+    pub(super) nothing_allowed: bool,
     pub(super) logprob: Option<f32>,
     pub(super) top_logprobs: Vec<TokenLogprob>,
 }
 
 impl Step {
-    /// The graph that chooses a token from `logits`, f32 `[V]`, with the log-probabilities of the
-    /// `likeliest` tokens if there are any. Nothing is evaluated.
-    pub(super) fn new(logits: &Array, sampler: &mut Sampler, likeliest: usize) -> Result<Self> {
-        let token = sampler.choose(logits)?;
-        let logprobs = match likeliest {
+    /// The graph that chooses a token from `logits`, f32 `[V]`, among those in `allowed`, bool
+    /// `[V]`, with the log-probabilities that the options ask for. Nothing is evaluated.
+    pub(super) fn new(
+        logits: &Array,
+        allowed: Option<&Array>,
+        sampler: &mut Sampler,
+        options: &GenerateOptions,
+    ) -> Result<Self> {
+        let choice = sampler.choice(logits, allowed)?;
+        let logprobs = match options.logprobs {
             0 => None,
             n => {
-                let all = logits.subtract(logits.logsumexp(true)?)?;
+                let reported = match options.logprobs_of {
+                    LogprobsOf::Model => logits.clone(),
+                    LogprobsOf::Sampler => choice.logits()?,
+                };
+                let all = reported.subtract(reported.logsumexp(true)?)?;
                 let order = ops::argsort_axis(all.negative()?, 0)?;
                 let likeliest = order.try_index(..n as i32)?;
                 Some(StepLogprobs {
-                    chosen: all.take(&token)?,
+                    chosen: all.take(&choice.token)?,
                     values: all.take(&likeliest)?,
                     likeliest,
                 })
             }
         };
-        let sum = logits.sum(None)?;
         Ok(Self {
-            token,
-            sum,
+            token: choice.token,
+            sum: logits.sum(None)?,
+            largest: choice.largest,
             logprobs,
         })
     }
@@ -74,7 +91,10 @@ impl Step {
     pub(super) fn arrays(&self) -> impl Iterator<Item = &Array> {
         let logprobs = self.logprobs.iter();
         let logprobs = logprobs.flat_map(|l| [&l.chosen, &l.likeliest, &l.values]);
-        [&self.token, &self.sum].into_iter().chain(logprobs)
+        [&self.token, &self.sum]
+            .into_iter()
+            .chain(&self.largest)
+            .chain(logprobs)
     }
 
     /// Waits for the step.
@@ -92,6 +112,10 @@ impl Step {
         };
         Ok(StepValues {
             id,
+            nothing_allowed: match &self.largest {
+                Some(largest) => evaluation::finished::<f32>(largest)? == [f32::NEG_INFINITY],
+                None => false,
+            },
             sum: sum.first().copied().unwrap_or(f32::NAN),
             logprob,
             top_logprobs,
@@ -140,12 +164,13 @@ impl StepLogprobs {
         Ok(evaluation::finished::<f32>(&self.chosen)?.first().copied())
     }
 
-    /// The most likely tokens, most likely first.
+    /// The most likely tokens, most likely first, without excluded ones.
     fn likeliest(&self) -> Result<Vec<TokenLogprob>> {
         let logprobs = evaluation::finished::<f32>(&self.values)?;
         let ids = evaluation::finished::<u32>(&self.likeliest)?;
         let pairs = ids.into_iter().zip(logprobs);
         Ok(pairs
+            .filter(|(_, logprob)| *logprob != f32::NEG_INFINITY)
             .map(|(id, logprob)| TokenLogprob { id, logprob })
             .collect())
     }

@@ -3,7 +3,10 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use mlx_rs::{
@@ -13,13 +16,48 @@ use mlx_rs::{
     transforms::compile::compile,
 };
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// A compiler failed after [`compiles`] found that it works.
+static FAILED: AtomicBool = AtomicBool::new(false);
 
 /// True if MLX's default device runs compiled functions. On a GPU MLX compiles their kernels with
 /// the system's compiler; on a CPU it runs the C++ compiler `g++`, which may be absent.
 pub(crate) fn compiles() -> bool {
     static COMPILES: OnceLock<bool> = OnceLock::new();
-    *COMPILES.get_or_init(|| works().unwrap_or(false))
+    *COMPILES.get_or_init(|| works().unwrap_or(false)) && !FAILED.load(Ordering::Relaxed)
+}
+
+/// True if `error` is the failure of MLX's compiler for a kernel of a compiled function. From then
+/// on nothing [`compiles`].
+///
+/// MLX compiles a kernel when it evaluates it for the first time, before the kernel takes the
+/// memory of an argument; kernels before it have run.
+pub(crate) fn compiler_failed(error: &Error) -> bool {
+    let Error::Mlx(exception) = error else {
+        return false;
+    };
+    let failed = FAILURES.iter().any(|text| exception.what().contains(text));
+    if failed {
+        FAILED.store(true, Ordering::Relaxed);
+    }
+    failed
+}
+
+/// Texts of MLX's errors: of `Compiled::eval_cpu`, and of Metal's `Device::build_library_`.
+const FAILURES: [&str; 3] = [
+    "[Compile::eval_cpu]",
+    "Could not load C++ shared library",
+    "Unable to build metal library",
+];
+
+/// Runs `work`, which changes nothing if it fails; once more, without compiled functions, if a
+/// compiler fails.
+pub(crate) fn or_uncompiled<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    match work() {
+        Err(error) if compiler_failed(&error) => work(),
+        result => result,
+    }
 }
 
 /// Runs a small function twice. MLX calls it once, to compile it, and each time if it does not

@@ -54,6 +54,11 @@ pub(crate) fn complete<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Resul
     Ok(eval(arrays)?)
 }
 
+/// Waits for `arrays` whose evaluation [`start`] started.
+pub(crate) fn wait<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
+    Ok(eval(arrays)?)
+}
+
 /// The values of an array whose evaluation [`start`] started together with another array, which
 /// has been read.
 pub(crate) fn finished<T: ArrayElement + Clone>(array: &Array) -> Result<Vec<T>> {

@@ -27,7 +27,7 @@ pub(crate) mod recovery;
 pub mod runtime;
 mod wired_memory;
 
-pub(crate) use compile::{compiles, swiglu};
+pub(crate) use compile::{compiler_failed, compiles, or_uncompiled, swiglu};
 pub use device::{Device, SelectedDevice};
 pub use dtype::Dtype;
 pub(crate) use ffi::ProcessGroup;

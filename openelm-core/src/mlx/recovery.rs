@@ -3,16 +3,18 @@
 //! On a GPU, the error of a failed command buffer is reported twice: by the arrays that wait for it,
 //! and by the next operation of the stream, which may belong to another request.
 
-use super::runtime;
+use super::{compiler_failed, runtime};
 use crate::error::{ErrorKind, Result};
 
 /// Runs `work` on the device. If MLX fails, its remaining report is dropped, so that the next work
-/// of this thread does not fail with it.
+/// of this thread does not fail with it. After a failure of a compiler the next work does without
+/// it.
 pub(crate) fn recovering<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let result = faults::report().and_then(|()| work());
     if let Err(error) = &result
         && error.kind() == ErrorKind::Device
     {
+        compiler_failed(error);
         // The first call reports the error; the second one waits for what is left.
         if runtime::synchronize().is_err() {
             let _ = runtime::synchronize();
@@ -35,9 +37,17 @@ pub(super) mod faults {
 /// Failures of the device that tests inject.
 #[cfg(any(test, feature = "inject-faults"))]
 pub(crate) mod faults {
-    use std::cell::Cell;
+    use std::{
+        cell::Cell,
+        sync::atomic::{AtomicU64, Ordering},
+        thread,
+        time::Duration,
+    };
 
     use crate::error::Result;
+
+    /// Milliseconds.
+    static DELAY: AtomicU64 = AtomicU64::new(0);
 
     thread_local! {
         static PENDING: Cell<usize> = const { Cell::new(0) };
@@ -52,8 +62,18 @@ pub(crate) mod faults {
         PENDING.set(reports);
     }
 
-    /// Fails if a failure is pending.
+    /// Makes each operation of every thread take `time` longer, as on a slow device.
+    #[cfg_attr(
+        not(feature = "inject-faults"),
+        allow(dead_code, unreachable_pub, reason = "only the feature exports it")
+    )]
+    pub fn delay(time: Duration) {
+        DELAY.store(time.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// Takes the delay, and fails if a failure is pending.
     pub(crate) fn report() -> Result<()> {
+        thread::sleep(Duration::from_millis(DELAY.load(Ordering::SeqCst)));
         match PENDING.get() {
             0 => Ok(()),
             pending => {

@@ -4,7 +4,7 @@
 use mlx_rs::{
     Array, Dtype,
     fast::{self, ScaledDotProductAttentionMask},
-    ops::{arange, broadcast_to, concatenate, indexing::TryIndexOp, matmul, ones, power, select},
+    ops::{arange, concatenate, indexing::TryIndexOp, matmul, ones, power, select},
     stop_gradient,
 };
 
@@ -12,6 +12,7 @@ use super::{
     forward_context::ForwardContext,
     kv_cache::{Cached, LayerCache},
     linear::{Linear, LinearVisitor, NormVisitor},
+    qk_norm::QkNorm,
     quantized_attention,
     split::split_at,
     unfused_attention,
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     config::{
         Config, Layer,
-        tensor_names::{self, K_NORM, OUT_PROJ, Q_NORM, QKV_PROJ},
+        tensor_names::{self, OUT_PROJ, QKV_PROJ},
     },
     error::Result,
     mlx::Device,
@@ -37,22 +38,6 @@ pub(crate) struct Attention {
     head_dim: i32,
     device: Device,
     fused: bool,
-}
-
-/// RMSNorm over `head_dim` of all query and key heads at once.
-#[derive(Debug, Clone)]
-struct QkNorm {
-    /// `[head_dim]`.
-    q_norm: Array,
-    /// `[head_dim]`.
-    k_norm: Array,
-    /// `q_norm` for each query head, then `k_norm` for each key head:
-    /// `[q_heads + kv_heads, head_dim]`.
-    weight: Array,
-    eps: f32,
-    /// Upper bound of the magnitude of a scaled score: infinite if the weights may change, and on a
-    /// GPU.
-    largest_score: f32,
 }
 
 impl Attention {
@@ -76,28 +61,7 @@ impl Attention {
             columns,
         )?);
         let qk_norm = if config.normalize_qk_projections() {
-            let mut norm = |part| {
-                let name = tensor_names::weight(&tensor_names::layer(index, part));
-                weights.take(&name, &[head_dim])
-            };
-            let (q_norm, k_norm) = (norm(Q_NORM)?, norm(K_NORM)?);
-            let weight = per_head(&q_norm, layer.q_heads, &k_norm, layer.kv_heads)?;
-            // For a GPU, the model evaluates the weights of all layers at once, and no largest
-            // score is needed.
-            let largest_score = match device {
-                Device::Cpu => {
-                    weight.eval()?;
-                    largest_score(&q_norm, &k_norm)?
-                }
-                Device::Gpu => f32::INFINITY,
-            };
-            Some(QkNorm {
-                largest_score,
-                q_norm,
-                k_norm,
-                weight,
-                eps: config.rms_norm_eps() as f32,
-            })
+            Some(QkNorm::new(config, layer, index, weights, device)?)
         } else {
             None
         };
@@ -113,11 +77,13 @@ impl Attention {
         })
     }
 
-    /// Attention of `x` `[B, L, D]`, at the positions of `context`, over these positions and the
-    /// cached ones of each segment's cache. Without caches, over these positions only.
+    /// `residual` and the attention of `x`, both `[B, L, D]`, at the positions of `context`, over
+    /// these positions and the cached ones of each segment's cache. Without caches, over these
+    /// positions only.
     pub(crate) fn forward(
         &self,
         x: &Array,
+        residual: &Array,
         context: &ForwardContext<'_>,
         caches: &mut [&mut LayerCache],
     ) -> Result<Array> {
@@ -129,15 +95,24 @@ impl Attention {
             .qkv_proj
             .forward(x)?
             .reshape(&[batch, length, heads, self.head_dim])?;
-        let [qk, values] = split_at(&qkv, rotated_heads, 2)?;
-
-        let qk = match &self.qk_norm {
-            Some(norm) => norm.forward(&qk)?,
-            None => qk,
+        let whole = caches.is_empty();
+        let rotation = &context.rotation;
+        let (queries, keys, values) = match &self.qk_norm {
+            Some(norm) if whole && norm.is_separate() => {
+                let [queries, keys, values] = split_at(&qkv, [self.q_heads, rotated_heads], 2)?;
+                let [queries, keys] = norm.forward_separate(&queries, &keys)?;
+                (rotation.apply(&queries)?, rotation.apply(&keys)?, values)
+            }
+            norm => {
+                let [qk, values] = split_at(&qkv, [rotated_heads], 2)?;
+                let qk = match norm {
+                    Some(norm) => norm.forward(&qk)?,
+                    None => qk,
+                };
+                let [queries, keys] = split_at(&rotation.apply(&qk)?, [self.q_heads], 1)?;
+                (queries, keys, values)
+            }
         };
-        let qk = context.rotation.apply(&qk)?;
-        let queries = qk.try_index((.., ..self.q_heads, .., ..))?;
-        let keys = qk.try_index((.., self.q_heads.., .., ..))?;
         let values = values.transpose_axes(&[0, 2, 1, 3])?;
         let attended = match caches {
             [] if self.device == Device::Cpu => {
@@ -151,7 +126,8 @@ impl Attention {
             length,
             self.q_heads * self.head_dim,
         ])?;
-        self.out_proj.forward(&joined)
+        let fused = self.device == Device::Gpu && !whole;
+        self.out_proj.forward_onto(residual, &joined, fused)
     }
 
     /// Attention of each segment over its cache, to which its keys and values are added.
@@ -199,7 +175,7 @@ impl Attention {
 
     /// The weight that is derived from the weights of the norms.
     pub(super) fn derived_weight(&self) -> Option<&Array> {
-        self.qk_norm.as_ref().map(|norm| &norm.weight)
+        self.qk_norm.as_ref().map(QkNorm::derived_weight)
     }
 
     /// Calls `visit` with the name of each projection within the layer.
@@ -210,15 +186,10 @@ impl Attention {
 
     /// Calls `visit` with the name within the layer and the weight of each norm.
     pub(crate) fn visit_norms(&mut self, visit: &mut NormVisitor<'_>) -> Result<()> {
-        let (q_heads, kv_heads) = (self.q_heads as usize, self.kv_heads as usize);
-        if let Some(norm) = &mut self.qk_norm {
-            let changed = visit(Q_NORM, &mut norm.q_norm)?;
-            if visit(K_NORM, &mut norm.k_norm)? || changed {
-                norm.weight = per_head(&norm.q_norm, q_heads, &norm.k_norm, kv_heads)?;
-                norm.largest_score = f32::INFINITY;
-            }
+        match &mut self.qk_norm {
+            Some(norm) => norm.visit(visit),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Attention of `queries` `[B, q_heads, L, head_dim]`, the last L positions, over `keys` and
@@ -340,7 +311,7 @@ impl Attention {
     /// True if the largest score must be subtracted before the exponentials are computed. If
     /// normalised queries and keys bound the score, 2^s neither overflows nor underflows.
     fn needs_largest(&self) -> bool {
-        let bound = self.qk_norm.as_ref().map(|norm| norm.largest_score);
+        let bound = self.qk_norm.as_ref().map(QkNorm::largest_score);
         bound.is_none_or(|bound| bound * std::f32::consts::LOG2_E > LARGEST_POWER)
     }
 }
@@ -350,35 +321,6 @@ const LARGEST_POWER: f32 = 60.0;
 
 /// Positions below which a block costs more than it saves.
 const SMALLEST_BLOCK: i32 = 64;
-
-/// `q_norm` `q_heads` times, then `k_norm` `kv_heads` times.
-fn per_head(q_norm: &Array, q_heads: usize, k_norm: &Array, kv_heads: usize) -> Result<Array> {
-    let repeat =
-        |norm: &Array, heads: usize| broadcast_to(norm, &[heads as i32, norm.size() as i32]);
-    let parts = [repeat(q_norm, q_heads)?, repeat(k_norm, kv_heads)?];
-    Ok(concatenate(&parts, 0)?)
-}
-
-/// At most `head_dim^-½ · |q| · |k|`: a normalised head has length `head_dim^½` before its weight
-/// multiplies it, and rotation preserves the length.
-fn largest_score(q_norm: &Array, k_norm: &Array) -> Result<f32> {
-    let largest = |norm: &Array| -> Result<f32> {
-        let largest = norm.abs()?.max(None)?.as_dtype(Dtype::Float32)?;
-        let largest = largest.to_vec_exact::<f32>()?.first().copied();
-        Ok(largest
-            .filter(|largest| largest.is_finite())
-            .unwrap_or(f32::INFINITY))
-    };
-    Ok((q_norm.size() as f32).sqrt() * largest(q_norm)? * largest(k_norm)?)
-}
-
-impl QkNorm {
-    /// `[B, L, q_heads + kv_heads, head_dim]` to the same shape and type. Cast back before the
-    /// product with the weight, as in CoreNet's `RMSNorm`.
-    fn forward(&self, qk: &Array) -> Result<Array> {
-        Ok(fast::rms_norm(qk, None, self.eps)?.multiply(&self.weight)?)
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -411,13 +353,15 @@ mod tests {
             let known = weight.is_finite();
             let attention = Attention {
                 qkv_proj: none(),
-                qk_norm: Some(QkNorm {
-                    largest_score: largest_score(&norm(weight), &norm(weight)).unwrap(),
-                    q_norm: norm(weight),
-                    k_norm: norm(weight),
-                    weight: norm(weight),
-                    eps: 1e-6,
-                }),
+                qk_norm: Some(
+                    QkNorm::of(
+                        [norm(weight), norm(weight)],
+                        [q_heads, kv_heads],
+                        1e-6,
+                        Device::Cpu,
+                    )
+                    .unwrap(),
+                ),
                 out_proj: none(),
                 q_heads,
                 kv_heads,

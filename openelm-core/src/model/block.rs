@@ -49,8 +49,7 @@ impl TransformerBlock {
         // Training uses whole sequences without a cache.
         let trained = caches.is_empty();
         let normed = self.attn_norm.forward(x)?;
-        let attended = self.attn.forward(&normed, context, caches)?;
-        let x = x.add(attended)?;
-        Ok(x.add(self.ffn.forward(&self.ffn_norm.forward(&x)?, trained)?)?)
+        let x = self.attn.forward(&normed, x, context, caches)?;
+        self.ffn.forward(&self.ffn_norm.forward(&x)?, &x, trained)
     }
 }

@@ -63,12 +63,14 @@ impl FeedForward {
         visit(PROJ_2, &mut self.proj_2)
     }
 
-    /// `[B, L, D]` to `[B, L, D]`. With `trained` the result is the same, and on a CPU fewer arrays
-    /// are kept for its gradient.
-    pub(crate) fn forward(&self, x: &Array, trained: bool) -> Result<Array> {
+    /// `residual` and the network's output for `x`, both `[B, L, D]`. With `trained` the result is
+    /// the same, and on a CPU fewer arrays are kept for its gradient.
+    pub(crate) fn forward(&self, x: &Array, residual: &Array, trained: bool) -> Result<Array> {
         let h = self.proj_1.forward(x)?;
+        let fused = self.device == Device::Gpu && !trained;
         if !self.with_glu {
-            return self.proj_2.forward(&silu(&h, self.device)?);
+            let inner = silu(&h, self.device)?;
+            return self.proj_2.forward_onto(residual, &inner, fused);
         }
         // The first half of the rows is the gate.
         let [gate, up] = split(&h, -1)?;
@@ -77,7 +79,7 @@ impl FeedForward {
             Device::Cpu if trained => swiglu_with_gradient(&gate, &up)?,
             Device::Cpu => silu(&gate, Device::Cpu)?.multiply(up)?,
         };
-        self.proj_2.forward(&inner)
+        self.proj_2.forward_onto(residual, &inner, fused)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A matrix of the checkpoint with its adapters: a projection without bias, the embedding, or a
 //! tied embedding and head.
 
-use mlx_rs::Array;
+use mlx_rs::{Array, ops::addmm};
 
 use super::lora::LowRank;
 use crate::{
@@ -64,6 +64,15 @@ impl Linear {
         Ok(y.unwrap_or(base))
     }
 
+    /// `residual + y` for the product `y` of `x`, `[..., in]` to `[..., out]`. With `fused`, for a
+    /// GPU, it is one kernel if the matrix is neither quantised nor adapted.
+    pub(crate) fn forward_onto(&self, residual: &Array, x: &Array, fused: bool) -> Result<Array> {
+        match self.plain_weight() {
+            Some(weight) if fused => Ok(addmm(residual, x, weight.t(), None, None)?),
+            _ => Ok(residual.add(self.forward(x)?)?),
+        }
+    }
+
     /// The rows `ids` `[B, L]`, as `[B, L, in]` of type `dtype`.
     pub(crate) fn rows(&self, ids: &Array, dtype: Dtype) -> Result<Array> {
         let base = match &self.matrix {
@@ -84,7 +93,67 @@ impl Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mlx_rs::transforms::grad;
+    use mlx_rs::{random, transforms::grad};
+
+    use crate::mlx::{Quantization, QuantizationMode, QuantizedMatrix, graph};
+
+    /// The fused sum is rounded once, the other one twice.
+    #[test]
+    fn both_forms_of_a_residual_sum_agree() {
+        let (rows, inner, width) = (3, 40, 24);
+        let array = |shape: &[i32], step: i32| {
+            let count: i32 = shape.iter().product();
+            let values = (0..count).map(|i| (i * step % 61) as f32 / 30.0 - 1.0);
+            Array::from_slice(&values.collect::<Vec<_>>(), shape)
+        };
+        for (dtype, most) in [
+            (mlx_rs::Dtype::Float32, 2e-6),
+            (mlx_rs::Dtype::Bfloat16, 2_f32.powi(-7)),
+        ] {
+            for length in [1, rows] {
+                let cast = |x: Array| x.as_dtype(dtype).unwrap();
+                let linear = Linear::new(Matrix::Dense(cast(array(&[width, inner], 37))));
+                let x = cast(array(&[2, length, inner], 23));
+                let residual = cast(array(&[2, length, width], 41));
+                let [single, fused] = [false, true].map(|fused| {
+                    let sum = linear.forward_onto(&residual, &x, fused).unwrap();
+                    assert_eq!((sum.shape(), sum.dtype()), (residual.shape(), dtype));
+                    let sum = sum.as_dtype(mlx_rs::Dtype::Float32).unwrap();
+                    sum.to_vec_exact::<f32>().unwrap()
+                });
+                let largest = single.iter().fold(1.0, |most, x| x.abs().max(most));
+                for (fused, single) in fused.iter().zip(&single) {
+                    let error = (fused - single).abs();
+                    assert!(error <= most * largest, "{dtype:?}: {fused}, {single}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_kernel_adds_the_residual_of_a_dense_matrix_without_adapters() {
+        let key = random::key(1).unwrap();
+        let matrix = || random::normal::<f32>(&[64, 64], None, None, &key).unwrap();
+        let (x, residual) = (matrix(), matrix());
+        let dense = Linear::new(Matrix::Dense(matrix()));
+        let mut adapted = dense.clone();
+        let [a, b] = [[64, 2], [2, 64]].map(|shape| Array::zeros::<f32>(&shape).unwrap());
+        adapted.set_adapters(vec![LowRank::lora(a, b, 1.0, None)]);
+        let four_bits = Quantization::new(QuantizationMode::Affine, None, None).unwrap();
+        let quantized = QuantizedMatrix::quantize(&matrix(), four_bits).unwrap();
+        let quantized = Linear::new(Matrix::Quantized(quantized));
+        for (linear, fused, expected) in [
+            (&dense, true, 1),
+            (&dense, false, 0),
+            (&adapted, true, 0),
+            (&quantized, true, 0),
+        ] {
+            let sum = linear.forward_onto(&residual, &x, fused).unwrap();
+            let sums = graph::operations(&[&sum]);
+            let sums = sums.iter().filter(|o| o.name == "AddMM").count();
+            assert_eq!(sums, expected);
+        }
+    }
 
     #[test]
     fn gradient_of_frequent_rows_is_summed_in_f32() {

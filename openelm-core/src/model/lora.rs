@@ -4,7 +4,7 @@
 
 use mlx_rs::{
     Array, Dtype,
-    ops::{matmul, maximum},
+    ops::{addmm, matmul, maximum},
     random::bernoulli,
     stop_gradient,
 };
@@ -92,12 +92,13 @@ impl LowRank {
             Some(dropout) => dropout.apply(x)?,
             None => x.clone(),
         };
-        let (a, b) = (as_type(&self.a, dtype)?, as_type(&self.b, dtype)?);
-        let scale = Array::from_f32(self.scale).as_dtype(dtype)?;
-        // The scale multiplies the narrow product, where it costs least.
-        let delta = matmul(matmul(&dropped, &a)?.multiply(scale)?, &b)?;
+        let gpu = Device::current()? == Device::Gpu;
         let Some(magnitude) = &self.magnitude else {
-            return Ok(y.add(delta)?);
+            return if gpu {
+                self.add_fused(y, &dropped)
+            } else {
+                Ok(y.add(self.delta(&dropped, dtype)?)?)
+            };
         };
         // With dropout, the magnitudes also scale the product of the matrix and the dropped input.
         let through = match &self.dropout {
@@ -105,13 +106,32 @@ impl LowRank {
             None => base.clone(),
         };
         let ratio = as_type(&magnitude.ratio, dtype)?;
-        if alone && self.dropout.is_none() && Device::current()? == Device::Gpu {
+        if alone && self.dropout.is_none() && gpu {
             // The same sum with fewer kernels, in its gradient too.
-            return Ok(base.add(delta)?.multiply(ratio)?);
+            return Ok(self.add_fused(base, &dropped)?.multiply(ratio)?);
         }
+        let delta = self.delta(&dropped, dtype)?;
         let one = Array::from_f32(1.0).as_dtype(dtype)?;
         let turned = through.multiply(ratio.subtract(one)?)?;
         Ok(y.add(turned)?.add(delta.multiply(&ratio)?)?)
+    }
+
+    /// `scale · x · A · B` in `dtype`, `[..., in]` to `[..., out]`.
+    fn delta(&self, x: &Array, dtype: Dtype) -> Result<Array> {
+        let (a, b) = (as_type(&self.a, dtype)?, as_type(&self.b, dtype)?);
+        let scale = Array::from_f32(self.scale).as_dtype(dtype)?;
+        // The scale multiplies the narrow product, where it costs least.
+        Ok(matmul(matmul(x, &a)?.multiply(scale)?, &b)?)
+    }
+
+    /// `y + scale · x · A · B` for a GPU: two kernels beside the casts.
+    fn add_fused(&self, y: &Array, x: &Array) -> Result<Array> {
+        let (a, scale) = scaled(&self.a, self.scale, y.dtype())?;
+        let b = as_type(&self.b, y.dtype())?;
+        // The gradient of a product of matrices needs no sum over a batch.
+        let narrow = matmul(x.flatten(None, -2)?, &a)?;
+        let sum = addmm(y.flatten(None, -2)?, &narrow, &b, scale, None)?;
+        Ok(sum.reshape(y.shape())?)
     }
 
     /// Adds the low-rank term of an embedding to `y`; `base` `[B, L, in]` are its rows `ids`
@@ -169,9 +189,10 @@ impl RowNorms {
         dtype: mlx::Dtype,
         scale: f32,
     ) -> Result<Self> {
+        let (scaled, rest) = scaled(a, scale, dtype.mlx())?;
         let (a, b) = (stop_gradient(a)?, stop_gradient(b)?);
-        let through = matrix.forward(&as_type(&a.t(), dtype.mlx())?)?;
-        let cross = as_type(&through, Dtype::Float32)?.multiply(Array::from_f32(2.0 * scale))?;
+        let through = matrix.forward(&stop_gradient(&scaled)?.t())?;
+        let cross = as_type(&through, Dtype::Float32)?.multiply(Array::from_f32(2.0 * rest))?;
         let delta = matmul(matmul(a.t(), &a)?, &b)?.multiply(Array::from_f32(scale * scale))?;
         let change = cross.add(delta)?.multiply(&b)?.sum_axis(0, false)?;
         Ok(Self {
@@ -219,6 +240,16 @@ impl Dropout {
     }
 }
 
+/// `A` in `dtype`, and the part of `scale` that it is not multiplied by. A compiled step casts and
+/// multiplies in one kernel; an `A` that is not cast is not multiplied.
+fn scaled(a: &Array, scale: f32, dtype: Dtype) -> Result<(Array, f32)> {
+    if a.dtype() == dtype {
+        return Ok((a.clone(), scale));
+    }
+    let a = a.multiply(Array::from_f32(scale).as_dtype(a.dtype())?)?;
+    Ok((a.as_dtype(dtype)?, 1.0))
+}
+
 /// `array` cast to `dtype`; the array itself if it has this type.
 fn as_type(array: &Array, dtype: Dtype) -> Result<Array> {
     Ok(if array.dtype() == dtype {
@@ -226,4 +257,85 @@ fn as_type(array: &Array, dtype: Dtype) -> Result<Array> {
     } else {
         array.as_dtype(dtype)?
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use mlx_rs::{random, transforms::fallible_vjp};
+
+    use super::*;
+
+    /// Values and gradients of `x`, `A`, `B` and DoRA's magnitudes. In bfloat16, `A` and `B` are
+    /// float32, as in training.
+    #[test]
+    fn a_gpus_sum_is_the_cpus() {
+        let (inner, rank, out, scale) = (24, 4, 40, 20.0);
+        let mut seed = 0;
+        let mut random = |shape: &[i32], size: f32| {
+            seed += 1;
+            let key = random::key(seed).unwrap();
+            let x = random::normal::<f32>(shape, None, None, &key).unwrap();
+            x.multiply(Array::from_f32(size)).unwrap()
+        };
+        let primals = [
+            random(&[2, 3, inner], 1.0),
+            random(&[inner, rank], 0.05),
+            random(&[rank, out], 0.05),
+            random(&[out], 0.1).add(Array::from_f32(1.0)).unwrap(),
+        ];
+        let weight = random(&[out, inner], 0.2);
+        let cotangent = random(&[2, 3, out], 1.0);
+        for (dtype, most) in [(mlx::Dtype::Float32, 2e-5), (mlx::Dtype::Bfloat16, 2e-2)] {
+            for dora in [false, true] {
+                let cast = |x: &Array| x.as_dtype(dtype.mlx()).unwrap();
+                let matrix = Matrix::Dense(cast(&weight));
+                let [cpu, gpu] = [Device::Cpu, Device::Gpu].map(|device| {
+                    let _device = device.select();
+                    let sum = |x: &[Array]| {
+                        let [x, a, b, m] = x else {
+                            panic!("four arguments")
+                        };
+                        let square = row_squares(&matrix).unwrap();
+                        let norms = match device {
+                            Device::Cpu => RowNorms::new(&square, &matrix, a, b, dtype),
+                            Device::Gpu => {
+                                RowNorms::with_scale(&square, &matrix, a, b, dtype, scale)
+                            }
+                        };
+                        let mut added = LowRank::lora(a.clone(), b.clone(), scale, None);
+                        if dora {
+                            added = added.with_magnitude(m, &norms.unwrap()).unwrap();
+                        }
+                        let base = matrix.forward(x).unwrap();
+                        Ok::<_, mlx_rs::error::Exception>(vec![
+                            added.add(None, &base, x, &matrix).unwrap(),
+                        ])
+                    };
+                    let [x, a, b, m] = &primals;
+                    let primals = [cast(x), a.clone(), b.clone(), m.clone()];
+                    let (mut values, gradients) =
+                        fallible_vjp(sum, &primals, &[cast(&cotangent)]).unwrap();
+                    assert_eq!(values[0].shape(), cotangent.shape());
+                    values.extend(gradients);
+                    values
+                });
+                for (i, (cpu, gpu)) in cpu.iter().zip(&gpu).enumerate() {
+                    assert_eq!(cpu.dtype(), gpu.dtype());
+                    let values = |x: &Array| {
+                        let x = x.as_dtype(Dtype::Float32).unwrap();
+                        x.to_vec_exact::<f32>().unwrap()
+                    };
+                    let (cpu, gpu) = (values(cpu), values(gpu));
+                    let largest = cpu.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+                    for (cpu, gpu) in cpu.iter().zip(&gpu) {
+                        let error = (cpu - gpu).abs();
+                        assert!(
+                            error <= most * largest,
+                            "{dtype:?}, dora {dora}, {i}: {cpu}, {gpu}"
+                        );
+                    }
+                }
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod linear;
 mod lora;
 mod model;
 mod non_finite;
+mod qk_norm;
 mod quantized_attention;
 mod rms_norm;
 mod rope;

@@ -16,12 +16,17 @@ pub(super) fn split<const N: usize>(x: &Array, axis: i32) -> Result<[Array; N]> 
     exactly(split_equal(x, N as i32, axis)?)
 }
 
-/// The two parts of `x` along `axis`: before `index`, and from `index` on.
+/// The parts of `x` along `axis` that begin at 0 and at each of `indices`: `N` must be one more than
+/// their number.
 ///
 /// # Errors
 /// [`crate::error::Error::Mlx`] if the axis does not exist.
-pub(super) fn split_at(x: &Array, index: i32, axis: i32) -> Result<[Array; 2]> {
-    exactly(split_at_indices(x, &[index], axis)?)
+pub(super) fn split_at<const I: usize, const N: usize>(
+    x: &Array,
+    indices: [i32; I],
+    axis: i32,
+) -> Result<[Array; N]> {
+    exactly(split_at_indices(x, &indices, axis)?)
 }
 
 /// `parts` as an array of `N`: a model must not run with another number of parts.
@@ -58,7 +63,7 @@ mod tests {
             (values(&left), values(&right)),
             (vec![1.0, 2.0], vec![3.0, 4.0])
         );
-        let [left, right] = split_at(&x, 1, 1).unwrap();
+        let [left, right] = split_at(&x, [1], 1).unwrap();
         assert_eq!(
             (values(&left), values(&right)),
             (vec![1.0], vec![2.0, 3.0, 4.0])

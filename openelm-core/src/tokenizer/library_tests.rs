@@ -9,7 +9,7 @@ use super::{json::tests::tiny_json, tokenizer::Tokenizer};
 use crate::error::Result;
 use openelm_testing::{Random, TempDir, encodings, random_text};
 
-fn read(file: &Value) -> Result<Tokenizer> {
+pub(super) fn read(file: &Value) -> Result<Tokenizer> {
     Tokenizer::from_bytes(Path::new("t"), file.to_string().as_bytes())
 }
 
@@ -115,7 +115,8 @@ fn stripped() -> Value {
     file
 }
 
-fn all() -> [(&'static str, Value); 6] {
+/// A file of each kind.
+pub(super) fn all() -> [(&'static str, Value); 6] {
     [
         ("byte-level", byte_level()),
         ("unigram", unigram()),

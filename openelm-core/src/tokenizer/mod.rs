@@ -18,6 +18,8 @@ mod sections;
 pub(crate) mod sentencepiece;
 mod spec;
 mod special_tokens;
+mod token_bytes;
+mod token_output;
 pub(crate) mod tokenizer;
 pub(crate) mod train;
 
@@ -28,5 +30,6 @@ pub(crate) use message::check_roles;
 pub use message::{Message, Role};
 pub(crate) use read::is_json;
 pub(crate) use spec::TokenizerSpec;
+pub(crate) use token_output::TokenOutput;
 pub use tokenizer::Tokenizer;
 pub use train::{TokenizerReport, TokenizerTraining};

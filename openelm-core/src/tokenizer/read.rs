@@ -11,7 +11,7 @@ use super::{
     sentencepiece::model as sentencepiece,
     spec::{Coder, TokenizerSpec},
     special_tokens::{self, SpecialTokens},
-    tokenizer::Tokenizer,
+    tokenizer::{Companion, Tokenizer},
 };
 use crate::{
     error::{Error, Result},
@@ -144,6 +144,7 @@ impl Tokenizer {
             bos_id: bos.unwrap_or(eos_id),
             eos_id,
             model_vocab: None,
+            companion: Companion::default(),
         })
     }
 }

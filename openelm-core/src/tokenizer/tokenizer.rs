@@ -6,7 +6,12 @@
 //! SentencePiece's `tokenizer.model`. Both give the same ids. Models that were trained elsewhere
 //! may have any other `tokenizer.json`.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    any::Any,
+    fmt,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     detokenizer::{Detokenizer, Pieces},
@@ -38,7 +43,12 @@ pub struct Tokenizer {
     pub(super) eos_id: u32,
     /// Number of ids that the model has.
     pub(super) model_vocab: Option<usize>,
+    /// See [`companion`](Self::companion).
+    pub(super) companion: Companion,
 }
+
+/// A value that another folder computes from the tokenizer once.
+pub(super) type Companion = Arc<OnceLock<Arc<dyn Any + Send + Sync>>>;
 
 impl Tokenizer {
     /// Reads a `tokenizer.json` or a `tokenizer.model`; the format is detected by content.
@@ -157,6 +167,7 @@ impl Tokenizer {
     pub fn with_model_vocab(self, model_vocab: usize) -> Result<Self> {
         let tokenizer = Self {
             model_vocab: Some(model_vocab),
+            companion: Companion::default(),
             ..self
         };
         tokenizer.check_ids(&[tokenizer.bos_id, tokenizer.eos_id])?;
@@ -181,6 +192,26 @@ impl Tokenizer {
     /// True for a tokenizer like LLaMA's: BPE with byte fallback, spaces written as `▁`.
     pub(crate) fn is_llama(&self) -> bool {
         self.is_llama
+    }
+
+    /// The value of `make`, computed once for this tokenizer and its clones. All callers use one
+    /// type.
+    ///
+    /// # Errors
+    /// Those of `make`, which the next call repeats.
+    pub(crate) fn companion<T: Any + Send + Sync>(
+        &self,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<Arc<T>> {
+        let made = match self.companion.get() {
+            Some(made) => Arc::clone(made),
+            None => {
+                let made: Arc<dyn Any + Send + Sync> = Arc::new(make()?);
+                Arc::clone(self.companion.get_or_init(|| made))
+            }
+        };
+        let other = |_| self.error("its companion has another type".to_owned());
+        made.downcast().map_err(other)
     }
 
     /// A detokenizer at the start of a text.

@@ -69,6 +69,20 @@ impl BatchArrays {
         }
     }
 
+    /// The row of each target of `batch`, whose arrays these are, u32 `[N]`; the number of rows for
+    /// padding.
+    pub(super) fn row_numbers(&self, batch: &Batch) -> Array {
+        let rows = batch.mask.chunks(batch.length.max(1));
+        let targets = (0_u32..).zip(rows).flat_map(|(row, mask)| {
+            let real = mask.iter().filter(|real| **real);
+            real.map(move |_| row)
+        });
+        let mut numbers: Vec<u32> = targets.collect();
+        let length = self.ids.dim(0);
+        numbers.resize(length as usize, batch.batch as u32);
+        Array::from_slice(&numbers, &[length])
+    }
+
     /// The mask `[B, 1, L, L]` that is added to the attention scores to separate the documents of
     /// a row; `None` if each row holds one document, for which the causal mask suffices.
     pub(super) fn mask(&self, dtype: Dtype) -> Result<Option<Array>> {

@@ -6,8 +6,11 @@ use super::{
     trainer::{Trainer, no_targets},
 };
 use crate::{
-    cancel::CancelHandle, data::batch::Batch, error::Result, gate::pause_point,
-    mlx::recovery::recovering,
+    cancel::CancelHandle,
+    data::batch::Batch,
+    error::Result,
+    gate::pause_point,
+    mlx::{or_uncompiled, recovery::recovering},
 };
 
 impl Trainer {
@@ -45,11 +48,12 @@ impl Trainer {
             // The loss before was read: nothing is in progress.
             pause_point(&CancelHandle::default(), || Ok(()))?;
             if batch.target_count() > 0 {
-                let loss = recovering(|| {
+                let loss = || {
                     let arrays = BatchArrays::new(batch);
                     let head = self.trainable.trains_head();
                     loss::read(&loss::cross_entropy(&model, &arrays, head)?)
-                })?;
+                };
+                let loss = recovering(|| or_uncompiled(loss))?;
                 sum += f64::from(loss) * batch.target_count() as f64;
                 count += batch.target_count();
             }
@@ -66,11 +70,12 @@ impl Trainer {
     pub fn log_probabilities(&self, batch: &Batch) -> Result<Vec<f32>> {
         self.check_usable()?;
         let model = self.trainable.model(&self.parameters, &[])?;
-        let sums = recovering(|| {
+        let sums = || {
             let head = self.trainable.trains_head();
             let sums = loss::row_log_probabilities(&model, batch, head)?;
             Ok(sums.to_vec_exact::<f32>()?)
-        })?;
+        };
+        let sums = recovering(|| or_uncompiled(sums))?;
         for sum in &sums {
             self.check_finite(*sum, Some(batch))?;
         }

@@ -15,7 +15,13 @@ use super::{
     loss::{self, Loss, Objective},
     trainable::TrainableModel,
 };
-use crate::{error::Result, model::Model};
+use crate::{
+    cancel::CancelHandle,
+    error::Result,
+    gate::pause_point,
+    mlx::{Device, runtime},
+    model::Model,
+};
 
 /// The loss of a batch and its gradients.
 pub(super) struct LossAndGradients {
@@ -55,11 +61,15 @@ pub(super) fn loss_and_gradients(
 /// Scales `gradients` down to a norm of `most` if theirs is larger; returns the original norm.
 /// Equals PyTorch's `clip_grad_norm_`.
 pub(super) fn clip(gradients: &mut [Array], most: f32) -> Result<Array> {
+    let device = Device::current()?;
     let mut square = Array::from_f32(0.0);
     for gradient in gradients.iter() {
-        // Per row: MLX's sum of millions of numbers at once is off by a percent.
-        let rows = gradient.square()?.sum_axis(-1, false)?;
-        square = square.add(rows.sum(false)?)?;
+        let mut squares = gradient.square()?;
+        if device == Device::Cpu {
+            // Per row: there, MLX's sum of millions of numbers at once is off by a percent.
+            squares = squares.sum_axis(-1, false)?;
+        }
+        square = square.add(squares.sum(false)?)?;
     }
     let norm = square.sqrt()?;
     let allowed = Array::from_f32(most).divide(norm.add(Array::from_f32(1e-6))?)?;
@@ -145,6 +155,7 @@ impl Checkpointed<'_> {
                 .chain(&by_x)
                 .chain(gradients.iter().flatten()),
         )?;
+        pause()?;
 
         let embeds = rest.iter().any(|&i| {
             let name = self.trainable.names().get(i);
@@ -183,6 +194,7 @@ impl Checkpointed<'_> {
         let mut inputs = vec![x.clone()];
         for layer in 0..self.trainable.layers() {
             x.eval()?;
+            pause()?;
             x = model.layer(layer, &x, mask)?;
             inputs.push(x.clone());
         }
@@ -213,6 +225,7 @@ impl Checkpointed<'_> {
         let by_x = self.collect(gradients, own, by_arguments)?;
         let own = own.iter().filter_map(|&i| gradients.get(i)?.as_ref());
         eval(by_x.iter().chain(own))?;
+        pause()?;
         Ok(by_x)
     }
 
@@ -278,6 +291,11 @@ impl Checkpointed<'_> {
         }
         Ok(by_x)
     }
+}
+
+/// A point between two layers at which the step rests while the gate is closed.
+fn pause() -> Result<()> {
+    pause_point(&CancelHandle::default(), runtime::synchronize)
 }
 
 fn split_last(arguments: &[Array]) -> Result<(&Array, &[Array])> {

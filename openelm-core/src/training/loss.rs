@@ -12,7 +12,7 @@ use mlx_rs::{
 use super::{
     batch_arrays::BatchArrays,
     frozen_head::FrozenHead,
-    preference::{Preference, row_sums},
+    preference::{PreferenceArrays, row_sums},
     trained_head::TrainedHead,
 };
 use crate::{
@@ -29,7 +29,7 @@ pub(super) enum Objective<'a> {
     /// of each target's weight is spread over the vocabulary.
     Predict { z_loss: f32, label_smoothing: f32 },
     /// DPO on the rows of a batch.
-    Prefer(&'a Preference, &'a Batch),
+    Prefer(&'a PreferenceArrays),
 }
 
 impl Objective<'_> {
@@ -71,10 +71,9 @@ pub(super) fn of_hidden(
     objective: Objective<'_>,
 ) -> Result<Loss> {
     match objective {
-        Objective::Prefer(preference, rows) => {
+        Objective::Prefer(preference) => {
             let all = target_log_probabilities(model, hidden, batch, trains_head)?;
-            let loss = preference.mean_loss(&row_sums(&all, rows)?)?;
-            Ok(Loss::plain(loss))
+            Ok(Loss::plain(preference.mean_loss(&all)?))
         }
         Objective::Predict {
             z_loss,
@@ -142,7 +141,7 @@ pub(super) fn row_log_probabilities(
     let mask = arrays.mask(model.dtype().mlx())?;
     let hidden = model.hidden_of(&arrays.tokens, mask.as_ref())?;
     let all = target_log_probabilities(model, &hidden, &arrays, trains_head)?;
-    row_sums(&all, batch)
+    row_sums(&all, &arrays.row_numbers(batch), batch.batch as i32)
 }
 
 /// The value of an f32 scalar.

@@ -27,6 +27,7 @@ mod seed;
 mod softmax;
 mod state;
 mod state_memory;
+mod step_evaluation;
 mod step_failure;
 mod step_function;
 mod trainable;

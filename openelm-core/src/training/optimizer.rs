@@ -149,6 +149,11 @@ impl OptimizerState {
         self.slots.iter().flat_map(BTreeMap::values)
     }
 
+    /// Like [`arrays`](Self::arrays), of each parameter.
+    pub(super) fn arrays_by_parameter(&self) -> impl Iterator<Item = impl Iterator<Item = &Array>> {
+        self.slots.iter().map(BTreeMap::values)
+    }
+
     /// Like [`arrays`](Self::arrays), for replacing them.
     pub(super) fn arrays_mut(&mut self) -> impl Iterator<Item = &mut Array> {
         self.slots.iter_mut().flat_map(BTreeMap::values_mut)
@@ -164,8 +169,7 @@ impl OptimizerState {
     }
 
     /// Replaces the arrays by those of the next update, in the order of [`arrays`](Self::arrays).
-    pub(super) fn advance(&mut self, arrays: Vec<Array>) {
-        self.updates += 1;
+    pub(super) fn replace(&mut self, arrays: Vec<Array>) {
         for (slot, array) in self.arrays_mut().zip(arrays) {
             *slot = array;
         }

@@ -2,9 +2,10 @@
 
 use mlx_rs::{
     Array,
-    ops::{concatenate, indexing::TryIndexOp, sum},
+    ops::{arange, indexing::TryIndexOp, select},
 };
 
+use super::batch_arrays::BatchArrays;
 use crate::{
     data::batch::Batch,
     error::{Error, Result},
@@ -53,15 +54,40 @@ impl Preference {
         Ok(())
     }
 
-    /// Mean loss over pairs, for the policy's sums f32 `[2·pairs]`, the chosen rows first.
+    /// The arrays for `batch`, whose arrays are `arrays`.
+    pub(super) fn arrays(&self, batch: &Batch, arrays: &BatchArrays) -> PreferenceArrays {
+        PreferenceArrays {
+            loss: self.loss,
+            beta: Array::from_f32(self.beta),
+            reference: Array::from_slice(&self.reference, &[self.reference.len() as i32]),
+            rows: arrays.row_numbers(batch),
+        }
+    }
+}
+
+/// A preference and its batch as arrays, which a training step takes as arguments.
+#[derive(Debug, Clone)]
+pub(super) struct PreferenceArrays {
+    pub(super) loss: PreferenceLoss,
+    /// β, f32 scalar.
+    pub(super) beta: Array,
+    /// The reference's log-probability of each row, f32 `[B]`.
+    pub(super) reference: Array,
+    /// [`BatchArrays::row_numbers`].
+    pub(super) rows: Array,
+}
+
+impl PreferenceArrays {
+    /// Mean loss over pairs, for the policy's log-probabilities f32 `[N]`. The first half of the
+    /// rows is chosen.
     pub(super) fn mean_loss(&self, policy: &Array) -> Result<Array> {
-        let reference = Array::from_slice(&self.reference, &[self.reference.len() as i32]);
-        let gained = policy.subtract(reference)?;
+        let policy = row_sums(policy, &self.rows, self.reference.dim(0))?;
+        let gained = policy.subtract(&self.reference)?;
         let pairs = gained.dim(0) / 2;
         let delta = gained
             .try_index(..pairs)?
             .subtract(gained.try_index(pairs..)?)?;
-        let margin = delta.multiply(Array::from_f32(self.beta))?;
+        let margin = delta.multiply(&self.beta)?;
         let losses = match self.loss {
             // log(1 + e^-x) in a form that does not overflow.
             PreferenceLoss::Sigmoid => {
@@ -76,16 +102,9 @@ impl Preference {
     }
 }
 
-/// Sums of the values of the targets of `batch` per row, `[N]` to `[B]`.
-pub(super) fn row_sums(values: &Array, batch: &Batch) -> Result<Array> {
-    let mut start = 0;
-    let rows = batch.mask.chunks(batch.length.max(1)).map(|mask| {
-        let count = mask.iter().filter(|real| **real).count() as i32;
-        let end = start + count;
-        let row = values.try_index(start..end)?;
-        start = end;
-        Ok(sum(&row, true)?)
-    });
-    let rows = rows.collect::<Result<Vec<_>>>()?;
-    Ok(concatenate(&rows, 0)?)
+/// Sums of `values` f32 `[N]` in each of `count` rows, `[B]`; `rows` u32 `[N]` has their rows.
+pub(super) fn row_sums(values: &Array, rows: &Array, count: i32) -> Result<Array> {
+    let numbers = arange::<_, u32>(None, count, None)?.expand_dims(1)?;
+    let own = select(&numbers.eq(rows)?, values, Array::from_f32(0.0))?;
+    Ok(own.sum_axis(-1, false)?)
 }

@@ -8,8 +8,9 @@ use mlx_rs::{Array, error::Exception};
 use super::{
     batch_arrays::BatchArrays,
     gradient::{self, LossAndGradients},
-    loss::Objective,
+    loss::{self, Objective},
     optimizer::{Optimizer, Rates},
+    preference::{PreferenceArrays, PreferenceLoss},
     trainable::TrainableModel,
     trainer_options::TrainerOptions,
 };
@@ -44,6 +45,8 @@ pub(super) struct Arguments {
 #[derive(Debug, Clone)]
 pub(super) struct BatchArguments {
     pub(super) arrays: BatchArrays,
+    /// `None`: the batch's targets are predicted.
+    pub(super) preference: Option<PreferenceArrays>,
     pub(super) dropout_keys: Vec<Array>,
     /// Factor of the batch's gradients.
     pub(super) weight: Option<Array>,
@@ -92,24 +95,11 @@ impl StepFunction {
         }
     }
 
-    /// Cross-entropy with the options' z-loss and label smoothing.
-    pub(super) fn predict(&self) -> Objective<'static> {
-        Objective::Predict {
-            z_loss: self.z_loss,
-            label_smoothing: self.label_smoothing,
-        }
-    }
-
     /// The results for `arguments`, lazily. It takes them by value: MLX reuses or frees the memory
     /// of an array during the evaluation only if nothing else holds it.
     ///
     /// `checkpoint` evaluates the batch's gradients layer by layer.
-    pub(super) fn call(
-        &self,
-        mut arguments: Arguments,
-        objective: Objective<'_>,
-        checkpoint: bool,
-    ) -> Result<Results> {
+    pub(super) fn call(&self, mut arguments: Arguments, checkpoint: bool) -> Result<Results> {
         let mut results = Results::default();
         let mut gradients = match arguments.batch.take() {
             None => arguments.gathered.take().unwrap_or_default(),
@@ -120,7 +110,7 @@ impl StepFunction {
                     &batch.dropout_keys,
                     checkpoint,
                     &batch.arrays,
-                    objective,
+                    self.objective(&batch),
                 )?;
                 let LossAndGradients {
                     loss,
@@ -169,6 +159,17 @@ impl StepFunction {
         Ok(results)
     }
 
+    /// DPO, or cross-entropy with the options' z-loss and label smoothing.
+    fn objective<'a>(&self, batch: &'a BatchArguments) -> Objective<'a> {
+        match &batch.preference {
+            Some(preference) => Objective::Prefer(preference),
+            None => Objective::Predict {
+                z_loss: self.z_loss,
+                label_smoothing: self.label_smoothing,
+            },
+        }
+    }
+
     /// The results for `layout` in `arrays`, which [`Results::into_arrays`] made.
     pub(super) fn results(&self, layout: &Layout, arrays: Vec<Array>) -> Result<Results> {
         let mut arrays = arrays.into_iter();
@@ -203,6 +204,17 @@ impl StepFunction {
 }
 
 impl Results {
+    /// The values of the loss and its z-loss part.
+    pub(super) fn losses(&self) -> Result<[f32; 2]> {
+        let [loss, z_loss] = self.losses.as_ref().ok_or_else(missing)?;
+        Ok([loss::read(loss)?, loss::read(z_loss)?])
+    }
+
+    /// The value of the gradients' norm, if they are clipped.
+    pub(super) fn gradient_norm(&self) -> Result<Option<f32>> {
+        self.gradient_norm.as_ref().map(loss::read).transpose()
+    }
+
     /// All arrays, for [`StepFunction::results`].
     pub(super) fn into_arrays(self) -> Vec<Array> {
         let mut arrays = Vec::new();
@@ -236,6 +248,7 @@ struct BatchLayout {
     documents: bool,
     places: bool,
     counted: bool,
+    preference: Option<PreferenceLoss>,
     dropout_keys: usize,
     weight: bool,
 }
@@ -247,6 +260,18 @@ struct UpdateLayout {
 }
 
 impl Arguments {
+    /// Size of the state that a step changes, in bytes.
+    pub(super) fn state_bytes(&self) -> u64 {
+        let update = self.update.iter();
+        let update =
+            update.flat_map(|update| update.slots.iter().chain(update.average.iter().flatten()));
+        let arrays = self.parameters.iter().chain(self.gathered.iter().flatten());
+        arrays
+            .chain(update)
+            .map(|array| array.nbytes() as u64)
+            .sum()
+    }
+
     pub(super) fn layout(&self) -> Layout {
         Layout {
             parameters: self.parameters.len(),
@@ -256,6 +281,7 @@ impl Arguments {
                 documents: batch.arrays.documents.is_some(),
                 places: batch.arrays.places.is_some(),
                 counted: batch.arrays.counted.is_some(),
+                preference: batch.preference.as_ref().map(|preference| preference.loss),
                 dropout_keys: batch.dropout_keys.len(),
                 weight: batch.weight.is_some(),
             }),
@@ -273,6 +299,7 @@ impl Arguments {
         let mut arrays: Vec<&Array> = self.parameters.iter().collect();
         if let Some(BatchArguments {
             arrays: batch,
+            preference,
             dropout_keys,
             weight,
         }) = &self.batch
@@ -287,6 +314,15 @@ impl Arguments {
             } = batch;
             arrays.extend([tokens, ids, count]);
             arrays.extend([documents, places, counted].into_iter().flatten());
+            if let Some(PreferenceArrays {
+                loss: _,
+                beta,
+                reference,
+                rows,
+            }) = preference
+            {
+                arrays.extend([beta, reference, rows]);
+            }
             arrays.extend(dropout_keys);
             arrays.extend(weight);
         }
@@ -319,6 +355,15 @@ impl Arguments {
                     documents: maybe(&mut rest, batch.documents)?,
                     places: maybe(&mut rest, batch.places)?,
                     counted: maybe(&mut rest, batch.counted)?,
+                },
+                preference: match batch.preference {
+                    None => None,
+                    Some(loss) => Some(PreferenceArrays {
+                        loss,
+                        beta: one(&mut rest)?,
+                        reference: one(&mut rest)?,
+                        rows: one(&mut rest)?,
+                    }),
                 },
                 dropout_keys: take(&mut rest, batch.dropout_keys)?,
                 weight: maybe(&mut rest, batch.weight)?,

@@ -10,7 +10,6 @@ use mlx_rs::Array;
 use super::{
     batch_arrays::BatchArrays,
     compiled::CompiledStep,
-    loss::{self, Objective},
     optimizer::OptimizerState,
     preference::Preference,
     seed::derive_seed,
@@ -23,7 +22,7 @@ use crate::{
     config::Config,
     data::batch::Batch,
     error::{Error, Result},
-    mlx::{Device, Dtype, compiles, evaluation},
+    mlx::{Device, Dtype, compiles},
     model::Model,
     weights::{Tensors, Weights},
 };
@@ -46,12 +45,12 @@ pub struct Step {
     pub gradient_norm: Option<f32>,
 }
 
-/// Trains an adapter or weights. Belongs to the thread that made it, as MLX arrays do.
+/// Trains an adapter or weights. Not `Send`: it belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
 pub struct Trainer {
     pub(super) trainable: Rc<TrainableModel>,
     function: Rc<StepFunction>,
-    compiled: Option<CompiledStep>,
+    pub(super) compiled: Option<CompiledStep>,
     pub(super) options: TrainerOptions,
     pub(super) parameters: Vec<Array>,
     pub(super) optimizer: OptimizerState,
@@ -160,7 +159,7 @@ impl Trainer {
     /// finite: the parameters are then not usable. [`Error::NonFinite`] or [`Error::Dtype`] if the
     /// model without the adapter is the cause. [`Error::Mlx`] if memory runs out.
     pub fn step(&mut self, batch: &Batch) -> Result<Step> {
-        self.unless_failed(|trainer| trainer.train(batch, trainer.predict()))
+        self.unless_failed(|trainer| trainer.train(batch, None))
     }
 
     /// Trains to prefer the first answer of each pair (arXiv 2305.18290): `batch` holds the chosen
@@ -170,7 +169,7 @@ impl Trainer {
     /// As [`step`](Self::step), and [`Error::Option`] if the reference does not match the batch.
     pub fn step_preference(&mut self, batch: &Batch, preference: &Preference) -> Result<Step> {
         preference.check(batch)?;
-        self.unless_failed(|trainer| trainer.train(batch, Objective::Prefer(preference, batch)))
+        self.unless_failed(|trainer| trainer.train(batch, Some(preference)))
     }
 
     /// The parameters by tensor name, f32.
@@ -185,7 +184,7 @@ impl Trainer {
         Some(names.zip(average).collect())
     }
 
-    fn train(&mut self, batch: &Batch, objective: Objective<'_>) -> Result<Step> {
+    fn train(&mut self, batch: &Batch, preference: Option<&Preference>) -> Result<Step> {
         if batch.target_count() == 0 {
             return Err(no_targets());
         }
@@ -196,38 +195,33 @@ impl Trainer {
         let learning_rate = self.options.schedule.at(self.optimizer.updates());
         let arguments = Arguments {
             parameters: self.parameters.clone(),
-            batch: Some(self.batch_arguments(batch, objective, dropout_seed, None)?),
-            gathered: self.gathered.clone(),
+            batch: Some(self.batch_arguments(batch, preference, dropout_seed, None)?),
+            gathered: self.gathered.take(),
             share: (updates && every > 1).then(|| Array::from_f32(1.0 / every as f32)),
             update: updates.then(|| self.update_arguments(learning_rate)),
         };
-        let mut results = self.call(arguments, objective)?;
+        let mut results = self.evaluated(arguments)?;
         self.gathered = results.gradients.take();
-        let losses = results.losses.take().ok_or_else(no_targets)?;
         self.iteration += 1;
-        self.finish(
-            results,
-            losses,
-            learning_rate,
-            batch.target_count(),
-            Some(batch),
-        )
+        self.report(&results, learning_rate, batch)
     }
 
     /// The arguments of a step for `batch`, whose gradients are multiplied by `weight`.
     pub(super) fn batch_arguments(
         &self,
         batch: &Batch,
-        objective: Objective<'_>,
+        preference: Option<&Preference>,
         dropout_seed: u64,
         weight: Option<f32>,
     ) -> Result<BatchArguments> {
+        let arrays = if self.compiled.is_some() && !self.options.grad_checkpoint {
+            BatchArrays::padded(batch)
+        } else {
+            BatchArrays::new(batch)
+        };
         Ok(BatchArguments {
-            arrays: if self.compiled.is_some() && self.compiles_batches(objective) {
-                BatchArrays::padded(batch)
-            } else {
-                BatchArrays::new(batch)
-            },
+            preference: preference.map(|preference| preference.arrays(batch, &arrays)),
+            arrays,
             dropout_keys: self.trainable.dropout_keys(dropout_seed)?,
             weight: weight.map(Array::from_f32),
         })
@@ -242,27 +236,18 @@ impl Trainer {
         }
     }
 
-    /// Cross-entropy with the options' z-loss and label smoothing.
-    pub(super) fn predict(&self) -> Objective<'static> {
-        self.function.predict()
-    }
-
     /// Runs a step lazily, compiled as far as it can be.
-    pub(super) fn call(
-        &mut self,
-        mut arguments: Arguments,
-        objective: Objective<'_>,
-    ) -> Result<Results> {
+    pub(super) fn call(&mut self, mut arguments: Arguments) -> Result<Results> {
         let checkpoint = self.options.grad_checkpoint;
-        let compiles_batches = self.compiles_batches(objective);
         let Some(compiled) = &mut self.compiled else {
-            return self.function.call(arguments, objective, checkpoint);
+            return self.function.call(arguments, checkpoint);
         };
         let mut losses = None;
-        if arguments.batch.is_some() && !compiles_batches {
+        // Checkpointing evaluates each layer, which a compiled function cannot.
+        if arguments.batch.is_some() && checkpoint {
             let update = arguments.update.take();
             let parameters = arguments.parameters.clone();
-            let gradients = self.function.call(arguments, objective, checkpoint)?;
+            let gradients = self.function.call(arguments, checkpoint)?;
             if update.is_none() {
                 return Ok(gradients);
             }
@@ -280,57 +265,11 @@ impl Trainer {
             // The same function without MLX's compilation, or the error of its own.
             Err(_) => {
                 self.compiled = None;
-                self.function.call(arguments, objective, checkpoint)?
+                self.function.call(arguments, checkpoint)?
             }
         };
         results.losses = results.losses.or(losses);
         Ok(results)
-    }
-
-    /// Evaluates the `results` of a step, takes its state, and reports `losses`.
-    pub(super) fn finish(
-        &mut self,
-        results: Results,
-        [loss, z_loss]: [Array; 2],
-        learning_rate: f32,
-        targets: usize,
-        batch: Option<&Batch>,
-    ) -> Result<Step> {
-        if let Some(updated) = results.updated {
-            self.parameters = updated.parameters;
-            self.optimizer.advance(updated.slots);
-            self.average = updated.average;
-        }
-        let gradient_norm = results.gradient_norm;
-        let gathered = self.gathered.iter().flatten();
-        let reported = [&loss, &z_loss].into_iter().chain(&gradient_norm);
-        evaluation::complete(self.state().chain(gathered).chain(reported))?;
-        let loss = loss::read(&loss)?;
-        self.check_finite(loss, batch)?;
-        let gradient_norm = gradient_norm.as_ref().map(loss::read).transpose()?;
-        // The updated weights may be non-finite although the loss was finite.
-        self.check_finite(gradient_norm.unwrap_or_default(), batch)?;
-        Ok(Step {
-            iteration: self.iteration,
-            loss,
-            z_loss: loss::read(&z_loss)?,
-            targets,
-            learning_rate,
-            gradient_norm,
-        })
-    }
-
-    /// True if the loss and gradients of a batch can be compiled: checkpointing evaluates each
-    /// layer, and the rows of preferences have their own numbers of targets.
-    fn compiles_batches(&self, objective: Objective<'_>) -> bool {
-        matches!(objective, Objective::Predict { .. }) && !self.options.grad_checkpoint
-    }
-
-    /// The arrays that persist between steps.
-    pub(super) fn state(&self) -> impl Iterator<Item = &Array> {
-        let average = self.average.iter().flatten();
-        let parameters = self.parameters.iter();
-        parameters.chain(self.optimizer.arrays()).chain(average)
     }
 
     pub(super) fn named(&self) -> Tensors {

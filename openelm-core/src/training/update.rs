@@ -9,14 +9,16 @@ use mlx_rs::{
 
 use super::{
     group::Group,
-    loss,
     seed::derive_seed,
     step_function::Arguments,
     trainer::{Step, Trainer, no_targets},
 };
 use crate::{
+    cancel::CancelHandle,
     data::batch::Batch,
     error::{Error, Result},
+    gate::pause_point,
+    mlx::runtime,
 };
 
 /// Numbers per transfer to the group: 32 MiB.
@@ -56,11 +58,9 @@ impl Trainer {
                 update: Some(self.update_arguments(learning_rate)),
                 ..self.nth_arguments(0, batch, None)?
             };
-            let mut results = self.call(arguments, self.predict())?;
-            let losses = results.losses.take().ok_or_else(no_targets)?;
+            let results = self.evaluated(arguments)?;
             self.iteration += 1;
-            let targets = batch.target_count();
-            return self.finish(results, losses, learning_rate, targets, Some(batch));
+            return self.report(&results, learning_rate, batch);
         }
         let sums = self.sum_batches(batches)?;
         let mut gradients = match sums.gradients {
@@ -89,11 +89,17 @@ impl Trainer {
             share: Some(Array::from_f32(1.0 / targets)),
             update: Some(self.update_arguments(learning_rate)),
         };
-        let results = self.call(arguments, self.predict())?;
-        let losses = [loss, z_loss].map(|sum| Array::from_f32(sum / targets));
+        let results = self.evaluated(arguments)?;
         self.iteration += 1;
-        let batch = batches.first();
-        self.finish(results, losses, learning_rate, targets as usize, batch)
+        let step = Step {
+            iteration: self.iteration,
+            loss: loss / targets,
+            z_loss: z_loss / targets,
+            targets: targets as usize,
+            learning_rate,
+            gradient_norm: results.gradient_norm()?,
+        };
+        self.check_step(step, batches.first())
     }
 
     /// Copies the state of rank 0 of `group`.
@@ -138,7 +144,7 @@ impl Trainer {
         let seed = derive_seed(derive_seed(self.options.seed, self.iteration), nth);
         Ok(Arguments {
             parameters: self.parameters.clone(),
-            batch: Some(self.batch_arguments(batch, self.predict(), seed, weight)?),
+            batch: Some(self.batch_arguments(batch, None, seed, weight)?),
             gathered: None,
             share: None,
             update: None,
@@ -151,20 +157,20 @@ impl Trainer {
             if batch.target_count() == 0 {
                 continue;
             }
+            // The gradients of the batch before are evaluated.
+            pause_point(&CancelHandle::default(), runtime::synchronize)?;
             let weight = batch.target_count() as f32;
             let arguments = Arguments {
                 gathered: sums.gradients.take(),
                 ..self.nth_arguments(nth, batch, Some(weight))?
             };
-            let results = self.call(arguments, self.predict())?;
-            let [loss, z_loss] = results.losses.ok_or_else(no_targets)?;
-            let gradients = results.gradients.unwrap_or_default();
             // Evaluated per batch, so that only one batch's activations exist.
-            transforms::eval(gradients.iter().chain([&loss, &z_loss]))?;
-            sums.loss += loss::read(&loss)? * weight;
-            sums.z_loss += loss::read(&z_loss)? * weight;
+            let results = self.evaluated(arguments)?;
+            let [loss, z_loss] = results.losses()?;
+            sums.loss += loss * weight;
+            sums.z_loss += z_loss * weight;
             sums.targets += weight;
-            sums.gradients = Some(gradients);
+            sums.gradients = results.gradients;
         }
         Ok(sums)
     }

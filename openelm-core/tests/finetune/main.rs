@@ -10,5 +10,6 @@ mod adapters;
 mod gradients;
 mod non_finite;
 mod packings;
+mod pauses;
 mod run;
 mod tiny;

@@ -8,11 +8,13 @@
 )]
 
 mod batch;
+mod constrained;
 mod ends;
 mod events;
 mod kv_cache;
 mod models;
 mod non_finite;
+mod options;
 mod prefix_cache;
 mod prompt_cache_file;
 mod refused;

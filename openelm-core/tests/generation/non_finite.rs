@@ -4,7 +4,7 @@ use openelm_core::{
     Dtype, Error, ErrorKind, LanguageModel, LoadOptions,
     adapter::{Adapter, Keys, LoraOptions, TargetModules},
     chat::Chat,
-    generation::{Event, GenerateOptions, Generation, PromptCache, Sampling},
+    generation::{Event, GenerateOptions, Generation, LogprobsOf, PromptCache, Sampling},
     tokenizer::ChatTemplate,
 };
 use openelm_testing::{TempDir, write_tales};
@@ -124,7 +124,31 @@ fn names_the_first_layer_and_its_tensor() {
             prefill_chunk: Some(2),
             ..greedy(4)
         };
-        for options in [greedy(4), sampled] {
+        let all = Sampling {
+            typical_p: 0.9,
+            top_n_sigma: 2.0,
+            xtc_probability: 1.0,
+            frequency_penalty: 0.5,
+            dry_multiplier: 1.0,
+            logit_bias: [(5, f32::NEG_INFINITY)].into(),
+            min_tokens: 2,
+            banned_strings: vec!["the".into()],
+            ..warm(3)
+        };
+        let all = GenerateOptions {
+            sampling: all,
+            logprobs: 2,
+            logprobs_of: LogprobsOf::Sampler,
+            ..greedy(4)
+        };
+        let forced = GenerateOptions {
+            sampling: Sampling {
+                forced_prefix: " there".into(),
+                ..Sampling::default()
+            },
+            ..greedy(4)
+        };
+        for options in [greedy(4), sampled, all, forced] {
             let error = first_error(&model, options);
             assert_eq!(error.to_string(), expected);
             assert_eq!(error.kind(), ErrorKind::InvalidCheckpoint);

@@ -81,6 +81,32 @@ fn rejects_options_out_of_range() {
             o.sampling.repetition_penalty = value
         });
     }
+    for value in [NAN, INFINITY, -INFINITY] {
+        refused("presence_penalty", &|o| o.sampling.presence_penalty = value);
+        refused("frequency_penalty", &|o| {
+            o.sampling.frequency_penalty = value
+        });
+        refused("typical_p", &|o| o.sampling.typical_p = value);
+        refused("top_n_sigma", &|o| o.sampling.top_n_sigma = value);
+        refused("xtc_probability", &|o| o.sampling.xtc_probability = value);
+        refused("xtc_threshold", &|o| o.sampling.xtc_threshold = value);
+        refused("dry_multiplier", &|o| o.sampling.dry_multiplier = value);
+        refused("dry_base", &|o| o.sampling.dry_base = value);
+    }
+    for value in [NAN, INFINITY] {
+        refused("logit_bias", &|o| {
+            o.sampling.logit_bias = [(1, value)].into()
+        });
+    }
+    refused("repetition_context_size", &|o| {
+        o.sampling.repetition_context_size = Some(0)
+    });
+    refused("presence_context_size", &|o| {
+        o.sampling.presence_context_size = 0
+    });
+    refused("banned_strings", &|o| {
+        o.sampling.banned_strings = vec![String::new()]
+    });
     for value in [2049, usize::MAX] {
         refused("logprobs", &|o| o.logprobs = value);
     }

@@ -1,9 +1,11 @@
 //! Loading, its memory, and warming up.
 
+use std::{cell::Cell, rc::Rc};
+
 use openelm_core::{
     Device, Dtype, Error, LanguageModel, LoadOptions, Result,
     generation::GenerateOptions,
-    internal::{Evaluations, assume_available},
+    internal::{Evaluations, Gate, assume_available},
 };
 use openelm_testing::tales;
 
@@ -26,6 +28,22 @@ fn warm_up_runs_both_chunks_and_does_not_change_the_text() {
         model.warm_up().unwrap();
         assert_eq!(text(&model), expected, "{device}");
     }
+}
+
+#[test]
+fn warm_up_rests_at_a_closed_gate_after_each_event() {
+    let model = LanguageModel::load(tales(), &LoadOptions::default()).unwrap();
+    let gate = Gate::default();
+    gate.close();
+    let rests = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&rests);
+    let give_up = move || {
+        counted.set(counted.get() + 1);
+        true
+    };
+    gate.attach(give_up, || ());
+    model.warm_up().unwrap();
+    assert_eq!(rests.get(), 5, "two chunks, two tokens, the end");
 }
 
 #[test]

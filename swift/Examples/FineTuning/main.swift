@@ -11,7 +11,7 @@ let (model, data, adapter) = (
     URL(filePath: arguments[0]), URL(filePath: arguments[1]), URL(filePath: arguments[2])
 )
 do {
-    let model = try await LanguageModel(folder: model)
+    let model = try await LanguageModel(folder: model, options: LoadOptions(training: true))
     var options = FinetuneOptions()
     options.iters = arguments.count > 4 ? Int(arguments[4]) ?? 100 : 100
     options.learningRate = 1e-4

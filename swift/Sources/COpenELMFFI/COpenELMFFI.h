@@ -263,6 +263,11 @@ uint64_t uniffi_openelm_ffi_fn_method_chat_is_answering(uint64_t ptr
 uint64_t uniffi_openelm_ffi_fn_method_chat_messages(uint64_t ptr
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_PREWARM
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_PREWARM
+void uniffi_openelm_ffi_fn_method_chat_prewarm(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_RESPOND
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_RESPOND
 uint64_t uniffi_openelm_ffi_fn_method_chat_respond(uint64_t ptr, RustBuffer prompt, RustBuffer options, RustCallStatus *_Nonnull out_status
@@ -396,6 +401,11 @@ RustBuffer uniffi_openelm_ffi_fn_method_languagemodel_piece(uint64_t ptr, uint32
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_UNLOAD
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_UNLOAD
 uint64_t uniffi_openelm_ffi_fn_method_languagemodel_unload(uint64_t ptr
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_WARM_UP
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_WARM_UP
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_warm_up(uint64_t ptr
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_LOADRUN
@@ -902,6 +912,12 @@ uint16_t uniffi_openelm_ffi_checksum_method_chat_messages(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_PREWARM
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_PREWARM
+uint16_t uniffi_openelm_ffi_checksum_method_chat_prewarm(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_RESPOND
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_RESPOND
 uint16_t uniffi_openelm_ffi_checksum_method_chat_respond(void
@@ -1013,6 +1029,12 @@ uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_piece(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_UNLOAD
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_UNLOAD
 uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_unload(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_WARM_UP
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_WARM_UP
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_warm_up(void
     
 );
 #endif

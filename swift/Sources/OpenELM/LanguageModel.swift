@@ -10,17 +10,25 @@ public struct LoadOptions: Sendable, Equatable {
     public var tokenizer: URL?
     /// Keeps quantised matrices packed; `nil` does so on a GPU, or if memory is short.
     public var keepQuantized: Bool?
+    /// Loads the model to fine-tune it: on a GPU the default dtype is then `bfloat16` in place of
+    /// `float16`, whose range is too small for gradients.
+    public var training: Bool
 
     /// Creates options.
-    public init(dtype: String? = nil, tokenizer: URL? = nil, keepQuantized: Bool? = nil) {
+    public init(
+        dtype: String? = nil, tokenizer: URL? = nil, keepQuantized: Bool? = nil,
+        training: Bool = false
+    ) {
         self.dtype = dtype
         self.tokenizer = tokenizer
         self.keepQuantized = keepQuantized
+        self.training = training
     }
 
     var ffiOptions: OpenELMBindings.LoadOptions {
         OpenELMBindings.LoadOptions(
-            dtype: dtype, tokenizer: tokenizer?.path, keepQuantized: keepQuantized)
+            dtype: dtype, tokenizer: tokenizer?.path, keepQuantized: keepQuantized,
+            training: training)
     }
 }
 
@@ -42,6 +50,13 @@ public final class LanguageModel: Sendable {
         }
         model = try translated { try run.model() }
         progress(1)
+    }
+
+    /// Reads and generates a few tokens, so that MLX loads or compiles its GPU kernels now and not
+    /// during the first prompt. See also ``LanguageModelSession/prewarm()``.
+    public func warmUp() async throws {
+        let model = self.model
+        try await translated { try await model.warmUp() }
     }
 
     /// Continues `prompt` and streams the text. Intended for base models.

@@ -33,6 +33,13 @@ public final class LanguageModelSession: Sendable {
         }
     }
 
+    /// Starts to warm up the model, as ``LanguageModel/warmUp()``, and returns at once. Call it when
+    /// a prompt is likely to follow. Errors are reported by the next answer.
+    public func prewarm() {
+        // Fails only if the library has stopped, which the next answer reports.
+        try? chat.prewarm()
+    }
+
     /// Returns the complete answer to `prompt`.
     public func respond(
         to prompt: String, options: GenerationOptions = GenerationOptions()

@@ -68,9 +68,10 @@ public enum Memory {
         try translated { try clearMemoryCache() }
     }
 
-    /// Pauses all work before its next token, training step or tensor, and frees the buffers in
-    /// MLX's cache. Waits up to four seconds for work in progress: iOS gives an app that enters the
-    /// background about five. Returns true if nothing is in progress, on the GPU either.
+    /// Pauses all work before its next token, prompt chunk, training batch or tensor, and frees the
+    /// buffers in MLX's cache. Blocks the calling thread for up to four seconds, until the work in
+    /// progress has ended: iOS gives an app that enters the background about five. Returns true if
+    /// nothing is in progress, on the GPU either.
     @discardableResult
     public static func pause() throws -> Bool {
         let isIdle = try translated { try OpenELMBindings.pause(waitMilliseconds: 4000) }

@@ -621,6 +621,15 @@ public protocol ChatProtocol: AnyObject, Sendable {
     func messages() async throws  -> [ChatMessage]
     
     /**
+     * Starts to warm up the model, as [`LanguageModel::warm_up`], and returns. Errors are dropped:
+     * the next answer reports them.
+     *
+     * # Errors
+     * Only after a panic.
+     */
+    func prewarm() throws 
+    
+    /**
      * Answers `prompt`. The text of a cancelled answer stays in the conversation; a failed answer
      * is removed, with its prompt.
      *
@@ -728,6 +737,21 @@ open func messages()async throws  -> [ChatMessage]  {
             liftFunc: FfiConverterSequenceTypeChatMessage.lift,
             errorHandler: FfiConverterTypeCoreError_lift
         )
+}
+    
+    /**
+     * Starts to warm up the model, as [`LanguageModel::warm_up`], and returns. Errors are dropped:
+     * the next answer reports them.
+     *
+     * # Errors
+     * Only after a panic.
+     */
+open func prewarm()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_method_chat_prewarm(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+}
 }
     
     /**
@@ -1411,6 +1435,14 @@ public protocol LanguageModelProtocol: AnyObject, Sendable {
      */
     func unload() async throws 
     
+    /**
+     * Reads and generates a few tokens, so that MLX loads or compiles its GPU kernels now.
+     *
+     * # Errors
+     * [`Error::Unloaded`](crate::Error::Unloaded), [`Error::Device`](crate::Error::Device).
+     */
+    func warmUp() async throws 
+    
 }
 /**
  * A loaded model. Dropping the last handle unloads it.
@@ -1673,6 +1705,28 @@ open func unload()async throws   {
         try  await uniffiRustCallAsync(
             rustFutureFunc: {
                 uniffi_openelm_ffi_fn_method_languagemodel_unload(
+                        self.uniffiCloneHandle()
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_void,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_void,
+            freeFunc: ffi_openelm_ffi_rust_future_free_void,
+            liftFunc: { $0 },
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+    /**
+     * Reads and generates a few tokens, so that MLX loads or compiles its GPU kernels now.
+     *
+     * # Errors
+     * [`Error::Unloaded`](crate::Error::Unloaded), [`Error::Device`](crate::Error::Device).
+     */
+open func warmUp()async throws   {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_languagemodel_warm_up(
                         self.uniffiCloneHandle()
                 )
             },
@@ -2530,13 +2584,15 @@ public struct LoadOptions: Equatable, Hashable {
     public let dtype: String?
     public let tokenizer: String?
     public let keepQuantized: Bool?
+    public let training: Bool
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
-    public init(dtype: String?, tokenizer: String?, keepQuantized: Bool?) {
+    public init(dtype: String?, tokenizer: String?, keepQuantized: Bool?, training: Bool) {
         self.dtype = dtype
         self.tokenizer = tokenizer
         self.keepQuantized = keepQuantized
+        self.training = training
     }
 
     
@@ -2557,7 +2613,8 @@ public struct FfiConverterTypeLoadOptions: FfiConverterRustBuffer {
             try LoadOptions(
                 dtype: FfiConverterOptionString.read(from: &buf), 
                 tokenizer: FfiConverterOptionString.read(from: &buf), 
-                keepQuantized: FfiConverterOptionBool.read(from: &buf)
+                keepQuantized: FfiConverterOptionBool.read(from: &buf), 
+                training: FfiConverterBool.read(from: &buf)
         )
     }
 
@@ -2565,6 +2622,7 @@ public struct FfiConverterTypeLoadOptions: FfiConverterRustBuffer {
         FfiConverterOptionString.write(value.dtype, into: &buf)
         FfiConverterOptionString.write(value.tokenizer, into: &buf)
         FfiConverterOptionBool.write(value.keepQuantized, into: &buf)
+        FfiConverterBool.write(value.training, into: &buf)
     }
 }
 
@@ -4979,8 +5037,8 @@ public func mlxVersion()throws  -> String  {
 })
 }
 /**
- * Pauses all work before its next token, prompt chunk, tensor or step, and waits up to
- * `wait_milliseconds` for the device. Returns true if no work is running.
+ * Pauses all work before its next token, prompt chunk, training batch or tensor, and blocks the
+ * caller for up to `wait_milliseconds` until the device is idle. Returns true if no work is running.
  *
  * # Errors
  * Only after a panic.
@@ -5111,7 +5169,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_func_mlx_version() != 9963) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_pause() != 65256) {
+    if (uniffi_openelm_ffi_checksum_func_pause() != 65447) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_func_reset_peak_memory() != 54336) {
@@ -5133,6 +5191,9 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_chat_messages() != 16432) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_chat_prewarm() != 23257) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_chat_respond() != 39844) {
@@ -5190,6 +5251,9 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_languagemodel_unload() != 45687) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_warm_up() != 39678) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_loadrun_cancel() != 62006) {

@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 import func OpenELMBindings.defaultConvertOptions
@@ -16,6 +17,15 @@ struct DefaultsTests {
         #expect(try ConvertOptions().ffiOptions() == defaultConvertOptions())
         #expect(try ConvertOptions().ffiOptions().verify)
         #expect(try FinetuneOptions().ffiOptions().numLayers == 16)
+    }
+
+    @Test func loadOptionsReachTheLibrary() {
+        let options = LoadOptions(
+            dtype: "bfloat16", tokenizer: URL(filePath: "/folder"), keepQuantized: true,
+            training: true)
+        let bound = options.ffiOptions
+        #expect(bound.dtype == "bfloat16" && bound.tokenizer == "/folder")
+        #expect(bound.keepQuantized == true && bound.training)
     }
 
     @Test func everyOptimizerAndScheduleReachesTheLibrary() throws {

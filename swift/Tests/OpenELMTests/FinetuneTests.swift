@@ -17,7 +17,7 @@ import Testing
     @Test func trainsAndAppliesAnAdapter() async throws {
         let folder = try Folder()
         let data = try folder.rows()
-        let model = try await LanguageModel(folder: tales)
+        let model = try await LanguageModel(folder: tales, options: LoadOptions(training: true))
         let target = folder.url.appending(path: "adapter")
         var losses: [Float] = []
         var validated: [Double] = []

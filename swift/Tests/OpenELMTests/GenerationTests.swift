@@ -102,6 +102,25 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         #expect(transcript.count == 2 && transcript[1].text.count < 120, "\(transcript)")
     }
 
+    @Test func warmsUpWithoutAChangeOfTheText() async throws {
+        let options = GenerationOptions(maximumResponseTokens: 12)
+        let cold = try await LanguageModel(folder: tales)
+        let expected = try await cold.generate("A fox", options: options)
+        let model = try await LanguageModel(folder: tales)
+        try await model.warmUp()
+        #expect(try await model.generate("A fox", options: options) == expected)
+
+        let session = try LanguageModelSession(model: model, template: .plain)
+        session.prewarm()
+        #expect(try await session.respond(to: "A fox", options: options).content == expected)
+        #expect(try await session.transcript.count == 2)
+
+        try await model.unload()
+        await #expect(throws: OpenELMError.unloaded) { try await model.warmUp() }
+        session.prewarm()
+        await #expect(throws: OpenELMError.unloaded) { try await session.respond(to: "A fox") }
+    }
+
     @Test func sessionReusesItsCache() async throws {
         let model = try await LanguageModel(folder: tales)
         let session = try LanguageModelSession(model: model, template: .plain)

@@ -13,4 +13,5 @@ mod pieces;
 mod window_stream;
 
 pub use detokenizer::Detokenizer;
+pub(super) use pieces::Kind;
 pub(crate) use pieces::{MAX_PIECES, Pieces};

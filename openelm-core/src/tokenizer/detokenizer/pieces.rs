@@ -26,7 +26,7 @@ pub(super) struct Piece {
 
 /// The output of a piece.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(in crate::tokenizer) enum Kind {
     Text,
     Byte(u8),
     Special,
@@ -105,6 +105,32 @@ impl Pieces {
     /// The name of the piece `id` in the vocabulary.
     pub(crate) fn name(&self, id: u32) -> Option<&str> {
         Some(&self.pieces.get(id as usize)?.as_ref()?.name)
+    }
+
+    /// The bytes of the piece `id` in the middle of a text, by SentencePiece's rules.
+    pub(crate) fn bytes(&self, id: u32) -> Vec<u8> {
+        match self.get(id) {
+            Ok(piece) => match piece.kind {
+                Kind::Text => piece.name.replace('▁', " ").into_bytes(),
+                Kind::Byte(byte) => vec![byte],
+                Kind::Special => Vec::new(),
+            },
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// The byte of a piece such as `<0x0A>`.
+    pub(crate) fn byte(&self, id: u32) -> Option<u8> {
+        match self.get(id).ok()?.kind {
+            Kind::Byte(byte) => Some(byte),
+            Kind::Text | Kind::Special => None,
+        }
+    }
+
+    /// The name and the output of the piece `id`.
+    pub(in crate::tokenizer) fn piece(&self, id: u32) -> Option<(&str, Kind)> {
+        let piece = self.pieces.get(id as usize)?.as_ref()?;
+        Some((&piece.name, piece.kind))
     }
 
     /// True if `id` is a token without text.

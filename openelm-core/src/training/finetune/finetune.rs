@@ -17,6 +17,7 @@ use crate::{
     data::batch::Batch,
     error::{Error, Result},
     files::check_inputs,
+    gate::pause_point,
     mlx::{Device, Dtype, memory},
     model::Model,
     training::{
@@ -32,7 +33,7 @@ const ADAPTER: &str = "adapters.safetensors";
 /// Files of a run's folder, apart from `metrics.jsonl`.
 const FILES: [&str; 4] = [ADAPTER, "adapter_config.json", STATE_FILE, REFERENCE];
 
-/// A fine-tuning run. Belongs to the thread that made it, as MLX arrays do.
+/// A fine-tuning run. Not `Send`: it belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
 pub struct Finetune {
     pub(super) trainer: Trainer,
@@ -320,6 +321,8 @@ impl Advance for Finetune {
         if self.validates_before(next) {
             self.order.before(next);
             self.validate()?;
+            // The last loss was read: nothing is in progress.
+            pause_point(&CancelHandle::default(), || Ok(()))?;
         }
         self.step()?;
         let done = self.trainer.iteration();

@@ -39,7 +39,7 @@ const MODEL: &str = "model";
 const EMA: &str = "ema";
 const AVERAGE: &str = "average";
 
-/// A pre-training run. Belongs to the thread that made it, as MLX arrays do.
+/// A pre-training run. Not `Send`: it belongs to the thread that made it, as MLX arrays do.
 #[derive(Debug)]
 pub struct Pretrain {
     pub(crate) trainer: Trainer,

@@ -78,6 +78,8 @@ import OpenELM
                 let model = try await LanguageModel(folder: folder) { share in
                     Task { await progress(share) }
                 }
+                // The first answer then begins at once.
+                try await model.warmUp()
                 try Task.checkCancellation()
                 try self?.take(model, named: folder.lastPathComponent)
             } catch {

@@ -18,7 +18,7 @@ pub(crate) fn inject(prompt: &str) -> Result<()> {
     }
     if prompt.contains("<|mlx-fault|>") {
         // The second report is for the operation after the failed one, as on a GPU.
-        openelm_core::internal::inject_fault(2);
+        crate::mlx::recovery::faults::inject(2);
     }
     Ok(())
 }

@@ -1,0 +1,135 @@
+//! Compiles constraints for one tokenizer, and keeps the last ones.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use llguidance::{
+    Matcher, ParserFactory,
+    api::{ParserLimits, TopLevelGrammar},
+    earley::SlicedBiasComputer,
+    toktrie::InferenceCapabilities,
+};
+
+use super::{grammar, kind::ConstraintKind, vocabulary::Vocabulary};
+use crate::{
+    error::{Error, Result},
+    tokenizer::Tokenizer,
+};
+
+/// Number of compiled constraints that are kept, the least recently used is dropped first.
+const KEPT: usize = 16;
+/// Stack of the thread that compiles: the library's recursion follows the nesting and the
+/// references of a schema, which `json_schema.rs` limits.
+const STACK_BYTES: usize = 128 << 20;
+/// Lexer states of one text, one to two kilobytes each.
+const MAX_LEXER_STATES: usize = 50_000;
+
+/// The compiled constraints of one tokenizer.
+pub(super) struct ConstraintCompiler {
+    vocabulary: Arc<Vocabulary>,
+    factory: ParserFactory,
+    /// Matchers at the start of a text, the last used first.
+    compiled: Mutex<VecDeque<(ConstraintKind, Arc<Matcher>)>>,
+}
+
+impl ConstraintCompiler {
+    /// The compiler of `tokenizer`, which its clones share.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the text of a token depends on its neighbours.
+    pub(super) fn of(tokenizer: &Tokenizer) -> Result<Arc<Self>> {
+        tokenizer.companion(|| Self::new(tokenizer))
+    }
+
+    fn new(tokenizer: &Tokenizer) -> Result<Self> {
+        let vocabulary = Vocabulary::new(tokenizer)?;
+        let slices = SlicedBiasComputer::general_slices();
+        let caps = InferenceCapabilities::default();
+        let mut factory = ParserFactory::new(vocabulary.env(), caps, &slices).map_err(|error| {
+            Error::tokenizer(tokenizer.path(), grammar::problem(&error.to_string()))
+        })?;
+        factory.quiet();
+        *factory.limits_mut() = ParserLimits {
+            max_lexer_states: MAX_LEXER_STATES,
+            verbose_errors: false,
+            ..ParserLimits::default()
+        };
+        Ok(Self {
+            vocabulary: Arc::new(vocabulary),
+            factory,
+            compiled: Mutex::default(),
+        })
+    }
+
+    pub(super) fn vocabulary(&self) -> &Arc<Vocabulary> {
+        &self.vocabulary
+    }
+
+    /// A matcher at the start of a text.
+    ///
+    /// # Errors
+    /// [`Error::Option`] with the option of `kind`.
+    pub(super) fn matcher(&self, kind: &ConstraintKind) -> Result<Matcher> {
+        let kept = {
+            let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = compiled.iter().position(|(other, _)| other == kind);
+            let entry = at.and_then(|at| compiled.remove(at));
+            entry.map(|entry| {
+                let matcher = Arc::clone(&entry.1);
+                compiled.push_front(entry);
+                matcher
+            })
+        };
+        let matcher = match kept {
+            Some(matcher) => matcher,
+            None => {
+                let grammar = grammar::of(kind)?;
+                let matcher = self.compile(grammar);
+                let matcher = matcher.map_err(|problem| Error::option(kind.option(), problem))?;
+                let matcher = Arc::new(matcher);
+                let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+                compiled.push_front((kind.clone(), Arc::clone(&matcher)));
+                compiled.truncate(KEPT);
+                matcher
+            }
+        };
+        // With its own lexer: states that a text adds end with it.
+        Ok(matcher.deep_clone())
+    }
+
+    fn compile(&self, grammar: TopLevelGrammar) -> Result<Matcher, String> {
+        let compile = || {
+            let problem = |error: String| grammar::problem(&error);
+            let matcher = Matcher::new(self.factory.create_parser(grammar));
+            if let Some(error) = matcher.get_error() {
+                return Err(problem(error));
+            }
+            // The first mask shows a constraint that allows no text.
+            let mask = matcher.deep_clone().compute_mask_or_eos();
+            match mask {
+                Ok(_) => Ok(matcher),
+                Err(error) => Err(problem(error.to_string())),
+            }
+        };
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().stack_size(STACK_BYTES);
+            let done = thread.spawn_scoped(scope, compile);
+            let done = done.map_err(|error| format!("no thread to compile it: {error}"))?;
+            let failed = |_| Err("the library failed to compile it".to_owned());
+            done.join().unwrap_or_else(failed)
+        })
+    }
+}
+
+impl fmt::Debug for ConstraintCompiler {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ConstraintCompiler")
+            .field("vocabulary", &self.vocabulary)
+            .finish_non_exhaustive()
+    }
+}

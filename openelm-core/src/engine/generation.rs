@@ -1,0 +1,223 @@
+//! Generations on the engine's thread, which advance together.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{
+    event_channel::EventSender,
+    fault_injection,
+    state::{ChatSlot, ShownChat, State},
+    worker::catch_panic,
+};
+use crate::{
+    error::{Error, Result},
+    generation::{Event, GenerateOptions, Generation, advance},
+};
+
+/// A generation and its reader.
+#[derive(Debug)]
+pub(super) struct GenerationTask {
+    /// Id of the model.
+    model: u64,
+    /// Id of the conversation, if the generation is an answer.
+    chat: Option<u64>,
+    /// Id of this generation.
+    id: u64,
+    prompt: String,
+    /// `None` once it has ended.
+    generation: Option<Generation<'static>>,
+    sender: EventSender<Event>,
+}
+
+/// A generation that begins.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) id: u64,
+    pub(super) model: u64,
+    pub(super) chat: Option<(u64, Arc<ShownChat>)>,
+    pub(super) prompt: String,
+    pub(super) options: GenerateOptions,
+}
+
+impl Drop for Request {
+    /// The answer has begun, or never will.
+    fn drop(&mut self) {
+        if let Some((_, shown)) = &self.chat {
+            shown.requested.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl State {
+    /// Begins a generation; its error is the first event.
+    pub(super) fn generate(&mut self, request: Request, mut sender: EventSender<Event>) {
+        if sender.is_closed() {
+            return;
+        }
+        match catch_panic(|| self.begin(&request)) {
+            Ok(generation) => self.generations.push(GenerationTask {
+                model: request.model,
+                chat: request.chat.as_ref().map(|(chat, _)| *chat),
+                id: request.id,
+                prompt: request.prompt.clone(),
+                generation: Some(generation),
+                sender,
+            }),
+            Err(error) => sender.send(Err(error)),
+        }
+    }
+
+    fn begin(&mut self, request: &Request) -> Result<Generation<'static>> {
+        let loaded = self.models.get(&request.model).ok_or(Error::Unloaded)?;
+        let (prompt, options) = (&request.prompt, request.options.clone());
+        let Some((chat, _)) = &request.chat else {
+            return Ok(loaded.model.generate(prompt, options)?.into_owned());
+        };
+        let slot = self.chats.get_mut(chat).ok_or(Error::Unloaded)?;
+        if slot.answering.is_some() {
+            return Err(Error::Busy);
+        }
+        let generation = slot.chat.start(&loaded.model, prompt, options)?;
+        slot.answering = Some(request.id);
+        slot.show();
+        Ok(generation.into_owned())
+    }
+
+    /// Makes a turn of all generations whose readers have room, and ends those whose last event was
+    /// sent. Returns true if there was a turn.
+    pub(super) fn advance_generations(&mut self) -> bool {
+        let worked = self.turn();
+        for task in &mut self.generations {
+            task.deliver(&mut self.chats);
+        }
+        for mut task in std::mem::take(&mut self.generations) {
+            if task.has_ended() {
+                task.end(&mut self.chats);
+            } else {
+                self.generations.push(task);
+            }
+        }
+        worked
+    }
+
+    fn turn(&mut self) -> bool {
+        let tasks = self.generations.iter_mut();
+        let mut ready: Vec<_> = tasks.filter_map(GenerationTask::ready).collect();
+        let mut live: Vec<_> = ready
+            .iter_mut()
+            .filter_map(|task| task.generation.as_mut())
+            .collect();
+        if live.is_empty() {
+            return false;
+        }
+        let done = catch_panic(|| {
+            advance(&mut live);
+            Ok(())
+        });
+        if let Err(Error::Unexpected { problem }) = done {
+            for task in ready {
+                let problem = problem.clone();
+                task.fail(Error::Unexpected { problem });
+            }
+        }
+        true
+    }
+
+    /// Waits for the work that generations have left on the device.
+    pub(super) fn settle_generations(&mut self) {
+        for task in &mut self.generations {
+            task.settle();
+        }
+    }
+}
+
+impl GenerationTask {
+    pub(super) fn model(&self) -> u64 {
+        self.model
+    }
+
+    /// True once the reader has closed the stream.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Itself, if its reader has room for the next event.
+    fn ready(&mut self) -> Option<&mut Self> {
+        if !self.sender.flush() || self.generation.is_none() {
+            return None;
+        }
+        if let Err(error) = catch_panic(|| fault_injection::inject(&self.prompt)) {
+            self.fail(error);
+            return None;
+        }
+        Some(self)
+    }
+
+    /// Sends the events that are ready. Before the last one the answer is added to the
+    /// conversation, so that the next prompt can follow it.
+    fn deliver(&mut self, chats: &mut HashMap<u64, ChatSlot>) {
+        while let Some(event) = self.generation.as_mut().and_then(Generation::ready_event) {
+            match event {
+                Ok(event) => {
+                    if matches!(event, Event::Finished { .. }) {
+                        self.conclude(chats);
+                    }
+                    self.sender.send(Ok(event));
+                }
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    /// True once all events were sent.
+    fn has_ended(&mut self) -> bool {
+        self.generation.is_none() && self.sender.flush()
+    }
+
+    /// Waits for the step in progress.
+    fn settle(&mut self) {
+        if let Some(generation) = &self.generation
+            && let Err(error) = generation.settle()
+        {
+            self.fail(error);
+        }
+    }
+
+    /// Ends with an error after the events already sent.
+    fn fail(&mut self, error: Error) {
+        self.generation = None;
+        self.sender.send(Err(error));
+    }
+
+    /// Ends with an error at once, replacing an unread event.
+    pub(super) fn abort(&mut self, error: Error) {
+        self.generation = None;
+        self.sender.replace(Err(error));
+    }
+
+    /// Adds the answer to its conversation.
+    fn conclude(&mut self, chats: &mut HashMap<u64, ChatSlot>) {
+        let generation = self.generation.take();
+        let slot = self.chat.and_then(|chat| chats.get_mut(&chat));
+        if let (Some(slot), Some(generation)) = (slot, generation) {
+            slot.answering = None;
+            slot.chat.finish(generation);
+            slot.show();
+        }
+    }
+
+    /// Releases the conversation, to which the text of a cancelled answer is added; a failed answer
+    /// is removed with its prompt.
+    pub(super) fn end(mut self, chats: &mut HashMap<u64, ChatSlot>) {
+        self.conclude(chats);
+        if let Some(slot) = self.chat.and_then(|chat| chats.get_mut(&chat))
+            && slot.answering == Some(self.id)
+        {
+            slot.chat.withdraw();
+            slot.answering = None;
+            slot.show();
+        }
+    }
+}

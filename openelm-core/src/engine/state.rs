@@ -1,0 +1,146 @@
+//! What the engine's thread holds: models, conversations and the tasks on them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use super::{finetune::FinetuneTask, generation::GenerationTask};
+use crate::{
+    error::{Error, Result},
+    generation::{Chat, LanguageModel},
+    tokenizer::Message,
+};
+
+/// State of the thread, by id.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) models: HashMap<u64, Loaded>,
+    pub(super) chats: HashMap<u64, ChatSlot>,
+    pub(super) generations: Vec<GenerationTask>,
+    pub(super) finetunes: VecDeque<FinetuneTask>,
+}
+
+/// A model, and what its handle shows of it.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) model: LanguageModel,
+    pub(super) adapters: Arc<Mutex<AdapterNames>>,
+}
+
+/// The adapters of a model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct AdapterNames {
+    pub(super) all: Vec<String>,
+    /// Names and strengths.
+    pub(super) active: Vec<(String, f32)>,
+}
+
+/// A conversation, with the id of its model.
+#[derive(Debug)]
+pub(super) struct ChatSlot {
+    pub(super) model: u64,
+    pub(super) chat: Chat,
+    /// Id of the running answer.
+    pub(super) answering: Option<u64>,
+    pub(super) shown: Arc<ShownChat>,
+}
+
+/// What the handle of a conversation shows.
+#[derive(Debug, Default)]
+pub(super) struct ShownChat {
+    pub(super) messages: Mutex<Vec<Message>>,
+    pub(super) is_responding: AtomicBool,
+    pub(super) is_unloaded: AtomicBool,
+    /// Answers that were requested and have not begun.
+    pub(super) requested: AtomicUsize,
+}
+
+impl State {
+    /// The model `id`.
+    pub(super) fn model(&self, id: u64) -> Result<&LanguageModel> {
+        let loaded = self.models.get(&id).ok_or(Error::Unloaded)?;
+        Ok(&loaded.model)
+    }
+
+    /// Changes the adapters of the model `id`.
+    pub(super) fn change_adapters(
+        &mut self,
+        id: u64,
+        change: impl FnOnce(&mut LanguageModel) -> Result<()>,
+    ) -> Result<()> {
+        let loaded = self.models.get_mut(&id).ok_or(Error::Unloaded)?;
+        let result = change(&mut loaded.model);
+        let network = loaded.model.model();
+        let all = network.adapters().into_iter().map(str::to_owned).collect();
+        let active = network.active_adapters().to_vec();
+        *lock(&loaded.adapters) = AdapterNames { all, active };
+        result
+    }
+
+    /// Drops a model and everything that uses it. Returns true if it existed. A fine-tuning whose
+    /// unit is running ends after it.
+    pub(super) fn unload(&mut self, id: u64) -> bool {
+        for mut task in std::mem::take(&mut self.generations) {
+            if task.model() == id {
+                task.abort(Error::Unloaded);
+                task.end(&mut self.chats);
+            } else {
+                self.generations.push(task);
+            }
+        }
+        for mut task in std::mem::take(&mut self.finetunes) {
+            if task.model() == id {
+                task.abort();
+            } else {
+                self.finetunes.push_back(task);
+            }
+        }
+        for slot in self.chats.values().filter(|slot| slot.model == id) {
+            slot.shown.is_unloaded.store(true, Ordering::SeqCst);
+        }
+        self.chats.retain(|_, slot| slot.model != id);
+        self.models.remove(&id).is_some()
+    }
+
+    /// Ends the generations whose readers have closed their streams.
+    pub(super) fn end_closed(&mut self) {
+        for task in std::mem::take(&mut self.generations) {
+            if task.is_closed() {
+                task.end(&mut self.chats);
+            } else {
+                self.generations.push(task);
+            }
+        }
+    }
+}
+
+impl ChatSlot {
+    /// Shows the messages, and whether an answer is running.
+    pub(super) fn show(&self) {
+        *lock(&self.shown.messages) = self.chat.messages().to_vec();
+        let responding = self.answering.is_some();
+        self.shown.is_responding.store(responding, Ordering::SeqCst);
+    }
+}
+
+impl ShownChat {
+    /// True while an answer is running, or was requested.
+    pub(super) fn is_responding(&self) -> bool {
+        self.requested.load(Ordering::SeqCst) > 0 || self.is_responding.load(Ordering::SeqCst)
+    }
+}
+
+/// A new id of a model, a conversation or a generation.
+pub(super) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Locks what a handle shows: a whole value, which a panic does not leave half written.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

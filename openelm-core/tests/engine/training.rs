@@ -1,0 +1,97 @@
+//! Requests beside a fine-tuning.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use std::thread;
+
+use openelm_core::{
+    adapter::AdapterOptions,
+    engine::{FinetuneHandle, FinetuneRequest, ModelHandle},
+    finetune::{DataOptions, FinetuneEnd, FinetuneEvent, FinetuneOptions},
+};
+use openelm_testing::TempDir;
+
+use super::{load, options, read};
+
+fn start(model: &ModelHandle, folder: &TempDir) -> FinetuneHandle {
+    folder.write(
+        "train.jsonl",
+        "{\"text\": \"A fox ran to the big park.\"}\n".repeat(40),
+    );
+    let request = FinetuneRequest {
+        data: folder.at("train.jsonl").into(),
+        folder: folder.at("run").into(),
+        run: FinetuneOptions {
+            iters: 10_000,
+            batch_size: 4,
+            ..FinetuneOptions::default()
+        },
+        rows: DataOptions::default(),
+        adapter: AdapterOptions::default(),
+        seed: 1,
+        resume: false,
+    };
+    model.finetune(request).unwrap()
+}
+
+/// A short text needs its turns between two batches, and does not wait for a batch per token.
+#[test]
+fn a_short_text_waits_for_one_batch() {
+    let model = load();
+    let alone = read(&model.generate("Once", options(3, 4)).unwrap());
+    let folder = TempDir::new();
+    let run = Arc::new(start(&model, &folder));
+    let batches = Arc::new(AtomicUsize::new(0));
+    let reader = {
+        let (run, batches) = (Arc::clone(&run), Arc::clone(&batches));
+        thread::spawn(move || {
+            let mut end = None;
+            while let Some(event) = run.events().next_blocking().unwrap() {
+                match event {
+                    FinetuneEvent::Step { .. } => {
+                        batches.fetch_add(1, Ordering::SeqCst);
+                    }
+                    FinetuneEvent::Finished { reason, .. } => end = Some(reason),
+                    _ => {}
+                }
+            }
+            end
+        })
+    };
+    while batches.load(Ordering::SeqCst) < 3 {
+        thread::yield_now();
+    }
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        let before = batches.load(Ordering::SeqCst);
+        assert_eq!(read(&model.generate("Once", options(3, 4)).unwrap()), alone);
+        waits.push(batches.load(Ordering::SeqCst) - before);
+    }
+    // One batch runs when the request arrives; an event of the batch before may be unread.
+    waits.sort_unstable();
+    assert!(waits[2] <= 2, "{waits:?}");
+    let before = batches.load(Ordering::SeqCst);
+    let long = read(&model.generate("Once", options(3, 300)).unwrap());
+    assert!(long.0.starts_with(&alone.0));
+    while batches.load(Ordering::SeqCst) == before {
+        thread::yield_now();
+    }
+    run.cancel();
+    assert_eq!(reader.join().unwrap(), Some(FinetuneEnd::Cancelled));
+}
+
+#[test]
+fn unloading_saves_the_run() {
+    let model = load();
+    let folder = TempDir::new();
+    let run = start(&model, &folder);
+    while !matches!(
+        run.events().next_blocking().unwrap(),
+        Some(FinetuneEvent::Step { .. })
+    ) {}
+    openelm_testing::block_on(model.unload()).unwrap();
+    while let Ok(Some(_)) = run.events().next_blocking() {}
+    assert!(folder.join("run").join("adapters.safetensors").exists());
+}
