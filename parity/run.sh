@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # `make parity`: compares openelm-core with mlx-lm's OpenELM on the same MLX, `openelm convert` with
-# mlx-lm's `convert`, samplers with its functions, fine-tuning with its `lora`, pre-training with
-# MLX's optimizer, and pre-training data with a Python version. Results are cached: mlx-lm's results
-# on 3 GB of random checkpoints are kept in out/parity until these scripts, mlx-lm or MLX change,
-# and the comparison runs again only if the binaries change. FRESH=1 starts over; FULL=1 adds cases;
-# LONG=1 also measures position 2,000 of the complete 270M. OPENELM_TEST_DATA names a folder with
-# llama-tokenizer/tokenizer.json; without it the cases with that tokenizer are skipped.
+# mlx-lm's `convert`, samplers and prompt caches with its own, fine-tuning with its `lora`,
+# pre-training with MLX's optimizer, and pre-training data with a Python version. Results are cached:
+# mlx-lm's results on 3 GB of random checkpoints are kept in out/parity until these scripts, mlx-lm
+# or MLX change, and the comparison runs again only if the binaries change. FRESH=1 starts over;
+# FULL=1 adds cases; LONG=1 also measures position 2,000 of the complete 270M. OPENELM_TEST_DATA
+# names a folder with llama-tokenizer/tokenizer.json; without it the cases with that tokenizer are
+# skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/out/parity
@@ -46,11 +47,11 @@ core_test() {
 
 cargo build --quiet "${workspace[@]}"
 openelm=${CARGO_TARGET_DIR:-target}/debug/openelm
-live=(--test parity_live --test samplers --test convert_live --test finetune_live --test pretrain_live --test corpus_live)
+live=(--test parity_live --test samplers --test prompt_cache_live --test convert_live --test finetune_live --test pretrain_live --test corpus_live)
 built=$(cargo test "${workspace[@]}" --no-run "${live[@]}" 2>&1) || { echo "$built" >&2; die "the tests do not compile"; }
 programs=() # The bash of macOS has no mapfile.
 while read -r program; do programs+=("$program"); done < <(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$built")
-[ ${#programs[@]} = 6 ] || { echo "$built" >&2; die "${#programs[@]} test programs, not 6"; }
+[ ${#programs[@]} = 7 ] || { echo "$built" >&2; die "${#programs[@]} test programs, not 7"; }
 compared="$made_from OPENELM_TEST_DATA=${OPENELM_TEST_DATA:-} $(cat "${programs[@]}" "$openelm" "$mlxc" parity/run.sh | cksum)"
 if [ "${FRESH:-0}" != 1 ] && [ "$(cat "$folder/passed" 2>/dev/null)" = "$compared" ]; then
   say "the same programs passed on $(date -r "$folder/passed" '+%F %R'); FRESH=1 compares again"
@@ -69,6 +70,14 @@ by_mlx_lm samplers samplers.py
 
 say "openelm-core's samplers on the same logits"
 OPENELM_SAMPLERS=$folder/samplers core_test samplers
+say "mlx-lm's prompt caches"
+by_mlx_lm prompt-cache prompt_cache.py
+
+say "openelm-core on mlx-lm's prompt caches"
+OPENELM_PROMPT_CACHE=$folder/prompt-cache core_test prompt_cache_live
+
+say "mlx-lm on openelm-core's prompt caches"
+oracle parity/prompt_cache.py "$folder/prompt-cache" check
 
 say "mlx-lm's conversions"
 by_mlx_lm convert convert.py

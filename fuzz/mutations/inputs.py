@@ -100,6 +100,8 @@ def make(openelm, folder):
     tool("convert", "model", "quantized", "--quantize", "--q-group-size", "32")
     tool("convert", "model", "model.gguf", "--gguf-type", "f16")
     tool("convert", "model", "q4_0.gguf", "--gguf-type", "q4_0")
+    tool("cache-prompt", "--model", "model", "--prompt", "Once upon", "--prompt-cache-file",
+         "cache.safetensors", "--quiet")
     other_formats(folder)
     more_tokenizers(folder)
     hub(folder)

@@ -17,6 +17,8 @@ Mutated = namedtuple("Mutated", "command names what extreme outputs")
 # The valid command line of each command, with what it reads and writes.
 LINES = {
     "generate": (["generate", "--model", "model", *PROMPT], "model", (), None),
+    "cache-prompt": (["cache-prompt", "--model", "model", "--prompt", "The", "--prompt-cache-file", "out"],
+                     "model", ("out",), None),
     "bench": (["bench", "--model", "model", "--prompt-tokens", "4", "--max-tokens", "2", "--repeat",
                "1"], "model", (), None),
     "convert": (["convert", "model", "out", "--quantize", "--q-group-size", "32", "--quiet"], "model",

@@ -175,6 +175,8 @@ def settings():
     yield reader("prompt.txt", "text", ["generate", "--model", "model", "--prompt", "-", "--max-tokens",
                                         "3"], "model", (), ("stdin", "standard input", "prompt"),
                  stdin="prompt.txt")
+    yield reader("cache.safetensors", "safetensors",
+                 [*GENERATE, "--prompt-cache-file", "cache.safetensors"], "model")
 
 
 def resumed():

@@ -255,12 +255,16 @@ mod tests {
     ];
 
     /// Names that no command line can reach, and the reason.
-    const UNREACHABLE: [(&str, &str); 8] = [
+    const UNREACHABLE: [(&str, &str); 9] = [
         ("MLX_RANK", "an environment variable"),
         ("batch", "a batch without targets is no option"),
         ("grad_accumulation_steps", "1 in every pre-training"),
         ("lora_embedding_A", "a tensor"),
         ("messages", "no command has a conversation"),
+        (
+            "prompt_cache",
+            "the file of a prompt cache is checked when it is read",
+        ),
         ("rank", "in pre-training, a value of the environment"),
         ("reference", "only the trainer's callers set it"),
         ("rms_norm_eps", "new models have the default"),

@@ -10,8 +10,8 @@ use openelm_core::{
     adapter::Adapter,
     constraint::AtLimit,
     generation::{
-        DEFAULT_DRAFT_TOKENS, DraftModel, EosToken, Event, FinishReason, GenerateOptions, Stats,
-        Token,
+        DEFAULT_DRAFT_TOKENS, DraftModel, EosToken, Event, FinishReason, GenerateOptions,
+        PromptCache, Stats, Token,
     },
     memory,
     text::{MAX_TEXT, read_text, read_text_file},
@@ -24,6 +24,7 @@ use crate::{
     error::Error,
     given::Given,
     interrupt::Interrupt,
+    kv_cache::KvCacheArgs,
     model::ModelArgs,
     output,
     sampling::SamplingArgs,
@@ -110,6 +111,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     prefill_chunk: Option<usize>,
 
+    /// Continue the prompt in this file of cache-prompt or mlx-lm; --prompt is the text after it
+    #[arg(long, value_name = "FILE")]
+    prompt_cache_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    kv_cache: KvCacheArgs,
+
     /// Print each event as a JSON object on one line
     #[arg(long)]
     json: bool,
@@ -148,6 +156,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         let problem = format!("not with --{option}: the text ends where it is complete");
         return Err(args.given.refusal("ignore-eos", &problem));
     }
+    args.kv_cache
+        .check(&args.given, args.prompt_cache_file.is_some())?;
     let prompt = read_prompt(args.prompt, args.prompt_file)?;
 
     let mut model = args.model.load(args.quiet)?;
@@ -159,6 +169,12 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         }
         None => None,
     };
+    let cache = args.prompt_cache_file.as_deref();
+    let cache = cache.map(|file| PromptCache::load(file, model.model()));
+    let cache = cache.transpose()?;
+    let kind = cache.as_ref().map(PromptCache::options).unwrap_or_default();
+    let context = model.model().config().max_context_length();
+    args.kv_cache.check_start(kind, context)?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampling,
@@ -171,9 +187,13 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         constraint,
         at_limit,
         prompt_lookup: args.prompt_lookup,
+        kv_cache: args.kv_cache.over(kind),
     };
     let speculates = options.prompt_lookup > 0 || draft.is_some();
-    let mut generation = model.generate(&prompt, options)?;
+    let mut generation = match cache {
+        Some(cache) => model.generate_after(cache, &prompt, options)?,
+        None => model.generate(&prompt, options)?,
+    };
     if let Some(draft) = &draft {
         generation = generation.with_draft(draft)?;
     }
@@ -195,7 +215,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 }
 
 /// Loads adapters onto the model and activates all of them.
-fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
+pub(crate) fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
     let mut active = Vec::new();
     for given in adapters {
         let (folder, strength) = folder_and_strength(given)?;
@@ -225,7 +245,7 @@ fn folder_and_strength(given: &str) -> Result<(&str, f32), Error> {
     }
 }
 
-fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {
+pub(crate) fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {
     let (place, read) = if let Some(file) = file {
         let read = read_text_file(&file, MAX_TEXT);
         (file.display().to_string(), read)

@@ -10,6 +10,7 @@ use clap_complete::Shell;
 
 mod bar;
 mod bench;
+mod cache_prompt;
 mod chart;
 mod choices;
 mod constraint;
@@ -23,6 +24,7 @@ mod given;
 mod hosts;
 mod info;
 mod interrupt;
+mod kv_cache;
 mod model;
 mod output;
 mod paths;
@@ -56,6 +58,8 @@ See `openelm help COMMAND` for the options of a command.";
 enum Command {
     /// Generate text from a prompt
     Generate(Box<generate::Args>),
+    /// Write the keys and values of a prompt to a file, for `generate`
+    CachePrompt(Box<cache_prompt::Args>),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
     Convert(Box<convert::Args>),
     /// Fine-tune a model: LoRA, DoRA, full, or DPO on preference pairs
@@ -92,6 +96,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Generate(args) => generate::run(*args),
+        Command::CachePrompt(args) => cache_prompt::run(*args),
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Pretrain(args) => pretrain::run(*args),

@@ -297,7 +297,7 @@ fn assert_no_faults(
 
 #[test]
 fn generate_survives_extreme_numbers() {
-    check("generate", 8);
+    check("generate", 12);
 }
 
 #[test]

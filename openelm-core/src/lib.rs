@@ -63,7 +63,7 @@ pub use training::{finetune, pretrain};
 /// Conversations with a chat template.
 pub mod chat {
     pub use crate::{
-        generation::Chat,
+        generation::{Chat, ContextOverflow},
         tokenizer::{ChatTemplate, Message, Role},
     };
 }

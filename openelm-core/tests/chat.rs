@@ -5,8 +5,10 @@
 use openelm_core::{
     Error, LanguageModel, LoadOptions,
     adapter::{Adapter, LoraOptions, TargetModules},
-    chat::{Chat, ChatTemplate, Message, Role},
-    generation::{Event, FinishReason, GenerateOptions, Generation, PromptCache, Stats},
+    chat::{Chat, ChatTemplate, ContextOverflow, Message, Role},
+    generation::{
+        Event, FinishReason, GenerateOptions, Generation, KvCacheOptions, PromptCache, Stats,
+    },
 };
 use openelm_testing::tales;
 
@@ -240,4 +242,96 @@ fn continues_from_a_transcript() {
         text,
         afresh(&model, "Once upon a time there was a king who", 8)
     );
+}
+
+/// Answers that fill the context of 512 positions after a few turns.
+fn long_conversation(
+    chat: &mut Chat,
+    model: &LanguageModel,
+    turns: usize,
+) -> Result<Vec<usize>, Error> {
+    let question = " and then the wolf said".repeat(12);
+    let mut dropped = Vec::new();
+    for _ in 0..turns {
+        let options = GenerateOptions {
+            ignore_eos: true,
+            ..greedy(40)
+        };
+        let mut generation = chat.start(model, &question, options)?;
+        let (reason, stats) = run(&mut generation);
+        assert_eq!((reason, stats.generated_tokens), (FinishReason::Length, 40));
+        chat.finish(generation);
+        dropped.push(chat.dropped_messages());
+    }
+    Ok(dropped)
+}
+
+#[test]
+fn long_conversation_is_an_error_by_default() {
+    let model = load();
+    let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
+    let error = long_conversation(&mut chat, &model, 12).unwrap_err();
+    assert!(matches!(error, Error::PromptTooLong { .. }), "{error}");
+    assert_eq!(chat.dropped_messages(), 0);
+}
+
+#[test]
+fn oldest_turns_are_dropped_by_choice() {
+    let model = load();
+    let system = Message {
+        role: Role::System,
+        content: "Be brief, my child.".into(),
+    };
+    let mut chat = Chat::new(ChatTemplate::Plain, vec![system.clone()]).unwrap();
+    chat.set_context_overflow(ContextOverflow::DropOldestTurns);
+    let dropped = long_conversation(&mut chat, &model, 12).unwrap();
+    assert_eq!(dropped[0], 0);
+    assert!(dropped.is_sorted() && dropped[11] > 0, "{dropped:?}");
+    assert!(dropped.iter().all(|n| n.is_multiple_of(2)), "{dropped:?}");
+    // Nothing of the transcript is lost.
+    assert_eq!(chat.messages().len(), 1 + 24);
+
+    // The prompt is the instructions and the turns that are not dropped.
+    let dropped = chat.dropped_messages();
+    let kept: String = chat.messages()[1 + dropped..]
+        .iter()
+        .map(|message| message.content.as_str())
+        .collect();
+    let question = " But";
+    let (text, stats) = answer(&mut chat, &model, question, 4);
+    assert_eq!(chat.dropped_messages(), dropped);
+    assert!(stats.cached_tokens > 0, "{stats:?}");
+    let whole = format!("{}{kept}{question}", system.content);
+    assert_eq!(text, afresh(&model, &whole, 4));
+
+    // A question alone that is too long stays an error.
+    let error = chat
+        .start(&model, &" and then".repeat(600), greedy(8))
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::PromptTooLong { context: 512, .. }),
+        "{error}"
+    );
+    // The default choice again: the whole conversation.
+    chat.set_context_overflow(ContextOverflow::Error);
+    chat.start(&model, question, greedy(1)).unwrap_err();
+}
+
+#[test]
+fn a_rotating_cache_needs_no_drop() {
+    let model = load();
+    let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
+    let options = GenerateOptions {
+        kv_cache: KvCacheOptions {
+            max_kv_size: Some(64),
+            ..KvCacheOptions::default()
+        },
+        ..greedy(4)
+    };
+    let question = " and then".repeat(600);
+    let mut generation = chat.start(&model, &question, options).unwrap();
+    let (_, stats) = run(&mut generation);
+    assert!(stats.prompt_tokens > 512);
+    chat.finish(generation);
+    assert_eq!(chat.dropped_messages(), 0);
 }

@@ -10,6 +10,7 @@ mod full_disk;
 mod hub_cache;
 mod messages;
 mod output;
+mod prompt_cache;
 mod refused;
 mod speculation;
 #[cfg(unix)]

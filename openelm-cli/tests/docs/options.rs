@@ -7,8 +7,9 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "bench",
+    "cache-prompt",
     "completions",
     "convert",
     "finetune",

@@ -17,6 +17,21 @@ pub struct Chat {
     /// The message to answer, set by [`start`](Self::start).
     question: Option<Message>,
     cache: PromptCache,
+    overflow: ContextOverflow,
+    /// Number of messages after the instructions that the last prompt left out.
+    dropped: usize,
+}
+
+/// The treatment of a conversation that does not fit the model's context.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ContextOverflow {
+    /// [`Error::PromptTooLong`], the default.
+    #[default]
+    Error,
+    /// The prompt leaves out the oldest questions with their answers, and keeps the system message,
+    /// until it leaves room for `max_tokens`, or for a quarter of the context if that is less.
+    /// [`Chat::dropped_messages`] is their number. The messages of the conversation stay.
+    DropOldestTurns,
 }
 
 impl Chat {
@@ -32,7 +47,21 @@ impl Chat {
             messages,
             question: None,
             cache: PromptCache::default(),
+            overflow: ContextOverflow::default(),
+            dropped: 0,
         })
+    }
+
+    /// Chooses the treatment of a conversation that does not fit the context, from the next
+    /// [`start`](Self::start).
+    pub fn set_context_overflow(&mut self, overflow: ContextOverflow) {
+        self.overflow = overflow;
+    }
+
+    /// Number of messages after the system message that the prompt of the last
+    /// [`start`](Self::start) left out: 0 unless [`ContextOverflow::DropOldestTurns`] is chosen.
+    pub fn dropped_messages(&self) -> usize {
+        self.dropped
     }
 
     /// The messages so far.
@@ -55,27 +84,55 @@ impl Chat {
         if question.is_empty() {
             return Err(Error::empty_prompt());
         }
-        let mut messages = self.messages.clone();
         let question = Message {
             role: Role::User,
             content: question.to_owned(),
         };
-        messages.push(question.clone());
-        let prompt = self.template.prompt(&messages)?;
-        let tokens = model.tokenizer().encode_prompt(&prompt)?;
-        let context = model.model().config().max_context_length();
-        if tokens.len() >= context {
-            // Before the cache is moved: the conversation can continue with a shorter
-            // question.
-            return Err(Error::PromptTooLong {
-                tokens: tokens.len(),
-                context,
-            });
-        }
+        // Before the cache is moved: after an error the conversation can continue with a shorter
+        // question.
+        let (tokens, dropped) = self.prompt(model, &question, &options)?;
+        self.dropped = dropped;
         let cache = std::mem::take(&mut self.cache);
         self.question = Some(question);
         let (network, tokenizer) = (model.model(), Some(model.tokenizer()));
         Generation::with_cache(network, tokenizer, tokens, options, cache)
+    }
+
+    /// The tokens of the prompt for `question`, and the number of messages that it leaves out.
+    fn prompt(
+        &self,
+        model: &LanguageModel,
+        question: &Message,
+        options: &GenerateOptions,
+    ) -> Result<(Vec<u32>, usize)> {
+        let is_system = |message: &&Message| message.role == Role::System;
+        let system = usize::from(self.messages.first().filter(is_system).is_some());
+        let (instructions, turns) = self.messages.split_at(system);
+        let drops = self.overflow == ContextOverflow::DropOldestTurns;
+        // Turns that were left out stay out, so that the prompts have a common prefix.
+        let mut dropped = if drops {
+            self.dropped.min(turns.len())
+        } else {
+            0
+        };
+        loop {
+            let kept = turns.get(dropped..).unwrap_or_default();
+            let messages = [instructions, kept, std::slice::from_ref(question)].concat();
+            let prompt = self.template.prompt(&messages)?;
+            let tokens = model.tokenizer().encode_prompt(&prompt)?;
+            let Some(context) = options.context(model.model().config()) else {
+                return Ok((tokens, dropped));
+            };
+            let room = options.max_tokens.min(context / 4);
+            if drops && tokens.len() + room > context && dropped < turns.len() {
+                dropped += 2;
+            } else if tokens.len() >= context {
+                let tokens = tokens.len();
+                return Err(Error::PromptTooLong { tokens, context });
+            } else {
+                return Ok((tokens, dropped));
+            }
+        }
     }
 
     /// Adds the answer of `generation`, also of a cancelled one. If the answer is empty, the

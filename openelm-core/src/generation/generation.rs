@@ -61,6 +61,23 @@ impl<'m> Generation<'m> {
         Ok(self)
     }
 
+    /// Like [`with_cache`](Self::with_cache) for the prompt that continues the tokens of `cache` with
+    /// `tokens`. The cache may be a file of mlx-lm ([`PromptCache::load`]), whose tokens are unknown.
+    ///
+    /// # Errors
+    /// As [`with_cache`](Self::with_cache), and [`Error::Option`](crate::Error::Option) if the cache
+    /// is of another model or other adapters, or if its kind differs from the options'.
+    pub fn continuing(
+        model: &'m Model,
+        tokenizer: Option<&Tokenizer>,
+        tokens: &[u32],
+        options: GenerateOptions,
+        cache: PromptCache,
+    ) -> Result<Self> {
+        let prompt = cache.followed_by(model, tokens, &options.kv_cache)?;
+        Self::with_cache(model, tokenizer, prompt, options, cache)
+    }
+
     /// The same generation with its own model, which shares the weights and keeps the adapters
     /// that are active now.
     pub fn into_owned(self) -> Generation<'static> {

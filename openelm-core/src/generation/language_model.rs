@@ -11,6 +11,7 @@ use super::{
     generation::Generation,
     memory_estimate::MemoryEstimate,
     options::GenerateOptions,
+    prompt_cache::PromptCache,
     speculation::DraftModel,
 };
 use crate::{
@@ -205,6 +206,20 @@ impl LanguageModel {
         draft: &DraftModel,
     ) -> Result<Generation<'_>> {
         self.generate(prompt, options)?.with_draft(draft)
+    }
+
+    /// Continues the tokens of `cache` with `text`, whose first word begins a new word.
+    ///
+    /// # Errors
+    /// As [`Generation::continuing`].
+    pub fn generate_after(
+        &self,
+        cache: PromptCache,
+        text: &str,
+        options: GenerateOptions,
+    ) -> Result<Generation<'_>> {
+        let tokens = self.tokenizer.encode(text)?;
+        Generation::continuing(&self.model, Some(&self.tokenizer), &tokens, options, cache)
     }
 
     /// Doubts about the model that are not errors, a sentence each: a tokenizer whose size is not

@@ -1,10 +1,12 @@
 //! Options of a generation.
 
-use super::{eos_token::EosToken, sampling::Sampling};
+use super::{eos_token::EosToken, prompt_cache::PromptCache, sampling::Sampling};
 use crate::{
+    config::Config,
     constraint::{AtLimit, ConstraintKind},
     error::{Error, Result},
     mlx::Device,
+    model::KvCacheOptions,
 };
 
 /// Options of one generation.
@@ -26,6 +28,9 @@ pub struct GenerateOptions {
     pub prefill_chunk: Option<usize>,
     /// Continue after the end-of-sequence token, and `extra_eos_tokens`. Default false.
     pub ignore_eos: bool,
+    /// Kind of the key-value cache. Default plain. With a rotating cache, the model's context does
+    /// not limit the prompt and the text: positions continue after it, as in mlx-lm.
+    pub kv_cache: KvCacheOptions,
     /// Tokens that end the text as the end-of-sequence token does. Default none.
     pub extra_eos_tokens: Vec<EosToken>,
     /// Structured output: a constraint on the whole text. The text ends with the end-of-sequence
@@ -62,6 +67,7 @@ impl Default for GenerateOptions {
             logprobs_of: LogprobsOf::default(),
             prefill_chunk: None,
             ignore_eos: false,
+            kv_cache: KvCacheOptions::default(),
             extra_eos_tokens: Vec::new(),
             constraint: None,
             at_limit: AtLimit::Stop,
@@ -79,23 +85,35 @@ impl GenerateOptions {
         })
     }
 
-    /// Checks the options and a prompt for a model with `context` positions and `vocab` ids, of
-    /// which those below `pieces` may be drawn.
+    /// Largest number of positions of a sequence; `None` with a rotating cache.
+    pub(super) fn context(&self, config: &Config) -> Option<usize> {
+        let context = config.max_context_length();
+        self.kv_cache.max_kv_size.is_none().then_some(context)
+    }
+
+    /// Checks the options and a prompt, which may begin with the tokens of `cache`, for a model with
+    /// `config`, of whose ids those below `pieces` may be drawn.
     pub(super) fn check(
         &self,
         prompt: &[u32],
-        context: usize,
-        vocab: usize,
+        cache: &PromptCache,
+        config: &Config,
         pieces: usize,
     ) -> Result<()> {
         if prompt.is_empty() {
             return Err(Error::empty_prompt());
         }
-        if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocab) {
+        let vocab = config.vocab_size();
+        let cached = cache.tokens().iter().map(Some);
+        let mut ids = prompt.iter().zip(cached.chain(std::iter::repeat(None)));
+        if let Some((id, _)) = ids.find(|&(id, own)| *id as usize >= vocab && own != Some(id)) {
             let problem = format!("token {id} is not in the model's vocabulary of {vocab}");
             return Err(Error::option("prompt", problem));
         }
-        if prompt.len() >= context {
+        self.kv_cache.check_for(config.head_dim())?;
+        if let Some(context) = self.context(config)
+            && prompt.len() >= context
+        {
             return Err(Error::PromptTooLong {
                 tokens: prompt.len(),
                 context,

@@ -19,7 +19,7 @@ use super::{
     options::GenerateOptions,
     phase::{Next, Pass, Phase},
     progress::Progress,
-    prompt_cache::PromptCache,
+    prompt_cache::{PromptCache, UNKNOWN},
     speculation::{DraftModel, Round, Speculation},
     step::{PendingLogits, StepValues},
 };
@@ -64,17 +64,24 @@ impl Sequence {
         cache: PromptCache,
     ) -> Result<Self> {
         let config = model.config();
-        let (context, vocab) = (config.max_context_length(), config.vocab_size());
+        let vocab = config.vocab_size();
         // CoreNet pads the embedding to 32,128 rows; ids without a piece must not be drawn.
         let pieces = tokenizer.map_or(vocab, |tokenizer| tokenizer.vocab_size().min(vocab));
-        options.check(&prompt, context, vocab, pieces)?;
+        options.check(&prompt, &cache, config, pieces)?;
         let chunk = options.chunk()?;
         let eos = config.eos_token_id() as u32;
         let end_tokens = end_tokens(eos, &options.extra_eos_tokens, tokenizer, vocab)?;
-        let chooser = Chooser::new(&options, tokenizer, &prompt, pieces, &end_tokens)?;
-        let text = GeneratedText::new(tokenizer, &prompt, &options.stop);
+        let unknown = prompt.iter().rposition(|&id| id == UNKNOWN);
+        let known = prompt.get(unknown.map_or(0, |last| last + 1)..);
+        let known = known.unwrap_or_default();
+        let chooser = Chooser::new(&options, tokenizer, known, pieces, &end_tokens)?;
+        let text = GeneratedText::new(tokenizer, known, &options.stop);
         let length = prompt.len();
-        let cache = cache.continue_with(model, prompt);
+        let positions = match options.context(config) {
+            Some(context) => context - length,
+            None => usize::MAX,
+        };
+        let cache = cache.continue_with(model, prompt, &options.kv_cache)?;
         let processed = cache.offset();
         let stats = Stats {
             prompt_tokens: length,
@@ -93,13 +100,13 @@ impl Sequence {
             zeros: false,
             phase: Phase::Prefill { processed },
             events: VecDeque::new(),
-            progress: Progress::new(stats, &options, context - length, end_tokens),
+            progress: Progress::new(stats, &options, positions, end_tokens),
             prompt: length,
             options,
         };
         match sequence.options.prompt_lookup {
             0 => {}
-            most => sequence.speculate(Speculation::prompt_lookup(most)?),
+            most => sequence.speculate(Speculation::prompt_lookup(most)?, "prompt_lookup")?,
         }
         Ok(sequence)
     }
@@ -114,17 +121,25 @@ impl Sequence {
                 format!("{problem}, found {found}"),
             ));
         }
-        draft.check(&self.cache.tokens()[..self.prompt], self.pieces)?;
+        let prompt = &self.cache.tokens()[..self.prompt];
+        if prompt.contains(&UNKNOWN) {
+            let problem = "not with a prompt cache whose tokens are unknown";
+            return Err(Error::option("draft_model", problem));
+        }
+        draft.check(prompt, self.pieces)?;
         let parameters = model.config().parameter_count();
         let speculation = Speculation::draft_model(draft, parameters, self.pieces, self.chunk)?;
-        self.speculate(speculation);
-        Ok(())
+        self.speculate(speculation, "draft_model")
     }
 
-    /// Uses drafts from now on. Rounds truncate the keys and values: options with a cache that cannot
-    /// be truncated must be refused here.
-    fn speculate(&mut self, speculation: Speculation) {
+    /// Uses the drafts of `option` from now on. A rotating cache is refused: the positions of drafts
+    /// that are not accepted must be removed.
+    fn speculate(&mut self, speculation: Speculation, option: &'static str) -> Result<()> {
+        if self.options.kv_cache.max_kv_size.is_some() {
+            return Err(Error::option(option, "not with max_kv_size"));
+        }
         self.speculation = Some(speculation);
+        Ok(())
     }
 
     pub(super) fn text(&self) -> &str {
@@ -405,7 +420,8 @@ impl Sequence {
     /// Drafts after the last token; may be empty.
     fn drafts(&mut self) -> Result<Vec<u32>> {
         // The pass also gives the token after the drafts.
-        let most = self.progress.left().saturating_sub(1);
+        let left = self.progress.left().saturating_sub(1);
+        let most = left.min(self.cache.drafts_before_quantization());
         match &mut self.speculation {
             Some(speculation) => {
                 speculation.propose(self.cache.tokens(), self.chooser.sampler(), most)
@@ -453,7 +469,12 @@ impl Sequence {
         if sum.is_finite() && (sum != 0.0 || self.zeros) {
             return Ok(());
         }
-        let found = model.non_finite(self.cache.tokens())?;
+        let tokens = self.cache.tokens();
+        let found = if tokens.contains(&UNKNOWN) {
+            None
+        } else {
+            model.non_finite(tokens)?
+        };
         if found.is_none() && sum.is_finite() {
             self.zeros = true;
             return Ok(());

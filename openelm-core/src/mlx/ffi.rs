@@ -86,11 +86,13 @@ pub(super) fn dequantize(
     }
 }
 
-/// `x · Wᵀ` of the quantised matrix `W` `[rows, width]`, `[..., width]` to `[..., rows]`.
+/// `x · Wᵀ` of the quantised matrix `W` `[rows, width]`, `[..., width]` to `[..., rows]`; `x · W`,
+/// `[..., rows]` to `[..., width]`, if not `transposed`.
 pub(super) fn quantized_matmul(
     x: &Array,
     parts: Parts<'_>,
     quantization: Quantization,
+    transposed: bool,
 ) -> Result<Array> {
     ready();
     let stream = Stream::thread_local_or_default();
@@ -104,7 +106,7 @@ pub(super) fn quantized_matmul(
             parts.weight.as_ptr(),
             parts.scales.as_ptr(),
             parts.biases.map_or(null.0, Array::as_ptr),
-            true,
+            transposed,
             some(quantization.group_size()),
             some(quantization.bits()),
             mode(quantization).as_ptr(),
@@ -421,8 +423,8 @@ mod tests {
         let integers = matrix(64).as_dtype(mlx_rs::Dtype::Uint8).unwrap();
         let messages = [
             quantize(&matrix(48), mxfp4).unwrap_err(),
-            quantized_matmul(&integers, parts, mxfp4).unwrap_err(),
-            quantized_matmul(&matrix(32), parts, mxfp4).unwrap_err(),
+            quantized_matmul(&integers, parts, mxfp4, true).unwrap_err(),
+            quantized_matmul(&matrix(32), parts, mxfp4, true).unwrap_err(),
             dequantize(
                 Parts {
                     scales: &matrix(64),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// A quantised matrix `[rows, width]`.
+/// A quantised matrix `[rows, width]`, or matrices `[..., rows, width]`.
 #[derive(Debug, Clone)]
 pub(crate) struct QuantizedMatrix {
     /// u32 `[rows, width · bits / 32]`.
@@ -101,7 +101,27 @@ impl QuantizedMatrix {
 
     /// `x · Wᵀ`, `[..., width]` to `[..., rows]`.
     pub(crate) fn matmul(&self, x: &Array) -> Result<Array> {
-        ffi::quantized_matmul(x, self.parts(), self.quantization)
+        ffi::quantized_matmul(x, self.parts(), self.quantization, true)
+    }
+
+    /// `x · W`, `[..., rows]` to `[..., width]`.
+    pub(crate) fn matmul_rows(&self, x: &Array) -> Result<Array> {
+        ffi::quantized_matmul(x, self.parts(), self.quantization, false)
+    }
+
+    /// The result of `map` for each array.
+    pub(crate) fn map(&self, map: impl Fn(&Array) -> Result<Array>) -> Result<Self> {
+        Ok(Self {
+            weight: map(&self.weight)?,
+            scales: map(&self.scales)?,
+            biases: self.biases.as_ref().map(&map).transpose()?,
+            quantization: self.quantization,
+        })
+    }
+
+    /// The packed numbers, the scales and the biases.
+    pub(crate) fn arrays(&self) -> impl Iterator<Item = &Array> {
+        [&self.weight, &self.scales].into_iter().chain(&self.biases)
     }
 
     fn parts(&self) -> Parts<'_> {
@@ -114,16 +134,7 @@ impl QuantizedMatrix {
 
     /// The rows `ids`, still quantised.
     pub(crate) fn take_rows(&self, ids: &Array) -> Result<Self> {
-        Ok(Self {
-            weight: self.weight.take_axis(ids, 0)?,
-            scales: self.scales.take_axis(ids, 0)?,
-            biases: self
-                .biases
-                .as_ref()
-                .map(|b| b.take_axis(ids, 0))
-                .transpose()?,
-            quantization: self.quantization,
-        })
+        self.map(|part| Ok(part.take_axis(ids, 0)?))
     }
 }
 

@@ -10,9 +10,10 @@ use mlx_rs::{
 
 use super::{
     forward_context::ForwardContext,
-    kv_cache::LayerCache,
+    kv_cache::{Cached, LayerCache},
     linear::{Linear, LinearVisitor, NormVisitor},
     qk_norm::QkNorm,
+    quantized_attention,
     split::split_at,
     unfused_attention,
 };
@@ -138,20 +139,33 @@ impl Attention {
         context: &ForwardContext<'_>,
         caches: &mut [&mut LayerCache],
     ) -> Result<Array> {
-        if let ([segment], [cache]) = (&*context.segments, &mut *caches) {
-            let (keys, values) = cache.update(segment.offset, keys, values)?;
-            return self.attend(queries, &keys, &values, context.mask);
+        let masks = &context.segment_masks;
+        if let ([segment], [mask], [cache]) = (&*context.segments, &**masks, &mut *caches) {
+            let cached = cache.update(segment.offset, keys, values)?;
+            return self.attend_to(queries, &cached, mask.as_ref());
         }
         let mut start = 0;
-        let parts = std::iter::zip(&context.segments, caches).map(|(segment, cache)| {
+        let segments = std::iter::zip(&context.segments, masks);
+        let parts = std::iter::zip(segments, caches).map(|((segment, mask), cache)| {
             let end = start + segment.length as i32;
             let part = |x: &Array| x.try_index((.., .., start..end, ..));
             let (queries, keys, values) = (part(queries)?, part(keys)?, part(values)?);
             start = end;
-            let (keys, values) = cache.update(segment.offset, &keys, &values)?;
-            self.attend(&queries, &keys, &values, None)
+            let cached = cache.update(segment.offset, &keys, &values)?;
+            self.attend_to(&queries, &cached, mask.as_ref())
         });
         Ok(concatenate(&parts.collect::<Result<Vec<_>>>()?, 2)?)
+    }
+
+    /// Attention of `queries` `[B, q_heads, L, head_dim]`, the last L positions, over a cache.
+    fn attend_to(&self, queries: &Array, cached: &Cached, mask: Option<&Array>) -> Result<Array> {
+        match cached {
+            Cached::Dense(keys, values) => self.attend(queries, keys, values, mask),
+            Cached::Quantized(keys, values) => {
+                let scale = (self.head_dim as f32).powf(-0.5);
+                quantized_attention::attend(queries, keys, values, scale, mask)
+            }
+        }
     }
 
     /// Chooses between MLX's fused attention and single operations.

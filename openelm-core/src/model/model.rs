@@ -9,8 +9,8 @@ use super::{
     adapters::Attached,
     attention::Attention,
     block::TransformerBlock,
-    forward_context::{ForwardContext, Segment},
-    kv_cache::KvCache,
+    forward_context::{ForwardContext, Segment, window_mask},
+    kv_cache::{KvCache, KvCacheOptions},
     linear::{Linear, LinearVisitor, NormVisitor},
     rms_norm::RmsNorm,
     rope::Rope,
@@ -98,7 +98,16 @@ impl Model {
 
     /// An empty cache for one sequence, or for several of the same length.
     pub fn cache(&self) -> KvCache {
-        KvCache::new(self.layers.len())
+        KvCache::new(self.layers.len(), KvCacheOptions::default())
+    }
+
+    /// An empty cache of the kind that `options` select.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if an option is out of range or does not fit the model.
+    pub fn cache_with(&self, options: &KvCacheOptions) -> Result<KvCache> {
+        options.check_for(self.config.head_dim())?;
+        Ok(KvCache::new(self.layers.len(), *options))
     }
 
     /// Final hidden states `[B, L, D]` of `tokens` `[B, L]` (integers below `V`), which continue
@@ -145,6 +154,7 @@ impl Model {
         caches: &mut [&mut KvCache],
     ) -> Result<Array> {
         let mut segments = Vec::with_capacity(caches.len());
+        let mut masks = Vec::with_capacity(caches.len());
         for (cache, &length) in caches.iter_mut().zip(lengths) {
             let (found, layers) = (cache.layers_mut().len(), self.layers.len());
             if found != layers {
@@ -153,8 +163,10 @@ impl Model {
             }
             let offset = cache.offset();
             segments.push(Segment { offset, length });
+            let window = cache.window(length);
+            masks.push(window.map(|w| window_mask(w, self.dtype)).transpose()?);
         }
-        let context = ForwardContext::cached(&self.rope, segments);
+        let context = ForwardContext::cached(&self.rope, segments, masks);
         let mut x = self.embed(tokens)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let of_layer = caches
@@ -164,7 +176,7 @@ impl Model {
             x = layer.forward(&x, &context, &mut of_layer)?;
         }
         for (cache, &length) in caches.iter_mut().zip(lengths) {
-            cache.advance(length);
+            cache.advance(length)?;
         }
         self.norm.forward(&x)
     }

@@ -155,7 +155,8 @@ impl ModelDrafter {
 
     fn truncate(&mut self, length: usize) {
         self.tokens.truncate(length);
-        self.cache.truncate(length);
+        let is_cut = self.cache.truncate(length);
+        debug_assert!(is_cut, "the cache is plain");
     }
 
     /// The logits, f32 `[V]`, after the last of the `hidden` states.
