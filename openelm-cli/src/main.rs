@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
+mod adapters;
 mod bar;
 mod bench;
 mod chart;
+mod chat;
 mod choices;
 mod constraint;
 mod convert;
@@ -45,6 +47,7 @@ struct Cli {
 
 const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt 'Once upon a time'
+  openelm chat --model OpenELM-270M-Instruct
   openelm convert OpenELM-270M OpenELM-270M-4bit -q
   openelm finetune --model OpenELM-270M --data stories
   openelm info 3B
@@ -56,6 +59,8 @@ See `openelm help COMMAND` for the options of a command.";
 enum Command {
     /// Generate text from a prompt
     Generate(Box<generate::Args>),
+    /// Chat with a model
+    Chat(Box<chat::Args>),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
     Convert(Box<convert::Args>),
     /// Fine-tune a model: LoRA, DoRA, full, or DPO on preference pairs
@@ -92,6 +97,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Generate(args) => generate::run(*args),
+        Command::Chat(args) => chat::run(*args),
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Pretrain(args) => pretrain::run(*args),

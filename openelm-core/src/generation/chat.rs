@@ -61,8 +61,7 @@ impl Chat {
             content: question.to_owned(),
         };
         messages.push(question.clone());
-        let prompt = self.template.prompt(&messages)?;
-        let tokens = model.tokenizer().encode_prompt(&prompt)?;
+        let tokens = self.template.tokens(model.tokenizer(), &messages)?;
         let context = model.model().config().max_context_length();
         if tokens.len() >= context {
             // Before the cache is moved: the conversation can continue with a shorter
