@@ -23,7 +23,8 @@ impl Input {
             return Ok(Self::Lines);
         }
         let config = Config::builder().auto_add_history(true).build();
-        let editor = Editor::with_history(config, MemHistory::with_config(&config));
+        let history = MemHistory::with_config(&config);
+        let editor = Editor::with_history(config, history);
         Ok(Self::Terminal(Box::new(editor.map_err(wrong)?)))
     }
 

@@ -5,13 +5,13 @@ use serde_json::{Map, Value};
 use crate::tokenizer::{Message, Role};
 
 /// A row's keys and values.
-pub type Object = Map<String, Value>;
+pub(crate) type Object = Map<String, Value>;
 
 /// Parses a line with a JSON object.
 ///
 /// # Errors
 /// The problem, with the column.
-pub fn object(line: &str) -> Result<Object, String> {
+pub fn object(line: &str) -> Result<Map<String, Value>, String> {
     // Files that were joined have a byte order mark at the start of each.
     match serde_json::from_str(line.trim_start_matches('\u{FEFF}')) {
         Ok(Value::Object(object)) => Ok(object),
