@@ -8,14 +8,8 @@ use openelm_core::{
 };
 
 use crate::{
-    bar::bar,
-    error::Error,
-    generate::{add_adapters, read_prompt},
-    given::Given,
-    interrupt::Interrupt,
-    kv_cache::KvCacheArgs,
-    model::ModelArgs,
-    output,
+    adapters::add_adapters, bar::bar, error::Error, generate::read_prompt, given::Given,
+    interrupt::Interrupt, kv_cache::KvCacheArgs, model::ModelArgs, output,
 };
 
 /// Arguments of `openelm cache-prompt`.

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use clap::ValueEnum;
 use openelm_core::{
     adapter::AdapterKind,
+    chat::ChatTemplate,
     convert::{FileType, Recipe},
     corpus::Assembly,
     dataset::LongRows,
@@ -59,6 +60,13 @@ choices!(Optimizer of OptimizerKind: Adam, AdamW, Sgd, Lion, Adafactor);
 choices!(LrSchedule of ScheduleShape: Constant, Linear, Cosine);
 choices!(LongRow of LongRows: Split, Drop);
 choices!(LogprobsOfChoice of LogprobsOf: Model, Sampler);
+choices!(
+    Template of ChatTemplate:
+    #[value(name = "openelm-instruct")]
+    OpenElmInstruct,
+    Instruction,
+    Plain
+);
 choices!(Dpo of PreferenceLoss: Sigmoid, Hinge);
 choices!(QuantMode of QuantizationMode: Affine, Mxfp4, Mxfp8, Nvfp4);
 choices!(

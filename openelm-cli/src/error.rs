@@ -260,7 +260,7 @@ mod tests {
         ("batch", "a batch without targets is no option"),
         ("grad_accumulation_steps", "1 in every pre-training"),
         ("lora_embedding_A", "a tensor"),
-        ("messages", "no command has a conversation"),
+        ("messages", "the rows of a file, which its error names"),
         (
             "prompt_cache",
             "the file of a prompt cache is checked when it is read",

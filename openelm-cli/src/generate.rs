@@ -1,17 +1,23 @@
 //! `openelm generate`: streams generated text.
 
+mod batch;
+mod draft;
+pub(crate) mod prompt;
+mod rows;
+mod written;
+
 use std::{
     io::{self, IsTerminal},
-    path::{Path, PathBuf},
+    num::NonZeroUsize,
+    path::PathBuf,
 };
 
 use openelm_core::{
-    Model, Tokenizer,
-    adapter::Adapter,
+    Tokenizer,
     constraint::AtLimit,
     generation::{
-        DEFAULT_DRAFT_TOKENS, DraftModel, EosToken, Event, FinishReason, GenerateOptions,
-        PromptCache, Stats, Token,
+        EosToken, Event, FinishReason, GenerateOptions, Generation, KvCacheOptions, PromptCache,
+        Stats, Token,
     },
     memory,
     text::{MAX_TEXT, read_text, read_text_file},
@@ -19,6 +25,7 @@ use openelm_core::{
 use serde_json::json;
 
 use crate::{
+    adapters::add_adapters,
     choices::LogprobsOfChoice,
     constraint::{AtLimitChoice, ConstraintArgs},
     error::Error,
@@ -29,6 +36,10 @@ use crate::{
     output,
     sampling::SamplingArgs,
 };
+use batch::Batch;
+use draft::DraftArgs;
+use prompt::PromptKind;
+use rows::Rows;
 
 /// Arguments of `openelm generate`.
 #[derive(clap::Args)]
@@ -58,6 +69,27 @@ pub(crate) struct Args {
     /// File with the prompt, in UTF-8 or UTF-16
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
+
+    /// File of JSON lines with a `prompt` or `messages` each; a JSON line with the `text` is written
+    /// for each
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["prompt", "prompt_file", "prompt_cache_file", "json", "logprobs"]
+    )]
+    prompts: Option<PathBuf>,
+
+    /// With --prompts, number of texts that are generated at the same time
+    #[arg(long, short, default_value_t = batch::DEFAULT_SIZE, value_name = "N", requires = "prompts")]
+    batch_size: NonZeroUsize,
+
+    /// With --prompts, file of the texts; the same command continues it after a stop [default:
+    /// standard output]
+    #[arg(long, short, value_name = "FILE", requires = "prompts")]
+    output: Option<PathBuf>,
+
+    #[command(flatten)]
+    prompt_kind: PromptKind,
 
     /// Maximum number of tokens to generate
     #[arg(long, short = 'n', default_value_t = GenerateOptions::default().max_tokens, value_name = "N")]
@@ -98,14 +130,8 @@ pub(crate) struct Args {
     )]
     prompt_lookup: usize,
 
-    /// Smaller model that drafts tokens, which the model verifies in one pass: the same text,
-    /// faster; needs the same tokenizer
-    #[arg(long, value_name = "FOLDER")]
-    draft_model: Option<PathBuf>,
-
-    /// Maximum number of tokens that the draft model drafts per pass
-    #[arg(long, default_value_t = DEFAULT_DRAFT_TOKENS, value_name = "N", requires = "draft_model")]
-    num_draft_tokens: usize,
+    #[command(flatten)]
+    draft: DraftArgs,
 
     /// Prompt tokens per prefill step [default: 128 on a CPU, 512 on a GPU]
     #[arg(long, value_name = "N")]
@@ -139,6 +165,8 @@ const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt 'Once upon a time'
   openelm generate --model OpenELM-270M --tokenizer Llama-2-7b-hf --prompt 'Hello' --temp 0.8 --top-p 0.95
   openelm generate --model OpenELM-270M --prompt-file story.txt -n 500 --repetition-penalty 1.2
+  openelm generate --model OpenELM-270M-Instruct --chat --prompt 'Who are you?'
+  openelm generate --model OpenELM-270M --prompts prompts.jsonl --output texts.jsonl
   openelm generate --model OpenELM-270M --prompt 'A fox in JSON: ' --json-schema fox.json
   echo 'Once upon a time' | openelm generate --model OpenELM-270M --json --logprobs 5";
 
@@ -156,26 +184,10 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         let problem = format!("not with --{option}: the text ends where it is complete");
         return Err(args.given.refusal("ignore-eos", &problem));
     }
+    args.prompt_kind.check(&args.given)?;
     args.kv_cache
         .check(&args.given, args.prompt_cache_file.is_some())?;
-    let prompt = read_prompt(args.prompt, args.prompt_file)?;
-
-    let mut model = args.model.load(args.quiet)?;
-    add_adapters(model.model_mut(), &args.adapter)?;
-    let draft = match &args.draft_model {
-        Some(folder) => {
-            let draft = args.model.load_draft(folder, args.quiet)?;
-            Some(DraftModel::new(&model, &draft, args.num_draft_tokens)?)
-        }
-        None => None,
-    };
-    let cache = args.prompt_cache_file.as_deref();
-    let cache = cache.map(|file| PromptCache::load(file, model.model()));
-    let cache = cache.transpose()?;
-    let kind = cache.as_ref().map(PromptCache::options).unwrap_or_default();
-    let context = model.model().config().max_context_length();
-    args.kv_cache.check_start(kind, context)?;
-    let options = GenerateOptions {
+    let mut options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampling,
         stop: args.stop,
@@ -187,12 +199,51 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         constraint,
         at_limit,
         prompt_lookup: args.prompt_lookup,
-        kv_cache: args.kv_cache.over(kind),
+        kv_cache: args.kv_cache.over(KvCacheOptions::default()),
     };
+    if let Some(file) = args.prompts {
+        let rows = Rows::read(file)?;
+        let done = rows.written(args.output.as_deref())?;
+        if done == rows.len() {
+            return Ok(());
+        }
+        let mut model = args.model.load(args.quiet)?;
+        add_adapters(model.model_mut(), &args.adapter)?;
+        let context = model.model().config().max_context_length();
+        args.kv_cache
+            .check_start(KvCacheOptions::default(), context)?;
+        let batch = Batch {
+            template: args.prompt_kind.template(&args.model.model)?,
+            draft: args.draft.load(&args.model, &model, args.quiet)?,
+            model: &model,
+            rows: &rows,
+            options,
+            kind: args.prompt_kind,
+            size: args.batch_size,
+            quiet: args.quiet,
+        };
+        return batch.run(args.output.as_deref());
+    }
+    let prompt = read_prompt(args.prompt, args.prompt_file)?;
+
+    let mut model = args.model.load(args.quiet)?;
+    add_adapters(model.model_mut(), &args.adapter)?;
+    let draft = args.draft.load(&args.model, &model, args.quiet)?;
     let speculates = options.prompt_lookup > 0 || draft.is_some();
+    let cache = args.prompt_cache_file.as_deref();
+    let cache = cache.map(|file| PromptCache::load(file, model.model()));
+    let cache = cache.transpose()?;
+    let kind = cache.as_ref().map(PromptCache::options).unwrap_or_default();
+    let context = model.model().config().max_context_length();
+    args.kv_cache.check_start(kind, context)?;
+    options.kv_cache = args.kv_cache.over(kind);
     let mut generation = match cache {
         Some(cache) => model.generate_after(cache, &prompt, options)?,
-        None => model.generate(&prompt, options)?,
+        None => {
+            let template = args.prompt_kind.template(&args.model.model)?;
+            let tokens = args.prompt_kind.encode(&model, template, &prompt)?;
+            Generation::new(model.model(), Some(model.tokenizer()), tokens, options)?
+        }
     };
     if let Some(draft) = &draft {
         generation = generation.with_draft(draft)?;
@@ -212,37 +263,6 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         }
     }
     interrupt.check()
-}
-
-/// Loads adapters onto the model and activates all of them.
-pub(crate) fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
-    let mut active = Vec::new();
-    for given in adapters {
-        let (folder, strength) = folder_and_strength(given)?;
-        model.add_adapter(folder, &Adapter::load(folder)?)?;
-        active.push((folder, strength));
-    }
-    Ok(model.set_adapters(&active)?)
-}
-
-/// The parts of `FOLDER=STRENGTH`; the strength is optional. An existing path is a folder, whatever
-/// its name contains.
-fn folder_and_strength(given: &str) -> Result<(&str, f32), Error> {
-    let exists = |path: &str| match Path::new(path).symlink_metadata() {
-        Ok(_) => true,
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    };
-    let parts = given.rsplit_once('=').filter(|_| !exists(given));
-    // If neither exists, the error names the whole text.
-    let Some((folder, strength)) = parts.filter(|(folder, _)| exists(folder)) else {
-        return Ok((given, 1.0));
-    };
-    match strength.parse() {
-        Ok(number) => Ok((folder, number)),
-        Err(_) => Err(Error::Usage(format!(
-            "--adapter: expected a number as the strength of {folder}, found {strength}"
-        ))),
-    }
 }
 
 pub(crate) fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {
@@ -366,38 +386,4 @@ fn print_stats(
         },
     ));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use openelm_testing::TempDir;
-
-    use super::folder_and_strength;
-
-    #[test]
-    fn an_existing_path_is_no_strength() {
-        let runs = TempDir::new();
-        for name in ["lr=1e-4", "tales", "a=0.5=2", "b"] {
-            std::fs::create_dir(runs.join(name)).unwrap();
-        }
-        let path = |name: &str| format!("{}/{name}", runs.as_str());
-        for (given, folder, strength) in [
-            ("lr=1e-4", "lr=1e-4", 1.0),
-            ("lr=1e-4=0.5", "lr=1e-4", 0.5),
-            ("lr=1e-4/", "lr=1e-4/", 1.0),
-            ("tales=0.5", "tales", 0.5),
-            ("tales=-1", "tales", -1.0),
-            ("tales", "tales", 1.0),
-            ("a=0.5=2", "a=0.5=2", 1.0),
-            ("a=0.5=2=3", "a=0.5=2", 3.0),
-            ("c=2", "c=2", 1.0),
-        ] {
-            let (given, folder) = (path(given), path(folder));
-            let found = folder_and_strength(&given).unwrap();
-            assert_eq!(found, (folder.as_str(), strength));
-        }
-        let given = path("b=50%");
-        let error = folder_and_strength(&given).unwrap_err().to_string();
-        assert!(error.ends_with("/b, found 50%"), "{error}");
-    }
 }

@@ -160,6 +160,18 @@ impl Interrupt {
         self.state().running = None;
     }
 
+    /// Forgets Ctrl-C, which has stopped the current work and not the command; true if it was the
+    /// signal. Nothing is left to cancel.
+    pub(crate) fn take_interrupt(&self) -> bool {
+        let mut state = self.state();
+        state.running = None;
+        let stopped = state.received == Some(Signal::Interrupt);
+        if stopped {
+            state.received = None;
+        }
+        stopped
+    }
+
     /// The first signal; `None` if there was none.
     pub(crate) fn signal(&self) -> Option<Signal> {
         self.state().received

@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
+mod adapters;
 mod bar;
 mod bench;
 mod cache_prompt;
 mod chart;
+mod chat;
 mod choices;
 mod constraint;
 mod convert;
@@ -47,6 +49,7 @@ struct Cli {
 
 const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt 'Once upon a time'
+  openelm chat --model OpenELM-270M-Instruct
   openelm convert OpenELM-270M OpenELM-270M-4bit -q
   openelm finetune --model OpenELM-270M --data stories
   openelm info 3B
@@ -58,6 +61,8 @@ See `openelm help COMMAND` for the options of a command.";
 enum Command {
     /// Generate text from a prompt
     Generate(Box<generate::Args>),
+    /// Chat with a model
+    Chat(Box<chat::Args>),
     /// Write the keys and values of a prompt to a file, for `generate`
     CachePrompt(Box<cache_prompt::Args>),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
@@ -96,6 +101,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Generate(args) => generate::run(*args),
+        Command::Chat(args) => chat::run(*args),
         Command::CachePrompt(args) => cache_prompt::run(*args),
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),

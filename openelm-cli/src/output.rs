@@ -56,7 +56,8 @@ pub(crate) fn write_json(value: &serde_json::Value) -> Result<(), Error> {
     write(json_line(value).as_bytes())
 }
 
-fn json_line(value: &serde_json::Value) -> String {
+/// The line of [`write_json`].
+pub(crate) fn json_line(value: &serde_json::Value) -> String {
     let mut line = String::new();
     for character in value.to_string().chars() {
         if character.is_control() {

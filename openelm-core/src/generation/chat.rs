@@ -118,8 +118,7 @@ impl Chat {
         loop {
             let kept = turns.get(dropped..).unwrap_or_default();
             let messages = [instructions, kept, std::slice::from_ref(question)].concat();
-            let prompt = self.template.prompt(&messages)?;
-            let tokens = model.tokenizer().encode_prompt(&prompt)?;
+            let tokens = self.template.tokens(model.tokenizer(), &messages)?;
             let Some(context) = options.context(model.model().config()) else {
                 return Ok((tokens, dropped));
             };

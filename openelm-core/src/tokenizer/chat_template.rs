@@ -11,7 +11,11 @@
 //! EOS between turns: only the last answer of an example ends with it, so conversations of several
 //! turns are best trained with [`mask_prompt`](crate::dataset::DatasetOptions::mask_prompt).
 
-use super::message::{Message, Role, check_roles};
+use super::{
+    message::{Message, Role, check_roles},
+    prompt_parts::PromptParts,
+    tokenizer::Tokenizer,
+};
 use crate::error::{Error, Result};
 
 /// The prompt format of a conversation.
@@ -36,40 +40,50 @@ impl ChatTemplate {
     /// [`Error::Option`] if the roles are in another order, or a message of the user or the
     /// assistant is empty.
     pub fn prompt(self, messages: &[Message]) -> Result<String> {
+        Ok(self.parts(messages)?.text())
+    }
+
+    /// The token ids of [`prompt`](Self::prompt), which begin with BOS. The content of a message is
+    /// plain text: the spelling of a special token in it, such as `</s>`, never becomes this token.
+    ///
+    /// # Errors
+    /// As [`prompt`](Self::prompt), and [`Tokenizer::encode`].
+    pub fn tokens(self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
+        tokenizer.encode_parts(&self.parts(messages)?)
+    }
+
+    fn parts(self, messages: &[Message]) -> Result<PromptParts> {
         check_roles(messages, Role::Assistant)
             .map_err(|problem| Error::option("messages", problem))?;
-        Ok(match self {
-            Self::Instruction => conversation_prompt(messages)?,
-            Self::Plain => messages.iter().map(|m| m.content.as_str()).collect(),
-            Self::OpenElmInstruct => {
-                let mut prompt = String::new();
-                for Message { role, content } in messages {
-                    prompt.push_str(&format!("<|{}|>\n{content}</s>\n", role.name()));
+        let mut prompt = PromptParts::default();
+        match self {
+            Self::Instruction => push_conversation(&mut prompt, messages),
+            Self::Plain => {
+                for message in messages {
+                    prompt.push_content(&message.content);
                 }
-                prompt + "<|assistant|>\n"
             }
-        })
+            Self::OpenElmInstruct => {
+                for Message { role, content } in messages {
+                    for part in ["<|", role.name(), "|>\n"] {
+                        prompt.push_template(part);
+                    }
+                    prompt.push_content(content);
+                    prompt.push_template("</s>\n");
+                }
+                prompt.push_template("<|assistant|>\n");
+            }
+        }
+        Ok(prompt)
     }
 }
 
 /// The prompt of one instruction, with `input` if it is not empty. It ends where the answer
 /// starts.
 pub fn instruct_prompt(instruction: &str, input: Option<&str>) -> String {
-    let input = input.filter(|text| !text.is_empty());
-    let mut prompt = String::from(if input.is_some() {
-        OPENING_WITH_INPUT
-    } else {
-        OPENING
-    });
-    prompt.push_str("\n\n");
-    push_block(&mut prompt, "Instruction", instruction);
-    if let Some(input) = input {
-        push_separator(&mut prompt);
-        push_block(&mut prompt, "Input", input);
-    }
-    push_separator(&mut prompt);
-    push_block(&mut prompt, "Response", "");
-    prompt
+    let mut prompt = PromptParts::default();
+    push_first(&mut prompt, instruction, input);
+    prompt.text()
 }
 
 /// The prompt of a conversation: an optional system message, then alternating messages of the user
@@ -86,24 +100,47 @@ pub fn conversation_prompt(messages: &[Message]) -> Result<String> {
 /// Like [`conversation_prompt`], with only the problem as the error.
 pub(crate) fn render(messages: &[Message]) -> Result<String, String> {
     check_roles(messages, Role::Assistant)?;
+    let mut prompt = PromptParts::default();
+    push_conversation(&mut prompt, messages);
+    Ok(prompt.text())
+}
+
+/// Appends a conversation whose roles were checked.
+fn push_conversation(prompt: &mut PromptParts, messages: &[Message]) {
     let (system, turns) = match messages.split_first() {
         Some((first, rest)) if first.role == Role::System => (Some(first.content.as_str()), rest),
         _ => (None, messages),
     };
-    let mut prompt = String::new();
     for (index, Message { role, content }) in turns.iter().enumerate() {
         match role {
-            Role::Assistant => prompt.push_str(content),
-            _ if index == 0 => prompt = instruct_prompt(content, system),
+            Role::Assistant => prompt.push_content(content),
+            _ if index == 0 => push_first(prompt, content, system),
             _ => {
-                push_separator(&mut prompt);
-                push_block(&mut prompt, "Instruction", content);
-                push_separator(&mut prompt);
-                push_block(&mut prompt, "Response", "");
+                push_separator(prompt);
+                push_block(prompt, "Instruction", content);
+                push_separator(prompt);
+                push_block(prompt, "Response", "");
             }
         }
     }
-    Ok(prompt)
+}
+
+/// Appends the first instruction, with `input` if it is not empty.
+fn push_first(prompt: &mut PromptParts, instruction: &str, input: Option<&str>) {
+    let input = input.filter(|text| !text.is_empty());
+    prompt.push_template(if input.is_some() {
+        OPENING_WITH_INPUT
+    } else {
+        OPENING
+    });
+    prompt.push_template("\n\n");
+    push_block(prompt, "Instruction", instruction);
+    if let Some(input) = input {
+        push_separator(prompt);
+        push_block(prompt, "Input", input);
+    }
+    push_separator(prompt);
+    push_block(prompt, "Response", "");
 }
 
 const INDENT: &str = "                ";
@@ -114,16 +151,17 @@ const OPENING_WITH_INPUT: &str = "Below is an instruction that describes a task,
 const OPENING: &str = "Below is an instruction that describes a task. Write a response that \
      appropriately completes the request.  ";
 
-fn push_block(prompt: &mut String, title: &str, text: &str) {
-    for part in [INDENT, "### ", title, ":\n", INDENT, text] {
-        prompt.push_str(part);
+fn push_block(prompt: &mut PromptParts, title: &str, text: &str) {
+    for part in [INDENT, "### ", title, ":\n", INDENT] {
+        prompt.push_template(part);
     }
+    prompt.push_content(text);
 }
 
 /// Ends a block, with a line of spaces before the next.
-fn push_separator(prompt: &mut String) {
+fn push_separator(prompt: &mut PromptParts) {
     for part in ["\n", INDENT, "\n"] {
-        prompt.push_str(part);
+        prompt.push_template(part);
     }
 }
 

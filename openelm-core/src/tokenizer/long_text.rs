@@ -107,10 +107,9 @@ impl LongText {
         let (mut start, mut size, mut own) = (0, least, prefix);
         let mut part = Part::new(coder, text, start, size, own)?;
         while part.end < text.len() {
-            let following = if prefix == Prefix::All {
-                Prefix::Later
-            } else {
-                prefix
+            let following = match prefix {
+                Prefix::All | Prefix::AfterToken => Prefix::Later,
+                other => other,
             };
             let mut found = None;
             for count in self.ends(&part, text) {

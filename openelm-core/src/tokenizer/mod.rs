@@ -13,6 +13,8 @@ mod llama_tests;
 mod long_text;
 mod merge;
 mod message;
+mod model_template;
+mod prompt_parts;
 mod read;
 mod sections;
 pub(crate) mod sentencepiece;

@@ -14,6 +14,8 @@ use super::spec::Coder;
 pub(super) enum Prefix {
     /// Before every section.
     All,
+    /// Before every section of a text that follows an added token.
+    AfterToken,
     /// Before every section except the first, which continues another part.
     Later,
     /// Before no section: the text continues another text.
@@ -51,7 +53,9 @@ pub(super) fn tokenized(
                 let prepends = prefix.is_before(is_first)
                     && match scheme {
                         PrependScheme::Always => true,
-                        PrependScheme::First => is_first && is_start,
+                        PrependScheme::First => {
+                            is_first && is_start && prefix != Prefix::AfterToken
+                        }
                         PrependScheme::Never => false,
                     };
                 piece.replace(' ', &mark_text)?;
@@ -66,6 +70,9 @@ pub(super) fn tokenized(
             })?;
         }
         Some(other) if prefix == Prefix::None => without_space(other).pre_tokenize(&mut splits)?,
+        Some(other) if prefix == Prefix::AfterToken => {
+            without_first_space(other).pre_tokenize(&mut splits)?;
+        }
         Some(other) => other.pre_tokenize(&mut splits)?,
         None => {}
     }
@@ -77,7 +84,7 @@ impl Prefix {
     /// True if there is a space before a section.
     fn is_before(self, is_first: bool) -> bool {
         match self {
-            Self::All => true,
+            Self::All | Self::AfterToken => true,
             Self::Later => !is_first,
             Self::None => false,
         }
@@ -112,6 +119,24 @@ fn without_prepend(normalizer: &NormalizerWrapper) -> Option<NormalizerWrapper> 
             Some(Sequence::new(steps.collect()).into())
         }
         other => Some(other.clone()),
+    }
+}
+
+/// `pre_tokenizer` without the space that only the start of a whole text has.
+fn without_first_space(pre_tokenizer: &PreTokenizerWrapper) -> PreTokenizerWrapper {
+    match pre_tokenizer {
+        PreTokenizerWrapper::Metaspace(metaspace)
+            if metaspace.get_prepend_scheme() == PrependScheme::First =>
+        {
+            let mut metaspace = metaspace.clone();
+            metaspace.set_prepend_scheme(PrependScheme::Never);
+            metaspace.into()
+        }
+        PreTokenizerWrapper::Sequence(steps) => {
+            let steps = steps.as_ref().iter().map(without_first_space);
+            pre_tokenizers::sequence::Sequence::new(steps.collect()).into()
+        }
+        other => other.clone(),
     }
 }
 

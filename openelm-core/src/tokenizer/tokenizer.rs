@@ -29,8 +29,9 @@ use crate::error::{Error, Result};
 /// A tokenizer without BOS begins a text with EOS, as GPT-2 does.
 ///
 /// The text of a special token inside a prompt, such as `</s>`, becomes this token and not the
-/// pieces of its spelling, as in Hugging Face's tokenizers and for both formats: chat templates
-/// depend on it. A caller with untrusted text may need to remove such text first.
+/// pieces of its spelling, as in Hugging Face's tokenizers and for both formats.
+/// [`encode_plain_prompt`](Self::encode_plain_prompt) reads it as text, and so do chat templates for
+/// the content of messages.
 #[derive(Clone)]
 pub struct Tokenizer {
     pub(super) coder: Arc<Coder>,
@@ -225,7 +226,7 @@ impl Tokenizer {
     }
 
     /// Refuses ids that the model does not have.
-    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+    pub(super) fn check_ids(&self, ids: &[u32]) -> Result<()> {
         let Some(size) = self.model_vocab else {
             return Ok(());
         };

@@ -7,8 +7,11 @@ use crate::tokenizer::{Message, Role};
 /// A row's keys and values.
 pub(crate) type Object = Map<String, Value>;
 
-/// Parses a line.
-pub(crate) fn object(line: &str) -> Result<Object, String> {
+/// Parses a line with a JSON object.
+///
+/// # Errors
+/// The problem, with the column.
+pub fn object(line: &str) -> Result<Map<String, Value>, String> {
     // Files that were joined have a byte order mark at the start of each.
     match serde_json::from_str(line.trim_start_matches('\u{FEFF}')) {
         Ok(Value::Object(object)) => Ok(object),
@@ -57,8 +60,11 @@ pub(crate) fn not_empty(text: &str, key: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The list of messages at `key`.
-pub(crate) fn messages(list: &Value, key: &str) -> Result<Vec<Message>, String> {
+/// The list of messages at `key`: objects with `role` and `content`.
+///
+/// # Errors
+/// The problem, with the key and the message.
+pub fn messages(list: &Value, key: &str) -> Result<Vec<Message>, String> {
     let Value::Array(list) = list else {
         return Err(format!(
             "`{key}`: expected a list of messages, found {}",

@@ -43,5 +43,6 @@ mod windows;
 pub use dataset::{Dataset, PreferenceDataset};
 pub use example::{Example, PreferencePair};
 pub use folder::DataFolder;
+pub use json::{messages as messages_from_json, object as object_from_json};
 pub use options::{Counts, DatasetOptions, LongRows};
 pub use rows::RowKind;

@@ -1,0 +1,117 @@
+//! Adapters of a model that generates text.
+
+use std::{io, path::Path};
+
+use openelm_core::{Model, adapter::Adapter};
+
+use crate::error::Error;
+
+/// Loads adapters onto the model and activates all of them.
+pub(crate) fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
+    let mut active = Vec::new();
+    for given in adapters {
+        let (folder, strength) = folder_and_strength(given)?;
+        model.add_adapter(folder, &Adapter::load(folder)?)?;
+        active.push((folder, strength));
+    }
+    Ok(model.set_adapters(&active)?)
+}
+
+/// Sets the strength of an adapter, given as `NAME=STRENGTH`, beside the active ones: a loaded
+/// adapter, by its folder or the folder's name, or a new one, by its folder. Strength 0 switches it
+/// off.
+pub(crate) fn set_adapter(model: &mut Model, given: &str) -> Result<(), Error> {
+    let (name, strength) = match loaded(model, given) {
+        Some(found) => found,
+        None => {
+            let (folder, strength) = folder_and_strength(given)?;
+            let adapter = Adapter::load(folder)?;
+            let before = model.active_adapters().to_vec();
+            // A new adapter becomes the only active one.
+            model.add_adapter(folder, &adapter)?;
+            activate(model, &before)?;
+            (folder.to_owned(), strength)
+        }
+    };
+    let mut active = model.active_adapters().to_vec();
+    active.retain(|(other, _)| *other != name);
+    if strength != 0.0 {
+        active.push((name, strength));
+    }
+    activate(model, &active)
+}
+
+fn activate(model: &mut Model, active: &[(String, f32)]) -> Result<(), Error> {
+    let active: Vec<_> = active.iter().map(|(name, s)| (name.as_str(), *s)).collect();
+    Ok(model.set_adapters(&active)?)
+}
+
+/// The loaded adapter that `given` names, with its strength.
+fn loaded(model: &Model, given: &str) -> Option<(String, f32)> {
+    let all = model.adapters();
+    let find = |name: &str| {
+        let has_name = |folder: &&&str| {
+            **folder == name || Path::new(*folder).file_name() == Some(name.as_ref())
+        };
+        all.iter().find(has_name).map(|folder| (*folder).to_owned())
+    };
+    if let Some(name) = find(given) {
+        return Some((name, 1.0));
+    }
+    let (name, strength) = given.rsplit_once('=')?;
+    Some((find(name)?, strength.parse().ok()?))
+}
+
+/// The parts of `FOLDER=STRENGTH`; the strength is optional. An existing path is a folder, whatever
+/// its name contains.
+fn folder_and_strength(given: &str) -> Result<(&str, f32), Error> {
+    let exists = |path: &str| match Path::new(path).symlink_metadata() {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    let parts = given.rsplit_once('=').filter(|_| !exists(given));
+    // If neither exists, the error names the whole text.
+    let Some((folder, strength)) = parts.filter(|(folder, _)| exists(folder)) else {
+        return Ok((given, 1.0));
+    };
+    match strength.parse() {
+        Ok(number) => Ok((folder, number)),
+        Err(_) => Err(Error::Usage(format!(
+            "--adapter: expected a number as the strength of {folder}, found {strength}"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openelm_testing::TempDir;
+
+    use super::folder_and_strength;
+
+    #[test]
+    fn an_existing_path_is_no_strength() {
+        let runs = TempDir::new();
+        for name in ["lr=1e-4", "tales", "a=0.5=2", "b"] {
+            std::fs::create_dir(runs.join(name)).unwrap();
+        }
+        let path = |name: &str| format!("{}/{name}", runs.as_str());
+        for (given, folder, strength) in [
+            ("lr=1e-4", "lr=1e-4", 1.0),
+            ("lr=1e-4=0.5", "lr=1e-4", 0.5),
+            ("lr=1e-4/", "lr=1e-4/", 1.0),
+            ("tales=0.5", "tales", 0.5),
+            ("tales=-1", "tales", -1.0),
+            ("tales", "tales", 1.0),
+            ("a=0.5=2", "a=0.5=2", 1.0),
+            ("a=0.5=2=3", "a=0.5=2", 3.0),
+            ("c=2", "c=2", 1.0),
+        ] {
+            let (given, folder) = (path(given), path(folder));
+            let found = folder_and_strength(&given).unwrap();
+            assert_eq!(found, (folder.as_str(), strength));
+        }
+        let given = path("b=50%");
+        let error = folder_and_strength(&given).unwrap_err().to_string();
+        assert!(error.ends_with("/b, found 50%"), "{error}");
+    }
+}

@@ -1,0 +1,213 @@
+//! Texts of the rows of `--prompts`, several at the same time.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use openelm_core::{
+    CancelHandle, LanguageModel,
+    chat::ChatTemplate,
+    generation::{DraftModel, Event, FinishReason, GenerateOptions, Generation, Stats, advance},
+    memory,
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    prompt::PromptKind,
+    rows::{Prompt, Row, Rows},
+    written::Sink,
+};
+use crate::{bar::bar, error::Error, interrupt::Interrupt, output};
+
+/// Default of `--batch-size`.
+pub(super) const DEFAULT_SIZE: NonZeroUsize = match NonZeroUsize::new(8) {
+    Some(size) => size,
+    None => NonZeroUsize::MIN,
+};
+
+/// The texts of all rows.
+pub(super) struct Batch<'a> {
+    pub(super) model: &'a LanguageModel,
+    pub(super) template: ChatTemplate,
+    pub(super) draft: Option<DraftModel>,
+    pub(super) rows: &'a Rows,
+    /// Options of the rows that have none of their own.
+    pub(super) options: GenerateOptions,
+    pub(super) kind: PromptKind,
+    pub(super) size: NonZeroUsize,
+    pub(super) quiet: bool,
+}
+
+/// Sums of all texts.
+#[derive(Default)]
+struct Totals {
+    texts: usize,
+    prompt_tokens: usize,
+    generated_tokens: usize,
+}
+
+impl Batch<'_> {
+    /// Generates the texts that `output` does not have yet, and writes each as soon as all before it
+    /// are complete.
+    pub(super) fn run(&self, output: Option<&Path>) -> Result<(), Error> {
+        // All rows are checked before the first text.
+        for row in self.rows.as_slice() {
+            self.start(row)?;
+        }
+        let (mut sink, done) = Sink::open(self.rows, output)?;
+        let cancel = CancelHandle::default();
+        let interrupt = Interrupt::cancelling(cancel.clone())?;
+        let started = Instant::now();
+        let mut totals = Totals::default();
+        let result = self.generate(&mut sink, done, &cancel, &mut totals);
+        if !self.quiet {
+            totals.print(started.elapsed(), cancel.is_cancelled())?;
+        }
+        result?;
+        interrupt.check()
+    }
+
+    fn generate(
+        &self,
+        sink: &mut Sink,
+        done: usize,
+        cancel: &CancelHandle,
+        totals: &mut Totals,
+    ) -> Result<(), Error> {
+        let bar = bar(self.quiet, "{pos}/{len} {wide_bar} {eta} left");
+        bar.set_length(self.rows.len() as u64);
+        bar.set_position(done as u64);
+        bar.reset_eta();
+        let mut waiting = self.rows.as_slice().iter().enumerate().skip(done);
+        let mut running: Vec<(usize, &Row, Generation<'_>)> = Vec::new();
+        let mut complete = BTreeMap::new();
+        let mut next = done;
+        while !cancel.is_cancelled() {
+            while running.len() < self.size.get()
+                && let Some((index, row)) = waiting.next()
+            {
+                running.push((index, row, self.start(row)?));
+            }
+            if running.is_empty() {
+                break;
+            }
+            advance(
+                &mut running
+                    .iter_mut()
+                    .map(|(_, _, text)| text)
+                    .collect::<Vec<_>>(),
+            );
+            for (index, row, generation) in &mut running {
+                while let Some(event) = generation.ready_event() {
+                    let event = event.map_err(|error| self.rows.error(row.line, error))?;
+                    if let Event::Finished { reason, stats } = event {
+                        complete.insert(*index, self.object(row, generation.text(), reason, stats));
+                        totals.add(&stats);
+                    }
+                }
+            }
+            running.retain(|(_, _, generation)| !generation.has_ended());
+            while let Some(object) = complete.remove(&next) {
+                sink.write(object)?;
+                next += 1;
+                bar.set_position(next as u64);
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// The generation of a row.
+    fn start(&self, row: &Row) -> Result<Generation<'_>, Error> {
+        let wrong = |error: Error| match error {
+            // An option of the command line is at fault.
+            Error::Core(openelm_core::Error::Option { option, .. })
+                if !row.sets(option) && option != "messages" =>
+            {
+                error
+            }
+            Error::Core(error) => self.rows.error(row.line, error),
+            other => other,
+        };
+        let tokens = match &row.prompt {
+            Prompt::Text(text) => self.kind.encode(self.model, self.template, text),
+            Prompt::Messages(messages) => {
+                let tokens = self.template.tokens(self.model.tokenizer(), messages);
+                tokens.map_err(Error::from)
+            }
+        };
+        let mut options = self.options.clone();
+        if let Some(max_tokens) = row.max_tokens {
+            options.max_tokens = max_tokens;
+        }
+        if let Some(stop) = &row.stop {
+            options.stop.clone_from(stop);
+        }
+        options.sampling.seed = row.seed.or(options.sampling.seed);
+        let (model, tokenizer) = (self.model.model(), Some(self.model.tokenizer()));
+        let generation =
+            tokens.and_then(|tokens| Ok(Generation::new(model, tokenizer, tokens, options)?));
+        let generation = generation.and_then(|generation| match &self.draft {
+            Some(draft) => Ok(generation.with_draft(draft)?),
+            None => Ok(generation),
+        });
+        generation.map_err(wrong)
+    }
+
+    /// The row of the output.
+    fn object(
+        &self,
+        row: &Row,
+        text: &str,
+        reason: FinishReason,
+        stats: Stats,
+    ) -> Map<String, Value> {
+        let mut object = row.object.clone();
+        let mut set = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
+        set("text", json!(text));
+        set("finish_reason", json!(reason.as_str()));
+        set("prompt_tokens", json!(stats.prompt_tokens));
+        set("generated_tokens", json!(stats.generated_tokens));
+        if self.options.sampling.temperature > 0.0 {
+            set("seed", json!(stats.seed));
+        }
+        object
+    }
+}
+
+impl Row {
+    /// True if the row sets the core's `option`.
+    fn sets(&self, option: &str) -> bool {
+        match option {
+            "max_tokens" => self.max_tokens.is_some(),
+            "stop" => self.stop.is_some(),
+            "seed" => self.seed.is_some(),
+            _ => false,
+        }
+    }
+}
+
+impl Totals {
+    fn add(&mut self, stats: &Stats) {
+        self.texts += 1;
+        self.prompt_tokens += stats.prompt_tokens;
+        self.generated_tokens += stats.generated_tokens;
+    }
+
+    fn print(&self, time: Duration, interrupted: bool) -> Result<(), Error> {
+        let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
+        output::note(&format!(
+            "[{} texts{}] prompts: {} tokens; generated: {} tokens, {:.1} tokens/s; peak memory: {}",
+            self.texts,
+            if interrupted { ", interrupted" } else { "" },
+            self.prompt_tokens,
+            self.generated_tokens,
+            self.generated_tokens as f64 / seconds,
+            output::bytes(memory::peak_resident_bytes()?),
+        ));
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! The draft model of `--draft-model`.
+
+use std::path::PathBuf;
+
+use openelm_core::{
+    LanguageModel,
+    generation::{DEFAULT_DRAFT_TOKENS, DraftModel},
+};
+
+use crate::{error::Error, model::ModelArgs};
+
+/// Options of the draft model.
+#[derive(clap::Args)]
+pub(super) struct DraftArgs {
+    /// Smaller model that drafts tokens, which the model verifies in one pass: the same text,
+    /// faster; needs the same tokenizer
+    #[arg(long, value_name = "FOLDER")]
+    draft_model: Option<PathBuf>,
+
+    /// Maximum number of tokens that the draft model drafts per pass
+    #[arg(long, default_value_t = DEFAULT_DRAFT_TOKENS, value_name = "N", requires = "draft_model")]
+    num_draft_tokens: usize,
+}
+
+impl DraftArgs {
+    /// The draft model for `target`, which `model` loaded; `None` without `--draft-model`.
+    pub(super) fn load(
+        &self,
+        model: &ModelArgs,
+        target: &LanguageModel,
+        quiet: bool,
+    ) -> Result<Option<DraftModel>, Error> {
+        let Some(folder) = &self.draft_model else {
+            return Ok(None);
+        };
+        let draft = model.load_draft(folder, quiet)?;
+        Ok(Some(DraftModel::new(
+            target,
+            &draft,
+            self.num_draft_tokens,
+        )?))
+    }
+}
