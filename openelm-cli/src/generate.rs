@@ -273,7 +273,13 @@ pub(crate) fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result
         match text.as_deref() {
             Some("-") => {}
             // A shell's `$(cat FILE)` keeps the byte order mark of the file.
-            Some(text) => return Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned()),
+            Some(text) => {
+                let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+                if text.is_empty() {
+                    return Err(Error::Usage("--prompt: the prompt is empty".into()));
+                }
+                return Ok(text.to_owned());
+            }
             None if io::stdin().is_terminal() => {
                 let hint = "no prompt; use --prompt TEXT, --prompt-file FILE, or standard input";
                 return Err(Error::Usage(hint.into()));
