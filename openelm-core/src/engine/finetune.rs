@@ -52,6 +52,8 @@ impl ModelHandle {
         let cancel = CancelHandle::default();
         let (id, of_task) = (self.id(), cancel.clone());
         self.engine().submit_long(move |worker| {
+            // The request may continue one of them.
+            worker.end_cancelled_trainings();
             match catch_panic(|| begin(worker, id, request)) {
                 Ok(run) => worker.with_state(|state| {
                     state.finetunes.push_back(FinetuneTask {
@@ -122,6 +124,11 @@ pub(super) struct FinetuneTask {
 impl FinetuneTask {
     pub(super) fn model(&self) -> u64 {
         self.model
+    }
+
+    /// True if the run was cancelled, or its reader has closed the stream.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.sender.is_closed() || self.cancel.is_cancelled()
     }
 
     /// True if the run can go on: its reader has room, or has closed the stream.

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{engine::EngineHooks, share::Share, state::State};
+use super::{engine::EngineHooks, finetune::FinetuneTask, share::Share, state::State};
 use crate::{
     error::{Error, Result},
     gate::{Gate, GateGuard},
@@ -234,12 +234,19 @@ impl Worker {
 
     /// Runs a unit of the first training that is ready, which is then the last.
     fn run_training(&self) -> bool {
+        self.run_training_if(FinetuneTask::is_ready)
+    }
+
+    /// Ends the trainings that were cancelled, so that their folders are free.
+    pub(super) fn end_cancelled_trainings(&self) {
+        while self.run_training_if(|task| task.is_cancelled() && task.is_ready()) {}
+    }
+
+    /// Runs a unit of the first training that is `chosen`, which is then the last.
+    fn run_training_if(&self, mut chosen: impl FnMut(&mut FinetuneTask) -> bool) -> bool {
         let task = self.with_state(|state| {
-            let ready = state
-                .finetunes
-                .iter_mut()
-                .position(|task| task.is_ready())?;
-            state.finetunes.remove(ready)
+            let found = state.finetunes.iter_mut().position(&mut chosen)?;
+            state.finetunes.remove(found)
         });
         let Some(mut task) = task else {
             return false;

@@ -16,6 +16,10 @@ use openelm_testing::TempDir;
 use super::{load, options, read};
 
 fn start(model: &ModelHandle, folder: &TempDir) -> FinetuneHandle {
+    start_or_resume(model, folder, false)
+}
+
+fn start_or_resume(model: &ModelHandle, folder: &TempDir, resume: bool) -> FinetuneHandle {
     folder.write(
         "train.jsonl",
         "{\"text\": \"A fox ran to the big park.\"}\n".repeat(40),
@@ -31,7 +35,7 @@ fn start(model: &ModelHandle, folder: &TempDir) -> FinetuneHandle {
         rows: DataOptions::default(),
         adapter: AdapterOptions::default(),
         seed: 1,
-        resume: false,
+        resume,
     };
     model.finetune(request).unwrap()
 }
@@ -94,4 +98,24 @@ fn unloading_saves_the_run() {
     openelm_testing::block_on(model.unload()).unwrap();
     while let Ok(Some(_)) = run.events().next_blocking() {}
     assert!(folder.join("run").join("adapters.safetensors").exists());
+}
+
+#[test]
+fn a_cancelled_run_is_saved_before_the_next_begins() {
+    let model = load();
+    let folder = TempDir::new();
+    for round in 0..6 {
+        let run = start_or_resume(&model, &folder, round > 0);
+        while !matches!(
+            run.events().next_blocking().unwrap(),
+            Some(FinetuneEvent::Step { .. })
+        ) {}
+        match round % 2 {
+            0 => drop(run),
+            _ => {
+                run.cancel();
+                run.events().close();
+            }
+        }
+    }
 }
