@@ -88,12 +88,13 @@ pub fn set_memory_limit(bytes: u64) -> Result<u64> {
     Ok(memory::set_memory_limit(count(bytes))? as u64)
 }
 
-/// Frees the buffers in the cache.
+/// Frees the buffers in the cache, and the keys and values that are kept for later requests.
 ///
 /// # Errors
 /// [`Error::Device`](crate::Error::Device).
 #[uniffi::export]
 pub fn clear_memory_cache() -> Result<()> {
+    engine()?.clear_caches()?;
     Ok(memory::clear_cache()?)
 }
 

@@ -57,6 +57,7 @@ impl Model {
             Ok(())
         })?;
         self.adapters.all.push(Named {
+            id: next_revision(),
             name: name.to_owned(),
             modules,
             weights,
@@ -97,6 +98,7 @@ impl Model {
                 second.name
             )));
         }
+        // Until all parts are exchanged, the network is none of the known ones.
         self.adapters.revision = next_revision();
         self.exchange(weights.unwrap_or_default())?;
 
@@ -118,6 +120,10 @@ impl Model {
         })?;
         let active = active.iter();
         self.adapters.active = active.map(|&(name, by)| (name.to_owned(), by)).collect();
+        let set = chosen.iter();
+        let set = set.map(|(named, by)| (named.id, by.to_bits())).collect();
+        let known = self.adapters.revisions.entry(set);
+        self.adapters.revision = *known.or_insert_with(next_revision);
         Ok(())
     }
 
@@ -140,7 +146,9 @@ impl Model {
             .map(|(active, strength)| (active.as_str(), *strength))
             .collect();
         self.set_adapters(&rest)?;
-        self.adapters.all.remove(index);
+        let id = self.adapters.all.remove(index).id;
+        let revisions = &mut self.adapters.revisions;
+        revisions.retain(|set, _| set.iter().all(|(other, _)| *other != id));
         Ok(())
     }
 

@@ -118,8 +118,9 @@ impl Drop for ChatHandle {
     fn drop(&mut self) {
         let id = self.id;
         // Fails only if the thread has ended.
-        let _ = self.model.engine().submit_now(move |state| {
-            state.chats.remove(&id);
-        });
+        let _ = self
+            .model
+            .engine()
+            .submit_now(move |state| state.end_chat(id));
     }
 }

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     gate::Gate,
+    mlx::memory,
 };
 
 /// A thread that owns MLX and all models. Clones are handles of the same thread, which ends when
@@ -116,6 +117,19 @@ impl Engine {
     /// Makes the thread examine its work again, and call [`EngineHooks::after_unit`].
     pub fn wake(&self) {
         let _ = self.send_only(Message::Wake);
+    }
+
+    /// Frees the keys and values that are kept for later requests, and the buffers in MLX's cache.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn clear_caches(&self) -> Result<()> {
+        self.submit_now(|state| {
+            for loaded in state.models.values_mut() {
+                loaded.prefixes.clear();
+            }
+            let _ = memory::clear_cache();
+        })
     }
 
     /// Runs `work` as a long job.

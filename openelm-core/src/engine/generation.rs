@@ -8,13 +8,16 @@ use std::{
 use super::{
     event_channel::EventSender,
     fault_injection,
-    state::{ChatSlot, ShownChat, State},
+    state::{ChatSlot, Loaded, ShownChat, State},
     worker::catch_panic,
 };
 use crate::{
     error::{Error, Result},
     generation::{Event, GenerateOptions, Generation, advance},
 };
+
+type Models = HashMap<u64, Loaded>;
+type Chats = HashMap<u64, ChatSlot>;
 
 /// A generation and its reader.
 #[derive(Debug)]
@@ -70,16 +73,21 @@ impl State {
     }
 
     fn begin(&mut self, request: &Request) -> Result<Generation<'static>> {
-        let loaded = self.models.get(&request.model).ok_or(Error::Unloaded)?;
+        let loaded = self.models.get_mut(&request.model);
+        let Loaded {
+            model, prefixes, ..
+        } = loaded.ok_or(Error::Unloaded)?;
         let (prompt, options) = (&request.prompt, request.options.clone());
         let Some((chat, _)) = &request.chat else {
-            return Ok(loaded.model.generate(prompt, options)?.into_owned());
+            let generation = model.generate_with_prefixes(prompt, options, prefixes)?;
+            return Ok(generation.into_owned());
         };
         let slot = self.chats.get_mut(chat).ok_or(Error::Unloaded)?;
         if slot.answering.is_some() {
             return Err(Error::Busy);
         }
-        let generation = slot.chat.start(&loaded.model, prompt, options)?;
+        let chat = &mut slot.chat;
+        let generation = chat.start_with_prefixes(model, prompt, options, prefixes)?;
         slot.answering = Some(request.id);
         slot.show();
         Ok(generation.into_owned())
@@ -90,11 +98,11 @@ impl State {
     pub(super) fn advance_generations(&mut self) -> bool {
         let worked = self.turn();
         for task in &mut self.generations {
-            task.deliver(&mut self.chats);
+            task.deliver(&mut self.models, &mut self.chats);
         }
         for mut task in std::mem::take(&mut self.generations) {
             if task.has_ended() {
-                task.end(&mut self.chats);
+                task.end(&mut self.models, &mut self.chats);
             } else {
                 self.generations.push(task);
             }
@@ -157,12 +165,12 @@ impl GenerationTask {
 
     /// Sends the events that are ready. Before the last one the answer is added to the
     /// conversation, so that the next prompt can follow it.
-    fn deliver(&mut self, chats: &mut HashMap<u64, ChatSlot>) {
+    fn deliver(&mut self, models: &mut Models, chats: &mut Chats) {
         while let Some(event) = self.generation.as_mut().and_then(Generation::ready_event) {
             match event {
                 Ok(event) => {
                     if matches!(event, Event::Finished { .. }) {
-                        self.conclude(chats);
+                        self.conclude(models, chats);
                     }
                     self.sender.send(Ok(event));
                 }
@@ -197,21 +205,25 @@ impl GenerationTask {
         self.sender.replace(Err(error));
     }
 
-    /// Adds the answer to its conversation.
-    fn conclude(&mut self, chats: &mut HashMap<u64, ChatSlot>) {
-        let generation = self.generation.take();
-        let slot = self.chat.and_then(|chat| chats.get_mut(&chat));
-        if let (Some(slot), Some(generation)) = (slot, generation) {
+    /// Adds the answer to its conversation, or the keys and values of another text to those of its
+    /// model.
+    fn conclude(&mut self, models: &mut Models, chats: &mut Chats) {
+        let Some(generation) = self.generation.take() else {
+            return;
+        };
+        if let Some(slot) = self.chat.and_then(|chat| chats.get_mut(&chat)) {
             slot.answering = None;
             slot.chat.finish(generation);
             slot.show();
+        } else if let Some(loaded) = models.get_mut(&self.model) {
+            loaded.prefixes.insert(generation.into_cache());
         }
     }
 
     /// Releases the conversation, to which the text of a cancelled answer is added; a failed answer
     /// is removed with its prompt.
-    pub(super) fn end(mut self, chats: &mut HashMap<u64, ChatSlot>) {
-        self.conclude(chats);
+    pub(super) fn end(mut self, models: &mut Models, chats: &mut Chats) {
+        self.conclude(models, chats);
         if let Some(slot) = self.chat.and_then(|chat| chats.get_mut(&chat))
             && slot.answering == Some(self.id)
         {

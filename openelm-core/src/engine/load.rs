@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cancel::CancelHandle,
     error::{Error, Result},
-    generation::{LanguageModel, LoadOptions},
+    generation::{LanguageModel, LoadOptions, PrefixCache},
 };
 
 /// An event of a [`LoadHandle`].
@@ -108,6 +108,11 @@ fn add(worker: &Worker, engine: Engine, model: LanguageModel) -> Result<ModelHan
     let id = next_id();
     let handle = ModelHandle::new(engine, &model, id)?;
     let adapters = handle.shared_adapters();
-    worker.with_state(|state| state.models.insert(id, Loaded { model, adapters }));
+    let loaded = Loaded {
+        model,
+        adapters,
+        prefixes: PrefixCache::default(),
+    };
+    worker.with_state(|state| state.models.insert(id, loaded));
     Ok(handle)
 }

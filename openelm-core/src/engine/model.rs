@@ -85,7 +85,8 @@ impl ModelHandle {
     }
 
     /// Continues `prompt`; errors of the prompt and the options are the first event. Generations of
-    /// one model advance together.
+    /// one model advance together. The keys and values of a prefix that an earlier prompt or text
+    /// has are used again.
     ///
     /// # Errors
     /// [`Error::Unusable`].
@@ -195,6 +196,20 @@ impl ModelHandle {
     pub fn active_adapters(&self) -> Result<Vec<(String, f32)>> {
         self.check_loaded()?;
         Ok(lock(&self.0.adapters).active.clone())
+    }
+
+    /// Sets the limit of the [`PrefixCache`](crate::generation::PrefixCache) of this model, in bytes; 0 keeps no keys and values of
+    /// texts that ended. Default 256 MiB, on iOS 32 MiB.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn set_prefix_cache_limit(&self, bytes: usize) -> Result<()> {
+        let id = self.id();
+        self.engine().submit_now(move |state| {
+            if let Some(loaded) = state.models.get_mut(&id) {
+                loaded.prefixes.set_limit(bytes);
+            }
+        })
     }
 
     /// Fails once [`unload`](Self::unload) was called.

@@ -11,7 +11,7 @@ use std::{
 use super::{finetune::FinetuneTask, generation::GenerationTask};
 use crate::{
     error::{Error, Result},
-    generation::{Chat, LanguageModel},
+    generation::{Chat, LanguageModel, PrefixCache},
     tokenizer::Message,
 };
 
@@ -29,6 +29,8 @@ pub(super) struct State {
 pub(super) struct Loaded {
     pub(super) model: LanguageModel,
     pub(super) adapters: Arc<Mutex<AdapterNames>>,
+    /// Keys and values of texts that ended.
+    pub(super) prefixes: PrefixCache,
 }
 
 /// The adapters of a model.
@@ -87,7 +89,7 @@ impl State {
         for mut task in std::mem::take(&mut self.generations) {
             if task.model() == id {
                 task.abort(Error::Unloaded);
-                task.end(&mut self.chats);
+                task.end(&mut self.models, &mut self.chats);
             } else {
                 self.generations.push(task);
             }
@@ -106,11 +108,20 @@ impl State {
         self.models.remove(&id).is_some()
     }
 
+    /// Ends the conversation `id`. Its keys and values stay for requests with the same prefix.
+    pub(super) fn end_chat(&mut self, id: u64) {
+        if let Some(slot) = self.chats.remove(&id)
+            && let Some(loaded) = self.models.get_mut(&slot.model)
+        {
+            loaded.prefixes.insert(slot.chat.into_cache());
+        }
+    }
+
     /// Ends the generations whose readers have closed their streams.
     pub(super) fn end_closed(&mut self) {
         for task in std::mem::take(&mut self.generations) {
             if task.is_closed() {
-                task.end(&mut self.chats);
+                task.end(&mut self.models, &mut self.chats);
             } else {
                 self.generations.push(task);
             }

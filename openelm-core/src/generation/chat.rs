@@ -2,7 +2,7 @@
 
 use super::{
     generation::Generation, language_model::LanguageModel, options::GenerateOptions,
-    prompt_cache::PromptCache,
+    prefix_cache::PrefixCache, prompt_cache::PromptCache,
 };
 use crate::{
     error::{Error, Result},
@@ -81,6 +81,21 @@ impl Chat {
         question: &str,
         options: GenerateOptions,
     ) -> Result<Generation<'m>> {
+        self.start_with_prefixes(model, question, options, &mut PrefixCache::new(0))
+    }
+
+    /// Like [`start`](Self::start). If the conversation has no keys and values for the prompt, as
+    /// for the first question, those of the longest prefix in `prefixes` are used.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with_prefixes<'m>(
+        &mut self,
+        model: &'m LanguageModel,
+        question: &str,
+        options: GenerateOptions,
+        prefixes: &mut PrefixCache,
+    ) -> Result<Generation<'m>> {
         if question.is_empty() {
             return Err(Error::empty_prompt());
         }
@@ -92,9 +107,13 @@ impl Chat {
         // question.
         let (tokens, dropped) = self.prompt(model, &question, &options)?;
         self.dropped = dropped;
-        let cache = std::mem::take(&mut self.cache);
-        self.question = Some(question);
         let (network, tokenizer) = (model.model(), Some(model.tokenizer()));
+        let mut cache = std::mem::take(&mut self.cache);
+        // BOS is part of every prompt.
+        if cache.reusable(network, &tokens) <= 1 {
+            cache = prefixes.take(network, &tokens, &options.kv_cache);
+        }
+        self.question = Some(question);
         Generation::with_cache(network, tokenizer, tokens, options, cache)
     }
 
@@ -147,6 +166,11 @@ impl Chat {
             });
         }
         self.cache = generation.into_cache();
+    }
+
+    /// The keys and values of the conversation, which ends.
+    pub fn into_cache(self) -> PromptCache {
+        self.cache
     }
 
     /// Withdraws the question of [`start`](Self::start), whose generation failed.

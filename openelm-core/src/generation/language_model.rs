@@ -11,6 +11,7 @@ use super::{
     generation::Generation,
     memory_estimate::MemoryEstimate,
     options::GenerateOptions,
+    prefix_cache::PrefixCache,
     prompt_cache::PromptCache,
     speculation::DraftModel,
 };
@@ -193,6 +194,25 @@ impl LanguageModel {
         }
         let tokens = self.tokenizer.encode_prompt(prompt)?;
         Generation::new(&self.model, Some(&self.tokenizer), tokens, options)
+    }
+
+    /// Like [`generate`](Self::generate), with the keys and values of the longest prefix of the
+    /// prompt in `prefixes`.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn generate_with_prefixes(
+        &self,
+        prompt: &str,
+        options: GenerateOptions,
+        prefixes: &mut PrefixCache,
+    ) -> Result<Generation<'_>> {
+        if prompt.is_empty() {
+            return Err(Error::empty_prompt());
+        }
+        let tokens = self.tokenizer.encode_prompt(prompt)?;
+        let cache = prefixes.take(&self.model, &tokens, &options.kv_cache);
+        Generation::with_cache(&self.model, Some(&self.tokenizer), tokens, options, cache)
     }
 
     /// Like [`generate`](Self::generate), with drafts of `draft`: the same text in less time.

@@ -5,7 +5,11 @@ use std::collections::VecDeque;
 use super::prompt_cache::{PromptCache, UNKNOWN};
 use crate::model::{KvCacheOptions, Model};
 
-/// Prompt caches with a limit of their total size; the least recently used is removed first.
+/// Largest number of caches. Each request compares its prompt with all of them.
+const MOST: usize = 64;
+
+/// Prompt caches with a limit of their total size, and of 64 caches; the least recently used is
+/// removed first.
 ///
 /// Requests share the keys and values of a prefix only with the same weights and the same active
 /// adapters: each state of a model's adapters has its own prefixes. Belongs to the thread that made
@@ -16,6 +20,14 @@ pub struct PrefixCache {
     bytes: usize,
     /// The least recently used first.
     caches: VecDeque<PromptCache>,
+}
+
+impl Default for PrefixCache {
+    /// Up to 256 MiB; 32 MiB on iOS, where the system ends apps that need much memory.
+    fn default() -> Self {
+        let mebibytes = if cfg!(target_os = "ios") { 32 } else { 256 };
+        Self::new(mebibytes << 20)
+    }
 }
 
 impl PrefixCache {
@@ -64,12 +76,14 @@ impl PrefixCache {
         }
         self.caches.retain(|other| !covers(&cache, other));
         self.caches.push_back(cache);
-        self.bytes = self.caches.iter().map(PromptCache::bytes).sum();
-        while self.bytes > self.limit
-            && let Some(oldest) = self.caches.pop_front()
-        {
-            self.bytes -= oldest.bytes();
-        }
+        self.evict();
+    }
+
+    /// Sets the limit of the size, and removes the least recently used caches above it. 0 keeps
+    /// none.
+    pub fn set_limit(&mut self, limit_bytes: usize) {
+        self.limit = limit_bytes;
+        self.evict();
     }
 
     /// Number of caches.
@@ -91,6 +105,17 @@ impl PrefixCache {
     pub fn clear(&mut self) {
         self.caches.clear();
         self.bytes = 0;
+    }
+}
+
+impl PrefixCache {
+    fn evict(&mut self) {
+        self.bytes = self.caches.iter().map(PromptCache::bytes).sum();
+        while (self.bytes > self.limit || self.caches.len() > MOST)
+            && let Some(oldest) = self.caches.pop_front()
+        {
+            self.bytes -= oldest.bytes();
+        }
     }
 }
 

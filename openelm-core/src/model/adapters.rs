@@ -17,18 +17,22 @@ pub(crate) struct Attached {
     pub(crate) active: Vec<(String, f32)>,
     /// The model's own weights that a fully fine-tuned adapter currently replaces.
     pub(crate) replaced: HashMap<String, Array>,
-    /// Unique for each model and each state of its adapters; clones have the same value until
-    /// their adapters change.
+    /// Unique for each model and each set of active adapters with their strengths; keys and values
+    /// of one revision are those of the same network. Clones share it.
     pub(crate) revision: u64,
+    /// The revisions of earlier sets, by the ids of the adapters and the bits of their strengths.
+    pub(crate) revisions: HashMap<Vec<(u64, u32)>, u64>,
 }
 
 impl Default for Attached {
     fn default() -> Self {
+        let revision = next_revision();
         Self {
             all: Vec::new(),
             active: Vec::new(),
             replaced: HashMap::new(),
-            revision: next_revision(),
+            revision,
+            revisions: HashMap::from([(Vec::new(), revision)]),
         }
     }
 }
@@ -41,6 +45,8 @@ pub(crate) fn next_revision() -> u64 {
 /// An adapter in the model's dtype.
 #[derive(Debug, Clone)]
 pub(crate) struct Named {
+    /// Unique, also among adapters of the same name.
+    pub(crate) id: u64,
     pub(crate) name: String,
     pub(crate) modules: HashMap<String, (Module, Option<RowNorms>)>,
     pub(crate) weights: BTreeMap<String, Array>,

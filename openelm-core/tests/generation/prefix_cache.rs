@@ -120,13 +120,18 @@ fn adapters_never_share() {
     let other = load();
     assert_eq!(request(&mut prefixes, &model, SYSTEM, plain).1, 0);
     assert!(request(&mut prefixes, &model, SYSTEM, plain).1 > 0);
-    for active in [&[][..], &[("a", 1.0)], &[("b", 1.0)], &[("b", 0.5)]] {
+    // The adapter that was added last is active first.
+    for (active, is_known) in [
+        (&[][..], false),
+        (&[("a", 1.0)], false),
+        (&[("b", 1.0)], true),
+        (&[("b", 0.5)], false),
+        (&[("a", 1.0), ("b", 1.0)], false),
+        (&[], true),
+    ] {
         model.model_mut().set_adapters(active).unwrap();
-        assert_eq!(
-            request(&mut prefixes, &model, SYSTEM, plain).1,
-            0,
-            "{active:?}"
-        );
+        let cached = request(&mut prefixes, &model, SYSTEM, plain).1;
+        assert_eq!(cached > 0, is_known, "{active:?}");
         assert!(
             request(&mut prefixes, &model, SYSTEM, plain).1 > 0,
             "{active:?}"

@@ -62,7 +62,7 @@ public enum Memory {
         _ = try translated { try setMemoryCacheLimit(bytes: limit) }
     }
 
-    /// Frees the buffers in MLX's cache.
+    /// Frees the buffers in MLX's cache, and the keys and values that are kept for later requests.
     public static func clearCache() throws {
         try prepare()
         try translated { try clearMemoryCache() }

@@ -4985,7 +4985,7 @@ public func loadModel(path: String, options: LoadOptions)throws  -> LoadRun  {
 })
 }
 /**
- * Frees the buffers in the cache.
+ * Frees the buffers in the cache, and the keys and values that are kept for later requests.
  *
  * # Errors
  * [`Error::Device`](crate::Error::Device).
@@ -5159,7 +5159,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_func_load_model() != 46536) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_clear_memory_cache() != 28799) {
+    if (uniffi_openelm_ffi_checksum_func_clear_memory_cache() != 61989) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_func_estimate_memory() != 21585) {
