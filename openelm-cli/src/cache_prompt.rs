@@ -87,7 +87,10 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let interrupt = Interrupt::cancelling(generation.cancel_handle())?;
     let bar = bar(args.quiet, "reading {wide_bar} {pos}/{len} tokens");
     for event in generation.by_ref() {
-        if let Event::Prefill { processed, total } = event? {
+        if let Event::Prefill {
+            processed, total, ..
+        } = event?
+        {
             bar.set_length(total as u64);
             bar.set_position(processed as u64);
         }

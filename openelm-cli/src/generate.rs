@@ -17,7 +17,7 @@ use openelm_core::{
     constraint::AtLimit,
     generation::{
         EosToken, Event, FinishReason, GenerateOptions, Generation, KvCacheOptions, PromptCache,
-        Stats, Token,
+        Stats, Token, TokenLogprob,
     },
     memory,
     text::{MAX_TEXT, read_text, read_text_file},
@@ -75,7 +75,7 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["prompt", "prompt_file", "prompt_cache_file", "json", "logprobs"]
+        conflicts_with_all = ["prompt", "prompt_file", "prompt_cache_file", "json", "logprobs", "prompt_logprobs"]
     )]
     prompts: Option<PathBuf>,
 
@@ -152,6 +152,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = GenerateOptions::default().logprobs, value_name = "N", requires = "json")]
     logprobs: usize,
 
+    /// With --json, add the log-probability of each prompt token but the first, and --logprobs most
+    /// likely tokens at its place
+    #[arg(long, requires = "json")]
+    prompt_logprobs: bool,
+
     /// Distribution of the log-probabilities: the model's, or the sampler's after all options
     #[arg(long, default_value_t = GenerateOptions::default().logprobs_of.into(), value_name = "WHICH", requires = "logprobs")]
     logprobs_of: LogprobsOfChoice,
@@ -193,6 +198,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         stop: args.stop,
         logprobs: args.logprobs,
         logprobs_of: args.logprobs_of.into(),
+        prompt_logprobs: args.prompt_logprobs,
         prefill_chunk: args.prefill_chunk,
         ignore_eos: args.ignore_eos,
         extra_eos_tokens: args.extra_eos_token,
@@ -318,8 +324,22 @@ fn print_text(event: &Event) -> Result<(), Error> {
 
 fn to_json(event: &Event, tokenizer: &Tokenizer) -> Result<serde_json::Value, Error> {
     Ok(match event {
-        Event::Prefill { processed, total } => {
-            json!({ "event": "prefill", "processed": processed, "total": total })
+        Event::Prefill {
+            processed,
+            total,
+            logprobs,
+        } => {
+            let mut object = json!({ "event": "prefill", "processed": processed, "total": total });
+            if !logprobs.is_empty() {
+                let tokens = logprobs.iter().map(|token| {
+                    let piece = tokenizer.piece(token.id).unwrap_or_default();
+                    let top = top_json(&token.top_logprobs, tokenizer);
+                    json!({ "id": token.id, "piece": piece, "logprob": token.logprob,
+                        "top_logprobs": top })
+                });
+                object["logprobs"] = tokens.collect();
+            }
+            object
         }
         Event::Token(Token {
             id,
@@ -329,15 +349,8 @@ fn to_json(event: &Event, tokenizer: &Tokenizer) -> Result<serde_json::Value, Er
         }) => {
             let mut object = json!({ "event": "token", "id": id, "text": text });
             if let Some(logprob) = logprob {
-                let top = top_logprobs
-                    .iter()
-                    .map(|top| {
-                        let piece = tokenizer.piece(top.id).unwrap_or_default();
-                        json!({ "id": top.id, "piece": piece, "logprob": top.logprob })
-                    })
-                    .collect::<Vec<_>>();
                 object["logprob"] = json!(logprob);
-                object["top_logprobs"] = json!(top);
+                object["top_logprobs"] = top_json(top_logprobs, tokenizer);
             }
             object
         }
@@ -356,6 +369,15 @@ fn to_json(event: &Event, tokenizer: &Tokenizer) -> Result<serde_json::Value, Er
             "seed": stats.seed,
         }),
     })
+}
+
+/// The most likely tokens.
+fn top_json(top: &[TokenLogprob], tokenizer: &Tokenizer) -> serde_json::Value {
+    let tokens = top.iter().map(|top| {
+        let piece = tokenizer.piece(top.id).unwrap_or_default();
+        json!({ "id": top.id, "piece": piece, "logprob": top.logprob })
+    });
+    tokens.collect()
 }
 
 fn print_stats(

@@ -81,7 +81,10 @@ fn events_count_from_the_cached_tokens() {
     let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
     answer(&mut chat, &model, "There was once a king", 8);
     let mut generation = chat.start(&model, " and a queen", greedy(1)).unwrap();
-    let Some(Ok(Event::Prefill { processed, total })) = generation.next() else {
+    let Some(Ok(Event::Prefill {
+        processed, total, ..
+    })) = generation.next()
+    else {
         panic!("the prompt comes first");
     };
     let (_, stats) = run(&mut generation);

@@ -157,7 +157,9 @@ impl From<GenerationOptions> for core::generation::GenerateOptions {
 impl From<Event> for GenerationEvent {
     fn from(event: Event) -> Self {
         match event {
-            Event::Prefill { processed, total } => Self::Prefill {
+            Event::Prefill {
+                processed, total, ..
+            } => Self::Prefill {
                 processed: processed as u64,
                 total: total as u64,
             },

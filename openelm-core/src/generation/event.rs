@@ -11,6 +11,10 @@ pub enum Event {
         processed: usize,
         /// Tokens of the prompt, BOS included.
         total: usize,
+        /// The prompt's tokens after the first one whose log-probabilities this part gives; empty
+        /// unless [`GenerateOptions::prompt_logprobs`](super::GenerateOptions::prompt_logprobs) is
+        /// set.
+        logprobs: Vec<PromptToken>,
     },
     /// A generated token.
     Token(Token),
@@ -35,6 +39,19 @@ pub struct Token {
     /// [`GenerateOptions::logprobs`](super::GenerateOptions::logprobs) is set.
     pub logprob: Option<f32>,
     /// The most likely tokens and their log-probabilities, most likely first.
+    pub top_logprobs: Vec<TokenLogprob>,
+}
+
+/// A token of the prompt with its log-probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptToken {
+    /// Token id.
+    pub id: u32,
+    /// The model's log-probability of this token after those before it; negative infinity if the
+    /// tokenizer has no such token.
+    pub logprob: f32,
+    /// The [`logprobs`](super::GenerateOptions::logprobs) most likely tokens at its place, most
+    /// likely first.
     pub top_logprobs: Vec<TokenLogprob>,
 }
 

@@ -1,6 +1,10 @@
 //! Options of a generation.
 
-use super::{eos_token::EosToken, prompt_cache::PromptCache, sampling::Sampling};
+use super::{
+    eos_token::EosToken,
+    prompt_cache::{PromptCache, UNKNOWN},
+    sampling::Sampling,
+};
 use crate::{
     config::Config,
     constraint::{AtLimit, ConstraintKind},
@@ -22,6 +26,10 @@ pub struct GenerateOptions {
     pub logprobs: usize,
     /// Distribution of the log-probabilities. Default the model's.
     pub logprobs_of: LogprobsOf,
+    /// Report the log-probability of each token of the prompt but the first, and `logprobs` most
+    /// likely tokens at its place, in the events of the prompt; the model's values. The whole prompt
+    /// is read: a prompt cache is not used, and parts have at most 128 tokens. Default false.
+    pub prompt_logprobs: bool,
     /// Prompt tokens per chunk. `None`, the default, is 128 on a CPU, where smaller chunks save
     /// work above the diagonal, and on iOS, where the system gives an app that enters the
     /// background few seconds to end a chunk; 512 on other GPUs.
@@ -65,6 +73,7 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             logprobs: 0,
             logprobs_of: LogprobsOf::default(),
+            prompt_logprobs: false,
             prefill_chunk: None,
             ignore_eos: false,
             kv_cache: KvCacheOptions::default(),
@@ -79,10 +88,13 @@ impl Default for GenerateOptions {
 impl GenerateOptions {
     /// Prompt tokens per chunk.
     pub(super) fn chunk(&self) -> Result<usize> {
-        Ok(match self.prefill_chunk {
+        let chunk = match self.prefill_chunk {
             Some(chunk) => chunk,
             None => default_prefill_chunk(Device::current()?),
-        })
+        };
+        // Each token of a part has f32 logits.
+        let most = if self.prompt_logprobs { 128 } else { chunk };
+        Ok(chunk.min(most))
     }
 
     /// Largest number of positions of a sequence; `None` with a rotating cache.
@@ -109,6 +121,10 @@ impl GenerateOptions {
         if let Some((id, _)) = ids.find(|&(id, own)| *id as usize >= vocab && own != Some(id)) {
             let problem = format!("token {id} is not in the model's vocabulary of {vocab}");
             return Err(Error::option("prompt", problem));
+        }
+        if self.prompt_logprobs && prompt.contains(&UNKNOWN) {
+            let problem = "not with a prompt cache whose tokens are unknown";
+            return Err(Error::option("prompt_logprobs", problem));
         }
         self.kv_cache.check_for(config.head_dim())?;
         if let Some(context) = self.context(config)

@@ -14,12 +14,13 @@ use mlx_rs::Array;
 use super::{
     chooser::Chooser,
     eos_token::end_tokens,
-    event::{Event, FinishReason, Stats, Token},
+    event::{Event, FinishReason, PromptToken, Stats, Token},
     generated_text::GeneratedText,
     options::GenerateOptions,
     phase::{Next, Pass, Phase},
     progress::Progress,
     prompt_cache::{PromptCache, UNKNOWN},
+    prompt_logprobs::prompt_logprobs,
     speculation::{DraftModel, Round, Speculation},
     step::{PendingLogits, StepValues},
 };
@@ -80,6 +81,11 @@ impl Sequence {
         let positions = match options.context(config) {
             Some(context) => context - length,
             None => usize::MAX,
+        };
+        let cache = if options.prompt_logprobs {
+            PromptCache::default()
+        } else {
+            cache
         };
         let cache = cache.continue_with(model, prompt, &options.kv_cache)?;
         let processed = cache.offset();
@@ -206,10 +212,13 @@ impl Sequence {
                 self.progress.work_in(cache_policy::Phase::Prompt)?;
                 let end = self.end_of_chunk(processed);
                 let chunk = &self.cache.tokens()[processed..end];
-                Ok(Some(Pass {
-                    tokens: Array::from_slice(chunk, &[1, chunk.len() as i32]),
-                    logits: usize::from(end == self.prompt && self.progress.limit() > 0),
-                }))
+                let logits = if self.options.prompt_logprobs {
+                    chunk.len()
+                } else {
+                    usize::from(end == self.prompt && self.progress.limit() > 0)
+                };
+                let tokens = Array::from_slice(chunk, &[1, chunk.len() as i32]);
+                Ok(Some(Pass { tokens, logits }))
             }
             Phase::Decode { step, .. } => {
                 let tokens = step.token().reshape(&[1, 1])?;
@@ -244,7 +253,7 @@ impl Sequence {
 
     /// Takes the result of the pass: `logits`, f32 `[V]` for each row that was needed. Nothing is
     /// evaluated; [`started`](Self::started) has what must be.
-    pub(super) fn passed(&mut self, logits: &[Array]) -> Result<()> {
+    pub(super) fn passed(&mut self, model: &Model, logits: &[Array]) -> Result<()> {
         let processed = match (&mut self.phase, logits) {
             (Phase::Decode { next, .. }, [logits]) => {
                 *next = Some(if self.chooser.reads_history() {
@@ -261,12 +270,16 @@ impl Sequence {
             (Phase::Prefill { processed }, _) => *processed,
             _ => return Ok(()),
         };
-        let processed = self.end_of_chunk(processed);
+        let start = processed;
+        let processed = self.end_of_chunk(start);
+        let logprobs = self.prompt_logprobs(model, start, logits)?;
         self.events.push_back(Ok(Event::Prefill {
             processed,
             total: self.prompt,
+            logprobs,
         }));
-        match logits.first() {
+        let is_last = processed == self.prompt && self.progress.limit() > 0;
+        match logits.last().filter(|_| is_last) {
             Some(logits) => {
                 let step = self
                     .chooser
@@ -277,6 +290,29 @@ impl Sequence {
             None => self.finish(FinishReason::Length),
         }
         Ok(())
+    }
+
+    /// The log-probabilities of the prompt's tokens after `start`, of the chunk that begins there
+    /// and has `logits`; empty if they are not requested.
+    fn prompt_logprobs(
+        &self,
+        model: &Model,
+        start: usize,
+        logits: &[Array],
+    ) -> Result<Vec<PromptToken>> {
+        if !self.options.prompt_logprobs {
+            return Ok(Vec::new());
+        }
+        let tokens = self.cache.tokens();
+        let end = self.prompt.min(start + 1 + logits.len());
+        let following = tokens.get(start + 1..end).unwrap_or_default();
+        match prompt_logprobs(following, logits, self.options.logprobs)? {
+            Some(logprobs) => Ok(logprobs),
+            None => Err(match model.non_finite(tokens)? {
+                Some(error) => error,
+                None => model.non_finite_logits(),
+            }),
+        }
     }
 
     /// The arrays whose evaluation must be started after [`passed`](Self::passed).

@@ -83,7 +83,7 @@ fn pass(model: &Model, sequences: &mut [&mut Sequence], passing: &[(usize, Pass)
             }
         }
         start = end_of_rows;
-        if let Err(error) = sequence.passed(&of_sequence) {
+        if let Err(error) = sequence.passed(model, &of_sequence) {
             end(sequence, error)?;
         }
     }

@@ -17,6 +17,7 @@ mod non_finite;
 mod options;
 mod prefix_cache;
 mod prompt_cache_file;
+mod prompt_logprobs;
 mod refused;
 mod sampled;
 mod speculation;

@@ -104,7 +104,9 @@ impl Outcome {
             watch(&event);
             assert!(outcome.end.is_none(), "{event:?} after the end");
             match event {
-                Event::Prefill { processed, total } => {
+                Event::Prefill {
+                    processed, total, ..
+                } => {
                     assert!(outcome.tokens.is_empty());
                     let before = outcome
                         .prefill
