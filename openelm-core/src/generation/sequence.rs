@@ -7,6 +7,8 @@
 //! does not wait for the host. With drafts, a pass needs the last token on the host, and the turn
 //! reads its own round.
 
+mod rounds;
+
 use std::collections::VecDeque;
 
 use mlx_rs::Array;
@@ -21,7 +23,7 @@ use super::{
     progress::Progress,
     prompt_cache::{PromptCache, UNKNOWN},
     prompt_logprobs::prompt_logprobs,
-    speculation::{DraftModel, Round, Speculation},
+    speculation::Speculation,
     step::{PendingLogits, StepValues},
 };
 use crate::{
@@ -115,37 +117,6 @@ impl Sequence {
             most => sequence.speculate(Speculation::prompt_lookup(most)?, "prompt_lookup")?,
         }
         Ok(sequence)
-    }
-
-    /// Drafts tokens with `draft`. `model` is the sequence's.
-    pub(super) fn draft_with(&mut self, model: &Model, draft: &DraftModel) -> Result<()> {
-        if self.options.prompt_lookup > 0 {
-            let problem = "expected 0 with a draft model".to_owned();
-            let found = self.options.prompt_lookup;
-            return Err(Error::option(
-                "prompt_lookup",
-                format!("{problem}, found {found}"),
-            ));
-        }
-        let prompt = &self.cache.tokens()[..self.prompt];
-        if prompt.contains(&UNKNOWN) {
-            let problem = "not with a prompt cache whose tokens are unknown";
-            return Err(Error::option("draft_model", problem));
-        }
-        draft.check(prompt, self.pieces)?;
-        let parameters = model.config().parameter_count();
-        let speculation = Speculation::draft_model(draft, parameters, self.pieces, self.chunk)?;
-        self.speculate(speculation, "draft_model")
-    }
-
-    /// Uses the drafts of `option` from now on. A rotating cache is refused: the positions of drafts
-    /// that are not accepted must be removed.
-    fn speculate(&mut self, speculation: Speculation, option: &'static str) -> Result<()> {
-        if self.options.kv_cache.max_kv_size.is_some() {
-            return Err(Error::option(option, "not with max_kv_size"));
-        }
-        self.speculation = Some(speculation);
-        Ok(())
     }
 
     pub(super) fn text(&self) -> &str {
@@ -368,30 +339,6 @@ impl Sequence {
         Ok(())
     }
 
-    /// Reads the round in progress. The positions of drafts that were not accepted are removed.
-    fn read_round(&mut self, model: &Model) -> Result<()> {
-        let Phase::Verify(round) = std::mem::replace(&mut self.phase, Phase::Done) else {
-            return Ok(());
-        };
-        let round = round.read()?;
-        let accepted = round.tokens.len() - 1;
-        if let Some(speculation) = &mut self.speculation {
-            speculation.verified(round.drafted, accepted);
-        }
-        self.cache.truncate(self.cache.tokens().len() + accepted);
-        self.chooser = round.chooser;
-        self.progress.stats.drafted_tokens += round.drafted;
-        for (index, values) in round.tokens.into_iter().enumerate() {
-            self.progress.stats.accepted_tokens += usize::from(index < accepted);
-            if let Some(reason) = self.take_token(model, values)? {
-                self.cache.truncate(self.cache.tokens().len() - 1);
-                return self.end(reason);
-            }
-        }
-        self.phase = Phase::Read { drafts: Vec::new() };
-        Ok(())
-    }
-
     /// Takes a chosen token. Returns the reason if the text ends with it.
     fn take_token(&mut self, model: &Model, values: StepValues) -> Result<Option<FinishReason>> {
         self.check_finite(model, values.sum)?;
@@ -442,52 +389,6 @@ impl Sequence {
     /// True if the limit allows no token after the step in progress.
     fn is_last_step(&self) -> bool {
         self.progress.left() <= 1
-    }
-
-    /// True if the step in progress must be read before the next pass, which may have drafts.
-    fn expects_drafts(&self) -> bool {
-        let decoding = matches!(self.phase, Phase::Decode { .. });
-        // After this step, a draft and the token that follows it.
-        let fit = self.progress.left() >= 3;
-        let speculation = self.speculation.as_ref().filter(|_| decoding && fit);
-        speculation.is_some_and(|speculation| speculation.expects(self.cache.tokens()))
-    }
-
-    /// Drafts after the last token; may be empty.
-    fn drafts(&mut self) -> Result<Vec<u32>> {
-        // The pass also gives the token after the drafts.
-        let left = self.progress.left().saturating_sub(1);
-        let most = left.min(self.cache.drafts_before_quantization());
-        match &mut self.speculation {
-            Some(speculation) => {
-                speculation.propose(self.cache.tokens(), self.chooser.sampler(), most)
-            }
-            None => Ok(Vec::new()),
-        }
-    }
-
-    /// Takes the logits after the last token and after each of `drafts`.
-    fn passed_drafts(&mut self, drafts: Vec<u32>, logits: &[Array]) -> Result<()> {
-        let last = self.last_token();
-        self.phase = match logits {
-            [logits] => {
-                if let Some(speculation) = &mut self.speculation {
-                    speculation.verified(0, 0);
-                }
-                self.chooser.accept(last)?;
-                let step = self
-                    .chooser
-                    .step(&self.options, logits, self.progress.left())?;
-                Phase::Decode { step, next: None }
-            }
-            logits => {
-                let chooser = self.chooser.clone();
-                let left = self.progress.left();
-                let round = Round::new(last, drafts, logits, chooser, &self.options, left)?;
-                Phase::Verify(round)
-            }
-        };
-        Ok(())
     }
 
     fn last_token(&self) -> u32 {
