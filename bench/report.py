@@ -1,5 +1,5 @@
-"""Writes the results of inference.py, convert.py, swift.py and launches.py as the tables of
-bench/README.md."""
+"""Writes the results of inference.py, convert.py, decoding.py, swift.py and launches.py as the tables
+of bench/README.md."""
 
 import datetime
 import json

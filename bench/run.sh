@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures `openelm` and mlx-lm 0.32.2 side by side and writes the tables to bench/README.md. Takes
 # about 45 minutes on two cores; other load on the machine distorts the numbers. Options are passed
-# to inference.py, convert.py and swift.py.
+# to inference.py, convert.py, decoding.py and swift.py.
 #
 # OPENELM_TEST_DATA names a folder of data outside this repository (bench/README.md). Without it,
 # fine-tuning and pre-training are skipped, and the model gets a small tokenizer.
@@ -20,6 +20,7 @@ parity/setup.sh
 export PYTHONDONTWRITEBYTECODE=1
 python3 bench/inference.py "$@"
 python3 bench/convert.py "$@"
+python3 bench/decoding.py "$@"
 
 # Only with an existing Swift toolchain; `make setup-swift` prepares one.
 if [ -f .mlx/swift/stamp ] || command -v swift >/dev/null; then
