@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make parity`: compares openelm-core with mlx-lm's OpenELM on the same MLX, `openelm convert` with
-# mlx-lm's `convert`, samplers and prompt caches with its own, fine-tuning with its `lora`,
+# mlx-lm's `convert`, samplers, batches and prompt caches with its own, fine-tuning with its `lora`,
 # pre-training with MLX's optimizer, and pre-training data with a Python version. Results are cached:
 # mlx-lm's results on 3 GB of random checkpoints are kept in out/parity until these scripts, mlx-lm
 # or MLX change, and the comparison runs again only if the binaries change. FRESH=1 starts over;
@@ -78,6 +78,9 @@ OPENELM_PROMPT_CACHE=$folder/prompt-cache core_test prompt_cache_live
 
 say "mlx-lm on openelm-core's prompt caches"
 oracle parity/prompt_cache.py "$folder/prompt-cache" check
+
+say "batches of openelm generate beside mlx-lm's"
+oracle parity/batch.py "$folder/batch" "$openelm"
 
 say "mlx-lm's conversions"
 by_mlx_lm convert convert.py
