@@ -28,6 +28,7 @@ REGEX = "[ -~]{4000}"
 BATCH = """
 import os, sys
 os.environ.pop("LD_PRELOAD", None)
+from pathlib import Path
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.utils import load_model
 model, config = load_model(Path(sys.argv[1]))
