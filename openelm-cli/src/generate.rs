@@ -8,7 +8,6 @@ mod written;
 
 use std::{
     io::{self, IsTerminal},
-    num::NonZeroUsize,
     path::PathBuf,
 };
 
@@ -75,17 +74,17 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["prompt", "prompt_file", "prompt_cache_file", "json", "logprobs"]
+        conflicts_with_all = ["prompt", "prompt_file", "prompt_cache_file", "json", "logprobs", "logprobs_of"]
     )]
     prompts: Option<PathBuf>,
 
     /// With --prompts, number of texts that are generated at the same time
-    #[arg(long, short, default_value_t = batch::DEFAULT_SIZE, value_name = "N", requires = "prompts")]
-    batch_size: NonZeroUsize,
+    #[arg(long, short, default_value_t = batch::DEFAULT_SIZE, value_name = "N")]
+    batch_size: usize,
 
     /// With --prompts, file of the texts; the same command continues it after a stop [default:
     /// standard output]
-    #[arg(long, short, value_name = "FILE", requires = "prompts")]
+    #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 
     #[command(flatten)]
@@ -185,6 +184,17 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         return Err(args.given.refusal("ignore-eos", &problem));
     }
     args.prompt_kind.check(&args.given)?;
+    // clap's `requires` has no effect if an option that conflicts with the required one is given.
+    let alone = "without --prompts";
+    args.given.check(&[
+        (args.prompts.is_none(), &["batch-size", "output"], alone),
+        (
+            !args.given.has("draft-model"),
+            &["num-draft-tokens"],
+            "without --draft-model",
+        ),
+    ])?;
+    batch::check_size(args.batch_size)?;
     args.kv_cache
         .check(&args.given, args.prompt_cache_file.is_some())?;
     let mut options = GenerateOptions {
@@ -203,8 +213,12 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     if let Some(file) = args.prompts {
         let rows = Rows::read(file)?;
+        args.prompt_kind.check_rows(&args.given, rows.as_slice())?;
         let done = rows.written(args.output.as_deref())?;
         if done == rows.len() {
+            if !args.quiet {
+                output::note(&format!("[all {done} texts are in the output]"));
+            }
             return Ok(());
         }
         let mut model = args.model.load(args.quiet)?;
