@@ -2,6 +2,7 @@
 
 mod batch;
 mod draft;
+mod events;
 pub(crate) mod prompt;
 mod rows;
 mod written;
@@ -12,16 +13,10 @@ use std::{
 };
 
 use openelm_core::{
-    Tokenizer,
     constraint::AtLimit,
-    generation::{
-        EosToken, Event, FinishReason, GenerateOptions, Generation, KvCacheOptions, PromptCache,
-        Stats, Token,
-    },
-    memory,
+    generation::{EosToken, Event, GenerateOptions, Generation, KvCacheOptions, PromptCache},
     text::{MAX_TEXT, read_text, read_text_file},
 };
-use serde_json::json;
 
 use crate::{
     adapters::add_adapters,
@@ -37,6 +32,7 @@ use crate::{
 };
 use batch::Batch;
 use draft::DraftArgs;
+use events::{print_stats, print_text, to_json};
 use prompt::PromptKind;
 use rows::Rows;
 
@@ -320,90 +316,4 @@ pub(crate) fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result
         return Err(Error::Usage(format!("{place}: the prompt is empty")));
     }
     Ok(text)
-}
-
-fn print_text(event: &Event) -> Result<(), Error> {
-    match event {
-        Event::Token(token) if !token.text.is_empty() => output::write_text(&token.text),
-        Event::Finished { .. } => output::write(b"\n"),
-        _ => Ok(()),
-    }
-}
-
-fn to_json(event: &Event, tokenizer: &Tokenizer) -> Result<serde_json::Value, Error> {
-    Ok(match event {
-        Event::Prefill { processed, total } => {
-            json!({ "event": "prefill", "processed": processed, "total": total })
-        }
-        Event::Token(Token {
-            id,
-            text,
-            logprob,
-            top_logprobs,
-        }) => {
-            let mut object = json!({ "event": "token", "id": id, "text": text });
-            if let Some(logprob) = logprob {
-                let top = top_logprobs
-                    .iter()
-                    .map(|top| {
-                        let piece = tokenizer.piece(top.id).unwrap_or_default();
-                        json!({ "id": top.id, "piece": piece, "logprob": top.logprob })
-                    })
-                    .collect::<Vec<_>>();
-                object["logprob"] = json!(logprob);
-                object["top_logprobs"] = json!(top);
-            }
-            object
-        }
-        Event::Finished { reason, stats } => json!({
-            "event": "finished",
-            "reason": reason.as_str(),
-            "prompt_tokens": stats.prompt_tokens,
-            "generated_tokens": stats.generated_tokens,
-            "drafted_tokens": stats.drafted_tokens,
-            "accepted_tokens": stats.accepted_tokens,
-            "prefill_seconds": stats.prefill.as_secs_f64(),
-            "decode_seconds": stats.decode.as_secs_f64(),
-            "prefill_tokens_per_second": stats.prefill_tokens_per_second(),
-            "decode_tokens_per_second": stats.decode_tokens_per_second(),
-            "peak_memory_bytes": memory::peak_resident_bytes()?,
-            "seed": stats.seed,
-        }),
-    })
-}
-
-fn print_stats(
-    reason: FinishReason,
-    stats: &Stats,
-    drawn: bool,
-    speculates: bool,
-) -> Result<(), Error> {
-    let why = match reason {
-        FinishReason::Eos => "end of text",
-        FinishReason::Stop => "stop string",
-        FinishReason::Length => "--max-tokens reached",
-        FinishReason::Context => "context full",
-        FinishReason::Cancelled => "interrupted",
-    };
-    output::note(&format!(
-        "[{why}] prompt: {} tokens, {:.1} tokens/s; generated: {} tokens, {:.1} tokens/s; \
-         {}peak memory: {}{}",
-        stats.prompt_tokens,
-        stats.prefill_tokens_per_second(),
-        stats.generated_tokens,
-        stats.decode_tokens_per_second(),
-        if speculates {
-            let (accepted, drafted) = (stats.accepted_tokens, stats.drafted_tokens);
-            format!("accepted drafts: {accepted} of {drafted}; ")
-        } else {
-            String::new()
-        },
-        output::bytes(memory::peak_resident_bytes()?),
-        if drawn {
-            format!("; seed: {}", stats.seed)
-        } else {
-            String::new()
-        },
-    ));
-    Ok(())
 }
