@@ -19,7 +19,7 @@ use crate::{
     interrupt::Interrupt,
     model::ModelArgs,
     output,
-    sampling::SamplingArgs,
+    sampling::{SamplingArgs, seed_of_text},
 };
 use command::{COMMANDS, ChatCommand, Line};
 use input::Input;
@@ -96,12 +96,17 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     add_adapters(model.model_mut(), &args.adapter)?;
     let mut input = Input::open()?;
     let interrupt = Interrupt::default();
+    if input.is_terminal() {
+        // Ctrl-C never ends a conversation, also between two answers.
+        interrupt.only_cancel();
+    }
     interrupt.listen()?;
     let mut session = Session {
         model,
         template,
         chat: Chat::new(template, Vec::new())?,
         options,
+        answers: 0,
         interrupt,
         is_terminal: input.is_terminal(),
         quiet: args.quiet,
@@ -134,6 +139,8 @@ struct Session {
     template: ChatTemplate,
     chat: Chat,
     options: GenerateOptions,
+    /// Number of answers that were started.
+    answers: usize,
     interrupt: Interrupt,
     is_terminal: bool,
     quiet: bool,
@@ -205,7 +212,10 @@ impl Session {
     /// Streams the answer to `question`. Ctrl-C ends it at a terminal, and its text stays in the
     /// conversation.
     fn answer(&mut self, question: &str) -> Result<(), Error> {
-        let options = self.options.clone();
+        let mut options = self.options.clone();
+        let seed = options.sampling.seed;
+        options.sampling.seed = seed.map(|seed| seed_of_text(seed, self.answers));
+        self.answers += 1;
         let mut generation = self.chat.start(&self.model, question, options)?;
         self.interrupt.cancels(generation.cancel_handle());
         let mut end = None;

@@ -231,8 +231,12 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
     let is_gguf = matches!(format, Format::Gguf(_));
     check_gguf(args, is_gguf)?;
     let reason = "on a GGUF file, which is one file";
-    args.given
-        .check(&[(is_gguf, &["max-shard-size"], reason)])?;
+    let names = ["q-bits", "q-group-size", "q-mode", "q-recipe", "q-layer"];
+    args.given.check(&[
+        (is_gguf, &["max-shard-size"], reason),
+        // clap's `requires` has no effect beside --dequantize.
+        (!args.quantize, &names, "without --quantize"),
+    ])?;
     let quantize = if args.quantize {
         Some(Quantize {
             quantization: Quantization::new(args.q_mode.into(), args.q_bits, args.q_group_size)?,

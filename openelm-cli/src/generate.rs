@@ -2,27 +2,21 @@
 
 mod batch;
 mod draft;
+mod events;
 pub(crate) mod prompt;
 mod rows;
 mod written;
 
 use std::{
     io::{self, IsTerminal},
-    num::NonZeroUsize,
     path::PathBuf,
 };
 
 use openelm_core::{
-    Tokenizer,
     constraint::AtLimit,
-    generation::{
-        EosToken, Event, FinishReason, GenerateOptions, Generation, KvCacheOptions, PromptCache,
-        Stats, Token, TokenLogprob,
-    },
-    memory,
+    generation::{EosToken, Event, GenerateOptions, Generation, KvCacheOptions, PromptCache},
     text::{MAX_TEXT, read_text, read_text_file},
 };
-use serde_json::json;
 
 use crate::{
     adapters::add_adapters,
@@ -38,6 +32,7 @@ use crate::{
 };
 use batch::Batch;
 use draft::DraftArgs;
+use events::{print_stats, print_text, to_json};
 use prompt::PromptKind;
 use rows::Rows;
 
@@ -75,17 +70,17 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["prompt", "prompt_file", "prompt_cache_file", "json", "logprobs", "prompt_logprobs"]
+        conflicts_with_all = ["prompt", "prompt_file", "prompt_cache_file", "json", "logprobs", "logprobs_of", "prompt_logprobs"]
     )]
     prompts: Option<PathBuf>,
 
     /// With --prompts, number of texts that are generated at the same time
-    #[arg(long, short, default_value_t = batch::DEFAULT_SIZE, value_name = "N", requires = "prompts")]
-    batch_size: NonZeroUsize,
+    #[arg(long, short, default_value_t = batch::DEFAULT_SIZE, value_name = "N")]
+    batch_size: usize,
 
     /// With --prompts, file of the texts; the same command continues it after a stop [default:
     /// standard output]
-    #[arg(long, short, value_name = "FILE", requires = "prompts")]
+    #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 
     #[command(flatten)]
@@ -190,6 +185,17 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         return Err(args.given.refusal("ignore-eos", &problem));
     }
     args.prompt_kind.check(&args.given)?;
+    // clap's `requires` has no effect if an option that conflicts with the required one is given.
+    let alone = "without --prompts";
+    args.given.check(&[
+        (args.prompts.is_none(), &["batch-size", "output"], alone),
+        (
+            !args.given.has("draft-model"),
+            &["num-draft-tokens"],
+            "without --draft-model",
+        ),
+    ])?;
+    batch::check_size(args.batch_size)?;
     args.kv_cache
         .check(&args.given, args.prompt_cache_file.is_some())?;
     let mut options = GenerateOptions {
@@ -209,8 +215,12 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     if let Some(file) = args.prompts {
         let rows = Rows::read(file)?;
+        args.prompt_kind.check_rows(&args.given, rows.as_slice())?;
         let done = rows.written(args.output.as_deref())?;
         if done == rows.len() {
+            if !args.quiet {
+                output::note(&format!("[all {done} texts are in the output]"));
+            }
             return Ok(());
         }
         let mut model = args.model.load(args.quiet)?;
@@ -312,106 +322,4 @@ pub(crate) fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result
         return Err(Error::Usage(format!("{place}: the prompt is empty")));
     }
     Ok(text)
-}
-
-fn print_text(event: &Event) -> Result<(), Error> {
-    match event {
-        Event::Token(token) if !token.text.is_empty() => output::write_text(&token.text),
-        Event::Finished { .. } => output::write(b"\n"),
-        _ => Ok(()),
-    }
-}
-
-fn to_json(event: &Event, tokenizer: &Tokenizer) -> Result<serde_json::Value, Error> {
-    Ok(match event {
-        Event::Prefill {
-            processed,
-            total,
-            logprobs,
-        } => {
-            let mut object = json!({ "event": "prefill", "processed": processed, "total": total });
-            if !logprobs.is_empty() {
-                let tokens = logprobs.iter().map(|token| {
-                    let piece = tokenizer.piece(token.id).unwrap_or_default();
-                    let top = top_json(&token.top_logprobs, tokenizer);
-                    json!({ "id": token.id, "piece": piece, "logprob": token.logprob,
-                        "top_logprobs": top })
-                });
-                object["logprobs"] = tokens.collect();
-            }
-            object
-        }
-        Event::Token(Token {
-            id,
-            text,
-            logprob,
-            top_logprobs,
-        }) => {
-            let mut object = json!({ "event": "token", "id": id, "text": text });
-            if let Some(logprob) = logprob {
-                object["logprob"] = json!(logprob);
-                object["top_logprobs"] = top_json(top_logprobs, tokenizer);
-            }
-            object
-        }
-        Event::Finished { reason, stats } => json!({
-            "event": "finished",
-            "reason": reason.as_str(),
-            "prompt_tokens": stats.prompt_tokens,
-            "generated_tokens": stats.generated_tokens,
-            "drafted_tokens": stats.drafted_tokens,
-            "accepted_tokens": stats.accepted_tokens,
-            "prefill_seconds": stats.prefill.as_secs_f64(),
-            "decode_seconds": stats.decode.as_secs_f64(),
-            "prefill_tokens_per_second": stats.prefill_tokens_per_second(),
-            "decode_tokens_per_second": stats.decode_tokens_per_second(),
-            "peak_memory_bytes": memory::peak_resident_bytes()?,
-            "seed": stats.seed,
-        }),
-    })
-}
-
-/// The most likely tokens.
-fn top_json(top: &[TokenLogprob], tokenizer: &Tokenizer) -> serde_json::Value {
-    let tokens = top.iter().map(|top| {
-        let piece = tokenizer.piece(top.id).unwrap_or_default();
-        json!({ "id": top.id, "piece": piece, "logprob": top.logprob })
-    });
-    tokens.collect()
-}
-
-fn print_stats(
-    reason: FinishReason,
-    stats: &Stats,
-    drawn: bool,
-    speculates: bool,
-) -> Result<(), Error> {
-    let why = match reason {
-        FinishReason::Eos => "end of text",
-        FinishReason::Stop => "stop string",
-        FinishReason::Length => "--max-tokens reached",
-        FinishReason::Context => "context full",
-        FinishReason::Cancelled => "interrupted",
-    };
-    output::note(&format!(
-        "[{why}] prompt: {} tokens, {:.1} tokens/s; generated: {} tokens, {:.1} tokens/s; \
-         {}peak memory: {}{}",
-        stats.prompt_tokens,
-        stats.prefill_tokens_per_second(),
-        stats.generated_tokens,
-        stats.decode_tokens_per_second(),
-        if speculates {
-            let (accepted, drafted) = (stats.accepted_tokens, stats.drafted_tokens);
-            format!("accepted drafts: {accepted} of {drafted}; ")
-        } else {
-            String::new()
-        },
-        output::bytes(memory::peak_resident_bytes()?),
-        if drawn {
-            format!("; seed: {}", stats.seed)
-        } else {
-            String::new()
-        },
-    ));
-    Ok(())
 }

@@ -86,6 +86,8 @@ pub(crate) struct Interrupt(Arc<Mutex<State>>);
 struct State {
     running: Option<CancelHandle>,
     received: Option<Signal>,
+    /// Ctrl-C cancels work and never ends the program.
+    only_cancels: bool,
 }
 
 /// Makes a write beyond the limit of a file's size (`ulimit -f`) fail with an error. Without a
@@ -124,7 +126,8 @@ impl Interrupt {
         let interrupt = self.clone();
         let handle = move || {
             for signal in signals.forever().filter_map(Signal::from_number) {
-                if interrupt.signal().is_some() {
+                let is_second = interrupt.signal().is_some();
+                if is_second && !(signal == Signal::Interrupt && interrupt.state().only_cancels) {
                     exit(signal);
                 }
                 interrupt.receive(signal);
@@ -139,11 +142,19 @@ impl Interrupt {
     /// none.
     pub(crate) fn receive(&self, signal: Signal) {
         let mut state = self.state();
+        if state.only_cancels && signal == Signal::Interrupt && state.running.is_none() {
+            return;
+        }
         state.received.get_or_insert(signal);
         match &state.running {
             Some(handle) => handle.cancel(),
             None => exit(signal),
         }
+    }
+
+    /// Makes Ctrl-C cancel work only: without work, and a second time, it has no effect.
+    pub(crate) fn only_cancel(&self) {
+        self.state().only_cancels = true;
     }
 
     /// Makes signals cancel this work; at once, if one was received before.
@@ -226,6 +237,19 @@ mod tests {
             assert_eq!(Signal::from_exit_code(code.into()), Some(signal));
         }
         assert_eq!(Signal::from_exit_code(1), None);
+    }
+
+    #[test]
+    fn a_conversation_survives_ctrl_c() {
+        let interrupt = Interrupt::default();
+        interrupt.only_cancel();
+        interrupt.receive(Signal::Interrupt);
+        assert_eq!(interrupt.signal(), None);
+        let work = CancelHandle::default();
+        interrupt.cancels(work.clone());
+        assert!(!work.is_cancelled());
+        interrupt.receive(Signal::Interrupt);
+        assert!(work.is_cancelled() && interrupt.take_interrupt());
     }
 
     #[test]

@@ -13,14 +13,16 @@ const PROMPT: &str = "> ";
 pub(super) enum Input {
     /// The history is not saved.
     Terminal(Box<Editor<(), MemHistory>>),
-    Lines,
+    Lines {
+        is_first: bool,
+    },
 }
 
 impl Input {
     /// The editor if standard input and standard output are a terminal.
     pub(super) fn open() -> Result<Self, Error> {
         if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
-            return Ok(Self::Lines);
+            return Ok(Self::Lines { is_first: true });
         }
         let config = Config::builder().auto_add_history(true).build();
         let history = MemHistory::with_config(&config);
@@ -43,7 +45,7 @@ impl Input {
                     Err(error) => return Err(wrong(error)),
                 }
             },
-            Self::Lines => {
+            Self::Lines { is_first } => {
                 let mut line = String::new();
                 let mut source = io::stdin().lock().take(MAX_TEXT + 1);
                 if source.read_line(&mut line).map_err(wrong)? == 0 {
@@ -52,6 +54,10 @@ impl Input {
                 if line.len() as u64 > MAX_TEXT {
                     let problem = format!("expected a line of at most {MAX_TEXT} bytes");
                     return Err(wrong(problem));
+                }
+                // The input may begin with a byte order mark.
+                if std::mem::take(is_first) && line.starts_with('\u{feff}') {
+                    line.remove(0);
                 }
                 Ok(Some(line))
             }

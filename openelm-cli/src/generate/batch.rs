@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroUsize,
     path::Path,
     time::{Duration, Instant},
 };
@@ -20,13 +19,22 @@ use super::{
     rows::{Prompt, Row, Rows},
     written::Sink,
 };
-use crate::{bar::bar, error::Error, interrupt::Interrupt, output};
+use crate::{bar::bar, error::Error, interrupt::Interrupt, output, sampling::seed_of_text};
 
 /// Default of `--batch-size`.
-pub(super) const DEFAULT_SIZE: NonZeroUsize = match NonZeroUsize::new(8) {
-    Some(size) => size,
-    None => NonZeroUsize::MIN,
-};
+pub(super) const DEFAULT_SIZE: usize = 8;
+
+/// Largest --batch-size: each text has its own keys and values.
+const MAX_SIZE: usize = 1024;
+
+/// Refuses a --batch-size out of range.
+pub(super) fn check_size(size: usize) -> Result<(), Error> {
+    if (1..=MAX_SIZE).contains(&size) {
+        return Ok(());
+    }
+    let problem = format!("--batch-size: expected 1 to {MAX_SIZE}, found {size}");
+    Err(Error::Usage(problem))
+}
 
 /// The texts of all rows.
 pub(super) struct Batch<'a> {
@@ -37,7 +45,7 @@ pub(super) struct Batch<'a> {
     /// Options of the rows that have none of their own.
     pub(super) options: GenerateOptions,
     pub(super) kind: PromptKind,
-    pub(super) size: NonZeroUsize,
+    pub(super) size: usize,
     pub(super) quiet: bool,
 }
 
@@ -85,8 +93,11 @@ impl Batch<'_> {
         let mut running: Vec<(usize, &Row, Generation<'_>)> = Vec::new();
         let mut complete = BTreeMap::new();
         let mut next = done;
+        // The first row that failed. The rows before it are completed.
+        let mut failed: Option<(usize, Error)> = None;
         while !cancel.is_cancelled() {
-            while running.len() < self.size.get()
+            while running.len() < self.size
+                && failed.is_none()
                 && let Some((index, row)) = waiting.next()
             {
                 running.push((index, row, self.start(row)?));
@@ -102,14 +113,22 @@ impl Batch<'_> {
             );
             for (index, row, generation) in &mut running {
                 while let Some(event) = generation.ready_event() {
-                    let event = event.map_err(|error| self.rows.error(row.line, error))?;
-                    if let Event::Finished { reason, stats } = event {
-                        complete.insert(*index, self.object(row, generation.text(), reason, stats));
-                        totals.add(&stats);
+                    match event {
+                        Ok(Event::Finished { reason, stats }) => {
+                            let object = self.object(row, generation.text(), reason, stats);
+                            complete.insert(*index, object);
+                            totals.add(&stats);
+                        }
+                        Ok(_) => {}
+                        Err(_) if failed.as_ref().is_some_and(|(first, _)| first < index) => {}
+                        Err(error) => {
+                            failed = Some((*index, self.rows.error(row.line, error)));
+                        }
                     }
                 }
             }
-            running.retain(|(_, _, generation)| !generation.has_ended());
+            let end = failed.as_ref().map_or(usize::MAX, |(first, _)| *first);
+            running.retain(|(index, _, text)| *index < end && !text.has_ended());
             while let Some(object) = complete.remove(&next) {
                 sink.write(object)?;
                 next += 1;
@@ -117,7 +136,7 @@ impl Batch<'_> {
             }
         }
         bar.finish_and_clear();
-        Ok(())
+        failed.map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// The generation of a row.
@@ -146,7 +165,10 @@ impl Batch<'_> {
         if let Some(stop) = &row.stop {
             options.stop.clone_from(stop);
         }
-        options.sampling.seed = row.seed.or(options.sampling.seed);
+        options.sampling.seed = row.seed.or_else(|| {
+            let seed = options.sampling.seed?;
+            Some(seed_of_text(seed, row.index))
+        });
         let (model, tokenizer) = (self.model.model(), Some(self.model.tokenizer()));
         let generation =
             tokens.and_then(|tokens| Ok(Generation::new(model, tokenizer, tokens, options)?));

@@ -18,7 +18,7 @@ pub(super) struct DraftArgs {
     draft_model: Option<PathBuf>,
 
     /// Maximum number of tokens that the draft model drafts per pass
-    #[arg(long, default_value_t = DEFAULT_DRAFT_TOKENS, value_name = "N", requires = "draft_model")]
+    #[arg(long, default_value_t = DEFAULT_DRAFT_TOKENS, value_name = "N")]
     num_draft_tokens: usize,
 }
 

@@ -8,6 +8,7 @@ use openelm_core::{
     weights::model_folder,
 };
 
+use super::rows::{Prompt, Row};
 use crate::{choices::Template, error::Error, given::Given};
 
 /// Options of the prompt's kind.
@@ -41,12 +42,32 @@ impl PromptKind {
         let rows = given.has("prompts");
         let reason = "with --chat: a message never has special tokens";
         given.check(&[
-            (self.chat && !rows, &["no-special-tokens"], reason),
+            (self.chat, &["no-special-tokens"], reason),
             (!self.chat && !rows, &["chat-template"], "without --chat"),
             (
                 given.has("prompt-cache-file"),
                 &["chat", "no-special-tokens"],
                 "with --prompt-cache-file: the prompt is text after that of the file",
+            ),
+        ])
+    }
+
+    /// Refuses options without effect on `rows`.
+    pub(super) fn check_rows(&self, given: &Given, rows: &[Row]) -> Result<(), Error> {
+        let has_text = rows.iter().any(|row| matches!(row.prompt, Prompt::Text(_)));
+        let has_messages = rows
+            .iter()
+            .any(|row| matches!(row.prompt, Prompt::Messages(_)));
+        given.check(&[
+            (
+                !has_text,
+                &["chat", "system", "no-special-tokens"],
+                "on rows with `messages`",
+            ),
+            (
+                !self.chat && !has_messages,
+                &["chat-template"],
+                "without --chat and `messages`",
             ),
         ])
     }

@@ -23,6 +23,8 @@ pub(super) struct Rows {
 
 /// A row.
 pub(super) struct Row {
+    /// Position among the rows, from 0.
+    pub(super) index: usize,
     /// Line of the file, from 1.
     pub(super) line: usize,
     /// All keys.
@@ -56,7 +58,7 @@ impl Rows {
         };
         for (line, text) in (1..).zip(text.lines()) {
             if !text.trim().is_empty() {
-                let row = Row::read(line, text);
+                let row = Row::read(rows.rows.len(), line, text);
                 rows.rows
                     .push(row.map_err(|problem| rows.error(line, problem))?);
             }
@@ -98,7 +100,7 @@ impl Rows {
 }
 
 impl Row {
-    fn read(line: usize, text: &str) -> Result<Self, String> {
+    fn read(index: usize, line: usize, text: &str) -> Result<Self, String> {
         let object = object_from_json(text)?;
         if let Some(key) = ADDED.iter().find(|key| object.contains_key(**key)) {
             return Err(format!("`{key}`: a key of the output, expected other keys"));
@@ -138,6 +140,7 @@ impl Row {
         };
         let max_tokens = number("max_tokens")?.map(usize::try_from).transpose();
         Ok(Self {
+            index,
             line,
             prompt,
             max_tokens: max_tokens.map_err(|error| format!("`max_tokens`: {error}"))?,

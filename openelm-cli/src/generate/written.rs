@@ -144,6 +144,7 @@ fn is_text_of(row: &Row, line: &[u8]) -> bool {
 fn is_start_of(row: &Row, text: &[u8]) -> bool {
     let mut line = json_line(&Value::Object(row.object.clone()));
     line.truncate(line.len().saturating_sub("}\n".len()));
+    line.push_str(",\"text\":\"");
     let line = line.as_bytes();
     text.starts_with(line) || line.starts_with(text)
 }

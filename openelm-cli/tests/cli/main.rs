@@ -4,6 +4,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 mod cancelled;
+mod chat;
 #[cfg(target_os = "linux")]
 mod full_disk;
 #[cfg(unix)]
@@ -11,6 +12,7 @@ mod hub_cache;
 mod messages;
 mod output;
 mod prompt_cache;
+mod prompts;
 mod refused;
 mod speculation;
 #[cfg(unix)]

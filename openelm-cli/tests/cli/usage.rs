@@ -193,6 +193,10 @@ fn rejects_options_without_effect() {
         (&["--dequantize"][..], "--dequantize: the model is not"),
         (&["--ema"], "--ema: only PyTorch"),
         (
+            &["--dequantize", "--q-bits=4"],
+            "--q-bits: no effect without --quantize",
+        ),
+        (
             &["--to=gguf", "--max-shard-size=1GB"],
             "--max-shard-size: no effect on a GGUF file",
         ),

@@ -7,9 +7,10 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "bench",
     "cache-prompt",
+    "chat",
     "completions",
     "convert",
     "finetune",
