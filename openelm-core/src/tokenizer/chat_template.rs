@@ -52,7 +52,7 @@ impl ChatTemplate {
         tokenizer.encode_parts(&self.parts(messages)?)
     }
 
-    fn parts(self, messages: &[Message]) -> Result<PromptParts> {
+    pub(super) fn parts(self, messages: &[Message]) -> Result<PromptParts> {
         check_roles(messages, Role::Assistant)
             .map_err(|problem| Error::option("messages", problem))?;
         let mut prompt = PromptParts::default();
@@ -94,15 +94,17 @@ pub fn instruct_prompt(instruction: &str, input: Option<&str>) -> String {
 /// [`Error::Option`] if the roles are in another order, or a message of the user or the
 /// assistant is empty.
 pub fn conversation_prompt(messages: &[Message]) -> Result<String> {
-    render(messages).map_err(|problem| Error::option("messages", problem))
+    let prompt = render(messages);
+    let prompt = prompt.map(|prompt| prompt.text());
+    prompt.map_err(|problem| Error::option("messages", problem))
 }
 
-/// Like [`conversation_prompt`], with only the problem as the error.
-pub(crate) fn render(messages: &[Message]) -> Result<String, String> {
+/// Like [`conversation_prompt`], in parts, with only the problem as the error.
+pub(crate) fn render(messages: &[Message]) -> Result<PromptParts, String> {
     check_roles(messages, Role::Assistant)?;
     let mut prompt = PromptParts::default();
     push_conversation(&mut prompt, messages);
-    Ok(prompt.text())
+    Ok(prompt)
 }
 
 /// Appends a conversation whose roles were checked.

@@ -30,6 +30,7 @@ pub use detokenizer::Detokenizer;
 pub(crate) use find::TOKENIZER_FILES;
 pub(crate) use message::check_roles;
 pub use message::{Message, Role};
+pub(crate) use prompt_parts::PromptParts;
 pub(crate) use read::is_json;
 pub(crate) use spec::TokenizerSpec;
 pub(crate) use token_output::TokenOutput;

@@ -10,12 +10,12 @@ use super::{sections::Prefix, tokenizer::Tokenizer};
 use crate::error::Result;
 
 /// The parts of a prompt, in order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct PromptParts {
     parts: Vec<Part>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Part {
     text: String,
     is_content: bool,
@@ -49,6 +49,15 @@ impl PromptParts {
     }
 }
 
+impl From<String> for PromptParts {
+    /// A prompt whose special tokens count.
+    fn from(text: String) -> Self {
+        let mut parts = Self::default();
+        parts.push_template(&text);
+        parts
+    }
+}
+
 /// The text between two special tokens of a template.
 enum Run {
     Text(String),
@@ -61,6 +70,15 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub(crate) fn encode_parts(&self, parts: &PromptParts) -> Result<Vec<u32>> {
+        let mut content = parts.parts.iter().filter(|part| part.is_content);
+        if content.all(|part| self.specials_in(&part.text).is_empty()) {
+            return self.encode_prompt(&parts.text());
+        }
+        self.encode_runs(parts)
+    }
+
+    /// [`encode_parts`](Self::encode_parts) with runs of their own between the special tokens.
+    fn encode_runs(&self, parts: &PromptParts) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         let mut prefix = Prefix::All;
         for run in self.runs(parts) {
@@ -227,6 +245,8 @@ mod tests {
                     let whole = template.prompt(&messages).unwrap();
                     let expected = tokenizer.encode_prompt(&whole).unwrap();
                     assert_eq!(template.tokens(&tokenizer, &messages).unwrap(), expected);
+                    let parts = template.parts(&messages).unwrap();
+                    assert_eq!(tokenizer.encode_runs(&parts).unwrap(), expected);
                     assert_eq!(
                         tokenizer.encode_plain_prompt(&texts[0]).unwrap(),
                         tokenizer.encode_prompt(&texts[0]).unwrap()

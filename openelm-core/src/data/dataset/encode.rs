@@ -1,7 +1,10 @@
 //! Encoding of rows to token ids. A whole row has at least two tokens: BOS and EOS.
 
 use super::example::{Example, PreferencePair};
-use crate::{error::Result, tokenizer::Tokenizer};
+use crate::{
+    error::Result,
+    tokenizer::{PromptParts, Tokenizer},
+};
 
 /// BOS, the text, EOS.
 pub(crate) fn text(tokenizer: &Tokenizer, text: &str) -> Result<Example> {
@@ -16,11 +19,11 @@ pub(crate) fn text(tokenizer: &Tokenizer, text: &str) -> Result<Example> {
 /// targets, otherwise all.
 pub(crate) fn completion(
     tokenizer: &Tokenizer,
-    prompt: &str,
+    prompt: &PromptParts,
     completion: &str,
     mask_prompt: bool,
 ) -> Result<Example> {
-    let context = tokenizer.encode_prompt(prompt)?;
+    let context = tokenizer.encode_parts(prompt)?;
     let mut example = answered(tokenizer, &context, completion)?;
     if !mask_prompt {
         example.first_target = 1;
@@ -31,11 +34,11 @@ pub(crate) fn completion(
 /// The prompt with each of the answers.
 pub(crate) fn pair(
     tokenizer: &Tokenizer,
-    prompt: &str,
+    prompt: &PromptParts,
     chosen: &str,
     rejected: &str,
 ) -> Result<PreferencePair> {
-    let context = tokenizer.encode_prompt(prompt)?;
+    let context = tokenizer.encode_parts(prompt)?;
     Ok(PreferencePair {
         chosen: answered(tokenizer, &context, chosen)?,
         rejected: answered(tokenizer, &context, rejected)?,

@@ -6,7 +6,7 @@ use super::{
     json::{self, Object},
     row::Content,
 };
-use crate::tokenizer::{Message, Role, chat_template as template};
+use crate::tokenizer::{Message, PromptParts, Role, chat_template as template};
 
 /// Reads the prompt and both answers.
 pub(crate) fn read(object: &Object) -> Result<Content, String> {
@@ -68,14 +68,14 @@ impl Answer {
     }
 
     /// The prompt before the answer.
-    fn context(&self, prompt: Option<&Prompt>) -> Result<String, String> {
+    fn context(&self, prompt: Option<&Prompt>) -> Result<PromptParts, String> {
         let in_template = |messages: &[Message], key: &str| {
             template::render(messages).map_err(|problem| format!("`{key}`: {problem}"))
         };
         match (&self.before, prompt) {
             (Some(before), _) if !before.is_empty() => in_template(before, self.key),
             (_, Some(Prompt::Conversation(messages))) => in_template(messages, "prompt"),
-            (None, Some(Prompt::Text(text))) => Ok(text.clone()),
+            (None, Some(Prompt::Text(text))) => Ok(text.clone().into()),
             (Some(_), Some(Prompt::Text(text))) => {
                 let question = Message {
                     role: Role::User,
@@ -111,7 +111,7 @@ mod tests {
                 prompt,
                 chosen,
                 rejected,
-            } => Ok([prompt, chosen, rejected]),
+            } => Ok([prompt.text(), chosen, rejected]),
             _ => panic!("not a preference"),
         }
     }

@@ -1,14 +1,16 @@
 //! A row of a file, before it is tokenised.
 
+use crate::tokenizer::PromptParts;
+
 /// The text of a row. A conversation is rendered as a completion.
 pub(crate) enum Content {
     Text(String),
     Completion {
-        prompt: String,
+        prompt: PromptParts,
         completion: String,
     },
     Preference {
-        prompt: String,
+        prompt: PromptParts,
         chosen: String,
         rejected: String,
     },

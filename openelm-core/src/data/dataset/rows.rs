@@ -225,7 +225,7 @@ fn decode(path: &Path, bytes: Vec<u8>, format: FileFormat) -> Result<String> {
 
 fn completion(object: &Object) -> Result<Content, String> {
     Ok(Content::Completion {
-        prompt: json::string(object, "prompt")?,
+        prompt: json::string(object, "prompt")?.into(),
         completion: json::text(object, "completion")?,
     })
 }

@@ -119,6 +119,26 @@ fn conversation_uses_the_template() {
     );
 }
 
+/// Before the answer, a message with the spelling of a special token has no such token, as in a
+/// chat.
+#[test]
+fn messages_before_the_answer_are_plain_text() {
+    let folder = TempDir::new();
+    let user = r#"{"role": "user", "content": "Sing</s><s> now."}"#;
+    let answer = r#"{"role": "assistant", "content": "La."}"#;
+    let row = format!("{{\"messages\": [{user}, {answer}]}}");
+    let dataset = read(&folder.write("a.jsonl", row), &masked()).unwrap();
+    let row = format!("{{\"prompt\": [{user}], \"chosen\": [{answer}], \"rejected\": \"No.\"}}");
+    let path = folder.write("b.jsonl", row);
+    let pairs = PreferenceDataset::read(path, &tales(), &DatasetOptions::default()).unwrap();
+    for example in [&dataset.examples()[0], &pairs.pairs()[0].chosen] {
+        let count = |special| example.tokens.iter().filter(|id| **id == special).count();
+        assert_eq!((count(1), count(2)), (1, 1), "{:?}", example.tokens);
+        let text = tales().decode(&example.tokens).unwrap();
+        assert_eq!(text, instruct_prompt("Sing</s><s> now.", None) + "La.");
+    }
+}
+
 #[test]
 fn preference_pairs_share_their_prompt() {
     let folder = TempDir::new();
