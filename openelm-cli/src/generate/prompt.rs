@@ -31,7 +31,7 @@ pub(crate) struct PromptKind {
     #[arg(long, value_name = "NAME")]
     chat_template: Option<Template>,
 
-    /// Read the spelling of a special token in the prompt, such as </s>, as text
+    /// Read the spelling of a special token in the prompt, such as `</s>`, as text
     #[arg(long)]
     no_special_tokens: bool,
 }
