@@ -7,7 +7,7 @@ mod input;
 use openelm_core::{
     LanguageModel,
     chat::{Chat, ChatTemplate, Message, Role},
-    generation::{EosToken, Event, FinishReason, GenerateOptions},
+    generation::{EosToken, Event, FinishReason, GenerateOptions, seed_of_text},
 };
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     interrupt::Interrupt,
     model::ModelArgs,
     output,
-    sampling::{SamplingArgs, seed_of_text},
+    sampling::SamplingArgs,
 };
 use command::{COMMANDS, ChatCommand, Line};
 use input::Input;

@@ -273,15 +273,6 @@ impl SamplingArgs {
     }
 }
 
-/// The seed of the text with this `index` among the texts of a run with `seed`, so that equal prompts
-/// have different texts: SplitMix64's finaliser, in the 53 bits that a JSON number keeps.
-pub(crate) fn seed_of_text(seed: u64, index: usize) -> u64 {
-    let mut z = seed ^ (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)) >> 11
-}
-
 /// A bias in llama.cpp's form: `15043+1.5`, `15043-inf`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct LogitBias {

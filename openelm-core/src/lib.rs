@@ -45,6 +45,7 @@ mod lookup;
 mod mlx;
 mod model;
 mod parallel;
+mod seed;
 mod text_file;
 pub mod tokenizer;
 mod training;

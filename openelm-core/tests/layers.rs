@@ -9,12 +9,13 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 24] = [
+const LAYERS: [&str; 25] = [
     "error",
     "cancel",
     "gate",
     "caught",
     "parallel",
+    "seed",
     "text_file",
     "files",
     "lookup",

@@ -9,7 +9,9 @@ use std::{
 use openelm_core::{
     CancelHandle, LanguageModel,
     chat::ChatTemplate,
-    generation::{DraftModel, Event, FinishReason, GenerateOptions, Generation, Stats, advance},
+    generation::{
+        DraftModel, Event, FinishReason, GenerateOptions, Generation, Stats, advance, seed_of_text,
+    },
     memory,
 };
 use serde_json::{Map, Value, json};
@@ -19,7 +21,7 @@ use super::{
     rows::{Prompt, Row, Rows},
     written::Sink,
 };
-use crate::{bar::bar, error::Error, interrupt::Interrupt, output, sampling::seed_of_text};
+use crate::{bar::bar, error::Error, interrupt::Interrupt, output};
 
 /// Default of `--batch-size`.
 pub(super) const DEFAULT_SIZE: usize = 8;

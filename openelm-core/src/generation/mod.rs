@@ -40,4 +40,4 @@ pub use prompt_cache::PromptCache;
 pub use sampling::Sampling;
 pub use speculation::{DEFAULT_DRAFT_TOKENS, DraftModel};
 
-pub use crate::model::KvCacheOptions;
+pub use crate::{model::KvCacheOptions, seed::seed_of_text};

@@ -25,7 +25,6 @@ mod resume_key;
 mod run;
 mod run_folder;
 mod schedule;
-mod seed;
 mod softmax;
 mod state;
 mod state_memory;

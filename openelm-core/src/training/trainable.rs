@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use mlx_rs::{Array, Dtype as MlxDtype, random};
 
-use super::seed::derive_seed;
+use crate::seed::derive_seed;
 use crate::{
     adapter::{Adapter, AdapterKind, each_linear},
     config::tensor_names::{EMBEDDING, HEAD, weight},

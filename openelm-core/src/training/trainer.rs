@@ -12,7 +12,6 @@ use super::{
     compiled::CompiledStep,
     optimizer::OptimizerState,
     preference::Preference,
-    seed::derive_seed,
     step_function::{Arguments, BatchArguments, Results, StepFunction, UpdateArguments},
     trainable::{self, TrainableModel},
     trainer_options::TrainerOptions,
@@ -24,6 +23,7 @@ use crate::{
     error::{Error, Result},
     mlx::{Device, Dtype, compiles},
     model::Model,
+    seed::derive_seed,
     weights::{Tensors, Weights},
 };
 

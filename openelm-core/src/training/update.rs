@@ -9,7 +9,6 @@ use mlx_rs::{
 
 use super::{
     group::Group,
-    seed::derive_seed,
     step_function::Arguments,
     trainer::{Step, Trainer, no_targets},
 };
@@ -19,6 +18,7 @@ use crate::{
     error::{Error, Result},
     gate::pause_point,
     mlx::runtime,
+    seed::derive_seed,
 };
 
 /// Numbers per transfer to the group: 32 MiB.

@@ -1,9 +1,15 @@
 //! Seeds derived from a seed and a number.
 
 /// A seed derived from two numbers (SplitMix64's finaliser).
-pub(super) fn derive_seed(seed: u64, number: u64) -> u64 {
+pub(crate) fn derive_seed(seed: u64, number: u64) -> u64 {
     let mut z = seed ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// The seed of the text with this `index` among the texts of a run with `seed`, so that equal prompts
+/// have different texts. It has the 53 bits that a JSON number keeps.
+pub fn seed_of_text(seed: u64, index: usize) -> u64 {
+    derive_seed(seed, index as u64) >> 11
 }
