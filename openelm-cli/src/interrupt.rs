@@ -86,6 +86,8 @@ pub(crate) struct Interrupt(Arc<Mutex<State>>);
 struct State {
     running: Option<CancelHandle>,
     received: Option<Signal>,
+    /// The system sent a signal to this process.
+    is_signalled: bool,
     /// Ctrl-C cancels work and never ends the program.
     only_cancels: bool,
 }
@@ -126,8 +128,7 @@ impl Interrupt {
         let interrupt = self.clone();
         let handle = move || {
             for signal in signals.forever().filter_map(Signal::from_number) {
-                let is_second = interrupt.signal().is_some();
-                if is_second && !(signal == Signal::Interrupt && interrupt.state().only_cancels) {
+                if interrupt.is_second(signal) {
                     exit(signal);
                 }
                 interrupt.receive(signal);
@@ -150,6 +151,15 @@ impl Interrupt {
             Some(handle) => handle.cancel(),
             None => exit(signal),
         }
+    }
+
+    /// True if the system sent a signal before this one, which ends the program then. A signal that
+    /// [`receive`](Self::receive) takes from the process that started this one may come before the
+    /// system's own, and is the same signal.
+    fn is_second(&self, signal: Signal) -> bool {
+        let mut state = self.state();
+        let is_second = std::mem::replace(&mut state.is_signalled, true);
+        is_second && !(signal == Signal::Interrupt && state.only_cancels)
     }
 
     /// Makes Ctrl-C cancel work only: without work, and a second time, it has no effect.
@@ -179,6 +189,7 @@ impl Interrupt {
         let stopped = state.received == Some(Signal::Interrupt);
         if stopped {
             state.received = None;
+            state.is_signalled = false;
         }
         stopped
     }
@@ -237,6 +248,16 @@ mod tests {
             assert_eq!(Signal::from_exit_code(code.into()), Some(signal));
         }
         assert_eq!(Signal::from_exit_code(1), None);
+    }
+
+    #[test]
+    fn a_forwarded_signal_is_not_the_first_of_two() {
+        let interrupt = Interrupt::default();
+        interrupt.cancels(CancelHandle::default());
+        interrupt.receive(Signal::Terminate);
+        assert!(!interrupt.is_second(Signal::Terminate));
+        interrupt.receive(Signal::Terminate);
+        assert!(interrupt.is_second(Signal::Terminate));
     }
 
     #[test]
