@@ -254,7 +254,11 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     args.kv_cache.check_start(kind, context)?;
     options.kv_cache = args.kv_cache.over(kind);
     let mut generation = match cache {
-        Some(cache) => model.generate_after(cache, &prompt, options)?,
+        Some(cache) => {
+            let tokens = args.prompt_kind.encode_after(&model, &prompt)?;
+            let tokenizer = Some(model.tokenizer());
+            Generation::continuing(model.model(), tokenizer, &tokens, options, cache)?
+        }
         None => {
             let template = args.prompt_kind.template(&args.model.model)?;
             let tokens = args.prompt_kind.encode(&model, template, &prompt)?;

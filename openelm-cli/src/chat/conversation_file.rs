@@ -17,7 +17,7 @@ use crate::error::Error;
 /// # Errors
 /// For another file in place, and if it cannot be written.
 pub(super) fn save(path: &Path, messages: &[Message]) -> Result<(), Error> {
-    match read_text_file(path, MAX_TEXT) {
+    match read(path) {
         Ok(found) => {
             let is_own = parse(&found).is_ok_and(|messages| text(&messages) == found);
             if !is_own {
@@ -35,8 +35,17 @@ pub(super) fn save(path: &Path, messages: &[Message]) -> Result<(), Error> {
 /// # Errors
 /// If it cannot be read, or is not a JSON object with `messages`.
 pub(super) fn load(path: &Path) -> Result<Vec<Message>, Error> {
-    let text = read_text_file(path, MAX_TEXT).map_err(|error| wrong(path, error))?;
+    let text = read(path).map_err(|error| wrong(path, error))?;
     parse(&text).map_err(|problem| wrong(path, problem))
+}
+
+/// The text of a file. Anything else, such as a pipe, which may have no end, is refused: Ctrl-C would
+/// not end the wait.
+fn read(path: &Path) -> io::Result<String> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("expected a file"));
+    }
+    read_text_file(path, MAX_TEXT)
 }
 
 /// The error of a file.
@@ -96,5 +105,15 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), other);
         }
         assert!(save(&folder, &messages).is_err());
+        #[cfg(unix)]
+        for problem in [
+            load("/dev/null".as_ref()).unwrap_err(),
+            save("/dev/zero".as_ref(), &messages).unwrap_err(),
+        ] {
+            assert!(
+                problem.to_string().ends_with("expected a file"),
+                "{problem}"
+            );
+        }
     }
 }

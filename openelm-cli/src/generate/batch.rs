@@ -57,6 +57,8 @@ struct Totals {
     texts: usize,
     prompt_tokens: usize,
     generated_tokens: usize,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
 }
 
 impl Batch<'_> {
@@ -74,7 +76,8 @@ impl Batch<'_> {
         let mut totals = Totals::default();
         let result = self.generate(&mut sink, done, &cancel, &mut totals);
         if !self.quiet {
-            totals.print(started.elapsed(), cancel.is_cancelled())?;
+            let speculates = self.options.prompt_lookup > 0 || self.draft.is_some();
+            totals.print(started.elapsed(), cancel.is_cancelled(), speculates)?;
         }
         result?;
         interrupt.check()
@@ -219,17 +222,25 @@ impl Totals {
         self.texts += 1;
         self.prompt_tokens += stats.prompt_tokens;
         self.generated_tokens += stats.generated_tokens;
+        self.drafted_tokens += stats.drafted_tokens;
+        self.accepted_tokens += stats.accepted_tokens;
     }
 
-    fn print(&self, time: Duration, interrupted: bool) -> Result<(), Error> {
+    fn print(&self, time: Duration, interrupted: bool, speculates: bool) -> Result<(), Error> {
         let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
         output::note(&format!(
-            "[{} texts{}] prompts: {} tokens; generated: {} tokens, {:.1} tokens/s; peak memory: {}",
+            "[{} texts{}] prompts: {} tokens; generated: {} tokens, {:.1} tokens/s; {}peak memory: {}",
             self.texts,
             if interrupted { ", interrupted" } else { "" },
             self.prompt_tokens,
             self.generated_tokens,
             self.generated_tokens as f64 / seconds,
+            if speculates {
+                let (accepted, drafted) = (self.accepted_tokens, self.drafted_tokens);
+                format!("accepted drafts: {accepted} of {drafted}; ")
+            } else {
+                String::new()
+            },
             output::bytes(memory::peak_resident_bytes()?),
         ));
         Ok(())

@@ -46,7 +46,7 @@ impl PromptKind {
             (!self.chat && !rows, &["chat-template"], "without --chat"),
             (
                 given.has("prompt-cache-file"),
-                &["chat", "no-special-tokens"],
+                &["chat"],
                 "with --prompt-cache-file: the prompt is text after that of the file",
             ),
         ])
@@ -75,6 +75,21 @@ impl PromptKind {
     /// The chat template for the model at `path`.
     pub(crate) fn template(&self, path: &Path) -> Result<ChatTemplate, Error> {
         template(self.chat_template, path)
+    }
+
+    /// The tokens of `text` after those of a prompt cache.
+    pub(super) fn encode_after(
+        &self,
+        model: &LanguageModel,
+        text: &str,
+    ) -> Result<Vec<u32>, Error> {
+        let tokenizer = model.tokenizer();
+        Ok(if self.no_special_tokens {
+            // Without BOS.
+            tokenizer.encode_plain_prompt(text)?.split_off(1)
+        } else {
+            tokenizer.encode(text)?
+        })
     }
 
     /// The tokens of a prompt.
