@@ -56,6 +56,42 @@ fn cached_prompt_is_continued() {
     assert_eq!(text(&after).lines().count(), rotated.lines().count());
 }
 
+/// As other files of the tool: readable as the system's default says, not for the owner alone.
+#[cfg(unix)]
+#[test]
+fn the_file_has_the_default_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new();
+    let file = folder.at("king.safetensors");
+    works(cache_prompt(&["-p", PROMPT, "--prompt-cache-file", &file]));
+    let mode = |path: &str| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&file), mode(&folder.file("other", "")));
+}
+
+#[test]
+fn plain_text_follows_a_cached_prompt() {
+    let folder = TempDir::new();
+    let file = folder.at("king.safetensors");
+    works(cache_prompt(&["-p", PROMPT, "--prompt-cache-file", &file]));
+    let tokens = |more: &[&str]| {
+        let args = [
+            "-p",
+            "x</s>y",
+            "--prompt-cache-file",
+            &file,
+            "-n1",
+            "--json",
+            "-q",
+        ];
+        let output = works(generate(&[&args[..], more].concat()));
+        let last = output.lines().last().unwrap();
+        let event: serde_json::Value = serde_json::from_str(last).unwrap();
+        event["prompt_tokens"].as_u64().unwrap()
+    };
+    // Else `</s>` is one token.
+    assert!(tokens(&["--no-special-tokens"]) > tokens(&[]));
+}
+
 #[test]
 fn other_kinds_and_files_are_refused() {
     let folder = TempDir::new();

@@ -16,7 +16,7 @@ use std::{
 use mlx_rs::{Array, Dtype as MlxDtype};
 use safetensors::{
     SafeTensorError, SafeTensors,
-    tensor::{Dtype as FileDtype, Metadata, TensorView, serialize_to_file},
+    tensor::{Dtype as FileDtype, Metadata, TensorView, serialize},
 };
 
 use super::prompt_cache::{PromptCache, UNKNOWN};
@@ -88,11 +88,10 @@ impl PromptCache {
         });
         let views: std::result::Result<Vec<_>, SafeTensorError> = views.collect();
         let views = views.map_err(|error| Error::checkpoint(path, error.to_string()))?;
+        let bytes = serialize(views, Some(metadata));
+        let bytes = bytes.map_err(|error| Error::checkpoint(path, error.to_string()))?;
         write_beside(path, |partial| {
-            serialize_to_file(views, Some(metadata), partial).map_err(|error| match error {
-                SafeTensorError::IoError(error) => Error::io(path)(error),
-                error => Error::checkpoint(path, error.to_string()),
-            })
+            fs::write(partial, bytes).map_err(Error::io(path))
         })
     }
 
