@@ -19,6 +19,8 @@ LINES = {
     "generate": (["generate", "--model", "model", *PROMPT], "model", (), None),
     "cache-prompt": (["cache-prompt", "--model", "model", "--prompt", "The", "--prompt-cache-file", "out"],
                      "model", ("out",), None),
+    # Standard input is empty: only what the start checks.
+    "chat": (["chat", "--model", "model", "--max-tokens", "2"], "model", (), None),
     "bench": (["bench", "--model", "model", "--prompt-tokens", "4", "--max-tokens", "2", "--repeat",
                "1"], "model", (), None),
     "convert": (["convert", "model", "out", "--quantize", "--q-group-size", "32", "--quiet"], "model",
