@@ -65,6 +65,9 @@ fn loaded(model: &Model, given: &str) -> Option<(String, f32)> {
 /// The parts of `FOLDER=STRENGTH`; the strength is optional. An existing path is a folder, whatever
 /// its name contains.
 fn folder_and_strength(given: &str) -> Result<(&str, f32), Error> {
+    if given.is_empty() {
+        return Err(Error::Usage("--adapter: the path is empty".into()));
+    }
     let exists = |path: &str| match Path::new(path).symlink_metadata() {
         Ok(_) => true,
         Err(error) => error.kind() != io::ErrorKind::NotFound,
@@ -110,6 +113,8 @@ mod tests {
             let found = folder_and_strength(&given).unwrap();
             assert_eq!(found, (folder.as_str(), strength));
         }
+        let error = folder_and_strength("").unwrap_err().to_string();
+        assert_eq!(error, "--adapter: the path is empty");
         let given = path("b=50%");
         let error = folder_and_strength(&given).unwrap_err().to_string();
         assert!(error.ends_with("/b, found 50%"), "{error}");

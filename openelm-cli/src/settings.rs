@@ -46,6 +46,7 @@ impl<T: Args + DeserializeOwned + Default> Layered<T> {
         let mut table: Table = toml::from_str(text).map_err(described)?;
         let replaced = self.replaced();
         table.retain(|key, _| !replaced.contains(&long_name::<T>(key)));
+        check_paths::<T>(&table).map_err(Problem::File)?;
         let names = table.iter().flat_map(|(key, value)| match value {
             Value::Table(inner) => inner.keys().map(|key| key.replace('_', "-")).collect(),
             // A switch that is off is not given.
@@ -86,6 +87,30 @@ impl<T: Args + DeserializeOwned + Default> Layered<T> {
             .map_err(|error| Error::Usage(error.to_string()))?;
         Ok(settings)
     }
+}
+
+/// Refuses an empty path, as the command line does.
+fn check_paths<T: Args>(table: &Table) -> Result<(), String> {
+    let command = T::augment_args(Command::new("settings"));
+    for arg in command.get_arguments() {
+        let names = arg.get_value_names().unwrap_or_default();
+        let is_path = |name: &str| ["FILE", "FILES", "FOLDER", "PATH"].contains(&name);
+        if !names.iter().any(|name| is_path(name)) {
+            continue;
+        }
+        let given = table
+            .iter()
+            .find(|(key, _)| arg.get_long() == Some(&long_name::<T>(key)));
+        let is_empty = |value: &Value| match value {
+            Value::String(text) => text.is_empty(),
+            Value::Array(list) => list.iter().any(|item| item.as_str() == Some("")),
+            _ => false,
+        };
+        if let Some((key, _)) = given.filter(|(_, value)| is_empty(value)) {
+            return Err(format!("{key}: the path is empty"));
+        }
+    }
+    Ok(())
 }
 
 /// True for the name of a YAML file, which mlx-lm uses.

@@ -62,6 +62,11 @@ fn rejects_invalid_options_and_data() {
             "found.toml: scale: no effect with --alpha",
         ),
         ("alpha = nan\n", "--alpha: expected a number, found NaN"),
+        ("data = \"\"\n", "found.toml: data: the path is empty"),
+        (
+            "adapter-path = \"\"\n",
+            "found.toml: adapter-path: the path is empty",
+        ),
         (
             "rslora = true\n",
             "found.toml: rslora: no effect without --alpha",
