@@ -174,8 +174,8 @@ fn a_path_is_never_blank() {
     let toml = folder.file("settings.toml", "tokenizer = \"\"\niters = 1\n");
     fails(
         openelm(&["pretrain", "--config", &toml]),
-        1,
-        &[r#"openelm: "": the path is empty"#],
+        2,
+        &[&format!("openelm: {toml}: tokenizer: the path is empty")],
     );
 }
 
