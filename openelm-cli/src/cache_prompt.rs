@@ -8,8 +8,8 @@ use openelm_core::{
 };
 
 use crate::{
-    adapters::add_adapters, bar::bar, error::Error, generate::read_prompt, given::Given,
-    interrupt::Interrupt, kv_cache::KvCacheArgs, model::ModelArgs, output,
+    adapters::add_adapters, bar::bar, error::Error, given::Given, interrupt::Interrupt,
+    kv_cache::KvCacheArgs, model::ModelArgs, output, prompt_source::PromptSource,
 };
 
 /// Arguments of `openelm cache-prompt`.
@@ -27,19 +27,8 @@ pub(crate) struct Args {
     #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
     adapter: Vec<String>,
 
-    /// Prompt; `-` reads standard input
-    #[arg(
-        long,
-        short,
-        value_name = "TEXT",
-        allow_hyphen_values = true,
-        conflicts_with = "prompt_file"
-    )]
-    prompt: Option<String>,
-
-    /// File with the prompt, in UTF-8 or UTF-16
-    #[arg(long, value_name = "FILE")]
-    prompt_file: Option<PathBuf>,
+    #[command(flatten)]
+    prompt: PromptSource,
 
     /// File to write, in mlx-lm's format; mlx-lm needs the ending .safetensors
     #[arg(long, value_name = "FILE")]
@@ -65,13 +54,13 @@ const EXAMPLES: &str = "Example:
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     args.kv_cache.check(&args.given, false)?;
     let file = &*args.prompt_cache_file;
-    let prompt_file = args.prompt_file.as_deref();
+    let prompt_file = args.prompt.file();
     let inputs = [("--model", &*args.model.model)].into_iter();
     check_inputs(
         file,
         inputs.chain(prompt_file.map(|path| ("--prompt-file", path))),
     )?;
-    let prompt = read_prompt(args.prompt, args.prompt_file.clone())?;
+    let prompt = args.prompt.read()?;
     let mut model = args.model.load(args.quiet)?;
     add_adapters(model.model_mut(), &args.adapter)?;
     let context = model.model().config().max_context_length();

@@ -233,7 +233,7 @@ impl Session {
                     drop(generation);
                     self.chat.withdraw();
                     self.interrupt.cancels_nothing();
-                    // What was written ends with a line break.
+                    // A line break ends the incomplete answer.
                     output::write(b"\n")?;
                     return Err(error.into());
                 }

@@ -7,15 +7,11 @@ pub(crate) mod prompt;
 mod rows;
 mod written;
 
-use std::{
-    io::{self, IsTerminal},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use openelm_core::{
     constraint::AtLimit,
     generation::{EosToken, Event, GenerateOptions, Generation, KvCacheOptions, PromptCache},
-    text::{MAX_TEXT, read_text, read_text_file},
 };
 
 use crate::{
@@ -28,6 +24,7 @@ use crate::{
     kv_cache::KvCacheArgs,
     model::ModelArgs,
     output,
+    prompt_source::PromptSource,
     sampling::SamplingArgs,
 };
 use batch::Batch;
@@ -51,19 +48,8 @@ pub(crate) struct Args {
     #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
     adapter: Vec<String>,
 
-    /// Prompt; `-` reads standard input
-    #[arg(
-        long,
-        short,
-        value_name = "TEXT",
-        allow_hyphen_values = true,
-        conflicts_with = "prompt_file"
-    )]
-    prompt: Option<String>,
-
-    /// File with the prompt, in UTF-8 or UTF-16
-    #[arg(long, value_name = "FILE")]
-    prompt_file: Option<PathBuf>,
+    #[command(flatten)]
+    prompt: PromptSource,
 
     /// File of JSON lines with a `prompt` or `messages` each; a JSON line with the `text` is written
     /// for each
@@ -240,7 +226,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         };
         return batch.run(args.output.as_deref());
     }
-    let prompt = read_prompt(args.prompt, args.prompt_file)?;
+    let prompt = args.prompt.read()?;
 
     let mut model = args.model.load(args.quiet)?;
     add_adapters(model.model_mut(), &args.adapter)?;
@@ -283,47 +269,4 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         }
     }
     interrupt.check()
-}
-
-pub(crate) fn read_prompt(text: Option<String>, file: Option<PathBuf>) -> Result<String, Error> {
-    let (place, read) = if let Some(file) = file {
-        let read = read_text_file(&file, MAX_TEXT);
-        (file.display().to_string(), read)
-    } else {
-        match text.as_deref() {
-            Some("-") => {}
-            // A shell's `$(cat FILE)` keeps the byte order mark of the file.
-            Some(text) => {
-                let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-                if text.is_empty() {
-                    return Err(Error::Usage("--prompt: the prompt is empty".into()));
-                }
-                return Ok(text.to_owned());
-            }
-            None if io::stdin().is_terminal() => {
-                let hint = "no prompt; use --prompt TEXT, --prompt-file FILE, or standard input";
-                return Err(Error::Usage(hint.into()));
-            }
-            None => {}
-        }
-        (
-            "standard input".to_owned(),
-            read_text(io::stdin(), MAX_TEXT),
-        )
-    };
-    let mut text = read.map_err(|error| Error::Prompt {
-        place: place.clone(),
-        problem: error.to_string(),
-    })?;
-    // Editors and `echo` end a file with a line break that is not part of the prompt.
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    if text.is_empty() {
-        return Err(Error::Usage(format!("{place}: the prompt is empty")));
-    }
-    Ok(text)
 }

@@ -31,6 +31,7 @@ mod model;
 mod output;
 mod paths;
 mod pretrain;
+mod prompt_source;
 mod ranks;
 mod sampling;
 mod settings;

@@ -198,8 +198,8 @@ impl ModelHandle {
         Ok(lock(&self.0.adapters).active.clone())
     }
 
-    /// Sets the limit of the [`PrefixCache`](crate::generation::PrefixCache) of this model, in bytes; 0 keeps no keys and values of
-    /// texts that ended. Default 256 MiB, on iOS 32 MiB.
+    /// Sets the limit of the model's [`PrefixCache`](crate::generation::PrefixCache), in bytes; 0
+    /// keeps no keys and values of texts that ended. Default 256 MiB, on iOS 32 MiB.
     ///
     /// # Errors
     /// [`Error::Unusable`].

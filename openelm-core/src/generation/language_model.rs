@@ -189,11 +189,7 @@ impl LanguageModel {
     /// [`Error::Option`] if the prompt is empty or an option is out of range,
     /// [`Error::PromptTooLong`] if the prompt does not fit the context.
     pub fn generate(&self, prompt: &str, options: GenerateOptions) -> Result<Generation<'_>> {
-        if prompt.is_empty() {
-            return Err(Error::empty_prompt());
-        }
-        let tokens = self.tokenizer.encode_prompt(prompt)?;
-        Generation::new(&self.model, Some(&self.tokenizer), tokens, options)
+        self.generate_with_prefixes(prompt, options, &mut PrefixCache::new(0))
     }
 
     /// Like [`generate`](Self::generate), with the keys and values of the longest prefix of the
