@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mlx_rs::{
     Array,
-    ops::indexing,
+    ops::{self, indexing},
     random::{self, RandomState},
 };
 
@@ -242,13 +242,29 @@ impl Sampler {
             None => None,
         };
         let candidates = filter(&scaled, &self.sampling, xtc)?;
-        let rank = random::categorical(candidates.logits.expand_dims(0)?, -1, None, &key)?;
+        let mut noise = gumbel(self.vocab_size, &key)?;
+        if let Some(ids) = &candidates.ids {
+            noise = noise.take(ids)?;
+        }
+        let rank = indexing::argmax_axis(candidates.logits.add(noise)?, 0, true)?;
         let token = match &candidates.ids {
             Some(ids) => ids.take(rank)?,
             None => rank,
         };
         Ok((token, candidates))
     }
+}
+
+/// Noise of the standard Gumbel distribution, f32 `[V]`, `-ln(-ln(1 - u))` of a uniform `u`: the
+/// largest sum of logit and noise is a draw from the softmax (Gumbel, 1954). Each id has its own
+/// noise, so that the rounding of logits, which differs between batch sizes, changes a draw only
+/// if two sums are equal but for this rounding.
+fn gumbel(vocab_size: usize, key: &Array) -> Result<Array> {
+    let uniform = random::uniform::<f32, f32>(0.0, 1.0, &[vocab_size as i32], key)?;
+    // A zero would choose a token whatever its logit: half of the smallest step instead.
+    let positive = ops::maximum(uniform, Array::from_f32(0.5_f32.powi(33)))?;
+    let exponential = ops::log1p(positive.negative()?)?.negative()?;
+    Ok(exponential.log()?.negative()?)
 }
 
 /// A seed that differs from run to run.
