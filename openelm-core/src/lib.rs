@@ -35,6 +35,7 @@ mod data;
 mod documents;
 pub mod engine;
 mod error;
+pub mod evaluate;
 mod files;
 mod formats;
 mod gate;

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 25] = [
+const LAYERS: [&str; 26] = [
     "error",
     "cancel",
     "gate",
@@ -32,6 +32,7 @@ const LAYERS: [&str; 25] = [
     "constraint",
     "data",
     "generation",
+    "evaluate",
     "training",
     "convert",
     "engine",

@@ -1,0 +1,5 @@
+//! Evaluation: log-likelihoods of texts, perplexity, and tasks of questions.
+
+mod log_likelihood;
+
+pub use log_likelihood::{LogLikelihood, ScoreRequest};
