@@ -19,6 +19,8 @@ LINES = {
     "generate": (["generate", "--model", "model", *PROMPT], "model", (), None),
     "cache-prompt": (["cache-prompt", "--model", "model", "--prompt", "The", "--prompt-cache-file", "out"],
                      "model", ("out",), None),
+    "score": (["score", "--model", "model", "--jsonl", "corpus.jsonl", "--quiet"],
+              "model corpus.jsonl", (), None),
     # Standard input is empty: only what the start checks.
     "chat": (["chat", "--model", "model", "--max-tokens", "2"], "model", (), None),
     "bench": (["bench", "--model", "model", "--prompt-tokens", "4", "--max-tokens", "2", "--repeat",

@@ -5,7 +5,6 @@ mod draft;
 mod events;
 pub(crate) mod prompt;
 mod rows;
-mod written;
 
 use std::path::PathBuf;
 

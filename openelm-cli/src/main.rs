@@ -33,7 +33,9 @@ mod paths;
 mod pretrain;
 mod prompt_source;
 mod ranks;
+mod row_output;
 mod sampling;
+mod score;
 mod settings;
 mod tokenizer;
 mod training;
@@ -66,6 +68,8 @@ enum Command {
     Chat(Box<chat::Args>),
     /// Write the keys and values of a prompt to a file, for `generate`
     CachePrompt(Box<cache_prompt::Args>),
+    /// Score continuations of contexts, or texts, by their log-likelihood
+    Score(Box<score::Args>),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
     Convert(Box<convert::Args>),
     /// Fine-tune a model: LoRA, DoRA, full, or DPO on preference pairs
@@ -104,6 +108,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(*args),
         Command::Chat(args) => chat::run(*args),
         Command::CachePrompt(args) => cache_prompt::run(*args),
+        Command::Score(args) => score::run(*args),
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Pretrain(args) => pretrain::run(*args),

@@ -19,9 +19,8 @@ use serde_json::{Map, Value, json};
 use super::{
     prompt::PromptKind,
     rows::{Prompt, Row, Rows},
-    written::Sink,
 };
-use crate::{bar::bar, error::Error, interrupt::Interrupt, output};
+use crate::{bar::bar, error::Error, interrupt::Interrupt, output, row_output::Sink};
 
 /// Default of `--batch-size`.
 pub(super) const DEFAULT_SIZE: usize = 8;
@@ -69,7 +68,7 @@ impl Batch<'_> {
         for row in self.rows.as_slice() {
             self.start(row)?;
         }
-        let (mut sink, done) = Sink::open(self.rows, output)?;
+        let (mut sink, done) = Sink::open(&self.rows.expected(), output)?;
         let cancel = CancelHandle::default();
         let interrupt = Interrupt::cancelling(cancel.clone())?;
         let started = Instant::now();

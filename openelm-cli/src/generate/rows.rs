@@ -9,11 +9,10 @@ use openelm_core::{
 };
 use serde_json::{Map, Value};
 
-use super::written;
-use crate::error::Error;
+use crate::{error::Error, row_output::Expected};
 
 /// Keys that a text adds to its row.
-pub(super) const ADDED: [&str; 4] = ["text", "finish_reason", "prompt_tokens", "generated_tokens"];
+const ADDED: [&str; 4] = ["text", "finish_reason", "prompt_tokens", "generated_tokens"];
 
 /// The rows of a file, at least one.
 pub(super) struct Rows {
@@ -74,10 +73,6 @@ impl Rows {
         self.rows.len()
     }
 
-    pub(super) fn file(&self) -> &Path {
-        &self.file
-    }
-
     pub(super) fn as_slice(&self) -> &[Row] {
         &self.rows
     }
@@ -85,9 +80,22 @@ impl Rows {
     /// Number of rows whose text is in `output` already.
     ///
     /// # Errors
-    /// As [`written::count`].
+    /// As [`Expected::written`].
     pub(super) fn written(&self, output: Option<&Path>) -> Result<usize, Error> {
-        output.map_or(Ok(0), |output| Ok(written::count(self, output)?.rows))
+        output.map_or(Ok(0), |output| self.expected().written(output))
+    }
+
+    /// The texts of the rows in an output.
+    pub(super) fn expected(&self) -> Expected<'_> {
+        let rows = self.rows.iter().map(|row| (row.line, &row.object));
+        Expected {
+            option: "--prompts",
+            file: Some(&self.file),
+            result: "text",
+            added: &ADDED,
+            optional: &["seed"],
+            rows: rows.collect(),
+        }
     }
 
     /// The error of a row.

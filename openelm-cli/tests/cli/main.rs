@@ -14,6 +14,7 @@ mod output;
 mod prompt_cache;
 mod prompts;
 mod refused;
+mod score;
 mod speculation;
 #[cfg(unix)]
 mod terminal;

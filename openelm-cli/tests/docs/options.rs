@@ -7,7 +7,7 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "bench",
     "cache-prompt",
     "chat",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 11] = [
     "generate",
     "info",
     "pretrain",
+    "score",
     "tokenizer train",
 ];
 

@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(all.unwrap(), ["one", "two", &*long]);
         let mut bad = Documents::open(&[folder.join("c.jsonl")], "body").unwrap();
         let error = bad.next().unwrap().unwrap_err().to_string();
-        assert!(error.contains("c.jsonl: line 2"), "{error}");
+        assert!(error.contains("c.jsonl:2: `body`"), "{error}");
         assert!(bad.next().is_none());
     }
 }

@@ -27,6 +27,14 @@ impl WindowOptions {
             stride: Some(config.max_context_length()),
         }
     }
+
+    /// Checks the options for a model with `config`.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a value out of range.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        Windows::new(self, config).map(|_| ())
+    }
 }
 
 /// Windows of checked lengths.

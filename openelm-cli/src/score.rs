@@ -1,0 +1,181 @@
+//! `openelm score`: log-likelihoods of continuations and texts.
+
+mod rows;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use openelm_core::{
+    evaluate::{EncodedRequest, LogLikelihood, Scorer, WindowOptions},
+    memory,
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    adapters::add_adapters, bar::bar, error::Error, interrupt::Interrupt, model::ModelArgs, output,
+    row_output::Sink,
+};
+use rows::{Request, Row, Rows};
+
+/// Arguments of `openelm score`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Adapter folder of openelm, mlx-lm or PEFT, or a repository's folder in the Hugging Face Hub
+    /// cache, with an optional strength as in tales=0.5; may be repeated, adapters are summed
+    #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
+    adapter: Vec<String>,
+
+    /// File of JSON lines with a `context` and a `continuation` each, or with a `text`; `-` reads
+    /// standard input [default: standard input, unless it is a terminal]
+    #[arg(long, value_name = "FILE")]
+    jsonl: Option<PathBuf>,
+
+    /// File of the results; the same command continues it after a stop [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Largest number of tokens of a text that the model reads at once [default: its context]
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
+
+    /// Number of tokens that each window of a text after the first one scores; the others are
+    /// context [default: the window]
+    #[arg(long, value_name = "N")]
+    stride: Option<usize>,
+
+    /// Add the ids and log-probabilities of the scored tokens
+    #[arg(long)]
+    token_logprobs: bool,
+
+    /// No progress bar and no statistics
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  openelm score --model OpenELM-270M --jsonl questions.jsonl --output scores.jsonl
+  echo '{\"context\": \"The sky is\", \"continuation\": \" blue\"}' | openelm score --model OpenELM-270M";
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Result<(), Error> {
+    let rows = Rows::read(args.jsonl.as_deref())?;
+    let output = args.output.as_deref();
+    let done = output.map_or(Ok(0), |path| {
+        rows.expected(args.token_logprobs).written(path)
+    })?;
+    if done == rows.as_slice().len() {
+        if !args.quiet {
+            output::note(&format!("[all {done} results are in the output]"));
+        }
+        return Ok(());
+    }
+    let mut model = args.model.load(args.quiet)?;
+    add_adapters(model.model_mut(), &args.adapter)?;
+    let context = model.model().config().max_context_length();
+    let windows = WindowOptions {
+        window: args.window,
+        stride: args.stride.or(args.window).or(Some(context)),
+    };
+    windows.check(model.model().config())?;
+    // All rows are checked before the first result.
+    let encoded: Result<Vec<_>, _> = rows
+        .as_slice()
+        .iter()
+        .map(|row| {
+            let encoded = match &row.request {
+                Request::Continuation(request) => EncodedRequest::of_continuation(&model, request),
+                Request::Text(text) => EncodedRequest::of_text(&model, text, &windows),
+            };
+            encoded.map_err(|error| rows.error(row.line, &error))
+        })
+        .collect();
+    let encoded = encoded?;
+    let (mut sink, done) = Sink::open(&rows.expected(args.token_logprobs), output)?;
+    let mut scorer = Scorer::new(&model)?;
+    let interrupt = Interrupt::cancelling(scorer.cancel_handle())?;
+    let started = Instant::now();
+    let bar = bar(args.quiet, "{pos}/{len} {wide_bar} {eta} left");
+    bar.set_length(encoded.len() as u64);
+    bar.set_position(done as u64);
+    bar.reset_eta();
+    let mut totals = Totals::default();
+    // Results come by context; the output has the order of the rows.
+    let mut complete = BTreeMap::new();
+    let mut next = done;
+    let pending = encoded.get(done..).unwrap_or_default();
+    let scored = scorer.score(pending, |index, result| {
+        totals.add(&result);
+        complete.insert(done + index, result);
+        while let Some(result) = complete.remove(&next) {
+            if let Some(row) = rows.as_slice().get(next) {
+                sink.write(object(row, &result, args.token_logprobs))?;
+            }
+            next += 1;
+            bar.set_position(next as u64);
+        }
+        Ok::<_, Error>(())
+    });
+    bar.finish_and_clear();
+    if !args.quiet {
+        totals.print(started.elapsed(), interrupt.signal().is_some())?;
+    }
+    match scored {
+        Err(Error::Core(error)) => interrupt.result(Err(error)),
+        other => other,
+    }
+}
+
+/// The line of a result.
+fn object(row: &Row, result: &LogLikelihood, token_logprobs: bool) -> Map<String, Value> {
+    let mut object = row.copied.clone();
+    let mut set = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
+    set("logprob", json!(result.sum));
+    set("is_greedy", json!(result.is_greedy));
+    set("tokens", json!(result.tokens.len()));
+    match &row.request {
+        Request::Continuation(_) => set("truncated", json!(result.truncated)),
+        Request::Text(text) => set("bytes", json!(text.len())),
+    }
+    if token_logprobs {
+        set("token_ids", json!(result.tokens));
+        set("token_logprobs", json!(result.token_logprobs));
+    }
+    object
+}
+
+/// Sums of all results.
+#[derive(Default)]
+struct Totals {
+    results: usize,
+    tokens: usize,
+    truncated: usize,
+}
+
+impl Totals {
+    fn add(&mut self, result: &LogLikelihood) {
+        self.results += 1;
+        self.tokens += result.tokens.len();
+        self.truncated += usize::from(result.truncated > 0);
+    }
+
+    fn print(&self, time: Duration, interrupted: bool) -> Result<(), Error> {
+        let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
+        output::note(&format!(
+            "[{} results{}] {} tokens scored; {:.1} results/s; contexts truncated: {}; peak memory: {}",
+            self.results,
+            if interrupted { ", interrupted" } else { "" },
+            self.tokens,
+            self.results as f64 / seconds,
+            self.truncated,
+            output::bytes(memory::peak_resident_bytes()?),
+        ));
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! `openelm score`.
+
+use std::fs;
+
+use openelm_testing::{TempDir, fails, run, works};
+use serde_json::Value;
+
+use crate::tool::{openelm, parse, tales};
+
+const ROWS: &str = r#"{"id": 1, "context": "Once upon a time", "continuation": " there was a king"}
+
+{"text": "Once upon a time there was a king."}
+{"context": "The queen", "continuation": " said"}
+{"context": "Once upon a time", "continuation": " there was a queen", "id": null}
+"#;
+
+fn score(args: &[&str]) -> std::process::Command {
+    let mut command = openelm(&["score", "--model", &tales()]);
+    command.args(args);
+    command
+}
+
+fn lines(output: &str) -> Vec<Value> {
+    output.lines().map(parse).collect()
+}
+
+#[test]
+fn results_have_the_order_of_the_rows() {
+    let folder = TempDir::new();
+    let file = folder.file("rows.jsonl", ROWS);
+    let found = lines(&works(score(&["--jsonl", &file, "-q", "--token-logprobs"])));
+    let number = |row: usize, key: &str| found[row][key].as_f64().unwrap();
+    assert_eq!(found.len(), 4);
+    assert_eq!(found[0]["id"], 1);
+    assert_eq!(found[3]["id"], Value::Null);
+    assert!(found[0].get("context").is_none() && found[1].get("text").is_none());
+    let tokens: Vec<_> = (0..4).map(|row| number(row, "tokens")).collect();
+    assert_eq!(tokens, [4.0, 9.0, 1.0, 4.0]);
+    assert_eq!((number(1, "bytes"), number(0, "truncated")), (34.0, 0.0));
+    for row in &found {
+        let logprobs = row["token_logprobs"].as_array().unwrap();
+        let sum: f64 = logprobs.iter().map(|x| x.as_f64().unwrap()).sum();
+        assert!((sum - row["logprob"].as_f64().unwrap()).abs() < 1e-9);
+        assert_eq!(row["token_ids"].as_array().unwrap().len(), logprobs.len());
+    }
+    // The continuation is the part of the text before its end.
+    let logprobs = found[1]["token_logprobs"].as_array().unwrap();
+    let part: f64 = logprobs[4..8].iter().map(|x| x.as_f64().unwrap()).sum();
+    assert!((number(0, "logprob") - part).abs() < 1e-4);
+    assert!(number(0, "logprob") > number(3, "logprob"));
+    assert_eq!(found[0]["is_greedy"], true);
+
+    let mut piped = score(&["--jsonl", "-", "-q", "--token-logprobs"]);
+    piped.stdin(fs::File::open(&file).unwrap());
+    assert_eq!(lines(&works(piped)), found);
+    // Statistics go to standard error.
+    let mut piped = score(&[]);
+    piped.stdin(fs::File::open(&file).unwrap());
+    let outcome = run(piped);
+    assert_eq!(outcome.stdout.lines().count(), 4);
+    assert!(
+        outcome.stderr.starts_with("[4 results] 18 tokens scored; "),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn windows_change_the_context_of_a_text() {
+    let folder = TempDir::new();
+    let file = folder.file("rows.jsonl", ROWS.lines().nth(2).unwrap());
+    let of = |args: &[&str]| {
+        let args = [&["--jsonl", &file, "-q"], args].concat();
+        lines(&works(score(&args)))[0]["logprob"].as_f64().unwrap()
+    };
+    let (whole, short, strided) = (
+        of(&[]),
+        of(&["--window", "4"]),
+        of(&["--window", "4", "--stride", "1"]),
+    );
+    assert_eq!(of(&["--window", "4", "--stride", "4"]), short);
+    assert!(
+        whole > strided && strided > short,
+        "{whole} {strided} {short}"
+    );
+    for (args, expected) in [
+        (
+            &["--window", "0"][..],
+            "--window: expected 1 to the model's context of 512, found 0",
+        ),
+        (
+            &["--window", "4", "--stride", "5"],
+            "--stride: expected 1 to the window of 4, found 5",
+        ),
+    ] {
+        fails(score(&[&["--jsonl", &file], args].concat()), 2, &[expected]);
+    }
+}
+
+#[test]
+fn an_output_is_continued() {
+    let folder = TempDir::new();
+    let (file, output) = (folder.file("rows.jsonl", ROWS), folder.at("scores.jsonl"));
+    let args = ["--jsonl", &file, "--output", &output, "-q"];
+    works(score(&args));
+    let complete = fs::read_to_string(&output).unwrap();
+    assert_eq!(complete.lines().count(), 4);
+    let first = complete.lines().next().unwrap().len();
+    // In the second line, before its end, and at the start.
+    for length in [0, 8, first, first + 1, first + 12, complete.len() - 1] {
+        fs::write(&output, &complete[..length]).unwrap();
+        works(score(&args));
+        let found = fs::read_to_string(&output).unwrap();
+        for (found, expected) in lines(&found).iter().zip(lines(&complete)) {
+            let number = |row: &Value| row["logprob"].as_f64().unwrap();
+            assert!((number(found) - number(&expected)).abs() < 1e-4);
+        }
+        assert_eq!(found.lines().count(), 4, "{length}");
+    }
+    let outcome = run(score(&args[..4]));
+    assert_eq!(outcome.stderr, "[all 4 results are in the output]\n");
+    fs::write(&output, "{\"text\": \"another file\"}\n").unwrap();
+    let part = "scores.jsonl: line 1: expected the result of";
+    fails(score(&args), 1, &[part, "rows.jsonl: line 1"]);
+    fails(
+        score(&["--jsonl", &file, "-o", &file]),
+        1,
+        &["rows.jsonl", "choose another path"],
+    );
+}
+
+#[test]
+fn a_malformed_row_is_named() {
+    let folder = TempDir::new();
+    for (row, part) in [
+        ("{\"context\": \"a\"}", "`continuation` is missing"),
+        ("{\"continuation\": \"a\"}", "`context` is missing"),
+        ("{\"prompt\": \"a\"}", "`continuation` or `text` is missing"),
+        (
+            "{\"context\": 1, \"continuation\": \"b\"}",
+            "`context`: expected a string",
+        ),
+        (
+            "{\"context\": \"a\", \"continuation\": \"\"}",
+            "`continuation` is empty",
+        ),
+        ("{\"text\": \"\"}", "`text` is empty"),
+        ("{\"text\": \"a\", \"context\": \"b\"}", "found both"),
+        (
+            "{\"text\": \"a\", \"tokens\": 1}",
+            "`tokens`: a key of the output",
+        ),
+        ("[]", "expected a JSON object, found a list"),
+    ] {
+        let file = folder.file("rows.jsonl", format!("{}\n{row}\n", ROWS.trim_end()));
+        fails(
+            score(&["--jsonl", &file]),
+            1,
+            &["rows.jsonl: line 6: ", part],
+        );
+    }
+    let file = folder.file("rows.jsonl", "\n");
+    fails(
+        score(&["--jsonl", &file]),
+        1,
+        &["rows.jsonl: expected a JSON object on each line"],
+    );
+    let long = format!(
+        "{{\"context\": \"a\", \"continuation\": \"{}\"}}",
+        " b".repeat(600)
+    );
+    let file = folder.file("rows.jsonl", long);
+    let part = "rows.jsonl: line 1: continuation: expected at most the 512 tokens";
+    fails(score(&["--jsonl", &file]), 1, &[part]);
+}
