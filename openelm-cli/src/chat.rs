@@ -11,7 +11,7 @@ use openelm_core::{
 };
 
 use crate::{
-    adapters::{add_adapters, set_adapter},
+    adapters::{AdapterArgs, set_adapter},
     choices::Template,
     error::Error,
     generate::prompt::template,
@@ -34,10 +34,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Adapter folder of openelm, mlx-lm or PEFT, or a repository's folder in the Hugging Face Hub
-    /// cache, with an optional strength as in tales=0.5; may be repeated, adapters are summed
-    #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
-    adapter: Vec<String>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
 
     /// System message: instructions for the conversation
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -93,7 +91,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     let template = template(args.chat_template, &args.model.model)?;
     let mut model = args.model.load(args.quiet)?;
-    add_adapters(model.model_mut(), &args.adapter)?;
+    args.adapters.add_to(&mut model)?;
     let mut input = Input::open()?;
     let interrupt = Interrupt::default();
     if input.is_terminal() {

@@ -15,7 +15,7 @@ use openelm_core::{
 };
 
 use crate::{
-    adapters::add_adapters,
+    adapters::AdapterArgs,
     choices::LogprobsOfChoice,
     constraint::{AtLimitChoice, ConstraintArgs},
     error::Error,
@@ -43,10 +43,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Adapter folder of openelm, mlx-lm or PEFT, or a repository's folder in the Hugging Face Hub
-    /// cache, with an optional strength as in tales=0.5; may be repeated, adapters are summed
-    #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
-    adapter: Vec<String>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
 
     #[command(flatten)]
     prompt: PromptSource,
@@ -210,7 +208,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             return Ok(());
         }
         let mut model = args.model.load(args.quiet)?;
-        add_adapters(model.model_mut(), &args.adapter)?;
+        args.adapters.add_to(&mut model)?;
         let context = model.model().config().max_context_length();
         args.kv_cache
             .check_start(KvCacheOptions::default(), context)?;
@@ -229,7 +227,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let prompt = args.prompt.read()?;
 
     let mut model = args.model.load(args.quiet)?;
-    add_adapters(model.model_mut(), &args.adapter)?;
+    args.adapters.add_to(&mut model)?;
     let draft = args.draft.load(&args.model, &model, args.quiet)?;
     let speculates = options.prompt_lookup > 0 || draft.is_some();
     let cache = args.prompt_cache_file.as_deref();
