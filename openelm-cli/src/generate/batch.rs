@@ -14,14 +14,19 @@ use openelm_core::{
     },
     memory,
 };
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{
     prompt::PromptKind,
     rows::{Prompt, Row, Rows},
     written::Sink,
 };
-use crate::{bar::bar, error::Error, interrupt::Interrupt, output};
+use crate::{
+    bar::bar,
+    error::Error,
+    interrupt::Interrupt,
+    output::{self, without_controls},
+};
 
 /// Default of `--batch-size`.
 pub(super) const DEFAULT_SIZE: usize = 8;
@@ -120,8 +125,8 @@ impl Batch<'_> {
                 while let Some(event) = generation.ready_event() {
                     match event {
                         Ok(Event::Finished { reason, stats }) => {
-                            let object = self.object(row, generation.text(), reason, stats);
-                            complete.insert(*index, object);
+                            let line = self.line(row, generation.text(), reason, stats);
+                            complete.insert(*index, line);
                             totals.add(&stats);
                         }
                         Ok(_) => {}
@@ -134,8 +139,8 @@ impl Batch<'_> {
             }
             let end = failed.as_ref().map_or(usize::MAX, |(first, _)| *first);
             running.retain(|(index, _, text)| *index < end && !text.has_ended());
-            while let Some(object) = complete.remove(&next) {
-                sink.write(object)?;
+            while let Some(line) = complete.remove(&next) {
+                sink.write(&line)?;
                 next += 1;
                 bar.set_position(next as u64);
             }
@@ -184,28 +189,34 @@ impl Batch<'_> {
         generation.map_err(wrong)
     }
 
-    /// The row of the output.
-    fn object(
-        &self,
-        row: &Row,
-        text: &str,
-        reason: FinishReason,
-        stats: Stats,
-    ) -> Map<String, Value> {
-        let mut object = row.object.clone();
-        let mut set = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
-        set("text", json!(text));
-        set("finish_reason", json!(reason.as_str()));
-        set("prompt_tokens", json!(stats.prompt_tokens));
-        set("generated_tokens", json!(stats.generated_tokens));
-        if self.options.sampling.temperature > 0.0 {
-            set("seed", json!(stats.seed));
+    /// The line of the output.
+    fn line(&self, row: &Row, text: &str, reason: FinishReason, stats: Stats) -> String {
+        let mut added = json!({
+            "text": text,
+            "finish_reason": reason.as_str(),
+            "prompt_tokens": stats.prompt_tokens,
+            "generated_tokens": stats.generated_tokens,
+        });
+        if row.seed.is_none() && self.options.sampling.temperature > 0.0 {
+            added["seed"] = json!(stats.seed);
         }
-        object
+        let added = without_controls(&added.to_string());
+        let added = added.strip_prefix('{').unwrap_or(&added);
+        format!("{}{added}\n", row.start())
     }
 }
 
 impl Row {
+    /// The beginning of its line in the output: the keys that are copied, and a comma.
+    pub(super) fn start(&self) -> String {
+        let copied = self.copied.iter();
+        let copied = copied.map(|(key, value)| {
+            let key = without_controls(&json!(key).to_string());
+            format!("{key}:{value},")
+        });
+        format!("{{{}", copied.collect::<String>())
+    }
+
     /// True if the row sets the core's `option`.
     fn sets(&self, option: &str) -> bool {
         match option {

@@ -7,13 +7,9 @@ use std::{
 };
 
 use openelm_core::output::check_inputs;
-use serde_json::{Map, Value};
 
-use super::rows::{ADDED, Row, Rows};
-use crate::{
-    error::Error,
-    output::{self, json_line},
-};
+use super::rows::{ADDED, Row, Rows, written_values};
+use crate::{error::Error, output};
 
 /// The complete rows of an output.
 pub(super) struct Written {
@@ -77,8 +73,7 @@ impl Sink {
     }
 
     /// Writes the line of one row.
-    pub(super) fn write(&mut self, object: Map<String, Value>) -> Result<(), Error> {
-        let line = json_line(&Value::Object(object));
+    pub(super) fn write(&mut self, line: &str) -> Result<(), Error> {
         match self {
             Self::Stdout => output::write(line.as_bytes()),
             Self::File(file, path) => {
@@ -130,21 +125,20 @@ fn complete(rows: &Rows, path: &Path, bytes: &[u8]) -> Result<Written, Error> {
 
 /// True if `line` has the keys of `row`, and those of a text.
 fn is_text_of(row: &Row, line: &[u8]) -> bool {
-    let Ok(Value::Object(mut object)) = serde_json::from_slice(line) else {
+    let values = str::from_utf8(line).map(written_values);
+    let Ok(Ok(mut values)) = values else {
         return false;
     };
-    let added = ADDED.iter().all(|key| object.shift_remove(*key).is_some());
-    if !row.object.contains_key("seed") {
-        object.shift_remove("seed");
+    let added = ADDED.iter().all(|key| values.remove(*key).is_some());
+    if row.seed.is_none() {
+        values.remove("seed");
     }
-    added && object == row.object
+    added && values == row.copied.iter().cloned().collect()
 }
 
 /// True if `text` is the beginning of the line of `row`.
 fn is_start_of(row: &Row, text: &[u8]) -> bool {
-    let mut line = json_line(&Value::Object(row.object.clone()));
-    line.truncate(line.len().saturating_sub("}\n".len()));
-    line.push_str(",\"text\":\"");
+    let line = row.start() + "\"text\":\"";
     let line = line.as_bytes();
     text.starts_with(line) || line.starts_with(text)
 }

@@ -58,6 +58,32 @@ fn rows_keep_their_order_and_keys() {
 }
 
 #[test]
+fn copied_keys_stay_as_they_are_written() {
+    let folder = TempDir::new();
+    let copied =
+        r#""id":12345678901234567890123,"x":0.10000000000000000000001,"n":[1E40,{"y":-0.0}]"#;
+    let row = format!("{{{copied}, \"prompt\": \"a\", \"seed\": null}}\n");
+    let file = folder.file("rows.jsonl", row.repeat(2));
+    let output = folder.at("texts.jsonl");
+    let args = ["--temp", "1", "--seed", "5", "--output", &output];
+    works(texts(&file, &args));
+    let whole = fs::read_to_string(&output).unwrap();
+    assert!(
+        whole.starts_with(&format!("{{{copied},\"prompt\":\"a\",\"text\":")),
+        "{whole}"
+    );
+    for end in [whole.find('\n').unwrap() + 1, copied.len()] {
+        fs::write(&output, &whole[..end]).unwrap();
+        works(texts(&file, &args));
+        assert_eq!(fs::read_to_string(&output).unwrap(), whole);
+    }
+    // Another number with the same nearest double.
+    let other = whole.replace("12345678901234567890123", "12345678901234567890124");
+    fs::write(&output, other).unwrap();
+    fails(texts(&file, &args), 1, &["line 1: expected the text of"]);
+}
+
+#[test]
 fn each_row_has_a_seed_of_its_own() {
     let folder = TempDir::new();
     let file = folder.file("rows.jsonl", ROWS);
