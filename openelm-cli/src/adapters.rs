@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use openelm_core::{LanguageModel, Model, adapter::Adapter};
 
-use crate::error::Error;
+use crate::{error::Error, model::absolute};
 
 /// The adapters of a command.
 #[derive(clap::Args)]
@@ -19,6 +19,15 @@ impl AdapterArgs {
     /// Loads the adapters onto the model and activates all of them.
     pub(crate) fn add_to(&self, model: &mut LanguageModel) -> Result<(), Error> {
         add_adapters(model.model_mut(), &self.adapter)
+    }
+
+    /// The absolute paths of the folders with their strengths.
+    pub(crate) fn places(&self) -> Vec<String> {
+        let place = |given: &String| match folder_and_strength(given) {
+            Ok((folder, strength)) => format!("{}={strength}", absolute(folder.as_ref())),
+            Err(_) => given.clone(),
+        };
+        self.adapter.iter().map(place).collect()
     }
 }
 

@@ -5,6 +5,7 @@ mod draft;
 mod events;
 pub(crate) mod prompt;
 mod rows;
+mod text_options;
 mod written;
 
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use draft::DraftArgs;
 use events::{print_stats, print_text, to_json};
 use prompt::PromptKind;
 use rows::Rows;
+use text_options::TextOptions;
 
 /// Arguments of `openelm generate`.
 #[derive(clap::Args)]
@@ -200,7 +202,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     if let Some(file) = args.prompts {
         let rows = Rows::read(file)?;
         args.prompt_kind.check_rows(&args.given, rows.as_slice())?;
-        let done = rows.written(args.output.as_deref())?;
+        let recorded = TextOptions::new(&args.model, &args.adapters, &args.prompt_kind, &options);
+        let done = rows.written(args.output.as_deref(), &recorded)?;
         if done == rows.len() {
             if !args.quiet {
                 output::note(&format!("[all {done} texts are in the output]"));
@@ -219,6 +222,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             rows: &rows,
             options,
             kind: args.prompt_kind,
+            recorded: recorded.with_model(&model)?,
             size: args.batch_size,
             quiet: args.quiet,
         };

@@ -19,6 +19,7 @@ use serde_json::json;
 use super::{
     prompt::PromptKind,
     rows::{Prompt, Row, Rows},
+    text_options::TextOptions,
     written::Sink,
 };
 use crate::{
@@ -52,6 +53,8 @@ pub(super) struct Batch<'a> {
     /// Options of the rows that have none of their own.
     pub(super) options: GenerateOptions,
     pub(super) kind: PromptKind,
+    /// The options of the texts, which the output must have.
+    pub(super) recorded: TextOptions,
     pub(super) size: usize,
     pub(super) quiet: bool,
 }
@@ -74,7 +77,7 @@ impl Batch<'_> {
         for row in self.rows.as_slice() {
             self.start(row)?;
         }
-        let (mut sink, done) = Sink::open(self.rows, output)?;
+        let (mut sink, done) = Sink::open(self.rows, &self.recorded, output)?;
         let cancel = CancelHandle::default();
         let interrupt = Interrupt::cancelling(cancel.clone())?;
         let started = Instant::now();

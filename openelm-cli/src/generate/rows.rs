@@ -12,7 +12,7 @@ use openelm_core::{
 };
 use serde_json::{Value, value::RawValue};
 
-use super::written;
+use super::{text_options::TextOptions, written};
 use crate::{error::Error, output::without_controls};
 
 /// Keys that a text adds to its row.
@@ -86,12 +86,17 @@ impl Rows {
         &self.rows
     }
 
-    /// Number of rows whose text is in `output` already.
+    /// Number of rows whose text is in `output` already, with `options`.
     ///
     /// # Errors
     /// As [`written::count`].
-    pub(super) fn written(&self, output: Option<&Path>) -> Result<usize, Error> {
-        output.map_or(Ok(0), |output| Ok(written::count(self, output)?.rows))
+    pub(super) fn written(
+        &self,
+        output: Option<&Path>,
+        options: &TextOptions,
+    ) -> Result<usize, Error> {
+        let written = output.map(|output| written::count(self, options, output));
+        Ok(written.transpose()?.map_or(0, |written| written.rows))
     }
 
     /// The error of a row.
