@@ -135,7 +135,8 @@ impl Batch<'_> {
                         Ok(_) => {}
                         Err(_) if failed.as_ref().is_some_and(|(first, _)| first < index) => {}
                         Err(error) => {
-                            failed = Some((*index, self.rows.error(row.line, error)));
+                            let problem = Error::from(error).message(&command());
+                            failed = Some((*index, self.rows.error(row.line, problem)));
                         }
                     }
                 }
@@ -207,6 +208,11 @@ impl Batch<'_> {
         let added = added.strip_prefix('{').unwrap_or(&added);
         format!("{}{added}\n", row.start())
     }
+}
+
+/// The command, whose options an error names.
+fn command() -> clap::Command {
+    <super::Args as clap::Args>::augment_args(clap::Command::new("generate"))
 }
 
 impl Row {

@@ -359,6 +359,7 @@ fn rows_before_a_failed_row_are_written() {
         "--output",
         &output,
     ];
-    fails(texts(&file, &regex), 1, &["rows.jsonl: line 2: "]);
+    let problem = "rows.jsonl: line 2: --at-limit: the text is incomplete after 1 token";
+    fails(texts(&file, &regex), 1, &[problem]);
     assert_eq!(fs::read_to_string(&output).unwrap().lines().count(), 1);
 }
