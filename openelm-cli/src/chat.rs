@@ -3,6 +3,7 @@
 mod command;
 mod conversation_file;
 mod input;
+mod terminal_mode;
 
 use openelm_core::{
     LanguageModel,
@@ -97,6 +98,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     if input.is_terminal() {
         // Ctrl-C never ends a conversation, also between two answers.
         interrupt.only_cancel();
+        terminal_mode::restore_before_exit(&interrupt);
     }
     interrupt.listen()?;
     let mut session = Session {

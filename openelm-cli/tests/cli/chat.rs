@@ -106,7 +106,10 @@ fn an_error_in_a_pipe_ends_the_chat() {
 mod terminal {
     use std::{ffi::OsStr, fs::File, io::Read, os::unix::ffi::OsStrExt, thread};
 
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::{
+        pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+        termios::tcgetattr,
+    };
 
     use super::*;
 
@@ -155,9 +158,21 @@ mod terminal {
         }
 
         fn interrupt(&self) {
+            self.signal("-INT");
+        }
+
+        fn signal(&self, name: &str) {
             let id = self.child.id().to_string();
-            let kill = Command::new("kill").args(["-INT", &id]).status().unwrap();
+            let kill = Command::new("kill").args([name, &id]).status().unwrap();
             assert!(kill.success());
+        }
+
+        /// Opens the terminal again.
+        fn open(&self) -> File {
+            let name = ptsname(&self.controller, Vec::new()).unwrap();
+            let mut options = fs::OpenOptions::new();
+            options.read(true).write(true);
+            options.open(OsStr::from_bytes(name.as_bytes())).unwrap()
         }
 
         /// Ends with Ctrl-D.
@@ -197,6 +212,22 @@ mod terminal {
         assert_eq!(messages[0]["content"], "Once upon a time");
         let answer = messages[1]["content"].as_str().unwrap();
         assert!(answer.starts_with(" there lived"), "{answer}");
+    }
+
+    #[test]
+    fn a_signal_at_the_prompt_restores_the_terminal() {
+        for (name, code) in [("-TERM", 143), ("-HUP", 129)] {
+            let mut terminal = Terminal::new("xterm", chat(&[]));
+            let device = terminal.open();
+            let before = tcgetattr(&device).unwrap().local_modes;
+            terminal.until("\u{1b}[2C");
+            assert_ne!(tcgetattr(&device).unwrap().local_modes, before);
+            terminal.signal(name);
+            assert_eq!(terminal.child.wait().unwrap().code(), Some(code));
+            assert_eq!(tcgetattr(&device).unwrap().local_modes, before);
+            // Pasted text is no longer marked.
+            terminal.until("\u{1b}[?2004l");
+        }
     }
 
     #[test]
