@@ -88,11 +88,12 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let name = args.model.model.to_string_lossy();
     cache.save(file, model.model(), &name)?;
     if !args.quiet {
-        let size = output::bytes(cache.bytes() as u64);
-        let tokens = cache.offset();
-        output::note(&format!(
-            "[saved] prompt: {tokens} tokens; keys and values: {size}"
-        ));
+        let written = file.metadata().map_err(|problem| Error::Prompt {
+            place: file.display().to_string(),
+            problem: problem.to_string(),
+        })?;
+        let (tokens, size) = (cache.offset(), output::bytes(written.len()));
+        output::note(&format!("[saved] prompt: {tokens} tokens; file: {size}"));
     }
     Ok(())
 }
