@@ -8,7 +8,7 @@ mod terminal_mode;
 use openelm_core::{
     LanguageModel,
     chat::{Chat, ChatTemplate, Message, Role},
-    generation::{EosToken, Event, FinishReason, GenerateOptions, seed_of_text},
+    generation::{EosToken, Event, FinishReason, GenerateOptions, Generation, seed_of_text},
 };
 
 use crate::{
@@ -93,6 +93,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let template = template(args.chat_template, &args.model.model)?;
     let mut model = args.model.load(args.quiet)?;
     args.adapters.add_to(&mut model)?;
+    check(&options, &model)?;
     let mut input = Input::open()?;
     let interrupt = Interrupt::default();
     if input.is_terminal() {
@@ -126,6 +127,14 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             Err(error) => return Err(error),
         }
     }
+    Ok(())
+}
+
+/// Refuses options that do not fit the model, before the first message.
+fn check(options: &GenerateOptions, model: &LanguageModel) -> Result<(), Error> {
+    let tokenizer = model.tokenizer();
+    let (prompt, options) = (vec![tokenizer.bos_id()], options.clone());
+    Generation::new(model.model(), Some(tokenizer), prompt, options)?;
     Ok(())
 }
 

@@ -102,6 +102,31 @@ fn an_error_in_a_pipe_ends_the_chat() {
     }
 }
 
+#[test]
+fn options_are_checked_before_the_first_message() {
+    for (args, part) in [
+        (
+            ["--extra-eos-token", "nothing"],
+            "--extra-eos-token: expected a token",
+        ),
+        (
+            ["--extra-eos-token", "2048"],
+            "--extra-eos-token: expected ids below 2048",
+        ),
+        (["--logit-bias", "2048+1"], "--logit-bias: "),
+        (
+            ["--prefill-chunk", "0"],
+            "--prefill-chunk: expected at least 1",
+        ),
+    ] {
+        // No line is read.
+        let outcome = with_input(chat(&args), "");
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains(part), "{outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    }
+}
+
 #[cfg(unix)]
 mod terminal {
     use std::{ffi::OsStr, fs::File, io::Read, os::unix::ffi::OsStrExt, thread};
