@@ -1,16 +1,19 @@
 //! The rows of `--prompts`: JSON lines.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use openelm_core::{
     chat::Message,
     dataset::{messages_from_json, object_from_json},
     text::{MAX_TEXT, read_text_file},
 };
-use serde_json::{Map, Value};
+use serde_json::{Value, value::RawValue};
 
-use super::written;
-use crate::error::Error;
+use super::{text_options::TextOptions, written};
+use crate::{error::Error, output::without_controls};
 
 /// Keys that a text adds to its row.
 pub(super) const ADDED: [&str; 4] = ["text", "finish_reason", "prompt_tokens", "generated_tokens"];
@@ -27,8 +30,9 @@ pub(super) struct Row {
     pub(super) index: usize,
     /// Line of the file, from 1.
     pub(super) line: usize,
-    /// All keys.
-    pub(super) object: Map<String, Value>,
+    /// The keys that its text copies, with their values as they are written, on one line. A `seed`
+    /// of null is none.
+    pub(super) copied: Vec<(String, String)>,
     pub(super) prompt: Prompt,
     pub(super) max_tokens: Option<usize>,
     pub(super) seed: Option<u64>,
@@ -82,12 +86,17 @@ impl Rows {
         &self.rows
     }
 
-    /// Number of rows whose text is in `output` already.
+    /// Number of rows whose text is in `output` already, with `options`.
     ///
     /// # Errors
     /// As [`written::count`].
-    pub(super) fn written(&self, output: Option<&Path>) -> Result<usize, Error> {
-        output.map_or(Ok(0), |output| Ok(written::count(self, output)?.rows))
+    pub(super) fn written(
+        &self,
+        output: Option<&Path>,
+        options: &TextOptions,
+    ) -> Result<usize, Error> {
+        let written = output.map(|output| written::count(self, options, output));
+        Ok(written.transpose()?.map_or(0, |written| written.rows))
     }
 
     /// The error of a row.
@@ -139,14 +148,68 @@ impl Row {
             Some(_) => return Err("`stop`: expected a string or a list of strings".into()),
         };
         let max_tokens = number("max_tokens")?.map(usize::try_from).transpose();
+        let seed = number("seed")?;
+        let mut values = written_values(text)?;
+        if seed.is_none() {
+            values.remove("seed");
+        }
+        // In the order of the row.
+        let copied = object.keys().filter_map(|key| values.remove_entry(key));
+        let copied = copied.collect();
         Ok(Self {
             index,
             line,
             prompt,
             max_tokens: max_tokens.map_err(|error| format!("`max_tokens`: {error}"))?,
-            seed: number("seed")?,
+            seed,
             stop,
-            object,
+            copied,
         })
+    }
+}
+
+/// The values of a JSON object as they are written, without spaces between symbols: a number keeps
+/// all its digits.
+///
+/// # Errors
+/// For text that is not a JSON object.
+pub(super) fn written_values(object: &str) -> Result<BTreeMap<String, String>, String> {
+    let values: BTreeMap<String, Box<RawValue>> =
+        serde_json::from_str(object).map_err(|error| error.to_string())?;
+    let values = values.into_iter();
+    let values = values.map(|(key, value)| (key, without_controls(&without_spaces(value.get()))));
+    Ok(values.collect())
+}
+
+/// JSON without spaces between symbols.
+fn without_spaces(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let keeps = |character: &char| {
+        let is_quote = *character == '"' && !escaped;
+        escaped = in_string && *character == '\\' && !escaped;
+        in_string ^= is_quote;
+        in_string || !character.is_ascii_whitespace()
+    };
+    json.chars().filter(keeps).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_copied_as_they_are_written() {
+        let row = "{ \"b\" :\t[1, 12345678901234567890123 ,\"a \\\" \\\\\"] , \"a\":1.10e2,\"c\":\"\u{7f}é\"}";
+        let values = written_values(row).unwrap();
+        let values: Vec<_> = values
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        let expected = [
+            ("a", "1.10e2"),
+            ("b", "[1,12345678901234567890123,\"a \\\" \\\\\"]"),
+            ("c", "\"\\u007fé\""),
+        ];
+        assert_eq!(values, expected);
     }
 }

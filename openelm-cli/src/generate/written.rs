@@ -7,13 +7,12 @@ use std::{
 };
 
 use openelm_core::output::check_inputs;
-use serde_json::{Map, Value};
 
-use super::rows::{ADDED, Row, Rows};
-use crate::{
-    error::Error,
-    output::{self, json_line},
+use super::{
+    rows::{ADDED, Row, Rows, written_values},
+    text_options::TextOptions,
 };
+use crate::{error::Error, output};
 
 /// The complete rows of an output.
 pub(super) struct Written {
@@ -24,16 +23,23 @@ pub(super) struct Written {
 /// Counts the rows of the file at `path`, which need not exist.
 ///
 /// # Errors
-/// For a path that is no file, a file that has other lines than the texts of `rows`, in order, and a
-/// file that cannot be read.
-pub(super) fn count(rows: &Rows, path: &Path) -> Result<Written, Error> {
+/// For a path that is no file, a file that has other lines than the texts of `rows`, in order, or
+/// texts of other options, and a file that cannot be read.
+pub(super) fn count(rows: &Rows, options: &TextOptions, path: &Path) -> Result<Written, Error> {
     check_inputs(path, [("--prompts", rows.file())])?;
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => Err(error(
             path,
             "a folder, a device or a pipe, expected a file or a new path",
         )),
-        Ok(_) => complete(rows, path, &fs::read(path).map_err(|e| error(path, e))?),
+        Ok(_) => {
+            let bytes = fs::read(path).map_err(|problem| error(path, problem))?;
+            let written = complete(rows, path, &bytes)?;
+            if written.rows > 0 {
+                options.check(path)?;
+            }
+            Ok(written)
+        }
         Err(problem) if problem.kind() == io::ErrorKind::NotFound => {
             Ok(Written { rows: 0, bytes: 0 })
         }
@@ -49,16 +55,21 @@ pub(super) enum Sink {
 
 impl Sink {
     /// Opens `path` behind its complete rows and returns their number; `None` is standard output.
+    /// Records `options` with the first row.
     ///
     /// # Errors
     /// As [`count`]; for a file that another process writes.
-    pub(super) fn open(rows: &Rows, path: Option<&Path>) -> Result<(Self, usize), Error> {
+    pub(super) fn open(
+        rows: &Rows,
+        options: &TextOptions,
+        path: Option<&Path>,
+    ) -> Result<(Self, usize), Error> {
         let Some(path) = path else {
             return Ok((Self::Stdout, 0));
         };
-        count(rows, path)?;
-        let mut options = OpenOptions::new();
-        let file = options.read(true).append(true).create(true).open(path);
+        count(rows, options, path)?;
+        let mut opening = OpenOptions::new();
+        let file = opening.read(true).append(true).create(true).open(path);
         let mut file = file.map_err(|problem| error(path, problem))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
@@ -71,14 +82,17 @@ impl Sink {
         let read = file.read_to_end(&mut bytes);
         read.map_err(|problem| error(path, problem))?;
         let written = complete(rows, path, &bytes)?;
+        match written.rows {
+            0 => options.save(path)?,
+            _ => options.check(path)?,
+        }
         let cut = file.set_len(written.bytes);
         cut.map_err(|problem| error(path, problem))?;
         Ok((Self::File(file, path.to_owned()), written.rows))
     }
 
     /// Writes the line of one row.
-    pub(super) fn write(&mut self, object: Map<String, Value>) -> Result<(), Error> {
-        let line = json_line(&Value::Object(object));
+    pub(super) fn write(&mut self, line: &str) -> Result<(), Error> {
         match self {
             Self::Stdout => output::write(line.as_bytes()),
             Self::File(file, path) => {
@@ -130,21 +144,20 @@ fn complete(rows: &Rows, path: &Path, bytes: &[u8]) -> Result<Written, Error> {
 
 /// True if `line` has the keys of `row`, and those of a text.
 fn is_text_of(row: &Row, line: &[u8]) -> bool {
-    let Ok(Value::Object(mut object)) = serde_json::from_slice(line) else {
+    let values = str::from_utf8(line).map(written_values);
+    let Ok(Ok(mut values)) = values else {
         return false;
     };
-    let added = ADDED.iter().all(|key| object.shift_remove(*key).is_some());
-    if !row.object.contains_key("seed") {
-        object.shift_remove("seed");
+    let added = ADDED.iter().all(|key| values.remove(*key).is_some());
+    if row.seed.is_none() {
+        values.remove("seed");
     }
-    added && object == row.object
+    added && values == row.copied.iter().cloned().collect()
 }
 
 /// True if `text` is the beginning of the line of `row`.
 fn is_start_of(row: &Row, text: &[u8]) -> bool {
-    let mut line = json_line(&Value::Object(row.object.clone()));
-    line.truncate(line.len().saturating_sub("}\n".len()));
-    line.push_str(",\"text\":\"");
+    let line = row.start() + "\"text\":\"";
     let line = line.as_bytes();
     text.starts_with(line) || line.starts_with(text)
 }
