@@ -1,10 +1,35 @@
-//! Adapters of a model that generates text.
+//! Adapters of a model that generates text, and their option.
 
 use std::{io, path::Path};
 
-use openelm_core::{Model, adapter::Adapter};
+use openelm_core::{LanguageModel, Model, adapter::Adapter};
 
-use crate::error::Error;
+use crate::{error::Error, model::absolute};
+
+/// The adapters of a command.
+#[derive(clap::Args)]
+pub(crate) struct AdapterArgs {
+    /// Adapter folder of openelm, mlx-lm or PEFT, or a repository's folder in the Hugging Face Hub
+    /// cache, with an optional strength as in tales=0.5; may be repeated, adapters are summed
+    #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
+    adapter: Vec<String>,
+}
+
+impl AdapterArgs {
+    /// Loads the adapters onto the model and activates all of them.
+    pub(crate) fn add_to(&self, model: &mut LanguageModel) -> Result<(), Error> {
+        add_adapters(model.model_mut(), &self.adapter)
+    }
+
+    /// The absolute paths of the folders with their strengths.
+    pub(crate) fn places(&self) -> Vec<String> {
+        let place = |given: &String| match folder_and_strength(given) {
+            Ok((folder, strength)) => format!("{}={strength}", absolute(folder.as_ref())),
+            Err(_) => given.clone(),
+        };
+        self.adapter.iter().map(place).collect()
+    }
+}
 
 /// Loads adapters onto the model and activates all of them.
 pub(crate) fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
@@ -87,9 +112,24 @@ fn folder_and_strength(given: &str) -> Result<(&str, f32), Error> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
     use openelm_testing::TempDir;
 
     use super::folder_and_strength;
+
+    #[test]
+    fn commands_that_generate_have_the_same_option() {
+        let all = crate::Cli::command();
+        let help = |name: &str| {
+            let command = all.find_subcommand(name).unwrap();
+            let mut options = command.get_arguments();
+            let option = options.find(|option| option.get_long() == Some("adapter"));
+            option.unwrap().get_help().unwrap().to_string()
+        };
+        for name in ["chat", "cache-prompt"] {
+            assert_eq!(help(name), help("generate"), "{name}");
+        }
+    }
 
     #[test]
     fn an_existing_path_is_no_strength() {

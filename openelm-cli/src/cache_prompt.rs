@@ -8,7 +8,7 @@ use openelm_core::{
 };
 
 use crate::{
-    adapters::add_adapters, bar::bar, error::Error, given::Given, interrupt::Interrupt,
+    adapters::AdapterArgs, bar::bar, error::Error, given::Given, interrupt::Interrupt,
     kv_cache::KvCacheArgs, model::ModelArgs, output, prompt_source::PromptSource,
 };
 
@@ -22,10 +22,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Adapter folder, with an optional strength as in tales=0.5; may be repeated. `generate` needs
-    /// the same adapters
-    #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
-    adapter: Vec<String>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
 
     #[command(flatten)]
     prompt: PromptSource,
@@ -62,7 +60,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     )?;
     let prompt = args.prompt.read()?;
     let mut model = args.model.load(args.quiet)?;
-    add_adapters(model.model_mut(), &args.adapter)?;
+    args.adapters.add_to(&mut model)?;
     let context = model.model().config().max_context_length();
     args.kv_cache
         .check_start(KvCacheOptions::default(), context)?;
@@ -90,11 +88,12 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let name = args.model.model.to_string_lossy();
     cache.save(file, model.model(), &name)?;
     if !args.quiet {
-        let size = output::bytes(cache.bytes() as u64);
-        let tokens = cache.offset();
-        output::note(&format!(
-            "[saved] prompt: {tokens} tokens; keys and values: {size}"
-        ));
+        let written = file.metadata().map_err(|problem| Error::Prompt {
+            place: file.display().to_string(),
+            problem: problem.to_string(),
+        })?;
+        let (tokens, size) = (cache.offset(), output::bytes(written.len()));
+        output::note(&format!("[saved] prompt: {tokens} tokens; file: {size}"));
     }
     Ok(())
 }

@@ -3,15 +3,16 @@
 mod command;
 mod conversation_file;
 mod input;
+mod terminal_mode;
 
 use openelm_core::{
     LanguageModel,
     chat::{Chat, ChatTemplate, Message, Role},
-    generation::{EosToken, Event, FinishReason, GenerateOptions, seed_of_text},
+    generation::{EosToken, Event, FinishReason, GenerateOptions, Generation, seed_of_text},
 };
 
 use crate::{
-    adapters::{add_adapters, set_adapter},
+    adapters::{AdapterArgs, set_adapter},
     choices::Template,
     error::Error,
     generate::prompt::template,
@@ -34,10 +35,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Adapter folder of openelm, mlx-lm or PEFT, or a repository's folder in the Hugging Face Hub
-    /// cache, with an optional strength as in tales=0.5; may be repeated, adapters are summed
-    #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
-    adapter: Vec<String>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
 
     /// System message: instructions for the conversation
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -93,12 +92,14 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     };
     let template = template(args.chat_template, &args.model.model)?;
     let mut model = args.model.load(args.quiet)?;
-    add_adapters(model.model_mut(), &args.adapter)?;
+    args.adapters.add_to(&mut model)?;
+    check(&options, &model)?;
     let mut input = Input::open()?;
     let interrupt = Interrupt::default();
     if input.is_terminal() {
         // Ctrl-C never ends a conversation, also between two answers.
         interrupt.only_cancel();
+        terminal_mode::restore_before_exit(&interrupt);
     }
     interrupt.listen()?;
     let mut session = Session {
@@ -126,6 +127,14 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             Err(error) => return Err(error),
         }
     }
+    Ok(())
+}
+
+/// Refuses options that do not fit the model, before the first message.
+fn check(options: &GenerateOptions, model: &LanguageModel) -> Result<(), Error> {
+    let tokenizer = model.tokenizer();
+    let (prompt, options) = (vec![tokenizer.bos_id()], options.clone());
+    Generation::new(model.model(), Some(tokenizer), prompt, options)?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use openelm_core::text::for_each_line;
 use openelm_core::output::write_file;
 
 use crate::{
-    chart::{LossCurve, Quantity},
+    chart::{Chart, LossCurve, Quantity},
     error::Error,
 };
 

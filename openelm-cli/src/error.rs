@@ -93,6 +93,10 @@ impl Error {
             Self::Core(openelm_core::Error::Option { option, problem }) => {
                 format!("{}: {problem}", flag(command, option))
             }
+            Self::Core(error @ openelm_core::Error::Incomplete { .. }) => {
+                let flag = flag(command, "at_limit");
+                error.to_string().replacen("at_limit", &flag, 1)
+            }
             Self::Core(openelm_core::Error::OtherRun { path, differences }) => {
                 let rename = |difference: &RunDifference| RunDifference {
                     option: flag(command, &difference.option),

@@ -5,6 +5,8 @@ mod draft;
 mod events;
 pub(crate) mod prompt;
 mod rows;
+mod text_options;
+mod written;
 
 use std::path::PathBuf;
 
@@ -14,7 +16,7 @@ use openelm_core::{
 };
 
 use crate::{
-    adapters::add_adapters,
+    adapters::AdapterArgs,
     choices::LogprobsOfChoice,
     constraint::{AtLimitChoice, ConstraintArgs},
     error::Error,
@@ -31,6 +33,7 @@ use draft::DraftArgs;
 use events::{print_stats, print_text, to_json};
 use prompt::PromptKind;
 use rows::Rows;
+use text_options::TextOptions;
 
 /// Arguments of `openelm generate`.
 #[derive(clap::Args)]
@@ -42,10 +45,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Adapter folder of openelm, mlx-lm or PEFT, or a repository's folder in the Hugging Face Hub
-    /// cache, with an optional strength as in tales=0.5; may be repeated, adapters are summed
-    #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
-    adapter: Vec<String>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
 
     #[command(flatten)]
     prompt: PromptSource,
@@ -201,7 +202,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     if let Some(file) = args.prompts {
         let rows = Rows::read(file)?;
         args.prompt_kind.check_rows(&args.given, rows.as_slice())?;
-        let done = rows.written(args.output.as_deref())?;
+        let recorded = TextOptions::new(&args.model, &args.adapters, &args.prompt_kind, &options);
+        let done = rows.written(args.output.as_deref(), &recorded)?;
         if done == rows.len() {
             if !args.quiet {
                 output::note(&format!("[all {done} texts are in the output]"));
@@ -209,7 +211,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             return Ok(());
         }
         let mut model = args.model.load(args.quiet)?;
-        add_adapters(model.model_mut(), &args.adapter)?;
+        args.adapters.add_to(&mut model)?;
         let context = model.model().config().max_context_length();
         args.kv_cache
             .check_start(KvCacheOptions::default(), context)?;
@@ -220,6 +222,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             rows: &rows,
             options,
             kind: args.prompt_kind,
+            recorded: recorded.with_model(&model)?,
             size: args.batch_size,
             quiet: args.quiet,
         };
@@ -228,7 +231,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let prompt = args.prompt.read()?;
 
     let mut model = args.model.load(args.quiet)?;
-    add_adapters(model.model_mut(), &args.adapter)?;
+    args.adapters.add_to(&mut model)?;
     let draft = args.draft.load(&args.model, &model, args.quiet)?;
     let speculates = options.prompt_lookup > 0 || draft.is_some();
     let cache = args.prompt_cache_file.as_deref();

@@ -90,6 +90,8 @@ struct State {
     is_signalled: bool,
     /// Ctrl-C cancels work and never ends the program.
     only_cancels: bool,
+    /// Called before a signal ends the program.
+    before_exit: Option<Box<dyn Fn() + Send>>,
 }
 
 /// Makes a write beyond the limit of a file's size (`ulimit -f`) fail with an error. Without a
@@ -129,7 +131,7 @@ impl Interrupt {
         let handle = move || {
             for signal in signals.forever().filter_map(Signal::from_number) {
                 if interrupt.is_second(signal) {
-                    exit(signal);
+                    interrupt.state().exit(signal);
                 }
                 interrupt.receive(signal);
             }
@@ -149,7 +151,7 @@ impl Interrupt {
         state.received.get_or_insert(signal);
         match &state.running {
             Some(handle) => handle.cancel(),
-            None => exit(signal),
+            None => state.exit(signal),
         }
     }
 
@@ -165,6 +167,11 @@ impl Interrupt {
     /// Makes Ctrl-C cancel work only: without work, and a second time, it has no effect.
     pub(crate) fn only_cancel(&self) {
         self.state().only_cancels = true;
+    }
+
+    /// Calls `work` before a signal ends the program: with `_exit`, nothing is dropped.
+    pub(crate) fn before_exit(&self, work: impl Fn() + Send + 'static) {
+        self.state().before_exit = Some(Box::new(work));
     }
 
     /// Makes signals cancel this work; at once, if one was received before.
@@ -223,8 +230,13 @@ impl Interrupt {
     }
 }
 
-fn exit(signal: Signal) -> ! {
-    signal_hook::low_level::exit(signal.exit_code().into())
+impl State {
+    fn exit(&self, signal: Signal) -> ! {
+        if let Some(work) = &self.before_exit {
+            work();
+        }
+        signal_hook::low_level::exit(signal.exit_code().into())
+    }
 }
 
 /// True if this process ignores SIGHUP. A child process inherits it: a shell that sends the signal

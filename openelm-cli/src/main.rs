@@ -17,6 +17,7 @@ mod chat;
 mod choices;
 mod constraint;
 mod convert;
+mod copied_keys;
 mod curves;
 mod error;
 mod finetune;
@@ -33,7 +34,6 @@ mod paths;
 mod pretrain;
 mod prompt_source;
 mod ranks;
-mod row_output;
 mod sampling;
 mod score;
 mod settings;
@@ -160,22 +160,16 @@ fn finish(result: Result<(), Error>, command: &clap::Command) -> ExitCode {
     }
 }
 
-/// Prints help, or an error of the command line; an invalid value takes one line.
+/// Prints help, or the error of a command line in one line.
 fn usage(error: &clap::Error) -> ExitCode {
-    use ErrorKind::{InvalidUtf8, InvalidValue, ValueValidation};
-    if matches!(error.kind(), InvalidUtf8 | InvalidValue | ValueValidation) {
-        let text = error.to_string();
-        let hints = ["\n\nUsage:", "\n\nFor more information"];
-        let end = hints.iter().filter_map(|hint| text.find(hint)).min();
-        let (problem, _) = text.split_at(end.unwrap_or(text.len()));
-        let problem: Vec<_> = problem.lines().map(str::trim).collect();
-        let problem = problem.join(" ");
-        let problem = problem.strip_prefix("error: ").unwrap_or(&problem);
-        output::note(&format!("openelm: {problem}"));
-    } else if error.use_stderr() && !is_safe(&error.to_string()) {
-        for line in error.to_string().lines() {
-            output::note(line);
-        }
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if !is_help {
+        output::note(&format!("openelm: {}", problem(&error.to_string())));
     } else if let Err(problem) = error.print()
         && !error.use_stderr()
     {
@@ -184,14 +178,73 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// True if every line of `text` can be shown as it is.
-fn is_safe(text: &str) -> bool {
-    text.lines()
-        .all(|line| openelm_core::one_line(line) == line)
+/// The problem in clap's text of an error, without the usage. Its lines are joined; lines after a
+/// colon are a list.
+fn problem(text: &str) -> String {
+    let hints = ["\n\nUsage:", "\n\nFor more information"];
+    let end = hints.iter().filter_map(|hint| text.find(hint)).min();
+    let (text, _) = text.split_at(end.unwrap_or(text.len()));
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let (mut problem, mut in_list) = (String::new(), false);
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (separator, line) = match line.strip_prefix("tip: ") {
+            Some(tip) => ("; ", tip),
+            None if problem.ends_with(':') || !in_list => (" ", line),
+            None => (", ", line),
+        };
+        in_list = in_list && separator != "; " || problem.ends_with(':');
+        if !problem.is_empty() {
+            problem.push_str(separator);
+        }
+        problem.push_str(line);
+    }
+    problem
 }
 
 fn completions(shell: Shell) -> Result<(), Error> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "openelm", &mut script);
     output::write(&script)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_command_line_are_one_line() {
+        let found = |args: &[&str]| {
+            let command = with_negative_numbers(Cli::command());
+            let args = ["openelm", "generate", "--model", "m"].iter().chain(args);
+            problem(&command.try_get_matches_from(args).unwrap_err().to_string())
+        };
+        for (args, expected) in [
+            (
+                &["--regex", "a", "--choice", "b"][..],
+                "the argument '--regex <REGEX>' cannot be used with '--choice <TEXT>'",
+            ),
+            (
+                &["--prompts", "a", "--prompt", "b", "--json"],
+                "the argument '--prompts <FILE>' cannot be used with: --prompt <TEXT>, --json",
+            ),
+            (
+                &["--logprobs", "2"],
+                "the following required arguments were not provided: --json",
+            ),
+            (
+                &["--max-token", "2"],
+                "unexpected argument '--max-token' found; a similar argument exists: '--max-tokens'",
+            ),
+            (
+                &["--at-limit", "end", "--regex", "a"],
+                "invalid value 'end' for '--at-limit <END>' [possible values: stop, error, close]",
+            ),
+            (
+                &["--temp"],
+                "a value is required for '--temp <T>' but none was supplied",
+            ),
+        ] {
+            assert_eq!(found(args), expected);
+        }
+    }
 }

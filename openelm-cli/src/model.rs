@@ -32,6 +32,16 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// The absolute path of the model folder; the path as it is given if there is no folder.
+    pub(crate) fn place(&self) -> String {
+        absolute(&model_folder(&self.model).unwrap_or_else(|_| self.model.clone()))
+    }
+
+    /// The absolute path of the tokenizer, if one is given.
+    pub(crate) fn tokenizer_place(&self) -> Option<String> {
+        self.tokenizer.as_deref().map(absolute)
+    }
+
     /// Loads the model, with a progress bar on a terminal unless `quiet`.
     pub(crate) fn load(&self, quiet: bool) -> Result<LanguageModel, Error> {
         self.load_for(false, quiet)
@@ -76,6 +86,12 @@ impl ModelArgs {
         };
         load(&self.model, &options, quiet)
     }
+}
+
+/// The absolute path without links; the path as it is given if there is nothing.
+pub(crate) fn absolute(path: &Path) -> String {
+    let found = path.canonicalize();
+    found.as_deref().unwrap_or(path).display().to_string()
 }
 
 fn load(folder: &Path, options: &LoadOptions, quiet: bool) -> Result<LanguageModel, Error> {

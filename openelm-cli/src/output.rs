@@ -58,16 +58,20 @@ pub(crate) fn write_json(value: &serde_json::Value) -> Result<(), Error> {
 
 /// The line of [`write_json`].
 pub(crate) fn json_line(value: &serde_json::Value) -> String {
-    let mut line = String::new();
-    for character in value.to_string().chars() {
+    without_controls(&value.to_string()) + "\n"
+}
+
+/// JSON without spaces between symbols, whose controls in strings become escapes of the same value.
+pub(crate) fn without_controls(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
         if character.is_control() {
-            line.push_str(&format!("\\u{:04x}", u32::from(character)));
+            text.push_str(&format!("\\u{:04x}", u32::from(character)));
         } else {
-            line.push(character);
+            text.push(character);
         }
     }
-    line.push('\n');
-    line
+    text
 }
 
 /// Prints one line on standard error, made safe and short as in [`one_line`]. Write errors are

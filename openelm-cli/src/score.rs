@@ -11,12 +11,13 @@ use std::{
 use openelm_core::{
     evaluate::{EncodedRequest, LogLikelihood, Scorer, WindowOptions},
     memory,
+    output::{check_inputs, write_file},
 };
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::{
-    adapters::add_adapters, bar::bar, error::Error, interrupt::Interrupt, model::ModelArgs, output,
-    row_output::Sink,
+    adapters::AdapterArgs, bar::bar, copied_keys::line_start, error::Error, interrupt::Interrupt,
+    model::ModelArgs, output,
 };
 use rows::{Request, Row, Rows};
 
@@ -27,17 +28,15 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Adapter folder of openelm, mlx-lm or PEFT, or a repository's folder in the Hugging Face Hub
-    /// cache, with an optional strength as in tales=0.5; may be repeated, adapters are summed
-    #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
-    adapter: Vec<String>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
 
     /// File of JSON lines with a `context` and a `continuation` each, or with a `text`; `-` reads
     /// standard input [default: standard input, unless it is a terminal]
     #[arg(long, value_name = "FILE")]
     jsonl: Option<PathBuf>,
 
-    /// File of the results; the same command continues it after a stop [default: standard output]
+    /// File of the results, written when all are complete [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 
@@ -65,19 +64,15 @@ const EXAMPLES: &str = "Examples:
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
-    let rows = Rows::read(args.jsonl.as_deref())?;
     let output = args.output.as_deref();
-    let done = output.map_or(Ok(0), |path| {
-        rows.expected(args.token_logprobs).written(path)
-    })?;
-    if done == rows.as_slice().len() {
-        if !args.quiet {
-            output::note(&format!("[all {done} results are in the output]"));
-        }
-        return Ok(());
+    let inputs = args.jsonl.as_deref().map(|file| ("--jsonl", file));
+    if let Some(path) = output {
+        let model = ("--model", &*args.model.model);
+        check_inputs(path, [model].into_iter().chain(inputs))?;
     }
+    let rows = Rows::read(args.jsonl.as_deref())?;
     let mut model = args.model.load(args.quiet)?;
-    add_adapters(model.model_mut(), &args.adapter)?;
+    args.adapters.add_to(&mut model)?;
     let context = model.model().config().max_context_length();
     let windows = WindowOptions {
         window: args.window,
@@ -97,25 +92,26 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         })
         .collect();
     let encoded = encoded?;
-    let (mut sink, done) = Sink::open(&rows.expected(args.token_logprobs), output)?;
     let mut scorer = Scorer::new(&model)?;
     let interrupt = Interrupt::cancelling(scorer.cancel_handle())?;
     let started = Instant::now();
     let bar = bar(args.quiet, "{pos}/{len} {wide_bar} {eta} left");
     bar.set_length(encoded.len() as u64);
-    bar.set_position(done as u64);
-    bar.reset_eta();
     let mut totals = Totals::default();
     // Results come by context; the output has the order of the rows.
     let mut complete = BTreeMap::new();
-    let mut next = done;
-    let pending = encoded.get(done..).unwrap_or_default();
-    let scored = scorer.score(pending, |index, result| {
+    let mut next = 0;
+    let mut file = String::new();
+    let scored = scorer.score(&encoded, |index, result| {
         totals.add(&result);
-        complete.insert(done + index, result);
+        complete.insert(index, result);
         while let Some(result) = complete.remove(&next) {
             if let Some(row) = rows.as_slice().get(next) {
-                sink.write(object(row, &result, args.token_logprobs))?;
+                let line = line(row, &result, args.token_logprobs);
+                match output {
+                    Some(_) => file.push_str(&line),
+                    None => output::write(line.as_bytes())?,
+                }
             }
             next += 1;
             bar.set_position(next as u64);
@@ -127,27 +123,32 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         totals.print(started.elapsed(), interrupt.signal().is_some())?;
     }
     match scored {
-        Err(Error::Core(error)) => interrupt.result(Err(error)),
-        other => other,
+        Err(Error::Core(error)) => interrupt.result(Err(error))?,
+        other => other?,
+    }
+    match output {
+        Some(path) => Ok(write_file(path, file)?),
+        None => Ok(()),
     }
 }
 
 /// The line of a result.
-fn object(row: &Row, result: &LogLikelihood, token_logprobs: bool) -> Map<String, Value> {
-    let mut object = row.copied.clone();
-    let mut set = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
-    set("logprob", json!(result.sum));
-    set("is_greedy", json!(result.is_greedy));
-    set("tokens", json!(result.tokens.len()));
+fn line(row: &Row, result: &LogLikelihood, token_logprobs: bool) -> String {
+    let mut object = json!({
+        "logprob": result.sum,
+        "is_greedy": result.is_greedy,
+        "tokens": result.tokens.len(),
+    });
     match &row.request {
-        Request::Continuation(_) => set("truncated", json!(result.truncated)),
-        Request::Text(text) => set("bytes", json!(text.len())),
+        Request::Continuation(_) => object["truncated"] = json!(result.truncated),
+        Request::Text(text) => object["bytes"] = json!(text.len()),
     }
     if token_logprobs {
-        set("token_ids", json!(result.tokens));
-        set("token_logprobs", json!(result.token_logprobs));
+        object["token_ids"] = json!(result.tokens);
+        object["token_logprobs"] = json!(result.token_logprobs);
     }
-    object
+    let added = output::json_line(&object);
+    line_start(&row.copied) + added.trim_start_matches('{')
 }
 
 /// Sums of all results.

@@ -14,13 +14,21 @@ use openelm_core::{
     },
     memory,
 };
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{
     prompt::PromptKind,
     rows::{Prompt, Row, Rows},
+    text_options::TextOptions,
+    written::Sink,
 };
-use crate::{bar::bar, error::Error, interrupt::Interrupt, output, row_output::Sink};
+use crate::{
+    bar::bar,
+    copied_keys::line_start,
+    error::Error,
+    interrupt::Interrupt,
+    output::{self, without_controls},
+};
 
 /// Default of `--batch-size`.
 pub(super) const DEFAULT_SIZE: usize = 8;
@@ -46,6 +54,8 @@ pub(super) struct Batch<'a> {
     /// Options of the rows that have none of their own.
     pub(super) options: GenerateOptions,
     pub(super) kind: PromptKind,
+    /// The options of the texts, which the output must have.
+    pub(super) recorded: TextOptions,
     pub(super) size: usize,
     pub(super) quiet: bool,
 }
@@ -68,7 +78,7 @@ impl Batch<'_> {
         for row in self.rows.as_slice() {
             self.start(row)?;
         }
-        let (mut sink, done) = Sink::open(&self.rows.expected(), output)?;
+        let (mut sink, done) = Sink::open(self.rows, &self.recorded, output)?;
         let cancel = CancelHandle::default();
         let interrupt = Interrupt::cancelling(cancel.clone())?;
         let started = Instant::now();
@@ -119,22 +129,23 @@ impl Batch<'_> {
                 while let Some(event) = generation.ready_event() {
                     match event {
                         Ok(Event::Finished { reason, stats }) => {
-                            let object = self.object(row, generation.text(), reason, stats);
-                            complete.insert(*index, object);
+                            let line = self.line(row, generation.text(), reason, stats);
+                            complete.insert(*index, line);
                             totals.add(&stats);
                         }
                         Ok(_) => {}
                         Err(_) if failed.as_ref().is_some_and(|(first, _)| first < index) => {}
                         Err(error) => {
-                            failed = Some((*index, self.rows.error(row.line, error)));
+                            let problem = Error::from(error).message(&command());
+                            failed = Some((*index, self.rows.error(row.line, problem)));
                         }
                     }
                 }
             }
             let end = failed.as_ref().map_or(usize::MAX, |(first, _)| *first);
             running.retain(|(index, _, text)| *index < end && !text.has_ended());
-            while let Some(object) = complete.remove(&next) {
-                sink.write(object)?;
+            while let Some(line) = complete.remove(&next) {
+                sink.write(&line)?;
                 next += 1;
                 bar.set_position(next as u64);
             }
@@ -183,25 +194,26 @@ impl Batch<'_> {
         generation.map_err(wrong)
     }
 
-    /// The row of the output.
-    fn object(
-        &self,
-        row: &Row,
-        text: &str,
-        reason: FinishReason,
-        stats: Stats,
-    ) -> Map<String, Value> {
-        let mut object = row.object.clone();
-        let mut set = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
-        set("text", json!(text));
-        set("finish_reason", json!(reason.as_str()));
-        set("prompt_tokens", json!(stats.prompt_tokens));
-        set("generated_tokens", json!(stats.generated_tokens));
-        if self.options.sampling.temperature > 0.0 {
-            set("seed", json!(stats.seed));
+    /// The line of the output.
+    fn line(&self, row: &Row, text: &str, reason: FinishReason, stats: Stats) -> String {
+        let mut added = json!({
+            "text": text,
+            "finish_reason": reason.as_str(),
+            "prompt_tokens": stats.prompt_tokens,
+            "generated_tokens": stats.generated_tokens,
+        });
+        if row.seed.is_none() && self.options.sampling.temperature > 0.0 {
+            added["seed"] = json!(stats.seed);
         }
-        object
+        let added = without_controls(&added.to_string());
+        let added = added.strip_prefix('{').unwrap_or(&added);
+        format!("{}{added}\n", line_start(&row.copied))
     }
+}
+
+/// The command, whose options an error names.
+fn command() -> clap::Command {
+    <super::Args as clap::Args>::augment_args(clap::Command::new("generate"))
 }
 
 impl Row {

@@ -8,6 +8,8 @@ use openelm_core::{
     weights::model_folder,
 };
 
+use serde_json::{Value, json};
+
 use super::rows::{Prompt, Row};
 use crate::{choices::Template, error::Error, given::Given};
 
@@ -70,6 +72,21 @@ impl PromptKind {
                 "without --chat and `messages`",
             ),
         ])
+    }
+
+    /// The options of this kind.
+    pub(super) fn record(&self, set: &mut impl FnMut(&str, Value)) {
+        let Self {
+            chat,
+            system,
+            chat_template,
+            no_special_tokens,
+        } = self;
+        set("chat", json!(chat));
+        set("system", json!(system));
+        let template = chat_template.map(|template| template.to_string());
+        set("chat_template", json!(template));
+        set("no_special_tokens", json!(no_special_tokens));
     }
 
     /// The chat template for the model at `path`.

@@ -7,12 +7,13 @@ use openelm_core::{
     dataset::{messages_from_json, object_from_json},
     text::{MAX_TEXT, read_text_file},
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::{error::Error, row_output::Expected};
+use super::{text_options::TextOptions, written};
+use crate::{copied_keys::written_values, error::Error};
 
 /// Keys that a text adds to its row.
-const ADDED: [&str; 4] = ["text", "finish_reason", "prompt_tokens", "generated_tokens"];
+pub(super) const ADDED: [&str; 4] = ["text", "finish_reason", "prompt_tokens", "generated_tokens"];
 
 /// The rows of a file, at least one.
 pub(super) struct Rows {
@@ -26,8 +27,9 @@ pub(super) struct Row {
     pub(super) index: usize,
     /// Line of the file, from 1.
     pub(super) line: usize,
-    /// All keys.
-    pub(super) object: Map<String, Value>,
+    /// The keys that its text copies, with their values as they are written, on one line. A `seed`
+    /// of null is none.
+    pub(super) copied: Vec<(String, String)>,
     pub(super) prompt: Prompt,
     pub(super) max_tokens: Option<usize>,
     pub(super) seed: Option<u64>,
@@ -73,29 +75,25 @@ impl Rows {
         self.rows.len()
     }
 
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
     pub(super) fn as_slice(&self) -> &[Row] {
         &self.rows
     }
 
-    /// Number of rows whose text is in `output` already.
+    /// Number of rows whose text is in `output` already, with `options`.
     ///
     /// # Errors
-    /// As [`Expected::written`].
-    pub(super) fn written(&self, output: Option<&Path>) -> Result<usize, Error> {
-        output.map_or(Ok(0), |output| self.expected().written(output))
-    }
-
-    /// The texts of the rows in an output.
-    pub(super) fn expected(&self) -> Expected<'_> {
-        let rows = self.rows.iter().map(|row| (row.line, &row.object));
-        Expected {
-            option: "--prompts",
-            file: Some(&self.file),
-            result: "text",
-            added: &ADDED,
-            optional: &["seed"],
-            rows: rows.collect(),
-        }
+    /// As [`written::count`].
+    pub(super) fn written(
+        &self,
+        output: Option<&Path>,
+        options: &TextOptions,
+    ) -> Result<usize, Error> {
+        let written = output.map(|output| written::count(self, options, output));
+        Ok(written.transpose()?.map_or(0, |written| written.rows))
     }
 
     /// The error of a row.
@@ -147,14 +145,22 @@ impl Row {
             Some(_) => return Err("`stop`: expected a string or a list of strings".into()),
         };
         let max_tokens = number("max_tokens")?.map(usize::try_from).transpose();
+        let seed = number("seed")?;
+        let mut values = written_values(text)?;
+        if seed.is_none() {
+            values.remove("seed");
+        }
+        // In the order of the row.
+        let copied = object.keys().filter_map(|key| values.remove_entry(key));
+        let copied = copied.collect();
         Ok(Self {
             index,
             line,
             prompt,
             max_tokens: max_tokens.map_err(|error| format!("`max_tokens`: {error}"))?,
-            seed: number("seed")?,
+            seed,
             stop,
-            object,
+            copied,
         })
     }
 }

@@ -10,21 +10,17 @@ use openelm_core::{
     evaluate::ScoreRequest,
     text::{MAX_TEXT, read_text, read_text_file},
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::{error::Error, row_output::Expected};
+use crate::{copied_keys::written_values, error::Error};
 
-/// Keys that a result adds to its row.
-const ADDED: [&str; 3] = ["logprob", "is_greedy", "tokens"];
-/// Keys that results add to rows of one kind.
-const OF_KIND: [&str; 2] = ["truncated", "bytes"];
-/// Keys that --token-logprobs adds.
-const TOKEN_LOGPROBS: [&str; 2] = ["token_ids", "token_logprobs"];
-/// All keys that every result with --token-logprobs has.
-const ADDED_WITH_TOKENS: [&str; 5] = [
+/// Keys of a result.
+const ADDED: [&str; 7] = [
     "logprob",
     "is_greedy",
     "tokens",
+    "truncated",
+    "bytes",
     "token_ids",
     "token_logprobs",
 ];
@@ -41,8 +37,9 @@ pub(super) struct Row {
     /// Line of the file, from 1.
     pub(super) line: usize,
     pub(super) request: Request,
-    /// The keys that the result copies: all but the request's.
-    pub(super) copied: Map<String, Value>,
+    /// The keys that the result copies, all but the request's, with their values as they are
+    /// written, on one line.
+    pub(super) copied: Vec<(String, String)>,
 }
 
 /// A row's request.
@@ -89,23 +86,6 @@ impl<'a> Rows<'a> {
         &self.rows
     }
 
-    /// The results of the rows in an output.
-    pub(super) fn expected(&self, token_logprobs: bool) -> Expected<'_> {
-        let rows = self.rows.iter().map(|row| (row.line, &row.copied));
-        Expected {
-            option: "--jsonl",
-            file: self.file,
-            result: "result",
-            added: if token_logprobs {
-                &ADDED_WITH_TOKENS
-            } else {
-                &ADDED
-            },
-            optional: &OF_KIND,
-            rows: rows.collect(),
-        }
-    }
-
     /// The error of a line, or of all lines.
     pub(super) fn error(&self, line: impl Into<Option<usize>>, problem: impl ToString) -> Error {
         let file = self.file.map(|file| file.display().to_string());
@@ -123,8 +103,8 @@ impl<'a> Rows<'a> {
 impl Row {
     fn read(line: usize, text: &str) -> Result<Self, String> {
         let mut object = object_from_json(text)?;
-        let results = [&ADDED[..], &OF_KIND, &TOKEN_LOGPROBS].concat();
-        if let Some(key) = results.iter().find(|key| object.contains_key(**key)) {
+        let mut values = written_values(text)?;
+        if let Some(key) = ADDED.iter().find(|key| object.contains_key(**key)) {
             return Err(format!("`{key}`: a key of the output, expected other keys"));
         }
         let mut text = |key: &str| match object.shift_remove(key) {
@@ -153,10 +133,13 @@ impl Row {
                 return Err("expected `continuation` or `text`, found both".into());
             }
         };
+        // In the order of the row.
+        let copied = object.keys().filter_map(|key| values.remove_entry(key));
+        let copied = copied.collect();
         Ok(Self {
             line,
             request,
-            copied: object,
+            copied,
         })
     }
 }

@@ -102,11 +102,39 @@ fn an_error_in_a_pipe_ends_the_chat() {
     }
 }
 
+#[test]
+fn options_are_checked_before_the_first_message() {
+    for (args, part) in [
+        (
+            ["--extra-eos-token", "nothing"],
+            "--extra-eos-token: expected a token",
+        ),
+        (
+            ["--extra-eos-token", "2048"],
+            "--extra-eos-token: expected ids below 2048",
+        ),
+        (["--logit-bias", "2048+1"], "--logit-bias: "),
+        (
+            ["--prefill-chunk", "0"],
+            "--prefill-chunk: expected at least 1",
+        ),
+    ] {
+        // No line is read.
+        let outcome = with_input(chat(&args), "");
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains(part), "{outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    }
+}
+
 #[cfg(unix)]
 mod terminal {
     use std::{ffi::OsStr, fs::File, io::Read, os::unix::ffi::OsStrExt, thread};
 
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::{
+        pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+        termios::tcgetattr,
+    };
 
     use super::*;
 
@@ -155,9 +183,21 @@ mod terminal {
         }
 
         fn interrupt(&self) {
+            self.signal("-INT");
+        }
+
+        fn signal(&self, name: &str) {
             let id = self.child.id().to_string();
-            let kill = Command::new("kill").args(["-INT", &id]).status().unwrap();
+            let kill = Command::new("kill").args([name, &id]).status().unwrap();
             assert!(kill.success());
+        }
+
+        /// Opens the terminal again.
+        fn open(&self) -> File {
+            let name = ptsname(&self.controller, Vec::new()).unwrap();
+            let mut options = fs::OpenOptions::new();
+            options.read(true).write(true);
+            options.open(OsStr::from_bytes(name.as_bytes())).unwrap()
         }
 
         /// Ends with Ctrl-D.
@@ -197,6 +237,22 @@ mod terminal {
         assert_eq!(messages[0]["content"], "Once upon a time");
         let answer = messages[1]["content"].as_str().unwrap();
         assert!(answer.starts_with(" there lived"), "{answer}");
+    }
+
+    #[test]
+    fn a_signal_at_the_prompt_restores_the_terminal() {
+        for (name, code) in [("-TERM", 143), ("-HUP", 129)] {
+            let mut terminal = Terminal::new("xterm", chat(&[]));
+            let device = terminal.open();
+            let before = tcgetattr(&device).unwrap().local_modes;
+            terminal.until("\u{1b}[2C");
+            assert_ne!(tcgetattr(&device).unwrap().local_modes, before);
+            terminal.signal(name);
+            assert_eq!(terminal.child.wait().unwrap().code(), Some(code));
+            assert_eq!(tcgetattr(&device).unwrap().local_modes, before);
+            // Pasted text is no longer marked.
+            terminal.until("\u{1b}[?2004l");
+        }
     }
 
     #[test]

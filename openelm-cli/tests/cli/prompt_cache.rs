@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::tool::{generate, openelm, tales};
-use openelm_testing::{TempDir, fails, works};
+use openelm_testing::{TempDir, fails, run, works};
 
 /// `openelm cache-prompt` with the bundled model.
 fn cache_prompt(args: &[&str]) -> std::process::Command {
@@ -14,6 +14,19 @@ fn cache_prompt(args: &[&str]) -> std::process::Command {
 
 const PROMPT: &str = "Once upon a time there was a king who had three sons";
 const AFTER: &str = "and the youngest";
+
+#[test]
+fn the_size_is_that_of_the_file() {
+    let folder = TempDir::new();
+    let file = folder.at("king.safetensors");
+    let mut command = openelm(&["cache-prompt", "--model", &tales(), "-p", "The king"]);
+    command.args(["--prompt-cache-file", &file]);
+    let outcome = run(command);
+    let bytes = fs::metadata(&file).unwrap().len();
+    let size = format!("file: {:.1} kB\n", bytes as f64 / 1e3);
+    assert!((10_000..100_000).contains(&bytes), "{bytes}");
+    assert!(outcome.stderr.ends_with(&size), "{size} | {outcome:?}");
+}
 
 #[test]
 fn cached_prompt_is_continued() {

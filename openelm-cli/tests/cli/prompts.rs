@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::tool::{generate, parse};
-use openelm_testing::{TempDir, fails, works};
+use crate::tool::{generate, openelm, parse, tales};
+use openelm_testing::{TempDir, fails, works, write_tales};
 
 const ROWS: &str = r#"{"prompt":"Once upon a time","id":7,"x":5.692038748222122e-17}
 {"prompt":"The king said","max_tokens":2}
@@ -58,6 +58,32 @@ fn rows_keep_their_order_and_keys() {
 }
 
 #[test]
+fn copied_keys_stay_as_they_are_written() {
+    let folder = TempDir::new();
+    let copied =
+        r#""id":12345678901234567890123,"x":0.10000000000000000000001,"n":[1E40,{"y":-0.0}]"#;
+    let row = format!("{{{copied}, \"prompt\": \"a\", \"seed\": null}}\n");
+    let file = folder.file("rows.jsonl", row.repeat(2));
+    let output = folder.at("texts.jsonl");
+    let args = ["--temp", "1", "--seed", "5", "--output", &output];
+    works(texts(&file, &args));
+    let whole = fs::read_to_string(&output).unwrap();
+    assert!(
+        whole.starts_with(&format!("{{{copied},\"prompt\":\"a\",\"text\":")),
+        "{whole}"
+    );
+    for end in [whole.find('\n').unwrap() + 1, copied.len()] {
+        fs::write(&output, &whole[..end]).unwrap();
+        works(texts(&file, &args));
+        assert_eq!(fs::read_to_string(&output).unwrap(), whole);
+    }
+    // Another number with the same nearest double.
+    let other = whole.replace("12345678901234567890123", "12345678901234567890124");
+    fs::write(&output, other).unwrap();
+    fails(texts(&file, &args), 1, &["line 1: expected the text of"]);
+}
+
+#[test]
 fn each_row_has_a_seed_of_its_own() {
     let folder = TempDir::new();
     let file = folder.file("rows.jsonl", ROWS);
@@ -99,6 +125,120 @@ fn a_stopped_run_is_continued() {
     writer.lock().unwrap();
     fails(texts(&file, &args), 1, &[&output, "another process"]);
     assert_eq!(fs::read_to_string(&output).unwrap(), whole[..ends[0]]);
+}
+
+#[test]
+fn a_run_with_other_options_is_not_continued() {
+    let folder = TempDir::new();
+    let file = folder.file("rows.jsonl", ROWS);
+    let output = folder.at("texts.jsonl");
+    let args = ["--output", &output];
+    works(texts(&file, &args));
+    let whole = fs::read_to_string(&output).unwrap();
+    let first = &whole[..=whole.find('\n').unwrap()];
+    let schema = folder.file("schema.json", "{\"type\": \"boolean\"}");
+    let copy = TempDir::new();
+    write_tales(&copy, &[]);
+    let others: [(&[&str], &str); 10] = [
+        (&["-n", "7"], "--max-tokens: expected 6, found 7"),
+        (&["--temp", "0.8"], "--temp: expected 0.0, found 0.8"),
+        (
+            &["--logit-bias", "7-1.5"],
+            "--logit-bias: expected none, found [\"7-1.5\"]",
+        ),
+        (&["--chat"], "--chat: expected false, found true"),
+        (
+            &["--no-special-tokens"],
+            "--no-special-tokens: expected false, found true",
+        ),
+        (
+            &["--stop", "girl"],
+            "--stop: expected none, found [\"girl\"]",
+        ),
+        (
+            &["--json-schema", &schema],
+            "--json-schema: expected none, found",
+        ),
+        (
+            &["--extra-eos-token", "5"],
+            "--extra-eos-token: expected none, found [5]",
+        ),
+        (
+            &["--max-kv-size", "64"],
+            "--max-kv-size: expected none, found 64",
+        ),
+        (
+            &["--dtype", "bfloat16"],
+            "--dtype: expected none, found \"bfloat16\"",
+        ),
+    ];
+    // A complete file, too.
+    for text in [first, &whole] {
+        fs::write(&output, text).unwrap();
+        for (more, problem) in others {
+            let more = [&args[..], more].concat();
+            let mut command = openelm(&["generate", "--model", &tales(), "-q", "--prompts", &file]);
+            command
+                .args(["-n", "6"].iter().filter(|_| more[2] != "-n"))
+                .args(more);
+            fails(command, 1, &[&output, "begun with other options", problem]);
+            assert_eq!(fs::read_to_string(&output).unwrap(), text);
+        }
+        let mut command = openelm(&["generate", "--model", copy.as_str(), "-q", "-n", "6"]);
+        command.args(["--prompts", &file]).args(args);
+        fails(command, 1, &[&output, "--model: expected ", copy.as_str()]);
+    }
+    // Options of speed may differ.
+    fs::write(&output, first).unwrap();
+    works(texts(
+        &file,
+        &[&args[..], &["--batch-size=1", "--prompt-lookup=2"]].concat(),
+    ));
+    assert_eq!(fs::read_to_string(&output).unwrap(), whole);
+    // Without texts nothing is mixed.
+    fs::write(&output, "").unwrap();
+    works(texts(&file, &["--output", &output, "--stop", "girl"]));
+    fails(
+        texts(&file, &args),
+        1,
+        &["--stop: expected [\"girl\"], found none"],
+    );
+    // The options of the texts are not known.
+    let options = folder.at("texts.jsonl.options.json");
+    fs::remove_file(&options).unwrap();
+    let missing = "the file of its options, texts.jsonl.options.json, is missing";
+    fails(texts(&file, &args), 1, &[&output, missing]);
+    fs::write(&output, "").unwrap();
+    fs::write(&options, "notes").unwrap();
+    fails(texts(&file, &args), 1, &[&options, "found another file"]);
+    assert_eq!(fs::read_to_string(&options).unwrap(), "notes");
+}
+
+#[test]
+fn other_weights_do_not_continue_a_run() {
+    let folder = TempDir::new();
+    let file = folder.file("rows.jsonl", ROWS);
+    let (model, output) = (TempDir::new(), folder.at("texts.jsonl"));
+    let run = || {
+        let mut command = openelm(&["generate", "--model", model.as_str(), "-q", "-n", "2"]);
+        command.args(["--prompts", &file, "--output", &output]);
+        command
+    };
+    write_tales(&model, &[]);
+    works(run());
+    let whole = fs::read_to_string(&output).unwrap();
+    let first = &whole[..=whole.find('\n').unwrap()];
+    fs::write(&output, first).unwrap();
+    write_tales(&model, &[("transformer.norm.weight", 0, 0.5)]);
+    fails(
+        run(),
+        1,
+        &[
+            &output,
+            "--model: expected weights and adapters with the hash",
+        ],
+    );
+    assert_eq!(fs::read_to_string(&output).unwrap(), first);
 }
 
 #[test]
@@ -219,6 +359,7 @@ fn rows_before_a_failed_row_are_written() {
         "--output",
         &output,
     ];
-    fails(texts(&file, &regex), 1, &["rows.jsonl: line 2: "]);
+    let problem = "rows.jsonl: line 2: --at-limit: the text is incomplete after 1 token";
+    fails(texts(&file, &regex), 1, &[problem]);
     assert_eq!(fs::read_to_string(&output).unwrap().lines().count(), 1);
 }

@@ -248,20 +248,15 @@ fn rejects_constraints_by_name() {
     assert!(alone.contains("--json-schema"), "{alone}");
     let endless = generate(&["--choice", "b", "--ignore-eos"]);
     fails(endless, 2, &["--ignore-eos", "not with --choice"]);
-    let long = generate(&[
-        "--regex",
-        "[a-z]{30}[0-9]",
-        "-n",
-        "2",
-        "--at-limit",
-        "error",
-    ]);
-    let Outcome { code, stderr, .. } = run(long);
-    assert_eq!(code, Some(2), "{stderr}");
-    assert!(
-        stderr.contains("the text is incomplete after 2 tokens"),
-        "{stderr}"
-    );
+    for end in ["error", "close"] {
+        for count in ["0", "2"] {
+            let args = ["--regex", "[a-z]{30}[0-9]", "-n", count, "--at-limit", end];
+            let Outcome { code, stderr, .. } = run(generate(&args));
+            assert_eq!(code, Some(1), "{stderr}");
+            let problem = format!("--at-limit: the text is incomplete after {count} tokens\n");
+            assert_eq!(stderr, format!("openelm: {problem}"));
+        }
+    }
     let text = works(generate(&[
         "--choice", "-a fox", "--choice", "-a king", "-q",
     ]));

@@ -97,35 +97,25 @@ fn windows_change_the_context_of_a_text() {
 }
 
 #[test]
-fn an_output_is_continued() {
+fn an_output_has_all_results() {
     let folder = TempDir::new();
-    let (file, output) = (folder.file("rows.jsonl", ROWS), folder.at("scores.jsonl"));
-    let args = ["--jsonl", &file, "--output", &output, "-q"];
-    works(score(&args));
-    let complete = fs::read_to_string(&output).unwrap();
-    assert_eq!(complete.lines().count(), 4);
-    let first = complete.lines().next().unwrap().len();
-    // In the second line, before its end, and at the start.
-    for length in [0, 8, first, first + 1, first + 12, complete.len() - 1] {
-        fs::write(&output, &complete[..length]).unwrap();
-        works(score(&args));
-        let found = fs::read_to_string(&output).unwrap();
-        for (found, expected) in lines(&found).iter().zip(lines(&complete)) {
-            let number = |row: &Value| row["logprob"].as_f64().unwrap();
-            assert!((number(found) - number(&expected)).abs() < 1e-4);
-        }
-        assert_eq!(found.lines().count(), 4, "{length}");
-    }
-    let outcome = run(score(&args[..4]));
-    assert_eq!(outcome.stderr, "[all 4 results are in the output]\n");
-    fs::write(&output, "{\"text\": \"another file\"}\n").unwrap();
-    let part = "scores.jsonl: line 1: expected the result of";
-    fails(score(&args), 1, &[part, "rows.jsonl: line 1"]);
-    fails(
-        score(&["--jsonl", &file, "-o", &file]),
-        1,
-        &["rows.jsonl", "choose another path"],
+    // Values are copied as they are written.
+    let row = r#"{"id": 12345678901234567890123, "text": "The king", "a": [1.10, null]}"#;
+    let file = folder.file("rows.jsonl", format!("{ROWS}{row}"));
+    let output = folder.at("scores.jsonl");
+    let args = ["--jsonl", &file, "-q"];
+    let printed = works(score(&args));
+    assert!(printed.contains(r#"{"id":12345678901234567890123,"a":[1.10,null],"logprob":-"#));
+    fs::write(&output, "an older file").unwrap();
+    assert_eq!(
+        works(score(&[&args[..], &["--output", &output]].concat())),
+        ""
     );
+    assert_eq!(fs::read_to_string(&output).unwrap(), printed);
+    for input in [&*file, &tales()] {
+        let args = [&args[..], &["-o", input]].concat();
+        fails(score(&args), 1, &[input, "choose another path"]);
+    }
 }
 
 #[test]

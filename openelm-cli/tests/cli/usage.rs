@@ -32,6 +32,9 @@ fn rejects_invalid_command_lines() {
         assert_eq!(outcome.code, Some(2), "{outcome:?}");
         assert!(outcome.stderr.contains(part), "{outcome:?}");
         assert_eq!(outcome.stdout, "");
+        // Without arguments, the help is shown.
+        let lines = outcome.stderr.lines().count();
+        assert!(lines == 1 || args.is_empty(), "{outcome:?}");
     }
     for args in [
         &["--help"][..],

@@ -2,11 +2,13 @@
 //! help`, settings equal the test files, and Rust examples are doc tests.
 //!
 //! `sh` blocks are run, `sh no-run` blocks are parsed. A comment `<!-- options: COMMAND -->`
-//! precedes a table of the command's options.
+//! precedes a table of the command's options, `<!-- json: generate -->` a table of the fields that
+//! `openelm generate` prints as JSON.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
 mod commands;
+mod json_fields;
 mod markdown;
 mod options;
 
@@ -51,6 +53,11 @@ fn other_commands_work() {
 #[test]
 fn tables_list_all_options() {
     options::check_tables(&Page::all());
+}
+
+#[test]
+fn the_table_of_json_fields_is_complete() {
+    json_fields::check(&Page::all());
 }
 
 #[test]

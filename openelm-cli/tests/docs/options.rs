@@ -126,6 +126,6 @@ fn help(name: &str) -> Options {
 }
 
 /// Inline code of a line.
-fn code_spans(line: &str) -> Vec<&str> {
+pub(crate) fn code_spans(line: &str) -> Vec<&str> {
     line.split('`').skip(1).step_by(2).collect()
 }

@@ -187,6 +187,12 @@ pub enum Error {
         /// Bytes that this process can allocate.
         available: u64,
     },
+    /// A structured text is incomplete at its limit, which
+    /// [`AtLimit`](crate::constraint::AtLimit) forbids.
+    Incomplete {
+        /// Number of tokens of the text.
+        tokens: usize,
+    },
     /// The caller cancelled the call.
     Cancelled,
     /// The conversation is already answering.
@@ -222,7 +228,9 @@ impl Error {
             Self::Tokenizer { .. } => ErrorKind::InvalidTokenizer,
             Self::Data { .. } => ErrorKind::InvalidData,
             Self::Adapter { .. } => ErrorKind::InvalidAdapter,
-            Self::Dtype { .. } | Self::Option { .. } => ErrorKind::InvalidOption,
+            Self::Dtype { .. } | Self::Option { .. } | Self::Incomplete { .. } => {
+                ErrorKind::InvalidOption
+            }
             Self::PromptTooLong { .. } => ErrorKind::PromptTooLong,
             Self::Diverged { .. } => ErrorKind::Diverged,
             Self::Group { .. } => ErrorKind::Distributed,
@@ -267,6 +275,7 @@ impl Error {
             | Self::FailedTrainer { .. }
             | Self::Group { .. }
             | Self::Memory { .. }
+            | Self::Incomplete { .. }
             | Self::Cancelled
             | Self::Busy
             | Self::Unloaded

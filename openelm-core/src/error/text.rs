@@ -90,6 +90,10 @@ impl Error {
                 let [needed, available] = [*needed, *available].map(size);
                 format!("{part} needs {needed} of memory; {available} is available")
             }
+            Self::Incomplete { tokens } => format!(
+                "at_limit: the text is incomplete after {tokens} token{}",
+                if *tokens == 1 { "" } else { "s" }
+            ),
             Self::Cancelled => "cancelled".into(),
             Self::Busy => "the session is already answering".into(),
             Self::Unloaded => "the model was unloaded".into(),

@@ -107,17 +107,19 @@ impl Chooser {
         }
     }
 
-    /// Refuses a text that ends with the token `id` by the `limit` and is incomplete.
-    pub(super) fn check_complete(&mut self, id: u32, limit: usize) -> Result<()> {
+    /// Refuses a text that ends by the limit, after `tokens` tokens, and is incomplete. `last` is its
+    /// last token, `None` for a text without tokens.
+    pub(super) fn check_complete(&mut self, last: Option<u32>, tokens: usize) -> Result<()> {
         let Some(constraint) = &mut self.constraint else {
             return Ok(());
         };
-        constraint.accept(id)?;
+        if let Some(id) = last {
+            constraint.accept(id)?;
+        }
         if self.at_limit == AtLimit::Stop || constraint.is_complete()? {
             return Ok(());
         }
-        let problem = format!("the text is incomplete after {limit} tokens");
-        Err(Error::option(constraint.option(), problem))
+        Err(Error::Incomplete { tokens })
     }
 
     /// The tokens that the constraint allows next, bool `[V]`.

@@ -258,7 +258,10 @@ impl Sequence {
                 self.phase = Phase::Decode { step, next: None };
             }
             None if processed < self.prompt => self.phase = Phase::Prefill { processed },
-            None => self.finish(FinishReason::Length),
+            None => {
+                self.chooser.check_complete(None, 0)?;
+                self.finish(FinishReason::Length);
+            }
         }
         Ok(())
     }
@@ -371,7 +374,7 @@ impl Sequence {
     fn end(&mut self, reason: FinishReason) -> Result<()> {
         if matches!(reason, FinishReason::Length | FinishReason::Context) {
             self.chooser
-                .check_complete(self.last_token(), self.progress.limit())?;
+                .check_complete(Some(self.last_token()), self.progress.limit())?;
         }
         self.finish(reason);
         Ok(())

@@ -11,8 +11,8 @@ impl Model {
     /// adapters. It is no protection against a forgery.
     ///
     /// # Errors
-    /// [`Error::Mlx`](crate::error::Error::Mlx).
-    pub(crate) fn fingerprint(&self) -> Result<String> {
+    /// [`Error::Mlx`](crate::Error::Mlx).
+    pub fn fingerprint(&self) -> Result<String> {
         let config = self.config();
         let mut hash = Fnv::new();
         hash.text(&format!(

@@ -118,11 +118,30 @@ fn a_limit_stops_refuses_or_closes_a_text() {
             .unwrap()
             .collect();
         let message = events.last().unwrap().as_ref().unwrap_err().to_string();
-        assert_eq!(
-            message,
-            "json_schema: the text is incomplete after 3 tokens"
-        );
+        assert_eq!(message, "at_limit: the text is incomplete after 3 tokens");
     }
+    // A text without tokens, too.
+    let nothing = |regex: &str| {
+        let constraint = Some(ConstraintKind::Regex(regex.to_owned()));
+        let options = GenerateOptions {
+            constraint,
+            ..limited(AtLimit::Error, 0)
+        };
+        model.generate(PROMPT, options).unwrap().last().unwrap()
+    };
+    let message = nothing("a").unwrap_err().to_string();
+    assert_eq!(message, "at_limit: the text is incomplete after 0 tokens");
+    let end = nothing("a*").unwrap();
+    assert!(
+        matches!(
+            end,
+            Event::Finished {
+                reason: FinishReason::Length,
+                ..
+            }
+        ),
+        "{end:?}"
+    );
     let long = r#"{"type": "object", "properties": {"words": {"type": "array", "items":
         {"type": "string"}, "minItems": 1}, "end": {"enum": ["fin", "finale"]}},
         "required": ["words", "end"], "additionalProperties": false}"#;

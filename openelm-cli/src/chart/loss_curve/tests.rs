@@ -1,7 +1,5 @@
-use super::{
-    points::{MAX_ITERATION, tests::noise},
-    *,
-};
+use super::*;
+use crate::chart::points::{MAX_ITERATION, tests::noise};
 
 fn run(steps: u64) -> LossCurve {
     let loss = |i: u64| 2.4 + 7.0 * (-(i as f64) / (steps as f64 / 12.0)).exp();
@@ -197,28 +195,4 @@ fn labels_have_the_decimals_of_the_steps() {
     assert_eq!(loss_label(2.5, &(2.0..5.6)), "2.5");
     assert_eq!(loss_label(3.25, &(3.0875..3.4125)), "3.25");
     assert_eq!(loss_label(3e38, &(-3e38..3e38)), "3.0e38");
-}
-
-#[test]
-fn shrinking_takes_the_mean_of_every_block() {
-    let (width, scale) = (SIZE.0 as usize, SCALE as usize);
-    let (fine_width, fine_height) = (width * scale, SIZE.1 as usize * scale);
-    // Blocks that differ from the blocks above them, and blocks that do not.
-    let mut fine = vec![255_u8; 3 * fine_width * fine_height];
-    for (i, value) in fine.iter_mut().enumerate() {
-        let (row, at) = (i / (3 * fine_width), i % (3 * fine_width));
-        let row = if at % 500 < 250 { row / 60 } else { row };
-        *value = ((row * 9_973 + at * 31) % 251) as u8;
-    }
-    let coarse = shrink(&fine);
-    assert_eq!(coarse.len(), 3 * width * SIZE.1 as usize);
-    for (i, value) in coarse.iter().enumerate().step_by(7) {
-        let (y, x, channel) = (i / (3 * width), i / 3 % width, i % 3);
-        let mut sum = 0;
-        for (down, right) in (0..scale * scale).map(|k| (k / scale, k % scale)) {
-            let at = (y * scale + down) * fine_width + x * scale + right;
-            sum += u32::from(fine[3 * at + channel]);
-        }
-        assert_eq!(u32::from(*value), sum / (SCALE * SCALE), "{x} {y}");
-    }
 }
