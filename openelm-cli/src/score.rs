@@ -79,6 +79,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         stride: args.stride.or(args.window).or(Some(context)),
     };
     windows.check(model.model().config())?;
+    let started = Instant::now();
     // All rows are checked before the first result.
     let encoded: Result<Vec<_>, _> = rows
         .as_slice()
@@ -94,7 +95,6 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let encoded = encoded?;
     let mut scorer = Scorer::new(&model)?;
     let interrupt = Interrupt::cancelling(scorer.cancel_handle())?;
-    let started = Instant::now();
     let bar = bar(args.quiet, "{pos}/{len} {wide_bar} {eta} left");
     bar.set_length(encoded.len() as u64);
     let mut totals = Totals::default();
