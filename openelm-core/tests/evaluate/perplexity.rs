@@ -4,7 +4,8 @@ use openelm_core::{
     Error,
     evaluate::{Perplexity, PerplexityOptions, Scorer, WindowOptions, perplexity},
 };
-use openelm_testing::{TempDir, gzip};
+use openelm_testing::{TempDir, gzip, tales};
+use serde_json::{Value, json};
 
 use crate::models::{expected, load, words};
 
@@ -33,7 +34,7 @@ fn counts_nats_bytes_and_tokens_of_all_documents() {
         words(80),
     ];
     let rows = |texts: &[String]| -> String {
-        let rows = texts.iter().map(|text| serde_json::json!({ "text": text }));
+        let rows = texts.iter().map(|text| json!({ "text": text }));
         rows.map(|row| format!("{row}\n")).collect()
     };
     folder.write("a.jsonl", rows(&texts[..2]));
@@ -123,4 +124,36 @@ fn files_without_text_are_refused() {
     let options = PerplexityOptions::default();
     let error = perplexity(&mut scorer, &files, &options, |_| Ok::<_, Error>(())).unwrap_err();
     assert_eq!(error.to_string(), "files: expected text, found none");
+}
+
+/// The nats of `of_network` in bench/bits_per_byte.py, which runs mlx-lm, for the texts of
+/// reference.json and all of them as one text of 588 tokens.
+#[test]
+fn separate_windows_equal_bits_per_byte_py() {
+    let reference = std::fs::read_to_string(tales().join("reference.json")).unwrap();
+    let reference: Value = serde_json::from_str(&reference).unwrap();
+    let texts = reference["continuations"].as_array().unwrap().iter();
+    let text = |case: &Value, key: &str| case[key].as_str().unwrap().to_owned();
+    let mut texts: Vec<_> = texts
+        .map(|case| text(case, "prompt") + &text(case, "greedy_text"))
+        .collect();
+    texts.push(texts.join("\n"));
+    let rows = texts.iter().map(|text| json!({ "text": text }).to_string());
+    let folder = TempDir::new();
+    folder.write("valid.jsonl", rows.collect::<Vec<_>>().join("\n"));
+    let options = PerplexityOptions {
+        windows: WindowOptions {
+            window: Some(256),
+            stride: None,
+        },
+        add_eos: true,
+        ..PerplexityOptions::default()
+    };
+    let found = measure(&["valid.jsonl"], &folder, &options);
+    assert_eq!(
+        (found.documents, found.tokens, found.bytes),
+        (9, 1173, 4005)
+    );
+    assert_near(found.nats, 2_828.365_890_502_93);
+    assert_near(found.bits_per_byte(), 1.018_843_806_254_200_7);
 }
