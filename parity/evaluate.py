@@ -31,12 +31,14 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from make_checkpoints import Case, ExactRope, config_of, write_checkpoint
 from mlx_lm.evaluate import MLXLM
+from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 TALES = ROOT / "examples/tales"
 BOUND = 1e-3  # of a log-likelihood, in nats
 TIE = 1e-3  # between the logits of two tokens
 LM_EVAL = "0.4.13"
+BOS, EOS = 1, 2
 TASKS = ("ARC-Easy", "ARC-Challenge", "piqa")
 
 
@@ -72,20 +74,24 @@ def scores(openelm, model, rows):
 class Reference(TemplateLM):
     """lm-eval's encoding and truncation, and mlx-lm's network for each sequence alone."""
 
-    def __init__(self, lm, context):
+    def __init__(self, lm, folder, context):
         super().__init__()
-        self.model, self.tokenizer, self.context = lm._model, lm.tokenizer, context
+        self.model, self.context = lm._model, context
+        # Transformers' class for LLaMA replaces parts of tokenizer.json: a space at the beginning of
+        # a text is then no token of its own, as it is with SentencePiece.
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     @property
     def eot_token_id(self):
-        return self.tokenizer.eos_token_id
+        return EOS
 
     @property
     def prefix_token_id(self):
-        return self.tokenizer.bos_token_id
+        return BOS
 
     def tok_encode(self, string, add_special_tokens=True, **_):
-        return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+        ids = self.tokenizer.encode(string, add_special_tokens=False).ids
+        return [BOS, *ids] if add_special_tokens else ids
 
     def _loglikelihood_tokens(self, requests, **_):
         return [self.score(context, continuation)[:2] for _, context, continuation in requests]
@@ -175,7 +181,7 @@ def compare(openelm, folder, data, comparison, count):
     lm = MLXLM(str(folder))
     lm._model.set_dtype(mx.float32)
     config = json.loads((folder / "config.json").read_text())
-    reference = Reference(lm, config["max_context_length"])
+    reference = Reference(lm, folder, config["max_context_length"])
     for layer in lm._model.layers:
         layer.attn.rope = ExactRope(config["head_dim"], config["rope_freq_constant"])
 
