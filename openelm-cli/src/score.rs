@@ -169,7 +169,7 @@ impl Totals {
     fn print(&self, time: Duration, interrupted: bool) -> Result<(), Error> {
         let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
         output::note(&format!(
-            "[{} results{}] {} tokens scored; {:.1} results/s; contexts truncated: {}; peak memory: {}",
+            "[{} results{}] {} tokens scored; {:.2} results/s; contexts truncated: {}; peak memory: {}",
             self.results,
             if interrupted { ", interrupted" } else { "" },
             self.tokens,

@@ -8,7 +8,7 @@ use mlx_rs::{
 use crate::{error::Result, mlx::evaluation, model::Model};
 
 /// Logits that are held at once, in numbers.
-const BLOCK: usize = 1 << 23;
+const BLOCK: usize = 1 << 21;
 
 /// The score of a token.
 #[derive(Debug, Clone, Copy, PartialEq)]
