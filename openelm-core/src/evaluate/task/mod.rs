@@ -1,0 +1,36 @@
+//! Tasks of questions, defined as in lm-eval (the LM Evaluation Harness, 0.4.13): their definitions,
+//! documents, questions and metrics. No model is involved.
+//!
+//! ```no_run
+//! use openelm_core::evaluate::task::{Outcome, QuestionOptions, Tasks};
+//! # use openelm_core::evaluate::ScoreRequest;
+//! # fn score(_: &[ScoreRequest]) -> Vec<Outcome> { Vec::new() }
+//!
+//! # fn main() -> openelm_core::Result<()> {
+//! let tasks = Tasks::built_in();
+//! let plan = tasks.select(&["zero-shot"], None)?;
+//! let mut results = Vec::new();
+//! for task in &plan.tasks {
+//!     let questions = task.questions("data".as_ref(), &QuestionOptions::default())?;
+//!     let outcomes: Vec<Vec<Outcome>> = questions
+//!         .iter()
+//!         .map(|question| score(&question.requests))
+//!         .collect();
+//!     results.push(questions.result(&outcomes)?);
+//! }
+//! let averages = plan.group_results(&results)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod compare;
+mod plan;
+mod question;
+mod result;
+mod tasks;
+
+pub use compare::PairedDifference;
+pub use plan::{Plan, PlannedGroup, PlannedTask};
+pub use question::{Gold, Question, QuestionOptions, Questions, RequestKind};
+pub use result::{GroupResult, MetricResult, MetricValue, Outcome, TaskResult};
+pub use tasks::{TaskInfo, Tasks};
