@@ -23,11 +23,28 @@
 //! # }
 //! ```
 
+mod build;
+mod built_in;
 mod compare;
+mod data_files;
+mod definition;
+mod examples;
+mod group;
+mod keys;
+mod metric;
+mod nearest;
 mod plan;
+mod prompt;
+mod python_literal;
+mod python_random;
+mod python_text;
 mod question;
 mod result;
+mod rows;
+mod scores;
 mod tasks;
+mod template;
+mod yaml;
 
 pub use compare::PairedDifference;
 pub use plan::{Plan, PlannedGroup, PlannedTask};

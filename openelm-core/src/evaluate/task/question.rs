@@ -1,6 +1,11 @@
 //! Questions: the requests of a document.
 
-use super::result::{Outcome, TaskResult};
+use super::{
+    build::Scoring,
+    metric::{MetricSpec, OutputType, ProcessResults},
+    result::{Outcome, TaskResult},
+    scores,
+};
 use crate::{
     error::{Error, Result},
     evaluate::ScoreRequest,
@@ -9,7 +14,7 @@ use crate::{
 /// Options for making questions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionOptions {
-    /// Number of documents, the first ones of the split; `None` for all.
+    /// Number of documents, the first ones of the split, at least 1; `None` for all.
     pub limit: Option<usize>,
     /// Seed for the choice of examples. Default 1234, as lm-eval's.
     pub seed: u64,
@@ -56,15 +61,25 @@ pub struct Question {
 }
 
 /// The questions of a task.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Questions {
-    questions: Vec<Question>,
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) num_fewshot: usize,
+    pub(super) output_type: OutputType,
+    pub(super) process_results: ProcessResults,
+    pub(super) metrics: Vec<MetricSpec>,
+    pub(super) questions: Vec<Question>,
+    pub(super) scoring: Vec<Scoring>,
 }
 
 impl Questions {
     /// The scoring that the questions need.
     pub fn kind(&self) -> RequestKind {
-        RequestKind::Continuations
+        match self.output_type {
+            OutputType::LoglikelihoodRolling => RequestKind::Text,
+            OutputType::MultipleChoice | OutputType::Loglikelihood => RequestKind::Continuations,
+        }
     }
 
     /// The questions, in the order of the documents.
@@ -83,7 +98,36 @@ impl Questions {
     /// # Errors
     /// [`Error::Option`] if the number of outcomes differs from the number of requests.
     pub fn result(&self, outcomes: &[Vec<Outcome>]) -> Result<TaskResult> {
-        let _ = outcomes;
-        Err(Error::option("outcomes", "not supported"))
+        let expected = self
+            .questions
+            .iter()
+            .map(|question| question.requests.len());
+        if !expected.eq(outcomes.iter().map(Vec::len)) {
+            let problem = format!("expected one per request of {} questions", self.len());
+            return Err(Error::option("outcomes", problem));
+        }
+        let scored = self.scoring.iter().zip(outcomes);
+        let scored: Vec<_> = scored
+            .map(|(scoring, each)| (scoring, each.as_slice()))
+            .collect();
+        let metrics = self.metrics.iter();
+        Ok(TaskResult {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            num_fewshot: self.num_fewshot,
+            documents: self.len(),
+            metrics: metrics
+                .map(|&spec| scores::metric(spec, self.process_results, &scored))
+                .collect(),
+        })
+    }
+}
+
+impl<'a> IntoIterator for &'a Questions {
+    type Item = &'a Question;
+    type IntoIter = std::slice::Iter<'a, Question>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }

@@ -57,6 +57,14 @@ pub struct TaskResult {
     pub metrics: Vec<MetricValue>,
 }
 
+impl TaskResult {
+    /// The metric with this name.
+    pub fn metric(&self, name: &str) -> Option<&MetricResult> {
+        let metrics = self.metrics.iter().map(|value| &value.metric);
+        metrics.into_iter().find(|metric| metric.name == name)
+    }
+}
+
 /// The averages of a group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupResult {
@@ -64,6 +72,7 @@ pub struct GroupResult {
     pub name: String,
     /// Number of questions of all its tasks.
     pub documents: usize,
-    /// Averages over tasks.
+    /// Averages over tasks. `average` is the mean of the metrics that the paper reports, one per
+    /// task.
     pub metrics: Vec<MetricResult>,
 }
