@@ -92,7 +92,7 @@ impl Definition {
         let name = keys.text("task")?.ok_or_else(|| keys.missing("task"))?;
         // Information, and keys that change nothing here.
         keys.ignore(&["task_alias", "dataset_kwargs", "should_decontaminate"]);
-        keys.ignore(&["doc_to_decontamination_query", "unsafe_code", "group"]);
+        keys.ignore(&["doc_to_decontamination_query", "unsafe_code"]);
         if let Some(repeats) = keys.count("repeats")?
             && repeats != 1
         {

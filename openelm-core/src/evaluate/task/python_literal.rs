@@ -27,24 +27,25 @@ pub(super) fn parse(text: &str) -> Result<Json, String> {
     }
 }
 
-/// `str(value)`: text as it is, other values as in Python.
-pub(super) fn text_of(value: &Value) -> String {
+/// `str(value)`: text as it is, other values as in Python; `None` if an item is undefined.
+pub(super) fn text_of(value: &Value) -> Option<String> {
     match value.as_str() {
-        Some(text) => text.to_owned(),
+        Some(text) => Some(text.to_owned()),
         None => {
             let mut text = String::new();
-            write_repr(value, &mut text, 0);
-            text
+            write_repr(value, &mut text, 0)?;
+            Some(text)
         }
     }
 }
 
-fn write_repr(value: &Value, out: &mut String, depth: usize) {
+fn write_repr(value: &Value, out: &mut String, depth: usize) -> Option<()> {
     if depth > MAX_DEPTH {
         out.push_str("...");
-        return;
+        return Some(());
     }
     match value.kind() {
+        ValueKind::Undefined => return None,
         ValueKind::String => write_text(value.as_str().unwrap_or_default(), out),
         ValueKind::Bool if value.is_true() => out.push_str("True"),
         ValueKind::Bool => out.push_str("False"),
@@ -55,7 +56,7 @@ fn write_repr(value: &Value, out: &mut String, depth: usize) {
                 if position > 0 {
                     out.push_str(", ");
                 }
-                write_repr(&item, out, depth + 1);
+                write_repr(&item, out, depth + 1)?;
             }
             out.push(']');
         }
@@ -65,14 +66,15 @@ fn write_repr(value: &Value, out: &mut String, depth: usize) {
                 if position > 0 {
                     out.push_str(", ");
                 }
-                write_repr(&key, out, depth + 1);
+                write_repr(&key, out, depth + 1)?;
                 out.push_str(": ");
-                write_repr(&value.get_item(&key).unwrap_or_default(), out, depth + 1);
+                write_repr(&value.get_item(&key).ok()?, out, depth + 1)?;
             }
             out.push('}');
         }
-        _ => _ = write!(out, "{value}"),
+        _ => write!(out, "{value}").ok()?,
     }
+    Some(())
 }
 
 fn write_text(text: &str, out: &mut String) {
@@ -465,11 +467,12 @@ mod tests {
                 .into_iter()
                 .map(Value::from)
                 .collect();
-            text_of(&Value::from(items))
+            text_of(&Value::from(items)).unwrap()
         };
         let written = value(r#"["a'b", "c\"d", "e'\"f", "\n\\\u0085\u2028 é"]"#);
         assert_eq!(written, r#"["a'b", 'c"d', 'e\'"f', '\n\\\x85\u2028 é']"#);
         let none = Value::from(vec![Value::from(()), Value::from(true), Value::from(1.0)]);
-        assert_eq!(text_of(&none), "[None, True, 1.0]");
+        assert_eq!(text_of(&none).unwrap(), "[None, True, 1.0]");
+        assert_eq!(text_of(&Value::from(vec![Value::UNDEFINED])), None);
     }
 }

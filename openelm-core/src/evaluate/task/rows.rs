@@ -47,12 +47,9 @@ fn json_rows(path: &Path, limit: usize) -> Result<Vec<Columns>> {
     let text = text_file::read(path, MAX_FILE, wrong)?;
     if text.trim_start().starts_with('[') {
         check_depth(text.as_bytes()).map_err(wrong)?;
-        let mut rows: Vec<Columns> = serde_json::from_str(&text).map_err(|error| {
-            Error::data(
-                path,
-                error.line(),
-                format!("not an array of objects: {error}"),
-            )
+        let rows: Result<Vec<Columns>, _> = serde_json::from_str(&text);
+        let mut rows = rows.map_err(|error| {
+            Error::data(path, error.line(), problem("an array of objects", &error))
         })?;
         rows.truncate(limit);
         return Ok(rows);
@@ -64,9 +61,16 @@ fn json_rows(path: &Path, limit: usize) -> Result<Vec<Columns>> {
     let rows = lines.map(|(number, line)| {
         let wrong = |problem| Error::data(path, number + 1, problem);
         check_depth(line.as_bytes()).map_err(wrong)?;
-        serde_json::from_str(line).map_err(|error| wrong(format!("not a JSON object: {error}")))
+        serde_json::from_str(line).map_err(|error| wrong(problem("a JSON object", &error)))
     });
     rows.collect()
+}
+
+/// The problem of text that is not `expected`, with its column.
+fn problem(expected: &str, error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or_default();
+    format!("column {}: not {expected}: {text}", error.column())
 }
 
 fn parquet_rows(file: File, limit: usize) -> Result<Vec<Columns>, String> {

@@ -58,9 +58,7 @@ impl Tasks {
 
     /// Adds the task or group with these keys.
     pub(super) fn add(&mut self, source: &Path, keys: Map<String, Value>) -> Result<String> {
-        let is_group = keys.get("group").is_some_and(|group| !group.is_null())
-            && !keys.get("task").is_some_and(Value::is_string);
-        if is_group {
+        if keys.get("group").is_some_and(|group| !group.is_null()) {
             let group = GroupDefinition::new(source, keys)?;
             let name = group.name.clone();
             self.tasks.remove(&name);

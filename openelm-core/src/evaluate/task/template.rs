@@ -169,12 +169,12 @@ fn to_value(json: &Json) -> Value {
 
 /// Writes a value as Python's `str`.
 fn write(out: &mut Output, _: &mut State, value: &Value) -> Result<(), JinjaError> {
-    if value.is_undefined() {
-        return Err(ErrorKind::UndefinedError.into());
-    }
     let written = match value.as_str() {
         Some(text) => out.write_str(text),
-        None => out.write_str(&python_literal::text_of(value)),
+        None => match python_literal::text_of(value) {
+            Some(text) => out.write_str(&text),
+            None => return Err(ErrorKind::UndefinedError.into()),
+        },
     };
     written.map_err(|_| ErrorKind::WriteFailure.into())
 }

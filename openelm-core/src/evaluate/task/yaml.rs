@@ -79,6 +79,8 @@ fn merged(
 fn parse(path: &Path, text: &str) -> Result<Map<String, Value>> {
     let options = serde_saphyr::options! {
         reject_unsupported_tags: true,
+        // `yes` and `no` are choices of answers.
+        strict_booleans: true,
         with_snippet: false,
     };
     let value = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
