@@ -26,6 +26,15 @@ fn finds_files_in_the_layouts_of_the_hub() {
         folder.write(file, &row);
         assert_eq!(questions("piqa", &folder).unwrap().len(), 1, "{file}");
     }
+    let folder = TempDir::new();
+    folder.write("datasets--baber--piqa/refs/main", "a1\n");
+    folder.write(
+        "datasets--baber--piqa/snapshots/a1/data/validation.jsonl",
+        &row,
+    );
+    assert_eq!(questions("piqa", &folder).unwrap().len(), 1);
+    folder.write("datasets--baber--piqa/refs/main", "../../..");
+    assert!(questions("piqa", &folder).is_err());
     for file in [
         "winogrande/winogrande_xl/validation.jsonl",
         "winogrande/data/winogrande_xl/validation-0.jsonl",

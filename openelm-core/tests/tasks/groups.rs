@@ -118,7 +118,7 @@ fn the_papers_averages_are_reproduced() {
                 ("hellaswag", 10, "acc_norm", 47.15),
                 ("mmlu", 5, "acc", 25.72),
                 ("piqa", 0, "acc_norm", 69.75),
-                ("race", 0, "acc", 30.91),
+                ("race_v2", 0, "acc", 30.91),
                 ("truthfulqa_mc2", 0, "acc", 39.24),
                 ("winogrande", 5, "acc", 53.83),
             ],
@@ -173,7 +173,7 @@ fn selects_tasks_groups_and_tags_once() {
     assert_eq!(names(&["commonsense_170k"], None).len(), 8);
     let info = tasks.list();
     let counted = |is: fn(&Option<usize>) -> bool| info.iter().filter(|i| is(&i.tasks)).count();
-    assert_eq!(counted(Option::is_none), 12 + 57 + 8);
+    assert_eq!(counted(Option::is_none), 13 + 57 + 8);
     assert_eq!(counted(Option::is_some), 4 + 5);
 }
 

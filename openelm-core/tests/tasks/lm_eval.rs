@@ -202,3 +202,19 @@ fn outcomes_have_the_number_of_requests() {
         );
     }
 }
+
+/// lm-eval at dc90fec keeps the end of a question with a blank; version 3.0 keeps its beginning.
+#[test]
+fn race_v2_keeps_the_end_of_a_blank() {
+    let folder = TempDir::new();
+    let problem = |question: &str| json!({"question": question, "answer": "B", "options": ["a", "b", "c", "d"]});
+    let problems = json!([problem("He is  _  ."), problem("Who?"), problem("Why?")]).to_string();
+    let rows = json!([{"article": "Text.", "problems": problems}]);
+    for (name, first) in [("race", "He is b"), ("race_v2", " _  .b")] {
+        write_rows(&folder, &format!("{name}/high/test.jsonl"), &rows);
+        let questions = questions(name, &folder).unwrap();
+        let context = &questions.iter().next().unwrap().requests[0].context;
+        let expected = format!("Article: Text.\n\n{first}\nQuestion: Who?\nAnswer: b\nWhy?");
+        assert_eq!(*context, expected, "{name}");
+    }
+}

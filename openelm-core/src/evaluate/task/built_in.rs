@@ -94,6 +94,7 @@ const FILES: &[(&str, &str)] = files![
     "openllm.yaml",
     "piqa.yaml",
     "race.yaml",
+    "race_v2.yaml",
     "sciq.yaml",
     "social_iqa.yaml",
     "truthfulqa_mc2.yaml",

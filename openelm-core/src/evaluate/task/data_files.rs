@@ -1,8 +1,8 @@
 //! The files of a data set's split, in folders as Hugging Face publishes them.
 //!
 //! Below the folder of the data: the folder of the task's name (`arc_easy`), of the data set's name
-//! on the Hub (`allenai/ai2_arc`), or of its last part (`ai2_arc`); the first that holds the split
-//! is used. In it, the files of the split lie in the folder of the configuration (`ARC-Easy`), in
+//! on the Hub (`allenai/ai2_arc`), of its last part (`ai2_arc`), or of its snapshot in the Hub's
+//! cache (`datasets--allenai--ai2_arc/snapshots/COMMIT`); the first that holds the split is used. In it, the files of the split lie in the folder of the configuration (`ARC-Easy`), in
 //! `data/`, in both, or in neither. A file belongs to a split by its name (`test.jsonl`,
 //! `test-00000-of-00001.parquet`) or the name of its folder (`test/0000.parquet`).
 
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     lookup::is_folder,
+    text_file,
 };
 
 /// Kinds of files, the preferred first.
@@ -28,6 +29,8 @@ const OTHER_NAMES: [(&str, &[&str]); 3] = [
     ("validation", &["valid", "val", "dev"]),
     ("test", &["testing", "eval", "evaluation"]),
 ];
+/// Largest file with the name of a snapshot, in bytes.
+const MAX_REFERENCE: u64 = 1 << 10;
 /// Largest number of files in a folder.
 const MAX_FILES: usize = 10_000;
 
@@ -94,13 +97,13 @@ pub(super) fn read(
 /// Folders that may hold the files.
 fn places(data: &Path, task: &Definition) -> Vec<PathBuf> {
     let last = task.dataset_path.rsplit('/').next().unwrap_or_default();
+    // A name of a definition stays below the folder.
+    let names = [task.name.as_str(), &task.dataset_path, last].into_iter();
+    let names = names.filter(|name| !name.is_empty() && is_below(name));
+    let mut folders: Vec<_> = names.map(|name| data.join(name)).collect();
+    folders.extend(snapshot(data, &task.dataset_path));
     let mut places = Vec::new();
-    for name in [&task.name, &task.dataset_path, last] {
-        // A name of a definition stays below the folder.
-        if name.is_empty() || !is_below(name) {
-            continue;
-        }
-        let folder = data.join(name);
+    for folder in folders {
         let configuration = task.dataset_name.as_deref().filter(|name| is_below(name));
         let mut add = |place: PathBuf| {
             if !places.contains(&place) {
@@ -117,6 +120,15 @@ fn places(data: &Path, task: &Definition) -> Vec<PathBuf> {
         add(folder);
     }
     places
+}
+
+/// The folder of the data set in a cache of the Hub, if `data` is one: the snapshot of `refs/main`.
+fn snapshot(data: &Path, dataset: &str) -> Option<PathBuf> {
+    let repository = data.join(format!("datasets--{}", dataset.replace('/', "--")));
+    let main = repository.join("refs").join("main");
+    let commit = text_file::read_text_file(&main, MAX_REFERENCE).ok()?;
+    let commit = commit.trim();
+    is_below(commit).then(|| repository.join("snapshots").join(commit))
 }
 
 fn is_below(name: &str) -> bool {

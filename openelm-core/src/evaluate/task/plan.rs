@@ -64,9 +64,9 @@ impl PlannedTask {
     /// Reads the task's documents below the folder `data` and makes its questions.
     ///
     /// The files of a split lie in the folder of the task's name (`arc_easy`), of the data set's
-    /// name on the Hub (`allenai/ai2_arc`) or of its last part (`ai2_arc`); in it, in the folder of
-    /// the configuration (`ARC-Easy`), in `data/`, in both, or in neither. The first folder that
-    /// holds the split is used. A file is Parquet, lines of JSON (`.jsonl`) or an array (`.json`),
+    /// name on the Hub (`allenai/ai2_arc`), of its last part (`ai2_arc`), or of its snapshot, if
+    /// `data` is the Hub's cache; in it, in the folder of the configuration (`ARC-Easy`), in
+    /// `data/`, in both, or in neither. The first folder that holds the split is used. A file is Parquet, lines of JSON (`.jsonl`) or an array (`.json`),
     /// and named after its split: `test.jsonl`, `test-00000-of-00001.parquet`, `test/0000.parquet`.
     ///
     /// # Errors
