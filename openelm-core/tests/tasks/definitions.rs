@@ -34,6 +34,13 @@ fn faults_name_key_and_line() {
     for (change, expected) in [
         (("", ""), None),
         (
+            (
+                "",
+                "process_docs: null\nmetadata: [x]\ntraining_split: null\n",
+            ),
+            None,
+        ),
+        (
             ("", "doc_to_txt: x\n"),
             Some("`doc_to_txt`: unknown key; expected one of task, "),
         ),
@@ -234,4 +241,33 @@ fn hostile_files_end_with_an_error() {
     }
     let deep = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
     assert!(add(&TASK.replace("{{q}}", &deep)).is_err());
+}
+
+#[test]
+fn mutated_definitions_never_panic() {
+    let files = openelm_testing::repository("openelm-core/src/evaluate/tasks");
+    let scratch = TempDir::new();
+    let mut random = openelm_testing::Random(1);
+    for name in [
+        "race",
+        "hellaswag",
+        "winogrande",
+        "zero-shot",
+        "mmlu_subjects",
+    ] {
+        let text = std::fs::read(files.join(format!("{name}.yaml"))).unwrap();
+        for _ in 0..100 {
+            let mut changed = text.clone();
+            for _ in 0..3 {
+                let at = random.below(changed.len());
+                match random.below(3) {
+                    0 => changed[at] = *random.pick(b"{}[]%|\"'&*!:-\n #"),
+                    1 => _ = changed.remove(at),
+                    _ => changed.truncate(at + 1),
+                }
+            }
+            let path = scratch.write("own.yaml", changed);
+            let _ = Tasks::built_in().add_file(&path);
+        }
+    }
 }

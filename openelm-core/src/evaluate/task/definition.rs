@@ -117,7 +117,7 @@ impl Definition {
         let definition = Self {
             source: source.to_path_buf(),
             tags: texts(&mut keys, "tag")?,
-            version: version(&mut keys)?,
+            version: version(&mut keys),
             dataset_path: keys.text("dataset_path")?.unwrap_or_default(),
             dataset_name: keys.text("dataset_name")?,
             training_split: keys.text("training_split")?,
@@ -238,14 +238,11 @@ pub(super) fn texts(keys: &mut Keys<'_>, key: &str) -> Result<Vec<String>> {
 }
 
 /// `metadata.version` as text; empty if there is none.
-pub(super) fn version(keys: &mut Keys<'_>) -> Result<String> {
-    let Some(metadata) = keys.take("metadata") else {
-        return Ok(String::new());
-    };
-    let mut metadata = keys.nested("metadata", metadata)?;
-    Ok(match metadata.take("version") {
-        None => String::new(),
-        Some(Value::String(version)) => version,
+pub(super) fn version(keys: &mut Keys<'_>) -> String {
+    let metadata = keys.take("metadata").unwrap_or_default();
+    match metadata.get("version") {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(version)) => version.clone(),
         Some(version) => version.to_string(),
-    })
+    }
 }

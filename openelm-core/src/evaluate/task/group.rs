@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{definition::version, keys::Keys};
+use super::keys::Keys;
 use crate::error::Result;
 
 /// A group of tasks, groups and tags.
@@ -53,8 +53,7 @@ impl GroupDefinition {
     pub(super) fn new(source: &Path, map: Map<String, Value>) -> Result<Self> {
         let mut keys = Keys::new(source, "", map);
         let name = keys.text("group")?.ok_or_else(|| keys.missing("group"))?;
-        keys.ignore(&["group_alias", "tag"]);
-        version(&mut keys)?;
+        keys.ignore(&["group_alias", "tag", "metadata"]);
         let num_fewshot = keys.count("num_fewshot")?;
         let list = keys.list("task").ok_or_else(|| keys.missing("task"))?;
         let mut members = Vec::new();

@@ -90,14 +90,15 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Checks that each key has been read.
+    /// Checks that each key with a value has been read.
     ///
     /// # Errors
     /// [`Error::Config`] for the first unknown key.
     pub(super) fn finish(self, known: &str) -> Result<()> {
-        match self.map.keys().next() {
+        let mut rest = self.map.iter().filter(|(_, value)| !value.is_null());
+        match rest.next() {
             None => Ok(()),
-            Some(key) => Err(self.fault(key, format!("unknown key; expected one of {known}"))),
+            Some((key, _)) => Err(self.fault(key, format!("unknown key; expected one of {known}"))),
         }
     }
 

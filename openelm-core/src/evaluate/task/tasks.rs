@@ -47,7 +47,9 @@ impl Tasks {
     /// Adds the task or group of the YAML file `path`, and returns its name. A definition of the
     /// same name is replaced.
     ///
-    /// The file has lm-eval's keys. Functions in Python (`!function`) are not supported.
+    /// The file has lm-eval's keys. Functions in Python (`!function`) are not supported, and
+    /// `dataset_kwargs` changes nothing: the data is below a folder, see
+    /// [`PlannedTask::questions`].
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read; [`Error::Config`] with the key for a definition

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::built_in;
 use crate::{
+    caught,
     error::{Error, Result},
     text_file,
 };
@@ -83,7 +84,9 @@ fn parse(path: &Path, text: &str) -> Result<Map<String, Value>> {
         strict_booleans: true,
         with_snippet: false,
     };
-    let value = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    let value = caught::catch(|| serde_saphyr::from_str_with_options(text, options));
+    let value = value.ok_or_else(|| fault(path, "", "malformed".into()))?;
+    let value = value.map_err(|error| {
         let place = error.location().map_or_else(String::new, |location| {
             format!("line {}: ", location.line())
         });
