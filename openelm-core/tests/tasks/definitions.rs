@@ -81,7 +81,7 @@ fn faults_name_key_and_line() {
         (
             ("answer", "!function utils.target"),
             Some(
-                "`task`: line 6: `!function`: functions in Python are not supported; expected a template",
+                "`doc_to_target`: line 6: functions in Python (`!function`) are not supported; expected a template",
             ),
         ),
         (
@@ -146,8 +146,14 @@ fn faults_name_key_and_line() {
             ("", "include: {a: 1}\n"),
             Some("`include`: expected the name of a file"),
         ),
-        (("", "task: own\n"), Some("`task`: line 8: ")),
-        (("task: own", "- a"), Some("`task`: line ")),
+        (
+            ("", "task: own\n"),
+            Some("`task`: line 8: duplicate mapping key: task"),
+        ),
+        (
+            ("task: own", "- a"),
+            Some("`dataset_path`: line 2: while parsing a block collection"),
+        ),
         (
             ("task: own", "task: [own]"),
             Some("`task`: expected text, found [\"own\"]"),

@@ -213,6 +213,20 @@ fn groups_of_files_average_their_tasks() {
     assert_eq!(groups[0].metrics[0].value, 0.375);
     assert_eq!(groups[0].metrics[0].stderr, Some(0.25));
     assert!(plan.group_results(&results[..1]).is_err());
+    // A group in a group, under its own name.
+    let group = "group: own\ntask:\n  - {group: inner, num_fewshot: 4, task: [piqa, {task: boolq, \
+        task_alias: b}]}\n  - {group: mmlu_stem, task: [none]}\n";
+    let path = scratch.write("own.yaml", group);
+    tasks.add_file(&path).unwrap();
+    let plan = tasks.select(&["own"], None).unwrap();
+    let names: Vec<_> = plan
+        .groups
+        .iter()
+        .map(|group| group.name.as_str())
+        .collect();
+    assert_eq!(names, ["own::inner", "mmlu_stem", "own"]);
+    assert_eq!(plan.groups[0].tasks, [0, 1]);
+    assert_eq!((plan.tasks[0].num_fewshot(), plan.tasks.len()), (4, 2 + 19));
     for (text, expected) in [
         ("group: own\ntask: [own]\n", "at most 16 nested groups"),
         ("group: own\ntask: [nosuch]\n", "found `nosuch`"),

@@ -27,6 +27,8 @@ pub(super) struct Member {
     pub(super) num_fewshot: Option<usize>,
     /// Its metric in the group's `average`.
     pub(super) metric: Option<String>,
+    /// A group that is defined here, unless the name is known.
+    pub(super) inline: Option<GroupDefinition>,
 }
 
 /// An average over the tasks of a group.
@@ -58,7 +60,7 @@ impl GroupDefinition {
         let list = keys.list("task").ok_or_else(|| keys.missing("task"))?;
         let mut members = Vec::new();
         for value in list {
-            members.push(Member::new(&keys, value)?);
+            members.push(Member::new(&keys, source, &name, value)?);
         }
         let mut aggregates = Vec::new();
         for value in keys.list("aggregate_metric_list").unwrap_or_default() {
@@ -83,23 +85,46 @@ impl GroupDefinition {
 }
 
 impl Member {
-    fn new(keys: &Keys<'_>, value: Value) -> Result<Self> {
+    /// The member `value` of the group `parent`.
+    fn new(keys: &Keys<'_>, source: &Path, parent: &str, value: Value) -> Result<Self> {
         if let Value::String(name) = value {
             return Ok(Self {
                 name,
                 num_fewshot: None,
                 metric: None,
+                inline: None,
+            });
+        }
+        if let Some(Value::String(name)) = value.get("group") {
+            let name = name.clone();
+            let mut member = keys.nested("task", value.clone())?;
+            let (num_fewshot, metric) = (member.count("num_fewshot")?, member.text("metric")?);
+            let inline = match value {
+                Value::Object(mut map) if map.contains_key("task") => {
+                    map.shift_remove("metric");
+                    map.insert("group".into(), format!("{parent}::{name}").into());
+                    Some(GroupDefinition::new(source, map)?)
+                }
+                _ => {
+                    member.ignore(&["group", "group_alias"]);
+                    member.finish(MEMBER_KEYS)?;
+                    None
+                }
+            };
+            return Ok(Self {
+                name,
+                num_fewshot,
+                metric,
+                inline,
             });
         }
         let mut member = keys.nested("task", value)?;
-        let name = match member.text("task")? {
-            Some(name) => Some(name),
-            None => member.text("group")?,
-        };
+        member.ignore(&["task_alias"]);
         let read = Self {
-            name: name.ok_or_else(|| member.missing("task"))?,
+            name: member.text("task")?.ok_or_else(|| member.missing("task"))?,
             num_fewshot: member.count("num_fewshot")?,
             metric: member.text("metric")?,
+            inline: None,
         };
         member.finish(MEMBER_KEYS)?;
         Ok(read)

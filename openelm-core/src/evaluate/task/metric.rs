@@ -140,6 +140,8 @@ impl MetricSpec {
             {
                 return Err(entry.wrong("hf_evaluate", "false", &found));
             }
+            // For averages of tasks; changes nothing here.
+            entry.ignore(&["weight_by_size"]);
             let default = Self::from(metric);
             let higher_is_better = entry.flag("higher_is_better")?;
             specs.push(Self {

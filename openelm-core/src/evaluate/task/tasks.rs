@@ -47,9 +47,17 @@ impl Tasks {
     /// Adds the task or group of the YAML file `path`, and returns its name. A definition of the
     /// same name is replaced.
     ///
-    /// The file has lm-eval's keys. Functions in Python (`!function`) are not supported, and
-    /// `dataset_kwargs` changes nothing: the data is below a folder, see
-    /// [`PlannedTask::questions`].
+    /// The file has lm-eval's keys, and templates in Jinja. Supported values of `output_type` are
+    /// `multiple_choice`, `loglikelihood` and `loglikelihood_rolling`. Functions in Python
+    /// (`!function`) are not supported; instead of them
+    ///
+    /// - templates have the filters `regex_replace(pattern, text)`, `python_literal` (Python's
+    ///   `ast.literal_eval`) and `llm_adapters_choices` (the answers of LLM-Adapters' instructions),
+    /// - `process_results` is `truthfulqa_mc2` or `crows_pairs`,
+    /// - a group's `aggregate_metric_list` may have the metric `average`, the mean of the `metric`
+    ///   of each member.
+    ///
+    /// `dataset_kwargs` changes nothing: the data is below a folder, see [`PlannedTask::questions`].
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read; [`Error::Config`] with the key for a definition
@@ -114,6 +122,10 @@ impl Tasks {
             return Err(Error::option("tasks", "expected the name of a task"));
         }
         Ok(selection.plan)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.groups.contains_key(name) || self.tasks.contains_key(name)
     }
 
     fn unknown(&self, name: &str) -> String {
@@ -204,7 +216,12 @@ impl Selection<'_> {
         for member in &group.members {
             // As in lm-eval: the member's number, the outer groups', the group's.
             let shots = member.num_fewshot.or(shots).or(group.num_fewshot);
-            let found = self.add(&member.name, shots, depth + 1)?;
+            let found = match &member.inline {
+                Some(group) if !self.tasks.has(&member.name) => {
+                    vec![self.add_group(group, shots, depth + 1)?]
+                }
+                _ => self.add(&member.name, shots, depth + 1)?,
+            };
             if found.is_empty() {
                 return Err(fault(self.tasks.unknown(&member.name)));
             }

@@ -87,15 +87,19 @@ fn parse(path: &Path, text: &str) -> Result<Map<String, Value>> {
     let value = caught::catch(|| serde_saphyr::from_str_with_options(text, options));
     let value = value.ok_or_else(|| fault(path, "", "malformed".into()))?;
     let value = value.map_err(|error| {
-        let place = error.location().map_or_else(String::new, |location| {
-            format!("line {}: ", location.line())
-        });
-        let text = error.without_snippet().to_string();
-        let mut problem = text.lines().next().unwrap_or("malformed").to_owned();
-        if let Some(name) = function(&problem) {
-            problem = format!("{name}: functions in Python are not supported; expected a template");
-        }
-        fault(path, "", format!("{place}{problem}"))
+        let line = error.location().map(|location| location.line());
+        let place = line.map_or_else(String::new, |line| format!("line {line}: "));
+        let problem = error.without_snippet().to_string();
+        let problem = if problem.contains("tag `!function`") {
+            "functions in Python (`!function`) are not supported; expected a template"
+        } else {
+            // Advice on options of the library, and the place again.
+            let text = problem.lines().next().unwrap_or_default();
+            let text = text.split(", set ").next().unwrap_or_default();
+            text.split(" at line ").next().unwrap_or_default()
+        };
+        let key = line.and_then(|line| key_at(text, usize::try_from(line).ok()?));
+        fault(path, key.unwrap_or_default(), format!("{place}{problem}"))
     })?;
     match value {
         Value::Object(keys) => Ok(keys),
@@ -103,9 +107,12 @@ fn parse(path: &Path, text: &str) -> Result<Map<String, Value>> {
     }
 }
 
-/// The tag of an error about `!function`.
-fn function(problem: &str) -> Option<&'static str> {
-    problem.contains("function").then_some("`!function`")
+/// The key at the beginning of `line`, from 1.
+fn key_at(text: &str, line: usize) -> Option<&str> {
+    let line = text.lines().nth(line.checked_sub(1)?)?;
+    let (key, _) = line.trim_start_matches([' ', '-']).split_once(':')?;
+    let is_word = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    is_word.then_some(key)
 }
 
 /// A problem of the definition `path`; `key` is empty for the whole file.
