@@ -25,8 +25,6 @@ pub(super) struct Scoring {
     pub(super) lengths: Vec<(usize, usize)>,
     /// Right answers as lm-eval compares them with positions; may be negative.
     pub(super) gold: Vec<i64>,
-    /// True if several answers are right.
-    pub(super) is_list: bool,
     /// Labels of `mc2_targets`.
     pub(super) labels: Vec<bool>,
     /// Words and bytes of a whole text.
@@ -142,14 +140,44 @@ impl Builder<'_> {
         let mut scoring = Scoring {
             lengths: lengths.collect(),
             gold: Vec::new(),
-            is_list: false,
             labels: Vec::new(),
             words: 0,
             bytes: 0,
         };
+        let requests = self.requests(&prefix, (text, target), &choices, document, &mut scoring)?;
+        self.check(document, &requests, &mut scoring)?;
+        let count = i64::try_from(scoring.lengths.len()).unwrap_or(i64::MAX);
+        let gold = scoring
+            .gold
+            .iter()
+            .filter(|&&gold| (0..count).contains(&gold));
+        let gold = gold
+            .filter_map(|&gold| usize::try_from(gold).ok())
+            .collect();
+        let question = Question {
+            document: number,
+            requests,
+            gold: if self.has_choices() {
+                Gold::Choices(gold)
+            } else {
+                Gold::None
+            },
+        };
+        Ok((question, scoring))
+    }
+
+    /// The requests of a document; its right answers and lengths go into `scoring`.
+    fn requests(
+        &self,
+        prefix: &str,
+        (text, target): (Text, Target),
+        choices: &[String],
+        document: &Placed,
+        scoring: &mut Scoring,
+    ) -> Result<Vec<ScoreRequest>> {
         let fault = |key: &str, problem: &str| self.prompts.fault(key, document, problem.into());
         let delimiter = &self.task.question.target_delimiter;
-        let requests = match (self.task.output_type, text) {
+        Ok(match (self.task.output_type, text) {
             (OutputType::MultipleChoice, Text::Choice(gold)) if self.is_input => {
                 let Some(target) = written(&target) else {
                     return Err(fault("doc_to_target", "expected text"));
@@ -162,7 +190,7 @@ impl Builder<'_> {
                 contexts.collect()
             }
             (OutputType::MultipleChoice, Text::Text(text)) if !self.is_input => {
-                (scoring.gold, scoring.is_list) = self.gold(&target, &choices, document)?;
+                scoring.gold = self.gold(&target, choices, document)?;
                 let continuations = choices.iter().map(|choice| ScoreRequest {
                     context: format!("{prefix}{text}"),
                     continuation: format!("{delimiter}{choice}"),
@@ -196,40 +224,16 @@ impl Builder<'_> {
             (OutputType::Loglikelihood, Text::Choice(_)) => {
                 return Err(fault("doc_to_text", "expected text"));
             }
-        };
-        self.check(document, &requests, &mut scoring)?;
-        let count = i64::try_from(scoring.lengths.len()).unwrap_or(i64::MAX);
-        let gold = scoring
-            .gold
-            .iter()
-            .filter(|&&gold| (0..count).contains(&gold));
-        let gold = gold
-            .filter_map(|&gold| usize::try_from(gold).ok())
-            .collect();
-        let question = Question {
-            document: number,
-            requests,
-            gold: if self.has_choices() {
-                Gold::Choices(gold)
-            } else {
-                Gold::None
-            },
-        };
-        Ok((question, scoring))
+        })
     }
 
-    /// The right choices, and true for a list. A label that is no choice is none.
-    fn gold(
-        &self,
-        target: &Target,
-        choices: &[String],
-        document: &Placed,
-    ) -> Result<(Vec<i64>, bool)> {
+    /// The right choices. A label that is no choice is none.
+    fn gold(&self, target: &Target, choices: &[String], document: &Placed) -> Result<Vec<i64>> {
         let count = i64::try_from(choices.len()).unwrap_or(i64::MAX);
         Ok(match target {
             Target::Choice(number) => {
                 let gold = Some(*number).filter(|number| *number < count);
-                (gold.into_iter().collect(), false)
+                gold.into_iter().collect()
             }
             Target::Text(text) => {
                 let at = choices.iter().position(|choice| choice == text);
@@ -237,7 +241,7 @@ impl Builder<'_> {
                     self.prompts.check_target(document)?;
                 }
                 let at = at.and_then(|at| i64::try_from(at).ok());
-                (at.into_iter().collect(), false)
+                at.into_iter().collect()
             }
             Target::List(values) => {
                 let numbers = values.iter().map(|value| {
@@ -247,13 +251,10 @@ impl Builder<'_> {
                     })
                 });
                 let numbers: Vec<i64> = numbers.collect::<Result<_>>()?;
-                (
-                    numbers
-                        .into_iter()
-                        .filter(|number| *number < count)
-                        .collect(),
-                    true,
-                )
+                numbers
+                    .into_iter()
+                    .filter(|number| *number < count)
+                    .collect()
             }
         })
     }

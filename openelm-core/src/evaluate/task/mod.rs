@@ -37,6 +37,7 @@ mod plan;
 mod prompt;
 mod python_literal;
 mod python_random;
+mod python_repr;
 mod python_text;
 mod question;
 mod result;

@@ -144,7 +144,6 @@ mod tests {
         Scoring {
             lengths: lengths.to_vec(),
             gold: gold.to_vec(),
-            is_list: gold.len() > 1,
             labels: Vec::new(),
             words: 0,
             bytes: 0,

@@ -23,7 +23,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value as Json};
 
 use super::{
-    python_literal,
+    python_literal, python_repr,
     python_text::{self, capitalize, strip},
 };
 use crate::caught;
@@ -171,7 +171,7 @@ fn to_value(json: &Json) -> Value {
 fn write(out: &mut Output, _: &mut State, value: &Value) -> Result<(), JinjaError> {
     let written = match value.as_str() {
         Some(text) => out.write_str(text),
-        None => match python_literal::text_of(value) {
+        None => match python_repr::text_of(value) {
             Some(text) => out.write_str(&text),
             None => return Err(ErrorKind::UndefinedError.into()),
         },
