@@ -69,6 +69,9 @@ parity: setup ## compare logits, text, conversions and training with mlx-lm, liv
 parity-llama: build ## compare GGUF files with llama.cpp (builds it first: ten minutes, once)
 	@parity/llama.sh
 
+parity-evaluate: build ## compare log-likelihoods with lm-eval and mlx-lm (installs lm-eval first; needs OPENELM_TEST_DATA)
+	@parity/evaluate.sh
+
 fuzz: build ## kill each long command at 20 moments, run 11,500 mutated files and options, then fuzz the readers, a minute each (needs cargo-fuzz)
 	OPENELM_KILLS=20 cargo test --locked --package openelm-cli --test killed
 	python3 -B fuzz/mutations --openelm target/release/openelm
@@ -136,6 +139,6 @@ chat-simulator: ## run the chat app in the iOS simulator and take screenshots: o
 dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*-macos*-arm64.tar.gz
 	@apple/dist-macos.sh
 
-.PHONY: help setup build demo clean test test-rust test-mutations test-swift test-scripts test-tools parity parity-llama fuzz
+.PHONY: help setup build demo clean test test-rust test-mutations test-swift test-scripts test-tools parity parity-evaluate parity-llama fuzz
 .PHONY: fmt lint lint-workflows deny bindings run-swift setup-swift bench mac launches
 .PHONY: check-apple xcframework consumer ios chat-simulator dist-macos

@@ -21,6 +21,11 @@ impl AdapterArgs {
         add_adapters(model.model_mut(), &self.adapter)
     }
 
+    /// The folders with their strengths, as on the command line.
+    pub(crate) fn given(&self) -> &[String] {
+        &self.adapter
+    }
+
     /// The absolute paths of the folders with their strengths.
     pub(crate) fn places(&self) -> Vec<String> {
         let place = |given: &String| match folder_and_strength(given) {

@@ -2,8 +2,10 @@
 //! readers.
 
 mod canvas;
+mod comparison;
 mod loss_curve;
 mod points;
 
 pub(crate) use canvas::Chart;
+pub(crate) use comparison::{Comparison, Row};
 pub(crate) use loss_curve::{LossCurve, Quantity};

@@ -17,8 +17,10 @@ mod chat;
 mod choices;
 mod constraint;
 mod convert;
+mod copied_keys;
 mod curves;
 mod error;
+mod evaluate;
 mod finetune;
 mod fuse;
 mod generate;
@@ -34,6 +36,7 @@ mod pretrain;
 mod prompt_source;
 mod ranks;
 mod sampling;
+mod score;
 mod settings;
 mod tokenizer;
 mod training;
@@ -66,12 +69,16 @@ enum Command {
     Chat(Box<chat::Args>),
     /// Write the keys and values of a prompt to a file, for `generate`
     CachePrompt(Box<cache_prompt::Args>),
+    /// Score continuations of contexts, or texts, by their log-likelihood
+    Score(Box<score::Args>),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
     Convert(Box<convert::Args>),
     /// Fine-tune a model: LoRA, DoRA, full, or DPO on preference pairs
     Finetune(Box<finetune::Args>),
     /// Pre-train a model from random weights, or from the weights of a model
     Pretrain(Box<pretrain::Args>),
+    /// Evaluate a model on tasks; compare two models
+    Evaluate(Box<evaluate::Args>),
     /// Merge an adapter into its model
     Fuse(fuse::Args),
     /// Train a tokenizer
@@ -104,9 +111,11 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(*args),
         Command::Chat(args) => chat::run(*args),
         Command::CachePrompt(args) => cache_prompt::run(*args),
+        Command::Score(args) => score::run(*args),
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Pretrain(args) => pretrain::run(*args),
+        Command::Evaluate(args) => evaluate::run(*args),
         Command::Fuse(args) => fuse::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),
         Command::Info(args) => info::run(args),

@@ -52,9 +52,9 @@ impl ModelArgs {
         self.load_for(true, quiet)
     }
 
-    /// Loads the draft model in `folder` for this model, whose tokenizer it uses if `folder` has
-    /// none.
-    pub(crate) fn load_draft(&self, folder: &Path, quiet: bool) -> Result<LanguageModel, Error> {
+    /// Loads another model in `folder`, for drafts or a comparison. It has this model's tokenizer if
+    /// `folder` has none.
+    pub(crate) fn load_other(&self, folder: &Path, quiet: bool) -> Result<LanguageModel, Error> {
         let tokenizer = match Tokenizer::find(&model_folder(folder)?, None) {
             Err(error) if error.kind() == ErrorKind::MissingFile => {
                 Some(self.tokenizer.clone().unwrap_or_else(|| self.model.clone()))

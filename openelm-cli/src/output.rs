@@ -57,7 +57,7 @@ pub(crate) fn write_json(value: &serde_json::Value) -> Result<(), Error> {
 }
 
 /// The line of [`write_json`].
-fn json_line(value: &serde_json::Value) -> String {
+pub(crate) fn json_line(value: &serde_json::Value) -> String {
     without_controls(&value.to_string()) + "\n"
 }
 

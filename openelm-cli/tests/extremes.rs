@@ -136,6 +136,7 @@ impl Scratch {
                 "--batch-size=2",
                 "--quiet",
             ]),
+            "score" => words(&["--model", &model, "--jsonl", &at("data/valid.jsonl"), "-q"]),
             "tokenizer train" => words(&["--data", &at("data/train.jsonl"), "--vocab-size=280"]),
             _ => pretrain(),
         });
@@ -298,6 +299,11 @@ fn assert_no_faults(
 #[test]
 fn generate_survives_extreme_numbers() {
     check("generate", 12);
+}
+
+#[test]
+fn score_survives_extreme_numbers() {
+    check("score", 2);
 }
 
 #[test]

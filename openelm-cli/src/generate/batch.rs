@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     bar::bar,
+    copied_keys::line_start,
     error::Error,
     interrupt::Interrupt,
     output::{self, without_controls},
@@ -206,7 +207,7 @@ impl Batch<'_> {
         }
         let added = without_controls(&added.to_string());
         let added = added.strip_prefix('{').unwrap_or(&added);
-        format!("{}{added}\n", row.start())
+        format!("{}{added}\n", line_start(&row.copied))
     }
 }
 
@@ -216,16 +217,6 @@ fn command() -> clap::Command {
 }
 
 impl Row {
-    /// The beginning of its line in the output: the keys that are copied, and a comma.
-    pub(super) fn start(&self) -> String {
-        let copied = self.copied.iter();
-        let copied = copied.map(|(key, value)| {
-            let key = without_controls(&json!(key).to_string());
-            format!("{key}:{value},")
-        });
-        format!("{{{}", copied.collect::<String>())
-    }
-
     /// True if the row sets the core's `option`.
     fn sets(&self, option: &str) -> bool {
         match option {

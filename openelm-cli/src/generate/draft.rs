@@ -33,7 +33,7 @@ impl DraftArgs {
         let Some(folder) = &self.draft_model else {
             return Ok(None);
         };
-        let draft = model.load_draft(folder, quiet)?;
+        let draft = model.load_other(folder, quiet)?;
         Ok(Some(DraftModel::new(
             target,
             &draft,

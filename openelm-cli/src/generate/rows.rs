@@ -1,19 +1,16 @@
 //! The rows of `--prompts`: JSON lines.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use openelm_core::{
     chat::Message,
     dataset::{messages_from_json, object_from_json},
     text::{MAX_TEXT, read_text_file},
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 use super::{text_options::TextOptions, written};
-use crate::{error::Error, output::without_controls};
+use crate::{copied_keys::written_values, error::Error};
 
 /// Keys that a text adds to its row.
 pub(super) const ADDED: [&str; 4] = ["text", "finish_reason", "prompt_tokens", "generated_tokens"];
@@ -165,51 +162,5 @@ impl Row {
             stop,
             copied,
         })
-    }
-}
-
-/// The values of a JSON object as they are written, without spaces between symbols: a number keeps
-/// all its digits.
-///
-/// # Errors
-/// For text that is not a JSON object.
-pub(super) fn written_values(object: &str) -> Result<BTreeMap<String, String>, String> {
-    let values: BTreeMap<String, Box<RawValue>> =
-        serde_json::from_str(object).map_err(|error| error.to_string())?;
-    let values = values.into_iter();
-    let values = values.map(|(key, value)| (key, without_controls(&without_spaces(value.get()))));
-    Ok(values.collect())
-}
-
-/// JSON without spaces between symbols.
-fn without_spaces(json: &str) -> String {
-    let (mut in_string, mut escaped) = (false, false);
-    let keeps = |character: &char| {
-        let is_quote = *character == '"' && !escaped;
-        escaped = in_string && *character == '\\' && !escaped;
-        in_string ^= is_quote;
-        in_string || !character.is_ascii_whitespace()
-    };
-    json.chars().filter(keeps).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_copied_as_they_are_written() {
-        let row = "{ \"b\" :\t[1, 12345678901234567890123 ,\"a \\\" \\\\\"] , \"a\":1.10e2,\"c\":\"\u{7f}é\"}";
-        let values = written_values(row).unwrap();
-        let values: Vec<_> = values
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .collect();
-        let expected = [
-            ("a", "1.10e2"),
-            ("b", "[1,12345678901234567890123,\"a \\\" \\\\\"]"),
-            ("c", "\"\\u007fé\""),
-        ];
-        assert_eq!(values, expected);
     }
 }

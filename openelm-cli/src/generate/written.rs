@@ -9,10 +9,14 @@ use std::{
 use openelm_core::output::check_inputs;
 
 use super::{
-    rows::{ADDED, Row, Rows, written_values},
+    rows::{ADDED, Row, Rows},
     text_options::TextOptions,
 };
-use crate::{error::Error, output};
+use crate::{
+    copied_keys::{line_start, written_values},
+    error::Error,
+    output,
+};
 
 /// The complete rows of an output.
 pub(super) struct Written {
@@ -157,7 +161,7 @@ fn is_text_of(row: &Row, line: &[u8]) -> bool {
 
 /// True if `text` is the beginning of the line of `row`.
 fn is_start_of(row: &Row, text: &[u8]) -> bool {
-    let line = row.start() + "\"text\":\"";
+    let line = line_start(&row.copied) + "\"text\":\"";
     let line = line.as_bytes();
     text.starts_with(line) || line.starts_with(text)
 }

@@ -5,6 +5,7 @@
 
 mod cancelled;
 mod chat;
+mod evaluate;
 #[cfg(target_os = "linux")]
 mod full_disk;
 #[cfg(unix)]
@@ -14,6 +15,7 @@ mod output;
 mod prompt_cache;
 mod prompts;
 mod refused;
+mod score;
 mod speculation;
 #[cfg(unix)]
 mod terminal;

@@ -7,7 +7,7 @@ use openelm_testing::{Outcome, TempDir, repository, run};
 use crate::markdown::{Block, Page};
 
 /// Programs that are neither run nor checked.
-const OTHERS: [&str; 13] = [
+const OTHERS: [&str; 14] = [
     "actionlint",
     "apt-get",
     "cargo-deny",
@@ -16,6 +16,7 @@ const OTHERS: [&str; 13] = [
     "git",
     "mlx.launch",
     "pip",
+    "printf",
     "rustup",
     "sudo",
     "unset",

@@ -7,17 +7,19 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 13] = [
     "bench",
     "cache-prompt",
     "chat",
     "completions",
     "convert",
+    "evaluate",
     "finetune",
     "fuse",
     "generate",
     "info",
     "pretrain",
+    "score",
     "tokenizer train",
 ];
 

@@ -3,14 +3,12 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
 };
 
 use llguidance::{
-    Matcher, ParserFactory,
-    api::{ParserLimits, TopLevelGrammar},
-    earley::SlicedBiasComputer,
+    Matcher, ParserFactory, api::ParserLimits, earley::SlicedBiasComputer,
     toktrie::InferenceCapabilities,
 };
 
@@ -28,12 +26,15 @@ const STACK_BYTES: usize = 128 << 20;
 /// Lexer states of one text, one to two kilobytes each.
 const MAX_LEXER_STATES: usize = 50_000;
 
+/// A matcher at the start of a text, or the problem.
+type Compiled = std::result::Result<Matcher, String>;
+
 /// The compiled constraints of one tokenizer.
 pub(super) struct ConstraintCompiler {
     vocabulary: Arc<Vocabulary>,
     factory: ParserFactory,
-    /// Matchers at the start of a text, the last used first.
-    compiled: Mutex<VecDeque<(ConstraintKind, Arc<Matcher>)>>,
+    /// The last used first; empty while a thread compiles it.
+    compiled: Mutex<VecDeque<(ConstraintKind, Arc<OnceLock<Compiled>>)>>,
 }
 
 impl ConstraintCompiler {
@@ -43,6 +44,11 @@ impl ConstraintCompiler {
     /// [`Error::Tokenizer`] if the text of a token depends on its neighbours.
     pub(super) fn of(tokenizer: &Tokenizer) -> Result<Arc<Self>> {
         tokenizer.companion(|| Self::new(tokenizer))
+    }
+
+    /// The compiler of `tokenizer` if [`of`](Self::of) has made it.
+    pub(super) fn made_of(tokenizer: &Tokenizer) -> Option<Arc<Self>> {
+        tokenizer.made_companion()
     }
 
     fn new(tokenizer: &Tokenizer) -> Result<Self> {
@@ -69,39 +75,43 @@ impl ConstraintCompiler {
         &self.vocabulary
     }
 
-    /// A matcher at the start of a text.
+    /// A matcher at the start of a text. If another thread compiles `kind`, waits for it.
     ///
     /// # Errors
     /// [`Error::Option`] with the option of `kind`.
     pub(super) fn matcher(&self, kind: &ConstraintKind) -> Result<Matcher> {
-        let kept = {
-            let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = compiled.iter().position(|(other, _)| other == kind);
-            let entry = at.and_then(|at| compiled.remove(at));
-            entry.map(|entry| {
-                let matcher = Arc::clone(&entry.1);
-                compiled.push_front(entry);
-                matcher
-            })
-        };
-        let matcher = match kept {
-            Some(matcher) => matcher,
-            None => {
-                let grammar = grammar::of(kind)?;
-                let matcher = self.compile(grammar);
-                let matcher = matcher.map_err(|problem| Error::option(kind.option(), problem))?;
-                let matcher = Arc::new(matcher);
-                let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-                compiled.push_front((kind.clone(), Arc::clone(&matcher)));
-                compiled.truncate(KEPT);
-                matcher
-            }
-        };
-        // With its own lexer: states that a text adds end with it.
-        Ok(matcher.deep_clone())
+        let entry = self.entry(kind);
+        match entry.get_or_init(|| self.compile(kind)) {
+            // With its own lexer: states that a text adds end with it.
+            Ok(matcher) => Ok(matcher.deep_clone()),
+            Err(problem) => Err(Error::option(kind.option(), problem.as_str())),
+        }
     }
 
-    fn compile(&self, grammar: TopLevelGrammar) -> Result<Matcher, String> {
+    /// True if [`matcher`](Self::matcher) has a result for `kind`.
+    pub(super) fn is_compiled(&self, kind: &ConstraintKind) -> bool {
+        let compiled = self.compiled();
+        let entry = compiled.iter().find(|(other, _)| other == kind);
+        entry.is_some_and(|(_, entry)| entry.get().is_some())
+    }
+
+    /// The place of the result for `kind`, which is then the last used.
+    fn entry(&self, kind: &ConstraintKind) -> Arc<OnceLock<Compiled>> {
+        let mut compiled = self.compiled();
+        let at = compiled.iter().position(|(other, _)| other == kind);
+        let found = at.and_then(|at| compiled.remove(at));
+        let (kind, entry) = found.unwrap_or_else(|| (kind.clone(), Arc::default()));
+        compiled.push_front((kind, Arc::clone(&entry)));
+        compiled.truncate(KEPT);
+        entry
+    }
+
+    fn compiled(&self) -> MutexGuard<'_, VecDeque<(ConstraintKind, Arc<OnceLock<Compiled>>)>> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn compile(&self, kind: &ConstraintKind) -> Compiled {
+        let grammar = grammar::of(kind)?;
         let compile = || {
             let problem = |error: String| grammar::problem(&error);
             let matcher = Matcher::new(self.factory.create_parser(grammar));
@@ -117,8 +127,11 @@ impl ConstraintCompiler {
         };
         thread::scope(|scope| {
             let thread = thread::Builder::new().stack_size(STACK_BYTES);
-            let done = thread.spawn_scoped(scope, compile);
-            let done = done.map_err(|error| format!("no thread to compile it: {error}"))?;
+            let done = thread.spawn_scoped(scope, compile).map_err(|error| {
+                // A later call may have a thread.
+                self.compiled().retain(|(other, _)| other != kind);
+                format!("no thread to compile it: {error}")
+            })?;
             let failed = |_| Err("the library failed to compile it".to_owned());
             done.join().unwrap_or_else(failed)
         })

@@ -32,8 +32,9 @@ pub struct Constraint {
 }
 
 impl Constraint {
-    /// The constraint `kind` on the text after `prompt`, which the token `eos` ends. Compiling takes milliseconds; the last 16
-    /// constraints stay compiled with the tokenizer and its clones.
+    /// The constraint `kind` on the text after `prompt`, which the token `eos` ends. Compiling takes
+    /// milliseconds to seconds; the last 16 constraints stay compiled with the tokenizer and its
+    /// clones.
     ///
     /// # Errors
     /// [`Error::Option`] with the option of `kind` if it is malformed, unsupported, too complex or
@@ -57,6 +58,20 @@ impl Constraint {
             drops_space,
             ended: false,
         })
+    }
+
+    /// Compiles `kind` for `tokenizer`, so that a [`new`](Self::new) that follows takes little time.
+    /// Its errors are those of `new`. Needs no MLX.
+    pub(crate) fn compile(tokenizer: &Tokenizer, kind: &ConstraintKind) {
+        if let Ok(compiler) = ConstraintCompiler::of(tokenizer) {
+            let _ = compiler.matcher(kind);
+        }
+    }
+
+    /// True if [`new`](Self::new) does not compile `kind` for `tokenizer`.
+    pub(crate) fn is_compiled(tokenizer: &Tokenizer, kind: &ConstraintKind) -> bool {
+        let compiler = ConstraintCompiler::made_of(tokenizer);
+        compiler.is_some_and(|compiler| compiler.is_compiled(kind))
     }
 
     /// Name of the option: `json_schema`, `regex`, `grammar` or `choice`.

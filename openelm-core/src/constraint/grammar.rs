@@ -3,7 +3,6 @@
 use llguidance::api::TopLevelGrammar;
 
 use super::{json_schema, kind::ConstraintKind};
-use crate::error::{Error, Result};
 
 /// Longest schema in bytes.
 const MAX_SCHEMA_BYTES: usize = 1 << 20;
@@ -14,12 +13,8 @@ const MAX_GRAMMAR_BYTES: usize = 1 << 16;
 /// Deepest nesting of brackets in a grammar.
 const MAX_NESTING: usize = 200;
 
-/// The grammar of `kind`.
-///
-/// # Errors
-/// [`Error::Option`] with the option of `kind`.
-pub(super) fn of(kind: &ConstraintKind) -> Result<TopLevelGrammar> {
-    let wrong = |problem: String| Error::option(kind.option(), problem);
+/// The grammar of `kind`, or the problem.
+pub(super) fn of(kind: &ConstraintKind) -> Result<TopLevelGrammar, String> {
     let limit = match kind {
         ConstraintKind::JsonSchema(_) => MAX_SCHEMA_BYTES,
         ConstraintKind::Grammar(_) => MAX_GRAMMAR_BYTES,
@@ -27,25 +22,23 @@ pub(super) fn of(kind: &ConstraintKind) -> Result<TopLevelGrammar> {
     };
     let bytes = kind.bytes();
     if bytes > limit {
-        let problem = format!("expected at most {limit} bytes, found {bytes}");
-        return Err(wrong(problem));
+        return Err(format!("expected at most {limit} bytes, found {bytes}"));
     }
     match kind {
-        ConstraintKind::JsonSchema(text) => json_schema::prepare(text)
-            .map(TopLevelGrammar::from_json_schema)
-            .map_err(wrong),
+        ConstraintKind::JsonSchema(text) => {
+            json_schema::prepare(text).map(TopLevelGrammar::from_json_schema)
+        }
         ConstraintKind::Regex(text) => {
-            check_nesting(text).map_err(wrong)?;
+            check_nesting(text)?;
             Ok(TopLevelGrammar::from_regex(text))
         }
         ConstraintKind::Grammar(text) => {
-            check_nesting(text).map_err(wrong)?;
+            check_nesting(text)?;
             Ok(TopLevelGrammar::from_lark(text.clone()))
         }
         ConstraintKind::Choice(choices) => {
             if choices.is_empty() || choices.iter().any(String::is_empty) {
-                let problem = "expected at least one string, none of them empty";
-                return Err(wrong(problem.to_owned()));
+                return Err("expected at least one string, none of them empty".into());
             }
             let choices: Vec<String> = choices.iter().map(|text| regex::escape(text)).collect();
             Ok(TopLevelGrammar::from_regex(&choices.join("|")))

@@ -3,7 +3,7 @@
 pub(crate) mod files;
 mod for_each;
 pub(crate) mod parquet;
-mod parquet_pages;
+pub(crate) mod parquet_pages;
 pub(crate) mod reader;
 mod row;
 

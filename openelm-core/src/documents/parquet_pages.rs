@@ -15,7 +15,7 @@ const MAX_HEADER: u64 = 16 << 20;
 ///
 /// # Errors
 /// A page that unpacks to more than `limit` bytes, or a malformed header.
-pub(super) fn check(file: &File, start: u64, length: u64, limit: i64) -> Result<(), String> {
+pub(crate) fn check(file: &File, start: u64, length: u64, limit: i64) -> Result<(), String> {
     let damaged = || "not a valid parquet file: a page's header is malformed".to_owned();
     let mut source = BufReader::new(file);
     source

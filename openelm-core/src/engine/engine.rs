@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     state::State,
-    worker::{self, Message, Worker},
+    worker::{self, Message, Unit, Worker},
 };
 use crate::{
     error::{Error, Result},
@@ -140,6 +140,37 @@ impl Engine {
     /// Runs `work`, one unit of work, once the engine is not paused.
     pub(super) fn submit(&self, work: impl FnOnce(&mut State) + Send + 'static) -> Result<()> {
         self.send(Message::Unit(Box::new(work)))
+    }
+
+    /// Runs `work` on a thread of its own, then `unit` as [`submit`](Self::submit) does. A panic of
+    /// `work` has no effect. Without a thread, `unit` runs alone.
+    pub(super) fn submit_after(
+        &self,
+        work: impl FnOnce() + Send + 'static,
+        unit: impl FnOnce(&mut State) + Send + 'static,
+    ) -> Result<()> {
+        let (started, starts) = mpsc::channel();
+        let thread = thread::Builder::new().name("openelm-compile".into());
+        // The sender keeps the engine's thread until the unit is sent.
+        let messages = self.0.messages.clone().ok_or(Error::Unusable)?;
+        let gate = self.0.gate.clone();
+        let spawned = thread.spawn(move || {
+            let Ok(unit) = starts.recv() else {
+                return;
+            };
+            let _ = worker::catch_panic(|| {
+                work();
+                Ok(())
+            });
+            let _ = messages.send(Message::Unit(unit));
+            gate.recheck();
+        });
+        let unit: Unit = Box::new(unit);
+        match spawned {
+            // Fails only if the thread has ended.
+            Ok(_) => started.send(unit).map_err(|_| Error::Unusable),
+            Err(_) => self.send(Message::Unit(unit)),
+        }
     }
 
     /// Like [`submit`](Self::submit), but also during a pause; `work` must not use the device.

@@ -31,6 +31,7 @@
 //! ```
 
 mod chat;
+mod compiling;
 mod convert;
 mod engine;
 mod event_channel;

@@ -116,8 +116,7 @@ impl ModelHandle {
             prompt,
             options,
         };
-        self.engine()
-            .submit(move |state| state.generate(request, sender))?;
+        self.begin(request, sender)?;
         Ok(events)
     }
 

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{finetune::FinetuneTask, generation::GenerationTask};
+use super::{compiling::CompilingRequest, finetune::FinetuneTask, generation::GenerationTask};
 use crate::{
     error::{Error, Result},
     generation::{Chat, LanguageModel, PrefixCache},
@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) models: HashMap<u64, Loaded>,
     pub(super) chats: HashMap<u64, ChatSlot>,
     pub(super) generations: Vec<GenerationTask>,
+    /// Generations that have not begun.
+    pub(super) compiling: Vec<CompilingRequest>,
     pub(super) finetunes: VecDeque<FinetuneTask>,
 }
 
@@ -94,6 +96,7 @@ impl State {
                 self.generations.push(task);
             }
         }
+        self.unload_compiling(id);
         for mut task in std::mem::take(&mut self.finetunes) {
             if task.model() == id {
                 task.abort();
@@ -119,6 +122,7 @@ impl State {
 
     /// Ends the generations whose readers have closed their streams.
     pub(super) fn end_closed(&mut self) {
+        self.end_closed_compiling();
         for task in std::mem::take(&mut self.generations) {
             if task.is_closed() {
                 task.end(&mut self.models, &mut self.chats);

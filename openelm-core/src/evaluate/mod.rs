@@ -1,5 +1,22 @@
-//! Evaluation: log-likelihoods of texts, perplexity, and tasks of questions.
+//! Evaluation: log-likelihoods of continuations and texts, perplexity, and tasks of questions.
+//!
+//! A [`ScoreRequest`] or a text becomes an [`EncodedRequest`], which a [`Scorer`] scores.
 
+mod divergence;
+mod documents;
+mod encoded_request;
 mod log_likelihood;
+mod perplexity;
+mod score_rows;
+mod scorer;
+mod standard_error;
+pub mod task;
+mod trunk;
+mod windows;
 
+pub use divergence::{Divergence, divergence};
+pub use encoded_request::EncodedRequest;
 pub use log_likelihood::{LogLikelihood, ScoreRequest};
+pub use perplexity::{Perplexity, PerplexityOptions, perplexity};
+pub use scorer::Scorer;
+pub use windows::WindowOptions;

@@ -11,7 +11,7 @@ impl Model {
     /// adapters. It is no protection against a forgery.
     ///
     /// # Errors
-    /// [`Error::Mlx`](crate::Error::Mlx).
+    /// [`Error::Mlx`](crate::error::Error::Mlx).
     pub fn fingerprint(&self) -> Result<String> {
         let config = self.config();
         let mut hash = Fnv::new();

@@ -48,6 +48,22 @@ impl<'a> ForwardContext<'a> {
         }
     }
 
+    /// A tree of tokens after the positions in one cache: `positions` of its nodes, their place
+    /// `segment` in the cache, and their mask `[1, 1, L, T]`.
+    pub(super) fn tree(
+        rope: &'a Rope,
+        positions: &[Segment],
+        segment: Segment,
+        mask: Array,
+    ) -> Self {
+        Self {
+            rotation: rope.at(positions),
+            segments: vec![segment],
+            segment_masks: vec![Some(mask)],
+            mask: None,
+        }
+    }
+
     /// `length` positions of whole sequences, without a cache.
     pub(super) fn whole(rope: &'a Rope, length: usize, mask: Option<&'a Array>) -> Self {
         Self {

@@ -17,6 +17,7 @@ mod quantized_attention;
 mod rms_norm;
 mod rope;
 mod split;
+mod token_tree;
 mod unfused_attention;
 
 pub(crate) use adapters::{Module, Named, next_revision};
@@ -27,3 +28,4 @@ pub(crate) use linear::Linear;
 pub(crate) use lora::{Dropout, RowNorms, row_squares};
 pub use model::Model;
 pub(crate) use non_finite::{is_finite, value_at_fault};
+pub(crate) use token_tree::TokenTree;

@@ -156,27 +156,40 @@ impl Model {
         let mut segments = Vec::with_capacity(caches.len());
         let mut masks = Vec::with_capacity(caches.len());
         for (cache, &length) in caches.iter_mut().zip(lengths) {
-            let (found, layers) = (cache.layers_mut().len(), self.layers.len());
-            if found != layers {
-                let problem = format!("expected one for {layers} layers, found one for {found}");
-                return Err(Error::option("cache", problem));
-            }
             let offset = cache.offset();
             segments.push(Segment { offset, length });
             let window = cache.window(length);
             masks.push(window.map(|w| window_mask(w, self.dtype)).transpose()?);
         }
         let context = ForwardContext::cached(&self.rope, segments, masks);
+        self.hidden_in(tokens, &context, caches)
+    }
+
+    /// Final hidden states `[1, L, D]` of `tokens` `[1, L]` in `context`, which has a segment for
+    /// each cache.
+    pub(super) fn hidden_in(
+        &self,
+        tokens: &Array,
+        context: &ForwardContext<'_>,
+        caches: &mut [&mut KvCache],
+    ) -> Result<Array> {
+        for cache in caches.iter_mut() {
+            let (found, layers) = (cache.layers_mut().len(), self.layers.len());
+            if found != layers {
+                let problem = format!("expected one for {layers} layers, found one for {found}");
+                return Err(Error::option("cache", problem));
+            }
+        }
         let mut x = self.embed(tokens)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let of_layer = caches
                 .iter_mut()
                 .map(|cache| cache.layers_mut().get_mut(index));
             let mut of_layer: Vec<_> = of_layer.flatten().collect();
-            x = layer.forward(&x, &context, &mut of_layer)?;
+            x = layer.forward(&x, context, &mut of_layer)?;
         }
-        for (cache, &length) in caches.iter_mut().zip(lengths) {
-            cache.advance(length)?;
+        for (cache, segment) in std::iter::zip(caches, &context.segments) {
+            cache.advance(segment.length)?;
         }
         self.norm.forward(&x)
     }
@@ -210,6 +223,11 @@ impl Model {
     /// The final norm of the last layer's output `x` `[B, L, D]`.
     pub(crate) fn normed(&self, x: &Array) -> Result<Array> {
         self.norm.forward(x)
+    }
+
+    /// The rotary embedding.
+    pub(super) fn rope(&self) -> &Rope {
+        &self.rope
     }
 
     /// The output head.

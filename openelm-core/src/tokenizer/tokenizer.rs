@@ -10,7 +10,7 @@ use std::{
     any::Any,
     fmt,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use super::{
@@ -49,7 +49,12 @@ pub struct Tokenizer {
 }
 
 /// A value that another folder computes from the tokenizer once.
-pub(super) type Companion = Arc<OnceLock<Arc<dyn Any + Send + Sync>>>;
+#[derive(Clone, Default)]
+pub(super) struct Companion {
+    made: Arc<OnceLock<Arc<dyn Any + Send + Sync>>>,
+    /// Held by the thread that computes it.
+    making: Arc<Mutex<()>>,
+}
 
 impl Tokenizer {
     /// Reads a `tokenizer.json` or a `tokenizer.model`; the format is detected by content.
@@ -204,15 +209,24 @@ impl Tokenizer {
         &self,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<Arc<T>> {
-        let made = match self.companion.get() {
-            Some(made) => Arc::clone(made),
-            None => {
-                let made: Arc<dyn Any + Send + Sync> = Arc::new(make()?);
-                Arc::clone(self.companion.get_or_init(|| made))
-            }
-        };
-        let other = |_| self.error("its companion has another type".to_owned());
-        made.downcast().map_err(other)
+        if let Some(made) = self.made_companion() {
+            return Ok(made);
+        }
+        let Companion { made, making } = &self.companion;
+        // Threads that need it at the same time wait for the first.
+        let _making = making.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.get().is_none() {
+            let value: Arc<dyn Any + Send + Sync> = Arc::new(make()?);
+            let _ = made.set(value);
+        }
+        let other = || self.error("its companion has another type".to_owned());
+        self.made_companion().ok_or_else(other)
+    }
+
+    /// The value of [`companion`](Self::companion) if it was computed.
+    pub(crate) fn made_companion<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let made = self.companion.made.get()?;
+        Arc::clone(made).downcast().ok()
     }
 
     /// A detokenizer at the start of a text.

@@ -7,6 +7,7 @@
     reason = "tests may panic"
 )]
 
+mod constraints;
 mod prefixes;
 mod requests;
 mod stress;

@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "few_rows.hpp"
+#include "product.hpp"
 #include "threads.hpp"
 
 extern "C" {
@@ -50,8 +51,12 @@ extern "C" {
 void cblas_sgemm(
     int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
     const float* a, int lda, const float* b, int ldb, float beta, float* c, int ldc) {
-  // OpenBLAS packs all of B even for one row of A, the common case in decoding. A product with one
-  // row or column is a matrix-vector product, and sgemv reads the matrix once.
+  if (order == RowMajor && trans_a == NoTrans) {
+    Product product{trans_b != NoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc};
+    if (few_rows::multiply(product, threads)) return;
+  }
+  // OpenBLAS packs all of B even for one row of A. A product with one row or column is a
+  // matrix-vector product, for which sgemv reads the matrix once.
   if (order == RowMajor && m == 1 && n > 0 && k > 0) {
     int a_stride = trans_a == NoTrans ? 1 : lda;
     if (trans_b == NoTrans) {
@@ -69,10 +74,6 @@ void cblas_sgemm(
       scipy_cblas_sgemv(RowMajor, Trans, k, m, alpha, a, lda, b, b_stride, beta, c, ldc);
     }
     return;
-  }
-  if (order == RowMajor && trans_a == NoTrans && beta == 0) {
-    few_rows::Product product{trans_b != NoTrans, m, n, k, alpha, a, lda, b, ldb, c, ldc};
-    if (few_rows::multiply(product, threads)) return;
   }
   scipy_cblas_sgemm(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }

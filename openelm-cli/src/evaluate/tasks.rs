@@ -1,0 +1,115 @@
+//! Scores of a model on the questions of tasks.
+
+use std::path::Path;
+
+use openelm_core::{
+    Error as CoreError,
+    evaluate::{
+        EncodedRequest, Scorer, WindowOptions,
+        task::{Outcome, Plan, Questions, RequestKind, TaskResult},
+    },
+};
+
+use super::samples::Samples;
+use crate::{bar::bar, error::Error};
+
+/// A planned task with its questions.
+pub(super) struct Exam {
+    /// Name of the task, with its shots if the plan has it twice.
+    pub(super) key: String,
+    pub(super) questions: Questions,
+}
+
+/// The keys of a plan's tasks.
+pub(super) fn keys(plan: &Plan) -> Vec<String> {
+    let count = |name: &str| plan.tasks.iter().filter(|task| task.name() == name).count();
+    let key = |task: &openelm_core::evaluate::task::PlannedTask| match count(task.name()) {
+        1 => task.name().to_owned(),
+        _ => format!("{}_{}shot", task.name(), task.num_fewshot()),
+    };
+    plan.tasks.iter().map(key).collect()
+}
+
+/// Scores all questions with a model. Rows of questions that `folder` has are not computed again.
+///
+/// # Errors
+/// As [`Samples::open`], and the errors of the scoring.
+pub(super) fn evaluate(
+    scorer: &mut Scorer<'_>,
+    exams: &[Exam],
+    folder: Option<&Path>,
+    quiet: bool,
+) -> Result<Vec<TaskResult>, Error> {
+    let total: usize = exams.iter().map(|exam| exam.questions.len()).sum();
+    let bar = bar(quiet, "{pos}/{len} questions {wide_bar} {msg}, {eta} left");
+    bar.set_length(total as u64);
+    let results = exams.iter().map(|exam| {
+        bar.set_message(exam.key.clone());
+        let mut samples = Samples::open(folder, &exam.key, &exam.questions)?;
+        let before = bar.position() + samples.outcomes.len() as u64;
+        bar.set_position(before);
+        bar.reset_eta();
+        answer(scorer, &exam.questions, &mut samples, &mut || bar.inc(1))?;
+        let result = exam.questions.result(&samples.outcomes)?;
+        samples.finish(&exam.questions, &result)?;
+        Ok(result)
+    });
+    let results = results.collect();
+    bar.finish_and_clear();
+    results
+}
+
+/// Scores the questions that `samples` does not have.
+fn answer(
+    scorer: &mut Scorer<'_>,
+    questions: &Questions,
+    samples: &mut Samples,
+    next: &mut dyn FnMut(),
+) -> Result<(), Error> {
+    let left: Vec<_> = questions.iter().skip(samples.outcomes.len()).collect();
+    let model = scorer.model();
+    let mut encoded = Vec::new();
+    // The question of each request, and the number of its requests without a result.
+    let mut places = Vec::new();
+    for (index, question) in left.iter().enumerate() {
+        for (choice, request) in question.requests.iter().enumerate() {
+            encoded.push(match questions.kind() {
+                RequestKind::Continuations => EncodedRequest::of_continuation(model, request)?,
+                RequestKind::Text => EncodedRequest::of_text(
+                    model,
+                    &request.continuation,
+                    &WindowOptions::rolling(model.model().config()),
+                )?,
+            });
+            places.push((index, choice));
+        }
+    }
+    let mut outcomes: Vec<Vec<Option<Outcome>>> = left
+        .iter()
+        .map(|question| vec![None; question.requests.len()])
+        .collect();
+    let mut written = 0;
+    scorer.score(&encoded, |index, result| -> Result<(), Error> {
+        let place = places.get(index).copied().unwrap_or_default();
+        if let Some(outcome) = outcomes
+            .get_mut(place.0)
+            .and_then(|row| row.get_mut(place.1))
+        {
+            *outcome = Some(Outcome::from(&result));
+        }
+        // Rows are in the order of the questions.
+        while let (Some(question), Some(row)) = (left.get(written), outcomes.get(written)) {
+            let Some(row) = row.iter().copied().collect::<Option<Vec<_>>>() else {
+                break;
+            };
+            samples.push(question, row)?;
+            written += 1;
+            next();
+        }
+        Ok(())
+    })?;
+    if samples.outcomes.len() < questions.len() {
+        return Err(CoreError::Cancelled.into());
+    }
+    Ok(())
+}

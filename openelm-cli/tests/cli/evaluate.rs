@@ -1,0 +1,190 @@
+//! `openelm evaluate`: table, files, continuation, comparison and refusals.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use crate::tool::{openelm, parse, tales};
+use openelm_testing::{TempDir, fails, repository, works};
+
+fn text(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+/// `openelm evaluate` with the bundled model on the task of `examples/evaluate`.
+fn endings(args: &[&str]) -> std::process::Command {
+    let task = repository("examples/evaluate/endings.yaml");
+    let data = repository("examples/evaluate");
+    let [task, data] = [&task, &data].map(|path| path.to_str().unwrap());
+    let model = tales();
+    let fixed = [
+        "evaluate", "-q", "--model", &model, "--task", task, "--data", data,
+    ];
+    openelm(&[&fixed, args].concat())
+}
+
+fn rows(file: &Path) -> Vec<Value> {
+    text(file).lines().map(parse).collect()
+}
+
+#[test]
+fn scores_are_printed_and_kept() {
+    let folder = TempDir::new();
+    let out = folder.join("out");
+    let table = works(endings(&["--output-dir", out.to_str().unwrap()]));
+    let json = parse(&works(endings(&["--json"])));
+    let kept: Value = serde_json::from_str(&text(out.join("results.json"))).unwrap();
+    assert_eq!(kept["results"], json["results"]);
+    let scores = &kept["results"]["endings"];
+    let acc = scores["acc,none"].as_f64().unwrap();
+    assert!(acc > 0.5, "{acc}");
+    assert_eq!(kept["n-samples"]["endings"]["effective"], 12);
+    assert_eq!(kept["n-shot"]["endings"], 0);
+    assert!(table.contains(&format!("acc       {acc:.4}")), "{table}");
+
+    let samples = rows(&out.join("samples_endings.jsonl"));
+    assert_eq!(samples.len(), 12);
+    let mean = samples
+        .iter()
+        .map(|row| row["acc"].as_f64().unwrap())
+        .sum::<f64>()
+        / 12.0;
+    assert!((mean - acc).abs() < 1e-9);
+    let first = &samples[0];
+    assert_eq!(first["doc_id"], 0);
+    let argument = &first["arguments"]["gen_args_0"];
+    assert!(
+        argument["arg_0"]
+            .as_str()
+            .unwrap()
+            .starts_with("Once upon a time")
+    );
+    assert!(argument["arg_1"].as_str().unwrap().starts_with(' '));
+    // The right choice of the row has the highest log-likelihood if the row counts.
+    for row in &samples {
+        let sums = row["filtered_resps"].as_array().unwrap().iter();
+        let sums: Vec<f64> = sums
+            .map(|r| r[0].as_str().unwrap().parse().unwrap())
+            .collect();
+        let best = (0..3).max_by(|&a, &b| sums[a].total_cmp(&sums[b])).unwrap();
+        let is_right = row["target"].as_str() == Some(best.to_string().as_str());
+        assert_eq!(row["acc"], f64::from(u8::from(is_right)));
+    }
+    for picture in ["comparison.svg", "comparison.png"] {
+        assert!(out.join(picture).is_file(), "{picture}");
+    }
+}
+
+#[test]
+fn an_interrupted_evaluation_goes_on() {
+    let folder = TempDir::new();
+    let out = folder.join("out");
+    let args = ["--output-dir", out.to_str().unwrap()];
+    let table = works(endings(&args));
+    let path = out.join("samples_endings.jsonl");
+    let whole = text(&path);
+    let lines: Vec<_> = whole.lines().collect();
+    // Five rows, of which one has another score, and the beginning of a row.
+    let changed = lines[0].replace("\"False\"", "\"True\"");
+    assert_ne!(changed, lines[0]);
+    let kept = [&[changed.as_str()], &lines[1..5], &[&lines[5][..40]]].concat();
+    fs::write(&path, kept.join("\n")).unwrap();
+    assert_eq!(works(endings(&args)), table);
+    let again = text(&path);
+    let again: Vec<_> = again.lines().collect();
+    // The scores of the first row were not computed again.
+    assert_eq!(again[0], changed);
+    assert_eq!(again[1..], lines[1..]);
+    // Fewer documents need no new scores either.
+    let fewer = [&args[..], &["--limit", "3"]].concat();
+    works(endings(&fewer));
+    assert_eq!(rows(&path).len(), 3);
+}
+
+#[test]
+fn a_folder_has_the_scores_of_one_model() {
+    let folder = TempDir::new();
+    let out = folder.join("out");
+    let args = ["--limit", "2", "--output-dir", out.to_str().unwrap()];
+    works(endings(&args));
+    let before = text(out.join("samples_endings.jsonl"));
+    let other_dtype = endings(&[&args[..], &["--dtype", "bfloat16"]].concat());
+    let parts = ["model_fingerprint: expected", "choose another folder"];
+    fails(other_dtype, 1, &parts);
+    assert_eq!(text(out.join("samples_endings.jsonl")), before);
+    // Rows of other questions.
+    let other = before.replace("Once upon", "Twice upon");
+    fs::write(out.join("samples_endings.jsonl"), &other).unwrap();
+    fails(
+        endings(&args),
+        1,
+        &["line 1: expected the scores of document 0"],
+    );
+    assert_eq!(text(out.join("samples_endings.jsonl")), other);
+    // A folder of something else.
+    let full = folder.join("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("letter.txt"), "hello").unwrap();
+    let into_full = endings(&["--output-dir", full.to_str().unwrap()]);
+    fails(into_full, 1, &["the folder has other files"]);
+}
+
+#[test]
+fn a_model_equals_itself() {
+    let folder = TempDir::new();
+    let text = folder.file(
+        "tale.txt",
+        "Once upon a time there was a king who had three sons.\n",
+    );
+    let model = tales();
+    let args = ["--against", &model, "--perplexity", &text, "--json"];
+    let json = parse(&works(endings(&args)));
+    let differences = &json["comparison"]["differences"];
+    assert_eq!(differences["endings"]["acc"]["difference"], 0.0);
+    assert_eq!(differences["endings"]["acc"]["low"], 0.0);
+    let perplexity = &json["perplexity"];
+    assert!(perplexity["kl_divergence"].as_f64().unwrap().abs() < 1e-9);
+    assert_eq!(perplexity["same_top_token"], 1.0);
+    let nats = perplexity["nats_per_token"].as_f64().unwrap();
+    let exponential = perplexity["perplexity"].as_f64().unwrap();
+    assert!((nats.exp() - exponential).abs() < 1e-9);
+    let bytes = perplexity["bytes"].as_u64().unwrap();
+    assert_eq!(bytes, 54);
+    assert_eq!(differences["tale.txt"]["perplexity"]["difference"], 0.0);
+}
+
+#[test]
+fn bad_command_lines_are_refused() {
+    let folder = TempDir::new();
+    let model = tales();
+    let evaluate = |args: &[&str]| {
+        let fixed = ["evaluate", "--model", &model];
+        openelm(&[&fixed, args].concat())
+    };
+    let data = folder.to_str().unwrap();
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&[], 2, "--tasks: expected tasks"),
+        (&["--tasks", "arc_easy"], 2, "--data: expected the folder"),
+        (&["--tasks", "arc_eazy", "--data", data], 2, "arc_easy"),
+        (
+            &["--tasks", "arc_easy", "--data", data],
+            1,
+            "allenai/ai2_arc",
+        ),
+        (
+            &["--perplexity", "x.txt", "--limit", "3"],
+            2,
+            "--limit: no effect",
+        ),
+        (
+            &["--tasks", "piqa", "--data", data, "--stride", "3"],
+            2,
+            "--stride: no effect",
+        ),
+    ];
+    for (args, code, expected) in cases {
+        fails(evaluate(args), code, &[expected]);
+    }
+    let none = endings(&["--limit", "0"]);
+    fails(none, 2, &["--limit: expected at least 1, found 0"]);
+}

@@ -1,0 +1,154 @@
+//! Perplexity of documents.
+
+use std::path::PathBuf;
+
+use super::{
+    documents::Documents, encoded_request::EncodedRequest, scorer::Scorer,
+    standard_error::standard_error, windows::WindowOptions,
+};
+use crate::error::{Error, Result};
+
+/// Tokens of documents that are scored together.
+const TOKENS: usize = 4096;
+
+/// Options of [`perplexity`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PerplexityOptions {
+    /// Windows of a document.
+    pub windows: WindowOptions,
+    /// Score EOS at the end of each document too. Default false.
+    pub add_eos: bool,
+    /// Key of the text in JSON rows and parquet columns. Default `text`.
+    pub text_key: String,
+}
+
+impl Default for PerplexityOptions {
+    fn default() -> Self {
+        Self {
+            windows: WindowOptions::default(),
+            add_eos: false,
+            text_key: "text".to_owned(),
+        }
+    }
+}
+
+/// The perplexity of documents, over all their tokens.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Perplexity {
+    /// Number of documents.
+    pub documents: usize,
+    /// Number of scored tokens; BOS is none of them.
+    pub tokens: usize,
+    /// Length of the documents in UTF-8, in bytes.
+    pub bytes: usize,
+    /// Negative log-likelihood of all tokens, in nats.
+    pub nats: f64,
+    /// Negative log-likelihood and number of tokens of each document.
+    of_documents: Vec<(f64, usize)>,
+    /// As `of_documents` for each window of the first document.
+    of_windows: Vec<(f64, usize)>,
+}
+
+impl Perplexity {
+    /// Nats per token; NaN without tokens.
+    pub fn nats_per_token(&self) -> f64 {
+        self.nats / self.tokens as f64
+    }
+
+    /// The exponential of the nats per token.
+    pub fn perplexity(&self) -> f64 {
+        self.nats_per_token().exp()
+    }
+
+    /// Bits per byte of text. Its tokens' EOS is counted in the bits and not in the bytes.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.nats / std::f64::consts::LN_2 / self.bytes as f64
+    }
+
+    /// Standard error of the nats per token, over documents; of a single document over its windows,
+    /// and `None` if it has one window.
+    pub fn standard_error(&self) -> Option<f64> {
+        match &*self.of_documents {
+            [_] => standard_error(&self.of_windows),
+            documents => standard_error(documents),
+        }
+    }
+
+    /// Standard error of the perplexity: the standard error of the nats per token times the
+    /// perplexity (delta method).
+    pub fn perplexity_standard_error(&self) -> Option<f64> {
+        let error = self.standard_error()?;
+        Some(error * self.perplexity())
+    }
+
+    fn add(&mut self, bytes: usize, request: &EncodedRequest, logprobs: &[f32]) {
+        let nats = |logprobs: &[f32]| -logprobs.iter().map(|&x| f64::from(x)).sum::<f64>();
+        if self.documents == 0 {
+            let mut rest = logprobs;
+            for length in request.windows() {
+                let (window, after) = rest.split_at(length.min(rest.len()));
+                self.of_windows.push((nats(window), length));
+                rest = after;
+            }
+        }
+        let nats = nats(logprobs);
+        self.documents += 1;
+        self.tokens += logprobs.len();
+        self.bytes += bytes;
+        self.nats += nats;
+        self.of_documents.push((nats, logprobs.len()));
+    }
+}
+
+/// Scores the documents of `files`: jsonl, txt, gz, zst and parquet files, folders of them and
+/// patterns. A text file is one document. Special tokens in a document are plain text; a document
+/// without tokens is skipped. `each` receives the result so far after every few documents.
+///
+/// # Errors
+/// The error of the first file or row that cannot be read; [`Error::Option`] if an option is out of
+/// range or no document has a token; those of [`Scorer::score`] and of `each`.
+pub fn perplexity<E: From<Error>>(
+    scorer: &mut Scorer<'_>,
+    files: &[PathBuf],
+    options: &PerplexityOptions,
+    mut each: impl FnMut(&Perplexity) -> Result<(), E>,
+) -> Result<Perplexity, E> {
+    let model = scorer.model();
+    let tokenizer = model.tokenizer().literal();
+    let mut documents = Documents::open(files, &options.text_key)?;
+    let mut found = Perplexity::default();
+    loop {
+        let (mut bytes, mut requests, mut tokens) = (Vec::new(), Vec::new(), 0);
+        while tokens < TOKENS
+            && let Some(text) = documents.next().transpose()?
+        {
+            let mut ids = vec![tokenizer.bos_id()];
+            ids.extend(tokenizer.encode(&text)?);
+            if options.add_eos {
+                ids.push(tokenizer.eos_id());
+            }
+            if ids.len() > 1 {
+                let request = EncodedRequest::in_windows(model, &ids, &options.windows)?;
+                tokens += request.tokens();
+                requests.push(request);
+                bytes.push(text.len());
+            }
+        }
+        if requests.is_empty() {
+            break;
+        }
+        let mut results = vec![Vec::new(); requests.len()];
+        scorer.score(&requests, |index, result| {
+            results[index] = result.token_logprobs;
+            Ok::<_, E>(())
+        })?;
+        for ((bytes, request), logprobs) in bytes.into_iter().zip(&requests).zip(results) {
+            found.add(bytes, request, &logprobs);
+        }
+        each(&found)?;
+    }
+    if found.tokens == 0 {
+        return Err(Error::option("files", "expected text, found none").into());
+    }
+    Ok(found)
+}
