@@ -51,12 +51,13 @@ test-mutations: setup ## a few hundred mutated files and extreme options of the 
 	cargo build --quiet $(TESTED) --bin openelm
 	python3 -B fuzz/mutations --openelm target/debug/openelm --seed 20 --cases 300,150 --seconds 60
 
-test-scripts: ## the scripts of apple/, release/, .github/, fuzz/ and bench/mac, on any system
+test-scripts: ## the scripts of apple/, release/, .github/, fuzz/, bench/mac and examples/lm_eval, on any system
 	cd apple && python3 -B -m unittest --quiet
 	cd release && python3 -B -m unittest --quiet
 	cd .github && python3 -B -m unittest --quiet
 	cd fuzz/mutations && python3 -B -m unittest --quiet
 	cd bench/mac && python3 -B -m unittest --quiet
+	cd examples/lm_eval && python3 -B -m unittest --quiet
 
 # Both in parallel, because most of the time is spent downloading. A failed download is retried by
 # the step that needs it.
