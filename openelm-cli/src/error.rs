@@ -177,6 +177,10 @@ fn flag(command: &Command, option: &str) -> String {
 /// The long name of the flag of `command` that decides the core's `option`.
 fn long_name<'c>(command: &'c Command, option: &str) -> Option<&'c str> {
     let own = option.replace('_', "-");
+    let is_long = |name| {
+        let mut arguments = command.get_arguments();
+        arguments.any(|arg| arg.get_long() == Some(name))
+    };
     // mlx-lm's quantisation flags.
     let quantization = format!("q-{own}");
     let other = match option {
@@ -187,6 +191,8 @@ fn long_name<'c>(command: &'c Command, option: &str) -> Option<&'c str> {
         "decay_vectors" => "mlx-lm-compat",
         "dry_sequence_breakers" => "dry-sequence-breaker",
         "extra_eos_tokens" => "extra-eos-token",
+        // `openelm evaluate` has data sets of tasks in `--data`.
+        "files" if is_long("perplexity") => "perplexity",
         "files" | "valid" => "data",
         "format" => "to",
         // The final rate of pre-training follows from the peak rate.

@@ -16,7 +16,8 @@ use std::{
 use openelm_core::{
     CancelHandle, Device, LanguageModel,
     evaluate::{
-        Divergence, Perplexity, PerplexityOptions, Scorer, WindowOptions,
+        Divergence, Perplexity, PerplexityOptions, Scorer, WindowOptions, check_documents,
+        check_vocabularies,
         task::{GroupResult, Plan, QuestionOptions, TaskResult, Tasks},
     },
     output::{check_inputs, write_file},
@@ -154,18 +155,31 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         adapters: args.adapters.given(),
         output: folder.map(Path::to_owned),
     };
-    let (scores, model) = judged.scores(&session)?;
+    let other = args.against.as_deref().map(|other| Judged {
+        folder: other,
+        is_other: true,
+        adapters: &args.against_adapter,
+        output: folder.map(|folder| folder.join("against")),
+    });
+    // Faults of the other model are found before the first score. The divergence needs both models
+    // in memory, scores of tasks only one.
+    let mut loaded = None;
+    if let Some(other) = &other {
+        loaded = Some(other.load(&session)?).filter(|_| session.texts.is_some());
+    }
+    let model = judged.load(&session)?;
+    if let Some(other) = &loaded {
+        check_vocabularies(other, &model)?;
+    }
+    let scores = judged.scores(&session, &model)?;
     let (mut against, mut divergence) = (None, None);
-    if let Some(other) = &args.against {
+    if let Some(judged) = &other {
         let kept = session.texts.is_some().then_some(model);
-        let judged = Judged {
-            folder: other,
-            is_other: true,
-            adapters: &args.against_adapter,
-            output: folder.map(|folder| folder.join("against")),
+        let other = match loaded {
+            Some(other) => other,
+            None => judged.load(&session)?,
         };
-        let (scores, other) = judged.scores(&session)?;
-        against = Some(scores);
+        against = Some(judged.scores(&session, &other)?);
         if let (Some(texts), Some(model)) = (&session.texts, &kept) {
             let cancel = CancelHandle::default();
             interrupt.cancels(cancel.clone());
@@ -258,6 +272,9 @@ impl<'a> Session<'a> {
             }
         }
         let files = Paths::all(&args.perplexity);
+        if !files.is_empty() {
+            check_documents(&files, &args.text_key)?;
+        }
         let options = PerplexityOptions {
             windows: WindowOptions {
                 window: args.window,
@@ -330,8 +347,8 @@ struct Judged<'a> {
 }
 
 impl Judged<'_> {
-    /// Loads the model and scores it.
-    fn scores(&self, session: &Session<'_>) -> Result<(Scores, LanguageModel), Error> {
+    /// Loads the model with its adapters.
+    fn load(&self, session: &Session<'_>) -> Result<LanguageModel, Error> {
         let args = session.args;
         let mut model = if self.is_other {
             args.model.load_other(self.folder, args.quiet)?
@@ -342,11 +359,17 @@ impl Judged<'_> {
         if let Some(texts) = &session.texts {
             texts.options.windows.check(model.model().config())?;
         }
-        let about = self.about(&model)?;
+        Ok(model)
+    }
+
+    /// Scores the model.
+    fn scores(&self, session: &Session<'_>, model: &LanguageModel) -> Result<Scores, Error> {
+        let args = session.args;
+        let about = self.about(model)?;
         if let Some(output) = &self.output {
             samples::open_folder(output, &about)?;
         }
-        let mut scorer = Scorer::new(&model)?;
+        let mut scorer = Scorer::new(model)?;
         session.interrupt.cancels(scorer.cancel_handle());
         let output = self.output.as_deref();
         let tasks = evaluate(&mut scorer, &session.exams, output, args.quiet);
@@ -356,14 +379,13 @@ impl Judged<'_> {
             Some(texts) => Some(session.result(texts.perplexity(&mut scorer))?),
             None => None,
         };
-        let scores = Scores {
+        Ok(Scores {
             name: self.name(),
             tasks,
             groups,
             perplexity,
             about,
-        };
-        Ok((scores, model))
+        })
     }
 
     fn name(&self) -> String {

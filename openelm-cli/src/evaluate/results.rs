@@ -58,6 +58,7 @@ pub(super) fn tasks_json(
             .collect();
         json!(better)
     });
+    by_task("truncated", &|task| json!(task.truncated));
     by_task("n-samples", &|task| json!({ "effective": task.documents }));
     json
 }

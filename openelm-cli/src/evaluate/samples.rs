@@ -120,6 +120,8 @@ fn row(question: &Question, outcomes: &[Outcome]) -> Map<String, Value> {
     row.insert("resps".into(), json!(each));
     row.insert("filtered_resps".into(), json!(responses));
     row.insert("filter".into(), json!("none"));
+    let truncated: Vec<_> = outcomes.iter().map(|outcome| outcome.truncated).collect();
+    row.insert("truncated".into(), json!(truncated));
     row
 }
 
@@ -189,12 +191,16 @@ fn outcomes_of(line: &[u8], question: &Question) -> Option<Vec<Outcome>> {
         return None;
     }
     let responses = row.get("filtered_resps")?.as_array()?;
+    let truncated = row.get("truncated")?.as_array()?;
     let outcomes: Option<Vec<_>> = responses
         .iter()
-        .map(|response| {
+        .enumerate()
+        .map(|(index, response)| {
+            let truncated = truncated.get(index)?.as_u64()?;
             Some(Outcome {
                 sum: response.get(0)?.as_str()?.parse().ok()?,
                 is_greedy: response.get(1)?.as_str()? == "True",
+                truncated: usize::try_from(truncated).ok()?,
             })
         })
         .collect();
@@ -223,6 +229,9 @@ pub(super) fn open_folder(folder: &Path, about: &Map<String, Value>) -> Result<(
                 }
             }
             Ok(())
+        }
+        Err(_) if folder.exists() && !folder.is_dir() => {
+            Err(wrong(folder, "expected a folder, found a file"))
         }
         Err(problem) if problem.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(folder).map_err(|problem| wrong(folder, problem))?;

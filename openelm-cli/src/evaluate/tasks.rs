@@ -10,8 +10,8 @@ use openelm_core::{
     },
 };
 
-use super::samples::Samples;
-use crate::{bar::bar, error::Error};
+use super::samples::{Samples, wrong};
+use crate::{bar::bar, error::Error, output::note};
 
 /// A planned task with its questions.
 pub(super) struct Exam {
@@ -52,6 +52,15 @@ pub(super) fn evaluate(
         answer(scorer, &exam.questions, &mut samples, &mut || bar.inc(1))?;
         let result = exam.questions.result(&samples.outcomes)?;
         samples.finish(&exam.questions, &result)?;
+        if result.truncated > 0 {
+            let (name, truncated, requests) = (&exam.key, result.truncated, result.requests);
+            bar.suspend(|| {
+                note(&format!(
+                    "{name}: {truncated} of {requests} contexts are too long for the model and \
+                     lose their beginning"
+                ));
+            });
+        }
         Ok(result)
     });
     let results = results.collect();
@@ -73,14 +82,19 @@ fn answer(
     let mut places = Vec::new();
     for (index, question) in left.iter().enumerate() {
         for (choice, request) in question.requests.iter().enumerate() {
-            encoded.push(match questions.kind() {
-                RequestKind::Continuations => EncodedRequest::of_continuation(model, request)?,
+            let request = match questions.kind() {
+                RequestKind::Continuations => EncodedRequest::of_continuation(model, request),
                 RequestKind::Text => EncodedRequest::of_text(
                     model,
                     &request.continuation,
                     &WindowOptions::rolling(model.model().config()),
-                )?,
-            });
+                ),
+            };
+            encoded.push(request.map_err(|error| {
+                let (document, request) = (question.document + 1, choice + 1);
+                let place = format!("document {document}: request {request}");
+                wrong(questions.path(), format!("{place}: {error}"))
+            })?);
             places.push((index, choice));
         }
     }

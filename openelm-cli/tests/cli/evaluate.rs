@@ -2,10 +2,10 @@
 
 use std::{fs, path::Path};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::tool::{openelm, parse, tales};
-use openelm_testing::{TempDir, fails, repository, works};
+use openelm_testing::{TempDir, fails, repository, run, works};
 
 fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap()
@@ -187,4 +187,115 @@ fn bad_command_lines_are_refused() {
     }
     let none = endings(&["--limit", "0"]);
     fails(none, 2, &["--limit: expected at least 1, found 0"]);
+}
+
+/// A folder of data sets with these rows of the task of `examples/evaluate`.
+fn data_set(folder: &TempDir, rows: &[Value]) -> String {
+    fs::create_dir_all(folder.join("data/endings")).unwrap();
+    let lines: Vec<_> = rows.iter().map(|row| format!("{row}\n")).collect();
+    folder.write("data/endings/test.jsonl", lines.concat());
+    folder.join("data").to_str().unwrap().to_owned()
+}
+
+/// `openelm evaluate` on the task file `task` and the data sets of `data`.
+fn evaluate(task: &str, data: &str, args: &[&str]) -> std::process::Command {
+    let model = tales();
+    let fixed = [
+        "evaluate", "-q", "--model", &model, "--task", task, "--data", data,
+    ];
+    openelm(&[&fixed, args].concat())
+}
+
+#[test]
+fn truncated_contexts_are_counted() {
+    let folder = TempDir::new();
+    let row = |sentence: &str| json!({"sentence": sentence, "endings": ["a.", "b."], "right": 1});
+    let long = "once upon a time ".repeat(600);
+    let data = data_set(&folder, &[row("He was a"), row(&long)]);
+    let task = repository("examples/evaluate/endings.yaml");
+    let task = task.to_str().unwrap();
+    let out = folder.join("out");
+    let args = ["--output-dir", out.to_str().unwrap()];
+    // The second run reads the rows of the first one.
+    for _ in 0..2 {
+        let outcome = run(evaluate(task, &data, &args));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        let note = "endings: 2 of 4 contexts are too long for the model";
+        assert!(outcome.stderr.contains(note), "{}", outcome.stderr);
+        assert_eq!(
+            parse(&text(out.join("results.json")))["truncated"]["endings"],
+            2
+        );
+        let rows = rows(&out.join("samples_endings.jsonl"));
+        assert_eq!(rows[0]["truncated"], json!([0, 0]));
+        assert!(rows[1]["truncated"][0].as_u64().unwrap() > 500);
+    }
+}
+
+#[test]
+fn errors_of_requests_name_file_and_document() {
+    let folder = TempDir::new();
+    let row = |ending: &str| json!({"sentence": "x", "endings": ["a", ending], "right": 1});
+    let long = "once upon a time ".repeat(600);
+    let task = text(repository("examples/evaluate/endings.yaml"));
+    let task = folder.file("t.yaml", &format!("{task}target_delimiter: \"\"\n"));
+    for (ending, expected) in [
+        (long.as_str(), "expected at most the 512 tokens"),
+        ("", "continuation: it is empty"),
+    ] {
+        let data = data_set(&folder, &[row("b"), row(ending)]);
+        let place = "test.jsonl: document 2: request 2: ";
+        fails(evaluate(&task, &data, &[]), 1, &[place, expected]);
+    }
+}
+
+#[test]
+fn names_of_tasks_are_names_of_files() {
+    let folder = TempDir::new();
+    let task = text(repository("examples/evaluate/endings.yaml"));
+    let long = "e".repeat(300);
+    for name in ["../evil", "/evil", "", long.as_str(), "a\\0b"] {
+        let definition = task.replace("task: endings", &format!("task: \"{name}\""));
+        let file = folder.file("t.yaml", &definition);
+        let parts = ["t.yaml: `task`: expected 1 to 200 bytes"];
+        fails(evaluate(&file, folder.to_str().unwrap(), &[]), 1, &parts);
+    }
+}
+
+#[test]
+fn faults_are_found_before_the_first_score() {
+    let folder = TempDir::new();
+    let out = folder.join("out");
+    let file = folder.file("file.txt", "");
+    let bad = folder.file("bad.jsonl", "{\"text\": 5}\n");
+    let missing = folder.join("missing");
+    let missing = missing.to_str().unwrap();
+    let model = tales();
+    let task = repository("examples/evaluate/endings.yaml");
+    let data = repository("examples/evaluate");
+    let [task, data] = [&task, &data].map(|path| path.to_str().unwrap());
+    let cases: [(&str, &[&str], &str); 5] = [
+        (data, &["--perplexity", missing], "missing: no such file"),
+        (data, &["--perplexity", &bad], "bad.jsonl:1: `text`"),
+        (data, &["--against", missing], "missing: no such file"),
+        (
+            data,
+            &["--against", &model, "--against-adapter", missing],
+            "missing: no such file",
+        ),
+        (&file, &[], "file.txt: expected a folder of data sets"),
+    ];
+    for (data, args, expected) in cases {
+        let args = [args, &["--output-dir", out.to_str().unwrap()]].concat();
+        fails(evaluate(task, data, &args), 1, &[expected]);
+        assert!(!out.exists(), "{expected}");
+    }
+    let into_file = endings(&["--output-dir", &file]);
+    fails(into_file, 1, &["file.txt: expected a folder, found a file"]);
+    let empty = ["evaluate", "--model", &model, "--perplexity", &file];
+    fails(
+        openelm(&empty),
+        2,
+        &["--perplexity: expected text, found none"],
+    );
 }

@@ -118,7 +118,10 @@ pub fn divergence<E: From<Error>>(
 }
 
 /// Refuses models whose ids stand for other tokens.
-fn check_vocabularies(reference: &LanguageModel, model: &LanguageModel) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Option`] if the vocabularies differ in size, or the tokenizers in a token.
+pub fn check_vocabularies(reference: &LanguageModel, model: &LanguageModel) -> Result<()> {
     let refused = |problem: String| Err(Error::option("against", problem));
     let [ours, theirs] = [reference, model].map(|model| model.model().config().vocab_size());
     if ours != theirs {

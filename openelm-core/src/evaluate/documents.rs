@@ -86,6 +86,20 @@ impl Iterator for Documents<'_> {
     }
 }
 
+/// Checks that the files of `places` exist and that the first document of each can be read.
+///
+/// # Errors
+/// The error of the first file or row that cannot be read; [`Error::Option`](crate::Error::Option)
+/// if there are no files.
+pub fn check_documents(places: &[PathBuf], key: &str) -> Result<()> {
+    for path in files::expand(places)? {
+        if let Found::BadRow(error) | Found::BadFile(error) = open(&path, key)?.next() {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
 fn open(path: &Path, key: &str) -> Result<DocumentReader> {
     DocumentReader::open(path, key, WORDS, 0)
 }
@@ -109,6 +123,9 @@ mod tests {
         let places = [folder.join("a.jsonl"), folder.join("b.txt")];
         let all: Result<Vec<_>> = Documents::open(&places, "body").unwrap().collect();
         assert_eq!(all.unwrap(), ["one", "two", &*long]);
+        check_documents(&places, "body").unwrap();
+        let error = check_documents(&places, "text").unwrap_err().to_string();
+        assert!(error.contains("a.jsonl:1: `text`"), "{error}");
         let mut bad = Documents::open(&[folder.join("c.jsonl")], "body").unwrap();
         let error = bad.next().unwrap().unwrap_err().to_string();
         assert!(error.contains("c.jsonl:2: `body`"), "{error}");

@@ -14,7 +14,8 @@ pub mod task;
 mod trunk;
 mod windows;
 
-pub use divergence::{Divergence, divergence};
+pub use divergence::{Divergence, check_vocabularies, divergence};
+pub use documents::check_documents;
 pub use encoded_request::EncodedRequest;
 pub use log_likelihood::{LogLikelihood, ScoreRequest};
 pub use perplexity::{Perplexity, PerplexityOptions, perplexity};

@@ -20,6 +20,8 @@ fn result(
         version: String::new(),
         num_fewshot: 0,
         documents,
+        requests: 0,
+        truncated: 0,
         metrics: vec![MetricValue {
             metric: MetricResult {
                 name: metric.into(),

@@ -193,6 +193,7 @@ fn outcomes_have_the_number_of_requests() {
     let one = Outcome {
         sum: -1.0,
         is_greedy: false,
+        truncated: 0,
     };
     for outcomes in [vec![], vec![vec![one; 2]; 9], vec![vec![one; 3]; 10]] {
         let problem = questions.result(&outcomes).unwrap_err().to_string();

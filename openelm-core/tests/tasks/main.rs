@@ -53,5 +53,6 @@ fn outcome(document: usize, choice: usize) -> Outcome {
     Outcome {
         sum: -(step as f64) * 1.25 - 0.5,
         is_greedy: (document + choice).is_multiple_of(3),
+        truncated: 0,
     }
 }

@@ -1,6 +1,9 @@
 //! The making of questions from documents.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -32,7 +35,7 @@ pub(super) struct Scoring {
     pub(super) bytes: usize,
 }
 
-/// The questions of `task`, and the data of their metrics.
+/// The first file of the documents of `task`, their questions, and the data of their metrics.
 ///
 /// # Errors
 /// As [`PlannedTask::questions`](super::PlannedTask::questions).
@@ -41,12 +44,13 @@ pub(super) fn questions(
     num_fewshot: usize,
     data: &Path,
     options: &QuestionOptions,
-) -> Result<Vec<(Question, Scoring)>> {
+) -> Result<(PathBuf, Vec<(Question, Scoring)>)> {
     if options.limit == Some(0) {
         return Err(Error::at_least("limit", 1, 0));
     }
     let prompts = Prompts::new(task)?;
     let split = data_files::read(data, task, task.split(), options.limit)?;
+    let path = split.path.clone();
     let documents = placed(split);
     let pool = match num_fewshot {
         0 => Vec::new(),
@@ -71,9 +75,8 @@ pub(super) fn questions(
             && matches!(prompts.text(Role::Question, first)?, Text::Choice(_));
     }
     let questions = documents.iter().enumerate();
-    questions
-        .map(|(number, document)| builder.question(number, document))
-        .collect()
+    let questions = questions.map(|(number, document)| builder.question(number, document));
+    Ok((path, questions.collect::<Result<_>>()?))
 }
 
 /// Documents to draw examples from: the split of examples, else training, validation and test.

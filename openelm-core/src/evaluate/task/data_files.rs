@@ -54,6 +54,9 @@ pub(super) fn read(
     limit: Option<usize>,
 ) -> Result<Split> {
     let limit = limit.unwrap_or(usize::MAX);
+    if !is_folder(data)? {
+        return Err(Error::missing_file(data, "expected a folder of data sets"));
+    }
     let places = places(data, task);
     for place in &places {
         let files = files(place, split)?;

@@ -81,6 +81,15 @@ const KEYS: &str = "task, dataset_path, dataset_name, training_split, validation
 const FEWSHOT_KEYS: &str = "sampler, split, samples, doc_to_text, doc_to_target, doc_to_choice, \
     target_delimiter, fewshot_delimiter";
 
+/// Longest name of a task in bytes: it is part of the names of files.
+const MAX_NAME: usize = 200;
+
+/// True for a name that can be part of the name of a file.
+fn is_file_name(name: &str) -> bool {
+    let is_wrong = |c: char| c.is_control() || c == '/' || c == '\\';
+    (1..=MAX_NAME).contains(&name.len()) && !name.contains(is_wrong)
+}
+
 impl Definition {
     /// The task of the file `source` with the keys `map`.
     ///
@@ -90,6 +99,13 @@ impl Definition {
     pub(super) fn new(source: &Path, map: Map<String, Value>) -> Result<Self> {
         let mut keys = Keys::new(source, "", map);
         let name = keys.text("task")?.ok_or_else(|| keys.missing("task"))?;
+        if !is_file_name(&name) {
+            let problem = format!(
+                "expected 1 to {MAX_NAME} bytes without slashes and control characters, found {}",
+                Value::from(name)
+            );
+            return Err(keys.fault("task", problem));
+        }
         // Information, and keys that change nothing here.
         keys.ignore(&["task_alias", "dataset_kwargs", "should_decontaminate"]);
         keys.ignore(&["doc_to_decontamination_query", "unsafe_code"]);

@@ -75,10 +75,11 @@ impl PlannedTask {
     /// [`Error::Option`] if there are too few documents for the examples.
     pub fn questions(&self, data: &Path, options: &QuestionOptions) -> Result<Questions> {
         let task = &self.definition;
-        let questions = build::questions(task, self.num_fewshot, data, options)?;
+        let (path, questions) = build::questions(task, self.num_fewshot, data, options)?;
         let (questions, scoring) = questions.into_iter().unzip();
         Ok(Questions {
             name: task.name.clone(),
+            path,
             version: task.version.clone(),
             num_fewshot: self.num_fewshot,
             output_type: task.output_type,

@@ -1,5 +1,7 @@
 //! Questions: the requests of a document.
 
+use std::path::{Path, PathBuf};
+
 use super::{
     build::Scoring,
     metric::{MetricSpec, OutputType, ProcessResults},
@@ -64,6 +66,7 @@ pub struct Question {
 #[derive(Debug, Clone)]
 pub struct Questions {
     pub(super) name: String,
+    pub(super) path: PathBuf,
     pub(super) version: String,
     pub(super) num_fewshot: usize,
     pub(super) output_type: OutputType,
@@ -80,6 +83,11 @@ impl Questions {
             OutputType::LoglikelihoodRolling => RequestKind::Text,
             OutputType::MultipleChoice | OutputType::Loglikelihood => RequestKind::Continuations,
         }
+    }
+
+    /// The first file of the documents.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The questions, in the order of the documents.
@@ -111,11 +119,14 @@ impl Questions {
             .map(|(scoring, each)| (scoring, each.as_slice()))
             .collect();
         let metrics = self.metrics.iter();
+        let requests = || outcomes.iter().flatten();
         Ok(TaskResult {
             name: self.name.clone(),
             version: self.version.clone(),
             num_fewshot: self.num_fewshot,
             documents: self.len(),
+            requests: requests().count(),
+            truncated: requests().filter(|one| one.truncated > 0).count(),
             metrics: metrics
                 .map(|&spec| scores::metric(spec, self.process_results, &scored))
                 .collect(),

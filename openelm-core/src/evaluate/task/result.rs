@@ -9,6 +9,8 @@ pub struct Outcome {
     pub sum: f64,
     /// True if each token is the most likely one.
     pub is_greedy: bool,
+    /// Number of tokens that the context lost because it was too long for the model.
+    pub truncated: usize,
 }
 
 impl From<&LogLikelihood> for Outcome {
@@ -16,6 +18,7 @@ impl From<&LogLikelihood> for Outcome {
         Self {
             sum: value.sum,
             is_greedy: value.is_greedy,
+            truncated: value.truncated,
         }
     }
 }
@@ -53,6 +56,10 @@ pub struct TaskResult {
     pub num_fewshot: usize,
     /// Number of questions.
     pub documents: usize,
+    /// Number of requests.
+    pub requests: usize,
+    /// Number of requests whose context was too long for the model and lost its beginning.
+    pub truncated: usize,
     /// Metrics in the order of the definition.
     pub metrics: Vec<MetricValue>,
 }

@@ -136,6 +136,7 @@ mod tests {
         let outcome = |&sum| Outcome {
             sum,
             is_greedy: false,
+            truncated: 0,
         };
         sums.iter().map(outcome).collect()
     }
