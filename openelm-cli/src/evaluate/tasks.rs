@@ -80,7 +80,11 @@ fn answer(
     let mut encoded = Vec::new();
     // The question of each request, and the number of its requests without a result.
     let mut places = Vec::new();
+    let cancel = scorer.cancel_handle();
     for (index, question) in left.iter().enumerate() {
+        if cancel.is_cancelled() {
+            return Err(CoreError::Cancelled.into());
+        }
         for (choice, request) in question.requests.iter().enumerate() {
             let request = match questions.kind() {
                 RequestKind::Continuations => EncodedRequest::of_continuation(model, request),

@@ -238,7 +238,7 @@ fn errors_of_requests_name_file_and_document() {
     let row = |ending: &str| json!({"sentence": "x", "endings": ["a", ending], "right": 1});
     let long = "once upon a time ".repeat(600);
     let task = text(repository("examples/evaluate/endings.yaml"));
-    let task = folder.file("t.yaml", &format!("{task}target_delimiter: \"\"\n"));
+    let task = folder.file("t.yaml", format!("{task}target_delimiter: \"\"\n"));
     for (ending, expected) in [
         (long.as_str(), "expected at most the 512 tokens"),
         ("", "continuation: it is empty"),
