@@ -14,7 +14,7 @@ use std::{
 };
 
 use openelm_core::{
-    CancelHandle, Device, LanguageModel,
+    CancelHandle, Device, Error as CoreError, LanguageModel,
     evaluate::{
         Divergence, Perplexity, PerplexityOptions, Scorer, WindowOptions, check_documents,
         check_vocabularies,
@@ -364,6 +364,13 @@ impl Judged<'_> {
 
     /// Scores the model.
     fn scores(&self, session: &Session<'_>, model: &LanguageModel) -> Result<Scores, Error> {
+        self.scored(session, model).map_err(|error| match error {
+            Error::Core(error @ CoreError::NonFinite { .. }) => samples::wrong(self.folder, error),
+            other => other,
+        })
+    }
+
+    fn scored(&self, session: &Session<'_>, model: &LanguageModel) -> Result<Scores, Error> {
         let args = session.args;
         let about = self.about(model)?;
         if let Some(output) = &self.output {

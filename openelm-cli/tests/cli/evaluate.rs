@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 
 use crate::tool::{openelm, parse, tales};
-use openelm_testing::{TempDir, fails, repository, run, works};
+use openelm_testing::{TempDir, fails, repository, run, works, write_tales};
 
 fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap()
@@ -298,4 +298,15 @@ fn faults_are_found_before_the_first_score() {
         2,
         &["--perplexity: expected text, found none"],
     );
+}
+
+#[test]
+fn a_score_of_nan_names_the_model() {
+    let folder = TempDir::new();
+    let other = folder.join("other");
+    fs::create_dir(&other).unwrap();
+    let tensor = "transformer.layers.0.attn.k_norm.weight";
+    write_tales(&other, &[(tensor, 0, f32::NAN)]);
+    let command = endings(&["--against", other.to_str().unwrap()]);
+    fails(command, 1, &["other: layer 0 computes NaN", tensor]);
 }

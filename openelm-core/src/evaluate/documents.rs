@@ -8,6 +8,7 @@ use std::{
 use crate::{
     documents::{DocumentReader, Found, files},
     error::Result,
+    lookup::is_pipe,
 };
 
 /// Words of a text file that are read at once.
@@ -93,6 +94,10 @@ impl Iterator for Documents<'_> {
 /// if there are no files.
 pub fn check_documents(places: &[PathBuf], key: &str) -> Result<()> {
     for path in files::expand(places)? {
+        // A pipe can be read once.
+        if is_pipe(&path) {
+            continue;
+        }
         if let Found::BadRow(error) | Found::BadFile(error) = open(&path, key)?.next() {
             return Err(error);
         }
