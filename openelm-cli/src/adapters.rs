@@ -26,6 +26,13 @@ impl AdapterArgs {
         &self.adapter
     }
 
+    /// The folders, as inputs that an output may not replace.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = (&str, &Path)> {
+        let folders = self.adapter.iter();
+        let folders = folders.filter_map(|given| Some(folder_and_strength(given).ok()?.0));
+        folders.map(|folder| ("--adapter", Path::new(folder)))
+    }
+
     /// The absolute paths of the folders with their strengths.
     pub(crate) fn places(&self) -> Vec<String> {
         let place = |given: &String| match folder_and_strength(given) {

@@ -56,7 +56,9 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let inputs = [("--model", &*args.model.model)].into_iter();
     check_inputs(
         file,
-        inputs.chain(prompt_file.map(|path| ("--prompt-file", path))),
+        inputs
+            .chain(args.adapters.inputs())
+            .chain(prompt_file.map(|path| ("--prompt-file", path))),
     )?;
     let prompt = args.prompt.read()?;
     let mut model = args.model.load(args.quiet)?;

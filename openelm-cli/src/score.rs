@@ -68,6 +68,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let inputs = args.jsonl.as_deref().map(|file| ("--jsonl", file));
     if let Some(path) = output {
         let model = ("--model", &*args.model.model);
+        let inputs = inputs.into_iter().chain(args.adapters.inputs());
         check_inputs(path, [model].into_iter().chain(inputs))?;
     }
     let rows = Rows::read(args.jsonl.as_deref())?;

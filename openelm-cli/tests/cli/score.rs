@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use openelm_testing::{TempDir, fails, run, works};
+use openelm_testing::{TempDir, fails, run, works, write_tales};
 use serde_json::Value;
 
 use crate::tool::{openelm, parse, tales};
@@ -158,4 +158,22 @@ fn a_malformed_row_is_named() {
     let file = folder.file("rows.jsonl", long);
     let part = "rows.jsonl: line 1: continuation: expected at most the 512 tokens";
     fails(score(&["--jsonl", &file]), 1, &[part]);
+}
+
+#[test]
+fn results_replace_no_input() {
+    let folder = TempDir::new();
+    let rows = folder.file("rows.jsonl", ROWS);
+    let model = folder.join("model");
+    fs::create_dir(&model).unwrap();
+    write_tales(&model, &[]);
+    let weights = folder.file("adapter/adapters.safetensors", "");
+    let [model, adapter] = ["model", "adapter"].map(|name| folder.at(name));
+    for output in [&format!("{model}/model.safetensors"), &weights, &rows] {
+        let before = fs::read(output).unwrap();
+        let fixed = ["score", "--model", &model, "--adapter", &adapter];
+        let args = [&fixed[..], &["--jsonl", &rows, "--output", output]].concat();
+        fails(openelm(&args), 1, &[output, "an input of this command"]);
+        assert!(fs::read(output).unwrap() == before, "{output}");
+    }
 }

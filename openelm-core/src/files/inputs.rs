@@ -86,6 +86,9 @@ fn overlap_of_one(output: &Path, input: &Path) -> Option<&'static str> {
     if place.starts_with(output) {
         return Some("contains an input of this command");
     }
+    if output.is_file() && output.starts_with(&place) {
+        return Some("is a file of an input of this command");
+    }
     // Files of an input folder may be links, as in the Hugging Face Hub cache.
     let mut entries = fs::read_dir(&place).ok()?.filter_map(Result::ok);
     let links = entries.any(|entry| {
@@ -148,6 +151,11 @@ mod tests {
             ),
             ("run/x/..", "run/adapters", "contains an input"),
             ("run/adapters", "run/adapters", "is an input"),
+            (
+                "run/adapters/adapters.safetensors",
+                "run/adapters",
+                "is a file of an input",
+            ),
             ("data", "data/*.jsonl", "contains an input"),
             ("data", "dat[a]/train.jsonl", "contains an input"),
         ] {
