@@ -50,7 +50,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     adapters: AdapterArgs,
 
-    /// Tasks, groups of tasks (zero-shot, llm360, openllm, mmlu, commonsense_170k) or tags
+    /// Tasks, groups of tasks (zero-shot, openllm, llm360, mmlu, commonsense_170k) or tags,
+    /// separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 1..)]
     tasks: Vec<String>,
 
@@ -78,16 +79,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILES", value_parser = Paths::parser(), num_args = 1..)]
     perplexity: Vec<Paths>,
 
-    /// Tokens that the model reads at once, of the texts of --perplexity [default: its context]
+    /// For --perplexity: tokens of a text that the model reads at once [default: its context]
     #[arg(long, value_name = "N")]
     window: Option<usize>,
 
-    /// Tokens that each window after the first one scores; its other tokens are context [default:
-    /// all]
+    /// For --perplexity: tokens that each window after the first one scores; its other tokens are
+    /// context [default: all]
     #[arg(long, value_name = "N")]
     stride: Option<usize>,
 
-    /// Key of the text in rows and columns of --perplexity
+    /// For --perplexity: key of the text in rows and columns
     #[arg(long, value_name = "KEY", default_value_t = PerplexityOptions::default().text_key)]
     text_key: String,
 
@@ -99,8 +100,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER", requires = "against")]
     against_adapter: Vec<String>,
 
-    /// Folder for results.json, a file of samples per task, and the comparison as a picture; an
-    /// interrupted evaluation goes on from it
+    /// Folder for results.json, a file of samples per task, and a picture of the scores; the same
+    /// command continues an interrupted evaluation
     #[arg(long, short, value_name = "FOLDER")]
     output_dir: Option<PathBuf>,
 
@@ -114,6 +115,7 @@ pub(crate) struct Args {
 }
 
 const EXAMPLES: &str = "Examples:
+  openelm evaluate --model OpenELM-270M --adapter adapters --against OpenELM-270M --perplexity test.jsonl
   openelm evaluate --model OpenELM-270M --tasks zero-shot --data datasets
   openelm evaluate --model OpenELM-270M --tasks arc_easy --num-shots 5 --limit 100 --data datasets
   openelm evaluate --model OpenELM-270M-4bit --against OpenELM-270M --tasks piqa --data datasets";
@@ -267,6 +269,12 @@ impl<'a> Session<'a> {
                 seed: args.seed,
             };
             for (task, key) in plan.tasks.iter().zip(keys(&plan)) {
+                if task.examples_can_repeat_question() && !args.quiet {
+                    output::note(&format!(
+                        "{key}: a question can be among its own examples, as in lm-eval; \
+                         `fewshot_split` in the definition excludes it"
+                    ));
+                }
                 let questions = task.questions(data, &options)?;
                 exams.push(Exam { key, questions });
             }

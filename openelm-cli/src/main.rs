@@ -77,7 +77,7 @@ enum Command {
     Finetune(Box<finetune::Args>),
     /// Pre-train a model from random weights, or from the weights of a model
     Pretrain(Box<pretrain::Args>),
-    /// Evaluate a model on tasks; compare two models
+    /// Measure perplexity and scores on tasks; compare two models
     Evaluate(Box<evaluate::Args>),
     /// Merge an adapter into its model
     Fuse(fuse::Args),

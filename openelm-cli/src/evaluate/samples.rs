@@ -169,8 +169,8 @@ fn complete(
         };
         let Some(found) = outcomes_of(line, question) else {
             let problem = format!(
-                "line {}: expected the scores of document {}, with the same requests; choose \
-                 another folder",
+                "line {}: expected the scores of document {} with the same requests; other shots, \
+                 another seed or other data need another folder",
                 outcomes.len() + 1,
                 question.document
             );
@@ -222,8 +222,8 @@ pub(super) fn open_folder(folder: &Path, about: &Map<String, Value>) -> Result<(
                 if other != value {
                     let [other, value] = [other, value].map(|v| v.unwrap_or(&Value::Null));
                     let problem = format!(
-                        "{key}: expected {value}, found {other}: the folder has the scores of \
-                         another model; choose another folder"
+                        "the folder has the scores of another model; choose another folder \
+                         ({key}: expected {value}, found {other})"
                     );
                     return Err(wrong(&path, problem));
                 }

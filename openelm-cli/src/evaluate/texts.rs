@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use openelm_core::{
     CancelHandle, LanguageModel,
-    evaluate::{Divergence, Perplexity, PerplexityOptions, Scorer, divergence, perplexity},
+    evaluate::{
+        Divergence, Perplexity, PerplexityOptions, Scorer, divergence, perplexity,
+        task::PairedDifference,
+    },
 };
 use serde_json::{Value, json};
 
@@ -74,33 +77,43 @@ impl Texts {
         against: Option<&Perplexity>,
         divergence: Option<&Divergence>,
     ) -> Vec<Row> {
-        let row = |metric: &str, value: f64, stderr: Option<f64>, other: Option<f64>| Row {
+        // Bits per byte are nats per token times a constant of the text.
+        let difference = |factor: f64| {
+            let (difference, stderr) = found.difference(against?)?;
+            let (difference, stderr) = (difference * factor, stderr * factor);
+            let documents = found.documents;
+            Some(PairedDifference::with_stderr(difference, stderr, documents))
+        };
+        let row = |metric: &str, value: f64, stderr: Option<f64>, against| Row {
             name: self.name(),
             shots: None,
             metric: metric.into(),
             value,
             stderr,
-            against: other.map(|other| (other, None)),
+            against,
         };
-        let other = |value: fn(&Perplexity) -> f64| against.map(value);
+        let other = |value: fn(&Perplexity) -> f64, factor: Option<f64>| {
+            Some((value(against?), factor.and_then(difference)))
+        };
+        let bits = found.bits_per_byte() / found.nats_per_token();
         let mut rows = vec![
             row(
                 "nats_per_token",
                 found.nats_per_token(),
                 found.standard_error(),
-                other(Perplexity::nats_per_token),
+                other(Perplexity::nats_per_token, Some(1.0)),
             ),
             row(
                 "perplexity",
                 found.perplexity(),
                 found.perplexity_standard_error(),
-                other(Perplexity::perplexity),
+                other(Perplexity::perplexity, None),
             ),
             row(
                 "bits_per_byte",
                 found.bits_per_byte(),
                 None,
-                other(Perplexity::bits_per_byte),
+                other(Perplexity::bits_per_byte, Some(bits)),
             ),
         ];
         if let Some(divergence) = divergence {

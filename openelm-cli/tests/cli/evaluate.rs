@@ -109,7 +109,7 @@ fn a_folder_has_the_scores_of_one_model() {
     works(endings(&args));
     let before = text(out.join("samples_endings.jsonl"));
     let other_dtype = endings(&[&args[..], &["--dtype", "bfloat16"]].concat());
-    let parts = ["model_fingerprint: expected", "choose another folder"];
+    let parts = ["(model_fingerprint: expected", "choose another folder"];
     fails(other_dtype, 1, &parts);
     assert_eq!(text(out.join("samples_endings.jsonl")), before);
     // Rows of other questions.
@@ -118,7 +118,7 @@ fn a_folder_has_the_scores_of_one_model() {
     fails(
         endings(&args),
         1,
-        &["line 1: expected the scores of document 0"],
+        &["line 1: expected the scores of document 0 with the same requests"],
     );
     assert_eq!(text(out.join("samples_endings.jsonl")), other);
     // A folder of something else.
@@ -137,7 +137,9 @@ fn a_model_equals_itself() {
         "Once upon a time there was a king who had three sons.\n",
     );
     let model = tales();
-    let args = ["--against", &model, "--perplexity", &text, "--json"];
+    let other = folder.file("other.txt", "The wolf came to the door.\n");
+    let texts = format!("{text},{other}");
+    let args = ["--against", &model, "--perplexity", &texts, "--json"];
     let json = parse(&works(endings(&args)));
     let differences = &json["comparison"]["differences"];
     assert_eq!(differences["endings"]["acc"]["difference"], 0.0);
@@ -149,8 +151,29 @@ fn a_model_equals_itself() {
     let exponential = perplexity["perplexity"].as_f64().unwrap();
     assert!((nats.exp() - exponential).abs() < 1e-9);
     let bytes = perplexity["bytes"].as_u64().unwrap();
-    assert_eq!(bytes, 54);
-    assert_eq!(differences["tale.txt"]["perplexity"]["difference"], 0.0);
+    assert_eq!(bytes, 54 + 27);
+    let nats = &differences["2 texts"]["nats_per_token"];
+    assert_eq!(
+        (&nats["difference"], &nats["low"]),
+        (&0.0.into(), &0.0.into())
+    );
+}
+
+#[test]
+fn examples_of_the_questions_own_split_are_noted() {
+    let task = repository("examples/evaluate/endings.yaml");
+    let data = repository("examples/evaluate");
+    let [task, data] = [&task, &data].map(|path| path.to_str().unwrap());
+    let evaluate = |shots: &str| {
+        let model = tales();
+        let fixed = [
+            "evaluate", "--model", &model, "--task", task, "--data", data,
+        ];
+        run(openelm(&[&fixed[..], &["--num-shots", shots]].concat())).stderr
+    };
+    let note = "endings: a question can be among its own examples, as in lm-eval";
+    assert!(evaluate("2").contains(note), "{}", evaluate("2"));
+    assert!(!evaluate("0").contains(note));
 }
 
 #[test]

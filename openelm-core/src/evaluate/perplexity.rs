@@ -81,6 +81,28 @@ impl Perplexity {
         Some(error * self.perplexity())
     }
 
+    /// Nats per token of this result minus those of `other`, another model's on the same documents,
+    /// with the standard error of the difference: over pairs of documents, or of windows of a single
+    /// document. `None` if the tokens differ, or for a single pair.
+    pub fn difference(&self, other: &Self) -> Option<(f64, f64)> {
+        let (first, second) = match &*self.of_documents {
+            [_] => (&self.of_windows, &other.of_windows),
+            _ => (&self.of_documents, &other.of_documents),
+        };
+        if first.len() != second.len() {
+            return None;
+        }
+        let pairs: Option<Vec<_>> = first
+            .iter()
+            .zip(second)
+            .map(|(&(nats, tokens), &(others, same))| {
+                (tokens == same).then_some((nats - others, tokens))
+            })
+            .collect();
+        let error = standard_error(&pairs?)?;
+        Some((self.nats_per_token() - other.nats_per_token(), error))
+    }
+
     fn add(&mut self, bytes: usize, request: &EncodedRequest, logprobs: &[f32]) {
         let nats = |logprobs: &[f32]| -logprobs.iter().map(|&x| f64::from(x)).sum::<f64>();
         if self.documents == 0 {

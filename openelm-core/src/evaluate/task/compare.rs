@@ -38,13 +38,18 @@ impl PairedDifference {
         let difference = differences.iter().sum::<f64>() / count;
         let squares: f64 = differences.iter().map(|d| (d - difference).powi(2)).sum();
         let stderr = (squares / (count - 1.0)).sqrt() / count.sqrt();
-        Ok(Self {
+        Ok(Self::with_stderr(difference, stderr, differences.len()))
+    }
+
+    /// A difference with its standard error, over `documents`.
+    pub fn with_stderr(difference: f64, stderr: f64, documents: usize) -> Self {
+        Self {
             difference,
             stderr,
             low: difference - Z * stderr,
             high: difference + Z * stderr,
-            documents: differences.len(),
-        })
+            documents,
+        }
     }
 }
 

@@ -61,13 +61,28 @@ impl PlannedTask {
         self.definition.dataset()
     }
 
+    /// True if a question can be among its own examples: the definition names no split but that of
+    /// the questions, and no `fewshot_split`, which would exclude the question. As in lm-eval.
+    pub fn examples_can_repeat_question(&self) -> bool {
+        let task = &self.definition;
+        let splits = [
+            &task.fewshot.split,
+            &task.training_split,
+            &task.validation_split,
+        ];
+        self.num_fewshot > 0
+            && task.fewshot.samples.is_none()
+            && splits.iter().all(|split| split.is_none())
+    }
+
     /// Reads the task's documents below the folder `data` and makes its questions.
     ///
     /// The files of a split lie in the folder of the task's name (`arc_easy`), of the data set's
     /// name on the Hub (`allenai/ai2_arc`), of its last part (`ai2_arc`), or of its snapshot, if
     /// `data` is the Hub's cache; in it, in the folder of the configuration (`ARC-Easy`), in
-    /// `data/`, in both, or in neither. The first folder that holds the split is used. A file is Parquet, lines of JSON (`.jsonl`) or an array (`.json`),
-    /// and named after its split: `test.jsonl`, `test-00000-of-00001.parquet`, `test/0000.parquet`.
+    /// `data/`, in both, or in neither. The first folder that holds the split is used. A file is
+    /// Parquet, lines of JSON (`.jsonl`) or an array (`.json`), and named after its split:
+    /// `test.jsonl`, `test-00000-of-00001.parquet`, `test/0000.parquet`.
     ///
     /// # Errors
     /// [`Error::MissingFile`] with all tried places if the data is missing; [`Error::Data`] if a
