@@ -148,6 +148,8 @@ def data():
         for file in "train.jsonl", "valid.jsonl":
             yield reader(f"{folder}/{file}", "jsonl", finetune(folder, *more), "model", OUT, (), True)
     yield reader("text/test.jsonl", "jsonl", finetune("text", "--test"), "model", OUT, (), True)
+    yield reader("corpus.txt", "text", ["evaluate", "--model", "model", "--perplexity", "corpus.txt"],
+                 "model")
     yield reader("corpus.jsonl", "jsonl", ["score", "--model", "model", "--jsonl", "corpus.jsonl",
                                            "--quiet"], "model")
     yield reader("corpus.txt", "text", finetune("corpus.txt"), "model", OUT, (), True)

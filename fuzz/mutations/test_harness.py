@@ -173,6 +173,13 @@ class Checks(unittest.TestCase):
         self.assertIn("100 file cases: 100 messages, of which 97.00% name the mutated file",
                       list(report.lines()))
 
+    def test_excuses_the_limit_of_a_file_for_options_only(self):
+        case = lambda kind: mock.Mock(kind=kind, names=["--rank"])
+        full = mock.Mock(stderr=b"openelm: out/state: File too large (os error 27)")
+        self.assertTrue(checks.named(case("option"), full))
+        self.assertFalse(checks.named(case("file"), full))
+        self.assertFalse(checks.named(case("option"), mock.Mock(stderr=b"openelm: out/state: full")))
+
     def outcome_once(self, action, seen={}):
         if action not in seen:
             seen[action] = self.outcome(action)
@@ -279,7 +286,7 @@ class FileCases(unittest.TestCase):
         readers = all_readers()
         self.assertEqual({reader.command[0] for reader in readers},
                          {"generate", "info", "bench", "convert", "finetune", "fuse", "pretrain",
-                          "tokenizer"})
+                          "score", "evaluate", "tokenizer"})
         for reader in readers:
             self.assertIn(reader.form, damage.FORMS)
             self.assertTrue(reader.file.split("/")[0] in reader.inputs, reader.name)
