@@ -1,5 +1,6 @@
 //! `openelm evaluate`: scores on tasks, perplexity of texts, and the difference between two models.
 
+mod candidate;
 mod compare;
 mod picture;
 mod results;
@@ -14,9 +15,9 @@ use std::{
 };
 
 use openelm_core::{
-    CancelHandle, Device, Error as CoreError, LanguageModel,
+    CancelHandle,
     evaluate::{
-        Divergence, Perplexity, PerplexityOptions, Scorer, WindowOptions, check_documents,
+        Divergence, Perplexity, PerplexityOptions, WindowOptions, check_documents,
         check_vocabularies,
         task::{GroupResult, Plan, QuestionOptions, TaskResult, Tasks},
     },
@@ -25,16 +26,12 @@ use openelm_core::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    adapters::{AdapterArgs, add_adapters},
-    error::Error,
-    given::Given,
-    interrupt::Interrupt,
-    model::ModelArgs,
-    output,
-    paths::Paths,
+    adapters::AdapterArgs, error::Error, given::Given, interrupt::Interrupt, model::ModelArgs,
+    output, paths::Paths,
 };
+use candidate::Candidate;
 use table::{Row, table};
-use tasks::{Exam, evaluate, keys};
+use tasks::{TaskQuestions, keys};
 use texts::Texts;
 
 /// Arguments of `openelm evaluate`.
@@ -151,13 +148,13 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             inputs.filter_map(|(name, path)| Some((name, path?.as_path()))),
         )?;
     }
-    let judged = Judged {
+    let candidate = Candidate {
         folder: &args.model.model,
         is_other: false,
         adapters: args.adapters.given(),
         output: folder.map(Path::to_owned),
     };
-    let other = args.against.as_deref().map(|other| Judged {
+    let other = args.against.as_deref().map(|other| Candidate {
         folder: other,
         is_other: true,
         adapters: &args.against_adapter,
@@ -169,19 +166,19 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     if let Some(other) = &other {
         loaded = Some(other.load(&session)?).filter(|_| session.texts.is_some());
     }
-    let model = judged.load(&session)?;
+    let model = candidate.load(&session)?;
     if let Some(other) = &loaded {
         check_vocabularies(other, &model)?;
     }
-    let scores = judged.scores(&session, &model)?;
+    let scores = candidate.scores(&session, &model)?;
     let (mut against, mut divergence) = (None, None);
-    if let Some(judged) = &other {
+    if let Some(candidate) = &other {
         let kept = session.texts.is_some().then_some(model);
         let other = match loaded {
             Some(other) => other,
-            None => judged.load(&session)?,
+            None => candidate.load(&session)?,
         };
-        against = Some(judged.scores(&session, &other)?);
+        against = Some(candidate.scores(&session, &other)?);
         if let (Some(texts), Some(model)) = (&session.texts, &kept) {
             let cancel = CancelHandle::default();
             interrupt.cancels(cancel.clone());
@@ -221,11 +218,11 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     })
 }
 
-/// What is evaluated, of one model or two.
+/// The tasks and texts of a command, for one model or two.
 struct Session<'a> {
     args: &'a Args,
     plan: Plan,
-    exams: Vec<Exam>,
+    tasks_questions: Vec<TaskQuestions>,
     texts: Option<Texts>,
     interrupt: &'a Interrupt,
 }
@@ -258,7 +255,7 @@ impl<'a> Session<'a> {
         } else {
             tasks.select(&names, args.num_shots)?
         };
-        let mut exams = Vec::new();
+        let mut tasks_questions = Vec::new();
         if !names.is_empty() {
             let Some(data) = &args.data else {
                 let problem = "--data: expected the folder of the tasks' data sets";
@@ -276,7 +273,7 @@ impl<'a> Session<'a> {
                     ));
                 }
                 let questions = task.questions(data, &options)?;
-                exams.push(Exam { key, questions });
+                tasks_questions.push(TaskQuestions { key, questions });
             }
         }
         let files = Paths::all(&args.perplexity);
@@ -300,7 +297,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             args,
             plan,
-            exams,
+            tasks_questions,
             texts,
             interrupt,
         })
@@ -342,88 +339,6 @@ impl<'a> Session<'a> {
         json.insert("openelm_version".into(), json!(env!("CARGO_PKG_VERSION")));
         json.insert("total_evaluation_time_seconds".into(), json!(seconds));
         json.into()
-    }
-}
-
-/// A model to evaluate.
-struct Judged<'a> {
-    folder: &'a Path,
-    /// The model of --against.
-    is_other: bool,
-    adapters: &'a [String],
-    output: Option<PathBuf>,
-}
-
-impl Judged<'_> {
-    /// Loads the model with its adapters.
-    fn load(&self, session: &Session<'_>) -> Result<LanguageModel, Error> {
-        let args = session.args;
-        let mut model = if self.is_other {
-            args.model.load_other(self.folder, args.quiet)?
-        } else {
-            args.model.load(args.quiet)?
-        };
-        add_adapters(model.model_mut(), self.adapters)?;
-        if let Some(texts) = &session.texts {
-            texts.options.windows.check(model.model().config())?;
-        }
-        Ok(model)
-    }
-
-    /// Scores the model.
-    fn scores(&self, session: &Session<'_>, model: &LanguageModel) -> Result<Scores, Error> {
-        self.scored(session, model).map_err(|error| match error {
-            Error::Core(error @ CoreError::NonFinite { .. }) => samples::wrong(self.folder, error),
-            other => other,
-        })
-    }
-
-    fn scored(&self, session: &Session<'_>, model: &LanguageModel) -> Result<Scores, Error> {
-        let args = session.args;
-        let about = self.about(model)?;
-        if let Some(output) = &self.output {
-            samples::open_folder(output, &about)?;
-        }
-        let mut scorer = Scorer::new(model)?;
-        session.interrupt.cancels(scorer.cancel_handle());
-        let output = self.output.as_deref();
-        let tasks = evaluate(&mut scorer, &session.exams, output, args.quiet);
-        let tasks = session.result(tasks)?;
-        let groups = session.plan.group_results(&tasks)?;
-        let perplexity = match &session.texts {
-            Some(texts) => Some(session.result(texts.perplexity(&mut scorer))?),
-            None => None,
-        };
-        Ok(Scores {
-            name: self.name(),
-            tasks,
-            groups,
-            perplexity,
-            about,
-        })
-    }
-
-    fn name(&self) -> String {
-        let mut name = file_name(self.folder);
-        for adapter in self.adapters {
-            name += &format!(" + {}", file_name(Path::new(adapter)));
-        }
-        name
-    }
-
-    fn about(&self, model: &LanguageModel) -> Result<Map<String, Value>, Error> {
-        let about = json!({
-            "model": self.folder,
-            "adapters": self.adapters,
-            "model_num_parameters": model.model().config().parameter_count(),
-            "model_dtype": model.model().dtype().to_string(),
-            "model_fingerprint": model.model().fingerprint()?,
-            "device": Device::current()?.to_string(),
-        });
-        let Value::Object(about) = about else {
-            return Ok(Map::new());
-        };
-        Ok(about)
     }
 }
 

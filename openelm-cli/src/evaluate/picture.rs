@@ -26,7 +26,7 @@ pub(super) fn draw(
     // The model that is compared with comes first, so that its colour is that of a baseline.
     let models: Vec<_> = against.into_iter().chain([scores]).collect();
     let mut rows = Vec::new();
-    for (index, exam) in session.exams.iter().enumerate() {
+    for (index, task_questions) in session.tasks_questions.iter().enumerate() {
         let Some(task) = scores.tasks.get(index) else {
             continue;
         };
@@ -40,9 +40,9 @@ pub(super) fn draw(
                 Some((metric.value, metric.stderr.unwrap_or(0.0) * HALF))
             };
             rows.push(Row {
-                label: format!("{}, {name} ({}-shot)", exam.key, task.num_fewshot),
+                label: format!("{}, {name} ({}-shot)", task_questions.key, task.num_fewshot),
                 scores: models.iter().filter_map(metric).collect(),
-                chance: chance(&exam.questions).filter(|_| name != "pct_stereotype"),
+                chance: chance(&task_questions.questions).filter(|_| name != "pct_stereotype"),
             });
         }
     }

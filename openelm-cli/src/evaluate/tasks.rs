@@ -14,7 +14,7 @@ use super::samples::{Samples, wrong};
 use crate::{bar::bar, error::Error, output::note};
 
 /// A planned task with its questions.
-pub(super) struct Exam {
+pub(super) struct TaskQuestions {
     /// Name of the task, with its shots if the plan has it twice.
     pub(super) key: String,
     pub(super) questions: Questions,
@@ -36,24 +36,30 @@ pub(super) fn keys(plan: &Plan) -> Vec<String> {
 /// As [`Samples::open`], and the errors of the scoring.
 pub(super) fn evaluate(
     scorer: &mut Scorer<'_>,
-    exams: &[Exam],
+    tasks_questions: &[TaskQuestions],
     folder: Option<&Path>,
     quiet: bool,
 ) -> Result<Vec<TaskResult>, Error> {
-    let total: usize = exams.iter().map(|exam| exam.questions.len()).sum();
+    let total: usize = tasks_questions
+        .iter()
+        .map(|task_questions| task_questions.questions.len())
+        .sum();
     let bar = bar(quiet, "{pos}/{len} questions {wide_bar} {msg}, {eta} left");
     bar.set_length(total as u64);
-    let results = exams.iter().map(|exam| {
-        bar.set_message(exam.key.clone());
-        let mut samples = Samples::open(folder, &exam.key, &exam.questions)?;
+    let results = tasks_questions.iter().map(|task_questions| {
+        bar.set_message(task_questions.key.clone());
+        let mut samples = Samples::open(folder, &task_questions.key, &task_questions.questions)?;
         let before = bar.position() + samples.outcomes.len() as u64;
         bar.set_position(before);
         bar.reset_eta();
-        answer(scorer, &exam.questions, &mut samples, &mut || bar.inc(1))?;
-        let result = exam.questions.result(&samples.outcomes)?;
-        samples.finish(&exam.questions, &result)?;
+        answer(scorer, &task_questions.questions, &mut samples, &mut || {
+            bar.inc(1)
+        })?;
+        let result = task_questions.questions.result(&samples.outcomes)?;
+        samples.finish(&task_questions.questions, &result)?;
         if result.truncated > 0 {
-            let (name, truncated, requests) = (&exam.key, result.truncated, result.requests);
+            let (name, truncated, requests) =
+                (&task_questions.key, result.truncated, result.requests);
             bar.suspend(|| {
                 note(&format!(
                     "{name}: {truncated} of {requests} contexts are too long for the model and \

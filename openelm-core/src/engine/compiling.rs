@@ -1,4 +1,4 @@
-//! Generations whose constraint is compiled on a thread of its own, so that others go on.
+//! Generations whose constraint is compiled on a thread of its own, so that others continue.
 
 use super::{event_channel::EventSender, generation::Request, model::ModelHandle, state::State};
 use crate::{
