@@ -11,6 +11,10 @@ const AXIS: u32 = 54;
 /// Left edge of the plot, and margin right of it, in final pixels.
 const LEFT: i32 = 230;
 const RIGHT: i32 = 36;
+/// Width of the column of differences, in final pixels.
+const DIFFERENCES: i32 = 120;
+/// Distance of the axis' ends from the frame, in final pixels: a dot at an end is inside.
+const INSET: i32 = 6;
 
 /// A colour per model, from the Okabe-Ito palette.
 const COLOURS: [RGBColor; 4] = [
@@ -38,6 +42,9 @@ pub(crate) struct Row {
     pub(crate) scores: Vec<(f64, f64)>,
     /// The score of random answers, of 1; `None` if there is none.
     pub(crate) chance: Option<f64>,
+    /// The second model's score minus the first one's, and half of its 95 % confidence interval, of
+    /// 1.
+    pub(crate) difference: Option<(f64, f64)>,
 }
 
 impl Chart for Comparison {
@@ -82,12 +89,14 @@ impl Comparison {
         root.draw_text(&title, &text(19), (px(16), px(14)))?;
         self.legend(root)?;
 
-        let (left, right) = (px(LEFT), px(WIDTH as i32 - RIGHT));
+        let has_differences = self.rows.iter().any(|row| row.difference.is_some());
+        let column = if has_differences { DIFFERENCES } else { 0 };
+        let (left, right) = (px(LEFT), px(WIDTH as i32 - RIGHT - column));
         let (top, bottom) = (px(HEAD as i32), px((self.height() - AXIS) as i32));
         let (low, high) = self.range();
         let x = |percent: f64| {
             let share = ((percent - low) / (high - low)).clamp(0.0, 1.0);
-            left + (share * f64::from(right - left)) as i32
+            left + px(INSET) + (share * f64::from(right - left - px(2 * INSET))) as i32
         };
         let step = [1.0, 5.0, 10.0, 20.0];
         let step = step.into_iter().find(|step| (high - low) / step <= 8.0);
@@ -109,12 +118,30 @@ impl Comparison {
         let frame = vec![(left, top), (left, bottom), (right, bottom)];
         root.draw(&PathElement::new(frame, FRAME.stroke_width(SCALE)))?;
 
+        if has_differences {
+            let head = "difference";
+            let (width, height) = root.estimate_text_size(head, &text(14))?;
+            let at = (
+                px(WIDTH as i32 - 16) - width as i32,
+                top - height as i32 - px(4),
+            );
+            root.draw_text(head, &text(14), at)?;
+        }
         for (index, row) in self.rows.iter().enumerate() {
             let middle = top + px((ROW * index as u32 + ROW / 2) as i32);
             let label = fit(root, &row.label, LEFT - 16 - 12)?;
             let (width, height) = root.estimate_text_size(&label, &text(14))?;
             let at = (left - px(10) - width as i32, middle - height as i32 / 2);
             root.draw_text(&label, &text(14), at)?;
+            if let Some((difference, half)) = row.difference {
+                let label = format!("{:+.1} \u{b1} {:.1}", difference * 100.0, half * 100.0);
+                let (width, height) = root.estimate_text_size(&label, &text(14))?;
+                let at = (
+                    px(WIDTH as i32 - 16) - width as i32,
+                    middle - height as i32 / 2,
+                );
+                root.draw_text(&label, &text(14), at)?;
+            }
             if let Some(chance) = row.chance {
                 let at = x(chance * 100.0);
                 let ends = vec![(at, middle - px(13)), (at, middle + px(13))];
@@ -170,6 +197,7 @@ mod tests {
             label: label.into(),
             scores: scores.to_vec(),
             chance: Some(0.25),
+            difference: None,
         };
         Comparison {
             title: "Scores <by> task".into(),
@@ -201,6 +229,16 @@ mod tests {
             "{}",
             &svg[..80]
         );
+    }
+
+    #[test]
+    fn differences_have_a_column() {
+        let mut comparison = comparison();
+        comparison.rows[0].difference = Some((0.043, 0.0127));
+        let svg = comparison.svg().unwrap();
+        for text in ["difference", "+4.3 \u{b1} 1.3"] {
+            assert!(svg.lines().any(|line| line == text), "{text}: {svg}");
+        }
     }
 
     #[test]

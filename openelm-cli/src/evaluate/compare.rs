@@ -1,6 +1,6 @@
 //! Rows of the table: scores of a model, beside those of another.
 
-use openelm_core::evaluate::task::{MetricResult, PairedDifference, Plan};
+use openelm_core::evaluate::task::{MetricResult, MetricValue, PairedDifference, Plan};
 use serde_json::{Map, Value, json};
 
 use super::{Scores, table::Row, tasks::keys};
@@ -18,16 +18,11 @@ pub(super) fn rows(
         for (place, metric) in task.metrics.iter().enumerate() {
             let against = match other.and_then(|other| other.metrics.get(place)) {
                 None => None,
-                // A metric without a value per document has no paired difference.
-                Some(other) if other.values.is_empty() || other.values.len() < 2 => {
-                    Some((other.metric.value, None))
-                }
-                Some(other) => {
-                    let paired = PairedDifference::new(&other.values, &metric.values)?;
-                    Some((other.metric.value, Some(paired)))
-                }
+                Some(other) => Some((other.metric.value, paired(other, metric)?)),
             };
-            rows.push(row(&key, Some(task.num_fewshot), &metric.metric, against));
+            let shots = Some(task.num_fewshot);
+            let number = Some(task.documents);
+            rows.push(row(&key, shots, number, &metric.metric, against));
         }
     }
     for (index, group) in scores.groups.iter().enumerate() {
@@ -35,21 +30,36 @@ pub(super) fn rows(
         for (place, metric) in group.metrics.iter().enumerate() {
             let other = other.and_then(|other| other.metrics.get(place));
             let against = other.map(|other| (other.value, None));
-            rows.push(row(&group.name, None, metric, against));
+            rows.push(row(&group.name, None, None, metric, against));
         }
     }
     Ok(rows)
 }
 
+/// The paired difference of a metric from another model's; `None` for a metric without a value per
+/// document, or of one document.
+pub(super) fn paired(
+    against: &MetricValue,
+    metric: &MetricValue,
+) -> Result<Option<PairedDifference>, Error> {
+    if against.values.len() < 2 {
+        return Ok(None);
+    }
+    let paired = PairedDifference::new(&against.values, &metric.values)?;
+    Ok(Some(paired))
+}
+
 fn row(
     name: &str,
     shots: Option<usize>,
+    number: Option<usize>,
     metric: &MetricResult,
     against: Option<(f64, Option<PairedDifference>)>,
 ) -> Row {
     Row {
         name: name.to_owned(),
         shots,
+        number,
         metric: metric.name.clone(),
         value: metric.value,
         stderr: metric.stderr,

@@ -7,7 +7,7 @@ use openelm_core::{
     output::write_file,
 };
 
-use super::{Scores, Session, samples::wrong};
+use super::{Scores, Session, compare::paired, samples::wrong};
 use crate::{
     chart::{Chart, Comparison, Row},
     error::Error,
@@ -35,6 +35,11 @@ pub(super) fn draw(
             if !["acc", "acc_norm", "pct_stereotype", "exact_match"].contains(&name) {
                 continue;
             }
+            let other = against.and_then(|other| other.tasks.get(index)?.metrics.get(place));
+            let difference = match other {
+                Some(other) => paired(other, metric)?,
+                None => None,
+            };
             let metric = |model: &&Scores| {
                 let metric = &model.tasks.get(index)?.metrics.get(place)?.metric;
                 Some((metric.value, metric.stderr.unwrap_or(0.0) * HALF))
@@ -43,6 +48,7 @@ pub(super) fn draw(
                 label: format!("{}, {name} ({}-shot)", task_questions.key, task.num_fewshot),
                 scores: models.iter().filter_map(metric).collect(),
                 chance: chance(&task_questions.questions).filter(|_| name != "pct_stereotype"),
+                difference: difference.map(|paired| (paired.difference, paired.stderr * HALF)),
             });
         }
     }

@@ -13,10 +13,7 @@ use openelm_core::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{
-    error::Error,
-    output::{json_line, note},
-};
+use crate::{error::Error, output::json_line};
 
 /// The rows of a task's file.
 pub(super) struct Samples {
@@ -138,7 +135,7 @@ fn target(gold: &Gold) -> Value {
 fn arguments(question: &Question) -> Value {
     let requests = question.requests.iter().enumerate();
     let named = requests.map(|(index, request)| {
-        let argument = json!({ "arg_0": request.context, "arg_1": request.continuation });
+        let argument = json!({ "arg_0": &*request.context, "arg_1": request.continuation });
         (format!("gen_args_{index}"), argument)
     });
     Value::Object(named.collect())
@@ -158,14 +155,13 @@ fn complete(
     let mut length = 0;
     let mut questions = questions.iter();
     for line in lines.split_inclusive(|byte| *byte == b'\n') {
-        // A smaller --limit than before.
         let Some(question) = questions.next() else {
-            note(&format!(
-                "{}: the rows after the first {} are removed",
-                path.display(),
+            let problem = format!(
+                "the file has the rows of more than {} questions; a smaller --limit needs another \
+                 folder",
                 outcomes.len()
-            ));
-            break;
+            );
+            return Err(wrong(path, problem));
         };
         let Some(found) = outcomes_of(line, question) else {
             let problem = format!(

@@ -8,6 +8,8 @@ pub(super) struct Row {
     pub(super) name: String,
     /// Examples before each question; none for texts.
     pub(super) shots: Option<usize>,
+    /// Number of questions, or of documents of texts.
+    pub(super) number: Option<usize>,
     pub(super) metric: String,
     pub(super) value: f64,
     pub(super) stderr: Option<f64>,
@@ -19,7 +21,7 @@ pub(super) struct Row {
 pub(super) fn table(rows: &[Row]) -> String {
     let compares = rows.iter().any(|row| row.against.is_some());
     let mut cells = vec![
-        vec!["task", "shots", "metric", "value", "stderr"]
+        vec!["task", "shots", "n", "metric", "value", "stderr"]
             .into_iter()
             .map(String::from)
             .collect::<Vec<_>>(),
@@ -34,6 +36,10 @@ pub(super) fn table(rows: &[Row]) -> String {
         let mut line = vec![
             first(row.name.clone()),
             first(row.shots.map_or(String::new(), |shots| shots.to_string())),
+            first(
+                row.number
+                    .map_or(String::new(), |number| number.to_string()),
+            ),
             row.metric.clone(),
             number(row.value),
             row.stderr.map_or(String::new(), number),
@@ -74,7 +80,7 @@ fn aligned(cells: &[Vec<String>]) -> String {
         let mut shown = String::new();
         for (column, cell) in line.iter().enumerate() {
             let width = width(column);
-            let is_text = column == 0 || column == 2;
+            let is_text = column == 0 || column == 3;
             let padded = if is_text {
                 format!("{cell:<width$}")
             } else {
@@ -100,6 +106,7 @@ mod tests {
         let row = |metric: &str, value: f64| Row {
             name: "arc_easy".into(),
             shots: Some(0),
+            number: Some(2376),
             metric: metric.into(),
             value,
             stderr: Some(0.0095),
@@ -108,6 +115,7 @@ mod tests {
         let perplexity = Row {
             name: "held-out.txt".into(),
             shots: None,
+            number: Some(23),
             metric: "perplexity".into(),
             value: 12345.678,
             stderr: None,
@@ -115,10 +123,10 @@ mod tests {
         };
         let text = table(&[row("acc", 0.3125), row("acc_norm", 0.3), perplexity]);
         let expected = "\
-task          shots  metric        value  stderr
-arc_easy          0  acc          0.3125  0.0095
-                     acc_norm     0.3000  0.0095
-held-out.txt         perplexity  12345.7
+task          shots     n  metric        value  stderr
+arc_easy          0  2376  acc          0.3125  0.0095
+                           acc_norm     0.3000  0.0095
+held-out.txt           23  perplexity  12345.7
 ";
         assert_eq!(text, expected);
     }

@@ -6,12 +6,15 @@ use openelm_core::{
     Error as CoreError,
     evaluate::{
         EncodedRequest, Scorer, WindowOptions,
-        task::{Outcome, Plan, Questions, RequestKind, TaskResult},
+        task::{Outcome, Plan, Question, Questions, RequestKind, TaskResult},
     },
 };
 
 use super::samples::{Samples, wrong};
 use crate::{bar::bar, error::Error, output::note};
+
+/// Questions whose tokens are held at once.
+const BLOCK: usize = 256;
 
 /// A planned task with its questions.
 pub(super) struct TaskQuestions {
@@ -52,6 +55,15 @@ pub(super) fn evaluate(
         let before = bar.position() + samples.outcomes.len() as u64;
         bar.set_position(before);
         bar.reset_eta();
+        if !samples.outcomes.is_empty() && !quiet {
+            let (done, total) = (samples.outcomes.len(), task_questions.questions.len());
+            let key = &task_questions.key;
+            bar.suspend(|| {
+                note(&format!(
+                    "{key}: {done} of {total} questions have a row already"
+                ))
+            });
+        }
         answer(scorer, &task_questions.questions, &mut samples, &mut || {
             bar.inc(1)
         })?;
@@ -74,7 +86,7 @@ pub(super) fn evaluate(
     results
 }
 
-/// Scores the questions that `samples` does not have.
+/// Scores the questions that `samples` does not have, in blocks: the tokens of one are held.
 fn answer(
     scorer: &mut Scorer<'_>,
     questions: &Questions,
@@ -82,6 +94,20 @@ fn answer(
     next: &mut dyn FnMut(),
 ) -> Result<(), Error> {
     let left: Vec<_> = questions.iter().skip(samples.outcomes.len()).collect();
+    for block in left.chunks(BLOCK) {
+        answer_block(scorer, questions, block, samples, next)?;
+    }
+    Ok(())
+}
+
+fn answer_block(
+    scorer: &mut Scorer<'_>,
+    questions: &Questions,
+    left: &[&Question],
+    samples: &mut Samples,
+    next: &mut dyn FnMut(),
+) -> Result<(), Error> {
+    let end = samples.outcomes.len() + left.len();
     let model = scorer.model();
     let mut encoded = Vec::new();
     // The question of each request, and the number of its requests without a result.
@@ -132,7 +158,7 @@ fn answer(
         }
         Ok(())
     })?;
-    if samples.outcomes.len() < questions.len() {
+    if samples.outcomes.len() < end {
         return Err(CoreError::Cancelled.into());
     }
     Ok(())

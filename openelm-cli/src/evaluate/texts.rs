@@ -87,6 +87,7 @@ impl Texts {
         let row = |metric: &str, value: f64, stderr: Option<f64>, against| Row {
             name: self.name(),
             shots: None,
+            number: Some(found.documents),
             metric: metric.into(),
             value,
             stderr,

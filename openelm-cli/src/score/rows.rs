@@ -121,7 +121,7 @@ impl Row {
                 return Err("`continuation` is empty".into());
             }
             (Some(context), Some(continuation), None) => Request::Continuation(ScoreRequest {
-                context,
+                context: context.into(),
                 continuation,
             }),
             (None, Some(_), None) => return Err("`context` is missing".into()),

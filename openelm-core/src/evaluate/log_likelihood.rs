@@ -1,10 +1,13 @@
 //! The request and the result of scoring a continuation.
 
+use std::sync::Arc;
+
 /// A continuation to score after a context, as lm-eval's `loglikelihood` request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ScoreRequest {
-    /// Text before the continuation. May be empty: the continuation then follows BOS.
-    pub context: String,
+    /// Text before the continuation. May be empty: the continuation then follows BOS. Requests of
+    /// one question share it.
+    pub context: Arc<str>,
     /// Text to score.
     pub continuation: String,
 }

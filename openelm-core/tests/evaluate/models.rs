@@ -36,7 +36,7 @@ pub(crate) fn load_with_context(context: u64) -> LanguageModel {
 
 pub(crate) fn request(context: &str, continuation: &str) -> ScoreRequest {
     ScoreRequest {
-        context: context.to_owned(),
+        context: context.into(),
         continuation: continuation.to_owned(),
     }
 }

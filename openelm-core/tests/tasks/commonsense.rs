@@ -39,8 +39,8 @@ fn questions_have_corenets_prompt() {
     let start = "Below is an instruction that describes a task. Write a response that appropriately \
         completes the request.  \n\n                ### Instruction:\n                ";
     assert_eq!(
-        found[0].requests[0].context,
-        format!("{start}{INSTRUCTION}{END}")
+        *found[0].requests[0].context,
+        *format!("{start}{INSTRUCTION}{END}")
     );
     let continuations: Vec<_> = found[0]
         .requests

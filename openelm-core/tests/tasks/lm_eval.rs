@@ -76,7 +76,7 @@ fn check(place: &str, questions: &Questions, run: &Value, version: &Value) {
                 Value::Array(contexts) => &contexts[at],
                 context => context,
             };
-            assert_eq!(Value::from(request.context.as_str()), *context, "{place}");
+            assert_eq!(Value::from(&*request.context), *context, "{place}");
             assert_eq!(
                 Value::from(request.continuation.as_str()),
                 continuations[at],
@@ -216,6 +216,6 @@ fn race_v2_keeps_the_end_of_a_blank() {
         let questions = questions(name, &folder).unwrap();
         let context = &questions.iter().next().unwrap().requests[0].context;
         let expected = format!("Article: Text.\n\n{first}\nQuestion: Who?\nAnswer: b\nWhy?");
-        assert_eq!(*context, expected, "{name}");
+        assert_eq!(**context, *expected, "{name}");
     }
 }

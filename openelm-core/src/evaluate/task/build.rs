@@ -187,15 +187,16 @@ impl Builder<'_> {
                 };
                 scoring.gold = vec![gold];
                 let contexts = choices.iter().map(|choice| ScoreRequest {
-                    context: format!("{prefix}{choice}"),
+                    context: format!("{prefix}{choice}").into(),
                     continuation: format!("{delimiter}{target}"),
                 });
                 contexts.collect()
             }
             (OutputType::MultipleChoice, Text::Text(text)) if !self.is_input => {
                 scoring.gold = self.gold(&target, choices, document)?;
+                let context: Arc<str> = format!("{prefix}{text}").into();
                 let continuations = choices.iter().map(|choice| ScoreRequest {
-                    context: format!("{prefix}{text}"),
+                    context: Arc::clone(&context),
                     continuation: format!("{delimiter}{choice}"),
                 });
                 continuations.collect()
@@ -209,7 +210,7 @@ impl Builder<'_> {
                     return Err(fault("doc_to_target", "expected text"));
                 };
                 vec![ScoreRequest {
-                    context: format!("{prefix}{text}"),
+                    context: format!("{prefix}{text}").into(),
                     continuation: target,
                 }]
             }
@@ -220,7 +221,7 @@ impl Builder<'_> {
                 scoring.words = words(&target);
                 scoring.bytes = target.len();
                 vec![ScoreRequest {
-                    context: String::new(),
+                    context: Arc::default(),
                     continuation: target,
                 }]
             }

@@ -31,6 +31,8 @@ const OTHER_NAMES: [(&str, &[&str]); 3] = [
 ];
 /// Largest file with the name of a snapshot, in bytes.
 const MAX_REFERENCE: u64 = 1 << 10;
+/// Names of files in an error.
+const MAX_NAMES: usize = 5;
 /// Largest number of files in a folder.
 const MAX_FILES: usize = 10_000;
 
@@ -79,22 +81,65 @@ pub(super) fn read(
         }
         return Ok(Split { path, rows: found });
     }
-    let tried: Vec<_> = places
-        .iter()
-        .map(|place| place.display().to_string())
-        .collect();
+    Err(Error::missing_file(
+        data,
+        missing(data, task, split, &places),
+    ))
+}
+
+/// The problem of a split without files: an expected file, and what is there.
+fn missing(data: &Path, task: &Definition, split: &str, places: &[PathBuf]) -> String {
+    let below = |place: &Path| {
+        let below = place.strip_prefix(data).unwrap_or(place);
+        below.display().to_string()
+    };
+    // The folder of the Hub's data set comes before the task's.
+    let hub = (!task.dataset_path.is_empty()).then(|| task.dataset_path.as_str());
+    let folder = hub.and_then(|hub| hub.rsplit('/').next());
+    let expected = places.iter().find(|place| {
+        let first = place
+            .strip_prefix(data)
+            .ok()
+            .and_then(|below| below.iter().next());
+        folder.is_some_and(|folder| first == Some(folder.as_ref()))
+    });
+    let expected = expected
+        .or(places.first())
+        .map_or(String::new(), |place| below(place));
     let mut problem = format!(
-        "no files of the split `{split}` of the task `{}`; tried {}",
-        task.name,
-        tried.join(", ")
+        "the task `{}` has no files of its split `{split}`; expected `{expected}/{split}.jsonl` or \
+         `{expected}/{split}-00000-of-00001.parquet`, for example",
+        task.name
     );
-    if !task.dataset_path.is_empty() {
+    match places.iter().find(|place| place.is_dir()) {
+        Some(place) => {
+            let found = entries(place);
+            problem.push_str(&format!("; `{}` has {found}", below(place)));
+        }
+        None => problem.push_str(&format!("; the folder has {}", entries(data))),
+    }
+    if hub.is_some() {
         problem.push_str(&format!(
             "; data set on the Hugging Face Hub: {}",
             task.dataset()
         ));
     }
-    Err(Error::missing_file(data, problem))
+    problem
+}
+
+/// The first names in a folder, for errors.
+fn entries(folder: &Path) -> String {
+    let names = fs::read_dir(folder).into_iter().flatten();
+    let names = names.filter_map(|entry| Some(format!("`{}`", entry.ok()?.file_name().display())));
+    let mut names: Vec<_> = names.collect();
+    names.sort_unstable();
+    let more = names.len().saturating_sub(MAX_NAMES);
+    names.truncate(MAX_NAMES);
+    match (names.is_empty(), more) {
+        (true, _) => "no files".into(),
+        (false, 0) => names.join(", "),
+        (false, more) => format!("{} and {more} more", names.join(", ")),
+    }
 }
 
 /// Folders that may hold the files.
