@@ -35,6 +35,12 @@ if [ -n "$text" ]; then
   cargo build --quiet --release --locked --package openelm-core --example corpus
   PYTHONPATH=$PWD/.mlx/oracle python3 bench/pretrain.py target/release/openelm examples/tales "$text" \
     "$PWD/.mlx/lib/libmlxc.so" | tee bench/pretrain.json
+  if [ -f .mlx/lm-eval/stamp ]; then
+    PYTHONPATH=$PWD/.mlx/oracle:$PWD/.mlx/lm-eval python3 bench/evaluate.py target/release/openelm \
+      out/bench/OpenELM-270M "$OPENELM_TEST_DATA/eval/ARC-Easy.jsonl" "$PWD/.mlx/lib/libmlxc.so" | tee bench/evaluate.json
+  else
+    say "no lm-eval (make parity-evaluate installs it): evaluation (evaluate.json) is skipped"
+  fi
 else
-  say "OPENELM_TEST_DATA is not set: fine-tuning (finetune.json) and pre-training (pretrain.json) are skipped"
+  say "OPENELM_TEST_DATA is not set: fine-tuning, pre-training and evaluation (*.json) are skipped"
 fi

@@ -13,6 +13,26 @@ from process import environment
 
 TALE = ("Once upon a time there was a king who had a daughter. She went into the wood, "
         "and there she met an old wolf who said nothing at all.")
+ENDINGS = """task: endings
+dataset_path: endings
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{sentence}}"
+doc_to_choice: "{{endings}}"
+doc_to_target: "{{right}}"
+num_fewshot: 1
+metric_list:
+  - metric: acc
+"""
+ROLLING = """task: rolling
+dataset_path: rolling
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{text}}"
+metric_list:
+  - metric: bits_per_byte
+"""
 PRETRAIN = """data = ["corpus.jsonl"]
 tokenizer = "model"
 max-seq-length = 16
@@ -131,10 +151,23 @@ def texts(folder):
         (folder / f"{name}.zst").write_bytes(containers.zstd(data.encode()))
     rows = [f"{i} {TALE}".encode() for i in range(12)]
     (folder / "corpus.parquet").write_bytes(containers.parquet(rows))
+    tasks(folder / "tasks", rows)
     (folder / "prompt.txt").write_text("Once upon a time")
     (folder / "pretrain.toml").write_text(PRETRAIN)
     (folder / "finetune.toml").write_text(FINETUNE)
     (folder / "corenet.yaml").write_text(YAML)
+
+
+def tasks(folder, rows):
+    """Definitions of tasks, with their data sets beside them."""
+    for name in "endings", "rolling":
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "endings.yaml").write_text(ENDINGS)
+    question = {"sentence": "Once upon a", "endings": ["time.", "spoon."], "right": 0}
+    lines = "".join(json.dumps(question) + "\n" for _ in range(4))
+    (folder / "endings" / "test.jsonl").write_text(lines)
+    (folder / "rolling.yaml").write_text(ROLLING)
+    (folder / "rolling" / "test.parquet").write_bytes(containers.parquet(rows[:3]))
 
 
 def other_formats(folder):

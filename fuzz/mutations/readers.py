@@ -150,6 +150,13 @@ def data():
     yield reader("text/test.jsonl", "jsonl", finetune("text", "--test"), "model", OUT, (), True)
     yield reader("corpus.txt", "text", ["evaluate", "--model", "model", "--perplexity", "corpus.txt"],
                  "model")
+    for name, data, form in (("endings", "endings/test.jsonl", "jsonl"),
+                             ("rolling", "rolling/test.parquet", "parquet")):
+        command = ["evaluate", "--model", "model", "--task", f"tasks/{name}.yaml", "--data", "tasks",
+                   "--quiet"]
+        # The definition names the data.
+        yield reader(f"tasks/{name}.yaml", "text", command, "model", (), ("tasks",))
+        yield reader(f"tasks/{data}", form, command, "model", (), ("tasks",))
     yield reader("corpus.jsonl", "jsonl", ["score", "--model", "model", "--jsonl", "corpus.jsonl",
                                            "--quiet"], "model")
     yield reader("corpus.txt", "text", finetune("corpus.txt"), "model", OUT, (), True)

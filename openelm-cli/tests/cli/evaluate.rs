@@ -331,7 +331,7 @@ fn faults_are_found_before_the_first_score() {
     fails(
         openelm(&empty),
         2,
-        &["--perplexity: expected text, found none"],
+        &["--perplexity: expected text in ", "file.txt, found none"],
     );
 }
 

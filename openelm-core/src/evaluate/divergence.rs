@@ -8,7 +8,7 @@ use mlx_rs::{
 };
 
 use super::{
-    documents::Documents,
+    documents::{Documents, no_text},
     encoded_request::{EncodedRequest, Part},
     perplexity::PerplexityOptions,
     score_rows::{block_rows, logits_of},
@@ -112,7 +112,7 @@ pub fn divergence<E: From<Error>>(
         each(&found)?;
     }
     if found.tokens == 0 {
-        return Err(Error::option("files", "expected text, found none").into());
+        return Err(no_text(files).into());
     }
     Ok(found)
 }

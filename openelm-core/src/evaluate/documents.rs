@@ -7,12 +7,27 @@ use std::{
 
 use crate::{
     documents::{DocumentReader, Found, files},
-    error::Result,
+    error::{Error, Result},
     lookup::is_pipe,
 };
 
 /// Words of a text file that are read at once.
 const WORDS: usize = 2048;
+
+/// The error of `places` without a document that has a token.
+pub(super) fn no_text(places: &[PathBuf]) -> Error {
+    match places {
+        [] => Error::option("files", "expected texts, found none"),
+        [first, rest @ ..] => {
+            let more = match rest.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let problem = format!("expected text in {}{more}, found none", first.display());
+            Error::option("files", problem)
+        }
+    }
+}
 
 /// An iterator over the documents of files. A text file is one document.
 pub(super) struct Documents<'k> {

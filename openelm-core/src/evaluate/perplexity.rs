@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use super::{
-    documents::Documents, encoded_request::EncodedRequest, scorer::Scorer,
-    standard_error::standard_error, windows::WindowOptions,
+    documents::{Documents, no_text},
+    encoded_request::EncodedRequest,
+    scorer::Scorer,
+    standard_error::standard_error,
+    windows::WindowOptions,
 };
 use crate::error::{Error, Result};
 
@@ -170,7 +173,7 @@ pub fn perplexity<E: From<Error>>(
         each(&found)?;
     }
     if found.tokens == 0 {
-        return Err(Error::option("files", "expected text, found none").into());
+        return Err(no_text(files).into());
     }
     Ok(found)
 }

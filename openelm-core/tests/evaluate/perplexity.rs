@@ -123,7 +123,8 @@ fn files_without_text_are_refused() {
     let files = [folder.join("a.jsonl")];
     let options = PerplexityOptions::default();
     let error = perplexity(&mut scorer, &files, &options, |_| Ok::<_, Error>(())).unwrap_err();
-    assert_eq!(error.to_string(), "files: expected text, found none");
+    let expected = format!("files: expected text in {}, found none", files[0].display());
+    assert_eq!(error.to_string(), expected);
 }
 
 /// The nats of `of_network` in bench/bits_per_byte.py, which runs mlx-lm, for the texts of

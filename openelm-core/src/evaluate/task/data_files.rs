@@ -94,7 +94,7 @@ fn missing(data: &Path, task: &Definition, split: &str, places: &[PathBuf]) -> S
         below.display().to_string()
     };
     // The folder of the Hub's data set comes before the task's.
-    let hub = (!task.dataset_path.is_empty()).then(|| task.dataset_path.as_str());
+    let hub = Some(task.dataset_path.as_str()).filter(|path| !path.is_empty());
     let folder = hub.and_then(|hub| hub.rsplit('/').next());
     let expected = places.iter().find(|place| {
         let first = place

@@ -19,6 +19,13 @@ use crate::{
 /// Largest file in bytes, and largest unpacked page.
 const MAX_FILE: u64 = 1 << 30;
 const MAX_PAGE: i64 = 256 << 20;
+/// Largest unpacked values of a Parquet file, in bytes: text, and about the memory of a value and a
+/// row.
+const MAX_VALUES: usize = 256 << 20;
+const VALUE: usize = 64;
+const ROW: usize = 256;
+/// Rows of a Parquet file that are unpacked at once.
+const ROWS: usize = 16;
 /// Deepest nesting of a value.
 const MAX_DEPTH: usize = 64;
 
@@ -84,19 +91,37 @@ fn parquet_rows(file: File, limit: usize) -> Result<Vec<Columns>, String> {
         }
     }
     let rows = reader.get_row_iter(None).map_err(malformed)?;
+    let rows = rows.with_batch_size(ROWS);
+    let mut left = MAX_VALUES;
     rows.take(limit)
-        .map(|row| columns(row.map_err(malformed)?, 0))
+        .map(|row| columns(row.map_err(malformed)?, 0, &mut left))
         .collect()
 }
 
-fn columns(row: Row, depth: usize) -> Result<Columns, String> {
+/// The columns of a row, whose size is taken from `left`.
+fn columns(row: Row, depth: usize, left: &mut usize) -> Result<Columns, String> {
+    take(left, ROW)?;
     let columns = row.into_columns().into_iter();
     columns
-        .map(|(name, field)| Ok((name, value(&field, depth)?)))
+        .map(|(name, field)| Ok((name, value(&field, depth, left)?)))
         .collect()
 }
 
-fn value(field: &Field, depth: usize) -> Result<Value, String> {
+fn take(left: &mut usize, bytes: usize) -> Result<(), String> {
+    let most = MAX_VALUES >> 20;
+    let rest = left.checked_sub(bytes);
+    *left = rest.ok_or_else(|| format!("expected at most {most} MiB of values, found more"))?;
+    Ok(())
+}
+
+/// The value of a field, whose size is taken from `left`.
+fn value(field: &Field, depth: usize, left: &mut usize) -> Result<Value, String> {
+    let text = match field {
+        Field::Str(text) => text.len(),
+        Field::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    };
+    take(left, text + VALUE)?;
     if depth > MAX_DEPTH {
         return Err(format!(
             "expected at most {MAX_DEPTH} nested values, found more"
@@ -127,12 +152,12 @@ fn value(field: &Field, depth: usize) -> Result<Value, String> {
             // Images and the like, which no question uses.
             Err(_) => Value::Null,
         },
-        Field::Group(row) => Value::Object(columns(row.clone(), depth + 1)?),
+        Field::Group(row) => Value::Object(columns(row.clone(), depth + 1, left)?),
         Field::ListInternal(list) => {
             let items = list.elements().iter();
             Value::Array(
                 items
-                    .map(|item| value(item, depth + 1))
+                    .map(|item| value(item, depth + 1, left))
                     .collect::<Result<_, _>>()?,
             )
         }
@@ -141,7 +166,7 @@ fn value(field: &Field, depth: usize) -> Result<Value, String> {
                 let Field::Str(key) = key else {
                     return Err("expected a map with keys of text".to_owned());
                 };
-                Ok((key.clone(), value(item, depth + 1)?))
+                Ok((key.clone(), value(item, depth + 1, left)?))
             });
             Value::Object(entries.collect::<Result<_, _>>()?)
         }
