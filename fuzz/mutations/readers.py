@@ -40,6 +40,7 @@ def pretrain(*more):
 def start_from(folder):
     return ["pretrain", "--start-from", folder, "--tokenizer", "model", "--data", "corpus.jsonl",
             "--output", "out", "--iters", "1", "--batch-size", "1", "--max-seq-length", "16",
+            "--learning-rate", "1e-3",
             "--micro-batch-size", "1", "--average-last", "0", "--quiet"]
 
 

@@ -23,7 +23,7 @@ use crate::{
     hosts,
     interrupt::Interrupt,
     output, ranks,
-    settings::Layered,
+    settings::{Layered, exponent},
     training::{self, Reports},
 };
 use settings::Settings;
@@ -69,7 +69,8 @@ const EXAMPLES: &str = "Examples:
   openelm pretrain --config small.toml --dry-run
   openelm pretrain --config small.toml --iters 3000 --output small
   openelm pretrain --config small.toml --iters 3000 --output small --resume
-  openelm pretrain --start-from small/average --data books.jsonl --iters 1000 --output small-books
+  openelm pretrain --start-from small/average --data books.jsonl --iters 1000 \
+    --learning-rate 3e-4 --output small-books
   openelm pretrain --config small.toml --processes 2
   mlx.launch --hostfile hosts.json -- openelm pretrain --config small.toml
   openelm generate --model small/model --prompt 'Once upon a time'";
@@ -94,7 +95,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
             ));
         }
         Some(count) if count > 1 && !ranks::is_rank() && !args.dry_run => {
-            settings.options()?.check(count)?;
+            let length = settings.max_seq_length.unwrap_or_default();
+            settings.options(length)?.check(count)?;
             return ranks::run(count, &settings.output);
         }
         _ if !ranks::is_rank() && !args.dry_run => hosts::remove_from(&settings.output),
@@ -111,7 +113,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let config = settings.config(&tokenizer)?;
     let tokenizer = tokenizer.with_model_vocab(config.vocab_size())?;
     unused::check_length(&settings, &given, &config)?;
-    let options = settings.options()?;
+    let options = settings.options(settings.sequence_length(&config))?;
     let result = if args.dry_run {
         options.check(settings.processes.unwrap_or(1))?;
         dry_run(&args, &settings, config, &tokenizer, options)
@@ -280,6 +282,12 @@ fn show_run(config: &Config, options: &PretrainOptions, length: usize, processes
         },
         output::grouped(per_step),
         output::grouped(per_step.saturating_mul(options.iters)),
+    ));
+    let schedule = &options.trainer.schedule;
+    output::note(&format!(
+        "peak learning rate {} after {} warm-up steps",
+        exponent(schedule.learning_rate),
+        output::grouped(schedule.warmup),
     ));
 }
 

@@ -125,7 +125,7 @@ fn reads_data_by_its_use() {
     let folder = folder_of(&[("valid.jsonl", row)]);
     let error = read(&folder, &DataOptions::default()).unwrap_err();
     let expected = format!(
-        "{}: no training data: train.jsonl or train.txt",
+        "{}: no training data: train.jsonl, train.json or train.txt",
         folder.display()
     );
     assert_eq!(error.to_string(), expected);
@@ -133,12 +133,18 @@ fn reads_data_by_its_use() {
 
 #[test]
 fn recipe_follows_from_steps_and_size() {
-    let recipe = |steps, preset| {
-        let recipe = Recipe::new(steps, preset);
+    let recipe = |steps, tokens, preset| {
+        let recipe = Recipe::new(steps, tokens, preset);
         (recipe.learning_rate, recipe.warmup)
     };
-    assert_eq!(recipe(2000, None), (3e-3, 200));
-    assert_eq!(recipe(350_000, Some(Preset::Size270M)), (5.3e-3, 5000));
+    let corenet = 2048 * 2048;
+    assert_eq!(recipe(2000, 65_536, None), (3e-3, 200));
+    let small = Some(Preset::Size270M);
+    assert_eq!(recipe(350_000, corenet, small), (5.3e-3, 5000));
+    assert_eq!(recipe(350_000, 2 * corenet, small), (5.3e-3, 5000));
+    // The rate of a smaller update is smaller: 5.3e-3 / sqrt(64).
+    assert_eq!(recipe(350_000, 65_536, small), (6.63e-4, 5000));
+    assert_eq!(recipe(10, 2048, Some(Preset::Size3B)), (2.65e-5, 1));
 }
 
 #[test]
@@ -183,7 +189,7 @@ fn rejects_sizes_beyond_memory() {
             format!("rank: expected at most {most}, found {rank}")
         );
     }
-    let options = PretrainOptions::new(Recipe::new(5, None));
+    let options = PretrainOptions::new(Recipe::new(5, 1024, None));
     for (processes, expected) in [
         (0, "processes: expected at least 1, found 0"),
         (

@@ -11,7 +11,7 @@ use openelm_core::{
 use serde::Deserialize;
 
 use crate::{
-    choices::{Dpo, FineTuneType, LongRow, LrSchedule, Optimizer},
+    choices::{Dpo, FineTuneType, LongRow, LrSchedule, Optimizer, Template},
     error::Error,
     settings::{all_or_count, count_or_all, defaults, exponent},
 };
@@ -20,7 +20,8 @@ use crate::{
 #[derive(clap::Args, Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
-    /// Folder with train.jsonl and, optionally, valid.jsonl and test.jsonl; or one file
+    /// Folder with train.jsonl (or .json, .txt) and, optionally, valid.jsonl and test.jsonl; or one
+    /// file
     #[arg(long, value_name = "FOLDER")]
     pub(super) data: Option<PathBuf>,
 
@@ -104,6 +105,11 @@ pub(super) struct Settings {
     /// Train on completions only, not on prompts
     #[arg(long)]
     pub(super) mask_prompt: bool,
+
+    /// Chat template of rows of messages, preferences and instructions [default: openelm-instruct;
+    /// for rows of instruction and output, instruction, CoreNet's]
+    #[arg(long, value_name = "NAME")]
+    pub(super) chat_template: Option<Template>,
 
     /// Optimizer
     #[arg(long, value_name = "NAME", default_value_t = run().trainer.optimizer.kind.into())]
@@ -265,6 +271,7 @@ impl Settings {
         DataOptions {
             mask_prompt: self.mask_prompt,
             long_rows: self.long_rows.into(),
+            chat_template: self.chat_template.map(Into::into),
             preferences: self.dpo.is_some(),
             test: self.test,
         }

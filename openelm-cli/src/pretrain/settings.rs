@@ -116,8 +116,10 @@ pub(super) struct Settings {
     pub(super) skip_corrupt: bool,
 
     #[arg(long, alias = "lr", value_name = "X", help = format!(
-        "Peak learning rate; the final rate is a tenth of it [default: the preset's, or {}]",
-        exponent(recipe(1).learning_rate)
+        "Peak learning rate; the final rate is a tenth of it [default: CoreNet's for the preset, \
+         times the square root of the tokens per update over {}; {} without a preset; needed with \
+         --start-from]",
+        Recipe::CORENET_TOKENS, exponent(recipe(1).learning_rate)
     ))]
     #[serde(alias = "lr")]
     pub(super) learning_rate: Option<f64>,
@@ -235,7 +237,7 @@ pub(super) struct Settings {
 }
 
 fn recipe(iters: u64) -> Recipe {
-    Recipe::new(iters, None)
+    Recipe::new(iters, Recipe::CORENET_TOKENS, None)
 }
 
 fn run() -> PretrainOptions {
@@ -278,8 +280,9 @@ impl Settings {
         Ok(config)
     }
 
-    /// The run's options; `iters` is required.
-    pub(super) fn options(&self) -> Result<PretrainOptions, Error> {
+    /// The run's options, for sequences of `length` tokens; `iters` is required, and a learning rate
+    /// for the weights of another run, whose schedule is unknown.
+    pub(super) fn options(&self, length: usize) -> Result<PretrainOptions, Error> {
         let Some(iters) = self.iters else {
             return Err(Error::Usage(
                 "no number of iterations; use --iters N".into(),
@@ -289,7 +292,13 @@ impl Settings {
             let problem = "--val-windows: expected at least 1, found 0";
             return Err(Error::Usage(problem.into()));
         }
-        let recipe = Recipe::new(iters, self.model.preset);
+        if self.start_from.is_some() && self.learning_rate.is_none() {
+            let problem = "--learning-rate: expected with --start-from, found none; CoreNet's \
+                           recipe ends at a tenth of its peak rate";
+            return Err(Error::Usage(problem.into()));
+        }
+        let tokens = (self.batch_size as u64).saturating_mul(length as u64);
+        let recipe = Recipe::new(iters, tokens, self.model.preset);
         let mut options = PretrainOptions::new(Recipe {
             learning_rate: self.learning_rate.unwrap_or(recipe.learning_rate),
             warmup: self.warmup.unwrap_or(recipe.warmup),

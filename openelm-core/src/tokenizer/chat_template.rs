@@ -26,8 +26,8 @@ pub enum ChatTemplate {
     /// `apply_chat_template` renders it. A message ends with `</s>`.
     #[default]
     OpenElmInstruct,
-    /// The format of CoreNet's LoRA recipe, for models tuned on instructions by this crate's
-    /// [`dataset`](crate::dataset).
+    /// The format of CoreNet's LoRA recipe (commonsense-170k), for models tuned on rows of
+    /// `instruction` and `output`.
     Instruction,
     /// No format: the messages are concatenated, for base models, which continue a text.
     Plain,
@@ -53,8 +53,13 @@ impl ChatTemplate {
     }
 
     pub(super) fn parts(self, messages: &[Message]) -> Result<PromptParts> {
-        check_roles(messages, Role::Assistant)
-            .map_err(|problem| Error::option("messages", problem))?;
+        let prompt = self.render(messages);
+        prompt.map_err(|problem| Error::option("messages", problem))
+    }
+
+    /// Like [`prompt`](Self::prompt), in parts, with only the problem as the error.
+    pub(crate) fn render(self, messages: &[Message]) -> Result<PromptParts, String> {
+        check_roles(messages, Role::Assistant)?;
         let mut prompt = PromptParts::default();
         match self {
             Self::Instruction => push_conversation(&mut prompt, messages),
@@ -94,17 +99,7 @@ pub fn instruct_prompt(instruction: &str, input: Option<&str>) -> String {
 /// [`Error::Option`] if the roles are in another order, or a message of the user or the
 /// assistant is empty.
 pub fn conversation_prompt(messages: &[Message]) -> Result<String> {
-    let prompt = render(messages);
-    let prompt = prompt.map(|prompt| prompt.text());
-    prompt.map_err(|problem| Error::option("messages", problem))
-}
-
-/// Like [`conversation_prompt`], in parts, with only the problem as the error.
-pub(crate) fn render(messages: &[Message]) -> Result<PromptParts, String> {
-    check_roles(messages, Role::Assistant)?;
-    let mut prompt = PromptParts::default();
-    push_conversation(&mut prompt, messages);
-    Ok(prompt)
+    ChatTemplate::Instruction.prompt(messages)
 }
 
 /// Appends a conversation whose roles were checked.

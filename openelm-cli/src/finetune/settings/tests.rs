@@ -29,7 +29,7 @@ fn defaults_match_the_core() {
 
 #[test]
 fn every_option_reaches_the_core() {
-    let cases: [(&str, &str, &[&str]); 38] = [
+    let cases: [(&str, &str, &[&str]); 39] = [
         ("data", "rows", &[]),
         ("adapter-path", "folder", &[]),
         ("start-from", "folder", &[]),
@@ -46,6 +46,7 @@ fn every_option_reaches_the_core() {
         ("iters", "7", &[]),
         ("batch-size", "7", &[]),
         ("max-seq-length", "7", &[]),
+        ("chat-template", "plain", &[]),
         ("long-rows", "drop", &[]),
         ("mask-prompt", "", &[]),
         ("optimizer", "adamw", &[]),

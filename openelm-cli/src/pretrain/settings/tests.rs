@@ -16,10 +16,10 @@ fn tales() -> Tokenizer {
 /// All inputs of a run.
 fn record(settings: Settings) -> String {
     let architecture = settings.model.layer_wise(&tales());
-    let length = settings.max_seq_length;
+    let length = settings.max_seq_length.unwrap_or(64);
     let core = (
-        settings.options().unwrap(),
-        settings.corpus(length.unwrap_or(64), 0, 1).unwrap(),
+        settings.options(length).unwrap(),
+        settings.corpus(length, 0, 1).unwrap(),
         architecture,
     );
     let own = (
@@ -36,8 +36,9 @@ fn record(settings: Settings) -> String {
 #[test]
 fn defaults_match_the_core() {
     let settings: Settings = settings(&["--iters=50", "--data=books.jsonl"], "");
-    let recipe = Recipe::new(50, None);
-    assert_eq!(settings.options().unwrap(), PretrainOptions::new(recipe));
+    let recipe = Recipe::new(50, 32 * 64, None);
+    let options = settings.options(64).unwrap();
+    assert_eq!(options, PretrainOptions::new(recipe));
     let corpus = CorpusOptions {
         files: vec!["books.jsonl".into()],
         ..CorpusOptions::default()
@@ -47,14 +48,33 @@ fn defaults_match_the_core() {
 }
 
 #[test]
+fn the_rate_follows_the_batch_and_is_needed_for_other_weights() {
+    let rate = |flags: &[&str]| {
+        let settings: Settings = settings(flags, "");
+        let options = settings.options(2048);
+        options.map(|options| options.trainer.schedule.learning_rate)
+    };
+    let preset = ["--iters=50", "--preset=270M"];
+    let with = |batch| rate(&[&preset[..], &[batch]].concat()).unwrap();
+    assert_eq!(with("--batch-size=2048"), 5.3e-3);
+    assert_eq!(with("--batch-size=512"), 2.65e-3);
+    assert_eq!(rate(&preset).unwrap(), 6.63e-4);
+    let problem = rate(&["--iters=50", "--start-from=small"]).unwrap_err();
+    let expected = "--learning-rate: expected with --start-from, found none; ";
+    assert!(problem.to_string().starts_with(expected), "{problem}");
+    let given = rate(&["--iters=50", "--start-from=small", "--learning-rate=3e-4"]);
+    assert_eq!(given.unwrap(), 3e-4);
+}
+
+#[test]
 fn every_option_reaches_the_core() {
     const BOTH: &[&str] = &["--iters=50", "--data=books.jsonl"];
     const ITERS: &[&str] = &["--iters=50"];
     const DATA: &[&str] = &["--data=books.jsonl"];
+    const RATE: &[&str] = &["--iters=50", "--data=books.jsonl", "--learning-rate=0.1"];
     let given = [
         ("valid", "held-out.jsonl"),
         ("text-key", "content"),
-        ("start-from", "small"),
         ("tokenizer", "tok"),
         ("output", "folder"),
         ("batch-size", "7"),
@@ -111,6 +131,7 @@ fn every_option_reaches_the_core() {
         missing => format!("{missing:?}"),
     };
     cases.push(("iters", "7", DATA));
+    cases.push(("start-from", "small", RATE));
     cases.push(("data", "tales.jsonl", ITERS));
     every_option_changes(&cases, record);
 }
@@ -145,7 +166,7 @@ fn former_names_are_accepted() {
     }
     // Windows are converted to batches, rounded up.
     let windows: Settings = settings(&["--iters=7", "--val-windows=65"], "");
-    assert_eq!(windows.options().unwrap().val_batches, Some(3));
+    assert_eq!(windows.options(64).unwrap().val_batches, Some(3));
 }
 
 #[test]

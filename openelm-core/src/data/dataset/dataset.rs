@@ -22,27 +22,27 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads a `.jsonl` or `.txt` file on all cores; the result does not depend on their number.
+    /// Reads a `.jsonl`, `.json` or `.txt` file on all cores; the result does not depend on their number.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Io`] if the file cannot be read; [`crate::Error::Data`], with file, line and
     /// key, if a row is malformed, empty or of another kind than the first, if no row is left, or
     /// if `mask_prompt` is set for rows of `text`; [`crate::Error::Option`] if `max_length` is
-    /// under 2; [`crate::Error::Tokenizer`] as [`Tokenizer::encode`].
+    /// under 2, or `chat_template` is set for rows of `text` or of a prompt and a completion; [`crate::Error::Tokenizer`] as [`Tokenizer::encode`].
     pub fn read(
         path: impl AsRef<Path>,
         tokenizer: &Tokenizer,
         options: &DatasetOptions,
     ) -> Result<Self> {
         options.check()?;
-        let rows = Rows::read(path.as_ref())?;
+        let rows = Rows::read(path.as_ref(), options.chat_template)?;
         match rows.kind() {
             RowKind::Preference => return Err(rows.error(PREFERENCE_ROWS)),
             RowKind::Text if options.mask_prompt => return Err(rows.error(NO_PROMPT)),
             _ => {}
         }
-        let encoded = parallel::map(&rows.lines(), |line| {
+        let encoded = parallel::map(&rows.lines()?, |line| {
             let row = rows.parse(line)?;
             let example = match &row.content {
                 Content::Text(text) => encode::text(tokenizer, text)?,
@@ -123,7 +123,7 @@ impl Dataset {
 /// with the answer. Messages before the answer are the conversation so far, and `prompt`, which
 /// usually repeats the question, is then ignored; without such messages, `prompt` is the
 /// conversation, as a list of messages or as a single user message. Conversations use the
-/// [chat template](crate::chat).
+/// [chat template](DatasetOptions::chat_template).
 #[derive(Clone, Debug)]
 pub struct PreferenceDataset {
     pairs: Vec<PreferencePair>,
@@ -131,7 +131,8 @@ pub struct PreferenceDataset {
 }
 
 impl PreferenceDataset {
-    /// Reads a `.jsonl` file of preference pairs. Of `options`, only `max_length` applies.
+    /// Reads a `.jsonl` or `.json` file of preference pairs. Of `options`, `max_length` and
+    /// `chat_template` apply.
     ///
     /// # Errors
     ///
@@ -142,11 +143,11 @@ impl PreferenceDataset {
         options: &DatasetOptions,
     ) -> Result<Self> {
         options.check()?;
-        let rows = Rows::read(path.as_ref())?;
+        let rows = Rows::read(path.as_ref(), options.chat_template)?;
         if rows.kind() != RowKind::Preference {
             return Err(rows.error(NO_PREFERENCE));
         }
-        let encoded = parallel::map(&rows.lines(), |line| match rows.parse(line)?.content {
+        let encoded = parallel::map(&rows.lines()?, |line| match rows.parse(line)?.content {
             Content::Preference {
                 prompt,
                 chosen,
@@ -195,6 +196,6 @@ impl PreferenceDataset {
 }
 
 const PREFERENCE_ROWS: &str = "rows of `prompt`, `chosen` and `rejected` are for preference tuning; \
-     expected `text`, `prompt` and `completion`, or `messages`";
+     expected `text`, `prompt` and `completion`, `messages`, or `instruction` and `output`";
 const NO_PREFERENCE: &str = "expected rows of `prompt`, `chosen` and `rejected`";
 const NO_PROMPT: &str = "expected rows with a prompt to mask, found rows of `text`";

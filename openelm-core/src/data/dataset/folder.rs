@@ -19,8 +19,8 @@ pub struct DataFolder {
 }
 
 impl DataFolder {
-    /// Finds `train`, `valid` (or `val`) and `test` with the extension `.jsonl` or `.txt` in a
-    /// folder; a path of a file with such an extension is the training file.
+    /// Finds `train`, `valid` (or `val`) and `test` with the extension `.jsonl`, `.json`
+    /// (an array of rows) or `.txt` in a folder; a path of a file with such an extension is the training file.
     ///
     /// # Errors
     ///
@@ -53,7 +53,7 @@ impl DataFolder {
         {
             return Err(Error::missing_file(
                 folder,
-                "no `train`, `valid` or `test` with the ending `.jsonl` or `.txt`",
+                "no `train`, `valid` or `test` with the ending `.jsonl`, `.json` or `.txt`",
             ));
         }
         Ok(found)
@@ -63,7 +63,11 @@ impl DataFolder {
 /// The format of a file, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileFormat {
+    /// A row per line.
     Jsonl,
+    /// An array of rows.
+    Json,
+    /// One row.
     Text,
 }
 
@@ -72,13 +76,15 @@ impl FileFormat {
         let ending = path.extension().unwrap_or_default();
         if ending.eq_ignore_ascii_case("jsonl") {
             Ok(Self::Jsonl)
+        } else if ending.eq_ignore_ascii_case("json") {
+            Ok(Self::Json)
         } else if ending.eq_ignore_ascii_case("txt") {
             Ok(Self::Text)
         } else {
             Err(Error::data(
                 path,
                 None,
-                "expected a file with the ending `.jsonl` or `.txt`",
+                "expected a file with the ending `.jsonl`, `.json` or `.txt`",
             ))
         }
     }
@@ -87,7 +93,7 @@ impl FileFormat {
 fn find(folder: &Path, stems: &[&str]) -> Result<Option<PathBuf>> {
     let names = stems
         .iter()
-        .flat_map(|stem| [format!("{stem}.jsonl"), format!("{stem}.txt")]);
+        .flat_map(|stem| ["jsonl", "json", "txt"].map(|ending| format!("{stem}.{ending}")));
     let mut files = Vec::new();
     for name in names {
         files.extend(first_file(folder, &[&name])?);

@@ -1,7 +1,10 @@
 //! Options of reading a file of rows, and the counts of the result.
 
 use super::example::Example;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    tokenizer::ChatTemplate,
+};
 
 /// The treatment of a row with more than [`max_length`](DatasetOptions::max_length) tokens. Rows
 /// are never cut off; both treatments are counted.
@@ -26,6 +29,10 @@ pub struct DatasetOptions {
     /// The treatment of longer rows. Default [`LongRows::Split`]. A preference pair cannot be
     /// split: it is dropped and counted if either side is too long.
     pub long_rows: LongRows,
+    /// Template of rows of messages, of preferences and of instructions. Default: that of
+    /// OpenELM-Instruct, for which CoreNet made it; for instructions CoreNet's own
+    /// ([`ChatTemplate::Instruction`]). Other rows refuse it.
+    pub chat_template: Option<ChatTemplate>,
     /// Keep every row as one example, as mlx-lm does: [`Batch::mlx_lm`] cuts off long rows.
     /// Default false.
     ///
@@ -39,6 +46,7 @@ impl Default for DatasetOptions {
             max_length: 2048,
             mask_prompt: false,
             long_rows: LongRows::default(),
+            chat_template: None,
             mlx_lm_compat: false,
         }
     }

@@ -6,15 +6,15 @@ use super::{
     json::{self, Object},
     row::Content,
 };
-use crate::tokenizer::{Message, PromptParts, Role, chat_template as template};
+use crate::tokenizer::{ChatTemplate, Message, PromptParts, Role};
 
 /// Reads the prompt and both answers.
-pub(crate) fn read(object: &Object) -> Result<Content, String> {
+pub(crate) fn read(object: &Object, template: ChatTemplate) -> Result<Content, String> {
     let prompt = Prompt::read(object)?;
     let chosen = Answer::read(object, "chosen")?;
     let rejected = Answer::read(object, "rejected")?;
-    let context = chosen.context(prompt.as_ref())?;
-    if rejected.context(prompt.as_ref())? != context {
+    let context = chosen.context(prompt.as_ref(), template)?;
+    if rejected.context(prompt.as_ref(), template)? != context {
         return Err("`chosen` and `rejected` are answers to different prompts".to_owned());
     }
     Ok(Content::Preference {
@@ -68,9 +68,14 @@ impl Answer {
     }
 
     /// The prompt before the answer.
-    fn context(&self, prompt: Option<&Prompt>) -> Result<PromptParts, String> {
+    fn context(
+        &self,
+        prompt: Option<&Prompt>,
+        template: ChatTemplate,
+    ) -> Result<PromptParts, String> {
         let in_template = |messages: &[Message], key: &str| {
-            template::render(messages).map_err(|problem| format!("`{key}`: {problem}"))
+            let prompt = template.render(messages);
+            prompt.map_err(|problem| format!("`{key}`: {problem}"))
         };
         match (&self.before, prompt) {
             (Some(before), _) if !before.is_empty() => in_template(before, self.key),
@@ -100,13 +105,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::tokenizer::instruct_prompt;
 
     fn read_value(row: Value) -> Result<[String; 3], String> {
         let Value::Object(object) = row else {
             panic!("{row}")
         };
-        match read(&object)? {
+        match read(&object, ChatTemplate::default())? {
             Content::Preference {
                 prompt,
                 chosen,
@@ -121,7 +125,7 @@ mod tests {
         let user = json!({"role": "user", "content": "Sing."});
         let yes = json!({"role": "assistant", "content": "La."});
         let no = json!({"role": "assistant", "content": "No."});
-        let in_template = [instruct_prompt("Sing.", None), "La.".into(), "No.".into()];
+        let in_template = ["<|user|>\nSing.</s>\n<|assistant|>\n", "La.", "No."];
         let plain = json!({"prompt": "Sing.", "chosen": "La.", "rejected": "No."});
         assert_eq!(read_value(plain).unwrap(), ["Sing.", "La.", "No."]);
         for row in [

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::value::RawValue;
+
 use super::{
     folder::FileFormat,
     json::{self, Object},
@@ -16,7 +18,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     text_file::{self, MAX_TEXT},
-    tokenizer::chat_template as template,
+    tokenizer::{ChatTemplate, Message, Role},
 };
 
 /// Largest file in bytes: its rows and their tokens are in memory.
@@ -33,6 +35,8 @@ pub enum RowKind {
     Messages,
     /// `prompt`, `chosen` and `rejected`.
     Preference,
+    /// `instruction`, `output` and, optionally, `input`.
+    Instruction,
 }
 
 impl RowKind {
@@ -47,6 +51,8 @@ impl RowKind {
             Some(Self::Messages)
         } else if has("text") {
             Some(Self::Text)
+        } else if has("instruction") && has("output") {
+            Some(Self::Instruction)
         } else {
             None
         }
@@ -59,6 +65,7 @@ impl RowKind {
             Self::Completion => "`prompt` and `completion`",
             Self::Messages => "`messages`",
             Self::Preference => "`prompt`, `chosen` and `rejected`",
+            Self::Instruction => "`instruction` and `output`",
         }
     }
 }
@@ -75,11 +82,13 @@ pub(crate) struct Rows {
     text: String,
     format: FileFormat,
     kind: RowKind,
+    template: ChatTemplate,
 }
 
 impl Rows {
-    /// Reads the file, and the kind from its first row.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    /// Reads the file, and the kind from its first row. Conversations are rendered with `template`,
+    /// or the default of the kind.
+    pub(crate) fn read(path: &Path, template: Option<ChatTemplate>) -> Result<Self> {
         let format = FileFormat::of(path)?;
         let bytes = contents(path, format)?;
         let mut rows = Self {
@@ -87,18 +96,30 @@ impl Rows {
             text: decode(path, bytes, format)?,
             format,
             kind: RowKind::Text,
+            template: ChatTemplate::default(),
         };
         if rows.text.trim().is_empty() {
             return Err(rows.error("the file is empty"));
         }
-        if format == FileFormat::Jsonl
-            && let Some(first) = rows.lines().first()
-        {
+        if format != FileFormat::Text {
+            let lines = rows.lines()?;
+            let Some(first) = lines.first() else {
+                return Err(rows.error("the file is empty"));
+            };
             let kind = json::object(first.text)
                 .and_then(|object| RowKind::of(&object).ok_or_else(|| unknown_keys(&object)))
                 .map_err(|problem| rows.error_at(first.number, problem))?;
             rows.kind = kind;
         }
+        rows.template = match (rows.kind, template) {
+            (RowKind::Text | RowKind::Completion, Some(_)) => {
+                let problem = format!("has no effect on rows of {}", rows.kind.keys());
+                return Err(Error::option("chat_template", problem));
+            }
+            (_, Some(template)) => template,
+            (RowKind::Instruction, None) => ChatTemplate::Instruction,
+            (_, None) => ChatTemplate::OpenElmInstruct,
+        };
         Ok(rows)
     }
 
@@ -107,16 +128,37 @@ impl Rows {
     }
 
     /// The rows, unparsed.
-    pub(crate) fn lines(&self) -> Vec<Line<'_>> {
-        if self.format == FileFormat::Text {
-            let text = self.text.as_str();
-            return vec![Line { number: 1, text }];
+    pub(crate) fn lines(&self) -> Result<Vec<Line<'_>>> {
+        let text = self.text.as_str();
+        match self.format {
+            FileFormat::Text => Ok(vec![Line { number: 1, text }]),
+            FileFormat::Jsonl => {
+                let lines = (1..).zip(text.split('\n'));
+                let lines = lines.filter(|(_, text)| !text.trim().is_empty());
+                Ok(lines.map(|(number, text)| Line { number, text }).collect())
+            }
+            FileFormat::Json => self.items(),
         }
-        (1..)
-            .zip(self.text.split('\n'))
-            .filter(|(_, text)| !text.trim().is_empty())
-            .map(|(number, text)| Line { number, text })
-            .collect()
+    }
+
+    /// The items of an array, each with the line on which it begins.
+    fn items(&self) -> Result<Vec<Line<'_>>> {
+        let items: Vec<&RawValue> = serde_json::from_str(&self.text).map_err(|error| {
+            let text = error.to_string();
+            let text = text.split(" at line ").next().unwrap_or_default();
+            let problem = format!("expected an array of objects: {text}");
+            self.error_at(error.line(), problem)
+        })?;
+        let (mut number, mut before) = (1, 0);
+        let lines = items.into_iter().map(|item| {
+            let text = item.get();
+            let start = text.as_ptr() as usize - self.text.as_ptr() as usize;
+            let passed = self.text.get(before..start).unwrap_or_default();
+            number += passed.matches('\n').count();
+            before = start;
+            Line { number, text }
+        });
+        Ok(lines.collect())
     }
 
     /// Parses the row on `line`.
@@ -141,8 +183,9 @@ impl Rows {
         let content = match self.kind {
             RowKind::Text => json::text(object, "text").map(Content::Text),
             RowKind::Completion => completion(object),
-            RowKind::Messages => conversation(object),
-            RowKind::Preference => preference::read(object),
+            RowKind::Messages => conversation(object, self.template),
+            RowKind::Preference => preference::read(object, self.template),
+            RowKind::Instruction => instruction(object, self.template),
         };
         let found = RowKind::of(object);
         content.map_err(|problem| match found {
@@ -216,7 +259,7 @@ fn decode(path: &Path, bytes: Vec<u8>, format: FileFormat) -> Result<String> {
             path,
             line,
             match format {
-                FileFormat::Jsonl => "not UTF-8".to_owned(),
+                FileFormat::Jsonl | FileFormat::Json => "not UTF-8".to_owned(),
                 FileFormat::Text => format!("not UTF-8, at byte {good} of the file"),
             },
         )
@@ -230,10 +273,33 @@ fn completion(object: &Object) -> Result<Content, String> {
     })
 }
 
-fn conversation(object: &Object) -> Result<Content, String> {
+fn conversation(object: &Object, template: ChatTemplate) -> Result<Content, String> {
     let messages = json::messages(json::value(object, "messages")?, "messages")?;
     let (before, completion) = json::with_answer(messages, "messages")?;
-    let prompt = template::render(&before).map_err(|problem| format!("`messages`: {problem}"))?;
+    let prompt = template.render(&before);
+    let prompt = prompt.map_err(|problem| format!("`messages`: {problem}"))?;
+    Ok(Content::Completion { prompt, completion })
+}
+
+/// CoreNet's template has a block for the input; in others it follows the instruction.
+fn instruction(object: &Object, template: ChatTemplate) -> Result<Content, String> {
+    let instruction = json::text(object, "instruction")?;
+    let input = match json::optional(object, "input") {
+        None => String::new(),
+        Some(_) => json::string(object, "input")?,
+    };
+    let completion = json::text(object, "output")?;
+    let message = |role, content| Message { role, content };
+    let messages = match (template, input.is_empty()) {
+        (ChatTemplate::Instruction, false) => vec![
+            message(Role::System, input),
+            message(Role::User, instruction),
+        ],
+        (_, true) => vec![message(Role::User, instruction)],
+        (_, false) => vec![message(Role::User, format!("{instruction}\n\n{input}"))],
+    };
+    let prompt = template.render(&messages);
+    let prompt = prompt.map_err(|problem| format!("`instruction`: {problem}"))?;
     Ok(Content::Completion { prompt, completion })
 }
 
@@ -246,10 +312,11 @@ fn unknown_keys(object: &Object) -> String {
         names.join(", ")
     };
     format!(
-        "expected {}, {}, {} or {}; found {found}",
+        "expected {}, {}, {}, {} or {}; found {found}",
         RowKind::Text.keys(),
         RowKind::Completion.keys(),
         RowKind::Messages.keys(),
-        RowKind::Preference.keys()
+        RowKind::Preference.keys(),
+        RowKind::Instruction.keys()
     )
 }

@@ -8,7 +8,7 @@ use openelm_testing::{TempDir, external_data};
 use super::*;
 use crate::{
     error::{Error, Result},
-    tokenizer::{Tokenizer, instruct_prompt},
+    tokenizer::{ChatTemplate, Tokenizer, instruct_prompt},
 };
 
 fn tales() -> Tokenizer {
@@ -104,19 +104,96 @@ fn conversation_uses_the_template() {
     let [first, second] = dataset.examples() else {
         panic!("{dataset:?}")
     };
-    let prompt = instruct_prompt("Sing.", Some("Be brief."));
-    let ids = tokenizer.encode_prompt(&prompt).unwrap();
+    let prompt = "<|system|>\nBe brief.</s>\n<|user|>\nSing.</s>\n<|assistant|>\n";
+    let ids = tokenizer.encode_prompt(prompt).unwrap();
     assert_eq!(first.tokens[..first.first_target], ids);
-    assert_eq!(tokenizer.decode(&first.tokens).unwrap(), prompt + "La.");
+    let all = tokenizer
+        .encode_prompt(&format!("{prompt}La.</s>"))
+        .unwrap();
+    assert_eq!(first.tokens, all);
     // Of several answers, the last one is the target.
     let answer = &second.tokens[second.first_target..];
     assert_eq!(tokenizer.decode(answer).unwrap(), "No.");
     assert_eq!(answer.last(), Some(&2));
-    let text = tokenizer.decode(&second.tokens).unwrap();
-    assert!(
-        text.starts_with(&(instruct_prompt("Sing.", None) + "La.\n")),
-        "{text}"
+    let text = "<|user|>\nSing.</s>\n<|assistant|>\nLa.</s>\n<|user|>\nMore.</s>\n<|assistant|>\n";
+    let ids = tokenizer.encode_prompt(text).unwrap();
+    assert_eq!(second.tokens[..second.first_target], ids);
+}
+
+/// The prompts of another template, and of instructions.
+#[test]
+fn the_template_is_an_option() {
+    let folder = TempDir::new();
+    let tokenizer = tales();
+    let prompt_of = |row: &str, chat_template| {
+        let options = DatasetOptions {
+            chat_template,
+            ..masked()
+        };
+        let dataset = read(&folder.write("a.jsonl", row), &options)?;
+        let first = &dataset.examples()[0];
+        let answer = tokenizer.decode(&first.tokens[first.first_target..])?;
+        assert_eq!(answer, "La.");
+        tokenizer.decode(&first.tokens[..first.first_target])
+    };
+    let messages = r#"{"messages": [{"role": "user", "content": "Sing."},
+        {"role": "assistant", "content": "La."}]}"#
+        .replace('\n', "");
+    let instruction =
+        r#"{"instruction": "Sing.", "input": "Now.", "output": "La.", "answer": "x"}"#;
+    let short = r#"{"instruction": "Sing.", "input": "", "output": "La."}"#;
+    let corenet = Some(ChatTemplate::Instruction);
+    let plain = Some(ChatTemplate::Plain);
+    let with_input = instruct_prompt("Sing.", Some("Now."));
+    for (row, template, expected) in [
+        (&*messages, corenet, instruct_prompt("Sing.", None)),
+        (&messages, plain, "Sing.".into()),
+        (instruction, None, with_input.clone()),
+        (instruction, corenet, with_input),
+        (instruction, plain, "Sing.\n\nNow.".into()),
+        (short, None, instruct_prompt("Sing.", None)),
+    ] {
+        assert_eq!(prompt_of(row, template).unwrap(), expected, "{row}");
+    }
+    let problem = prompt_of(r#"{"prompt": "Sing.", "completion": "La."}"#, plain).unwrap_err();
+    assert_eq!(
+        problem.to_string(),
+        "chat_template: has no effect on rows of `prompt` and `completion`"
     );
+}
+
+/// An array has the examples of the same rows in lines, and errors with the line of the row.
+#[test]
+fn a_file_can_be_an_array() {
+    let folder = TempDir::new();
+    let lines = "{\"text\": \"Once\"}\n{\"text\": \"upon\"}\n";
+    let array = "[\n  {\"text\": \"Once\"},\n  {\n    \"text\": \"upon\"\n  }\n]\n";
+    let options = DatasetOptions::default();
+    let of_lines = read(&folder.write("a.jsonl", lines), &options).unwrap();
+    let of_array = read(&folder.write("a.json", array), &options).unwrap();
+    assert_eq!(of_lines.examples(), of_array.examples());
+    for (text, expected) in [
+        ("[]", "a.json: the file is empty"),
+        ("{}", "a.json:1: expected an array of objects: "),
+        (
+            "[{\"text\": \"a\"},\n\n 3]",
+            "a.json:3: expected a JSON object, found a number",
+        ),
+        (
+            "[{\"text\": \"a\"},\n{\"text\": 1}]",
+            "a.json:2: `text`: expected a string",
+        ),
+        (
+            "[{\"text\": \"a\"},\n",
+            "a.json:2: expected an array of objects: EOF",
+        ),
+    ] {
+        let problem = read(&folder.write("a.json", text), &options).unwrap_err();
+        assert!(
+            problem.to_string().contains(expected),
+            "{problem}: {expected}"
+        );
+    }
 }
 
 /// Before the answer, a message with the spelling of a special token has no such token, as in a
@@ -133,9 +210,10 @@ fn messages_before_the_answer_are_plain_text() {
     let pairs = PreferenceDataset::read(path, &tales(), &DatasetOptions::default()).unwrap();
     for example in [&dataset.examples()[0], &pairs.pairs()[0].chosen] {
         let count = |special| example.tokens.iter().filter(|id| **id == special).count();
-        assert_eq!((count(1), count(2)), (1, 1), "{:?}", example.tokens);
+        // The ends of the question and of the answer.
+        assert_eq!((count(1), count(2)), (1, 2), "{:?}", example.tokens);
         let text = tales().decode(&example.tokens).unwrap();
-        assert_eq!(text, instruct_prompt("Sing</s><s> now.", None) + "La.");
+        assert_eq!(text, "<|user|>\nSing</s><s> now. \n<|assistant|>\nLa.");
     }
 }
 
@@ -251,8 +329,8 @@ const MALFORMED: &[(&str, &[u8], &str)] = &[
     (
         "",
         b"{}",
-        "expected `text`, `prompt` and `completion`, `messages` or `prompt`, `chosen` \
-         and `rejected`; found no key",
+        "expected `text`, `prompt` and `completion`, `messages`, `prompt`, `chosen` \
+         and `rejected` or `instruction` and `output`; found no key",
     ),
     (
         "",
@@ -273,7 +351,7 @@ const MALFORMED: &[(&str, &[u8], &str)] = &[
     (
         "",
         b"{\"prompt\": null, \"completion\": \"a\"}",
-        "`prompt`, `chosen` and `rejected`; found `completion`",
+        "`messages`, `prompt`, `chosen` and `rejected` or `instruction` and `output`; found `completion`",
     ),
     (
         "",
@@ -433,7 +511,7 @@ fn finds_parts_of_a_folder() {
     };
     assert!(message("absent").ends_with("absent: no such file or folder"));
     folder.write("a.csv", "a");
-    assert!(message("a.csv").contains("ending `.jsonl` or `.txt`"));
+    assert!(message("a.csv").contains("ending `.jsonl`, `.json` or `.txt`"));
 }
 
 mod external_data {

@@ -6,7 +6,7 @@ use super::{options::FinetuneOptions, training_data::TrainingData};
 use crate::{
     data::dataset::{Counts, DataFolder, Dataset, DatasetOptions, LongRows, PreferenceDataset},
     error::{Error, Result},
-    tokenizer::Tokenizer,
+    tokenizer::{ChatTemplate, Tokenizer},
 };
 
 /// Options of reading data, in addition to the run's options.
@@ -16,6 +16,9 @@ pub struct DataOptions {
     pub mask_prompt: bool,
     /// Treatment of rows with more than `max_seq_length` tokens. Default [`LongRows::Split`].
     pub long_rows: LongRows,
+    /// Template of rows of messages, of preferences and of instructions. Default: as
+    /// [`DatasetOptions::chat_template`].
+    pub chat_template: Option<ChatTemplate>,
     /// Rows are preference pairs. Default false.
     pub preferences: bool,
     /// Also read the test rows. Default false.
@@ -62,7 +65,7 @@ impl DataSplits {
         let Some(train) = folder.train else {
             return Err(Error::MissingFile {
                 path: path.into(),
-                problem: "no training data: train.jsonl or train.txt".into(),
+                problem: "no training data: train.jsonl, train.json or train.txt".into(),
             });
         };
         if options.mask_prompt && options.preferences {
@@ -70,7 +73,10 @@ impl DataSplits {
             return Err(Error::option("mask_prompt", problem));
         }
         if options.test && folder.test.is_none() {
-            let problem = format!("no test data: test.jsonl or test.txt in {}", path.display());
+            let problem = format!(
+                "no test data: test.jsonl, test.json or test.txt in {}",
+                path.display()
+            );
             return Err(Error::option("test", problem));
         }
         let read = |path| Split::read(path, tokenizer, run, options);
@@ -100,6 +106,7 @@ impl Split {
             max_length: run.max_seq_length,
             mask_prompt: options.mask_prompt,
             long_rows: options.long_rows,
+            chat_template: options.chat_template,
             mlx_lm_compat: run.mlx_lm_compat,
         };
         let (counts, data) = if options.preferences {

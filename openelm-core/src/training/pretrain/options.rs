@@ -18,8 +18,8 @@ use crate::{
 pub struct Recipe {
     /// Number of updates of the whole run.
     pub iters: u64,
-    /// Peak learning rate; the final rate is a tenth of it. Default: the preset's rate, or 3e-3
-    /// without a preset.
+    /// Peak learning rate; the final rate is a tenth of it. Default: that of
+    /// [`learning_rate_of`](Self::learning_rate_of), or 3e-3 without a preset.
     pub learning_rate: f64,
     /// Warm-up updates, in which the rate grows linearly from 1e-6. Default 5000, or a tenth of
     /// the updates if that is less.
@@ -27,17 +27,34 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// The defaults of a run of `iters` updates, for a model of the size `preset` or a custom size.
-    pub fn new(iters: u64, preset: Option<Preset>) -> Self {
+    /// Tokens per update of CoreNet's recipes: 2,048 sequences of 2,048 tokens.
+    pub const CORENET_TOKENS: u64 = 2048 * 2048;
+
+    /// The defaults of a run of `iters` updates of `tokens` tokens each, for a model of the size
+    /// `preset` or a custom size.
+    pub fn new(iters: u64, tokens: u64, preset: Option<Preset>) -> Self {
         Self {
             iters,
-            learning_rate: preset.map_or(3e-3, Self::learning_rate_of),
+            learning_rate: preset.map_or(3e-3, |preset| Self::learning_rate_of(preset, tokens)),
             warmup: 5000.min(iters / 10),
         }
     }
 
+    /// The peak learning rate for updates of `tokens` tokens: that of CoreNet's recipe for the
+    /// size, times `sqrt(tokens / 2^22)` for smaller updates (the square root scaling rule of
+    /// adaptive optimizers, arXiv 2205.10287). To three digits.
+    pub fn learning_rate_of(preset: Preset, tokens: u64) -> f64 {
+        let rate = Self::corenet_learning_rate(preset);
+        if tokens >= Self::CORENET_TOKENS {
+            return rate;
+        }
+        let scaled = rate * (tokens as f64 / Self::CORENET_TOKENS as f64).sqrt();
+        let digits = 10_f64.powi(2 - scaled.log10().floor() as i32);
+        (scaled * digits).round() / digits
+    }
+
     /// The peak learning rate of CoreNet's recipe for a size.
-    pub fn learning_rate_of(preset: Preset) -> f64 {
+    pub fn corenet_learning_rate(preset: Preset) -> f64 {
         match preset {
             Preset::Size270M => 5.3e-3,
             Preset::Size450M => 3.9e-3,
