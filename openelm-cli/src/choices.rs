@@ -57,7 +57,14 @@ macro_rules! choices {
 
 choices!(FineTuneType of AdapterKind: Lora, Dora, Full);
 choices!(Optimizer of OptimizerKind: Adam, AdamW, Sgd, Lion, Adafactor);
-choices!(LrSchedule of ScheduleShape: Constant, Linear, Cosine);
+choices!(
+    LrSchedule of ScheduleShape:
+    Constant,
+    Linear,
+    Cosine,
+    #[value(name = "corenet")]
+    CoreNet
+);
 choices!(LongRow of LongRows: Split, Drop);
 choices!(LogprobsOfChoice of LogprobsOf: Model, Sampler);
 choices!(

@@ -11,6 +11,7 @@ use clap_complete::Shell;
 mod adapters;
 mod bar;
 mod bench;
+mod betas;
 mod cache_prompt;
 mod chart;
 mod chat;

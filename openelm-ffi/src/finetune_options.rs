@@ -35,6 +35,7 @@ pub enum ScheduleShape {
     Constant,
     Linear,
     Cosine,
+    CoreNet,
 }
 
 /// Options of a fine-tuning run: the options of the core's `FinetuneOptions`, `AdapterOptions`,
@@ -196,7 +197,7 @@ macro_rules! same_variants {
 
 same_variants!(AdapterKind, core_adapter::AdapterKind: Lora Dora Full);
 same_variants!(OptimizerKind, core_train::OptimizerKind: Adam AdamW Sgd Lion Adafactor);
-same_variants!(ScheduleShape, core_train::ScheduleShape: Constant Linear Cosine);
+same_variants!(ScheduleShape, core_train::ScheduleShape: Constant Linear Cosine CoreNet);
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use openelm_core::{
 use serde::Deserialize;
 
 use crate::{
+    betas::Betas,
     choices::{Dpo, FineTuneType, LongRow, LrSchedule, Optimizer, Template},
     error::Error,
     settings::{all_or_count, count_or_all, defaults, exponent},
@@ -125,17 +126,33 @@ pub(super) struct Settings {
     #[serde(alias = "lr")]
     pub(super) learning_rate: f64,
 
-    /// Learning rate schedule
+    /// Learning rate schedule; corenet is CoreNet's cosine
     #[arg(long, value_name = "NAME", default_value_t = ScheduleOptions::default().shape.into())]
     pub(super) lr_schedule: LrSchedule,
 
-    /// Final learning rate of a linear or cosine schedule
+    /// Final learning rate of a linear, cosine or corenet schedule
     #[arg(long, value_name = "X", default_value_t = ScheduleOptions::default().end)]
     pub(super) lr_end: f64,
 
-    /// Warm-up updates, from a learning rate of 0
+    /// Warm-up updates
     #[arg(long, value_name = "N", default_value_t = ScheduleOptions::default().warmup)]
     pub(super) warmup: u64,
+
+    /// Learning rate at the start of the warm-up
+    #[arg(long, value_name = "X", default_value_t = ScheduleOptions::default().warmup_init)]
+    pub(super) warmup_init: f64,
+
+    /// Decay of the optimizer's moments [default: 0.9,0.999; with lion 0.9,0.99]
+    #[arg(long, value_name = "B1,B2")]
+    pub(super) betas: Option<Betas>,
+
+    /// Epsilon of Adam and AdamW
+    #[arg(long, value_name = "X", default_value = exponent(run().trainer.optimizer.eps))]
+    pub(super) eps: f32,
+
+    /// Weight of the z-loss; CoreNet uses 1e-4
+    #[arg(long, value_name = "X", default_value_t = run().trainer.z_loss)]
+    pub(super) z_loss: f32,
 
     /// Weight decay
     #[arg(long, value_name = "X", default_value_t = run().trainer.optimizer.weight_decay)]
@@ -225,19 +242,24 @@ impl Settings {
             learning_rate: self.learning_rate,
             end: self.lr_end,
             warmup: self.warmup,
+            warmup_init: self.warmup_init,
         };
+        let optimizer = train::Optimizer::new(self.optimizer.into());
         FinetuneOptions {
             trainer: TrainerOptions {
                 optimizer: train::Optimizer {
                     weight_decay: self.weight_decay,
                     bias_correction: self.bias_correction,
                     decay_vectors: self.mlx_lm_compat,
-                    ..train::Optimizer::new(self.optimizer.into())
+                    betas: self.betas.map_or(optimizer.betas, |betas| betas.0),
+                    eps: self.eps,
+                    ..optimizer
                 },
                 schedule: schedule.schedule(self.iters, self.grad_accumulation_steps),
                 grad_accumulation_steps: self.grad_accumulation_steps,
                 clip_norm: self.clip_norm,
                 grad_checkpoint: self.grad_checkpoint,
+                z_loss: self.z_loss,
                 seed: self.seed,
                 ..TrainerOptions::default()
             },

@@ -3,7 +3,11 @@
 use openelm_core::{Config, adapter::AdapterKind, finetune::DataSplits};
 
 use super::settings::Settings;
-use crate::{choices::LrSchedule, error::Error, given::Given};
+use crate::{
+    choices::{LrSchedule, Optimizer},
+    error::Error,
+    given::Given,
+};
 
 /// Options of a new LoRA or DoRA adapter.
 const LOW_RANK: &[&str] = &["rank", "scale", "alpha", "rslora", "dropout", "tied-head"];
@@ -45,7 +49,19 @@ pub(super) fn check(settings: &Settings, given: &Given) -> Result<(), Error> {
             &["lr-end"],
             "with a constant learning rate; use --lr-schedule linear or cosine",
         ),
+        (settings.warmup == 0, &["warmup-init"], "without --warmup"),
+        (
+            matches!(settings.optimizer, Optimizer::Sgd | Optimizer::Adafactor),
+            &["betas"],
+            "without moments; use --optimizer adam, adamw or lion",
+        ),
+        (
+            !matches!(settings.optimizer, Optimizer::Adam | Optimizer::AdamW),
+            &["eps"],
+            "without --optimizer adam or adamw",
+        ),
         (settings.dpo.is_none(), &["beta"], "without --dpo"),
+        (settings.dpo.is_some(), &["z-loss"], "with --dpo"),
         (
             settings.dpo.is_some(),
             &["long-rows"],
@@ -110,7 +126,7 @@ mod tests {
 
     #[test]
     fn refuses_options_without_effect() {
-        let cases: [(&[&str], &str); 21] = [
+        let cases: [(&[&str], &str); 22] = [
             (&["--start-from=a", "--rank=32"], "rank"),
             (
                 &["--start-from=a", "--fine-tune-type=dora"],
@@ -131,6 +147,7 @@ mod tests {
             (&["--lr-end=0.1"], "lr-end"),
             (&["--lr-end=nan"], "lr-end"),
             (&["--beta=0.1"], "beta"),
+            (&["--dpo=hinge", "--z-loss=1e-4"], "z-loss"),
             (&["--dpo=hinge", "--long-rows=split"], "long-rows"),
             (&["--mlx-lm-compat", "--long-rows=drop"], "long-rows"),
             (&["--start-from=a", "--scale=1"], "scale"),

@@ -7,11 +7,13 @@ use openelm_core::{
     corpus::{Assembly, CorpusOptions, Corrupt},
     output,
     pretrain::{CorpusSource, PretrainOptions, Recipe},
+    train::ScheduleKind,
 };
 use serde::Deserialize;
 
 use super::architecture::Architecture;
 use crate::{
+    betas::Betas,
     choices::{Dtype, Packing},
     error::Error,
     paths::Paths,
@@ -116,7 +118,7 @@ pub(super) struct Settings {
     pub(super) skip_corrupt: bool,
 
     #[arg(long, alias = "lr", value_name = "X", help = format!(
-        "Peak learning rate; the final rate is a tenth of it [default: CoreNet's for the preset, \
+        "Peak learning rate [default: CoreNet's for the preset, \
          times the square root of the tokens per update over {}; {} without a preset; needed with \
          --start-from]",
         Recipe::CORENET_TOKENS, exponent(recipe(1).learning_rate)
@@ -125,11 +127,30 @@ pub(super) struct Settings {
     pub(super) learning_rate: Option<f64>,
 
     #[arg(long, value_name = "N", help = format!(
-        "Warm-up updates, from a learning rate of {} [default: {}, or a tenth of the iterations \
-         if that is less]",
-        exponent(run().trainer.schedule.warmup_init), recipe(u64::MAX).warmup
+        "Warm-up updates [default: {}, or a tenth of the iterations if that is less]",
+        recipe(u64::MAX).warmup
     ))]
     pub(super) warmup: Option<u64>,
+
+    #[arg(long, value_name = "X", help = format!(
+        "Learning rate at the start of the warm-up [default: {}]",
+        exponent(run().trainer.schedule.warmup_init)
+    ))]
+    pub(super) warmup_init: Option<f64>,
+
+    /// Final learning rate [default: a tenth of the peak]
+    #[arg(long, value_name = "X")]
+    pub(super) lr_end: Option<f64>,
+
+    #[arg(long, value_name = "B1,B2", help = format!(
+        "Decay of the optimizer's moments [default: {}]",
+        Betas(run().trainer.optimizer.betas)
+    ))]
+    pub(super) betas: Option<Betas>,
+
+    /// Epsilon of the optimizer
+    #[arg(long, value_name = "X", default_value = exponent(run().trainer.optimizer.eps))]
+    pub(super) eps: f32,
 
     /// Weight decay of matrices
     #[arg(long, value_name = "X", default_value_t = run().trainer.optimizer.weight_decay)]
@@ -306,6 +327,18 @@ impl Settings {
         });
         let trainer = &mut options.trainer;
         trainer.optimizer.weight_decay = self.weight_decay;
+        trainer.optimizer.eps = self.eps;
+        if let Some(betas) = self.betas {
+            trainer.optimizer.betas = betas.0;
+        }
+        if let Some(rate) = self.warmup_init {
+            trainer.schedule.warmup_init = rate;
+        }
+        if let (Some(rate), ScheduleKind::CoreNet { end, .. }) =
+            (self.lr_end, &mut trainer.schedule.kind)
+        {
+            *end = rate;
+        }
         trainer.clip_norm = Some(self.clip_norm);
         trainer.z_loss = self.z_loss;
         trainer.label_smoothing = self.label_smoothing;

@@ -17,10 +17,13 @@ use super::{batch_arrays::BatchArrays, exception::into_exception, softmax::Softm
 use crate::{error::Result, mlx::Device, model::Linear};
 
 /// A head that is not trained, computed some rows at a time together with its gradient: no logits
-/// are stored for it. For logits `z` it is `onehot - softmax(z)`, multiplied by the head.
+/// are stored for it. For logits `z`, `s = logsumexp(z)` and z-loss `c` the function is
+/// `z_target - s - c·s²`, and its gradient `onehot - (1 + 2·c·s)·softmax(z)`, multiplied by the
+/// head.
 pub(super) struct FrozenHead<'a> {
     head: &'a Linear,
     device: Device,
+    z_loss: f32,
     /// Rows whose logits exist at the same time.
     rows: i32,
 }
@@ -29,16 +32,19 @@ pub(super) struct FrozenHead<'a> {
 pub(super) struct Predicted {
     /// Log-probabilities of the targets, f32 `[N]`.
     pub(super) values: Array,
-    /// Their gradients with respect to the rows, `[N, D]`; zero for padding.
+    /// `logsumexp²` of the logits, f32 `[N]`; none without z-loss.
+    pub(super) squares: Option<Array>,
+    /// Gradients of the function with respect to the rows, `[N, D]`; zero for padding.
     pub(super) by_rows: Array,
 }
 
 impl<'a> FrozenHead<'a> {
-    pub(super) fn new(head: &'a Linear) -> Result<Self> {
+    pub(super) fn new(head: &'a Linear, z_loss: f32) -> Result<Self> {
         let device = Device::current()?;
         Ok(Self {
             head,
             device,
+            z_loss,
             rows: chunk(device),
         })
     }
@@ -47,26 +53,31 @@ impl<'a> FrozenHead<'a> {
     pub(super) fn predict(&self, rows: &Array, batch: &BatchArrays) -> Result<Predicted> {
         let fixed = stop_gradient(rows)?;
         let count = rows.dim(0);
-        let (mut values, mut by_rows) = (Vec::new(), Vec::new());
+        let (mut values, mut squares, mut by_rows) = (Vec::new(), Vec::new(), Vec::new());
         for start in (0..count).step_by(self.rows.max(1) as usize) {
             let part = start..(start + self.rows).min(count);
             let of = |x: &Array| x.try_index(part.clone());
             let counted = batch.counted.as_ref().map(of);
-            let (value, by_row) = self.part(
+            let predicted = self.part(
                 &of(&fixed)?,
                 &of(&batch.ids)?,
                 counted.transpose()?.as_ref(),
             )?;
-            values.push(value);
-            by_rows.push(by_row);
+            values.push(predicted.values);
+            squares.extend(predicted.squares);
+            by_rows.push(predicted.by_rows);
         }
         Ok(Predicted {
             values: joined(values)?,
+            squares: match squares.is_empty() {
+                true => None,
+                false => Some(joined(squares)?),
+            },
             by_rows: joined(by_rows)?,
         })
     }
 
-    fn part(&self, rows: &Array, ids: &Array, counted: Option<&Array>) -> Result<(Array, Array)> {
+    fn part(&self, rows: &Array, ids: &Array, counted: Option<&Array>) -> Result<Predicted> {
         let logits = self.head.forward(rows)?.as_dtype(Dtype::Float32)?;
         let ids = ids.expand_dims(1)?;
         let at_target = take_along_axis(&logits, &ids, -1)?;
@@ -75,7 +86,15 @@ impl<'a> FrozenHead<'a> {
         let values = softmax.log_probabilities(&at_target)?;
 
         let onehot = vocabulary.eq(&ids)?.as_dtype(Dtype::Float32)?;
-        let mut by_logits = onehot.subtract(softmax.probabilities()?)?;
+        let (pull, squares) = if self.z_loss == 0.0 {
+            (softmax.probabilities()?, None)
+        } else {
+            let logsumexp = softmax.logsumexp()?;
+            let grown = logsumexp.multiply(Array::from_f32(2.0 * self.z_loss))?;
+            let pull = softmax.scaled(&grown.add(Array::from_f32(1.0))?)?;
+            (pull, Some(logsumexp.square()?.squeeze_axes(&[-1])?))
+        };
+        let mut by_logits = onehot.subtract(pull)?;
         if let Some(counted) = counted {
             by_logits = by_logits.multiply(counted.expand_dims(1)?)?;
         }
@@ -87,7 +106,11 @@ impl<'a> FrozenHead<'a> {
         let (_, by_rows) = fallible_vjp(through, std::slice::from_ref(rows), &[by_logits])?;
         let by_rows = by_rows.into_iter().next();
         let by_rows = by_rows.ok_or_else(|| Exception::custom("the head gave no gradient"))?;
-        Ok((values.squeeze_axes(&[-1])?, by_rows))
+        Ok(Predicted {
+            values: values.squeeze_axes(&[-1])?,
+            squares,
+            by_rows,
+        })
     }
 }
 
@@ -139,11 +162,13 @@ mod tests {
             let frozen = FrozenHead {
                 head: &head,
                 device,
+                z_loss: 0.01,
                 rows: at_a_time,
             };
             let predicted = frozen.predict(&rows, &batch).unwrap();
             let read = |array: Array| array.to_vec_exact::<f32>().unwrap();
-            [read(predicted.values), read(predicted.by_rows)].concat()
+            let squares = read(predicted.squares.unwrap());
+            [read(predicted.values), squares, read(predicted.by_rows)].concat()
         };
         let expected = results(Device::Cpu, chunk(Device::Cpu));
         for (device, at_a_time) in [
@@ -157,6 +182,51 @@ mod tests {
                     "{device}, {at_a_time}: {found}, not {expected}"
                 );
             }
+        }
+    }
+
+    /// MLX's own gradient of `z_target - s - c·s²`.
+    #[test]
+    fn the_gradient_includes_z_loss() {
+        let normal = |seed: u64, shape: &[i32]| {
+            let key = random::key(seed).unwrap();
+            random::normal::<f32>(shape, None, None, &key).unwrap()
+        };
+        let matrix = normal(1, &[50, 8]);
+        let head = Linear::new(Matrix::Dense(matrix.clone()));
+        let rows = normal(2, &[20, 8]);
+        let ids: Vec<u32> = (0..20).map(|i| i * 7 % 50).collect();
+        let batch = BatchArrays {
+            tokens: Array::from_slice(&ids, &[1, 20]),
+            ids: Array::from_slice(&ids, &[20]),
+            count: Array::from_f32(20.0),
+            documents: None,
+            places: None,
+            counted: None,
+        };
+        let c = 0.3;
+        let of = |x: &[Array]| {
+            let logits = x[0].matmul(matrix.t())?;
+            let at_target = take_along_axis(&logits, &batch.ids.expand_dims(1)?, -1)?;
+            let s = logits.logsumexp_axes(&[-1], false)?;
+            let z_loss = s.square()?.multiply(Array::from_f32(c))?;
+            let value = at_target.squeeze_axes(&[-1])?.subtract(&s)?;
+            Ok(vec![value.subtract(z_loss)?])
+        };
+        let ones = mlx_rs::ops::ones::<f32>(&[20]).unwrap();
+        let (values, gradients) = fallible_vjp(of, std::slice::from_ref(&rows), &[ones]).unwrap();
+        let predicted = FrozenHead::new(&head, c).unwrap().predict(&rows, &batch);
+        let Predicted {
+            values: log_probabilities,
+            squares,
+            by_rows,
+        } = predicted.unwrap();
+        let z_loss = squares.unwrap().multiply(Array::from_f32(c)).unwrap();
+        let found = log_probabilities.subtract(z_loss).unwrap();
+        for (found, expected) in [(found, &values[0]), (by_rows, &gradients[0])] {
+            let off = found.subtract(expected).unwrap().abs().unwrap();
+            let off = off.max(false).unwrap().try_item_exact::<f32>().unwrap();
+            assert!(off < 1e-4, "{off}");
         }
     }
 }

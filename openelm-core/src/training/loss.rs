@@ -90,30 +90,47 @@ pub(super) fn of_hidden(
                 };
                 return head.loss(&rows, batch);
             }
-            if z_loss != 0.0 || label_smoothing != 0.0 {
-                return Err(Error::Option {
-                    option: "z_loss",
-                    problem: "z-loss and label smoothing need a head that is trained whole".into(),
-                });
+            if label_smoothing != 0.0 {
+                let problem = "needs a head that is trained whole, found a frozen or adapted head";
+                return Err(Error::option("label_smoothing", problem));
             }
             let share = Array::from_f32(1.0).divide(&batch.count)?;
             let mean = |all: &Array| -> Result<Array> {
                 let sum = sum(&batch.without_padding(all)?, false)?;
-                Ok(sum.multiply(&share)?.negative()?)
+                Ok(sum.multiply(&share)?)
             };
+            let weight = Array::from_f32(z_loss);
             if trains_head {
-                let all = adapted_head(model, &rows, &batch.ids)?;
-                return Ok(Loss::plain(mean(&all)?));
+                let (all, logsumexp) = adapted_head(model, &rows, &batch.ids)?;
+                let entropy = mean(&all)?.negative()?;
+                if z_loss == 0.0 {
+                    return Ok(Loss::plain(entropy));
+                }
+                let z_loss = mean(&logsumexp.square()?)?.multiply(weight)?;
+                let value = entropy.add(&z_loss)?;
+                return Ok(Loss {
+                    differentiable: value.clone(),
+                    value,
+                    z_loss,
+                });
             }
-            let frozen = FrozenHead::new(model.head())?.predict(&rows, batch)?;
+            let frozen = FrozenHead::new(model.head(), z_loss)?.predict(&rows, batch)?;
             let change = rows.multiply(stop_gradient(&frozen.by_rows)?)?;
             let change = sum(
                 &change.as_dtype(Dtype::Float32)?.sum_axis(-1, false)?,
                 false,
             )?;
+            let entropy = mean(&frozen.values)?.negative()?;
+            let (value, z_loss) = match &frozen.squares {
+                None => (entropy, Array::from_f32(0.0)),
+                Some(squares) => {
+                    let z_loss = mean(squares)?.multiply(weight)?;
+                    (entropy.add(&z_loss)?, z_loss)
+                }
+            };
             Ok(Loss {
-                value: mean(&frozen.values)?,
-                z_loss: Array::from_f32(0.0),
+                value,
+                z_loss,
                 differentiable: change.multiply(share)?.negative()?,
             })
         }
@@ -158,9 +175,9 @@ fn target_log_probabilities(
 ) -> Result<Array> {
     let rows = batch.target_rows(hidden)?;
     if trains_head {
-        return adapted_head(model, &rows, &batch.ids);
+        return Ok(adapted_head(model, &rows, &batch.ids)?.0);
     }
-    let frozen = FrozenHead::new(model.head())?.predict(&rows, batch)?;
+    let frozen = FrozenHead::new(model.head(), 0.0)?.predict(&rows, batch)?;
     // Zero, with the gradient of the log-probabilities.
     let fixed = stop_gradient(&rows)?;
     let change = rows
@@ -170,11 +187,12 @@ fn target_log_probabilities(
     Ok(stop_gradient(&frozen.values)?.add(change)?)
 }
 
-/// Log-probabilities f32 `[N]` of `ids` `[N]` after `rows` `[N, D]`, for a head with adapters.
-fn adapted_head(model: &Model, rows: &Array, ids: &Array) -> Result<Array> {
+/// Log-probabilities f32 `[N]` of `ids` `[N]` after `rows` `[N, D]`, and `logsumexp` `[N]` of the
+/// logits, for a head with adapters.
+fn adapted_head(model: &Model, rows: &Array, ids: &Array) -> Result<(Array, Array)> {
     let logits = model.head().forward(rows)?.as_dtype(Dtype::Float32)?;
     let at_target = take_along_axis(&logits, ids.expand_dims(1)?, -1)?;
-    Ok(at_target
-        .squeeze_axes(&[-1])?
-        .subtract(logsumexp_axis(&logits, -1, false)?)?)
+    let logsumexp = logsumexp_axis(&logits, -1, false)?;
+    let values = at_target.squeeze_axes(&[-1])?.subtract(&logsumexp)?;
+    Ok((values, logsumexp))
 }

@@ -58,8 +58,10 @@ pub struct ScheduleOptions {
     pub learning_rate: f64,
     /// The final rate of a linear or cosine schedule. Default 0.
     pub end: f64,
-    /// Updates of the warm-up, from a rate of 0. Default 0.
+    /// Updates of the warm-up. Default 0.
     pub warmup: u64,
+    /// Initial rate of the warm-up. Default 0.
+    pub warmup_init: f64,
 }
 
 /// Shape of the learning rate after the warm-up.
@@ -72,6 +74,8 @@ pub enum ScheduleShape {
     Linear,
     /// The rate follows half a cosine until the end of the run.
     Cosine,
+    /// [`ScheduleKind::CoreNet`].
+    CoreNet,
 }
 
 impl Default for ScheduleOptions {
@@ -81,6 +85,7 @@ impl Default for ScheduleOptions {
             learning_rate: 1e-5,
             end: 0.0,
             warmup: 0,
+            warmup_init: 0.0,
         }
     }
 }
@@ -96,10 +101,14 @@ impl ScheduleOptions {
                 ScheduleShape::Constant => ScheduleKind::Constant,
                 ScheduleShape::Linear => ScheduleKind::Linear { end, steps },
                 ScheduleShape::Cosine => ScheduleKind::Cosine { end, steps },
+                ScheduleShape::CoreNet => ScheduleKind::CoreNet {
+                    end,
+                    max_iterations: updates,
+                },
             },
             learning_rate: self.learning_rate,
             warmup: self.warmup,
-            warmup_init: 0.0,
+            warmup_init: self.warmup_init,
         }
     }
 }
@@ -225,6 +234,7 @@ mod tests {
             learning_rate: 1e-3,
             end: 1e-4,
             warmup: 5,
+            warmup_init: 0.0,
         };
         let kind = |steps| ScheduleKind::Cosine { end: 1e-4, steps };
         assert_eq!(options.schedule(100, 4).kind, kind(20));

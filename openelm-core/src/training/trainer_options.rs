@@ -19,10 +19,10 @@ pub struct TrainerOptions {
     /// Default off.
     pub grad_checkpoint: bool,
     /// Factor of the mean of `logsumexp²` over the targets in the loss, which keeps logits small;
-    /// CoreNet's pre-training uses 1e-4. Requires a trained head. Default 0.
+    /// CoreNet uses 1e-4, for adapters too. No effect on preferences. Default 0.
     pub z_loss: f32,
-    /// Fraction of each target's weight that is spread over the vocabulary, below 1. Requires a
-    /// trained head. Default 0.
+    /// Fraction of each target's weight that is spread over the vocabulary, below 1. Requires a head
+    /// that is trained whole. Default 0.
     pub label_smoothing: f32,
     /// Decay of an exponential moving average of the trained parameters: the weight of the old
     /// average at every update. Default none.

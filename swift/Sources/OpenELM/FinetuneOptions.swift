@@ -32,6 +32,8 @@ public enum ScheduleShape: Sendable {
     case linear
     /// Cosine decay to 0.
     case cosine
+    /// CoreNet's cosine, to 0.
+    case coreNet
 }
 
 /// Options for a fine-tuning run. Defaults match `openelm finetune` and `mlx_lm.lora`.
@@ -137,6 +139,7 @@ extension ScheduleShape {
         case .constant: .constant
         case .linear: .linear
         case .cosine: .cosine
+        case .coreNet: .coreNet
         }
     }
 }

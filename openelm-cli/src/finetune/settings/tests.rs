@@ -29,7 +29,7 @@ fn defaults_match_the_core() {
 
 #[test]
 fn every_option_reaches_the_core() {
-    let cases: [(&str, &str, &[&str]); 39] = [
+    let cases: [(&str, &str, &[&str]); 43] = [
         ("data", "rows", &[]),
         ("adapter-path", "folder", &[]),
         ("start-from", "folder", &[]),
@@ -47,6 +47,10 @@ fn every_option_reaches_the_core() {
         ("batch-size", "7", &[]),
         ("max-seq-length", "7", &[]),
         ("chat-template", "plain", &[]),
+        ("warmup-init", "0.5", &[]),
+        ("betas", "0.5,0.75", &[]),
+        ("eps", "0.5", &[]),
+        ("z-loss", "0.5", &[]),
         ("long-rows", "drop", &[]),
         ("mask-prompt", "", &[]),
         ("optimizer", "adamw", &[]),
