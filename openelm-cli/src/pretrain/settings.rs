@@ -1,6 +1,9 @@
 //! Options of `openelm pretrain`, for the command line and TOML files.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use openelm_core::{
     Config, Tokenizer,
@@ -33,8 +36,9 @@ pub(super) struct Settings {
     #[arg(long, value_name = "FILES", num_args = 1.., value_parser = Paths::parser())]
     pub(super) valid: Option<Vec<Paths>>,
 
-    /// Key of the text in a JSON line, or its column in a Parquet file
-    #[arg(long, value_name = "KEY", default_value_t = corpus().text_key)]
+    /// Key of the text in a JSON line, or its column in a Parquet file; of several, separated by
+    /// commas, the first one that is there
+    #[arg(long, value_name = "KEYS", default_value_t = corpus().text_key)]
     pub(super) text_key: String,
 
     /// Model folder to continue from [default: new random weights]
@@ -101,6 +105,12 @@ pub(super) struct Settings {
     #[arg(long, alias = "readers", value_name = "N", default_value_t = corpus().readers)]
     #[serde(alias = "readers")]
     pub(super) interleave: usize,
+
+    #[arg(long, value_name = "BOOL", help = format!(
+        "Shuffle the files in the first epoch too {}",
+        by_packing(|corpus| corpus.shuffle_files)
+    ))]
+    pub(super) shuffle_files: Option<bool>,
 
     #[arg(long, value_name = "N", help = format!(
         "Size of the shuffle buffer, in sequences; 0 keeps the order of the files {}",
@@ -270,7 +280,7 @@ fn corpus() -> CorpusOptions {
 }
 
 /// Help text of a default that depends on --packing.
-fn by_packing(default: fn(CorpusOptions) -> usize) -> String {
+fn by_packing<T: fmt::Display>(default: fn(CorpusOptions) -> T) -> String {
     let [pack, truncate] = [Assembly::Pack, Assembly::Truncate].map(|assembly| {
         let value = default(CorpusOptions::new(assembly));
         format!("{value} with {}", Packing::from(assembly))
@@ -382,6 +392,7 @@ impl Settings {
             min_characters: self.min_characters.unwrap_or(defaults.min_characters),
             min_tokens: self.min_tokens.unwrap_or(defaults.min_tokens),
             readers: self.interleave,
+            shuffle_files: self.shuffle_files.unwrap_or(defaults.shuffle_files),
             rank,
             world,
             seed: self.seed,

@@ -10,7 +10,7 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
 };
 
-use super::parquet_pages;
+use super::{parquet_pages, row};
 use crate::{caught, text_file::MAX_TEXT};
 
 /// Largest unpacked page in bytes.
@@ -31,23 +31,27 @@ pub(crate) struct Column {
 }
 
 impl Column {
-    /// Opens the column `key`, at row `skip`.
+    /// Opens the column `key`, at row `skip`. Of several names, separated by commas, the first one
+    /// that the file has counts.
     pub(crate) fn open(file: File, key: &str, skip: u64) -> Result<Self, String> {
         guarded(|| {
             let pages = file.try_clone().map_err(|error| error.to_string())?;
             let file = SerializedFileReader::new(file).map_err(|error| text(&error))?;
             let schema = file.metadata().file_metadata().schema_descr_ptr();
             let columns = schema.columns();
-            let found = columns
-                .iter()
-                .position(|column| column.path().parts() == [key]);
-            let Some((index, column)) = found.and_then(|i| Some((i, columns.get(i)?))) else {
+            let found = key.split(',').find_map(|key| {
+                let mut columns = columns.iter().enumerate();
+                let (index, column) = columns.find(|(_, column)| column.path().parts() == [key])?;
+                Some((key, index, column))
+            });
+            let Some((key, index, column)) = found else {
                 let names: Vec<_> = columns
                     .iter()
                     .map(|column| format!("`{}`", column.path().string()))
                     .collect();
                 return Err(format!(
-                    "column `{key}` is missing; found {}",
+                    "column {} is missing; found {}",
+                    row::names(key),
                     names.join(", ")
                 ));
             };

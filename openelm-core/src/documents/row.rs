@@ -9,7 +9,8 @@ use serde::de::{
 /// Keys that are listed in an error.
 const LISTED: usize = 8;
 
-/// The string at `key` of the JSON object `line`; null is absent.
+/// The string at `key` of the JSON object `line`; null is absent. Of several keys, separated by
+/// commas, the first one that the object has counts.
 ///
 /// # Errors
 /// The problem of the row.
@@ -25,11 +26,22 @@ pub(super) fn text(line: &str, key: &str) -> Result<String, String> {
     })?;
     match found {
         Found::Text(text) => Ok(text),
-        Found::Other => Err(format!("`{key}`: expected a string")),
+        Found::Other => Err(format!("{}: expected a string", names(key))),
         Found::NoObject => Err("expected a JSON object".into()),
-        Found::Absent(keys) if keys.is_empty() => Err(format!("`{key}` is missing; found no key")),
-        Found::Absent(keys) => Err(format!("`{key}` is missing; found {}", keys.join(", "))),
+        Found::Absent(keys) => {
+            let found = match keys.is_empty() {
+                true => "no key".to_owned(),
+                false => keys.join(", "),
+            };
+            Err(format!("{} is missing; found {found}", names(key)))
+        }
     }
+}
+
+/// Keys separated by commas, for an error.
+pub(super) fn names(keys: &str) -> String {
+    let names: Vec<_> = keys.split(',').map(|key| format!("`{key}`")).collect();
+    names.join(" or ")
 }
 
 /// The value of the key in a row.
@@ -43,6 +55,7 @@ enum Found {
     Absent(Vec<String>),
 }
 
+/// The keys, separated by commas.
 struct Row<'a>(&'a str);
 
 impl<'de> DeserializeSeed<'de> for Row<'_> {
@@ -62,10 +75,17 @@ impl<'de> Visitor<'de> for Row<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut row: A) -> Result<Found, A::Error> {
         let mut value = None;
+        // The place of the value's key.
+        let mut place = usize::MAX;
         let mut keys = Vec::new();
         while let Some(key) = row.next_key::<String>()? {
-            if key == self.0 {
-                value = row.next_value::<Field>()?.0;
+            let wanted = self.0.split(',').position(|wanted| wanted == key);
+            if let Some(at) = wanted.filter(|at| *at <= place) {
+                match row.next_value::<Field>()?.0 {
+                    Some(found) => (value, place) = (Some(found), at),
+                    None if at == place => (value, place) = (None, usize::MAX),
+                    None => {}
+                }
                 continue;
             }
             let other = row.next_value::<Option<IgnoredAny>>()?;
@@ -172,6 +192,18 @@ mod tests {
         let ok = |line: &str| text(line, "text").unwrap();
         assert_eq!(ok(r#"{"a": null, "text": "é\n", "b": [{}]}"#), "é\n");
         assert_eq!(ok(r#"{"text": "a", "text": "b"}"#), "b");
+        let first = |line: &str| text(line, "content,text");
+        for line in [
+            r#"{"content": "a", "text": "b"}"#,
+            r#"{"text": "b", "content": "a"}"#,
+            r#"{"content": null, "text": "a"}"#,
+            r#"{"text": "a", "content": null}"#,
+            r#"{"text": "a"}"#,
+        ] {
+            assert_eq!(first(line).unwrap(), "a", "{line}");
+        }
+        let expected = "`content` or `text` is missing; found `a`";
+        assert_eq!(first(r#"{"a": "b"}"#).unwrap_err(), expected);
         for (line, expected) in [
             (r#"{"text": null}"#, "`text` is missing; found no key"),
             (

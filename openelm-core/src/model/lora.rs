@@ -135,16 +135,13 @@ impl LowRank {
     }
 
     /// Adds the low-rank term of an embedding to `y`; `base` `[B, L, in]` are its rows `ids`
-    /// `[B, L]`.
+    /// `[B, L]`. Without dropout, as in CoreNet and PEFT.
     pub(crate) fn add_rows(&self, y: &Array, base: &Array, ids: &Array) -> Result<Array> {
         let dtype = y.dtype();
         let (a, b) = (as_type(&self.a, dtype)?, as_type(&self.b, dtype)?);
         let scale = Array::from_f32(self.scale).as_dtype(dtype)?;
         let narrow = b.t().take_axis(ids, 0)?.multiply(scale)?;
-        let mut delta = matmul(narrow, a.t())?;
-        if let Some(dropout) = &self.dropout {
-            delta = dropout.apply(&delta)?;
-        }
+        let delta = matmul(narrow, a.t())?;
         let Some(magnitude) = &self.magnitude else {
             return Ok(y.add(delta)?);
         };

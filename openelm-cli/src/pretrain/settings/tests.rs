@@ -71,6 +71,7 @@ fn every_option_reaches_the_core() {
     const BOTH: &[&str] = &["--iters=50", "--data=books.jsonl"];
     const ITERS: &[&str] = &["--iters=50"];
     const DATA: &[&str] = &["--data=books.jsonl"];
+    const TRUNCATE: &[&str] = &["--iters=50", "--data=books.jsonl", "--packing=truncate"];
     const RATE: &[&str] = &["--iters=50", "--data=books.jsonl", "--learning-rate=0.1"];
     let given = [
         ("valid", "held-out.jsonl"),
@@ -136,6 +137,7 @@ fn every_option_reaches_the_core() {
     };
     cases.push(("iters", "7", DATA));
     cases.push(("start-from", "small", RATE));
+    cases.push(("shuffle-files", "false", TRUNCATE));
     cases.push(("data", "tales.jsonl", ITERS));
     every_option_changes(&cases, record);
 }

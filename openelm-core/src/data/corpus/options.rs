@@ -13,8 +13,9 @@ pub struct CorpusOptions {
     /// determines the format: rows of JSON (`.jsonl`) or one document (`.txt`), both also as `.gz`
     /// and `.zst`, or `.parquet`; `.json.gz`, `.json.zst` and any other `.zst` have rows of JSON.
     pub files: Vec<PathBuf>,
-    /// Key of the text in a row of JSON, or name of the parquet column. Default `text`;
-    /// RefinedWeb's is `content`.
+    /// Key of the text in a row of JSON, or name of the parquet column. Of several, separated by
+    /// commas, the first one that the row or file has counts: `content,text` for a mixture with
+    /// RefinedWeb. Default `text`.
     pub text_key: String,
     /// Input tokens per sequence, `L`. Default 2048.
     pub sequence_length: usize,
@@ -36,7 +37,10 @@ pub struct CorpusOptions {
     pub rank: usize,
     /// Number of ranks that share the corpus. Default 1.
     pub world: usize,
-    /// Seed of the order of files from the second epoch. Default 0.
+    /// Shuffle the files in the first epoch too. Default false, with [`Assembly::Truncate`] true as
+    /// in CoreNet.
+    pub shuffle_files: bool,
+    /// Seed of the order of files. Default 0.
     pub seed: u64,
     /// Number of passes over the corpus; `None`, the default, is unlimited.
     pub epochs: Option<u64>,
@@ -93,6 +97,7 @@ impl CorpusOptions {
             readers: 1,
             rank: 0,
             world: 1,
+            shuffle_files: assembly == Assembly::Truncate,
             seed: 0,
             epochs: None,
             on_corrupt: Corrupt::default(),
@@ -112,7 +117,7 @@ impl CorpusOptions {
         }
         for (option, value, most) in [
             ("sequence_length", self.sequence_length, 1 << 20),
-            ("readers", self.readers, 1 << 10),
+            ("readers", self.readers, 1 << 14),
             ("world", self.world, 1 << 16),
         ] {
             if value > most {

@@ -58,7 +58,7 @@ impl Reader {
         Self {
             options: Arc::clone(options),
             files: Arc::clone(files),
-            order: order(files.len(), options.seed, mark.position.epoch),
+            order: order(files.len(), options, mark.position.epoch),
             sources: mark.position.readers.iter().map(|_| None).collect(),
             position: mark.position,
             read: mark.read,
@@ -90,7 +90,7 @@ impl Reader {
                 self.position.epoch += 1;
                 self.position.turn = 0;
                 self.position.readers.fill(Place::default());
-                self.order = order(self.files.len(), self.options.seed, self.position.epoch);
+                self.order = order(self.files.len(), &self.options, self.position.epoch);
                 return Ok(Next::Epoch(end));
             }
             self.open_document()?;
@@ -233,15 +233,14 @@ impl Reader {
     }
 }
 
-/// The order of `count` files: sorted in the first epoch, shuffled in each later one.
-fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
+/// The order of `count` files: sorted in the first epoch unless it is shuffled too, shuffled in each
+/// later one.
+fn order(count: usize, options: &CorpusOptions, epoch: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
-    if epoch > 0 {
+    if epoch > 0 || options.shuffle_files {
         let mut key = [0; 32];
-        for (place, byte) in key
-            .iter_mut()
-            .zip(seed.to_le_bytes().into_iter().chain(epoch.to_le_bytes()))
-        {
+        let seed = options.seed.to_le_bytes().into_iter();
+        for (place, byte) in key.iter_mut().zip(seed.chain(epoch.to_le_bytes())) {
             *place = byte;
         }
         let mut random = ChaCha8Rng::from_seed(key);
@@ -259,14 +258,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shuffles_files_from_second_epoch() {
+    fn shuffles_files_by_option_and_from_the_second_epoch() {
+        let with = |shuffle_files, seed, epoch| {
+            let options = CorpusOptions {
+                shuffle_files,
+                seed,
+                ..CorpusOptions::default()
+            };
+            order(50, &options, epoch)
+        };
         let sorted: Vec<usize> = (0..50).collect();
-        assert_eq!(order(50, 3, 0), sorted);
-        let shuffled = order(50, 3, 1);
+        assert_eq!(with(false, 3, 0), sorted);
+        let shuffled = with(false, 3, 1);
         assert_ne!(shuffled, sorted);
-        assert_eq!(order(50, 3, 1), shuffled);
-        assert_ne!(order(50, 3, 2), shuffled);
-        assert_ne!(order(50, 4, 1), shuffled);
+        assert_eq!(with(false, 3, 1), shuffled);
+        assert_eq!(with(true, 3, 1), shuffled);
+        assert_ne!(with(false, 3, 2), shuffled);
+        assert_ne!(with(false, 4, 1), shuffled);
+        assert_ne!(with(true, 3, 0), sorted);
+        assert_ne!(with(true, 3, 0), shuffled);
         let mut again = shuffled;
         again.sort_unstable();
         assert_eq!(again, sorted);

@@ -96,6 +96,9 @@ struct Fixed {
     min_tokens: usize,
     assembly: Assembly,
     readers: usize,
+    /// False in the state of an older version.
+    #[serde(default)]
+    shuffle_files: bool,
     seed: u64,
     on_corrupt: Corrupt,
 }
@@ -115,6 +118,7 @@ impl CorpusState {
                 min_tokens: options.min_tokens,
                 assembly: options.assembly,
                 readers: options.readers,
+                shuffle_files: options.shuffle_files,
                 seed: options.seed,
                 on_corrupt: options.on_corrupt,
             },
@@ -155,6 +159,7 @@ impl CorpusState {
             min_tokens,
             assembly,
             readers,
+            shuffle_files,
             seed,
             files
         );

@@ -24,6 +24,7 @@ pub(crate) fn options(files: &[PathBuf]) -> CorpusOptions {
         words_per_fragment: 20,
         min_characters: 30,
         min_tokens: 12,
+        shuffle_files: false,
         ..CorpusOptions::new(Assembly::Truncate)
     }
 }
