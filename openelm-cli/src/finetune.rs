@@ -73,7 +73,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let Some(data) = settings.data.clone() else {
         return Err(Error::Usage("no data; use --data FOLDER".into()));
     };
-    let options = settings.options();
+    // Reading does not depend on the number of batches.
+    let options = settings.options(1);
     let folder = settings.adapter_path.clone();
     if !args.resume {
         let start = settings.start_from.as_deref();
@@ -97,6 +98,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         data.iter().for_each(data::show_counts);
     }
     let DataSplits { train, valid, test } = data;
+    let options = settings.options(train.batches_per_epoch(&options)? as u64);
 
     let adapter = settings.adapter(&model)?;
     let begin = if args.resume {

@@ -91,6 +91,10 @@ pub(super) struct Settings {
     #[arg(long, value_name = "N", default_value_t = run().iters)]
     pub(super) iters: u64,
 
+    /// Number of epochs, in place of --iters
+    #[arg(long, value_name = "N", conflicts_with = "iters")]
+    pub(super) epochs: Option<u64>,
+
     /// Rows per batch
     #[arg(long, value_name = "N", default_value_t = run().batch_size)]
     pub(super) batch_size: usize,
@@ -137,6 +141,10 @@ pub(super) struct Settings {
     /// Warm-up updates
     #[arg(long, value_name = "N", default_value_t = ScheduleOptions::default().warmup)]
     pub(super) warmup: u64,
+
+    /// Share of the run's updates that are warm-up, in place of --warmup
+    #[arg(long, value_name = "X", conflicts_with = "warmup")]
+    pub(super) warmup_ratio: Option<f64>,
 
     /// Learning rate at the start of the warm-up
     #[arg(long, value_name = "X", default_value_t = ScheduleOptions::default().warmup_init)]
@@ -235,13 +243,23 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The run's options.
-    pub(super) fn options(&self) -> FinetuneOptions {
+    /// The run's options; `batches` is the number of batches per epoch, for --epochs.
+    pub(super) fn options(&self, batches: u64) -> FinetuneOptions {
+        let iters = match self.epochs {
+            Some(epochs) => epochs.saturating_mul(batches),
+            None => self.iters,
+        };
+        let updates = iters / (self.grad_accumulation_steps as u64).max(1);
+        let warmup = match self.warmup_ratio {
+            // As in Hugging Face's trainer.
+            Some(ratio) => (updates as f64 * ratio).ceil() as u64,
+            None => self.warmup,
+        };
         let schedule = ScheduleOptions {
             shape: self.lr_schedule.into(),
             learning_rate: self.learning_rate,
             end: self.lr_end,
-            warmup: self.warmup,
+            warmup,
             warmup_init: self.warmup_init,
         };
         let optimizer = train::Optimizer::new(self.optimizer.into());
@@ -255,7 +273,7 @@ impl Settings {
                     eps: self.eps,
                     ..optimizer
                 },
-                schedule: schedule.schedule(self.iters, self.grad_accumulation_steps),
+                schedule: schedule.schedule(iters, self.grad_accumulation_steps),
                 grad_accumulation_steps: self.grad_accumulation_steps,
                 clip_norm: self.clip_norm,
                 grad_checkpoint: self.grad_checkpoint,
@@ -263,7 +281,7 @@ impl Settings {
                 seed: self.seed,
                 ..TrainerOptions::default()
             },
-            iters: self.iters,
+            iters,
             batch_size: self.batch_size,
             max_seq_length: self.max_seq_length,
             steps_per_eval: self.steps_per_eval,
@@ -280,10 +298,15 @@ impl Settings {
 
     /// Checks the options that the core does not have.
     pub(super) fn check(&self) -> Result<(), Error> {
-        match self.alpha {
-            Some(alpha) if !alpha.is_finite() => Err(Error::Usage(format!(
-                "--alpha: expected a number, found {alpha}"
-            ))),
+        let wrong = |problem: String| Err(Error::Usage(problem));
+        match (self.alpha, self.warmup_ratio) {
+            (Some(alpha), _) if !alpha.is_finite() => {
+                wrong(format!("--alpha: expected a number, found {alpha}"))
+            }
+            (_, Some(ratio)) if !(0.0..=1.0).contains(&ratio) => {
+                wrong(format!("--warmup-ratio: expected 0 to 1, found {ratio}"))
+            }
+            _ if self.epochs == Some(0) => wrong("--epochs: expected at least 1, found 0".into()),
             _ => Ok(()),
         }
     }

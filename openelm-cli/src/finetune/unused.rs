@@ -49,7 +49,17 @@ pub(super) fn check(settings: &Settings, given: &Given) -> Result<(), Error> {
             &["lr-end"],
             "with a constant learning rate; use --lr-schedule linear or cosine",
         ),
-        (settings.warmup == 0, &["warmup-init"], "without --warmup"),
+        (
+            settings.warmup == 0 && settings.warmup_ratio.is_none(),
+            &["warmup-init"],
+            "without --warmup or --warmup-ratio",
+        ),
+        (settings.epochs.is_some(), &["iters"], "with --epochs"),
+        (
+            settings.warmup_ratio.is_some(),
+            &["warmup"],
+            "with --warmup-ratio",
+        ),
         (
             matches!(settings.optimizer, Optimizer::Sgd | Optimizer::Adafactor),
             &["betas"],

@@ -29,9 +29,10 @@ pub(super) fn text(line: &str, key: &str) -> Result<String, String> {
         Found::Other => Err(format!("{}: expected a string", names(key))),
         Found::NoObject => Err("expected a JSON object".into()),
         Found::Absent(keys) => {
-            let found = match keys.is_empty() {
-                true => "no key".to_owned(),
-                false => keys.join(", "),
+            let found = if keys.is_empty() {
+                "no key".to_owned()
+            } else {
+                keys.join(", ")
             };
             Err(format!("{} is missing; found {found}", names(key)))
         }

@@ -69,10 +69,7 @@ impl<'a> FrozenHead<'a> {
         }
         Ok(Predicted {
             values: joined(values)?,
-            squares: match squares.is_empty() {
-                true => None,
-                false => Some(joined(squares)?),
-            },
+            squares: (!squares.is_empty()).then(|| joined(squares)).transpose()?,
             by_rows: joined(by_rows)?,
         })
     }

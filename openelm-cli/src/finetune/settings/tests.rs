@@ -1,12 +1,20 @@
 //! Fine-tuning options on the command line and in TOML files.
 
+use std::fs;
+
+use openelm_core::{adapter::AdapterKind, train::PreferenceLoss};
+use openelm_testing::repository;
+
 use super::*;
-use crate::settings::testing::{every_option_changes, settings};
+use crate::{
+    finetune::unused,
+    settings::testing::{every_option_changes, given, settings},
+};
 
 /// All inputs of a run.
 fn record(settings: Settings) -> String {
     let core = (
-        settings.options(),
+        settings.options(1),
         settings.adapter_options(),
         settings.data_options(),
     );
@@ -22,14 +30,57 @@ fn record(settings: Settings) -> String {
 #[test]
 fn defaults_match_the_core() {
     let settings = Settings::default();
-    assert_eq!(settings.options(), FinetuneOptions::default());
+    assert_eq!(settings.options(1), FinetuneOptions::default());
     assert_eq!(settings.adapter_options(), AdapterOptions::default());
     assert_eq!(settings.data_options(), DataOptions::default());
 }
 
+/// The options of CoreNet's YAML files and of its table of instruction tuning.
+#[test]
+fn recipes_are_corenets() {
+    let read = |name: String| {
+        let file = repository(&format!("recipes/{name}.toml"));
+        let toml = fs::read_to_string(file).unwrap();
+        let own: Settings = settings(&[], &toml);
+        own.check().unwrap();
+        unused::check(&own, &given::<Settings>(&[], &toml)).unwrap();
+        own
+    };
+    for (size, epochs, learning_rate, loss) in [
+        ("270M", 5, 2e-5, PreferenceLoss::Hinge),
+        ("450M", 8, 3e-5, PreferenceLoss::Hinge),
+        ("1.1B", 5, 5e-5, PreferenceLoss::Sigmoid),
+        ("3B", 10, 1e-4, PreferenceLoss::Hinge),
+    ] {
+        for (name, kind) in [("lora", AdapterKind::Lora), ("dora", AdapterKind::Dora)] {
+            let own = read(format!("{name}-{size}"));
+            let options = own.options(1);
+            let trainer = &options.trainer;
+            assert_eq!(trainer.optimizer.betas, [0.9, 0.95]);
+            assert_eq!(trainer.z_loss, 1e-4);
+            // The first rates of the warm-up, the full rate, and the last one.
+            let rates = [0, 500, 1000, 4375].map(|update| trainer.schedule.at(update));
+            assert_eq!(rates, [1e-6, 1.505e-4, 3e-4, 3e-5]);
+            let adapter = own.adapter_options();
+            assert_eq!((adapter.kind, adapter.lora.rank), (kind, 32));
+            assert_eq!((adapter.lora.scale, adapter.lora.dropout), (1.0, 0.1));
+            assert_eq!(adapter.targets.num_layers, None);
+        }
+        let own = read(format!("instruct-{size}"));
+        // 60,000 rows.
+        let options = own.options(7500);
+        assert_eq!(options.iters, epochs * 7500);
+        assert_eq!(options.preference.loss, loss);
+        assert_eq!(options.preference.beta, 0.01);
+        let schedule = &options.trainer.schedule;
+        assert_eq!(schedule.learning_rate, learning_rate);
+        assert_eq!(schedule.warmup, epochs * 375);
+    }
+}
+
 #[test]
 fn every_option_reaches_the_core() {
-    let cases: [(&str, &str, &[&str]); 43] = [
+    let cases: [(&str, &str, &[&str]); 45] = [
         ("data", "rows", &[]),
         ("adapter-path", "folder", &[]),
         ("start-from", "folder", &[]),
@@ -48,6 +99,8 @@ fn every_option_reaches_the_core() {
         ("max-seq-length", "7", &[]),
         ("chat-template", "plain", &[]),
         ("warmup-init", "0.5", &[]),
+        ("warmup-ratio", "0.5", &[]),
+        ("epochs", "7", &[]),
         ("betas", "0.5,0.75", &[]),
         ("eps", "0.5", &[]),
         ("z-loss", "0.5", &[]),

@@ -1,9 +1,15 @@
 //! Pre-training options on the command line and in TOML files.
 
-use std::path::Path;
+use std::{fs, path::Path};
+
+use openelm_core::{config::Preset, train::TrainerOptions};
+use openelm_testing::repository;
 
 use super::*;
-use crate::settings::testing::{every_option_changes, settings};
+use crate::{
+    pretrain::unused,
+    settings::testing::{every_option_changes, given, settings},
+};
 
 fn tales() -> Tokenizer {
     let tales = concat!(
@@ -64,6 +70,50 @@ fn the_rate_follows_the_batch_and_is_needed_for_other_weights() {
     assert!(problem.to_string().starts_with(expected), "{problem}");
     let given = rate(&["--iters=50", "--start-from=small", "--learning-rate=3e-4"]);
     assert_eq!(given.unwrap(), 3e-4);
+}
+
+/// The rates, warm-up and schedule of CoreNet's YAML files.
+#[test]
+fn recipes_are_corenets() {
+    for (size, learning_rate) in [
+        ("270M", 5.3e-3),
+        ("450M", 3.9e-3),
+        ("1.1B", 2.4e-3),
+        ("3B", 1.2e-3),
+    ] {
+        let file = repository(&format!("recipes/pretrain-{size}.toml"));
+        let toml = fs::read_to_string(file).unwrap();
+        let own: Settings = settings(&["--data=x"], &toml);
+        unused::check(&own, &given::<Settings>(&["--data=x"], &toml)).unwrap();
+        let preset: Preset = size.parse().unwrap();
+        let recipe = Recipe::new(350_000, Recipe::CORENET_TOKENS, Some(preset));
+        assert_eq!((recipe.learning_rate, recipe.warmup), (learning_rate, 5000));
+        let options = own.options(2048).unwrap();
+        assert_eq!(options.batch_size * 2048, 1 << 22);
+        // CoreNet recomputes activations but for the smallest model.
+        let mut expected = TrainerOptions {
+            grad_checkpoint: size != "270M",
+            ..recipe.trainer()
+        };
+        if let (ScheduleKind::CoreNet { end, .. }, ScheduleKind::CoreNet { end: own, .. }) =
+            (&mut expected.schedule.kind, options.trainer.schedule.kind)
+        {
+            assert!((own - learning_rate / 10.0).abs() < 1e-15);
+            *end = own;
+        }
+        assert_eq!(options.trainer, expected, "{size}");
+        let corpus = own.corpus(2048, 0, 1).unwrap();
+        let expected = CorpusOptions {
+            files: vec!["x".into()],
+            text_key: "content,text".into(),
+            readers: 512,
+            ..CorpusOptions::new(Assembly::Truncate)
+        };
+        assert_eq!(corpus, expected, "{size}");
+        let config = Config::layer_wise(own.model.layer_wise(&tales())).unwrap();
+        let rows = config.vocab_size();
+        assert_eq!((rows, config.max_context_length()), (32_128, 2048));
+    }
 }
 
 #[test]

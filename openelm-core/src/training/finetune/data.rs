@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{options::FinetuneOptions, training_data::TrainingData};
+use super::{options::FinetuneOptions, order::Order, training_data::TrainingData};
 use crate::{
     data::dataset::{Counts, DataFolder, Dataset, DatasetOptions, LongRows, PreferenceDataset},
     error::{Error, Result},
@@ -96,6 +96,14 @@ impl DataSplits {
 }
 
 impl Split {
+    /// Number of batches per epoch of a run with `options`.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if there are fewer rows than a batch has.
+    pub fn batches_per_epoch(&self, options: &FinetuneOptions) -> Result<usize> {
+        Ok(Order::new(&self.data, None, options)?.batches_per_epoch())
+    }
+
     fn read(
         path: PathBuf,
         tokenizer: &Tokenizer,
