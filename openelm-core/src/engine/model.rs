@@ -12,6 +12,7 @@ use super::{
     engine::Engine,
     event_channel::{self, EventReceiver},
     generation::Request,
+    prompt::Prompt,
     state::{AdapterNames, ShownChat, lock, next_id},
     worker::catch_panic,
 };
@@ -92,18 +93,33 @@ impl ModelHandle {
     /// [`Error::Unusable`].
     pub fn generate(
         &self,
-        prompt: impl Into<String>,
+        prompt: impl Into<Prompt>,
         options: GenerateOptions,
     ) -> Result<EventReceiver<Event>> {
-        self.start(None, prompt.into(), options)
+        self.start(None, prompt.into(), options, None)
+    }
+
+    /// Like [`generate`](Self::generate), with exactly the adapters in `active`, by their names, and
+    /// their strengths. The active adapters of the model stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`]. An unknown name or an invalid strength is the first event.
+    pub fn generate_with_adapters(
+        &self,
+        prompt: impl Into<Prompt>,
+        options: GenerateOptions,
+        active: Vec<(String, f32)>,
+    ) -> Result<EventReceiver<Event>> {
+        self.start(None, prompt.into(), options, Some(active))
     }
 
     /// Starts a generation, or an answer of the conversation `chat`.
     pub(super) fn start(
         &self,
         chat: Option<(u64, Arc<ShownChat>)>,
-        prompt: String,
+        prompt: Prompt,
         options: GenerateOptions,
+        adapters: Option<Vec<(String, f32)>>,
     ) -> Result<EventReceiver<Event>> {
         if let Some((_, shown)) = &chat {
             shown.requested.fetch_add(1, Ordering::SeqCst);
@@ -115,6 +131,7 @@ impl ModelHandle {
             chat,
             prompt,
             options,
+            adapters,
         };
         self.begin(request, sender)?;
         Ok(events)
