@@ -9,9 +9,9 @@
 //! use openelm_server::{Listen, Server, ServerOptions, Shutdown};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::open(ServerOptions::default(), &Listen::default())?;
 //! let model = Engine::start()?.load_blocking("OpenELM-270M", LoadOptions::default())?;
-//! let server = Server::open(model, ServerOptions::default(), &Listen::default())?;
-//! server.run(&Shutdown::default())?;
+//! server.run(model, &Shutdown::default())?;
 //! # Ok(())
 //! # }
 //! ```
@@ -42,6 +42,6 @@ mod write_timeout;
 
 pub use api_keys::ApiKeys;
 pub use error::{Error, Result};
-pub use options::{Listen, ServerOptions};
+pub use options::{DEFAULT_HOST, DEFAULT_PORT, Listen, ServerOptions};
 pub use server::Server;
 pub use shutdown::Shutdown;

@@ -86,15 +86,19 @@ impl ServerOptions {
                 problem: format!("expected at most {MOST}, found {}", self.max_queue),
             });
         }
-        for (option, time) in [
-            ("request_timeout", self.request_timeout),
-            ("io_timeout", self.io_timeout),
+        for (option, time, least) in [
+            ("request_timeout", self.request_timeout, 1),
+            ("io_timeout", self.io_timeout, 1),
+            ("drain_timeout", self.drain_timeout, 0),
         ] {
-            if time.is_zero() {
-                let problem = "expected a time above 0".into();
+            // Parts of a second are for tests.
+            let found = time.as_secs();
+            if found > LONGEST || (least > 0 && time.is_zero()) {
+                let problem = format!("expected {least} to {LONGEST} seconds, found {found}");
                 return Err(Error::Option { option, problem });
             }
         }
+        self.check_names()?;
         for origin in &self.allowed_origins {
             check_origin(origin)?;
         }
@@ -102,8 +106,35 @@ impl ServerOptions {
     }
 }
 
+/// Longest time in seconds: a year. Clocks cannot add any number.
+const LONGEST: u64 = 31_536_000;
 /// Largest count: semaphores hold no more on a system of 32 bits.
 const MOST: usize = 1 << 28;
+
+impl ServerOptions {
+    /// Refuses a name without text, and one that stands for two.
+    fn check_names(&self) -> Result<()> {
+        let error = |option, problem: &str| Error::Option {
+            option,
+            problem: problem.to_owned(),
+        };
+        if self.served_model_name.is_empty() {
+            return Err(error("served_model_name", "it is empty"));
+        }
+        let mut known = vec![&self.served_model_name];
+        for (name, _) in &self.adapters {
+            if name.is_empty() {
+                return Err(error("adapters", "a name is empty"));
+            }
+            if known.contains(&name) {
+                let problem = format!("expected names that differ, found {name:?} twice");
+                return Err(error("adapters", &problem));
+            }
+            known.push(name);
+        }
+        Ok(())
+    }
+}
 
 /// Refuses a text that no browser sends as `Origin`.
 fn check_origin(origin: &str) -> Result<()> {
@@ -122,6 +153,11 @@ fn check_origin(origin: &str) -> Result<()> {
     })
 }
 
+/// Host of a server whose host is not given: only programs of this machine reach it.
+pub const DEFAULT_HOST: &str = "127.0.0.1";
+/// Port of a server whose port is not given, as mlx-lm's.
+pub const DEFAULT_PORT: u16 = 8080;
+
 /// Address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -137,11 +173,11 @@ pub enum Listen {
 }
 
 impl Default for Listen {
-    /// Port 8080 of 127.0.0.1.
+    /// [`DEFAULT_PORT`] of [`DEFAULT_HOST`].
     fn default() -> Self {
         Self::Tcp {
-            host: "127.0.0.1".into(),
-            port: 8080,
+            host: DEFAULT_HOST.into(),
+            port: DEFAULT_PORT,
         }
     }
 }
@@ -171,7 +207,7 @@ mod tests {
         );
         assert_eq!(
             problem(|o| o.io_timeout = Duration::ZERO),
-            "io_timeout: expected a time above 0"
+            "io_timeout: expected 1 to 31536000 seconds, found 0"
         );
         for origin in [
             "example.org",

@@ -36,11 +36,10 @@ const THREADS: usize = 2;
 /// Longest wait for work on other threads after the last connection.
 const END: Duration = Duration::from_secs(5);
 
-/// A server for a model, with an open socket.
+/// A server with an open socket.
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
-    model: ModelHandle,
     options: ServerOptions,
     warnings: Vec<String>,
 }
@@ -50,7 +49,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Option`] for an option out of range, [`Error::Listen`] if the address cannot be used.
-    pub fn open(model: ModelHandle, options: ServerOptions, listen: &Listen) -> Result<Self> {
+    pub fn open(options: ServerOptions, listen: &Listen) -> Result<Self> {
         options.check()?;
         let listener = Listener::open(listen)?;
         let mut warnings = Vec::new();
@@ -66,7 +65,6 @@ impl Server {
         }
         Ok(Self {
             listener,
-            model,
             options,
             warnings,
         })
@@ -82,30 +80,27 @@ impl Server {
         &self.warnings
     }
 
-    /// Serves requests until [`Shutdown::begin`], then waits for running requests, up to
+    /// Serves requests for texts of `model` until [`Shutdown::begin`], then waits for running requests, up to
     /// [`drain_timeout`](ServerOptions::drain_timeout). Blocks the calling thread.
     ///
     /// # Errors
     /// [`Error::Runtime`] if the system refuses threads.
-    pub fn run(self, shutdown: &Shutdown) -> Result<()> {
+    pub fn run(self, model: ModelHandle, shutdown: &Shutdown) -> Result<()> {
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("openelm-server")
             .enable_all()
             .build()
             .map_err(Error::Runtime)?;
-        let served = runtime.block_on(self.serve(shutdown));
+        let served = runtime.block_on(self.serve(model, shutdown));
         // Ends the connections that are left, which cancels their generations.
         runtime.shutdown_timeout(END);
         served
     }
 
-    async fn serve(self, shutdown: &Shutdown) -> Result<()> {
+    async fn serve(self, model: ModelHandle, shutdown: &Shutdown) -> Result<()> {
         let Self {
-            listener,
-            model,
-            options,
-            ..
+            listener, options, ..
         } = self;
         let app = Arc::new(App {
             token_texts: TokenTexts::new(model.tokenizer()),

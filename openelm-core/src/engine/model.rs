@@ -175,6 +175,29 @@ impl ModelHandle {
         .await
     }
 
+    /// Adds the adapters in folders by name, makes exactly those in `active` active, with their
+    /// strengths, and blocks the calling thread.
+    ///
+    /// # Errors
+    /// As [`add_adapter`](Self::add_adapter) and [`set_adapters`](Self::set_adapters).
+    pub fn add_adapters_blocking(
+        &self,
+        folders: Vec<(String, PathBuf)>,
+        active: Vec<(String, f32)>,
+    ) -> Result<()> {
+        let id = self.id();
+        self.engine().call_blocking(move |state| {
+            state.change_adapters(id, |model| {
+                for (name, folder) in &folders {
+                    let adapter = Adapter::load(folder)?;
+                    model.model_mut().add_adapter(name, &adapter)?;
+                }
+                let active: Vec<_> = active.iter().map(|(name, s)| (name.as_str(), *s)).collect();
+                model.model_mut().set_adapters(&active)
+            })
+        })
+    }
+
     /// Makes exactly these adapters active, with their strengths. Their outputs are summed.
     ///
     /// # Errors

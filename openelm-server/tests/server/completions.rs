@@ -139,7 +139,8 @@ fn options_of_a_request_change_the_text() {
     let body = json!({ "prompt": first, "max_tokens": 1, "logprobs": 0 });
     let response = server.posted("/v1/completions", &body);
     let token = response["choices"][0]["logprobs"]["tokens"][0].as_str();
-    let id = server.model.tokenizer().encode(token.unwrap()).unwrap()[0];
+    let word = token.unwrap().trim_start();
+    let id = server.model.tokenizer().encode(word).unwrap()[0];
     let (biased, _) = text_with(json!({ "logit_bias": { id.to_string(): -100 } }));
     assert_ne!(biased, plain);
     for (field, value) in [
@@ -147,11 +148,9 @@ fn options_of_a_request_change_the_text() {
         ("presence_penalty", json!(30)),
         ("frequency_penalty", json!(30)),
     ] {
-        let (other, _) = text_with(json!({ field: value, "max_tokens": 60 }));
-        assert!(
-            !other.starts_with(&plain) || other.len() > plain.len(),
-            "{field}"
-        );
+        // The plain text repeats itself.
+        let (other, _) = text_with(json!({ field: value }));
+        assert_ne!(other, plain, "{field}");
     }
     let (newer, _) = text_with(json!({ "max_completion_tokens": 2 }));
     assert!(plain.starts_with(&newer) && newer.len() < plain.len());

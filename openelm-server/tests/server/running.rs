@@ -49,11 +49,11 @@ pub(crate) fn start_with(model: ModelHandle, change: impl FnOnce(&mut ServerOpti
         host: "127.0.0.1".into(),
         port: 0,
     };
-    let server = Server::open(model.clone(), options, &listen).unwrap();
+    let server = Server::open(options, &listen).unwrap();
     let address = server.address().strip_prefix("http://").unwrap().to_owned();
     let shutdown = Shutdown::default();
-    let of_thread = shutdown.clone();
-    let thread = thread::spawn(move || server.run(&of_thread).unwrap());
+    let (of_thread, served) = (shutdown.clone(), model.clone());
+    let thread = thread::spawn(move || server.run(served, &of_thread).unwrap());
     Running {
         model,
         address,

@@ -65,11 +65,11 @@ fn serves_on_a_unix_socket() {
     let folder = TempDir::new();
     let path = folder.join("socket");
     let listen = Listen::Unix(path.clone());
-    let server = Server::open(load(), ServerOptions::default(), &listen).unwrap();
+    let server = Server::open(ServerOptions::default(), &listen).unwrap();
     assert_eq!(server.address(), format!("unix:{}", path.display()));
     let shutdown = Shutdown::default();
     thread::scope(|scope| {
-        scope.spawn(|| server.run(&shutdown).unwrap());
+        scope.spawn(|| server.run(load(), &shutdown).unwrap());
         let mut stream = BufReader::new(UnixStream::connect(&path).unwrap());
         let get = request("GET", "/v1/models", &[("Host", "any.name")], b"");
         stream.get_mut().write_all(&get).unwrap();
@@ -81,13 +81,12 @@ fn serves_on_a_unix_socket() {
 
 #[test]
 fn a_public_address_has_a_warning() {
-    let model = load();
     let open = |host: &str| {
         let listen = Listen::Tcp {
             host: host.into(),
             port: 0,
         };
-        Server::open(model.clone(), ServerOptions::default(), &listen)
+        Server::open(ServerOptions::default(), &listen)
     };
     assert!(open("localhost").unwrap().warnings().is_empty());
     assert_eq!(
