@@ -99,6 +99,11 @@ impl Error {
             Self::Server(openelm_server::Error::Option { option, problem }) => {
                 format!("{}: {problem}", flag(command, option))
             }
+            Self::Server(openelm_server::Error::Listen {
+                option,
+                address,
+                source,
+            }) => format!("{}: {address}: {source}", flag(command, option)),
             Self::Core(error @ openelm_core::Error::Incomplete { .. }) => {
                 let flag = flag(command, "at_limit");
                 error.to_string().replacen("at_limit", &flag, 1)

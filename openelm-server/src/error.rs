@@ -25,8 +25,10 @@ pub enum Error {
         problem: String,
     },
     /// The address cannot be used.
-    #[error("{address}: {source}")]
+    #[error("{option}: {address}: {source}")]
     Listen {
+        /// Name of the option at fault: `host`, `port` or `unix_socket`.
+        option: &'static str,
         /// The host and port, or the path of the socket.
         address: String,
         /// The system's reason.

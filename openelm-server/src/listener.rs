@@ -43,26 +43,29 @@ impl Listener {
     pub(crate) fn open(listen: &Listen) -> Result<Self> {
         match listen {
             Listen::Tcp { host, port } => {
-                let opened = tcp(host, *port);
-                opened.map(Self::Tcp).map_err(|source| Error::Listen {
-                    address: format!("{host}:{port}"),
-                    source,
-                })
+                let error = |option| {
+                    let address = format!("{host}:{port}");
+                    move |source| Error::Listen {
+                        option,
+                        address,
+                        source,
+                    }
+                };
+                let addresses = (host.as_str(), *port).to_socket_addrs();
+                let addresses: Vec<_> = addresses.map_err(error("host"))?.collect();
+                let listener = TcpListener::bind(&*addresses).map_err(error("port"))?;
+                let waits = listener.set_nonblocking(true);
+                waits.map_err(error("port"))?;
+                Ok(Self::Tcp(listener))
             }
             Listen::Unix(path) => {
-                let opened = unix(path);
-                let file = SocketFile(path.clone());
-                match opened {
-                    Ok(listener) => Ok(Self::Unix(listener, file)),
-                    Err(source) => {
-                        // The file is another's.
-                        std::mem::forget(file);
-                        Err(Error::Listen {
-                            address: path.display().to_string(),
-                            source,
-                        })
-                    }
-                }
+                let opened = unix(path).map_err(|source| Error::Listen {
+                    option: "unix_socket",
+                    address: path.display().to_string(),
+                    source,
+                });
+                // The file belongs to this process only now.
+                opened.map(|listener| Self::Unix(listener, SocketFile(path.clone())))
             }
         }
     }
@@ -95,17 +98,11 @@ impl Listener {
     }
 }
 
-fn tcp(host: &str, port: u16) -> io::Result<TcpListener> {
-    let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
-    let listener = TcpListener::bind(&*addresses)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 fn unix(path: &Path) -> io::Result<UnixListener> {
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
-            return Err(ErrorKind::AlreadyExists.into());
+            let problem = "expected no file, or an abandoned socket";
+            return Err(io::Error::new(ErrorKind::AlreadyExists, problem));
         }
         // A socket of a program that has ended refuses connections.
         match UnixStream::connect(path) {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Number of requests; `OPENELM_MUTATED_REQUESTS` sets another.
-const CASES: usize = 300;
+const CASES: usize = 500;
 
 /// Bodies with every field.
 fn bodies() -> Vec<(&'static str, Value)> {
