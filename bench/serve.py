@@ -72,7 +72,7 @@ def openelm(tool, *options):
 
 def mlx_lm(model):
     port = free_port()
-    command = [sys.executable, "-m", "mlx_lm.server", "--model", model, "--port", port]
+    command = [sys.executable, "-m", "mlx_lm", "server", "--model", model, "--port", port]
     environment = {"PYTHONPATH": str(ORACLE), "LD_PRELOAD": str(BLAS), "HF_HUB_OFFLINE": "1"}
     return Server([*command, "--log-level", "WARNING"], environment), port
 
@@ -115,7 +115,7 @@ async def ask(port, method, path, body):
 
 
 def status_of(response):
-    found = re.match(rb"HTTP/1\.1 (\d+) ", response)
+    found = re.match(rb"HTTP/1\.[01] (\d+) ", response)
     return int(found[1]) if found else 0
 
 

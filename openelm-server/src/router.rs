@@ -105,9 +105,11 @@ async fn texts(
     shape: Shape,
 ) -> Result<Response, ApiError> {
     let bytes = body::read(&app, body).await?;
+    // A long prompt takes time before it runs.
+    let place = app.admission.enter()?;
     let of_request = Arc::clone(&app);
     let request = blocking(move || read(&bytes, &of_request)).await?;
-    respond(app, record, request, shape).await
+    respond(app, record, place, request, shape).await
 }
 
 async fn health() -> Response {

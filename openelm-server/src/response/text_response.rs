@@ -25,6 +25,7 @@ use super::{
     usage::Usage,
 };
 use crate::{
+    admission::Place,
     api_error::ApiError,
     app::App,
     generations::{Generations, IndexedEvent},
@@ -37,10 +38,10 @@ use crate::{
 pub(crate) async fn respond(
     app: Arc<App>,
     record: Arc<RequestRecord>,
+    place: Place,
     request: TextRequest,
     shape: Shape,
 ) -> Result<Response, ApiError> {
-    let place = app.admission.enter()?;
     let request = Arc::new(request);
     let deadline = record.started() + app.options.request_timeout;
     let generations = Generations::new(&app, &request, place, deadline.into());
