@@ -111,3 +111,72 @@ impl Serialize for TopLogprobs {
 fn finite(logprob: f32) -> f32 {
     logprob.max(LOWEST)
 }
+
+#[cfg(test)]
+mod tests {
+    use openelm_core::{Tokenizer, generation::TokenLogprob};
+    use openelm_testing::tales;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn scored(id: u32, logprob: Option<f32>, top: &[(u32, f32)]) -> ScoredToken {
+        let top = top
+            .iter()
+            .map(|&(id, logprob)| TokenLogprob { id, logprob });
+        ScoredToken {
+            id,
+            logprob,
+            top: top.collect(),
+            offset: 0,
+        }
+    }
+
+    fn texts() -> (Tokenizer, TokenTexts) {
+        let tokenizer = Tokenizer::from_file(tales().join("tokenizer.json")).unwrap();
+        let texts = TokenTexts::new(&tokenizer);
+        (tokenizer, texts)
+    }
+
+    #[test]
+    fn equal_texts_keep_the_most_likely_token() {
+        let (tokenizer, texts) = texts();
+        let id = |piece: &str| tokenizer.piece_id(piece).unwrap();
+        // A piece, and the byte of the same text.
+        let (piece, byte, other) = (id("a"), id("<0x61>"), id("b"));
+        assert_eq!(texts.text(piece), texts.text(byte));
+        let top = [(byte, -0.5), (other, -1.5), (piece, -2.5)];
+        let tokens = [
+            scored(1, None, &[]),
+            scored(byte, Some(-0.5), &top),
+            scored(piece, Some(-2.5), &top),
+            scored(other, Some(-1.5), &top[..1]),
+            scored(other, Some(f32::NEG_INFINITY), &[]),
+        ];
+        let found = CompletionLogprobs::new(&tokens, 3, &texts);
+        let found: Value = serde_json::to_value(&found).unwrap();
+        let best = json!({ "a": -0.5, "b": -1.5 });
+        let lowest = json!({ "b": -9999.0 });
+        assert_eq!(
+            found["top_logprobs"],
+            json!([null, best, best, best, lowest])
+        );
+        assert_eq!(
+            found["token_logprobs"],
+            json!([null, -0.5, -2.5, -1.5, -9999.0])
+        );
+        assert_eq!(found["tokens"], json!(["<s>", "a", "a", "b", "b"]));
+    }
+
+    #[test]
+    fn the_end_token_is_not_part_of_an_answer() {
+        let (tokenizer, texts) = texts();
+        let eos = tokenizer.eos_id();
+        let tokens = [scored(5, Some(-1.0), &[]), scored(eos, Some(-2.0), &[])];
+        let count = |end| {
+            let logprobs = ChatLogprobs::new(&tokens, 0, end, &texts);
+            logprobs.content.len()
+        };
+        assert_eq!((count(Some(eos)), count(None)), (1, 2));
+    }
+}

@@ -157,6 +157,22 @@ fn options_of_a_request_change_the_text() {
 }
 
 #[test]
+fn parts_of_a_stream_are_whole_characters() {
+    let server = start();
+    // Characters of several tokens each.
+    let prefix = " 日本語 – é\u{1f642} x";
+    let body = json!({
+        "prompt": PROMPT, "max_tokens": 40, "forced_prefix": prefix, "stream": true, "n": 2
+    });
+    let events = server.post("/v1/completions", &body).events();
+    for index in 0..2 {
+        let text = streamed(&events, index);
+        assert!(text.starts_with(prefix), "{text}");
+        assert!(!text.contains('\u{fffd}'), "{text}");
+    }
+}
+
+#[test]
 fn constraints_shape_the_text() {
     let server = start();
     let schema = json!({
