@@ -12,12 +12,13 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use openelm_core::generation::Event;
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     choice::{Choice, Delta},
@@ -32,6 +33,9 @@ use crate::{
     request::TextRequest,
     request_record::RequestRecord,
 };
+
+/// Largest number of parts of a stream that wait for its reader.
+const PARTS: usize = 1024;
 
 /// Answers `request`. Waits for the first event, so that errors of prompts and options have a status
 /// of their own in streams too.
@@ -122,12 +126,25 @@ impl Texts {
         Ok((headers, json).into_response())
     }
 
-    /// The stream of all events.
-    fn into_stream(self) -> Response {
-        let parts = stream::unfold(self, |mut texts| async move {
-            let part = texts.next_part().await?;
-            Some((Ok::<_, Infallible>(Bytes::from(part)), texts))
+    /// The stream of all events. They are made ahead of a slow reader, so that it delays no other.
+    fn into_stream(mut self) -> Response {
+        let (sender, mut receiver) = mpsc::channel(PARTS);
+        let limit = self.app.options.io_timeout;
+        tokio::spawn(async move {
+            while let Some(part) = tokio::select! {
+                part = self.next_part() => part,
+                // The client is gone.
+                () = sender.closed() => None,
+            } {
+                match timeout(limit, sender.send(part)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return,
+                    Err(_) => return self.record.fail(StatusCode::REQUEST_TIMEOUT),
+                }
+            }
         });
+        let parts = stream::poll_fn(move |context| receiver.poll_recv(context));
+        let parts = parts.map(|part| Ok::<_, Infallible>(Bytes::from(part)));
         let mut headers = HeaderMap::new();
         for (name, value) in [
             (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
