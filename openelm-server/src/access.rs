@@ -52,8 +52,17 @@ fn admitted(app: &App, request: &Request) -> Result<Option<HeaderValue>, ApiErro
         .and_then(|host| host.to_str().ok());
     let host = host.or(request.uri().authority().map(|host| host.as_str()));
     let host = host.unwrap_or_default();
+    let allowed = |is: &dyn Fn(&str) -> bool| {
+        let mut origins = app.options.allowed_origins.iter();
+        origins.any(|origin| origin == "*" || is(origin))
+    };
+    // The part of an origin that the header `Host` of its requests has.
+    let is_of_host = |origin: &str| {
+        let of_page = origin.split_once("://").map(|(_, of_page)| of_page);
+        of_page.is_some_and(|of_page| of_page.eq_ignore_ascii_case(host))
+    };
     // A name that an attacker's DNS server resolves to this machine is not a loopback name.
-    if app.is_loopback && !is_loopback_name(host) {
+    if app.is_loopback && !is_loopback_name(host) && !allowed(&is_of_host) {
         let message = "the header `Host`: expected a name of this machine, such as localhost";
         return Err(ApiError::forbidden(message));
     }
@@ -61,14 +70,10 @@ fn admitted(app: &App, request: &Request) -> Result<Option<HeaderValue>, ApiErro
         return Ok(None);
     };
     let text = origin.to_str().unwrap_or_default();
-    let is_own = text
-        .split_once("://")
-        .is_some_and(|(_, of_page)| of_page.eq_ignore_ascii_case(host));
-    if is_own {
+    if is_of_host(text) {
         return Ok(None);
     }
-    let mut allowed = app.options.allowed_origins.iter();
-    if allowed.any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(text)) {
+    if allowed(&|known| known.eq_ignore_ascii_case(text)) {
         return Ok(Some(origin.clone()));
     }
     let message = "the header `Origin`: this page is not among the server's allowed origins";

@@ -92,6 +92,11 @@ fn pages_of_other_origins_are_refused_unless_allowed() {
     let server = start_with(load(), |options| {
         options.allowed_origins = vec!["https://app.example".into()];
     });
+    // A proxy may pass the name of its origin on.
+    for (host, status) in [("app.example", 200), ("other.example", 403)] {
+        let response = server.ask("GET", "/v1/models", &[("Host", host)], b"");
+        assert_eq!(response.status, status, "{host}");
+    }
     let response = ask(&server, "OPTIONS", "https://app.example");
     assert_eq!(response.status, 204);
     assert_eq!(allowed(&response).as_deref(), Some("https://app.example"));
