@@ -73,8 +73,12 @@ parity-llama: build ## compare GGUF files with llama.cpp (builds it first: ten m
 parity-evaluate: build ## compare log-likelihoods with lm-eval and mlx-lm (installs lm-eval first; needs OPENELM_TEST_DATA)
 	@parity/evaluate.sh
 
-fuzz: build ## kill each long command at 20 moments, run 11,500 mutated files and options, then fuzz the readers, a minute each (needs cargo-fuzz)
+parity-server: build ## compare openelm serve with openelm evaluate by lm-eval and the openai client (installs both first; needs OPENELM_TEST_DATA)
+	@parity/server.sh
+
+fuzz: build ## kill each long command at 20 moments, run 16,500 mutated files, options and requests, then fuzz the readers, a minute each (needs cargo-fuzz)
 	OPENELM_KILLS=20 cargo test --locked --package openelm-cli --test killed
+	OPENELM_MUTATED_REQUESTS=5000 cargo test --locked --package openelm-server --test server mutated
 	python3 -B fuzz/mutations --openelm target/release/openelm
 	@fuzz/run.sh
 
@@ -140,6 +144,6 @@ chat-simulator: ## run the chat app in the iOS simulator and take screenshots: o
 dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*-macos*-arm64.tar.gz
 	@apple/dist-macos.sh
 
-.PHONY: help setup build demo clean test test-rust test-mutations test-swift test-scripts test-tools parity parity-evaluate parity-llama fuzz
+.PHONY: help setup build demo clean test test-rust test-mutations test-swift test-scripts test-tools parity parity-evaluate parity-llama parity-server fuzz
 .PHONY: fmt lint lint-workflows deny bindings run-swift setup-swift bench mac launches
 .PHONY: check-apple xcframework consumer ios chat-simulator dist-macos

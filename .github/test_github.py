@@ -94,7 +94,8 @@ class Workflows(unittest.TestCase):
 
 class Documents(unittest.TestCase):
     # CONTRIBUTING.md and ARCHITECTURE.md shorten these.
-    SHORT = {"core/": "openelm-core/src/", "cli/": "openelm-cli/src/", "ffi/": "openelm-ffi/src/", "swift/": "swift/Sources/OpenELM/"}
+    SHORT = {"core/": "openelm-core/src/", "cli/": "openelm-cli/src/", "ffi/": "openelm-ffi/src/", "server/": "openelm-server/src/",
+             "swift/": "swift/Sources/OpenELM/"}
 
     def test_files_that_are_named_exist(self):
         for document in ("CONTRIBUTING.md", "RELEASING.md", "SECURITY.md", "STYLE.md"):

@@ -21,6 +21,8 @@ LINES = {
                      "model", ("out",), None),
     "score": (["score", "--model", "model", "--jsonl", "corpus.jsonl", "--quiet"],
               "model corpus.jsonl", (), None),
+    # The file is no socket: only what the start checks.
+    "serve": (["serve", "--model", "model", "--unix-socket", "model/config.json"], "model", (), None),
     # Standard input is empty: only what the start checks.
     "chat": (["chat", "--model", "model", "--max-tokens", "2"], "model", (), None),
     "bench": (["bench", "--model", "model", "--prompt-tokens", "4", "--max-tokens", "2", "--repeat",
@@ -39,7 +41,9 @@ LINES = {
                          "--output", "out"], "corpus.txt", ("out",), None),
 }
 # Placeholders of values that are no numbers.
-TEXTS = re.compile(r"^(TEXT|KEY|REGEX.*|NAMES?|MODE|NAME\|FILE)$")
+TEXTS = re.compile(r"^(TEXT|KEY|REGEX.*|NAMES?|MODE|NAME\|FILE|NAME=FOLDER|HOST|ORIGINS)$")
+# A server whose socket can be opened does not end.
+LASTING = {"--unix-socket"}
 PATHS = re.compile(r"^(FOLDER|FILE|FILES|PATH)$")
 CHOICES = re.compile(r"possible\s+values")
 NUMBERS = ("0", "1", "2", "3", "-1", "-2", "7", "255", "256", "65535", "65536", "2147483647",
@@ -87,7 +91,7 @@ def parse(text):
     for match, following in zip(matches, matches[1:] + [None]):
         _, flag, value = match.groups()
         described = text[match.end():following.start() if following else len(text)]
-        if value is not None and not CHOICES.search(described):
+        if value is not None and not CHOICES.search(described) and flag not in LASTING:
             found.append(Option(flag, value, not (TEXTS.match(value) or PATHS.match(value))))
     return found
 

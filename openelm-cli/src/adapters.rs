@@ -101,7 +101,7 @@ fn loaded(model: &Model, given: &str) -> Option<(String, f32)> {
 
 /// The parts of `FOLDER=STRENGTH`; the strength is optional. An existing path is a folder, whatever
 /// its name contains.
-fn folder_and_strength(given: &str) -> Result<(&str, f32), Error> {
+pub(crate) fn folder_and_strength(given: &str) -> Result<(&str, f32), Error> {
     if given.is_empty() {
         return Err(Error::Usage("--adapter: the path is empty".into()));
     }

@@ -13,6 +13,9 @@ pub(crate) enum Error {
     /// An error of the library.
     #[error(transparent)]
     Core(#[from] openelm_core::Error),
+    /// An error of the server.
+    #[error(transparent)]
+    Server(#[from] openelm_server::Error),
     /// Invalid command line.
     #[error("{0}")]
     Usage(String),
@@ -93,6 +96,14 @@ impl Error {
             Self::Core(openelm_core::Error::Option { option, problem }) => {
                 format!("{}: {problem}", flag(command, option))
             }
+            Self::Server(openelm_server::Error::Option { option, problem }) => {
+                format!("{}: {problem}", flag(command, option))
+            }
+            Self::Server(openelm_server::Error::Listen {
+                option,
+                address,
+                source,
+            }) => format!("{}: {address}: {source}", flag(command, option)),
             Self::Core(error @ openelm_core::Error::Incomplete { .. }) => {
                 let flag = flag(command, "at_limit");
                 error.to_string().replacen("at_limit", &flag, 1)
@@ -115,7 +126,9 @@ impl Error {
 
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Core(openelm_core::Error::Option { .. }) => 2,
+            Self::Usage(_)
+            | Self::Core(openelm_core::Error::Option { .. })
+            | Self::Server(openelm_server::Error::Option { .. }) => 2,
             Self::Interrupted(signal) => signal.exit_code(),
             Self::Rank { code, .. } => *code,
             _ => 1,
@@ -185,6 +198,7 @@ fn long_name<'c>(command: &'c Command, option: &str) -> Option<&'c str> {
     let quantization = format!("q-{own}");
     let other = match option {
         "betas" | "eps" | "momentum" => "optimizer",
+        "adapters" => "adapter",
         "banned_strings" => "banned-string",
         // The special tokens of a tokenizer must be in the vocabulary.
         "bos_token_id" | "eos_token_id" => "vocab-size",

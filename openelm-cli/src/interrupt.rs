@@ -90,6 +90,8 @@ struct State {
     is_signalled: bool,
     /// Ctrl-C cancels work and never ends the program.
     only_cancels: bool,
+    /// Called with the first signal, in place of the cancellation of work.
+    on_first: Option<Box<dyn Fn() + Send>>,
     /// Called before a signal ends the program.
     before_exit: Option<Box<dyn Fn() + Send>>,
 }
@@ -149,6 +151,9 @@ impl Interrupt {
             return;
         }
         state.received.get_or_insert(signal);
+        if let Some(work) = &state.on_first {
+            return work();
+        }
         match &state.running {
             Some(handle) => handle.cancel(),
             None => state.exit(signal),
@@ -167,6 +172,11 @@ impl Interrupt {
     /// Makes Ctrl-C cancel work only: without work, and a second time, it has no effect.
     pub(crate) fn only_cancel(&self) {
         self.state().only_cancels = true;
+    }
+
+    /// Makes the first signal call `work`.
+    pub(crate) fn on_first(&self, work: impl Fn() + Send + 'static) {
+        self.state().on_first = Some(Box::new(work));
     }
 
     /// Calls `work` before a signal ends the program: with `_exit`, nothing is dropped.

@@ -38,6 +38,7 @@ mod prompt_source;
 mod ranks;
 mod sampling;
 mod score;
+mod serve;
 mod settings;
 mod tokenizer;
 mod training;
@@ -55,6 +56,7 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --prompt 'Once upon a time'
   openelm chat --model OpenELM-270M-Instruct
+  openelm serve --model OpenELM-270M-Instruct
   openelm convert OpenELM-270M OpenELM-270M-4bit -q
   openelm finetune --model OpenELM-270M --data stories
   openelm info 3B
@@ -72,6 +74,8 @@ enum Command {
     CachePrompt(Box<cache_prompt::Args>),
     /// Score continuations of contexts, or texts, by their log-likelihood
     Score(Box<score::Args>),
+    /// Serve a model over HTTP with OpenAI's interface
+    Serve(Box<serve::Args>),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
     Convert(Box<convert::Args>),
     /// Fine-tune a model: LoRA, DoRA, full, or DPO on preference pairs
@@ -113,6 +117,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(*args),
         Command::CachePrompt(args) => cache_prompt::run(*args),
         Command::Score(args) => score::run(*args),
+        Command::Serve(args) => serve::run(*args),
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Pretrain(args) => pretrain::run(*args),

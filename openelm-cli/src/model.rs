@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use openelm_core::{
-    Config, ErrorKind, LanguageModel, LoadOptions, Tokenizer, weights::model_folder,
+    Config, ErrorKind, LanguageModel, LoadOptions, Tokenizer,
+    engine::{Engine, LoadEvent, ModelHandle},
+    weights::model_folder,
 };
 
 use crate::{bar::bar, choices::Dtype, error::Error, output::note};
@@ -69,7 +71,33 @@ impl ModelArgs {
         load(folder, &options, quiet)
     }
 
+    /// Loads the model on the thread of `engine`.
+    pub(crate) fn load_on(&self, engine: &Engine, quiet: bool) -> Result<ModelHandle, Error> {
+        let load = engine.load(&self.model, self.options(false)?)?;
+        let bar = bar(quiet, LOADING);
+        while let Some(event) = load.events().next_blocking()? {
+            match event {
+                LoadEvent::Progress { read, total } => {
+                    bar.set_length(total);
+                    bar.set_position(read);
+                }
+                LoadEvent::Loaded(model) => {
+                    bar.finish_and_clear();
+                    for warning in &model.info().warnings {
+                        note(&format!("warning: {warning}"));
+                    }
+                    return Ok(model);
+                }
+            }
+        }
+        Err(openelm_core::Error::Cancelled.into())
+    }
+
     fn load_for(&self, training: bool, quiet: bool) -> Result<LanguageModel, Error> {
+        load(&self.model, &self.options(training)?, quiet)
+    }
+
+    fn options(&self, training: bool) -> Result<LoadOptions, Error> {
         if self.keep_quantized {
             let config = Config::load(model_folder(&self.model)?)?;
             // The error of a malformed block comes with its file, from the load.
@@ -78,15 +106,17 @@ impl ModelArgs {
                 return Err(Error::Usage(problem.into()));
             }
         }
-        let options = LoadOptions {
+        Ok(LoadOptions {
             dtype: self.dtype.map(Into::into),
             tokenizer: self.tokenizer.clone(),
             keep_quantized: self.keep_quantized.then_some(true),
             training,
-        };
-        load(&self.model, &options, quiet)
+        })
     }
 }
+
+/// The progress of a load.
+const LOADING: &str = "loading {wide_bar} {decimal_bytes}/{decimal_total_bytes}";
 
 /// The absolute path without links; the path as it is given if there is nothing.
 pub(crate) fn absolute(path: &Path) -> String {
@@ -95,10 +125,7 @@ pub(crate) fn absolute(path: &Path) -> String {
 }
 
 fn load(folder: &Path, options: &LoadOptions, quiet: bool) -> Result<LanguageModel, Error> {
-    let bar = bar(
-        quiet,
-        "loading {wide_bar} {decimal_bytes}/{decimal_total_bytes}",
-    );
+    let bar = bar(quiet, LOADING);
     let loaded = LanguageModel::load_with_progress(folder, options, |done, total| {
         bar.set_length(total);
         bar.set_position(done);

@@ -16,6 +16,8 @@ mod prompt_cache;
 mod prompts;
 mod refused;
 mod score;
+#[cfg(unix)]
+mod serve;
 mod speculation;
 #[cfg(unix)]
 mod terminal;

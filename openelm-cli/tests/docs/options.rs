@@ -7,7 +7,7 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "bench",
     "cache-prompt",
     "chat",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 13] = [
     "info",
     "pretrain",
     "score",
+    "serve",
     "tokenizer train",
 ];
 

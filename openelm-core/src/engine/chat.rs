@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, atomic::Ordering};
 use super::{
     event_channel::{EventReceiver, Monitor},
     model::ModelHandle,
+    prompt::Prompt,
     state::{ChatSlot, ShownChat, lock, next_id},
 };
 use crate::{
@@ -72,7 +73,8 @@ impl ChatHandle {
         options: GenerateOptions,
     ) -> Result<EventReceiver<Event>> {
         let chat = Some((self.id, Arc::clone(&self.shown)));
-        let events = self.model.start(chat, prompt.into(), options)?;
+        let prompt = Prompt::Text(prompt.into());
+        let events = self.model.start(chat, prompt, options, None)?;
         *lock(&self.last) = Some(events.monitor());
         Ok(events)
     }

@@ -190,6 +190,18 @@ impl Engine {
         receiver.recv().await.unwrap_or(Err(Error::Unusable))
     }
 
+    /// Like [`call`](Self::call), and blocks the calling thread.
+    pub(super) fn call_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = async_channel::bounded(1);
+        self.submit(move |state| {
+            let _ = sender.try_send(worker::catch_panic(|| work(state)));
+        })?;
+        receiver.recv_blocking().unwrap_or(Err(Error::Unusable))
+    }
+
     /// Like [`call`](Self::call), but also during a pause; `work` must not use the device.
     pub(super) async fn call_now<T: Send + 'static>(
         &self,

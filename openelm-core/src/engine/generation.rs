@@ -8,12 +8,13 @@ use std::{
 use super::{
     event_channel::EventSender,
     fault_injection,
+    prompt::Prompt,
     state::{ChatSlot, Loaded, ShownChat, State},
     worker::catch_panic,
 };
 use crate::{
     error::{Error, Result},
-    generation::{Event, GenerateOptions, Generation, advance},
+    generation::{Event, GenerateOptions, Generation, LanguageModel, PrefixCache, advance},
 };
 
 type Models = HashMap<u64, Loaded>;
@@ -28,7 +29,7 @@ pub(super) struct GenerationTask {
     chat: Option<u64>,
     /// Id of this generation.
     id: u64,
-    prompt: String,
+    prompt: Prompt,
     /// `None` once it has ended.
     generation: Option<Generation<'static>>,
     sender: EventSender<Event>,
@@ -40,8 +41,10 @@ pub(super) struct Request {
     pub(super) id: u64,
     pub(super) model: u64,
     pub(super) chat: Option<(u64, Arc<ShownChat>)>,
-    pub(super) prompt: String,
+    pub(super) prompt: Prompt,
     pub(super) options: GenerateOptions,
+    /// The active adapters of this generation, by name; `None` for those of the model.
+    pub(super) adapters: Option<Vec<(String, f32)>>,
 }
 
 impl Drop for Request {
@@ -79,15 +82,22 @@ impl State {
         } = loaded.ok_or(Error::Unloaded)?;
         let (prompt, options) = (&request.prompt, request.options.clone());
         let Some((chat, _)) = &request.chat else {
-            let generation = model.generate_with_prefixes(prompt, options, prefixes)?;
-            return Ok(generation.into_owned());
+            let Some(active) = &request.adapters else {
+                return begin_text(model, prompt, options, prefixes);
+            };
+            let before = model.model().active_adapters().to_vec();
+            let begun = set_adapters(model, active)
+                .and_then(|()| begin_text(model, prompt, options, prefixes));
+            // The generation keeps the adapters that it began with.
+            set_adapters(model, &before)?;
+            return begun;
         };
         let slot = self.chats.get_mut(chat).ok_or(Error::Unloaded)?;
         if slot.answering.is_some() {
             return Err(Error::Busy);
         }
         let chat = &mut slot.chat;
-        let generation = chat.start_with_prefixes(model, prompt, options, prefixes)?;
+        let generation = chat.start_with_prefixes(model, prompt.text(), options, prefixes)?;
         slot.answering = Some(request.id);
         slot.show();
         Ok(generation.into_owned())
@@ -141,6 +151,30 @@ impl State {
     }
 }
 
+/// Begins a generation that is no answer of a conversation.
+fn begin_text(
+    model: &LanguageModel,
+    prompt: &Prompt,
+    options: GenerateOptions,
+    prefixes: &mut PrefixCache,
+) -> Result<Generation<'static>> {
+    let generation = match prompt {
+        Prompt::Text(text) => model.generate_with_prefixes(text, options, prefixes)?,
+        Prompt::Tokens(tokens) => {
+            model.generate_tokens_with_prefixes(tokens.clone(), options, prefixes)?
+        }
+    };
+    Ok(generation.into_owned())
+}
+
+fn set_adapters(model: &mut LanguageModel, active: &[(String, f32)]) -> Result<()> {
+    if model.model().active_adapters() == active {
+        return Ok(());
+    }
+    let active: Vec<_> = active.iter().map(|(name, s)| (name.as_str(), *s)).collect();
+    model.model_mut().set_adapters(&active)
+}
+
 impl GenerationTask {
     pub(super) fn model(&self) -> u64 {
         self.model
@@ -156,7 +190,7 @@ impl GenerationTask {
         if !self.sender.flush() || self.generation.is_none() {
             return None;
         }
-        if let Err(error) = catch_panic(|| fault_injection::inject(&self.prompt)) {
+        if let Err(error) = catch_panic(|| fault_injection::inject(self.prompt.text())) {
             self.fail(error);
             return None;
         }

@@ -12,6 +12,7 @@ use super::{
     engine::Engine,
     event_channel::{self, EventReceiver},
     generation::Request,
+    prompt::Prompt,
     state::{AdapterNames, ShownChat, lock, next_id},
     worker::catch_panic,
 };
@@ -92,18 +93,33 @@ impl ModelHandle {
     /// [`Error::Unusable`].
     pub fn generate(
         &self,
-        prompt: impl Into<String>,
+        prompt: impl Into<Prompt>,
         options: GenerateOptions,
     ) -> Result<EventReceiver<Event>> {
-        self.start(None, prompt.into(), options)
+        self.start(None, prompt.into(), options, None)
+    }
+
+    /// Like [`generate`](Self::generate), with exactly the adapters in `active`, by their names, and
+    /// their strengths. The active adapters of the model stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`]. An unknown name or an invalid strength is the first event.
+    pub fn generate_with_adapters(
+        &self,
+        prompt: impl Into<Prompt>,
+        options: GenerateOptions,
+        active: Vec<(String, f32)>,
+    ) -> Result<EventReceiver<Event>> {
+        self.start(None, prompt.into(), options, Some(active))
     }
 
     /// Starts a generation, or an answer of the conversation `chat`.
     pub(super) fn start(
         &self,
         chat: Option<(u64, Arc<ShownChat>)>,
-        prompt: String,
+        prompt: Prompt,
         options: GenerateOptions,
+        adapters: Option<Vec<(String, f32)>>,
     ) -> Result<EventReceiver<Event>> {
         if let Some((_, shown)) = &chat {
             shown.requested.fetch_add(1, Ordering::SeqCst);
@@ -115,6 +131,7 @@ impl ModelHandle {
             chat,
             prompt,
             options,
+            adapters,
         };
         self.begin(request, sender)?;
         Ok(events)
@@ -156,6 +173,29 @@ impl ModelHandle {
                 .add_adapter(&name, &Adapter::load(&folder)?)
         })
         .await
+    }
+
+    /// Adds the adapters in folders by name, makes exactly those in `active` active, with their
+    /// strengths, and blocks the calling thread.
+    ///
+    /// # Errors
+    /// As [`add_adapter`](Self::add_adapter) and [`set_adapters`](Self::set_adapters).
+    pub fn add_adapters_blocking(
+        &self,
+        folders: Vec<(String, PathBuf)>,
+        active: Vec<(String, f32)>,
+    ) -> Result<()> {
+        let id = self.id();
+        self.engine().call_blocking(move |state| {
+            state.change_adapters(id, |model| {
+                for (name, folder) in &folders {
+                    let adapter = Adapter::load(folder)?;
+                    model.model_mut().add_adapter(name, &adapter)?;
+                }
+                let active: Vec<_> = active.iter().map(|(name, s)| (name.as_str(), *s)).collect();
+                model.model_mut().set_adapters(&active)
+            })
+        })
     }
 
     /// Makes exactly these adapters active, with their strengths. Their outputs are summed.

@@ -207,6 +207,20 @@ impl LanguageModel {
             return Err(Error::empty_prompt());
         }
         let tokens = self.tokenizer.encode_prompt(prompt)?;
+        self.generate_tokens_with_prefixes(tokens, options, prefixes)
+    }
+
+    /// Like [`generate_with_prefixes`](Self::generate_with_prefixes) for the token ids of a prompt,
+    /// to which BOS is not added.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate), and [`Error::Option`] for an id that the model does not have.
+    pub fn generate_tokens_with_prefixes(
+        &self,
+        tokens: Vec<u32>,
+        options: GenerateOptions,
+        prefixes: &mut PrefixCache,
+    ) -> Result<Generation<'_>> {
         let cache = prefixes.take(&self.model, &tokens, &options.kv_cache);
         Generation::with_cache(&self.model, Some(&self.tokenizer), tokens, options, cache)
     }

@@ -27,6 +27,12 @@ pub(super) fn prompt_logprobs(
     let own = all.take_along_axis(&ids, 1)?.contiguous()?;
     let likeliest = match top {
         0 => None,
+        // A sort of all rows takes longer than the pass of a small model.
+        1 => {
+            let likeliest = ops::indexing::argmax_axis(&all, 1, true)?;
+            let values = all.take_along_axis(&likeliest, 1)?;
+            Some((likeliest.contiguous()?, values.contiguous()?))
+        }
         top => {
             let order = ops::argsort_axis(all.negative()?, 1)?;
             let order = order.try_index((.., ..top as i32))?;

@@ -11,7 +11,7 @@ use super::{library::guarded, tokenizer::Tokenizer};
 impl Tokenizer {
     /// The bytes that each id adds in the middle of a text, by id; none for special tokens and ids
     /// without a token. `None` if the bytes depend on other tokens.
-    pub(crate) fn token_bytes(&self) -> Option<Vec<Vec<u8>>> {
+    pub fn token_bytes(&self) -> Option<Vec<Vec<u8>>> {
         let ids = 0..self.vocab_size() as u32;
         if self.is_llama() {
             return Some(ids.map(|id| self.pieces.bytes(id)).collect());

@@ -10,6 +10,7 @@
 mod constraints;
 mod prefixes;
 mod requests;
+mod selected;
 mod stress;
 mod training;
 

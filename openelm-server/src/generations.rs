@@ -1,0 +1,109 @@
+//! The generations of a request, as one stream of events.
+
+use std::sync::Arc;
+
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream, SelectAll},
+};
+use openelm_core::{engine::EventReceiver, generation::Event};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    admission::{Place, Slot},
+    api_error::ApiError,
+    app::App,
+    request::TextRequest,
+};
+
+/// An event of the text with an index.
+pub(crate) type IndexedEvent = (usize, Event);
+
+/// The generations of a request. Dropping them cancels all.
+pub(crate) struct Generations {
+    streams: SelectAll<BoxStream<'static, (usize, Result<Event, ApiError>)>>,
+    deadline: Instant,
+    _place: Place,
+}
+
+impl Generations {
+    /// The generations of `request`, which begin in order, each with a slot.
+    pub(crate) fn new(
+        app: &Arc<App>,
+        request: &Arc<TextRequest>,
+        place: Place,
+        deadline: Instant,
+    ) -> Self {
+        let streams = (0..request.texts()).map(|index| {
+            let events = events(Arc::clone(app), Arc::clone(request), index);
+            events.map(move |event| (index, event)).boxed()
+        });
+        Self {
+            streams: stream::select_all(streams),
+            deadline,
+            _place: place,
+        }
+    }
+
+    /// The next event of any text; `None` after the last.
+    ///
+    /// # Errors
+    /// The error of a generation, or of the time limit.
+    pub(crate) async fn next(&mut self) -> Result<Option<IndexedEvent>, ApiError> {
+        match timeout_at(self.deadline, self.streams.next()).await {
+            Ok(None) => Ok(None),
+            Ok(Some((index, event))) => Ok(Some((index, event?))),
+            Err(_) => Err(ApiError::timeout()),
+        }
+    }
+}
+
+/// The state of one generation.
+enum Phase {
+    Waiting(Arc<App>, Arc<TextRequest>),
+    Running(EventReceiver<Event>, Slot),
+    Ended,
+}
+
+/// The events of the text `index`, which begins once there is a slot.
+fn events(
+    app: Arc<App>,
+    request: Arc<TextRequest>,
+    index: usize,
+) -> impl stream::Stream<Item = Result<Event, ApiError>> + Send {
+    stream::unfold(Phase::Waiting(app, request), move |phase| async move {
+        let (events, slot) = match phase {
+            Phase::Ended => return None,
+            Phase::Running(events, slot) => (events, slot),
+            Phase::Waiting(app, request) => match begin(&app, &request, index).await {
+                Ok(begun) => begun,
+                Err(error) => return Some((Err(error), Phase::Ended)),
+            },
+        };
+        match events.next().await {
+            Ok(Some(event @ Event::Finished { .. })) => Some((Ok(event), Phase::Ended)),
+            Ok(Some(event)) => Some((Ok(event), Phase::Running(events, slot))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error.into()), Phase::Ended)),
+        }
+    })
+}
+
+async fn begin(
+    app: &App,
+    request: &TextRequest,
+    index: usize,
+) -> Result<(EventReceiver<Event>, Slot), ApiError> {
+    let slot = app.admission.slot().await?;
+    let prompt = request.prompt_of(index);
+    let prompt = prompt.map(|prompt| prompt.tokens.clone());
+    let prompt = prompt.unwrap_or_default();
+    let options = request.options_of(index % request.n);
+    let events = match &request.adapters {
+        Some(active) => app
+            .model
+            .generate_with_adapters(prompt, options, active.clone()),
+        None => app.model.generate(prompt, options),
+    };
+    Ok((events?, slot))
+}

@@ -1,0 +1,47 @@
+//! `GET /v1/models`: the model, and its adapters as models of their own.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use serde_json::{Value, json};
+
+use crate::{api_error::ApiError, app::App, router};
+
+/// All models.
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
+    let list = json!({ "object": "list", "data": all(&app) });
+    router::json(list.to_string())
+}
+
+/// The model with a name.
+pub(crate) async fn find(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<Response, ApiError> {
+    let found = all(&app).into_iter().find(|model| model["id"] == *name);
+    match found {
+        Some(model) => Ok(router::json(model.to_string())),
+        None => Err(ApiError::no_model(&name, "a name of /v1/models")),
+    }
+}
+
+fn all(app: &App) -> Vec<Value> {
+    let own = &app.options.served_model_name;
+    let context = app.model.info().config.max_context_length();
+    let model = |id: &str, parent: Option<&str>| {
+        json!({
+            "id": id,
+            "object": "model",
+            "created": app.started,
+            "owned_by": "openelm",
+            "parent": parent,
+            "max_model_len": context,
+        })
+    };
+    let adapters = app.options.adapters.iter();
+    let adapters = adapters.map(|(name, _)| model(name, Some(own)));
+    [model(own, None)].into_iter().chain(adapters).collect()
+}
