@@ -1,6 +1,6 @@
 //! Errors of the program and their exit codes.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use clap::{Arg, Command};
 use openelm_core::{Remedy, train::RunDifference};
@@ -40,6 +40,54 @@ pub(crate) enum Error {
         /// Exit code.
         code: u8,
     },
+    /// The Hub refuses access to a repository: it is gated, or the token is invalid.
+    #[error("{subject}: {problem}")]
+    HubAccess {
+        /// The repository or file.
+        subject: String,
+        /// The problem and its solution.
+        problem: String,
+    },
+    /// The Hub has no such repository, revision or file.
+    #[error("{subject}: {problem}")]
+    HubNotFound {
+        /// The repository or file.
+        subject: String,
+        /// The problem.
+        problem: String,
+    },
+    /// The Hub may not be used, and the cache does not have the files.
+    #[error("{subject}: {problem}; offline (HF_HUB_OFFLINE)")]
+    HubOffline {
+        /// The repository.
+        subject: String,
+        /// The problem.
+        problem: String,
+    },
+    /// The Hub could not be reached, or could not answer now.
+    #[error("{subject}: {problem}")]
+    HubNetwork {
+        /// The repository, file or host.
+        subject: String,
+        /// The problem.
+        problem: String,
+    },
+    /// The Hub's answer is invalid: a wrong hash, an unsafe name.
+    #[error("{subject}: {problem}")]
+    HubContent {
+        /// The repository or file.
+        subject: String,
+        /// The problem.
+        problem: String,
+    },
+    /// The Hub cache could not be read or written.
+    #[error("{path}: {problem}")]
+    HubCache {
+        /// The file or folder.
+        path: String,
+        /// The problem.
+        problem: String,
+    },
     /// Standard output could not be written.
     #[error("standard output: {0}")]
     Output(std::io::Error),
@@ -63,6 +111,52 @@ pub(crate) enum Error {
 impl From<Signal> for Error {
     fn from(signal: Signal) -> Self {
         Self::Interrupted(signal)
+    }
+}
+
+/// Constructors of the errors of the Hub.
+impl Error {
+    pub(crate) fn hub_access(subject: &str, problem: &str) -> Self {
+        let (subject, problem) = (subject.into(), problem.into());
+        Self::HubAccess { subject, problem }
+    }
+
+    pub(crate) fn hub_not_found(subject: &str, problem: &str) -> Self {
+        let (subject, problem) = (subject.into(), problem.into());
+        Self::HubNotFound { subject, problem }
+    }
+
+    pub(crate) fn hub_offline(subject: &str, problem: &str) -> Self {
+        let (subject, problem) = (subject.into(), problem.into());
+        Self::HubOffline { subject, problem }
+    }
+
+    pub(crate) fn hub_network(subject: &str, problem: &str) -> Self {
+        let (subject, problem) = (subject.into(), problem.into());
+        Self::HubNetwork { subject, problem }
+    }
+
+    pub(crate) fn hub_content(subject: &str, problem: &str) -> Self {
+        let (subject, problem) = (subject.into(), problem.into());
+        Self::HubContent { subject, problem }
+    }
+
+    pub(crate) fn hub_cache(path: &Path, error: io::Error) -> Self {
+        Self::HubCache {
+            path: path.display().to_string(),
+            problem: error.to_string(),
+        }
+    }
+
+    /// The error of a path that is the name of a repository too, and does not exist.
+    pub(crate) fn of_absent(mut self) -> Self {
+        if let Self::HubNotFound { problem, .. }
+        | Self::HubNetwork { problem, .. }
+        | Self::HubOffline { problem, .. } = &mut self
+        {
+            problem.insert_str(0, "no such file or folder; as a repository: ");
+        }
+        self
     }
 }
 

@@ -26,6 +26,7 @@ mod fuse;
 mod generate;
 mod given;
 mod hosts;
+mod hub;
 mod info;
 mod interrupt;
 mod kv_cache;

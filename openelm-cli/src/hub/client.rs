@@ -1,0 +1,394 @@
+//! HTTP requests to the Hub and to the hosts it redirects to.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use ureq::{
+    Agent, Body,
+    http::{HeaderMap, HeaderValue, Method, Request, Uri},
+    tls::{RootCerts, TlsConfig},
+};
+
+use super::{certificates, environment::Environment, status, token::Token};
+use crate::error::Error;
+
+/// Attempts of a request, without progress between them.
+pub(super) const ATTEMPTS: u32 = 5;
+/// Wait after the first failed attempt. It doubles with each further one.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// Longest wait that a server may request.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// Redirects that a request follows.
+const REDIRECTS: usize = 10;
+
+/// A client of one Hub.
+pub(crate) struct Client {
+    agent: Agent,
+    endpoint: String,
+    origin: Origin,
+    token: Option<Token>,
+}
+
+/// An answer with a status below 400.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+    /// True if the Hub itself answered, not a host that it redirected to.
+    pub(super) is_of_hub: bool,
+}
+
+/// A request that failed.
+pub(super) struct Failure {
+    pub(super) error: Error,
+    pub(super) retry: Retry,
+}
+
+/// Use of another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// None.
+    Never,
+    /// The server was not reached: of use only in the middle of other requests.
+    Unreachable,
+    /// Of use after a wait.
+    Wait,
+    /// Of use after the wait that the server requests.
+    After(Duration),
+}
+
+/// A request.
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    /// Path on the Hub, or the address of another host.
+    pub(super) path: &'a str,
+    pub(super) headers: &'a [(&'static str, String)],
+    pub(super) body: &'a [u8],
+    /// Subject of errors: a repository or file.
+    pub(super) subject: &'a str,
+}
+
+/// Scheme, host and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin(String);
+
+impl Client {
+    /// A client with the settings of `environment`.
+    ///
+    /// # Errors
+    /// [`Error::HubNetwork`] without root certificates.
+    pub(super) fn new(environment: &Environment, token: Option<Token>) -> Result<Self, Error> {
+        let origin = Origin::of(&environment.endpoint);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
+        // Roots are read if the first request needs them; a redirect of an http endpoint stays
+        // without TLS only if it has no file of certificates.
+        match certificates::roots() {
+            Ok(roots) => tls = tls.root_certs(RootCerts::new_with_certs(&roots)),
+            Err(error) if environment.endpoint.starts_with("https://") => return Err(error),
+            Err(_) => tls = tls.root_certs(RootCerts::new_with_certs(&[])),
+        }
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .tls_config(tls.build())
+            .user_agent(concat!("openelm/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .timeout_resolve(Some(environment.answer_timeout))
+            .timeout_connect(Some(environment.answer_timeout))
+            .timeout_recv_response(Some(environment.answer_timeout))
+            .timeout_per_read(Some(environment.read_timeout))
+            .timeout_per_write(Some(environment.read_timeout))
+            .build();
+        Ok(Self {
+            agent: config.new_agent(),
+            endpoint: environment.endpoint.clone(),
+            origin,
+            token,
+        })
+    }
+
+    /// The address of the Hub.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// True if requests have a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Gets `path`, and follows redirects.
+    ///
+    /// # Errors
+    /// A [`Failure`] without an answer, or for an answer with a status from 400.
+    pub(super) fn get(
+        &self,
+        path: &str,
+        headers: &[(&'static str, String)],
+        subject: &str,
+    ) -> Result<Answer, Failure> {
+        self.send(&Call {
+            method: Method::GET,
+            path,
+            headers,
+            body: &[],
+            subject,
+        })
+    }
+
+    /// Gets the headers of `path`, those of the Hub: a redirect to another host is the answer.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(super) fn head(&self, path: &str, subject: &str) -> Result<Answer, Failure> {
+        self.send(&Call {
+            method: Method::HEAD,
+            path,
+            headers: &[],
+            body: &[],
+            subject,
+        })
+    }
+
+    /// Sends a request and follows redirects. The token is sent to the Hub only: another host, port
+    /// or scheme gets none.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(super) fn send(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        let mut address = if call.path.starts_with('/') {
+            format!("{}{}", self.endpoint, call.path)
+        } else {
+            call.path.to_owned()
+        };
+        for _ in 0..=REDIRECTS {
+            let origin = Origin::of(&address);
+            let is_of_hub = origin == self.origin;
+            let mut request = Request::builder().method(&call.method).uri(&address);
+            let is_sent = |name: &str| is_of_hub || name != "If-Range";
+            for (name, value) in call.headers.iter().filter(|(name, _)| is_sent(name)) {
+                request = request.header(*name, value);
+            }
+            if let Some(token) = self.token.as_ref().filter(|_| is_of_hub)
+                && let Ok(mut value) = HeaderValue::from_str(&token.header())
+            {
+                value.set_sensitive(true);
+                request = request.header("Authorization", value);
+            }
+            let failed = |error: ureq::Error| unanswered(&origin, call.subject, &error);
+            let answer = match call.method {
+                Method::GET | Method::HEAD => {
+                    let request = request.body(()).map_err(|error| failed(error.into()))?;
+                    self.agent.run(request)
+                }
+                _ => {
+                    let request = request.body(call.body);
+                    let request = request.map_err(|error| failed(error.into()))?;
+                    self.agent.run(request)
+                }
+            };
+            let (parts, body) = answer.map_err(failed)?.into_parts();
+            let answer = Answer {
+                status: parts.status.as_u16(),
+                headers: parts.headers,
+                body,
+                is_of_hub,
+            };
+            if !parts.status.is_redirection() {
+                return self.checked(answer, call.subject);
+            }
+            let Some(target) = answer
+                .header("Location")
+                .and_then(|to| joined(&address, to))
+            else {
+                let problem = "a redirect without a valid address";
+                return Err(Failure::content(call.subject, problem));
+            };
+            let is_elsewhere = Origin::of(&target) != origin;
+            if is_elsewhere && call.method == Method::HEAD {
+                return Ok(answer);
+            }
+            if origin.is_secure() && !Origin::of(&target).is_secure() {
+                let problem = "a redirect from https to http; refused";
+                return Err(Failure::content(call.subject, problem));
+            }
+            address = target;
+        }
+        Err(Failure::content(call.subject, "too many redirects"))
+    }
+
+    /// Calls `work` up to [`ATTEMPTS`] times, until it succeeds or another attempt is of no use.
+    ///
+    /// # Errors
+    /// The last error of `work`.
+    pub(super) fn retrying<T>(
+        &self,
+        mut work: impl FnMut(&Self) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match work(self) {
+                Ok(found) => return Ok(found),
+                Err(failure) if failure.retry == Retry::Unreachable => return Err(failure.error),
+                Err(failure) => failure.wait(attempt)?,
+            }
+        }
+    }
+
+    fn checked(&self, answer: Answer, subject: &str) -> Result<Answer, Failure> {
+        if answer.status < 400 {
+            return Ok(answer);
+        }
+        Err(status::failure(self, answer, subject))
+    }
+}
+
+impl Answer {
+    /// A header as text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body as JSON, of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// A [`Failure`] if the connection ends, or the body is something else.
+    pub(super) fn json<T: serde::de::DeserializeOwned>(
+        self,
+        limit: u64,
+        subject: &str,
+    ) -> Result<T, Failure> {
+        let body = self.body.into_with_config().limit(limit).read_to_vec();
+        let body = body.map_err(|error| match error {
+            ureq::Error::BodyExceedsLimit(_) => Failure::content(subject, "a description too long"),
+            error => unanswered(&Origin("the Hub".into()), subject, &error),
+        })?;
+        serde_json::from_slice(&body).map_err(|error| {
+            let problem = format!("an answer that is no description of a repository: {error}");
+            Failure::content(subject, &problem)
+        })
+    }
+}
+
+impl Failure {
+    /// An answer that is not the Hub's.
+    pub(super) fn content(subject: &str, problem: &str) -> Self {
+        Self {
+            error: Error::hub_content(subject, problem),
+            retry: Retry::Never,
+        }
+    }
+
+    /// Waits before attempt number `attempt + 1`.
+    ///
+    /// # Errors
+    /// The failure's, if another attempt is of no use or was one too many.
+    pub(super) fn wait(self, attempt: u32) -> Result<(), Error> {
+        let wait = match self.retry {
+            Retry::Never => return Err(self.error),
+            Retry::After(wait) if wait > LONGEST_WAIT => return Err(self.error),
+            Retry::After(wait) => wait,
+            Retry::Unreachable | Retry::Wait => FIRST_WAIT * 2_u32.pow((attempt - 1).min(8)),
+        };
+        if attempt >= ATTEMPTS {
+            return Err(self.error);
+        }
+        thread::sleep(wait);
+        Ok(())
+    }
+}
+
+impl Origin {
+    fn of(address: &str) -> Self {
+        let uri = address.parse::<Uri>().ok();
+        let found = uri.as_ref().and_then(|uri| {
+            let scheme = uri.scheme_str()?;
+            let default = if scheme == "https" { 443 } else { 80 };
+            let port = uri.port_u16().unwrap_or(default);
+            Some(format!("{scheme}://{}:{port}", uri.host()?.to_lowercase()))
+        });
+        Self(found.unwrap_or_default())
+    }
+
+    fn is_secure(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+}
+
+/// The address of a redirect from `address`; `None` if it is neither a path nor an address of http
+/// or https.
+fn joined(address: &str, to: &str) -> Option<String> {
+    if to.starts_with("//") {
+        let (scheme, _) = address.split_once("//")?;
+        return Some(format!("{scheme}{to}"));
+    }
+    if to.starts_with('/') {
+        let host = address.split_once("://")?.1;
+        let end = address.len() - host.len() + host.find('/').unwrap_or(host.len());
+        return Some(format!("{}{to}", address.get(..end)?));
+    }
+    let is_web = to.starts_with("https://") || to.starts_with("http://");
+    (is_web && to.parse::<Uri>().is_ok_and(|uri| uri.host().is_some())).then(|| to.to_owned())
+}
+
+/// The failure of a request without an answer. The text has the host, not the address: addresses of
+/// redirects are signed.
+fn unanswered(origin: &Origin, subject: &str, error: &ureq::Error) -> Failure {
+    let Origin(host) = origin;
+    let (problem, retry) = match error {
+        ureq::Error::Timeout(_) => ("no answer in time".into(), Retry::Wait),
+        ureq::Error::HostNotFound => ("the host was not found".into(), Retry::Unreachable),
+        ureq::Error::ConnectionFailed => ("no connection".into(), Retry::Unreachable),
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            ("no connection: refused".into(), Retry::Unreachable)
+        }
+        ureq::Error::Io(error) => (format!("the connection ended: {error}"), Retry::Wait),
+        ureq::Error::Protocol(error) => (format!("the connection ended: {error}"), Retry::Wait),
+        ureq::Error::Rustls(error) => {
+            let advice = "SSL_CERT_FILE names another file of root certificates";
+            (format!("{error}; {advice}"), Retry::Never)
+        }
+        error => (error.to_string(), Retry::Never),
+    };
+    Failure {
+        error: Error::hub_network(subject, &format!("{host}: {problem}")),
+        retry,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_paths_or_addresses() {
+        let from = "https://hub.test:8443/a/b?c";
+        for (to, expected) in [
+            ("/x/y?z", Some("https://hub.test:8443/x/y?z")),
+            ("//cdn.test/x", Some("https://cdn.test/x")),
+            ("http://cdn.test/x", Some("http://cdn.test/x")),
+            ("x/y", None),
+            ("file:///etc/passwd", None),
+            ("https://", None),
+            ("", None),
+        ] {
+            assert_eq!(joined(from, to).as_deref(), expected, "{to}");
+        }
+    }
+
+    #[test]
+    fn a_port_scheme_or_host_makes_another_origin() {
+        let hub = Origin::of("https://Hub.test/a");
+        assert_eq!(hub, Origin::of("https://hub.test:443/b"));
+        for other in [
+            "http://hub.test/a",
+            "https://hub.test:444/a",
+            "https://hub.test.evil/a",
+            "https://hub.test@evil/a",
+        ] {
+            assert_ne!(hub, Origin::of(other), "{other}");
+        }
+    }
+}
