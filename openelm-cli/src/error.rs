@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use clap::{Arg, Command};
 use openelm_core::{Remedy, train::RunDifference};
 
-use crate::interrupt::Signal;
+use crate::{hub, interrupt::Signal};
 
 /// An error, shown to the user in one line.
 #[derive(Debug, thiserror::Error)]
@@ -225,9 +225,9 @@ fn advice(command: &Command, remedy: &Remedy) -> String {
     };
     match remedy {
         Remedy::Tokenizer if has("no-tokenizer") => {
-            "--tokenizer PATH sets its path, --no-tokenizer omits it".into()
+            format!("--no-tokenizer omits it; {}", hub::advice())
         }
-        Remedy::Tokenizer if has("tokenizer") => "--tokenizer PATH sets its path".into(),
+        Remedy::Tokenizer if has("tokenizer") => hub::advice(),
         Remedy::Tokenizer => "copy it into the model's folder".into(),
         Remedy::Force if has("force") => "--force replaces it".into(),
         Remedy::Force => "choose another path".into(),
@@ -235,15 +235,15 @@ fn advice(command: &Command, remedy: &Remedy) -> String {
             "--architecture states the architecture".into()
         }
         Remedy::StartFrom(text) if has("start-from") => {
-            format!("{text}: --start-from FOLDER sets its weights")
+            format!("{text}: --start-from PATH|REPO sets its weights")
         }
         Remedy::Resume if has("resume") => {
             "resume it with --resume, or choose another folder".into()
         }
         Remedy::Convert => "convert it first: openelm convert FILE FOLDER".into(),
         Remedy::Download(repository) => format!(
-            "if it is a repository of the Hugging Face Hub, download it first (hf download \
-             {repository}) and give the folder that is printed"
+            "if it is a repository of the Hugging Face Hub, download it first: openelm pull \
+             {repository}"
         ),
         other => other.to_string(),
     }
@@ -508,7 +508,7 @@ mod tests {
             (
                 Remedy::Tokenizer,
                 "tokenizer",
-                "--tokenizer PATH sets its path",
+                "--tokenizer PATH|REPO sets it",
                 "copy it into the model's folder",
             ),
             (
@@ -520,7 +520,7 @@ mod tests {
             (
                 Remedy::StartFrom("start a new run"),
                 "start-from",
-                "start a new run: --start-from FOLDER sets its weights",
+                "start a new run: --start-from PATH|REPO sets its weights",
                 "start a new run",
             ),
             (

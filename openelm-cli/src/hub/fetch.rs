@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -10,6 +11,7 @@ use std::{
     thread,
 };
 
+use glob::Pattern;
 use serde::Deserialize;
 
 use super::{
@@ -17,10 +19,10 @@ use super::{
     client::Client,
     download::{Download, RemoteFile, describe},
     environment::Environment,
-    file_name::first_unsafe,
+    file_name::{first_unsafe, is_safe},
     files::Files,
     progress::{Progress, count},
-    repository::{MAIN, Repository, is_commit},
+    repository::{MAIN, RepoType, Repository, is_commit},
 };
 use crate::{error::Error, output};
 
@@ -39,7 +41,7 @@ pub(crate) fn local(given: &Path, files: &Files, quiet: bool) -> Result<PathBuf,
         return Ok(given.to_owned());
     };
     let snapshot = Hub::open().and_then(|hub| hub.snapshot(&repository, files, quiet));
-    Ok(snapshot.map_err(|error| error.of_absent())?.folder)
+    Ok(snapshot.map_err(Error::of_absent)?.folder)
 }
 
 /// [`local`] of each of `paths`.
@@ -52,6 +54,36 @@ pub(crate) fn local_all(
     quiet: bool,
 ) -> Result<Vec<PathBuf>, Error> {
     paths.iter().map(|path| local(path, files, quiet)).collect()
+}
+
+/// [`local`] of a model in any format: also of one file in a repository, as in
+/// `owner/name/model.gguf`.
+///
+/// # Errors
+/// As [`local`].
+pub(crate) fn local_source(given: &Path, quiet: bool) -> Result<PathBuf, Error> {
+    let is_absent = || {
+        let found = given.symlink_metadata();
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let named = || {
+        let text = given.to_str()?;
+        let (at, _) = text.match_indices('/').nth(1)?;
+        let (repository, file) = (text.get(..at)?, text.get(at + 1..)?);
+        let is_model = [".gguf", ".pt"].iter().any(|ending| file.ends_with(ending));
+        let repository = Repository::parse(repository, RepoType::Model)?;
+        (is_model && is_safe(file)).then_some((repository, file))
+    };
+    let Some((repository, file)) = named().filter(|_| is_absent()) else {
+        return local(given, &Files::Model, quiet);
+    };
+    let files = Files::Matching(exactly(file).into_iter().collect(), Vec::new());
+    let snapshot = Hub::open().and_then(|hub| hub.snapshot(&repository, &files, quiet));
+    Ok(snapshot.map_err(Error::of_absent)?.folder.join(file))
+}
+
+fn exactly(name: &str) -> Option<Pattern> {
+    Pattern::new(&Pattern::escape(name)).ok()
 }
 
 /// The Hub and its cache.

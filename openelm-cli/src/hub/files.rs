@@ -16,6 +16,8 @@ pub(crate) enum Files {
     /// A model, with its tokenizer if there is one: mlx-lm's patterns (`mlx_lm/utils.py`) without
     /// `*.py`, and PyTorch's weights if there are no safetensors. Not those of subfolders.
     Model,
+    /// The architecture of a model.
+    Config,
     /// A tokenizer.
     Tokenizer,
     /// An adapter of mlx-lm, openelm or PEFT.
@@ -56,6 +58,7 @@ impl Files {
                 names.extend(found.unwrap_or_default());
                 names
             }
+            Self::Config => choose(&|name| name == "config.json"),
             Self::Tokenizer => choose(&|name| beside(name) && is_tokenizer(name)),
             Self::Adapter => {
                 let mut names = choose(&|name| name == ADAPTER_CONFIG);
@@ -88,7 +91,7 @@ impl Files {
         let any = |is: &dyn Fn(&str) -> bool| chosen.iter().any(|name| is(name));
         let has = |wanted: &str| any(&|name| name == wanted);
         let missing = match self {
-            Self::Model if !has("config.json") => "config.json",
+            Self::Model | Self::Config if !has("config.json") => "config.json",
             Self::Model if !any(&|name| is_safetensors(name) || is_torch(name)) => {
                 "weights (model*.safetensors or pytorch_model*.bin)"
             }
@@ -99,7 +102,7 @@ impl Files {
             Self::Adapter if chosen.len() < 2 => {
                 "adapters.safetensors or adapter_model.safetensors"
             }
-            Self::Dataset if chosen.is_empty() => "jsonl, txt, gz, zst or parquet files",
+            Self::Dataset if chosen.is_empty() => "jsonl, json, txt, gz, zst or parquet files",
             Self::Matching(..) if chosen.is_empty() => "a file that matches",
             _ => return None,
         };
@@ -142,7 +145,11 @@ fn is_tokenizer(name: &str) -> bool {
 }
 
 fn is_data(name: &str) -> bool {
-    let endings = [".jsonl", ".txt", ".gz", ".zst", ".parquet"];
+    // Descriptions of the data, not rows.
+    if name.starts_with("dataset_info") {
+        return false;
+    }
+    let endings = [".jsonl", ".json", ".txt", ".gz", ".zst", ".parquet"];
     endings.iter().any(|ending| name.ends_with(ending))
 }
 

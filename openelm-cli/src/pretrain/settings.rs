@@ -14,6 +14,7 @@ use super::architecture::Architecture;
 use crate::{
     choices::{Dtype, Packing},
     error::Error,
+    hub::{self, Files},
     paths::Paths,
     settings::{all_or_count, count_or_all, defaults, exponent},
 };
@@ -23,7 +24,7 @@ use crate::{
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
     /// Training files, folders and glob patterns, separated by commas or spaces: .jsonl, .json and
-    /// .txt (also .gz and .zst), .parquet
+    /// .txt (also .gz and .zst), .parquet; or data sets of the Hub
     #[arg(long, value_name = "FILES", num_args = 1.., value_parser = Paths::parser())]
     pub(super) data: Option<Vec<Paths>>,
 
@@ -35,14 +36,14 @@ pub(super) struct Settings {
     #[arg(long, value_name = "KEY", default_value_t = corpus().text_key)]
     pub(super) text_key: String,
 
-    /// Model folder to continue from [default: new random weights]
-    #[arg(long, alias = "from", value_name = "FOLDER")]
+    /// Model to continue from: a folder or a repository [default: new random weights]
+    #[arg(long, alias = "from", value_name = "PATH|REPO")]
     #[serde(alias = "from")]
     pub(super) start_from: Option<PathBuf>,
 
-    /// Tokenizer: a tokenizer.json or tokenizer.model, or a folder with one [default: the tokenizer
-    /// of --start-from]
-    #[arg(long, value_name = "PATH")]
+    /// Tokenizer: a tokenizer.json or tokenizer.model, or a folder or repository with one [default:
+    /// the tokenizer of --start-from]
+    #[arg(long, value_name = "PATH|REPO")]
     pub(super) tokenizer: Option<PathBuf>,
 
     /// Folder for the model, metrics and checkpoints
@@ -262,6 +263,21 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Downloads the model, the tokenizer and the data that are names of repositories.
+    pub(super) fn fetch(&mut self, quiet: bool) -> Result<(), Error> {
+        if let Some(start) = &mut self.start_from {
+            *start = hub::local(start, &Files::Model, quiet)?;
+        }
+        if let Some(tokenizer) = &mut self.tokenizer {
+            *tokenizer = hub::local(tokenizer, &Files::Tokenizer, quiet)?;
+        }
+        for files in [&mut self.data, &mut self.valid].into_iter().flatten() {
+            let paths = hub::local_all(Paths::all(files), &Files::Dataset, quiet)?;
+            *files = paths.into_iter().map(Paths::from).collect();
+        }
+        Ok(())
+    }
+
     /// The architecture, for `tokenizer`.
     pub(super) fn config(&self, tokenizer: &Tokenizer) -> Result<Config, Error> {
         let config = match &self.start_from {
