@@ -90,19 +90,19 @@ pub(crate) enum Error {
     },
     /// Standard output could not be written.
     #[error("standard output: {0}")]
-    Output(std::io::Error),
+    Output(io::Error),
     /// A long command's output could not be written. It has ended early with its result saved, or
     /// its result is complete.
     #[error("standard output: {source}; {kept}")]
     Unreported {
         /// The failure of the output.
-        source: std::io::Error,
+        source: io::Error,
         /// The result that was kept, and how to continue.
         kept: String,
     },
     /// Signals could not be handled.
     #[error("cannot handle Ctrl-C: {0}")]
-    Interrupt(std::io::Error),
+    Interrupt(io::Error),
     /// A signal ended the command.
     #[error("{0}")]
     Interrupted(Signal),

@@ -99,8 +99,6 @@ pub(crate) struct Snapshot {
     pub(crate) folder: PathBuf,
     /// The commit.
     pub(crate) commit: String,
-    /// Names of the files that were requested.
-    pub(crate) files: Vec<String>,
     /// Bytes of the files that the cache did not have.
     pub(crate) new_bytes: u64,
 }
@@ -186,7 +184,6 @@ impl Hub {
         Ok(Snapshot {
             folder,
             commit,
-            files: names,
             new_bytes,
         })
     }
@@ -205,7 +202,6 @@ impl Hub {
         Ok(Snapshot {
             folder,
             commit,
-            files: Vec::new(),
             new_bytes: 0,
         })
     }

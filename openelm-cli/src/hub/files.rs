@@ -20,6 +20,8 @@ pub(crate) enum Files {
     Config,
     /// A tokenizer.
     Tokenizer,
+    /// A model, or else an adapter, or else a tokenizer.
+    Any,
     /// An adapter of mlx-lm, openelm or PEFT.
     Adapter,
     /// The rows and texts of a data set.
@@ -37,8 +39,7 @@ impl Files {
         }
     }
 
-    /// The names of the files among `all` names of a repository, and whether they include what the
-    /// command reads; weights last.
+    /// The names of the files among `all` names of a repository; weights last.
     pub(super) fn choose(&self, all: &[String]) -> Vec<String> {
         let choose = |choice: &dyn Fn(&str) -> bool| {
             let names = all.iter().filter(|name| choice(name)).cloned();
@@ -67,6 +68,11 @@ impl Files {
                 names.extend(weights.map(str::to_owned));
                 names
             }
+            Self::Any => {
+                let kinds = [Self::Model, Self::Adapter, Self::Tokenizer];
+                let kind = kinds.iter().find(|kind| kind.missing_of(all).is_none());
+                kind.map(|kind| kind.choose(all)).unwrap_or_default()
+            }
             Self::Dataset => choose(&is_data),
             Self::Matching(include, exclude) => choose(&|name| {
                 let matches = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(name));
@@ -80,7 +86,7 @@ impl Files {
     pub(super) fn missing(&self, folder: &Path) -> Option<String> {
         let names = names_in(folder, "");
         self.missing_of(&names).or_else(|| match self {
-            Self::Model => missing_shard(folder, &names),
+            Self::Model | Self::Any => missing_shard(folder, &names),
             _ => None,
         })
     }
@@ -103,6 +109,7 @@ impl Files {
                 "adapters.safetensors or adapter_model.safetensors"
             }
             Self::Dataset if chosen.is_empty() => "jsonl, json, txt, gz, zst or parquet files",
+            Self::Any if chosen.is_empty() => "model, adapter or tokenizer (--include names files)",
             Self::Matching(..) if chosen.is_empty() => "a file that matches",
             _ => return None,
         };

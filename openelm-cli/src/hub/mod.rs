@@ -30,8 +30,8 @@ mod tokenizers;
 
 pub(crate) use cache::Cache;
 pub(crate) use environment::Environment;
-pub(crate) use fetch::{Hub, Snapshot, local, local_all, local_source};
+pub(crate) use fetch::{Hub, local, local_all, local_source};
 pub(crate) use files::Files;
 pub(crate) use listing::{CachedRepository, list};
 pub(crate) use repository::{RepoType, Repository};
-pub(crate) use tokenizers::{AUTO, advice, tokenizer};
+pub(crate) use tokenizers::{advice, tokenizer};

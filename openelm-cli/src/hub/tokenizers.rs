@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use openelm_core::{ErrorKind, Tokenizer};
 
-use super::{fetch::local, files::Files, repository::Repository};
+use super::{fetch::local, files::Files};
 use crate::{error::Error, output};
 
 /// Value of `--tokenizer` that searches these repositories.
-pub(crate) const AUTO: &str = "auto";
+const AUTO: &str = "auto";
 
 /// Repositories with the tokenizer that need no token, in the order in which `auto` tries them.
 const UNGATED: [&str; 2] = [
@@ -64,20 +64,15 @@ pub(crate) fn tokenizer(
     )))
 }
 
-/// True if the path is the name of a repository.
-#[cfg(test)]
-fn is_repository(name: &str) -> bool {
-    Repository::parse(name, super::RepoType::Model).is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::{RepoType, Repository};
 
     #[test]
     fn the_advice_names_repositories() {
         for name in UNGATED.iter().chain([&GATED]) {
-            assert!(is_repository(name));
+            assert!(Repository::parse(name, RepoType::Model).is_some());
         }
         assert!(advice().contains(UNGATED[0]) && advice().contains(GATED));
     }
