@@ -508,7 +508,7 @@ mod tests {
             (
                 Remedy::Tokenizer,
                 "tokenizer",
-                "--tokenizer PATH|REPO sets it",
+                &hub::advice(),
                 "copy it into the model's folder",
             ),
             (

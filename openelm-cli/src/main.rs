@@ -37,6 +37,7 @@ mod paths;
 mod pretrain;
 mod prompt_source;
 mod pull;
+mod push;
 mod ranks;
 mod sampling;
 mod score;
@@ -92,6 +93,8 @@ enum Command {
     Bench(bench::Args),
     /// Download a repository of the Hugging Face Hub into its cache
     Pull(pull::Args),
+    /// Upload a model or adapter to the Hugging Face Hub
+    Push(push::Args),
     /// List the repositories in the cache of the Hugging Face Hub
     Models(models::Args),
     /// Print a shell completion script
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Pull(args) => pull::run(args),
+        Command::Push(args) => push::run(args),
         Command::Models(args) => models::run(args),
         Command::Completions { shell } => completions(shell),
     };

@@ -1,9 +1,16 @@
 //! HTTP requests to the Hub and to the hosts it redirects to.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use ureq::{
-    Agent, Body,
+    Agent, AsSendBody, Body, SendBody,
     http::{HeaderMap, HeaderValue, Method, Request, Uri},
     tls::{RootCerts, TlsConfig},
 };
@@ -62,9 +69,20 @@ pub(super) struct Call<'a> {
     /// Path on the Hub, or the address of another host.
     pub(super) path: &'a str,
     pub(super) headers: &'a [(&'static str, String)],
-    pub(super) body: &'a [u8],
+    pub(super) body: Payload<'a>,
+    /// Statuses from 400 that are no failures.
+    pub(super) accepted: &'a [u16],
     /// Subject of errors: a repository or file.
     pub(super) subject: &'a str,
+}
+
+/// Body of a request.
+#[derive(Clone, Copy)]
+pub(super) enum Payload<'a> {
+    None,
+    Bytes(&'a [u8]),
+    /// A part of a file: its start and its length.
+    Part(&'a Path, u64, u64),
 }
 
 /// Scheme, host and port.
@@ -132,7 +150,8 @@ impl Client {
             method: Method::GET,
             path,
             headers,
-            body: &[],
+            body: Payload::None,
+            accepted: &[],
             subject,
         })
     }
@@ -146,7 +165,8 @@ impl Client {
             method: Method::HEAD,
             path,
             headers: &[],
-            body: &[],
+            body: Payload::None,
+            accepted: &[],
             subject,
         })
     }
@@ -177,15 +197,21 @@ impl Client {
                 request = request.header("Authorization", value);
             }
             let failed = |error: ureq::Error| unanswered(&origin, call.subject, &error);
-            let answer = match call.method {
-                Method::GET | Method::HEAD => {
+            let answer = match call.body {
+                Payload::None => {
                     let request = request.body(()).map_err(|error| failed(error.into()))?;
                     self.agent.run(request)
                 }
-                _ => {
-                    let request = request.body(call.body);
+                Payload::Bytes(bytes) => {
+                    let request = request.body(bytes).map_err(|error| failed(error.into()))?;
+                    self.agent.run(self.patient(request))
+                }
+                Payload::Part(path, start, length) => {
+                    let mut reader = part(path, start, length)?;
+                    let request = request.header("Content-Length", length);
+                    let request = request.body(SendBody::from_reader(&mut reader));
                     let request = request.map_err(|error| failed(error.into()))?;
-                    self.agent.run(request)
+                    self.agent.run(self.patient(request))
                 }
             };
             let (parts, body) = answer.map_err(failed)?.into_parts();
@@ -196,7 +222,12 @@ impl Client {
                 is_of_hub,
             };
             if !parts.status.is_redirection() {
-                return self.checked(answer, call.subject);
+                return self.checked(answer, call);
+            }
+            let is_kept = matches!(answer.status, 307 | 308);
+            if !is_kept && !matches!(call.body, Payload::None) {
+                let problem = format!("status {} of an upload", answer.status);
+                return Err(Failure::content(call.subject, &problem));
             }
             let Some(target) = answer
                 .header("Location")
@@ -237,11 +268,17 @@ impl Client {
         }
     }
 
-    fn checked(&self, answer: Answer, subject: &str) -> Result<Answer, Failure> {
-        if answer.status < 400 {
+    /// A request whose body the server may store before it answers.
+    fn patient<S: AsSendBody>(&self, request: Request<S>) -> Request<S> {
+        let configured = self.agent.configure_request(request);
+        configured.timeout_recv_response(Some(LONGEST_WAIT)).build()
+    }
+
+    fn checked(&self, answer: Answer, call: &Call<'_>) -> Result<Answer, Failure> {
+        if answer.status < 400 || call.accepted.contains(&answer.status) {
             return Ok(answer);
         }
-        Err(status::failure(self, answer, subject))
+        Err(status::failure(self, answer, call.subject))
     }
 }
 
@@ -315,6 +352,19 @@ impl Origin {
     fn is_secure(&self) -> bool {
         self.0.starts_with("https://")
     }
+}
+
+/// A reader of a part of a file.
+fn part(path: &Path, start: u64, length: u64) -> Result<impl Read, Failure> {
+    let open = || {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(start))?;
+        Ok(file.take(length))
+    };
+    open().map_err(|error| Failure {
+        error: Error::hub_cache(path, error),
+        retry: Retry::Never,
+    })
 }
 
 /// The address of a redirect from `address`; `None` if it is neither a path nor an address of http

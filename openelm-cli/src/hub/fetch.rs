@@ -21,7 +21,7 @@ use super::{
     environment::Environment,
     file_name::{first_unsafe, is_safe},
     files::Files,
-    progress::{Progress, count},
+    progress::{Progress, Work, count},
     repository::{MAIN, RepoType, Repository, is_commit},
 };
 use crate::{error::Error, output};
@@ -263,7 +263,7 @@ impl Hub {
             // The small ones first: an interruption leaves more files complete.
             missing.sort_by_key(|file| file.size);
             let name = repository.to_string();
-            let progress = Progress::begin(&name, missing.len(), total, quiet);
+            let progress = Progress::begin(Work::Download, &name, missing.len(), total, quiet);
             let done = in_parallel(&missing, |file| {
                 let download = Download {
                     client,

@@ -14,7 +14,8 @@ const MAX_INDEX: u64 = 64 << 20;
 #[derive(Clone, Debug)]
 pub(crate) enum Files {
     /// A model, with its tokenizer if there is one: mlx-lm's patterns (`mlx_lm/utils.py`) without
-    /// `*.py`, and PyTorch's weights if there are no safetensors. Not those of subfolders.
+    /// `*.py`, and PyTorch's weights if there are no safetensors. No hidden files, and none of
+    /// subfolders.
     Model,
     /// The architecture of a model.
     Config,
@@ -45,7 +46,7 @@ impl Files {
             let names = all.iter().filter(|name| choice(name)).cloned();
             names.collect::<Vec<_>>()
         };
-        let beside = |name: &str| !name.contains('/');
+        let beside = |name: &str| !name.contains('/') && !name.starts_with('.');
         match self {
             Self::Model => {
                 let mut names = choose(&|name| beside(name) && is_description(name));
@@ -208,6 +209,7 @@ mod tests {
     fn a_model_has_safetensors_and_no_code() {
         let repository = [
             ".gitattributes",
+            ".hidden.json",
             "README.md",
             "config.json",
             "configuration_openelm.py",

@@ -27,6 +27,7 @@ mod repository;
 mod status;
 mod token;
 mod tokenizers;
+mod upload;
 
 pub(crate) use cache::Cache;
 pub(crate) use environment::Environment;
@@ -35,3 +36,4 @@ pub(crate) use files::Files;
 pub(crate) use listing::{CachedRepository, list};
 pub(crate) use repository::{RepoType, Repository};
 pub(crate) use tokenizers::{advice, tokenizer};
+pub(crate) use upload::Upload;

@@ -9,13 +9,30 @@ use crate::{bar::bar, output};
 /// The progress of the files of one repository, for several threads.
 pub(super) struct Progress {
     bar: ProgressBar,
+    work: Work,
     quiet: bool,
     started: Instant,
 }
 
+/// The direction of the bytes.
+#[derive(Clone, Copy)]
+pub(super) enum Work {
+    Download,
+    Upload,
+}
+
+impl Work {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Download => "download",
+            Self::Upload => "upload",
+        }
+    }
+}
+
 impl Progress {
     /// Begins with `total` bytes in `files` files of `name`.
-    pub(super) fn begin(name: &str, files: usize, total: u64, quiet: bool) -> Self {
+    pub(super) fn begin(work: Work, name: &str, files: usize, total: u64, quiet: bool) -> Self {
         let template = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes}, \
                         {decimal_bytes_per_sec}, {eta} left";
         let bar = bar(quiet, template);
@@ -24,12 +41,14 @@ impl Progress {
         if !quiet && bar.is_hidden() {
             let files = count(files);
             output::note(&format!(
-                "downloading {name}: {files}, {}",
+                "{}ing {name}: {files}, {}",
+                work.verb(),
                 output::bytes(total)
             ));
         }
         Self {
             bar,
+            work,
             quiet,
             started: Instant::now(),
         }
@@ -72,7 +91,8 @@ impl Progress {
         if !self.quiet {
             let seconds = self.started.elapsed().as_secs_f64();
             output::note(&format!(
-                "downloaded {name}: {} in {seconds:.1} s",
+                "{}ed {name}: {} in {seconds:.1} s",
+                self.work.verb(),
                 output::bytes(total)
             ));
         }

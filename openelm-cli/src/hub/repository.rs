@@ -92,8 +92,13 @@ impl Repository {
 
     /// Path of the description of the revision.
     pub(super) fn api(&self) -> String {
+        self.api_action("revision")
+    }
+
+    /// Path of a request that changes the revision, such as `commit`.
+    pub(super) fn api_action(&self, action: &str) -> String {
         let (kind, revision) = (self.kind.plural(), encoded(&self.revision, false));
-        format!("/api/{kind}/{}/revision/{revision}", self.id)
+        format!("/api/{kind}/{}/{action}/{revision}", self.id)
     }
 
     /// Path of a file at a commit.

@@ -1,6 +1,9 @@
 //! Options of `openelm pretrain`, for the command line and TOML files.
 
-use std::path::{Path, PathBuf};
+use std::{
+    mem,
+    path::{Path, PathBuf},
+};
 
 use openelm_core::{
     Config, Tokenizer,
@@ -41,8 +44,8 @@ pub(super) struct Settings {
     #[serde(alias = "from")]
     pub(super) start_from: Option<PathBuf>,
 
-    /// Tokenizer: a tokenizer.json or tokenizer.model, or a folder or repository with one [default:
-    /// the tokenizer of --start-from]
+    /// Tokenizer: a tokenizer.json or tokenizer.model, a folder or repository with one, or auto
+    /// [default: the tokenizer of --start-from]
     #[arg(long, value_name = "PATH|REPO")]
     pub(super) tokenizer: Option<PathBuf>,
 
@@ -269,7 +272,9 @@ impl Settings {
             *start = hub::local(start, &Files::Model, quiet)?;
         }
         if let Some(tokenizer) = &mut self.tokenizer {
-            *tokenizer = hub::local(tokenizer, &Files::Tokenizer, quiet)?;
+            let given = mem::take(tokenizer);
+            let model = self.start_from.clone().unwrap_or_default();
+            self.tokenizer = hub::tokenizer(&given, &model, quiet)?;
         }
         for files in [&mut self.data, &mut self.valid].into_iter().flatten() {
             let paths = hub::local_all(Paths::all(files), &Files::Dataset, quiet)?;

@@ -6,7 +6,7 @@ use openelm_testing::{TempDir, fails, run, tales, works};
 
 use crate::server::{Contents, Hub};
 
-const MODEL: [&str; 3] = ["config.json", "generation_config.json", "model.safetensors"];
+const MODEL: [&str; 2] = ["config.json", "model.safetensors"];
 const TOKENIZER: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 
 fn with_tales() -> Hub {

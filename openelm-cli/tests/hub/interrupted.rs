@@ -11,14 +11,14 @@ const KILLS: usize = 20;
 #[test]
 fn a_killed_download_continues() {
     let hub = Hub::start();
-    let bytes = weights().repeat(4);
+    let bytes = weights().repeat(12);
     let size = bytes.len() as u64;
     let files = [
         ("config.json", Contents::small("{}")),
         ("model.safetensors", Contents::large(&bytes)),
     ];
     hub.add("models/local/large", files);
-    hub.state().pause = Duration::from_micros(500);
+    hub.state().pause = Duration::from_millis(3);
     let pull = ["pull", "local/large", "-q"];
     let mut random = Random(11);
     let (mut kills, mut received) = (0, 0);
@@ -46,8 +46,10 @@ fn a_killed_download_continues() {
     let before = hub.sent();
     works(hub.tool(&pull));
     let rest = hub.sent() - before;
+    // A part that was on its way when the last process was killed may count too.
+    let late = 2 * (1 << 14);
     assert!(
-        rest <= size - received + 2,
+        rest <= size - received + 2 + late,
         "{rest} bytes after {received} of {size}"
     );
     let snapshot = hub.snapshot("models--local--large");

@@ -10,3 +10,4 @@ mod faults;
 mod interrupted;
 mod refused;
 mod server;
+mod uploads;

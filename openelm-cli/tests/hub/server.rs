@@ -22,8 +22,6 @@ pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// A running Hub with an empty cache for its clients.
 pub(crate) struct Hub {
     pub(crate) address: String,
-    /// Address of the host with large files.
-    pub(crate) cdn: String,
     pub(crate) folder: TempDir,
     state: Arc<Mutex<State>>,
 }
@@ -54,6 +52,10 @@ pub(crate) struct State {
     pub(crate) commit: Option<String>,
     /// Bytes of bodies of files.
     pub(crate) sent: u64,
+    /// Parts of uploads, in order, by the hash of the file.
+    pub(crate) uploads: BTreeMap<String, Vec<u8>>,
+    /// Size of the parts of an upload; one part without it.
+    pub(crate) part_size: Option<usize>,
     /// Redirects of `HEAD` and `GET` of large files lead to this address.
     pub(crate) redirect: Option<String>,
 }
@@ -120,8 +122,9 @@ impl Hub {
             (of_cdn, listener, address)
         });
         let [address, cdn] = [0, 1].map(|index: usize| listeners[index].2.clone());
+        let hub_address = address.clone();
         for (of_cdn, listener, _) in listeners {
-            let (state, cdn) = (Arc::clone(&state), cdn.clone());
+            let (state, cdn) = (Arc::clone(&state), [hub_address.clone(), cdn.clone()]);
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     let (state, cdn) = (Arc::clone(&state), cdn.clone());
@@ -133,7 +136,6 @@ impl Hub {
         let folder = TempDir::new();
         let hub = Self {
             address,
-            cdn,
             folder,
             state,
         };
@@ -239,12 +241,12 @@ pub(crate) fn weights() -> Vec<u8> {
     (0..600_000).map(next).collect()
 }
 
-fn answer(state: &Mutex<State>, mut stream: TcpStream, of_cdn: bool, cdn: &str) {
+fn answer(state: &Mutex<State>, mut stream: TcpStream, of_cdn: bool, hosts: &[String; 2]) {
     let Some(request) = read(&stream, of_cdn) else {
         return;
     };
     state.lock().unwrap().log.push(request.clone());
-    let _ = respond(state, &mut stream, &request, cdn);
+    let _ = respond(state, &mut stream, &request, hosts);
     let _ = stream.shutdown(Shutdown::Write);
 }
 
@@ -285,7 +287,7 @@ fn respond(
     state: &Mutex<State>,
     stream: &mut TcpStream,
     request: &Request,
-    cdn: &str,
+    [address, cdn]: &[String; 2],
 ) -> std::io::Result<()> {
     let mut send = |status: u16, headers: &str, body: &str| {
         let length = body.len();
@@ -297,6 +299,12 @@ fn respond(
     let missing = |code: &str| format!("X-Error-Code: {code}\r\n");
     let path = request.path.split('?').next().unwrap_or_default();
     if request.of_cdn {
+        if request.method == "PUT" {
+            let mut state = state.lock().unwrap();
+            let oid = path.trim_start_matches("/upload/").to_owned();
+            state.uploads.entry(oid).or_default().extend(&request.body);
+            return send(200, "ETag: \"part\"\r\n", "");
+        }
         let blob = path.trim_start_matches("/blob/");
         let found = {
             let state = state.lock().unwrap();
@@ -306,6 +314,12 @@ fn respond(
         return match found {
             Some(contents) => send_file(state, stream, request, &contents),
             None => send(404, "", ""),
+        };
+    }
+    if request.method == "POST" {
+        return match crate::uploads::receive(state, request, address, cdn) {
+            Some(answer) => send(200, "", &answer.to_string()),
+            None => send(403, "X-Error-Message: no write access\r\n", ""),
         };
     }
     let is_authorised = request.headers.contains_key("authorization");
