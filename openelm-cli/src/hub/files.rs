@@ -111,7 +111,9 @@ impl Files {
             }
             Self::Dataset if chosen.is_empty() => "jsonl, json, txt, gz, zst or parquet files",
             Self::Any if chosen.is_empty() => "model, adapter or tokenizer (--include names files)",
-            Self::Matching(..) if chosen.is_empty() => "a file that matches",
+            Self::Matching(..) if chosen.is_empty() => {
+                "a file that matches --include and not --exclude"
+            }
             _ => return None,
         };
         Some(missing.to_owned())

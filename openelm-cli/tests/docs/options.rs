@@ -7,7 +7,7 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 16] = [
     "bench",
     "cache-prompt",
     "chat",
@@ -18,7 +18,10 @@ const COMMANDS: [&str; 13] = [
     "fuse",
     "generate",
     "info",
+    "models",
     "pretrain",
+    "pull",
+    "push",
     "score",
     "tokenizer train",
 ];

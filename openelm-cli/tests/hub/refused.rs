@@ -49,7 +49,10 @@ fn absent_repositories_revisions_and_files_are_told_apart() {
         ),
         (
             &["pull", "local/small", "--include", "*.gguf"],
-            &["no a file that matches", "config.json, model.safetensors"],
+            &[
+                "no a file that matches --include",
+                "config.json, model.safetensors",
+            ],
         ),
         (
             &["info", "local/nothing"],
