@@ -156,7 +156,8 @@ impl Client {
         })
     }
 
-    /// Gets the headers of `path`, those of the Hub: a redirect to another host is the answer.
+    /// Gets the headers of `path`, those of the Hub: a redirect that describes the file, or leads to
+    /// another host, is the answer.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -237,7 +238,9 @@ impl Client {
                 return Err(Failure::content(call.subject, problem));
             };
             let is_elsewhere = Origin::of(&target) != origin;
-            if is_elsewhere && call.method == Method::HEAD {
+            let is_described = ["X-Linked-Etag", "X-Linked-Size"].map(|name| answer.header(name));
+            let is_described = is_described.iter().all(Option::is_some);
+            if (is_elsewhere || is_described) && call.method == Method::HEAD {
                 return Ok(answer);
             }
             if origin.is_secure() && !Origin::of(&target).is_secure() {

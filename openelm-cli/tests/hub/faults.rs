@@ -62,6 +62,22 @@ fn downloads_into_the_layout_of_huggingface_hub() {
 }
 
 #[test]
+fn large_files_may_be_on_the_hub_itself() {
+    let hub = Hub::start();
+    let etag = Contents::large(weights()).etag();
+    for target in [
+        format!("{}/blob/{etag}", hub.address),
+        format!("/blob/{etag}"),
+    ] {
+        hub.state().redirect = Some(target);
+        works(hub.tool(&PULL));
+        assert_whole(&hub);
+        fs::remove_dir_all(hub.cache()).unwrap();
+    }
+    assert_eq!(hub.requests(|request| request.of_cdn).len(), 0);
+}
+
+#[test]
 fn continues_at_the_byte_where_the_connection_ended() {
     let hub = Hub::start();
     let mut random = Random(7);

@@ -298,7 +298,7 @@ fn respond(
     };
     let missing = |code: &str| format!("X-Error-Code: {code}\r\n");
     let path = request.path.split('?').next().unwrap_or_default();
-    if request.of_cdn {
+    if request.of_cdn || path.starts_with("/blob/") {
         if request.method == "PUT" {
             let mut state = state.lock().unwrap();
             let oid = path.trim_start_matches("/upload/").to_owned();
