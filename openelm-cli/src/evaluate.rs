@@ -357,6 +357,10 @@ impl<'a> Session<'a> {
 }
 
 fn file_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or(path.as_os_str());
-    name.to_string_lossy().into_owned()
+    let name = || {
+        path.file_name()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+    };
+    hub::name_of_snapshot(path).unwrap_or_else(|| name().into_owned())
 }

@@ -16,7 +16,7 @@ use ureq::{
 };
 
 use super::{certificates, environment::Environment, status, token::Token};
-use crate::error::Error;
+use crate::{error::Error, output};
 
 /// Attempts of a request, without progress between them.
 pub(super) const ATTEMPTS: u32 = 5;
@@ -24,6 +24,8 @@ pub(super) const ATTEMPTS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// Longest wait that a server may request.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// Waits from this length are announced.
+const LONG_WAIT: Duration = Duration::from_secs(5);
 /// Redirects that a request follows.
 const REDIRECTS: usize = 10;
 
@@ -335,6 +337,13 @@ impl Failure {
         if attempt >= ATTEMPTS {
             return Err(self.error);
         }
+        if wait >= LONG_WAIT {
+            let seconds = wait.as_secs();
+            output::note(&format!(
+                "{}; the next attempt is in {seconds} s",
+                self.error
+            ));
+        }
         thread::sleep(wait);
         Ok(())
     }
@@ -390,24 +399,35 @@ fn joined(address: &str, to: &str) -> Option<String> {
 /// redirects are signed.
 fn unanswered(origin: &Origin, subject: &str, error: &ureq::Error) -> Failure {
     let Origin(host) = origin;
-    let (problem, retry) = match error {
-        ureq::Error::Timeout(_) => ("no answer in time".into(), Retry::Wait),
-        ureq::Error::HostNotFound => ("the host was not found".into(), Retry::Unreachable),
-        ureq::Error::ConnectionFailed => ("no connection".into(), Retry::Unreachable),
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            ("no connection: refused".into(), Retry::Unreachable)
-        }
-        ureq::Error::Io(error) => (format!("the connection ended: {error}"), Retry::Wait),
-        ureq::Error::Protocol(error) => (format!("the connection ended: {error}"), Retry::Wait),
-        ureq::Error::Rustls(error) => {
+    let (problem, retry) = match (of_tls(error), error) {
+        (Some(error @ rustls::Error::InvalidCertificate(_)), _) => {
             let advice = "SSL_CERT_FILE names another file of root certificates";
             (format!("{error}; {advice}"), Retry::Never)
         }
-        error => (error.to_string(), Retry::Never),
+        (_, ureq::Error::Timeout(_)) => ("no answer in time".into(), Retry::Wait),
+        (_, ureq::Error::HostNotFound) => ("the host was not found".into(), Retry::Unreachable),
+        (_, ureq::Error::ConnectionFailed) => ("no connection".into(), Retry::Unreachable),
+        (_, ureq::Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            ("no connection: refused".into(), Retry::Unreachable)
+        }
+        (_, ureq::Error::Io(error)) => (format!("the connection ended: {error}"), Retry::Wait),
+        (_, ureq::Error::Protocol(error)) => {
+            (format!("the connection ended: {error}"), Retry::Wait)
+        }
+        (_, error) => (error.to_string(), Retry::Never),
     };
     Failure {
         error: Error::hub_network(subject, &format!("{host}: {problem}")),
         retry,
+    }
+}
+
+/// The error of TLS in `error`, as of an unknown certificate.
+fn of_tls(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
     }
 }
 

@@ -34,6 +34,6 @@ pub(crate) use environment::Environment;
 pub(crate) use fetch::{Hub, local, local_all, local_source};
 pub(crate) use files::Files;
 pub(crate) use listing::{CachedRepository, list};
-pub(crate) use repository::{RepoType, Repository};
+pub(crate) use repository::{RepoType, Repository, name_of_snapshot};
 pub(crate) use tokenizers::{advice, tokenizer};
 pub(crate) use upload::Upload;

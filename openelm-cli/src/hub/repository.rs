@@ -122,6 +122,16 @@ impl fmt::Display for Repository {
     }
 }
 
+/// The name of the repository whose snapshot in the cache is at `path`.
+pub(crate) fn name_of_snapshot(path: &Path) -> Option<String> {
+    let mut parts = path.iter().rev().skip(1).filter_map(|part| part.to_str());
+    let (snapshots, folder) = (parts.next()?, parts.next()?);
+    let id = folder
+        .strip_prefix("models--")
+        .filter(|_| snapshots == "snapshots")?;
+    Some(id.replacen("--", "/", 1))
+}
+
 /// True for 40 hexadecimal digits in lower case.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
@@ -163,6 +173,16 @@ fn encoded(text: &str, is_path: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_snapshot_has_the_name_of_its_repository() {
+        let name = |path: &str| name_of_snapshot(Path::new(path));
+        let path = "/c/hub/models--o--n.2/snapshots/0123";
+        assert_eq!(name(path).as_deref(), Some("o/n.2"));
+        for path in ["/a/b", "0123", "/snapshots/0123", "/c/models--o--n/0123"] {
+            assert_eq!(name(path), None);
+        }
+    }
 
     #[test]
     fn names_of_repositories_are_recognised() {

@@ -190,6 +190,12 @@ fn trains_converts_and_evaluates_by_name() {
     ];
     let evaluated = works(hub.tool(&[&["evaluate"][..], &model, &perplexity].concat()));
     assert!(evaluated.contains("perplexity"), "{evaluated}");
+    let as_json = ["--perplexity", "local/data", "--json", "-q"];
+    let evaluated = works(hub.tool(&[&["evaluate"][..], &model, &as_json].concat()));
+    assert!(
+        evaluated.contains("\"model_name\":\"local/bare\""),
+        "{evaluated}"
+    );
     let trained = out.at("tokenizer");
     works(hub.tool(&[
         "tokenizer",

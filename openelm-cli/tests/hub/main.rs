@@ -9,5 +9,6 @@ mod commands;
 mod faults;
 mod interrupted;
 mod refused;
+mod secure;
 mod server;
 mod uploads;
