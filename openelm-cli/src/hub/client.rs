@@ -61,6 +61,8 @@ pub(super) enum Retry {
     Unreachable,
     /// Of use after a wait.
     Wait,
+    /// Of use after a wait, without a range.
+    WithoutRange,
     /// Of use after the wait that the server requests.
     After(Duration),
 }
@@ -332,7 +334,9 @@ impl Failure {
             Retry::Never => return Err(self.error),
             Retry::After(wait) if wait > LONGEST_WAIT => return Err(self.error),
             Retry::After(wait) => wait,
-            Retry::Unreachable | Retry::Wait => FIRST_WAIT * 2_u32.pow((attempt - 1).min(8)),
+            Retry::Unreachable | Retry::Wait | Retry::WithoutRange => {
+                FIRST_WAIT * 2_u32.pow((attempt - 1).min(8))
+            }
         };
         if attempt >= ATTEMPTS {
             return Err(self.error);

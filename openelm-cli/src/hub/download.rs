@@ -22,9 +22,6 @@ use super::{
 };
 use crate::error::Error;
 
-/// Number of failed attempts without progress after which a file begins again.
-const RESTART_AFTER: u32 = 3;
-
 /// A file of a repository, as the Hub describes it.
 #[derive(Clone, Debug)]
 pub(super) struct RemoteFile {
@@ -172,10 +169,11 @@ impl Download<'_> {
             }
             if let Err(failure) = result {
                 attempt += 1;
+                let has_no_range = failure.retry == Retry::WithoutRange;
                 failure.wait(attempt)?;
-                if attempt == RESTART_AFTER {
-                    self.restart(partial, hash)
-                        .map_err(|failure| failure.error)?;
+                if has_no_range {
+                    let restarted = self.restart(partial, hash);
+                    restarted.map_err(|failure| failure.error)?;
                 }
             }
         }

@@ -19,6 +19,12 @@ pub(super) fn failure(client: &Client, answer: Answer, subject: &str) -> Failure
     };
     let (id, _) = subject.split_once([':', '@']).unwrap_or((subject, ""));
     let page = format!("{}/{id}", client.endpoint());
+    if answer.status == 416 {
+        return Failure {
+            error: Error::hub_network(subject, "the range of the file does not exist (416)"),
+            retry: Retry::WithoutRange,
+        };
+    }
     if !answer.is_of_hub && answer.status < 429 {
         // The signed address has expired, or the host does not have the file: the Hub gives a new
         // address.
@@ -62,7 +68,7 @@ pub(super) fn failure(client: &Client, answer: Answer, subject: &str) -> Failure
                 retry: wait.map_or(Retry::Wait, Retry::After),
             }
         }
-        (408 | 416 | 500.., _) => Failure {
+        (408 | 500.., _) => Failure {
             error: Error::hub_network(subject, &format!("status {} of the Hub", answer.status)),
             retry: Retry::Wait,
         },

@@ -102,6 +102,29 @@ fn begins_again_without_ranges() {
 }
 
 #[test]
+fn begins_again_where_ranges_are_refused() {
+    let hub = Hub::start();
+    hub.state().cuts = vec![2, 100_000];
+    hub.state().refuses_ranges = true;
+    works(hub.tool(&PULL));
+    assert_whole(&hub);
+}
+
+#[test]
+fn an_outage_loses_no_bytes() {
+    let hub = Hub::start();
+    let files = [("model.safetensors", Contents::large(weights()))];
+    hub.add("models/local/small", files);
+    hub.state().cuts = vec![400_000];
+    hub.state().outage = 5;
+    let pull = ["pull", "local/small", "--include", "*", "-q"];
+    fails(hub.tool(&pull), 1, &["status 503"]);
+    let before = hub.sent();
+    works(hub.tool(&pull));
+    assert_eq!(hub.sent() - before, 200_000);
+}
+
+#[test]
 fn wrong_bytes_are_not_kept() {
     let hub = Hub::start();
     // Once: downloaded again. The small file may be the one.

@@ -44,6 +44,12 @@ pub(crate) struct State {
     pub(crate) without_ranges: bool,
     /// The answer to a range is the range one byte later.
     pub(crate) wrong_ranges: bool,
+    /// Number of files whose answer is 503, after the next cut.
+    pub(crate) outage: usize,
+    /// Number of next files whose answer is 503.
+    busy: usize,
+    /// The answer to a range is 416.
+    pub(crate) refuses_ranges: bool,
     /// Wait after each 16 kB of a body.
     pub(crate) pause: Duration,
     /// Bodies end without being complete, and the connection stays open.
@@ -397,6 +403,20 @@ fn send_file(
     request: &Request,
     contents: &Contents,
 ) -> std::io::Result<()> {
+    let refused = {
+        let mut state = state.lock().unwrap();
+        let is_busy = state.busy > 0;
+        state.busy = state.busy.saturating_sub(1);
+        let has_range = request.headers.contains_key("range");
+        let is_range = has_range && state.refuses_ranges;
+        is_busy.then_some(503).or(is_range.then_some(416))
+    };
+    if let Some(status) = refused {
+        return write!(
+            stream,
+            "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        );
+    }
     let size = contents.bytes.len();
     let (mut bytes, cut, pause, stalls, start) = {
         let mut state = state.lock().unwrap();
@@ -414,6 +434,9 @@ fn send_file(
             bytes[size / 2] ^= 1;
         }
         let cut = (!state.cuts.is_empty()).then(|| state.cuts.remove(0));
+        if cut.is_some() {
+            state.busy = std::mem::take(&mut state.outage);
+        }
         let stalls = state.stalls > 0;
         state.stalls = state.stalls.saturating_sub(1);
         (bytes, cut, state.pause, stalls, start)
