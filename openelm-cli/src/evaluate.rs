@@ -19,7 +19,7 @@ use openelm_core::{
     evaluate::{
         Divergence, Perplexity, PerplexityOptions, WindowOptions, check_documents,
         check_vocabularies,
-        task::{GroupResult, Plan, QuestionOptions, TaskResult, Tasks},
+        task::{GroupResult, Plan, PlannedTask, QuestionOptions, TaskResult, Tasks},
     },
     output::{check_inputs, write_file},
 };
@@ -62,7 +62,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     task: Vec<PathBuf>,
 
-    /// Folder of the tasks' data sets, as downloaded from the Hugging Face Hub
+    /// Folder of the tasks' data sets, such as a cache of the Hugging Face Hub [default: they are
+    /// downloaded into the Hub's cache]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 
@@ -271,9 +272,12 @@ impl<'a> Session<'a> {
         };
         let mut tasks_questions = Vec::new();
         if !names.is_empty() {
-            let Some(data) = &args.data else {
-                let problem = "--data: expected the folder of the tasks' data sets";
-                return Err(Error::Usage(problem.into()));
+            let data = &match &args.data {
+                Some(data) => data.clone(),
+                None => {
+                    let sets = plan.tasks.iter().map(PlannedTask::dataset);
+                    hub::task_data(sets, args.quiet)?
+                }
             };
             let options = QuestionOptions {
                 limit: args.limit,

@@ -127,6 +127,11 @@ impl Hub {
         Ok(Self { environment, cache })
     }
 
+    /// The cache.
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
     /// The `files` of a repository. The commit of a branch is requested each time, as
     /// `huggingface_hub` does; without an answer, the cache's commit is used.
     ///

@@ -1,6 +1,6 @@
 //! The choice of a repository's files.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use glob::Pattern;
 use serde_json::Value;
@@ -27,6 +27,9 @@ pub(crate) enum Files {
     Adapter,
     /// The rows and texts of a data set.
     Dataset,
+    /// The rows of a task: those of the configurations with these names, or all if there are no
+    /// folders of configurations.
+    Task(BTreeSet<String>),
     /// The files that match one of the first patterns, or all without any, and none of the second.
     Matching(Vec<Pattern>, Vec<Pattern>),
 }
@@ -35,7 +38,7 @@ impl Files {
     /// The kind of repository that has these files.
     pub(super) fn kind(&self) -> RepoType {
         match self {
-            Self::Dataset => RepoType::Dataset,
+            Self::Dataset | Self::Task(_) => RepoType::Dataset,
             _ => RepoType::Model,
         }
     }
@@ -75,6 +78,16 @@ impl Files {
                 kind.map(|kind| kind.choose(all)).unwrap_or_default()
             }
             Self::Dataset => choose(&is_data),
+            Self::Task(configurations) => {
+                let is_of_one =
+                    |name: &str| name.split('/').any(|part| configurations.contains(part));
+                let of_ones = choose(&|name| is_rows(name) && is_of_one(name));
+                if of_ones.is_empty() {
+                    choose(&is_rows)
+                } else {
+                    of_ones
+                }
+            }
             Self::Matching(include, exclude) => choose(&|name| {
                 let matches = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(name));
                 (include.is_empty() || matches(include)) && !matches(exclude)
@@ -109,6 +122,7 @@ impl Files {
             Self::Adapter if chosen.len() < 2 => {
                 "adapters.safetensors or adapter_model.safetensors"
             }
+            Self::Task(_) if chosen.is_empty() => "parquet, jsonl or json files",
             Self::Dataset if chosen.is_empty() => "jsonl, json, txt, gz, zst or parquet files",
             Self::Any if chosen.is_empty() => "model, adapter or tokenizer (--include names files)",
             Self::Matching(..) if chosen.is_empty() => {
@@ -155,12 +169,14 @@ fn is_tokenizer(name: &str) -> bool {
 }
 
 fn is_data(name: &str) -> bool {
-    // Descriptions of the data, not rows.
-    if name.starts_with("dataset_info") {
-        return false;
-    }
-    let endings = [".jsonl", ".json", ".txt", ".gz", ".zst", ".parquet"];
-    endings.iter().any(|ending| name.ends_with(ending))
+    let endings = [".txt", ".gz", ".zst"];
+    is_rows(name) || endings.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Files of rows; not descriptions of the data.
+fn is_rows(name: &str) -> bool {
+    let endings = [".parquet", ".jsonl", ".json"];
+    !name.starts_with("dataset_info") && endings.iter().any(|ending| name.ends_with(ending))
 }
 
 /// The names of the files in a snapshot whose contents exist, those of subfolders with their paths.
@@ -253,13 +269,22 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_those_of_fnmatch() {
+    fn patterns_and_configurations_choose_files() {
         let pattern = |text: &str| Pattern::new(text).unwrap();
         let files = Files::Matching(vec![pattern("*.json")], vec![pattern("a/*")]);
         assert_eq!(
             chosen(&files, &["b/c.json", "a/d.json", "e.txt"]),
             ["b/c.json"]
         );
+        let of = |names: &[&str]| Files::Task(names.iter().map(|&name| name.to_owned()).collect());
+        let data = [
+            "A/test.parquet",
+            "B/test.parquet",
+            "dataset_infos.json",
+            "x.py",
+        ];
+        assert_eq!(chosen(&of(&["A"]), &data), ["A/test.parquet"]);
+        assert_eq!(chosen(&of(&["C"]), &data), data[..2]);
         let files = Files::Matching(Vec::new(), vec![pattern("*.bin")]);
         assert_eq!(chosen(&files, &["a.bin", "b"]), ["b"]);
     }

@@ -36,8 +36,8 @@ impl Progress {
         let template = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes}, \
                         {decimal_bytes_per_sec}, {eta} left";
         let bar = bar(quiet, template);
-        bar.set_length(total);
         bar.set_message(name.to_owned());
+        bar.set_length(total);
         if !quiet && bar.is_hidden() {
             let files = count(files);
             output::note(&format!(

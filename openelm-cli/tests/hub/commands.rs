@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use openelm_testing::{TempDir, fails, run, tales, works};
+use openelm_testing::{TempDir, fails, repository, run, tales, works};
 
 use crate::server::{Contents, Hub};
 
@@ -96,6 +96,38 @@ fn an_existing_path_comes_first() {
         !hub.snapshot("models--local--bare")
             .join("model.safetensors")
             .exists()
+    );
+}
+
+#[test]
+fn tasks_download_their_data_sets() {
+    let hub = with_tales();
+    let rows = fs::read(repository("examples/evaluate/endings/test.jsonl")).unwrap();
+    let files = ["main/test.jsonl", "other/test.jsonl"];
+    let files = files.map(|name| (name, Contents::small(&rows)));
+    hub.add("datasets/local/endings", files);
+    let out = TempDir::new();
+    let task = fs::read_to_string(repository("examples/evaluate/endings.yaml")).unwrap();
+    let named = "dataset_path: local/endings\ndataset_name: main\n";
+    let task = out.file("task.yaml", task.replace("dataset_path: endings\n", named));
+    let evaluate = [
+        "evaluate",
+        "--model",
+        "local/tales",
+        "-q",
+        "--limit",
+        "2",
+        "--task",
+    ];
+    let shown = works(hub.tool(&[&evaluate[..], &[&task]].concat()));
+    assert!(shown.contains("acc_norm"), "{shown}");
+    let snapshot = hub.snapshot("datasets--local--endings");
+    assert!(snapshot.join("main/test.jsonl").exists() && !snapshot.join("other").exists());
+    let local = repository("examples/evaluate/endings.yaml");
+    fails(
+        hub.tool(&[&evaluate[..], &[local.to_str().unwrap()]].concat()),
+        2,
+        &["--data: expected the folder of the data set `endings`"],
     );
 }
 
