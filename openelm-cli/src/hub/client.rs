@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom},
     path::Path,
     sync::Arc,
     thread,
@@ -10,12 +10,18 @@ use std::{
 };
 
 use ureq::{
-    Agent, AsSendBody, Body, SendBody,
-    http::{HeaderMap, HeaderValue, Method, Request, Uri},
+    Agent, AsSendBody, Body, SendBody, Timeout,
+    http::{HeaderMap, HeaderValue, Method, Request},
     tls::{RootCerts, TlsConfig},
 };
 
-use super::{certificates, environment::Environment, status, token::Token};
+use super::{
+    address::{Origin, joined},
+    certificates,
+    environment::Environment,
+    status,
+    token::Token,
+};
 use crate::{error::Error, output};
 
 /// Attempts of a request, without progress between them.
@@ -44,6 +50,7 @@ pub(super) struct Answer {
     pub(super) body: Body,
     /// True if the Hub itself answered, not a host that it redirected to.
     pub(super) is_of_hub: bool,
+    origin: Origin,
 }
 
 /// A request that failed.
@@ -88,10 +95,6 @@ pub(super) enum Payload<'a> {
     /// A part of a file: its start and its length.
     Part(&'a Path, u64, u64),
 }
-
-/// Scheme, host and port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin(String);
 
 impl Client {
     /// A client with the settings of `environment`.
@@ -225,6 +228,7 @@ impl Client {
                 headers: parts.headers,
                 body,
                 is_of_hub,
+                origin: origin.clone(),
             };
             if !parts.status.is_redirection() {
                 return self.checked(answer, call);
@@ -307,7 +311,7 @@ impl Answer {
         let body = self.body.into_with_config().limit(limit).read_to_vec();
         let body = body.map_err(|error| match error {
             ureq::Error::BodyExceedsLimit(_) => Failure::content(subject, "a description too long"),
-            error => unanswered(&Origin("the Hub".into()), subject, &error),
+            error => unanswered(&self.origin, subject, &error),
         })?;
         serde_json::from_slice(&body).map_err(|error| {
             let problem = format!("an answer that is no description of a repository: {error}");
@@ -353,23 +357,6 @@ impl Failure {
     }
 }
 
-impl Origin {
-    fn of(address: &str) -> Self {
-        let uri = address.parse::<Uri>().ok();
-        let found = uri.as_ref().and_then(|uri| {
-            let scheme = uri.scheme_str()?;
-            let default = if scheme == "https" { 443 } else { 80 };
-            let port = uri.port_u16().unwrap_or(default);
-            Some(format!("{scheme}://{}:{port}", uri.host()?.to_lowercase()))
-        });
-        Self(found.unwrap_or_default())
-    }
-
-    fn is_secure(&self) -> bool {
-        self.0.starts_with("https://")
-    }
-}
-
 /// A reader of a part of a file.
 fn part(path: &Path, start: u64, length: u64) -> Result<impl Read, Failure> {
     let open = || {
@@ -383,47 +370,52 @@ fn part(path: &Path, start: u64, length: u64) -> Result<impl Read, Failure> {
     })
 }
 
-/// The address of a redirect from `address`; `None` if it is neither a path nor an address of http
-/// or https.
-fn joined(address: &str, to: &str) -> Option<String> {
-    if to.starts_with("//") {
-        let (scheme, _) = address.split_once("//")?;
-        return Some(format!("{scheme}{to}"));
-    }
-    if to.starts_with('/') {
-        let host = address.split_once("://")?.1;
-        let end = address.len() - host.len() + host.find('/').unwrap_or(host.len());
-        return Some(format!("{}{to}", address.get(..end)?));
-    }
-    let is_web = to.starts_with("https://") || to.starts_with("http://");
-    (is_web && to.parse::<Uri>().is_ok_and(|uri| uri.host().is_some())).then(|| to.to_owned())
-}
-
 /// The failure of a request without an answer. The text has the host, not the address: addresses of
 /// redirects are signed.
 fn unanswered(origin: &Origin, subject: &str, error: &ureq::Error) -> Failure {
-    let Origin(host) = origin;
     let (problem, retry) = match (of_tls(error), error) {
         (Some(error @ rustls::Error::InvalidCertificate(_)), _) => {
             let advice = "SSL_CERT_FILE names another file of root certificates";
             (format!("{error}; {advice}"), Retry::Never)
         }
+        (_, ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve)) => {
+            ("no connection in time".into(), Retry::Unreachable)
+        }
         (_, ureq::Error::Timeout(_)) => ("no answer in time".into(), Retry::Wait),
         (_, ureq::Error::HostNotFound) => ("the host was not found".into(), Retry::Unreachable),
         (_, ureq::Error::ConnectionFailed) => ("no connection".into(), Retry::Unreachable),
-        (_, ureq::Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            ("no connection: refused".into(), Retry::Unreachable)
+        (_, ureq::Error::Io(error)) if has_ended(error) => {
+            (format!("the connection ended: {error}"), Retry::Wait)
         }
-        (_, ureq::Error::Io(error)) => (format!("the connection ended: {error}"), Retry::Wait),
+        // No address, no route, or refused.
+        (_, ureq::Error::Io(error)) => (format!("no connection: {error}"), Retry::Unreachable),
         (_, ureq::Error::Protocol(error)) => {
             (format!("the connection ended: {error}"), Retry::Wait)
         }
         (_, error) => (error.to_string(), Retry::Never),
     };
     Failure {
-        error: Error::hub_network(subject, &format!("{host}: {problem}")),
+        error: Error::hub_network(subject, &format!("{origin}: {problem}")),
         retry,
     }
+}
+
+/// True if there was a connection.
+fn has_ended(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, TimedOut, UnexpectedEof,
+        WouldBlock,
+    };
+    matches!(
+        error.kind(),
+        BrokenPipe
+            | ConnectionAborted
+            | ConnectionReset
+            | InvalidData
+            | TimedOut
+            | UnexpectedEof
+            | WouldBlock
+    )
 }
 
 /// The error of TLS in `error`, as of an unknown certificate.
@@ -432,40 +424,5 @@ fn of_tls(error: &ureq::Error) -> Option<&rustls::Error> {
         ureq::Error::Rustls(error) => Some(error),
         ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redirects_are_paths_or_addresses() {
-        let from = "https://hub.test:8443/a/b?c";
-        for (to, expected) in [
-            ("/x/y?z", Some("https://hub.test:8443/x/y?z")),
-            ("//cdn.test/x", Some("https://cdn.test/x")),
-            ("http://cdn.test/x", Some("http://cdn.test/x")),
-            ("x/y", None),
-            ("file:///etc/passwd", None),
-            ("https://", None),
-            ("", None),
-        ] {
-            assert_eq!(joined(from, to).as_deref(), expected, "{to}");
-        }
-    }
-
-    #[test]
-    fn a_port_scheme_or_host_makes_another_origin() {
-        let hub = Origin::of("https://Hub.test/a");
-        assert_eq!(hub, Origin::of("https://hub.test:443/b"));
-        for other in [
-            "http://hub.test/a",
-            "https://hub.test:444/a",
-            "https://hub.test.evil/a",
-            "https://hub.test@evil/a",
-        ] {
-            assert_ne!(hub, Origin::of(other), "{other}");
-        }
     }
 }

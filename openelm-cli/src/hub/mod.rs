@@ -12,6 +12,7 @@
 //!
 //! The core takes paths only: nothing in it uses the network.
 
+mod address;
 mod cache;
 mod certificates;
 mod checksum;
@@ -22,6 +23,7 @@ mod fetch;
 mod file_name;
 mod files;
 mod listing;
+mod local_file;
 mod progress;
 mod repository;
 mod status;

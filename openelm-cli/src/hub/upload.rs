@@ -5,12 +5,7 @@
 //! (<https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md>), in one part or in several;
 //! then one commit names them and has the small ones.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::Read,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use openelm_core::one_line;
@@ -19,11 +14,11 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::{
-    checksum::Checksum,
     client::{Answer, Call, Client, Failure, Payload},
     environment::Environment,
     file_name::is_safe,
     files::Files,
+    local_file::LocalFile,
     progress::{Progress, Work},
     repository::{MAIN, Repository},
     status::TOKENS,
@@ -32,8 +27,6 @@ use crate::error::Error;
 
 /// Largest answer of the Hub, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
-/// Bytes at a file's beginning from which the Hub recognises binary files.
-const SAMPLE: usize = 512;
 /// Media type of LFS requests.
 const LFS: &str = "application/vnd.git-lfs+json";
 
@@ -47,18 +40,6 @@ pub(crate) struct Upload {
     pub(crate) is_private: bool,
     /// No progress.
     pub(crate) quiet: bool,
-}
-
-/// A file to upload.
-struct LocalFile {
-    name: String,
-    /// `None` for the model card that is made here.
-    path: Option<PathBuf>,
-    size: u64,
-    sample: Vec<u8>,
-    /// Of a large file, in hexadecimal digits.
-    sha256: Option<String>,
-    text: Vec<u8>,
 }
 
 #[derive(Deserialize)]
@@ -185,14 +166,7 @@ impl Upload {
         }
         if !names.iter().any(|name| name == "README.md") {
             let text = self.card(matches!(kind, Files::Adapter)).into_bytes();
-            files.push(LocalFile {
-                name: "README.md".into(),
-                path: None,
-                size: text.len() as u64,
-                sample: text.iter().copied().take(SAMPLE).collect(),
-                sha256: None,
-                text,
-            });
+            files.push(LocalFile::of_text("README.md", text));
         }
         Ok(files)
     }
@@ -447,42 +421,5 @@ impl Upload {
 
     fn wrong(&self, problem: &str) -> Error {
         Failure::content(&self.repository.to_string(), problem).error
-    }
-}
-
-impl LocalFile {
-    fn open(name: String, path: PathBuf) -> Result<Self, Error> {
-        let read = || {
-            let file = File::open(&path)?;
-            let size = file.metadata()?.len();
-            let mut sample = Vec::new();
-            file.take(SAMPLE as u64).read_to_end(&mut sample)?;
-            Ok((size, sample))
-        };
-        let (size, sample) = read().map_err(|error| Error::hub_cache(&path, error))?;
-        Ok(Self {
-            name,
-            path: Some(path),
-            size,
-            sample,
-            sha256: None,
-            text: Vec::new(),
-        })
-    }
-
-    /// Computes the hash.
-    fn hash(&mut self) -> Result<(), Error> {
-        let Some(path) = &self.path else {
-            return Ok(());
-        };
-        let hash = || {
-            let mut hasher = Checksum::Sha256(String::new()).begin(self.size);
-            let read = hasher.read(&mut File::open(path)?)?;
-            Ok((hasher.finish(), read))
-        };
-        let (sha256, size) = hash().map_err(|error| Error::hub_cache(path, error))?;
-        self.size = size;
-        self.sha256 = Some(sha256);
-        Ok(())
     }
 }
