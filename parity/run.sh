@@ -113,4 +113,7 @@ oracle parity/corpus.py "$folder/corpus" "$openelm"
 say "openelm-core on the same files"
 OPENELM_CORPUS=$folder/corpus core_test corpus_live
 
+say "one Hub cache for openelm and huggingface_hub"
+oracle parity/hub.py "$folder/hub" "$openelm"
+
 printf '%s' "$compared" >"$folder/passed"

@@ -197,11 +197,16 @@ def more_tokenizers(folder):
 
 
 def hub(folder):
-    """A repository's folder in the Hugging Face Hub cache."""
+    """A repository's folder in the Hugging Face Hub cache, and a cache."""
     repository = folder / "models--org--tales"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs/main").write_text("0123abcd")
     shutil.copytree(folder / "model", repository / "snapshots/0123abcd")
+    # A cache, for names of repositories.
+    repository = folder / "cache/models--local--tales"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(10 * "0123")
+    shutil.copytree(folder / "model", repository / "snapshots" / (10 * "0123"))
 
 
 def adapter(folder, name, tool, *options):

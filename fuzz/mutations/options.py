@@ -37,14 +37,17 @@ LINES = {
                   "--json"], "model text adapter finetune.toml", ("out",), "finetune.toml"),
     "pretrain": ([*PRETRAIN, "--output", "out", "--iters", "1", "--json"],
                  "model pretrain.toml corpus.jsonl", ("out",), "pretrain.toml"),
+    # From the cache. Nothing is uploaded, because the tool is offline.
+    "pull": (["pull", "local/tales", "--quiet"], "cache", (), None),
+    "push": (["push", "model", "local/pushed", "--quiet"], "model", (), None),
     "tokenizer train": (["tokenizer", "train", "--data", "corpus.txt", "--vocab-size", "300",
                          "--output", "out"], "corpus.txt", ("out",), None),
 }
 # Placeholders of values that are no numbers.
-TEXTS = re.compile(r"^(TEXT|KEY|REGEX.*|NAMES?|MODE|NAME\|FILE|NAME=FOLDER|HOST|ORIGINS)$")
+TEXTS = re.compile(r"^(TEXT|KEYS?|GLOB|REGEX.*|NAMES?|MODE|NAME\|FILE|NAME=FOLDER|HOST|ORIGINS)$")
 # A server whose socket can be opened does not end.
 LASTING = {"--unix-socket"}
-PATHS = re.compile(r"^(FOLDER|FILE|FILES|PATH)$")
+PATHS = re.compile(r"^(FOLDER|FILE|FILES|PATH|PATH\|REPO)$")
 CHOICES = re.compile(r"possible\s+values")
 NUMBERS = ("0", "1", "2", "3", "-1", "-2", "7", "255", "256", "65535", "65536", "2147483647",
            "2147483648", "-2147483648", "-2147483649", "4294967295", "4294967296", "5000000000",

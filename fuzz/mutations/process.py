@@ -55,9 +55,10 @@ def run(command, folder, streams, stdin=None, interrupt=False):
 
 
 def environment():
-    """The environment of a case: one thread of OpenBLAS, no colours, no language."""
+    """The environment of a case: one thread of OpenBLAS, no colours, no language, no network."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    return {**kept, "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
+    return {**kept, "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", "NO_COLOR": "1",
+            "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": "cache"}
 
 
 def wait(pid, began, interrupt):

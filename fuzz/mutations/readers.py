@@ -83,6 +83,10 @@ def models():
     hub = "models--org--tales"
     yield reader(f"{hub}/refs/main", "text", ["generate", "--model", hub, *PROMPT], also=(hub,))
     yield reader(f"{hub}/refs/main", "text", ["info", hub], also=(hub,))
+    named, main = "local/tales", "cache/models--local--tales/refs/main"
+    yield reader(main, "text", ["generate", "--model", named, *PROMPT], also=(named,))
+    yield reader(main, "text", ["pull", named, "--quiet"], also=(named,))
+    yield reader(main, "text", ["models", "--json"], also=(named,))
 
 
 def tokenizers():

@@ -286,7 +286,7 @@ class FileCases(unittest.TestCase):
         readers = all_readers()
         self.assertEqual({reader.command[0] for reader in readers},
                          {"generate", "info", "bench", "convert", "finetune", "fuse", "pretrain",
-                          "score", "evaluate", "tokenizer"})
+                          "score", "evaluate", "tokenizer", "pull", "models"})
         for reader in readers:
             self.assertIn(reader.form, damage.FORMS)
             self.assertTrue(reader.file.split("/")[0] in reader.inputs, reader.name)

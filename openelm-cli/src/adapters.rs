@@ -4,18 +4,27 @@ use std::{io, path::Path};
 
 use openelm_core::{LanguageModel, Model, adapter::Adapter};
 
-use crate::{error::Error, model::absolute};
+use crate::{
+    error::Error,
+    hub::{self, Files, RepoType, Repository},
+    model::absolute,
+};
 
 /// The adapters of a command.
 #[derive(clap::Args)]
 pub(crate) struct AdapterArgs {
-    /// Adapter folder of openelm, mlx-lm or PEFT, or a repository's folder in the Hugging Face Hub
-    /// cache, with an optional strength as in tales=0.5; may be repeated, adapters are summed
-    #[arg(long, visible_alias = "adapter-path", value_name = "FOLDER")]
+    /// Adapter of openelm, mlx-lm or PEFT: a folder or a repository, with an optional strength as in
+    /// tales=0.5; may be repeated, adapters are summed
+    #[arg(long, visible_alias = "adapter-path", value_name = "PATH|REPO")]
     adapter: Vec<String>,
 }
 
 impl AdapterArgs {
+    /// Downloads the adapters that are names of repositories.
+    pub(crate) fn fetch(&mut self, quiet: bool) -> Result<(), Error> {
+        fetch_adapters(&mut self.adapter, quiet)
+    }
+
     /// Loads the adapters onto the model and activates all of them.
     pub(crate) fn add_to(&self, model: &mut LanguageModel) -> Result<(), Error> {
         add_adapters(model.model_mut(), &self.adapter)
@@ -43,6 +52,25 @@ impl AdapterArgs {
     }
 }
 
+/// Downloads the adapters that are names of repositories, and replaces their names by paths.
+pub(crate) fn fetch_adapters(adapters: &mut [String], quiet: bool) -> Result<(), Error> {
+    for given in adapters {
+        *given = fetched(given, quiet)?;
+    }
+    Ok(())
+}
+
+/// `FOLDER=STRENGTH` with the path of the folder in the cache, if it is the name of a repository.
+fn fetched(given: &str, quiet: bool) -> Result<String, Error> {
+    let (folder, _) = folder_and_strength(given)?;
+    let path = hub::local(Path::new(folder), &Files::Adapter, quiet)?;
+    if path == Path::new(folder) {
+        return Ok(given.to_owned());
+    }
+    let strength = given.get(folder.len()..).unwrap_or_default();
+    Ok(format!("{}{strength}", path.display()))
+}
+
 /// Loads adapters onto the model and activates all of them.
 pub(crate) fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(), Error> {
     let mut active = Vec::new();
@@ -57,8 +85,13 @@ pub(crate) fn add_adapters(model: &mut Model, adapters: &[String]) -> Result<(),
 /// Sets the strength of an adapter, given as `NAME=STRENGTH`, beside the active ones: a loaded
 /// adapter, by its folder or the folder's name, or a new one, by its folder. Strength 0 switches it
 /// off.
-pub(crate) fn set_adapter(model: &mut Model, given: &str) -> Result<(), Error> {
-    let (name, strength) = match loaded(model, given) {
+pub(crate) fn set_adapter(model: &mut Model, given: &str, quiet: bool) -> Result<(), Error> {
+    let known = loaded(model, given);
+    let given = &match known {
+        Some(_) => given.to_owned(),
+        None => fetched(given, quiet)?,
+    };
+    let (name, strength) = match known.or_else(|| loaded(model, given)) {
         Some(found) => found,
         None => {
             let (folder, strength) = folder_and_strength(given)?;
@@ -110,8 +143,10 @@ pub(crate) fn folder_and_strength(given: &str) -> Result<(&str, f32), Error> {
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     };
     let parts = given.rsplit_once('=').filter(|_| !exists(given));
+    let is_repository = |name: &str| Repository::parse(name, RepoType::Model).is_some();
+    let is_adapter = |folder: &str| exists(folder) || is_repository(folder);
     // If neither exists, the error names the whole text.
-    let Some((folder, strength)) = parts.filter(|(folder, _)| exists(folder)) else {
+    let Some((folder, strength)) = parts.filter(|(folder, _)| is_adapter(folder)) else {
         return Ok((given, 1.0));
     };
     match strength.parse() {

@@ -15,14 +15,25 @@ use openelm_core::{
 };
 use serde_json::json;
 
-use crate::{choices::Dtype, error::Error, interrupt::Interrupt, output};
+use crate::{
+    choices::Dtype,
+    error::Error,
+    hub::{self, Files},
+    interrupt::Interrupt,
+    output,
+};
 
 /// Arguments of `openelm bench`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Model folder, or a repository's folder in the Hugging Face Hub cache; no tokenizer is needed
-    #[arg(long, short, value_name = "FOLDER", required_unless_present = "preset")]
+    /// Model: a folder or a repository; no tokenizer is needed
+    #[arg(
+        long,
+        short,
+        value_name = "PATH|REPO",
+        required_unless_present = "preset"
+    )]
     model: Option<PathBuf>,
 
     /// Preset to measure with random weights: 270M, 450M, 1_1B or 3B
@@ -89,7 +100,10 @@ struct Row {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> Result<(), Error> {
+pub(crate) fn run(mut args: Args) -> Result<(), Error> {
+    if let Some(model) = &mut args.model {
+        *model = hub::local(model, &Files::Model, args.json)?;
+    }
     check(&args)?;
     let started = Instant::now();
     let model = load(&args)?;

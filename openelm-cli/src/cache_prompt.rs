@@ -49,8 +49,11 @@ const EXAMPLES: &str = "Example:
   openelm generate --model OpenELM-270M --prompt-cache-file story.safetensors --prompt 'In the end'";
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> Result<(), Error> {
+pub(crate) fn run(mut args: Args) -> Result<(), Error> {
     args.kv_cache.check(&args.given, false)?;
+    let name = args.model.model.to_string_lossy().into_owned();
+    args.model.fetch(args.quiet)?;
+    args.adapters.fetch(args.quiet)?;
     let file = &*args.prompt_cache_file;
     let prompt_file = args.prompt.file();
     let inputs = [("--model", &*args.model.model)].into_iter();
@@ -87,7 +90,6 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     bar.finish_and_clear();
     interrupt.check()?;
     let cache = generation.into_cache();
-    let name = args.model.model.to_string_lossy();
     cache.save(file, model.model(), &name)?;
     if !args.quiet {
         let written = file.metadata().map_err(|problem| Error::Prompt {

@@ -80,7 +80,7 @@ const EXAMPLES: &str = "Examples:
 /help lists the commands of a chat. Ctrl-C stops an answer, Ctrl-D ends the chat.";
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> Result<(), Error> {
+pub(crate) fn run(mut args: Args) -> Result<(), Error> {
     // Checked before the model loads, so that invalid options fail at once.
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
@@ -90,6 +90,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         prefill_chunk: args.prefill_chunk,
         ..GenerateOptions::default()
     };
+    args.model.fetch(args.quiet)?;
+    args.adapters.fetch(args.quiet)?;
     let template = template(args.chat_template, &args.model.model)?;
     let mut model = args.model.load(args.quiet)?;
     args.adapters.add_to(&mut model)?;
@@ -190,7 +192,7 @@ impl Session {
             }
             ChatCommand::Adapter(given) => {
                 if let Some(given) = given {
-                    set_adapter(self.model.model_mut(), &given)?;
+                    set_adapter(self.model.model_mut(), &given, self.quiet)?;
                 }
                 self.note_adapters();
             }
@@ -280,7 +282,7 @@ impl Session {
             output::note(&format!("{name}={strength}"));
         }
         if model.adapters().is_empty() {
-            output::note("no adapter; /adapter FOLDER=STRENGTH adds one");
+            output::note("no adapter; /adapter PATH=STRENGTH adds one");
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
     choices::{self, Dtype, GgufType, QuantMode, QuantRecipe, Verify},
     error::Error,
     given::Given,
+    hub,
     interrupt::Interrupt,
     output,
 };
@@ -30,8 +31,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     given: Given,
 
-    /// Hugging Face, mlx-lm or MLX folder, a repository's folder in the Hugging Face Hub cache,
-    /// CoreNet .pt file, or GGUF file
+    /// Hugging Face, mlx-lm or MLX folder, CoreNet .pt file, GGUF file, a repository of the Hub, or
+    /// a file in one (owner/name/model.gguf)
     source: PathBuf,
 
     /// Folder or GGUF file to write
@@ -95,9 +96,9 @@ pub(crate) struct Args {
     #[arg(long)]
     ema: bool,
 
-    /// Tokenizer to include: a tokenizer.json, LLaMA's tokenizer.model, or a folder with one
-    /// [default: the source's tokenizer]
-    #[arg(long, value_name = "PATH", conflicts_with = "no_tokenizer")]
+    /// Tokenizer to include: a tokenizer.json, LLaMA's tokenizer.model, a folder or repository with
+    /// one, or auto [default: the source's tokenizer]
+    #[arg(long, value_name = "PATH|REPO", conflicts_with = "no_tokenizer")]
     tokenizer: Option<PathBuf>,
 
     /// Omit the tokenizer
@@ -140,8 +141,13 @@ const EXAMPLES: &str = "Examples:
   openelm convert OpenELM-270M --dry-run -q";
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> Result<(), Error> {
-    let options = options(&args)?;
+pub(crate) fn run(mut args: Args) -> Result<(), Error> {
+    let mut options = options(&args)?;
+    args.source = hub::local_source(&args.source, args.quiet)?;
+    if let Some(given) = &args.tokenizer {
+        let tokenizer = hub::tokenizer(given, &args.source, args.quiet)?;
+        options.tokenizer = tokenizer.map_or(TokenizerChoice::OfSource, TokenizerChoice::Path);
+    }
     let Some(target) = args.target.as_ref().filter(|_| !args.dry_run) else {
         let plan = convert::plan(&args.source, &options)?;
         return show_plan(&plan, args.json);

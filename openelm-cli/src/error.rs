@@ -1,11 +1,11 @@
 //! Errors of the program and their exit codes.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use clap::{Arg, Command};
 use openelm_core::{Remedy, train::RunDifference};
 
-use crate::interrupt::Signal;
+use crate::{hub, interrupt::Signal};
 
 /// An error, shown to the user in one line.
 #[derive(Debug, thiserror::Error)]
@@ -43,21 +43,69 @@ pub(crate) enum Error {
         /// Exit code.
         code: u8,
     },
+    /// The Hub refuses access to a repository: it is gated, or the token is invalid.
+    #[error("{subject}: {problem}")]
+    HubAccess {
+        /// The repository or file.
+        subject: String,
+        /// The problem and its solution.
+        problem: String,
+    },
+    /// The Hub has no such repository, revision or file.
+    #[error("{subject}: {problem}")]
+    HubNotFound {
+        /// The repository or file.
+        subject: String,
+        /// The problem.
+        problem: String,
+    },
+    /// The Hub may not be used, and the cache does not have the files.
+    #[error("{subject}: {problem}; offline (HF_HUB_OFFLINE)")]
+    HubOffline {
+        /// The repository.
+        subject: String,
+        /// The problem.
+        problem: String,
+    },
+    /// The Hub could not be reached, or could not answer now.
+    #[error("{subject}: {problem}")]
+    HubNetwork {
+        /// The repository, file or host.
+        subject: String,
+        /// The problem.
+        problem: String,
+    },
+    /// The Hub's answer is invalid: a wrong hash, an unsafe name.
+    #[error("{subject}: {problem}")]
+    HubContent {
+        /// The repository or file.
+        subject: String,
+        /// The problem.
+        problem: String,
+    },
+    /// The Hub cache could not be read or written.
+    #[error("{path}: {problem}")]
+    HubCache {
+        /// The file or folder.
+        path: String,
+        /// The problem.
+        problem: String,
+    },
     /// Standard output could not be written.
     #[error("standard output: {0}")]
-    Output(std::io::Error),
+    Output(io::Error),
     /// A long command's output could not be written. It has ended early with its result saved, or
     /// its result is complete.
     #[error("standard output: {source}; {kept}")]
     Unreported {
         /// The failure of the output.
-        source: std::io::Error,
+        source: io::Error,
         /// The result that was kept, and how to continue.
         kept: String,
     },
     /// Signals could not be handled.
     #[error("cannot handle Ctrl-C: {0}")]
-    Interrupt(std::io::Error),
+    Interrupt(io::Error),
     /// A signal ended the command.
     #[error("{0}")]
     Interrupted(Signal),
@@ -66,6 +114,52 @@ pub(crate) enum Error {
 impl From<Signal> for Error {
     fn from(signal: Signal) -> Self {
         Self::Interrupted(signal)
+    }
+}
+
+/// Constructors of the errors of the Hub.
+impl Error {
+    pub(crate) fn hub_access(subject: &str, problem: &str) -> Self {
+        let (subject, problem) = (subject.into(), problem.into());
+        Self::HubAccess { subject, problem }
+    }
+
+    pub(crate) fn hub_not_found(subject: &str, problem: &str) -> Self {
+        let (subject, problem) = (subject.into(), problem.into());
+        Self::HubNotFound { subject, problem }
+    }
+
+    pub(crate) fn hub_offline(subject: &str, problem: &str) -> Self {
+        let (subject, problem) = (subject.into(), problem.into());
+        Self::HubOffline { subject, problem }
+    }
+
+    pub(crate) fn hub_network(subject: &str, problem: &str) -> Self {
+        let (subject, problem) = (subject.into(), problem.into());
+        Self::HubNetwork { subject, problem }
+    }
+
+    pub(crate) fn hub_content(subject: &str, problem: &str) -> Self {
+        let (subject, problem) = (subject.into(), problem.into());
+        Self::HubContent { subject, problem }
+    }
+
+    pub(crate) fn hub_cache(path: &Path, error: io::Error) -> Self {
+        Self::HubCache {
+            path: path.display().to_string(),
+            problem: error.to_string(),
+        }
+    }
+
+    /// The error of a path that is the name of a repository too, and does not exist.
+    pub(crate) fn of_absent(mut self) -> Self {
+        if let Self::HubNotFound { problem, .. }
+        | Self::HubNetwork { problem, .. }
+        | Self::HubOffline { problem, .. } = &mut self
+        {
+            problem.insert_str(0, "no such file or folder; as a repository: ");
+        }
+        self
     }
 }
 
@@ -144,9 +238,9 @@ fn advice(command: &Command, remedy: &Remedy) -> String {
     };
     match remedy {
         Remedy::Tokenizer if has("no-tokenizer") => {
-            "--tokenizer PATH sets its path, --no-tokenizer omits it".into()
+            format!("--no-tokenizer omits it; {}", hub::advice())
         }
-        Remedy::Tokenizer if has("tokenizer") => "--tokenizer PATH sets its path".into(),
+        Remedy::Tokenizer if has("tokenizer") => hub::advice(),
         Remedy::Tokenizer => "copy it into the model's folder".into(),
         Remedy::Force if has("force") => "--force replaces it".into(),
         Remedy::Force => "choose another path".into(),
@@ -154,15 +248,15 @@ fn advice(command: &Command, remedy: &Remedy) -> String {
             "--architecture states the architecture".into()
         }
         Remedy::StartFrom(text) if has("start-from") => {
-            format!("{text}: --start-from FOLDER sets its weights")
+            format!("{text}: --start-from PATH|REPO sets its weights")
         }
         Remedy::Resume if has("resume") => {
             "resume it with --resume, or choose another folder".into()
         }
         Remedy::Convert => "convert it first: openelm convert FILE FOLDER".into(),
         Remedy::Download(repository) => format!(
-            "if it is a repository of the Hugging Face Hub, download it first (hf download \
-             {repository}) and give the folder that is printed"
+            "if it is a repository of the Hugging Face Hub, download it first: openelm pull \
+             {repository}"
         ),
         other => other.to_string(),
     }
@@ -428,7 +522,7 @@ mod tests {
             (
                 Remedy::Tokenizer,
                 "tokenizer",
-                "--tokenizer PATH sets its path",
+                &hub::advice(),
                 "copy it into the model's folder",
             ),
             (
@@ -440,7 +534,7 @@ mod tests {
             (
                 Remedy::StartFrom("start a new run"),
                 "start-from",
-                "start a new run: --start-from FOLDER sets its weights",
+                "start a new run: --start-from PATH|REPO sets its weights",
                 "start a new run",
             ),
             (

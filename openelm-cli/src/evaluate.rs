@@ -19,15 +19,21 @@ use openelm_core::{
     evaluate::{
         Divergence, Perplexity, PerplexityOptions, WindowOptions, check_documents,
         check_vocabularies,
-        task::{GroupResult, Plan, QuestionOptions, TaskResult, Tasks},
+        task::{GroupResult, Plan, PlannedTask, QuestionOptions, TaskResult, Tasks},
     },
     output::{check_inputs, write_file},
 };
 use serde_json::{Map, Value, json};
 
 use crate::{
-    adapters::AdapterArgs, error::Error, given::Given, interrupt::Interrupt, model::ModelArgs,
-    output, paths::Paths,
+    adapters::{AdapterArgs, fetch_adapters},
+    error::Error,
+    given::Given,
+    hub::{self, Files},
+    interrupt::Interrupt,
+    model::ModelArgs,
+    output,
+    paths::Paths,
 };
 use candidate::Candidate;
 use table::{Row, table};
@@ -56,7 +62,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     task: Vec<PathBuf>,
 
-    /// Folder of the tasks' data sets, as downloaded from the Hugging Face Hub
+    /// Folder of the tasks' data sets, such as a cache of the Hugging Face Hub [default: they are
+    /// downloaded into the Hub's cache]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 
@@ -72,7 +79,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = QuestionOptions::default().seed, value_name = "N")]
     seed: u64,
 
-    /// Texts whose perplexity is measured: jsonl, txt, gz, zst or parquet files, or folders of them
+    /// Texts whose perplexity is measured: jsonl, txt, gz, zst or parquet files, folders of them, or
+    /// data sets of the Hub
     #[arg(long, value_name = "FILES", value_parser = Paths::parser(), num_args = 1..)]
     perplexity: Vec<Paths>,
 
@@ -89,12 +97,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "KEY", default_value_t = PerplexityOptions::default().text_key)]
     text_key: String,
 
-    /// Model to compare with: differences with 95 % confidence intervals
-    #[arg(long, value_name = "FOLDER")]
+    /// Model to compare with, a folder or repository: differences with 95 % confidence intervals
+    #[arg(long, value_name = "PATH|REPO")]
     against: Option<PathBuf>,
 
-    /// Adapter of the model of --against, or FOLDER=STRENGTH; may be repeated
-    #[arg(long, value_name = "FOLDER", requires = "against")]
+    /// Adapter of the model of --against, or PATH=STRENGTH; may be repeated
+    #[arg(long, value_name = "PATH|REPO", requires = "against")]
     against_adapter: Vec<String>,
 
     /// Folder for results.json, a file of samples per task, and a picture of the scores; the same
@@ -129,9 +137,16 @@ struct Scores {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> Result<(), Error> {
+pub(crate) fn run(mut args: Args) -> Result<(), Error> {
     let interrupt = Interrupt::default();
     interrupt.listen()?;
+    let quiet = args.quiet;
+    args.model.fetch(quiet)?;
+    args.adapters.fetch(quiet)?;
+    if let Some(against) = &mut args.against {
+        *against = hub::local(against, &Files::Model, quiet)?;
+    }
+    fetch_adapters(&mut args.against_adapter, quiet)?;
     let session = Session::new(&args, &interrupt)?;
     let started = Instant::now();
     let folder = args.output_dir.as_deref();
@@ -257,9 +272,12 @@ impl<'a> Session<'a> {
         };
         let mut tasks_questions = Vec::new();
         if !names.is_empty() {
-            let Some(data) = &args.data else {
-                let problem = "--data: expected the folder of the tasks' data sets";
-                return Err(Error::Usage(problem.into()));
+            let data = &match &args.data {
+                Some(data) => data.clone(),
+                None => {
+                    let sets = plan.tasks.iter().map(PlannedTask::dataset);
+                    hub::task_data(sets, args.quiet)?
+                }
             };
             let options = QuestionOptions {
                 limit: args.limit,
@@ -276,7 +294,7 @@ impl<'a> Session<'a> {
                 tasks_questions.push(TaskQuestions { key, questions });
             }
         }
-        let files = Paths::all(&args.perplexity);
+        let files = hub::local_all(Paths::all(&args.perplexity), &Files::Dataset, args.quiet)?;
         if !files.is_empty() {
             check_documents(&files, &args.text_key)?;
         }
@@ -343,6 +361,10 @@ impl<'a> Session<'a> {
 }
 
 fn file_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or(path.as_os_str());
-    name.to_string_lossy().into_owned()
+    let name = || {
+        path.file_name()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+    };
+    hub::name_of_snapshot(path).unwrap_or_else(|| name().into_owned())
 }

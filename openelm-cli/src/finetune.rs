@@ -65,16 +65,19 @@ const EXAMPLES: &str = "Examples:
   openelm generate --model OpenELM-270M --adapter adapters --prompt 'Once upon a time'";
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> Result<(), Error> {
-    let (settings, in_file) = args.settings.over(args.config.as_deref())?;
+pub(crate) fn run(mut args: Args) -> Result<(), Error> {
+    let (mut settings, in_file) = args.settings.over(args.config.as_deref())?;
     let given = args.given.and(in_file);
     settings.check()?;
     unused::check(&settings, &given)?;
-    let Some(data) = settings.data.clone() else {
-        return Err(Error::Usage("no data; use --data FOLDER".into()));
-    };
+    if settings.data.is_none() {
+        return Err(Error::Usage("no data; use --data PATH|REPO".into()));
+    }
     // Reading does not depend on the number of batches.
     let options = settings.options(1);
+    args.model.fetch(args.quiet)?;
+    settings.fetch(args.quiet)?;
+    let data = settings.data.clone().unwrap_or_default();
     let folder = settings.adapter_path.clone();
     if !args.resume {
         let start = settings.start_from.as_deref();

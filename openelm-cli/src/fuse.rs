@@ -11,6 +11,7 @@ use openelm_core::{
 use crate::{
     choices::{Dtype, GgufType},
     error::Error,
+    hub::{self, Files},
     interrupt::Interrupt,
     output,
 };
@@ -19,22 +20,21 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Model folder that the adapter was trained on, or a repository's folder in the Hugging Face
-    /// Hub cache
-    #[arg(long, short, value_name = "FOLDER")]
+    /// Model that the adapter was trained on: a folder or a repository
+    #[arg(long, short, value_name = "PATH|REPO")]
     model: PathBuf,
 
-    /// Adapter folder of openelm, mlx-lm or PEFT
-    #[arg(long, value_name = "FOLDER", default_value = "adapters")]
+    /// Adapter of openelm, mlx-lm or PEFT: a folder or a repository
+    #[arg(long, value_name = "PATH|REPO", default_value = "adapters")]
     adapter_path: PathBuf,
 
     /// Model folder to write, or a GGUF file if its name ends in .gguf
     #[arg(long, value_name = "PATH", default_value = "fused_model")]
     save_path: PathBuf,
 
-    /// LLaMA tokenizer to include: a tokenizer.json or tokenizer.model, or a folder with one
-    /// [default: the model's tokenizer]
-    #[arg(long, value_name = "PATH")]
+    /// LLaMA tokenizer to include: a tokenizer.json or tokenizer.model, a folder or repository with
+    /// one, or auto [default: the model's tokenizer]
+    #[arg(long, value_name = "PATH|REPO")]
     tokenizer: Option<PathBuf>,
 
     /// Dequantise a quantised model; otherwise changed matrices are quantised again
@@ -65,7 +65,7 @@ const EXAMPLES: &str = "Examples:
   openelm fuse --model OpenELM-270M --save-path tales.gguf --gguf-type q8_0";
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> Result<(), Error> {
+pub(crate) fn run(mut args: Args) -> Result<(), Error> {
     let format = Format::of_target(Some(&args.save_path), None);
     let format = match (format, args.gguf_type) {
         (Format::Gguf(_), Some(file_type)) => Format::Gguf(file_type.into()),
@@ -75,6 +75,11 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         }
         (format, None) => format,
     };
+    args.adapter_path = hub::local(&args.adapter_path, &Files::Adapter, args.quiet)?;
+    args.model = hub::local(&args.model, &Files::Model, args.quiet)?;
+    if let Some(given) = args.tokenizer.take() {
+        args.tokenizer = hub::tokenizer(&given, &args.model, args.quiet)?;
+    }
     let options = ConvertOptions {
         format,
         tokenizer: args

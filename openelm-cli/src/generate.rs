@@ -157,7 +157,7 @@ const EXAMPLES: &str = "Examples:
   echo 'Once upon a time' | openelm generate --model OpenELM-270M --json --logprobs 5";
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> Result<(), Error> {
+pub(crate) fn run(mut args: Args) -> Result<(), Error> {
     // Checked before the model loads, so that invalid options fail at once.
     let sampling = args.sampling.sampling(&args.given)?;
     let drawn = args.sampling.draws();
@@ -184,6 +184,9 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     batch::check_size(args.batch_size)?;
     args.kv_cache
         .check(&args.given, args.prompt_cache_file.is_some())?;
+    args.model.fetch(args.quiet)?;
+    args.adapters.fetch(args.quiet)?;
+    args.draft.fetch(args.quiet)?;
     let mut options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampling,

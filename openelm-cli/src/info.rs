@@ -12,14 +12,18 @@ use openelm_core::{
 };
 use serde_json::json;
 
-use crate::{error::Error, output};
+use crate::{
+    error::Error,
+    hub::{self, Files},
+    output,
+};
 
 /// Arguments of `openelm info`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  openelm info OpenELM-270M-Instruct\n  openelm info 3B --json")]
 pub(crate) struct Args {
-    /// Model folder, a repository's folder in the Hugging Face Hub cache, or a preset: 270M, 450M,
-    /// 1_1B or 3B
+    /// Model folder, a preset (270M, 450M, 1_1B or 3B), or a repository of the Hub: its architecture,
+    /// and its weights if the cache has them
     #[arg(value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     model: String,
 
@@ -52,7 +56,7 @@ fn find(model: &str) -> Result<(Config, Option<Stored>), Error> {
     {
         return Ok((preset.config(), None));
     }
-    let folder = model_folder(model)?;
+    let folder = model_folder(hub::local(Path::new(model), &Files::Config, false)?)?;
     let config = Config::load(&folder)?;
     let has_weights = ["model.safetensors", "model.safetensors.index.json"]
         .iter()

@@ -27,14 +27,18 @@ mod fuse;
 mod generate;
 mod given;
 mod hosts;
+mod hub;
 mod info;
 mod interrupt;
 mod kv_cache;
 mod model;
+mod models;
 mod output;
 mod paths;
 mod pretrain;
 mod prompt_source;
+mod pull;
+mod push;
 mod ranks;
 mod sampling;
 mod score;
@@ -54,7 +58,7 @@ struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
-  openelm generate --model OpenELM-270M --prompt 'Once upon a time'
+  openelm generate --model mlx-community/OpenELM-270M-Instruct --prompt 'Once upon a time'
   openelm chat --model OpenELM-270M-Instruct
   openelm serve --model OpenELM-270M-Instruct
   openelm convert OpenELM-270M OpenELM-270M-4bit -q
@@ -92,6 +96,12 @@ enum Command {
     Info(info::Args),
     /// Measure load time, speed and memory
     Bench(bench::Args),
+    /// Download a repository of the Hugging Face Hub into its cache
+    Pull(pull::Args),
+    /// Upload a model or adapter to the Hugging Face Hub
+    Push(push::Args),
+    /// List the repositories in the cache of the Hugging Face Hub
+    Models(models::Args),
     /// Print a shell completion script
     #[command(after_help = "Example:\n  openelm completions zsh > ~/.zfunc/_openelm")]
     Completions {
@@ -126,6 +136,9 @@ fn main() -> ExitCode {
         Command::Tokenizer(args) => tokenizer::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Pull(args) => pull::run(args),
+        Command::Push(args) => push::run(args),
+        Command::Models(args) => models::run(args),
         Command::Completions { shell } => completions(shell),
     };
     finish(result, &command)

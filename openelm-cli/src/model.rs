@@ -8,19 +8,25 @@ use openelm_core::{
     weights::model_folder,
 };
 
-use crate::{bar::bar, choices::Dtype, error::Error, output::note};
+use crate::{
+    bar::bar,
+    choices::Dtype,
+    error::Error,
+    hub::{self, Files},
+    output::note,
+};
 
 /// The model and its load options.
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
-    /// Model folder (config.json and model.safetensors), or a repository's folder in the Hugging
-    /// Face Hub cache
-    #[arg(long, short, value_name = "FOLDER")]
+    /// Model: a folder with config.json and model.safetensors, or a repository of the Hugging Face
+    /// Hub (owner/name or owner/name@revision), which is downloaded into its cache
+    #[arg(long, short, value_name = "PATH|REPO")]
     pub(crate) model: PathBuf,
 
-    /// Tokenizer: a tokenizer.json, LLaMA's tokenizer.model, or a folder with one [default: the
-    /// model folder]
-    #[arg(long, value_name = "PATH")]
+    /// Tokenizer: a tokenizer.json, LLaMA's tokenizer.model, a folder or repository with one, or
+    /// auto, a copy on the Hub if the model has none [default: the model's]
+    #[arg(long, value_name = "PATH|REPO")]
     pub(crate) tokenizer: Option<PathBuf>,
 
     /// Data type of the computation [default: float32 on a CPU, 16 bits on a GPU]
@@ -34,6 +40,16 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// Downloads the model and the tokenizer if they are names of repositories. Their paths are
+    /// those in the cache then.
+    pub(crate) fn fetch(&mut self, quiet: bool) -> Result<(), Error> {
+        self.model = hub::local(&self.model, &Files::Model, quiet)?;
+        if let Some(given) = self.tokenizer.take() {
+            self.tokenizer = hub::tokenizer(&given, &self.model, quiet)?;
+        }
+        Ok(())
+    }
+
     /// The absolute path of the model folder; the path as it is given if there is no folder.
     pub(crate) fn place(&self) -> String {
         absolute(&model_folder(&self.model).unwrap_or_else(|_| self.model.clone()))

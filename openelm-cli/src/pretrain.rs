@@ -78,13 +78,15 @@ const EXAMPLES: &str = "Examples:
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let config = args.config.as_deref().or(args.config_file.as_deref());
-    let (settings, in_file) = args.settings.over(config)?;
+    let (mut settings, in_file) = args.settings.over(config)?;
     let given = args.given.and(in_file);
     unused::check(&settings, &given)?;
     if settings.process_timeout == 0 {
         let problem = "--process-timeout: expected at least 1, found 0";
         return Err(Error::Usage(problem.into()));
     }
+    // The processes that this one starts find the files in the cache.
+    settings.fetch(args.quiet || ranks::is_rank())?;
     if !args.resume && !args.dry_run {
         settings.check_output(config)?;
     }
@@ -106,7 +108,8 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     ranks::follow_starter(&interrupt);
     let Some(place) = settings.tokenizer_path() else {
         return Err(Error::Usage(
-            "no tokenizer; use --tokenizer PATH (train one with `openelm tokenizer train`)".into(),
+            "no tokenizer; use --tokenizer PATH|REPO (train one with `openelm tokenizer train`)"
+                .into(),
         ));
     };
     let tokenizer = Tokenizer::find(&place, Some(&place))?;

@@ -63,7 +63,9 @@ const EXAMPLES: &str = "Examples:
   echo '{\"context\": \"The sky is\", \"continuation\": \" blue\"}' | openelm score --model OpenELM-270M";
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> Result<(), Error> {
+pub(crate) fn run(mut args: Args) -> Result<(), Error> {
+    args.model.fetch(args.quiet)?;
+    args.adapters.fetch(args.quiet)?;
     let output = args.output.as_deref();
     let inputs = args.jsonl.as_deref().map(|file| ("--jsonl", file));
     if let Some(path) = output {

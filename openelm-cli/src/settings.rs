@@ -94,7 +94,7 @@ fn check_paths<T: Args>(table: &Table) -> Result<(), String> {
     let command = T::augment_args(Command::new("settings"));
     for arg in command.get_arguments() {
         let names = arg.get_value_names().unwrap_or_default();
-        let is_path = |name: &str| ["FILE", "FILES", "FOLDER", "PATH"].contains(&name);
+        let is_path = |name: &str| ["FILE", "FILES", "FOLDER", "PATH", "PATH|REPO"].contains(&name);
         if !names.iter().any(|name| is_path(name)) {
             continue;
         }

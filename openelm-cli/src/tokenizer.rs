@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use openelm_core::tokenizer::TokenizerTraining;
 
-use crate::{error::Error, output};
+use crate::{
+    error::Error,
+    hub::{self, Files},
+    output,
+};
 
 /// Arguments of `openelm tokenizer`.
 #[derive(clap::Args)]
@@ -28,8 +32,9 @@ Writes tokenizer.json and tokenizer_config.json. <unk> is 0, <s> 1, </s> 2.";
 
 #[derive(clap::Args)]
 struct TrainArgs {
-    /// Files, folders or glob patterns: .jsonl, .json, .txt (also .gz and .zst), .parquet
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    /// Files, folders or glob patterns: .jsonl, .json, .txt (also .gz and .zst), .parquet; or
+    /// data sets of the Hub
+    #[arg(long, value_name = "FILES", num_args = 1.., required = true)]
     data: Vec<PathBuf>,
 
     /// Vocabulary size, including 3 special tokens and 256 bytes
@@ -57,13 +62,14 @@ struct TrainArgs {
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let Command::Train(args) = args.command;
+    let data = hub::local_all(args.data, &Files::Dataset, false)?;
     let training = TokenizerTraining {
         vocab_size: args.vocab_size,
         text_key: args.text_key,
         character_coverage: args.character_coverage,
         force: args.force,
     };
-    let report = training.train(&args.data, &args.output)?;
+    let report = training.train(&data, &args.output)?;
     output::note(&format!(
         "{} pieces ({} characters) from {} documents, {} characters, {} different words: {}",
         output::grouped(report.vocab_size as u64),

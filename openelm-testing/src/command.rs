@@ -18,10 +18,12 @@ pub struct Outcome {
     pub stderr: String,
 }
 
-/// `program` with `args` and an empty standard input.
+/// `program` with `args` and an empty standard input, without the Hugging Face Hub: a path that does
+/// not exist may look like the name of a repository.
 pub fn command(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
+    command.env("HF_HUB_OFFLINE", "1");
     command
 }
 

@@ -14,6 +14,7 @@ use crate::{
     betas::Betas,
     choices::{Dpo, FineTuneType, LongRow, LrSchedule, Optimizer, Template},
     error::Error,
+    hub::{self, Files},
     settings::{all_or_count, count_or_all, defaults, exponent},
 };
 
@@ -21,17 +22,18 @@ use crate::{
 #[derive(clap::Args, Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
-    /// Folder with train.jsonl (or .json, .txt) and, optionally, valid.jsonl and test.jsonl; or one
-    /// file
-    #[arg(long, value_name = "FOLDER")]
+    /// Folder, or data set of the Hub, with train.jsonl (or .json, .txt) and, optionally,
+    /// valid.jsonl and test.jsonl; or one file
+    #[arg(long, value_name = "PATH|REPO")]
     pub(super) data: Option<PathBuf>,
 
     /// Folder for the adapter, metrics and checkpoints
     #[arg(long, value_name = "FOLDER", default_value = "adapters")]
     pub(super) adapter_path: PathBuf,
 
-    /// Adapter folder of openelm, mlx-lm or PEFT to start from [default: a new adapter]
-    #[arg(long, value_name = "FOLDER")]
+    /// Adapter of openelm, mlx-lm or PEFT to start from: a folder or a repository [default: a new
+    /// adapter]
+    #[arg(long, value_name = "PATH|REPO")]
     pub(super) start_from: Option<PathBuf>,
 
     /// Fine-tuning method: low-rank adapters (lora, dora) or all weights (full)
@@ -243,6 +245,17 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Downloads the data and the adapter if they are names of repositories.
+    pub(super) fn fetch(&mut self, quiet: bool) -> Result<(), Error> {
+        if let Some(data) = &mut self.data {
+            *data = hub::local(data, &Files::Dataset, quiet)?;
+        }
+        if let Some(start) = &mut self.start_from {
+            *start = hub::local(start, &Files::Adapter, quiet)?;
+        }
+        Ok(())
+    }
+
     /// The run's options; `batches` is the number of batches per epoch, for --epochs.
     pub(super) fn options(&self, batches: u64) -> FinetuneOptions {
         let iters = match self.epochs {

@@ -7,14 +7,18 @@ use openelm_core::{
     generation::{DEFAULT_DRAFT_TOKENS, DraftModel},
 };
 
-use crate::{error::Error, model::ModelArgs};
+use crate::{
+    error::Error,
+    hub::{self, Files},
+    model::ModelArgs,
+};
 
 /// Options of the draft model.
 #[derive(clap::Args)]
 pub(super) struct DraftArgs {
-    /// Smaller model that drafts tokens, which the model verifies in one pass: the same text,
+    /// Smaller model, a folder or repository, that drafts tokens, which the model verifies in one pass: the same text,
     /// faster; needs the same tokenizer
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "PATH|REPO")]
     draft_model: Option<PathBuf>,
 
     /// Maximum number of tokens that the draft model drafts per pass
@@ -23,6 +27,14 @@ pub(super) struct DraftArgs {
 }
 
 impl DraftArgs {
+    /// Downloads the draft model if it is the name of a repository.
+    pub(super) fn fetch(&mut self, quiet: bool) -> Result<(), Error> {
+        if let Some(model) = &mut self.draft_model {
+            *model = hub::local(model, &Files::Model, quiet)?;
+        }
+        Ok(())
+    }
+
     /// The draft model for `target`, which `model` loaded; `None` without `--draft-model`.
     pub(super) fn load(
         &self,

@@ -1,7 +1,7 @@
 //! Options of `openelm pretrain`, for the command line and TOML files.
 
 use std::{
-    fmt,
+    fmt, mem,
     path::{Path, PathBuf},
 };
 
@@ -19,6 +19,7 @@ use crate::{
     betas::Betas,
     choices::{Dtype, Packing},
     error::Error,
+    hub::{self, Files},
     paths::Paths,
     settings::{all_or_count, count_or_all, defaults, exponent},
 };
@@ -28,7 +29,7 @@ use crate::{
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
     /// Training files, folders and glob patterns, separated by commas or spaces: .jsonl, .json and
-    /// .txt (also .gz and .zst), .parquet
+    /// .txt (also .gz and .zst), .parquet; or data sets of the Hub
     #[arg(long, value_name = "FILES", num_args = 1.., value_parser = Paths::parser())]
     pub(super) data: Option<Vec<Paths>>,
 
@@ -41,14 +42,14 @@ pub(super) struct Settings {
     #[arg(long, value_name = "KEYS", default_value_t = corpus().text_key)]
     pub(super) text_key: String,
 
-    /// Model folder to continue from [default: new random weights]
-    #[arg(long, alias = "from", value_name = "FOLDER")]
+    /// Model to continue from: a folder or a repository [default: new random weights]
+    #[arg(long, alias = "from", value_name = "PATH|REPO")]
     #[serde(alias = "from")]
     pub(super) start_from: Option<PathBuf>,
 
-    /// Tokenizer: a tokenizer.json or tokenizer.model, or a folder with one [default: the tokenizer
-    /// of --start-from]
-    #[arg(long, value_name = "PATH")]
+    /// Tokenizer: a tokenizer.json or tokenizer.model, a folder or repository with one, or auto
+    /// [default: the tokenizer of --start-from]
+    #[arg(long, value_name = "PATH|REPO")]
     pub(super) tokenizer: Option<PathBuf>,
 
     /// Folder for the model, metrics and checkpoints
@@ -295,6 +296,23 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Downloads the model, the tokenizer and the data that are names of repositories.
+    pub(super) fn fetch(&mut self, quiet: bool) -> Result<(), Error> {
+        if let Some(start) = &mut self.start_from {
+            *start = hub::local(start, &Files::Model, quiet)?;
+        }
+        if let Some(tokenizer) = &mut self.tokenizer {
+            let given = mem::take(tokenizer);
+            let model = self.start_from.clone().unwrap_or_default();
+            self.tokenizer = hub::tokenizer(&given, &model, quiet)?;
+        }
+        for files in [&mut self.data, &mut self.valid].into_iter().flatten() {
+            let paths = hub::local_all(Paths::all(files), &Files::Dataset, quiet)?;
+            *files = paths.into_iter().map(Paths::from).collect();
+        }
+        Ok(())
+    }
+
     /// The architecture, for `tokenizer`.
     pub(super) fn config(&self, tokenizer: &Tokenizer) -> Result<Config, Error> {
         let config = match &self.start_from {

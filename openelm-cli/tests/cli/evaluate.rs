@@ -199,7 +199,11 @@ fn bad_command_lines_are_refused() {
     let data = folder.to_str().unwrap();
     let cases: [(&[&str], i32, &str); 6] = [
         (&[], 2, "--tasks: expected tasks"),
-        (&["--tasks", "arc_easy"], 2, "--data: expected the folder"),
+        (
+            &["--tasks", "arc_easy"],
+            1,
+            "allenai/ai2_arc: not in the cache",
+        ),
         (&["--tasks", "arc_eazy", "--data", data], 2, "arc_easy"),
         (
             &["--tasks", "arc_easy", "--data", data],

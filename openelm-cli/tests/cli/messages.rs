@@ -132,14 +132,13 @@ fn remedies_exist_in_the_command() {
         fails(
             openelm(args),
             1,
-            &[missing, "--tokenizer PATH sets its path"],
+            &[missing, "--tokenizer PATH|REPO sets it"],
         );
     }
     let gguf = model.file("model.gguf", "");
     for (path, advice) in [
         (gguf.as_str(), "openelm convert FILE FOLDER"),
         ("nowhere.gguf", "openelm convert FILE FOLDER"),
-        ("nowhere/OpenELM", "hf download nowhere/OpenELM"),
     ] {
         for command in [
             &["generate", "-p", "x", "-m"][..],
@@ -259,7 +258,7 @@ fn fuse_takes_a_tokenizer_and_a_gguf_type() {
     fails(
         with(&[fused]),
         1,
-        &["no tokenizer.json", "--tokenizer PATH sets its path"],
+        &["no tokenizer.json", "--tokenizer PATH|REPO sets it"],
     );
     works(with(&[fused, "--tokenizer", &tales()]));
     works(openelm(&[

@@ -11,7 +11,7 @@ fn rejects_invalid_command_lines() {
         (&["frobnicate"], "frobnicate"),
         (&["--frobnicate"], "--frobnicate"),
         (&["generate", "--frobnicate"], "--frobnicate"),
-        (&["generate", "--prompt", "x"], "--model <FOLDER>"),
+        (&["generate", "--prompt", "x"], "--model <PATH|REPO>"),
         (
             &[
                 "generate",
@@ -25,7 +25,7 @@ fn rejects_invalid_command_lines() {
             "--prompt-file",
         ),
         (&["generate", "--model", "x", "--logprobs", "2"], "--json"),
-        (&["bench"], "--model <FOLDER>"),
+        (&["bench"], "--model <PATH|REPO>"),
     ];
     for (args, part) in cases {
         let outcome = run(openelm(args));

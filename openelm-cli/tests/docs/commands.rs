@@ -80,7 +80,8 @@ fn shell(folder: &Path, line: &str) -> Outcome {
         .args(["-o", "pipefail", "-c", line])
         .current_dir(folder)
         .env("PATH", env::join_paths(paths).unwrap())
-        .env("OPENBLAS_NUM_THREADS", "1");
+        .env("OPENBLAS_NUM_THREADS", "1")
+        .env("HF_HUB_OFFLINE", "1");
     run(command)
 }
 

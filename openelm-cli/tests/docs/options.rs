@@ -7,7 +7,7 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 17] = [
     "bench",
     "cache-prompt",
     "chat",
@@ -18,7 +18,10 @@ const COMMANDS: [&str; 14] = [
     "fuse",
     "generate",
     "info",
+    "models",
     "pretrain",
+    "pull",
+    "push",
     "score",
     "serve",
     "tokenizer train",
