@@ -82,7 +82,7 @@ enum Command {
     /// Serve a model over HTTP with OpenAI's interface
     Serve(Box<serve::Args>),
     /// Average the weights of checkpoints
-    Average(average::Args),
+    Average(Box<average::Args>),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
     Convert(Box<convert::Args>),
     /// Fine-tune a model: LoRA, DoRA, full, or DPO on preference pairs
@@ -131,7 +131,7 @@ fn main() -> ExitCode {
         Command::CachePrompt(args) => cache_prompt::run(*args),
         Command::Score(args) => score::run(*args),
         Command::Serve(args) => serve::run(*args),
-        Command::Average(args) => average::run(args),
+        Command::Average(args) => average::run(*args),
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Pretrain(args) => pretrain::run(*args),

@@ -65,7 +65,7 @@ fn stored_and_requested_types_are_kept() {
             dtype,
             ..plain()
         };
-        let target = folder.join(&format!("{expected}"));
+        let target = folder.join(format!("{expected}"));
         convert(&folder.join("source"), &target, &options).unwrap();
         let mean = changed(&first, |x| {
             ((f64::from(x) + f64::from(x + 0.5)) / 2.0) as f32
