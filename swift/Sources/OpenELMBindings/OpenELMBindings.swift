@@ -4314,6 +4314,7 @@ public enum ScheduleShape: Equatable, Hashable {
     case constant
     case linear
     case cosine
+    case coreNet
 
 
 
@@ -4341,6 +4342,8 @@ public struct FfiConverterTypeScheduleShape: FfiConverterRustBuffer {
         
         case 3: return .cosine
         
+        case 4: return .coreNet
+        
         default: throw UniffiInternalError.unexpectedEnumCase
         }
     }
@@ -4359,6 +4362,10 @@ public struct FfiConverterTypeScheduleShape: FfiConverterRustBuffer {
         
         case .cosine:
             writeInt(&buf, Int32(3))
+        
+        
+        case .coreNet:
+            writeInt(&buf, Int32(4))
         
         }
     }
