@@ -9,6 +9,7 @@ export class Answer {
   #error = element("p", "error");
   #counts = element("p", "counts");
   #copy = element("button", "plain");
+  #trims;
   #tokens = [];
   #chunks = 0;
   #firstTime = 0;
@@ -16,12 +17,16 @@ export class Answer {
   #finish = "";
   #usage = null;
 
-  /** `prefix` is a prompt that the text continues; Copy includes it. */
-  constructor(prefix = "") {
+  /**
+   * `prefix` is a prompt that the text continues; Copy includes it. Without a prompt, null, spaces
+   * at the begin of the text are not shown.
+   */
+  constructor(prefix) {
     this.content = "";
+    this.#trims = prefix === null;
     this.element = element("article", "answer");
     this.element.setAttribute("aria-busy", "true");
-    if (prefix !== "") {
+    if (prefix) {
       const before = element("span", "prompt");
       before.textContent = prefix;
       this.#text.append(before);
@@ -42,7 +47,8 @@ export class Answer {
     // A token without text is a part of a character, or of a possible stop string.
     this.#tokens.push(...tokens);
     if (text !== "") {
-      const added = tokenElement(text, this.#tokens);
+      const isBegin = this.#trims && this.content.trim() === "";
+      const added = tokenElement(isBegin ? text.trimStart() : text, this.#tokens);
       this.#text.append(added);
       if (this.content === "" && added.className === "token") {
         makeTabStop(added);

@@ -117,7 +117,7 @@ async function run() {
   }
   const controller = new AbortController();
   setRunning(controller);
-  follow(() => {});
+  scrollToEnd();
   try {
     for await (const added of generate(
       transcript.mode, body, options.withProbabilities(), controller.signal)) {
@@ -184,6 +184,10 @@ function follow(change) {
   const isAtEnd = page.scrollHeight - page.clientHeight - page.scrollTop < 40;
   change();
   if (isAtEnd) {
-    page.scrollTop = page.scrollHeight;
+    scrollToEnd();
   }
+}
+
+function scrollToEnd() {
+  document.documentElement.scrollTop = document.documentElement.scrollHeight;
 }

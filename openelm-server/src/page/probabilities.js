@@ -25,7 +25,14 @@ export function tokenElement(text, tokens) {
 
 /** Shows tooltips of the tokens in `transcript`. One token of a text is in the tab order. */
 export function listen(transcript) {
-  transcript.addEventListener("pointerover", ({ target }) => tokensOf.has(target) && show(target));
+  // Not `pointerover`, which also comes when a text moves under the pointer.
+  transcript.addEventListener("pointermove", ({ target }) => {
+    if (target === shown) {
+      clearTimeout(timer);
+    } else if (tokensOf.has(target)) {
+      show(target);
+    }
+  });
   transcript.addEventListener("pointerout", hideLater);
   transcript.addEventListener("focusin", ({ target }) => {
     if (tokensOf.has(target)) {

@@ -43,7 +43,7 @@ export class Transcript {
   begin(text) {
     this.#hint.hidden = true;
     const isChat = this.mode === "chat";
-    const answer = new Answer(isChat ? "" : text);
+    const answer = new Answer(isChat ? null : text);
     if (isChat) {
       const message = document.createElement("p");
       message.className = "message";
