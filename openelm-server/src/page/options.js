@@ -70,4 +70,8 @@ function numbers() {
 function show(isShown) {
   aside.classList.toggle("shown", isShown);
   button.setAttribute("aria-expanded", String(isShown));
+  const isNarrow = button.offsetParent !== null;
+  if (isShown && isNarrow) {
+    aside.scrollIntoView();
+  }
 }
