@@ -3,6 +3,9 @@
 import * as liveRegion from "./live_region.js";
 import { makeTabStop, tokenElement } from "./probabilities.js";
 
+/** Shortest time that gives a rate, in seconds. */
+const SHORTEST = 0.05;
+
 /** A generated text, which grows. */
 export class Answer {
   #text = element("p", "text");
@@ -92,7 +95,8 @@ export class Answer {
       parts.push(plural(generated, "token"));
     }
     const seconds = (this.#lastTime - this.#firstTime) / 1000;
-    if (this.#chunks > 1 && seconds > 0) {
+    // The first tokens may arrive together.
+    if (seconds >= SHORTEST) {
       parts.push(`${((this.#chunks - 1) / seconds).toFixed(1)} tokens per second`);
     }
     if (this.#usage) {

@@ -90,6 +90,8 @@ class Browser:
         context = self.call("Target.createBrowserContext")["browserContextId"]
         target = self.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+        self.call("Browser.grantPermissions", permissions=permissions, browserContextId=context)
         return Page(self, session, target, width, height, media)
 
     def close(self):
@@ -109,7 +111,8 @@ class Page:
     def __init__(self, browser, session, target, width, height, media):
         self.browser, self.session, self.target = browser, session, target
         self.problems = []
-        self.requested = []
+        # URLs and bodies.
+        self.requests = []
         browser.pages[session] = self
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
@@ -130,7 +133,7 @@ class Page:
         elif method == "Log.entryAdded":
             self.problems.append(f"{params['entry']['level']}: {params['entry']['text']}")
         elif method == "Network.requestWillBeSent":
-            self.requested.append(params["request"]["url"])
+            self.requests.append((params["request"]["url"], params["request"].get("postData")))
 
     def open(self, url):
         self.call("Page.navigate", url=url)
