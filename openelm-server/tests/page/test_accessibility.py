@@ -38,7 +38,7 @@ HAS_RING = """(() => {
     return (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2) || style.boxShadow.includes('1px');
   });
 })()"""
-NAME = "(document.activeElement.id || document.activeElement.className || document.activeElement.textContent || document.activeElement.tagName)"
+NAME = "(document.activeElement.id || document.activeElement.className || document.activeElement.tagName)"
 
 
 class Accessibility(Case):
