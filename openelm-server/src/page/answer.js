@@ -29,6 +29,7 @@ export class Answer {
     this.#trims = prefix === null;
     this.element = element("article", "answer");
     this.element.setAttribute("aria-busy", "true");
+    this.element.setAttribute("aria-label", "Answer");
     if (prefix) {
       const before = element("span", "prompt");
       before.textContent = prefix;
@@ -79,13 +80,14 @@ export class Answer {
 
   /** Ends the text. */
   end({ isStopped }) {
+    liveRegion.finish();
     if (isStopped) {
       this.#finish = "stopped";
+      liveRegion.announce("Stopped");
     }
     this.element.setAttribute("aria-busy", "false");
     this.#copy.hidden = this.content === "";
     this.#showCounts();
-    liveRegion.finish();
   }
 
   #showCounts() {

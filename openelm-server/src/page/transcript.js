@@ -47,6 +47,8 @@ export class Transcript {
     if (isChat) {
       const message = document.createElement("p");
       message.className = "message";
+      message.setAttribute("role", "article");
+      message.setAttribute("aria-label", "Message");
       message.textContent = text;
       this.#section.append(message);
     }

@@ -71,6 +71,7 @@ class Texts(Case):
             text = self.answer(page, number)
             self.assertRegex(page.run(COUNTS), r"^\d+ tokens · ([\d.]+ tokens per second · )?stopped$")
             self.assertEqual(page.run("document.getElementById('send').getAttribute('aria-label')"), "Send")
+            self.assertEqual(page.run("document.querySelector('#live-region p:last-child').textContent"), "Stopped")
             # The server has ended it too.
             while "openelm_generations 0\n" not in (metrics := server.text("/metrics")):
                 pass
