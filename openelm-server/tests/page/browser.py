@@ -50,8 +50,8 @@ class Browser:
             "--force-color-profile=srgb", "about:blank",
         ]
         shell = ["bash", "-c", f"exec 3<&{reads} 4>&{writes}; exec \"$@\"", "browser", *command]
-        log = open(os.path.join(self.folder.name, "log"), "wb")
-        self.process = subprocess.Popen(shell, pass_fds=(reads, writes), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        null = subprocess.DEVNULL
+        self.process = subprocess.Popen(shell, pass_fds=(reads, writes), stdin=null, stdout=null, stderr=null)
         os.close(reads)
         os.close(writes)
         self.buffer = b""

@@ -77,16 +77,20 @@ class Accessibility(Case):
 
     def test_every_control_has_a_name(self):
         page = self.open(self.serve("-n", "4"))
+        page.call("Accessibility.enable")
+        roles = ("button", "textbox", "radio", "switch", "spinbutton", "combobox")
+
+        def names():
+            nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+            return [(node["role"]["value"], node["name"]["value"]) for node in nodes if node["role"]["value"] in roles]
+
+        expected = [("textbox", "Prompt"), ("button", "Send"), ("button", "Clear"), ("radio", "Chat"), ("radio", "Completion"),
+                    ("switch", "Token probabilities"), ("button", "Reset options"), *[("spinbutton", name) for name in (
+                        "Temperature", "Top-p", "Top-k", "Min-p", "Repetition penalty", "Maximum tokens", "Seed")]]
+        self.assertEqual(sorted(names()), sorted(expected))
         self.send(page, "Once")
         self.answer(page)
-        page.call("Accessibility.enable")
-        controls = [node for node in page.call("Accessibility.getFullAXTree")["nodes"]
-                    if node["role"]["value"] in ("button", "textbox", "radio", "switch", "spinbutton", "combobox")]
-        names = [(node["role"]["value"], node["name"]["value"]) for node in controls]
-        self.assertTrue(all(name for _, name in names), names)
-        for control in (("textbox", "Prompt"), ("button", "Send"), ("switch", "Token probabilities"), ("spinbutton", "Top-p"),
-                        ("radio", "Completion"), ("button", "Copy")):
-            self.assertIn(control, names)
+        self.assertEqual(sorted(names()), sorted([*expected, ("button", "Copy")]))
         self.assertEqual(page.run("[document.documentElement.lang, document.title]"), ["en", "OpenELM"])
 
     def test_texts_have_contrast_in_light_and_dark(self):

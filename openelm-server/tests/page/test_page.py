@@ -130,8 +130,8 @@ class Texts(Case):
 
     def test_an_event_stream_may_be_cut_anywhere(self):
         page = self.open(self.serve())
-        stream = "\ufeffdata: {\"a\": \"é€😀\"}\r\n\r\n: note\n\nid: 1\ndata: b\rdata:c\r\rdata\n\nevent: x\r\n\r\ndata:  d: e\n\ndata: lost"
-        expected = ["{\"a\": \"é€😀\"}", "b\nc", "", " d: e"]
+        stream = "\ufeffdata: {\"a\": \"é€😀\"}\r\n\r\n: note\n\nid: 1\ndata: b\rdata:c\r\rdata: f\r\ndata: g\r\n\r\ndata\n\nevent: x\r\n\r\ndata:  d: e\n\ndata: lost"
+        expected = ["{\"a\": \"é€😀\"}", "b\nc", "f\ng", "", " d: e"]
         found = page.run("""import('/page/event_stream.js').then(({ EventStreamParser }) => {
             const bytes = new TextEncoder().encode(%s);
             const events = (parts) => { const parser = new EventStreamParser(); return parts.flatMap((part) => parser.push(part)); };
