@@ -1,5 +1,6 @@
 """Pages of `openelm serve` with the bundled model, for the tests of this folder."""
 
+import functools
 import json
 import os
 import subprocess
@@ -42,15 +43,22 @@ class Server:
         self.process.stderr.close()
 
 
+@functools.cache
+def installed_browser():
+    """The path of a browser. None is a warning on a developer's machine and an error in CI, as for every check."""
+    program = browser.find()
+    if program is None:
+        print("tests/page: WARNING: no Chromium is installed: the page was not tested in a browser", file=sys.stderr)
+    return program
+
+
 class Case(unittest.TestCase):
     """A test with pages. It fails if a page has an error, a warning or a violation of its policy."""
 
     @classmethod
     def setUpClass(cls):
-        program = browser.find()
+        program = installed_browser()
         if program is None:
-            # As for every check: a warning on a developer's machine, an error in CI.
-            print("tests/page: WARNING: no Chromium is installed: the page was not tested in a browser", file=sys.stderr)
             if os.environ.get("CI") == "true":
                 raise RuntimeError("Chromium is not installed")
             raise unittest.SkipTest("no Chromium is installed")
