@@ -29,6 +29,12 @@ const SVG: &str = "image/svg+xml";
 const FILES: &[StaticFile] = &[
     file("/", HTML, include_str!("page/index.html")),
     file("/page/page.css", CSS, include_str!("page/page.css")),
+    file("/page/controls.css", CSS, include_str!("page/controls.css")),
+    file(
+        "/page/transcript.css",
+        CSS,
+        include_str!("page/transcript.css"),
+    ),
     file("/page/icon.svg", SVG, include_str!("page/icon.svg")),
     file("/page/page.js", JAVASCRIPT, include_str!("page/page.js")),
     file("/page/api.js", JAVASCRIPT, include_str!("page/api.js")),

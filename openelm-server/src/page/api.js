@@ -114,7 +114,8 @@ function addition({ choices: [choice], usage }) {
   const logprobs = choice?.logprobs;
   const tokens = logprobs?.content
     ? logprobs.content.map(({ token, logprob, top_logprobs }) =>
-        withTop(token, logprob, top_logprobs.map((top) => ({ text: top.token, logprob: top.logprob }))))
+        withTop(token, logprob,
+          top_logprobs.map(({ token: text, logprob }) => ({ text, logprob }))))
     : (logprobs?.tokens ?? []).map((token, index) => {
         const top = Object.entries(logprobs.top_logprobs[index] ?? {});
         return withTop(token, logprobs.token_logprobs[index],

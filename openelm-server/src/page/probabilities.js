@@ -144,7 +144,9 @@ function moveFocus(event) {
   }
   const all = [...event.target.parentElement.querySelectorAll(".token")];
   const index = all.indexOf(event.target);
-  const next = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: all.length - 1 }[event.key];
+  const next = {
+    ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: all.length - 1,
+  }[event.key];
   if (all[next]) {
     event.preventDefault();
     all[next].focus();

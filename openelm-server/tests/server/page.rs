@@ -41,7 +41,7 @@ fn files(server: &Running) -> BTreeMap<String, Response> {
 fn the_page_and_its_files_have_strict_headers() {
     let server = start();
     let files = files(&server);
-    assert_eq!(files.len(), 12);
+    assert_eq!(files.len(), 14);
     for (path, file) in &files {
         let kind = match path.rsplit_once('.') {
             None => "text/html; charset=utf-8",
