@@ -55,7 +55,6 @@ export function markInvalid(name) {
   for (const input of numbers()) {
     if (input.name === name) {
       input.setAttribute("aria-invalid", "true");
-      show(true);
     } else {
       input.removeAttribute("aria-invalid");
     }

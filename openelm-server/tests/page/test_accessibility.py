@@ -152,8 +152,10 @@ class Accessibility(Case):
         self.mode(page, "chat")
         self.send(page, "M" * 300)
         self.answer(page)
-        # The option at fault is shown.
-        self.assertTrue(page.run("document.getElementById('top_p').checkVisibility()"))
+        # Above the composer, below the header.
+        page.wait("(() => { const error = document.querySelector('#chat .error').getBoundingClientRect(); return "
+                  "error.height > 0 && error.bottom <= document.getElementById('composer').getBoundingClientRect().top && "
+                  "error.top >= document.querySelector('header').getBoundingClientRect().bottom; })()")
         fits("with an error")
         page.run("document.getElementById('key-dialog').showModal()")
         fits("with the dialog")
