@@ -20,7 +20,7 @@ let running = null;
 
 find("mode").addEventListener("change", (event) => setMode(event.target.value));
 find("clear").addEventListener("click", clear);
-prompt.addEventListener("input", fitPrompt);
+prompt.addEventListener("input", () => follow(fitPrompt));
 prompt.addEventListener("keydown", (event) => {
   // The Return that ends an input method's composition is no end of the message.
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) {
@@ -125,13 +125,16 @@ async function run() {
     }
   } catch (error) {
     if (error.name !== "AbortError") {
-      fail(error, answer);
+      follow(() => fail(error, answer));
     }
   }
-  follow(() => answer.end({ isStopped: controller.signal.aborted }));
-  if (isChat && answer.content === "" && prompt.value === "" && current === transcript) {
-    setPrompt(text);
-  }
+  follow(() => {
+    answer.end({ isStopped: controller.signal.aborted });
+    // A message without an answer is not lost.
+    if (isChat && answer.content === "" && prompt.value === "" && current === transcript) {
+      setPrompt(text);
+    }
+  });
   if (running === controller) {
     setRunning(null);
   }
