@@ -66,7 +66,10 @@ async function start() {
   const [own] = list;
   model.replaceChildren(...list.map(({ id }) => new Option(id)));
   model.hidden = list.length === 1;
-  find("model-name").textContent = list.length === 1 ? own.id : "";
+  const name = find("model-name");
+  name.textContent = list.length === 1 ? own.id : "";
+  // A long name is cut.
+  name.title = name.textContent;
   options.setDefaults(own.defaults);
   // A base model has no chat template.
   const mode = own.chat_template === "plain" ? "completion" : "chat";
