@@ -29,7 +29,7 @@ clean: ## remove all build results; `make clean setup` starts over
 
 ##@ Test
 
-test: lint test-tools test-scripts test-rust test-mutations test-swift parity ## everything: lint, the scripts, the Rust tests, mutated inputs, the Swift package, parity with mlx-lm
+test: lint test-tools test-scripts test-rust test-mutations test-page test-swift parity ## everything: lint, the scripts, the Rust tests, mutated inputs, the server's page, the Swift package, parity with mlx-lm
 	@awk '/^test result: ok/ { passed += $$4 } END { print "make test: passed: " passed " Rust tests, mutated inputs, the scripts, the Swift package, parity with mlx-lm" }' out/rust-tests.log
 
 # float32 products on the matrix units of M5 and A19 would otherwise use TF32, below the tests' bounds.
@@ -50,6 +50,10 @@ test-swift: setup ## the Swift package alone: build it against the real library,
 test-mutations: setup ## a few hundred mutated files and extreme options of the built tool
 	cargo build --quiet $(TESTED) --bin openelm
 	python3 -B fuzz/mutations --openelm target/debug/openelm --seed 20 --cases 300,150 --seconds 60
+
+test-page: setup ## the server's page in a headless Chromium (Debian: apt-get install chromium)
+	cargo build --quiet $(TESTED) --bin openelm
+	cd openelm-server/tests/page && OPENELM_TOOL="$$PWD/../../../target/debug/openelm" python3 -B -m unittest --quiet
 
 test-scripts: ## the scripts of apple/, release/, .github/, fuzz/, bench/mac and examples/lm_eval, on any system
 	cd apple && python3 -B -m unittest --quiet
@@ -144,6 +148,6 @@ chat-simulator: ## run the chat app in the iOS simulator and take screenshots: o
 dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*-macos*-arm64.tar.gz
 	@apple/dist-macos.sh
 
-.PHONY: help setup build demo clean test test-rust test-mutations test-swift test-scripts test-tools parity parity-evaluate parity-llama parity-server fuzz
+.PHONY: help setup build demo clean test test-rust test-mutations test-page test-swift test-scripts test-tools parity parity-evaluate parity-llama parity-server fuzz
 .PHONY: fmt lint lint-workflows deny bindings run-swift setup-swift bench mac launches
 .PHONY: check-apple xcframework consumer ios chat-simulator dist-macos

@@ -10,9 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::{api_error::ApiError, app::App};
+use crate::{api_error::ApiError, app::App, static_files};
 
-/// The path that needs no key.
+/// The path of the API that needs no key.
 const HEALTH: &str = "/health";
 
 /// Refuses a request with another host, origin or key, and answers those that browsers make before
@@ -111,7 +111,8 @@ fn preflight(request: &HeaderMap) -> Response {
 
 fn has_key(app: &App, request: &Request) -> bool {
     let keys = &app.options.api_keys;
-    if keys.is_empty() || request.uri().path() == HEALTH {
+    let path = request.uri().path();
+    if keys.is_empty() || path == HEALTH || static_files::has_path(path) {
         return true;
     }
     let header = request.headers().get(header::AUTHORIZATION);

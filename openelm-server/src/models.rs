@@ -6,6 +6,7 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
+use openelm_core::chat::ChatTemplate;
 use serde_json::{Value, json};
 
 use crate::{api_error::ApiError, app::App, router};
@@ -39,9 +40,40 @@ fn all(app: &App) -> Vec<Value> {
             "owned_by": "openelm",
             "parent": parent,
             "max_model_len": context,
+            "chat_template": template_name(app.options.chat_template),
+            "defaults": defaults(app),
         })
     };
     let adapters = app.options.adapters.iter();
     let adapters = adapters.map(|(name, _)| model(name, Some(own)));
     [model(own, None)].into_iter().chain(adapters).collect()
+}
+
+/// The name of a template on the command line.
+fn template_name(template: ChatTemplate) -> &'static str {
+    match template {
+        ChatTemplate::OpenElmInstruct => "openelm-instruct",
+        ChatTemplate::Instruction => "instruction",
+        ChatTemplate::Plain => "plain",
+    }
+}
+
+/// The values of fields that a request does not have.
+fn defaults(app: &App) -> Value {
+    let options = &app.options.generate;
+    let sampling = &options.sampling;
+    json!({
+        "max_tokens": options.max_tokens,
+        "temperature": shortest(sampling.temperature),
+        "top_p": shortest(sampling.top_p),
+        "top_k": sampling.top_k,
+        "min_p": shortest(sampling.min_p),
+        "repetition_penalty": shortest(sampling.repetition_penalty),
+        "seed": sampling.seed,
+    })
+}
+
+/// The number with the fewest digits that is read as `number`: 0.7, not 0.699999988079071.
+fn shortest(number: f32) -> Option<f64> {
+    number.to_string().parse().ok()
 }

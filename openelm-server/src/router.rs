@@ -24,7 +24,8 @@ use crate::{
 };
 
 /// All paths, as labels of the metrics.
-pub(crate) const PATHS: [&str; 11] = [
+pub(crate) const PATHS: [&str; 12] = [
+    "/",
     "/v1/completions",
     "/completions",
     "/v1/chat/completions",

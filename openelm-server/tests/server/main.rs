@@ -15,6 +15,7 @@ mod completions;
 mod echo;
 mod limits;
 mod mutated;
+mod page;
 mod refused;
 mod running;
 mod shutdown;

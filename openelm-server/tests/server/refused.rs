@@ -192,7 +192,7 @@ fn accepts_fields_that_request_nothing() {
 fn unknown_paths_methods_and_models_have_a_status() {
     let server = start();
     for (method, path, status) in [
-        ("GET", "/", 404),
+        ("GET", "/page", 404),
         ("POST", "/v1/embeddings", 404),
         ("GET", "/v1/completions", 405),
         ("PUT", "/tokenize", 405),
