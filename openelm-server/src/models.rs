@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     response::Response,
 };
 use serde_json::{Value, json};
@@ -19,8 +19,10 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
 /// The model with a name.
 pub(crate) async fn find(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
+    // Bytes that are no text name no model.
+    let name = name.map(|Path(name)| name).unwrap_or_default();
     let found = all(&app).into_iter().find(|model| model["id"] == *name);
     match found {
         Some(model) => Ok(router::json(model.to_string())),

@@ -25,6 +25,7 @@ use crate::{
     listener::{Accepting, Listener},
     metrics::Metrics,
     options::{Listen, ServerOptions},
+    request_work::RequestWork,
     router::router,
     shutdown::Shutdown,
     token_texts::TokenTexts,
@@ -62,6 +63,10 @@ impl Server {
             let warning =
                 format!("other machines can reach the server{key}; HTTP is not encrypted");
             warnings.push(warning);
+        }
+        if options.api_keys.is_open_to_others() {
+            let warning = "other users of this machine can read the file of API keys";
+            warnings.push(warning.to_owned());
         }
         Ok(Self {
             listener,
@@ -106,8 +111,10 @@ impl Server {
             token_texts: TokenTexts::new(model.tokenizer()),
             admission: Admission::new(&options),
             metrics: Metrics::default(),
+            work: RequestWork::default(),
             started: seconds_since_1970(),
             is_loopback: listener.is_loopback(),
+            is_public: listener.is_public(),
             model,
             options,
         });
