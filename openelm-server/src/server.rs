@@ -55,13 +55,13 @@ impl Server {
         let listener = Listener::open(listen)?;
         let mut warnings = Vec::new();
         if listener.is_public() {
-            let key = if options.api_keys.is_empty() {
-                ", and needs no API key"
+            let keys = if options.api_keys.is_empty() {
+                ", which needs no API key"
             } else {
                 ""
             };
             let warning =
-                format!("other machines can reach the server{key}; HTTP is not encrypted");
+                format!("other machines can reach the server{keys}; HTTP is not encrypted");
             warnings.push(warning);
         }
         if options.api_keys.is_open_to_others() {
