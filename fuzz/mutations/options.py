@@ -31,6 +31,7 @@ LINES = {
                  "model corpus.txt", ("out",), None),
     "convert": (["convert", "model", "out", "--quantize", "--q-group-size", "32", "--quiet"], "model",
                 ("out",), None),
+    "average": (["average", "model", "model", "--output", "out", "--quiet"], "model", ("out",), None),
     "fuse": (["fuse", "--model", "model", "--adapter-path", "adapter", "--save-path", "out",
               "--quiet"], "model adapter", ("out",), None),
     "finetune": (["finetune", "--model", "model", "--data", "text", "--adapter-path", "out", *SHORT,

@@ -57,6 +57,8 @@ def models():
         yield reader(path, form, GENERATE, also=also)
         yield reader(path, form, [*GENERATE, "--dtype", "bfloat16", "--json"], also=also)
         yield reader(path, form, ["info", "model"], also=also)
+        yield reader(path, form, ["average", "model", "model", "--output", "out", "--quiet"],
+                     outputs=OUT, also=also)
         yield reader(path, form, ["bench", "--model", "model", "--prompt-tokens", "4",
                                   "--max-tokens", "2", "--repeat", "1"], also=also)
         yield reader(path, form, finetune("text"), "text", OUT, also, True)

@@ -1,6 +1,9 @@
 //! `openelm convert`: any OpenELM checkpoint to MLX, Hugging Face or GGUF.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 use openelm_core::{
     CancelHandle,
@@ -155,11 +158,22 @@ pub(crate) fn run(mut args: Args) -> Result<(), Error> {
     let architecture = args.architecture.as_ref();
     let architecture = architecture.map(|given| ("--architecture", given.place.as_path()));
     check_inputs(target, architecture)?;
-    let conversion = Conversion::open(&args.source, &options)?;
+    write(&args.source, target, &options, args.quiet, args.json)
+}
+
+/// Converts `source` to `target` with a progress bar, and prints the report.
+pub(crate) fn write(
+    source: &Path,
+    target: &Path,
+    options: &ConvertOptions,
+    quiet: bool,
+    json: bool,
+) -> Result<(), Error> {
+    let conversion = Conversion::open(source, options)?;
     let cancel = CancelHandle::default();
     let interrupt = Interrupt::cancelling(cancel.clone())?;
     let bar = bar(
-        args.quiet,
+        quiet,
         "converting {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {eta} left",
     );
     let mut verifying = false;
@@ -182,9 +196,9 @@ pub(crate) fn run(mut args: Args) -> Result<(), Error> {
     });
     bar.finish_and_clear();
     let report = interrupt.result(report)?;
-    let shown = if args.json {
+    let shown = if json {
         output::write_json(&serde_json::to_value(&report).unwrap_or_default())
-    } else if args.quiet {
+    } else if quiet {
         Ok(())
     } else {
         output::write(table(&report).as_bytes())
@@ -194,12 +208,12 @@ pub(crate) fn run(mut args: Args) -> Result<(), Error> {
 
 /// An architecture, and its name or file.
 #[derive(Clone)]
-struct Architecture {
-    config: openelm_core::Config,
-    place: PathBuf,
+pub(crate) struct Architecture {
+    pub(crate) config: openelm_core::Config,
+    pub(crate) place: PathBuf,
 }
 
-fn architecture(text: &str) -> Result<Architecture, openelm_core::Error> {
+pub(crate) fn architecture(text: &str) -> Result<Architecture, openelm_core::Error> {
     Ok(Architecture {
         config: convert::parse_architecture(text)?,
         place: text.into(),
@@ -266,6 +280,7 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
         },
         max_shard_bytes: args.max_shard_size,
         adapter: None,
+        average_with: Vec::new(),
         force: args.force,
         verify: args.verify == Verify::Forward,
     })

@@ -9,6 +9,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, error
 use clap_complete::Shell;
 
 mod adapters;
+mod average;
 mod bar;
 mod bench;
 mod betas;
@@ -80,6 +81,8 @@ enum Command {
     Score(Box<score::Args>),
     /// Serve a model over HTTP with OpenAI's interface
     Serve(Box<serve::Args>),
+    /// Average the weights of checkpoints
+    Average(Box<average::Args>),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
     Convert(Box<convert::Args>),
     /// Fine-tune a model: LoRA, DoRA, full, or DPO on preference pairs
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
         Command::CachePrompt(args) => cache_prompt::run(*args),
         Command::Score(args) => score::run(*args),
         Command::Serve(args) => serve::run(*args),
+        Command::Average(args) => average::run(*args),
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Pretrain(args) => pretrain::run(*args),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use std::{env, process::Command};
 
 use mlx_rs::{

@@ -92,7 +92,14 @@ fn every_command_takes_models_tokenizers_and_adapters_of_the_cache() {
         "-o",
         &pretrained,
     ];
-    let short = ["--max-seq-length", "16", "--micro-batch-size", "1"];
+    let short = [
+        "--max-seq-length",
+        "16",
+        "--micro-batch-size",
+        "1",
+        "--learning-rate",
+        "1e-3",
+    ];
     works(openelm(&[&pretrain[..], &run, &short].concat()));
     assert!(
         Path::new(&pretrained)

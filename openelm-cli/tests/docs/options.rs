@@ -7,7 +7,8 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
+    "average",
     "bench",
     "cache-prompt",
     "chat",

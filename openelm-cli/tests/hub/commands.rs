@@ -273,6 +273,8 @@ fn trains_converts_and_evaluates_by_name() {
         "pretrain",
         "--start-from",
         "local/bare",
+        "--learning-rate",
+        "1e-3",
         "--tokenizer",
         "local/tales",
         "--data",

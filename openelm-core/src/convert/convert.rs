@@ -183,8 +183,10 @@ fn inputs(options: &ConvertOptions) -> impl Iterator<Item = (&str, &Path)> {
         TokenizerChoice::OfSource | TokenizerChoice::Without => None,
     };
     let adapter = adapter.map(|path| ("adapter", path));
-    adapter
-        .into_iter()
+    let averaged = options.average_with.iter();
+    averaged
+        .map(|path| ("average_with", path.as_path()))
+        .chain(adapter)
         .chain(tokenizer.map(|path| ("tokenizer", path)))
 }
 

@@ -32,6 +32,9 @@ pub struct ConvertOptions {
     pub architecture: Option<Config>,
     /// Use the moving average of the weights in a training checkpoint. Default false.
     pub ema: bool,
+    /// Other checkpoints of the source's architecture: the result has the arithmetic mean of all
+    /// weights, summed in f64 and rounded once. Default none.
+    pub average_with: Vec<PathBuf>,
     /// The tokenizer of the result. Default: the source's.
     pub tokenizer: TokenizerChoice,
     /// Largest size of a weight file, in bytes. Default 5 GB, as in mlx-lm.
@@ -54,6 +57,7 @@ impl Default for ConvertOptions {
             dequantize: false,
             architecture: None,
             ema: false,
+            average_with: Vec::new(),
             tokenizer: TokenizerChoice::OfSource,
             max_shard_bytes: 5_000_000_000,
             adapter: None,
@@ -67,6 +71,9 @@ impl ConvertOptions {
     /// Refuses options that contradict each other.
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |option, problem: &str| Err(Error::option(option, problem));
+        if self.adapter.is_some() && !self.average_with.is_empty() {
+            return refuse("average_with", "cannot be combined with an adapter");
+        }
         if self.quantize.is_some() && self.dequantize {
             return refuse("dequantize", "cannot be combined with quantize");
         }

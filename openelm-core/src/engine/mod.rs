@@ -41,6 +41,7 @@ mod generation;
 mod load;
 mod model;
 mod prompt;
+mod score;
 mod share;
 mod state;
 mod worker;

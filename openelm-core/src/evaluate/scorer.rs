@@ -79,18 +79,26 @@ impl<'m> Scorer<'m> {
         requests: &[ScoreRequest],
         each: impl FnMut(usize, LogLikelihood) -> Result<(), E>,
     ) -> Result<(), E> {
-        let encoded: Result<Vec<_>> = iter::zip(0.., requests)
-            .map(|(index, request): (usize, _)| {
-                let encoded = EncodedRequest::of_continuation(self.language_model, request);
-                encoded.map_err(|error| match error {
-                    Error::Option { option, problem } => {
-                        Error::option("requests", format!("{index}: {option}: {problem}"))
-                    }
-                    other => other,
-                })
+        let encoded = self.encode(requests, 0)?;
+        self.score(&encoded, each)
+    }
+
+    /// The tokens of `requests`; the first one has the index `first` in an error.
+    pub(crate) fn encode(
+        &self,
+        requests: &[ScoreRequest],
+        first: usize,
+    ) -> Result<Vec<EncodedRequest>> {
+        let encoded = iter::zip(first.., requests).map(|(index, request)| {
+            let encoded = EncodedRequest::of_continuation(self.language_model, request);
+            encoded.map_err(|error| match error {
+                Error::Option { option, problem } => {
+                    Error::option("requests", format!("{index}: {option}: {problem}"))
+                }
+                other => other,
             })
-            .collect();
-        self.score(&encoded?, each)
+        });
+        encoded.collect()
     }
 
     /// Scores `requests`; `each` receives every result with the index of its request, as soon as it

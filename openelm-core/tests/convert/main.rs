@@ -5,6 +5,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
 
+mod averages;
 mod cancelled;
 mod corenet;
 mod formats;

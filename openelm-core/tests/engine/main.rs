@@ -10,6 +10,7 @@
 mod constraints;
 mod prefixes;
 mod requests;
+mod scores;
 mod selected;
 mod stress;
 mod training;

@@ -44,6 +44,16 @@ impl SourceModel {
         if options.dequantize && is_float {
             return Err(Error::option("dequantize", "the model is not quantised"));
         }
+        for path in &options.average_with {
+            let one = ConvertOptions {
+                average_with: Vec::new(),
+                dequantize: false,
+                ..options.clone()
+            };
+            let other = Self::open(path, &one)?;
+            source.check_average(&other)?;
+            source.others.push(other);
+        }
         if let Some(adapter) = &options.adapter {
             adapter.check_fusable(&source.config, adapter.place())?;
             source.adapter = Some(adapter.clone());
@@ -66,6 +76,7 @@ impl SourceModel {
             files,
             readers,
             adapter: None,
+            others: Vec::new(),
         })
     }
 

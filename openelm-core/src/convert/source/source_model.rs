@@ -41,6 +41,8 @@ pub(crate) struct SourceModel {
     pub(super) readers: Readers,
     /// The adapter to fuse into the weights on reading.
     pub(super) adapter: Option<Adapter>,
+    /// Checkpoints whose weights are averaged with this one's.
+    pub(super) others: Vec<Self>,
 }
 
 pub(super) enum Files {
@@ -111,9 +113,9 @@ impl SourceModel {
         adapter.is_some_and(|adapter| adapter.changes(name))
     }
 
-    /// The precision of the tensor `name`; a tensor that an adapter changes is in f32.
+    /// The precision of the tensor `name`; a mean, and a tensor that an adapter changes, is in f32.
     pub(crate) fn precision(&self, name: &str) -> Precision {
-        if self.adapts(name) {
+        if self.adapts(name) || !self.others.is_empty() {
             return Precision::Float(Dtype::Float32);
         }
         let stem = name.strip_suffix(".weight").unwrap_or(name);
@@ -199,8 +201,68 @@ impl SourceModel {
         })
     }
 
+    /// Refuses to average with a checkpoint of other tensors, and quantised ones.
+    pub(super) fn check_average(&self, other: &Self) -> Result<()> {
+        for model in [self, other] {
+            let is_packed = model.quantization.is_some() || matches!(model.files, Files::Gguf(_));
+            if is_packed {
+                let problem = "expected weights that are not quantised to average, found quantised \
+                               ones or a GGUF file";
+                return Err(Error::checkpoint(&model.path, problem));
+            }
+        }
+        let different = self
+            .shapes
+            .iter()
+            .find(|(name, shape)| other.shapes.get(*name) != Some(shape));
+        if let Some((name, shape)) = different {
+            let found = match other.shapes.get(name) {
+                Some(found) => format!("{found:?}"),
+                None => "no such tensor".into(),
+            };
+            let first = self.path.display();
+            let problem =
+                format!("tensor `{name}`: expected shape {shape:?} as in {first}, found {found}");
+            return Err(Error::checkpoint(&other.path, problem));
+        }
+        if self.shapes.len() != other.shapes.len() {
+            let problem = format!("it has other tensors than {}", self.path.display());
+            return Err(Error::checkpoint(&other.path, problem));
+        }
+        Ok(())
+    }
+
+    /// The mean of the tensor `name` over all checkpoints, f32.
+    fn average(&mut self, name: &str) -> Result<Array> {
+        let first = self.then_own(name, Dtype::Float32, Ok)?;
+        let shape = first.shape().to_vec();
+        let mut sums: Vec<f64> = values(&first)?.into_iter().map(f64::from).collect();
+        for other in &mut self.others {
+            let array = other.dense(name, Dtype::Float32)?;
+            for (sum, value) in sums.iter_mut().zip(values(&array)?) {
+                *sum += f64::from(value);
+            }
+        }
+        let count = (self.others.len() + 1) as f64;
+        let means: Vec<f32> = sums.iter().map(|sum| (sum / count) as f32).collect();
+        Ok(Array::from_slice(&means, &shape))
+    }
+
     /// Runs `work` on the tensor `name` of type `dtype`, all on one reader.
     fn then<T>(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        work: impl FnOnce(Array) -> Result<T>,
+    ) -> Result<T> {
+        if self.others.is_empty() {
+            return self.then_own(name, dtype, work);
+        }
+        let average = self.average(name)?.as_dtype(dtype.mlx())?;
+        self.readers.next().compute(|| work(average))
+    }
+
+    fn then_own<T>(
         &mut self,
         name: &str,
         dtype: Dtype,
@@ -269,6 +331,11 @@ impl SourceModel {
 enum Held {
     Array(Array),
     Bytes(Vec<u8>, Dtype),
+}
+
+/// The values of an f32 array. Waits for the device.
+fn values(array: &Array) -> Result<Vec<f32>> {
+    Ok(array.to_vec_exact::<f32>()?)
 }
 
 /// Removes padding rows.

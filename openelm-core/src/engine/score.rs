@@ -1,0 +1,75 @@
+//! Log-likelihoods on the engine's thread, a few requests at a time, between which the requests of
+//! others advance.
+
+use super::model::ModelHandle;
+use crate::{
+    error::Result,
+    evaluate::{LogLikelihood, ScoreRequest, Scorer},
+};
+
+/// Requests of a unit of work, and more if they have the context of the last one.
+const UNIT: usize = 8;
+
+impl ModelHandle {
+    /// The log-likelihoods of continuations after their contexts, in order, with the active adapters.
+    /// Requests with one context share its pass if they follow each other. Dropping the future ends
+    /// the work before its next unit.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) with the index of the first request that cannot be encoded, once those of
+    /// the units before it are scored; as [`Scorer::score`]; [`Error::Unloaded`](crate::Error::Unloaded).
+    pub async fn log_likelihoods(&self, requests: Vec<ScoreRequest>) -> Result<Vec<LogLikelihood>> {
+        self.check_loaded()?;
+        let mut results = Vec::with_capacity(requests.len());
+        let mut left = requests.as_slice();
+        while !left.is_empty() {
+            let (unit, rest) = left.split_at(unit(left));
+            left = rest;
+            let (id, first, unit) = (self.id(), results.len(), unit.to_vec());
+            let scored = self.engine().call(move |state| {
+                let mut scorer = Scorer::new(state.model(id)?)?;
+                let encoded = scorer.encode(&unit, first)?;
+                let mut scored = vec![None; unit.len()];
+                scorer.score(&encoded, |index, result| -> Result<()> {
+                    if let Some(slot) = scored.get_mut(index) {
+                        *slot = Some(result);
+                    }
+                    Ok(())
+                })?;
+                Ok(scored)
+            });
+            results.extend(scored.await?.into_iter().flatten());
+        }
+        Ok(results)
+    }
+}
+
+/// Number of requests of the next unit.
+fn unit(requests: &[ScoreRequest]) -> usize {
+    let end = UNIT.min(requests.len());
+    let last = requests.get(end - 1);
+    let same = requests.iter().skip(end);
+    end + same
+        .take_while(|next| last.is_some_and(|last| last.context == next.context))
+        .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_is_not_divided() {
+        let request = |context: &str| ScoreRequest {
+            context: context.into(),
+            continuation: "x".into(),
+        };
+        let mut requests: Vec<_> = ["a"; 7].map(request).to_vec();
+        assert_eq!(unit(&requests), 7);
+        requests.extend(["b"; 4].map(request));
+        assert_eq!(unit(&requests), 11);
+        requests.push(request("c"));
+        assert_eq!(unit(&requests), 11);
+        assert_eq!(unit(&requests[11..]), 1);
+    }
+}
