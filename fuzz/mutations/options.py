@@ -45,7 +45,7 @@ LINES = {
                          "--output", "out"], "corpus.txt", ("out",), None),
 }
 # Placeholders of values that are no numbers.
-TEXTS = re.compile(r"^(TEXT|KEYS?|GLOB|REGEX.*|NAMES?|MODE|NAME\|FILE|NAME=FOLDER|HOST|ORIGINS)$")
+TEXTS = re.compile(r"^(TEXT|KEYS?|GLOB|REGEX.*|NAMES?|MODE|NAME\|FILE|NAME=PATH\|REPO|HOST|ORIGINS)$")
 # A server whose socket can be opened does not end.
 LASTING = {"--unix-socket"}
 PATHS = re.compile(r"^(FOLDER|FILE|FILES|PATH|PATH\|REPO)$")

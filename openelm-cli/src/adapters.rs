@@ -61,7 +61,7 @@ pub(crate) fn fetch_adapters(adapters: &mut [String], quiet: bool) -> Result<(),
 }
 
 /// `FOLDER=STRENGTH` with the path of the folder in the cache, if it is the name of a repository.
-fn fetched(given: &str, quiet: bool) -> Result<String, Error> {
+pub(crate) fn fetched(given: &str, quiet: bool) -> Result<String, Error> {
     let (folder, _) = folder_and_strength(given)?;
     let path = hub::local(Path::new(folder), &Files::Adapter, quiet)?;
     if path == Path::new(folder) {

@@ -16,8 +16,15 @@ use openelm_server::{
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
-    adapters::folder_and_strength, choices::Template, error::Error, generate::prompt::template,
-    given::Given, interrupt::Interrupt, kv_cache::KvCacheArgs, model::ModelArgs, output::note,
+    adapters::{fetched, folder_and_strength},
+    choices::Template,
+    error::Error,
+    generate::prompt::template,
+    given::Given,
+    interrupt::Interrupt,
+    kv_cache::KvCacheArgs,
+    model::ModelArgs,
+    output::note,
     sampling::SamplingArgs,
 };
 
@@ -31,13 +38,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Adapter folder of openelm, mlx-lm or PEFT, with an optional strength as in tales=0.5, for
-    /// all requests that select no adapters; may be repeated, adapters are summed
-    #[arg(long, value_name = "FOLDER")]
+    /// Adapter of openelm, mlx-lm or PEFT: a folder or a repository, with an optional strength as in
+    /// tales=0.5, for all requests that select no adapters; may be repeated, adapters are summed
+    #[arg(long, value_name = "PATH|REPO")]
     adapter_path: Vec<String>,
 
     /// Adapter that requests select by this name; may be repeated
-    #[arg(long, value_name = "NAME=FOLDER")]
+    #[arg(long, value_name = "NAME=PATH|REPO")]
     adapter: Vec<String>,
 
     /// Name of the model in requests and responses [default: the model folder's name]
@@ -156,14 +163,14 @@ enum LogLevel {
 }
 
 const EXAMPLES: &str = "Examples:
-  openelm serve --model OpenELM-270M-Instruct
+  openelm serve --model apple/OpenELM-270M-Instruct --tokenizer auto
   openelm serve --model OpenELM-270M --temp 0.7 --adapter stories=adapters/stories
   openelm serve --model OpenELM-270M --host 0.0.0.0 --api-key-file keys.txt
 
 The first Ctrl-C or SIGTERM ends the server once its requests have ended, the second at once.";
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> Result<(), Error> {
+pub(crate) fn run(mut args: Args) -> Result<(), Error> {
     // Checked before the model loads, so that invalid options fail at once.
     args.kv_cache.check(&args.given, false)?;
     let generate = GenerateOptions {
@@ -174,6 +181,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         kv_cache: args.kv_cache.over(KvCacheOptions::default()),
         ..GenerateOptions::default()
     };
+    args.model.fetch(args.quiet)?;
     let adapters = Adapters::read(&args)?;
     let path = &args.model.model;
     let options = ServerOptions {
@@ -236,19 +244,22 @@ struct Adapters {
 }
 
 impl Adapters {
+    /// Downloads the adapters that are names of repositories.
     fn read(args: &Args) -> Result<Self, Error> {
         let mut adapters = Self::default();
         for given in &args.adapter {
             let parts = given.split_once('=');
             let (name, folder) = parts.filter(|(name, _)| !name.is_empty()).ok_or_else(|| {
-                Error::Usage(format!("--adapter: expected NAME=FOLDER, found {given:?}"))
+                Error::Usage(format!("--adapter: expected NAME=PATH, found {given:?}"))
             })?;
-            let (folder, strength) = folder_and_strength(folder)?;
+            let folder = fetched(folder, args.quiet)?;
+            let (folder, strength) = folder_and_strength(&folder)?;
             adapters.folders.push((name.into(), folder.into()));
             adapters.selectable.push((name.into(), strength));
         }
         for given in &args.adapter_path {
-            let (folder, strength) = folder_and_strength(given)?;
+            let given = fetched(given, args.quiet)?;
+            let (folder, strength) = folder_and_strength(&given)?;
             adapters.folders.push((folder.into(), folder.into()));
             adapters.active.push((folder.into(), strength));
         }

@@ -70,7 +70,9 @@ fn admitted(app: &App, request: &Request) -> Result<Option<HeaderValue>, ApiErro
         return Ok(None);
     };
     let text = origin.to_str().unwrap_or_default();
-    if is_of_host(text) {
+    // Without keys, a page that resolves its own name to this machine could use the server.
+    let may_be_rebound = app.is_public && app.options.api_keys.is_empty() && !is_address(host);
+    if is_of_host(text) && !may_be_rebound {
         return Ok(None);
     }
     if allowed(&|known| known.eq_ignore_ascii_case(text)) {
@@ -82,15 +84,24 @@ fn admitted(app: &App, request: &Request) -> Result<Option<HeaderValue>, ApiErro
 
 /// True for `localhost` and addresses of the loopback network, with any port.
 fn is_loopback_name(host: &str) -> bool {
+    let name = without_port(host);
+    let address: Option<IpAddr> = name.parse().ok();
+    name.eq_ignore_ascii_case("localhost") || address.is_some_and(|address| address.is_loopback())
+}
+
+/// True for addresses and `localhost`, with any port: names that no DNS server resolves.
+fn is_address(host: &str) -> bool {
+    is_loopback_name(host) || without_port(host).parse::<IpAddr>().is_ok()
+}
+
+/// A host without its port and the brackets of an IPv6 address.
+fn without_port(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let name = name
-        .strip_prefix('[')
-        .map_or(name, |name| name.trim_end_matches(']'));
-    let address: Option<IpAddr> = name.parse().ok();
-    name.eq_ignore_ascii_case("localhost") || address.is_some_and(|address| address.is_loopback())
+    name.strip_prefix('[')
+        .map_or(name, |name| name.trim_end_matches(']'))
 }
 
 fn preflight(request: &HeaderMap) -> Response {
@@ -139,7 +150,7 @@ mod tests {
             "[::1]:80",
             "[::1]",
         ] {
-            assert!(is_loopback_name(host), "{host}");
+            assert!(is_loopback_name(host) && is_address(host), "{host}");
         }
         for host in [
             "",
@@ -152,6 +163,15 @@ mod tests {
             "evil@127.0.0.1",
         ] {
             assert!(!is_loopback_name(host), "{host}");
+        }
+        for (host, expected) in [
+            ("10.0.0.1:8080", true),
+            ("[fe80::1]:80", true),
+            ("10.0.0.1.example.org", false),
+            ("example.org:80", false),
+            ("", false),
+        ] {
+            assert_eq!(is_address(host), expected, "{host}");
         }
     }
 }

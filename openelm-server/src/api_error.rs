@@ -145,11 +145,12 @@ impl ApiError {
             code: Option<&'static str>,
         }
         let message = one_line(&self.message);
+        let param = self.param.as_deref().map(one_line);
         let whole = Whole {
             error: Object {
                 message: &message,
                 r#type: self.kind(),
-                param: self.param.as_deref(),
+                param: param.as_deref(),
                 code: self.code,
             },
         };
@@ -177,11 +178,10 @@ impl From<Error> for ApiError {
                 ..Self::new(StatusCode::BAD_REQUEST, error.to_string())
             },
             Error::Memory { .. } => Self::unavailable(error.to_string()),
+            // A text that the tokenizer cannot have. Its path is the server's.
+            Error::Tokenizer { problem, .. } => Self::new(StatusCode::BAD_REQUEST, problem),
             _ => match error.kind() {
-                // A text that the tokenizer or the model cannot have.
-                ErrorKind::InvalidTokenizer | ErrorKind::InvalidOption => {
-                    Self::new(StatusCode::BAD_REQUEST, error.to_string())
-                }
+                ErrorKind::InvalidOption => Self::new(StatusCode::BAD_REQUEST, error.to_string()),
                 ErrorKind::Cancelled | ErrorKind::Unloaded | ErrorKind::Unusable => {
                     Self::unavailable(error.to_string())
                 }

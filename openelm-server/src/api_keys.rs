@@ -1,6 +1,6 @@
 //! API keys: read from a file, compared in constant time.
 
-use std::{fmt, path::Path};
+use std::{fmt, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use openelm_core::text::{MAX_SETTINGS, read_text_file};
 use sha2::{Digest, Sha256};
@@ -11,7 +11,10 @@ use crate::error::{Error, Result};
 /// The keys of which each request must have one, as `Authorization: Bearer KEY`. Only their SHA-256
 /// hashes are kept.
 #[derive(Clone, Default)]
-pub struct ApiKeys(Vec<[u8; 32]>);
+pub struct ApiKeys {
+    hashes: Vec<[u8; 32]>,
+    is_open_to_others: bool,
+}
 
 impl ApiKeys {
     /// Reads a file with a key on each line. Empty lines, and white space around a key, are ignored.
@@ -40,12 +43,20 @@ impl ApiKeys {
         if keys.is_empty() {
             return Err(error("expected a key on a line, found none".into()));
         }
-        Ok(Self(keys))
+        Ok(Self {
+            hashes: keys,
+            is_open_to_others: is_open_to_others(path),
+        })
     }
 
     /// True if no key is needed.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.hashes.is_empty()
+    }
+
+    /// True if the file's mode lets other users read the keys.
+    pub(crate) fn is_open_to_others(&self) -> bool {
+        self.is_open_to_others
     }
 
     /// True if `key` is one of the keys. The time depends on the length of `key` alone.
@@ -53,7 +64,7 @@ impl ApiKeys {
         let found = hash(key);
         let equal = |known: &[u8; 32]| known.as_slice().ct_eq(found.as_slice());
         let any = self
-            .0
+            .hashes
             .iter()
             .fold(Choice::from(0), |any, known| any | equal(known));
         any.into()
@@ -62,8 +73,14 @@ impl ApiKeys {
 
 impl fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ApiKeys({})", self.0.len())
+        write!(f, "ApiKeys({})", self.hashes.len())
     }
+}
+
+/// True if users outside the file's group can read it. A group is often made for the purpose.
+fn is_open_to_others(path: &Path) -> bool {
+    let mode = fs::metadata(path).map(|data| data.permissions().mode());
+    mode.is_ok_and(|mode| mode & 0o004 != 0)
 }
 
 fn hash(key: &[u8]) -> [u8; 32] {
@@ -91,6 +108,17 @@ mod tests {
             assert_eq!(keys.contains(key.as_bytes()), is_known, "{key:?}");
         }
         assert_eq!(format!("{keys:?}"), "ApiKeys(2)");
+    }
+
+    #[test]
+    fn a_file_that_all_users_can_read_is_noticed() {
+        let folder = TempDir::new();
+        folder.write("keys", "first\n");
+        let path = folder.join("keys");
+        for (mode, expected) in [(0o644, true), (0o640, false), (0o600, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(ApiKeys::read(&path).unwrap().is_open_to_others(), expected);
+        }
     }
 
     #[test]

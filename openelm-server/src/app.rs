@@ -3,7 +3,8 @@
 use openelm_core::engine::ModelHandle;
 
 use crate::{
-    admission::Admission, metrics::Metrics, options::ServerOptions, token_texts::TokenTexts,
+    admission::Admission, metrics::Metrics, options::ServerOptions, request_work::RequestWork,
+    token_texts::TokenTexts,
 };
 
 /// The state of a server.
@@ -14,8 +15,11 @@ pub(crate) struct App {
     pub(crate) token_texts: TokenTexts,
     pub(crate) admission: Admission,
     pub(crate) metrics: Metrics,
+    pub(crate) work: RequestWork,
     /// Seconds since 1970 at the start.
     pub(crate) started: u64,
     /// Only programs of this machine reach the address.
     pub(crate) is_loopback: bool,
+    /// Programs of other machines reach the address.
+    pub(crate) is_public: bool,
 }

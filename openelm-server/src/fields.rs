@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::api_error::ApiError;
+use crate::{api_error::ApiError, unique_json};
 
 /// The fields of an object that were not taken yet. A field of `null` is absent.
 #[derive(Debug)]
@@ -16,9 +16,9 @@ impl Fields {
     /// The fields of a body.
     ///
     /// # Errors
-    /// If it is not a JSON object.
+    /// If it is not a JSON object, or has a key twice.
     pub(crate) fn of_body(body: &[u8]) -> Result<Self, ApiError> {
-        let value: Value = serde_json::from_slice(body)
+        let value = unique_json::parse(body)
             .map_err(|error| ApiError::body(format!("expected JSON: {error}")))?;
         match value {
             Value::Object(map) => Ok(Self {

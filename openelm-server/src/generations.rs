@@ -7,7 +7,10 @@ use futures_util::{
     stream::{self, BoxStream, SelectAll},
 };
 use openelm_core::{engine::EventReceiver, generation::Event};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     admission::{Place, Slot},
@@ -34,8 +37,14 @@ impl Generations {
         place: Place,
         deadline: Instant,
     ) -> Self {
+        let turn = Arc::new(Mutex::new(()));
         let streams = (0..request.texts()).map(|index| {
-            let events = events(Arc::clone(app), Arc::clone(request), index);
+            let waiting = Waiting {
+                app: Arc::clone(app),
+                request: Arc::clone(request),
+                turn: Arc::clone(&turn),
+            };
+            let events = events(waiting, index);
             events.map(move |event| (index, event)).boxed()
         });
         Self {
@@ -58,24 +67,32 @@ impl Generations {
     }
 }
 
+/// A text that has not begun.
+struct Waiting {
+    app: Arc<App>,
+    request: Arc<TextRequest>,
+    /// Held by the text of the request that waits for a slot. The others wait for it, so that a
+    /// request of many texts delays another one by one text only.
+    turn: Arc<Mutex<()>>,
+}
+
 /// The state of one generation.
 enum Phase {
-    Waiting(Arc<App>, Arc<TextRequest>),
+    Waiting(Waiting),
     Running(EventReceiver<Event>, Slot),
     Ended,
 }
 
 /// The events of the text `index`, which begins once there is a slot.
 fn events(
-    app: Arc<App>,
-    request: Arc<TextRequest>,
+    waiting: Waiting,
     index: usize,
 ) -> impl stream::Stream<Item = Result<Event, ApiError>> + Send {
-    stream::unfold(Phase::Waiting(app, request), move |phase| async move {
+    stream::unfold(Phase::Waiting(waiting), move |phase| async move {
         let (events, slot) = match phase {
             Phase::Ended => return None,
             Phase::Running(events, slot) => (events, slot),
-            Phase::Waiting(app, request) => match begin(&app, &request, index).await {
+            Phase::Waiting(waiting) => match waiting.begin(index).await {
                 Ok(begun) => begun,
                 Err(error) => return Some((Err(error), Phase::Ended)),
             },
@@ -89,21 +106,23 @@ fn events(
     })
 }
 
-async fn begin(
-    app: &App,
-    request: &TextRequest,
-    index: usize,
-) -> Result<(EventReceiver<Event>, Slot), ApiError> {
-    let slot = app.admission.slot().await?;
-    let prompt = request.prompt_of(index);
-    let prompt = prompt.map(|prompt| prompt.tokens.clone());
-    let prompt = prompt.unwrap_or_default();
-    let options = request.options_of(index % request.n);
-    let events = match &request.adapters {
-        Some(active) => app
-            .model
-            .generate_with_adapters(prompt, options, active.clone()),
-        None => app.model.generate(prompt, options),
-    };
-    Ok((events?, slot))
+impl Waiting {
+    /// Begins the text `index` once there is a slot.
+    async fn begin(self, index: usize) -> Result<(EventReceiver<Event>, Slot), ApiError> {
+        let Self { app, request, turn } = self;
+        let turn = turn.lock().await;
+        let slot = app.admission.slot().await?;
+        drop(turn);
+        let prompt = request.prompt_of(index);
+        let prompt = prompt.map(|prompt| prompt.tokens.clone());
+        let prompt = prompt.unwrap_or_default();
+        let options = request.options_of(index % request.n);
+        let events = match &request.adapters {
+            Some(active) => app
+                .model
+                .generate_with_adapters(prompt, options, active.clone()),
+            None => app.model.generate(prompt, options),
+        };
+        Ok((events?, slot))
+    }
 }

@@ -31,6 +31,7 @@ mod models;
 mod options;
 mod request;
 mod request_record;
+mod request_work;
 mod response;
 mod router;
 mod server;
@@ -38,6 +39,7 @@ mod shutdown;
 mod static_files;
 mod token_texts;
 mod tokens;
+mod unique_json;
 mod write_timeout;
 
 pub use api_keys::ApiKeys;

@@ -43,15 +43,24 @@ impl Listener {
     pub(crate) fn open(listen: &Listen) -> Result<Self> {
         match listen {
             Listen::Tcp { host, port } => {
+                // An IPv6 address may have the brackets of an address with a port.
+                let inner = host
+                    .strip_prefix('[')
+                    .and_then(|inner| inner.strip_suffix(']'));
+                let host = inner.unwrap_or(host);
                 let error = |option| {
-                    let address = format!("{host}:{port}");
+                    let address = if host.contains(':') {
+                        format!("[{host}]:{port}")
+                    } else {
+                        format!("{host}:{port}")
+                    };
                     move |source| Error::Listen {
                         option,
                         address,
                         source,
                     }
                 };
-                let addresses = (host.as_str(), *port).to_socket_addrs();
+                let addresses = (host, *port).to_socket_addrs();
                 let addresses: Vec<_> = addresses.map_err(error("host"))?.collect();
                 let listener = TcpListener::bind(&*addresses).map_err(error("port"))?;
                 let waits = listener.set_nonblocking(true);
@@ -181,6 +190,17 @@ mod tests {
         let error = Listener::open(&listen).unwrap_err().to_string();
         assert!(error.contains("socket: "), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "text");
+    }
+
+    #[test]
+    fn an_ipv6_address_may_have_brackets() {
+        // The address is one of documentation (RFC 3849), which no machine has.
+        for host in ["2001:db8::1", "[2001:db8::1]"] {
+            let host = host.into();
+            let error = Listener::open(&Listen::Tcp { host, port: 1 }).unwrap_err();
+            let problem = error.to_string();
+            assert!(problem.starts_with("port: [2001:db8::1]:1: "), "{problem}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     response::Response,
 };
 use openelm_core::chat::ChatTemplate;
@@ -20,8 +20,10 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
 /// The model with a name.
 pub(crate) async fn find(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
+    // Bytes that are no text name no model.
+    let name = name.map(|Path(name)| name).unwrap_or_default();
     let found = all(&app).into_iter().find(|model| model["id"] == *name);
     match found {
         Some(model) => Ok(router::json(model.to_string())),

@@ -13,7 +13,7 @@ use std::{
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::StatusCode,
+    http::{Method, StatusCode},
     middleware::Next,
     response::Response,
 };
@@ -51,6 +51,9 @@ pub(crate) async fn record(
     let response = next.run(request).await;
     let status = response.status().as_u16();
     record.status.store(status, Ordering::Relaxed);
+    // The body of a response to HEAD is not read.
+    let is_complete = record.method == Method::HEAD.as_str();
+    record.complete.store(is_complete, Ordering::Relaxed);
     response.map(|inner| Body::new(RecordedBody { inner, record }))
 }
 

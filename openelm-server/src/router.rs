@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use tokio::time::timeout_at;
 
 use crate::{
     access,
@@ -74,14 +75,6 @@ pub(crate) fn json(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// The result of `work`, which may take a while, on a thread for such work.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let result = tokio::task::spawn_blocking(work).await;
-    result.unwrap_or_else(|_| Err(ApiError::unavailable("the work on the request has failed")))
-}
-
 async fn completions(
     State(app): State<Arc<App>>,
     Extension(record): Extension<Arc<RequestRecord>>,
@@ -108,8 +101,11 @@ async fn texts(
     let bytes = body::read(&app, body).await?;
     // A long prompt takes time before it runs.
     let place = app.admission.enter()?;
+    let deadline = record.started() + app.options.request_timeout;
     let of_request = Arc::clone(&app);
-    let request = blocking(move || read(&bytes, &of_request)).await?;
+    let request = app.work.run(move || read(&bytes, &of_request));
+    let request = timeout_at(deadline.into(), request).await;
+    let request = request.unwrap_or_else(|_| Err(ApiError::timeout()))?;
     respond(app, record, place, request, shape).await
 }
 

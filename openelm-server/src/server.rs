@@ -25,6 +25,7 @@ use crate::{
     listener::{Accepting, Listener},
     metrics::Metrics,
     options::{Listen, ServerOptions},
+    request_work::RequestWork,
     router::router,
     shutdown::Shutdown,
     token_texts::TokenTexts,
@@ -54,14 +55,18 @@ impl Server {
         let listener = Listener::open(listen)?;
         let mut warnings = Vec::new();
         if listener.is_public() {
-            let key = if options.api_keys.is_empty() {
-                ", and needs no API key"
+            let keys = if options.api_keys.is_empty() {
+                ", which needs no API key"
             } else {
                 ""
             };
             let warning =
-                format!("other machines can reach the server{key}; HTTP is not encrypted");
+                format!("other machines can reach the server{keys}; HTTP is not encrypted");
             warnings.push(warning);
+        }
+        if options.api_keys.is_open_to_others() {
+            let warning = "other users of this machine can read the file of API keys";
+            warnings.push(warning.to_owned());
         }
         Ok(Self {
             listener,
@@ -106,8 +111,10 @@ impl Server {
             token_texts: TokenTexts::new(model.tokenizer()),
             admission: Admission::new(&options),
             metrics: Metrics::default(),
+            work: RequestWork::default(),
             started: seconds_since_1970(),
             is_loopback: listener.is_loopback(),
+            is_public: listener.is_public(),
             model,
             options,
         });

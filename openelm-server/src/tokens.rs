@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use axum::{body::Body, extract::State, response::Response};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 use serde_json::{Value, json};
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     body,
     fields::{Fields, expected},
     request::token_ids,
-    router::{self, blocking},
+    router,
 };
 
 /// The token ids of a text.
@@ -21,8 +22,9 @@ pub(crate) async fn tokenize(
     body: Body,
 ) -> Result<Response, ApiError> {
     let bytes = body::read(&app, body).await?;
-    let answer = blocking(move || tokenize_body(&app, &bytes)).await?;
-    Ok(router::json(answer.to_string()))
+    let of_work = Arc::clone(&app);
+    let answer = app.work.run(move || tokenize_body(&of_work, &bytes));
+    Ok(router::json(answer.await?))
 }
 
 /// The text of token ids.
@@ -31,8 +33,9 @@ pub(crate) async fn detokenize(
     body: Body,
 ) -> Result<Response, ApiError> {
     let bytes = body::read(&app, body).await?;
-    let answer = blocking(move || detokenize_body(&app, &bytes)).await?;
-    Ok(router::json(answer.to_string()))
+    let of_work = Arc::clone(&app);
+    let answer = app.work.run(move || detokenize_body(&of_work, &bytes));
+    Ok(router::json(answer.await?))
 }
 
 /// The special tokens of the tokenizer.
@@ -53,7 +56,34 @@ pub(crate) async fn info(State(app): State<Arc<App>>) -> Response {
     router::json(info.to_string())
 }
 
-fn tokenize_body(app: &App, body: &[u8]) -> Result<Value, ApiError> {
+/// The answer to `/tokenize`.
+#[derive(Serialize)]
+struct Tokens {
+    count: usize,
+    max_model_len: usize,
+    tokens: Vec<Token>,
+    token_strs: Option<Vec<String>>,
+}
+
+/// An id, or with the piece an object of both.
+struct Token {
+    id: u32,
+    piece: Option<String>,
+}
+
+impl Serialize for Token {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(piece) = &self.piece else {
+            return serializer.serialize_u32(self.id);
+        };
+        let mut object = serializer.serialize_struct("Token", 2)?;
+        object.serialize_field("id", &self.id)?;
+        object.serialize_field("piece", piece)?;
+        object.end()
+    }
+}
+
+fn tokenize_body(app: &App, body: &[u8]) -> Result<String, ApiError> {
     let mut fields = Fields::of_body(body)?;
     fields.string("model")?;
     // vLLM adds BOS by default, llama-server does not.
@@ -83,24 +113,21 @@ fn tokenize_body(app: &App, body: &[u8]) -> Result<Value, ApiError> {
     } else {
         tokenizer.encode(&text)?
     };
-    let texts = || -> Vec<String> { ids.iter().map(|&id| app.token_texts.text(id)).collect() };
-    let tokens = if with_pieces {
-        let pieces = ids.iter().zip(texts());
-        pieces
-            .map(|(id, piece)| json!({ "id": id, "piece": piece }))
-            .collect()
-    } else {
-        json!(ids)
+    let text = |&id: &u32| app.token_texts.text(id);
+    let token = |id: &u32| Token {
+        id: *id,
+        piece: with_pieces.then(|| text(id)),
     };
-    Ok(json!({
-        "count": ids.len(),
-        "max_model_len": app.model.info().config.max_context_length(),
-        "tokens": tokens,
-        "token_strs": with_texts.then(texts),
-    }))
+    let tokens = Tokens {
+        count: ids.len(),
+        max_model_len: app.model.info().config.max_context_length(),
+        tokens: ids.iter().map(token).collect(),
+        token_strs: with_texts.then(|| ids.iter().map(text).collect()),
+    };
+    Ok(serde_json::to_string(&tokens).unwrap_or_default())
 }
 
-fn detokenize_body(app: &App, body: &[u8]) -> Result<Value, ApiError> {
+fn detokenize_body(app: &App, body: &[u8]) -> Result<String, ApiError> {
     let mut fields = Fields::of_body(body)?;
     fields.string("model")?;
     let ids = match fields.value("tokens") {
@@ -112,6 +139,12 @@ fn detokenize_body(app: &App, body: &[u8]) -> Result<Value, ApiError> {
         None => return Err(ApiError::field("tokens", "it is missing")),
     };
     fields.finish()?;
-    let text = app.model.tokenizer().decode(&ids)?;
-    Ok(json!({ "prompt": text, "content": text }))
+    let tokenizer = app.model.tokenizer();
+    let size = tokenizer.vocab_size();
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
+        let problem = format!("expected ids below {size}, found the token {id}");
+        return Err(ApiError::field("tokens", problem));
+    }
+    let text = tokenizer.decode(&ids)?;
+    Ok(json!({ "prompt": text, "content": text }).to_string())
 }

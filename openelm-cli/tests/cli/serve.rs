@@ -186,7 +186,7 @@ fn refuses_options_before_the_model_loads() {
         (
             &["--adapter", "pirate"],
             2,
-            &["--adapter: expected NAME=FOLDER, found \"pirate\""],
+            &["--adapter: expected NAME=PATH, found \"pirate\""],
         ),
         (&["--host", "256.0.0.1"], 1, &["--host: 256.0.0.1:8080: "]),
         (

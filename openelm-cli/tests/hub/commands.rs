@@ -1,6 +1,11 @@
 //! Commands with names of repositories.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
+};
 
 use openelm_testing::{TempDir, fails, repository, run, tales, works};
 
@@ -168,6 +173,30 @@ fn trains_converts_and_evaluates_by_name() {
         "local/tales",
         &["--adapter", "local/adapter=0.5"],
     )));
+    let selected = ["--adapter", "tale=local/adapter=2"];
+    let serve = [
+        "serve",
+        "--model",
+        "local/tales",
+        "--port",
+        "0",
+        "--adapter-path",
+        "local/adapter",
+    ];
+    let mut command = hub.tool(&[&serve[..], &selected].concat());
+    let mut server = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let served = lines.find(|line| line.contains(" at http://") || line.starts_with("openelm: "));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(
+        served
+            .as_ref()
+            .is_some_and(|line| line.starts_with("serving local/tales at ")),
+        "{served:?}"
+    );
     let again = out.at("again");
     let start = ["--start-from", "local/adapter", "--adapter-path", &again];
     works(

@@ -32,5 +32,7 @@ pub(crate) fn chat_completion_request(body: &[u8], app: &App) -> Result<TextRequ
     let tokens = template.tokens(app.model.tokenizer(), &messages(value)?)?;
     let prompt = PromptInput { text: None, tokens };
     let logprobs = reports.then(|| top.unwrap_or(0));
-    request.with_logprobs(logprobs).with_prompts(vec![prompt])
+    request
+        .with_logprobs(logprobs)
+        .with_prompts(vec![prompt], app)
 }

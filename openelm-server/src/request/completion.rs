@@ -22,5 +22,5 @@ pub(crate) fn completion_request(body: &[u8], app: &App) -> Result<TextRequest, 
     let mut request = request.with_logprobs(top);
     request.echo = echo;
     request.options.prompt_logprobs = echo && top.is_some();
-    request.with_prompts(prompts(prompt, app)?)
+    request.with_prompts(prompts(prompt, app)?, app)
 }

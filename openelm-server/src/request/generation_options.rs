@@ -14,11 +14,12 @@ use crate::{
 /// Largest number of stop strings.
 const MAX_STOP: usize = 64;
 
-/// The options of `fields` over those of the server. The log-probabilities are not among them.
+/// The options of `fields` over those of the server, and the name of the field with their
+/// constraint. The log-probabilities are not among them.
 pub(super) fn generation_options(
     fields: &mut Fields,
     mut options: GenerateOptions,
-) -> Result<GenerateOptions, ApiError> {
+) -> Result<(GenerateOptions, Option<&'static str>), ApiError> {
     // OpenAI's newer name comes first.
     let newer = fields.count("max_completion_tokens")?;
     if let Some(tokens) = newer.or(fields.count("max_tokens")?) {
@@ -31,8 +32,8 @@ pub(super) fn generation_options(
         options.ignore_eos = ignore;
     }
     sampling(fields, &mut options.sampling)?;
-    constraint(fields, &mut options)?;
-    Ok(options)
+    let constraint = constraint(fields, &mut options)?;
+    Ok((options, constraint))
 }
 
 fn checked_stop(stop: Vec<String>) -> Result<Vec<String>, ApiError> {
@@ -114,7 +115,12 @@ fn logit_bias(value: Value) -> Result<BTreeMap<u32, f32>, ApiError> {
         return Err(ApiError::field("logit_bias", problem));
     };
     let pairs = map.into_iter().map(|(id, bias)| {
-        let number = id.parse().ok().zip(bias.as_f64());
+        // An id has one spelling: of `5` and `05`, one would be ignored.
+        let number = id
+            .parse()
+            .ok()
+            .filter(|number: &u32| number.to_string() == id);
+        let number = number.zip(bias.as_f64());
         let (id, bias) = number.ok_or_else(|| {
             let problem = format!("expected a token id and a number, found {id:?}");
             ApiError::field("logit_bias", problem)

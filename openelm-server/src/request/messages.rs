@@ -28,7 +28,8 @@ pub(super) fn messages(value: Value) -> Result<Vec<Message>, ApiError> {
 }
 
 fn message(mut fields: Fields) -> Result<Message, ApiError> {
-    let role = match &*fields.string("role")?.unwrap_or_default() {
+    let missing = ApiError::field(fields.name("role"), "it is missing");
+    let role = match &*fields.string("role")?.ok_or(missing)? {
         // OpenAI's newer name of the system's messages.
         "system" | "developer" => Role::System,
         "user" => Role::User,

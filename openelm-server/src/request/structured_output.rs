@@ -1,21 +1,22 @@
 //! The constraint of a structured text in the fields of a request.
 
 use openelm_core::{
-    constraint::{AtLimit, ConstraintKind},
+    Error,
+    constraint::{AtLimit, Constraint, ConstraintKind},
     generation::GenerateOptions,
 };
 
-use crate::{api_error::ApiError, fields::Fields};
+use crate::{api_error::ApiError, app::App, fields::Fields};
 
 /// The schema of `response_format` with the type `json_object`.
 const ANY_OBJECT: &str = "{\"type\": \"object\"}";
 
 /// Sets the constraint of `response_format`, `json_schema`, `regex`, `grammar` or `choice`, and
-/// `at_limit`.
+/// `at_limit`. Returns the name of the field with the constraint.
 pub(super) fn constraint(
     fields: &mut Fields,
     options: &mut GenerateOptions,
-) -> Result<(), ApiError> {
+) -> Result<Option<&'static str>, ApiError> {
     let mut kinds = Vec::new();
     if let Some(format) = fields.object("response_format")? {
         kinds.extend(response_format(format)?.map(|kind| ("response_format", kind)));
@@ -38,7 +39,8 @@ pub(super) fn constraint(
     if let [(first, _), (second, _), ..] = &*kinds {
         return Err(ApiError::field(*second, format!("not with {first}")));
     }
-    options.constraint = kinds.pop().map(|(_, kind)| kind);
+    let (field, kind) = kinds.pop().unzip();
+    options.constraint = kind;
     if let Some(name) = fields.string("at_limit")? {
         options.at_limit = match &*name {
             "stop" => AtLimit::Stop,
@@ -55,7 +57,18 @@ pub(super) fn constraint(
             return Err(ApiError::field("at_limit", problem));
         }
     }
-    Ok(())
+    Ok(field)
+}
+
+/// Compiles the constraint of the field `field`, which a generation then finds compiled. Takes up to
+/// seconds.
+pub(super) fn compile(field: &str, kind: &ConstraintKind, app: &App) -> Result<(), ApiError> {
+    let eos = app.model.info().config.eos_token_id() as u32;
+    let compiled = Constraint::new(app.model.tokenizer(), kind, &[], eos);
+    match compiled {
+        Err(Error::Option { problem, .. }) => Err(ApiError::field(field, problem)),
+        compiled => Ok(_ = compiled?),
+    }
 }
 
 /// The constraint of a `response_format`; none for `text`.

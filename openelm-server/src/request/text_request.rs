@@ -7,6 +7,7 @@ use super::{
     adapters::{ActiveAdapters, adapters},
     generation_options::generation_options,
     prompts::PromptInput,
+    structured_output::compile,
 };
 use crate::{api_error::ApiError, app::App, fields::Fields};
 
@@ -36,6 +37,8 @@ pub(crate) struct TextRequest {
     pub(crate) include_usage: bool,
     /// Options of each generation.
     pub(crate) options: GenerateOptions,
+    /// The field with the constraint of `options`.
+    constraint_field: Option<&'static str>,
     /// Active adapters; `None` for those of the server.
     pub(crate) adapters: Option<ActiveAdapters>,
 }
@@ -44,7 +47,7 @@ impl TextRequest {
     /// Reads the common fields; the request has no prompts yet.
     pub(super) fn read(fields: &mut Fields, app: &App) -> Result<Self, ApiError> {
         let (model, adapters) = adapters(fields, app)?;
-        let options = generation_options(fields, app.options.generate.clone())?;
+        let (options, constraint_field) = generation_options(fields, app.options.generate.clone())?;
         let n = fields.count("n")?.unwrap_or(1);
         if !(1..=MAX_N).contains(&n) {
             let problem = format!("expected 1 to {MAX_N}, found {n}");
@@ -90,18 +93,26 @@ impl TextRequest {
             stream,
             include_usage,
             options,
+            constraint_field,
             adapters,
         })
     }
 
-    /// Sets the prompts, and checks the number of texts.
-    pub(super) fn with_prompts(mut self, prompts: Vec<PromptInput>) -> Result<Self, ApiError> {
+    /// Sets the prompts, checks the number of texts, and compiles the constraint.
+    pub(super) fn with_prompts(
+        mut self,
+        prompts: Vec<PromptInput>,
+        app: &App,
+    ) -> Result<Self, ApiError> {
         let texts = prompts.len().saturating_mul(self.n);
         if texts > MAX_TEXTS {
             let problem = format!("expected at most {MAX_TEXTS} texts of a request, found {texts}");
             return Err(ApiError::field("n", problem));
         }
         self.prompts = prompts;
+        if let Some((field, kind)) = self.constraint_field.zip(self.options.constraint.as_ref()) {
+            compile(field, kind, app)?;
+        }
         Ok(self)
     }
 

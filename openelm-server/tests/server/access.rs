@@ -4,7 +4,7 @@ use openelm_server::ApiKeys;
 use openelm_testing::TempDir;
 use serde_json::Value;
 
-use crate::running::{load, start, start_with};
+use crate::running::{Running, load, start, start_on, start_with};
 
 #[test]
 fn a_key_is_needed_but_for_the_health() {
@@ -53,6 +53,37 @@ fn names_of_other_machines_are_refused() {
         let response = server.ask("GET", "/v1/models", &[("Host", host)], b"");
         assert_eq!(response.status, status, "{host}");
     }
+}
+
+#[test]
+fn a_name_that_leads_to_a_public_server_is_no_origin_of_its_own() {
+    let folder = TempDir::new();
+    folder.write("keys", "sesame");
+    let keys = ApiKeys::read(&folder.join("keys")).unwrap();
+    let model = load();
+    let asked = |server: &Running, host: &str, origin: Option<&str>| {
+        let key = ("Authorization", "Bearer sesame");
+        let origin = origin.map(|origin| ("Origin", origin));
+        let headers: Vec<_> = [Some(("Host", host)), Some(key), origin]
+            .into_iter()
+            .flatten()
+            .collect();
+        server.ask("GET", "/v1/models", &headers, b"").status
+    };
+    let name = "attacker.example:8080";
+    let page = Some("http://attacker.example:8080");
+    let open = start_on("0.0.0.0", model.clone(), |_| {});
+    assert_eq!(asked(&open, name, page), 403);
+    // Programs send no origin, and an address cannot be resolved anew.
+    assert_eq!(asked(&open, name, None), 200);
+    assert_eq!(asked(&open, "10.0.0.1:80", Some("http://10.0.0.1:80")), 200);
+    let allowed = start_on("0.0.0.0", model.clone(), |options| {
+        options.allowed_origins = vec!["http://attacker.example:8080".into()];
+    });
+    assert_eq!(asked(&allowed, name, page), 200);
+    // The page does not have the key.
+    let with_keys = start_on("0.0.0.0", model, |options| options.api_keys = keys);
+    assert_eq!(asked(&with_keys, name, page), 200);
 }
 
 #[test]

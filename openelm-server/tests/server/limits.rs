@@ -54,6 +54,26 @@ fn a_full_queue_is_429_and_loses_no_request() {
 }
 
 #[test]
+fn a_request_of_many_texts_delays_others_by_one_text() {
+    let server = start_with(load(), |options| options.decode_concurrency = 1);
+    let body = json!({
+        "prompt": "Once", "n": 100, "max_tokens": 20, "ignore_eos": true, "stream": true,
+    });
+    let bytes = request("POST", "/v1/completions", &[], body.to_string().as_bytes());
+    let mut many = server.connect();
+    many.send(&bytes);
+    server.wait_until("generations", |now| now == 1.0);
+    let one = json!({ "prompt": "a", "max_tokens": 1 });
+    server.posted("/v1/completions", &one);
+    // The tokens of a request are counted when it ends: the other one is still running.
+    assert_eq!(server.metric("generated_tokens_total"), 1.0);
+    drop(many);
+    server.wait_until("requests", |requests| requests == 0.0);
+    let generated = server.metric("generated_tokens_total");
+    assert!(generated < 1000.0, "{generated}");
+}
+
+#[test]
 fn a_client_that_is_gone_cancels_its_request() {
     let server = start();
     for stream in [false, true] {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::running::start;
+use crate::{client::request, running::start};
 
 #[test]
 fn names_the_field_at_fault() {
@@ -61,6 +61,16 @@ fn names_the_field_at_fault() {
             json!({ "prompt": "a", "logit_bias": { "x": 1 } }),
             "logit_bias",
             "logit_bias: expected a token id and a number, found \"x\"",
+        ),
+        (
+            json!({ "prompt": "a", "logit_bias": { "5": 1, "05": -1 } }),
+            "logit_bias",
+            "logit_bias: expected a token id and a number, found \"05\"",
+        ),
+        (
+            json!({ "prompt": "a", "json_schema": { "x": 1 } }),
+            "json_schema",
+            "json_schema: #: the keyword `x` is not supported",
         ),
         (
             json!({ "prompt": "a", "suffix": "b" }),
@@ -132,8 +142,21 @@ fn names_the_field_at_fault() {
         let body = json!({ "prompt": "a", "stream": stream, "regex": "(" });
         server.refused("/v1/completions", &body, 400, json!("regex"));
     }
+    let body = b"{\"prompt\": \"a\", \"n\": 1, \"n\": 2}";
+    let twice = server.ask("POST", "/v1/completions", &[], body);
+    assert_eq!(twice.status, 400);
+    assert!(
+        twice.body.contains("the key \\\"n\\\" occurs twice"),
+        "{}",
+        twice.body
+    );
     let user = json!([{ "role": "user", "content": "a" }]);
     let chats = [
+        (
+            json!({ "messages": [{ "content": "a" }] }),
+            "messages[0].role",
+            "messages[0].role: it is missing",
+        ),
         (json!({}), "messages", "messages: it is missing"),
         (
             json!({ "messages": "a" }),
@@ -198,6 +221,7 @@ fn unknown_paths_methods_and_models_have_a_status() {
         ("PUT", "/tokenize", 405),
         ("POST", "/v1/models", 405),
         ("GET", "/v1/models/other", 404),
+        ("GET", "/v1/models/%ff", 404),
         ("GET", "/v1/chat", 404),
     ] {
         let response = server.ask(method, path, &[], b"");
@@ -213,6 +237,25 @@ fn unknown_paths_methods_and_models_have_a_status() {
     assert_eq!(models["data"][0]["id"], "tales");
     assert_eq!(server.get("/v1/models/tales").json(), models["data"][0]);
     assert_eq!(server.get("/health").json(), json!({ "status": "ok" }));
+}
+
+#[test]
+fn the_body_of_a_head_is_not_missing() {
+    let server = start();
+    for path in ["/health", "/v1/completions"] {
+        let bytes = request("HEAD", path, &[("Connection", "close")], b"");
+        let mut connection = server.connect();
+        connection.send(&bytes);
+        let answer = String::from_utf8(connection.rest()).unwrap();
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+    let metrics = server.get("/metrics").body;
+    for counted in [
+        "path=\"/health\",status=\"200\"} 1\n",
+        "status=\"405\"} 1\n",
+    ] {
+        assert!(metrics.contains(counted), "{metrics}");
+    }
 }
 
 #[test]

@@ -39,6 +39,15 @@ pub(crate) fn start() -> Running {
 
 /// A server with other options.
 pub(crate) fn start_with(model: ModelHandle, change: impl FnOnce(&mut ServerOptions)) -> Running {
+    start_on("127.0.0.1", model, change)
+}
+
+/// A server with other options on a host's address, which clients of this machine can reach.
+pub(crate) fn start_on(
+    host: &str,
+    model: ModelHandle,
+    change: impl FnOnce(&mut ServerOptions),
+) -> Running {
     let mut options = ServerOptions {
         served_model_name: "tales".into(),
         chat_template: ChatTemplate::Plain,
@@ -46,7 +55,7 @@ pub(crate) fn start_with(model: ModelHandle, change: impl FnOnce(&mut ServerOpti
     };
     change(&mut options);
     let listen = Listen::Tcp {
-        host: "127.0.0.1".into(),
+        host: host.into(),
         port: 0,
     };
     let server = Server::open(options, &listen).unwrap();

@@ -91,7 +91,7 @@ fn a_public_address_has_a_warning() {
     assert!(open("localhost").unwrap().warnings().is_empty());
     assert_eq!(
         open("0.0.0.0").unwrap().warnings(),
-        ["other machines can reach the server, and needs no API key; HTTP is not encrypted"]
+        ["other machines can reach the server, which needs no API key; HTTP is not encrypted"]
     );
     assert!(matches!(open("256.0.0.1"), Err(Error::Listen { .. })));
 }

@@ -43,11 +43,12 @@ impl BannedStrings {
 
     /// The tokens that complete no string, bool `[V]`.
     pub(super) fn allowed(&self) -> Result<Array> {
-        let missing = self.text.missing();
+        let missing = self.text.missing(self.tokens.longest());
         if missing.is_empty() {
             return Ok(self.without.clone());
         }
-        let completes = |bytes: &[u8]| missing.iter().any(|part| bytes.starts_with(part));
+        let begins = |bytes: &[u8], length| missing.contains(&bytes[..length]);
+        let completes = |bytes: &[u8]| (1..=bytes.len()).any(|length| begins(bytes, length));
         let allowed = array(&self.tokens.which(|bytes| !completes(bytes)));
         Ok(self.without.logical_and(&allowed)?)
     }

@@ -53,16 +53,17 @@ pub struct Sampling {
     pub dry_allowed_length: usize,
     /// Number of last tokens in which DRY searches. `None`, the default: all.
     pub dry_penalty_last_n: Option<usize>,
-    /// Strings at which repeated sequences of DRY begin anew. Default: newline, `:`, `"` and `*`.
+    /// Strings at which repeated sequences of DRY begin anew, of 64 KiB in all. Default: newline,
+    /// `:`, `"` and `*`.
     pub dry_sequence_breakers: Vec<String>,
     /// Added to the logits of tokens, by id; negative infinity excludes a token. Default none.
     pub logit_bias: BTreeMap<u32, f32>,
     /// Excludes end tokens among this many first tokens of the text. Default 0.
     pub min_tokens: usize,
-    /// Strings that the text never contains: a token that would complete one is excluded. Default
-    /// none.
+    /// Strings that the text never contains, of 64 KiB in all: a token that would complete one is
+    /// excluded. Default none.
     pub banned_strings: Vec<String>,
-    /// Beginning of the text, whose tokens are not drawn. Default none.
+    /// Beginning of the text, of up to 64 KiB, whose tokens are not drawn. Default none.
     pub forced_prefix: String,
     /// Seed of the draws: the same seed gives the same text. `None`, the default, draws a seed.
     pub seed: Option<u64>,
@@ -98,6 +99,9 @@ impl Default for Sampling {
         }
     }
 }
+
+/// Most bytes of the strings of one option: they are searched at each token.
+const MAX_TEXT_BYTES: usize = 1 << 16;
 
 /// A range of numbers: its test and its text.
 type Range = (fn(f32) -> bool, &'static str);
@@ -162,6 +166,7 @@ impl Sampling {
         }
         check_strings("banned_strings", &self.banned_strings)?;
         check_strings("dry_sequence_breakers", &self.dry_sequence_breakers)?;
+        check_bytes("forced_prefix", self.forced_prefix.len())?;
         let mut banned = self.banned_strings.iter();
         if let Some(string) = banned.find(|string| self.forced_prefix.contains(string.as_str())) {
             let problem =
@@ -178,8 +183,19 @@ impl Sampling {
     }
 }
 
+/// Refuses texts that would take long at each token.
+fn check_bytes(option: &'static str, bytes: usize) -> Result<()> {
+    if bytes > MAX_TEXT_BYTES {
+        let problem = format!("expected at most {MAX_TEXT_BYTES} bytes, found {bytes}");
+        return Err(Error::option(option, problem));
+    }
+    Ok(())
+}
+
 /// Refuses strings that no sequence of bytes can be searched for.
 fn check_strings(option: &'static str, strings: &[String]) -> Result<()> {
+    let bytes = strings.iter().map(String::len).sum();
+    check_bytes(option, bytes)?;
     for string in strings {
         let problem = if string.is_empty() {
             "expected strings with text, found an empty one"
@@ -243,7 +259,16 @@ mod tests {
             }
         }
         type Change = fn(&mut Sampling);
-        let changes: [(&str, Change); 7] = [
+        let changes: [(&str, Change); 10] = [
+            ("banned_strings", |s| {
+                s.banned_strings = vec!["ab".repeat(1 << 10); 33];
+            }),
+            ("dry_sequence_breakers", |s| {
+                s.dry_sequence_breakers = vec!["ab".into(); (1 << 15) + 1];
+            }),
+            ("forced_prefix", |s| {
+                s.forced_prefix = "a".repeat((1 << 16) + 1)
+            }),
             ("repetition_context_size", |s| {
                 s.repetition_context_size = Some(0);
             }),

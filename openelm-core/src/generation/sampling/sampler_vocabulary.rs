@@ -31,28 +31,41 @@ impl SamplerVocabulary<'_> {
             Error::option(option, problem)
         })?;
         bytes.resize(self.size, Vec::new());
-        Ok(Arc::new(TokenBytes(bytes)))
+        Ok(Arc::new(TokenBytes::new(bytes)))
     }
 }
 
 /// The bytes that each token of a vocabulary adds to a text, by id.
 #[derive(Debug)]
-pub(super) struct TokenBytes(Vec<Vec<u8>>);
+pub(super) struct TokenBytes {
+    by_id: Vec<Vec<u8>>,
+    longest: usize,
+}
 
 impl TokenBytes {
+    fn new(by_id: Vec<Vec<u8>>) -> Self {
+        let longest = by_id.iter().map(Vec::len).max().unwrap_or(0);
+        Self { by_id, longest }
+    }
+
     /// The bytes of `texts`, by position.
     #[cfg(test)]
     pub(super) fn of_texts(texts: &[&str]) -> Self {
-        Self(texts.iter().map(|text| text.as_bytes().to_vec()).collect())
+        Self::new(texts.iter().map(|text| text.as_bytes().to_vec()).collect())
     }
 
     /// The bytes of `id`; none for an id without text.
     pub(super) fn of(&self, id: u32) -> &[u8] {
-        self.0.get(id as usize).map_or(&[], Vec::as_slice)
+        self.by_id.get(id as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Bytes of the longest token.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
     }
 
     /// True for each token whose bytes pass `test`.
     pub(super) fn which(&self, test: impl Fn(&[u8]) -> bool) -> Vec<bool> {
-        self.0.iter().map(|bytes| test(bytes)).collect()
+        self.by_id.iter().map(|bytes| test(bytes)).collect()
     }
 }

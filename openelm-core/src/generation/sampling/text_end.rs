@@ -1,11 +1,12 @@
 //! The end of a text, to find strings that cross tokens.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 /// The end of a text, as long as one of `strings` may need it.
 #[derive(Debug, Clone)]
 pub(super) struct TextEnd {
-    strings: Arc<[Box<[u8]>]>,
+    strings: Arc<HashSet<Box<[u8]>>>,
+    longest: usize,
     /// Fewer bytes than the longest string.
     end: Vec<u8>,
 }
@@ -13,17 +14,24 @@ pub(super) struct TextEnd {
 impl TextEnd {
     /// The end of an empty text. No string is empty.
     pub(super) fn new(strings: &[String]) -> Self {
+        let longest = strings.iter().map(String::len).max().unwrap_or(1);
         let strings = strings.iter().map(|string| string.as_bytes().into());
         Self {
-            strings: strings.collect(),
+            strings: Arc::new(strings.collect()),
+            longest,
             end: Vec::new(),
         }
     }
 
-    /// True if `bytes` alone contain one of the strings.
+    /// True if `bytes` alone contain one of the strings. The time depends on the length of `bytes`
+    /// alone.
     pub(super) fn is_in(&self, bytes: &[u8]) -> bool {
-        let mut strings = self.strings.iter();
-        strings.any(|string| bytes.windows(string.len()).any(|part| part == &**string))
+        let mut lengths = 1..=self.longest.min(bytes.len());
+        lengths.any(|length| {
+            bytes
+                .windows(length)
+                .any(|part| self.strings.contains(part))
+        })
     }
 
     /// Appends `bytes` to the text; true if one of the strings ends in them.
@@ -35,21 +43,20 @@ impl TextEnd {
             let mut parts = self.end[first..].windows(string.len());
             !bytes.is_empty() && parts.any(|part| part == &**string)
         });
-        let longest = self.strings.iter().map(|string| string.len()).max();
-        let dropped = self.end.len().saturating_sub(longest.unwrap_or(1) - 1);
+        let dropped = self.end.len().saturating_sub(self.longest - 1);
         self.end.drain(..dropped);
         found
     }
 
-    /// The parts of strings that are missing after this text: a next token that begins with one
-    /// completes a string.
-    pub(super) fn missing(&self) -> Vec<&[u8]> {
-        let mut missing = Vec::new();
+    /// The parts of strings, of up to `most` bytes, that are missing after this text: a next token
+    /// that begins with one completes a string.
+    pub(super) fn missing(&self, most: usize) -> HashSet<&[u8]> {
+        let mut missing = HashSet::new();
         for string in self.strings.iter() {
-            for length in 1..string.len() {
+            for length in string.len().saturating_sub(most).max(1)..string.len() {
                 let (present, rest) = string.split_at(length);
                 if self.end.ends_with(present) {
-                    missing.push(rest);
+                    missing.insert(rest);
                 }
             }
         }
@@ -79,10 +86,11 @@ mod tests {
     #[test]
     fn lists_parts_that_complete_a_string() {
         let mut end = text_end(&["abab", "bc", "x"]);
-        assert!(end.missing().is_empty());
+        assert!(end.missing(9).is_empty());
         end.push(b"aab");
-        assert_eq!(end.missing(), [&b"ab"[..], b"c"]);
+        assert_eq!(end.missing(2), HashSet::from([&b"ab"[..], b"c"]));
+        assert_eq!(end.missing(1), HashSet::from([&b"c"[..]]));
         end.push(b"a");
-        assert_eq!(end.missing(), [&b"bab"[..], b"b"]);
+        assert_eq!(end.missing(9), HashSet::from([&b"bab"[..], b"b"]));
     }
 }
