@@ -291,7 +291,7 @@ fn long_name<'c>(command: &'c Command, option: &str) -> Option<&'c str> {
     // mlx-lm's quantisation flags.
     let quantization = format!("q-{own}");
     let other = match option {
-        "betas" | "eps" | "momentum" => "optimizer",
+        "momentum" => "optimizer",
         "adapters" => "adapter",
         "banned_strings" => "banned-string",
         // The special tokens of a tokenizer must be in the vocabulary.
@@ -303,8 +303,6 @@ fn long_name<'c>(command: &'c Command, option: &str) -> Option<&'c str> {
         "files" if is_long("perplexity") => "perplexity",
         "files" | "valid" => "data",
         "format" => "to",
-        // The final rate of pre-training follows from the peak rate.
-        "lr_end" => "learning-rate",
         "max_length" => "max-seq-length",
         "max_shard_bytes" => "max-shard-size",
         "num_kv_heads" => "num-gqa-groups",
@@ -314,7 +312,6 @@ fn long_name<'c>(command: &'c Command, option: &str) -> Option<&'c str> {
         "rope_max_length" => "max-context-length",
         // The schedule's length follows from the iterations.
         "schedule_steps" => "iters",
-        "warmup_init" => "warmup",
         "world" => "processes",
         _ => "",
     };
@@ -373,8 +370,9 @@ mod tests {
     ];
 
     /// Names that no command line can reach, and the reason.
-    const UNREACHABLE: [(&str, &str); 9] = [
+    const UNREACHABLE: [(&str, &str); 10] = [
         ("MLX_RANK", "an environment variable"),
+        ("average_with", "`average` takes no adapter"),
         ("batch", "a batch without targets is no option"),
         ("grad_accumulation_steps", "1 in every pre-training"),
         ("lora_embedding_A", "a tensor"),

@@ -185,7 +185,7 @@ fn inputs(options: &ConvertOptions) -> impl Iterator<Item = (&str, &Path)> {
     let adapter = adapter.map(|path| ("adapter", path));
     let averaged = options.average_with.iter();
     averaged
-        .map(|path| ("average_with", path.as_path()))
+        .map(|path| ("checkpoint", path.as_path()))
         .chain(adapter)
         .chain(tokenizer.map(|path| ("tokenizer", path)))
 }
