@@ -88,10 +88,10 @@ fn a_name_that_leads_to_a_public_server_is_no_origin_of_its_own() {
 
 #[test]
 fn pages_of_other_origins_are_refused_unless_allowed() {
-    let own = |server: &crate::running::Running| format!("http://{}", server.address);
+    let own = |server: &Running| format!("http://{}", server.address);
     let server = start();
     let origin = own(&server);
-    let ask = |server: &crate::running::Running, method: &str, origin: &str| {
+    let ask = |server: &Running, method: &str, origin: &str| {
         let headers = [
             ("Host", &*server.address),
             ("Origin", origin),
