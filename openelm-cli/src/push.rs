@@ -38,8 +38,8 @@ const EXAMPLES: &str = "Examples:
   openelm push OpenELM-270M-4bit me/OpenELM-270M-4bit
   openelm push adapters me/OpenELM-270M-tales --private
 
-HF_TOKEN sets a token with write access. Without a README.md, a model card is written to the
-repository. The address of the commit is printed.";
+HF_TOKEN sets a token with write access. A repository without a README.md gets a model card. The
+address of the commit is printed.";
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {

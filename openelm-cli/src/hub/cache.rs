@@ -16,9 +16,13 @@ use std::{
     process,
 };
 
+use openelm_core::text::read_text_file;
+
 use super::repository::{Repository, is_commit};
 use crate::error::Error;
 
+/// Longest file of a branch or tag, in bytes.
+const MAX_REFERENCE: u64 = 1 << 10;
 /// Text of `CACHEDIR.TAG` (<https://bford.info/cachedir/>), for backup programs.
 const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # Cache of the Hugging Face Hub. See https://bford.info/cachedir/\n";
@@ -68,9 +72,7 @@ impl Cache {
         if repository.is_commit() {
             return Some(repository.revision.clone());
         }
-        let text = fs::read_to_string(self.reference(repository)).ok()?;
-        let commit = text.trim();
-        is_commit(commit).then(|| commit.to_owned())
+        commit_in(&self.reference(repository))
     }
 
     /// Records the commit of the revision, which is a branch or tag.
@@ -165,6 +167,13 @@ impl Cache {
     }
 }
 
+/// The commit in the file of a branch or tag; `None` if it has none.
+pub(super) fn commit_in(reference: &Path) -> Option<String> {
+    let text = read_text_file(reference, MAX_REFERENCE).ok()?;
+    let commit = text.trim();
+    is_commit(commit).then(|| commit.to_owned())
+}
+
 /// Makes the folder that `path` is in.
 pub(super) fn create_parents(path: &Path) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(path);
@@ -223,6 +232,9 @@ mod tests {
         let file = folder.join("hub/models--o--n/refs/refs/pr/1");
         assert_eq!(fs::read_to_string(&file).unwrap(), commit);
         fs::write(&file, "../../..").unwrap();
+        assert_eq!(cache.commit(&repository), None);
+        fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
         assert_eq!(cache.commit(&repository), None);
     }
 }

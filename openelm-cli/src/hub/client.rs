@@ -1,6 +1,7 @@
 //! HTTP requests to the Hub and to the hosts it redirects to.
 
 use std::{
+    env,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::Path,
@@ -10,15 +11,15 @@ use std::{
 };
 
 use ureq::{
-    Agent, AsSendBody, Body, SendBody, Timeout,
-    http::{HeaderMap, HeaderValue, Method, Request},
+    Agent, AsSendBody, Body, Proxy, ProxyProtocol, SendBody, Timeout,
+    http::{HeaderMap, HeaderValue, Method, Request, Uri},
     tls::{RootCerts, TlsConfig},
 };
 
 use super::{
     address::{Origin, joined},
     certificates,
-    environment::Environment,
+    environment::{Environment, invalid},
     status,
     token::Token,
 };
@@ -32,6 +33,15 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// Waits from this length are announced.
 const LONG_WAIT: Duration = Duration::from_secs(5);
+/// The variables of a proxy, in `ureq`'s order.
+const PROXIES: [&str; 6] = [
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+];
 /// Redirects that a request follows.
 const REDIRECTS: usize = 10;
 
@@ -113,6 +123,7 @@ impl Client {
             Err(_) => tls = tls.root_certs(RootCerts::new_with_certs(&[])),
         }
         let config = Agent::config_builder()
+            .proxy(proxy(&environment.endpoint)?)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -354,6 +365,34 @@ impl Failure {
         }
         thread::sleep(wait);
         Ok(())
+    }
+}
+
+/// The proxy of the environment for `endpoint`.
+///
+/// # Errors
+/// [`Error::Usage`] if a variable has a text that is no proxy, or one of another protocol: requests
+/// would go around it.
+fn proxy(endpoint: &str) -> Result<Option<Proxy>, Error> {
+    let endpoint = endpoint.parse::<Uri>().unwrap_or_default();
+    let is_supported = |proxy: &Proxy| {
+        let protocol = proxy.protocol();
+        let is_http = matches!(protocol, ProxyProtocol::Http | ProxyProtocol::Https);
+        is_http || proxy.is_no_proxy(&endpoint)
+    };
+    let found = Proxy::try_from_env();
+    if found.as_ref().is_some_and(is_supported) {
+        return Ok(found);
+    }
+    let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    match PROXIES.into_iter().find(is_set) {
+        // Its value may contain a password.
+        Some(name) => Err(invalid(
+            name,
+            "an address such as http://proxy:3128",
+            "another",
+        )),
+        None => Ok(None),
     }
 }
 

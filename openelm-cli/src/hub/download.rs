@@ -10,6 +10,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::{
@@ -84,6 +85,8 @@ pub(super) struct Download<'a> {
     pub(super) commit: &'a str,
     pub(super) file: &'a RemoteFile,
     pub(super) progress: &'a Progress,
+    /// Another download has failed.
+    pub(super) stopped: &'a AtomicBool,
 }
 
 /// The incomplete file, its length, and the hash of its bytes.
@@ -211,6 +214,9 @@ impl Download<'_> {
         let mut reader = answer.body.into_with_config().limit(u64::MAX).reader();
         let mut buffer = vec![0; 1 << 17];
         while partial.length < size {
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(Failure::content(&subject, "another download has failed"));
+            }
             let count = match reader.read(&mut buffer) {
                 Ok(0) => return Err(cut(&subject, "the connection ended early")),
                 Ok(count) => count,

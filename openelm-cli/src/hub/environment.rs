@@ -1,10 +1,12 @@
 //! The variables of the environment that `huggingface_hub` reads.
 
 use std::{
-    env,
+    env::{self, VarError},
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use ureq::http::{Uri, uri::Authority};
 
 use super::token::Token;
 use crate::error::Error;
@@ -13,6 +15,19 @@ use crate::error::Error;
 const ENDPOINT: &str = "https://huggingface.co";
 /// Seconds to wait for the answer to a request, and for more bytes of a file.
 const TIMEOUT: u64 = 10;
+
+/// The variables that have a path or an address.
+const VARIABLES: [&str; 9] = [
+    "HOME",
+    "XDG_CACHE_HOME",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_TOKEN_PATH",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HF_ENDPOINT",
+];
 
 /// Settings of the Hub.
 #[derive(Clone, Debug)]
@@ -40,12 +55,18 @@ impl Environment {
     /// [`Error::Usage`] if a variable has an invalid value, [`Error::HubCache`] if the file of the
     /// token cannot be read.
     pub(crate) fn read() -> Result<Self, Error> {
+        // Bytes that are no text would be ignored, and another folder used.
+        let is_other = |name: &&&str| matches!(env::var(name), Err(VarError::NotUnicode(_)));
+        if let Some(name) = VARIABLES.iter().find(is_other) {
+            return Err(invalid(name, "UTF-8 text", "other bytes"));
+        }
         Self::of(|name| env::var(name).ok())
     }
 
     fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let home = set("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
+        let home = set("HOME").map(PathBuf::from).or_else(env::home_dir);
+        let home = home.unwrap_or_else(|| PathBuf::from("."));
         let path = |name: &str| set(name).map(|value| expanded(&value, &home));
         let hub_home = path("HF_HOME").unwrap_or_else(|| {
             let caches = path("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
@@ -58,9 +79,7 @@ impl Environment {
         };
         let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        let rest = endpoint.strip_prefix("https://");
-        let rest = rest.or_else(|| endpoint.strip_prefix("http://"));
-        if !rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['@', '?', '#', ' '])) {
+        if !is_endpoint(&endpoint) {
             let expected = "an address such as https://huggingface.co";
             return Err(invalid("HF_ENDPOINT", expected, &endpoint));
         }
@@ -90,6 +109,19 @@ impl Environment {
 /// The error of a variable or file with an invalid value.
 pub(super) fn invalid(place: &str, expected: &str, found: &str) -> Error {
     Error::Usage(format!("{place}: expected {expected}, found {found}"))
+}
+
+/// True for an address of http or https with a host, and no more than a port and a path.
+fn is_endpoint(address: &str) -> bool {
+    let is_plain = !address.contains(['@', '?', '#', ' ']);
+    let address = address.parse::<Uri>().ok().filter(|_| is_plain);
+    address.is_some_and(|address| {
+        let authority = address.authority().map_or("", Authority::as_str);
+        let host = address.host().unwrap_or_default();
+        let port = authority.strip_prefix(host).unwrap_or_default();
+        let is_port = port.is_empty() || address.port_u16().is_some_and(|port| port > 0);
+        matches!(address.scheme_str(), Some("http" | "https")) && !host.is_empty() && is_port
+    })
 }
 
 fn is_true(value: &str) -> bool {
@@ -149,6 +181,11 @@ mod tests {
         for (name, value, part) in [
             ("HF_ENDPOINT", "ftp://x", "expected an address"),
             ("HF_ENDPOINT", "https://u:p@x", "expected an address"),
+            ("HF_ENDPOINT", "http://", "expected an address"),
+            ("HF_ENDPOINT", "http://[::1", "expected an address"),
+            ("HF_ENDPOINT", "http://x:99999", "expected an address"),
+            ("HF_ENDPOINT", "http://x:", "expected an address"),
+            ("HF_ENDPOINT", "http://x:0", "expected an address"),
             (
                 "HF_HUB_ETAG_TIMEOUT",
                 "soon",
@@ -157,6 +194,12 @@ mod tests {
         ] {
             let error = environment(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(part) && error.starts_with(name), "{error}");
+        }
+        for endpoint in ["http://[::1]:80", "https://hub.test/mirror/hf", "http://x"] {
+            assert_eq!(
+                environment(&[("HF_ENDPOINT", endpoint)]).unwrap().endpoint,
+                endpoint
+            );
         }
     }
 

@@ -235,7 +235,7 @@ impl Hub {
         quiet: bool,
     ) -> Result<u64, Error> {
         self.cache.create(repository)?;
-        let described = in_parallel(names, |name| describe(client, repository, commit, name))?;
+        let described = in_parallel(names, |name, _| describe(client, repository, commit, name))?;
         // Files with the same contents are one blob.
         let mut blobs: BTreeMap<&str, &RemoteFile> = BTreeMap::new();
         for file in &described {
@@ -269,7 +269,7 @@ impl Hub {
             missing.sort_by_key(|file| file.size);
             let name = repository.to_string();
             let progress = Progress::begin(Work::Download, &name, missing.len(), total, quiet);
-            let done = in_parallel(&missing, |file| {
+            let done = in_parallel(&missing, |file, stopped| {
                 let download = Download {
                     client,
                     cache: &self.cache,
@@ -277,6 +277,7 @@ impl Hub {
                     commit,
                     file,
                     progress: &progress,
+                    stopped,
                 };
                 download.run()
             });
@@ -312,11 +313,11 @@ fn lacks(repository: &Repository, missing: &str, all: &[String]) -> Error {
     Error::hub_not_found(&repository.to_string(), &format!("{problem}{at}"))
 }
 
-/// The results of `work` on each item, by [`THREADS`] threads; the first error ends the others
-/// after their item.
+/// The results of `work` on each item, by [`THREADS`] threads; the first error ends the others,
+/// after their item or when `work` finds its second argument true.
 fn in_parallel<T: Sync, R: Send>(
     items: &[T],
-    work: impl Fn(&T) -> Result<R, Error> + Sync,
+    work: impl Fn(&T, &AtomicBool) -> Result<R, Error> + Sync,
 ) -> Result<Vec<R>, Error> {
     let next = Mutex::new(items.iter().enumerate());
     let results = Mutex::new(Vec::new());
@@ -327,7 +328,7 @@ fn in_parallel<T: Sync, R: Send>(
             let Some((index, item)) = item.filter(|_| !failed.load(Ordering::Relaxed)) else {
                 return;
             };
-            let result = work(item);
+            let result = work(item, &failed);
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
             results.push((index, result));

@@ -1,6 +1,9 @@
 //! Names that a server sends, before they become paths.
 
-use std::path::{Component, Path};
+use std::{
+    collections::HashSet,
+    path::{Component, Path},
+};
 
 /// True for a relative path that stays in its folder: no `..`, no absolute path, no empty part, no
 /// backslash, no control character.
@@ -19,15 +22,20 @@ pub(super) fn is_safe(name: &str) -> bool {
         && Path::new(name).components().all(is_normal)
 }
 
-/// The first name that is no safe path, or that another name needs as a folder.
+/// The first name that is no safe path, or else that another name needs as a folder.
 pub(super) fn first_unsafe(names: &[String]) -> Option<&String> {
-    let is_folder_of = |name: &str, other: &str| {
-        let rest = other.strip_prefix(name);
-        rest.is_some_and(|rest| rest.starts_with('/'))
-    };
-    names
-        .iter()
-        .find(|name| !is_safe(name) || names.iter().any(|other| is_folder_of(name, other)))
+    // Only safe names are short.
+    let first = names.iter().find(|name| !is_safe(name));
+    first.or_else(|| {
+        let folders: HashSet<&str> = names.iter().flat_map(|name| folders_of(name)).collect();
+        names.iter().find(|name| folders.contains(name.as_str()))
+    })
+}
+
+/// The folders that the file `name` is in.
+fn folders_of(name: &str) -> impl Iterator<Item = &str> {
+    let ends = name.match_indices('/').map(|(end, _)| end);
+    ends.filter_map(|end| name.get(..end))
 }
 
 #[cfg(test)]
@@ -61,5 +69,16 @@ mod tests {
         let names: [Vec<String>; 2] = [names(&["a", "a.json", "b/c"]), names(&["a/b", "a"])];
         assert_eq!(first_unsafe(&names[0]), None);
         assert_eq!(first_unsafe(&names[1]), Some(&"a".to_owned()));
+    }
+
+    #[test]
+    fn reads_the_names_of_large_repositories() {
+        let name = |index| format!("data/{}/part-{index}.parquet", index % 1000);
+        let mut names: Vec<String> = (0..200_000).map(name).collect();
+        assert_eq!(first_unsafe(&names), None);
+        names.push("data/999".into());
+        assert_eq!(first_unsafe(&names), names.last());
+        names.push("a/".repeat(10_000_000));
+        assert_eq!(first_unsafe(&names), names.last());
     }
 }

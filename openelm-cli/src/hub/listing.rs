@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    cache::Cache,
+    cache::{Cache, commit_in},
     repository::{RepoType, Repository, is_commit},
 };
 
@@ -87,8 +87,8 @@ fn references(folder: &Path, prefix: &str) -> Vec<(String, String)> {
         let name = format!("{prefix}{name}");
         if path.is_dir() {
             found.extend(references(&path, &format!("{name}/")));
-        } else if let Ok(commit) = fs::read_to_string(&path) {
-            found.push((name, commit.trim().to_owned()));
+        } else if let Some(commit) = commit_in(&path) {
+            found.push((name, commit));
         }
     }
     found.sort();

@@ -106,6 +106,11 @@ impl Repository {
         format!("{}/resolve/{commit}/{}", self.page(), encoded(name, true))
     }
 
+    /// Path of a file at the revision.
+    pub(super) fn file_of_revision(&self, name: &str) -> String {
+        self.file(&encoded(&self.revision, false), name)
+    }
+
     /// Name of the folder in the cache.
     pub(super) fn folder_name(&self) -> String {
         format!("{}--{}", self.kind.plural(), self.id.replace('/', "--"))

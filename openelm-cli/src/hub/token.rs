@@ -1,9 +1,14 @@
 //! The access token of the Hub.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, path::Path};
+
+use openelm_core::text::read_text_file;
 
 use super::environment::invalid;
 use crate::error::Error;
+
+/// Longest file of a token, in bytes.
+const MAX_FILE: u64 = 1 << 16;
 
 /// An access token. Its text is only in the header of a request to the Hub: `Debug` hides it.
 #[derive(Clone)]
@@ -32,7 +37,7 @@ impl Token {
     /// # Errors
     /// [`Error::Usage`] if the file is no token, [`Error::HubCache`] if it cannot be read.
     pub(super) fn read(file: &Path) -> Result<Option<Self>, Error> {
-        match fs::read_to_string(file) {
+        match read_text_file(file, MAX_FILE) {
             Ok(text) => Self::parse(&text, &file.display().to_string()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::hub_cache(file, error)),
@@ -61,6 +66,7 @@ mod tests {
         assert_eq!(token.header(), "Bearer hf_abc");
         assert!(!format!("{token:?}").contains("abc"));
         assert!(Token::parse(" \n", "HF_TOKEN").unwrap().is_none());
+        Token::read(Path::new("/dev/zero")).unwrap_err();
         let error = Token::parse("hf é", "HF_TOKEN").unwrap_err().to_string();
         assert_eq!(error, "HF_TOKEN: expected a token, found other characters");
     }

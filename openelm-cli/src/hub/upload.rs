@@ -27,6 +27,8 @@ use crate::error::Error;
 
 /// Largest answer of the Hub, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
+/// Name of the model card.
+const CARD: &str = "README.md";
 /// Media type of LFS requests.
 const LFS: &str = "application/vnd.git-lfs+json";
 
@@ -108,6 +110,13 @@ impl Upload {
         };
         let client = Client::new(&environment, Some(token))?;
         self.create(&client)?;
+        // A card that the repository has is its owner's.
+        let own_card = files.iter().position(|file| file.path.is_none());
+        if let Some(own_card) = own_card
+            && self.has(&client, CARD)?
+        {
+            files.remove(own_card);
+        }
         let modes = self.modes(&client, &files)?;
         let mode = |name: &str| modes.iter().find(|mode| mode.path == name);
         files.retain(|file| mode(&file.name).is_none_or(|mode| !mode.should_ignore));
@@ -153,7 +162,7 @@ impl Upload {
             return Err(Error::Usage(problem));
         };
         let mut chosen = kind.choose(&names);
-        let documents = ["README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"];
+        let documents = [CARD, "LICENSE", "LICENSE.md", "LICENSE.txt"];
         let documents = documents.map(str::to_owned).into_iter();
         chosen.extend(
             documents
@@ -164,9 +173,9 @@ impl Upload {
         for name in chosen {
             files.push(LocalFile::open(name.clone(), self.folder.join(name))?);
         }
-        if !names.iter().any(|name| name == "README.md") {
+        if !names.iter().any(|name| name == CARD) {
             let text = self.card(matches!(kind, Files::Adapter)).into_bytes();
-            files.push(LocalFile::of_text("README.md", text));
+            files.push(LocalFile::of_text(CARD, text));
         }
         Ok(files)
     }
@@ -212,6 +221,21 @@ impl Upload {
             self.post(client, &path, &json!({}), "application/json", &[409])?;
         }
         Ok(())
+    }
+
+    /// True if the branch has the file `name`.
+    fn has(&self, client: &Client, name: &str) -> Result<bool, Error> {
+        let answer = client.retrying(|client| {
+            client.send(&Call {
+                method: Method::HEAD,
+                path: &self.repository.file_of_revision(name),
+                headers: &[],
+                body: Payload::None,
+                accepted: &[404],
+                subject: &self.repository.to_string(),
+            })
+        });
+        Ok(answer?.status < 400)
     }
 
     /// The way of each file, as the Hub chooses it.

@@ -245,3 +245,23 @@ fn the_token_does_not_follow_a_redirect_to_another_host() {
     assert_one_line(&outcome.stderr, &["a redirect without a valid address"]);
     debug(&outcome.stderr);
 }
+
+#[test]
+fn a_failure_ends_the_other_downloads() {
+    let hub = Hub::start();
+    let large = Contents::large(weights().repeat(20));
+    let files = [
+        ("config.json", Contents::small("{}")),
+        ("model-1.safetensors", large),
+        ("model-2.safetensors", Contents::large(weights())),
+    ];
+    hub.add("models/local/sharded", files);
+    // The parts of 16 kB take a minute. The attempts at the smaller file take seconds.
+    hub.state().pause = Duration::from_millis(80);
+    let small = Contents::large(weights()).etag();
+    hub.state().absent = Some(small);
+    let pull = ["pull", "local/sharded", "-q"];
+    fails(hub.tool(&pull), 1, &["model-2.safetensors: status 404"]);
+    let sent = hub.sent();
+    assert!(sent < 10_000_000, "{sent} bytes");
+}

@@ -1,6 +1,6 @@
 //! Repositories and names that are refused, each with advice.
 
-use std::fs;
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt};
 
 use openelm_testing::{fails, run, works};
 
@@ -185,4 +185,38 @@ fn a_full_disk_is_found_before_the_download() {
     let before = hub.sent();
     works(hub.tool(&["pull", "local/small", "-q"]));
     assert!(hub.sent() - before < 600_000);
+}
+
+#[test]
+fn a_proxy_that_is_not_supported_is_not_passed_over() {
+    let hub = Hub::start();
+    for (name, value) in [
+        ("ALL_PROXY", "socks5://user:secret@127.0.0.1:1"),
+        ("HTTPS_PROXY", "secret::"),
+    ] {
+        let mut command = hub.tool(&["pull", "local/small"]);
+        command.env(name, value);
+        let expected = format!("{name}: expected an address such as http://proxy:3128");
+        fails(command, 2, &[&expected]);
+        assert_eq!(hub.requests(|_| true).len(), 0);
+        let mut command = hub.tool(&["pull", "local/small", "-q"]);
+        command
+            .env("ALL_PROXY", "socks5://127.0.0.1:1")
+            .env("NO_PROXY", "127.0.0.1");
+        works(command);
+        hub.state().log.clear();
+    }
+}
+
+#[test]
+fn a_folder_whose_name_is_no_text_is_not_passed_over() {
+    let hub = Hub::start();
+    let mut command = hub.tool(&["pull", "local/small"]);
+    command.env("HF_HUB_CACHE", OsStr::from_bytes(b"/tmp/\xff"));
+    fails(
+        command,
+        2,
+        &["HF_HUB_CACHE: expected UTF-8 text, found other bytes"],
+    );
+    assert!(!hub.cache().exists());
 }

@@ -48,6 +48,8 @@ pub(crate) struct State {
     pub(crate) outage: usize,
     /// Number of next files whose answer is 503.
     busy: usize,
+    /// Hash of a large file that the other host does not have.
+    pub(crate) absent: Option<String>,
     /// The answer to a range is 416.
     pub(crate) refuses_ranges: bool,
     /// Wait after each 16 kB of a body.
@@ -207,6 +209,11 @@ impl Hub {
             "http_proxy",
             "HTTP_PROXY",
             "ALL_PROXY",
+            "all_proxy",
+            "HTTPS_PROXY",
+            "https_proxy",
+            "NO_PROXY",
+            "no_proxy",
         ] {
             command.env_remove(name);
         }
@@ -315,7 +322,8 @@ fn respond(
         let found = {
             let state = state.lock().unwrap();
             let mut files = state.repositories.values().flat_map(BTreeMap::values);
-            files.find(|contents| contents.etag() == blob).cloned()
+            let found = files.find(|contents| contents.etag() == blob).cloned();
+            found.filter(|_| state.absent.as_deref() != Some(blob))
         };
         return match found {
             Some(contents) => send_file(state, stream, request, &contents),

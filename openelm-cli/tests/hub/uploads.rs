@@ -165,3 +165,26 @@ fn an_upload_needs_a_model_and_a_token() {
         .env("HF_HUB_OFFLINE", "1");
     fails(command, 1, &["nothing is uploaded; offline"]);
 }
+
+#[test]
+fn a_push_keeps_the_card_of_the_repository() {
+    let hub = Hub::start();
+    let card = [("README.md", Contents::small("written by hand"))];
+    hub.add("models/me/pushed", card);
+    let folder = model();
+    let push = || {
+        let mut command = hub.tool(&["push", folder.as_str(), "me/pushed", "-q"]);
+        command.env("HF_TOKEN", "hf_writer");
+        works(command);
+        let state = hub.state();
+        let files = &state.repositories["models/me/pushed"];
+        files.keys().cloned().collect::<Vec<_>>()
+    };
+    let weights = ["config.json", "model.safetensors", "tokenizer.json"];
+    assert_eq!(push(), weights);
+    // The server's commits replace all files: the repository has no card now.
+    assert_eq!(push(), [&["README.md"], &weights[..]].concat());
+    // A card in the folder is uploaded.
+    folder.write("README.md", "another");
+    assert_eq!(push(), [&["README.md"], &weights[..]].concat());
+}
