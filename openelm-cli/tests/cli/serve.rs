@@ -24,11 +24,11 @@ impl Server {
         command.args(args).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        stderr.read_line(&mut line).unwrap();
-        let address = line.trim_end().rsplit_once(" at http://").unwrap().1;
+        // Warnings come first.
+        let mut lines = stderr.by_ref().lines().map(Result::unwrap);
+        let address = lines.find_map(|line| Some(line.rsplit_once(" at http://")?.1.to_owned()));
         Self {
-            address: address.to_owned(),
+            address: address.unwrap(),
             child,
             stderr,
         }
