@@ -146,3 +146,26 @@ impl fmt::Debug for ConstraintCompiler {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constraint_is_compiled_once_and_the_last_ones_are_kept() {
+        let tokenizer = Tokenizer::find(&openelm_testing::tales(), None).unwrap();
+        let compiler = ConstraintCompiler::of(&tokenizer).unwrap();
+        let kind = |number: usize| ConstraintKind::Choice(vec![number.to_string()]);
+        compiler.matcher(&kind(0)).unwrap();
+        assert!(compiler.is_compiled(&kind(0)));
+        // The same result, whose clone the second call returns.
+        let first = compiler.entry(&kind(0));
+        compiler.matcher(&kind(0)).unwrap();
+        assert!(Arc::ptr_eq(&first, &compiler.entry(&kind(0))));
+        for number in 1..=KEPT {
+            compiler.matcher(&kind(number)).unwrap();
+        }
+        assert!(!compiler.is_compiled(&kind(0)));
+        assert!(compiler.is_compiled(&kind(1)));
+    }
+}
