@@ -22,9 +22,12 @@ class Server:
     def __init__(self, *options):
         command = [TOOL, "serve", "--model", MODEL, "--port", "0", "--log-level", "off", *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        line = self.process.stderr.readline()
-        if " at http://" not in line:
-            raise RuntimeError(line + self.process.stderr.read())
+        # Warnings come before the address.
+        lines = []
+        while " at http://" not in (line := self.process.stderr.readline()):
+            if not line:
+                raise RuntimeError("".join(lines))
+            lines.append(line)
         self.url = line.strip().rpartition(" at ")[2]
 
     def text(self, path, body=None):
