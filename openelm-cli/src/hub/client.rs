@@ -1,7 +1,6 @@
 //! HTTP requests to the Hub and to the hosts it redirects to.
 
 use std::{
-    env,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::Path,
@@ -11,15 +10,16 @@ use std::{
 };
 
 use ureq::{
-    Agent, AsSendBody, Body, Proxy, ProxyProtocol, SendBody, Timeout,
-    http::{HeaderMap, HeaderValue, Method, Request, Uri},
+    Agent, AsSendBody, Body, SendBody, Timeout,
+    http::{HeaderMap, HeaderValue, Method, Request},
     tls::{RootCerts, TlsConfig},
 };
 
 use super::{
     address::{Origin, joined},
     certificates,
-    environment::{Environment, invalid},
+    environment::Environment,
+    proxy::proxy,
     status,
     token::Token,
 };
@@ -33,15 +33,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// Waits from this length are announced.
 const LONG_WAIT: Duration = Duration::from_secs(5);
-/// The variables of a proxy, in `ureq`'s order.
-const PROXIES: [&str; 6] = [
-    "ALL_PROXY",
-    "all_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-];
 /// Redirects that a request follows.
 const REDIRECTS: usize = 10;
 
@@ -365,34 +356,6 @@ impl Failure {
         }
         thread::sleep(wait);
         Ok(())
-    }
-}
-
-/// The proxy of the environment for `endpoint`.
-///
-/// # Errors
-/// [`Error::Usage`] if a variable has a text that is no proxy, or one of another protocol: requests
-/// would go around it.
-fn proxy(endpoint: &str) -> Result<Option<Proxy>, Error> {
-    let endpoint = endpoint.parse::<Uri>().unwrap_or_default();
-    let is_supported = |proxy: &Proxy| {
-        let protocol = proxy.protocol();
-        let is_http = matches!(protocol, ProxyProtocol::Http | ProxyProtocol::Https);
-        is_http || proxy.is_no_proxy(&endpoint)
-    };
-    let found = Proxy::try_from_env();
-    if found.as_ref().is_some_and(is_supported) {
-        return Ok(found);
-    }
-    let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
-    match PROXIES.into_iter().find(is_set) {
-        // Its value may contain a password.
-        Some(name) => Err(invalid(
-            name,
-            "an address such as http://proxy:3128",
-            "another",
-        )),
-        None => Ok(None),
     }
 }
 

@@ -25,6 +25,7 @@ mod files;
 mod listing;
 mod local_file;
 mod progress;
+mod proxy;
 mod repository;
 mod status;
 mod task_data;
