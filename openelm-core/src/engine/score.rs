@@ -16,8 +16,9 @@ impl ModelHandle {
     /// the work before its next unit.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) with the index of the first request that cannot be encoded, once those of
-    /// the units before it are scored; as [`Scorer::score`]; [`Error::Unloaded`](crate::Error::Unloaded).
+    /// [`Error::Option`](crate::Error::Option) with the index of the first request that cannot be
+    /// encoded, once those of the units before it are scored; as [`Scorer::score`];
+    /// [`Error::Unloaded`](crate::Error::Unloaded).
     pub async fn log_likelihoods(&self, requests: Vec<ScoreRequest>) -> Result<Vec<LogLikelihood>> {
         self.check_loaded()?;
         let mut results = Vec::with_capacity(requests.len());

@@ -10,7 +10,9 @@ use crate::{
     files::{copy_synced, write_folder_beside, write_synced},
     mlx::Dtype,
     tokenizer::TOKENIZER_FILES,
-    weights::{Checkpoint, ReadOptions, Readers, Tensors, Weights, is_model_file, tensor_file},
+    weights::{
+        Checkpoint, ReadOptions, Readers, Tensors, Weights, is_model_file, mean, tensor_file,
+    },
 };
 
 /// The files of every model folder of a run, except the weights.
@@ -96,8 +98,7 @@ pub(super) fn weights(folder: &Path, config: &Config) -> Result<Weights> {
     Weights::read(&checkpoint, config, options, &mut |_, _| {})
 }
 
-/// The arithmetic mean of the weights in `folders`, summed in f64 and rounded once, as in CoreNet's
-/// `average_ckpts`; f32.
+/// The [`mean`] of the weights in `folders`.
 pub(super) fn average(folders: &[PathBuf]) -> Result<Tensors> {
     let mut opened = Vec::with_capacity(folders.len());
     for folder in folders {
@@ -110,20 +111,9 @@ pub(super) fn average(folders: &[PathBuf]) -> Result<Tensors> {
     let names: Vec<String> = first.tensors().keys().cloned().collect();
     let mut averaged = Tensors::new();
     for name in names {
-        let mut sums: Vec<f64> = Vec::new();
-        let mut shape = Vec::new();
-        for (readers, _) in &mut opened {
-            let array = readers.next().take(&name)?;
-            shape = array.shape().to_vec();
-            let array = array.as_dtype(mlx_rs::Dtype::Float32)?;
-            let values = array.to_vec_exact::<f32>()?;
-            sums.resize(values.len(), 0.0);
-            let pairs = sums.iter_mut().zip(values);
-            pairs.for_each(|(sum, value)| *sum += f64::from(value));
-        }
-        let count = folders.len() as f64;
-        let means: Vec<f32> = sums.iter().map(|sum| (sum / count) as f32).collect();
-        averaged.insert(name, Array::from_slice(&means, &shape));
+        let arrays = opened.iter_mut();
+        let average = mean(arrays.map(|(readers, _)| readers.next().take(&name)))?;
+        averaged.insert(name, average);
     }
     Ok(averaged)
 }

@@ -4,6 +4,7 @@ mod allocation;
 mod checkpoint;
 pub(crate) mod derived;
 mod layout;
+mod mean;
 mod model_files;
 mod model_folder;
 mod parallel_reader;
@@ -16,6 +17,7 @@ mod weights;
 
 pub(crate) use allocation::Allocation;
 pub use checkpoint::Checkpoint;
+pub(crate) use mean::mean;
 pub(crate) use model_files::is_model_file;
 pub use model_folder::model_folder;
 pub(crate) use parallel_reader::Readers;

@@ -23,7 +23,7 @@ use crate::{
         torch::TorchFile,
     },
     mlx::{Dtype, Quantization, QuantizationMap, QuantizedMatrix},
-    weights::{Checkpoint, Readers, StoredDtype},
+    weights::{Checkpoint, Readers, StoredDtype, mean},
 };
 
 /// A model to convert. Holds no weights.
@@ -234,18 +234,10 @@ impl SourceModel {
 
     /// The mean of the tensor `name` over all checkpoints, f32.
     fn average(&mut self, name: &str) -> Result<Array> {
-        let first = self.then_own(name, Dtype::Float32, Ok)?;
-        let shape = first.shape().to_vec();
-        let mut sums: Vec<f64> = values(&first)?.into_iter().map(f64::from).collect();
-        for other in &mut self.others {
-            let array = other.dense(name, Dtype::Float32)?;
-            for (sum, value) in sums.iter_mut().zip(values(&array)?) {
-                *sum += f64::from(value);
-            }
-        }
-        let count = (self.others.len() + 1) as f64;
-        let means: Vec<f32> = sums.iter().map(|sum| (sum / count) as f32).collect();
-        Ok(Array::from_slice(&means, &shape))
+        let first = self.then_own(name, Dtype::Float32, Ok);
+        let others = self.others.iter_mut();
+        let others = others.map(|other| other.dense(name, Dtype::Float32));
+        mean([first].into_iter().chain(others))
     }
 
     /// Runs `work` on the tensor `name` of type `dtype`, all on one reader.
@@ -331,11 +323,6 @@ impl SourceModel {
 enum Held {
     Array(Array),
     Bytes(Vec<u8>, Dtype),
-}
-
-/// The values of an f32 array. Waits for the device.
-fn values(array: &Array) -> Result<Vec<f32>> {
-    Ok(array.to_vec_exact::<f32>()?)
 }
 
 /// Removes padding rows.
