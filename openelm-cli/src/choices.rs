@@ -145,3 +145,15 @@ where
     let text = String::deserialize(deserializer)?;
     text.parse().map(Some).map_err(de::Error::custom)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_have_the_cores_names() {
+        for template in Template::value_variants() {
+            assert_eq!(template.to_string(), ChatTemplate::from(*template).name());
+        }
+    }
+}

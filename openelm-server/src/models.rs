@@ -6,7 +6,6 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     response::Response,
 };
-use openelm_core::chat::ChatTemplate;
 use serde_json::{Value, json};
 
 use crate::{api_error::ApiError, app::App, router};
@@ -42,22 +41,13 @@ fn all(app: &App) -> Vec<Value> {
             "owned_by": "openelm",
             "parent": parent,
             "max_model_len": context,
-            "chat_template": template_name(app.options.chat_template),
+            "chat_template": app.options.chat_template.name(),
             "defaults": defaults(app),
         })
     };
     let adapters = app.options.adapters.iter();
     let adapters = adapters.map(|(name, _)| model(name, Some(own)));
     [model(own, None)].into_iter().chain(adapters).collect()
-}
-
-/// The name of a template on the command line.
-fn template_name(template: ChatTemplate) -> &'static str {
-    match template {
-        ChatTemplate::OpenElmInstruct => "openelm-instruct",
-        ChatTemplate::Instruction => "instruction",
-        ChatTemplate::Plain => "plain",
-    }
 }
 
 /// The values of fields that a request does not have.

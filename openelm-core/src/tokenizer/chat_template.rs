@@ -34,6 +34,15 @@ pub enum ChatTemplate {
 }
 
 impl ChatTemplate {
+    /// `openelm-instruct`, `instruction` or `plain`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenElmInstruct => "openelm-instruct",
+            Self::Instruction => "instruction",
+            Self::Plain => "plain",
+        }
+    }
+
     /// The prompt of `messages`, the last one the user's. It ends where the answer starts.
     ///
     /// # Errors
