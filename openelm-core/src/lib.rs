@@ -59,7 +59,7 @@ pub use error::{Error, ErrorKind, Remedy, Result, one_line};
 pub use generation::{LanguageModel, LoadOptions};
 pub use mlx::{Device, Dtype, SelectedDevice, runtime};
 pub use model::Model;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{TOKENIZER_FILES, Tokenizer};
 pub use training::{finetune, pretrain};
 
 /// Conversations with a chat template.

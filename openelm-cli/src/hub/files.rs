@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use glob::Pattern;
+use openelm_core::TOKENIZER_FILES;
 use serde_json::Value;
 
 use super::repository::RepoType;
@@ -156,16 +157,7 @@ fn is_torch(name: &str) -> bool {
 }
 
 fn is_tokenizer(name: &str) -> bool {
-    [
-        "tokenizer.json",
-        "tokenizer.model",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "chat_template.jinja",
-        "chat_template.json",
-    ]
-    .contains(&name)
+    TOKENIZER_FILES.contains(&name)
 }
 
 fn is_data(name: &str) -> bool {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Tokenizer files that are copied with a model, if they exist.
-pub(crate) const TOKENIZER_FILES: [&str; 7] = [
+pub const TOKENIZER_FILES: [&str; 7] = [
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",

@@ -27,7 +27,7 @@ pub(crate) mod train;
 
 pub use chat_template::{ChatTemplate, conversation_prompt, instruct_prompt};
 pub use detokenizer::Detokenizer;
-pub(crate) use find::TOKENIZER_FILES;
+pub use find::TOKENIZER_FILES;
 pub(crate) use message::check_roles;
 pub use message::{Message, Role};
 pub(crate) use prompt_parts::PromptParts;
