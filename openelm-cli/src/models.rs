@@ -1,20 +1,25 @@
-//! `openelm models`: lists the repositories in the cache of the Hugging Face Hub.
+//! `openelm models`: lists the repositories in the cache of the Hugging Face Hub, and verifies their
+//! files.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::PathBuf};
 
 use openelm_core::one_line;
 use serde_json::json;
 
 use crate::{
     error::Error,
-    hub::{Cache, CachedRepository, Environment, list},
+    hub::{Cache, CachedRepository, Environment, RepoType, damaged, list},
     output,
 };
 
 /// Arguments of `openelm models`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  openelm models\n  openelm models --json")]
+#[command(after_help = "Examples:\n  openelm models\n  openelm models --verify")]
 pub(crate) struct Args {
+    /// Compare the files with their hashes; a damaged file is an error
+    #[arg(long)]
+    verify: bool,
+
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -24,18 +29,49 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let cache = Cache::new(&Environment::read()?.cache);
     let found = list(&cache);
+    let mut all_damaged = Vec::new();
+    let mut repositories = Vec::new();
+    for repository in &found {
+        let mut object = to_json(repository);
+        if args.verify {
+            let paths = damaged(repository)?;
+            object["damaged"] = json!(paths);
+            all_damaged.extend(paths.into_iter().map(|path| (repository, path)));
+        }
+        repositories.push(object);
+    }
     if args.json {
-        let repositories: Vec<_> = found.iter().map(to_json).collect();
-        return output::write_json(&json!({
-            "cache": cache.root(),
-            "repositories": repositories,
-        }));
-    }
-    if found.is_empty() {
+        output::write_json(&json!({ "cache": cache.root(), "repositories": repositories }))?;
+    } else if found.is_empty() {
         output::note(&format!("no repositories in {}", cache.root().display()));
-        return Ok(());
+    } else {
+        output::write(table(&found).as_bytes())?;
     }
-    output::write(table(&found).as_bytes())
+    refuse(&all_damaged)
+}
+
+/// The error of damaged files, which names the first one.
+fn refuse(damaged: &[(&CachedRepository, PathBuf)]) -> Result<(), Error> {
+    let Some((repository, path)) = damaged.first() else {
+        return Ok(());
+    };
+    let more = match damaged.len() - 1 {
+        0 => String::new(),
+        more => format!(" ({more} more files are damaged)"),
+    };
+    let CachedRepository { id, commit, .. } = repository;
+    let kind = match repository.kind {
+        RepoType::Model => "",
+        RepoType::Dataset => " --repo-type dataset",
+    };
+    let problem = format!(
+        "the bytes do not have the hash in the file's name; delete the file and download it again: \
+         openelm pull {id}@{commit}{kind}{more}"
+    );
+    Err(Error::HubCache {
+        path: path.display().to_string(),
+        problem,
+    })
 }
 
 fn to_json(found: &CachedRepository) -> serde_json::Value {

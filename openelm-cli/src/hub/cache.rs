@@ -19,7 +19,7 @@ use std::{
 use openelm_core::text::read_text_file;
 
 use super::repository::{Repository, is_commit};
-use crate::error::Error;
+use crate::{error::Error, output};
 
 /// Longest file of a branch or tag, in bytes.
 const MAX_REFERENCE: u64 = 1 << 10;
@@ -186,6 +186,23 @@ pub(super) fn available(folder: &Path) -> Option<u64> {
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+/// Refuses a download of `needed` bytes into `folder`, whose file system has `left` bytes.
+///
+/// # Errors
+/// [`Error::HubCache`] with both numbers.
+pub(super) fn check_space(folder: &Path, needed: u64, left: Option<u64>) -> Result<(), Error> {
+    let Some(left) = left.filter(|&left| left < needed) else {
+        return Ok(());
+    };
+    let (needed, left) = (output::bytes(needed), output::bytes(left));
+    Err(Error::HubCache {
+        path: folder.display().to_string(),
+        problem: format!(
+            "{needed} are needed, the disk has {left}; HF_HUB_CACHE sets another folder"
+        ),
+    })
+}
+
 /// Writes a file beside `path` and renames it.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = beside(path);
@@ -207,6 +224,19 @@ mod tests {
 
     use super::*;
     use crate::hub::RepoType;
+
+    #[test]
+    fn a_download_needs_space() {
+        let folder = Path::new("cache");
+        check_space(folder, 2, Some(2)).unwrap();
+        check_space(folder, u64::MAX, None).unwrap();
+        let error = check_space(folder, 5_000_000_000, Some(1_000_000)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cache: 5.00 GB are needed, the disk has 1.00 MB; HF_HUB_CACHE sets another folder"
+        );
+        assert!(available(Path::new(".")).is_some_and(|left| left > 0));
+    }
 
     #[test]
     fn links_are_relative_and_refs_name_commits() {

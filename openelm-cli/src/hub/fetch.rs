@@ -15,7 +15,7 @@ use glob::Pattern;
 use serde::Deserialize;
 
 use super::{
-    cache::{Cache, available},
+    cache::{Cache, available, check_space},
     client::Client,
     download::{Download, RemoteFile, describe},
     environment::Environment,
@@ -255,15 +255,7 @@ impl Hub {
             missing.push(file.clone());
         }
         let folder = self.cache.folder(repository);
-        if let Some(left) = available(&folder).filter(|&left| left < needed) {
-            let (needed, left) = (output::bytes(needed), output::bytes(left));
-            return Err(Error::HubCache {
-                path: folder.display().to_string(),
-                problem: format!(
-                    "{needed} are needed, the disk has {left}; HF_HUB_CACHE sets another folder"
-                ),
-            });
-        }
+        check_space(&folder, needed, available(&folder))?;
         if !missing.is_empty() {
             // The small ones first: an interruption leaves more files complete.
             missing.sort_by_key(|file| file.size);

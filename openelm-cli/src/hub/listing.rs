@@ -96,7 +96,7 @@ fn references(folder: &Path, prefix: &str) -> Vec<(String, String)> {
 }
 
 /// Adds the contents of the files in a folder, each once; the number of files.
-fn blobs_in(folder: &Path, blobs: &mut BTreeSet<(PathBuf, u64)>) -> usize {
+pub(super) fn blobs_in(folder: &Path, blobs: &mut BTreeSet<(PathBuf, u64)>) -> usize {
     let mut files = 0;
     for path in entries(folder) {
         let is_folder = path.symlink_metadata().is_ok_and(|data| data.is_dir());

@@ -32,6 +32,7 @@ mod task_data;
 mod token;
 mod tokenizers;
 mod upload;
+mod verify;
 
 pub(crate) use cache::Cache;
 pub(crate) use environment::Environment;
@@ -42,3 +43,4 @@ pub(crate) use repository::{RepoType, Repository, name_of_snapshot};
 pub(crate) use task_data::task_data;
 pub(crate) use tokenizers::{advice, tokenizer};
 pub(crate) use upload::Upload;
+pub(crate) use verify::damaged;

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use openelm_testing::{fails, run, works};
+use openelm_testing::{assert_one_line, fails, run, works};
 
 use crate::server::{COMMIT, Contents, Hub};
 
@@ -88,6 +88,34 @@ fn a_new_commit_is_a_new_snapshot() {
 }
 
 #[test]
+fn verifies_the_files_of_the_cache() {
+    let hub = Hub::start();
+    works(hub.tool(&["pull", "local/small", "-q"]));
+    let table = works(hub.tool(&["models"]));
+    assert_eq!(works(hub.tool(&["models", "--verify"])), table);
+    let snapshot = hub.snapshot("models--local--small");
+    let blob = snapshot.join("model.safetensors").canonicalize().unwrap();
+    let right = fs::read(&blob).unwrap();
+    let mut wrong = right.clone();
+    wrong[1000] ^= 1;
+    fs::write(&blob, &wrong).unwrap();
+    let advice = format!("download it again: openelm pull local/small@{COMMIT}");
+    let parts = [blob.to_str().unwrap(), "do not have the hash", &advice];
+    let found = run(hub.tool(&["models", "--verify"]));
+    assert_eq!((found.code, found.stdout), (Some(1), table));
+    assert_one_line(&found.stderr, &parts);
+    let listed = run(hub.tool(&["models", "--verify", "--json"])).stdout;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let damaged = &listed["repositories"][0]["damaged"];
+    assert_eq!(*damaged, serde_json::json!([blob]));
+    // As the message says.
+    fs::remove_file(&blob).unwrap();
+    works(hub.tool(&["pull", &format!("local/small@{COMMIT}"), "-q"]));
+    assert_eq!(fs::read(&blob).unwrap(), right);
+    works(hub.tool(&["models", "--verify"]));
+}
+
+#[test]
 fn reads_a_cache_with_other_contents() {
     let hub = Hub::start();
     assert_eq!(works(hub.tool(&["models"])), "");
@@ -104,7 +132,7 @@ fn reads_a_cache_with_other_contents() {
     fs::write(snapshot.join("data/a.jsonl"), "123").unwrap();
     symlink("..", snapshot.join("data/circle")).unwrap();
     symlink("nowhere", snapshot.join("broken")).unwrap();
-    let listed = works(hub.tool(&["models"]));
+    let listed = works(hub.tool(&["models", "--verify"]));
     let lines: Vec<&str> = listed.lines().collect();
     assert_eq!(lines.len(), 2, "{listed}");
     assert!(
