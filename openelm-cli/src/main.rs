@@ -32,6 +32,7 @@ mod hub;
 mod info;
 mod interrupt;
 mod kv_cache;
+mod log;
 mod model;
 mod models;
 mod output;

@@ -1,7 +1,6 @@
 //! `openelm serve`: an HTTP server with OpenAI's interface.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,7 +12,6 @@ use openelm_core::{
 use openelm_server::{
     ApiKeys, DEFAULT_HOST, DEFAULT_PORT, Listen, Server, ServerOptions, Shutdown,
 };
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     adapters::{fetched, folder_and_strength},
@@ -23,6 +21,7 @@ use crate::{
     given::Given,
     interrupt::Interrupt,
     kv_cache::KvCacheArgs,
+    log::{Log, LogLevel},
     model::ModelArgs,
     output::note,
     sampling::SamplingArgs,
@@ -152,16 +151,6 @@ pub(crate) struct Args {
     quiet: bool,
 }
 
-/// Level of the log.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum LogLevel {
-    Off,
-    Error,
-    Warn,
-    Info,
-    Debug,
-}
-
 const EXAMPLES: &str = "Examples:
   openelm serve --model apple/OpenELM-270M-Instruct --tokenizer auto
   openelm serve --model OpenELM-270M --temp 0.7 --adapter stories=adapters/stories
@@ -217,7 +206,7 @@ pub(crate) fn run(mut args: Args) -> Result<(), Error> {
     if let Some(bytes) = args.prompt_cache_bytes {
         model.set_prefix_cache_limit(bytes)?;
     }
-    log(args.log_level);
+    let _log = Log::start(args.log_level).map_err(openelm_server::Error::Runtime)?;
     for warning in server.warnings() {
         note(&format!("warning: {warning}"));
     }
@@ -278,25 +267,6 @@ fn model_name(path: &Path) -> String {
         .map(|name| name.replacen("--", "/", 1));
     let folder = names.next_back().unwrap_or_default();
     repository.unwrap_or_else(|| folder.to_owned())
-}
-
-/// Writes the log to standard error from here on.
-fn log(level: LogLevel) {
-    let level = match level {
-        LogLevel::Off => LevelFilter::OFF,
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        // Its report would panic where standard error is closed.
-        .log_internal_errors(false)
-        .init();
 }
 
 #[cfg(test)]
