@@ -201,6 +201,11 @@ pub(super) struct Settings {
     #[arg(long)]
     pub(super) grad_checkpoint: bool,
 
+    /// Each process keeps its part of the weights, gradients and moments only (fully sharded data
+    /// parallel), and computes one layer at a time: less memory, slower
+    #[arg(long)]
+    pub(super) fsdp: bool,
+
     /// Iterations between validations
     #[arg(long, value_name = "N", default_value_t = run().steps_per_eval)]
     pub(super) steps_per_eval: u64,
@@ -377,6 +382,7 @@ impl Settings {
         Ok(PretrainOptions {
             batch_size: self.batch_size,
             micro_batch_size: self.micro_batch_size,
+            fsdp: self.fsdp,
             model: self.start_from.clone(),
             seed: self.seed,
             dtype: self.dtype.map(Into::into),

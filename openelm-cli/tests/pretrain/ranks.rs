@@ -1,8 +1,9 @@
 //! Runs on several processes.
 
-use std::{process::Stdio, thread, time::Duration};
+use std::{collections::BTreeMap, fs, process::Stdio, thread, time::Duration};
 
 use openelm_testing::{failure, success, wait_for};
+use serde_json::Value;
 
 use crate::folder::{Scratch, losses};
 
@@ -49,4 +50,83 @@ fn ranks_give_the_losses_of_one_process() {
         message.contains("--batch-size: expected a multiple of 3"),
         "{message}"
     );
+}
+
+#[test]
+fn sharded_ranks_give_the_losses_of_one_process() {
+    let scratch = Scratch::new();
+    success(scratch.pretrain("one", &["--quiet"]));
+    let of = |name: &str, key: &str| losses(&scratch.path(name), key);
+    let same = |name: &str| {
+        for key in ["train_loss", "val_loss"] {
+            let (alone, found) = (of("one", key), of(name, key));
+            assert_eq!(found.len(), alone.len(), "{name}");
+            for (a, b) in alone.iter().zip(&found) {
+                assert!((a - b).abs() <= 1e-4 * a, "{name}: {a} {b}");
+            }
+        }
+        for folder in ["model", "ema", "average"] {
+            let expected = weights(&scratch, "one", folder);
+            for (tensor, found) in weights(&scratch, name, folder) {
+                let apart = expected[&tensor]
+                    .iter()
+                    .zip(&found)
+                    .map(|(a, b)| (a - b).abs());
+                let most = apart.fold(0.0, f32::max);
+                assert!(most < 2e-3, "{name}/{folder}: `{tensor}` differs by {most}");
+            }
+        }
+    };
+    for count in ["2", "4"] {
+        // Several batches of a process for each update.
+        let more = [
+            "--quiet",
+            "--fsdp",
+            "--micro-batch-size=1",
+            "--processes",
+            count,
+        ];
+        success(scratch.pretrain(count, &more));
+        same(count);
+    }
+    // Killed with one number of processes, and finished with another, sharded or not.
+    for (name, first, then) in [
+        (
+            "fewer",
+            &["--processes=4", "--fsdp"][..],
+            &["--processes=2", "--fsdp"][..],
+        ),
+        ("single", &["--processes=2", "--fsdp"], &[]),
+        ("more", &[], &["--processes=4", "--fsdp"]),
+    ] {
+        let mut command = scratch.pretrain(name, &[first, &["--quiet"]].concat());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        wait_for(&scratch.path(name).join("training_state.safetensors"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        thread::sleep(Duration::from_millis(500));
+        success(scratch.pretrain(name, &[then, &["--resume", "--quiet"]].concat()));
+        same(name);
+    }
+}
+
+/// The f32 tensors of a folder of a run.
+fn weights(scratch: &Scratch, run: &str, folder: &str) -> BTreeMap<String, Vec<f32>> {
+    let path = scratch.path(run).join(folder).join("model.safetensors");
+    let bytes = fs::read(path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let tensors: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let tensors = tensors.as_object().unwrap().iter();
+    let tensors = tensors.filter(|(name, _)| *name != "__metadata__");
+    let read = tensors.map(|(name, tensor)| {
+        assert_eq!(tensor["dtype"], "F32");
+        let offset = |index: usize| tensor["data_offsets"][index].as_u64().unwrap() as usize;
+        let data = &bytes[header..][offset(0)..offset(1)];
+        let numbers = data.as_chunks::<4>().0.iter();
+        (
+            name.clone(),
+            numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        )
+    });
+    read.collect()
 }

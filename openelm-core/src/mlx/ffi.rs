@@ -191,22 +191,35 @@ impl ProcessGroup {
 
     /// The sum of `x` over all processes, returned in each of them.
     pub(crate) fn all_sum(&self, x: &Array) -> Result<Array> {
+        self.collective(x, mlx_sys::mlx_distributed_all_sum, "all_sum")
+    }
+
+    /// The arrays `x` of all processes, one after the other on the first axis, returned in each of
+    /// them.
+    pub(crate) fn all_gather(&self, x: &Array) -> Result<Array> {
+        self.collective(x, mlx_sys::mlx_distributed_all_gather, "all_gather")
+    }
+
+    fn collective(&self, x: &Array, operation: Collective, name: &str) -> Result<Array> {
         ready();
         let stream = Stream::thread_local_or_default();
         // SAFETY: every handle is live for the call; the result handle is owned by the returned
         // array. On a GPU, MLX moves the data to the stream that its backend needs.
         unsafe {
             let mut result = mlx_sys::mlx_array_new();
-            let status = mlx_sys::mlx_distributed_all_sum(
-                &raw mut result,
-                x.as_ptr(),
-                self.0,
-                stream.as_ptr(),
-            );
-            own(result, status, "all_sum")
+            let status = operation(&raw mut result, x.as_ptr(), self.0, stream.as_ptr());
+            own(result, status, name)
         }
     }
 }
+
+/// An operation of a group of processes on an array, from `mlx/c/distributed.h`.
+type Collective = unsafe extern "C" fn(
+    *mut mlx_sys::mlx_array,
+    mlx_sys::mlx_array,
+    mlx_sys::mlx_distributed_group,
+    mlx_sys::mlx_stream,
+) -> std::ffi::c_int;
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {

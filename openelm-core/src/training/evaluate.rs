@@ -2,6 +2,7 @@
 
 use super::{
     batch_arrays::BatchArrays,
+    group::Group,
     loss,
     trainer::{Trainer, no_targets},
 };
@@ -60,6 +61,38 @@ impl Trainer {
             }
         }
         Ok((sum, count))
+    }
+
+    /// [`evaluate_sum`](Self::evaluate_sum) over the `batches` of all processes of `group`, which
+    /// must all call it.
+    ///
+    /// # Errors
+    /// As [`evaluate_sum`](Self::evaluate_sum); without a group, as [`step`](Self::step) if a loss
+    /// is not finite.
+    pub(crate) fn evaluate_sum_of(
+        &self,
+        batches: impl Iterator<Item = Batch>,
+        group: Option<&Group>,
+    ) -> Result<(f64, usize)> {
+        if let Some(sharding) = &self.sharding {
+            return self.sharded_evaluate_sum(batches, sharding);
+        }
+        let (mut nats, mut targets) = (0.0, 0);
+        for batch in batches {
+            let (sum, count) = self.evaluate_sum([&batch])?;
+            // In a group, all processes first add up their sums.
+            if group.is_none() {
+                self.check_finite(sum as f32, Some(&batch))?;
+            }
+            nats += sum;
+            targets += count;
+        }
+        if let Some(group) = group {
+            let mut sums = [nats as f32, targets as f32];
+            group.sum_numbers(&mut sums)?;
+            return Ok((f64::from(sums[0]), sums[1] as usize));
+        }
+        Ok((nats, targets))
     }
 
     /// The summed log-probability of each row's targets. Before the first step, this is the

@@ -45,12 +45,7 @@ pub(super) fn loss_and_gradients(
     objective: Objective<'_>,
 ) -> Result<LossAndGradients> {
     if checkpoint {
-        let pass = Checkpointed {
-            trainable,
-            parameters,
-            dropout_keys,
-        };
-        return pass.loss_and_gradients(batch, objective);
+        return layer_by_layer(trainable, &parameters, dropout_keys, batch, objective);
     }
     let mask = batch.mask(trainable.dtype())?;
     let loss_of = |parameters: &[Array], copies: Option<&[Array]>| {
@@ -140,10 +135,98 @@ fn value_and_gradients(
     }
 }
 
-/// Gradient checkpointing: a pass that stores only the inputs of the layers.
+/// The parameters of a pass that needs those of one layer at a time.
+pub(super) trait LayerParameters {
+    /// An array of the shape of each parameter. Those outside a layer have values only if all have.
+    fn places(&self) -> Result<Vec<Array>>;
+
+    /// The parameters `indices` with their values.
+    fn chosen(&self, indices: &[usize]) -> Result<Vec<Array>>;
+
+    /// The gradients of the parameters `indices` as the pass returns them.
+    fn gradients(&self, indices: &[usize], gradients: Vec<Array>) -> Result<Vec<Array>>;
+
+    /// The gradient of the parameter `index`, which the loss does not depend on.
+    fn zeros(&self, index: usize) -> Result<Array>;
+}
+
+impl LayerParameters for &[Array] {
+    fn places(&self) -> Result<Vec<Array>> {
+        Ok(self.to_vec())
+    }
+
+    fn chosen(&self, indices: &[usize]) -> Result<Vec<Array>> {
+        let chosen = indices.iter().filter_map(|&index| self.get(index));
+        Ok(chosen.cloned().collect())
+    }
+
+    fn gradients(&self, _: &[usize], gradients: Vec<Array>) -> Result<Vec<Array>> {
+        Ok(gradients)
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "the indices are those of the parameters"
+    )]
+    fn zeros(&self, index: usize) -> Result<Array> {
+        let parameter = self.get(index).expect("the parameter exists");
+        Ok(zeros_like(parameter)?)
+    }
+}
+
+/// Gradient checkpointing: like [`loss_and_gradients`], with a pass that stores only the inputs of
+/// the layers.
+pub(super) fn layer_by_layer(
+    trainable: &TrainableModel,
+    parameters: &dyn LayerParameters,
+    dropout_keys: &[Array],
+    batch: &BatchArrays,
+    objective: Objective<'_>,
+) -> Result<LossAndGradients> {
+    let pass = Checkpointed {
+        trainable,
+        places: parameters.places()?,
+        parameters,
+        dropout_keys,
+    };
+    pass.loss_and_gradients(batch, objective)
+}
+
+/// The loss of [`layer_by_layer`] without gradients.
+pub(super) fn loss_layer_by_layer(
+    trainable: &TrainableModel,
+    parameters: &dyn LayerParameters,
+    batch: &BatchArrays,
+    objective: Objective<'_>,
+) -> Result<Array> {
+    let pass = Checkpointed {
+        trainable,
+        places: parameters.places()?,
+        parameters,
+        dropout_keys: &[],
+    };
+    let mask = batch.mask(trainable.dtype())?;
+    let output = pass
+        .layer_inputs(&batch.tokens, mask.as_ref(), false)?
+        .pop();
+    let (hidden, model) = match output {
+        None => return Err(Exception::custom("the model has no output").into()),
+        Some(x) => {
+            let rest = pass.below(None);
+            let model = pass.model_with(&rest, &parameters.chosen(&rest)?)?;
+            (model.normed(&x)?, model)
+        }
+    };
+    let loss = loss::of_hidden(&model, &hidden, batch, trainable.trains_head(), objective)?;
+    Ok(loss.value)
+}
+
+/// A pass that stores only the inputs of the layers.
 struct Checkpointed<'a> {
     trainable: &'a TrainableModel,
-    parameters: &'a [Array],
+    /// [`LayerParameters::places`].
+    places: Vec<Array>,
+    parameters: &'a dyn LayerParameters,
     dropout_keys: &'a [Array],
 }
 
@@ -162,11 +245,11 @@ impl Checkpointed<'_> {
         let layers = self.trainable.layers();
         let own: Vec<Vec<usize>> = (0..layers).map(|layer| self.below(Some(layer))).collect();
         let rest = self.below(None);
-        let mut inputs = self.layer_inputs(tokens, mask.as_ref())?;
-        let mut gradients: Vec<Option<Array>> = vec![None; self.parameters.len()];
+        let mut inputs = self.layer_inputs(tokens, mask.as_ref(), true)?;
+        let mut gradients: Vec<Option<Array>> = vec![None; self.places.len()];
 
         // The loss, head and final norm.
-        let mut arguments = self.chosen(&rest);
+        let mut arguments = self.parameters.chosen(&rest)?;
         arguments.extend(inputs.pop());
         let head = value_and_gradients(&arguments, |arguments| {
             let (x, chosen) = split_last(arguments)?;
@@ -175,15 +258,9 @@ impl Checkpointed<'_> {
             let trains_head = self.trainable.trains_head();
             loss::of_hidden(&model, &hidden, batch, trains_head, objective)
         })?;
+        drop(arguments);
         let (loss, z_loss) = (head.loss, head.z_loss);
-        let mut by_x = self.collect(&mut gradients, &rest, head.gradients)?;
-        let losses = [&loss, &z_loss];
-        eval(
-            losses
-                .into_iter()
-                .chain(&by_x)
-                .chain(gradients.iter().flatten()),
-        )?;
+        let mut by_x = self.collect(&mut gradients, &rest, head.gradients, &[&loss, &z_loss])?;
         pause()?;
 
         let embeds = rest.iter().any(|&i| {
@@ -204,10 +281,10 @@ impl Checkpointed<'_> {
             let by_output = by_x.expect("the first layer has a gradient by its input");
             self.embedding_gradients(tokens, &rest, by_output, &mut gradients)?;
         }
-        let gradients = gradients.into_iter().zip(self.parameters);
-        let gradients = gradients.map(|(gradient, parameter)| match gradient {
+        let gradients = gradients.into_iter().enumerate();
+        let gradients = gradients.map(|(index, gradient)| match gradient {
             Some(gradient) => Ok(gradient),
-            None => Ok(zeros_like(parameter)?),
+            None => self.parameters.zeros(index),
         });
         Ok(LossAndGradients {
             loss,
@@ -216,17 +293,24 @@ impl Checkpointed<'_> {
         })
     }
 
-    /// The input of each layer `[B, L, D]`, and the last one's output.
-    fn layer_inputs(&self, tokens: &Array, mask: Option<&Array>) -> Result<Vec<Array>> {
-        let model = self
-            .trainable
-            .model(self.parameters, None, self.dropout_keys)?;
-        let mut x = model.embed(tokens)?;
+    /// The input of each layer `[B, L, D]`, and the last one's output; without `all`, the last one's
+    /// output only.
+    fn layer_inputs(&self, tokens: &Array, mask: Option<&Array>, all: bool) -> Result<Vec<Array>> {
+        let rest = self.below(None);
+        let embedding = self.model_with(&rest, &self.parameters.chosen(&rest)?)?;
+        let mut x = embedding.embed(tokens)?;
         let mut inputs = vec![x.clone()];
+        x.eval()?;
+        drop(embedding);
         for layer in 0..self.trainable.layers() {
-            x.eval()?;
             pause()?;
+            let own = self.below(Some(layer));
+            let model = self.model_with(&own, &self.parameters.chosen(&own)?)?;
             x = model.layer(layer, &x, mask)?;
+            x.eval()?;
+            if !all {
+                inputs.clear();
+            }
             inputs.push(x.clone());
         }
         Ok(inputs)
@@ -243,7 +327,7 @@ impl Checkpointed<'_> {
         mask: Option<&Array>,
         gradients: &mut [Option<Array>],
     ) -> Result<Option<Array>> {
-        let mut arguments = self.chosen(own);
+        let mut arguments = self.parameters.chosen(own)?;
         arguments.push(x);
         let forward = |arguments: &[Array]| {
             let run = || {
@@ -253,9 +337,8 @@ impl Checkpointed<'_> {
             run().map(|x| vec![x]).map_err(into_exception)
         };
         let (_, by_arguments) = fallible_vjp(forward, &arguments, &[by_output])?;
-        let by_x = self.collect(gradients, own, by_arguments)?;
-        let own = own.iter().filter_map(|&i| gradients.get(i)?.as_ref());
-        eval(by_x.iter().chain(own))?;
+        drop(arguments);
+        let by_x = self.collect(gradients, own, by_arguments, &[])?;
         pause()?;
         Ok(by_x)
     }
@@ -272,7 +355,10 @@ impl Checkpointed<'_> {
             let run = || self.model_with(rest, arguments)?.embed(tokens);
             run().map(|x| vec![x]).map_err(into_exception)
         };
-        let (_, by_arguments) = fallible_vjp(forward, &self.chosen(rest), &[by_output])?;
+        let chosen = self.parameters.chosen(rest)?;
+        let (_, by_arguments) = fallible_vjp(forward, &chosen, &[by_output])?;
+        drop(chosen);
+        let by_arguments = self.parameters.gradients(rest, by_arguments)?;
         for (&i, gradient) in rest.iter().zip(by_arguments) {
             if let Some(slot) = gradients.get_mut(i) {
                 *slot = Some(match slot.take() {
@@ -291,14 +377,9 @@ impl Checkpointed<'_> {
         in_layer.map(|(i, _)| i).collect()
     }
 
-    fn chosen(&self, indices: &[usize]) -> Vec<Array> {
-        let chosen = indices.iter().filter_map(|&i| self.parameters.get(i));
-        chosen.cloned().collect()
-    }
-
     /// The model with the parameters `indices` replaced.
     fn model_with(&self, indices: &[usize], chosen: &[Array]) -> Result<Model> {
-        let mut parameters = self.parameters.to_vec();
+        let mut parameters = self.places.clone();
         for (&i, new) in indices.iter().zip(chosen) {
             if let Some(parameter) = parameters.get_mut(i) {
                 *parameter = new.clone();
@@ -307,14 +388,19 @@ impl Checkpointed<'_> {
         self.trainable.model(&parameters, None, self.dropout_keys)
     }
 
-    /// Stores gradients at their indices; returns the last one, with respect to `x`.
+    /// Evaluates the gradients `found` with `losses` and stores them at their indices; returns the
+    /// last one, with respect to `x`.
     fn collect(
         &self,
         gradients: &mut [Option<Array>],
         indices: &[usize],
         mut found: Vec<Array>,
+        losses: &[&Array],
     ) -> Result<Option<Array>> {
+        // Together: what only one of them needs is not kept for the others.
+        eval(found.iter().chain(losses.iter().copied()))?;
         let by_x = found.pop();
+        let found = self.parameters.gradients(indices, found)?;
         for (&i, gradient) in indices.iter().zip(found) {
             if let Some(slot) = gradients.get_mut(i) {
                 *slot = Some(gradient);

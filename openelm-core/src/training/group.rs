@@ -83,14 +83,31 @@ impl Group {
     /// # Errors
     /// [`Error::Group`] if another process has ended, [`Error::Mlx`] if `x` cannot be computed.
     pub fn all_sum(&self, x: &Array) -> Result<Array> {
+        self.with_others(x, ProcessGroup::all_sum)
+    }
+
+    /// The arrays `x` of all processes, which must have one shape and type, in the order of the
+    /// ranks: `[n, ...]` to `[size * n, ...]`. Waits for the other processes.
+    ///
+    /// # Errors
+    /// As [`all_sum`](Self::all_sum).
+    pub(super) fn all_gather(&self, x: &Array) -> Result<Array> {
+        self.with_others(x, ProcessGroup::all_gather)
+    }
+
+    fn with_others(
+        &self,
+        x: &Array,
+        operation: fn(&ProcessGroup, &Array) -> Result<Array>,
+    ) -> Result<Array> {
         // The timeout must not include this process's own computation.
         x.eval()?;
-        let sum = self.watch.during(|| {
-            let sum = self.processes.all_sum(x)?;
-            sum.eval()?;
-            Ok(sum)
+        let result = self.watch.during(|| {
+            let result = operation(&self.processes, x)?;
+            result.eval()?;
+            Ok(result)
         });
-        sum.map_err(lost_connection)
+        result.map_err(lost_connection)
     }
 
     /// Replaces `numbers` by their sums over the processes. Waits for the other processes.
@@ -114,6 +131,19 @@ impl Group {
         let mut count = [f32::from(u8::from(yes))];
         self.sum_numbers(&mut count)?;
         Ok(count[0] > 0.0)
+    }
+
+    /// The counters of rank 0; those of other ranks are ignored.
+    ///
+    /// # Errors
+    /// As [`all_sum`](Self::all_sum).
+    pub(super) fn counters_from_first(&self, counters: [u64; 2]) -> Result<[u64; 2]> {
+        let bytes = self.from_first(&counters.map(u64::to_le_bytes).concat())?;
+        let (chunks, _) = bytes.as_chunks::<8>();
+        let counters: Vec<u64> = chunks.iter().copied().map(u64::from_le_bytes).collect();
+        counters.try_into().map_err(|_| Error::Group {
+            problem: "rank 0 sent no counters".into(),
+        })
     }
 
     /// Returns the `bytes` of rank 0; the bytes of other ranks are ignored.

@@ -34,7 +34,7 @@ pub(super) enum Objective<'a> {
 
 impl Objective<'_> {
     /// Cross-entropy without z-loss and label smoothing.
-    const PLAIN: Self = Self::Predict {
+    pub(super) const PLAIN: Self = Self::Predict {
         z_loss: 0.0,
         label_smoothing: 0.0,
     };

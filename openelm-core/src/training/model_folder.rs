@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use mlx_rs::Array;
-
 use crate::{
     config::Config,
     error::Result,
@@ -11,7 +9,8 @@ use crate::{
     mlx::Dtype,
     tokenizer::TOKENIZER_FILES,
     weights::{
-        Checkpoint, ReadOptions, Readers, Tensors, Weights, is_model_file, mean, tensor_file,
+        Checkpoint, PendingTensor, ReadOptions, Readers, Tensors, Weights, is_model_file, mean,
+        tensor_file,
     },
 };
 
@@ -56,18 +55,21 @@ impl FolderTemplate {
 
     /// Writes the folder `target`; the model of an existing one is replaced after the new one is
     /// complete.
-    pub(super) fn write(&self, target: &Path, weights: &Tensors) -> Result<()> {
+    pub(super) fn write(&self, target: &Path, weights: &[PendingTensor<'_>]) -> Result<()> {
         write_folder_beside(target, is_model_file, |folder| self.fill(folder, weights))
     }
 
-    fn fill(&self, folder: &Path, weights: &Tensors) -> Result<()> {
-        let cast = |array: &Array| array.as_dtype(self.dtype.mlx());
-        let cast = weights
-            .iter()
-            .map(|(name, array)| Ok((name.clone(), cast(array)?)));
-        let cast = cast.collect::<Result<Tensors>>()?;
+    fn fill(&self, folder: &Path, weights: &[PendingTensor<'_>]) -> Result<()> {
+        let dtype = self.dtype.mlx();
+        let cast = weights.iter().map(|tensor| PendingTensor {
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            dtype,
+            make: Box::new(move || Ok((tensor.make)()?.as_dtype(dtype)?)),
+        });
         let path = folder.join("model.safetensors");
-        tensor_file::save(&path, &cast, ("format", "mlx"))?;
+        let cast: Vec<PendingTensor<'_>> = cast.collect();
+        tensor_file::save_pending(&path, &cast, ("format", "mlx"))?;
         write_synced(&folder.join("config.json"), &self.config)?;
         for file in &self.tokenizer {
             let name = match file.extension() {

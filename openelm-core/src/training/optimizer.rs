@@ -175,17 +175,17 @@ impl OptimizerState {
         }
     }
 
-    /// The arrays by name, for a file.
-    pub(super) fn tensors(&self) -> Tensors {
-        let all = self.names.iter().zip(&self.slots);
-        let named = all.flat_map(|(name, slots)| {
+    /// The arrays with their names in a file and the numbers of their parameters, in the order of
+    /// [`arrays`](Self::arrays).
+    pub(super) fn named(&self) -> impl Iterator<Item = (usize, String, &Array)> {
+        let all = self.names.iter().zip(&self.slots).enumerate();
+        all.flat_map(|(index, (name, slots))| {
             let slots = slots.iter();
-            slots.map(move |(slot, array)| (format!("{name}.{slot}"), array.clone()))
-        });
-        named.collect()
+            slots.map(move |(slot, array)| (index, format!("{name}.{slot}"), array))
+        })
     }
 
-    /// Restores the result of [`tensors`](Self::tensors); the error is the name of an array that
+    /// Restores the arrays of [`named`](Self::named) by their names; the error is the name of an array that
     /// is missing or has another shape.
     pub(super) fn restore(&mut self, mut tensors: Tensors, updates: u64) -> Result<(), String> {
         for (name, slots) in self.names.iter().zip(&mut self.slots) {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::trainer::Trainer;
 use crate::{
     error::{Error, Result},
-    weights::{Tensors, tensor_file},
+    weights::{PendingTensor, Tensors, tensor_file},
 };
 
 /// File name of a run's state.
@@ -19,9 +19,9 @@ const KEY: &str = "training_state";
 
 /// The file's metadata.
 #[derive(Serialize, Deserialize)]
-struct Counters {
-    iteration: u64,
-    updates: u64,
+pub(super) struct Counters {
+    pub(super) iteration: u64,
+    pub(super) updates: u64,
     /// The caller's own value.
     caller: Value,
 }
@@ -41,19 +41,6 @@ impl Trainer {
                 loss: f32::NAN,
             });
         }
-        let mut tensors = Tensors::new();
-        let mut put = |group: &str, named: Tensors| {
-            let named = named.into_iter();
-            tensors.extend(named.map(|(name, array)| (format!("{group}:{name}"), array)));
-        };
-        put("parameter", self.named());
-        put("optimizer", self.optimizer.tensors());
-        for (group, arrays) in [("gathered", &self.gathered), ("average", &self.average)] {
-            if let Some(arrays) = arrays {
-                let names = self.trainable.names().iter().cloned();
-                put(group, names.zip(arrays.iter().cloned()).collect());
-            }
-        }
         let counters = Counters {
             iteration: self.iteration,
             updates: self.optimizer.updates(),
@@ -63,7 +50,35 @@ impl Trainer {
             path: path.to_path_buf(),
             problem: error.to_string(),
         })?;
-        tensor_file::save(path, &tensors, (KEY, &counters))
+        let tensors = self.saved_tensors().into_iter();
+        let tensors: Vec<PendingTensor<'_>> = tensors.map(|(_, tensor)| tensor).collect();
+        tensor_file::save_pending(path, &tensors, (KEY, &counters))
+    }
+
+    /// The tensors of the state, each with the number of its parameter.
+    pub(super) fn saved_tensors(&self) -> Vec<(usize, PendingTensor<'_>)> {
+        let mut all = Vec::new();
+        for (group, arrays) in [
+            ("parameter", Some(&self.parameters)),
+            ("average", self.average.as_ref()),
+            ("gathered", self.gathered.as_ref()),
+        ] {
+            let named = self
+                .trainable
+                .names()
+                .iter()
+                .zip(arrays.into_iter().flatten());
+            let named = named.enumerate();
+            all.extend(
+                named.map(|(index, (name, array))| (index, format!("{group}:{name}"), array)),
+            );
+        }
+        let slots = self.optimizer.named();
+        all.extend(slots.map(|(index, name, array)| (index, format!("optimizer:{name}"), array)));
+        let pending = all.into_iter();
+        pending
+            .map(|(index, name, array)| (index, self.pending(index, name, array)))
+            .collect()
     }
 
     /// The caller's own value in the state file `path`, without reading the tensors.
@@ -137,7 +152,7 @@ impl Trainer {
     }
 }
 
-fn counters(path: &Path) -> Result<Counters> {
+pub(super) fn counters(path: &Path) -> Result<Counters> {
     serde_json::from_str(&tensor_file::metadata(path, KEY)?).map_err(|error| Error::Checkpoint {
         path: path.to_path_buf(),
         problem: format!("its counters are malformed: {error}"),

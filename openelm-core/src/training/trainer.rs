@@ -12,6 +12,7 @@ use super::{
     compiled::CompiledStep,
     optimizer::OptimizerState,
     preference::Preference,
+    sharding::Sharding,
     step_function::{Arguments, BatchArguments, Results, StepFunction, UpdateArguments},
     trainable::{self, TrainableModel},
     trainer_options::TrainerOptions,
@@ -24,7 +25,7 @@ use crate::{
     mlx::{Device, Dtype, compiles},
     model::Model,
     seed::derive_seed,
-    weights::{Tensors, Weights},
+    weights::{PendingTensor, Tensors, Weights},
 };
 
 /// The result of one step.
@@ -49,7 +50,7 @@ pub struct Step {
 #[derive(Debug)]
 pub struct Trainer {
     pub(super) trainable: Rc<TrainableModel>,
-    function: Rc<StepFunction>,
+    pub(super) function: Rc<StepFunction>,
     pub(super) compiled: Option<CompiledStep>,
     pub(super) options: TrainerOptions,
     pub(super) parameters: Vec<Array>,
@@ -57,6 +58,9 @@ pub struct Trainer {
     /// The parameters in the dtype of the computation: each update's kernels cast what they
     /// compute. `None` to cast them in each step. They are no part of a saved state.
     pub(super) copies: Option<Vec<Array>>,
+    /// The processes that keep the parts of the parameters, if they are sharded: `parameters`, the
+    /// optimizer's state and `average` are then the parts of this process.
+    pub(super) sharding: Option<Rc<Sharding>>,
     /// Accumulated gradients since the last update.
     pub(super) gathered: Option<Vec<Array>>,
     /// The moving average of the trained parameters.
@@ -99,6 +103,7 @@ impl Trainer {
             parameters,
             copies: keeps_copies.then(Vec::new),
             optimizer,
+            sharding: None,
             gathered: None,
             average,
             iteration: 0,
@@ -142,6 +147,9 @@ impl Trainer {
 
     /// Number of trained parameters.
     pub fn parameter_count(&self) -> u64 {
+        if let Some(sharding) = &self.sharding {
+            return sharding.parameter_count();
+        }
         self.parameters.iter().map(|p| p.size() as u64).sum()
     }
 
@@ -183,16 +191,20 @@ impl Trainer {
         self.unless_failed(|trainer| trainer.train(batch, Some(preference)))
     }
 
-    /// The parameters by tensor name, f32.
-    pub(crate) fn weights(&self) -> Tensors {
-        self.named()
+    /// The parameters, f32. With sharding, all processes make them together.
+    pub(crate) fn weights(&self) -> Vec<PendingTensor<'_>> {
+        self.all_pending(&self.parameters)
     }
 
-    /// The moving average of the parameters, if enabled.
-    pub(crate) fn averaged_weights(&self) -> Option<Tensors> {
-        let names = self.trainable.names().iter().cloned();
-        let average = self.average.as_ref()?.iter().cloned();
-        Some(names.zip(average).collect())
+    /// The moving average of the parameters, if enabled, as [`weights`](Self::weights).
+    pub(crate) fn averaged_weights(&self) -> Option<Vec<PendingTensor<'_>>> {
+        Some(self.all_pending(self.average.as_deref()?))
+    }
+
+    fn all_pending<'a>(&'a self, arrays: &'a [Array]) -> Vec<PendingTensor<'a>> {
+        let named = self.trainable.names().iter().zip(arrays).enumerate();
+        let pending = named.map(|(index, (name, array))| self.pending(index, name.clone(), array));
+        pending.collect()
     }
 
     fn train(&mut self, batch: &Batch, preference: Option<&Preference>) -> Result<Step> {

@@ -1,6 +1,8 @@
 //! One update from several batches, of one process or of a group: the gradient of the mean loss
 //! over all their targets, independent of their division.
 
+use std::path::Path;
+
 use mlx_rs::{
     Array,
     ops::{concatenate, split_at_indices, zeros_like},
@@ -13,11 +15,7 @@ use super::{
     trainer::{Step, Trainer, no_targets},
 };
 use crate::{
-    cancel::CancelHandle,
-    data::batch::Batch,
-    error::{Error, Result},
-    gate::pause_point,
-    mlx::runtime,
+    cancel::CancelHandle, data::batch::Batch, error::Result, gate::pause_point, mlx::runtime,
     seed::derive_seed,
 };
 
@@ -49,6 +47,9 @@ impl Trainer {
     }
 
     fn update_with(&mut self, batches: &[Batch], group: Option<&Group>) -> Result<Step> {
+        if let Some(sharding) = self.sharding.clone() {
+            return self.sharded_update(batches, &sharding);
+        }
         if let ([batch], None) = (batches, group) {
             if batch.target_count() == 0 {
                 return Err(no_targets());
@@ -102,21 +103,17 @@ impl Trainer {
         self.check_step(step, batches.first())
     }
 
-    /// Copies the state of rank 0 of `group`.
+    /// Copies the state of rank 0 of `group`; a sharded trainer restores its parts of the state in
+    /// `path`, which rank 0 reads.
     ///
     /// # Errors
-    /// As [`update`](Self::update).
-    pub fn follow(&mut self, group: &Group) -> Result<()> {
-        let counters = [self.iteration, self.optimizer.updates()].map(u64::to_le_bytes);
-        let counters = group.from_first(&counters.concat())?;
-        let mut counters = counters.as_chunks::<8>().0.iter().copied();
-        let mut counter = || counters.next().map(u64::from_le_bytes);
-        let (iteration, updates) = (counter(), counter());
-        let (Some(iteration), Some(updates)) = (iteration, updates) else {
-            return Err(Error::Group {
-                problem: "rank 0 sent no counters".into(),
-            });
-        };
+    /// As [`update`](Self::update), and for `path` as [`restore`](Self::restore).
+    pub(crate) fn follow(&mut self, group: &Group, path: &Path) -> Result<()> {
+        if let Some(sharding) = self.sharding.clone() {
+            return self.restore_sharded(path, &sharding);
+        }
+        let counters = [self.iteration, self.optimizer.updates()];
+        let [iteration, updates] = group.counters_from_first(counters)?;
         let mut arrays: Vec<Array> = self.state().cloned().collect();
         if group.rank() != 0 {
             for array in &mut arrays {
@@ -141,7 +138,7 @@ impl Trainer {
 
     /// The arguments for the gradients of the batch `nth` of an update.
     fn nth_arguments(&self, nth: u64, batch: &Batch, weight: Option<f32>) -> Result<Arguments> {
-        let seed = derive_seed(derive_seed(self.options.seed, self.iteration), nth);
+        let seed = self.dropout_seed(nth);
         Ok(Arguments {
             parameters: self.parameters.clone(),
             batch: Some(self.batch_arguments(batch, None, seed, weight)?),
@@ -149,6 +146,11 @@ impl Trainer {
             share: None,
             update: None,
         })
+    }
+
+    /// The seed of the dropout for the batch `nth` of an update.
+    pub(super) fn dropout_seed(&self, nth: u64) -> u64 {
+        derive_seed(derive_seed(self.options.seed, self.iteration), nth)
     }
 
     fn sum_batches(&mut self, batches: &[Batch]) -> Result<Sums> {

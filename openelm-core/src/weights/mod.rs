@@ -24,5 +24,5 @@ pub(crate) use parallel_reader::Readers;
 pub use random::random_weights;
 pub(crate) use safetensors_writer::{NewTensor, SafetensorsWriter};
 pub use stored_tensor::{StoredDtype, StoredTensor};
-pub(crate) use tensor_file::Tensors;
+pub(crate) use tensor_file::{PendingTensor, Tensors};
 pub use weights::{ReadOptions, Weights};

@@ -20,6 +20,26 @@ use crate::{
 /// Named arrays, in the order of their names.
 pub(crate) type Tensors = BTreeMap<String, Array>;
 
+/// A named array that is made when it is written.
+pub(crate) struct PendingTensor<'a> {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<i32>,
+    pub(crate) dtype: MlxDtype,
+    pub(crate) make: Box<dyn Fn() -> Result<Array> + 'a>,
+}
+
+impl<'a> PendingTensor<'a> {
+    /// The existing array `array`.
+    pub(crate) fn new(name: impl Into<String>, array: &'a Array) -> Self {
+        Self {
+            name: name.into(),
+            shape: array.shape().to_vec(),
+            dtype: array.dtype(),
+            make: Box::new(|| Ok(array.clone())),
+        }
+    }
+}
+
 /// Writes `tensors` to a file beside `path` and renames it. `metadata` is the key and text of the
 /// file's only metadata entry.
 ///
@@ -30,15 +50,27 @@ pub(crate) fn save<'a>(
     tensors: impl IntoIterator<Item = (&'a String, &'a Array)>,
     metadata: (&str, &str),
 ) -> Result<()> {
-    let stored = tensors
-        .into_iter()
-        .map(|(name, array)| Ok((described(path, name, array)?, array)))
-        .collect::<Result<Vec<_>>>()?;
+    let tensors = tensors.into_iter();
+    let pending = tensors.map(|(name, array)| PendingTensor::new(name, array));
+    save_pending(path, &pending.collect::<Vec<_>>(), metadata)
+}
+
+/// Like [`save`], of tensors that are made one after the other, in their order.
+///
+/// # Errors
+/// As [`save`], and those of the tensors.
+pub(crate) fn save_pending(
+    path: &Path,
+    tensors: &[PendingTensor<'_>],
+    metadata: (&str, &str),
+) -> Result<()> {
+    let described = tensors.iter().map(|tensor| described(path, tensor));
+    let described = described.collect::<Result<Vec<_>>>()?;
     write_beside(path, |partial| {
-        let described: Vec<&NewTensor> = stored.iter().map(|(tensor, _)| tensor).collect();
-        let mut writer = SafetensorsWriter::create(path, partial, &described, metadata)?;
-        for (tensor, array) in &stored {
-            writer.write(tensor, array)?;
+        let all: Vec<&NewTensor> = described.iter().collect();
+        let mut writer = SafetensorsWriter::create(path, partial, &all, metadata)?;
+        for (described, tensor) in described.iter().zip(tensors) {
+            writer.write(described, &(tensor.make)()?)?;
         }
         writer.finish()
     })
@@ -80,9 +112,10 @@ pub(crate) fn metadata(path: &Path, key: &str) -> Result<String> {
         .ok_or_else(|| malformed(format!("its metadata has no `{key}`")))
 }
 
-/// Name, type and shape of an array. Errors name `path`.
-fn described(path: &Path, name: &str, array: &Array) -> Result<NewTensor> {
-    let dtype = match array.dtype() {
+/// Name, type and shape of a tensor. Errors name `path`.
+fn described(path: &Path, tensor: &PendingTensor<'_>) -> Result<NewTensor> {
+    let name = &tensor.name;
+    let dtype = match tensor.dtype {
         MlxDtype::Float32 => StoredDtype::Float(Dtype::Float32),
         MlxDtype::Float16 => StoredDtype::Float(Dtype::Float16),
         MlxDtype::Bfloat16 => StoredDtype::Float(Dtype::Bfloat16),
@@ -91,15 +124,15 @@ fn described(path: &Path, name: &str, array: &Array) -> Result<NewTensor> {
         other => {
             return Err(Error::TensorDtype {
                 path: path.to_path_buf(),
-                name: name.into(),
+                name: name.clone(),
                 found: format!("{other:?}"),
             });
         }
     };
     Ok(NewTensor {
-        name: name.to_owned(),
+        name: name.clone(),
         dtype,
-        shape: array.shape().iter().map(|&n| n as usize).collect(),
+        shape: tensor.shape.iter().map(|&n| n as usize).collect(),
     })
 }
 

@@ -153,6 +153,7 @@ fn every_option_reaches_the_core() {
         ("dtype", "bfloat16"),
         ("save-dtype", "float16"),
         ("grad-checkpoint", ""),
+        ("fsdp", ""),
         ("steps-per-eval", "7"),
         ("val-batches", "7"),
         ("val-windows", "70"),

@@ -104,6 +104,10 @@ pub struct PretrainOptions {
     /// Sequences that a process computes with at a time; the rest of its share follow, and their
     /// gradients are added. Default 8.
     pub micro_batch_size: usize,
+    /// Each process of a group keeps its part of the weights, their gradients and the optimizer's
+    /// state only (fully sharded data parallel, arXiv 2304.11277), and computes one layer at a time
+    /// as with `grad_checkpoint`. No effect without a group. Default off.
+    pub fsdp: bool,
     /// Model folder with the initial weights of a new run, instead of random ones. Ignored on
     /// resume. Default none.
     pub model: Option<PathBuf>,
@@ -138,6 +142,7 @@ impl PretrainOptions {
             iters: recipe.iters,
             batch_size: 32,
             micro_batch_size: 8,
+            fsdp: false,
             model: None,
             seed: 0,
             dtype: None,
@@ -253,10 +258,8 @@ impl PretrainOptions {
         memory::check_fits("micro_batch_size", self.micro_batch_size, bytes)?;
         let parameters = config.parameter_count();
         let found = format!("a model of {parameters} parameters");
-        memory::check_fits(
-            "model_dim",
-            found,
-            u128::from(parameters) * u128::from(bytes_per_parameter(&self.trainer)),
-        )
+        let parts = if self.fsdp { processes.max(1) } else { 1 };
+        let bytes = u128::from(parameters) * u128::from(bytes_per_parameter(&self.trainer));
+        memory::check_fits("model_dim", found, bytes / parts as u128)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    rc::Rc,
     time::Instant,
 };
 
@@ -32,7 +33,7 @@ use crate::{
         run::{Advance, Run, next_event},
         state::STATE_FILE,
     },
-    weights::{self, random as init},
+    weights::{self, PendingTensor, random as init},
 };
 
 const MODEL: &str = "model";
@@ -46,7 +47,7 @@ pub struct Pretrain {
     source: Box<dyn SequenceSource>,
     validation: Option<Validation>,
     pub(crate) options: PretrainOptions,
-    group: Option<Group>,
+    group: Option<Rc<Group>>,
     template: FolderTemplate,
     run: Run<PretrainEvent>,
 }
@@ -125,13 +126,15 @@ impl Pretrain {
         let mut saved = Vec::new();
         if run.run.is_rank_zero() {
             run.run.load_progress()?;
-            run.trainer.restore(&state)?;
+            if !run.trainer.is_sharded() {
+                run.trainer.restore(&state)?;
+            }
             saved = serde_json::to_vec(&run.run.progress).map_err(malformed)?;
         }
         if let Some(group) = &run.group {
             let saved = group.from_first(&saved)?;
             run.run.progress = serde_json::from_slice(&saved).map_err(malformed)?;
-            run.trainer.follow(group)?;
+            run.trainer.follow(group, &state)?;
         }
         let restored = run.source.restore(&run.run.progress.source);
         restored.map_err(|error| match error {
@@ -154,6 +157,7 @@ impl Pretrain {
         group: Option<Group>,
     ) -> Result<Self> {
         let processes = group.as_ref().map_or(1, Group::size);
+        let group = group.map(Rc::new);
         options.check(processes)?;
         options.check_sizes(&config, source.sequence_length(), processes)?;
         // Repositories of the Hub cache become folders with the files.
@@ -174,8 +178,12 @@ impl Pretrain {
         let dtype = options.dtype()?;
         let run = Run::new(folder, is_rank_zero, key, validated);
         run.check_places(&[STATE_FILE], &[CHECKPOINTS, MODEL, EMA, AVERAGE])?;
+        let mut trainer = Trainer::from_scratch(config, start, dtype, options.trainer.clone())?;
+        if let Some(group) = group.as_ref().filter(|_| options.fsdp) {
+            trainer.shard(Rc::clone(group))?;
+        }
         Ok(Self {
-            trainer: Trainer::from_scratch(config, start, dtype, options.trainer.clone())?,
+            trainer,
             source,
             validation,
             options,
@@ -220,11 +228,11 @@ impl Pretrain {
     }
 
     fn rank(&self) -> usize {
-        self.group.as_ref().map_or(0, Group::rank)
+        self.group.as_ref().map_or(0, |group| group.rank())
     }
 
     fn world_size(&self) -> usize {
-        self.group.as_ref().map_or(1, Group::size)
+        self.group.as_ref().map_or(1, |group| group.size())
     }
 
     /// True if `yes` is true in any process.
@@ -255,21 +263,10 @@ impl Pretrain {
         };
         let most = self.options.val_windows().unwrap_or(usize::MAX);
         let rows = self.options.micro_batch_size;
-        let (mut nats, mut targets) = (0.0, 0);
-        for batch in validation.batches(most, rows, self.rank(), self.world_size()) {
-            let (sum, count) = self.trainer.evaluate_sum([&batch])?;
-            // In a group, all processes first add up their sums.
-            if self.group.is_none() {
-                self.trainer.check_finite(sum as f32, Some(&batch))?;
-            }
-            nats += sum;
-            targets += count;
-        }
-        if let Some(group) = &self.group {
-            let mut sums = [nats as f32, targets as f32];
-            group.sum_numbers(&mut sums)?;
-            (nats, targets) = (f64::from(sums[0]), sums[1] as usize);
-        }
+        let batches = validation.batches(most, rows, self.rank(), self.world_size());
+        let (nats, targets) = self
+            .trainer
+            .evaluate_sum_of(batches, self.group.as_deref())?;
         let validation_bytes = validation.bytes(most);
         let iteration = self.trainer.iteration();
         let loss = nats / targets.max(1) as f64;
@@ -295,6 +292,9 @@ impl Pretrain {
             self.template.write(&folder, &self.trainer.weights())?;
             self.run.save_state(&self.trainer)?;
             checkpoints.remove_old(iteration, self.options.keep_checkpoints)?;
+        } else {
+            self.trainer.contribute_weights()?;
+            self.trainer.contribute_state()?;
         }
         self.run.emit(PretrainEvent::Saved { iteration, folder })
     }
@@ -305,7 +305,12 @@ impl Pretrain {
         if let Some(source) = source.filter(|_| iteration > 0) {
             self.save(source)?;
         }
-        if self.run.is_rank_zero() && reason != PretrainEnd::Cancelled && iteration > 0 {
+        let ends = reason != PretrainEnd::Cancelled && iteration > 0;
+        if ends && !self.run.is_rank_zero() {
+            self.trainer.contribute_weights()?;
+            self.trainer.contribute_average()?;
+        }
+        if ends && self.run.is_rank_zero() {
             let weights = self.trainer.weights();
             self.template
                 .write(&self.run.folder().join(MODEL), &weights)?;
@@ -319,6 +324,10 @@ impl Pretrain {
             let last: Vec<PathBuf> = last.map(|(_, folder)| folder.clone()).collect();
             if self.options.averaged() > 1 && last.len() > 1 {
                 let average = model_folder::average(&last)?;
+                let average = average.iter();
+                let average: Vec<PendingTensor<'_>> = average
+                    .map(|(name, array)| PendingTensor::new(name, array))
+                    .collect();
                 self.template
                     .write(&self.run.folder().join(AVERAGE), &average)?;
             }
@@ -359,7 +368,7 @@ impl Advance for Pretrain {
             // Another process has no batches, so these are not used.
             return self.finish(PretrainEnd::Data, Some(before));
         };
-        let step = self.trainer.update(&batches, self.group.as_ref())?;
+        let step = self.trainer.update(&batches, self.group.as_deref())?;
         self.run.progress.trained_tokens += step.targets as u64;
         let event = PretrainEvent::Step {
             step,
