@@ -30,8 +30,10 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
+from mlx_lm.models import openelm
 from mlx_lm.models.openelm import Model, ModelArgs
 
+attention = openelm.scaled_dot_product_attention
 STEPS, LENGTH, VOCAB = 20, 144, 211
 CONFIG = {
     "model_type": "openelm",
@@ -59,6 +61,7 @@ CASES = {
     "packed-accumulated": {"packed": True, "accumulate": 3, "clip_norm": 0.25},
     "smoothed": {"packed": True, "label_smoothing": 0.1, "z_loss": 1e-2, "clip_norm": 0.0},
     "untied": {"tied": False},
+    "autocast": {"packed": True, "autocast": True},
 }
 
 
@@ -73,6 +76,7 @@ def settings_of(case):
         "learning_rate": 2e-3,
         "warmup": 5,
         "tied": True,
+        "autocast": False,
     }
     return defaults | case
 
@@ -128,6 +132,34 @@ def arrays_of(batch):
     )
 
 
+def half(x):
+    return x.astype(mx.bfloat16)
+
+
+def autocast(model):
+    """Products in bfloat16 and the rest in float32, as PyTorch's autocast computes."""
+
+    class Linear(nn.Linear):
+        def __call__(self, x):
+            return half(x) @ half(self.weight).T
+
+    class Embedding(nn.Embedding):
+        def as_linear(self, x):
+            return half(x) @ half(self.weight).T
+
+    for _, module in model.named_modules():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear
+        elif type(module) is nn.Embedding:
+            module.__class__ = Embedding
+
+
+def half_attention(queries, keys, values, **more):
+    more.pop("cache")
+    attention = mx.fast.scaled_dot_product_attention
+    return attention(half(queries), half(keys), half(values), **more)
+
+
 def loss_of(model, inputs, targets, counts, documents, settings):
     """Sums over the targets of complete rows: padding has a weight of 0."""
     positions = mx.arange(inputs.shape[1])
@@ -139,7 +171,7 @@ def loss_of(model, inputs, targets, counts, documents, settings):
         x = layer(x, mask)
     x = network.norm(x)
     head = network.token_embeddings.as_linear if settings["tied"] else model.lm_head
-    logits = head(x)
+    logits = head(x).astype(mx.float32)
     every = mx.logsumexp(logits, axis=-1)
     found = nn.losses.cross_entropy(
         logits, targets, label_smoothing=settings["label_smoothing"], reduction="none"
@@ -153,6 +185,10 @@ def loss_of(model, inputs, targets, counts, documents, settings):
 def train(folder, settings, start):
     model = network(settings["tied"])
     model.load_weights(list(start[settings["tied"]].items()))
+    openelm.scaled_dot_product_attention = attention
+    if settings["autocast"]:
+        autocast(model)
+        openelm.scaled_dot_product_attention = half_attention
     betas, eps = [0.9, 0.95], 1e-8
     adamw = lambda decay: optim.AdamW(1.0, betas, eps, decay, bias_correction=True)
     optimizer = optim.MultiOptimizer(

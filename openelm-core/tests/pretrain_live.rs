@@ -29,6 +29,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 const LOSS_BOUND: f64 = 1e-4;
 /// Largest distance of a trained tensor, relative to its norm.
 const TENSOR_BOUND: f32 = 1e-3;
+/// The same with products in bfloat16, whose rounding is 4e-3.
+const AUTOCAST_BOUNDS: (f64, f32) = (2e-3, 2e-2);
 
 #[derive(Deserialize)]
 struct Case {
@@ -38,6 +40,7 @@ struct Case {
     learning_rate: f64,
     warmup: u64,
     tied: bool,
+    autocast: bool,
     steps: Vec<Expected>,
 }
 
@@ -62,7 +65,7 @@ struct Sequence {
 fn pretraining_matches_mlx_lm_network() {
     let folder = PathBuf::from(std::env::var_os("OPENELM_PRETRAIN").expect("set by parity/run.sh"));
     let index: Vec<String> = read(&folder.join("index.json"));
-    assert!(index.len() >= 5, "only {} cases", index.len());
+    assert!(index.len() >= 6, "only {} cases", index.len());
     for name in &index {
         // The code of a GPU, with compiled steps, on the same backend.
         for device in [Device::Gpu, Device::Cpu] {
@@ -86,6 +89,7 @@ fn compare(folder: &Path, name: &str, device: Device, grad_checkpoint: bool) {
         z_loss: case.z_loss,
         label_smoothing: case.label_smoothing,
         grad_checkpoint,
+        autocast: case.autocast,
         ..recipe.trainer()
     };
     let base = folder.join(if case.tied { "base" } else { "base-untied" });
@@ -100,6 +104,10 @@ fn compare(folder: &Path, name: &str, device: Device, grad_checkpoint: bool) {
     let mut trainer =
         Trainer::from_scratch(config.clone(), weights, Dtype::Float32, options).unwrap();
 
+    let (loss_bound, tensor_bound) = match case.autocast {
+        true => AUTOCAST_BOUNDS,
+        false => (LOSS_BOUND, TENSOR_BOUND),
+    };
     let (mut worst, mut furthest) = (0.0_f64, 0.0_f32);
     for (i, expected) in (1..).zip(&case.steps) {
         let batches = expected.batches.iter().map(|rows| {
@@ -124,7 +132,8 @@ fn compare(folder: &Path, name: &str, device: Device, grad_checkpoint: bool) {
         worst = worst.max(off(step.loss, expected.loss));
         worst = worst.max(off(step.z_loss, expected.z_loss));
         if let Some(norm) = step.gradient_norm {
-            assert!(off(norm, expected.norm) <= 1e-3, "{name}: norm of step {i}");
+            let most = if case.autocast { 2e-2 } else { 1e-3 };
+            assert!(off(norm, expected.norm) <= most, "{name}: norm of step {i}");
         }
         if i == 1 || i == case.steps.len() {
             let file = folder.join(name).join(format!("after-{i}.safetensors"));
@@ -137,7 +146,7 @@ fn compare(folder: &Path, name: &str, device: Device, grad_checkpoint: bool) {
             for (tensor, reference) in &reference {
                 let off = length(&found[tensor].subtract(reference).unwrap()) / length(reference);
                 assert!(
-                    off <= TENSOR_BOUND,
+                    off <= tensor_bound,
                     "{name}: {tensor} is off by {off:e} after {i}"
                 );
                 furthest = furthest.max(off);
@@ -146,7 +155,7 @@ fn compare(folder: &Path, name: &str, device: Device, grad_checkpoint: bool) {
     }
     let compiled = device == Device::Gpu && runtime::compiles();
     assert_eq!(trainer.compiled_functions() > 0, compiled, "{name}");
-    assert!(worst <= LOSS_BOUND, "{name}: losses differ by {worst:e}");
+    assert!(worst <= loss_bound, "{name}: losses differ by {worst:e}");
     let mode = if grad_checkpoint { "checkpointed" } else { "" };
     eprintln!("{name:20} {device} {mode:12} loss {worst:.1e}  tensors {furthest:.1e}");
 }

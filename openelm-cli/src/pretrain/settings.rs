@@ -188,6 +188,11 @@ pub(super) struct Settings {
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     pub(super) dtype: Option<Dtype>,
 
+    /// Mixed precision as PyTorch's autocast, which CoreNet trains with: products in bfloat16, the
+    /// rest in float32
+    #[arg(long)]
+    pub(super) autocast: bool,
+
     /// Data type of the saved weights
     #[arg(
         long,
@@ -377,6 +382,7 @@ impl Settings {
         trainer.label_smoothing = self.label_smoothing;
         trainer.ema_decay = self.ema_decay;
         trainer.grad_checkpoint = self.grad_checkpoint;
+        trainer.autocast = self.autocast;
         let windows = self.val_windows.and_then(all_or_count);
         let in_batches = |windows: usize| windows.div_ceil(self.batch_size.max(1));
         Ok(PretrainOptions {

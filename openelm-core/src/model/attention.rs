@@ -11,7 +11,7 @@ use mlx_rs::{
 use super::{
     forward_context::ForwardContext,
     kv_cache::{Cached, LayerCache},
-    linear::{Linear, LinearVisitor, NormVisitor},
+    linear::{Linear, LinearVisitor, NormVisitor, in_type_of},
     qk_norm::QkNorm,
     quantized_attention,
     split::split_at,
@@ -114,6 +114,8 @@ impl Attention {
             }
         };
         let values = values.transpose_axes(&[0, 2, 1, 3])?;
+        // Mixed precision: the weights of the norms, and so queries and keys, are f32.
+        let (queries, keys) = (in_type_of(&queries, &values)?, in_type_of(&keys, &values)?);
         let attended = match caches {
             [] if self.device == Device::Cpu => {
                 self.attend_in_blocks(&queries, &keys, &values, context.mask)?

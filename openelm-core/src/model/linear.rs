@@ -55,7 +55,13 @@ impl Linear {
     }
 
     /// `[..., in]` to `[..., out]`.
+    ///
+    /// The product has the type of a dense matrix. Only mixed precision has another type of `x`.
     pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
+        let x = match &self.matrix {
+            Matrix::Dense(weight) => &in_type_of(x, weight)?,
+            Matrix::Quantized(_) => x,
+        };
         let base = self.matrix.forward(x)?;
         let mut y = None;
         for adapter in &self.adapters {
@@ -88,6 +94,15 @@ impl Linear {
         }
         Ok(rows)
     }
+}
+
+/// `x` in the type of `other`.
+pub(crate) fn in_type_of(x: &Array, other: &Array) -> Result<Array> {
+    Ok(if x.dtype() == other.dtype() {
+        x.clone()
+    } else {
+        x.as_dtype(other.dtype())?
+    })
 }
 
 #[cfg(test)]

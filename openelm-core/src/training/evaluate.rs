@@ -53,7 +53,8 @@ impl Trainer {
                 let loss = || {
                     let arrays = BatchArrays::new(batch);
                     let head = self.trainable.trains_head();
-                    loss::read(&loss::cross_entropy(&model, &arrays, head)?)
+                    let dtype = self.trainable.dtype();
+                    loss::read(&loss::cross_entropy(&model, &arrays, head, dtype)?)
                 };
                 let loss = recovering(|| or_uncompiled(loss))?;
                 sum += f64::from(loss) * batch.target_count() as f64;

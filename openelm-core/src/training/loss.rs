@@ -19,7 +19,7 @@ use crate::{
     data::batch::Batch,
     error::{Error, Result},
     mlx::Device,
-    model::Model,
+    model::{Model, in_type_of},
 };
 
 /// The loss of predictions.
@@ -51,13 +51,14 @@ pub(super) struct Loss {
     pub(super) differentiable: Array,
 }
 
-/// Mean cross-entropy of the targets, f32 scalar.
+/// Mean cross-entropy of the targets, f32 scalar, computed in `dtype`.
 pub(super) fn cross_entropy(
     model: &Model,
     batch: &BatchArrays,
     trains_head: bool,
+    dtype: Dtype,
 ) -> Result<Array> {
-    let mask = batch.mask(model.dtype().mlx())?;
+    let mask = batch.mask(dtype)?;
     let hidden = model.hidden_of(&batch.tokens, mask.as_ref())?;
     Ok(of_hidden(model, &hidden, batch, trains_head, Objective::PLAIN)?.value)
 }
@@ -79,9 +80,10 @@ pub(super) fn of_hidden(
             z_loss,
             label_smoothing,
         } => {
-            let rows = batch.target_rows(hidden)?;
+            let mut rows = batch.target_rows(hidden)?;
             let whole = model.head().plain_weight().filter(|_| trains_head);
             if let Some(matrix) = whole {
+                rows = in_type_of(&rows, matrix)?;
                 let head = TrainedHead {
                     matrix,
                     z_loss,

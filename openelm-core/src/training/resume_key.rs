@@ -4,7 +4,8 @@
 //! weights. These are
 //!
 //! - the optimizer, the learning rate and its schedule, gradient accumulation and clipping, z-loss,
-//!   label smoothing, the moving average, the seed, the batch size, the dtype of the computation;
+//!   label smoothing, the moving average, the seed, the batch size, the dtype of the computation
+//!   and autocast;
 //! - fine-tuning: the base model, the kind of adapter, its rank, scale, dropout and modules, the longest row, the
 //!   loss of preferences, mlx-lm compatibility;
 //! - pre-training: the architecture and the tokenizer;
@@ -53,6 +54,7 @@ impl ResumeKey {
             label_smoothing,
             ema_decay,
             seed,
+            autocast,
             compile: _,
         } = options;
         let mut key = Self::default();
@@ -79,6 +81,10 @@ impl ResumeKey {
         key.set("label_smoothing", decimal(*label_smoothing));
         key.set("ema_decay", ema_decay.map(decimal));
         key.set("seed", *seed);
+        // States of earlier versions have no such key.
+        if *autocast {
+            key.set("autocast", true);
+        }
         key
     }
 

@@ -10,7 +10,7 @@ use crate::{
     config::tensor_names::{EMBEDDING, HEAD, weight},
     data::batch::Batch,
     error::{Error, Result},
-    mlx::Device,
+    mlx::{Device, Dtype},
     model::{Dropout, Model, RowNorms, is_finite, row_squares},
 };
 
@@ -20,6 +20,8 @@ pub(super) struct TrainableModel {
     base: Model,
     adapter: Adapter,
     names: Vec<String>,
+    /// Dtype of the computation; of the products, if the rest is f32.
+    dtype: MlxDtype,
     /// DoRA: squared row norms of the adapted matrices.
     squares: HashMap<String, Array>,
 }
@@ -43,6 +45,7 @@ impl TrainableModel {
             Ok(())
         })?;
         Ok(Self {
+            dtype: model.dtype().mlx(),
             base: model.clone(),
             names: adapter.tensors().into_keys().collect(),
             adapter,
@@ -69,9 +72,25 @@ impl TrainableModel {
         &self.adapter
     }
 
-    /// Dtype of the computation.
+    /// Dtype of the computation; of the products, with [`autocast`](Self::autocast).
     pub(super) fn dtype(&self) -> MlxDtype {
-        self.base.dtype().mlx()
+        self.dtype
+    }
+
+    /// Computes products in `dtype`, and the rest in f32.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an adapter, or weights that are not f32.
+    pub(super) fn autocast(&mut self, dtype: Dtype) -> Result<()> {
+        let problem = if self.adapter.kind != AdapterKind::Full {
+            "expected all weights to be trained, found an adapter"
+        } else if self.base.dtype() != Dtype::Float32 {
+            "expected a model in float32"
+        } else {
+            self.dtype = dtype.mlx();
+            return Ok(());
+        };
+        Err(Error::option("autocast", problem))
     }
 
     /// Frees the weights that training replaces, after [`start`](Self::start) has returned
@@ -175,9 +194,15 @@ impl TrainableModel {
         self.adapter.kind == AdapterKind::Full && self.dtype() != MlxDtype::Float32
     }
 
-    /// `parameters` in the dtype of the computation, lazily.
+    /// `parameters` in the dtype of the computation, lazily. Autocast leaves vectors as they are.
     pub(super) fn copies(&self, parameters: &[Array]) -> Result<Vec<Array>> {
-        let cast = |parameter: &Array| Ok(parameter.as_dtype(self.dtype())?);
+        let is_autocast = self.dtype != self.base.dtype().mlx();
+        let cast = |parameter: &Array| {
+            Ok(match parameter.ndim() {
+                0 | 1 if is_autocast => parameter.clone(),
+                _ => parameter.as_dtype(self.dtype)?,
+            })
+        };
         parameters.iter().map(cast).collect()
     }
 

@@ -79,6 +79,9 @@ impl Trainer {
     pub fn new(model: &Model, adapter: Adapter, options: TrainerOptions) -> Result<Self> {
         options.check()?;
         let mut trainable = TrainableModel::new(model, adapter)?;
+        if options.autocast {
+            trainable.autocast(Dtype::Bfloat16)?;
+        }
         let parameters = trainable.start()?;
         trainable.forget_start()?;
         let optimizer = OptimizerState::new(options.optimizer, trainable.names(), &parameters)?;
@@ -114,7 +117,7 @@ impl Trainer {
     }
 
     /// Trains all weights of a new model, from `start` (f32), computing in `dtype`; the parameters
-    /// stay f32.
+    /// stay f32. With [`autocast`](TrainerOptions::autocast), `dtype` is that of the products.
     ///
     /// # Errors
     /// As [`new`](Self::new), and [`Error::MissingTensor`] or [`Error::TensorShape`] if `start`
@@ -125,6 +128,11 @@ impl Trainer {
         dtype: Dtype,
         options: TrainerOptions,
     ) -> Result<Self> {
+        let dtype = if options.autocast {
+            Dtype::Float32
+        } else {
+            dtype
+        };
         let mut weights = Tensors::new();
         let mut hollow = std::collections::HashMap::new();
         for (name, shape) in config.tensors() {

@@ -29,6 +29,10 @@ pub struct TrainerOptions {
     pub ema_decay: Option<f32>,
     /// Seed of dropout. Default 0.
     pub seed: u64,
+    /// Mixed precision as PyTorch's autocast, which CoreNet trains with: products are computed in
+    /// bfloat16, and the residual stream, norms, rotary embeddings and the loss in f32. Requires
+    /// that all weights of a model in f32 are trained. Default off.
+    pub autocast: bool,
     /// Compile steps with MLX where it can: fewer kernels, the same results up to rounding. Default
     /// `None`: on a GPU.
     pub compile: Option<bool>,
@@ -46,6 +50,7 @@ impl Default for TrainerOptions {
             label_smoothing: 0.0,
             ema_decay: None,
             seed: 0,
+            autocast: false,
             compile: None,
         }
     }

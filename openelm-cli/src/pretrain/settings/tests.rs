@@ -93,6 +93,7 @@ fn recipes_are_corenets() {
         // CoreNet recomputes activations but for the smallest model.
         let mut expected = TrainerOptions {
             grad_checkpoint: size != "270M",
+            autocast: true,
             ..recipe.trainer()
         };
         if let (ScheduleKind::CoreNet { end, .. }, ScheduleKind::CoreNet { end: own, .. }) =
@@ -154,6 +155,7 @@ fn every_option_reaches_the_core() {
         ("save-dtype", "float16"),
         ("grad-checkpoint", ""),
         ("fsdp", ""),
+        ("autocast", ""),
         ("steps-per-eval", "7"),
         ("val-batches", "7"),
         ("val-windows", "70"),

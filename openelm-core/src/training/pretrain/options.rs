@@ -170,6 +170,11 @@ impl PretrainOptions {
     /// Dtype of the computation.
     pub(crate) fn dtype(&self) -> Result<Dtype> {
         match self.dtype {
+            Some(dtype) if self.trainer.autocast && dtype != Dtype::Bfloat16 => {
+                let problem = format!("expected bfloat16 with autocast, found {dtype}");
+                Err(Error::option("dtype", problem))
+            }
+            _ if self.trainer.autocast => Ok(Dtype::Bfloat16),
             // The range of float16 is too small for gradients without loss scaling.
             Some(Dtype::Float16) => Err(Error::Dtype {
                 dtype: Dtype::Float16.to_string(),
