@@ -150,6 +150,7 @@ fn train(
             settings.sequence_length(&config),
             world_size,
         );
+        show_continued(settings, args.resume)?;
     }
     let begin = if args.resume {
         Pretrain::resume
@@ -292,6 +293,24 @@ fn show_run(config: &Config, options: &PretrainOptions, length: usize, processes
         exponent(schedule.learning_rate),
         output::grouped(schedule.warmup),
     ));
+}
+
+/// The position of a training checkpoint of CoreNet, which a new run continues.
+fn show_continued(settings: &Settings, resumes: bool) -> Result<(), Error> {
+    if resumes {
+        return Ok(());
+    }
+    let Some((checkpoint, iteration)) = settings.continued()? else {
+        return Ok(());
+    };
+    let iteration = output::grouped(iteration);
+    output::note(&format!(
+        "continues after iteration {iteration} of the checkpoint, with its moments of AdamW"
+    ));
+    if checkpoint.has_average() && settings.ema_decay.is_none() {
+        output::note("the checkpoint's moving average is left out; --ema-decay continues it");
+    }
+    Ok(())
 }
 
 /// Seconds as readable text.

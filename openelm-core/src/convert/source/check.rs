@@ -4,13 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::source_model::{Files, SourceModel};
 use crate::{
+    config::{CORENET_VOCAB, VOCAB},
     error::{Error, Result},
     weights::derived::is_inv_freq,
 };
-
-/// Rows of CoreNet's embedding, with padding, and without.
-pub(crate) const CORENET_VOCAB: usize = 32_128;
-pub(crate) const VOCAB: usize = 32_000;
 
 impl SourceModel {
     /// Checks that the tensors match the architecture; the embedding may have padding rows.

@@ -4,5 +4,4 @@ mod check;
 mod open;
 mod source_model;
 
-pub(crate) use check::{CORENET_VOCAB, VOCAB};
 pub(crate) use source_model::{Precision, SourceModel};

@@ -104,8 +104,9 @@ pub struct PretrainOptions {
     /// Sequences that a process computes with at a time; the rest of its share follow, and their
     /// gradients are added. Default 8.
     pub micro_batch_size: usize,
-    /// Model folder with the initial weights of a new run, instead of random ones. Ignored on
-    /// resume. Default none.
+    /// Model folder, or file of CoreNet, with the initial weights of a new run, instead of random
+    /// ones; a training checkpoint of CoreNet continues at its iteration
+    /// ([`CoreNetCheckpoint`](super::CoreNetCheckpoint)). Ignored on resume. Default none.
     pub model: Option<PathBuf>,
     /// Seed of the initial weights. Default 0.
     pub seed: u64,
