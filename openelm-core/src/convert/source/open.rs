@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Weights of CoreNet's MLX example.
-const CORENET_WEIGHTS: &str = "weights.safetensors";
+pub(crate) const CORENET_WEIGHTS: &str = "weights.safetensors";
 
 impl SourceModel {
     pub(crate) fn open(path: &Path, options: &ConvertOptions) -> Result<Self> {
@@ -34,6 +34,9 @@ impl SourceModel {
             Some(PathKind::Folder) => Self::folder(path, options)?,
             Some(_) => Self::file(path, options)?,
         };
+        if options.keep_padding_rows {
+            source.keep_padding_rows()?;
+        }
         source.check()?;
         if options.ema && !matches!(source.files, Files::Torch(_)) {
             let problem = "only PyTorch's training checkpoints have a moving average";

@@ -1,4 +1,4 @@
-//! Reads the weights in a file of PyTorch's `torch.save` (`.pt`, `.bin`, `.pth`).
+//! Reads and writes the weights in a file of PyTorch's `torch.save` (`.pt`, `.bin`, `.pth`).
 //!
 //! Such a file is a zip archive since PyTorch 1.6 ([`archive`]) and a sequence of pickles before
 //! ([`legacy`]); in both, a pickle describes the tensors and their storages. The pickle is parsed
@@ -16,6 +16,8 @@ mod state_dict;
 mod strided;
 mod torch_file;
 mod training_checkpoint;
+mod writer;
 
 pub use torch_file::{TorchFile, TorchTensor};
 pub(crate) use training_checkpoint::{ParameterKey, TrainingCheckpoint};
+pub(crate) use writer::{NewTorchTensor, TorchWriter};

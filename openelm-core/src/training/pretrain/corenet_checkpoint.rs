@@ -97,7 +97,7 @@ impl CoreNetCheckpoint {
         let embedding = self.weights().tensors().get(&name);
         let rows = embedding.and_then(|tensor| tensor.shape.first());
         rows.copied()
-            .ok_or_else(|| self.wrong(format!("tensor `{name}` is missing")))
+            .ok_or_else(|| self.malformed(format!("tensor `{name}` is missing")))
     }
 
     /// The released size with these tensors.
@@ -111,7 +111,7 @@ impl CoreNetCheckpoint {
             found.is_some_and(|found| found.shape == shape)
         };
         Preset::with_tensors(self.vocab_size()?, has).ok_or_else(|| {
-            self.wrong(
+            self.malformed(
                 "the tensors match none of OpenELM's four sizes; state the architecture".into(),
             )
         })
@@ -206,10 +206,10 @@ impl CoreNetCheckpoint {
                 )));
             }
             let tensors = [
-                ("m", "exp_avg", &moments.exp_avg),
-                ("v", "exp_avg_sq", &moments.exp_avg_sq),
+                (&moments.exp_avg, "exp_avg", "m"),
+                (&moments.exp_avg_sq, "exp_avg_sq", "v"),
             ];
-            for (slot, stored, tensor) in tensors {
+            for (tensor, stored, slot) in tensors {
                 if tensor.shape != shape {
                     let found = &tensor.shape;
                     return Err(self.optimizer(format!(
@@ -286,11 +286,11 @@ impl CoreNetCheckpoint {
         named.collect()
     }
 
-    fn wrong(&self, problem: String) -> Error {
+    fn malformed(&self, problem: String) -> Error {
         Error::checkpoint(&self.path, problem)
     }
 
     fn optimizer(&self, problem: String) -> Error {
-        self.wrong(format!("`optim_state_dict`: {problem}"))
+        self.malformed(format!("`optim_state_dict`: {problem}"))
     }
 }

@@ -185,7 +185,8 @@ impl Pretrain {
         let mut trainer = Trainer::from_scratch(config, start, dtype, options.trainer.clone())?;
         if let Some(position) = position {
             check_position(&position, &options)?;
-            let missing = |name| Error::option("model", format!("it has no state of `{name}`"));
+            let path = options.model.clone().unwrap_or_default();
+            let missing = |name| Error::checkpoint(path, format!("it has no state of `{name}`"));
             trainer.set_position(position).map_err(missing)?;
         }
         Ok(Self {
