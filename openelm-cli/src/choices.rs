@@ -115,6 +115,10 @@ pub(crate) enum Format {
     #[value(alias = "huggingface")]
     Hf,
     Gguf,
+    #[value(name = "corenet")]
+    CoreNet,
+    #[value(name = "corenet-mlx")]
+    CoreNetMlx,
 }
 
 /// Verification level of a conversion.

@@ -38,12 +38,12 @@ pub(crate) struct Args {
     /// a file in one (owner/name/model.gguf)
     source: PathBuf,
 
-    /// Folder or GGUF file to write
+    /// Folder, GGUF file or .pt file to write
     #[arg(required_unless_present = "dry_run")]
     target: Option<PathBuf>,
 
-    /// Output format: MLX, Hugging Face or GGUF (llama.cpp) [default: gguf if TARGET ends in .gguf,
-    /// else mlx]
+    /// Output format: MLX, Hugging Face, GGUF (llama.cpp), CoreNet's .pt, or the folder of CoreNet's
+    /// MLX example [default: gguf or corenet if TARGET ends in .gguf or .pt, else mlx]
     #[arg(long, value_name = "FORMAT")]
     to: Option<choices::Format>,
 
@@ -99,6 +99,10 @@ pub(crate) struct Args {
     #[arg(long)]
     ema: bool,
 
+    /// Keep the 128 padding rows of a CoreNet checkpoint's embedding
+    #[arg(long)]
+    keep_padding_rows: bool,
+
     /// Tokenizer to include: a tokenizer.json, LLaMA's tokenizer.model, a folder or repository with
     /// one, or auto [default: the source's tokenizer]
     #[arg(long, value_name = "PATH|REPO", conflicts_with = "no_tokenizer")]
@@ -112,7 +116,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = shard_size(), value_parser = size)]
     max_shard_size: u64,
 
-    /// Replace the model folder or GGUF file at TARGET; other files in the folder stay
+    /// Replace the model folder or file at TARGET; other files in the folder stay
     #[arg(long)]
     force: bool,
 
@@ -141,6 +145,7 @@ const EXAMPLES: &str = "Examples:
   openelm convert OpenELM-270M-4bit OpenELM-270M-bf16 --dequantize --dtype bfloat16
   openelm convert corenet/checkpoint_average.pt OpenELM-450M --architecture 450M --tokenizer tokenizer.model
   openelm convert OpenELM-270M OpenELM-270M.gguf --gguf-type q8_0
+  openelm convert OpenELM-270M OpenELM-270M.pt --no-tokenizer
   openelm convert OpenELM-270M --dry-run -q";
 
 /// Runs the command.
@@ -246,14 +251,17 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
         }
         Some(choices::Format::Mlx) => Format::Mlx,
         Some(choices::Format::Hf) => Format::HuggingFace,
+        Some(choices::Format::CoreNet) => Format::CoreNet,
+        Some(choices::Format::CoreNetMlx) => Format::CoreNetMlx,
         None => Format::of_target(args.target.as_deref(), gguf_type),
     };
     let is_gguf = matches!(format, Format::Gguf(_));
     check_gguf(args, is_gguf)?;
-    let reason = "on a GGUF file, which is one file";
+    let is_one_file = format.is_file() || format == Format::CoreNetMlx;
+    let reason = "on a format with one weight file";
     let names = ["q-bits", "q-group-size", "q-mode", "q-recipe", "q-layer"];
     args.given.check(&[
-        (is_gguf, &["max-shard-size"], reason),
+        (is_one_file, &["max-shard-size"], reason),
         // clap's `requires` has no effect beside --dequantize.
         (!args.quantize, &names, "without --quantize"),
     ])?;
@@ -273,6 +281,7 @@ fn options(args: &Args) -> Result<ConvertOptions, Error> {
         dequantize: args.dequantize,
         architecture: args.architecture.clone().map(|given| given.config),
         ema: args.ema,
+        keep_padding_rows: args.keep_padding_rows,
         tokenizer: match &args.tokenizer {
             Some(path) => TokenizerChoice::Path(path.clone()),
             None if args.no_tokenizer => TokenizerChoice::Without,

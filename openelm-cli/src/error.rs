@@ -370,13 +370,14 @@ mod tests {
     ];
 
     /// Names that no command line can reach, and the reason.
-    const UNREACHABLE: [(&str, &str); 10] = [
+    const UNREACHABLE: [(&str, &str); 11] = [
         ("MLX_RANK", "an environment variable"),
         ("average_with", "`average` takes no adapter"),
         ("batch", "a batch without targets is no option"),
         ("grad_accumulation_steps", "1 in every pre-training"),
         ("lora_embedding_A", "a tensor"),
         ("messages", "the rows of a file, which its error names"),
+        ("optimizer", "AdamW in every pre-training of the tool"),
         (
             "prompt_cache",
             "the file of a prompt cache is checked when it is read",

@@ -15,7 +15,7 @@ use openelm_core::{
 use serde_json::json;
 
 use crate::{
-    curves,
+    corenet_yaml, curves,
     error::Error,
     given::Given,
     interrupt::Interrupt,
@@ -36,8 +36,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// TOML file with settings, named like the long options below (`batch-size = 4`); options on
-    /// the command line override it
+    /// TOML file with settings, named like the long options below (`batch-size = 4`), or the .yaml of
+    /// CoreNet or the Alignment Handbook; options on the command line override it
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -66,7 +66,12 @@ const EXAMPLES: &str = "Examples:
 
 /// Runs the command.
 pub(crate) fn run(mut args: Args) -> Result<(), Error> {
-    let (mut settings, in_file) = args.settings.over(args.config.as_deref())?;
+    let config = args.config.as_deref();
+    let corenet = corenet_yaml::of_finetuning(config)?;
+    let (mut settings, in_file) = args.settings.over_either(config, corenet.as_ref())?;
+    if let Some(corenet) = corenet.as_ref().filter(|_| !args.quiet) {
+        corenet.show(config);
+    }
     let given = args.given.and(in_file);
     settings.check()?;
     unused::check(&settings, &given)?;
@@ -95,6 +100,9 @@ pub(crate) fn run(mut args: Args) -> Result<(), Error> {
     }
 
     let model = args.model.load_for_training(args.quiet)?;
+    if let Some(corenet) = &corenet {
+        corenet.check_model(args.config.as_deref(), model.model().config())?;
+    }
     let data = DataSplits::read(&data, model.tokenizer(), &options, &settings.data_options())?;
     unused::check_data(&settings, &given, &data, model.model().config())?;
     if !args.quiet {

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH|REPO", default_value = "adapters")]
     adapter_path: PathBuf,
 
-    /// Model folder to write, or a GGUF file if its name ends in .gguf
+    /// Model folder to write, or a GGUF or .pt file if its name ends in .gguf or .pt
     #[arg(long, value_name = "PATH", default_value = "fused_model")]
     save_path: PathBuf,
 

@@ -20,6 +20,7 @@ mod choices;
 mod constraint;
 mod convert;
 mod copied_keys;
+mod corenet_yaml;
 mod curves;
 mod error;
 mod evaluate;

@@ -17,7 +17,7 @@ use openelm_core::{
 use serde_json::json;
 
 use crate::{
-    curves,
+    corenet_yaml, curves,
     error::Error,
     given::Given,
     hosts,
@@ -36,8 +36,8 @@ pub(crate) struct Args {
     given: Given,
 
     /// TOML file with settings, named like the long options below (`batch-size = 32`), the
-    /// architecture under `[model]` with the names of config.json (`model_dim = 192`); options on
-    /// the command line override it
+    /// architecture under `[model]` with the names of config.json (`model_dim = 192`), or CoreNet's
+    /// .yaml; options on the command line override it
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -78,7 +78,11 @@ const EXAMPLES: &str = "Examples:
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let config = args.config.as_deref().or(args.config_file.as_deref());
-    let (mut settings, in_file) = args.settings.over(config)?;
+    let corenet = corenet_yaml::of_pretraining(config)?;
+    let (mut settings, in_file) = args.settings.over_either(config, corenet.as_ref())?;
+    if let Some(corenet) = corenet.filter(|_| !args.quiet && !ranks::is_rank()) {
+        corenet.show(config);
+    }
     let given = args.given.and(in_file);
     unused::check(&settings, &given)?;
     if settings.process_timeout == 0 {
@@ -150,6 +154,7 @@ fn train(
             settings.sequence_length(&config),
             world_size,
         );
+        show_continued(settings, args.resume)?;
     }
     let begin = if args.resume {
         Pretrain::resume
@@ -292,6 +297,24 @@ fn show_run(config: &Config, options: &PretrainOptions, length: usize, processes
         exponent(schedule.learning_rate),
         output::grouped(schedule.warmup),
     ));
+}
+
+/// The position of a training checkpoint of CoreNet, which a new run continues.
+fn show_continued(settings: &Settings, resumes: bool) -> Result<(), Error> {
+    if resumes {
+        return Ok(());
+    }
+    let Some((checkpoint, iteration)) = settings.continued()? else {
+        return Ok(());
+    };
+    let iteration = output::grouped(iteration);
+    output::note(&format!(
+        "continues after iteration {iteration} of the checkpoint, with its moments of AdamW"
+    ));
+    if checkpoint.has_average() && settings.ema_decay.is_none() {
+        output::note("the checkpoint's moving average is left out; --ema-decay continues it");
+    }
+    Ok(())
 }
 
 /// Seconds as readable text.

@@ -7,7 +7,7 @@ use openelm_core::text::{MAX_SETTINGS, read_text_file};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::{error::Error, given::Given};
+use crate::{corenet_yaml::CoreNetSettings, error::Error, given::Given};
 
 /// The options of `T` given on the command line.
 pub(crate) struct Layered<T> {
@@ -28,10 +28,23 @@ impl<T: Args + DeserializeOwned + Default> Layered<T> {
             problem: error.to_string(),
         })?;
         let (settings, names) = self.over_text(&text).map_err(|problem| match problem {
-            Problem::File(_) if is_yaml(file) => {
-                let problem = "a YAML file, expected TOML (`batch-size = 4`)";
-                Error::Usage(format!("{}: {problem}", file.display()))
-            }
+            Problem::File(problem) => Error::Usage(format!("{}: {problem}", file.display())),
+            Problem::CommandLine(error) => error,
+        })?;
+        Ok((settings, Given::in_file(file.to_owned(), names)))
+    }
+
+    /// Like [`over`](Self::over), for the settings that `file` has in CoreNet's form, if it does.
+    pub(crate) fn over_either(
+        &self,
+        file: Option<&Path>,
+        corenet: Option<&CoreNetSettings>,
+    ) -> Result<(T, Given), Error> {
+        let (Some(file), Some(corenet)) = (file, corenet) else {
+            return self.over(file);
+        };
+        let read = self.over_table(corenet.table.clone());
+        let (settings, names) = read.map_err(|problem| match problem {
             Problem::File(problem) => Error::Usage(format!("{}: {problem}", file.display())),
             Problem::CommandLine(error) => error,
         })?;
@@ -43,7 +56,11 @@ impl<T: Args + DeserializeOwned + Default> Layered<T> {
         let described = |error: toml::de::Error| Problem::File(describe(text, &error));
         // The first parse has the places of errors, the second one lacks the replaced options.
         toml::from_str::<T>(text).map_err(described)?;
-        let mut table: Table = toml::from_str(text).map_err(described)?;
+        self.over_table(toml::from_str(text).map_err(described)?)
+    }
+
+    /// The settings over those of `table`, and the long names of the options in it.
+    fn over_table(&self, mut table: Table) -> Result<(T, Vec<String>), Problem> {
         let replaced = self.replaced();
         table.retain(|key, _| !replaced.contains(&long_name::<T>(key)));
         check_paths::<T>(&table).map_err(Problem::File)?;
@@ -54,7 +71,9 @@ impl<T: Args + DeserializeOwned + Default> Layered<T> {
             _ => vec![long_name::<T>(key)],
         });
         let names = names.collect();
-        let settings: T = table.try_into().map_err(described)?;
+        let settings: T = table
+            .try_into()
+            .map_err(|error: toml::de::Error| Problem::File(error.message().to_owned()))?;
         Ok((self.onto(settings).map_err(Problem::CommandLine)?, names))
     }
 
@@ -111,12 +130,6 @@ fn check_paths<T: Args>(table: &Table) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// True for the name of a YAML file, which mlx-lm uses.
-fn is_yaml(file: &Path) -> bool {
-    let ending = file.extension().unwrap_or_default();
-    ending.eq_ignore_ascii_case("yaml") || ending.eq_ignore_ascii_case("yml")
 }
 
 /// A problem of the file's text or of the command line.
@@ -247,6 +260,19 @@ pub(crate) mod testing {
     {
         let layered = Layered::<T>::from_arg_matches(&matches::<T>(flags)).unwrap();
         layered.over_text(toml).ok().unwrap().0
+    }
+
+    /// The settings of a TOML table.
+    pub(crate) fn settings_of<T>(table: Table) -> T
+    where
+        T: Args + DeserializeOwned + Default,
+    {
+        let layered = Layered::<T>::from_arg_matches(&matches::<T>(&[])).unwrap();
+        match layered.over_table(table) {
+            Ok((settings, _)) => settings,
+            Err(Problem::File(problem)) => panic!("{problem}"),
+            Err(Problem::CommandLine(error)) => panic!("{error}"),
+        }
     }
 
     /// The options that a command line and a TOML text give.

@@ -51,6 +51,7 @@ mod text_file;
 pub mod tokenizer;
 mod training;
 pub mod weights;
+mod yaml;
 
 pub use cancel::CancelHandle;
 pub use config::Config;
@@ -80,9 +81,12 @@ pub mod output {
     pub use crate::files::{check_inputs, check_outside_data, write_file};
 }
 
-/// Text files of any editor: byte order marks, UTF-16, limits of size.
+/// Text files of any editor: byte order marks, UTF-16, limits of size; YAML.
 pub mod text {
-    pub use crate::text_file::{MAX_SETTINGS, MAX_TEXT, for_each_line, read_text, read_text_file};
+    pub use crate::{
+        text_file::{MAX_SETTINGS, MAX_TEXT, for_each_line, read_text, read_text_file},
+        yaml::parse_yaml,
+    };
 }
 
 /// Quantisation of matrices.

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 26] = [
+const LAYERS: [&str; 27] = [
     "error",
     "cancel",
     "gate",
@@ -21,6 +21,7 @@ const LAYERS: [&str; 26] = [
     "lookup",
     "hub_cache",
     "json",
+    "yaml",
     "mlx",
     "config",
     "weights",

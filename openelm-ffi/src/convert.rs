@@ -62,6 +62,11 @@ pub fn default_convert_options() -> Result<ConvertOptions> {
             Format::Gguf(file_type) => ConvertFormat::Gguf {
                 file_type: file_type.to_string(),
             },
+            other => {
+                let problem = format!("{other} is not bound");
+                let option = "format";
+                return Err(core::Error::Option { option, problem }.into());
+            }
         },
         dtype: options.dtype.map(|dtype| dtype.to_string()),
         // The core's default is `None` for these two.

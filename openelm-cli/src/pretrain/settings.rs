@@ -9,7 +9,7 @@ use openelm_core::{
     Config, Tokenizer,
     corpus::{Assembly, CorpusOptions, Corrupt},
     output,
-    pretrain::{CorpusSource, PretrainOptions, Recipe},
+    pretrain::{CoreNetCheckpoint, CorpusSource, PretrainOptions, Recipe},
     train::ScheduleKind,
 };
 use serde::Deserialize;
@@ -42,7 +42,8 @@ pub(super) struct Settings {
     #[arg(long, value_name = "KEYS", default_value_t = corpus().text_key)]
     pub(super) text_key: String,
 
-    /// Model to continue from: a folder or a repository [default: new random weights]
+    /// Model to continue from: a folder, a repository or CoreNet's .pt file; a training checkpoint
+    /// of CoreNet continues at its iteration [default: new random weights]
     #[arg(long, alias = "from", value_name = "PATH|REPO")]
     #[serde(alias = "from")]
     pub(super) start_from: Option<PathBuf>,
@@ -309,7 +310,7 @@ impl Settings {
     /// Downloads the model, the tokenizer and the data that are names of repositories.
     pub(super) fn fetch(&mut self, quiet: bool) -> Result<(), Error> {
         if let Some(start) = &mut self.start_from {
-            *start = hub::local(start, &Files::Model, quiet)?;
+            *start = hub::local_source(start, quiet)?;
         }
         if let Some(tokenizer) = &mut self.tokenizer {
             let given = mem::take(tokenizer);
@@ -327,6 +328,10 @@ impl Settings {
     pub(super) fn config(&self, tokenizer: &Tokenizer) -> Result<Config, Error> {
         let config = match &self.start_from {
             None => Config::layer_wise(self.model.layer_wise(tokenizer))?,
+            Some(file) if file.is_file() => {
+                let checkpoint = CoreNetCheckpoint::open(file)?;
+                self.config_of(&checkpoint, tokenizer)?
+            }
             Some(_) if self.model != Architecture::default() => {
                 return Err(Error::Usage(
                     "--start-from: the model has its architecture; leave out [model] and its \
@@ -339,8 +344,35 @@ impl Settings {
         Ok(config)
     }
 
+    /// The architecture of a CoreNet file: the given one, or the released size of these shapes.
+    fn config_of(
+        &self,
+        checkpoint: &CoreNetCheckpoint,
+        tokenizer: &Tokenizer,
+    ) -> Result<Config, Error> {
+        if self.model == Architecture::default() {
+            return Ok(checkpoint.architecture()?);
+        }
+        let mut config = self.model.layer_wise(tokenizer);
+        if self.model.vocab_size.is_none() {
+            config.vocab_size = checkpoint.vocab_size()?;
+        }
+        Ok(Config::layer_wise(config)?)
+    }
+
+    /// The training checkpoint of CoreNet to continue, and its iteration.
+    pub(super) fn continued(&self) -> Result<Option<(CoreNetCheckpoint, u64)>, Error> {
+        let Some(file) = self.start_from.as_deref().filter(|path| path.is_file()) else {
+            return Ok(None);
+        };
+        let checkpoint = CoreNetCheckpoint::open(file)?;
+        let iteration = checkpoint.iteration();
+        Ok(iteration.map(|iteration| (checkpoint, iteration)))
+    }
+
     /// The run's options, for sequences of `length` tokens; `iters` is required, and a learning rate
-    /// for the weights of another run, whose schedule is unknown.
+    /// for the weights of another run, whose schedule is unknown, unless they are those of a training
+    /// checkpoint and the preset has a schedule.
     pub(super) fn options(&self, length: usize) -> Result<PretrainOptions, Error> {
         let Some(iters) = self.iters else {
             return Err(Error::Usage(
@@ -351,7 +383,8 @@ impl Settings {
             let problem = "--val-windows: expected at least 1, found 0";
             return Err(Error::Usage(problem.into()));
         }
-        if self.start_from.is_some() && self.learning_rate.is_none() {
+        let has_recipe = self.model.preset.is_some() && self.continued()?.is_some();
+        if self.start_from.is_some() && self.learning_rate.is_none() && !has_recipe {
             let problem = "--learning-rate: expected with --start-from, found none; CoreNet's \
                            recipe ends at a tenth of its peak rate";
             return Err(Error::Usage(problem.into()));
@@ -460,7 +493,13 @@ impl Settings {
 
     /// Path of the tokenizer.
     pub(super) fn tokenizer_path(&self) -> Option<PathBuf> {
-        self.tokenizer.clone().or_else(|| self.start_from.clone())
+        let start = self.start_from.as_deref();
+        // A tokenizer is beside a file.
+        let start = start.map(|path| match path.parent() {
+            Some(folder) if path.is_file() => Path::new(".").join(folder),
+            _ => path.to_path_buf(),
+        });
+        self.tokenizer.clone().or(start)
     }
 
     /// Tokens per sequence.

@@ -201,7 +201,7 @@ fn rejects_options_without_effect() {
         ),
         (
             &["--to=gguf", "--max-shard-size=1GB"],
-            "--max-shard-size: no effect on a GGUF file",
+            "--max-shard-size: no effect on a format with one weight file",
         ),
     ] {
         fails(convert(more), 2, &[part]);
@@ -219,6 +219,10 @@ fn names_yaml_settings() {
         } else {
             &args
         };
-        fails(openelm(args), 2, &["lora.yaml: a YAML file, expected TOML"]);
+        fails(
+            openelm(args),
+            2,
+            &["lora.yaml: a YAML file, expected a configuration of CoreNet"],
+        );
     }
 }

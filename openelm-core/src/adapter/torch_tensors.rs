@@ -7,7 +7,6 @@ use mlx_rs::Array;
 use crate::{
     error::{Error, Result},
     formats::torch::TorchFile,
-    mlx::Dtype,
     weights::Tensors,
 };
 
@@ -19,20 +18,7 @@ pub(super) fn load(path: &Path) -> Result<Tensors> {
     let file = TorchFile::open(path)?;
     let mut tensors = Tensors::new();
     for (name, tensor) in file.tensors() {
-        let bytes = file.read(name)?;
-        let pairs = bytes.as_chunks::<2>().0.iter().copied();
-        let values: Vec<f32> = match tensor.dtype {
-            Dtype::Float32 => {
-                let words = bytes.as_chunks::<4>().0.iter().copied();
-                words.map(f32::from_le_bytes).collect()
-            }
-            Dtype::Float16 => pairs
-                .map(|pair| half::f16::from_le_bytes(pair).to_f32())
-                .collect(),
-            Dtype::Bfloat16 => pairs
-                .map(|pair| half::bf16::from_le_bytes(pair).to_f32())
-                .collect(),
-        };
+        let values = file.read_floats(tensor)?;
         let shape = tensor.shape.iter().map(|&size| i32::try_from(size));
         let shape = shape.collect::<Result<Vec<_>, _>>();
         let Ok(shape) = shape.map_err(drop) else {

@@ -82,6 +82,15 @@ impl Config {
         }
     }
 
+    /// The architecture with another number of embedding rows, within the range of the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a tensor is then too large.
+    pub(crate) fn with_vocab_size(mut self, vocab_size: usize) -> Result<Self> {
+        self.settings.vocab_size = vocab_size;
+        self.check_sizes(Path::new("config"))
+    }
+
     /// The sizes of each layer, first to last.
     pub fn layers(&self) -> &[Layer] {
         &self.layers

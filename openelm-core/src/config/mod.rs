@@ -2,6 +2,7 @@
 
 mod aliases;
 mod config;
+mod corenet_names;
 pub(crate) mod json;
 mod keys;
 mod layer_wise;
@@ -12,6 +13,7 @@ mod tensors;
 mod unknown_keys;
 
 pub use config::{Config, Layer};
+pub(crate) use corenet_names::{CORENET_VOCAB, VOCAB, corenet_name};
 pub use layer_wise::LayerWiseConfig;
 pub(crate) use layer_wise::{LAYERS, POSITIONS, outside};
 pub use preset::Preset;

@@ -41,6 +41,30 @@ impl Preset {
         Config::scale(self.settings())
     }
 
+    /// The architecture with `vocab_size` rows of the embedding.
+    pub(crate) fn with_vocab(self, vocab_size: usize) -> Result<Config> {
+        Config::layer_wise(LayerWiseConfig {
+            vocab_size,
+            ..self.settings()
+        })
+    }
+
+    /// The architecture with `vocab_size` rows of which `has` accepts all tensors: it takes a name of
+    /// Hugging Face's layout and the shape.
+    pub(crate) fn with_tensors(
+        vocab_size: usize,
+        has: impl Fn(&str, &[usize]) -> bool,
+    ) -> Option<Config> {
+        let configs = Self::ALL
+            .into_iter()
+            .filter_map(|preset| preset.with_vocab(vocab_size).ok());
+        let mut fitting = configs.filter(|config| {
+            let tensors = config.tensors();
+            tensors.iter().all(|(name, shape)| has(name, shape))
+        });
+        fitting.next()
+    }
+
     /// The settings of the architecture, as a base for variants.
     ///
     /// ```

@@ -6,8 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::{
-    config::{Config, LayerWiseConfig, Preset},
-    convert::source::{CORENET_VOCAB, VOCAB},
+    config::{CORENET_VOCAB, Config, LayerWiseConfig, Preset, VOCAB},
     error::{Error, Result},
     text_file,
 };
@@ -35,14 +34,6 @@ pub fn parse_architecture(name_or_path: &str) -> Result<Config> {
             )),
         },
     }
-}
-
-/// A released size with another vocabulary size.
-pub(super) fn preset_with_rows(preset: Preset, vocab_size: usize) -> Result<Config> {
-    Config::layer_wise(LayerWiseConfig {
-        vocab_size,
-        ..preset.settings()
-    })
 }
 
 /// The model section of CoreNet's training configuration.

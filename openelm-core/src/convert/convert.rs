@@ -8,10 +8,11 @@ use std::{
 
 use super::{
     event::ConvertEvent,
-    options::{ConvertOptions, Format, TokenizerChoice},
+    options::{ConvertOptions, TokenizerChoice},
     plan::Plan,
     report::ConvertReport,
     staging::Staging,
+    target::Kind,
     tokenizer_files::TokenizerFiles,
     verify,
     write::{Task, write},
@@ -35,7 +36,7 @@ pub fn plan(source: impl AsRef<Path>, options: &ConvertOptions) -> Result<Plan> 
     Plan::new(&source, options)
 }
 
-/// Converts the model at `source`, a folder or file, to `target`, a new folder or GGUF file.
+/// Converts the model at `source`, a folder or file, to `target`, a new folder or file.
 /// `progress` is called for every tensor; `cancel` ends the conversion from any thread.
 ///
 /// # Errors
@@ -115,9 +116,9 @@ impl<'o> Conversion<'o> {
         } = self;
         let _reading = WeightReading::begin()?;
         let source_path = source_path.as_path();
-        let is_file = matches!(options.format, Format::Gguf(_));
+        let is_file = options.format.is_file();
         check_inputs(target, inputs(options))?;
-        let staging = Staging::begin(source_path, target, is_file, options.force)?;
+        let staging = Staging::begin(source_path, target, Kind::of(options.format), options.force)?;
         let mut task = Task {
             cancel,
             progress: &mut progress,
@@ -151,7 +152,7 @@ impl<'o> Conversion<'o> {
             );
             report.verification = Some(verification.map_err(|error| staging.of_target(error))?);
         }
-        // A GGUF file has no folder for the report.
+        // A file has no folder for the report.
         if !is_file {
             let path = staging.written().join("convert-report.json");
             let json = serde_json::to_value(&report);

@@ -35,6 +35,9 @@ pub struct ConvertOptions {
     /// Other checkpoints of the source's architecture: the result has the arithmetic mean of all
     /// weights, summed in f64 and rounded once. Default none.
     pub average_with: Vec<PathBuf>,
+    /// Keep the padding rows 32,000 to 32,127 of a CoreNet checkpoint's embedding, which take part
+    /// in the softmax of the training. Default false: the model has LLaMA's 32,000 tokens.
+    pub keep_padding_rows: bool,
     /// The tokenizer of the result. Default: the source's.
     pub tokenizer: TokenizerChoice,
     /// Largest size of a weight file, in bytes. Default 5 GB, as in mlx-lm.
@@ -58,6 +61,7 @@ impl Default for ConvertOptions {
             architecture: None,
             ema: false,
             average_with: Vec::new(),
+            keep_padding_rows: false,
             tokenizer: TokenizerChoice::OfSource,
             max_shard_bytes: 5_000_000_000,
             adapter: None,
@@ -81,6 +85,10 @@ impl ConvertOptions {
             Format::HuggingFace if self.quantize.is_some() => refuse(
                 "quantize",
                 "Hugging Face's layout has no quantised form; write mlx",
+            ),
+            Format::CoreNet | Format::CoreNetMlx if self.quantize.is_some() => refuse(
+                "quantize",
+                "CoreNet's formats are written without quantisation; write mlx",
             ),
             Format::Gguf(_) if self.quantize.is_some() => refuse(
                 "quantize",
@@ -107,26 +115,48 @@ pub enum Format {
     HuggingFace,
     /// A file that llama.cpp loads.
     Gguf(FileType),
+    /// A state dict of PyTorch with CoreNet's names, a `.pt` file.
+    CoreNet,
+    /// A folder of CoreNet's MLX example, for the four released sizes.
+    CoreNetMlx,
 }
 
 impl Format {
     /// The format of a conversion to `target`: GGUF if a type is given or the name ends in `.gguf`
-    /// (16-bit floats without a type), else MLX.
+    /// (16-bit floats without a type), CoreNet's if it ends in `.pt`, else MLX.
     pub fn of_target(target: Option<&Path>, gguf: Option<FileType>) -> Self {
         let ending = target.and_then(Path::extension).unwrap_or_default();
         match gguf {
             Some(file_type) => Self::Gguf(file_type),
             None if ending.eq_ignore_ascii_case("gguf") => Self::Gguf(FileType::F16),
+            None if ending.eq_ignore_ascii_case("pt") => Self::CoreNet,
             None => Self::Mlx,
         }
     }
 
-    /// `mlx`, `hf` or `gguf`.
+    /// True if the result is a file, not a folder.
+    pub fn is_file(self) -> bool {
+        matches!(self, Self::Gguf(_) | Self::CoreNet)
+    }
+
+    /// True if the format has no quantised matrices of MLX: they are dequantised.
+    pub(crate) fn is_unquantized(self) -> bool {
+        matches!(self, Self::HuggingFace) || self.has_corenet_names()
+    }
+
+    /// True for CoreNet's names of the tensors.
+    pub(crate) fn has_corenet_names(self) -> bool {
+        matches!(self, Self::CoreNet | Self::CoreNetMlx)
+    }
+
+    /// `mlx`, `hf`, `gguf`, `corenet` or `corenet-mlx`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mlx => "mlx",
             Self::HuggingFace => "hf",
             Self::Gguf(_) => "gguf",
+            Self::CoreNet => "corenet",
+            Self::CoreNetMlx => "corenet-mlx",
         }
     }
 }
@@ -140,9 +170,11 @@ impl FromStr for Format {
             "mlx" => Ok(Self::Mlx),
             "hf" | "huggingface" => Ok(Self::HuggingFace),
             "gguf" => Ok(Self::Gguf(FileType::F16)),
+            "corenet" => Ok(Self::CoreNet),
+            "corenet-mlx" => Ok(Self::CoreNetMlx),
             _ => Err(Error::option(
                 "format",
-                format!("expected mlx, hf or gguf, found {name}"),
+                format!("expected mlx, hf, gguf, corenet or corenet-mlx, found {name}"),
             )),
         }
     }

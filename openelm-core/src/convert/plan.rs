@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::options::{ConvertOptions, Format};
 use crate::{
-    config::Config,
+    config::{Config, corenet_name},
     convert::{gguf::tensor_plan, source::SourceModel},
     error::{Error, Result},
     formats::gguf::FileType,
@@ -82,7 +82,13 @@ impl Plan {
             return Ok(plan);
         }
         let mut packings = BTreeMap::new();
-        for (name, shape) in source.config.tensors() {
+        let has_corenet_names = options.format.has_corenet_names();
+        let tensors = if has_corenet_names {
+            source.config.tensors_in_corenet_order()
+        } else {
+            source.config.tensors()
+        };
+        for (name, shape) in tensors {
             let stem = name.strip_suffix(".weight").unwrap_or(&name).to_owned();
             let packing = match shape.as_slice() {
                 &[_, width] => packing(source, options, &stem, width)?,
@@ -92,7 +98,12 @@ impl Plan {
                 packings.insert(stem, packing);
             }
             let dtype = options.dtype.unwrap_or_else(|| source.dtype(&name));
-            let parts = parts(&name, &shape, dtype, packing);
+            let written_name = if has_corenet_names {
+                corenet_name(&name)
+            } else {
+                name.clone()
+            };
+            let parts = parts(&written_name, &shape, dtype, packing);
             for part in &parts {
                 plan.tensors.push(PlannedTensor {
                     source: source.stored_name(&name),
@@ -126,7 +137,7 @@ fn packing(
 ) -> Result<Option<Quantization>> {
     match &options.quantize {
         Some(quantize) => quantize.of(&source.config, stem, width),
-        None if options.dequantize || options.format == Format::HuggingFace => Ok(None),
+        None if options.dequantize || options.format.is_unquantized() => Ok(None),
         None => Ok(source.packing(stem)),
     }
 }

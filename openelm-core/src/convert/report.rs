@@ -13,7 +13,7 @@ pub struct ConvertReport {
     pub source_format: &'static str,
     /// The written file or folder.
     pub target: PathBuf,
-    /// The result's format: `mlx`, `hf` or `gguf`.
+    /// The result's format: the name of a [`Format`](super::Format).
     pub format: &'static str,
     /// Parameters of the model.
     pub parameters: u64,

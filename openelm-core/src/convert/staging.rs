@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::target::{check_apart, check_target};
+use super::target::{Kind, check_apart, check_target};
 use crate::{
     error::{Error, Result},
     files::{
@@ -24,8 +24,8 @@ pub(super) struct Staging {
     /// The target behind links.
     place: PathBuf,
     folder: PathBuf,
-    /// True if the result is a file in the folder, not a folder.
-    is_file: bool,
+    /// The kind of the result: a folder, or a file in the hidden folder.
+    kind: Kind,
     force: bool,
     /// The lock of the hidden folder, which prevents another conversion to the same target.
     _lock: WriteLock,
@@ -36,9 +36,9 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Checks the target, a file if `is_file`, and creates an empty folder beside it. Missing
+    /// Checks the target of the kind `kind`, and creates an empty folder beside it. Missing
     /// folders that contain the target are created.
-    pub(super) fn begin(source: &Path, target: &Path, is_file: bool, force: bool) -> Result<Self> {
+    pub(super) fn begin(source: &Path, target: &Path, kind: Kind, force: bool) -> Result<Self> {
         let place = resolve(target)?;
         if place.file_name().and_then(|name| name.to_str()).is_none() {
             return Err(Error::destination(
@@ -50,7 +50,7 @@ impl Staging {
         let folder = partial_path(&place);
         // The changes of a killed run come before the check.
         if !has_journal(&folder) && !replaced(&place).exists() {
-            check_target(target, &place, is_file, force)?;
+            check_target(target, &place, kind, force)?;
         }
         let parents = CreatedFolders::create(parent(&place))?;
         let no_room = |error: io::Error| {
@@ -68,7 +68,7 @@ impl Staging {
             target: target.to_path_buf(),
             place,
             folder,
-            is_file,
+            kind,
             force,
             _lock: lock,
             target_lock: None,
@@ -77,7 +77,7 @@ impl Staging {
         staging.recover()?;
         staging.check()?;
         staging.clear()?;
-        if !is_file {
+        if kind == Kind::Folder {
             let new = staging.written();
             fs::create_dir(&new).map_err(Error::io(&new))?;
         }
@@ -91,10 +91,10 @@ impl Staging {
 
     /// The path to write to, and to read from until the result is kept.
     pub(super) fn written(&self) -> PathBuf {
-        if self.is_file {
-            self.folder.join("model.gguf")
-        } else {
-            new_folder(&self.folder)
+        match self.kind {
+            Kind::Folder => new_folder(&self.folder),
+            Kind::Gguf => self.folder.join("model.gguf"),
+            Kind::Torch => self.folder.join("model.pt"),
         }
     }
 
@@ -130,7 +130,7 @@ impl Staging {
     /// model stay.
     pub(super) fn keep(mut self) -> Result<()> {
         self.check()?;
-        if self.is_file {
+        if self.kind != Kind::Folder {
             let written = self.written();
             fs::rename(written, &self.place).map_err(Error::io(&self.target))?;
         } else {
@@ -142,7 +142,7 @@ impl Staging {
 
     /// Checks the target and locks it, if it is a folder.
     fn check(&mut self) -> Result<()> {
-        check_target(&self.target, &self.place, self.is_file, self.force)?;
+        check_target(&self.target, &self.place, self.kind, self.force)?;
         self.lock_target()
     }
 

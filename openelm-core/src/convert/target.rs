@@ -4,10 +4,11 @@ use std::{fs, io, path::Path};
 
 use serde_json::Value;
 
+use super::options::Format;
 use crate::{
     error::{Error, Remedy, Result},
     files::{LOCK_FILE, parent, real},
-    formats::gguf::GgufReader,
+    formats::{gguf::GgufReader, torch::TorchFile},
     text_file::{MAX_SETTINGS, read_text_file},
 };
 
@@ -15,8 +16,44 @@ use crate::{
 /// MLX example.
 const MODEL_KEYS: [&str; 4] = ["model_type", "architectures", "model_dim", "model_name"];
 
+/// The kind of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Folder,
+    Gguf,
+    Torch,
+}
+
+impl Kind {
+    pub(super) fn of(format: Format) -> Self {
+        match format {
+            Format::Mlx | Format::HuggingFace | Format::CoreNetMlx => Self::Folder,
+            Format::Gguf(_) => Self::Gguf,
+            Format::CoreNet => Self::Torch,
+        }
+    }
+
+    /// The name of a file; `None` for a folder.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Folder => None,
+            Self::Gguf => Some("GGUF file"),
+            Self::Torch => Some("file of PyTorch weights"),
+        }
+    }
+
+    /// True if the file at `place` is of this kind.
+    fn recognizes(self, place: &Path) -> Result<bool> {
+        match self {
+            Self::Folder => Ok(false),
+            Self::Gguf => GgufReader::recognizes(place),
+            Self::Torch => Ok(TorchFile::open(place).is_ok()),
+        }
+    }
+}
+
 /// Refuses a target that cannot be replaced: only a model replaces a model, and only with `force`.
-pub(super) fn check_target(target: &Path, place: &Path, is_file: bool, force: bool) -> Result<()> {
+pub(super) fn check_target(target: &Path, place: &Path, kind: Kind, force: bool) -> Result<()> {
     let refuse = |problem: &str| Err(Error::destination(target, problem));
     let found = match fs::symlink_metadata(place) {
         Ok(found) => found,
@@ -24,12 +61,12 @@ pub(super) fn check_target(target: &Path, place: &Path, is_file: bool, force: bo
         Err(error) if is_missing(&error) => return Ok(()),
         Err(error) => return Err(Error::io(target)(error)),
     };
-    if is_file {
+    if let Some(name) = kind.name() {
         if found.is_dir() {
-            return refuse("a folder, expected a GGUF file or a new path");
+            return refuse(&format!("a folder, expected a {name} or a new path"));
         }
-        if !found.is_file() || found.len() > 0 && !GgufReader::recognizes(place)? {
-            return refuse("a file that is no GGUF file: choose another path");
+        if !found.is_file() || found.len() > 0 && !kind.recognizes(place)? {
+            return refuse(&format!("a file that is no {name}: choose another path"));
         }
     } else {
         if !found.is_dir() {
@@ -123,7 +160,7 @@ mod tests {
         ] {
             let folder = TempDir::new();
             folder.write("config.json", config);
-            let checked = check_target(&folder, &folder, false, true);
+            let checked = check_target(&folder, &folder, Kind::Folder, true);
             assert_eq!(checked.is_ok(), expected, "{config}: {checked:?}");
         }
     }

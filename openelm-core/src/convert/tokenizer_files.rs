@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use super::options::{ConvertOptions, TokenizerChoice};
+use super::options::{ConvertOptions, Format, TokenizerChoice};
 use crate::{
     config::Config,
     convert::{gguf::Vocabulary, source::SourceModel},
@@ -58,6 +58,14 @@ impl TokenizerFiles {
         let place = Tokenizer::locate(&place)?;
         let tokenizer = Tokenizer::find(&place, Some(&place));
         let is_beside = options.tokenizer == TokenizerChoice::OfSource && source.path.is_file();
+        let is_missing = |error: &Error| error.kind() == ErrorKind::MissingFile;
+        if options.format == Format::CoreNet
+            && options.tokenizer == TokenizerChoice::OfSource
+            && tokenizer.as_ref().is_err_and(is_missing)
+        {
+            // A state dict has no tokenizer.
+            return Ok(Self::None);
+        }
         let tokenizer = tokenizer.map_err(|error| match error.kind() {
             ErrorKind::MissingFile if is_beside => {
                 let problem = "no tokenizer in the file, and no tokenizer.json or \
@@ -115,6 +123,16 @@ impl TokenizerFiles {
             });
             write_synced(&generation, format!("{ids:#}\n"))?;
         }
+        self.write_tokenizer(source, config, folder)
+    }
+
+    /// Writes the tokenizer's files.
+    pub(super) fn write_tokenizer(
+        &self,
+        source: &SourceModel,
+        config: &Config,
+        folder: &Path,
+    ) -> Result<()> {
         let class = match self {
             Self::Found(tokenizer, _) if !tokenizer.is_llama() => "PreTrainedTokenizerFast",
             _ => "LlamaTokenizer",

@@ -48,7 +48,12 @@ pub(super) fn verify(
     let started = Instant::now();
     let (target, written) = (staging.target(), staging.written());
     let source = SourceModel::open(source_path, options)?;
-    let plain = ConvertOptions::default();
+    // CoreNet's files do not state an architecture.
+    let architecture = options.format.has_corenet_names();
+    let plain = ConvertOptions {
+        architecture: architecture.then(|| source.config.clone()),
+        ..ConvertOptions::default()
+    };
     let result = SourceModel::open(&written, &plain)
         .map_err(|error| failed(target, staging.of_target(error)))?;
     if source.config.tensors() != result.config.tensors() {

@@ -6,7 +6,7 @@ use mlx_rs::{
     Array,
     transforms::{self, async_eval},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     event::ConvertEvent,
@@ -18,16 +18,20 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
+    config::{Config, Preset},
     convert::{
         gguf::{metadata, tensor_plan},
-        source::SourceModel,
+        source::{CORENET_WEIGHTS, SourceModel},
     },
     error::{Error, Result},
     files::write_synced,
-    formats::gguf::{FileType, GgufWriter},
+    formats::{
+        gguf::{FileType, GgufWriter},
+        torch::{NewTorchTensor, TorchWriter},
+    },
     gate::pause_point,
     mlx::{Dtype, runtime},
-    weights::NewTensor,
+    weights::{NewTensor, SafetensorsWriter},
 };
 
 /// Writes the model to its staging path.
@@ -44,10 +48,16 @@ pub(super) fn write(
         let target = staging.target();
         return write_gguf(source, tokenizer, file_type, &written, target, task);
     }
+    if options.format == Format::CoreNet {
+        return write_corenet(source, plan, &written, task);
+    }
     write_weights(source, plan, options, &written, task)?;
-    let config = config_json(plan, options)?;
     let path = written.join("config.json");
-    write_synced(&path, config)?;
+    if options.format == Format::CoreNetMlx {
+        write_synced(&path, corenet_config(&plan.config)?)?;
+        return tokenizer.write_tokenizer(source, &plan.config, &written);
+    }
+    write_synced(&path, config_json(plan, options)?)?;
     tokenizer.write(source, &plan.config, &written)
 }
 
@@ -71,7 +81,7 @@ impl Task<'_> {
     }
 }
 
-/// Writes the safetensors files, with one tensor per reader in progress.
+/// Writes the safetensors files.
 fn write_weights(
     source: &mut SourceModel,
     plan: &Plan,
@@ -80,6 +90,12 @@ fn write_weights(
     task: &mut Task<'_>,
 ) -> Result<()> {
     let parts: Vec<&NewTensor> = plan.items.iter().flat_map(|item| &item.parts).collect();
+    if options.format == Format::CoreNetMlx {
+        let path = folder.join(CORENET_WEIGHTS);
+        let mut writer = SafetensorsWriter::create(&path, &path, &parts, ("format", "mlx"))?;
+        write_items(source, plan, task, |part, array| writer.write(part, array))?;
+        return writer.finish();
+    }
     let format = match options.format {
         Format::HuggingFace => "pt",
         _ => "mlx",
@@ -87,6 +103,37 @@ fn write_weights(
     let parameters = plan.config.parameter_count();
     let mut writer =
         WeightFiles::create(folder, &parts, options.max_shard_bytes, format, parameters)?;
+    write_items(source, plan, task, |part, array| writer.write(part, array))?;
+    writer.finish()
+}
+
+/// Writes a state dict of PyTorch with CoreNet's names.
+fn write_corenet(
+    source: &mut SourceModel,
+    plan: &Plan,
+    path: &Path,
+    task: &mut Task<'_>,
+) -> Result<()> {
+    let tensors = plan.items.iter().flat_map(|item| {
+        let parts = item.parts.iter();
+        parts.map(|part| NewTorchTensor {
+            name: part.name.clone(),
+            dtype: item.dtype,
+            shape: part.shape.clone(),
+        })
+    });
+    let mut writer = TorchWriter::create(path, tensors.collect())?;
+    write_items(source, plan, task, |_, array| writer.write(array))?;
+    writer.finish()
+}
+
+/// Calls `write` for every tensor in the order of the plan, with one tensor per reader in progress.
+fn write_items(
+    source: &mut SourceModel,
+    plan: &Plan,
+    task: &mut Task<'_>,
+    mut write: impl FnMut(&NewTensor, &Array) -> Result<()>,
+) -> Result<()> {
     let mut under_way = VecDeque::new();
     let mut items = plan.items.iter();
     loop {
@@ -98,10 +145,10 @@ fn write_weights(
             under_way.push_back((item, arrays));
         }
         let Some((item, arrays)) = under_way.pop_front() else {
-            return writer.finish();
+            return Ok(());
         };
         for (part, array) in item.parts.iter().zip(&arrays) {
-            writer.write(part, array)?;
+            write(part, array)?;
             task.wrote(&item.name, part.bytes())?;
         }
         pause_point(task.cancel, || {
@@ -123,6 +170,28 @@ fn arrays(source: &mut SourceModel, item: &Item) -> Result<Vec<Array>> {
     };
     let arrays = [Some(packed.weight), Some(packed.scales), packed.biases];
     Ok(arrays.into_iter().flatten().collect())
+}
+
+/// The text of `config.json` in CoreNet's MLX folder, which names one of the released sizes.
+///
+/// # Errors
+/// [`Error::Option`] for another architecture.
+pub(super) fn corenet_config(config: &Config) -> Result<String> {
+    let is_it = |preset: &Preset| {
+        let same = preset.with_vocab(config.vocab_size());
+        same.is_ok_and(|same| same.tensors() == config.tensors())
+    };
+    let Some(preset) = Preset::ALL.into_iter().find(is_it) else {
+        let problem = "corenet-mlx names one of the four released sizes, and this model is another \
+                       one; write mlx, or corenet";
+        return Err(Error::option("format", problem));
+    };
+    let json = json!({
+        "model_name": preset.name(),
+        "vocab_size": config.vocab_size(),
+        "max_context_length": config.max_context_length(),
+    });
+    Ok(format!("{json:#}\n"))
 }
 
 /// The text of the result's `config.json`.

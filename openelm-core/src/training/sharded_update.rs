@@ -13,7 +13,6 @@ use super::{
     gradient::{LayerParameters, layer_by_layer, loss_layer_by_layer},
     group::Group,
     loss::{self, Objective},
-    optimizer::OptimizerState,
     sharding::Sharding,
     step_function::{Arguments, StepFunction},
     trainer::{Step, Trainer, no_targets},
@@ -71,12 +70,13 @@ impl Trainer {
         for (index, parameter) in self.parameters.iter_mut().enumerate() {
             *parameter = sharding.part(index, parameter)?;
         }
-        self.optimizer = OptimizerState::new(
-            self.options.optimizer,
-            self.trainable.names(),
-            &self.parameters,
-        )?;
-        self.average = self.average.as_ref().map(|_| self.parameters.clone());
+        for (index, average) in self.average.iter_mut().flatten().enumerate() {
+            *average = sharding.part(index, average)?;
+        }
+        let slots = self.optimizer.named();
+        let slots = slots.map(|(index, _, whole)| sharding.part(index, whole));
+        let slots = slots.collect::<Result<_>>()?;
+        self.optimizer.replace(slots);
         self.compiled = None;
         self.copies = None;
         // Gradients are clipped by their norm over all processes.

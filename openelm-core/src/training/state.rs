@@ -17,6 +17,19 @@ pub(crate) const STATE_FILE: &str = "training_state.safetensors";
 
 const KEY: &str = "training_state";
 
+/// The position of a run of another program.
+#[derive(Debug)]
+pub(super) struct Position {
+    /// Number of updates of the run, which the learning rate depends on.
+    pub(super) iteration: u64,
+    /// Number of updates in the optimizer's moments; less than `iteration` if the run began again.
+    pub(super) updates: u64,
+    /// The optimizer's arrays, as [`restore`](Trainer::restore) names them.
+    pub(super) slots: Tensors,
+    /// The moving average of the parameters.
+    pub(super) average: Option<Tensors>,
+}
+
 /// The file's metadata.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Counters {
@@ -79,6 +92,22 @@ impl Trainer {
         pending
             .map(|(index, name, array)| (index, self.pending(index, name, array)))
             .collect()
+    }
+
+    /// Continues from `position`. A trainer with a moving average takes the average of the position;
+    /// without one, its average begins with the parameters.
+    ///
+    /// # Errors
+    /// The name of an array of the optimizer or the average that is missing or has another shape.
+    pub(super) fn set_position(&mut self, position: Position) -> Result<(), String> {
+        self.optimizer.restore(position.slots, position.updates)?;
+        if let (Some(average), Some(mut found)) = (&mut self.average, position.average) {
+            for (name, array) in self.trainable.names().iter().zip(average) {
+                *array = found.remove(name).ok_or_else(|| name.clone())?;
+            }
+        }
+        self.iteration = position.iteration;
+        Ok(())
     }
 
     /// The caller's own value in the state file `path`, without reading the tensors.

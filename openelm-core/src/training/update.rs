@@ -36,7 +36,8 @@ impl Trainer {
     /// Trains on the `batches` of all processes of `group` together, in one update.
     /// All processes must call it the same number of times, and obtain the same weights.
     ///
-    /// The step's loss is the mean over all targets; its target count includes all processes.
+    /// The step's loss is the mean over all targets; its target count includes all processes. The
+    /// iteration, which is the number of these updates, gives the learning rate.
     ///
     /// # Errors
     /// [`Error::Option`] if no batch of any process has a target,
@@ -54,7 +55,7 @@ impl Trainer {
             if batch.target_count() == 0 {
                 return Err(no_targets());
             }
-            let learning_rate = self.options.schedule.at(self.optimizer.updates());
+            let learning_rate = self.options.schedule.at(self.iteration);
             let arguments = Arguments {
                 update: Some(self.update_arguments(learning_rate)),
                 ..self.nth_arguments(0, batch, None)?
@@ -82,7 +83,7 @@ impl Trainer {
         if targets == 0.0 {
             return Err(no_targets());
         }
-        let learning_rate = self.options.schedule.at(self.optimizer.updates());
+        let learning_rate = self.options.schedule.at(self.iteration);
         let arguments = Arguments {
             parameters: self.parameters.clone(),
             batch: None,

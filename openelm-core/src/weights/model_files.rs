@@ -1,11 +1,13 @@
 //! Names of the files of a model folder that this crate writes.
 
 /// Files of every model folder, in addition to weights.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "config.json",
     "generation_config.json",
     "convert-report.json",
     "model.safetensors.index.json",
+    // The weights of CoreNet's MLX example.
+    "weights.safetensors",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",

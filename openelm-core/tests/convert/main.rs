@@ -8,6 +8,7 @@
 mod averages;
 mod cancelled;
 mod corenet;
+mod corenet_export;
 mod formats;
 mod gguf;
 mod malformed;
@@ -16,6 +17,7 @@ mod models;
 #[path = "../torch_file/opcodes.rs"]
 #[expect(dead_code, reason = "shared with the tests of malformed pickles")]
 mod opcodes;
+mod padding_rows;
 mod quantized;
 mod refused;
 mod sizes;

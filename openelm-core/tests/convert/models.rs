@@ -214,6 +214,11 @@ pub(crate) fn convert(
 
 /// f32 logits `[L, V]` of some ids.
 pub(crate) fn logits(folder: &Path, keep_quantized: bool) -> Vec<f32> {
+    logits_after(folder, keep_quantized, &SOME_IDS)
+}
+
+/// f32 logits `[L, V]` of `ids`.
+pub(crate) fn logits_after(folder: &Path, keep_quantized: bool, ids: &[u32]) -> Vec<f32> {
     let config = Config::load(folder).unwrap();
     let checkpoint = Checkpoint::open(folder).unwrap();
     checkpoint.check(&config).unwrap();
@@ -222,7 +227,7 @@ pub(crate) fn logits(folder: &Path, keep_quantized: bool) -> Vec<f32> {
         keep_quantized,
     };
     let weights = Weights::read(&checkpoint, &config, options, &mut |_, _| {}).unwrap();
-    run(config, weights)
+    run(config, weights, ids)
 }
 
 /// Logits of tensors in memory.
@@ -235,11 +240,13 @@ pub(crate) fn logits_of(config: &Config, tensors: &Tensors) -> Vec<f32> {
         .iter()
         .map(|(name, tensor)| (name.clone(), array(tensor)))
         .collect();
-    run(config.clone(), Weights::from_tensors(arrays))
+    run(config.clone(), Weights::from_tensors(arrays), &SOME_IDS)
 }
 
-fn run(config: Config, weights: Weights) -> Vec<f32> {
-    let ids = Array::from_slice(&[1_u32, 5, 17, 90], &[1, 4]);
+const SOME_IDS: [u32; 4] = [1, 5, 17, 90];
+
+fn run(config: Config, weights: Weights, ids: &[u32]) -> Vec<f32> {
+    let ids = Array::from_slice(ids, &[1, ids.len() as i32]);
     let model = Model::new(config, weights, Dtype::Float32).unwrap();
     let hidden = model.hidden(&ids, &mut model.cache()).unwrap();
     let logits = model.logits(&hidden).unwrap();

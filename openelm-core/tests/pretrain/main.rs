@@ -1,4 +1,5 @@
-//! Pre-training of tiny models: document boundaries, micro-batches, averages, resume, 16 bits.
+//! Pre-training of tiny models: document boundaries, micro-batches, averages, resume, 16 bits,
+//! checkpoints of CoreNet.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -6,7 +7,12 @@
     reason = "tests may panic"
 )]
 
+mod corenet_checkpoint;
+#[path = "../torch_file/opcodes.rs"]
+#[expect(dead_code, reason = "shared with the tests of malformed pickles")]
+mod opcodes;
 mod resume;
 mod run;
 mod tiny;
+mod torch;
 mod update;

@@ -7,8 +7,9 @@ use openelm_testing::repository;
 
 use super::*;
 use crate::{
+    corenet_yaml,
     finetune::unused,
-    settings::testing::{every_option_changes, given, settings},
+    settings::testing::{every_option_changes, given, settings, settings_of},
 };
 
 /// All inputs of a run.
@@ -33,6 +34,224 @@ fn defaults_match_the_core() {
     assert_eq!(settings.options(1), FinetuneOptions::default());
     assert_eq!(settings.adapter_options(), AdapterOptions::default());
     assert_eq!(settings.data_options(), DataOptions::default());
+}
+
+/// A configuration with the keys and values of CoreNet's files.
+fn corenet_yaml(name: &str, dora: bool, checkpointing: bool) -> String {
+    let modules = [
+        ("'.*token_embedding.*'", "embedding"),
+        ("'.*out_proj.*'", "linear"),
+        ("'.*qkv_proj.*'", "linear"),
+        (r"'.*proj_\d.*'", "linear"),
+    ];
+    let module = |(regex, kind): (&str, &str)| {
+        format!(
+            "
+      - regex: {regex}
+        module_type: '{kind}'
+        params: {{adapter_name: lora, r: 32, lora_alpha: 32, lora_dropout: 0.1,
+          init_lora_weights: true, use_rslora: false, use_dora: {dora}}}"
+        )
+    };
+    let modules: String = modules.into_iter().map(module).collect();
+    format!(
+        "\
+taskname: '+ [OpenELM-LoRA]'
+common: {{run_label: train, log_freq: 500, auto_resume: true, grad_clip: 1.0,
+  save_all_checkpoints: true, save_interval_freq: 5000, eval_every_k_iterations: 10000,
+  mixed_precision: true, mixed_precision_dtype: bfloat16, accum_freq: 2}}
+dataset:
+  root_train: ''
+  disable_val: true
+  train_batch_size0: 8
+  workers: 4
+  persistent_workers: true
+  pin_memory: true
+  category: language_modeling
+  name: commonsense_170k
+  language_modeling:
+    commonsense_170k:
+    sequence_length: 2048
+    min_tokens_per_text: 0
+    min_characters_per_text: 0
+    shuffle_data: true
+text_tokenizer:
+  name: sentence_piece
+  sentence_piece: {{enable_nfc_normalization: true, append_sot_token: true, append_eot_token: true}}
+loss:
+  category: language_modeling
+  language_modeling:
+    name: cross_entropy
+    cross_entropy: {{ignore_index: 32000, use_z_loss: true}}
+optim:
+  name: adamw
+  weight_decay: 0
+  no_decay_bn_filter_bias: true
+  adamw: {{beta1: 0.9, beta2: 0.95, eps: 1.e-8}}
+scheduler:
+  is_iteration_based: true
+  max_iterations: 4375
+  name: cosine
+  warmup_init_lr: 1.e-06
+  warmup_iterations: 1000
+  cosine: {{max_lr: 0.0003, min_lr: 0.00003}}
+model:
+  rename_scopes_map: [['token_embeddings.weight', 'token_embeddings.base_layer.weight']]
+  ignore_missing_scopes: ['.*lora.*']
+  freeze_modules: ['.*base_layer.*', '.*norm.*']
+  activation_checkpointing: {checkpointing}
+  language_modeling:
+    name: general_gpt
+    general_gpt: {{model_name: {name}, vocab_size: 32128, max_context_length: 2048,
+      padding_index: 32000}}
+  lora:
+    use_lora: true
+    config:{modules}
+stats: {{val: [loss], train: [loss]}}
+lm_eval_wrapper: {{add_sot_token: true}}
+"
+    )
+}
+
+/// The recipe of the Alignment Handbook with the values of a size.
+fn handbook_yaml(epochs: u64, learning_rate: &str, loss: &str) -> String {
+    format!(
+        "\
+model_name_or_path: OpenELM-500M
+torch_dtype: null
+use_flash_attention_2: false
+chat_template: \"{{% if message['role'] == 'user' %}}<|user|>\\n{{{{ eos_token }}}}<|system|><|assistant|>\"
+dataset_mixer: {{csarron/ultrafeedback: 1.0}}
+dataset_splits: [train, test]
+preprocessing_num_workers: 16
+bf16: true
+beta: 0.01
+do_eval: true
+evaluation_strategy: steps
+eval_steps: 100
+gradient_accumulation_steps: 2
+gradient_checkpointing: true
+gradient_checkpointing_kwargs: {{use_reentrant: False}}
+hub_model_id: OpenELM-500M-dpo
+learning_rate: {learning_rate}
+log_level: info
+logging_steps: 10
+lr_scheduler_type: cosine
+max_length: 1024
+max_prompt_length: 512
+num_train_epochs: {epochs}
+optim: adamw_torch
+output_dir: data/OpenELM-500M-dpo
+per_device_train_batch_size: 8
+per_device_eval_batch_size: 8
+push_to_hub: false
+save_strategy: steps
+save_steps: 100
+save_total_limit: 1
+seed: 42
+warmup_ratio: 0.1
+loss_type: {loss}
+"
+    )
+}
+
+/// The settings of a YAML text, or its error without the file's name.
+fn of_corenet(yaml: &str) -> Result<Settings, String> {
+    let file = openelm_testing::TempFile::new("lora.yaml", yaml);
+    let read = corenet_yaml::of_finetuning(Some(&file));
+    let read = read.map_err(|error| {
+        let message = error.to_string();
+        let (_, problem) = message.split_once(".yaml: ").unwrap();
+        problem.to_owned()
+    })?;
+    Ok(settings_of(read.unwrap().table))
+}
+
+#[test]
+fn yaml_of_corenet_has_the_settings_of_the_recipes() {
+    let recipe = |name: String| {
+        let file = repository(&format!("recipes/{name}.toml"));
+        record(settings(&[], &fs::read_to_string(file).unwrap()))
+    };
+    for (size, name) in [
+        ("270M", "OpenELM-270M"),
+        ("450M", "OpenELM-450M"),
+        ("1.1B", "OpenELM-1_1B"),
+        ("3B", "OpenELM-3B"),
+    ] {
+        for (kind, dora) in [("lora", false), ("dora", true)] {
+            let own = of_corenet(&corenet_yaml(name, dora, size != "270M")).unwrap();
+            assert_eq!(
+                record(own),
+                recipe(format!("{kind}-{size}")),
+                "{kind} {size}"
+            );
+        }
+    }
+    for (size, epochs, learning_rate, loss) in [
+        ("270M", 5, "2e-5", "hinge"),
+        ("450M", 8, "3.0e-5", "hinge"),
+        ("1.1B", 5, "5.0e-5", "sigmoid"),
+        ("3B", 10, "1e-4", "hinge"),
+    ] {
+        let own = of_corenet(&handbook_yaml(epochs, learning_rate, loss)).unwrap();
+        assert_eq!(record(own), recipe(format!("instruct-{size}")), "{size}");
+    }
+}
+
+#[test]
+fn other_yaml_is_refused() {
+    let corenet = corenet_yaml("OpenELM-270M", false, false);
+    let handbook = handbook_yaml(3, "5e-5", "sigmoid");
+    for (yaml, from, to, expected) in [
+        (
+            &corenet,
+            "accum_freq:",
+            "accumulate:",
+            "common.accumulate: unknown key",
+        ),
+        (
+            &corenet,
+            "name: commonsense_170k",
+            "name: general_lm",
+            "dataset.name: expected commonsense_170k for `openelm finetune`, found general_lm",
+        ),
+        (
+            &corenet,
+            "'.*out_proj.*'",
+            "'.*norm.*'",
+            "model.lora.config[1].regex: expected one of ",
+        ),
+        (
+            &corenet,
+            "r: 32",
+            "r: 16",
+            "model.lora.config[1].params: expected those of ",
+        ),
+        (
+            &corenet,
+            "use_lora: true",
+            "use_lora: false",
+            "model.lora.use_lora: expected true, found false",
+        ),
+        (&handbook, "beta:", "betas:", "betas: unknown key"),
+        (
+            &handbook,
+            "adamw_torch",
+            "rmsprop",
+            "optim: expected \"adamw_torch\", found \"rmsprop\"",
+        ),
+        (
+            &handbook,
+            "<|user|>",
+            "[INST]",
+            "chat_template: expected OpenELM-Instruct's, found one without <|user|>",
+        ),
+    ] {
+        assert!(yaml.contains(from), "{from}");
+        let problem = of_corenet(&yaml.replacen(from, to, 1)).unwrap_err();
+        assert!(problem.starts_with(expected), "{problem}");
+    }
 }
 
 /// The options of CoreNet's YAML files and of its table of instruction tuning.

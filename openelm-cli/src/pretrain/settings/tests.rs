@@ -7,8 +7,9 @@ use openelm_testing::repository;
 
 use super::*;
 use crate::{
+    corenet_yaml,
     pretrain::unused,
-    settings::testing::{every_option_changes, given, settings},
+    settings::testing::{every_option_changes, given, settings, settings_of},
 };
 
 fn tales() -> Tokenizer {
@@ -114,6 +115,173 @@ fn recipes_are_corenets() {
         let config = Config::layer_wise(own.model.layer_wise(&tales())).unwrap();
         let rows = config.vocab_size();
         assert_eq!((rows, config.max_context_length()), (32_128, 2048));
+    }
+}
+
+/// A configuration with the keys and values of CoreNet's four files.
+fn corenet_yaml(name: &str, max_lr: &str, min_lr: &str, checkpointing: bool) -> String {
+    format!(
+        "\
+taskname: '+ [{name}]'
+_length: &length 2048
+_rows: &rows 32128
+_pad: &pad 32000
+common: {{run_label: train, log_freq: 500, auto_resume: true, grad_clip: 1.0,
+  save_all_checkpoints: true, save_interval_freq: 5000, eval_every_k_iterations: 10000,
+  mixed_precision: true, mixed_precision_dtype: bfloat16}}
+train_eval_pipeline: {{name: fsdp_train_eval_pipeline}}
+fsdp: {{sharding_strategy: full_shard, parameter_datatype: bfloat16, cpu_offload: false}}
+dataset:
+  root_train: ''
+  disable_val: true
+  train_batch_size0: 16
+  workers: 4
+  persistent_workers: true
+  pin_memory: true
+  category: language_modeling
+  name: general_lm
+  language_modeling:
+    sequence_length: *length
+    min_tokens_per_text: 256
+    min_characters_per_text: 200
+    shuffle_data: true
+    general_lm:
+      train_data_info: [{{text_key: content, file_id_range: [0, 5535]}}]
+text_tokenizer:
+  name: sentence_piece
+  sentence_piece: {{enable_nfc_normalization: true, append_sot_token: true, append_eot_token: true}}
+loss:
+  category: language_modeling
+  language_modeling:
+    name: cross_entropy
+    cross_entropy: {{ignore_index: *pad, use_z_loss: true}}
+optim:
+  name: adamw
+  weight_decay: 0.1
+  no_decay_bn_filter_bias: true
+  adamw: {{beta1: 0.9, beta2: 0.95, eps: 1.e-8}}
+scheduler:
+  is_iteration_based: true
+  max_iterations: 350000
+  name: cosine
+  warmup_init_lr: 1.e-06
+  warmup_iterations: 5000
+  cosine: {{max_lr: {max_lr}, min_lr: {min_lr}}}
+model:
+  activation_checkpointing: {checkpointing}
+  language_modeling:
+    name: general_gpt
+    general_gpt: {{model_name: {name}, vocab_size: *rows, max_context_length: *length,
+      padding_index: *pad}}
+stats: {{val: [loss], train: [loss], checkpoint_metric: loss.total_loss}}
+"
+    )
+}
+
+/// The settings of a YAML text, or its error without the file's name.
+fn of_corenet(yaml: &str) -> Result<Settings, String> {
+    let file = openelm_testing::TempFile::new("openelm.yaml", yaml);
+    let read = corenet_yaml::of_pretraining(Some(&file));
+    let read = read.map_err(|error| {
+        let message = error.to_string();
+        let (_, problem) = message.split_once(".yaml: ").unwrap();
+        problem.to_owned()
+    })?;
+    Ok(settings_of(read.unwrap().table))
+}
+
+#[test]
+fn yaml_of_corenet_has_the_settings_of_the_recipes() {
+    for (size, name, max_lr, min_lr) in [
+        ("270M", "OpenELM-270M", "0.0053", "0.00053"),
+        ("450M", "OpenELM-450M", "0.0039", "0.00039"),
+        ("1.1B", "OpenELM-1_1B", "0.0024", "0.00024"),
+        ("3B", "OpenELM-3B", "0.0012", "0.00012"),
+    ] {
+        let file = repository(&format!("recipes/pretrain-{size}.toml"));
+        let toml = fs::read_to_string(file).unwrap();
+        // A file of CoreNet has the key of one data set.
+        let recipe = settings(&["--data=x", "--text-key=content"], &toml);
+        let yaml = corenet_yaml(name, max_lr, min_lr, size != "270M");
+        let mut own = of_corenet(&yaml).unwrap();
+        assert!(own.data.is_none());
+        own.data = settings::<Settings>(&["--data=x"], "").data;
+        own.average_last = Some(own.options(2048).unwrap().averaged());
+        assert_eq!(record(own), record(recipe), "{size}");
+    }
+}
+
+#[test]
+fn yaml_of_corenet_lists_files() {
+    let yaml = corenet_yaml("OpenELM-270M", "0.0053", "0.00053", false);
+    let groups =
+        "[{text_key: content, file_name: 'web/{file_id:05d}.parquet', file_id_range: [7, 9]},
+      {text_key: text, file_name: 'pile/{file_id}.json.gz', file_id_range: [0, 1]}]";
+    let one = "[{text_key: content, file_id_range: [0, 5535]}]";
+    let own = of_corenet(&yaml.replace(one, groups)).unwrap();
+    let files = Paths::all(own.data.as_deref().unwrap());
+    let files: Vec<_> = files.iter().map(|file| file.to_str().unwrap()).collect();
+    assert_eq!(
+        files,
+        ["web/00007.parquet", "web/00008.parquet", "pile/0.json.gz"]
+    );
+    assert_eq!(own.text_key, "content,text");
+}
+
+#[test]
+fn other_yaml_is_refused() {
+    let yaml = corenet_yaml("OpenELM-270M", "0.0053", "0.00053", false);
+    for (from, to, expected) in [
+        (
+            "grad_clip:",
+            "gradient_clip:",
+            "common.gradient_clip: unknown key",
+        ),
+        (
+            "name: general_gpt",
+            "name: kv_prediction",
+            "model.language_modeling.name: expected \"general_gpt\", found \"kv_prediction\"",
+        ),
+        (
+            "model_name: OpenELM-270M",
+            "model_name: gpt-test",
+            "model.language_modeling.general_gpt.model_name: preset: expected 270M",
+        ),
+        (
+            "name: general_lm",
+            "name: commonsense_170k",
+            "dataset.name: expected general_lm for `openelm pretrain`, found commonsense_170k",
+        ),
+        (
+            "name: adamw",
+            "name: sgd",
+            "optim.name: expected \"adamw\", found \"sgd\"",
+        ),
+        (
+            "max_iterations: 350000",
+            "max_iterations: many",
+            "scheduler.max_iterations: expected a natural number, found \"many\"",
+        ),
+        (
+            "max_iterations: 350000",
+            "max_epochs: 3",
+            "scheduler.max_iterations: expected a natural number, found none",
+        ),
+        (
+            "text_key: content,",
+            "text_key: content, weight: 2,",
+            "dataset.language_modeling.general_lm.train_data_info: weight: unknown key",
+        ),
+        (
+            "model:",
+            "other:",
+            "a YAML file, expected a configuration of CoreNet",
+        ),
+        ("stats: {", "stats: [", "line "),
+    ] {
+        assert!(yaml.contains(from), "{from}");
+        let problem = of_corenet(&yaml.replacen(from, to, 1)).unwrap_err();
+        assert!(problem.starts_with(expected), "{problem}");
     }
 }
 

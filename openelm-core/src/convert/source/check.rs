@@ -4,15 +4,48 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::source_model::{Files, SourceModel};
 use crate::{
+    config::{
+        CORENET_VOCAB, VOCAB,
+        tensor_names::{EMBEDDING, weight},
+    },
     error::{Error, Result},
     weights::derived::is_inv_freq,
 };
 
-/// Rows of CoreNet's embedding, with padding, and without.
-pub(crate) const CORENET_VOCAB: usize = 32_128;
-pub(crate) const VOCAB: usize = 32_000;
-
 impl SourceModel {
+    /// Gives the architecture the rows of the stored embedding.
+    pub(super) fn keep_padding_rows(&mut self) -> Result<()> {
+        let rows = self.corenet_rows();
+        if rows != Some(CORENET_VOCAB) {
+            let found = match rows {
+                Some(rows) => format!("{rows} rows"),
+                None => format!("a {}", self.format),
+            };
+            let problem = format!(
+                "expected a checkpoint of CoreNet with {CORENET_VOCAB} rows of the embedding, found \
+                 {found}"
+            );
+            return Err(Error::option("keep_padding_rows", problem));
+        }
+        if self.config.vocab_size() == VOCAB {
+            self.config = self.config.clone().with_vocab_size(CORENET_VOCAB)?;
+            self.shapes = self.config.tensors().into_iter().collect();
+        }
+        Ok(())
+    }
+
+    /// Rows of the stored embedding of a CoreNet checkpoint.
+    fn corenet_rows(&self) -> Option<usize> {
+        let name = self.stored_name(&weight(EMBEDDING));
+        match &self.files {
+            Files::Torch(file) => file.tensors().get(&name)?.shape.first().copied(),
+            Files::Safetensors(checkpoint) if self.corenet_names => {
+                checkpoint.tensors().get(&name)?.shape.first().copied()
+            }
+            _ => None,
+        }
+    }
+
     /// Checks that the tensors match the architecture; the embedding may have padding rows.
     pub(super) fn check(&self) -> Result<()> {
         if self.format == "Hugging Face folder" || self.format == "quantised MLX folder" {

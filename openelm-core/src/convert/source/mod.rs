@@ -4,5 +4,5 @@ mod check;
 mod open;
 mod source_model;
 
-pub(crate) use check::{CORENET_VOCAB, VOCAB};
+pub(crate) use open::CORENET_WEIGHTS;
 pub(crate) use source_model::{Precision, SourceModel};

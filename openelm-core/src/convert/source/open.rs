@@ -12,7 +12,7 @@ use crate::{
         tensor_names::{EMBEDDING, weight},
     },
     convert::{
-        ConvertOptions, architecture,
+        ConvertOptions,
         gguf::{check_tensors, config_from_gguf},
     },
     error::{Error, Remedy, Result},
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Weights of CoreNet's MLX example.
-const CORENET_WEIGHTS: &str = "weights.safetensors";
+pub(crate) const CORENET_WEIGHTS: &str = "weights.safetensors";
 
 impl SourceModel {
     pub(crate) fn open(path: &Path, options: &ConvertOptions) -> Result<Self> {
@@ -34,6 +34,9 @@ impl SourceModel {
             Some(PathKind::Folder) => Self::folder(path, options)?,
             Some(_) => Self::file(path, options)?,
         };
+        if options.keep_padding_rows {
+            source.keep_padding_rows()?;
+        }
         source.check()?;
         if options.ema && !matches!(source.files, Files::Torch(_)) {
             let problem = "only PyTorch's training checkpoints have a moving average";
@@ -124,10 +127,10 @@ impl SourceModel {
             (Some(config), _) => config.clone(),
             (None, Some(name)) => {
                 let rows = embedding_rows(path, &shape)?;
-                let preset = name.parse().map_err(|problem: Error| {
+                let preset: Preset = name.parse().map_err(|problem: Error| {
                     fault("model_name", problem.to_string().replace("preset: ", ""))
                 })?;
-                architecture::preset_with_rows(preset, tokens(rows))?
+                preset.with_vocab(tokens(rows))?
             }
             (None, None) => return Err(fault("model_name", "missing".into())),
         };
@@ -187,17 +190,10 @@ fn embedding_rows(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Re
 /// The released architecture with these shapes; `shape` takes Hugging Face's names.
 fn infer(path: &Path, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Config> {
     let rows = embedding_rows(path, shape)?;
-    for preset in Preset::ALL {
-        let Ok(config) = architecture::preset_with_rows(preset, tokens(rows)) else {
-            continue;
-        };
-        let is_it = |(name, expected): (String, Vec<usize>)| {
-            shape(&name).is_some_and(|found| fits(&found, &expected))
-        };
-        if config.tensors().into_iter().all(is_it) {
-            return Ok(config);
-        }
-    }
-    let problem = "the tensors match none of OpenELM's four sizes";
-    Err(Error::checkpoint(path, problem).with_remedy(Remedy::Architecture))
+    let has =
+        |name: &str, expected: &[usize]| shape(name).is_some_and(|found| fits(&found, expected));
+    Preset::with_tensors(tokens(rows), has).ok_or_else(|| {
+        let problem = "the tensors match none of OpenELM's four sizes";
+        Error::checkpoint(path, problem).with_remedy(Remedy::Architecture)
+    })
 }

@@ -1,7 +1,4 @@
 //! The source of a conversion: a file or folder with OpenELM weights, with Hugging Face's names.
-//!
-//! CoreNet's names lack the prefix `transformer.`, its head is `classifier`, and its embedding has
-//! 32,128 rows, of which the last 128 are padding.
 
 use std::{
     collections::HashMap,
@@ -12,10 +9,7 @@ use mlx_rs::{Array, ops::indexing::TryIndexOp};
 
 use crate::{
     adapter::Adapter,
-    config::{
-        Config,
-        tensor_names::{BACKBONE, HEAD},
-    },
+    config::{Config, corenet_name},
     convert::gguf::{Vocabulary, read_tensor, stored_type},
     error::{Error, Result},
     formats::{
@@ -336,10 +330,10 @@ fn cut(array: Array, shape: &[usize]) -> Result<Array> {
 }
 
 pub(super) fn stored_name(name: &str, corenet: bool) -> String {
-    match (corenet, name.strip_prefix(HEAD)) {
-        (false, _) => name.into(),
-        (true, Some(rest)) => format!("classifier{rest}"),
-        (true, None) => name.strip_prefix(BACKBONE).unwrap_or(name).into(),
+    if corenet {
+        corenet_name(name)
+    } else {
+        name.into()
     }
 }
 

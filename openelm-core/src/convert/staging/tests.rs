@@ -14,8 +14,12 @@ impl Scratch {
     }
 
     fn begin(&self, target: &str, force: bool) -> Result<Staging> {
-        let is_file = target.ends_with(".gguf");
-        Staging::begin(&self.0.join("source"), &self.0.join(target), is_file, force)
+        let kind = if target.ends_with(".gguf") {
+            Kind::Gguf
+        } else {
+            Kind::Folder
+        };
+        Staging::begin(&self.0.join("source"), &self.0.join(target), kind, force)
     }
 }
 

@@ -9,9 +9,8 @@ use serde_json::{Map, Value};
 
 use super::built_in;
 use crate::{
-    caught,
     error::{Error, Result},
-    text_file,
+    text_file, yaml,
 };
 
 /// Largest file in bytes.
@@ -78,27 +77,17 @@ fn merged(
 }
 
 fn parse(path: &Path, text: &str) -> Result<Map<String, Value>> {
-    let options = serde_saphyr::options! {
-        reject_unsupported_tags: true,
-        // `yes` and `no` are choices of answers.
-        strict_booleans: true,
-        with_snippet: false,
-    };
-    let value = caught::catch(|| serde_saphyr::from_str_with_options(text, options));
-    let value = value.ok_or_else(|| fault(path, "", "malformed".into()))?;
-    let value = value.map_err(|error| {
-        let line = error.location().map(|location| location.line());
-        let place = line.map_or_else(String::new, |line| format!("line {line}: "));
-        let problem = error.without_snippet().to_string();
-        let problem = if problem.contains("tag `!function`") {
+    let value = yaml::parse(text).map_err(|error| {
+        let place = match error.line {
+            Some(line) => format!("line {line}: "),
+            None => String::new(),
+        };
+        let problem = if error.problem.contains("tag `!function`") {
             "functions in Python (`!function`) are not supported; expected a template"
         } else {
-            // Advice on options of the library, and the place again.
-            let text = problem.lines().next().unwrap_or_default();
-            let text = text.split(", set ").next().unwrap_or_default();
-            text.split(" at line ").next().unwrap_or_default()
+            &error.problem
         };
-        let key = line.and_then(|line| key_at(text, usize::try_from(line).ok()?));
+        let key = error.line.and_then(|line| key_at(text, line));
         fault(path, key.unwrap_or_default(), format!("{place}{problem}"))
     })?;
     match value {

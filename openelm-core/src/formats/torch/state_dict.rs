@@ -46,7 +46,11 @@ pub(super) fn entries<'a>(tree: &Tree<'a>, ema: bool) -> Result<Vec<(String, Val
 }
 
 /// The value of `key` in the dict `value`; `None` if it is absent or `value` is not a dict.
-fn member<'a>(tree: &Tree<'a>, value: Value<'a>, key: &str) -> Result<Option<Value<'a>>, String> {
+pub(super) fn member<'a>(
+    tree: &Tree<'a>,
+    value: Value<'a>,
+    key: &str,
+) -> Result<Option<Value<'a>>, String> {
     let mut found = tree
         .entries(value)
         .unwrap_or_default()

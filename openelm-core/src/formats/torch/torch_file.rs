@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    formats::torch::pickle::{Storage, Tensor, Tree},
+    formats::torch::pickle::{Storage, Tensor, Tree, Value},
     mlx::Dtype,
 };
 
@@ -40,6 +40,17 @@ impl TorchTensor {
     pub fn bytes(&self) -> usize {
         self.strided.elements().saturating_mul(self.dtype.size())
     }
+
+    /// The values, row-major and little-endian.
+    pub(super) fn read(&self, source: &TorchBytes) -> Result<Vec<u8>> {
+        let stored = source.read(self.span)?;
+        if self.strided.is_contiguous() {
+            return Ok(stored);
+        }
+        let mut values = source.buffer(self.bytes())?;
+        self.strided.gather(&stored, self.dtype.size(), &mut values);
+        Ok(values)
+    }
 }
 
 impl TorchFile {
@@ -62,20 +73,17 @@ impl TorchFile {
     /// As [`TorchFile::open`], and [`Error::Checkpoint`] if there is no `ema_state_dict`.
     pub fn open_with(path: impl AsRef<Path>, ema: bool) -> Result<Self> {
         let source = TorchBytes::open(path.as_ref())?;
-        let tensors = if archive::is_zip(&source)? {
-            let archive = Archive::open(&source)?;
-            let pickle = archive.pickle(&source)?;
-            let (tree, _) = crate::formats::torch::pickle::read(&pickle)
-                .map_err(|problem| source.malformed(problem))?;
-            collect(&source, &tree, ema, |storage| {
-                archive.find(&source, storage)
-            })?
-        } else {
-            let head = legacy::head(&source)?;
-            let (tree, legacy) = Legacy::open(&source, &head)?;
-            collect(&source, &tree, ema, |storage| legacy.find(&source, storage))?
-        };
+        let tensors = with_tree(&source, |tree, find| {
+            let entries = state_dict::entries(tree, ema);
+            let entries = entries.map_err(|problem| source.malformed(problem))?;
+            collect(&source, tree, entries, find)
+        })?;
         Ok(Self { source, tensors })
+    }
+
+    /// The tensors of an open file.
+    pub(super) fn new(source: TorchBytes, tensors: BTreeMap<String, TorchTensor>) -> Self {
+        Self { source, tensors }
     }
 
     /// The file.
@@ -99,51 +107,97 @@ impl TorchFile {
             self.source
                 .malformed(format!("there is no tensor `{}`", name.escape_debug()))
         })?;
-        let stored = self.source.read(tensor.span)?;
-        if tensor.strided.is_contiguous() {
-            return Ok(stored);
-        }
-        let mut values = self.source.buffer(tensor.bytes())?;
-        tensor
-            .strided
-            .gather(&stored, tensor.dtype.size(), &mut values);
-        Ok(values)
+        tensor.read(&self.source)
+    }
+
+    /// The values of a tensor of this file as f32, row-major.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn read_floats(&self, tensor: &TorchTensor) -> Result<Vec<f32>> {
+        Ok(floats(&tensor.read(&self.source)?, tensor.dtype))
     }
 }
 
-/// The tensors of the state dict, each checked against its storage; `find` returns the bytes of
-/// a storage in the file.
-fn collect(
+/// The floats in `bytes`, little-endian and of type `dtype`, as f32.
+fn floats(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
+    let pairs = bytes.as_chunks::<2>().0.iter().copied();
+    match dtype {
+        Dtype::Float32 => {
+            let words = bytes.as_chunks::<4>().0.iter().copied();
+            words.map(f32::from_le_bytes).collect()
+        }
+        Dtype::Float16 => pairs
+            .map(|pair| half::f16::from_le_bytes(pair).to_f32())
+            .collect(),
+        Dtype::Bfloat16 => pairs
+            .map(|pair| half::bf16::from_le_bytes(pair).to_f32())
+            .collect(),
+    }
+}
+
+/// Finds the bytes of a storage in a file.
+pub(super) type Find<'f> = &'f dyn Fn(Storage<'_>) -> Result<Span>;
+
+/// The result of `read` for the saved object of a file.
+pub(super) fn with_tree<T>(
+    source: &TorchBytes,
+    read: impl FnOnce(&Tree<'_>, Find<'_>) -> Result<T>,
+) -> Result<T> {
+    if archive::is_zip(source)? {
+        let archive = Archive::open(source)?;
+        let pickle = archive.pickle(source)?;
+        let (tree, _) = crate::formats::torch::pickle::read(&pickle)
+            .map_err(|problem| source.malformed(problem))?;
+        read(&tree, &|storage| archive.find(source, storage))
+    } else {
+        let head = legacy::head(source)?;
+        let (tree, legacy) = Legacy::open(source, &head)?;
+        read(&tree, &|storage| legacy.find(source, storage))
+    }
+}
+
+/// The tensors of the state dict `entries`, each checked against its storage.
+pub(super) fn collect(
     source: &TorchBytes,
     tree: &Tree<'_>,
-    ema: bool,
-    find: impl Fn(Storage<'_>) -> Result<Span>,
+    entries: Vec<(String, Value<'_>)>,
+    find: Find<'_>,
 ) -> Result<BTreeMap<String, TorchTensor>> {
     let mut tensors = BTreeMap::new();
-    for (name, value) in
-        state_dict::entries(tree, ema).map_err(|problem| source.malformed(problem))?
-    {
-        let Some((tensor, storage)) = tree.tensor(value) else {
-            return Err(source.malformed(format!(
-                "`{name}` is {}; expected a tensor",
-                tree.describe(value)
-            )));
-        };
-        let Some(dtype) = storage.element.dtype() else {
-            return Err(Error::TensorDtype {
-                path: source.path().to_path_buf(),
-                name,
-                found: storage.element.name().into(),
-            });
-        };
-        let found = find(storage)?;
-        let tensor = place(dtype, tensor, found)
-            .map_err(|problem| source.malformed(format!("tensor `{name}`: {problem}")))?;
+    for (name, value) in entries {
+        let tensor = tensor(source, tree, &name, value, find)?;
         if tensors.insert(name.clone(), tensor).is_some() {
             return Err(source.malformed(format!("tensor `{name}` occurs twice")));
         }
     }
     Ok(tensors)
+}
+
+/// The tensor `value`, checked against its storage; errors call it `name`.
+pub(super) fn tensor(
+    source: &TorchBytes,
+    tree: &Tree<'_>,
+    name: &str,
+    value: Value<'_>,
+    find: Find<'_>,
+) -> Result<TorchTensor> {
+    let Some((tensor, storage)) = tree.tensor(value) else {
+        return Err(source.malformed(format!(
+            "`{name}` is {}; expected a tensor",
+            tree.describe(value)
+        )));
+    };
+    let Some(dtype) = storage.element.dtype() else {
+        return Err(Error::TensorDtype {
+            path: source.path().to_path_buf(),
+            name: name.to_owned(),
+            found: storage.element.name().into(),
+        });
+    };
+    let found = find(storage)?;
+    place(dtype, tensor, found)
+        .map_err(|problem| source.malformed(format!("tensor `{name}`: {problem}")))
 }
 
 /// Locates a tensor in its storage. It must not have more elements than the storage, so that the

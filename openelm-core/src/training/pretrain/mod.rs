@@ -15,6 +15,7 @@
 
 mod architecture;
 mod checkpoints;
+mod corenet_checkpoint;
 mod corpus_source;
 mod estimate;
 mod event;
@@ -25,6 +26,7 @@ mod source;
 mod validation;
 
 pub use architecture::new_architecture;
+pub use corenet_checkpoint::CoreNetCheckpoint;
 pub use corpus_source::CorpusSource;
 pub use estimate::RunEstimate;
 pub use event::{PretrainEnd, PretrainEvent};

@@ -108,8 +108,9 @@ pub struct PretrainOptions {
     /// state only (fully sharded data parallel, arXiv 2304.11277), and computes one layer at a time
     /// as with `grad_checkpoint`. No effect without a group. Default off.
     pub fsdp: bool,
-    /// Model folder with the initial weights of a new run, instead of random ones. Ignored on
-    /// resume. Default none.
+    /// Model folder, or file of CoreNet, with the initial weights of a new run, instead of random
+    /// ones; a training checkpoint of CoreNet continues at its iteration
+    /// ([`CoreNetCheckpoint`](super::CoreNetCheckpoint)). Ignored on resume. Default none.
     pub model: Option<PathBuf>,
     /// Seed of the initial weights. Default 0.
     pub seed: u64,

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     checkpoints::{CHECKPOINTS, Checkpoints},
+    corenet_checkpoint::CoreNetCheckpoint,
     event::{PretrainEnd, PretrainEvent},
     options::PretrainOptions,
     resume_key::{resume_key, validation_key},
@@ -28,10 +29,10 @@ use crate::{
     mlx::{Dtype, memory},
     tokenizer::Tokenizer,
     training::{
-        Group, Trainer,
+        Group, OptimizerKind, Trainer,
         model_folder::{self, FolderTemplate},
         run::{Advance, Run, next_event},
-        state::STATE_FILE,
+        state::{Position, STATE_FILE},
     },
     weights::{self, PendingTensor, random as init},
 };
@@ -161,7 +162,10 @@ impl Pretrain {
         options.check(processes)?;
         options.check_sizes(&config, source.sequence_length(), processes)?;
         // Repositories of the Hub cache become folders with the files.
-        options.model = options.model.map(weights::model_folder).transpose()?;
+        let is_file = options.model.as_deref().is_some_and(Path::is_file);
+        if !is_file {
+            options.model = options.model.map(weights::model_folder).transpose()?;
+        }
         options.tokenizer = match options.tokenizer {
             Some(path) => Some(Tokenizer::locate(&path)?),
             None => None,
@@ -171,14 +175,24 @@ impl Pretrain {
         let is_rank_zero = group.as_ref().is_none_or(|group| group.rank() == 0);
         let template =
             FolderTemplate::new(&config, options.tokenizer.as_deref(), options.save_dtype);
-        let start = match &options.model {
-            Some(folder) => model_folder::weights(folder, &config)?,
-            None => init::random_weights(&config, Dtype::Float32, options.seed)?,
+        let (start, position) = match &options.model {
+            Some(file) if is_file => CoreNetCheckpoint::open(file)?.read(&config)?,
+            Some(folder) => (model_folder::weights(folder, &config)?, None),
+            None => {
+                let random = init::random_weights(&config, Dtype::Float32, options.seed)?;
+                (random, None)
+            }
         };
         let dtype = options.dtype()?;
         let run = Run::new(folder, is_rank_zero, key, validated);
         run.check_places(&[STATE_FILE], &[CHECKPOINTS, MODEL, EMA, AVERAGE])?;
         let mut trainer = Trainer::from_scratch(config, start, dtype, options.trainer.clone())?;
+        if let Some(position) = position {
+            check_position(&position, &options)?;
+            let path = options.model.clone().unwrap_or_default();
+            let missing = |name| Error::checkpoint(path, format!("it has no state of `{name}`"));
+            trainer.set_position(position).map_err(missing)?;
+        }
         if let Some(group) = group.as_ref().filter(|_| options.fsdp) {
             trainer.shard(Rc::clone(group))?;
         }
@@ -343,6 +357,23 @@ impl Pretrain {
     fn checkpoints(&self) -> Checkpoints {
         Checkpoints::of_run(self.run.folder())
     }
+}
+
+/// Refuses an optimizer without AdamW's moments, and a run that has ended at the position.
+fn check_position(position: &Position, options: &PretrainOptions) -> Result<()> {
+    let kind = options.trainer.optimizer.kind;
+    if !matches!(kind, OptimizerKind::Adam | OptimizerKind::AdamW) {
+        let problem = "expected AdamW, whose moments the checkpoint to start from has";
+        return Err(Error::option("optimizer", problem));
+    }
+    let (done, iters) = (position.iteration, options.iters);
+    if iters > done {
+        return Ok(());
+    }
+    let problem = format!(
+        "expected more than {done}, the iteration of the checkpoint to start from; found {iters}"
+    );
+    Err(Error::option("iters", problem))
 }
 
 impl Advance for Pretrain {
