@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path};
 
-use openelm_core::{config::Preset, train::TrainerOptions};
+use openelm_core::{
+    config::Preset,
+    corpus::{CorpusGroup, FileFormat},
+    train::TrainerOptions,
+};
 use openelm_testing::repository;
 
 use super::*;
@@ -107,6 +111,7 @@ fn recipes_are_corenets() {
             files: vec!["x".into()],
             text_key: "content,text".into(),
             readers: 512,
+            shard_files: true,
             ..CorpusOptions::new(Assembly::Truncate)
         };
         assert_eq!(corpus, expected, "{size}");
@@ -139,6 +144,7 @@ fn every_option_reaches_the_core() {
         ("shuffle", "7"),
         ("epochs", "7"),
         ("skip-corrupt", ""),
+        ("shard-files", ""),
         ("learning-rate", "0.5"),
         ("warmup", "7"),
         ("warmup-init", "0.5"),
@@ -190,6 +196,49 @@ fn every_option_reaches_the_core() {
     cases.push(("shuffle-files", "false", TRUNCATE));
     cases.push(("data", "tales.jsonl", ITERS));
     every_option_changes(&cases, record);
+}
+
+#[test]
+fn tables_of_data_are_groups() {
+    let toml = r#"
+        iters = 5
+        text-key = "body"
+        [[data]]
+        files = ["refinedweb/*.parquet", "more"]
+        text-key = "content"
+        format = "parquet"
+        weight = 3
+        [[data]]
+        files = ["pile"]
+        weight = 0.5
+    "#;
+    let corpus = |flags: &[&str], toml: &str| -> CorpusOptions {
+        settings::<Settings>(flags, toml).corpus(64, 0, 1).unwrap()
+    };
+    let groups = [
+        CorpusGroup {
+            text_key: "content".into(),
+            format: Some(FileFormat::Parquet),
+            weight: Some(3.0),
+            ..CorpusGroup::new(vec!["refinedweb/*.parquet".into(), "more".into()])
+        },
+        CorpusGroup {
+            text_key: "body".into(),
+            weight: Some(0.5),
+            ..CorpusGroup::new(vec!["pile".into()])
+        },
+    ];
+    let found = corpus(&[], toml);
+    assert_eq!((found.groups, found.files), (groups.to_vec(), Vec::new()));
+    // The command line replaces the tables.
+    let found = corpus(&["--data=a.jsonl,b.jsonl"], toml);
+    let files: Vec<PathBuf> = vec!["a.jsonl".into(), "b.jsonl".into()];
+    assert_eq!((found.groups, found.files), (Vec::new(), files));
+    // Paths beside groups are a group.
+    let both = "data = [\"a\", { files = [\"b\"], text-key = \"t\" }, \"c\"]";
+    let found = corpus(&[], both).groups;
+    assert_eq!(found[0], CorpusGroup::new(vec!["a".into(), "c".into()]));
+    assert_eq!((found.len(), &*found[1].text_key), (2, "t"));
 }
 
 #[test]

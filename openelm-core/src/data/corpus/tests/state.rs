@@ -145,6 +145,7 @@ fn rejects_states_of_other_options() {
         ("min_tokens", |o| o.min_tokens += 1),
         ("assembly", |o| o.assembly = Assembly::Pack),
         ("readers", |o| o.readers += 1),
+        ("shard_files", |o| o.shard_files = true),
         ("shuffle_files", |o| o.shuffle_files = !o.shuffle_files),
         ("seed", |o| o.seed += 1),
         ("files", |o| o.files.truncate(2)),
