@@ -32,7 +32,13 @@ pub(super) fn validation(
         return Ok(None);
     };
     let length = settings.sequence_length(config);
-    let read = Validation::read(&Paths::all(files), &settings.text_key, tokenizer, length)?;
+    let read = Validation::read(
+        &Paths::all(files),
+        &settings.text_key,
+        settings.clean_text,
+        tokenizer,
+        length,
+    )?;
     Ok(Some(read))
 }
 

@@ -91,6 +91,11 @@ pub(super) struct Settings {
     #[serde(alias = "words-per-piece")]
     pub(super) words_per_fragment: usize,
 
+    /// Repair the text as ftfy does, as CoreNet: encoding errors, HTML entities, quotes, ligatures,
+    /// widths, control characters
+    #[arg(long)]
+    pub(super) clean_text: bool,
+
     #[arg(long, value_name = "N", help = format!(
             "Minimum characters per fragment; shorter ones are dropped {}",
             by_packing(|corpus| corpus.min_characters)
@@ -415,6 +420,7 @@ impl Settings {
         Ok(CorpusOptions {
             files,
             groups,
+            clean_text: self.clean_text,
             text_key: self.text_key.clone(),
             sequence_length: length,
             words_per_fragment: self.words_per_fragment,

@@ -112,6 +112,7 @@ fn recipes_are_corenets() {
             text_key: "content,text".into(),
             readers: 512,
             shard_files: true,
+            clean_text: true,
             ..CorpusOptions::new(Assembly::Truncate)
         };
         assert_eq!(corpus, expected, "{size}");
@@ -145,6 +146,7 @@ fn every_option_reaches_the_core() {
         ("epochs", "7"),
         ("skip-corrupt", ""),
         ("shard-files", ""),
+        ("clean-text", ""),
         ("learning-rate", "0.5"),
         ("warmup", "7"),
         ("warmup-init", "0.5"),

@@ -12,7 +12,8 @@
 //! 3. A fragment is dropped if it has fewer than
 //!    [`min_characters`](CorpusOptions::min_characters) characters: lower-cased, without ASCII
 //!    punctuation, white space collapsed, as SlimPajama counts.
-//! 4. The fragment is normalized to NFC and tokenised: BOS, the text, EOS. The spelling of a
+//! 4. The fragment is normalized to NFC, or repaired as by ftfy with
+//!    [`clean_text`](CorpusOptions::clean_text), and tokenised: BOS, the text, EOS. The spelling of a
 //!    special token, such as `</s>`, is text.
 //! 5. The fragment is dropped if it has fewer than [`min_tokens`](CorpusOptions::min_tokens)
 //!    tokens.
@@ -71,7 +72,7 @@ mod tests;
 
 pub use crate::documents::FileFormat;
 pub use corpus::Corpus;
-pub(crate) use fragments::normalized;
+pub(crate) use fragments::{normalized, prepared};
 pub use group::CorpusGroup;
 pub use options::{Assembly, CorpusOptions, Corrupt};
 pub use sequence::{Sequence, SequenceRows};

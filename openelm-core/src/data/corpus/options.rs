@@ -32,6 +32,10 @@ pub struct CorpusOptions {
     /// Minimum number of tokens of a fragment, including BOS and EOS. Default 0, with
     /// [`Assembly::Truncate`] 256 as in CoreNet.
     pub min_tokens: usize,
+    /// Repair the text as `ftfy.fix_text` does, as CoreNet: mojibake, HTML entities, curly quotes,
+    /// ligatures of Latin letters, widths, line breaks, control characters. Default false: the text
+    /// is normalized to NFC alone.
+    pub clean_text: bool,
     /// Assembly of fragments to sequences. Default [`Assembly::Pack`].
     pub assembly: Assembly,
     /// Number of files that are read in turns, one document from each; of each group with a weight
@@ -106,6 +110,7 @@ impl CorpusOptions {
             words_per_fragment: 2048,
             min_characters,
             min_tokens,
+            clean_text: false,
             assembly,
             readers: 1,
             shard_files: false,

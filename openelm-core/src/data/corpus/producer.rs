@@ -161,7 +161,8 @@ impl Work {
         while !self.stop.load(Ordering::Relaxed) {
             let read = self.read();
             let tokens = parallel::map(&read, |(_, fragment)| {
-                encode(&self.tokenizer, &fragment.text)
+                let text = fragments::prepared(&fragment.text, self.options.clean_text);
+                encode(&self.tokenizer, &text)
             })?;
             for ((stream, fragment), tokens) in read.into_iter().zip(tokens) {
                 if let Some(lane) = self.lanes.get_mut(stream) {
@@ -361,7 +362,7 @@ fn moved(streams: &mut Vec<(usize, StreamState)>, stream: usize, state: StreamSt
 
 /// BOS, the text, EOS.
 fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    let text = tokenizer.encode(&fragments::normalized(text))?;
+    let text = tokenizer.encode(text)?;
     let mut tokens = Vec::with_capacity(text.len() + 2);
     tokens.push(tokenizer.bos_id());
     tokens.extend(text);

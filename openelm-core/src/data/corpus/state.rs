@@ -146,6 +146,9 @@ struct Fixed {
     words_per_fragment: usize,
     min_characters: usize,
     min_tokens: usize,
+    /// False in the state of an older version.
+    #[serde(default)]
+    clean_text: bool,
     assembly: Assembly,
     readers: usize,
     /// False in the state of an older version.
@@ -173,6 +176,7 @@ impl CorpusState {
                 words_per_fragment: options.words_per_fragment,
                 min_characters: options.min_characters,
                 min_tokens: options.min_tokens,
+                clean_text: options.clean_text,
                 assembly: options.assembly,
                 readers: options.readers,
                 shard_files: options.shard_files,
@@ -207,6 +211,7 @@ impl CorpusState {
             words_per_fragment,
             min_characters,
             min_tokens,
+            clean_text,
             assembly,
             readers,
             shard_files,

@@ -143,6 +143,7 @@ fn rejects_states_of_other_options() {
         ("words_per_fragment", |o| o.words_per_fragment += 1),
         ("min_characters", |o| o.min_characters += 1),
         ("min_tokens", |o| o.min_tokens += 1),
+        ("clean_text", |o| o.clean_text = true),
         ("assembly", |o| o.assembly = Assembly::Pack),
         ("readers", |o| o.readers += 1),
         ("shard_files", |o| o.shard_files = true),
