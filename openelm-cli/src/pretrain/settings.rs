@@ -186,6 +186,10 @@ pub(super) struct Settings {
     #[arg(long, value_name = "X", default_value = exponent(run().trainer.z_loss))]
     pub(super) z_loss: f32,
 
+    /// Report losses as CoreNet does: means of micro-batches, with padding in the z-loss
+    #[arg(long)]
+    pub(super) corenet_losses: bool,
+
     /// Label smoothing
     #[arg(long, value_name = "X", default_value_t = run().trainer.label_smoothing)]
     pub(super) label_smoothing: f32,
@@ -384,6 +388,7 @@ impl Settings {
         trainer.clip_norm = Some(self.clip_norm);
         trainer.z_loss = self.z_loss;
         trainer.label_smoothing = self.label_smoothing;
+        trainer.corenet_losses = self.corenet_losses.then_some(length);
         trainer.ema_decay = self.ema_decay;
         trainer.grad_checkpoint = self.grad_checkpoint;
         let windows = self.val_windows.and_then(all_or_count);

@@ -29,6 +29,11 @@ pub struct TrainerOptions {
     pub ema_decay: Option<f32>,
     /// Seed of dropout. Default 0.
     pub seed: u64,
+    /// Report the losses of [`Trainer::update`](super::trainer::Trainer::update) as CoreNet does,
+    /// whose rows have this number of positions: the mean of the means of the batches, weighted by
+    /// their rows, and in the z-loss `ln(V)^2` for each position without a target, as CoreNet
+    /// multiplies its logits by 0. The gradient is the same. Default `None`: means over the targets.
+    pub corenet_losses: Option<usize>,
     /// Compile steps with MLX where it can: fewer kernels, the same results up to rounding. Default
     /// `None`: on a GPU.
     pub compile: Option<bool>,
@@ -46,6 +51,7 @@ impl Default for TrainerOptions {
             label_smoothing: 0.0,
             ema_decay: None,
             seed: 0,
+            corenet_losses: None,
             compile: None,
         }
     }

@@ -30,6 +30,8 @@ struct Sums {
     loss: f32,
     z_loss: f32,
     targets: f32,
+    /// Sum of the batches' weights in the reported losses.
+    weights: f32,
     /// `None` without a target.
     gradients: Option<Vec<Array>>,
 }
@@ -60,7 +62,13 @@ impl Trainer {
             };
             let results = self.evaluated(arguments)?;
             self.iteration += 1;
-            return self.report(&results, learning_rate, batch);
+            let step = self.report(&results, learning_rate, batch)?;
+            let pads = self.corenet_pads(batch);
+            return Ok(Step {
+                loss: step.loss + pads,
+                z_loss: step.z_loss + pads,
+                ..step
+            });
         }
         let sums = self.sum_batches(batches)?;
         let mut gradients = match sums.gradients {
@@ -72,12 +80,12 @@ impl Trainer {
             }
             None => return Err(no_targets()),
         };
-        let mut totals = [sums.loss, sums.z_loss, sums.targets];
+        let mut totals = [sums.loss, sums.z_loss, sums.targets, sums.weights];
         if let Some(group) = group {
             group.sum_numbers(&mut totals)?;
             sum_over_group(group, &mut gradients)?;
         }
-        let [loss, z_loss, targets] = totals;
+        let [loss, z_loss, targets, weights] = totals;
         if targets == 0.0 {
             return Err(no_targets());
         }
@@ -93,8 +101,8 @@ impl Trainer {
         self.iteration += 1;
         let step = Step {
             iteration: self.iteration,
-            loss: loss / targets,
-            z_loss: z_loss / targets,
+            loss: loss / weights,
+            z_loss: z_loss / weights,
             targets: targets as usize,
             learning_rate,
             gradient_norm: results.gradient_norm()?,
@@ -151,6 +159,18 @@ impl Trainer {
         })
     }
 
+    /// The part of CoreNet's z-loss of a batch that is of positions without a target, whose logits
+    /// it multiplies by 0 (`cross_entropy.py`); 0 unless `corenet_losses` is set.
+    fn corenet_pads(&self, batch: &Batch) -> f32 {
+        let Some(length) = self.options.corenet_losses else {
+            return 0.0;
+        };
+        let targets = batch.target_count();
+        let pads = batch.batch.saturating_mul(length).saturating_sub(targets);
+        let square = (self.trainable.vocab_size() as f32).ln().powi(2);
+        self.options.z_loss * square * pads as f32 / targets.max(1) as f32
+    }
+
     fn sum_batches(&mut self, batches: &[Batch]) -> Result<Sums> {
         let mut sums = Sums::default();
         for (nth, batch) in (0_u64..).zip(batches) {
@@ -167,8 +187,14 @@ impl Trainer {
             // Evaluated per batch, so that only one batch's activations exist.
             let results = self.evaluated(arguments)?;
             let [loss, z_loss] = results.losses()?;
-            sums.loss += loss * weight;
-            sums.z_loss += z_loss * weight;
+            let pads = self.corenet_pads(batch);
+            let reported = match self.options.corenet_losses {
+                Some(_) => batch.batch as f32,
+                None => weight,
+            };
+            sums.loss += (loss + pads) * reported;
+            sums.z_loss += (z_loss + pads) * reported;
+            sums.weights += reported;
             sums.targets += weight;
             sums.gradients = results.gradients;
         }

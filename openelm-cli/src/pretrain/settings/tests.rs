@@ -97,6 +97,7 @@ fn recipes_are_corenets() {
         // CoreNet recomputes activations but for the smallest model.
         let mut expected = TrainerOptions {
             grad_checkpoint: size != "270M",
+            corenet_losses: Some(2048),
             ..recipe.trainer()
         };
         if let (ScheduleKind::CoreNet { end, .. }, ScheduleKind::CoreNet { end: own, .. }) =
@@ -147,6 +148,7 @@ fn every_option_reaches_the_core() {
         ("skip-corrupt", ""),
         ("shard-files", ""),
         ("clean-text", ""),
+        ("corenet-losses", ""),
         ("learning-rate", "0.5"),
         ("warmup", "7"),
         ("warmup-init", "0.5"),
