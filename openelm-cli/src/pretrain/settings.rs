@@ -30,7 +30,7 @@ use crate::{
 pub(super) struct Settings {
     /// Training files, folders and glob patterns, separated by commas or spaces: .jsonl, .json and
     /// .txt (also .gz and .zst), .parquet; or data sets of the Hub. A TOML file can have tables
-    /// [[data]] of files, text-key, format and weight
+    /// `[[data]]` of files, text-key, format and weight
     #[arg(long, value_name = "FILES", num_args = 1.., value_parser = Data::parser())]
     pub(super) data: Option<Vec<Data>>,
 
