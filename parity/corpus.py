@@ -110,6 +110,27 @@ def run(folder, tokenizer, case):
     return sequences, count
 
 
+def mixed(folder, tokenizer, case):
+    """The first sequences of groups with weights, whose files are divided among readers."""
+    streams = []
+    for group in case["groups"]:
+        shards = max(n for n in range(1, len(group["files"]) + 1) if case["readers"] % n == 0)
+        parts = [{**case, "files": group["files"][i::shards], "text_key": group["text_key"]}
+                 for i in range(shards if case["shard_files"] else 1)]
+        streams.append([iter(run(folder, tokenizer, part)[0]) for part in parts])
+    total = sum(group["weight"] for group in case["groups"])
+    sequences = []
+    for number in range(case["take"]):
+        place = number * 0x9E3779B97F4A7C15 % 2**64 / 2**64
+        for group, streams_of_group in zip(case["groups"], streams):
+            if place < group["weight"] / total:
+                break
+            place -= group["weight"] / total
+        # None of the streams ends.
+        sequences.append(next(streams_of_group[number % len(streams_of_group)]))
+    return sequences
+
+
 def train(folder, names, openelm):
     """Trains a tokenizer with the tool, and checks that Hugging Face's reader round-trips texts."""
     output = folder / "tokenizer"
@@ -172,6 +193,20 @@ def main():
                         "min_characters": characters, "min_tokens": least}
                 sequences, case["counts"] = run(folder, tokenizer, case)
                 case["sequences"] = f"case-{len(cases)}.json"
+                (folder / case["sequences"]).write_text(json.dumps(sequences))
+                cases.append(case)
+            weights = [3.0, 1.0, 0.5]
+            lists = [sorted(names)[:-1], ["refined.jsonl"], sorted(names)[-1:]]
+            keys = ["text", "content", "text"]
+            groups = [{"files": files, "text_key": key, "weight": weight}
+                      for files, key, weight in zip(lists, keys, weights)]
+            for readers, shard_files in (1, False), (2, True):
+                some = groups if not shard_files else groups[:1]
+                case = {**case, "sequence_length": 63, "words_per_fragment": 40, "min_characters": 20,
+                        "min_tokens": 2, "groups": some,
+                        "readers": readers, "shard_files": shard_files, "take": 90,
+                        "sequences": f"case-{len(cases)}.json"}
+                sequences = mixed(folder, tokenizer, case)
                 (folder / case["sequences"]).write_text(json.dumps(sequences))
                 cases.append(case)
     (folder / "cases.json").write_text(json.dumps(cases, indent=1))

@@ -25,11 +25,12 @@ def main(roots):
             if any(kind["kind"] is None for kind in dependency["dep_kinds"]):
                 waiting.append(dependency["pkg"])
     for package in sorted((packages[key] for key in linked), key=lambda package: (package["name"], package["version"])):
-        if package["source"] is None:
+        folder = Path(package["manifest_path"]).parent
+        # A crate of this repository has its licence, except for translations of other programs.
+        if package["source"] is None and not (folder / "NOTICE").is_file():
             continue
         print(f"{'=' * 80}\n{package['name']} {package['version']}: {package['license'] or 'see below'}")
         print(package["repository"] or "")
-        folder = Path(package["manifest_path"]).parent
         for path in sorted(folder.iterdir()):
             if path.is_file() and path.name.upper().startswith(("LICEN", "COPYING", "NOTICE", "UNLICENSE")):
                 print(f"--- {path.name}\n{path.read_text(errors='replace')}")

@@ -58,6 +58,27 @@ ffn_multipliers = [0.5, 2.0]
 ffn_dim_divisor = 32
 max_context_length = 64
 """
+MIXTURE = PRETRAIN.replace('data = ["corpus.jsonl"]\n', "").replace("[model]", """interleave = 2
+shard-files = true
+clean-text = true
+corenet-losses = true
+shuffle = 0
+[[data]]
+files = ["corpus.jsonl"]
+text-key = "text"
+format = "jsonl"
+weight = 1.5
+[model]""").replace("shuffle = 4\n", "")
+METRICS = """{"event": "step", "iteration": 1, "train_loss": 5.5, "z_loss": 0.01, "learning_rate": 1e-4}
+{"event": "validation", "iteration": 1, "val_loss": 5.25}
+{"event": "step", "iteration": 2, "train_loss": 5.0, "z_loss": 0.01, "learning_rate": 2e-4}
+"""
+LOG = """2024-03-01 12:00:00 - INFO    - Training epoch 0
+2024-03-01 12:00:01 - LOGS    - Epoch:   0 [       1/  350000], loss: {'total_loss': 10.5213, \
+'ce_loss': 10.5101, 'z_loss': 0.0112}, LR: [1e-06, 1e-06], Avg. batch load time: 0.123
+2024-03-01 12:00:02 - LOGS    - Epoch:   0 [     501/  350000], loss: {'total_loss': 7.25, \
+'ce_loss': 7.2388, 'z_loss': 0.0112}, LR: [0.000531, 0.000531], Avg. batch load time: 0.123
+"""
 FINETUNE = """data = "text"
 iters = 1
 batch-size = 1
@@ -155,6 +176,9 @@ def texts(folder):
     (folder / "prompt.txt").write_text("Once upon a time")
     (folder / "pretrain.toml").write_text(PRETRAIN)
     (folder / "finetune.toml").write_text(FINETUNE)
+    (folder / "mixture.toml").write_text(MIXTURE)
+    (folder / "metrics.jsonl").write_text(METRICS)
+    (folder / "training_logs.txt").write_text(LOG)
     (folder / "corenet.yaml").write_text(YAML)
 
 

@@ -32,6 +32,8 @@ LINES = {
     "convert": (["convert", "model", "out", "--quantize", "--q-group-size", "32", "--quiet"], "model",
                 ("out",), None),
     "average": (["average", "model", "model", "--output", "out", "--quiet"], "model", ("out",), None),
+    "plot": (["plot", "metrics.jsonl", "--output", "out.svg", "--quiet"], "metrics.jsonl",
+             ("out.svg", "out.png"), None),
     "fuse": (["fuse", "--model", "model", "--adapter-path", "adapter", "--save-path", "out",
               "--quiet"], "model adapter", ("out",), None),
     "finetune": (["finetune", "--model", "model", "--data", "text", "--adapter-path", "out", *SHORT,

@@ -167,6 +167,11 @@ def data():
     yield reader("corpus.jsonl", "jsonl", ["score", "--model", "model", "--jsonl", "corpus.jsonl",
                                            "--quiet"], "model")
     yield reader("corpus.txt", "text", finetune("corpus.txt"), "model", OUT, (), True)
+    for file, form in (("metrics.jsonl", "jsonl"), ("training_logs.txt", "text")):
+        yield reader(file, form, ["plot", file, "--output", "out.svg", "--quiet"], "",
+                     ("out.svg", "out.png"))
+    yield reader("mixture.toml", "toml", ["pretrain", "--config", "mixture.toml", "--quiet", "--output",
+                                          "out"], "model corpus.jsonl", OUT, ("--",), True)
     for file, form in (("corpus.txt", "text"), ("corpus.json", "jsonl"), ("corpus.jsonl", "jsonl"),
                        ("corpus.jsonl.gz", "jsonl.gz"), ("corpus.txt.gz", "txt.gz"),
                        ("corpus.jsonl.zst", "jsonl.zst"), ("corpus.txt.zst", "txt.zst"),

@@ -285,7 +285,7 @@ class FileCases(unittest.TestCase):
     def test_reads_by_every_command(self):
         readers = all_readers()
         self.assertEqual({reader.command[0] for reader in readers},
-                         {"average", "generate", "info", "bench", "convert", "finetune", "fuse", "pretrain",
+                         {"average", "generate", "info", "bench", "convert", "finetune", "fuse", "plot", "pretrain",
                           "score", "evaluate", "tokenizer", "pull", "models"})
         for reader in readers:
             self.assertIn(reader.form, damage.FORMS)

@@ -5,7 +5,9 @@ mod canvas;
 mod comparison;
 mod loss_curve;
 mod points;
+mod run_curves;
 
 pub(crate) use canvas::Chart;
 pub(crate) use comparison::{Comparison, Row};
 pub(crate) use loss_curve::{LossCurve, Quantity};
+pub(crate) use run_curves::{Curve, RunCurves};

@@ -7,7 +7,7 @@ use openelm_core::{
     adapter::AdapterKind,
     chat::ChatTemplate,
     convert::{FileType, Recipe},
-    corpus::Assembly,
+    corpus::{Assembly, FileFormat},
     dataset::LongRows,
     generation::LogprobsOf,
     quantization::QuantizationMode,
@@ -65,6 +65,7 @@ choices!(
     #[value(name = "corenet")]
     CoreNet
 );
+choices!(DocumentFormat of FileFormat: Jsonl, Txt, Parquet);
 choices!(LongRow of LongRows: Split, Drop);
 choices!(LogprobsOfChoice of LogprobsOf: Model, Sampler);
 choices!(

@@ -301,7 +301,7 @@ fn long_name<'c>(command: &'c Command, option: &str) -> Option<&'c str> {
         "extra_eos_tokens" => "extra-eos-token",
         // `openelm evaluate` has data sets of tasks in `--data`.
         "files" if is_long("perplexity") => "perplexity",
-        "files" | "valid" => "data",
+        "files" | "groups" | "valid" => "data",
         "format" => "to",
         "max_length" => "max-seq-length",
         "max_shard_bytes" => "max-shard-size",

@@ -38,6 +38,7 @@ mod model;
 mod models;
 mod output;
 mod paths;
+mod plot;
 mod pretrain;
 mod prompt_source;
 mod pull;
@@ -91,6 +92,8 @@ enum Command {
     Finetune(Box<finetune::Args>),
     /// Pre-train a model from random weights, or from the weights of a model
     Pretrain(Box<pretrain::Args>),
+    /// Draw the losses of training runs as one picture
+    Plot(plot::Args),
     /// Measure perplexity and scores on tasks; compare two models
     Evaluate(Box<evaluate::Args>),
     /// Merge an adapter into its model
@@ -137,6 +140,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(*args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Pretrain(args) => pretrain::run(*args),
+        Command::Plot(args) => plot::run(args),
         Command::Evaluate(args) => evaluate::run(*args),
         Command::Fuse(args) => fuse::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),

@@ -65,6 +65,12 @@ impl From<PathBuf> for Paths {
     }
 }
 
+impl From<Vec<PathBuf>> for Paths {
+    fn from(paths: Vec<PathBuf>) -> Self {
+        Self(paths)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use openelm_testing::TempDir;

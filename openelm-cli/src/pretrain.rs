@@ -3,6 +3,7 @@
 
 mod architecture;
 mod data;
+mod groups;
 mod reports;
 mod settings;
 mod unused;
@@ -180,7 +181,7 @@ fn train(
     training::show_start(args.resume, &reports);
     let ended = training::follow(run.by_ref(), &reports, &cancel, interrupt)?;
     if let Some(data) = run.data_statistics().filter(|_| !quiet) {
-        data::show(&data);
+        data::show(&data, settings.shard_files && world_size > 1);
     }
     if is_rank_zero {
         let drawn = curves::draw_loss(&folder, "Pre-training")?;

@@ -235,6 +235,13 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
     // The value begins in the line of its key, except in a list over several lines.
     let lines = text.lines().take(line).collect::<Vec<_>>();
     let key = lines.iter().rev().find_map(|line| {
+        let header = line
+            .trim()
+            .strip_prefix('[')
+            .and_then(|line| line.split_once(']'));
+        if let Some((name, _)) = header.filter(|_| !line.contains('=')) {
+            return Some(name.trim_start_matches('['));
+        }
         let (key, _) = line.split_once('=')?;
         let key = key.trim().trim_matches(['"', '\'']);
         let is_key = |c: char| c.is_alphanumeric() || "-_.".contains(c);

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use openelm_core::Tokenizer;
-use openelm_core::corpus::{Assembly, Corpus, CorpusOptions};
+use openelm_core::corpus::{Assembly, Corpus, CorpusGroup, CorpusOptions};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -27,6 +27,24 @@ struct Case {
     min_tokens: usize,
     counts: Counts,
     sequences: String,
+    /// Groups instead of files, of which the first sequences are compared.
+    #[serde(default)]
+    groups: Vec<Group>,
+    #[serde(default = "one")]
+    readers: usize,
+    #[serde(default)]
+    shard_files: bool,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    files: Vec<String>,
+    text_key: String,
+    weight: f64,
+}
+
+fn one() -> usize {
+    1
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -57,15 +75,30 @@ fn corpus_matches_python() {
             "{} {:?} {} of {} words",
             case.tokenizer, case.assembly, case.sequence_length, case.words_per_fragment
         );
+        let paths = |files: &[String]| files.iter().map(|file| folder.join(file)).collect();
+        let is_mixture = !case.groups.is_empty();
+        let groups = case.groups.iter().map(|group| CorpusGroup {
+            text_key: group.text_key.clone(),
+            weight: Some(group.weight),
+            ..CorpusGroup::new(paths(&group.files))
+        });
         let options = CorpusOptions {
-            files: case.files.iter().map(|file| folder.join(file)).collect(),
+            groups: groups.collect(),
+            files: if is_mixture {
+                Vec::new()
+            } else {
+                paths(&case.files)
+            },
+            readers: case.readers,
+            shard_files: case.shard_files,
+            shuffle_files: false,
             text_key: case.text_key,
             sequence_length: case.sequence_length,
             words_per_fragment: case.words_per_fragment,
             min_characters: case.min_characters,
             min_tokens: case.min_tokens,
             assembly: case.assembly,
-            epochs: Some(1),
+            epochs: (!is_mixture).then_some(1),
             ..CorpusOptions::default()
         };
         let tokenizer = Tokenizer::from_file(folder.join(&case.tokenizer)).unwrap();
@@ -81,6 +114,10 @@ fn corpus_matches_python() {
                 found.document_starts, expected.starts,
                 "{name}: sequence {index}"
             );
+        }
+        if is_mixture {
+            println!("{name:40} {:5} sequences of a mixture", expected.len());
+            continue;
         }
         assert!(
             corpus.next().is_none(),

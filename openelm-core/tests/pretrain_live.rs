@@ -104,9 +104,10 @@ fn compare(folder: &Path, name: &str, device: Device, grad_checkpoint: bool) {
     let mut trainer =
         Trainer::from_scratch(config.clone(), weights, Dtype::Float32, options).unwrap();
 
-    let (loss_bound, tensor_bound) = match case.autocast {
-        true => AUTOCAST_BOUNDS,
-        false => (LOSS_BOUND, TENSOR_BOUND),
+    let (loss_bound, tensor_bound) = if case.autocast {
+        AUTOCAST_BOUNDS
+    } else {
+        (LOSS_BOUND, TENSOR_BOUND)
     };
     let (mut worst, mut furthest) = (0.0_f64, 0.0_f32);
     for (i, expected) in (1..).zip(&case.steps) {

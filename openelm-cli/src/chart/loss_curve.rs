@@ -14,11 +14,11 @@ use super::{
 };
 
 /// Height of the chart, in pixels.
-const HEIGHT: u32 = 480;
+pub(super) const HEIGHT: u32 = 480;
 /// Left edge of the plot, the title and the legend, in final pixels.
-const LEFT: i32 = 80;
+pub(super) const LEFT: i32 = 80;
 /// Margin right of the plot, for half of the last label, in final pixels.
-const RIGHT: i32 = 36;
+pub(super) const RIGHT: i32 = 36;
 
 const X_LABEL: &str = "iteration";
 const RAW: RGBColor = RGBColor(139, 190, 226);
@@ -78,7 +78,7 @@ impl Chart for LossCurve {
 }
 
 type Points<'a> = &'a [(u64, f64)];
-type Plot<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordu64, RangedCoordf64>>;
+pub(super) type Plot<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordu64, RangedCoordf64>>;
 
 fn paint<B: DrawingBackend>(
     root: &Area<B>,
@@ -100,7 +100,36 @@ fn paint<B: DrawingBackend>(
         Quantity::LearningRate => "learning rate",
     };
 
-    let mut chart = ChartBuilder::on(&body)
+    let mut chart = axes(&body, y_label, iterations, losses)?;
+    let smooth = match quantity {
+        Quantity::Loss => {
+            line(&mut chart, &thin(train), RAW, 1, stroke)?;
+            running_mean(train)
+        }
+        Quantity::LearningRate => train.to_vec(),
+    };
+    line(&mut chart, &thin(&smooth), MEAN, 2, stroke)?;
+    if let [point] = train {
+        dots(&mut chart, &[*point], MEAN, 4)?;
+    }
+    let valid = thin(valid);
+    line(&mut chart, &valid, VALID, 2, stroke)?;
+    dots(
+        &mut chart,
+        &valid,
+        VALID,
+        if valid.len() > 80 { 2 } else { 4 },
+    )
+}
+
+/// The plot below the head, with its axes.
+pub(super) fn axes<'a, B: DrawingBackend>(
+    body: &'a Area<B>,
+    y_label: &str,
+    iterations: Range<u64>,
+    losses: Range<f64>,
+) -> Result<Plot<'a, B>, DrawingAreaErrorKind<B::ErrorType>> {
+    let mut chart = ChartBuilder::on(body)
         .margin_right(px(RIGHT))
         .margin_bottom(px(6))
         .margin_left(px(12))
@@ -122,26 +151,7 @@ fn paint<B: DrawingBackend>(
         .axis_desc_style(text(15))
         .y_label_formatter(&|loss| loss_label(*loss, &losses))
         .draw()?;
-
-    let smooth = match quantity {
-        Quantity::Loss => {
-            line(&mut chart, &thin(train), RAW, 1, stroke)?;
-            running_mean(train)
-        }
-        Quantity::LearningRate => train.to_vec(),
-    };
-    line(&mut chart, &thin(&smooth), MEAN, 2, stroke)?;
-    if let [point] = train {
-        dots(&mut chart, &[*point], MEAN, 4)?;
-    }
-    let valid = thin(valid);
-    line(&mut chart, &valid, VALID, 2, stroke)?;
-    dots(
-        &mut chart,
-        &valid,
-        VALID,
-        if valid.len() > 80 { 2 } else { 4 },
-    )
+    Ok(chart)
 }
 
 fn legend<B: DrawingBackend>(head: &Area<B>, train: bool, valid: bool) -> Drawn<B> {
@@ -168,7 +178,7 @@ fn legend<B: DrawingBackend>(head: &Area<B>, train: bool, valid: bool) -> Drawn<
     Ok(())
 }
 
-fn line<B: DrawingBackend>(
+pub(super) fn line<B: DrawingBackend>(
     chart: &mut Plot<'_, B>,
     points: &[(u64, f64)],
     colour: RGBColor,
@@ -186,7 +196,7 @@ fn line<B: DrawingBackend>(
     Ok(())
 }
 
-fn dots<B: DrawingBackend>(
+pub(super) fn dots<B: DrawingBackend>(
     chart: &mut Plot<'_, B>,
     points: &[(u64, f64)],
     colour: RGBColor,

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Keys without effect: names, logs, the Hub, and data, which is `--data`.
-const NO_EFFECT: [&str; 22] = [
+const NO_EFFECT: [&str; 21] = [
     "model_name_or_path",
     "torch_dtype",
     "use_flash_attention_2",
@@ -25,7 +25,6 @@ const NO_EFFECT: [&str; 22] = [
     "gradient_checkpointing_kwargs.",
     "hub_model_id",
     "log_level",
-    "max_prompt_length",
     "output_dir",
     "per_device_eval_batch_size",
     "push_to_hub",
@@ -65,6 +64,7 @@ pub(super) fn settings(mut keys: Keys) -> Result<CoreNetSettings, String> {
     set(&mut table, "grad-accumulation-steps", integer(accumulated));
     for (key, option) in [
         ("max_length", "max-seq-length"),
+        ("max_prompt_length", "max-prompt-length"),
         ("per_device_train_batch_size", "batch-size"),
         ("num_train_epochs", "epochs"),
         ("save_steps", "save-every"),

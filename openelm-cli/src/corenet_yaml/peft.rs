@@ -7,7 +7,8 @@ use super::{
     CoreNetSettings,
     keys::Keys,
     sections::{
-        NO_EFFECT, check_kind, integer, model, precision, set, tokenizer, training, without_effect,
+        NO_EFFECT, check_kind, integer, mixed_precision, model, set, tokenizer, training,
+        without_effect,
     },
 };
 
@@ -58,11 +59,13 @@ pub(super) fn settings(mut keys: Keys) -> Result<CoreNetSettings, String> {
         set(&mut table, "save-every", integer(every));
     }
     data(&mut keys, &mut table)?;
+    set(&mut table, "clean-text", true);
     tokenizer(&mut keys)?;
     let (preset, ..) = model(&mut keys)?;
     adapter(&mut keys, &mut table, &mut notes)?;
     let no_effect = [&NO_EFFECT[..], &OF_MODEL].concat();
-    let precision = precision(&mut keys)?;
+    let precision = mixed_precision(&mut keys)?;
+    let precision = precision.map(|dtype| format!("mixed precision in {dtype}: see --dtype"));
     let left = keys.finish(&no_effect)?;
     notes.extend(precision);
     notes.extend(without_effect(&left));

@@ -8,7 +8,8 @@ use super::{
     CoreNetSettings,
     keys::Keys,
     sections::{
-        NO_EFFECT, check_kind, integer, model, precision, set, tokenizer, training, without_effect,
+        NO_EFFECT, check_kind, integer, mixed_precision, model, set, tokenizer, training,
+        without_effect,
     },
 };
 
@@ -46,12 +47,16 @@ pub(super) fn settings(mut keys: Keys) -> Result<CoreNetSettings, String> {
     if let Some(workers) = keys.count("dataset.workers")? {
         let readers = workers.max(1).saturating_mul(GPUS);
         set(&mut table, "interleave", integer(readers));
+        set(&mut table, "shard-files", true);
     }
     if keys.flag("ema.enable")? == Some(true) {
         let momentum = keys.number("ema.momentum")?.unwrap_or(1e-4);
         set(&mut table, "ema-decay", 1.0 - momentum);
     }
     data(&mut keys, &mut table)?;
+    // CoreNet's tokenizer repairs the text, and its loss counts pads in the z-loss.
+    set(&mut table, "clean-text", true);
+    set(&mut table, "corenet-losses", true);
     if let Some(path) = tokenizer(&mut keys)? {
         set(&mut table, "tokenizer", path);
     }
@@ -76,15 +81,34 @@ pub(super) fn settings(mut keys: Keys) -> Result<CoreNetSettings, String> {
             "{tokens} tokens per update; Apple's recipes have 4,194,304"
         ));
     }
-    let precision = precision(&mut keys)?;
+    let notes_of_precision = precision(&mut keys, &mut table)?;
     let left = keys.finish(&NO_EFFECT)?;
-    notes.extend(precision);
+    notes.extend(notes_of_precision);
     notes.extend(without_effect(&left));
     Ok(CoreNetSettings {
         table,
         notes,
         preset: None,
     })
+}
+
+/// Autocast, or FSDP with its dtype of the parameters in the computation; a note about another dtype.
+fn precision(keys: &mut Keys, table: &mut Table) -> Result<Option<String>, String> {
+    let note = match mixed_precision(keys)? {
+        Some(dtype) if dtype == "bfloat16" => {
+            set(table, "autocast", true);
+            None
+        }
+        Some(dtype) => Some(format!("mixed precision in {dtype}: see --dtype")),
+        None => None,
+    };
+    if keys.text("train_eval_pipeline.name")?.as_deref() == Some("fsdp_train_eval_pipeline") {
+        set(table, "fsdp", true);
+        if let Some(dtype) = keys.text("fsdp.parameter_datatype")? {
+            set(table, "dtype", dtype);
+        }
+    }
+    Ok(note)
 }
 
 /// Files and the selection of texts.

@@ -132,14 +132,11 @@ pub(super) fn training(keys: &mut Keys, table: &mut Table) -> Result<(), String>
     Ok(())
 }
 
-/// A note about mixed precision, which the command line selects.
-pub(super) fn precision(keys: &mut Keys) -> Result<Option<String>, String> {
+/// The dtype of mixed precision, if it is on.
+pub(super) fn mixed_precision(keys: &mut Keys) -> Result<Option<String>, String> {
     let dtype = keys.text("common.mixed_precision_dtype")?;
     let is_mixed = keys.flag("common.mixed_precision")? == Some(true);
-    Ok(is_mixed.then(|| {
-        let dtype = dtype.unwrap_or_else(|| "float16".into());
-        format!("mixed precision in {dtype}: see --dtype")
-    }))
+    Ok(is_mixed.then(|| dtype.unwrap_or_else(|| "float16".into())))
 }
 
 /// The size, and the rows of the embedding.

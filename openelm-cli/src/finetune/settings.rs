@@ -105,9 +105,19 @@ pub(super) struct Settings {
     #[arg(long, value_name = "N", default_value_t = run().max_seq_length)]
     pub(super) max_seq_length: usize,
 
+    /// With --dpo, cut off longer pairs as TRL does: the prompt to this number of tokens, from its
+    /// start, then both answers [default: longer pairs are dropped]
+    #[arg(long, value_name = "N")]
+    pub(super) max_prompt_length: Option<usize>,
+
     /// Handling of rows longer than --max-seq-length; their number is printed
     #[arg(long, value_name = "MODE", default_value_t = DataOptions::default().long_rows.into())]
     pub(super) long_rows: LongRow,
+
+    /// Repair the text as ftfy does, as CoreNet: encoding errors, HTML entities, quotes, ligatures,
+    /// widths, control characters
+    #[arg(long)]
+    pub(super) clean_text: bool,
 
     /// Train on completions only, not on prompts
     #[arg(long)]
@@ -330,6 +340,8 @@ impl Settings {
             mask_prompt: self.mask_prompt,
             long_rows: self.long_rows.into(),
             chat_template: self.chat_template.map(Into::into),
+            clean_text: self.clean_text,
+            max_prompt_length: self.max_prompt_length,
             preferences: self.dpo.is_some(),
             test: self.test,
         }

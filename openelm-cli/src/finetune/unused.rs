@@ -70,7 +70,11 @@ pub(super) fn check(settings: &Settings, given: &Given) -> Result<(), Error> {
             &["eps"],
             "without --optimizer adam or adamw",
         ),
-        (settings.dpo.is_none(), &["beta"], "without --dpo"),
+        (
+            settings.dpo.is_none(),
+            &["beta", "max-prompt-length"],
+            "without --dpo",
+        ),
         (settings.dpo.is_some(), &["z-loss"], "with --dpo"),
         (
             settings.dpo.is_some(),

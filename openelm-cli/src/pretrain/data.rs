@@ -32,14 +32,22 @@ pub(super) fn validation(
         return Ok(None);
     };
     let length = settings.sequence_length(config);
-    let read = Validation::read(&Paths::all(files), &settings.text_key, tokenizer, length)?;
+    let read = Validation::read(
+        &Paths::all(files),
+        &settings.text_key,
+        settings.clean_text,
+        tokenizer,
+        length,
+    )?;
     Ok(Some(read))
 }
 
-/// Prints the numbers of documents that were read and left out.
-pub(super) fn show(data: &CorpusStatistics) {
+/// Prints the numbers of documents that were read and left out; with `own_files`, by this process
+/// alone.
+pub(super) fn show(data: &CorpusStatistics, own_files: bool) {
     let mut line = format!(
-        "read {} documents in {} fragments, {} tokens in {} sequences",
+        "{}read {} documents in {} fragments, {} tokens in {} sequences",
+        if own_files { "process 0 " } else { "" },
         output::grouped(data.documents),
         output::grouped(data.fragments),
         output::grouped(data.tokens),

@@ -14,7 +14,7 @@ use openelm_core::{
 };
 use serde::Deserialize;
 
-use super::architecture::Architecture;
+use super::{architecture::Architecture, groups::Data};
 use crate::{
     betas::Betas,
     choices::{Dtype, Packing},
@@ -29,9 +29,10 @@ use crate::{
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Settings {
     /// Training files, folders and glob patterns, separated by commas or spaces: .jsonl, .json and
-    /// .txt (also .gz and .zst), .parquet; or data sets of the Hub
-    #[arg(long, value_name = "FILES", num_args = 1.., value_parser = Paths::parser())]
-    pub(super) data: Option<Vec<Paths>>,
+    /// .txt (also .gz and .zst), .parquet; or data sets of the Hub. A TOML file can have tables
+    /// `[[data]]` of files, text-key, format and weight
+    #[arg(long, value_name = "FILES", num_args = 1.., value_parser = Data::parser())]
+    pub(super) data: Option<Vec<Data>>,
 
     /// Validation files
     #[arg(long, value_name = "FILES", num_args = 1.., value_parser = Paths::parser())]
@@ -91,6 +92,11 @@ pub(super) struct Settings {
     #[serde(alias = "words-per-piece")]
     pub(super) words_per_fragment: usize,
 
+    /// Repair the text as ftfy does, as CoreNet: encoding errors, HTML entities, quotes, ligatures,
+    /// widths, control characters
+    #[arg(long)]
+    pub(super) clean_text: bool,
+
     #[arg(long, value_name = "N", help = format!(
             "Minimum characters per fragment; shorter ones are dropped {}",
             by_packing(|corpus| corpus.min_characters)
@@ -108,6 +114,10 @@ pub(super) struct Settings {
     #[serde(alias = "readers")]
     pub(super) interleave: usize,
 
+    /// Give each process files of its own: each of the --interleave files belongs to one process
+    #[arg(long)]
+    pub(super) shard_files: bool,
+
     #[arg(long, value_name = "BOOL", help = format!(
         "Shuffle the files in the first epoch too {}",
         by_packing(|corpus| corpus.shuffle_files)
@@ -115,7 +125,8 @@ pub(super) struct Settings {
     pub(super) shuffle_files: Option<bool>,
 
     #[arg(long, value_name = "N", help = format!(
-        "Size of the shuffle buffer, in sequences; 0 keeps the order of the files {}",
+        "Size of the shuffle buffer, in sequences; 0 keeps the order of the files, and is needed \
+         with --shard-files {}",
         by_packing(|corpus| CorpusSource::default_shuffle(corpus.assembly))
     ))]
     pub(super) shuffle: Option<usize>,
@@ -175,6 +186,10 @@ pub(super) struct Settings {
     /// Weight of the z-loss
     #[arg(long, value_name = "X", default_value = exponent(run().trainer.z_loss))]
     pub(super) z_loss: f32,
+
+    /// Report losses as CoreNet does: means of micro-batches, with padding in the z-loss
+    #[arg(long)]
+    pub(super) corenet_losses: bool,
 
     /// Label smoothing
     #[arg(long, value_name = "X", default_value_t = run().trainer.label_smoothing)]
@@ -317,9 +332,12 @@ impl Settings {
             let model = self.start_from.clone().unwrap_or_default();
             self.tokenizer = hub::tokenizer(&given, &model, quiet)?;
         }
-        for files in [&mut self.data, &mut self.valid].into_iter().flatten() {
-            let paths = hub::local_all(Paths::all(files), &Files::Dataset, quiet)?;
-            *files = paths.into_iter().map(Paths::from).collect();
+        let local = |paths| hub::local_all(paths, &Files::Dataset, quiet);
+        if let Some(data) = &mut self.data {
+            Data::replace(data, local)?;
+        }
+        if let Some(files) = &mut self.valid {
+            *files = vec![Paths::from(local(Paths::all(files))?)];
         }
         Ok(())
     }
@@ -413,6 +431,7 @@ impl Settings {
         trainer.clip_norm = Some(self.clip_norm);
         trainer.z_loss = self.z_loss;
         trainer.label_smoothing = self.label_smoothing;
+        trainer.corenet_losses = self.corenet_losses.then_some(length);
         trainer.ema_decay = self.ema_decay;
         trainer.grad_checkpoint = self.grad_checkpoint;
         trainer.autocast = self.autocast;
@@ -443,18 +462,22 @@ impl Settings {
         rank: usize,
         world: usize,
     ) -> Result<CorpusOptions, Error> {
-        let Some(files) = &self.data else {
+        let Some(data) = &self.data else {
             return Err(Error::Usage("no data; use --data FILES".into()));
         };
+        let (files, groups) = Data::groups(data, &self.text_key);
         let defaults = CorpusOptions::new(self.packing.into());
         Ok(CorpusOptions {
-            files: Paths::all(files),
+            files,
+            groups,
+            clean_text: self.clean_text,
             text_key: self.text_key.clone(),
             sequence_length: length,
             words_per_fragment: self.words_per_fragment,
             min_characters: self.min_characters.unwrap_or(defaults.min_characters),
             min_tokens: self.min_tokens.unwrap_or(defaults.min_tokens),
             readers: self.interleave,
+            shard_files: self.shard_files,
             shuffle_files: self.shuffle_files.unwrap_or(defaults.shuffle_files),
             rank,
             world,
@@ -480,8 +503,8 @@ impl Settings {
         let paths = paths
             .into_iter()
             .filter_map(|(name, path)| Some((name, path?)));
-        let all = |places: &Option<Vec<Paths>>| places.as_deref().map(Paths::all);
-        let (data, valid) = (all(&self.data), all(&self.valid));
+        let data = self.data.as_deref().map(Data::paths);
+        let valid = self.valid.as_deref().map(Paths::all);
         let data = data.iter().flatten().map(PathBuf::as_path);
         let valid = valid.iter().flatten().map(PathBuf::as_path);
         let read = data.clone().map(|path| ("--data", path));

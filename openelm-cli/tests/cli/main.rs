@@ -12,6 +12,7 @@ mod full_disk;
 mod hub_cache;
 mod messages;
 mod output;
+mod plot;
 mod prompt_cache;
 mod prompts;
 mod refused;

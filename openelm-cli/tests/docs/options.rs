@@ -7,7 +7,7 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "average",
     "bench",
     "cache-prompt",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 18] = [
     "generate",
     "info",
     "models",
+    "plot",
     "pretrain",
     "pull",
     "push",

@@ -9,6 +9,7 @@
 #[cfg(target_os = "linux")]
 mod ended;
 mod folder;
+mod groups;
 #[cfg(target_os = "linux")]
 mod lost_ranks;
 mod output;

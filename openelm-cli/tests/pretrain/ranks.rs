@@ -130,3 +130,57 @@ fn weights(scratch: &Scratch, run: &str, folder: &str) -> BTreeMap<String, Vec<f
     });
     read.collect()
 }
+
+#[test]
+fn ranks_with_files_of_their_own_give_the_losses_of_one_process() {
+    let scratch = Scratch::new();
+    let text = fs::read_to_string(scratch.path("train.jsonl")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    for (number, lines) in lines.chunks(50).enumerate() {
+        let lines = lines.join("\n");
+        let (folder, lines) = match number {
+            0..4 => ("a", lines),
+            _ => ("b", lines.replace("\"text\"", "\"content\"")),
+        };
+        scratch.0.write(&format!("{folder}/{number}.jsonl"), lines);
+    }
+    let groups = format!(
+        "interleave = 2\nshard-files = true\n[[data]]\nfiles = [{:?}]\nweight = 2\n\
+         [[data]]\nfiles = [{:?}]\ntext-key = \"content\"\nweight = 1\n",
+        scratch.path("a"),
+        scratch.path("b"),
+    );
+    let settings = fs::read_to_string(scratch.path("run.toml")).unwrap();
+    let settings: Vec<&str> = settings
+        .lines()
+        .filter(|line| !line.starts_with("data"))
+        .collect();
+    let settings = settings.join("\n");
+    let (options, model) = settings.split_once("[model]").unwrap();
+    scratch
+        .0
+        .write("run.toml", format!("{options}{groups}[model]{model}"));
+    success(scratch.pretrain("one", &["--quiet"]));
+    let alone = losses(&scratch.path("one"), "train_loss");
+    success(scratch.pretrain("two", &["--quiet", "--processes=2"]));
+    // Started on two processes and finished on one.
+    let mut command = scratch.pretrain("fewer", &["--processes=2", "--quiet"]);
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    wait_for(&scratch.path("fewer").join("training_state.safetensors"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    thread::sleep(Duration::from_millis(500));
+    success(scratch.pretrain("fewer", &["--resume", "--quiet"]));
+    for name in ["two", "fewer"] {
+        let found = losses(&scratch.path(name), "train_loss");
+        assert_eq!(found.len(), 16);
+        for (a, b) in alone.iter().zip(&found) {
+            assert!((a - b).abs() <= 1e-4 * a, "{name}: {a} {b}");
+        }
+    }
+    let message = failure(scratch.pretrain("four", &["--processes=4"]), 2);
+    assert!(
+        message.contains("--processes: expected a divisor of 2, the number of readers for 4 files"),
+        "{message}"
+    );
+}

@@ -6,10 +6,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     error::{Error, Result},
     lookup::{PathKind, path_kind},
 };
+
+/// A format of documents, for files whose extension is of no format or of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileFormat {
+    /// One JSON object per line.
+    Jsonl,
+    /// One document.
+    Txt,
+    /// A column of strings.
+    Parquet,
+}
 
 /// The format of a file, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +49,23 @@ pub(crate) const ENDINGS: &str =
     ".jsonl, .json and .txt (each also with .gz or .zst), .zst, or .parquet";
 
 impl Format {
-    /// The format of `path`; `None` if its extension is not one of [`ENDINGS`].
-    pub(crate) fn of(path: &Path) -> Option<Self> {
+    /// The format of `path`, if it is `given`, with the compression of the extension; else by the
+    /// extension. `None` if the extension is not one of [`ENDINGS`], or a Parquet file's is of a
+    /// compressed file.
+    pub(crate) fn of(path: &Path, given: Option<FileFormat>) -> Option<Self> {
         let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-        let (stem, packing) = match name.rsplit_once('.')? {
-            (stem, "gz") => (stem, Packing::Gzip),
-            (stem, "zst") => (stem, Packing::Zstd),
+        let (stem, packing) = match name.rsplit_once('.') {
+            Some((stem, "gz")) => (stem, Packing::Gzip),
+            Some((stem, "zst")) => (stem, Packing::Zstd),
             _ => (name.as_str(), Packing::None),
         };
+        if let Some(given) = given {
+            return match given {
+                FileFormat::Jsonl => Some(Self::JsonLines(packing)),
+                FileFormat::Txt => Some(Self::Text(packing)),
+                FileFormat::Parquet => (packing == Packing::None).then_some(Self::Parquet),
+            };
+        }
         match stem.rsplit_once('.').map(|(_, ending)| ending) {
             Some("jsonl" | "json") => Some(Self::JsonLines(packing)),
             Some("txt") => Some(Self::Text(packing)),
@@ -62,12 +85,21 @@ impl Format {
 /// [`Error::MissingFile`] if a place does not exist or a pattern matches nothing; [`Error::Data`]
 /// if a file has another extension, or a folder has no supported file; [`Error::Io`].
 pub(crate) fn expand(places: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    expand_as(places, None)
+}
+
+/// Like [`expand`]; with a format given, a file may have any extension.
+///
+/// # Errors
+///
+/// As [`expand`].
+pub(crate) fn expand_as(places: &[PathBuf], format: Option<FileFormat>) -> Result<Vec<PathBuf>> {
     let mut files = BTreeSet::new();
     for place in places {
         let before = files.len();
         match path_kind(place)? {
             Some(PathKind::Folder) => {
-                search(place, &mut files)?;
+                search(place, format, &mut files)?;
                 if files.len() == before && !already(place, &files) {
                     return Err(Error::data(
                         place,
@@ -76,8 +108,8 @@ pub(crate) fn expand(places: &[PathBuf]) -> Result<Vec<PathBuf>> {
                     ));
                 }
             }
-            Some(_) => add(place, &mut files)?,
-            None => matches(place, &mut files)?,
+            Some(_) => add(place, format, &mut files)?,
+            None => matches(place, format, &mut files)?,
         }
     }
     if files.is_empty() {
@@ -94,7 +126,7 @@ fn already(folder: &Path, files: &BTreeSet<PathBuf>) -> bool {
     files.iter().any(|file| file.starts_with(folder))
 }
 
-fn search(folder: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
+fn search(folder: &Path, format: Option<FileFormat>, files: &mut BTreeSet<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
         let hidden = path
@@ -104,8 +136,9 @@ fn search(folder: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
             continue;
         }
         if path.is_dir() {
-            search(&path, files)?;
-        } else if Format::of(&path).is_some() && !is_plain_json(&path) {
+            search(&path, format, files)?;
+        } else if Format::of(&path, format).is_some() && (format.is_some() || !is_plain_json(&path))
+        {
             files.insert(path);
         }
     }
@@ -119,8 +152,8 @@ fn is_plain_json(path: &Path) -> bool {
         .is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
 }
 
-fn add(path: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
-    if Format::of(path).is_none() {
+fn add(path: &Path, format: Option<FileFormat>, files: &mut BTreeSet<PathBuf>) -> Result<()> {
+    if Format::of(path, format).is_none() {
         return Err(Error::data(
             path,
             None,
@@ -131,7 +164,11 @@ fn add(path: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn matches(pattern: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
+fn matches(
+    pattern: &Path,
+    format: Option<FileFormat>,
+    files: &mut BTreeSet<PathBuf>,
+) -> Result<()> {
     let missing = |problem: &str| Error::missing_file(pattern, problem);
     let text = pattern
         .to_str()
@@ -147,9 +184,9 @@ fn matches(pattern: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
         })?;
         any = true;
         if path.is_dir() {
-            search(&path, files)?;
+            search(&path, format, files)?;
         } else {
-            add(&path, files)?;
+            add(&path, format, files)?;
         }
     }
     if any {
@@ -194,7 +231,15 @@ mod tests {
             ("a.csv", None),
             ("jsonl", None),
         ] {
-            assert_eq!(Format::of(Path::new(name)), format, "{name}");
+            assert_eq!(Format::of(Path::new(name), None), format, "{name}");
+        }
+        for (name, given, format) in [
+            ("a", FileFormat::Txt, Some(Format::Text(Packing::None))),
+            ("a.csv.gz", FileFormat::Jsonl, Some(lines(Packing::Gzip))),
+            ("a.jsonl", FileFormat::Parquet, Some(Format::Parquet)),
+            ("a.parquet.zst", FileFormat::Parquet, None),
+        ] {
+            assert_eq!(Format::of(Path::new(name), Some(given)), format, "{name}");
         }
     }
 

@@ -7,5 +7,6 @@ pub(crate) mod parquet_pages;
 pub(crate) mod reader;
 mod row;
 
+pub use files::FileFormat;
 pub(crate) use for_each::for_each_document;
 pub(crate) use reader::{DocumentReader, Found};

@@ -10,7 +10,7 @@ use std::{
 use flate2::read::MultiGzDecoder;
 
 use super::{
-    files::{ENDINGS, Format, Packing},
+    files::{ENDINGS, FileFormat, Format, Packing},
     parquet::Column,
     row,
 };
@@ -66,7 +66,22 @@ impl DocumentReader {
     ///
     /// [`Error::Io`] if the file cannot be opened; [`Error::Data`] if it is malformed.
     pub(crate) fn open(path: &Path, key: &str, words: usize, skip: u64) -> Result<Self> {
-        let format = Format::of(path)
+        Self::open_as(path, None, key, words, skip)
+    }
+
+    /// Like [`open`](Self::open); a format that is given replaces the extension's.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub(crate) fn open_as(
+        path: &Path,
+        format: Option<FileFormat>,
+        key: &str,
+        words: usize,
+        skip: u64,
+    ) -> Result<Self> {
+        let format = Format::of(path, format)
             .ok_or_else(|| Error::data(path, None, format!("expected an ending of {ENDINGS}")))?;
         let file = File::open(path).map_err(Error::io(path))?;
         let rows = match format {

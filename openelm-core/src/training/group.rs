@@ -151,7 +151,15 @@ impl Group {
     /// # Errors
     /// As [`all_sum`](Self::all_sum).
     pub fn from_first(&self, bytes: &[u8]) -> Result<Vec<u8>> {
-        let own = if self.rank == 0 { bytes } else { &[] };
+        self.from_rank(0, bytes)
+    }
+
+    /// Returns the `bytes` of `rank`; the bytes of other ranks are ignored.
+    ///
+    /// # Errors
+    /// As [`all_sum`](Self::all_sum).
+    pub fn from_rank(&self, rank: usize, bytes: &[u8]) -> Result<Vec<u8>> {
+        let own = if self.rank == rank { bytes } else { &[] };
         let length = Array::from_slice(&[own.len() as u32], &[1]);
         let length = self.all_sum(&length)?.to_vec_exact::<u32>()?;
         let length = length.first().copied().unwrap_or_default() as usize;

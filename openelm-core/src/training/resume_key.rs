@@ -21,6 +21,7 @@
 //! - `grad_checkpoint`, which gives the same bytes;
 //! - `micro_batch_size` and the number of processes, which change the order of sums, and so only
 //!   the rounding;
+//! - `corenet_losses`, which changes the reported losses alone;
 //! - `compile`, which changes only the rounding.
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,7 @@ impl ResumeKey {
             ema_decay,
             seed,
             autocast,
+            corenet_losses: _,
             compile: _,
         } = options;
         let mut key = Self::default();

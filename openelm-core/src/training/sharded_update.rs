@@ -100,7 +100,7 @@ impl Trainer {
         sharding: &Sharding,
     ) -> Result<Step> {
         let group = sharding.group();
-        let (mut totals, mut gradients) = ([0.0; 3], None::<Vec<Array>>);
+        let (mut totals, mut gradients) = ([0.0; 4], None::<Vec<Array>>);
         for (nth, batch) in (0_u64..).zip(batches) {
             if !group.any(batch.target_count() > 0)? {
                 continue;
@@ -121,9 +121,11 @@ impl Trainer {
             let keys = self.trainable.dropout_keys(self.dropout_seed(nth))?;
             let arrays = BatchArrays::new(batch);
             let found = layer_by_layer(&self.trainable, &pass, &keys, &arrays, objective)?;
-            let losses = [loss::read(&found.loss)?, loss::read(&found.z_loss)?, 1.0];
-            for (total, loss) in totals.iter_mut().zip(losses) {
-                *total += loss * weight;
+            let losses = [loss::read(&found.loss)?, loss::read(&found.z_loss)?];
+            if weight > 0.0 {
+                for (total, term) in totals.iter_mut().zip(self.reported(batch, losses)) {
+                    *total += term;
+                }
             }
             gradients = Some(match gradients.take() {
                 None => found.gradients,
@@ -136,7 +138,7 @@ impl Trainer {
             });
         }
         group.sum_numbers(&mut totals)?;
-        let [loss, z_loss, targets] = totals;
+        let [loss, z_loss, targets, weights] = totals;
         let Some(gradients) = gradients.filter(|_| targets > 0.0) else {
             return Err(no_targets());
         };
@@ -150,8 +152,8 @@ impl Trainer {
         let learning_rate = self.options.schedule.at(self.optimizer.updates());
         let step = Step {
             iteration: self.iteration + 1,
-            loss: loss / targets,
-            z_loss: z_loss / targets,
+            loss: loss / weights,
+            z_loss: z_loss / weights,
             targets: targets as usize,
             learning_rate,
             gradient_norm,

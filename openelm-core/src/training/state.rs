@@ -71,11 +71,12 @@ impl Trainer {
     /// The tensors of the state, each with the number of its parameter.
     pub(super) fn saved_tensors(&self) -> Vec<(usize, PendingTensor<'_>)> {
         let mut all = Vec::new();
-        for (group, arrays) in [
-            ("parameter", Some(&self.parameters)),
-            ("average", self.average.as_ref()),
-            ("gathered", self.gathered.as_ref()),
-        ] {
+        let kept = [
+            Some(&self.parameters),
+            self.average.as_ref(),
+            self.gathered.as_ref(),
+        ];
+        for (group, arrays) in ["parameter", "average", "gathered"].into_iter().zip(kept) {
             let named = self
                 .trainable
                 .names()

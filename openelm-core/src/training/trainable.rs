@@ -163,6 +163,11 @@ impl TrainableModel {
         Ok(None)
     }
 
+    /// Rows of the embedding, `V`.
+    pub(super) fn vocab_size(&self) -> usize {
+        self.base.config().vocab_size()
+    }
+
     pub(super) fn layers(&self) -> usize {
         self.base.config().num_transformer_layers()
     }

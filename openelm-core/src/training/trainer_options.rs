@@ -33,6 +33,11 @@ pub struct TrainerOptions {
     /// bfloat16, and the residual stream, norms, rotary embeddings and the loss in f32. Requires
     /// that all weights of a model in f32 are trained. Default off.
     pub autocast: bool,
+    /// Report the losses of [`Trainer::update`](super::trainer::Trainer::update) as CoreNet does,
+    /// whose rows have this number of positions: the mean of the means of the batches, weighted by
+    /// their rows, and in the z-loss `ln(V)^2` for each position without a target, as CoreNet
+    /// multiplies its logits by 0. The gradient is the same. Default `None`: means over the targets.
+    pub corenet_losses: Option<usize>,
     /// Compile steps with MLX where it can: fewer kernels, the same results up to rounding. Default
     /// `None`: on a GPU.
     pub compile: Option<bool>,
@@ -51,6 +56,7 @@ impl Default for TrainerOptions {
             ema_decay: None,
             seed: 0,
             autocast: false,
+            corenet_losses: None,
             compile: None,
         }
     }

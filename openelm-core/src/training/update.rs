@@ -25,9 +25,8 @@ const BUCKET: usize = 8 << 20;
 /// Sums over the targets of several batches.
 #[derive(Default)]
 struct Sums {
-    loss: f32,
-    z_loss: f32,
-    targets: f32,
+    /// The sums of [`Trainer::reported`].
+    totals: [f32; 4],
     /// `None` without a target.
     gradients: Option<Vec<Array>>,
 }
@@ -62,7 +61,13 @@ impl Trainer {
             };
             let results = self.evaluated(arguments)?;
             self.iteration += 1;
-            return self.report(&results, learning_rate, batch);
+            let step = self.report(&results, learning_rate, batch)?;
+            let pads = self.corenet_pads(batch);
+            return Ok(Step {
+                loss: step.loss + pads,
+                z_loss: step.z_loss + pads,
+                ..step
+            });
         }
         let sums = self.sum_batches(batches)?;
         let mut gradients = match sums.gradients {
@@ -74,12 +79,12 @@ impl Trainer {
             }
             None => return Err(no_targets()),
         };
-        let mut totals = [sums.loss, sums.z_loss, sums.targets];
+        let mut totals = sums.totals;
         if let Some(group) = group {
             group.sum_numbers(&mut totals)?;
             sum_over_group(group, &mut gradients)?;
         }
-        let [loss, z_loss, targets] = totals;
+        let [loss, z_loss, targets, weights] = totals;
         if targets == 0.0 {
             return Err(no_targets());
         }
@@ -95,8 +100,8 @@ impl Trainer {
         self.iteration += 1;
         let step = Step {
             iteration: self.iteration,
-            loss: loss / targets,
-            z_loss: z_loss / targets,
+            loss: loss / weights,
+            z_loss: z_loss / weights,
             targets: targets as usize,
             learning_rate,
             gradient_norm: results.gradient_norm()?,
@@ -154,6 +159,35 @@ impl Trainer {
         derive_seed(derive_seed(self.options.seed, self.iteration), nth)
     }
 
+    /// The part of CoreNet's z-loss of a batch that is of positions without a target, whose logits
+    /// it multiplies by 0 (`cross_entropy.py`); 0 unless `corenet_losses` is set.
+    fn corenet_pads(&self, batch: &Batch) -> f32 {
+        let Some(length) = self.options.corenet_losses else {
+            return 0.0;
+        };
+        let targets = batch.target_count();
+        let pads = batch.batch.saturating_mul(length).saturating_sub(targets);
+        let square = (self.trainable.vocab_size() as f32).ln().powi(2);
+        self.options.z_loss * square * pads as f32 / targets.max(1) as f32
+    }
+
+    /// The terms of a batch in the reported sums: of the loss, the z-loss, the targets, and the
+    /// weights of the losses.
+    pub(super) fn reported(&self, batch: &Batch, [loss, z_loss]: [f32; 2]) -> [f32; 4] {
+        let pads = self.corenet_pads(batch);
+        let targets = batch.target_count() as f32;
+        let weight = match self.options.corenet_losses {
+            Some(_) => batch.batch as f32,
+            None => targets,
+        };
+        [
+            (loss + pads) * weight,
+            (z_loss + pads) * weight,
+            targets,
+            weight,
+        ]
+    }
+
     fn sum_batches(&mut self, batches: &[Batch]) -> Result<Sums> {
         let mut sums = Sums::default();
         for (nth, batch) in (0_u64..).zip(batches) {
@@ -169,10 +203,10 @@ impl Trainer {
             };
             // Evaluated per batch, so that only one batch's activations exist.
             let results = self.evaluated(arguments)?;
-            let [loss, z_loss] = results.losses()?;
-            sums.loss += loss * weight;
-            sums.z_loss += z_loss * weight;
-            sums.targets += weight;
+            let terms = self.reported(batch, results.losses()?);
+            for (sum, term) in sums.totals.iter_mut().zip(terms) {
+                *sum += term;
+            }
             sums.gradients = results.gradients;
         }
         Ok(sums)

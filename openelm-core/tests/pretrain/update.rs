@@ -53,6 +53,65 @@ fn packed_documents_train_like_separate_rows() {
     );
 }
 
+/// CoreNet's `cross_entropy.py` multiplies the logits of padding by 0, whose `logsumexp` is `ln(V)`;
+/// `LossMetric` is the mean of the processes' means, weighted by their rows.
+#[test]
+fn losses_are_reported_as_by_corenet() {
+    const LENGTH: usize = 40;
+    let rows: Vec<Sequence> = documents(5)
+        .into_iter()
+        .map(|tokens| Sequence {
+            tokens,
+            document_starts: vec![0],
+        })
+        .collect();
+    let (first, second) = rows.split_at(2);
+    let batches = [first, second].map(|rows| batch(rows, 30));
+    let reporting = |corenet_losses| {
+        let options = TrainerOptions {
+            corenet_losses,
+            ..RECIPE.trainer()
+        };
+        trainer(Dtype::Float32, options)
+    };
+    let vocab_size = config().vocab_size() as f32;
+    let (mut loss, mut z_loss) = (0.0, 0.0);
+    for batch in &batches {
+        let alone = reporting(None)
+            .update(std::slice::from_ref(batch), None)
+            .unwrap();
+        let pads = (batch.batch * LENGTH - batch.target_count()) as f32;
+        let pads = 1e-4 * vocab_size.ln().powi(2) * pads / batch.target_count() as f32;
+        let share = batch.batch as f32 / 5.0;
+        loss += (alone.loss + pads) * share;
+        z_loss += (alone.z_loss + pads) * share;
+        let one = reporting(Some(LENGTH))
+            .update(std::slice::from_ref(batch), None)
+            .unwrap();
+        assert!(
+            (one.loss - alone.loss - pads).abs() < 1e-5,
+            "{one:?} {alone:?}"
+        );
+        assert!(
+            (one.z_loss - alone.z_loss - pads).abs() < 1e-6,
+            "{one:?} {alone:?}"
+        );
+    }
+    let (mut plain, mut corenet) = (reporting(None), reporting(Some(LENGTH)));
+    let expected = plain.update(&batches, None).unwrap();
+    let found = corenet.update(&batches, None).unwrap();
+    assert!((found.loss - loss).abs() < 1e-5, "{} {loss}", found.loss);
+    assert!(
+        (found.z_loss - z_loss).abs() < 1e-6,
+        "{} {z_loss}",
+        found.z_loss
+    );
+    assert!((found.loss - expected.loss).abs() > 1e-4, "{found:?}");
+    // The update is the same.
+    assert_eq!(found.gradient_norm, expected.gradient_norm);
+    assert_eq!(weights(&plain), weights(&corenet));
+}
+
 #[test]
 fn update_does_not_depend_on_micro_batches() {
     let rows = packed(&documents(40), 24);

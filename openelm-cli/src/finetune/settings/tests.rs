@@ -284,8 +284,11 @@ fn recipes_are_corenets() {
             assert_eq!((adapter.kind, adapter.lora.rank), (kind, 32));
             assert_eq!((adapter.lora.scale, adapter.lora.dropout), (1.0, 0.1));
             assert_eq!(adapter.targets.num_layers, None);
+            assert!(own.data_options().clean_text);
         }
         let own = read(format!("instruct-{size}"));
+        assert_eq!(own.data_options().max_prompt_length, Some(512));
+        assert_eq!(own.max_seq_length, 1024);
         // 60,000 rows.
         let options = own.options(7500);
         assert_eq!(options.iters, epochs * 7500);
@@ -299,7 +302,7 @@ fn recipes_are_corenets() {
 
 #[test]
 fn every_option_reaches_the_core() {
-    let cases: [(&str, &str, &[&str]); 45] = [
+    let cases: [(&str, &str, &[&str]); 47] = [
         ("data", "rows", &[]),
         ("adapter-path", "folder", &[]),
         ("start-from", "folder", &[]),
@@ -324,6 +327,8 @@ fn every_option_reaches_the_core() {
         ("eps", "0.5", &[]),
         ("z-loss", "0.5", &[]),
         ("long-rows", "drop", &[]),
+        ("max-prompt-length", "7", &[]),
+        ("clean-text", "", &[]),
         ("mask-prompt", "", &[]),
         ("optimizer", "adamw", &[]),
         ("learning-rate", "0.5", &[]),

@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path};
 
-use openelm_core::{config::Preset, train::TrainerOptions};
+use openelm_core::{
+    config::Preset,
+    corpus::{CorpusGroup, FileFormat},
+    train::TrainerOptions,
+};
 use openelm_testing::repository;
 
 use super::*;
@@ -94,7 +98,8 @@ fn recipes_are_corenets() {
         // CoreNet recomputes activations but for the smallest model.
         let mut expected = TrainerOptions {
             grad_checkpoint: size != "270M",
-            autocast: true,
+            autocast: size != "3B",
+            corenet_losses: Some(2048),
             ..recipe.trainer()
         };
         if let (ScheduleKind::CoreNet { end, .. }, ScheduleKind::CoreNet { end: own, .. }) =
@@ -109,6 +114,8 @@ fn recipes_are_corenets() {
             files: vec!["x".into()],
             text_key: "content,text".into(),
             readers: 512,
+            shard_files: true,
+            clean_text: true,
             ..CorpusOptions::new(Assembly::Truncate)
         };
         assert_eq!(corpus, expected, "{size}");
@@ -120,6 +127,18 @@ fn recipes_are_corenets() {
 
 /// A configuration with the keys and values of CoreNet's four files.
 fn corenet_yaml(name: &str, max_lr: &str, min_lr: &str, checkpointing: bool) -> String {
+    let (mixed, pipeline) = match name {
+        "OpenELM-3B" => (
+            "",
+            "train_eval_pipeline: {name: fsdp_train_eval_pipeline}
+fsdp: {sharding_strategy: full_shard, parameter_datatype: bfloat16, cpu_offload: false}
+",
+        ),
+        _ => (
+            ", mixed_precision: true, mixed_precision_dtype: bfloat16",
+            "",
+        ),
+    };
     format!(
         "\
 taskname: '+ [{name}]'
@@ -127,11 +146,8 @@ _length: &length 2048
 _rows: &rows 32128
 _pad: &pad 32000
 common: {{run_label: train, log_freq: 500, auto_resume: true, grad_clip: 1.0,
-  save_all_checkpoints: true, save_interval_freq: 5000, eval_every_k_iterations: 10000,
-  mixed_precision: true, mixed_precision_dtype: bfloat16}}
-train_eval_pipeline: {{name: fsdp_train_eval_pipeline}}
-fsdp: {{sharding_strategy: full_shard, parameter_datatype: bfloat16, cpu_offload: false}}
-dataset:
+  save_all_checkpoints: true, save_interval_freq: 5000, eval_every_k_iterations: 10000{mixed}}}
+{pipeline}dataset:
   root_train: ''
   disable_val: true
   train_batch_size0: 16
@@ -219,7 +235,7 @@ fn yaml_of_corenet_lists_files() {
       {text_key: text, file_name: 'pile/{file_id}.json.gz', file_id_range: [0, 1]}]";
     let one = "[{text_key: content, file_id_range: [0, 5535]}]";
     let own = of_corenet(&yaml.replace(one, groups)).unwrap();
-    let files = Paths::all(own.data.as_deref().unwrap());
+    let files = Data::paths(own.data.as_deref().unwrap());
     let files: Vec<_> = files.iter().map(|file| file.to_str().unwrap()).collect();
     assert_eq!(
         files,
@@ -308,6 +324,9 @@ fn every_option_reaches_the_core() {
         ("shuffle", "7"),
         ("epochs", "7"),
         ("skip-corrupt", ""),
+        ("shard-files", ""),
+        ("clean-text", ""),
+        ("corenet-losses", ""),
         ("learning-rate", "0.5"),
         ("warmup", "7"),
         ("warmup-init", "0.5"),
@@ -361,6 +380,49 @@ fn every_option_reaches_the_core() {
     cases.push(("shuffle-files", "false", TRUNCATE));
     cases.push(("data", "tales.jsonl", ITERS));
     every_option_changes(&cases, record);
+}
+
+#[test]
+fn tables_of_data_are_groups() {
+    let toml = r#"
+        iters = 5
+        text-key = "body"
+        [[data]]
+        files = ["refinedweb/*.parquet", "more"]
+        text-key = "content"
+        format = "parquet"
+        weight = 3
+        [[data]]
+        files = ["pile"]
+        weight = 0.5
+    "#;
+    let corpus = |flags: &[&str], toml: &str| -> CorpusOptions {
+        settings::<Settings>(flags, toml).corpus(64, 0, 1).unwrap()
+    };
+    let groups = [
+        CorpusGroup {
+            text_key: "content".into(),
+            format: Some(FileFormat::Parquet),
+            weight: Some(3.0),
+            ..CorpusGroup::new(vec!["refinedweb/*.parquet".into(), "more".into()])
+        },
+        CorpusGroup {
+            text_key: "body".into(),
+            weight: Some(0.5),
+            ..CorpusGroup::new(vec!["pile".into()])
+        },
+    ];
+    let found = corpus(&[], toml);
+    assert_eq!((found.groups, found.files), (groups.to_vec(), Vec::new()));
+    // The command line replaces the tables.
+    let found = corpus(&["--data=a.jsonl,b.jsonl"], toml);
+    let files: Vec<PathBuf> = vec!["a.jsonl".into(), "b.jsonl".into()];
+    assert_eq!((found.groups, found.files), (Vec::new(), files));
+    // Paths beside groups are a group.
+    let both = "data = [\"a\", { files = [\"b\"], text-key = \"t\" }, \"c\"]";
+    let found = corpus(&[], both).groups;
+    assert_eq!(found[0], CorpusGroup::new(vec!["a".into(), "c".into()]));
+    assert_eq!((found.len(), &*found[1].text_key), (2, "t"));
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use super::{
     options::{Assembly, CorpusOptions},
     sequence::Sequence,
-    state::{CorpusState, Made, Mark},
+    state::{Made, Mark, StreamState},
 };
 
-/// A sequence and the corpus state after it.
+/// A sequence and the stream's state after it.
 pub(crate) struct Assembled {
     pub(crate) sequence: Sequence,
-    pub(crate) state: CorpusState,
+    pub(crate) state: StreamState,
 }
 
 pub(crate) struct Assembler {
@@ -18,13 +18,13 @@ pub(crate) struct Assembler {
     width: usize,
     min_tokens: usize,
     /// State between the last added fragment and the next, including the counts.
-    state: CorpusState,
+    state: StreamState,
     tokens: Vec<u32>,
     starts: Vec<usize>,
 }
 
 impl Assembler {
-    pub(crate) fn new(options: &CorpusOptions, state: CorpusState) -> Self {
+    pub(crate) fn new(options: &CorpusOptions, state: StreamState) -> Self {
         Self {
             assembly: options.assembly,
             width: options.sequence_length + 1,
@@ -84,7 +84,7 @@ impl Assembler {
         }
     }
 
-    /// Returns the incomplete sequence, at the end of the corpus.
+    /// Returns the incomplete sequence, at the end of the stream.
     pub(crate) fn flush(&mut self, made: &mut Vec<Assembled>) {
         if self.tokens.len() > 1 {
             self.finish(made);
@@ -96,7 +96,7 @@ impl Assembler {
         self.state.read = mark.read.clone();
     }
 
-    /// The position after the whole corpus.
+    /// The position after the whole stream.
     pub(crate) fn end(&mut self, end: Mark) {
         self.state.read = end.read.clone();
         self.state.mark = end;
@@ -106,7 +106,7 @@ impl Assembler {
         &mut self.state.made
     }
 
-    pub(crate) fn state(&self) -> &CorpusState {
+    pub(crate) fn state(&self) -> &StreamState {
         &self.state
     }
 

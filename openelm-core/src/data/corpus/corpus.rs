@@ -1,12 +1,17 @@
 //! The iterator over a corpus's sequences.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use super::{
-    options::CorpusOptions, producer::Producer, sequence::Sequence, state::CorpusState,
+    group::Files,
+    options::CorpusOptions,
+    producer::{Made, Producer},
+    sequence::Sequence,
+    state::CorpusState,
     statistics::CorpusStatistics,
+    streams::Streams,
 };
-use crate::{documents::files, error::Result, tokenizer::Tokenizer};
+use crate::{error::Result, tokenizer::Tokenizer};
 
 /// The sequences of a corpus, an iterator. A separate thread makes them and tokenises on all cores;
 /// the thread ends when the value is dropped. After an error the iterator ends.
@@ -17,7 +22,8 @@ use crate::{documents::files, error::Result, tokenizer::Tokenizer};
 /// ```
 pub struct Corpus {
     options: Arc<CorpusOptions>,
-    files: Arc<Vec<PathBuf>>,
+    files: Arc<Files>,
+    streams: Arc<Streams>,
     tokenizer: Tokenizer,
     state: CorpusState,
     producer: Option<Producer>,
@@ -29,17 +35,21 @@ impl Corpus {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`](crate::error::Error::Option) if an option is out of range;
+    /// [`Error::Option`](crate::error::Error::Option) if an option is out of range, a group has no
+    /// file, or the ranks cannot share the files evenly with
+    /// [`shard_files`](CorpusOptions::shard_files);
     /// [`Error::MissingFile`](crate::error::Error::MissingFile) if a file does not exist or a
     /// pattern matches none; [`Error::Data`](crate::error::Error::Data) if the extension of a file
     /// is not supported, or a folder has no supported file.
     pub fn open(options: CorpusOptions, tokenizer: Tokenizer) -> Result<Self> {
         options.check()?;
-        let files = files::expand(&options.files)?;
-        let state = CorpusState::new(&options, &files)?;
+        let files = Files::find(&options)?;
+        let streams = Streams::new(&options, &files)?;
+        let state = CorpusState::new(&options, &files, &streams)?;
         Ok(Self {
             options: Arc::new(options),
             files: Arc::new(files),
+            streams: Arc::new(streams),
             tokenizer: tokenizer.literal(),
             state,
             producer: None,
@@ -68,14 +78,31 @@ impl Corpus {
         Ok(())
     }
 
-    /// Statistics of the corpus up to [`state`](Self::state), over all ranks.
+    /// The position of all ranks, of the `states` of the ranks, in their order, after the same number
+    /// of sequences: with [`shard_files`](CorpusOptions::shard_files) each stream's of the rank that
+    /// reads it, else the first, because all are equal.
+    pub fn merge(&self, states: Vec<CorpusState>) -> Option<CorpusState> {
+        let mut merged = states.first()?.clone();
+        for (index, stream) in merged.streams.iter_mut().enumerate() {
+            let rank = self.streams.rank(index, states.len());
+            let own = rank.and_then(|rank| states.get(rank)?.streams.get(index));
+            if let Some(own) = own {
+                stream.clone_from(own);
+            }
+        }
+        Some(merged)
+    }
+
+    /// Statistics of the corpus up to [`state`](Self::state), over all ranks; with
+    /// [`shard_files`](CorpusOptions::shard_files), of this rank's files alone since the state that
+    /// was restored.
     pub fn statistics(&self) -> CorpusStatistics {
         self.state.statistics()
     }
 
-    /// The files of the corpus, sorted.
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
+    /// The files of the corpus, in the order of the groups, sorted by path in each.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.paths()
     }
 
     /// Reads one epoch and counts, over all ranks, without training.
@@ -120,11 +147,26 @@ impl Iterator for Corpus {
         }
         let state = &self.state;
         let producer = self.producer.get_or_insert_with(|| {
-            Producer::start(&self.options, &self.files, &self.tokenizer, state)
+            Producer::start(
+                &self.options,
+                &self.files,
+                &self.streams,
+                &self.tokenizer,
+                state,
+            )
         });
         match producer.next() {
-            Ok((sequence, state)) => {
-                self.state = state;
+            Ok(Made {
+                sequence,
+                given,
+                streams,
+            }) => {
+                self.state.given = given;
+                for (index, state) in streams {
+                    if let Some(place) = self.state.streams.get_mut(index) {
+                        *place = state;
+                    }
+                }
                 self.ended = sequence.is_none();
                 sequence.map(Ok)
             }

@@ -40,6 +40,16 @@ pub(crate) fn normalized(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// The text as the tokenizer gets it: repaired if `clean_text`, which includes NFC, else normalized
+/// to NFC.
+pub(crate) fn prepared(text: &str, clean_text: bool) -> Cow<'_, str> {
+    if clean_text {
+        openelm_fix_text::fix_text(text)
+    } else {
+        normalized(text)
+    }
+}
+
 /// White space as in Python's `str.isspace` and `\s`: Unicode's, and four separators.
 fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&character)

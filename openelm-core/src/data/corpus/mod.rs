@@ -12,7 +12,8 @@
 //! 3. A fragment is dropped if it has fewer than
 //!    [`min_characters`](CorpusOptions::min_characters) characters: lower-cased, without ASCII
 //!    punctuation, white space collapsed, as SlimPajama counts.
-//! 4. The fragment is normalized to NFC and tokenised: BOS, the text, EOS. The spelling of a
+//! 4. The fragment is normalized to NFC, or repaired as by ftfy with
+//!    [`clean_text`](CorpusOptions::clean_text), and tokenised: BOS, the text, EOS. The spelling of a
 //!    special token, such as `</s>`, is text.
 //! 5. The fragment is dropped if it has fewer than [`min_tokens`](CorpusOptions::min_tokens)
 //!    tokens.
@@ -21,7 +22,20 @@
 //! Ranks of a data-parallel job share this order: of every [`world`](CorpusOptions::world)
 //! sequences rank `r` takes the `r`-th. So a job has the same global batches with any number of
 //! ranks, and a [`CorpusState`] is the same on all of them and can be restored with another
-//! number. (CoreNet stripes files over ranks; its `readers` is ranks times workers.)
+//! number.
+//!
+//! [`CorpusOptions::groups`] are a mixture: files with keys and formats of their own. Without
+//! weights they are one list of files, as in CoreNet. With weights, each group makes sequences of
+//! its own, and gives the share of all sequences that its weight states: the sequence `n` is of the
+//! group whose part of [0, 1) contains the fraction of `n·φ`, the golden ratio. A group begins again
+//! when it ends, independently of the others; with [`epochs`](CorpusOptions::epochs) the corpus ends
+//! with the first group.
+//!
+//! With [`shard_files`](CorpusOptions::shard_files) a rank reads only files of its own, as in
+//! CoreNet, whose ranks times workers are the `readers` here: each reader has every so-many-th file
+//! of the shuffled list and makes sequences of its own, which the readers give in turn. The order of
+//! all sequences is again the same for any number of ranks that divides the number of readers. The
+//! state of the corpus is then that of all ranks, [`Corpus::merge`].
 //!
 //! ```no_run
 //! use openelm_core::Tokenizer;
@@ -42,18 +56,24 @@
 mod assemble;
 pub(crate) mod corpus;
 mod fragments;
+mod group;
+mod mixture;
 mod options;
 mod producer;
 mod reader;
 mod sample;
 mod sequence;
+mod shuffle;
 mod state;
 mod statistics;
+mod streams;
 #[cfg(test)]
 mod tests;
 
+pub use crate::documents::FileFormat;
 pub use corpus::Corpus;
-pub(crate) use fragments::normalized;
+pub(crate) use fragments::{normalized, prepared};
+pub use group::CorpusGroup;
 pub use options::{Assembly, CorpusOptions, Corrupt};
 pub use sequence::{Sequence, SequenceRows};
 pub use state::CorpusState;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::group::{self, CorpusGroup};
 use crate::error::{Error, Result};
 
 /// Options of a corpus: files, filters and assembly of sequences.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CorpusOptions {
     /// Files, folders (with subfolders) and patterns such as `shards/*.parquet`. The extension
     /// determines the format: rows of JSON (`.jsonl`) or one document (`.txt`), both also as `.gz`
@@ -17,6 +18,9 @@ pub struct CorpusOptions {
     /// commas, the first one that the row or file has counts: `content,text` for a mixture with
     /// RefinedWeb. Default `text`.
     pub text_key: String,
+    /// The groups of a mixture, instead of [`files`](Self::files) and
+    /// [`text_key`](Self::text_key). Default none.
+    pub groups: Vec<CorpusGroup>,
     /// Input tokens per sequence, `L`. Default 2048.
     pub sequence_length: usize,
     /// Words per fragment; a document is split at single spaces. Default 2048.
@@ -28,10 +32,20 @@ pub struct CorpusOptions {
     /// Minimum number of tokens of a fragment, including BOS and EOS. Default 0, with
     /// [`Assembly::Truncate`] 256 as in CoreNet.
     pub min_tokens: usize,
+    /// Repair the text as `ftfy.fix_text` does, as CoreNet: mojibake, HTML entities, curly quotes,
+    /// ligatures of Latin letters, widths, line breaks, control characters. Default false: the text
+    /// is normalized to NFC alone.
+    pub clean_text: bool,
     /// Assembly of fragments to sequences. Default [`Assembly::Pack`].
     pub assembly: Assembly,
-    /// Number of files that are read in turns, one document from each. Default 1.
+    /// Number of files that are read in turns, one document from each; of each group with a weight
+    /// as many. Default 1.
     pub readers: usize,
+    /// Give each rank files of its own, so that no rank reads and tokenises another one's: each
+    /// reader has every so-many-th file, gives one sequence in turn, and begins again independently
+    /// of the others, as in CoreNet. The number of readers is a multiple of the number of ranks,
+    /// and at least so many files are needed, of each group with a weight. Default false.
+    pub shard_files: bool,
     /// Rank of this process, from 0: the sequence of every [`world`](Self::world) to return.
     /// Default 0.
     pub rank: usize,
@@ -80,6 +94,8 @@ impl Default for CorpusOptions {
 }
 
 impl CorpusOptions {
+    pub(crate) const TEXT_KEY: &str = "text";
+
     /// The defaults with `assembly`.
     pub fn new(assembly: Assembly) -> Self {
         let (min_characters, min_tokens) = match assembly {
@@ -88,13 +104,16 @@ impl CorpusOptions {
         };
         Self {
             files: Vec::new(),
-            text_key: "text".to_owned(),
+            text_key: Self::TEXT_KEY.to_owned(),
+            groups: Vec::new(),
             sequence_length: 2048,
             words_per_fragment: 2048,
             min_characters,
             min_tokens,
+            clean_text: false,
             assembly,
             readers: 1,
+            shard_files: false,
             rank: 0,
             world: 1,
             shuffle_files: assembly == Assembly::Truncate,
@@ -104,7 +123,18 @@ impl CorpusOptions {
         }
     }
 
+    /// The weights of the groups; `None` if the files are one list.
+    pub(crate) fn weights(&self) -> Option<Vec<f64>> {
+        let weights: Option<Vec<f64>> = self.groups.iter().map(|group| group.weight).collect();
+        weights.filter(|weights| !weights.is_empty())
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
+        if !self.groups.is_empty() && !self.files.is_empty() {
+            let problem = "expected none beside groups of files";
+            return Err(Error::option("files", problem));
+        }
+        group::check(&self.groups)?;
         for (option, value) in [
             ("sequence_length", self.sequence_length),
             ("words_per_fragment", self.words_per_fragment),

@@ -1,20 +1,15 @@
-//! The fragments of all documents, in the order of the corpus.
+//! The fragments of a stream's documents.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{RngCore, SeedableRng},
-};
+use std::{path::Path, sync::Arc};
 
 use super::{
     fragments,
+    group::{CorpusFile, Files},
     options::{CorpusOptions, Corrupt},
+    shuffle,
     state::{Mark, Place, Position, Read},
     statistics::CorruptFile,
+    streams::{Stream, Streams},
 };
 use crate::{
     documents::{DocumentReader, Found},
@@ -27,7 +22,7 @@ pub(crate) struct Fragment {
     pub(crate) after: Mark,
 }
 
-/// The next item of the corpus.
+/// The next item of a stream.
 pub(crate) enum Next {
     Fragment(Fragment),
     /// The end of an epoch; another one begins.
@@ -38,7 +33,10 @@ pub(crate) enum Next {
 
 pub(crate) struct Reader {
     options: Arc<CorpusOptions>,
-    files: Arc<Vec<PathBuf>>,
+    files: Arc<Files>,
+    streams: Arc<Streams>,
+    /// Index of the stream.
+    stream: usize,
     /// Indices of the files in the order of this epoch.
     order: Vec<usize>,
     sources: Vec<Option<DocumentReader>>,
@@ -54,11 +52,22 @@ struct Document {
 }
 
 impl Reader {
-    pub(crate) fn new(options: &Arc<CorpusOptions>, files: &Arc<Vec<PathBuf>>, mark: Mark) -> Self {
+    /// The reader of the stream with index `stream`, from `mark` on.
+    pub(crate) fn new(
+        options: &Arc<CorpusOptions>,
+        files: &Arc<Files>,
+        streams: &Arc<Streams>,
+        stream: usize,
+        mark: Mark,
+    ) -> Self {
+        let own = streams.all().get(stream);
+        let order = own.map(|own| order(own, options.seed, mark.position.epoch));
         Self {
             options: Arc::clone(options),
             files: Arc::clone(files),
-            order: order(files.len(), options, mark.position.epoch),
+            streams: Arc::clone(streams),
+            stream,
+            order: order.unwrap_or_default(),
             sources: mark.position.readers.iter().map(|_| None).collect(),
             position: mark.position,
             read: mark.read,
@@ -78,7 +87,8 @@ impl Reader {
                 self.read.dropped_by_characters += 1;
                 continue;
             }
-            let exhausted = (0..self.options.readers).all(|reader| self.file(reader).is_none());
+            let exhausted =
+                (0..self.position.readers.len()).all(|reader| self.file(reader).is_none());
             if exhausted {
                 if self.read.epochs == self.position.epoch {
                     self.read.epochs += 1;
@@ -90,7 +100,9 @@ impl Reader {
                 self.position.epoch += 1;
                 self.position.turn = 0;
                 self.position.readers.fill(Place::default());
-                self.order = order(self.files.len(), &self.options, self.position.epoch);
+                let own = self.streams.all().get(self.stream);
+                let order = own.map(|own| order(own, self.options.seed, self.position.epoch));
+                self.order = order.unwrap_or_default();
                 return Ok(Next::Epoch(end));
             }
             self.open_document()?;
@@ -128,16 +140,18 @@ impl Reader {
     /// Opens the next document of the current reader, or passes the turn on.
     fn open_document(&mut self) -> Result<()> {
         let turn = self.position.turn;
-        let Some(path) = self.file(turn) else {
+        let Some(file) = self.file(turn).cloned() else {
             self.pass();
             return Ok(());
         };
+        let path = file.path;
         let place = self.place();
         let mut source = match self.sources.get_mut(turn).and_then(Option::take) {
             Some(source) => source,
             None => {
                 let words = self.options.words_per_fragment;
-                match DocumentReader::open(&path, &self.options.text_key, words, place.row) {
+                match DocumentReader::open_as(&path, file.format, &file.text_key, words, place.row)
+                {
                     Ok(source) => source,
                     // A file that was readable before is not skipped for later corruption.
                     Err(error) if place.row > 0 => return Err(error),
@@ -202,13 +216,11 @@ impl Reader {
     }
 
     /// The current file of a reader; `None` after its last.
-    fn file(&self, reader: usize) -> Option<PathBuf> {
+    fn file(&self, reader: usize) -> Option<&CorpusFile> {
         let place = self.position.readers.get(reader)?;
-        let striped = place
-            .file
-            .checked_mul(self.options.readers)?
-            .checked_add(reader)?;
-        self.files.get(*self.order.get(striped)?).cloned()
+        let readers = self.position.readers.len();
+        let striped = place.file.checked_mul(readers)?.checked_add(reader)?;
+        self.files.files.get(*self.order.get(striped)?)
     }
 
     /// The position of the current reader.
@@ -222,7 +234,7 @@ impl Reader {
     }
 
     fn pass(&mut self) {
-        self.position.turn = (self.position.turn + 1) % self.options.readers;
+        self.position.turn = (self.position.turn + 1) % self.position.readers.len();
     }
 
     fn mark(&self) -> Mark {
@@ -233,22 +245,12 @@ impl Reader {
     }
 }
 
-/// The order of `count` files: sorted in the first epoch unless it is shuffled too, shuffled in each
-/// later one.
-fn order(count: usize, options: &CorpusOptions, epoch: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    if epoch > 0 || options.shuffle_files {
-        let mut key = [0; 32];
-        let seed = options.seed.to_le_bytes().into_iter();
-        for (place, byte) in key.iter_mut().zip(seed.chain(epoch.to_le_bytes())) {
-            *place = byte;
-        }
-        let mut random = ChaCha8Rng::from_seed(key);
-        for last in (1..count).rev() {
-            // The count of files is far below 2^64, so the bias of the remainder is negligible.
-            let other = random.next_u64() % (last as u64 + 1);
-            order.swap(last, usize::try_from(other).unwrap_or(last));
-        }
+/// The files of `stream` in the order of an epoch: as they are in the first epoch unless it is
+/// shuffled too, shuffled in each later one.
+fn order(stream: &Stream, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut order = stream.files.clone();
+    if epoch > 0 || stream.shuffles_first {
+        shuffle::files(&mut order, seed, epoch, stream.id);
     }
     order
 }
@@ -259,24 +261,28 @@ mod tests {
 
     #[test]
     fn shuffles_files_by_option_and_from_the_second_epoch() {
-        let with = |shuffle_files, seed, epoch| {
-            let options = CorpusOptions {
-                shuffle_files,
-                seed,
-                ..CorpusOptions::default()
+        let with = |shuffles_first, seed, epoch, id| {
+            let stream = Stream {
+                files: (0..50).collect(),
+                readers: 1,
+                shuffles_first,
+                id,
             };
-            order(50, &options, epoch)
+            order(&stream, seed, epoch)
         };
+        let first = |shuffles_first, seed, epoch| with(shuffles_first, seed, epoch, (0, 0));
         let sorted: Vec<usize> = (0..50).collect();
-        assert_eq!(with(false, 3, 0), sorted);
-        let shuffled = with(false, 3, 1);
+        assert_eq!(first(false, 3, 0), sorted);
+        let shuffled = first(false, 3, 1);
         assert_ne!(shuffled, sorted);
-        assert_eq!(with(false, 3, 1), shuffled);
-        assert_eq!(with(true, 3, 1), shuffled);
-        assert_ne!(with(false, 3, 2), shuffled);
-        assert_ne!(with(false, 4, 1), shuffled);
-        assert_ne!(with(true, 3, 0), sorted);
-        assert_ne!(with(true, 3, 0), shuffled);
+        assert_eq!(first(false, 3, 1), shuffled);
+        assert_eq!(first(true, 3, 1), shuffled);
+        assert_ne!(first(false, 3, 2), shuffled);
+        assert_ne!(first(false, 4, 1), shuffled);
+        assert_ne!(first(true, 3, 0), sorted);
+        assert_ne!(first(true, 3, 0), shuffled);
+        assert_ne!(with(false, 3, 1, (1, 0)), shuffled);
+        assert_ne!(with(false, 3, 1, (0, 1)), shuffled);
         let mut again = shuffled;
         again.sort_unstable();
         assert_eq!(again, sorted);

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use crate::{
@@ -21,7 +21,7 @@ const BLOCK: u64 = 64 << 10;
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(super) fn hash(files: &[PathBuf]) -> Result<u64> {
+pub(super) fn hash(files: &[&Path]) -> Result<u64> {
     let share = (TOTAL / files.len().max(1) as u64).max(BLOCK);
     let mut hash = Fingerprint::new();
     for path in files {
@@ -59,7 +59,7 @@ mod tests {
     fn every_byte_of_a_small_file_counts() {
         let scratch = TempDir::new();
         let path = scratch.write("a.txt", "The fox had 3 apples.");
-        let value = || hash(std::slice::from_ref(&path)).unwrap();
+        let value = || hash(&[&*path]).unwrap();
         let expected = value();
         for text in [
             "The fox had 4 apples.",

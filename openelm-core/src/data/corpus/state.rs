@@ -1,14 +1,16 @@
 //! The position in a corpus, for resume.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
+    group::{Files, FixedGroup},
     options::{Assembly, CorpusOptions, Corrupt},
     sample,
     statistics::{CorpusStatistics, CorruptFile},
+    streams::{Stream, Streams},
 };
 use crate::{
     data::Fingerprint,
@@ -16,10 +18,57 @@ use crate::{
 };
 
 /// The position in a corpus after a sequence, and the options of the corpus. It is the same on all
-/// ranks, and is serialized with serde.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// ranks, except with [`shard_files`](CorpusOptions::shard_files), where each rank moves its own
+/// files' positions. Serialized with serde.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Saved")]
 pub struct CorpusState {
     options: Fixed,
+    /// Sequences of all ranks before the position.
+    pub(crate) given: u64,
+    pub(crate) streams: Vec<StreamState>,
+}
+
+/// The saved form, or that of a version with one stream.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Saved {
+    Streams {
+        options: Fixed,
+        given: u64,
+        streams: Vec<StreamState>,
+    },
+    One {
+        options: Fixed,
+        #[serde(flatten)]
+        stream: StreamState,
+    },
+}
+
+impl From<Saved> for CorpusState {
+    fn from(saved: Saved) -> Self {
+        match saved {
+            Saved::Streams {
+                options,
+                given,
+                streams,
+            } => Self {
+                options,
+                given,
+                streams,
+            },
+            Saved::One { options, stream } => Self {
+                options,
+                given: stream.made.sequences,
+                streams: vec![stream],
+            },
+        }
+    }
+}
+
+/// The position in a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StreamState {
     /// Position before the next fragment.
     pub(crate) mark: Mark,
     /// Number of the fragment's tokens that are already in sequences.
@@ -80,7 +129,7 @@ pub(crate) struct Made {
 }
 
 /// The options that determine the order, and `on_corrupt`, which may change on resume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Fixed {
     /// Number of files, and a hash of their names and sizes in order.
     files: usize,
@@ -89,13 +138,22 @@ struct Fixed {
     #[serde(default)]
     contents: Option<u64>,
     text_key: String,
+    /// Empty in the state of an older version.
+    #[serde(default)]
+    groups: Vec<FixedGroup>,
     sequence_length: usize,
     #[serde(alias = "words_per_piece")]
     words_per_fragment: usize,
     min_characters: usize,
     min_tokens: usize,
+    /// False in the state of an older version.
+    #[serde(default)]
+    clean_text: bool,
     assembly: Assembly,
     readers: usize,
+    /// False in the state of an older version.
+    #[serde(default)]
+    shard_files: bool,
     /// False in the state of an older version.
     #[serde(default)]
     shuffle_files: bool,
@@ -105,39 +163,35 @@ struct Fixed {
 
 impl CorpusState {
     /// The start of a corpus.
-    pub(crate) fn new(options: &CorpusOptions, files: &[PathBuf]) -> Result<Self> {
+    pub(crate) fn new(options: &CorpusOptions, files: &Files, streams: &Streams) -> Result<Self> {
+        let paths: Vec<&Path> = files.paths().collect();
         Ok(Self {
             options: Fixed {
-                files: files.len(),
-                names: hash(files)?,
-                contents: Some(sample::hash(files)?),
+                files: paths.len(),
+                names: hash(&paths)?,
+                contents: Some(sample::hash(&paths)?),
                 text_key: options.text_key.clone(),
+                groups: files.groups.clone(),
                 sequence_length: options.sequence_length,
                 words_per_fragment: options.words_per_fragment,
                 min_characters: options.min_characters,
                 min_tokens: options.min_tokens,
+                clean_text: options.clean_text,
                 assembly: options.assembly,
                 readers: options.readers,
+                shard_files: options.shard_files,
                 shuffle_files: options.shuffle_files,
                 seed: options.seed,
                 on_corrupt: options.on_corrupt,
             },
-            mark: Mark {
-                position: Position {
-                    epoch: 0,
-                    turn: 0,
-                    readers: vec![Place::default(); options.readers],
-                },
-                read: Read::default(),
-            },
-            offset: 0,
-            read: Read::default(),
-            made: Made::default(),
+            given: 0,
+            streams: streams.all().iter().map(StreamState::new).collect(),
         })
     }
 
     /// Refuses `self`, a saved state, unless it was made with the options and files of `new`.
     pub(crate) fn check(&self, new: &Self) -> Result<()> {
+        let new_streams = &new.streams;
         let (saved, new) = (&self.options, &new.options);
         let mut differences = Vec::new();
         macro_rules! same {
@@ -157,11 +211,14 @@ impl CorpusState {
             words_per_fragment,
             min_characters,
             min_tokens,
+            clean_text,
             assembly,
             readers,
+            shard_files,
             shuffle_files,
             seed,
-            files
+            files,
+            groups
         );
         if saved.files == new.files && saved.names != new.names {
             differences.push(RunDifference {
@@ -185,34 +242,59 @@ impl CorpusState {
                 differences,
             });
         }
-        let position = &self.mark.position;
-        if position.readers.len() != saved.readers || position.turn >= saved.readers {
+        let consistent = |(saved, new): (&StreamState, &StreamState)| {
+            let (saved, new) = (&saved.mark.position, &new.mark.position);
+            saved.readers.len() == new.readers.len() && saved.turn < new.readers.len()
+        };
+        let mut pairs = self.streams.iter().zip(new_streams);
+        if self.streams.len() != new_streams.len() || !pairs.all(consistent) {
             return Err(Error::option("readers", "the state is inconsistent"));
         }
         Ok(())
     }
 
     pub(crate) fn statistics(&self) -> CorpusStatistics {
-        let (read, made) = (&self.read, &self.made);
-        CorpusStatistics {
-            epochs: read.epochs,
-            documents: read.documents,
-            fragments: read.fragments,
-            dropped_by_characters: read.dropped_by_characters,
-            dropped_by_tokens: made.dropped_by_tokens,
-            tokens: made.tokens,
-            sequences: made.sequences,
-            targets: made.targets,
-            truncated_tokens: made.truncated_tokens,
-            pads: made.pads,
-            left_over: made.left_over,
-            corrupt: read.corrupt.clone(),
+        let mut sum = CorpusStatistics::default();
+        let epochs = self.streams.iter().map(|stream| stream.read.epochs);
+        sum.epochs = epochs.min().unwrap_or_default();
+        for StreamState { read, made, .. } in &self.streams {
+            sum.documents += read.documents;
+            sum.fragments += read.fragments;
+            sum.dropped_by_characters += read.dropped_by_characters;
+            sum.dropped_by_tokens += made.dropped_by_tokens;
+            sum.tokens += made.tokens;
+            sum.sequences += made.sequences;
+            sum.targets += made.targets;
+            sum.truncated_tokens += made.truncated_tokens;
+            sum.pads += made.pads;
+            sum.left_over += made.left_over;
+            sum.corrupt.extend(read.corrupt.iter().cloned());
+        }
+        sum
+    }
+}
+
+impl StreamState {
+    /// The start of a stream.
+    fn new(stream: &Stream) -> Self {
+        Self {
+            mark: Mark {
+                position: Position {
+                    epoch: 0,
+                    turn: 0,
+                    readers: vec![Place::default(); stream.readers],
+                },
+                read: Read::default(),
+            },
+            offset: 0,
+            read: Read::default(),
+            made: Made::default(),
         }
     }
 }
 
 /// A hash of names and sizes, which do not change when the folder is moved.
-fn hash(files: &[PathBuf]) -> Result<u64> {
+fn hash(files: &[&Path]) -> Result<u64> {
     let mut hash = Fingerprint::new();
     for file in files {
         let size = fs::metadata(file).map_err(Error::io(file))?.len();

@@ -8,7 +8,7 @@ use super::{
     options::{Counts, DatasetOptions, LongRows},
     row::Content,
     rows::{RowKind, Rows},
-    windows,
+    truncate, windows,
 };
 use crate::{error::Result, parallel, tokenizer::Tokenizer};
 
@@ -36,7 +36,7 @@ impl Dataset {
         options: &DatasetOptions,
     ) -> Result<Self> {
         options.check()?;
-        let rows = Rows::read(path.as_ref(), options.chat_template)?;
+        let rows = Rows::read(path.as_ref(), options.chat_template, options.clean_text)?;
         match rows.kind() {
             RowKind::Preference => return Err(rows.error(PREFERENCE_ROWS)),
             RowKind::Text if options.mask_prompt => return Err(rows.error(NO_PROMPT)),
@@ -131,8 +131,8 @@ pub struct PreferenceDataset {
 }
 
 impl PreferenceDataset {
-    /// Reads a `.jsonl` or `.json` file of preference pairs. Of `options`, `max_length` and
-    /// `chat_template` apply.
+    /// Reads a `.jsonl` or `.json` file of preference pairs. Of `options`, `max_length`,
+    /// `max_prompt_length`, `chat_template` and `clean_text` apply.
     ///
     /// # Errors
     ///
@@ -143,7 +143,7 @@ impl PreferenceDataset {
         options: &DatasetOptions,
     ) -> Result<Self> {
         options.check()?;
-        let rows = Rows::read(path.as_ref(), options.chat_template)?;
+        let rows = Rows::read(path.as_ref(), options.chat_template, options.clean_text)?;
         if rows.kind() != RowKind::Preference {
             return Err(rows.error(NO_PREFERENCE));
         }
@@ -160,6 +160,11 @@ impl PreferenceDataset {
             ..Counts::default()
         };
         let mut pairs = encoded;
+        if let Some(most) = options.max_prompt_length {
+            for pair in &mut pairs {
+                counts.truncated += usize::from(truncate::pair(pair, options.max_length, most));
+            }
+        }
         pairs.retain(|pair| {
             [&pair.chosen, &pair.rejected]
                 .iter()

@@ -10,7 +10,8 @@
 //! The first row decides the kind of a file; other keys are ignored, blank lines are skipped. A
 //! text file is one document. Every example begins with BOS and ends with EOS; a prompt has the
 //! same ids as in generation, and the completion follows without an additional space. Text is not
-//! normalized: OpenELM was trained on NFC, which is the caller's responsibility.
+//! normalized, unless [`clean_text`](DatasetOptions::clean_text) repairs it: OpenELM was trained on
+//! text that ftfy repaired, which includes NFC.
 //!
 //! ```no_run
 //! use openelm_core::Tokenizer;
@@ -38,6 +39,7 @@ mod row;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod truncate;
 mod windows;
 
 pub use dataset::{Dataset, PreferenceDataset};

@@ -33,6 +33,16 @@ pub struct DatasetOptions {
     /// OpenELM-Instruct, for which CoreNet made it; for instructions CoreNet's own
     /// ([`ChatTemplate::Instruction`]). Other rows refuse it.
     pub chat_template: Option<ChatTemplate>,
+    /// Repair each text of a row as `ftfy.fix_text` does, as CoreNet; see
+    /// [`CorpusOptions::clean_text`](crate::corpus::CorpusOptions::clean_text). Default false: the
+    /// text stays as it is.
+    pub clean_text: bool,
+    /// Largest number of tokens of a preference pair's prompt, of a pair that is longer than
+    /// [`max_length`](Self::max_length) with its prompt and the longer answer: the prompt is cut off
+    /// at its start, and if that is not enough, both answers are cut off after `max_length` less
+    /// this number, as in TRL (`truncation_mode = "keep_end"`). Default `None`: such pairs are
+    /// dropped.
+    pub max_prompt_length: Option<usize>,
     /// Keep every row as one example, as mlx-lm does: [`Batch::mlx_lm`] cuts off long rows.
     /// Default false.
     ///
@@ -47,6 +57,8 @@ impl Default for DatasetOptions {
             mask_prompt: false,
             long_rows: LongRows::default(),
             chat_template: None,
+            clean_text: false,
+            max_prompt_length: None,
             mlx_lm_compat: false,
         }
     }
@@ -54,13 +66,19 @@ impl Default for DatasetOptions {
 
 impl DatasetOptions {
     pub(super) fn check(&self) -> Result<()> {
-        if self.max_length >= 2 {
-            return Ok(());
+        if self.max_length < 2 {
+            let problem = format!("expected at least 2 tokens, found {}", self.max_length);
+            return Err(Error::option("max_length", problem));
         }
-        Err(Error::option(
-            "max_length",
-            format!("expected at least 2 tokens, found {}", self.max_length),
-        ))
+        match self.max_prompt_length {
+            Some(found) if !(1..self.max_length).contains(&found) => {
+                let most = self.max_length - 1;
+                let problem =
+                    format!("expected 1 to {most}, below the length of a row, found {found}");
+                Err(Error::option("max_prompt_length", problem))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -79,8 +97,9 @@ pub struct Counts {
     pub split: usize,
     /// Rows that were dropped because they are too long.
     pub dropped: usize,
-    /// Long rows that the batch will cut off, as mlx-lm does; 0 unless
-    /// [`mlx_lm_compat`](DatasetOptions::mlx_lm_compat) is set.
+    /// Long rows that the batch will cut off, as mlx-lm does, with
+    /// [`mlx_lm_compat`](DatasetOptions::mlx_lm_compat); pairs that were cut off, with
+    /// [`max_prompt_length`](DatasetOptions::max_prompt_length).
     pub truncated: usize,
 }
 

@@ -1,12 +1,14 @@
 //! The rows of a file.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
 };
 
-use serde_json::value::RawValue;
+use openelm_fix_text::fix_text;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     folder::FileFormat,
@@ -83,12 +85,17 @@ pub(crate) struct Rows {
     format: FileFormat,
     kind: RowKind,
     template: ChatTemplate,
+    clean_text: bool,
 }
 
 impl Rows {
     /// Reads the file, and the kind from its first row. Conversations are rendered with `template`,
-    /// or the default of the kind.
-    pub(crate) fn read(path: &Path, template: Option<ChatTemplate>) -> Result<Self> {
+    /// or the default of the kind; texts are repaired if `clean_text`.
+    pub(crate) fn read(
+        path: &Path,
+        template: Option<ChatTemplate>,
+        clean_text: bool,
+    ) -> Result<Self> {
         let format = FileFormat::of(path)?;
         let bytes = contents(path, format)?;
         let mut rows = Self {
@@ -97,6 +104,7 @@ impl Rows {
             format,
             kind: RowKind::Text,
             template: ChatTemplate::default(),
+            clean_text,
         };
         if rows.text.trim().is_empty() {
             return Err(rows.error("the file is empty"));
@@ -165,12 +173,19 @@ impl Rows {
     pub(crate) fn parse(&self, line: &Line<'_>) -> Result<Row> {
         if self.format == FileFormat::Text {
             return Ok(Row {
-                content: Content::Text(line.text.to_owned()),
+                content: Content::Text(if self.clean_text {
+                    fix_text(line.text).into_owned()
+                } else {
+                    line.text.to_owned()
+                }),
                 keys: 1,
             });
         }
         json::object(line.text)
-            .and_then(|object| {
+            .and_then(|mut object| {
+                if self.clean_text {
+                    object.values_mut().for_each(clean);
+                }
                 Ok(Row {
                     content: self.content(&object)?,
                     keys: object.len(),
@@ -264,6 +279,20 @@ fn decode(path: &Path, bytes: Vec<u8>, format: FileFormat) -> Result<String> {
             },
         )
     })
+}
+
+/// Repairs each text in a value.
+fn clean(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(fixed) = fix_text(text) {
+                *text = fixed;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(clean),
+        Value::Object(members) => members.values_mut().for_each(clean),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 fn completion(object: &Object) -> Result<Content, String> {

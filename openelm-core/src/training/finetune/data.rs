@@ -19,6 +19,11 @@ pub struct DataOptions {
     /// Template of rows of messages, of preferences and of instructions. Default: as
     /// [`DatasetOptions::chat_template`].
     pub chat_template: Option<ChatTemplate>,
+    /// Repair texts, as [`DatasetOptions::clean_text`]. Default false.
+    pub clean_text: bool,
+    /// Largest number of tokens of a long preference pair's prompt, as
+    /// [`DatasetOptions::max_prompt_length`]. Default none.
+    pub max_prompt_length: Option<usize>,
     /// Rows are preference pairs. Default false.
     pub preferences: bool,
     /// Also read the test rows. Default false.
@@ -115,6 +120,8 @@ impl Split {
             mask_prompt: options.mask_prompt,
             long_rows: options.long_rows,
             chat_template: options.chat_template,
+            clean_text: options.clean_text,
+            max_prompt_length: options.max_prompt_length,
             mlx_lm_compat: run.mlx_lm_compat,
         };
         let (counts, data) = if options.preferences {

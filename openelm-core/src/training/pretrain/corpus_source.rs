@@ -29,6 +29,7 @@ pub struct CorpusSource {
     block: u64,
     /// Tokens per sequence, if all have the same number.
     length: Option<usize>,
+    is_sharded: bool,
     /// Sequences that all processes have received.
     given: u64,
     loaded: Option<Block>,
@@ -61,17 +62,31 @@ impl CorpusSource {
     }
 
     /// The sequences of `options`, shuffled in blocks of `shuffle`; 0 keeps the corpus's order.
-    /// Default [`default_shuffle`](Self::default_shuffle). With shuffling, every process reads and
-    /// tokenises the whole corpus and takes its own sequences.
+    /// Default [`default_shuffle`](Self::default_shuffle), and 0 with
+    /// [`shard_files`](CorpusOptions::shard_files). With shuffling, every process reads and tokenises
+    /// the whole corpus and takes its own sequences.
     ///
     /// # Errors
-    /// As [`Corpus::open`].
+    /// As [`Corpus::open`]; [`Error::Option`] for shuffling with
+    /// [`shard_files`](CorpusOptions::shard_files).
     pub fn open(
         options: CorpusOptions,
         tokenizer: Tokenizer,
         shuffle: Option<usize>,
     ) -> Result<Self> {
-        let shuffle = shuffle.unwrap_or(Self::default_shuffle(options.assembly));
+        let shuffle = match shuffle {
+            Some(count) if options.shard_files && count > 0 => {
+                let problem = format!(
+                    "expected 0 with shard_files, where no process has the sequences of all, \
+                     found {count}"
+                );
+                return Err(Error::option("shuffle", problem));
+            }
+            Some(count) => count,
+            None if options.shard_files => 0,
+            None => Self::default_shuffle(options.assembly),
+        };
+        let is_sharded = options.shard_files;
         let (rank, world) = (options.rank as u64, options.world as u64);
         let seed = options.seed;
         let length = match options.assembly {
@@ -95,6 +110,7 @@ impl CorpusSource {
             seed,
             block: shuffle as u64,
             length,
+            is_sharded,
             given: 0,
             loaded: None,
         })
@@ -181,6 +197,26 @@ impl SequenceSource for CorpusSource {
         Ok(())
     }
 
+    fn is_sharded(&self) -> bool {
+        self.is_sharded
+    }
+
+    fn merge(&self, states: Vec<Value>) -> Result<Value> {
+        let read = |state: Value| -> Result<State> {
+            serde_json::from_value(state).map_err(|error| malformed(&error))
+        };
+        let states = states.into_iter().map(read);
+        let states = states.collect::<Result<Vec<_>>>()?;
+        let given = states.first().map_or(0, |state| state.given);
+        let corpora = states.into_iter().map(|state| state.corpus).collect();
+        let state = State {
+            corpus: self.corpus.merge(corpora).unwrap_or(self.corpus.state()),
+            shuffle: self.block,
+            given,
+        };
+        serde_json::to_value(state).map_err(|error| malformed(&error))
+    }
+
     fn sequence_length(&self) -> Option<usize> {
         self.length
     }
@@ -193,7 +229,7 @@ impl SequenceSource for CorpusSource {
 impl fmt::Debug for CorpusSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CorpusSource")
-            .field("files", &self.corpus.files())
+            .field("files", &self.corpus.files().count())
             .field("shuffle", &self.block)
             .finish_non_exhaustive()
     }

@@ -297,7 +297,7 @@ impl Pretrain {
     /// Writes the checkpoint first: if the run is killed before the state is written, resume
     /// writes the checkpoint again.
     fn save(&mut self, source: Value) -> Result<()> {
-        self.run.progress.source = source;
+        self.run.progress.source = self.source_of_all(source)?;
         let iteration = self.trainer.iteration();
         let checkpoints = self.checkpoints();
         let folder = checkpoints.path(iteration);
@@ -311,6 +311,24 @@ impl Pretrain {
             self.trainer.contribute_state()?;
         }
         self.run.emit(PretrainEvent::Saved { iteration, folder })
+    }
+
+    /// The position of the source in all processes, of this process's.
+    fn source_of_all(&self, own: Value) -> Result<Value> {
+        let Some(group) = self.group.as_ref().filter(|_| self.source.is_sharded()) else {
+            return Ok(own);
+        };
+        let malformed = |error: serde_json::Error| Error::Checkpoint {
+            path: STATE_FILE.into(),
+            problem: format!("the state of the data: {error}"),
+        };
+        let own = serde_json::to_vec(&own).map_err(malformed)?;
+        let mut states = Vec::with_capacity(group.size());
+        for rank in 0..group.size() {
+            let state = group.from_rank(rank, &own)?;
+            states.push(serde_json::from_slice(&state).map_err(malformed)?);
+        }
+        self.source.merge(states)
     }
 
     /// Saves with the position of the source, if there is an unsaved step, and writes the results.

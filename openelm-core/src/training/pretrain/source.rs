@@ -31,6 +31,20 @@ pub trait SequenceSource: std::fmt::Debug {
     /// [`Error::OtherRun`] if the position is of other data or options.
     fn restore(&mut self, state: &Value) -> Result<()>;
 
+    /// True if each process has a state of its own, and a save needs those of all; see
+    /// [`merge`](Self::merge).
+    fn is_sharded(&self) -> bool {
+        false
+    }
+
+    /// The state of all processes, of the `states` of the processes in the order of their ranks.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if a state is malformed.
+    fn merge(&self, states: Vec<Value>) -> Result<Value> {
+        Ok(states.into_iter().next().unwrap_or_default())
+    }
+
     /// Tokens per sequence, `L`; `None` if they differ or are not known before they are read.
     fn sequence_length(&self) -> Option<usize> {
         None

@@ -6,7 +6,7 @@ use crate::{
     data::{
         Fingerprint,
         batch::Batch,
-        corpus::{Sequence, normalized},
+        corpus::{Sequence, normalized, prepared},
     },
     documents::for_each_document,
     error::{Error, Result},
@@ -69,13 +69,14 @@ impl Validation {
     }
 
     /// Like [`new`](Self::new), for every document of `files`, which are read like a corpus, with
-    /// the text of rows under `key`; no document is skipped.
+    /// the text of rows under `key`, repaired if `clean_text`; no document is skipped.
     ///
     /// # Errors
     /// As [`new`](Self::new), and the error of the first file or row that cannot be read.
     pub fn read(
         files: &[PathBuf],
         key: &str,
+        clean_text: bool,
         tokenizer: &Tokenizer,
         length: usize,
     ) -> Result<Self> {
@@ -84,7 +85,8 @@ impl Validation {
             Some(last) if continues => last.push_str(text),
             _ => texts.push(text.to_owned()),
         })?;
-        Self::new(texts, tokenizer, length)
+        let prepared = texts.iter().map(|text| prepared(text, clean_text));
+        Self::new(prepared, tokenizer, length)
     }
 
     /// Number of windows.

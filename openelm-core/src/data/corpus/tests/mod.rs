@@ -2,5 +2,6 @@
 
 mod errors;
 mod files;
+mod mixtures;
 mod sequences;
 mod state;

@@ -1,0 +1,21 @@
+//! The order of files in an epoch.
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+
+/// Shuffles `files` by the seed, the epoch, and the list and stream that they are of.
+pub(super) fn files(files: &mut [usize], seed: u64, epoch: u64, (list, stream): (u64, u64)) {
+    let mut key = [0; 32];
+    let numbers = [seed, epoch, list, stream].map(u64::to_le_bytes);
+    for (place, byte) in key.iter_mut().zip(numbers.into_iter().flatten()) {
+        *place = byte;
+    }
+    let mut random = ChaCha8Rng::from_seed(key);
+    for last in (1..files.len()).rev() {
+        // The count of files is far below 2^64, so the bias of the remainder is negligible.
+        let other = random.next_u64() % (last as u64 + 1);
+        files.swap(last, usize::try_from(other).unwrap_or(last));
+    }
+}
