@@ -40,7 +40,7 @@ pub(crate) fn parse(text: &str) -> Result<Value, YamlError> {
     })
 }
 
-/// Parses `text` as [`parse`] does.
+/// Parses `text` with the limits of every YAML file here.
 ///
 /// # Errors
 /// The first problem, with its line.

@@ -39,9 +39,9 @@ impl Trainer {
     /// iteration, which is the number of these updates, gives the learning rate.
     ///
     /// # Errors
-    /// [`Error::Option`] if no batch of any process has a target,
-    /// [`Error::Diverged`] if the loss or the gradient is not finite,
-    /// [`Error::Mlx`] if memory runs out.
+    /// [`Error::Option`](crate::Error::Option) if no batch of any process has a target,
+    /// [`Error::Diverged`](crate::Error::Diverged) if the loss or the gradient is not finite,
+    /// [`Error::Mlx`](crate::Error::Mlx) if memory runs out.
     pub fn update(&mut self, batches: &[Batch], group: Option<&Group>) -> Result<Step> {
         self.unless_failed(|trainer| trainer.update_with(batches, group))
     }
