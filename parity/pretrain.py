@@ -15,6 +15,7 @@ case.json             "steps": by step, "batches" of "sequences" ({"tokens", "st
                       batches make one update), "loss" (over all targets, z-loss in it), "z_loss",
                       "norm" (before clipping), "rate", "targets"; and the settings
 after-1.safetensors, after-20.safetensors   the weights after as many steps
+start/                the adapter before the first step, of the cases of CoreNet's PEFT recipes
 """
 
 import json
@@ -32,6 +33,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models import openelm
 from mlx_lm.models.openelm import Model, ModelArgs
+from mlx_lm.tuner.utils import linear_to_lora_layers
 
 attention = openelm.scaled_dot_product_attention
 STEPS, LENGTH, VOCAB = 20, 144, 211
@@ -55,6 +57,7 @@ CONFIG = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+PROJECTIONS = [("attn", "qkv_proj"), ("attn", "out_proj"), ("ffn", "proj_1"), ("ffn", "proj_2")]
 CASES = {
     "truncate": {},
     "packed": {"packed": True},
@@ -62,6 +65,8 @@ CASES = {
     "smoothed": {"packed": True, "label_smoothing": 0.1, "z_loss": 1e-2, "clip_norm": 0.0},
     "untied": {"tied": False},
     "autocast": {"packed": True, "autocast": True},
+    "recipe-lora": {"adapter": "lora", "weight_decay": 0.0, "learning_rate": 3e-4},
+    "recipe-dora": {"adapter": "dora", "weight_decay": 0.0, "learning_rate": 3e-4},
 }
 
 
@@ -77,6 +82,7 @@ def settings_of(case):
         "warmup": 5,
         "tied": True,
         "autocast": False,
+        "adapter": None,
     }
     return defaults | case
 
@@ -160,6 +166,27 @@ def half_attention(queries, keys, values, **more):
     return attention(half(queries), half(keys), half(values), **more)
 
 
+def adapt(model, kind, folder):
+    """CoreNet's adapters: of all projections, and LoRA of the embedding; written to `folder`."""
+    keys = [f"{part}.{name}" for part, name in PROJECTIONS]
+    if kind == "lora":
+        keys.append("transformer.token_embeddings")
+    parameters = {"rank": 4, "scale": 1.0, "dropout": 0.0, "keys": keys}
+    model.freeze()
+    linear_to_lora_layers(model, len(model.layers), parameters, use_dora=kind == "dora")
+    mx.eval(model.parameters())
+    folder.mkdir()
+    config = {
+        "fine_tune_type": kind,
+        "num_layers": -1,
+        "lora_parameters": parameters,
+        "tied_head": False,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    weights = dict(tree_flatten(model.trainable_parameters()))
+    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
+
+
 def loss_of(model, inputs, targets, counts, documents, settings):
     """Sums over the targets of complete rows: padding has a weight of 0."""
     positions = mx.arange(inputs.shape[1])
@@ -170,7 +197,10 @@ def loss_of(model, inputs, targets, counts, documents, settings):
     for layer in network.layers:
         x = layer(x, mask)
     x = network.norm(x)
-    head = network.token_embeddings.as_linear if settings["tied"] else model.lm_head
+    embedding = network.token_embeddings
+    # CoreNet's head has no adapter.
+    embedding = getattr(embedding, "embedding", embedding)
+    head = embedding.as_linear if settings["tied"] else model.lm_head
     logits = head(x).astype(mx.float32)
     every = mx.logsumexp(logits, axis=-1)
     found = nn.losses.cross_entropy(
@@ -189,11 +219,15 @@ def train(folder, settings, start):
     if settings["autocast"]:
         autocast(model)
         openelm.scaled_dot_product_attention = half_attention
+    if settings["adapter"]:
+        adapt(model, settings["adapter"], folder / "start")
     betas, eps = [0.9, 0.95], 1e-8
     adamw = lambda decay: optim.AdamW(1.0, betas, eps, decay, bias_correction=True)
-    optimizer = optim.MultiOptimizer(
-        [adamw(settings["weight_decay"]), adamw(0.0)], [lambda _, weight: weight.ndim > 1]
-    )
+    parts = [adamw(settings["weight_decay"]), adamw(0.0)]
+    optimizer = optim.MultiOptimizer(parts, [lambda _, weight: weight.ndim > 1])
+    if settings["adapter"]:
+        # A list of layers with frozen ones cannot be divided; nothing decays.
+        optimizer, parts = parts[1], parts[1:]
     random = np.random.default_rng(7)
     steps = []
     for step in range(STEPS):
@@ -211,7 +245,7 @@ def train(folder, settings, start):
         if settings["clip_norm"]:
             gradients, _ = optim.clip_grad_norm(gradients, settings["clip_norm"])
         rate = rate_of(step, settings)
-        for one in optimizer.optimizers:
+        for one in parts:
             one.learning_rate = rate
         optimizer.update(model, gradients)
         mx.eval(model.parameters(), optimizer.state)
@@ -226,7 +260,7 @@ def train(folder, settings, start):
             }
         )
         if step + 1 in (1, STEPS):
-            weights = dict(tree_flatten(model.parameters()))
+            weights = dict(tree_flatten(model.trainable_parameters()))
             mx.save_safetensors(str(folder / f"after-{step + 1}.safetensors"), weights)
     return steps
 

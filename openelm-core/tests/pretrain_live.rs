@@ -15,11 +15,12 @@ use std::{
 
 use mlx_rs::Array;
 use openelm_core::{
-    Config, Device, Dtype,
+    Config, Device, Dtype, Model,
+    adapter::Adapter,
     internal::{Batch, ReadOptions, Weights},
     pretrain::Recipe,
     runtime,
-    train::{Trainer, TrainerOptions},
+    train::{Optimizer, Trainer, TrainerOptions},
     weights::Checkpoint,
 };
 use openelm_testing::TempDir;
@@ -35,12 +36,14 @@ const AUTOCAST_BOUNDS: (f64, f32) = (2e-3, 2e-2);
 #[derive(Deserialize)]
 struct Case {
     clip_norm: f32,
+    weight_decay: f32,
     z_loss: f32,
     label_smoothing: f32,
     learning_rate: f64,
     warmup: u64,
     tied: bool,
     autocast: bool,
+    adapter: Option<String>,
     steps: Vec<Expected>,
 }
 
@@ -65,7 +68,7 @@ struct Sequence {
 fn pretraining_matches_mlx_lm_network() {
     let folder = PathBuf::from(std::env::var_os("OPENELM_PRETRAIN").expect("set by parity/run.sh"));
     let index: Vec<String> = read(&folder.join("index.json"));
-    assert!(index.len() >= 6, "only {} cases", index.len());
+    assert!(index.len() >= 8, "only {} cases", index.len());
     for name in &index {
         // The code of a GPU, with compiled steps, on the same backend.
         for device in [Device::Gpu, Device::Cpu] {
@@ -90,6 +93,10 @@ fn compare(folder: &Path, name: &str, device: Device, grad_checkpoint: bool) {
         label_smoothing: case.label_smoothing,
         grad_checkpoint,
         autocast: case.autocast,
+        optimizer: Optimizer {
+            weight_decay: case.weight_decay,
+            ..recipe.trainer().optimizer
+        },
         ..recipe.trainer()
     };
     let base = folder.join(if case.tied { "base" } else { "base-untied" });
@@ -101,8 +108,13 @@ fn compare(folder: &Path, name: &str, device: Device, grad_checkpoint: bool) {
         keep_quantized: false,
     };
     let weights = Weights::read(&checkpoint, &config, how, &mut |_, _| {}).unwrap();
-    let mut trainer =
-        Trainer::from_scratch(config.clone(), weights, Dtype::Float32, options).unwrap();
+    let mut trainer = if case.adapter.is_some() {
+        let model = Model::new(config.clone(), weights, Dtype::Float32).unwrap();
+        let adapter = Adapter::load(folder.join(name).join("start")).unwrap();
+        Trainer::new(&model, adapter, options).unwrap()
+    } else {
+        Trainer::from_scratch(config.clone(), weights, Dtype::Float32, options).unwrap()
+    };
 
     let (loss_bound, tensor_bound) = if case.autocast {
         AUTOCAST_BOUNDS
