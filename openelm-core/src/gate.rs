@@ -28,7 +28,8 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct State {
-    closed: bool,
+    /// Calls of [`Gate::close`] without their [`Gate::open`].
+    closed: usize,
     /// Number of live guards that do not rest.
     held: usize,
     /// Number of calls of [`Gate::recheck`].
@@ -43,28 +44,32 @@ impl Gate {
     /// Begins a unit of work if the gate is open.
     pub fn try_acquire(&self) -> Option<GateGuard> {
         let mut state = self.lock();
-        if state.closed {
+        if state.closed > 0 {
             return None;
         }
         state.held += 1;
         Some(GateGuard(self.clone()))
     }
 
-    /// Closes the gate: no new unit of work begins.
+    /// Closes the gate: no new unit of work begins. Each call needs its own [`open`](Self::open).
     pub fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.closed = state.closed.saturating_add(1);
+        drop(state);
         self.0.changed.notify_all();
     }
 
-    /// Opens the gate.
+    /// Takes a [`close`](Self::close) back. The last one opens the gate; an open gate stays open.
     pub fn open(&self) {
-        self.lock().closed = false;
+        let mut state = self.lock();
+        state.closed = state.closed.saturating_sub(1);
+        drop(state);
         self.0.changed.notify_all();
     }
 
     /// True while the gate is closed.
     pub fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.lock().closed > 0
     }
 
     /// Makes each resting thread examine its condition for an end of the rest again.
@@ -127,7 +132,7 @@ impl Gate {
             between();
             let mut state = self.lock();
             loop {
-                if !state.closed || give_up() {
+                if state.closed == 0 || give_up() {
                     state.held += 1;
                     return;
                 }
@@ -242,9 +247,15 @@ mod tests {
         drop(first);
         assert!(gate.wait_idle(SHORT));
         gate.close();
+        gate.close();
         assert!(gate.try_acquire().is_none());
         gate.open();
+        assert!(gate.try_acquire().is_none(), "closed twice");
+        gate.open();
         assert!(gate.try_acquire().is_some());
+        gate.open();
+        gate.close();
+        assert!(gate.try_acquire().is_none(), "open once too often");
     }
 
     #[test]

@@ -100,6 +100,7 @@ pub fn clear_memory_cache() -> Result<()> {
 
 /// Pauses all work before its next token, prompt chunk, training batch or tensor, and blocks the
 /// caller for up to `wait_milliseconds` until the device is idle. Returns true if no work is running.
+/// Each call needs its own [`resume`].
 ///
 /// # Errors
 /// Only after a panic.
@@ -108,7 +109,7 @@ pub fn pause(wait_milliseconds: u64) -> Result<bool> {
     Ok(engine()?.pause(Duration::from_millis(wait_milliseconds)))
 }
 
-/// Continues after [`pause`].
+/// Takes a [`pause`] back; work continues after the last one.
 ///
 /// # Errors
 /// Only after a panic.

@@ -95,7 +95,8 @@ impl Engine {
     }
 
     /// Pauses all work before its next token, prompt chunk, tensor or batch, and waits up to `wait`
-    /// for the device. Returns true if no work is running.
+    /// for the device. Returns true if no work is running. Each call needs its own
+    /// [`resume`](Self::resume).
     pub fn pause(&self, wait: Duration) -> bool {
         self.0.gate.close();
         // The thread waits for what its last turns have left on the device.
@@ -103,7 +104,8 @@ impl Engine {
         self.0.gate.wait_idle(wait)
     }
 
-    /// Continues after [`pause`](Self::pause).
+    /// Takes a [`pause`](Self::pause) back; work continues after the last one. Has no effect
+    /// without a pause.
     pub fn resume(&self) {
         self.0.gate.open();
         self.wake();

@@ -60,6 +60,15 @@ impl State {
     /// Begins a generation; its error is the first event.
     pub(super) fn generate(&mut self, request: Request, mut sender: EventSender<Event>) {
         if sender.is_closed() {
+            if let Some((chat, _)) = &request.chat
+                && let Some(slot) = self
+                    .chats
+                    .get_mut(chat)
+                    .filter(|slot| slot.answering.is_none())
+            {
+                slot.chat.skip(request.prompt.text());
+                slot.show();
+            }
             return;
         }
         match catch_panic(|| self.begin(&request)) {

@@ -36,10 +36,10 @@ pub enum ContextOverflow {
 
 impl Chat {
     /// A conversation that begins with `messages`, which may be empty. The first message may be
-    /// [`Role::System`]'s; the last must not be the user's.
+    /// [`Role::System`]'s; the last must not be the user's. Answers may be empty.
     ///
     /// # Errors
-    /// [`Error::Option`] if the roles are in another order or a message is empty.
+    /// [`Error::Option`] if the roles are in another order or another message is empty.
     pub fn new(template: ChatTemplate, messages: Vec<Message>) -> Result<Self> {
         check_roles(&messages, Role::User).map_err(|problem| Error::option("messages", problem))?;
         Ok(Self {
@@ -153,19 +153,33 @@ impl Chat {
         }
     }
 
-    /// Adds the answer of `generation`, also of a cancelled one. If the answer is empty, the
-    /// question is withdrawn.
+    /// Adds the question and the answer of `generation`, also of a cancelled one, whose text may be
+    /// empty.
     pub fn finish(&mut self, generation: Generation<'_>) {
-        if let Some(question) = self.question.take()
-            && !generation.text().is_empty()
-        {
-            self.messages.push(question);
-            self.messages.push(Message {
-                role: Role::Assistant,
-                content: generation.text().to_owned(),
-            });
+        if let Some(question) = self.question.take() {
+            self.add(question, generation.text());
         }
         self.cache = generation.into_cache();
+    }
+
+    /// Adds `question` with an empty answer: it was cancelled before it began. Has no effect while
+    /// another question is answered, or if `question` is empty.
+    pub fn skip(&mut self, question: &str) {
+        if self.question.is_none() && !question.is_empty() {
+            let question = Message {
+                role: Role::User,
+                content: question.to_owned(),
+            };
+            self.add(question, "");
+        }
+    }
+
+    fn add(&mut self, question: Message, answer: &str) {
+        self.messages.push(question);
+        self.messages.push(Message {
+            role: Role::Assistant,
+            content: answer.to_owned(),
+        });
     }
 
     /// The keys and values of the conversation, which ends.
@@ -220,5 +234,17 @@ mod tests {
             "messages: message 2: expected the role `user`, found `system`"
         );
         assert!(Chat::new(ChatTemplate::Plain, conversation()[..3].to_vec()).is_ok());
+    }
+
+    #[test]
+    fn a_cancelled_question_stays() {
+        let mut chat = Chat::new(ChatTemplate::Plain, Vec::new()).unwrap();
+        chat.skip("");
+        chat.skip("Hello?");
+        let expected = [message(Role::User, "Hello?"), message(Role::Assistant, "")];
+        assert_eq!(chat.messages(), expected);
+        // A conversation with these messages continues.
+        let again = Chat::new(ChatTemplate::Plain, chat.messages().to_vec()).unwrap();
+        assert_eq!(again.messages(), expected);
     }
 }

@@ -46,7 +46,8 @@ pub(crate) fn check_roles(messages: &[Message], next: Role) -> Result<(), String
                 role.name()
             ));
         }
-        if content.is_empty() {
+        // An answer is empty if it was stopped at once.
+        if content.is_empty() && *role != Role::Assistant {
             return Err(format!("message {number}: `content` is empty"));
         }
         expected = match expected {

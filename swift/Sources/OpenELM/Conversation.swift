@@ -1,4 +1,5 @@
 import Observation
+internal import OpenELMBindings
 
 /// A conversation for a view, with messages, the answer as it is generated, and the last error.
 ///
@@ -31,6 +32,28 @@ import Observation
     @ObservationIgnored private let session: LanguageModelSession
     @ObservationIgnored private var answer: Task<Void, Never>?
 
+    /// Creates a conversation that continues `transcript`, of a session or another conversation.
+    public init(
+        model: LanguageModel, transcript: [LanguageModelSession.Message],
+        template: ChatTemplate = .openELMInstruct,
+        options: GenerationOptions = GenerationOptions()
+    ) throws {
+        session = try LanguageModelSession(
+            model: model, transcript: transcript, template: template)
+        // Instructions are no message of the view.
+        let shown = transcript.filter { $0.role != .instructions }
+        messages = shown.enumerated().map {
+            Message(id: $0.offset, role: $0.element.role, text: $0.element.text)
+        }
+        self.options = options
+    }
+
+    /// All messages of the conversation, for `init(model:transcript:template:options:)` of another
+    /// launch.
+    public var transcript: [LanguageModelSession.Message] {
+        get async throws { try await session.transcript }
+    }
+
     /// Creates a conversation that begins with `instructions`.
     public init(
         model: LanguageModel, instructions: String? = nil,
@@ -48,31 +71,37 @@ import Observation
     /// progress.
     public func send(_ prompt: String) {
         guard !isResponding else { return }
+        stats = nil
+        error = nil
+        let running: Running<OpenELMBindings.GenerationStream>
+        do {
+            running = try session.begin(prompt, options: options)
+        } catch {
+            self.error = OpenELMError.from(error) as? OpenELMError
+            return
+        }
         let question = messages.count
         messages.append(Message(id: question, role: .prompt, text: prompt))
         messages.append(Message(id: question + 1, role: .response, text: ""))
         isResponding = true
         promptProgress = 0
-        stats = nil
-        error = nil
-        let events = session.streamResponse(to: prompt, options: options).withEvents()
         // Releasing the conversation cancels the answer.
         answer = Task { [weak self] in
             do {
-                for try await event in events {
+                while let event = try await running.next() {
                     guard let self else { return }
-                    self.take(event)
+                    self.take(GenerationEvent(event))
                 }
-                self?.ended(nil)
+                await self?.ended(nil)
             } catch is CancellationError {
-                self?.ended(nil)
+                await self?.ended(nil)
             } catch {
-                self?.ended(OpenELMError.from(error) as? OpenELMError)
+                await self?.ended(OpenELMError.from(error) as? OpenELMError)
             }
         }
     }
 
-    /// Stops the answer and keeps its text so far.
+    /// Stops the answer and keeps its text so far, which may be empty, with its prompt.
     public func stop() { answer?.cancel() }
 
     /// Waits until no answer is in progress.
@@ -87,7 +116,11 @@ import Observation
         }
     }
 
-    private func ended(_ error: OpenELMError?) {
+    private func ended(_ error: OpenELMError?) async {
+        // A stopped answer may have text that was not delivered.
+        if error == nil, let last = try? await session.transcript.last {
+            messages[messages.count - 1].text = last.text
+        }
         isResponding = false
         self.error = error
         // The session has removed the prompt.

@@ -84,7 +84,9 @@ public struct ConvertOptions: Sendable, Equatable {
             }
         return OpenELMBindings.ConvertOptions(
             format: format, dtype: dtype, quantize: quantize, dequantize: dequantize,
-            adapter: adapter?.path, tokenizer: tokenizer?.path, force: force, verify: verify)
+            adapter: try adapter.map { try filePath($0, "adapter") },
+            tokenizer: try tokenizer.map { try filePath($0, "tokenizer") }, force: force,
+            verify: verify)
     }
 }
 
@@ -118,8 +120,9 @@ extension LanguageModel {
         try Memory.prepare()
         try Task.checkCancellation()
         let options = try options.ffiOptions()
+        let (source, target) = (try filePath(source, "source"), try filePath(target, "target"))
         let run = try translated {
-            try OpenELMBindings.convert(source: source.path, target: target.path, options: options)
+            try OpenELMBindings.convert(source: source, target: target, options: options)
         }
         let running = Running(run)
         while let event = try await running.next() {

@@ -67,8 +67,8 @@ extension LanguageModel {
         let model = self.model
         return FinetuneEvents {
             try OpenELMBindings.finetune(
-                model: model, data: data.path, folder: folder.path, options: options.ffiOptions(),
-                resume: resume)
+                model: model, data: filePath(data, "data"), folder: filePath(folder, "folder"),
+                options: options.ffiOptions(), resume: resume)
         }
     }
 }

@@ -25,10 +25,10 @@ public struct LoadOptions: Sendable, Equatable {
         self.training = training
     }
 
-    var ffiOptions: OpenELMBindings.LoadOptions {
+    func ffiOptions() throws -> OpenELMBindings.LoadOptions {
         OpenELMBindings.LoadOptions(
-            dtype: dtype, tokenizer: tokenizer?.path, keepQuantized: keepQuantized,
-            training: training)
+            dtype: dtype, tokenizer: try tokenizer.map { try filePath($0, "tokenizer") },
+            keepQuantized: keepQuantized, training: training)
     }
 }
 
@@ -43,7 +43,9 @@ public final class LanguageModel: Sendable {
     ) async throws {
         try Memory.prepare()
         try Task.checkCancellation()
-        let run = try translated { try loadModel(path: folder.path, options: options.ffiOptions) }
+        let path = try filePath(folder, "folder")
+        let options = try options.ffiOptions()
+        let run = try translated { try loadModel(path: path, options: options) }
         let running = Running(run)
         while let bytes = try await running.next() {
             progress(bytes.total == 0 ? 1 : Double(bytes.read) / Double(bytes.total))
@@ -120,7 +122,8 @@ public final class LanguageModel: Sendable {
     /// Adds the adapter in `folder` as `name` and makes it the only active adapter.
     public func addAdapter(_ name: String, folder: URL) async throws {
         let model = self.model
-        try await translated { try await model.addAdapter(name: name, folder: folder.path) }
+        let path = try filePath(folder, "folder")
+        try await translated { try await model.addAdapter(name: name, folder: path) }
     }
 
     /// Makes exactly these adapters active. Their outputs are summed; an empty array restores the

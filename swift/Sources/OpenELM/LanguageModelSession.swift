@@ -59,6 +59,14 @@ public final class LanguageModelSession: Sendable {
             })
     }
 
+    /// Begins the answer to `prompt` at once.
+    func begin(
+        _ prompt: String, options: GenerationOptions
+    ) throws -> Running<OpenELMBindings.GenerationStream> {
+        try Running(
+            translated { try chat.respond(prompt: prompt, options: options.ffiOptions()) })
+    }
+
     /// A Boolean value that is true while an answer is in progress. A second request fails with
     /// ``OpenELMError/concurrentRequests`` until the answer ends or is cancelled.
     public var isResponding: Bool {

@@ -36,8 +36,10 @@ public enum Memory {
     ) throws -> Int {
         try prepare()
         let context = try context.map { try count("context", $0) }
+        let path = try filePath(folder, "folder")
+        let options = try options.ffiOptions()
         let estimate = try translated {
-            try estimateMemory(path: folder.path, options: options.ffiOptions, context: context)
+            try estimateMemory(path: path, options: options, context: context)
         }
         return Int(estimate.weights + estimate.kvCache + estimate.working)
     }
@@ -71,7 +73,8 @@ public enum Memory {
     /// Pauses all work before its next token, prompt chunk, training batch or tensor, and frees the
     /// buffers in MLX's cache. Blocks the calling thread for up to four seconds, until the work in
     /// progress has ended: iOS gives an app that enters the background about five. Returns true if
-    /// nothing is in progress, on the GPU either.
+    /// nothing is in progress, on the GPU either. Each call needs its own ``resume()``, so that an
+    /// app and the package, which pauses in the background, do not end each other's pause.
     @discardableResult
     public static func pause() throws -> Bool {
         let isIdle = try translated { try OpenELMBindings.pause(waitMilliseconds: 4000) }
@@ -79,7 +82,7 @@ public enum Memory {
         return isIdle
     }
 
-    /// Resumes work after ``pause()``.
+    /// Takes a ``pause()`` back; work continues after the last one. Has no effect without a pause.
     public static func resume() throws {
         try translated { try OpenELMBindings.resume() }
     }

@@ -5048,6 +5048,7 @@ public func mlxVersion()throws  -> String  {
 /**
  * Pauses all work before its next token, prompt chunk, training batch or tensor, and blocks the
  * caller for up to `wait_milliseconds` until the device is idle. Returns true if no work is running.
+ * Each call needs its own [`resume`].
  *
  * # Errors
  * Only after a panic.
@@ -5073,7 +5074,7 @@ public func resetPeakMemory()throws   {try rustCallWithError(FfiConverterTypeCor
 }
 }
 /**
- * Continues after [`pause`].
+ * Takes a [`pause`] back; work continues after the last one.
  *
  * # Errors
  * Only after a panic.
@@ -5178,13 +5179,13 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_func_mlx_version() != 9963) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_pause() != 65447) {
+    if (uniffi_openelm_ffi_checksum_func_pause() != 40663) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_func_reset_peak_memory() != 54336) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_resume() != 25127) {
+    if (uniffi_openelm_ffi_checksum_func_resume() != 4689) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_func_set_memory_cache_limit() != 6350) {

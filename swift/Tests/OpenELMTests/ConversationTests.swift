@@ -52,6 +52,40 @@ import Testing
         #expect(conversation.error == nil && conversation.messages.count == 4)
     }
 
+    /// The session and the view have the same messages, and a session restores them.
+    @Test func aStoppedOrEmptyAnswerKeepsItsPrompt() async throws {
+        let model = try await LanguageModel(folder: tales)
+        let long = GenerationOptions(maximumResponseTokens: 400, ignoreEos: true)
+        let conversation = try Conversation(model: model, template: .plain, options: long)
+        conversation.send("A fox")
+        conversation.stop()
+        await conversation.finish()
+        #expect(conversation.messages.count == 2 && conversation.error == nil)
+        conversation.options = GenerationOptions(maximumResponseTokens: 0)
+        conversation.send("A bear")
+        await conversation.finish()
+        #expect(conversation.messages.count == 4 && conversation.error == nil)
+        #expect(conversation.messages[3].text.isEmpty)
+        conversation.options = long
+        conversation.send("A wolf")
+        while conversation.messages[5].text.isEmpty { await Task.yield() }
+        conversation.stop()
+        await conversation.finish()
+        let shown = conversation.messages.map {
+            LanguageModelSession.Message(role: $0.role, text: $0.text)
+        }
+        #expect(shown.count == 6)
+        let kept = try await conversation.transcript
+        #expect(kept == shown)
+        let restored = try LanguageModelSession(
+            model: model, transcript: shown, template: .plain)
+        let transcript = try await restored.transcript
+        #expect(transcript == shown)
+        let answer = try await restored.respond(
+            to: "A hare", options: GenerationOptions(maximumResponseTokens: 4))
+        #expect(answer.stats.generatedTokens == 4)
+    }
+
     @Test func releasedConversationCancelsItsAnswer() async throws {
         let model = try await LanguageModel(folder: tales)
         var conversation: Conversation? = try Conversation(

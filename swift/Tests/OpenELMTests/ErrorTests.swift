@@ -6,6 +6,48 @@ import Testing
 @testable import OpenELM
 
 @Suite(.serialized) struct ErrorTests {
+    @Test func onlyFilesAreReadAndWritten() async throws {
+        let web = URL(string: "https://user:secret@example.com/model")!
+        func name(_ body: () async throws -> Void) async -> String? {
+            do {
+                try await body()
+                return nil
+            } catch {
+                guard case .invalidOption(let name, let message)? = error as? OpenELMError else {
+                    return "\(error)"
+                }
+                #expect(message.contains("expected a file URL"))
+                #expect(message.contains("found the scheme https"))
+                #expect(!message.contains("secret"))
+                return name
+            }
+        }
+        let model = try await LanguageModel(folder: tales)
+        let output = FileManager.default.temporaryDirectory.appending(path: "never-written")
+        #expect(await name { _ = try await LanguageModel(folder: web) } == "folder")
+        #expect(
+            await name {
+                _ = try await LanguageModel(folder: tales, options: .init(tokenizer: web))
+            } == "tokenizer")
+        #expect(await name { try await model.addAdapter("a", folder: web) } == "folder")
+        #expect(await name { _ = try Memory.estimatedMemory(of: web) } == "folder")
+        #expect(await name { try await LanguageModel.convert(web, to: output) } == "source")
+        #expect(await name { try await LanguageModel.convert(tales, to: web) } == "target")
+        #expect(
+            await name {
+                var options = ConvertOptions()
+                options.adapter = web
+                try await LanguageModel.convert(tales, to: output, options: options)
+            } == "adapter")
+        for (data, folder, expected) in [(web, output, "data"), (tales, web, "folder")] {
+            #expect(
+                await name {
+                    for try await _ in model.finetune(on: data, savingTo: folder) {}
+                } == expected)
+        }
+        #expect(!FileManager.default.fileExists(atPath: output.path))
+    }
+
     @Test func namesInvalidInputs() async throws {
         let nowhere = URL(filePath: "/nowhere")
         await #expect {
