@@ -25,13 +25,16 @@ const STRICT: &str =
 /// The others of 80 to BF, and the space that U+00A0 may have become.
 const LOOSE: &str = "–—―‘’‚“”„… ";
 
+/// A UTF-8 sequence in an encoding like Latin-1.
+static SEQUENCE: LazyLock<Regex> = LazyLock::new(|| expression(&sequence()));
+
 /// UTF-8 in an encoding like Latin-1.
-static DETECTOR: LazyLock<Regex> = LazyLock::new(|| {
+static SEQUENCES: LazyLock<Regex> = LazyLock::new(|| expression(&format!("(?:{})+", sequence())));
+
+fn sequence() -> String {
     let next = format!("[{STRICT}{LOOSE}]");
-    expression(&format!(
-        "(?:[{FIRST_OF_2}]{next}|[{FIRST_OF_3}]{next}{{2}}|[{FIRST_OF_4}]{next}{{3}})+"
-    ))
-});
+    format!("[{FIRST_OF_2}]{next}|[{FIRST_OF_3}]{next}{{2}}|[{FIRST_OF_4}]{next}{{3}}")
+}
 
 /// Repairs `text` step by step until nothing changes.
 pub(crate) fn fix(text: String) -> String {
@@ -84,7 +87,7 @@ fn fix_embedded(text: &str) -> Option<String> {
     };
     let mut fixed = String::new();
     let (mut done, mut from) = (0, 0);
-    while let Some(found) = DETECTOR.find_at(text, from) {
+    while let Some(found) = SEQUENCE.find_at(text, from) {
         let before = text.get(..found.start()).unwrap_or_default();
         // Not after a character that could be a part of a longer sequence.
         if before.chars().next_back().is_some_and(is_strict) {
@@ -92,6 +95,7 @@ fn fix_embedded(text: &str) -> Option<String> {
             from = found.start() + first.map_or(1, char::len_utf8);
             continue;
         }
+        let found = SEQUENCES.find_at(text, found.start()).unwrap_or(found);
         let part = found.as_str();
         fixed.push_str(text.get(done..found.start()).unwrap_or_default());
         if part.len() < text.len() && is_bad(part) {

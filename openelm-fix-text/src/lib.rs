@@ -23,6 +23,9 @@ use std::borrow::Cow;
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
+/// Largest number of repairs of a segment, of which each can begin with the result of the one
+/// before: `&amp;amp;` needs two. Bounds the time for text that is made for it.
+const PASSES: usize = 100;
 /// Largest number of characters that are repaired together.
 const SEGMENT: usize = 1_000_000;
 
@@ -63,19 +66,20 @@ fn first_segment(text: &str) -> &str {
     end.and_then(|end| line.get(..end)).unwrap_or(line)
 }
 
-/// Repairs a segment until nothing changes. The text is borrowed if it is unchanged.
+/// Repairs a segment until nothing changes, or [`PASSES`] times. The text is borrowed if it is unchanged.
 fn fix_segment(segment: &str, unescapes: bool) -> Cow<'_, str> {
     if is_plain(segment, unescapes) {
         return Cow::Borrowed(segment);
     }
     let mut text = Cow::Borrowed(segment);
-    loop {
+    for _ in 0..PASSES {
         let next = fix_once(&text, unescapes);
         if next == text {
-            return text;
+            break;
         }
         text = Cow::Owned(next);
     }
+    text
 }
 
 /// True for ASCII text that no fix changes.

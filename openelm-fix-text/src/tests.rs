@@ -61,6 +61,15 @@ fn unchanged_text_is_borrowed() {
 }
 
 #[test]
+fn time_grows_with_the_length_alone() {
+    // Each sequence follows a character that could be a part of a longer one.
+    let text = "\u{A1}".to_owned() + &"Ã¡".repeat(200_000) + " ”“ x";
+    fix_text(&text);
+    let nested = "&".to_owned() + &"amp;".repeat(PASSES + 7) + " x";
+    assert_eq!(fix_text(&nested), "&".to_owned() + &"amp;".repeat(7) + " x");
+}
+
+#[test]
 fn long_lines_are_repaired_in_parts() {
     // Two parts of a million characters: the mojibake across their border stays, as in ftfy.
     let text = "a".repeat(SEGMENT - 1) + "Ã©" + &"é".repeat(2 * SEGMENT);
