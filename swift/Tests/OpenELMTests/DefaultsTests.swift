@@ -11,7 +11,7 @@ import func OpenELMBindings.defaultLoadOptions
 /// Defaults of this package equal the core's.
 struct DefaultsTests {
     @Test func defaultsEqualTheCores() throws {
-        #expect(try LoadOptions().ffiOptions == defaultLoadOptions())
+        #expect(try LoadOptions().ffiOptions() == defaultLoadOptions())
         #expect(try GenerationOptions().ffiOptions() == defaultGenerationOptions())
         #expect(try FinetuneOptions().ffiOptions() == defaultFinetuneOptions())
         #expect(try ConvertOptions().ffiOptions() == defaultConvertOptions())
@@ -19,11 +19,11 @@ struct DefaultsTests {
         #expect(try FinetuneOptions().ffiOptions().numLayers == 16)
     }
 
-    @Test func loadOptionsReachTheLibrary() {
+    @Test func loadOptionsReachTheLibrary() throws {
         let options = LoadOptions(
             dtype: "bfloat16", tokenizer: URL(filePath: "/folder"), keepQuantized: true,
             training: true)
-        let bound = options.ffiOptions
+        let bound = try options.ffiOptions()
         #expect(bound.dtype == "bfloat16" && bound.tokenizer == "/folder")
         #expect(bound.keepQuantized == true && bound.training)
     }
