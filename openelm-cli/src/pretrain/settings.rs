@@ -322,7 +322,7 @@ impl Settings {
                 let checkpoint = CoreNetCheckpoint::open(file)?;
                 self.config_of(&checkpoint, tokenizer)?
             }
-            Some(_) if self.model != Architecture::default() => {
+            Some(folder) if folder.is_dir() && self.model != Architecture::default() => {
                 return Err(Error::Usage(
                     "--start-from: the model has its architecture; leave out [model] and its \
                      options"
