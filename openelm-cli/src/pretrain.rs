@@ -5,6 +5,7 @@ mod architecture;
 mod data;
 mod reports;
 mod settings;
+mod start;
 mod unused;
 
 use std::{path::PathBuf, time::Duration};
@@ -154,7 +155,9 @@ fn train(
             settings.sequence_length(&config),
             world_size,
         );
-        show_continued(settings, args.resume)?;
+        if !args.resume {
+            start::show(settings)?;
+        }
     }
     let begin = if args.resume {
         Pretrain::resume
@@ -227,7 +230,7 @@ fn dry_run(
     let processes = settings.processes.unwrap_or(1);
     if !args.quiet && !args.json {
         show_run(&config, &options, length, processes);
-        show_continued(settings, false)?;
+        start::show(settings)?;
     }
     let source = data::source(settings, &config, tokenizer, 0, 1)?;
     let per_step = (options.batch_size as u64).saturating_mul(length as u64);
@@ -308,24 +311,6 @@ fn show_run(config: &Config, options: &PretrainOptions, length: usize, processes
         exponent(schedule.learning_rate),
         output::grouped(schedule.warmup),
     ));
-}
-
-/// The position of a training checkpoint of CoreNet, which a new run continues.
-fn show_continued(settings: &Settings, resumes: bool) -> Result<(), Error> {
-    if resumes {
-        return Ok(());
-    }
-    let Some((checkpoint, iteration)) = settings.continued()? else {
-        return Ok(());
-    };
-    let iteration = output::grouped(iteration);
-    output::note(&format!(
-        "continues after iteration {iteration} of the checkpoint, with its moments of AdamW"
-    ));
-    if checkpoint.has_average() && settings.ema_decay.is_none() {
-        output::note("the checkpoint's moving average is left out; --ema-decay continues it");
-    }
-    Ok(())
 }
 
 /// Seconds as readable text.
