@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -194,6 +195,30 @@ def tasks(folder, rows):
     (folder / "rolling" / "test.parquet").write_bytes(containers.parquet(rows[:3]))
 
 
+def adamw(weights):
+    """AdamW's state after a step, in CoreNet's order: matrices, then norms, each by module."""
+    parts = ("attn.qkv_proj", "attn.q_norm", "attn.k_norm", "attn.out_proj", "ffn.proj_1",
+             "ffn.proj_2", "ffn_norm", "attn_norm")
+
+    def place(name):
+        if name.startswith("layers."):
+            _, layer, part = name.removesuffix(".weight").split(".", 2)
+            return int(layer), parts.index(part)
+        return (-1, 0) if name.startswith("token_embeddings") else (len(weights), 0)
+
+    names = sorted(weights, key=place)
+    groups = [[n for n in names if len(weights[n].shape) == dims] for dims in (2, 1)]
+    numbers = range(len(names))
+    moment = {n: containers.Tensor(weights[n].shape, bytes(len(weights[n].storage.data)))
+              for n in names}
+    one = struct.pack("<f", 1.0)
+    state = {i: {"step": containers.Tensor((), one), "exp_avg": moment[n], "exp_avg_sq": moment[n]}
+             for i, n in enumerate(sum(groups, []))}
+    split = len(groups[0])
+    return {"state": state, "param_groups": [{"lr": 1e-3, "params": list(numbers[:split])},
+                                             {"lr": 1e-3, "params": list(numbers[split:])}]}
+
+
 def other_formats(folder):
     """PyTorch files, CoreNet's MLX folder and a SentencePiece model."""
     weights = (folder / "model/model.safetensors").read_bytes()
@@ -201,7 +226,8 @@ def other_formats(folder):
              for name, _, shape, data in containers.tensors(weights)}
     plain = {name.removeprefix("transformer."): tensor for name, tensor in named.items()}
     (folder / "weights.pt").write_bytes(containers.torch_zip(*containers.torch_pickle(named)))
-    training = {"epoch": 1, "iterations": 2, "model_state_dict": plain, "ema_state_dict": plain}
+    training = {"epoch": 1, "iterations": 1, "model_state_dict": plain, "ema_state_dict": plain,
+                "optim_state_dict": adamw(plain)}
     (folder / "training.pt").write_bytes(containers.torch_zip(*containers.torch_pickle(training)))
     (folder / "legacy.pt").write_bytes(containers.torch_legacy(plain))
     header, data = containers.read_safetensors(weights)

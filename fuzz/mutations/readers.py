@@ -125,6 +125,9 @@ def sources():
         yield reader(file, form, convert(file.split("/")[0], *by_config), "model", OUT,
                      ("corenet: tensor",))
     yield reader("training.pt", "torch", convert("training.pt", "--ema", *by_config), "model", OUT)
+    for file in "training.pt", "weights.pt":
+        yield reader(file, "torch", pretrain("--start-from", file, "--learning-rate", "1e-3"),
+                     "pretrain.toml model corpus.jsonl", OUT, ("--iters",), True)
     yield reader("corenet/config.json", "json", convert("corenet", "--tokenizer", "model"), "model",
                  OUT, ("weights.safetensors", "corenet: tensor"), valid=False)
     for file, form in ("corenet.yaml", "text"), ("model/config.json", "json"):
@@ -190,6 +193,9 @@ def settings():
     yield reader("finetune.toml", "toml", ["finetune", "--model", "model", "--config", "finetune.toml",
                                            "--adapter-path", "out", "--quiet"], "model text", OUT, flag,
                  True)
+    yield reader("corenet.yaml", "text",
+                 ["finetune", "--model", "model", "--data", "text", "--config", "corenet.yaml",
+                  "--adapter-path", "out", "--quiet"], "model text", OUT, valid=False)
     more = "model corpus.jsonl"
     yield reader("pretrain.toml", "toml", pretrain(), more, OUT, flag, True)
     yield reader("pretrain.toml", "toml", pretrain("--dry-run"), more, (), flag)

@@ -4,6 +4,7 @@
 use openelm_core::{
     Config,
     internal::{self as gguf, TorchFile},
+    pretrain::CoreNetCheckpoint,
     weights::Checkpoint,
 };
 use openelm_testing::TempFile;
@@ -20,6 +21,10 @@ pub(crate) fn torch(bytes: &[u8]) {
                 assert_eq!(read.len(), tensor.bytes(), "{name}");
             }
         }
+    }
+    // The optimizer's state.
+    if let Ok(checkpoint) = CoreNetCheckpoint::open(&file) {
+        let _ = checkpoint.vocab_size();
     }
 }
 

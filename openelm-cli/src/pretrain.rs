@@ -6,6 +6,7 @@ mod data;
 mod groups;
 mod reports;
 mod settings;
+mod start;
 mod unused;
 
 use std::{path::PathBuf, time::Duration};
@@ -155,7 +156,9 @@ fn train(
             settings.sequence_length(&config),
             world_size,
         );
-        show_continued(settings, args.resume)?;
+        if !args.resume {
+            start::show(settings)?;
+        }
     }
     let begin = if args.resume {
         Pretrain::resume
@@ -214,7 +217,7 @@ fn join_group(settings: &Settings) -> Result<Option<Group>, Error> {
     })
 }
 
-/// Steps that a dry run measures, including the first.
+/// Steps of each size that a dry run measures, including the first.
 const MEASURED: u64 = 4;
 
 fn dry_run(
@@ -225,14 +228,17 @@ fn dry_run(
     options: PretrainOptions,
 ) -> Result<(), Error> {
     let length = settings.sequence_length(&config);
+    let processes = settings.processes.unwrap_or(1);
     if !args.quiet && !args.json {
-        show_run(&config, &options, length, settings.processes.unwrap_or(1));
+        show_run(&config, &options, length, processes);
+        start::show(settings)?;
     }
     let source = data::source(settings, &config, tokenizer, 0, 1)?;
-    let steps = options.iters;
     let per_step = (options.batch_size as u64).saturating_mul(length as u64);
     let averages = u64::from(options.trainer.ema_decay.is_some());
-    let measured = Pretrain::measure(config, source, options, MEASURED)?;
+    let iters = options.iters;
+    let measured = Pretrain::measure(config, source, options, processes, MEASURED)?;
+    let steps = iters.saturating_sub(measured.first_iteration);
     let seconds = measured.seconds_per_step * steps as f64;
     // Weights, gradient, two moments, and the moving average.
     let state = measured.parameters * 4 * (4 + averages);
@@ -241,6 +247,7 @@ fn dry_run(
         return output::write_json(&json!({
             "parameters": measured.parameters,
             "steps": steps,
+            "processes": processes,
             "tokens_per_step": per_step,
             "tokens": steps.saturating_mul(per_step),
             "state_bytes": state,
@@ -250,11 +257,18 @@ fn dry_run(
             "seconds": seconds,
         }));
     }
+    let (each, devices) = match processes {
+        1 => (String::new(), String::new()),
+        count => (
+            " in each process".to_owned(),
+            format!(" with {count} devices like this one, without their transfers"),
+        ),
+    };
     output::write(
         format!(
-            "memory      {} at most, {} of it weights, gradients and moments\n\
+            "memory      {} at most{each}, {} of it weights, gradients and moments\n\
              per step    {:.3} s, {per_second:.0} tokens/s ({} steps measured)\n\
-             total       {}\n",
+             total       {}{devices}\n",
             output::bytes(measured.peak_bytes),
             output::bytes(state),
             measured.seconds_per_step,
@@ -298,24 +312,6 @@ fn show_run(config: &Config, options: &PretrainOptions, length: usize, processes
         exponent(schedule.learning_rate),
         output::grouped(schedule.warmup),
     ));
-}
-
-/// The position of a training checkpoint of CoreNet, which a new run continues.
-fn show_continued(settings: &Settings, resumes: bool) -> Result<(), Error> {
-    if resumes {
-        return Ok(());
-    }
-    let Some((checkpoint, iteration)) = settings.continued()? else {
-        return Ok(());
-    };
-    let iteration = output::grouped(iteration);
-    output::note(&format!(
-        "continues after iteration {iteration} of the checkpoint, with its moments of AdamW"
-    ));
-    if checkpoint.has_average() && settings.ema_decay.is_none() {
-        output::note("the checkpoint's moving average is left out; --ema-decay continues it");
-    }
-    Ok(())
 }
 
 /// Seconds as readable text.

@@ -40,7 +40,7 @@ pub(crate) fn parse(text: &str) -> Result<Value, YamlError> {
     })
 }
 
-/// Parses `text` with the limits of every YAML file here.
+/// Parses YAML as values of JSON: anchors are expanded, and only `true` and `false` are booleans.
 ///
 /// # Errors
 /// The first problem, with its line.

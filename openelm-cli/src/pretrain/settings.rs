@@ -9,12 +9,12 @@ use openelm_core::{
     Config, Tokenizer,
     corpus::{Assembly, CorpusOptions, Corrupt},
     output,
-    pretrain::{CoreNetCheckpoint, CorpusSource, PretrainOptions, Recipe},
+    pretrain::{CorpusSource, PretrainOptions, Recipe},
     train::ScheduleKind,
 };
 use serde::Deserialize;
 
-use super::{architecture::Architecture, groups::Data};
+use super::{architecture::Architecture, groups::Data, start};
 use crate::{
     betas::Betas,
     choices::{Dtype, Packing},
@@ -346,11 +346,8 @@ impl Settings {
     pub(super) fn config(&self, tokenizer: &Tokenizer) -> Result<Config, Error> {
         let config = match &self.start_from {
             None => Config::layer_wise(self.model.layer_wise(tokenizer))?,
-            Some(file) if file.is_file() => {
-                let checkpoint = CoreNetCheckpoint::open(file)?;
-                self.config_of(&checkpoint, tokenizer)?
-            }
-            Some(_) if self.model != Architecture::default() => {
+            Some(file) if file.is_file() => start::architecture(file, &self.model, tokenizer)?,
+            Some(folder) if folder.is_dir() && self.model != Architecture::default() => {
                 return Err(Error::Usage(
                     "--start-from: the model has its architecture; leave out [model] and its \
                      options"
@@ -360,32 +357,6 @@ impl Settings {
             Some(folder) => Config::load(folder)?,
         };
         Ok(config)
-    }
-
-    /// The architecture of a CoreNet file: the given one, or the released size of these shapes.
-    fn config_of(
-        &self,
-        checkpoint: &CoreNetCheckpoint,
-        tokenizer: &Tokenizer,
-    ) -> Result<Config, Error> {
-        if self.model == Architecture::default() {
-            return Ok(checkpoint.architecture()?);
-        }
-        let mut config = self.model.layer_wise(tokenizer);
-        if self.model.vocab_size.is_none() {
-            config.vocab_size = checkpoint.vocab_size()?;
-        }
-        Ok(Config::layer_wise(config)?)
-    }
-
-    /// The training checkpoint of CoreNet to continue, and its iteration.
-    pub(super) fn continued(&self) -> Result<Option<(CoreNetCheckpoint, u64)>, Error> {
-        let Some(file) = self.start_from.as_deref().filter(|path| path.is_file()) else {
-            return Ok(None);
-        };
-        let checkpoint = CoreNetCheckpoint::open(file)?;
-        let iteration = checkpoint.iteration();
-        Ok(iteration.map(|iteration| (checkpoint, iteration)))
     }
 
     /// The run's options, for sequences of `length` tokens; `iters` is required, and a learning rate
@@ -401,7 +372,7 @@ impl Settings {
             let problem = "--val-windows: expected at least 1, found 0";
             return Err(Error::Usage(problem.into()));
         }
-        let has_recipe = self.model.preset.is_some() && self.continued()?.is_some();
+        let has_recipe = self.model.preset.is_some() && start::continued(self)?.is_some();
         if self.start_from.is_some() && self.learning_rate.is_none() && !has_recipe {
             let problem = "--learning-rate: expected with --start-from, found none; CoreNet's \
                            recipe ends at a tenth of its peak rate";

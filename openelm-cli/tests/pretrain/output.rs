@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use openelm_testing::{failure, success};
+use openelm_testing::{failure, repository, success, tales};
 use serde_json::Value;
 
 use crate::folder::{Scratch, losses};
@@ -89,6 +89,49 @@ fn dry_run_reports_estimates_and_writes_nothing() {
             .unwrap()
             .contains("per step")
     );
+}
+
+/// Apple's recipes of 4 million tokens per update, with a model of two layers and short sequences.
+#[test]
+fn dry_run_of_recipes_measures_a_part_of_an_update() {
+    let scratch = Scratch::new();
+    let data = scratch.path("train.jsonl");
+    for size in ["270M", "450M", "1.1B", "3B"] {
+        for processes in [1, 128] {
+            let recipe = repository(&format!("recipes/pretrain-{size}.toml"));
+            let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
+            command.args(["pretrain", "--dry-run", "--json", "--config"]);
+            command.arg(recipe).arg("--data").arg(&data);
+            command.arg("--tokenizer").arg(tales());
+            command.args(["--max-seq-length", "16", "--min-tokens", "4"]);
+            command.args(["--min-characters", "0", "--processes"]);
+            command.arg(processes.to_string());
+            command.args(["--num-transformer-layers", "2", "--model-dim", "64"]);
+            command.args(["--head-dim", "16", "--ffn-dim-divisor", "32"]);
+            command.args(["--vocab-size", "4096", "--max-context-length", "64"]);
+            command.args(["--dtype", "float32"]);
+            command.env("OPENBLAS_NUM_THREADS", "1");
+            command.stdin(Stdio::null());
+            let output = success(command);
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(report["tokens_per_step"], 2048 * 16, "{size}");
+            assert_eq!(report["tokens"], 350_000_u64 * 2048 * 16);
+            assert_eq!(
+                (&report["steps"], &report["processes"]),
+                (&350_000.into(), &processes.into())
+            );
+            let number = |key: &str| report[key].as_f64().unwrap();
+            let step = number("seconds_per_step");
+            assert!(step > 0.0 && number("peak_memory_bytes") > 0.0);
+            assert!((number("seconds") / step - 350_000.0).abs() < 1.0);
+            // 2,048 sequences, of which a few tokens at the end are no targets.
+            let targets = number("tokens_per_second") * step;
+            assert!(
+                (0.9..=1.0).contains(&(targets / (2048.0 * 16.0))),
+                "{targets}"
+            );
+        }
+    }
 }
 
 /// A page of two values that declares 1,000: the library panics on it.

@@ -64,6 +64,33 @@ fn continues_from_existing_model() {
     let again = ["--learning-rate", "1e-3", "--warmup", "0", "--resume"];
     success(from("second", model, &again));
 
+    // A file of CoreNet has neither architecture nor tokenizer.
+    let file = scratch.path("tales.pt");
+    let mut convert = Command::new(env!("CARGO_BIN_EXE_openelm"));
+    convert.args(["convert", "--quiet"]).arg(tales()).arg(&file);
+    success(convert);
+    let file = file.to_str().unwrap();
+    let tokenizer = tales();
+    let corenet = |output: &str, more: &[&str]| {
+        let mut command = from(output, file, more);
+        command.arg("--tokenizer").arg(&tokenizer);
+        command.args(["--preset", "270M", "--num-transformer-layers", "6"]);
+        command.args([
+            "--model-dim",
+            "192",
+            "--head-dim",
+            "32",
+            "--num-gqa-groups",
+            "2",
+        ]);
+        command.args(["--ffn-dim-divisor", "64", "--max-context-length", "512"]);
+        command
+    };
+    let message = failure(corenet("third", &[]), 2);
+    assert!(message.contains("--learning-rate: expected"), "{message}");
+    success(corenet("third", &["--learning-rate", "0"]));
+    assert_eq!(losses(&scratch.path("third"), "val_loss")[0], untrained[0]);
+
     let message = failure(
         from("none", tales().to_str().unwrap(), &["--head-dim", "32"]),
         2,

@@ -1,5 +1,5 @@
 //! Conversion of OpenELM checkpoints: from all their formats to a model folder for MLX or Hugging
-//! Face, or to GGUF.
+//! Face, to GGUF, or to CoreNet's formats.
 //!
 //! | in | |
 //! |---|---|
@@ -32,6 +32,7 @@ pub(crate) mod architecture;
 mod bit_widths;
 mod compare_logits;
 mod convert;
+mod corenet_config;
 mod event;
 pub(crate) mod gguf;
 mod options;

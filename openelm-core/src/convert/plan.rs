@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::options::{ConvertOptions, Format};
+use super::{
+    corenet_config::corenet_config,
+    options::{ConvertOptions, Format},
+};
 use crate::{
     config::{Config, corenet_name},
     convert::{gguf::tensor_plan, source::SourceModel},
@@ -80,6 +83,10 @@ impl Plan {
         if let Format::Gguf(file_type) = options.format {
             plan.tensors = gguf_tensors(source, file_type)?;
             return Ok(plan);
+        }
+        if options.format == Format::CoreNetMlx {
+            // Other architectures have no name in this format.
+            corenet_config(&source.config)?;
         }
         let mut packings = BTreeMap::new();
         let has_corenet_names = options.format.has_corenet_names();

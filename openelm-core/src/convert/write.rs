@@ -6,9 +6,10 @@ use mlx_rs::{
     Array,
     transforms::{self, async_eval},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
+    corenet_config::corenet_config,
     event::ConvertEvent,
     options::{ConvertOptions, Format},
     plan::{Item, Plan},
@@ -18,7 +19,6 @@ use super::{
 };
 use crate::{
     cancel::CancelHandle,
-    config::{Config, Preset},
     convert::{
         gguf::{metadata, tensor_plan},
         source::{CORENET_WEIGHTS, SourceModel},
@@ -170,28 +170,6 @@ fn arrays(source: &mut SourceModel, item: &Item) -> Result<Vec<Array>> {
     };
     let arrays = [Some(packed.weight), Some(packed.scales), packed.biases];
     Ok(arrays.into_iter().flatten().collect())
-}
-
-/// The text of `config.json` in CoreNet's MLX folder, which names one of the released sizes.
-///
-/// # Errors
-/// [`Error::Option`] for another architecture.
-pub(super) fn corenet_config(config: &Config) -> Result<String> {
-    let is_it = |preset: &Preset| {
-        let same = preset.with_vocab(config.vocab_size());
-        same.is_ok_and(|same| same.tensors() == config.tensors())
-    };
-    let Some(preset) = Preset::ALL.into_iter().find(is_it) else {
-        let problem = "corenet-mlx names one of the four released sizes, and this model is another \
-                       one; write mlx, or corenet";
-        return Err(Error::option("format", problem));
-    };
-    let json = json!({
-        "model_name": preset.name(),
-        "vocab_size": config.vocab_size(),
-        "max_context_length": config.max_context_length(),
-    });
-    Ok(format!("{json:#}\n"))
 }
 
 /// The text of the result's `config.json`.

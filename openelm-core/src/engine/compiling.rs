@@ -40,7 +40,7 @@ impl State {
     /// Keeps a request until its constraint is compiled. Its conversation is answering from now on.
     fn wait_for_constraint(&mut self, request: Request, mut sender: EventSender<Event>) {
         if sender.is_closed() {
-            return;
+            return self.skip(&request);
         }
         if let Err(error) = self.reserve(&request) {
             sender.send(Err(error));
@@ -90,6 +90,7 @@ impl State {
         for waiting in std::mem::take(&mut self.compiling) {
             if waiting.sender.is_closed() {
                 self.release(&waiting.request);
+                self.skip(&waiting.request);
             } else {
                 self.compiling.push(waiting);
             }

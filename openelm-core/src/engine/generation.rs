@@ -60,16 +60,7 @@ impl State {
     /// Begins a generation; its error is the first event.
     pub(super) fn generate(&mut self, request: Request, mut sender: EventSender<Event>) {
         if sender.is_closed() {
-            if let Some((chat, _)) = &request.chat
-                && let Some(slot) = self
-                    .chats
-                    .get_mut(chat)
-                    .filter(|slot| slot.answering.is_none())
-            {
-                slot.chat.skip(request.prompt.text());
-                slot.show();
-            }
-            return;
+            return self.skip(&request);
         }
         match catch_panic(|| self.begin(&request)) {
             Ok(generation) => self.generations.push(GenerationTask {
@@ -81,6 +72,17 @@ impl State {
                 sender,
             }),
             Err(error) => sender.send(Err(error)),
+        }
+    }
+
+    /// Adds the question of a request that was cancelled before it began to its conversation.
+    pub(super) fn skip(&mut self, request: &Request) {
+        if let Some((chat, _)) = &request.chat
+            && let Some(slot) = self.chats.get_mut(chat)
+            && slot.answering.is_none()
+        {
+            slot.chat.skip(request.prompt.text());
+            slot.show();
         }
     }
 

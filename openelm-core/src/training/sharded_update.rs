@@ -149,7 +149,7 @@ impl Trainer {
             share *= (most / (norm + 1e-6)).min(1.0);
             gradient_norm = Some(norm);
         }
-        let learning_rate = self.options.schedule.at(self.optimizer.updates());
+        let learning_rate = self.options.schedule.at(self.iteration);
         let step = Step {
             iteration: self.iteration + 1,
             loss: loss / weights,

@@ -4,11 +4,14 @@ use std::{collections::HashMap, fs, path::Path};
 
 use mlx_rs::Array;
 use openelm_core::{
-    Error,
+    Config, Dtype, Error,
+    config::{LayerWiseConfig, Preset},
+    corpus::Sequence,
     pretrain::{
         CoreNetCheckpoint, MemorySource, Pretrain, PretrainEvent, PretrainOptions, Recipe,
         SequenceSource,
     },
+    train::ScheduleKind,
 };
 use openelm_testing::TempDir;
 
@@ -201,6 +204,63 @@ fn by_name(checkpoint: &mut Python) {
     }
     *optimizer.at("param_groups") =
         Python::List(vec![Python::dict([("params", Python::List(names))])]);
+}
+
+/// A file of PyTorch 2.2 (`parity/corenet_training.py`).
+#[test]
+fn file_of_pytorch_is_continued() {
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/torch/pytorch_training.pt");
+    let config = Config::layer_wise(LayerWiseConfig {
+        model_dim: 16,
+        num_transformer_layers: 1,
+        head_dim: 8,
+        num_gqa_groups: Some(1),
+        ffn_dim_divisor: 16,
+        vocab_size: 20,
+        max_context_length: 16,
+        ..Preset::Size270M.settings()
+    })
+    .unwrap();
+    let checkpoint = CoreNetCheckpoint::open(&file).unwrap();
+    assert_eq!(checkpoint.iteration(), Some(3));
+    assert!(checkpoint.has_average());
+    let folder = TempDir::new();
+    let mut options = PretrainOptions {
+        model: Some(file),
+        dtype: Some(Dtype::Float32),
+        iters: 4,
+        ..with_average()
+    };
+    // A step without a gradient, a decay and a rate leaves the weights.
+    options.trainer.clip_norm = Some(1e-30);
+    options.trainer.schedule.learning_rate = 0.0;
+    options.trainer.schedule.warmup = 0;
+    options.trainer.schedule.kind = ScheduleKind::Constant;
+    let rows = vec![Sequence {
+        tokens: vec![1, 5, 7, 2, 9],
+        document_starts: vec![0],
+    }];
+    let rows = Box::new(MemorySource::new(rows, (0, 1)));
+    finish(&mut Pretrain::new(config, rows, None, &folder, options, None).unwrap());
+    let state = Array::load_safetensors(folder.join("training_state.safetensors")).unwrap();
+    let mut names = module_order();
+    names.retain(|name| !name.starts_with("layers.1."));
+    assert_eq!(state.len(), 4 * names.len());
+    for (place, name) in (1..).map(|place| place as f32).zip(names) {
+        let mean = 0.9 * 0.25 * place + 0.1 * 0.125 * place;
+        for (group, slot, expected) in [
+            ("parameter", "", 0.125 * place),
+            ("optimizer", ".m", 0.9 * place),
+            ("optimizer", ".v", 95.0 * place),
+            ("average", "", mean),
+        ] {
+            let array = &state[&format!("{group}:transformer.{name}{slot}")];
+            let values = array.to_vec_exact::<f32>().unwrap();
+            let close = |value: &f32| (value - expected).abs() <= 1e-6 * expected;
+            assert!(values.iter().all(close), "{group} {name}{slot}: {expected}");
+        }
+    }
 }
 
 #[test]

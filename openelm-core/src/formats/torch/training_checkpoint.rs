@@ -138,57 +138,50 @@ fn moments(
     let mut moments = BTreeMap::new();
     for &(value, slots) in state {
         let key = key(tree, value).map_err(malformed)?;
-        let slot = |name: &str| {
-            let found = member(tree, slots, name).map_err(malformed)?;
-            found.ok_or_else(|| {
-                malformed(format!(
-                    "parameter {key}: expected AdamW's `step`, `exp_avg` and `exp_avg_sq`, found no \
-                     `{name}`"
-                ))
-            })
-        };
+        let of_key = |problem: String| malformed(format!("parameter {key}: {problem}"));
+        let [step, exp_avg, exp_avg_sq] = slots_of(tree, slots).map_err(of_key)?;
         let found = |name: &str, value| {
-            tensor(
-                source,
-                tree,
-                &format!("{name} of parameter {key}"),
-                value,
-                find,
-            )
+            let name = format!("{name} of parameter {key}");
+            tensor(source, tree, &name, value, find)
         };
-        let known = ["step", "exp_avg", "exp_avg_sq"];
-        let mut names = tree.entries(slots).unwrap_or_default().iter();
-        let other = names.find_map(|(name, _)| match name {
-            Value::Text(name) if known.contains(name) => None,
-            Value::Text(name) => Some((*name).to_owned()),
-            other => Some(tree.describe(*other)),
-        });
-        if let Some(other) = other {
-            let other = other.escape_debug();
-            let problem = format!("parameter {key}: `{other}` is no part of AdamW's state");
-            return Err(malformed(problem));
-        }
-        let step = slot("step")?;
         let step = match step {
             Value::Int(count) => u64::try_from(count).ok(),
             Value::Tensor(_) => count(source, &found("step", step)?)?,
             _ => None,
         };
-        let step = step.ok_or_else(|| {
-            malformed(format!(
-                "parameter {key}: expected a natural number as `step`"
-            ))
-        })?;
+        let step = step.ok_or_else(|| of_key("expected a natural number as `step`".into()))?;
         let state = Moments {
             step,
-            exp_avg: found("exp_avg", slot("exp_avg")?)?,
-            exp_avg_sq: found("exp_avg_sq", slot("exp_avg_sq")?)?,
+            exp_avg: found("exp_avg", exp_avg)?,
+            exp_avg_sq: found("exp_avg_sq", exp_avg_sq)?,
         };
-        if let Some((key, _)) = moments.insert(key.clone(), state).map(|_| (key, ())) {
-            return Err(malformed(format!("parameter {key} occurs twice")));
+        if moments.insert(key.clone(), state).is_some() {
+            return Err(of_key("occurs twice".into()));
         }
     }
     Ok(moments)
+}
+
+/// The values of `step`, `exp_avg` and `exp_avg_sq`, which must be all of `slots`.
+fn slots_of<'a>(tree: &Tree<'a>, slots: Value<'a>) -> Result<[Value<'a>; 3], String> {
+    const SLOTS: [&str; 3] = ["step", "exp_avg", "exp_avg_sq"];
+    for &(name, _) in tree.entries(slots).unwrap_or_default() {
+        match name {
+            Value::Text(name) if SLOTS.contains(&name) => {}
+            Value::Text(name) => {
+                let name = name.escape_debug();
+                return Err(format!("`{name}` is no part of AdamW's state"));
+            }
+            other => return Err(format!("{} is no name", tree.describe(other))),
+        }
+    }
+    let slot = |name: &str| {
+        member(tree, slots, name)?.ok_or_else(|| {
+            format!("expected AdamW's `step`, `exp_avg` and `exp_avg_sq`, found no `{name}`")
+        })
+    };
+    let [step, exp_avg, exp_avg_sq] = SLOTS;
+    Ok([slot(step)?, slot(exp_avg)?, slot(exp_avg_sq)?])
 }
 
 fn key(tree: &Tree<'_>, value: Value<'_>) -> Result<ParameterKey, String> {
