@@ -77,7 +77,7 @@ parity-llama: build ## compare GGUF files with llama.cpp (builds it first: ten m
 parity-evaluate: build ## compare log-likelihoods with lm-eval and mlx-lm (installs lm-eval first; needs OPENELM_TEST_DATA)
 	@parity/evaluate.sh
 
-parity-server: build ## compare openelm serve with openelm evaluate by lm-eval and the openai client (installs both first; needs OPENELM_TEST_DATA)
+parity-server: build ## compare openelm serve with openelm evaluate by lm-eval and the openai client (installs both first; without OPENELM_TEST_DATA the client alone)
 	@parity/server.sh
 
 fuzz: build ## kill each long command at 20 moments, run 16,500 mutated files, options and requests, then fuzz the readers, a minute each (needs cargo-fuzz)

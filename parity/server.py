@@ -1,8 +1,9 @@
 """Compares `openelm serve` with `openelm evaluate`, by lm-eval 0.4.13 and the `openai` client.
 
-    server.py OPENELM FOLDER [MODEL...]
+    server.py OPENELM [FOLDER [MODEL...]]
 
-OPENELM is the tool; FOLDER gets tasks and results. The models are examples/tales and MODEL.
+OPENELM is the tool; FOLDER gets tasks and results, and without it only the client is tried. The
+models are examples/tales and MODEL.
 OPENELM_TEST_DATA names a folder with eval/{ARC-Easy,piqa}.jsonl. QUESTIONS is the number of
 questions per task, by default 100.
 
@@ -168,10 +169,16 @@ def check_client(server):
 
 
 def main():
-    openelm, folder, *models = sys.argv[1:]
+    openelm, *rest = sys.argv[1:]
+    openelm = str(Path(openelm).resolve())
+    if not rest:
+        with Server(openelm, str(TALES)) as server:
+            check_client(server)
+        return
+    folder, *models = rest
     if version("lm_eval") != LM_EVAL:
         sys.exit(f"parity: expected lm-eval {LM_EVAL}, found {version('lm_eval')}")
-    openelm, folder = str(Path(openelm).resolve()), Path(folder).resolve()
+    folder = Path(folder).resolve()
     data = Path(os.environ["OPENELM_TEST_DATA"]) / "eval"
     write_tasks(folder, data, int(os.environ.get("QUESTIONS", "100")))
     equal = True

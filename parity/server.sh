@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # `make parity-server`: compares `openelm serve` with `openelm evaluate` by lm-eval 0.4.13 and uses
 # the official `openai` client, which are installed to the ignored folder `.mlx/lm-eval-server`
-# (500 MB, once). OPENELM_TEST_DATA names a folder with eval/. Arguments are more models.
+# (500 MB, once). OPENELM_TEST_DATA names a folder with eval/; without it, only the client is
+# installed and used. Arguments are more models.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 packages=$PWD/.mlx/lm-eval-server
@@ -11,16 +12,27 @@ say() { printf 'parity-server: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 [ -x target/release/openelm ] || die "target/release/openelm is missing; run make build"
-[ -n "${OPENELM_TEST_DATA:-}" ] || die "OPENELM_TEST_DATA is not set: it names a folder with eval/"
-stamp="$(python3 -V) lm-eval 0.4.13 openai 3.57.0 transformers 5.24.0"
+client=openai==3.57.0
+wanted=("$client")
+if [ -n "${OPENELM_TEST_DATA:-}" ]; then
+  wanted=('lm-eval[api]==0.4.13' "$client" transformers==5.24.0)
+else
+  say "OPENELM_TEST_DATA is not set: lm-eval is skipped"
+  packages+=-client
+fi
+stamp="$(python3 -V) ${wanted[*]}"
 if [ ! -f "$packages/stamp" ] || [ "$(cat "$packages/stamp")" != "$stamp" ]; then
-  say "installing lm-eval and openai in .mlx/lm-eval-server (about two minutes, once)"
+  say "installing ${wanted[*]} in ${packages#"$PWD"/} (once)"
   rm -rf "$packages"
   mkdir -p "$packages"
   python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-    --target "$packages" 'lm-eval[api]==0.4.13' openai==3.57.0 transformers==5.24.0 >"$log" 2>&1 ||
+    --target "$packages" "${wanted[@]}" >"$log" 2>&1 ||
     { tail -n 5 "$log" >&2; die "pip install failed; the whole log is $log"; }
   printf '%s' "$stamp" >"$packages/stamp"
 fi
-PYTHONPATH=$packages PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1 \
+export PYTHONPATH=$packages PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1
+if [ -n "${OPENELM_TEST_DATA:-}" ]; then
   python3 parity/server.py target/release/openelm out/parity-server "$@"
+else
+  python3 parity/server.py target/release/openelm
+fi
