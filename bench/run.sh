@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures `openelm` and mlx-lm 0.32.2 side by side and writes the tables to bench/README.md. Takes
-# about 45 minutes on two cores; other load on the machine distorts the numbers. Options are passed
+# about 50 minutes on two cores; other load on the machine distorts the numbers. Options are passed
 # to inference.py, convert.py, decoding.py and swift.py.
 #
 # OPENELM_TEST_DATA names a folder of data outside this repository (bench/README.md). Without it,
@@ -28,6 +28,9 @@ if [ -f .mlx/swift/stamp ] || command -v swift >/dev/null; then
 else
   say "no Swift toolchain (make setup-swift): the table \"Through Swift\" is skipped"
 fi
+
+python3 bench/serve.py speed | tee bench/serve.json
+python3 bench/fsdp.py | tee bench/fsdp.json
 
 if [ -n "$text" ]; then
   PYTHONPATH=$PWD/.mlx/oracle python3 bench/finetune.py target/release/openelm out/bench/OpenELM-270M \
