@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::{
     corenet_yaml, curves,
     error::Error,
+    generate::prompt,
     given::Given,
     interrupt::Interrupt,
     model::ModelArgs,
@@ -109,6 +110,7 @@ pub(crate) fn run(mut args: Args) -> Result<(), Error> {
         data.iter().for_each(data::show_counts);
     }
     let DataSplits { train, valid, test } = data;
+    let tuned = train.chat_template;
     let options = settings.options(train.batches_per_epoch(&options)? as u64);
 
     let adapter = settings.adapter(&model)?;
@@ -149,6 +151,15 @@ pub(crate) fn run(mut args: Args) -> Result<(), Error> {
             "adapter, metrics.jsonl, loss.svg and loss.png are in {}",
             folder.display()
         ));
+        let default = prompt::template(None, &args.model.model)?;
+        if let Some(tuned) = tuned.filter(|tuned| *tuned != default) {
+            output::note(&format!(
+                "the rows use the template {tuned}; with this model, openelm chat needs \
+                 --chat-template {tuned} (its default is {})",
+                default.name(),
+                tuned = tuned.name(),
+            ));
+        }
     }
     ended.result(&folder, &interrupt)
 }

@@ -236,12 +236,16 @@ fn dry_run(
     let source = data::source(settings, &config, tokenizer, 0, 1)?;
     let per_step = (options.batch_size as u64).saturating_mul(length as u64);
     let averages = u64::from(options.trainer.ema_decay.is_some());
-    let iters = options.iters;
+    let (iters, is_sharded) = (options.iters, options.fsdp);
     let measured = Pretrain::measure(config, source, options, processes, MEASURED)?;
     let steps = iters.saturating_sub(measured.first_iteration);
     let seconds = measured.seconds_per_step * steps as f64;
     // Weights, gradient, two moments, and the moving average.
-    let state = measured.parameters * 4 * (4 + averages);
+    let whole = measured.parameters * 4 * (4 + averages);
+    // The measured process has no others, and keeps all of the state.
+    let parts = if is_sharded { processes as u64 } else { 1 };
+    let state = whole / parts.max(1);
+    let peak = measured.peak_bytes.saturating_sub(whole - state);
     let per_second = measured.targets_per_step / measured.seconds_per_step;
     if args.json {
         return output::write_json(&json!({
@@ -251,7 +255,7 @@ fn dry_run(
             "tokens_per_step": per_step,
             "tokens": steps.saturating_mul(per_step),
             "state_bytes": state,
-            "peak_memory_bytes": measured.peak_bytes,
+            "peak_memory_bytes": peak,
             "seconds_per_step": measured.seconds_per_step,
             "tokens_per_second": per_second,
             "seconds": seconds,
@@ -269,7 +273,7 @@ fn dry_run(
             "memory      {} at most{each}, {} of it weights, gradients and moments\n\
              per step    {:.3} s, {per_second:.0} tokens/s ({} steps measured)\n\
              total       {}{devices}\n",
-            output::bytes(measured.peak_bytes),
+            output::bytes(peak),
             output::bytes(state),
             measured.seconds_per_step,
             MEASURED - 1,

@@ -109,7 +109,6 @@ fn dry_run_of_recipes_measures_a_part_of_an_update() {
             command.args(["--num-transformer-layers", "2", "--model-dim", "64"]);
             command.args(["--head-dim", "16", "--ffn-dim-divisor", "32"]);
             command.args(["--vocab-size", "4096", "--max-context-length", "64"]);
-            command.args(["--dtype", "float32"]);
             command.env("OPENBLAS_NUM_THREADS", "1");
             command.stdin(Stdio::null());
             let output = success(command);

@@ -10,7 +10,11 @@ use super::{
     rows::{RowKind, Rows},
     truncate, windows,
 };
-use crate::{error::Result, parallel, tokenizer::Tokenizer};
+use crate::{
+    error::Result,
+    parallel,
+    tokenizer::{ChatTemplate, Tokenizer},
+};
 
 /// The examples of a file, in the order of its rows.
 #[derive(Clone, Debug)]
@@ -18,6 +22,7 @@ pub struct Dataset {
     examples: Vec<Example>,
     counts: Counts,
     kind: RowKind,
+    chat_template: Option<ChatTemplate>,
     key_counts: Vec<usize>,
 }
 
@@ -57,6 +62,7 @@ impl Dataset {
             examples: Vec::with_capacity(encoded.len()),
             counts: Counts::default(),
             kind: rows.kind(),
+            chat_template: rows.chat_template(),
             key_counts: Vec::with_capacity(encoded.len()),
         };
         for (example, keys) in encoded {
@@ -102,6 +108,11 @@ impl Dataset {
     /// The kind of the rows.
     pub fn kind(&self) -> RowKind {
         self.kind
+    }
+
+    /// The template of the rows; `None` for rows without a conversation.
+    pub fn chat_template(&self) -> Option<ChatTemplate> {
+        self.chat_template
     }
 
     /// Tokens of each example, for a [`BatchPlan`](crate::data::batch::BatchPlan).

@@ -135,6 +135,14 @@ impl Rows {
         self.kind
     }
 
+    /// The template of conversations; `None` for other rows.
+    pub(crate) fn chat_template(&self) -> Option<ChatTemplate> {
+        match self.kind {
+            RowKind::Text | RowKind::Completion => None,
+            _ => Some(self.template),
+        }
+    }
+
     /// The rows, unparsed.
     pub(crate) fn lines(&self) -> Result<Vec<Line<'_>>> {
         let text = self.text.as_str();

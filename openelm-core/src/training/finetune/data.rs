@@ -48,6 +48,8 @@ pub struct Split {
     pub path: PathBuf,
     /// Number of rows, tokens and targets.
     pub counts: Counts,
+    /// The template of conversations and instructions; `None` for other rows and for preferences.
+    pub chat_template: Option<ChatTemplate>,
     /// The rows.
     pub data: TrainingData,
 }
@@ -124,14 +126,21 @@ impl Split {
             max_prompt_length: options.max_prompt_length,
             mlx_lm_compat: run.mlx_lm_compat,
         };
+        let mut chat_template = None;
         let (counts, data) = if options.preferences {
             let read = PreferenceDataset::read(&path, tokenizer, &rows)?;
             (read.counts(), TrainingData::Pairs(read.pairs().to_vec()))
         } else {
             let read = Dataset::read(&path, tokenizer, &rows)?;
             let examples = read.examples().to_vec();
+            chat_template = read.chat_template();
             (read.counts(), TrainingData::Examples(examples))
         };
-        Ok(Self { path, counts, data })
+        Ok(Self {
+            path,
+            counts,
+            chat_template,
+            data,
+        })
     }
 }
