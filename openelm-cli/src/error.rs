@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use clap::{Arg, Command};
 use openelm_core::{Remedy, train::RunDifference};
 
-use crate::{hub, interrupt::Signal};
+use crate::{hub, interrupt::Signal, ranks};
 
 /// An error, shown to the user in one line.
 #[derive(Debug, thiserror::Error)]
@@ -225,6 +225,9 @@ impl Error {
             | Self::Server(openelm_server::Error::Option { .. }) => 2,
             Self::Interrupted(signal) => signal.exit_code(),
             Self::Rank { code, .. } => *code,
+            Self::Core(openelm_core::Error::Group { .. }) if ranks::is_started() => {
+                ranks::LOST_GROUP
+            }
             _ => 1,
         }
     }

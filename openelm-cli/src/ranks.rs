@@ -26,6 +26,8 @@ const STARTED: &str = "OPENELM_STARTED_BY_RANKS";
 const RETRIED: &str = "OPENELM_RETRIED_BY_RANKS";
 /// Exit code of such a process that cannot connect: a temporary failure (`sysexits.h`).
 const NO_GROUP: i32 = 75;
+/// Exit code of a process that has lost the others: another one has the cause.
+pub(crate) const LOST_GROUP: u8 = 76;
 /// Attempts to connect the processes.
 const ATTEMPTS: usize = 5;
 /// Largest number of processes on one machine.
@@ -69,12 +71,15 @@ pub(crate) fn run(count: usize, folder: &Path) -> Result<(), Error> {
 }
 
 fn failed((rank, count): (usize, usize), status: ExitStatus, folder: &Path) -> Error {
-    let advice = if folder.join("training_state.safetensors").is_file() {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    // A resumed run would have the same error as a process that printed one.
+    let is_lost = code.is_none_or(|code| code == LOST_GROUP);
+    let advice = if is_lost && folder.join("training_state.safetensors").is_file() {
         "; continue from the last checkpoint with --resume"
     } else {
         ""
     };
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    let code = code.map(|code| if code == LOST_GROUP { 1 } else { code });
     Error::Rank {
         problem: format!(
             "rank {rank} of {count} ended early ({status}); the other ranks were stopped{advice}"
@@ -257,6 +262,7 @@ impl Ranks {
             (
                 status.code().is_some(),
                 status.code() == Some(NO_GROUP),
+                status.code() == Some(LOST_GROUP.into()),
                 *rank,
             )
         };

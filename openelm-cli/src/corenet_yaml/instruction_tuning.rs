@@ -12,7 +12,9 @@ use super::{
 };
 
 /// Keys without effect: names, logs, the Hub, and data, which is `--data`.
-const NO_EFFECT: [&str; 21] = [
+const NO_EFFECT: [&str; 22] = [
+    // Validation needs data: `--steps-per-eval`.
+    "eval_steps",
     "model_name_or_path",
     "torch_dtype",
     "use_flash_attention_2",
@@ -74,10 +76,6 @@ pub(super) fn settings(mut keys: Keys) -> Result<CoreNetSettings, String> {
         if let Some(count) = keys.count(key)? {
             set(&mut table, option, integer(count));
         }
-    }
-    if let Some(steps) = keys.count("eval_steps")? {
-        let batches = steps.saturating_mul(accumulated);
-        set(&mut table, "steps-per-eval", integer(batches));
     }
     keys.only("optim", "adamw_torch")?;
     set(&mut table, "optimizer", "adamw");

@@ -53,6 +53,27 @@ fn ranks_give_the_losses_of_one_process() {
 }
 
 #[test]
+fn an_error_of_another_rank_is_shown() {
+    let scratch = Scratch::new();
+    let text = fs::read_to_string(scratch.path("train.jsonl")).unwrap();
+    scratch.0.write("shards/0.jsonl", &text);
+    scratch.0.write("shards/1.jsonl", "{\"text\": 1}\n");
+    let data = scratch.path("shards");
+    let data = data.to_str().unwrap();
+    let more = [
+        "--shard-files",
+        "--interleave=2",
+        "--processes=2",
+        "--data",
+        data,
+    ];
+    let message = failure(scratch.pretrain("run", &more), 1);
+    assert!(message.contains("1.jsonl"), "{message}");
+    assert!(message.contains("rank 1 of 2"), "{message}");
+    assert!(!message.contains("--resume"), "{message}");
+}
+
+#[test]
 fn sharded_ranks_give_the_losses_of_one_process() {
     let scratch = Scratch::new();
     success(scratch.pretrain("one", &["--quiet"]));

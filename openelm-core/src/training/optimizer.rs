@@ -77,7 +77,7 @@ impl Optimizer {
                 "betas",
                 format!("expected 0 or more and below 1, found {:?}", self.betas),
             )
-        } else if self.eps.is_nan() || self.eps < 0.0 {
+        } else if !(self.eps >= 0.0 && self.eps.is_finite()) {
             ("eps", format!("expected 0 or more, found {}", self.eps))
         } else if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             let found = self.weight_decay;

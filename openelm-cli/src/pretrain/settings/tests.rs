@@ -70,6 +70,8 @@ fn the_rate_follows_the_batch_and_is_needed_for_other_weights() {
     assert_eq!(with("--batch-size=2048"), 5.3e-3);
     assert_eq!(with("--batch-size=512"), 2.65e-3);
     assert_eq!(rate(&preset).unwrap(), 6.63e-4);
+    // The batch size is refused later.
+    with("--batch-size=0");
     let problem = rate(&["--iters=50", "--start-from=small"]).unwrap_err();
     let expected = "--learning-rate: expected with --start-from, found none; ";
     assert!(problem.to_string().starts_with(expected), "{problem}");

@@ -48,6 +48,8 @@ impl Recipe {
         if tokens >= Self::CORENET_TOKENS {
             return rate;
         }
+        // A batch without tokens is refused by its own option.
+        let tokens = tokens.max(1);
         let scaled = rate * (tokens as f64 / Self::CORENET_TOKENS as f64).sqrt();
         let digits = 10_f64.powi(2 - scaled.log10().floor() as i32);
         (scaled * digits).round() / digits
