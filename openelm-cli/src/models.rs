@@ -16,7 +16,7 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  openelm models\n  openelm models --verify")]
 pub(crate) struct Args {
-    /// Compare the files with their hashes; a damaged file is an error
+    /// Compare the files with their hashes; a missing or damaged file is an error
     #[arg(long)]
     verify: bool,
 
@@ -57,7 +57,7 @@ fn refuse(damaged: &[(&CachedRepository, PathBuf)]) -> Result<(), Error> {
     };
     let more = match damaged.len() - 1 {
         0 => String::new(),
-        more => format!(" ({more} more files are damaged)"),
+        more => format!(" ({more} more)"),
     };
     let CachedRepository { id, commit, .. } = repository;
     let kind = match repository.kind {
@@ -65,8 +65,8 @@ fn refuse(damaged: &[(&CachedRepository, PathBuf)]) -> Result<(), Error> {
         RepoType::Dataset => " --repo-type dataset",
     };
     let problem = format!(
-        "the bytes do not have the hash in the file's name; delete the file and download it again: \
-         openelm pull {id}@{commit}{kind}{more}"
+        "the file is missing, or its bytes do not have the hash in its name; delete it and download \
+         it again: openelm pull {id}@{commit}{kind}{more}"
     );
     Err(Error::HubCache {
         path: path.display().to_string(),

@@ -72,7 +72,7 @@ fn of_folder(folder: &Path) -> Option<Repository> {
     Repository::parse(&id.replacen("--", "/", 1), kind)
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
 }

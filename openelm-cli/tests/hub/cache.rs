@@ -100,7 +100,7 @@ fn verifies_the_files_of_the_cache() {
     wrong[1000] ^= 1;
     fs::write(&blob, &wrong).unwrap();
     let advice = format!("download it again: openelm pull local/small@{COMMIT}");
-    let parts = [blob.to_str().unwrap(), "do not have the hash", &advice];
+    let parts = [blob.to_str().unwrap(), "do not have the hash", &*advice];
     let found = run(hub.tool(&["models", "--verify"]));
     assert_eq!((found.code, found.stdout), (Some(1), table));
     assert_one_line(&found.stderr, &parts);
@@ -110,6 +110,11 @@ fn verifies_the_files_of_the_cache() {
     assert_eq!(*damaged, serde_json::json!([blob]));
     // As the message says.
     fs::remove_file(&blob).unwrap();
+    let found = run(hub.tool(&["models", "--verify"]));
+    assert_eq!(found.code, Some(1));
+    let link = snapshot.join("model.safetensors");
+    let parts = [link.to_str().unwrap(), "is missing", &*advice];
+    assert_one_line(&found.stderr, &parts);
     works(hub.tool(&["pull", &format!("local/small@{COMMIT}"), "-q"]));
     assert_eq!(fs::read(&blob).unwrap(), right);
     works(hub.tool(&["models", "--verify"]));
@@ -132,7 +137,9 @@ fn reads_a_cache_with_other_contents() {
     fs::write(snapshot.join("data/a.jsonl"), "123").unwrap();
     symlink("..", snapshot.join("data/circle")).unwrap();
     symlink("nowhere", snapshot.join("broken")).unwrap();
-    let listed = works(hub.tool(&["models", "--verify"]));
+    let found = run(hub.tool(&["models", "--verify"]));
+    assert_one_line(&found.stderr, &["snapshots", "broken: the file is missing"]);
+    let listed = found.stdout;
     let lines: Vec<&str> = listed.lines().collect();
     assert_eq!(lines.len(), 2, "{listed}");
     assert!(
