@@ -11,7 +11,7 @@ use mlx_rs::{
 use super::{
     forward_context::ForwardContext,
     kv_cache::{Cached, LayerCache},
-    linear::{Linear, LinearVisitor, NormVisitor, in_type_of},
+    linear::{Linear, LinearVisitor, NormVisitor},
     qk_norm::QkNorm,
     quantized_attention,
     split::split_at,
@@ -115,7 +115,12 @@ impl Attention {
         };
         let values = values.transpose_axes(&[0, 2, 1, 3])?;
         // Mixed precision: the weights of the norms, and so queries and keys, are f32.
-        let (queries, keys) = (in_type_of(&queries, &values)?, in_type_of(&keys, &values)?);
+        let (queries, keys) = if queries.dtype() == values.dtype() {
+            (queries, keys)
+        } else {
+            let dtype = values.dtype();
+            (queries.as_dtype(dtype)?, keys.as_dtype(dtype)?)
+        };
         let attended = match caches {
             [] if self.device == Device::Cpu => {
                 self.attend_in_blocks(&queries, &keys, &values, context.mask)?

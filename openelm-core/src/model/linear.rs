@@ -58,9 +58,13 @@ impl Linear {
     ///
     /// The product has the type of a dense matrix. Only mixed precision has another type of `x`.
     pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
+        let cast;
         let x = match &self.matrix {
-            Matrix::Dense(weight) => &in_type_of(x, weight)?,
-            Matrix::Quantized(_) => x,
+            Matrix::Dense(weight) if weight.dtype() != x.dtype() => {
+                cast = x.as_dtype(weight.dtype())?;
+                &cast
+            }
+            _ => x,
         };
         let base = self.matrix.forward(x)?;
         let mut y = None;
@@ -94,15 +98,6 @@ impl Linear {
         }
         Ok(rows)
     }
-}
-
-/// `x` in the type of `other`.
-pub(crate) fn in_type_of(x: &Array, other: &Array) -> Result<Array> {
-    Ok(if x.dtype() == other.dtype() {
-        x.clone()
-    } else {
-        x.as_dtype(other.dtype())?
-    })
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(crate) use adapters::{Module, Named, next_revision};
 pub(crate) use kv_cache::LayerState;
 pub use kv_cache::{KvCache, KvCacheOptions};
 pub(crate) use layer_by_layer::LayerByLayerForward;
-pub(crate) use linear::{Linear, in_type_of};
+pub(crate) use linear::Linear;
 pub(crate) use lora::{Dropout, RowNorms, row_squares};
 pub use model::Model;
 pub(crate) use non_finite::{is_finite, value_at_fault};

@@ -19,7 +19,7 @@ use crate::{
     data::batch::Batch,
     error::{Error, Result},
     mlx::Device,
-    model::{Model, in_type_of},
+    model::Model,
 };
 
 /// The loss of predictions.
@@ -83,7 +83,7 @@ pub(super) fn of_hidden(
             let mut rows = batch.target_rows(hidden)?;
             let whole = model.head().plain_weight().filter(|_| trains_head);
             if let Some(matrix) = whole {
-                rows = in_type_of(&rows, matrix)?;
+                rows = rows.as_dtype(matrix.dtype())?;
                 let head = TrainedHead {
                     matrix,
                     z_loss,
