@@ -135,3 +135,28 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
+
+/// A zip archive of uncompressed entries.
+pub fn zip(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let (mut body, mut directory) = (Vec::new(), Vec::new());
+    for (name, data) in entries {
+        let at = body.len() as u32;
+        let size = data.len() as u32;
+        // Version, flags, method, time and date; then checksum and sizes, name and extra field.
+        let mut shared = vec![0; 14];
+        shared.extend([size.to_le_bytes(), size.to_le_bytes()].concat());
+        shared.extend([(name.len() as u16).to_le_bytes(), [0; 2]].concat());
+        body.extend([b"PK\x03\x04", &shared[..], name.as_bytes(), data].concat());
+        directory.extend([b"PK\x01\x02\0\0", &shared[..], &[0; 10]].concat());
+        directory.extend(at.to_le_bytes());
+        directory.extend(name.as_bytes());
+    }
+    let count = (entries.len() as u16).to_le_bytes();
+    let end = [
+        (directory.len() as u32).to_le_bytes(),
+        (body.len() as u32).to_le_bytes(),
+    ]
+    .concat();
+    let head = [&b"PK\x05\x06\0\0\0\0"[..], &count, &count].concat();
+    [body, directory, head, end, vec![0; 2]].concat()
+}

@@ -22,7 +22,7 @@ pub use command::{
 };
 pub use fixtures::{
     encodings, external_data, gzip, repository, tales, utf16, write_tales, write_weights,
-    write_zeros,
+    write_zeros, zip,
 };
 pub use random::{Random, random_text};
 pub use temp::{TempDir, TempFile};

@@ -7,13 +7,13 @@ use openelm_core::{
     convert::{ConvertOptions, FileType, Format},
     quantization::QuantizationMode,
 };
-use openelm_testing::TempDir;
+use openelm_testing::{TempDir, zip};
 
 use crate::{
     models::{Tensor, convert, plain, small, talking, with_source, write_model},
     opcodes::{global, text},
     refused::{quantize, refuses},
-    torch::{corenet, zip, zip_file},
+    torch::{corenet, zip_file},
 };
 
 #[test]

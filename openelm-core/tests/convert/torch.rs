@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use openelm_core::adapter::Adapter;
-use openelm_testing::TempDir;
+use openelm_testing::{TempDir, zip};
 use safetensors::{Dtype as Stored, SafeTensors};
 
 use crate::{
@@ -120,29 +120,4 @@ fn pickle(dicts: &[(&str, &Tensors)]) -> (Vec<u8>, Vec<Vec<u8>>) {
         }
     };
     ([b"\x80\x02", &body[..], b"."].concat(), storages)
-}
-
-/// A zip archive of uncompressed entries.
-pub(crate) fn zip(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let (mut body, mut directory) = (Vec::new(), Vec::new());
-    for (name, data) in entries {
-        let at = body.len() as u32;
-        let size = data.len() as u32;
-        // Version, flags, method, time and date; then checksum and sizes, name and extra field.
-        let mut shared = vec![0; 14];
-        shared.extend([size.to_le_bytes(), size.to_le_bytes()].concat());
-        shared.extend([(name.len() as u16).to_le_bytes(), [0; 2]].concat());
-        body.extend([b"PK\x03\x04", &shared[..], name.as_bytes(), data].concat());
-        directory.extend([b"PK\x01\x02\0\0", &shared[..], &[0; 10]].concat());
-        directory.extend(at.to_le_bytes());
-        directory.extend(name.as_bytes());
-    }
-    let count = (entries.len() as u16).to_le_bytes();
-    let end = [
-        (directory.len() as u32).to_le_bytes(),
-        (body.len() as u32).to_le_bytes(),
-    ]
-    .concat();
-    let head = [&b"PK\x05\x06\0\0\0\0"[..], &count, &count].concat();
-    [body, directory, head, end, vec![0; 2]].concat()
 }
