@@ -41,7 +41,7 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// The way of a line to the thread.
+/// Sends lines to the thread.
 #[derive(Clone)]
 struct Lines {
     sender: SyncSender<Message>,
