@@ -194,6 +194,29 @@ fn files_of_the_user_stay_in_a_run() {
     assert!(!folder.join("checkpoints/step-000004").exists());
 }
 
+/// A run that is killed between its last save and its end leaves them.
+#[test]
+fn resumed_run_that_is_complete_removes_old_checkpoints() {
+    let folder = TempDir::new();
+    let begin = |resume: bool| {
+        let mut pretraining = Pretraining::new();
+        pretraining.options.keep_checkpoints = 1;
+        let run = pretraining.begin(&folder, resume).unwrap();
+        run.map(Result::unwrap).for_each(drop);
+    };
+    begin(false);
+    let last = folder.join("checkpoints/step-000006");
+    let old = folder.join("checkpoints/step-000004");
+    fs::create_dir(&old).unwrap();
+    for file in fs::read_dir(&last).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), old.join(file.file_name())).unwrap();
+    }
+    begin(true);
+    assert!(last.join("config.json").is_file());
+    assert!(!old.exists());
+}
+
 /// A version that deleted the files of a checkpoint one by one left such a folder.
 #[test]
 fn incomplete_checkpoint_is_removed_and_not_averaged() {

@@ -350,7 +350,10 @@ impl Pretrain {
                 self.template
                     .write(&self.run.folder().join(EMA), &average)?;
             }
-            let checkpoints = self.checkpoints().complete(iteration)?;
+            let checkpoints = self.checkpoints();
+            // A run that was killed after its last save may not have removed them.
+            checkpoints.remove_old(iteration, self.options.keep_checkpoints)?;
+            let checkpoints = checkpoints.complete(iteration)?;
             let first = checkpoints.len().saturating_sub(self.options.averaged());
             let last = checkpoints.iter().skip(first);
             let last: Vec<PathBuf> = last.map(|(_, folder)| folder.clone()).collect();
