@@ -76,9 +76,9 @@ pub mod memory {
     pub use crate::{generation::MemoryEstimate, mlx::memory::*};
 }
 
-/// Outputs of a command: atomic writes, and inputs inside an output.
+/// Files: atomic writes, inputs inside an output, and hashes.
 pub mod output {
-    pub use crate::files::{check_inputs, check_outside_data, write_file};
+    pub use crate::files::{check_inputs, check_outside_data, sha256, write_file};
 }
 
 /// Text files of any editor: byte order marks, UTF-16, limits of size; YAML.

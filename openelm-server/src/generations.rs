@@ -6,7 +6,10 @@ use futures_util::{
     StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
-use openelm_core::{engine::EventReceiver, generation::Event};
+use openelm_core::{
+    engine::{EventReceiver, RequestOptions},
+    generation::Event,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
@@ -117,12 +120,11 @@ impl Waiting {
         let prompt = prompt.map(|prompt| prompt.tokens.clone());
         let prompt = prompt.unwrap_or_default();
         let options = request.options_of(index % request.n);
-        let events = match &request.adapters {
-            Some(active) => app
-                .model
-                .generate_with_adapters(prompt, options, active.clone()),
-            None => app.model.generate(prompt, options),
+        let with = RequestOptions {
+            adapters: request.adapters.clone(),
+            ..RequestOptions::default()
         };
-        Ok((events?, slot))
+        let events = app.model.generate_with(prompt, options, with)?;
+        Ok((events, slot))
     }
 }

@@ -104,6 +104,21 @@ impl Engine {
         self.0.gate.wait_idle(wait)
     }
 
+    /// Like [`pause`](Self::pause), without blocking the calling thread. The pause holds from the
+    /// first poll, also if the future is then dropped.
+    pub async fn pause_async(&self, wait: Duration) -> bool {
+        self.0.gate.close();
+        self.wake();
+        let (sender, receiver) = async_channel::bounded(1);
+        let gate = self.0.gate.clone();
+        let thread = thread::Builder::new().name("openelm-pause".into());
+        // Without a thread the wait is left out: it is not known that the device is idle.
+        let waits = thread.spawn(move || {
+            let _ = sender.try_send(gate.wait_idle(wait));
+        });
+        waits.is_ok() && receiver.recv().await.unwrap_or(false)
+    }
+
     /// Takes a [`pause`](Self::pause) back; work continues after the last one. Has no effect
     /// without a pause.
     pub fn resume(&self) {

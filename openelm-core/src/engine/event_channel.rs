@@ -11,7 +11,8 @@ use crate::error::Result;
 /// The engine's end. It never blocks, so a slow reader does not delay others.
 #[derive(Debug)]
 pub(super) struct EventSender<E> {
-    sender: Sender<Result<E>>,
+    /// `None` if the events have no reader.
+    sender: Option<Sender<Result<E>>>,
     /// Events waiting for room: usually one, rarely two.
     queue: VecDeque<Result<E>>,
 }
@@ -38,7 +39,7 @@ impl<E> Monitor<E> {
 pub(super) fn channel<E>(engine: &Engine) -> (EventSender<E>, EventReceiver<E>) {
     let (sender, events) = async_channel::bounded(1);
     let sender = EventSender {
-        sender,
+        sender: Some(sender),
         queue: VecDeque::new(),
     };
     let engine = engine.clone();
@@ -46,6 +47,14 @@ pub(super) fn channel<E>(engine: &Engine) -> (EventSender<E>, EventReceiver<E>) 
 }
 
 impl<E> EventSender<E> {
+    /// Drops all events: the work needs no reader.
+    pub(super) fn without_reader() -> Self {
+        Self {
+            sender: None,
+            queue: VecDeque::new(),
+        }
+    }
+
     /// Sends an event now, or with a later [`flush`](Self::flush) if there is no room.
     pub(super) fn send(&mut self, event: Result<E>) {
         self.queue.push_back(event);
@@ -54,14 +63,18 @@ impl<E> EventSender<E> {
 
     /// Sends an event, replacing an unread one.
     pub(super) fn replace(&self, event: Result<E>) {
-        // Fails only if the reader has closed the channel.
-        let _ = self.sender.force_send(event);
+        if let Some(sender) = &self.sender {
+            // Fails only if the reader has closed the channel.
+            let _ = sender.force_send(event);
+        }
     }
 
     /// Sends queued events while there is room. Returns true once the queue is empty.
     pub(super) fn flush(&mut self) -> bool {
         while let Some(event) = self.queue.pop_front() {
-            if let Err(TrySendError::Full(event)) = self.sender.try_send(event) {
+            if let Some(sender) = &self.sender
+                && let Err(TrySendError::Full(event)) = sender.try_send(event)
+            {
                 self.queue.push_front(event);
                 return false;
             }
@@ -71,7 +84,7 @@ impl<E> EventSender<E> {
 
     /// True once the reader has closed the channel.
     pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.sender.as_ref().is_some_and(Sender::is_closed)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
+    engine::Engine,
     event_channel::{self, EventReceiver, EventSender},
     model::ModelHandle,
     worker::{Worker, catch_panic},
@@ -11,7 +12,9 @@ use crate::{
     adapter::{Adapter, AdapterOptions},
     cancel::CancelHandle,
     error::{Error, Result},
-    training::finetune::{DataOptions, DataSplits, Finetune, FinetuneEvent, FinetuneOptions},
+    training::finetune::{
+        DataOptions, DataSplits, Finetune, FinetuneEvent, FinetuneMemory, FinetuneOptions, SavedRun,
+    },
 };
 
 /// A fine-tuning of a loaded model, without the model's active adapters.
@@ -74,6 +77,46 @@ impl ModelHandle {
     }
 }
 
+impl Engine {
+    /// The fine-tuning run in `folder` that can be resumed, as [`SavedRun::find`], once the runs
+    /// that were cancelled are saved.
+    ///
+    /// # Errors
+    /// As [`SavedRun::find`].
+    pub async fn saved_run(&self, folder: PathBuf) -> Result<Option<SavedRun>> {
+        let (sender, receiver) = async_channel::bounded(1);
+        self.submit_long(move |worker| {
+            worker.end_cancelled_trainings();
+            let _ = sender.try_send(catch_panic(|| SavedRun::find(folder)));
+        })?;
+        receiver.recv().await.unwrap_or(Err(Error::Unusable))
+    }
+}
+
+impl ModelHandle {
+    /// An upper estimate of the memory of a fine-tuning beside the model's weights, for rows of
+    /// `length` tokens at most.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for options of the adapter that do not fit; [`Error::Unloaded`].
+    pub async fn finetune_memory(
+        &self,
+        run: FinetuneOptions,
+        adapter: AdapterOptions,
+        length: usize,
+    ) -> Result<FinetuneMemory> {
+        let id = self.id();
+        let estimate = self.engine().call(move |state| {
+            let mut network = state.model(id)?.model().clone();
+            network.set_adapters(&[])?;
+            // Its arrays are not computed.
+            let adapter = Adapter::new(&network, &adapter, 0)?;
+            Ok(FinetuneMemory::of(&network, &adapter, &run, length))
+        });
+        estimate.await
+    }
+}
+
 impl FinetuneHandle {
     /// The events.
     pub fn events(&self) -> &EventReceiver<FinetuneEvent> {
@@ -129,6 +172,11 @@ impl FinetuneTask {
     /// True if the run was cancelled, or its reader has closed the stream.
     pub(super) fn is_cancelled(&self) -> bool {
         self.sender.is_closed() || self.cancel.is_cancelled()
+    }
+
+    /// True until the run has ended; its last events may be unread.
+    pub(super) fn is_running(&self) -> bool {
+        self.run.is_some()
     }
 
     /// True if the run can go on: its reader has room, or has closed the stream.

@@ -1,20 +1,21 @@
 //! Generations on the engine's thread, which advance together.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     event_channel::EventSender,
     fault_injection,
+    model::ModelHandle,
     prompt::Prompt,
-    state::{ChatSlot, Loaded, ShownChat, State},
+    state::{ChatSlot, Loaded, ShownChat, State, next_id},
     worker::catch_panic,
 };
 use crate::{
     error::{Error, Result},
-    generation::{Event, GenerateOptions, Generation, LanguageModel, PrefixCache, advance},
+    generation::{
+        ContextOverflow, DraftModel, Event, GenerateOptions, Generation, LanguageModel,
+        PrefixCache, advance,
+    },
 };
 
 type Models = HashMap<u64, Loaded>;
@@ -27,6 +28,8 @@ pub(super) struct GenerationTask {
     model: u64,
     /// Id of the conversation, if the generation is an answer.
     chat: Option<u64>,
+    /// Id of the conversation whose messages the generation reads before an answer.
+    prewarms: Option<u64>,
     /// Id of this generation.
     id: u64,
     prompt: Prompt,
@@ -43,15 +46,27 @@ pub(super) struct Request {
     pub(super) chat: Option<(u64, Arc<ShownChat>)>,
     pub(super) prompt: Prompt,
     pub(super) options: GenerateOptions,
-    /// The active adapters of this generation, by name; `None` for those of the model.
-    pub(super) adapters: Option<Vec<(String, f32)>>,
+    pub(super) with: RequestOptions,
+}
+
+/// Options of a request beside those of the generation.
+#[derive(Debug, Clone, Default)]
+pub struct RequestOptions {
+    /// The active adapters of this request by name, and their strengths; `None`, the default, is
+    /// those of the model, which stay as they are.
+    pub adapters: Option<Vec<(String, f32)>>,
+    /// A smaller model of the same engine with the same tokenizer, which drafts tokens, and the
+    /// largest number of drafts per pass. It changes the time, not the text. Default none.
+    pub draft: Option<(ModelHandle, usize)>,
+    /// Treatment of a conversation that does not fit the context. Default: an error.
+    pub context_overflow: ContextOverflow,
 }
 
 impl Drop for Request {
     /// The answer has begun, or never will.
     fn drop(&mut self) {
         if let Some((_, shown)) = &self.chat {
-            shown.requested.fetch_sub(1, Ordering::SeqCst);
+            shown.forget_request(self.id);
         }
     }
 }
@@ -66,6 +81,7 @@ impl State {
             Ok(generation) => self.generations.push(GenerationTask {
                 model: request.model,
                 chat: request.chat.as_ref().map(|(chat, _)| *chat),
+                prewarms: None,
                 id: request.id,
                 prompt: request.prompt.clone(),
                 generation: Some(generation),
@@ -77,7 +93,9 @@ impl State {
 
     /// Adds the question of a request that was cancelled before it began to its conversation.
     pub(super) fn skip(&mut self, request: &Request) {
-        if let Some((chat, _)) = &request.chat
+        // Its question may have been added before.
+        if let Some((chat, shown)) = &request.chat
+            && shown.forget_request(request.id)
             && let Some(slot) = self.chats.get_mut(chat)
             && slot.answering.is_none()
         {
@@ -87,31 +105,78 @@ impl State {
     }
 
     fn begin(&mut self, request: &Request) -> Result<Generation<'static>> {
+        if let Some((chat, _)) = &request.chat {
+            self.end_prewarms(*chat);
+        }
+        let draft = request.with.draft.as_ref();
+        let draft = draft.map(|(draft, most)| self.draft(request.model, draft.id(), *most));
+        let draft = draft.transpose()?;
         let loaded = self.models.get_mut(&request.model);
         let Loaded {
             model, prefixes, ..
         } = loaded.ok_or(Error::Unloaded)?;
-        let (prompt, options) = (&request.prompt, request.options.clone());
-        let Some((chat, _)) = &request.chat else {
-            let Some(active) = &request.adapters else {
-                return begin_text(model, prompt, options, prefixes);
-            };
-            let before = model.model().active_adapters().to_vec();
-            let begun = set_adapters(model, active)
-                .and_then(|()| begin_text(model, prompt, options, prefixes));
-            // The generation keeps the adapters that it began with.
-            set_adapters(model, &before)?;
-            return begun;
+        let slot = match &request.chat {
+            Some((chat, _)) => Some(self.chats.get_mut(chat).ok_or(Error::Unloaded)?),
+            None => None,
         };
-        let slot = self.chats.get_mut(chat).ok_or(Error::Unloaded)?;
-        if slot.answering.is_some() {
-            return Err(Error::Busy);
+        let before = model.model().active_adapters().to_vec();
+        let active = request.with.adapters.as_ref().unwrap_or(&before);
+        let begun = set_adapters(model, active).and_then(|()| match slot {
+            Some(slot) => begin_answer(model, slot, request, prefixes, draft.as_ref()),
+            None => begin_text(model, request, prefixes, draft.as_ref()),
+        });
+        // The generation keeps the adapters that it began with.
+        set_adapters(model, &before)?;
+        begun
+    }
+
+    /// The model `draft` as a draft model for `target`.
+    fn draft(&self, target: u64, draft: u64, most: usize) -> Result<DraftModel> {
+        DraftModel::new(self.model(target)?, self.model(draft)?, most)
+    }
+
+    /// Begins to read the messages of the conversation `chat` and `prefix`, the beginning of the
+    /// next question. Their keys and values are kept for the answer.
+    pub(super) fn prewarm(&mut self, chat: u64, prefix: &str) -> Result<()> {
+        self.end_prewarms(chat);
+        let slot = self.chats.get(&chat).ok_or(Error::Unloaded)?;
+        let loaded = self.models.get_mut(&slot.model).ok_or(Error::Unloaded)?;
+        loaded.model.warm_up()?;
+        let options = GenerateOptions {
+            max_tokens: 1,
+            ..GenerateOptions::default()
+        };
+        let tokens = slot.chat.prewarm_tokens(&loaded.model, prefix, &options)?;
+        // BOS alone saves nothing.
+        if slot.answering.is_some() || tokens.len() < 2 {
+            return Ok(());
         }
-        let chat = &mut slot.chat;
-        let generation = chat.start_with_prefixes(model, prompt.text(), options, prefixes)?;
-        slot.answering = Some(request.id);
-        slot.show();
-        Ok(generation.into_owned())
+        let Loaded {
+            model, prefixes, ..
+        } = loaded;
+        let generation = model.generate_tokens_with_prefixes(tokens.clone(), options, prefixes)?;
+        let (generation, prompt) = (generation.into_owned(), Prompt::Tokens(tokens));
+        self.generations.push(GenerationTask {
+            model: slot.model,
+            chat: None,
+            prewarms: Some(chat),
+            id: next_id(),
+            prompt,
+            generation: Some(generation),
+            sender: EventSender::without_reader(),
+        });
+        Ok(())
+    }
+
+    /// Ends the reading before an answer of the conversation `chat`, and keeps what was read.
+    fn end_prewarms(&mut self, chat: u64) {
+        for task in std::mem::take(&mut self.generations) {
+            if task.prewarms == Some(chat) {
+                task.end(&mut self.models, &mut self.chats);
+            } else {
+                self.generations.push(task);
+            }
+        }
     }
 
     /// Makes a turn of all generations whose readers have room, and ends those whose last event was
@@ -162,18 +227,48 @@ impl State {
     }
 }
 
+/// Begins the answer of a conversation.
+fn begin_answer(
+    model: &LanguageModel,
+    slot: &mut ChatSlot,
+    request: &Request,
+    prefixes: &mut PrefixCache,
+    draft: Option<&DraftModel>,
+) -> Result<Generation<'static>> {
+    if slot.answering.is_some() {
+        return Err(Error::Busy);
+    }
+    let (chat, options) = (&mut slot.chat, request.options.clone());
+    chat.set_context_overflow(request.with.context_overflow);
+    let generation = chat.start_with_prefixes(model, request.prompt.text(), options, prefixes)?;
+    let generation = match draft {
+        Some(draft) => generation
+            .with_draft(draft)
+            .inspect_err(|_| chat.withdraw())?,
+        None => generation,
+    };
+    slot.answering = Some(request.id);
+    slot.show();
+    Ok(generation.into_owned())
+}
+
 /// Begins a generation that is no answer of a conversation.
 fn begin_text(
     model: &LanguageModel,
-    prompt: &Prompt,
-    options: GenerateOptions,
+    request: &Request,
     prefixes: &mut PrefixCache,
+    draft: Option<&DraftModel>,
 ) -> Result<Generation<'static>> {
-    let generation = match prompt {
+    let options = request.options.clone();
+    let generation = match &request.prompt {
         Prompt::Text(text) => model.generate_with_prefixes(text, options, prefixes)?,
         Prompt::Tokens(tokens) => {
             model.generate_tokens_with_prefixes(tokens.clone(), options, prefixes)?
         }
+    };
+    let generation = match draft {
+        Some(draft) => generation.with_draft(draft)?,
+        None => generation,
     };
     Ok(generation.into_owned())
 }

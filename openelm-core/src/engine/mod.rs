@@ -51,6 +51,7 @@ pub use convert::{ConvertHandle, ConvertProgress, ConvertRequest};
 pub use engine::{Engine, EngineHooks};
 pub use event_channel::EventReceiver;
 pub use finetune::{FinetuneHandle, FinetuneRequest};
+pub use generation::RequestOptions;
 pub use load::{LoadEvent, LoadHandle};
 pub use model::{ModelHandle, ModelInfo};
 pub use prompt::Prompt;

@@ -11,9 +11,9 @@ use std::{
 use super::{
     engine::Engine,
     event_channel::{self, EventReceiver},
-    generation::Request,
+    generation::{Request, RequestOptions},
     prompt::Prompt,
-    state::{AdapterNames, ShownChat, lock, next_id},
+    state::{AdapterNames, RequestedAnswer, ShownChat, lock, next_id},
     worker::catch_panic,
 };
 use crate::{
@@ -96,21 +96,21 @@ impl ModelHandle {
         prompt: impl Into<Prompt>,
         options: GenerateOptions,
     ) -> Result<EventReceiver<Event>> {
-        self.start(None, prompt.into(), options, None)
+        self.generate_with(prompt, options, RequestOptions::default())
     }
 
-    /// Like [`generate`](Self::generate), with exactly the adapters in `active`, by their names, and
-    /// their strengths. The active adapters of the model stay as they are.
+    /// Like [`generate`](Self::generate), with adapters or a draft model of this request. Errors of
+    /// both are the first event.
     ///
     /// # Errors
-    /// [`Error::Unusable`]. An unknown name or an invalid strength is the first event.
-    pub fn generate_with_adapters(
+    /// [`Error::Unusable`].
+    pub fn generate_with(
         &self,
         prompt: impl Into<Prompt>,
         options: GenerateOptions,
-        active: Vec<(String, f32)>,
+        with: RequestOptions,
     ) -> Result<EventReceiver<Event>> {
-        self.start(None, prompt.into(), options, Some(active))
+        self.start(None, prompt.into(), options, with)
     }
 
     /// Starts a generation, or an answer of the conversation `chat`.
@@ -119,19 +119,24 @@ impl ModelHandle {
         chat: Option<(u64, Arc<ShownChat>)>,
         prompt: Prompt,
         options: GenerateOptions,
-        adapters: Option<Vec<(String, f32)>>,
+        with: RequestOptions,
     ) -> Result<EventReceiver<Event>> {
-        if let Some((_, shown)) = &chat {
-            shown.requested.fetch_add(1, Ordering::SeqCst);
-        }
         let (sender, events) = event_channel::channel(self.engine());
+        let id = next_id();
+        if let Some((_, shown)) = &chat {
+            lock(&shown.requested).push(RequestedAnswer {
+                id,
+                prompt: prompt.text().to_owned(),
+                stream: events.monitor(),
+            });
+        }
         let request = Request {
-            id: next_id(),
+            id,
             model: self.id(),
             chat,
             prompt,
             options,
-            adapters,
+            with,
         };
         self.begin(request, sender)?;
         Ok(events)

@@ -3,8 +3,8 @@
 
 use super::model::ModelHandle;
 use crate::{
-    error::Result,
-    evaluate::{LogLikelihood, ScoreRequest, Scorer},
+    error::{Error, Result},
+    evaluate::{LogLikelihood, Perplexity, PerplexityOptions, ScoreRequest, Scorer},
 };
 
 /// Requests of a unit of work, and more if they have the context of the last one.
@@ -16,9 +16,9 @@ impl ModelHandle {
     /// the work before its next unit.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) with the index of the first request that cannot be
+    /// [`Error::Option`] with the index of the first request that cannot be
     /// encoded, once those of the units before it are scored; as [`Scorer::score`];
-    /// [`Error::Unloaded`](crate::Error::Unloaded).
+    /// [`Error::Unloaded`].
     pub async fn log_likelihoods(&self, requests: Vec<ScoreRequest>) -> Result<Vec<LogLikelihood>> {
         self.check_loaded()?;
         let mut results = Vec::with_capacity(requests.len());
@@ -42,6 +42,46 @@ impl ModelHandle {
             results.extend(scored.await?.into_iter().flatten());
         }
         Ok(results)
+    }
+}
+
+impl ModelHandle {
+    /// The perplexity of `texts`, over all their tokens, as
+    /// [`perplexity`](crate::evaluate::perplexity) scores documents, with the active adapters. A
+    /// text without tokens is skipped. Dropping the future ends the work before its next unit, a few
+    /// texts.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if an option is out of range or no text has a token; as [`Scorer::score`];
+    /// [`Error::Unloaded`].
+    pub async fn perplexity(
+        &self,
+        texts: Vec<String>,
+        options: PerplexityOptions,
+    ) -> Result<Perplexity> {
+        self.check_loaded()?;
+        let (mut texts, mut found) = (texts.into_iter(), Perplexity::default());
+        loop {
+            let (id, options) = (self.id(), options.clone());
+            let scored = self.engine().call(move |state| {
+                let mut scorer = Scorer::new(state.model(id)?)?;
+                let mut next = texts.by_ref().map(Ok);
+                let continues = found.score_some::<Error>(&mut scorer, &mut next, &options)?;
+                Ok((continues, texts, found))
+            });
+            let continues;
+            (continues, texts, found) = scored.await?;
+            if !continues {
+                break;
+            }
+        }
+        if found.tokens == 0 {
+            return Err(Error::option(
+                "texts",
+                "expected a text with tokens, found none",
+            ));
+        }
+        Ok(found)
     }
 }
 

@@ -8,10 +8,13 @@ use std::{
     },
 };
 
-use super::{compiling::CompilingRequest, finetune::FinetuneTask, generation::GenerationTask};
+use super::{
+    compiling::CompilingRequest, event_channel::Monitor, finetune::FinetuneTask,
+    generation::GenerationTask,
+};
 use crate::{
     error::{Error, Result},
-    generation::{Chat, LanguageModel, PrefixCache},
+    generation::{Chat, Event, LanguageModel, PrefixCache},
     tokenizer::Message,
 };
 
@@ -59,8 +62,19 @@ pub(super) struct ShownChat {
     pub(super) messages: Mutex<Vec<Message>>,
     pub(super) is_responding: AtomicBool,
     pub(super) is_unloaded: AtomicBool,
+    /// Messages that the last prompt left out.
+    pub(super) dropped: AtomicUsize,
     /// Answers that were requested and have not begun.
-    pub(super) requested: AtomicUsize,
+    pub(super) requested: Mutex<Vec<RequestedAnswer>>,
+}
+
+/// An answer that was requested and has not begun.
+#[derive(Debug)]
+pub(super) struct RequestedAnswer {
+    /// Id of the request.
+    pub(super) id: u64,
+    pub(super) prompt: String,
+    pub(super) stream: Monitor<Event>,
 }
 
 impl State {
@@ -120,6 +134,24 @@ impl State {
         }
     }
 
+    /// Adds the questions of requests of the conversation `id` that were cancelled before they began.
+    pub(super) fn skip_cancelled(&mut self, id: u64) {
+        let Some(slot) = self.chats.get_mut(&id) else {
+            return;
+        };
+        let mut requested = lock(&slot.shown.requested);
+        let cancelled: Vec<_> = requested
+            .extract_if(.., |answer| answer.stream.is_closed())
+            .collect();
+        drop(requested);
+        if slot.answering.is_none() {
+            for answer in cancelled {
+                slot.chat.skip(&answer.prompt);
+            }
+            slot.show();
+        }
+    }
+
     /// Ends the generations whose readers have closed their streams.
     pub(super) fn end_closed(&mut self) {
         self.end_closed_compiling();
@@ -137,15 +169,25 @@ impl ChatSlot {
     /// Shows the messages, and whether an answer is running.
     pub(super) fn show(&self) {
         *lock(&self.shown.messages) = self.chat.messages().to_vec();
+        let dropped = self.chat.dropped_messages();
+        self.shown.dropped.store(dropped, Ordering::SeqCst);
         let responding = self.answering.is_some();
         self.shown.is_responding.store(responding, Ordering::SeqCst);
     }
 }
 
 impl ShownChat {
+    /// Removes the requested answer `id`. Returns true if it was there.
+    pub(super) fn forget_request(&self, id: u64) -> bool {
+        let mut requested = lock(&self.requested);
+        let before = requested.len();
+        requested.retain(|answer| answer.id != id);
+        requested.len() < before
+    }
+
     /// True while an answer is running, or was requested.
     pub(super) fn is_responding(&self) -> bool {
-        self.requested.load(Ordering::SeqCst) > 0 || self.is_responding.load(Ordering::SeqCst)
+        !lock(&self.requested).is_empty() || self.is_responding.load(Ordering::SeqCst)
     }
 }
 

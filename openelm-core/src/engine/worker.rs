@@ -239,7 +239,7 @@ impl Worker {
 
     /// Ends the trainings that were cancelled, so that their folders are free.
     pub(super) fn end_cancelled_trainings(&self) {
-        while self.run_training_if(|task| task.is_cancelled() && task.is_ready()) {}
+        while self.run_training_if(|task| task.is_cancelled() && task.is_running()) {}
     }
 
     /// Runs a unit of the first training that is `chosen`, which is then the last.

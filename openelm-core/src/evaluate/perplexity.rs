@@ -106,6 +106,46 @@ impl Perplexity {
         Some((self.nats_per_token() - other.nats_per_token(), error))
     }
 
+    /// Scores the next few of `texts`. Special tokens in a text are plain text; a text without tokens
+    /// is skipped. Returns false if none was left.
+    ///
+    /// # Errors
+    /// Those of `texts`; [`Error::Option`] if an option is out of range; those of [`Scorer::score`].
+    pub(crate) fn score_some<E: From<Error>>(
+        &mut self,
+        scorer: &mut Scorer<'_>,
+        texts: &mut impl Iterator<Item = Result<String>>,
+        options: &PerplexityOptions,
+    ) -> Result<bool, E> {
+        let model = scorer.model();
+        let tokenizer = model.tokenizer().literal();
+        let (mut bytes, mut requests, mut tokens) = (Vec::new(), Vec::new(), 0);
+        while tokens < TOKENS
+            && let Some(text) = texts.next().transpose()?
+        {
+            let mut ids = vec![tokenizer.bos_id()];
+            ids.extend(tokenizer.encode(&text)?);
+            if options.add_eos {
+                ids.push(tokenizer.eos_id());
+            }
+            if ids.len() > 1 {
+                let request = EncodedRequest::in_windows(model, &ids, &options.windows)?;
+                tokens += request.tokens();
+                requests.push(request);
+                bytes.push(text.len());
+            }
+        }
+        let mut results = vec![Vec::new(); requests.len()];
+        scorer.score(&requests, |index, result| {
+            results[index] = result.token_logprobs;
+            Ok::<_, E>(())
+        })?;
+        for ((bytes, request), logprobs) in bytes.into_iter().zip(&requests).zip(results) {
+            self.add(bytes, request, &logprobs);
+        }
+        Ok(!requests.is_empty())
+    }
+
     fn add(&mut self, bytes: usize, request: &EncodedRequest, logprobs: &[f32]) {
         let nats = |logprobs: &[f32]| -logprobs.iter().map(|&x| f64::from(x)).sum::<f64>();
         if self.documents == 0 {
@@ -138,38 +178,9 @@ pub fn perplexity<E: From<Error>>(
     options: &PerplexityOptions,
     mut each: impl FnMut(&Perplexity) -> Result<(), E>,
 ) -> Result<Perplexity, E> {
-    let model = scorer.model();
-    let tokenizer = model.tokenizer().literal();
     let mut documents = Documents::open(files, &options.text_key)?;
     let mut found = Perplexity::default();
-    loop {
-        let (mut bytes, mut requests, mut tokens) = (Vec::new(), Vec::new(), 0);
-        while tokens < TOKENS
-            && let Some(text) = documents.next().transpose()?
-        {
-            let mut ids = vec![tokenizer.bos_id()];
-            ids.extend(tokenizer.encode(&text)?);
-            if options.add_eos {
-                ids.push(tokenizer.eos_id());
-            }
-            if ids.len() > 1 {
-                let request = EncodedRequest::in_windows(model, &ids, &options.windows)?;
-                tokens += request.tokens();
-                requests.push(request);
-                bytes.push(text.len());
-            }
-        }
-        if requests.is_empty() {
-            break;
-        }
-        let mut results = vec![Vec::new(); requests.len()];
-        scorer.score(&requests, |index, result| {
-            results[index] = result.token_logprobs;
-            Ok::<_, E>(())
-        })?;
-        for ((bytes, request), logprobs) in bytes.into_iter().zip(&requests).zip(results) {
-            found.add(bytes, request, &logprobs);
-        }
+    while found.score_some::<E>(scorer, &mut documents, options)? {
         each(&found)?;
     }
     if found.tokens == 0 {

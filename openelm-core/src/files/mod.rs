@@ -5,6 +5,7 @@ mod created_folders;
 mod inputs;
 mod paths;
 mod replace_folder;
+mod sha256;
 mod write_lock;
 
 pub use atomic::write_file;
@@ -15,4 +16,5 @@ pub(crate) use paths::{check_replaceable, parent, partial_path, real, remove_lef
 pub(crate) use replace_folder::{
     finish_replacement, has_journal, new_folder, replace_folder, write_folder_beside,
 };
+pub use sha256::sha256;
 pub(crate) use write_lock::{Activity, LOCK_FILE, WriteLock, is_run_lock};

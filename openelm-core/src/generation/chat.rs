@@ -58,6 +58,30 @@ impl Chat {
         self.overflow = overflow;
     }
 
+    /// The template.
+    pub fn template(&self) -> ChatTemplate {
+        self.template
+    }
+
+    /// The tokens to read before a question that begins with `prefix` is sent, so that its answer
+    /// begins sooner; an empty prefix gives those of the messages so far.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn prewarm_tokens(
+        &self,
+        model: &LanguageModel,
+        prefix: &str,
+        options: &GenerateOptions,
+    ) -> Result<Vec<u32>> {
+        if !prefix.is_empty() {
+            return Ok(self.prompt(model, &user(prefix), options)?.0);
+        }
+        let kept = self.kept(self.dropped);
+        self.template
+            .tokens_before_question(model.tokenizer(), &kept)
+    }
+
     /// Number of messages after the system message that the prompt of the last
     /// [`start`](Self::start) left out: 0 unless [`ContextOverflow::DropOldestTurns`] is chosen.
     pub fn dropped_messages(&self) -> usize {
@@ -99,10 +123,7 @@ impl Chat {
         if question.is_empty() {
             return Err(Error::empty_prompt());
         }
-        let question = Message {
-            role: Role::User,
-            content: question.to_owned(),
-        };
+        let question = user(question);
         // Before the cache is moved: after an error the conversation can continue with a shorter
         // question.
         let (tokens, dropped) = self.prompt(model, &question, &options)?;
@@ -124,25 +145,19 @@ impl Chat {
         question: &Message,
         options: &GenerateOptions,
     ) -> Result<(Vec<u32>, usize)> {
-        let is_system = |message: &&Message| message.role == Role::System;
-        let system = usize::from(self.messages.first().filter(is_system).is_some());
-        let (instructions, turns) = self.messages.split_at(system);
+        let turns = self.messages.len() - self.instructions();
         let drops = self.overflow == ContextOverflow::DropOldestTurns;
         // Turns that were left out stay out, so that the prompts have a common prefix.
-        let mut dropped = if drops {
-            self.dropped.min(turns.len())
-        } else {
-            0
-        };
+        let mut dropped = if drops { self.dropped.min(turns) } else { 0 };
         loop {
-            let kept = turns.get(dropped..).unwrap_or_default();
-            let messages = [instructions, kept, std::slice::from_ref(question)].concat();
+            let mut messages = self.kept(dropped);
+            messages.push(question.clone());
             let tokens = self.template.tokens(model.tokenizer(), &messages)?;
             let Some(context) = options.context(model.model().config()) else {
                 return Ok((tokens, dropped));
             };
             let room = options.max_tokens.min(context / 4);
-            if drops && tokens.len() + room > context && dropped < turns.len() {
+            if drops && tokens.len() + room > context && dropped < turns {
                 dropped += 2;
             } else if tokens.len() >= context {
                 let tokens = tokens.len();
@@ -151,6 +166,18 @@ impl Chat {
                 return Ok((tokens, dropped));
             }
         }
+    }
+
+    /// Number of system messages: 0 or 1.
+    fn instructions(&self) -> usize {
+        let first = self.messages.first();
+        usize::from(first.is_some_and(|message| message.role == Role::System))
+    }
+
+    /// The messages without the first `dropped` after the system message.
+    fn kept(&self, dropped: usize) -> Vec<Message> {
+        let (instructions, turns) = self.messages.split_at(self.instructions());
+        [instructions, turns.get(dropped..).unwrap_or_default()].concat()
     }
 
     /// Adds the question and the answer of `generation`, also of a cancelled one, whose text may be
@@ -166,11 +193,7 @@ impl Chat {
     /// another question is answered, or if `question` is empty.
     pub fn skip(&mut self, question: &str) {
         if self.question.is_none() && !question.is_empty() {
-            let question = Message {
-                role: Role::User,
-                content: question.to_owned(),
-            };
-            self.add(question, "");
+            self.add(user(question), "");
         }
     }
 
@@ -187,9 +210,30 @@ impl Chat {
         self.cache
     }
 
+    pub(super) fn cache(&self) -> &PromptCache {
+        &self.cache
+    }
+
+    pub(super) fn overflow(&self) -> ContextOverflow {
+        self.overflow
+    }
+
+    /// Continues with `cache`; the last prompt left out `dropped` messages.
+    pub(super) fn restore(&mut self, cache: PromptCache, dropped: usize) {
+        (self.cache, self.dropped) = (cache, dropped);
+    }
+
     /// Withdraws the question of [`start`](Self::start), whose generation failed.
     pub fn withdraw(&mut self) {
         self.question = None;
+    }
+}
+
+/// A message of the user.
+fn user(content: &str) -> Message {
+    Message {
+        role: Role::User,
+        content: content.to_owned(),
     }
 }
 

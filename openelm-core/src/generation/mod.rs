@@ -2,6 +2,7 @@
 
 mod batch;
 mod chat;
+mod chat_file;
 mod chooser;
 mod compute_dtype;
 #[cfg(test)]

@@ -46,37 +46,32 @@ impl PromptCache {
     /// [`Error::Option`] if the cache is empty, or of another model or other adapters,
     /// [`Error::Destination`] if another file is at `path`, [`Error::Io`].
     pub fn save(&self, path: impl AsRef<Path>, model: &Model, name: &str) -> Result<()> {
-        let path = path.as_ref();
-        let cache = match &self.cache {
-            Some(cache) if self.is_of(model) && cache.offset() > 0 => cache,
-            _ => return Err(self.of_another_model()),
-        };
+        if !self.is_of(model) || self.offset() == 0 {
+            return Err(self.of_another_model());
+        }
+        self.write(path.as_ref(), model, [(MODEL.to_owned(), name.to_owned())])
+    }
+
+    /// Writes the cache with `entries` in the metadata. An empty cache, and one of other adapters,
+    /// is written without keys and values.
+    pub(super) fn write(
+        &self,
+        path: &Path,
+        model: &Model,
+        entries: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<()> {
         check_own(path)?;
         let mut metadata = HashMap::from([
-            (MODEL.to_owned(), name.to_owned()),
             (TOKENIZER_CONFIG.to_owned(), "{}".to_owned()),
             (FINGERPRINT.to_owned(), model.fingerprint()?),
             // mlx-lm's list of numbers begins with an empty text.
             ("2.0".to_owned(), String::new()),
         ]);
-        let tokens = self.tokens.get(..cache.offset()).unwrap_or(&self.tokens);
-        if !tokens.contains(&UNKNOWN) {
-            metadata.insert(TOKENS.to_owned(), serde_json::json!(tokens).to_string());
-        }
+        metadata.extend(entries);
         let mut tensors: Vec<(String, Tensor)> = Vec::new();
-        let mut numbers = 0;
-        for (layer, state) in cache.to_states()?.into_iter().enumerate() {
-            metadata.insert(format!("1.{layer}"), state.class);
-            for (place, array) in state.arrays {
-                tensors.push((format!("{layer}.{place}"), Tensor::of(path, &array)?));
-            }
-            for (place, number) in state.numbers {
-                let name = format!("{layer}.{place}");
-                numbers += 1;
-                metadata.insert(format!("2.{numbers}.0"), name.clone());
-                metadata.insert(format!("2.{numbers}.1"), "scalar".to_owned());
-                tensors.push((name, Tensor::number(number)));
-            }
+        let usable = self.cache.as_ref().filter(|_| self.is_of(model));
+        if let Some(cache) = usable.filter(|cache| cache.offset() > 0) {
+            self.describe(path, cache, &mut metadata, &mut tensors)?;
         }
         let views = tensors.iter().map(|(name, tensor)| {
             let Tensor {
@@ -95,6 +90,35 @@ impl PromptCache {
         })
     }
 
+    /// Adds the keys and values of `cache` to the tensors and the metadata of a file.
+    fn describe(
+        &self,
+        path: &Path,
+        cache: &KvCache,
+        metadata: &mut HashMap<String, String>,
+        tensors: &mut Vec<(String, Tensor)>,
+    ) -> Result<()> {
+        let tokens = self.tokens.get(..cache.offset()).unwrap_or(&self.tokens);
+        if !tokens.contains(&UNKNOWN) {
+            metadata.insert(TOKENS.to_owned(), serde_json::json!(tokens).to_string());
+        }
+        let mut numbers = 0;
+        for (layer, state) in cache.to_states()?.into_iter().enumerate() {
+            metadata.insert(format!("1.{layer}"), state.class);
+            for (place, array) in state.arrays {
+                tensors.push((format!("{layer}.{place}"), Tensor::of(path, &array)?));
+            }
+            for (place, number) in state.numbers {
+                let name = format!("{layer}.{place}");
+                numbers += 1;
+                metadata.insert(format!("2.{numbers}.0"), name.clone());
+                metadata.insert(format!("2.{numbers}.1"), "scalar".to_owned());
+                tensors.push((name, Tensor::number(number)));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a file of this crate or of mlx-lm for `model` with its active adapters. A file of
     /// mlx-lm, which does not name its model, is accepted if its shapes and its dtype fit; its tokens
     /// are unknown, and only [`Generation::continuing`](super::Generation::continuing) uses it.
@@ -104,21 +128,65 @@ impl PromptCache {
     /// malformed, or of another model, other adapters or another dtype.
     pub fn load(path: impl AsRef<Path>, model: &Model) -> Result<Self> {
         let path = path.as_ref();
-        match path_kind(path)? {
-            Some(PathKind::File) => {}
-            Some(_) => return Err(Error::checkpoint(path, "expected a file of a prompt cache")),
-            None => return Err(Error::missing_file(path, "there is no prompt cache here")),
-        }
-        let bytes = fs::read(path).map_err(Error::io(path))?;
-        let file = CacheFile::parse(&bytes).map_err(|problem| Error::checkpoint(path, problem))?;
+        let file = CacheFile::read(path, "a prompt cache")?;
         let malformed = |problem: String| Error::checkpoint(path, problem);
+        if file.layers.is_empty() {
+            let problem = "not a prompt cache: its metadata names no classes of caches";
+            return Err(malformed(problem.into()));
+        }
         file.check_dtype(model.dtype()).map_err(malformed)?;
-        if let Some(found) = file.metadata.get(FINGERPRINT)
-            && *found != model.fingerprint()?
-        {
+        if !file.is_of(model)? {
             let problem = "the prompt cache is of another model, or of other adapters";
             return Err(malformed(problem.into()));
         }
+        file.into_cache(path, model)
+    }
+}
+
+impl CacheFile {
+    /// Reads the file `path` of `what`.
+    pub(super) fn read(path: &Path, what: &str) -> Result<Self> {
+        match path_kind(path)? {
+            Some(PathKind::File) => {}
+            Some(_) => {
+                let problem = format!("expected a file of {what}");
+                return Err(Error::checkpoint(path, problem));
+            }
+            None => {
+                let problem = format!("there is no file of {what} here");
+                return Err(Error::missing_file(path, problem));
+            }
+        }
+        let bytes = fs::read(path).map_err(Error::io(path))?;
+        Self::parse(&bytes).map_err(|problem| Error::checkpoint(path, problem))
+    }
+
+    /// The entry `name` of the metadata.
+    pub(super) fn entry(&self, name: &str) -> Option<&str> {
+        self.metadata.get(name).map(String::as_str)
+    }
+
+    /// The keys and values, if they are of `model` with its active adapters and its dtype.
+    pub(super) fn usable_cache(self, path: &Path, model: &Model) -> Result<Option<PromptCache>> {
+        let is_usable = self.check_dtype(model.dtype()).is_ok() && self.is_of(model)?;
+        if !is_usable || self.layers.is_empty() {
+            return Ok(None);
+        }
+        self.into_cache(path, model).map(Some)
+    }
+
+    /// False if the file names another model or other adapters.
+    fn is_of(&self, model: &Model) -> Result<bool> {
+        let own = self.metadata.get(FINGERPRINT);
+        Ok(match own {
+            Some(found) => *found == model.fingerprint()?,
+            None => true,
+        })
+    }
+
+    fn into_cache(self, path: &Path, model: &Model) -> Result<PromptCache> {
+        let malformed = |problem: String| Error::checkpoint(path, problem);
+        let file = self;
         let (config, dtype) = (model.config(), model.dtype());
         let cache = KvCache::from_states(config, dtype, file.layers).map_err(malformed)?;
         let tokens = match file.metadata.get(TOKENS) {
@@ -133,7 +201,7 @@ impl PromptCache {
             }
             None => vec![UNKNOWN; cache.offset()],
         };
-        let loaded = Self {
+        let loaded = PromptCache {
             cache: Some(cache),
             tokens,
             revision: model.adapters.revision,
@@ -183,7 +251,7 @@ impl Tensor {
 }
 
 /// The parts of a file.
-struct CacheFile {
+pub(super) struct CacheFile {
     metadata: HashMap<String, String>,
     layers: Vec<LayerState>,
 }
@@ -203,9 +271,6 @@ impl CacheFile {
                 ..LayerState::default()
             })
             .collect();
-        if layers.is_empty() {
-            return Err("not a prompt cache: its metadata names no classes of caches".into());
-        }
         let names = |metadata: &HashMap<String, String>| {
             let entries = (1..).map_while(|n| metadata.get(&format!("2.{n}.0")).cloned());
             entries.collect::<BTreeSet<String>>()

@@ -34,6 +34,9 @@ pub enum ChatTemplate {
 }
 
 impl ChatTemplate {
+    /// All templates.
+    pub const ALL: [Self; 3] = [Self::OpenElmInstruct, Self::Instruction, Self::Plain];
+
     /// `openelm-instruct`, `instruction` or `plain`.
     pub fn name(self) -> &'static str {
         match self {
@@ -59,6 +62,46 @@ impl ChatTemplate {
     /// As [`prompt`](Self::prompt), and [`Tokenizer::encode`].
     pub fn tokens(self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
         tokenizer.encode_parts(&self.parts(messages)?)
+    }
+
+    /// The token ids that the prompts of all further questions after `messages` begin with, BOS
+    /// first.
+    ///
+    /// # Errors
+    /// As [`tokens`](Self::tokens).
+    pub fn tokens_before_question(
+        self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+    ) -> Result<Vec<u32>> {
+        let after = |question: &str| {
+            let mut messages = messages.to_vec();
+            messages.push(Message {
+                role: Role::User,
+                content: question.to_owned(),
+            });
+            self.tokens(tokenizer, &messages)
+        };
+        let (mut tokens, other) = (after("a")?, after("1")?);
+        let common = tokens.iter().zip(&other).take_while(|(a, b)| a == b);
+        let common = common.count();
+        tokens.truncate(common);
+        Ok(tokens)
+    }
+
+    /// Number of tokens of `messages`, BOS included: of the prompt if the last message is the
+    /// user's, otherwise of [`tokens_before_question`](Self::tokens_before_question).
+    ///
+    /// # Errors
+    /// As [`tokens`](Self::tokens).
+    pub fn token_count(self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<usize> {
+        let ends_in_question = messages.last().is_some_and(|last| last.role == Role::User);
+        let tokens = if ends_in_question {
+            self.tokens(tokenizer, messages)?
+        } else {
+            self.tokens_before_question(tokenizer, messages)?
+        };
+        Ok(tokens.len())
     }
 
     pub(super) fn parts(self, messages: &[Message]) -> Result<PromptParts> {

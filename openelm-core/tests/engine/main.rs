@@ -8,6 +8,7 @@
 )]
 
 mod constraints;
+mod conversations;
 mod prefixes;
 mod requests;
 mod scores;

@@ -3,7 +3,7 @@
 use openelm_core::{
     LanguageModel, LoadOptions,
     adapter::{Adapter, LoraOptions, TargetModules},
-    engine::{EventReceiver, ModelHandle, Prompt},
+    engine::{EventReceiver, ModelHandle, Prompt, RequestOptions},
     generation::{Event, FinishReason, GenerateOptions, PromptToken, Stats},
 };
 use openelm_testing::{TempDir, block_on, tales};
@@ -93,6 +93,13 @@ fn add_adapter(model: &ModelHandle, name: &str, seed: u64) {
     block_on(model.add_adapter(name.into(), folder.join("."))).unwrap();
 }
 
+fn with(active: Vec<(String, f32)>) -> RequestOptions {
+    RequestOptions {
+        adapters: Some(active),
+        ..RequestOptions::default()
+    }
+}
+
 #[test]
 fn a_request_has_adapters_of_its_own() {
     let model = load();
@@ -101,7 +108,7 @@ fn a_request_has_adapters_of_its_own() {
     block_on(model.set_adapters(Vec::new())).unwrap();
     let cached = |active: Option<Vec<(String, f32)>>| {
         let events = match active {
-            Some(active) => model.generate_with_adapters(STORY, greedy(4), active),
+            Some(active) => model.generate_with(STORY, greedy(4), with(active)),
             None => model.generate(STORY, greedy(4)),
         };
         read(&events.unwrap()).3.cached_tokens > 0
@@ -121,7 +128,7 @@ fn a_request_has_adapters_of_its_own() {
         assert!(model.active_adapters().unwrap().is_empty());
     }
     let unknown = vec![("c".to_owned(), 1.0)];
-    let events = model.generate_with_adapters(STORY, greedy(4), unknown);
+    let events = model.generate_with(STORY, greedy(4), with(unknown));
     assert_eq!(
         problem(&events.unwrap()),
         "adapter: there is no adapter `c`"

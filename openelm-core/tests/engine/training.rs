@@ -119,3 +119,55 @@ fn a_cancelled_run_is_saved_before_the_next_begins() {
         }
     }
 }
+
+/// The reader of a cancelled run has not read its last events.
+#[test]
+fn an_unread_run_that_was_cancelled_frees_its_folder() {
+    let model = load();
+    let folder = TempDir::new();
+    let first = start(&model, &folder);
+    while !matches!(
+        first.events().next_blocking().unwrap(),
+        Some(FinetuneEvent::Step { .. })
+    ) {}
+    first.cancel();
+    let find = || {
+        let run = folder.join("run");
+        openelm_testing::block_on(model.engine().saved_run(run)).unwrap()
+    };
+    let saved = find().expect("the run was saved");
+    assert!(saved.iteration > 0 && saved.trained_tokens > 0, "{saved:?}");
+    assert_eq!((saved.batch_size, saved.grad_accumulation_steps), (4, 1));
+    let second = start_or_resume(&model, &folder, true);
+    while !matches!(
+        second.events().next_blocking().unwrap(),
+        Some(FinetuneEvent::Step { step, .. }) if step.iteration > saved.iteration
+    ) {}
+    let mut last = None;
+    while let Some(event) = first.events().next_blocking().unwrap() {
+        last = Some(event);
+    }
+    let Some(FinetuneEvent::Finished { reason, .. }) = last else {
+        panic!("the last event is {last:?}");
+    };
+    assert_eq!(reason, FinetuneEnd::Cancelled);
+    second.cancel();
+    second.events().close();
+    let none = openelm_testing::block_on(model.engine().saved_run(folder.join("none")));
+    assert_eq!(none.unwrap(), None);
+}
+
+#[test]
+fn a_larger_batch_needs_more_memory() {
+    let model = load();
+    let estimate = |change: &dyn Fn(&mut FinetuneOptions)| {
+        let mut run = FinetuneOptions::default();
+        change(&mut run);
+        let estimate = model.finetune_memory(run, AdapterOptions::default(), 512);
+        openelm_testing::block_on(estimate).unwrap().total()
+    };
+    let usual = estimate(&|_| ());
+    assert!(estimate(&|run| run.batch_size = 8) > usual * 3 / 2);
+    assert!(estimate(&|run| run.trainer.grad_checkpoint = true) < usual);
+    assert!(estimate(&|run| run.max_seq_length = 64) < usual / 4);
+}

@@ -283,7 +283,11 @@ fn truncated_and_foreign_files_are_refused() {
     assert!(changed("\"0.0\"", "\"x.0\"").starts_with("unexpected tensor `x.0`"));
     assert!(changed("openelm_tokens\":\"[", "openelm_tokens\":\"{").contains("`openelm_tokens`"));
     let error = PromptCache::load(folder.join("none"), model.model()).unwrap_err();
-    assert!(error.to_string().ends_with("there is no prompt cache here"));
+    assert!(
+        error
+            .to_string()
+            .ends_with("there is no file of a prompt cache here")
+    );
     let error = PromptCache::load(&*folder, model.model()).unwrap_err();
     assert!(
         error

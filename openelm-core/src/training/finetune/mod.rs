@@ -13,14 +13,18 @@
 mod data;
 mod event;
 pub(crate) mod finetune;
+mod memory_estimate;
 mod options;
 mod order;
 mod reference;
 mod resume_key;
+mod saved_run;
 mod training_data;
 
 pub use data::{DataOptions, DataSplits, Split};
 pub use event::{FinetuneEnd, FinetuneEvent};
 pub use finetune::Finetune;
+pub use memory_estimate::FinetuneMemory;
 pub use options::{FinetuneOptions, PreferenceOptions};
+pub use saved_run::SavedRun;
 pub use training_data::TrainingData;

@@ -1,0 +1,107 @@
+//! Files of conversations: a file of a prompt cache with the messages in its metadata.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    chat::{Chat, ContextOverflow},
+    language_model::LanguageModel,
+    prompt_cache_file::CacheFile,
+};
+use crate::{
+    error::{Error, Result},
+    tokenizer::{ChatTemplate, Message, Role},
+};
+
+/// The entry of the metadata with the messages.
+const CHAT: &str = "0.openelm_chat";
+
+impl Chat {
+    /// Writes the conversation of `model` to the file `path`: template, messages, and the keys and
+    /// values, so that a loaded conversation continues without reading its messages again. A file
+    /// that this function wrote is replaced. The file has the format of a prompt cache.
+    ///
+    /// # Errors
+    /// [`Error::Destination`] if another file is at `path`, [`Error::Io`].
+    pub fn save(&self, path: impl AsRef<Path>, model: &LanguageModel) -> Result<()> {
+        let path = path.as_ref();
+        let record = Record {
+            template: self.template().name().into(),
+            messages: self.messages().iter().map(RecordedMessage::of).collect(),
+            drops_oldest_turns: self.overflow() == ContextOverflow::DropOldestTurns,
+            dropped: self.dropped_messages(),
+        };
+        let record = serde_json::to_string(&record)
+            .map_err(|error| Error::checkpoint(path, error.to_string()))?;
+        let entry = (CHAT.to_owned(), record);
+        self.cache().write(path, model.model(), [entry])
+    }
+
+    /// Reads a file of [`save`](Self::save). If `model`, its active adapters or its dtype are not
+    /// those of the file, only the messages are used, and the next answer reads them again.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`], [`Error::Io`], and [`Error::Checkpoint`] if the file is truncated,
+    /// malformed, or holds no conversation.
+    pub fn load(path: impl AsRef<Path>, model: &LanguageModel) -> Result<Self> {
+        let path = path.as_ref();
+        let file = CacheFile::read(path, "a conversation")?;
+        let malformed = |problem: String| Error::checkpoint(path, problem);
+        let Some(record) = file.entry(CHAT) else {
+            return Err(malformed("not a file of a conversation".into()));
+        };
+        let record: Record = serde_json::from_str(record)
+            .map_err(|error| malformed(format!("`openelm_chat`: {error}")))?;
+        let template = ChatTemplate::ALL
+            .into_iter()
+            .find(|template| template.name() == record.template)
+            .ok_or_else(|| malformed(format!("unknown template {:?}", record.template)))?;
+        let messages = record.messages.into_iter().map(RecordedMessage::message);
+        let messages = messages
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|role| malformed(format!("unknown role {role:?}")))?;
+        let mut chat =
+            Self::new(template, messages).map_err(|error| malformed(error.to_string()))?;
+        if record.drops_oldest_turns {
+            chat.set_context_overflow(ContextOverflow::DropOldestTurns);
+        }
+        let cache = file.usable_cache(path, model.model())?;
+        chat.restore(cache.unwrap_or_default(), record.dropped);
+        Ok(chat)
+    }
+}
+
+/// A conversation in the metadata.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    template: String,
+    messages: Vec<RecordedMessage>,
+    drops_oldest_turns: bool,
+    dropped: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordedMessage {
+    role: String,
+    content: String,
+}
+
+impl RecordedMessage {
+    fn of(message: &Message) -> Self {
+        Self {
+            role: message.role.name().into(),
+            content: message.content.clone(),
+        }
+    }
+
+    /// The message; the name of an unknown role is the error.
+    fn message(self) -> Result<Message, String> {
+        let roles = [Role::System, Role::User, Role::Assistant];
+        let role = roles.into_iter().find(|role| role.name() == self.role);
+        Ok(Message {
+            role: role.ok_or(self.role)?,
+            content: self.content,
+        })
+    }
+}
