@@ -33,10 +33,11 @@ swift format lint --strict --recursive Package.swift swift/Sources/OpenELM swift
   swift/Examples swift/Benchmarks
 # Injected panics would print backtraces.
 unset RUST_BACKTRACE
-swift test --disable-xctest -Xswiftc -warnings-as-errors
+# One at a time: an injected failure of MLX would hit the texts of other tests.
+swift test --no-parallel --disable-xctest -Xswiftc -warnings-as-errors
 swift/check-docs.sh "$@"
 # Data races: repeats the tests with the thread sanitizer, which instruments Swift's side of the
 # calls.
 if [ "${SANITIZE:-0}" = 1 ]; then
-  swift test --disable-xctest --sanitize=thread --scratch-path .build/sanitized
+  swift test --no-parallel --disable-xctest --sanitize=thread --scratch-path .build/sanitized
 fi

@@ -10,7 +10,8 @@ use openelm_core::{
 
 use crate::{
     error::Result,
-    generation::{GenerationOptions, GenerationStream},
+    generation::GenerationStream,
+    generation_options::{GenerationOptions, RequestOptions},
     language_model::LanguageModel,
 };
 
@@ -44,8 +45,18 @@ pub struct ChatMessage {
 #[derive(Debug, uniffi::Object)]
 pub struct Chat {
     /// Keeps the model loaded.
+    #[allow(dead_code, reason = "a conversation keeps its model")]
     model: Arc<LanguageModel>,
     chat: ChatHandle,
+}
+
+/// The template of the model in `folder`, which its files or its name state.
+///
+/// # Errors
+/// Only after a panic.
+#[uniffi::export]
+pub fn model_chat_template(folder: String) -> Result<ChatTemplate> {
+    Ok(core::chat::ChatTemplate::of_model(folder).into())
 }
 
 /// A new conversation with `model` that begins with `messages`.
@@ -63,6 +74,35 @@ pub fn new_chat(
     Ok(Arc::new(Chat { model, chat }))
 }
 
+/// The conversation in a file of [`Chat::save`]. If the model or its adapters have changed, the next
+/// answer reads the messages again.
+///
+/// # Errors
+/// [`Error::MissingFile`](crate::Error::MissingFile),
+/// [`Error::InvalidCheckpoint`](crate::Error::InvalidCheckpoint) for another file.
+#[uniffi::export]
+pub async fn load_chat(model: Arc<LanguageModel>, path: String) -> Result<Arc<Chat>> {
+    let chat = model.handle().load_chat(path.into()).await?;
+    Ok(Arc::new(Chat { model, chat }))
+}
+
+/// The number of tokens of `messages`, BOS included: of the prompt if the last one is the user's,
+/// otherwise of all that a further prompt begins with.
+///
+/// # Errors
+/// [`Error::InvalidOption`](crate::Error::InvalidOption) if the order of the messages is invalid.
+#[uniffi::export]
+pub fn token_count(
+    model: Arc<LanguageModel>,
+    template: ChatTemplate,
+    messages: Vec<ChatMessage>,
+) -> Result<u64> {
+    let messages: Vec<_> = messages.into_iter().map(Message::from).collect();
+    let template = core::chat::ChatTemplate::from(template);
+    let count = template.token_count(model.handle().tokenizer(), &messages)?;
+    Ok(count as u64)
+}
+
 #[uniffi::export]
 impl Chat {
     /// Answers `prompt`. The text of a cancelled answer stays in the conversation; a failed answer
@@ -75,17 +115,39 @@ impl Chat {
         &self,
         prompt: String,
         options: GenerationOptions,
+        with: RequestOptions,
     ) -> Result<Arc<GenerationStream>> {
-        GenerationStream::new(self.chat.respond(prompt, options.into())?)
+        let events = self
+            .chat
+            .respond_with(prompt, options.into(), with.into())?;
+        GenerationStream::new(events)
     }
 
-    /// Starts to warm up the model, as [`LanguageModel::warm_up`], and returns. Errors are dropped:
-    /// the next answer reports them.
+    /// Starts to warm up the model, as [`LanguageModel::warm_up`], then to read the messages so far
+    /// and `prefix`, the beginning of the next prompt, and returns. Errors are dropped: the next
+    /// answer reports them.
     ///
     /// # Errors
     /// Only after a panic.
-    pub fn prewarm(&self) -> Result<()> {
-        Ok(self.model.handle().begin_warm_up()?)
+    pub fn prewarm(&self, prefix: String) -> Result<()> {
+        Ok(self.chat.prewarm(prefix)?)
+    }
+
+    /// Writes the conversation with its keys and values to the file `path`, for [`load_chat`].
+    ///
+    /// # Errors
+    /// [`Error::Destination`](crate::Error::Destination) if another file is there,
+    /// [`Error::Busy`](crate::Error::Busy) while an answer is running.
+    pub async fn save(&self, path: String) -> Result<()> {
+        Ok(self.chat.save(path.into()).await?)
+    }
+
+    /// Number of messages after the instructions that the prompt of the last answer left out.
+    ///
+    /// # Errors
+    /// Only after a panic.
+    pub fn dropped_messages(&self) -> Result<u64> {
+        Ok(self.chat.dropped_messages() as u64)
     }
 
     /// Returns true while an answer is running.
@@ -112,6 +174,16 @@ impl From<ChatTemplate> for core::chat::ChatTemplate {
             ChatTemplate::OpenElmInstruct => Self::OpenElmInstruct,
             ChatTemplate::Instruction => Self::Instruction,
             ChatTemplate::Plain => Self::Plain,
+        }
+    }
+}
+
+impl From<core::chat::ChatTemplate> for ChatTemplate {
+    fn from(template: core::chat::ChatTemplate) -> Self {
+        match template {
+            core::chat::ChatTemplate::OpenElmInstruct => Self::OpenElmInstruct,
+            core::chat::ChatTemplate::Instruction => Self::Instruction,
+            core::chat::ChatTemplate::Plain => Self::Plain,
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum ConvertFormat {
     Mlx,
     HuggingFace,
     Gguf { file_type: String },
+    CoreNet,
+    CoreNetMlx,
 }
 
 /// Quantisation options, as `openelm convert`'s `--q-mode`, `--q-bits`, `--q-group-size`,
@@ -62,11 +64,8 @@ pub fn default_convert_options() -> Result<ConvertOptions> {
             Format::Gguf(file_type) => ConvertFormat::Gguf {
                 file_type: file_type.to_string(),
             },
-            other => {
-                let problem = format!("{other} is not bound");
-                let option = "format";
-                return Err(core::Error::Option { option, problem }.into());
-            }
+            Format::CoreNet => ConvertFormat::CoreNet,
+            Format::CoreNetMlx => ConvertFormat::CoreNetMlx,
         },
         dtype: options.dtype.map(|dtype| dtype.to_string()),
         // The core's default is `None` for these two.
@@ -206,6 +205,8 @@ fn core_options(options: ConvertOptions) -> Result<conversion::ConvertOptions> {
         format: match options.format {
             ConvertFormat::Mlx => Format::Mlx,
             ConvertFormat::HuggingFace => Format::HuggingFace,
+            ConvertFormat::CoreNet => Format::CoreNet,
+            ConvertFormat::CoreNetMlx => Format::CoreNetMlx,
             ConvertFormat::Gguf { file_type } => Format::Gguf(file_type.parse::<FileType>()?),
         },
         dtype: options.dtype.map(|name| name.parse()).transpose()?,

@@ -49,6 +49,11 @@ pub enum Error {
         context: u64,
         message: String,
     },
+    /// A structured text is incomplete at its limit.
+    Incomplete {
+        tokens: u64,
+        message: String,
+    },
     Diverged {
         iteration: u64,
         loss: f32,
@@ -121,6 +126,7 @@ impl Error {
             | Self::InvalidAdapter { message, .. }
             | Self::InvalidOption { message, .. }
             | Self::PromptTooLong { message, .. }
+            | Self::Incomplete { message, .. }
             | Self::Diverged { message, .. }
             | Self::Distributed { message }
             | Self::Destination { message, .. }
@@ -149,6 +155,11 @@ impl From<core::Error> for Error {
         // Matches all kinds, so that a kind added to the core does not compile without a variant
         // here.
         match (error.kind(), error) {
+            (ErrorKind::Io, core::Error::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Self::MissingFile { path, message }
+            }
             (ErrorKind::Io, _) => Self::Io { path, message },
             (ErrorKind::MissingFile, _) => Self::MissingFile { path, message },
             (ErrorKind::InvalidConfig, _) => Self::InvalidConfig { path, message },
@@ -168,6 +179,10 @@ impl From<core::Error> for Error {
                 let option = "dtype".into();
                 Self::InvalidOption { option, message }
             }
+            (ErrorKind::InvalidOption, core::Error::Incomplete { tokens }) => Self::Incomplete {
+                tokens: tokens as u64,
+                message,
+            },
             (ErrorKind::PromptTooLong, core::Error::PromptTooLong { tokens, context }) => {
                 Self::PromptTooLong {
                     tokens: tokens as u64,

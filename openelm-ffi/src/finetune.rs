@@ -8,7 +8,9 @@ use openelm_core::{
     finetune::{self as core_finetune, DataOptions},
 };
 
-use crate::{error::Result, finetune_options::FinetuneOptions, language_model::LanguageModel};
+use crate::{
+    engine::engine, error::Result, finetune_options::FinetuneOptions, language_model::LanguageModel,
+};
 
 /// An event of a [`FinetuneRun`].
 #[derive(Debug, Clone, PartialEq, uniffi::Enum)]
@@ -52,6 +54,36 @@ pub enum FinetuneEnd {
 #[derive(Debug, uniffi::Object)]
 pub struct FinetuneRun {
     run: FinetuneHandle,
+}
+
+/// Mirrors `openelm_core::finetune::SavedRun`.
+#[derive(Debug, Clone, Copy, PartialEq, uniffi::Record)]
+#[allow(missing_docs, reason = "as openelm_core::finetune::SavedRun")]
+pub struct SavedRun {
+    pub iteration: u64,
+    pub trained_tokens: u64,
+    pub batch_size: u64,
+    pub grad_accumulation_steps: u64,
+    pub best_iteration: Option<u64>,
+    pub best_loss: Option<f64>,
+}
+
+/// The fine-tuning run in `folder` that can be resumed, once the runs that were cancelled are saved;
+/// `None` if there is none.
+///
+/// # Errors
+/// [`Error::InvalidCheckpoint`](crate::Error::InvalidCheckpoint) if its state is malformed.
+#[uniffi::export]
+pub async fn saved_run(folder: String) -> Result<Option<SavedRun>> {
+    let found = engine()?.saved_run(folder.into()).await?;
+    Ok(found.map(|run| SavedRun {
+        iteration: run.iteration,
+        trained_tokens: run.trained_tokens,
+        batch_size: run.batch_size as u64,
+        grad_accumulation_steps: run.grad_accumulation_steps as u64,
+        best_iteration: run.best.map(|best| best.iteration),
+        best_loss: run.best.map(|best| best.loss),
+    }))
 }
 
 /// Starts training a new adapter for `model`, without the model's active adapters, on the rows in

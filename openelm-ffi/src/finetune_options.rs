@@ -2,11 +2,12 @@
 
 use openelm_core::{
     adapter::{self as core_adapter, AdapterOptions, Keys, LoraOptions, TargetModules},
+    dataset,
     finetune::{self as core_finetune, DataOptions},
     train::{self as core_train, Optimizer, ScheduleOptions, TrainerOptions},
 };
 
-use crate::{count::count, error::Result};
+use crate::{chat::ChatTemplate, count::count, error::Result};
 
 /// The kind of adapter to train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
@@ -38,6 +39,22 @@ pub enum ScheduleShape {
     CoreNet,
 }
 
+/// The loss of preference pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
+#[allow(missing_docs, reason = "as openelm_core::train::PreferenceLoss")]
+pub enum PreferenceLoss {
+    Sigmoid,
+    Hinge,
+}
+
+/// The treatment of rows that are too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
+#[allow(missing_docs, reason = "as openelm_core::dataset::LongRows")]
+pub enum LongRows {
+    Split,
+    Drop,
+}
+
 /// Options of a fine-tuning run: the options of the core's `FinetuneOptions`, `AdapterOptions`,
 /// `DataOptions`, `TrainerOptions`, `Optimizer` and `ScheduleOptions` that apps need.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
@@ -56,11 +73,25 @@ pub struct FinetuneOptions {
     pub max_seq_length: u64,
     pub mask_prompt: bool,
     pub preferences: bool,
+    pub preference_loss: PreferenceLoss,
+    pub beta: f32,
+    pub long_rows: LongRows,
+    pub max_prompt_length: Option<u64>,
+    pub chat_template: Option<ChatTemplate>,
+    pub clean_text: bool,
     pub optimizer: OptimizerKind,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+    pub momentum: f32,
+    pub bias_correction: bool,
     pub learning_rate: f64,
     pub lr_schedule: ScheduleShape,
+    pub lr_end: f64,
     pub warmup: u64,
+    pub warmup_init: f64,
     pub weight_decay: f32,
+    pub z_loss: f32,
     pub grad_accumulation_steps: u64,
     pub grad_checkpoint: bool,
     pub clip_norm: Option<f32>,
@@ -97,11 +128,26 @@ pub fn default_finetune_options() -> Result<FinetuneOptions> {
         max_seq_length: run.max_seq_length as u64,
         mask_prompt: data.mask_prompt,
         preferences: data.preferences,
+        preference_loss: run.preference.loss.into(),
+        beta: run.preference.beta,
+        long_rows: data.long_rows.into(),
+        max_prompt_length: data.max_prompt_length.map(|tokens| tokens as u64),
+        // The core's default depends on the rows.
+        chat_template: None,
+        clean_text: data.clean_text,
         optimizer: trainer.optimizer.kind.into(),
+        beta1: trainer.optimizer.betas[0],
+        beta2: trainer.optimizer.betas[1],
+        eps: trainer.optimizer.eps,
+        momentum: trainer.optimizer.momentum,
+        bias_correction: trainer.optimizer.bias_correction,
         learning_rate: schedule.learning_rate,
         lr_schedule: schedule.shape.into(),
+        lr_end: schedule.end,
         warmup: schedule.warmup,
+        warmup_init: schedule.warmup_init,
         weight_decay: trainer.optimizer.weight_decay,
+        z_loss: trainer.z_loss,
         grad_accumulation_steps: trainer.grad_accumulation_steps as u64,
         grad_checkpoint: trainer.grad_checkpoint,
         clip_norm: trainer.clip_norm,
@@ -118,22 +164,25 @@ impl From<&FinetuneOptions> for core_finetune::FinetuneOptions {
         let schedule = ScheduleOptions {
             shape: options.lr_schedule.into(),
             learning_rate: options.learning_rate,
+            end: options.lr_end,
             warmup: options.warmup,
-            ..ScheduleOptions::default()
+            warmup_init: options.warmup_init,
         };
         let grad_accumulation_steps = count(options.grad_accumulation_steps);
         Self {
             trainer: TrainerOptions {
-                optimizer: Optimizer {
-                    weight_decay: options.weight_decay,
-                    ..Optimizer::new(options.optimizer.into())
-                },
+                optimizer: optimizer(options),
                 schedule: schedule.schedule(options.iters, grad_accumulation_steps),
                 grad_accumulation_steps,
                 clip_norm: options.clip_norm,
                 grad_checkpoint: options.grad_checkpoint,
+                z_loss: options.z_loss,
                 seed: options.seed,
                 ..TrainerOptions::default()
+            },
+            preference: core_finetune::PreferenceOptions {
+                loss: options.preference_loss.into(),
+                beta: options.beta,
             },
             iters: options.iters,
             batch_size: count(options.batch_size),
@@ -152,8 +201,31 @@ impl From<&FinetuneOptions> for DataOptions {
         Self {
             mask_prompt: options.mask_prompt,
             preferences: options.preferences,
+            long_rows: options.long_rows.into(),
+            max_prompt_length: options.max_prompt_length.map(count),
+            chat_template: options.chat_template.map(Into::into),
+            clean_text: options.clean_text,
             ..Self::default()
         }
+    }
+}
+
+/// The optimizer; Lion's second decay rate is its own unless another than Adam's is given.
+fn optimizer(options: &FinetuneOptions) -> Optimizer {
+    let usual = Optimizer::default();
+    let own = Optimizer::new(options.optimizer.into());
+    let betas = [options.beta1, options.beta2];
+    Optimizer {
+        betas: if betas == usual.betas {
+            own.betas
+        } else {
+            betas
+        },
+        eps: options.eps,
+        weight_decay: options.weight_decay,
+        momentum: options.momentum,
+        bias_correction: options.bias_correction,
+        ..own
     }
 }
 
@@ -197,6 +269,8 @@ macro_rules! same_variants {
 
 same_variants!(AdapterKind, core_adapter::AdapterKind: Lora Dora Full);
 same_variants!(OptimizerKind, core_train::OptimizerKind: Adam AdamW Sgd Lion Adafactor);
+same_variants!(PreferenceLoss, core_train::PreferenceLoss: Sigmoid Hinge);
+same_variants!(LongRows, dataset::LongRows: Split Drop);
 same_variants!(ScheduleShape, core_train::ScheduleShape: Constant Linear Cosine CoreNet);
 
 #[cfg(test)]

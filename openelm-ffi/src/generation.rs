@@ -1,53 +1,10 @@
-//! Text generation: options and events.
+//! Text generation: its events.
 
 use std::sync::Arc;
 
-use openelm_core::{
-    self as core,
-    engine::EventReceiver,
-    generation::{Event, Sampling},
-};
+use openelm_core::{self as core, engine::EventReceiver, generation::Event};
 
-use crate::{count::count, error::Result};
-
-/// Options of a generation. Mirrors `openelm_core::generation::GenerateOptions` and its `Sampling`.
-#[derive(Debug, Clone, PartialEq, uniffi::Record)]
-#[allow(missing_docs, reason = "as openelm_core's fields of these names")]
-pub struct GenerationOptions {
-    pub max_tokens: u64,
-    pub temperature: f32,
-    pub top_k: u64,
-    pub top_p: f32,
-    pub min_p: f32,
-    pub repetition_penalty: f32,
-    pub seed: Option<u64>,
-    pub stop: Vec<String>,
-    pub logprobs: u64,
-    pub prefill_chunk: Option<u64>,
-    pub ignore_eos: bool,
-}
-
-/// The core's defaults.
-///
-/// # Errors
-/// Only after a panic.
-#[uniffi::export]
-pub fn default_generation_options() -> Result<GenerationOptions> {
-    let options = core::generation::GenerateOptions::default();
-    Ok(GenerationOptions {
-        max_tokens: options.max_tokens as u64,
-        temperature: options.sampling.temperature,
-        top_k: options.sampling.top_k as u64,
-        top_p: options.sampling.top_p,
-        min_p: options.sampling.min_p,
-        repetition_penalty: options.sampling.repetition_penalty,
-        seed: options.sampling.seed,
-        stop: options.stop,
-        logprobs: options.logprobs as u64,
-        prefill_chunk: options.prefill_chunk.map(|tokens| tokens as u64),
-        ignore_eos: options.ignore_eos,
-    })
-}
+use crate::error::Result;
 
 /// An event of a [`GenerationStream`].
 #[derive(Debug, Clone, PartialEq, uniffi::Enum)]
@@ -95,6 +52,8 @@ pub struct GenerationStats {
     pub prompt_tokens: u64,
     pub cached_tokens: u64,
     pub generated_tokens: u64,
+    pub drafted_tokens: u64,
+    pub accepted_tokens: u64,
     pub prefill_seconds: f64,
     pub decode_seconds: f64,
     pub seed: u64,
@@ -129,28 +88,6 @@ impl GenerationStream {
 impl GenerationStream {
     pub(crate) fn new(events: EventReceiver<Event>) -> Result<Arc<Self>> {
         Ok(Arc::new(Self { events }))
-    }
-}
-
-impl From<GenerationOptions> for core::generation::GenerateOptions {
-    fn from(options: GenerationOptions) -> Self {
-        Self {
-            max_tokens: count(options.max_tokens),
-            sampling: Sampling {
-                temperature: options.temperature,
-                top_k: count(options.top_k),
-                top_p: options.top_p,
-                min_p: options.min_p,
-                repetition_penalty: options.repetition_penalty,
-                seed: options.seed,
-                ..Sampling::default()
-            },
-            stop: options.stop,
-            logprobs: count(options.logprobs),
-            prefill_chunk: options.prefill_chunk.map(count),
-            ignore_eos: options.ignore_eos,
-            ..Self::default()
-        }
     }
 }
 
@@ -189,6 +126,8 @@ impl From<Event> for GenerationEvent {
                     prompt_tokens: stats.prompt_tokens as u64,
                     cached_tokens: stats.cached_tokens as u64,
                     generated_tokens: stats.generated_tokens as u64,
+                    drafted_tokens: stats.drafted_tokens as u64,
+                    accepted_tokens: stats.accepted_tokens as u64,
                     prefill_seconds: stats.prefill.as_secs_f64(),
                     decode_seconds: stats.decode.as_secs_f64(),
                     seed: stats.seed,

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use openelm_core::engine::ModelHandle;
 
 use crate::{
+    count::count,
     error::Result,
-    generation::{GenerationOptions, GenerationStream},
+    finetune_options::FinetuneOptions,
+    generation::GenerationStream,
+    generation_options::{GenerationOptions, RequestOptions},
 };
 
 /// A loaded model. Dropping the last handle unloads it.
@@ -62,8 +65,12 @@ impl LanguageModel {
         &self,
         prompt: String,
         options: GenerationOptions,
+        with: RequestOptions,
     ) -> Result<Arc<GenerationStream>> {
-        GenerationStream::new(self.model.generate(prompt, options.into())?)
+        let events = self
+            .model
+            .generate_with(prompt, options.into(), with.into())?;
+        GenerationStream::new(events)
     }
 
     /// The token ids of `text`. With `prompt`, the ids that the model reads, BOS first.
@@ -100,6 +107,17 @@ impl LanguageModel {
     /// [`Error::Unloaded`](crate::Error::Unloaded), [`Error::Device`](crate::Error::Device).
     pub async fn warm_up(&self) -> Result<()> {
         Ok(self.model.warm_up().await?)
+    }
+
+    /// An upper estimate, in bytes, of the memory of a fine-tuning beside the model's weights, for
+    /// rows of `length` tokens at most.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption).
+    pub async fn finetune_memory(&self, options: FinetuneOptions, length: u64) -> Result<u64> {
+        let (run, adapter) = ((&options).into(), (&options).into());
+        let estimate = self.model.finetune_memory(run, adapter, count(length));
+        Ok(estimate.await?.total())
     }
 
     /// Unloads the model and frees its memory. Tasks that use it end with

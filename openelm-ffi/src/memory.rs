@@ -109,6 +109,16 @@ pub fn pause(wait_milliseconds: u64) -> Result<bool> {
     Ok(engine()?.pause(Duration::from_millis(wait_milliseconds)))
 }
 
+/// Like [`pause`], without blocking the calling thread.
+///
+/// # Errors
+/// Only after a panic.
+#[uniffi::export]
+pub async fn pause_async(wait_milliseconds: u64) -> Result<bool> {
+    let wait = Duration::from_millis(wait_milliseconds);
+    Ok(engine()?.pause_async(wait).await)
+}
+
 /// Takes a [`pause`] back; work continues after the last one.
 ///
 /// # Errors

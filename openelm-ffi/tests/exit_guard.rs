@@ -11,7 +11,8 @@ use std::{
 #[cfg(feature = "inject-faults")]
 use openelm_ffi::{FinetuneOptions, default_finetune_options, finetune};
 use openelm_ffi::{
-    GenerationEvent, GenerationOptions, LoadOptions, default_generation_options, load_model, pause,
+    GenerationEvent, GenerationOptions, LoadOptions, RequestOptions, default_generation_options,
+    load_model, pause,
 };
 use openelm_testing::{TempDir, block_on, tales};
 
@@ -91,7 +92,13 @@ fn quit_in_text(tokens: usize, lets_go: bool) -> ! {
         ignore_eos: true,
         ..default_generation_options().unwrap()
     };
-    let stream = model.generate("Once upon a time".into(), options).unwrap();
+    let stream = model
+        .generate(
+            "Once upon a time".into(),
+            options,
+            RequestOptions::default(),
+        )
+        .unwrap();
     let mut read = 0;
     while read < tokens {
         match block_on(stream.next()).unwrap().unwrap() {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use openelm_ffi::{
-    Error, GenerationEvent, GenerationStream, LanguageModel, LoadOptions,
+    Error, GenerationEvent, GenerationStream, LanguageModel, LoadOptions, RequestOptions,
     default_generation_options, load_model, pause, resume,
 };
 use openelm_testing::{block_on, tales};
@@ -22,7 +22,9 @@ fn load() -> Arc<LanguageModel> {
 
 fn start(model: &LanguageModel, prompt: &str) -> Arc<GenerationStream> {
     let options = default_generation_options().unwrap();
-    model.generate(prompt.into(), options).unwrap()
+    model
+        .generate(prompt.into(), options, RequestOptions::default())
+        .unwrap()
 }
 
 /// The text of a stream.

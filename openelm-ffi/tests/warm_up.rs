@@ -5,7 +5,7 @@ use std::{sync::Arc, thread, time::Duration};
 
 use openelm_ffi::{
     ChatTemplate, Error, GenerationEvent, GenerationOptions, GenerationStream, LanguageModel,
-    LoadOptions, default_generation_options, load_model, new_chat, pause, resume,
+    LoadOptions, RequestOptions, default_generation_options, load_model, new_chat, pause, resume,
 };
 use openelm_testing::{block_on, tales};
 
@@ -43,14 +43,24 @@ fn is_idle(milliseconds: u64) -> bool {
 #[test]
 fn warms_up_while_the_gate_is_open_and_does_not_change_the_text() {
     let model = load();
-    let generate = || text(&model.generate("A fox".into(), options()).unwrap());
+    let generate = || {
+        text(
+            &model
+                .generate("A fox".into(), options(), RequestOptions::default())
+                .unwrap(),
+        )
+    };
     let expected = generate();
     block_on(model.warm_up()).unwrap();
     assert_eq!(generate(), expected);
 
     let chat = new_chat(Arc::clone(&model), ChatTemplate::Plain, Vec::new()).unwrap();
-    chat.prewarm().unwrap();
-    let answer = text(&chat.respond("A fox".into(), options()).unwrap());
+    chat.prewarm(String::new()).unwrap();
+    let answer = text(
+        &chat
+            .respond("A fox".into(), options(), RequestOptions::default())
+            .unwrap(),
+    );
     assert_eq!(answer, expected);
 
     pause(10_000).unwrap();
@@ -65,5 +75,5 @@ fn warms_up_while_the_gate_is_open_and_does_not_change_the_text() {
     block_on(model.unload()).unwrap();
     let error = block_on(model.warm_up()).unwrap_err();
     assert!(matches!(error, Error::Unloaded { .. }), "{error}");
-    chat.prewarm().unwrap();
+    chat.prewarm(String::new()).unwrap();
 }

@@ -17,7 +17,7 @@ guard arguments.count == 3, let tokens = Int(arguments[2]), tokens > 1 else {
 }
 do {
     let model = try await LanguageModel(
-        folder: URL(filePath: arguments[0]), options: .init(dtype: "float32"))
+        folder: URL(filePath: arguments[0]), options: .init(dtype: .float32))
     let options = GenerationOptions(maximumResponseTokens: tokens, ignoreEos: true)
     let clock = ContinuousClock()
     var (first, last, core) = (clock.now, clock.now, 0.0)

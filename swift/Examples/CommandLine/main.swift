@@ -15,10 +15,10 @@ do {
     for try await event in model.streamGenerate(prompt, options: options).withEvents() {
         switch event {
         case .prefill: break
-        case .token(_, let text): print(text, terminator: "")
+        case .token(let token): print(token.text, terminator: "")
         case .finished(_, let statistics):
-            let rate = Double(statistics.generatedTokens - 1) / statistics.decodeSeconds
-            print("\n[\(statistics.generatedTokens) tokens, \(Int(rate)) tokens/s]")
+            let rate = Int(statistics.tokensPerSecond)
+            print("\n[\(statistics.generatedTokens) tokens, \(rate) tokens/s]")
         }
     }
 } catch {

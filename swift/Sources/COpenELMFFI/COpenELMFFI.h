@@ -253,6 +253,11 @@ uint64_t uniffi_openelm_ffi_fn_clone_chat(uint64_t handle, RustCallStatus *_Nonn
 void uniffi_openelm_ffi_fn_free_chat(uint64_t handle, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_DROPPED_MESSAGES
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_DROPPED_MESSAGES
+uint64_t uniffi_openelm_ffi_fn_method_chat_dropped_messages(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_IS_ANSWERING
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_IS_ANSWERING
 uint64_t uniffi_openelm_ffi_fn_method_chat_is_answering(uint64_t ptr
@@ -265,12 +270,17 @@ uint64_t uniffi_openelm_ffi_fn_method_chat_messages(uint64_t ptr
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_PREWARM
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_PREWARM
-void uniffi_openelm_ffi_fn_method_chat_prewarm(uint64_t ptr, RustCallStatus *_Nonnull out_status
+void uniffi_openelm_ffi_fn_method_chat_prewarm(uint64_t ptr, RustBuffer prefix, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_RESPOND
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_RESPOND
-uint64_t uniffi_openelm_ffi_fn_method_chat_respond(uint64_t ptr, RustBuffer prompt, RustBuffer options, RustCallStatus *_Nonnull out_status
+uint64_t uniffi_openelm_ffi_fn_method_chat_respond(uint64_t ptr, RustBuffer prompt, RustBuffer options, RustBuffer with, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_SAVE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CHAT_SAVE
+uint64_t uniffi_openelm_ffi_fn_method_chat_save(uint64_t ptr, RustBuffer path
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_CONVERTRUN
@@ -383,9 +393,14 @@ RustBuffer uniffi_openelm_ffi_fn_method_languagemodel_decode(uint64_t ptr, RustB
 RustBuffer uniffi_openelm_ffi_fn_method_languagemodel_encode(uint64_t ptr, RustBuffer text, int8_t prompt, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_FINETUNE_MEMORY
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_FINETUNE_MEMORY
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_finetune_memory(uint64_t ptr, RustBuffer options, uint64_t length
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_GENERATE
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_GENERATE
-uint64_t uniffi_openelm_ffi_fn_method_languagemodel_generate(uint64_t ptr, RustBuffer prompt, RustBuffer options, RustCallStatus *_Nonnull out_status
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_generate(uint64_t ptr, RustBuffer prompt, RustBuffer options, RustBuffer with, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_INFO
@@ -406,6 +421,16 @@ uint64_t uniffi_openelm_ffi_fn_method_languagemodel_unload(uint64_t ptr
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_WARM_UP
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_WARM_UP
 uint64_t uniffi_openelm_ffi_fn_method_languagemodel_warm_up(uint64_t ptr
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_LOG_LIKELIHOODS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_LOG_LIKELIHOODS
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_log_likelihoods(uint64_t ptr, RustBuffer requests
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_PERPLEXITY
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_PERPLEXITY
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_perplexity(uint64_t ptr, RustBuffer texts
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_LOADRUN
@@ -433,9 +458,24 @@ uint64_t uniffi_openelm_ffi_fn_method_loadrun_model(uint64_t ptr, RustCallStatus
 uint64_t uniffi_openelm_ffi_fn_method_loadrun_next(uint64_t ptr
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_LOAD_CHAT
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_LOAD_CHAT
+uint64_t uniffi_openelm_ffi_fn_func_load_chat(uint64_t model, RustBuffer path
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_MODEL_CHAT_TEMPLATE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_MODEL_CHAT_TEMPLATE
+RustBuffer uniffi_openelm_ffi_fn_func_model_chat_template(RustBuffer folder, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_NEW_CHAT
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_NEW_CHAT
 uint64_t uniffi_openelm_ffi_fn_func_new_chat(uint64_t model, RustBuffer template, RustBuffer messages, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_TOKEN_COUNT
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_TOKEN_COUNT
+uint64_t uniffi_openelm_ffi_fn_func_token_count(uint64_t model, RustBuffer template, RustBuffer messages, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_CONVERT
@@ -449,9 +489,19 @@ RustBuffer uniffi_openelm_ffi_fn_func_default_convert_options(RustCallStatus *_N
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_SHA256
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_SHA256
+RustBuffer uniffi_openelm_ffi_fn_func_sha256(RustBuffer path, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_FINETUNE
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_FINETUNE
 uint64_t uniffi_openelm_ffi_fn_func_finetune(uint64_t model, RustBuffer data, RustBuffer folder, RustBuffer options, int8_t resume, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_SAVED_RUN
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_SAVED_RUN
+uint64_t uniffi_openelm_ffi_fn_func_saved_run(RustBuffer folder
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_DEFAULT_FINETUNE_OPTIONS
@@ -503,6 +553,11 @@ RustBuffer uniffi_openelm_ffi_fn_func_mlx_version(RustCallStatus *_Nonnull out_s
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_PAUSE
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_PAUSE
 int8_t uniffi_openelm_ffi_fn_func_pause(uint64_t wait_milliseconds, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_PAUSE_ASYNC
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_PAUSE_ASYNC
+uint64_t uniffi_openelm_ffi_fn_func_pause_async(uint64_t wait_milliseconds
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_RESET_PEAK_MEMORY
@@ -792,9 +847,27 @@ void ffi_openelm_ffi_rust_future_free_void(uint64_t handle
 void ffi_openelm_ffi_rust_future_complete_void(uint64_t handle, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_LOAD_CHAT
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_LOAD_CHAT
+uint16_t uniffi_openelm_ffi_checksum_func_load_chat(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_MODEL_CHAT_TEMPLATE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_MODEL_CHAT_TEMPLATE
+uint16_t uniffi_openelm_ffi_checksum_func_model_chat_template(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_NEW_CHAT
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_NEW_CHAT
 uint16_t uniffi_openelm_ffi_checksum_func_new_chat(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_TOKEN_COUNT
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_TOKEN_COUNT
+uint16_t uniffi_openelm_ffi_checksum_func_token_count(void
     
 );
 #endif
@@ -810,9 +883,21 @@ uint16_t uniffi_openelm_ffi_checksum_func_default_convert_options(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_SHA256
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_SHA256
+uint16_t uniffi_openelm_ffi_checksum_func_sha256(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_FINETUNE
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_FINETUNE
 uint16_t uniffi_openelm_ffi_checksum_func_finetune(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_SAVED_RUN
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_SAVED_RUN
+uint16_t uniffi_openelm_ffi_checksum_func_saved_run(void
     
 );
 #endif
@@ -870,6 +955,12 @@ uint16_t uniffi_openelm_ffi_checksum_func_pause(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_PAUSE_ASYNC
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_PAUSE_ASYNC
+uint16_t uniffi_openelm_ffi_checksum_func_pause_async(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_RESET_PEAK_MEMORY
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_RESET_PEAK_MEMORY
 uint16_t uniffi_openelm_ffi_checksum_func_reset_peak_memory(void
@@ -900,6 +991,12 @@ uint16_t uniffi_openelm_ffi_checksum_func_set_metallib(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_DROPPED_MESSAGES
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_DROPPED_MESSAGES
+uint16_t uniffi_openelm_ffi_checksum_method_chat_dropped_messages(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_IS_ANSWERING
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_IS_ANSWERING
 uint16_t uniffi_openelm_ffi_checksum_method_chat_is_answering(void
@@ -921,6 +1018,12 @@ uint16_t uniffi_openelm_ffi_checksum_method_chat_prewarm(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_RESPOND
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_RESPOND
 uint16_t uniffi_openelm_ffi_checksum_method_chat_respond(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_SAVE
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CHAT_SAVE
+uint16_t uniffi_openelm_ffi_checksum_method_chat_save(void
     
 );
 #endif
@@ -1008,6 +1111,12 @@ uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_encode(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_FINETUNE_MEMORY
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_FINETUNE_MEMORY
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_finetune_memory(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_GENERATE
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_GENERATE
 uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_generate(void
@@ -1035,6 +1144,18 @@ uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_unload(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_WARM_UP
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_WARM_UP
 uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_warm_up(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_LOG_LIKELIHOODS
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_LOG_LIKELIHOODS
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_log_likelihoods(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_PERPLEXITY
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_LANGUAGEMODEL_PERPLEXITY
+uint16_t uniffi_openelm_ffi_checksum_method_languagemodel_perplexity(void
     
 );
 #endif

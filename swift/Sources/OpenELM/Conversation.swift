@@ -1,3 +1,4 @@
+import Foundation
 import Observation
 internal import OpenELMBindings
 
@@ -7,7 +8,7 @@ internal import OpenELMBindings
 ///     ForEach(conversation.messages) { Text($0.text) }
 @MainActor @Observable public final class Conversation {
     /// A message.
-    public struct Message: Identifiable, Sendable, Equatable {
+    public struct Message: Identifiable, Sendable, Hashable {
         /// The index in the conversation, from 0.
         public let id: Int
         /// The role.
@@ -35,17 +36,40 @@ internal import OpenELMBindings
     /// Creates a conversation that continues `transcript`, of a session or another conversation.
     public init(
         model: LanguageModel, transcript: [LanguageModelSession.Message],
-        template: ChatTemplate = .openELMInstruct,
+        template: ChatTemplate? = nil,
         options: GenerationOptions = GenerationOptions()
     ) throws {
         session = try LanguageModelSession(
             model: model, transcript: transcript, template: template)
-        // Instructions are no message of the view.
+        self.options = options
+        show(transcript)
+    }
+
+    /// Restores the conversation in `file`, which ``save(to:)`` wrote.
+    public init(
+        model: LanguageModel, contentsOf file: URL,
+        options: GenerationOptions = GenerationOptions()
+    ) async throws {
+        session = try await LanguageModelSession(model: model, contentsOf: file)
+        self.options = options
+        show(try await session.transcript)
+    }
+
+    /// Writes the transcript and its KV cache to `file`, replacing a file that this function wrote.
+    public func save(to file: URL) async throws { try await session.save(to: file) }
+
+    /// Starts to read the transcript and `promptPrefix`, the beginning of the next prompt; see
+    /// ``LanguageModelSession/prewarm(promptPrefix:)``.
+    public func prewarm(promptPrefix: String? = nil) {
+        session.prewarm(promptPrefix: promptPrefix)
+    }
+
+    /// Instructions are no message of the view.
+    private func show(_ transcript: [LanguageModelSession.Message]) {
         let shown = transcript.filter { $0.role != .instructions }
         messages = shown.enumerated().map {
             Message(id: $0.offset, role: $0.element.role, text: $0.element.text)
         }
-        self.options = options
     }
 
     /// All messages of the conversation, for `init(model:transcript:template:options:)` of another
@@ -57,7 +81,7 @@ internal import OpenELMBindings
     /// Creates a conversation that begins with `instructions`.
     public init(
         model: LanguageModel, instructions: String? = nil,
-        template: ChatTemplate = .openELMInstruct,
+        template: ChatTemplate? = nil,
         options: GenerationOptions = GenerationOptions()
     ) throws {
         session = try LanguageModelSession(
@@ -111,19 +135,16 @@ internal import OpenELMBindings
         switch event {
         case .prefill(let processed, let total):
             promptProgress = total == 0 ? 1 : Double(processed) / Double(total)
-        case .token(_, let text): messages[messages.count - 1].text += text
+        case .token(let token): messages[messages.count - 1].text += token.text
         case .finished(_, let statistics): self.stats = statistics
         }
     }
 
     private func ended(_ error: OpenELMError?) async {
-        // A stopped answer may have text that was not delivered.
-        if error == nil, let last = try? await session.transcript.last {
-            messages[messages.count - 1].text = last.text
-        }
+        // A stopped answer may have text that was not delivered. The session has removed the prompt
+        // of a failed one.
+        if let transcript = try? await session.transcript { show(transcript) }
         isResponding = false
         self.error = error
-        // The session has removed the prompt.
-        if error != nil { messages.removeLast(2) }
     }
 }

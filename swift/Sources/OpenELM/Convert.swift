@@ -2,21 +2,39 @@ import Foundation
 internal import OpenELMBindings
 
 /// Options for a conversion. Defaults match `openelm convert`.
-public struct ConvertOptions: Sendable, Equatable {
+public struct ConvertOptions: Sendable, Hashable, Codable {
     /// An output format.
-    public enum Format: Sendable, Equatable {
+    public enum Format: Sendable, Hashable, Codable {
         /// A folder for this package and mlx-lm.
         case mlx
         /// A folder in the layout of Apple's Hugging Face repositories.
         case huggingFace
-        /// A GGUF file of type `f32`, `f16`, `bf16`, `q8_0` or `q4_0`.
-        case gguf(type: String)
+        /// A GGUF file for llama.cpp.
+        case gguf(GGUFType)
+        /// A state dict of PyTorch with CoreNet's names, a `.pt` file.
+        case coreNet
+        /// A folder of CoreNet's MLX example, for the four released sizes.
+        case coreNetMLX
+    }
+
+    /// The type of the matrices in a GGUF file.
+    public enum GGUFType: String, Sendable, Codable, CaseIterable {
+        /// 32-bit floats.
+        case f32
+        /// 16-bit floats.
+        case f16
+        /// 16-bit floats with the range of 32-bit floats.
+        case bf16
+        /// 8-bit integers (`q8_0`).
+        case q8 = "q8_0"
+        /// 4-bit integers (`q4_0`).
+        case q4 = "q4_0"
     }
 
     /// Quantisation options.
-    public struct Quantize: Sendable, Equatable {
+    public struct Quantize: Sendable, Hashable, Codable {
         /// A number format of MLX.
-        public enum Mode: String, Sendable {
+        public enum Mode: String, Sendable, Codable, CaseIterable {
             /// Integers of 2, 3, 4, 5, 6 or 8 bits, with a scale and an offset per group.
             case affine
             /// 4-bit floats in groups of 32, with a power of two as their scale.
@@ -50,8 +68,8 @@ public struct ConvertOptions: Sendable, Equatable {
 
     /// The output format.
     public var format = Format.mlx
-    /// `float32`, `float16` or `bfloat16`; `nil` keeps the stored dtype.
-    public var dtype: String?
+    /// The number format of the result; `nil` keeps the stored one.
+    public var dtype: DType?
     /// Quantises the matrices; `nil` leaves them unchanged.
     public var quantize: Quantize?
     /// Dequantises quantised matrices.
@@ -80,10 +98,12 @@ public struct ConvertOptions: Sendable, Equatable {
             switch self.format {
             case .mlx: .mlx
             case .huggingFace: .huggingFace
-            case .gguf(let type): .gguf(fileType: type)
+            case .gguf(let type): .gguf(fileType: type.rawValue)
+            case .coreNet: .coreNet
+            case .coreNetMLX: .coreNetMlx
             }
         return OpenELMBindings.ConvertOptions(
-            format: format, dtype: dtype, quantize: quantize, dequantize: dequantize,
+            format: format, dtype: dtype?.rawValue, quantize: quantize, dequantize: dequantize,
             adapter: try adapter.map { try filePath($0, "adapter") },
             tokenizer: try tokenizer.map { try filePath($0, "tokenizer") }, force: force,
             verify: verify)
@@ -91,7 +111,7 @@ public struct ConvertOptions: Sendable, Equatable {
 }
 
 /// The result of a conversion.
-public struct ConvertReport: Sendable, Equatable {
+public struct ConvertReport: Sendable, Hashable, Codable {
     /// The written folder or file.
     public let target: URL
     /// The number of parameters.

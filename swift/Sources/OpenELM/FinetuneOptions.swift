@@ -1,7 +1,7 @@
 internal import OpenELMBindings
 
 /// The parameters to train.
-public enum AdapterKind: Sendable {
+public enum AdapterKind: String, Sendable, Codable, CaseIterable {
     /// Low-rank adapters (LoRA).
     case lora
     /// Low-rank adapters and the magnitude of each row (DoRA).
@@ -11,7 +11,7 @@ public enum AdapterKind: Sendable {
 }
 
 /// The optimizer of a fine-tuning run.
-public enum OptimizerKind: Sendable {
+public enum OptimizerKind: String, Sendable, Codable, CaseIterable {
     /// Adam.
     case adam
     /// Adam with decoupled weight decay.
@@ -25,7 +25,7 @@ public enum OptimizerKind: Sendable {
 }
 
 /// The learning rate schedule after the warm-up.
-public enum ScheduleShape: Sendable {
+public enum ScheduleShape: String, Sendable, Codable, CaseIterable {
     /// A constant rate.
     case constant
     /// Linear decay to 0.
@@ -36,8 +36,24 @@ public enum ScheduleShape: Sendable {
     case coreNet
 }
 
+/// The loss of preference pairs (DPO).
+public enum PreferenceLoss: String, Sendable, Codable, CaseIterable {
+    /// The logistic loss.
+    case sigmoid
+    /// The hinge loss.
+    case hinge
+}
+
+/// The treatment of rows that are too long.
+public enum LongRows: String, Sendable, Codable, CaseIterable {
+    /// Splits them into windows.
+    case split
+    /// Drops them.
+    case drop
+}
+
 /// Options for a fine-tuning run. Defaults match `openelm finetune` and `mlx_lm.lora`.
-public struct FinetuneOptions: Sendable, Equatable {
+public struct FinetuneOptions: Sendable, Hashable, Codable {
     /// The parameters to train.
     public var fineTuneType = AdapterKind.lora
     /// The rank of the adapter.
@@ -60,16 +76,45 @@ public struct FinetuneOptions: Sendable, Equatable {
     public var maskPrompt = false
     /// Trains on preference pairs of a `chosen` and a `rejected` answer (DPO).
     public var preferences = false
+    /// The loss of preference pairs.
+    public var preferenceLoss = PreferenceLoss.sigmoid
+    /// The weight of the reference model in the loss of preference pairs.
+    public var beta: Float = 0.01
+    /// The treatment of rows with more than ``maxSeqLength`` tokens.
+    public var longRows = LongRows.split
+    /// The maximum number of tokens of the prompt of a long preference pair; `nil` is no limit.
+    public var maxPromptLength: Int?
+    /// The template of conversations and instructions; `nil` is OpenELM-Instruct's for
+    /// conversations and preferences, and CoreNet's for rows of instructions.
+    public var chatTemplate: ChatTemplate?
+    /// Repairs text with wrong encodings, as ftfy does.
+    public var cleanText = false
     /// The optimizer.
     public var optimizer = OptimizerKind.adam
+    /// The first decay rate of the moments of Adam, AdamW and Lion.
+    public var beta1: Float = 0.9
+    /// The second decay rate of the moments of Adam, AdamW and Lion; 0.999 is 0.99 for Lion.
+    public var beta2: Float = 0.999
+    /// Added to the denominators of Adam and AdamW.
+    public var eps: Float = 1e-8
+    /// The momentum of SGD.
+    public var momentum: Float = 0
+    /// Corrects the bias of Adam's moments, which start at zero, as PyTorch does.
+    public var biasCorrection = false
     /// The learning rate after the warm-up.
     public var learningRate = 1e-5
     /// The learning rate schedule after the warm-up.
     public var lrSchedule = ScheduleShape.constant
-    /// The number of warm-up updates, from a learning rate of 0.
+    /// The final learning rate of a schedule that decays.
+    public var lrEnd = 0.0
+    /// The number of warm-up updates.
     public var warmup = 0
+    /// The learning rate at the beginning of the warm-up.
+    public var warmupInit = 0.0
     /// Weight decay of AdamW, Lion, Adafactor and SGD; Adam has none.
     public var weightDecay: Float = 0
+    /// The factor of the z-loss, which keeps logits small; 0 disables it.
+    public var zLoss: Float = 0
     /// Batches per update (gradient accumulation).
     public var gradAccumulationSteps = 1
     /// Recomputes activations in the backward pass (gradient checkpointing): less memory, a third
@@ -99,9 +144,14 @@ public struct FinetuneOptions: Sendable, Equatable {
             numLayers: try numLayers.map { try count("numLayers", $0) }, keys: keys,
             iters: try count("iters", iters), batchSize: try count("batchSize", batchSize),
             maxSeqLength: try count("maxSeqLength", maxSeqLength), maskPrompt: maskPrompt,
-            preferences: preferences, optimizer: optimizer.ffi, learningRate: learningRate,
-            lrSchedule: lrSchedule.ffi, warmup: try count("warmup", warmup),
-            weightDecay: weightDecay,
+            preferences: preferences,
+            preferenceLoss: preferenceLoss.ffi, beta: beta, longRows: longRows.ffi,
+            maxPromptLength: try maxPromptLength.map { try count("maxPromptLength", $0) },
+            chatTemplate: chatTemplate.map(OpenELMBindings.ChatTemplate.init),
+            cleanText: cleanText, optimizer: optimizer.ffi, beta1: beta1, beta2: beta2, eps: eps,
+            momentum: momentum, biasCorrection: biasCorrection, learningRate: learningRate,
+            lrSchedule: lrSchedule.ffi, lrEnd: lrEnd, warmup: try count("warmup", warmup),
+            warmupInit: warmupInit, weightDecay: weightDecay, zLoss: zLoss,
             gradAccumulationSteps: try count("gradAccumulationSteps", gradAccumulationSteps),
             gradCheckpoint: gradCheckpoint, clipNorm: clipNorm,
             stepsPerEval: try count("stepsPerEval", stepsPerEval),
@@ -129,6 +179,24 @@ extension OptimizerKind {
         case .sgd: .sgd
         case .lion: .lion
         case .adafactor: .adafactor
+        }
+    }
+}
+
+extension PreferenceLoss {
+    fileprivate var ffi: OpenELMBindings.PreferenceLoss {
+        switch self {
+        case .sigmoid: .sigmoid
+        case .hinge: .hinge
+        }
+    }
+}
+
+extension LongRows {
+    fileprivate var ffi: OpenELMBindings.LongRows {
+        switch self {
+        case .split: .split
+        case .drop: .drop
         }
     }
 }

@@ -2,10 +2,10 @@ import Foundation
 internal import OpenELMBindings
 
 /// Options for loading a model.
-public struct LoadOptions: Sendable, Equatable {
-    /// `float32`, `float16` or `bfloat16`; `nil` is a dtype of 16 bits on a GPU and `float32` on a
-    /// CPU.
-    public var dtype: String?
+public struct LoadOptions: Sendable, Hashable, Codable {
+    /// The number format of the computation; `nil` is a dtype of 16 bits on a GPU and `float32` on
+    /// a CPU.
+    public var dtype: DType?
     /// A tokenizer file or folder; `nil` uses the model folder.
     public var tokenizer: URL?
     /// Keeps quantised matrices packed; `nil` does so on a GPU, or if memory is short.
@@ -16,7 +16,7 @@ public struct LoadOptions: Sendable, Equatable {
 
     /// Creates options.
     public init(
-        dtype: String? = nil, tokenizer: URL? = nil, keepQuantized: Bool? = nil,
+        dtype: DType? = nil, tokenizer: URL? = nil, keepQuantized: Bool? = nil,
         training: Bool = false
     ) {
         self.dtype = dtype
@@ -27,7 +27,7 @@ public struct LoadOptions: Sendable, Equatable {
 
     func ffiOptions() throws -> OpenELMBindings.LoadOptions {
         OpenELMBindings.LoadOptions(
-            dtype: dtype, tokenizer: try tokenizer.map { try filePath($0, "tokenizer") },
+            dtype: dtype?.rawValue, tokenizer: try tokenizer.map { try filePath($0, "tokenizer") },
             keepQuantized: keepQuantized, training: training)
     }
 }
@@ -35,6 +35,9 @@ public struct LoadOptions: Sendable, Equatable {
 /// A loaded OpenELM model. Releasing the last reference unloads it.
 public final class LanguageModel: Sendable {
     let model: OpenELMBindings.LanguageModel
+    /// The template that the model's files or its name state: that of OpenELM-Instruct, or
+    /// ``ChatTemplate/plain`` for a base model.
+    public let chatTemplate: ChatTemplate
 
     /// Loads the model in `folder`. Calls `progress` with the fraction loaded, from 0 to 1.
     public init(
@@ -51,6 +54,7 @@ public final class LanguageModel: Sendable {
             progress(bytes.total == 0 ? 1 : Double(bytes.read) / Double(bytes.total))
         }
         model = try translated { try run.model() }
+        chatTemplate = ChatTemplate(try translated { try modelChatTemplate(folder: path) })
         progress(1)
     }
 
@@ -59,24 +63,6 @@ public final class LanguageModel: Sendable {
     public func warmUp() async throws {
         let model = self.model
         try await translated { try await model.warmUp() }
-    }
-
-    /// Continues `prompt` and streams the text. Intended for base models.
-    public func streamGenerate(
-        _ prompt: String, options: GenerationOptions = GenerationOptions()
-    ) -> TextStream {
-        let model = self.model
-        return TextStream(
-            events: GenerationEvents {
-                try model.generate(prompt: prompt, options: options.ffiOptions())
-            })
-    }
-
-    /// Continues `prompt` and returns the complete text. Intended for base models.
-    public func generate(
-        _ prompt: String, options: GenerationOptions = GenerationOptions()
-    ) async throws -> String {
-        try await streamGenerate(prompt, options: options).collect().content
     }
 
     /// Returns the token ids of `text`, without BOS and EOS.
@@ -109,48 +95,5 @@ public final class LanguageModel: Sendable {
     public func unload() async throws {
         let model = self.model
         try await translated { try await model.unload() }
-    }
-
-    /// The names of all adapters, in the order of their addition.
-    public var adapters: [String] {
-        get async throws {
-            let model = self.model
-            return try await translated { try await model.adapters() }
-        }
-    }
-
-    /// Adds the adapter in `folder` as `name` and makes it the only active adapter.
-    public func addAdapter(_ name: String, folder: URL) async throws {
-        let model = self.model
-        let path = try filePath(folder, "folder")
-        try await translated { try await model.addAdapter(name: name, folder: path) }
-    }
-
-    /// Makes exactly these adapters active. Their outputs are summed; an empty array restores the
-    /// base model.
-    public func setAdapters(_ adapters: [Adapter]) async throws {
-        let model = self.model
-        let active = adapters.map { AdapterStrength(name: $0.name, strength: $0.strength) }
-        try await translated { try await model.setAdapters(active: active) }
-    }
-
-    /// Removes the adapter `name`.
-    public func removeAdapter(_ name: String) async throws {
-        let model = self.model
-        try await translated { try await model.removeAdapter(name: name) }
-    }
-}
-
-/// An adapter of a model and its strength, where 1 is the strength used in training.
-public struct Adapter: Sendable, Equatable {
-    /// The adapter's name.
-    public var name: String
-    /// The factor of the adapter's output.
-    public var strength: Float
-
-    /// Creates an adapter reference.
-    public init(_ name: String, strength: Float = 1) {
-        self.name = name
-        self.strength = strength
     }
 }

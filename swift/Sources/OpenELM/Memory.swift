@@ -11,7 +11,7 @@ internal import OpenELMBindings
 /// MLX's memory in this process, and pausing of all work.
 public enum Memory {
     /// MLX's memory, in bytes.
-    public struct Statistics: Sendable, Equatable {
+    public struct Statistics: Sendable, Hashable, Codable {
         /// Bytes of arrays in use.
         public let active: Int
         /// Bytes in MLX's buffer cache.
@@ -78,6 +78,14 @@ public enum Memory {
     @discardableResult
     public static func pause() throws -> Bool {
         let isIdle = try translated { try OpenELMBindings.pause(waitMilliseconds: 4000) }
+        try clearCache()
+        return isIdle
+    }
+
+    /// Like the other `pause()`, without blocking the calling thread.
+    @discardableResult
+    public static func pause() async throws -> Bool {
+        let isIdle = try await translated { try await pauseAsync(waitMilliseconds: 4000) }
         try clearCache()
         return isIdle
     }

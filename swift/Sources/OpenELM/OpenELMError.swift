@@ -21,6 +21,10 @@ public enum OpenELMError: Error, Sendable, Equatable {
     case invalidOption(name: String, message: String)
     /// The prompt and the conversation before it exceed the model's context.
     case exceededContextWindowSize(tokens: Int, context: Int)
+    /// A guided text reached its limit after `tokens` tokens and is incomplete.
+    case incomplete(tokens: Int)
+    /// A guided text is not a value of the requested type.
+    case undecodable(text: String, message: String)
     /// The session is already answering.
     case concurrentRequests
     /// The model was unloaded.
@@ -85,6 +89,9 @@ extension OpenELMError: LocalizedError {
             "the prompt has \(tokens) tokens; the model's context holds \(context)"
         case .unsupportedDevice(let name):
             "\(name): this GPU lacks what MLX's kernels need; A14, M1 and later chips have it"
+        case .incomplete(let tokens):
+            "the text is incomplete after \(tokens) token\(tokens == 1 ? "" : "s")"
+        case .undecodable(let text, let message): "cannot decode \(text): \(message)"
         case .concurrentRequests: "the session is already answering"
         case .unloaded: "the model was unloaded"
         case .diverged(let iteration, let loss): "the loss is \(loss) at iteration \(iteration)"
@@ -101,8 +108,15 @@ extension OpenELMError: LocalizedError {
         case .invalidTokenizer: "Put LLaMA's tokenizer.json or tokenizer.model beside the model."
         case .invalidData: "Correct the file: one JSON object per line, all of one kind."
         case .invalidAdapter: "Use an adapter that was trained for this model."
+        case .invalidOption("adapter", _): "Add the adapter first, or use a name from adapters."
+        case .invalidOption("transcript", _):
+            "Begin with instructions or a prompt, alternate prompts and responses, and end with a "
+                + "response."
         case .invalidOption: "Choose a valid value."
-        case .exceededContextWindowSize: "Shorten the prompt, or begin a new session."
+        case .incomplete: "Allow more tokens, or let guideAtLimit close the text."
+        case .undecodable: "Use a schema that fits the type."
+        case .exceededContextWindowSize:
+            "Shorten the prompt, begin a new session, or set contextOverflow to dropOldestTurns."
         case .concurrentRequests: "Wait for the answer or cancel it, or use a second session."
         case .unloaded: "Load the model again."
         case .destination: "Choose another path, or allow replacing or resuming."
@@ -123,72 +137,4 @@ extension OpenELMError: LocalizedError {
 extension OpenELMError: CustomStringConvertible {
     /// The description of the error, once: the cases' paths are part of their messages.
     public var description: String { errorDescription ?? "" }
-}
-
-extension OpenELMError {
-    /// Converts an error of the library to this package's error; cancellation becomes
-    /// `CancellationError`.
-    static func from(_ error: any Error) -> any Error {
-        guard let error = error as? CoreError else {
-            return error is CancellationError || error is OpenELMError
-                ? error : OpenELMError.unexpected(message: String(describing: error))
-        }
-        return switch error {
-        case .Io(let path, let message): io(path: path, message: message)
-        case .MissingFile(let path, let message): missingFile(path: path, message: message)
-        case .InvalidConfig(let path, let message): invalidConfig(path: path, message: message)
-        case .InvalidCheckpoint(let path, let message):
-            invalidCheckpoint(path: path, message: message)
-        case .InvalidTokenizer(let path, let message):
-            invalidTokenizer(path: path, message: message)
-        case .InvalidData(let path, let line, let message):
-            invalidData(path: path, line: line.map(Int.init), message: message)
-        case .InvalidAdapter(let path, let message): invalidAdapter(path: path, message: message)
-        case .InvalidOption(let option, let message): invalidOption(option, message)
-        case .PromptTooLong(let tokens, let context, _):
-            exceededContextWindowSize(tokens: Int(tokens), context: Int(context))
-        case .Busy: concurrentRequests
-        case .Unloaded: unloaded
-        case .Destination(let path, let message): destination(path: path, message: message)
-        case .OtherRun(let path, let differences, _):
-            otherRun(path: path, differences: differences.map(RunDifference.init))
-        case .Verification(let path, let message): verification(path: path, message: message)
-        case .Diverged(let iteration, let loss, _):
-            diverged(iteration: Int(iteration), loss: loss)
-        case .Distributed(let message): distributed(message: message)
-        case .Cancelled: CancellationError()
-        case .Device(let message): device(message: message)
-        case .Unexpected(let message): unexpected(message: message)
-        case .Unusable(let message): unusable(message: message)
-        }
-    }
-
-    /// Replaces the core's option name by the Swift name, also at the beginning of the message.
-    private static func invalidOption(_ option: String, _ message: String) -> OpenELMError {
-        let name = swiftName(option)
-        guard message.hasPrefix(option) else { return invalidOption(name: name, message: message) }
-        return invalidOption(name: name, message: name + message.dropFirst(option.count))
-    }
-}
-
-/// The Swift name of the core's option `name`: camel case, or FoundationModels' name.
-private func swiftName(_ name: String) -> String {
-    switch name {
-    case "max_tokens": return "maximumResponseTokens"
-    case "top_k": return "top"
-    case "top_p": return "probabilityThreshold"
-    default:
-        let words = name.split(separator: "_")
-        return words.prefix(1).joined() + words.dropFirst().map(\.capitalized).joined()
-    }
-}
-
-/// Runs `body` and converts its errors to this package's errors.
-func translated<T>(_ body: () throws -> T) throws -> T {
-    do { return try body() } catch { throw OpenELMError.from(error) }
-}
-
-/// Runs `body` and converts its errors to this package's errors.
-func translated<T: Sendable>(_ body: @Sendable () async throws -> T) async throws -> T {
-    do { return try await body() } catch { throw OpenELMError.from(error) }
 }

@@ -605,6 +605,14 @@ fileprivate struct FfiConverterString: FfiConverter {
 public protocol ChatProtocol: AnyObject, Sendable {
     
     /**
+     * Number of messages after the instructions that the prompt of the last answer left out.
+     *
+     * # Errors
+     * Only after a panic.
+     */
+    func droppedMessages() throws  -> UInt64
+    
+    /**
      * Returns true while an answer is running.
      *
      * # Errors
@@ -621,13 +629,14 @@ public protocol ChatProtocol: AnyObject, Sendable {
     func messages() async throws  -> [ChatMessage]
     
     /**
-     * Starts to warm up the model, as [`LanguageModel::warm_up`], and returns. Errors are dropped:
-     * the next answer reports them.
+     * Starts to warm up the model, as [`LanguageModel::warm_up`], then to read the messages so far
+     * and `prefix`, the beginning of the next prompt, and returns. Errors are dropped: the next
+     * answer reports them.
      *
      * # Errors
      * Only after a panic.
      */
-    func prewarm() throws 
+    func prewarm(prefix: String) throws 
     
     /**
      * Answers `prompt`. The text of a cancelled answer stays in the conversation; a failed answer
@@ -637,7 +646,16 @@ public protocol ChatProtocol: AnyObject, Sendable {
      * The stream's first event is [`Error::Busy`](crate::Error::Busy) while another answer is
      * running.
      */
-    func respond(prompt: String, options: GenerationOptions) throws  -> GenerationStream
+    func respond(prompt: String, options: GenerationOptions, with: RequestOptions) throws  -> GenerationStream
+    
+    /**
+     * Writes the conversation with its keys and values to the file `path`, for [`load_chat`].
+     *
+     * # Errors
+     * [`Error::Destination`](crate::Error::Destination) if another file is there,
+     * [`Error::Busy`](crate::Error::Busy) while an answer is running.
+     */
+    func save(path: String) async throws 
     
 }
 /**
@@ -697,6 +715,21 @@ open class Chat: ChatProtocol, @unchecked Sendable {
 
     
     /**
+     * Number of messages after the instructions that the prompt of the last answer left out.
+     *
+     * # Errors
+     * Only after a panic.
+     */
+open func droppedMessages()throws  -> UInt64  {
+    return try  FfiConverterUInt64.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_method_chat_dropped_messages(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
      * Returns true while an answer is running.
      *
      * # Errors
@@ -741,16 +774,18 @@ open func messages()async throws  -> [ChatMessage]  {
 }
     
     /**
-     * Starts to warm up the model, as [`LanguageModel::warm_up`], and returns. Errors are dropped:
-     * the next answer reports them.
+     * Starts to warm up the model, as [`LanguageModel::warm_up`], then to read the messages so far
+     * and `prefix`, the beginning of the next prompt, and returns. Errors are dropped: the next
+     * answer reports them.
      *
      * # Errors
      * Only after a panic.
      */
-open func prewarm()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
+open func prewarm(prefix: String)throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_method_chat_prewarm(
-            self.uniffiCloneHandle(),uniffiCallStatus
+            self.uniffiCloneHandle(),
+        FfiConverterString.lower(prefix),uniffiCallStatus
     )
 }
 }
@@ -763,15 +798,39 @@ open func prewarm()throws   {try rustCallWithError(FfiConverterTypeCoreError_lif
      * The stream's first event is [`Error::Busy`](crate::Error::Busy) while another answer is
      * running.
      */
-open func respond(prompt: String, options: GenerationOptions)throws  -> GenerationStream  {
+open func respond(prompt: String, options: GenerationOptions, with: RequestOptions)throws  -> GenerationStream  {
     return try  FfiConverterTypeGenerationStream_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_method_chat_respond(
             self.uniffiCloneHandle(),
         FfiConverterString.lower(prompt),
-        FfiConverterTypeGenerationOptions_lower(options),uniffiCallStatus
+        FfiConverterTypeGenerationOptions_lower(options),
+        FfiConverterTypeRequestOptions_lower(with),uniffiCallStatus
     )
 })
+}
+    
+    /**
+     * Writes the conversation with its keys and values to the file `path`, for [`load_chat`].
+     *
+     * # Errors
+     * [`Error::Destination`](crate::Error::Destination) if another file is there,
+     * [`Error::Busy`](crate::Error::Busy) while an answer is running.
+     */
+open func save(path: String)async throws   {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_chat_save(
+                        self.uniffiCloneHandle(),FfiConverterString.lower(path)
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_void,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_void,
+            freeFunc: ffi_openelm_ffi_rust_future_free_void,
+            liftFunc: { $0 },
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
 }
     
 
@@ -1405,12 +1464,21 @@ public protocol LanguageModelProtocol: AnyObject, Sendable {
     func encode(text: String, prompt: Bool) throws  -> [UInt32]
     
     /**
+     * An upper estimate, in bytes, of the memory of a fine-tuning beside the model's weights, for
+     * rows of `length` tokens at most.
+     *
+     * # Errors
+     * [`Error::InvalidOption`](crate::Error::InvalidOption).
+     */
+    func finetuneMemory(options: FinetuneOptions, length: UInt64) async throws  -> UInt64
+    
+    /**
      * Continues `prompt`.
      *
      * # Errors
      * Errors of the prompt and the options are the stream's first event.
      */
-    func generate(prompt: String, options: GenerationOptions) throws  -> GenerationStream
+    func generate(prompt: String, options: GenerationOptions, with: RequestOptions) throws  -> GenerationStream
     
     /**
      * The model's properties.
@@ -1444,6 +1512,23 @@ public protocol LanguageModelProtocol: AnyObject, Sendable {
      * [`Error::Unloaded`](crate::Error::Unloaded), [`Error::Device`](crate::Error::Device).
      */
     func warmUp() async throws 
+    
+    /**
+     * The log-likelihoods of continuations after their contexts, in order. Cancelling the call ends
+     * the work after a few of them.
+     *
+     * # Errors
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) for a request that cannot be encoded.
+     */
+    func logLikelihoods(requests: [ScoreRequest]) async throws  -> [LogLikelihood]
+    
+    /**
+     * The perplexity of `texts`. Cancelling the call ends the work after a few of them.
+     *
+     * # Errors
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) if no text has a token.
+     */
+    func perplexity(texts: [String]) async throws  -> Perplexity
     
 }
 /**
@@ -1648,18 +1733,42 @@ open func encode(text: String, prompt: Bool)throws  -> [UInt32]  {
 }
     
     /**
+     * An upper estimate, in bytes, of the memory of a fine-tuning beside the model's weights, for
+     * rows of `length` tokens at most.
+     *
+     * # Errors
+     * [`Error::InvalidOption`](crate::Error::InvalidOption).
+     */
+open func finetuneMemory(options: FinetuneOptions, length: UInt64)async throws  -> UInt64  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_languagemodel_finetune_memory(
+                        self.uniffiCloneHandle(),FfiConverterTypeFinetuneOptions_lower(options),FfiConverterUInt64.lower(length)
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_u64,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_u64,
+            freeFunc: ffi_openelm_ffi_rust_future_free_u64,
+            liftFunc: FfiConverterUInt64.lift,
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+    /**
      * Continues `prompt`.
      *
      * # Errors
      * Errors of the prompt and the options are the stream's first event.
      */
-open func generate(prompt: String, options: GenerationOptions)throws  -> GenerationStream  {
+open func generate(prompt: String, options: GenerationOptions, with: RequestOptions)throws  -> GenerationStream  {
     return try  FfiConverterTypeGenerationStream_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_method_languagemodel_generate(
             self.uniffiCloneHandle(),
         FfiConverterString.lower(prompt),
-        FfiConverterTypeGenerationOptions_lower(options),uniffiCallStatus
+        FfiConverterTypeGenerationOptions_lower(options),
+        FfiConverterTypeRequestOptions_lower(with),uniffiCallStatus
     )
 })
 }
@@ -1736,6 +1845,51 @@ open func warmUp()async throws   {
             completeFunc: ffi_openelm_ffi_rust_future_complete_void,
             freeFunc: ffi_openelm_ffi_rust_future_free_void,
             liftFunc: { $0 },
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+    /**
+     * The log-likelihoods of continuations after their contexts, in order. Cancelling the call ends
+     * the work after a few of them.
+     *
+     * # Errors
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) for a request that cannot be encoded.
+     */
+open func logLikelihoods(requests: [ScoreRequest])async throws  -> [LogLikelihood]  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_languagemodel_log_likelihoods(
+                        self.uniffiCloneHandle(),FfiConverterSequenceTypeScoreRequest.lower(requests)
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_rust_buffer,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
+            freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterSequenceTypeLogLikelihood.lift,
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+    
+    /**
+     * The perplexity of `texts`. Cancelling the call ends the work after a few of them.
+     *
+     * # Errors
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) if no text has a token.
+     */
+open func perplexity(texts: [String])async throws  -> Perplexity  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_method_languagemodel_perplexity(
+                        self.uniffiCloneHandle(),FfiConverterSequenceString.lower(texts)
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_rust_buffer,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
+            freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterTypePerplexity_lift,
             errorHandler: FfiConverterTypeCoreError_lift
         )
 }
@@ -2256,6 +2410,63 @@ public func FfiConverterTypeConvertReport_lower(_ value: ConvertReport) -> RustB
 
 
 /**
+ * A draft model, and the largest number of drafts per pass.
+ */
+public struct Draft {
+    public let model: LanguageModel
+    public let numDraftTokens: UInt64
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(model: LanguageModel, numDraftTokens: UInt64) {
+        self.model = model
+        self.numDraftTokens = numDraftTokens
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension Draft: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeDraft: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Draft {
+        return
+            try Draft(
+                model: FfiConverterTypeLanguageModel.read(from: &buf), 
+                numDraftTokens: FfiConverterUInt64.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: Draft, into buf: inout [UInt8]) {
+        FfiConverterTypeLanguageModel.write(value.model, into: &buf)
+        FfiConverterUInt64.write(value.numDraftTokens, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeDraft_lift(_ buf: RustBuffer) throws -> Draft {
+    return try FfiConverterTypeDraft.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeDraft_lower(_ value: Draft) -> RustBuffer {
+    return FfiConverterTypeDraft.lower(value)
+}
+
+
+/**
  * Options of a fine-tuning run: the options of the core's `FinetuneOptions`, `AdapterOptions`,
  * `DataOptions`, `TrainerOptions`, `Optimizer` and `ScheduleOptions` that apps need.
  */
@@ -2277,11 +2488,25 @@ public struct FinetuneOptions: Equatable, Hashable {
     public let maxSeqLength: UInt64
     public let maskPrompt: Bool
     public let preferences: Bool
+    public let preferenceLoss: PreferenceLoss
+    public let beta: Float
+    public let longRows: LongRows
+    public let maxPromptLength: UInt64?
+    public let chatTemplate: ChatTemplate?
+    public let cleanText: Bool
     public let optimizer: OptimizerKind
+    public let beta1: Float
+    public let beta2: Float
+    public let eps: Float
+    public let momentum: Float
+    public let biasCorrection: Bool
     public let learningRate: Double
     public let lrSchedule: ScheduleShape
+    public let lrEnd: Double
     public let warmup: UInt64
+    public let warmupInit: Double
     public let weightDecay: Float
+    public let zLoss: Float
     public let gradAccumulationSteps: UInt64
     public let gradCheckpoint: Bool
     public let clipNorm: Float?
@@ -2299,7 +2524,7 @@ public struct FinetuneOptions: Equatable, Hashable {
          */numLayers: UInt64?, 
         /**
          * `None` trains all linear layers of these transformer layers.
-         */keys: [String]?, iters: UInt64, batchSize: UInt64, maxSeqLength: UInt64, maskPrompt: Bool, preferences: Bool, optimizer: OptimizerKind, learningRate: Double, lrSchedule: ScheduleShape, warmup: UInt64, weightDecay: Float, gradAccumulationSteps: UInt64, gradCheckpoint: Bool, clipNorm: Float?, stepsPerEval: UInt64, valBatches: UInt64?, saveEvery: UInt64, patience: UInt32?, seed: UInt64) {
+         */keys: [String]?, iters: UInt64, batchSize: UInt64, maxSeqLength: UInt64, maskPrompt: Bool, preferences: Bool, preferenceLoss: PreferenceLoss, beta: Float, longRows: LongRows, maxPromptLength: UInt64?, chatTemplate: ChatTemplate?, cleanText: Bool, optimizer: OptimizerKind, beta1: Float, beta2: Float, eps: Float, momentum: Float, biasCorrection: Bool, learningRate: Double, lrSchedule: ScheduleShape, lrEnd: Double, warmup: UInt64, warmupInit: Double, weightDecay: Float, zLoss: Float, gradAccumulationSteps: UInt64, gradCheckpoint: Bool, clipNorm: Float?, stepsPerEval: UInt64, valBatches: UInt64?, saveEvery: UInt64, patience: UInt32?, seed: UInt64) {
         self.fineTuneType = fineTuneType
         self.rank = rank
         self.scale = scale
@@ -2311,11 +2536,25 @@ public struct FinetuneOptions: Equatable, Hashable {
         self.maxSeqLength = maxSeqLength
         self.maskPrompt = maskPrompt
         self.preferences = preferences
+        self.preferenceLoss = preferenceLoss
+        self.beta = beta
+        self.longRows = longRows
+        self.maxPromptLength = maxPromptLength
+        self.chatTemplate = chatTemplate
+        self.cleanText = cleanText
         self.optimizer = optimizer
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.eps = eps
+        self.momentum = momentum
+        self.biasCorrection = biasCorrection
         self.learningRate = learningRate
         self.lrSchedule = lrSchedule
+        self.lrEnd = lrEnd
         self.warmup = warmup
+        self.warmupInit = warmupInit
         self.weightDecay = weightDecay
+        self.zLoss = zLoss
         self.gradAccumulationSteps = gradAccumulationSteps
         self.gradCheckpoint = gradCheckpoint
         self.clipNorm = clipNorm
@@ -2353,11 +2592,25 @@ public struct FfiConverterTypeFinetuneOptions: FfiConverterRustBuffer {
                 maxSeqLength: FfiConverterUInt64.read(from: &buf), 
                 maskPrompt: FfiConverterBool.read(from: &buf), 
                 preferences: FfiConverterBool.read(from: &buf), 
+                preferenceLoss: FfiConverterTypePreferenceLoss.read(from: &buf), 
+                beta: FfiConverterFloat.read(from: &buf), 
+                longRows: FfiConverterTypeLongRows.read(from: &buf), 
+                maxPromptLength: FfiConverterOptionUInt64.read(from: &buf), 
+                chatTemplate: FfiConverterOptionTypeChatTemplate.read(from: &buf), 
+                cleanText: FfiConverterBool.read(from: &buf), 
                 optimizer: FfiConverterTypeOptimizerKind.read(from: &buf), 
+                beta1: FfiConverterFloat.read(from: &buf), 
+                beta2: FfiConverterFloat.read(from: &buf), 
+                eps: FfiConverterFloat.read(from: &buf), 
+                momentum: FfiConverterFloat.read(from: &buf), 
+                biasCorrection: FfiConverterBool.read(from: &buf), 
                 learningRate: FfiConverterDouble.read(from: &buf), 
                 lrSchedule: FfiConverterTypeScheduleShape.read(from: &buf), 
+                lrEnd: FfiConverterDouble.read(from: &buf), 
                 warmup: FfiConverterUInt64.read(from: &buf), 
+                warmupInit: FfiConverterDouble.read(from: &buf), 
                 weightDecay: FfiConverterFloat.read(from: &buf), 
+                zLoss: FfiConverterFloat.read(from: &buf), 
                 gradAccumulationSteps: FfiConverterUInt64.read(from: &buf), 
                 gradCheckpoint: FfiConverterBool.read(from: &buf), 
                 clipNorm: FfiConverterOptionFloat.read(from: &buf), 
@@ -2381,11 +2634,25 @@ public struct FfiConverterTypeFinetuneOptions: FfiConverterRustBuffer {
         FfiConverterUInt64.write(value.maxSeqLength, into: &buf)
         FfiConverterBool.write(value.maskPrompt, into: &buf)
         FfiConverterBool.write(value.preferences, into: &buf)
+        FfiConverterTypePreferenceLoss.write(value.preferenceLoss, into: &buf)
+        FfiConverterFloat.write(value.beta, into: &buf)
+        FfiConverterTypeLongRows.write(value.longRows, into: &buf)
+        FfiConverterOptionUInt64.write(value.maxPromptLength, into: &buf)
+        FfiConverterOptionTypeChatTemplate.write(value.chatTemplate, into: &buf)
+        FfiConverterBool.write(value.cleanText, into: &buf)
         FfiConverterTypeOptimizerKind.write(value.optimizer, into: &buf)
+        FfiConverterFloat.write(value.beta1, into: &buf)
+        FfiConverterFloat.write(value.beta2, into: &buf)
+        FfiConverterFloat.write(value.eps, into: &buf)
+        FfiConverterFloat.write(value.momentum, into: &buf)
+        FfiConverterBool.write(value.biasCorrection, into: &buf)
         FfiConverterDouble.write(value.learningRate, into: &buf)
         FfiConverterTypeScheduleShape.write(value.lrSchedule, into: &buf)
+        FfiConverterDouble.write(value.lrEnd, into: &buf)
         FfiConverterUInt64.write(value.warmup, into: &buf)
+        FfiConverterDouble.write(value.warmupInit, into: &buf)
         FfiConverterFloat.write(value.weightDecay, into: &buf)
+        FfiConverterFloat.write(value.zLoss, into: &buf)
         FfiConverterUInt64.write(value.gradAccumulationSteps, into: &buf)
         FfiConverterBool.write(value.gradCheckpoint, into: &buf)
         FfiConverterOptionFloat.write(value.clipNorm, into: &buf)
@@ -2422,27 +2689,71 @@ public struct GenerationOptions: Equatable, Hashable {
     public let topK: UInt64
     public let topP: Float
     public let minP: Float
+    public let typicalP: Float
+    public let topNSigma: Float
+    public let xtcProbability: Float
+    public let xtcThreshold: Float
     public let repetitionPenalty: Float
+    public let repetitionContextSize: UInt64?
+    public let presencePenalty: Float
+    public let presenceContextSize: UInt64
+    public let frequencyPenalty: Float
+    public let frequencyContextSize: UInt64
+    public let dryMultiplier: Float
+    public let dryBase: Float
+    public let dryAllowedLength: UInt64
+    public let dryPenaltyLastN: UInt64?
+    public let drySequenceBreakers: [String]
+    public let logitBias: [UInt32: Float]
+    public let minTokens: UInt64
+    public let bannedStrings: [String]
+    public let forcedPrefix: String
     public let seed: UInt64?
     public let stop: [String]
     public let logprobs: UInt64
     public let prefillChunk: UInt64?
     public let ignoreEos: Bool
+    public let kvCache: KvCacheOptions
+    public let constraint: Constraint?
+    public let atLimit: AtLimit
+    public let promptLookup: UInt64
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
-    public init(maxTokens: UInt64, temperature: Float, topK: UInt64, topP: Float, minP: Float, repetitionPenalty: Float, seed: UInt64?, stop: [String], logprobs: UInt64, prefillChunk: UInt64?, ignoreEos: Bool) {
+    public init(maxTokens: UInt64, temperature: Float, topK: UInt64, topP: Float, minP: Float, typicalP: Float, topNSigma: Float, xtcProbability: Float, xtcThreshold: Float, repetitionPenalty: Float, repetitionContextSize: UInt64?, presencePenalty: Float, presenceContextSize: UInt64, frequencyPenalty: Float, frequencyContextSize: UInt64, dryMultiplier: Float, dryBase: Float, dryAllowedLength: UInt64, dryPenaltyLastN: UInt64?, drySequenceBreakers: [String], logitBias: [UInt32: Float], minTokens: UInt64, bannedStrings: [String], forcedPrefix: String, seed: UInt64?, stop: [String], logprobs: UInt64, prefillChunk: UInt64?, ignoreEos: Bool, kvCache: KvCacheOptions, constraint: Constraint?, atLimit: AtLimit, promptLookup: UInt64) {
         self.maxTokens = maxTokens
         self.temperature = temperature
         self.topK = topK
         self.topP = topP
         self.minP = minP
+        self.typicalP = typicalP
+        self.topNSigma = topNSigma
+        self.xtcProbability = xtcProbability
+        self.xtcThreshold = xtcThreshold
         self.repetitionPenalty = repetitionPenalty
+        self.repetitionContextSize = repetitionContextSize
+        self.presencePenalty = presencePenalty
+        self.presenceContextSize = presenceContextSize
+        self.frequencyPenalty = frequencyPenalty
+        self.frequencyContextSize = frequencyContextSize
+        self.dryMultiplier = dryMultiplier
+        self.dryBase = dryBase
+        self.dryAllowedLength = dryAllowedLength
+        self.dryPenaltyLastN = dryPenaltyLastN
+        self.drySequenceBreakers = drySequenceBreakers
+        self.logitBias = logitBias
+        self.minTokens = minTokens
+        self.bannedStrings = bannedStrings
+        self.forcedPrefix = forcedPrefix
         self.seed = seed
         self.stop = stop
         self.logprobs = logprobs
         self.prefillChunk = prefillChunk
         self.ignoreEos = ignoreEos
+        self.kvCache = kvCache
+        self.constraint = constraint
+        self.atLimit = atLimit
+        self.promptLookup = promptLookup
     }
 
     
@@ -2466,12 +2777,34 @@ public struct FfiConverterTypeGenerationOptions: FfiConverterRustBuffer {
                 topK: FfiConverterUInt64.read(from: &buf), 
                 topP: FfiConverterFloat.read(from: &buf), 
                 minP: FfiConverterFloat.read(from: &buf), 
+                typicalP: FfiConverterFloat.read(from: &buf), 
+                topNSigma: FfiConverterFloat.read(from: &buf), 
+                xtcProbability: FfiConverterFloat.read(from: &buf), 
+                xtcThreshold: FfiConverterFloat.read(from: &buf), 
                 repetitionPenalty: FfiConverterFloat.read(from: &buf), 
+                repetitionContextSize: FfiConverterOptionUInt64.read(from: &buf), 
+                presencePenalty: FfiConverterFloat.read(from: &buf), 
+                presenceContextSize: FfiConverterUInt64.read(from: &buf), 
+                frequencyPenalty: FfiConverterFloat.read(from: &buf), 
+                frequencyContextSize: FfiConverterUInt64.read(from: &buf), 
+                dryMultiplier: FfiConverterFloat.read(from: &buf), 
+                dryBase: FfiConverterFloat.read(from: &buf), 
+                dryAllowedLength: FfiConverterUInt64.read(from: &buf), 
+                dryPenaltyLastN: FfiConverterOptionUInt64.read(from: &buf), 
+                drySequenceBreakers: FfiConverterSequenceString.read(from: &buf), 
+                logitBias: FfiConverterDictionaryUInt32Float.read(from: &buf), 
+                minTokens: FfiConverterUInt64.read(from: &buf), 
+                bannedStrings: FfiConverterSequenceString.read(from: &buf), 
+                forcedPrefix: FfiConverterString.read(from: &buf), 
                 seed: FfiConverterOptionUInt64.read(from: &buf), 
                 stop: FfiConverterSequenceString.read(from: &buf), 
                 logprobs: FfiConverterUInt64.read(from: &buf), 
                 prefillChunk: FfiConverterOptionUInt64.read(from: &buf), 
-                ignoreEos: FfiConverterBool.read(from: &buf)
+                ignoreEos: FfiConverterBool.read(from: &buf), 
+                kvCache: FfiConverterTypeKvCacheOptions.read(from: &buf), 
+                constraint: FfiConverterOptionTypeConstraint.read(from: &buf), 
+                atLimit: FfiConverterTypeAtLimit.read(from: &buf), 
+                promptLookup: FfiConverterUInt64.read(from: &buf)
         )
     }
 
@@ -2481,12 +2814,34 @@ public struct FfiConverterTypeGenerationOptions: FfiConverterRustBuffer {
         FfiConverterUInt64.write(value.topK, into: &buf)
         FfiConverterFloat.write(value.topP, into: &buf)
         FfiConverterFloat.write(value.minP, into: &buf)
+        FfiConverterFloat.write(value.typicalP, into: &buf)
+        FfiConverterFloat.write(value.topNSigma, into: &buf)
+        FfiConverterFloat.write(value.xtcProbability, into: &buf)
+        FfiConverterFloat.write(value.xtcThreshold, into: &buf)
         FfiConverterFloat.write(value.repetitionPenalty, into: &buf)
+        FfiConverterOptionUInt64.write(value.repetitionContextSize, into: &buf)
+        FfiConverterFloat.write(value.presencePenalty, into: &buf)
+        FfiConverterUInt64.write(value.presenceContextSize, into: &buf)
+        FfiConverterFloat.write(value.frequencyPenalty, into: &buf)
+        FfiConverterUInt64.write(value.frequencyContextSize, into: &buf)
+        FfiConverterFloat.write(value.dryMultiplier, into: &buf)
+        FfiConverterFloat.write(value.dryBase, into: &buf)
+        FfiConverterUInt64.write(value.dryAllowedLength, into: &buf)
+        FfiConverterOptionUInt64.write(value.dryPenaltyLastN, into: &buf)
+        FfiConverterSequenceString.write(value.drySequenceBreakers, into: &buf)
+        FfiConverterDictionaryUInt32Float.write(value.logitBias, into: &buf)
+        FfiConverterUInt64.write(value.minTokens, into: &buf)
+        FfiConverterSequenceString.write(value.bannedStrings, into: &buf)
+        FfiConverterString.write(value.forcedPrefix, into: &buf)
         FfiConverterOptionUInt64.write(value.seed, into: &buf)
         FfiConverterSequenceString.write(value.stop, into: &buf)
         FfiConverterUInt64.write(value.logprobs, into: &buf)
         FfiConverterOptionUInt64.write(value.prefillChunk, into: &buf)
         FfiConverterBool.write(value.ignoreEos, into: &buf)
+        FfiConverterTypeKvCacheOptions.write(value.kvCache, into: &buf)
+        FfiConverterOptionTypeConstraint.write(value.constraint, into: &buf)
+        FfiConverterTypeAtLimit.write(value.atLimit, into: &buf)
+        FfiConverterUInt64.write(value.promptLookup, into: &buf)
     }
 }
 
@@ -2513,16 +2868,20 @@ public struct GenerationStats: Equatable, Hashable {
     public let promptTokens: UInt64
     public let cachedTokens: UInt64
     public let generatedTokens: UInt64
+    public let draftedTokens: UInt64
+    public let acceptedTokens: UInt64
     public let prefillSeconds: Double
     public let decodeSeconds: Double
     public let seed: UInt64
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
-    public init(promptTokens: UInt64, cachedTokens: UInt64, generatedTokens: UInt64, prefillSeconds: Double, decodeSeconds: Double, seed: UInt64) {
+    public init(promptTokens: UInt64, cachedTokens: UInt64, generatedTokens: UInt64, draftedTokens: UInt64, acceptedTokens: UInt64, prefillSeconds: Double, decodeSeconds: Double, seed: UInt64) {
         self.promptTokens = promptTokens
         self.cachedTokens = cachedTokens
         self.generatedTokens = generatedTokens
+        self.draftedTokens = draftedTokens
+        self.acceptedTokens = acceptedTokens
         self.prefillSeconds = prefillSeconds
         self.decodeSeconds = decodeSeconds
         self.seed = seed
@@ -2547,6 +2906,8 @@ public struct FfiConverterTypeGenerationStats: FfiConverterRustBuffer {
                 promptTokens: FfiConverterUInt64.read(from: &buf), 
                 cachedTokens: FfiConverterUInt64.read(from: &buf), 
                 generatedTokens: FfiConverterUInt64.read(from: &buf), 
+                draftedTokens: FfiConverterUInt64.read(from: &buf), 
+                acceptedTokens: FfiConverterUInt64.read(from: &buf), 
                 prefillSeconds: FfiConverterDouble.read(from: &buf), 
                 decodeSeconds: FfiConverterDouble.read(from: &buf), 
                 seed: FfiConverterUInt64.read(from: &buf)
@@ -2557,6 +2918,8 @@ public struct FfiConverterTypeGenerationStats: FfiConverterRustBuffer {
         FfiConverterUInt64.write(value.promptTokens, into: &buf)
         FfiConverterUInt64.write(value.cachedTokens, into: &buf)
         FfiConverterUInt64.write(value.generatedTokens, into: &buf)
+        FfiConverterUInt64.write(value.draftedTokens, into: &buf)
+        FfiConverterUInt64.write(value.acceptedTokens, into: &buf)
         FfiConverterDouble.write(value.prefillSeconds, into: &buf)
         FfiConverterDouble.write(value.decodeSeconds, into: &buf)
         FfiConverterUInt64.write(value.seed, into: &buf)
@@ -2576,6 +2939,75 @@ public func FfiConverterTypeGenerationStats_lift(_ buf: RustBuffer) throws -> Ge
 #endif
 public func FfiConverterTypeGenerationStats_lower(_ value: GenerationStats) -> RustBuffer {
     return FfiConverterTypeGenerationStats.lower(value)
+}
+
+
+/**
+ * Mirrors `openelm_core::generation::KvCacheOptions`.
+ */
+public struct KvCacheOptions: Equatable, Hashable {
+    public let maxKvSize: UInt64?
+    public let keep: UInt64
+    public let kvBits: UInt64?
+    public let kvGroupSize: UInt64
+    public let quantizedKvStart: UInt64
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(maxKvSize: UInt64?, keep: UInt64, kvBits: UInt64?, kvGroupSize: UInt64, quantizedKvStart: UInt64) {
+        self.maxKvSize = maxKvSize
+        self.keep = keep
+        self.kvBits = kvBits
+        self.kvGroupSize = kvGroupSize
+        self.quantizedKvStart = quantizedKvStart
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension KvCacheOptions: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeKvCacheOptions: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> KvCacheOptions {
+        return
+            try KvCacheOptions(
+                maxKvSize: FfiConverterOptionUInt64.read(from: &buf), 
+                keep: FfiConverterUInt64.read(from: &buf), 
+                kvBits: FfiConverterOptionUInt64.read(from: &buf), 
+                kvGroupSize: FfiConverterUInt64.read(from: &buf), 
+                quantizedKvStart: FfiConverterUInt64.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: KvCacheOptions, into buf: inout [UInt8]) {
+        FfiConverterOptionUInt64.write(value.maxKvSize, into: &buf)
+        FfiConverterUInt64.write(value.keep, into: &buf)
+        FfiConverterOptionUInt64.write(value.kvBits, into: &buf)
+        FfiConverterUInt64.write(value.kvGroupSize, into: &buf)
+        FfiConverterUInt64.write(value.quantizedKvStart, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeKvCacheOptions_lift(_ buf: RustBuffer) throws -> KvCacheOptions {
+    return try FfiConverterTypeKvCacheOptions.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeKvCacheOptions_lower(_ value: KvCacheOptions) -> RustBuffer {
+    return FfiConverterTypeKvCacheOptions.lower(value)
 }
 
 
@@ -2698,6 +3130,75 @@ public func FfiConverterTypeLoadProgress_lift(_ buf: RustBuffer) throws -> LoadP
 #endif
 public func FfiConverterTypeLoadProgress_lower(_ value: LoadProgress) -> RustBuffer {
     return FfiConverterTypeLoadProgress.lower(value)
+}
+
+
+/**
+ * Mirrors `openelm_core::evaluate::LogLikelihood`.
+ */
+public struct LogLikelihood: Equatable, Hashable {
+    public let sum: Double
+    public let isGreedy: Bool
+    public let tokens: [UInt32]
+    public let tokenLogprobs: [Float]
+    public let truncated: UInt64
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(sum: Double, isGreedy: Bool, tokens: [UInt32], tokenLogprobs: [Float], truncated: UInt64) {
+        self.sum = sum
+        self.isGreedy = isGreedy
+        self.tokens = tokens
+        self.tokenLogprobs = tokenLogprobs
+        self.truncated = truncated
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension LogLikelihood: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeLogLikelihood: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> LogLikelihood {
+        return
+            try LogLikelihood(
+                sum: FfiConverterDouble.read(from: &buf), 
+                isGreedy: FfiConverterBool.read(from: &buf), 
+                tokens: FfiConverterSequenceUInt32.read(from: &buf), 
+                tokenLogprobs: FfiConverterSequenceFloat.read(from: &buf), 
+                truncated: FfiConverterUInt64.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: LogLikelihood, into buf: inout [UInt8]) {
+        FfiConverterDouble.write(value.sum, into: &buf)
+        FfiConverterBool.write(value.isGreedy, into: &buf)
+        FfiConverterSequenceUInt32.write(value.tokens, into: &buf)
+        FfiConverterSequenceFloat.write(value.tokenLogprobs, into: &buf)
+        FfiConverterUInt64.write(value.truncated, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeLogLikelihood_lift(_ buf: RustBuffer) throws -> LogLikelihood {
+    return try FfiConverterTypeLogLikelihood.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeLogLikelihood_lower(_ value: LogLikelihood) -> RustBuffer {
+    return FfiConverterTypeLogLikelihood.lower(value)
 }
 
 
@@ -2971,6 +3472,83 @@ public func FfiConverterTypeModelInfo_lower(_ value: ModelInfo) -> RustBuffer {
 
 
 /**
+ * The perplexity of texts, over all their tokens.
+ */
+public struct Perplexity: Equatable, Hashable {
+    public let texts: UInt64
+    public let tokens: UInt64
+    public let bytes: UInt64
+    public let nats: Double
+    public let natsPerToken: Double
+    public let perplexity: Double
+    public let bitsPerByte: Double
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(texts: UInt64, tokens: UInt64, bytes: UInt64, nats: Double, natsPerToken: Double, perplexity: Double, bitsPerByte: Double) {
+        self.texts = texts
+        self.tokens = tokens
+        self.bytes = bytes
+        self.nats = nats
+        self.natsPerToken = natsPerToken
+        self.perplexity = perplexity
+        self.bitsPerByte = bitsPerByte
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension Perplexity: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypePerplexity: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Perplexity {
+        return
+            try Perplexity(
+                texts: FfiConverterUInt64.read(from: &buf), 
+                tokens: FfiConverterUInt64.read(from: &buf), 
+                bytes: FfiConverterUInt64.read(from: &buf), 
+                nats: FfiConverterDouble.read(from: &buf), 
+                natsPerToken: FfiConverterDouble.read(from: &buf), 
+                perplexity: FfiConverterDouble.read(from: &buf), 
+                bitsPerByte: FfiConverterDouble.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: Perplexity, into buf: inout [UInt8]) {
+        FfiConverterUInt64.write(value.texts, into: &buf)
+        FfiConverterUInt64.write(value.tokens, into: &buf)
+        FfiConverterUInt64.write(value.bytes, into: &buf)
+        FfiConverterDouble.write(value.nats, into: &buf)
+        FfiConverterDouble.write(value.natsPerToken, into: &buf)
+        FfiConverterDouble.write(value.perplexity, into: &buf)
+        FfiConverterDouble.write(value.bitsPerByte, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypePerplexity_lift(_ buf: RustBuffer) throws -> Perplexity {
+    return try FfiConverterTypePerplexity.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypePerplexity_lower(_ value: Perplexity) -> RustBuffer {
+    return FfiConverterTypePerplexity.lower(value)
+}
+
+
+/**
  * Quantisation options, as `openelm convert`'s `--q-mode`, `--q-bits`, `--q-group-size`,
  * `--q-recipe`.
  */
@@ -3037,6 +3615,67 @@ public func FfiConverterTypeQuantizeOptions_lower(_ value: QuantizeOptions) -> R
 
 
 /**
+ * Mirrors `openelm_core::engine::RequestOptions`.
+ */
+public struct RequestOptions {
+    public let adapters: [AdapterStrength]?
+    public let draft: Draft?
+    public let contextOverflow: ContextOverflow
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(adapters: [AdapterStrength]?, draft: Draft?, contextOverflow: ContextOverflow) {
+        self.adapters = adapters
+        self.draft = draft
+        self.contextOverflow = contextOverflow
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension RequestOptions: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeRequestOptions: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> RequestOptions {
+        return
+            try RequestOptions(
+                adapters: FfiConverterOptionSequenceTypeAdapterStrength.read(from: &buf), 
+                draft: FfiConverterOptionTypeDraft.read(from: &buf), 
+                contextOverflow: FfiConverterTypeContextOverflow.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: RequestOptions, into buf: inout [UInt8]) {
+        FfiConverterOptionSequenceTypeAdapterStrength.write(value.adapters, into: &buf)
+        FfiConverterOptionTypeDraft.write(value.draft, into: &buf)
+        FfiConverterTypeContextOverflow.write(value.contextOverflow, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeRequestOptions_lift(_ buf: RustBuffer) throws -> RequestOptions {
+    return try FfiConverterTypeRequestOptions.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeRequestOptions_lower(_ value: RequestOptions) -> RustBuffer {
+    return FfiConverterTypeRequestOptions.lower(value)
+}
+
+
+/**
  * An option that differs from the saved run; `option` is the core's option name.
  */
 public struct RunDifference: Equatable, Hashable {
@@ -3094,6 +3733,136 @@ public func FfiConverterTypeRunDifference_lift(_ buf: RustBuffer) throws -> RunD
 #endif
 public func FfiConverterTypeRunDifference_lower(_ value: RunDifference) -> RustBuffer {
     return FfiConverterTypeRunDifference.lower(value)
+}
+
+
+/**
+ * Mirrors `openelm_core::finetune::SavedRun`.
+ */
+public struct SavedRun: Equatable, Hashable {
+    public let iteration: UInt64
+    public let trainedTokens: UInt64
+    public let batchSize: UInt64
+    public let gradAccumulationSteps: UInt64
+    public let bestIteration: UInt64?
+    public let bestLoss: Double?
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(iteration: UInt64, trainedTokens: UInt64, batchSize: UInt64, gradAccumulationSteps: UInt64, bestIteration: UInt64?, bestLoss: Double?) {
+        self.iteration = iteration
+        self.trainedTokens = trainedTokens
+        self.batchSize = batchSize
+        self.gradAccumulationSteps = gradAccumulationSteps
+        self.bestIteration = bestIteration
+        self.bestLoss = bestLoss
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension SavedRun: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeSavedRun: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SavedRun {
+        return
+            try SavedRun(
+                iteration: FfiConverterUInt64.read(from: &buf), 
+                trainedTokens: FfiConverterUInt64.read(from: &buf), 
+                batchSize: FfiConverterUInt64.read(from: &buf), 
+                gradAccumulationSteps: FfiConverterUInt64.read(from: &buf), 
+                bestIteration: FfiConverterOptionUInt64.read(from: &buf), 
+                bestLoss: FfiConverterOptionDouble.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: SavedRun, into buf: inout [UInt8]) {
+        FfiConverterUInt64.write(value.iteration, into: &buf)
+        FfiConverterUInt64.write(value.trainedTokens, into: &buf)
+        FfiConverterUInt64.write(value.batchSize, into: &buf)
+        FfiConverterUInt64.write(value.gradAccumulationSteps, into: &buf)
+        FfiConverterOptionUInt64.write(value.bestIteration, into: &buf)
+        FfiConverterOptionDouble.write(value.bestLoss, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeSavedRun_lift(_ buf: RustBuffer) throws -> SavedRun {
+    return try FfiConverterTypeSavedRun.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeSavedRun_lower(_ value: SavedRun) -> RustBuffer {
+    return FfiConverterTypeSavedRun.lower(value)
+}
+
+
+/**
+ * A continuation to score after a context.
+ */
+public struct ScoreRequest: Equatable, Hashable {
+    public let context: String
+    public let continuation: String
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(context: String, continuation: String) {
+        self.context = context
+        self.continuation = continuation
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension ScoreRequest: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeScoreRequest: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ScoreRequest {
+        return
+            try ScoreRequest(
+                context: FfiConverterString.read(from: &buf), 
+                continuation: FfiConverterString.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: ScoreRequest, into buf: inout [UInt8]) {
+        FfiConverterString.write(value.context, into: &buf)
+        FfiConverterString.write(value.continuation, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeScoreRequest_lift(_ buf: RustBuffer) throws -> ScoreRequest {
+    return try FfiConverterTypeScoreRequest.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeScoreRequest_lower(_ value: ScoreRequest) -> RustBuffer {
+    return FfiConverterTypeScoreRequest.lower(value)
 }
 
 
@@ -3226,6 +3995,82 @@ public func FfiConverterTypeAdapterKind_lift(_ buf: RustBuffer) throws -> Adapte
 #endif
 public func FfiConverterTypeAdapterKind_lower(_ value: AdapterKind) -> RustBuffer {
     return FfiConverterTypeAdapterKind.lower(value)
+}
+
+
+
+/**
+ * Mirrors `openelm_core::constraint::AtLimit`.
+ */
+
+public enum AtLimit: Equatable, Hashable {
+    
+    case stop
+    case error
+    case close
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension AtLimit: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeAtLimit: FfiConverterRustBuffer {
+    typealias SwiftType = AtLimit
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> AtLimit {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+        
+        case 1: return .stop
+        
+        case 2: return .error
+        
+        case 3: return .close
+        
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: AtLimit, into buf: inout [UInt8]) {
+        switch value {
+        
+        
+        case .stop:
+            writeInt(&buf, Int32(1))
+        
+        
+        case .error:
+            writeInt(&buf, Int32(2))
+        
+        
+        case .close:
+            writeInt(&buf, Int32(3))
+        
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeAtLimit_lift(_ buf: RustBuffer) throws -> AtLimit {
+    return try FfiConverterTypeAtLimit.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeAtLimit_lower(_ value: AtLimit) -> RustBuffer {
+    return FfiConverterTypeAtLimit.lower(value)
 }
 
 
@@ -3383,6 +4228,170 @@ public func FfiConverterTypeChatTemplate_lower(_ value: ChatTemplate) -> RustBuf
 
 
 /**
+ * Mirrors `openelm_core::constraint::ConstraintKind`.
+ */
+
+public enum Constraint: Equatable, Hashable {
+    
+    case jsonSchema(schema: String
+    )
+    case regex(pattern: String
+    )
+    case grammar(grammar: String
+    )
+    case choice(choices: [String]
+    )
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension Constraint: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeConstraint: FfiConverterRustBuffer {
+    typealias SwiftType = Constraint
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Constraint {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+        
+        case 1: return .jsonSchema(schema: try FfiConverterString.read(from: &buf)
+        )
+        
+        case 2: return .regex(pattern: try FfiConverterString.read(from: &buf)
+        )
+        
+        case 3: return .grammar(grammar: try FfiConverterString.read(from: &buf)
+        )
+        
+        case 4: return .choice(choices: try FfiConverterSequenceString.read(from: &buf)
+        )
+        
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: Constraint, into buf: inout [UInt8]) {
+        switch value {
+        
+        
+        case let .jsonSchema(schema):
+            writeInt(&buf, Int32(1))
+            FfiConverterString.write(schema, into: &buf)
+            
+        
+        case let .regex(pattern):
+            writeInt(&buf, Int32(2))
+            FfiConverterString.write(pattern, into: &buf)
+            
+        
+        case let .grammar(grammar):
+            writeInt(&buf, Int32(3))
+            FfiConverterString.write(grammar, into: &buf)
+            
+        
+        case let .choice(choices):
+            writeInt(&buf, Int32(4))
+            FfiConverterSequenceString.write(choices, into: &buf)
+            
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeConstraint_lift(_ buf: RustBuffer) throws -> Constraint {
+    return try FfiConverterTypeConstraint.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeConstraint_lower(_ value: Constraint) -> RustBuffer {
+    return FfiConverterTypeConstraint.lower(value)
+}
+
+
+
+/**
+ * Mirrors `openelm_core::chat::ContextOverflow`.
+ */
+
+public enum ContextOverflow: Equatable, Hashable {
+    
+    case error
+    case dropOldestTurns
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension ContextOverflow: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeContextOverflow: FfiConverterRustBuffer {
+    typealias SwiftType = ContextOverflow
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ContextOverflow {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+        
+        case 1: return .error
+        
+        case 2: return .dropOldestTurns
+        
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: ContextOverflow, into buf: inout [UInt8]) {
+        switch value {
+        
+        
+        case .error:
+            writeInt(&buf, Int32(1))
+        
+        
+        case .dropOldestTurns:
+            writeInt(&buf, Int32(2))
+        
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeContextOverflow_lift(_ buf: RustBuffer) throws -> ContextOverflow {
+    return try FfiConverterTypeContextOverflow.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeContextOverflow_lower(_ value: ContextOverflow) -> RustBuffer {
+    return FfiConverterTypeContextOverflow.lower(value)
+}
+
+
+
+/**
  * Progress of a conversion.
  */
 
@@ -3470,6 +4479,8 @@ public enum ConvertFormat: Equatable, Hashable {
     case huggingFace
     case gguf(fileType: String
     )
+    case coreNet
+    case coreNetMlx
 
 
 
@@ -3498,6 +4509,10 @@ public struct FfiConverterTypeConvertFormat: FfiConverterRustBuffer {
         case 3: return .gguf(fileType: try FfiConverterString.read(from: &buf)
         )
         
+        case 4: return .coreNet
+        
+        case 5: return .coreNetMlx
+        
         default: throw UniffiInternalError.unexpectedEnumCase
         }
     }
@@ -3518,6 +4533,14 @@ public struct FfiConverterTypeConvertFormat: FfiConverterRustBuffer {
             writeInt(&buf, Int32(3))
             FfiConverterString.write(fileType, into: &buf)
             
+        
+        case .coreNet:
+            writeInt(&buf, Int32(4))
+        
+        
+        case .coreNetMlx:
+            writeInt(&buf, Int32(5))
+        
         }
     }
 }
@@ -3567,6 +4590,11 @@ enum CoreError: Swift.Error, Equatable, Hashable {
     case InvalidOption(option: String, message: String
     )
     case PromptTooLong(tokens: UInt64, context: UInt64, message: String
+    )
+    /**
+     * A structured text is incomplete at its limit.
+     */
+    case Incomplete(tokens: UInt64, message: String
     )
     case Diverged(iteration: UInt64, loss: Float, message: String
     )
@@ -3666,43 +4694,47 @@ public struct FfiConverterTypeCoreError: FfiConverterRustBuffer {
             context: try FfiConverterUInt64.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 10: return .Diverged(
+        case 10: return .Incomplete(
+            tokens: try FfiConverterUInt64.read(from: &buf), 
+            message: try FfiConverterString.read(from: &buf)
+            )
+        case 11: return .Diverged(
             iteration: try FfiConverterUInt64.read(from: &buf), 
             loss: try FfiConverterFloat.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 11: return .Distributed(
+        case 12: return .Distributed(
             message: try FfiConverterString.read(from: &buf)
             )
-        case 12: return .Destination(
+        case 13: return .Destination(
             path: try FfiConverterString.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 13: return .OtherRun(
+        case 14: return .OtherRun(
             path: try FfiConverterString.read(from: &buf), 
             differences: try FfiConverterSequenceTypeRunDifference.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 14: return .Verification(
+        case 15: return .Verification(
             path: try FfiConverterString.read(from: &buf), 
             message: try FfiConverterString.read(from: &buf)
             )
-        case 15: return .Cancelled(
+        case 16: return .Cancelled(
             message: try FfiConverterString.read(from: &buf)
             )
-        case 16: return .Device(
+        case 17: return .Device(
             message: try FfiConverterString.read(from: &buf)
             )
-        case 17: return .Busy(
+        case 18: return .Busy(
             message: try FfiConverterString.read(from: &buf)
             )
-        case 18: return .Unloaded(
+        case 19: return .Unloaded(
             message: try FfiConverterString.read(from: &buf)
             )
-        case 19: return .Unexpected(
+        case 20: return .Unexpected(
             message: try FfiConverterString.read(from: &buf)
             )
-        case 20: return .Unusable(
+        case 21: return .Unusable(
             message: try FfiConverterString.read(from: &buf)
             )
 
@@ -3773,64 +4805,70 @@ public struct FfiConverterTypeCoreError: FfiConverterRustBuffer {
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Diverged(iteration,loss,message):
+        case let .Incomplete(tokens,message):
             writeInt(&buf, Int32(10))
+            FfiConverterUInt64.write(tokens, into: &buf)
+            FfiConverterString.write(message, into: &buf)
+            
+        
+        case let .Diverged(iteration,loss,message):
+            writeInt(&buf, Int32(11))
             FfiConverterUInt64.write(iteration, into: &buf)
             FfiConverterFloat.write(loss, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
         case let .Distributed(message):
-            writeInt(&buf, Int32(11))
+            writeInt(&buf, Int32(12))
             FfiConverterString.write(message, into: &buf)
             
         
         case let .Destination(path,message):
-            writeInt(&buf, Int32(12))
+            writeInt(&buf, Int32(13))
             FfiConverterString.write(path, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
         case let .OtherRun(path,differences,message):
-            writeInt(&buf, Int32(13))
+            writeInt(&buf, Int32(14))
             FfiConverterString.write(path, into: &buf)
             FfiConverterSequenceTypeRunDifference.write(differences, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
         case let .Verification(path,message):
-            writeInt(&buf, Int32(14))
+            writeInt(&buf, Int32(15))
             FfiConverterString.write(path, into: &buf)
             FfiConverterString.write(message, into: &buf)
             
         
         case let .Cancelled(message):
-            writeInt(&buf, Int32(15))
-            FfiConverterString.write(message, into: &buf)
-            
-        
-        case let .Device(message):
             writeInt(&buf, Int32(16))
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Busy(message):
+        case let .Device(message):
             writeInt(&buf, Int32(17))
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Unloaded(message):
+        case let .Busy(message):
             writeInt(&buf, Int32(18))
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Unexpected(message):
+        case let .Unloaded(message):
             writeInt(&buf, Int32(19))
             FfiConverterString.write(message, into: &buf)
             
         
-        case let .Unusable(message):
+        case let .Unexpected(message):
             writeInt(&buf, Int32(20))
+            FfiConverterString.write(message, into: &buf)
+            
+        
+        case let .Unusable(message):
+            writeInt(&buf, Int32(21))
             FfiConverterString.write(message, into: &buf)
             
         }
@@ -4216,6 +5254,75 @@ public func FfiConverterTypeGenerationEvent_lower(_ value: GenerationEvent) -> R
 
 
 /**
+ * The treatment of rows that are too long.
+ */
+
+public enum LongRows: Equatable, Hashable {
+    
+    case split
+    case drop
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension LongRows: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeLongRows: FfiConverterRustBuffer {
+    typealias SwiftType = LongRows
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> LongRows {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+        
+        case 1: return .split
+        
+        case 2: return .drop
+        
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: LongRows, into buf: inout [UInt8]) {
+        switch value {
+        
+        
+        case .split:
+            writeInt(&buf, Int32(1))
+        
+        
+        case .drop:
+            writeInt(&buf, Int32(2))
+        
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeLongRows_lift(_ buf: RustBuffer) throws -> LongRows {
+    return try FfiConverterTypeLongRows.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeLongRows_lower(_ value: LongRows) -> RustBuffer {
+    return FfiConverterTypeLongRows.lower(value)
+}
+
+
+
+/**
  * The optimizer.
  */
 
@@ -4301,6 +5408,75 @@ public func FfiConverterTypeOptimizerKind_lift(_ buf: RustBuffer) throws -> Opti
 #endif
 public func FfiConverterTypeOptimizerKind_lower(_ value: OptimizerKind) -> RustBuffer {
     return FfiConverterTypeOptimizerKind.lower(value)
+}
+
+
+
+/**
+ * The loss of preference pairs.
+ */
+
+public enum PreferenceLoss: Equatable, Hashable {
+    
+    case sigmoid
+    case hinge
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension PreferenceLoss: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypePreferenceLoss: FfiConverterRustBuffer {
+    typealias SwiftType = PreferenceLoss
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> PreferenceLoss {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+        
+        case 1: return .sigmoid
+        
+        case 2: return .hinge
+        
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: PreferenceLoss, into buf: inout [UInt8]) {
+        switch value {
+        
+        
+        case .sigmoid:
+            writeInt(&buf, Int32(1))
+        
+        
+        case .hinge:
+            writeInt(&buf, Int32(2))
+        
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypePreferenceLoss_lift(_ buf: RustBuffer) throws -> PreferenceLoss {
+    return try FfiConverterTypePreferenceLoss.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypePreferenceLoss_lower(_ value: PreferenceLoss) -> RustBuffer {
+    return FfiConverterTypePreferenceLoss.lower(value)
 }
 
 
@@ -4534,6 +5710,30 @@ fileprivate struct FfiConverterOptionString: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterOptionTypeDraft: FfiConverterRustBuffer {
+    typealias SwiftType = Draft?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeDraft.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeDraft.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterOptionTypeLoadProgress: FfiConverterRustBuffer {
     typealias SwiftType = LoadProgress?
 
@@ -4574,6 +5774,78 @@ fileprivate struct FfiConverterOptionTypeQuantizeOptions: FfiConverterRustBuffer
         switch try readInt(&buf) as Int8 {
         case 0: return nil
         case 1: return try FfiConverterTypeQuantizeOptions.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterOptionTypeSavedRun: FfiConverterRustBuffer {
+    typealias SwiftType = SavedRun?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeSavedRun.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeSavedRun.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterOptionTypeChatTemplate: FfiConverterRustBuffer {
+    typealias SwiftType = ChatTemplate?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeChatTemplate.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeChatTemplate.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterOptionTypeConstraint: FfiConverterRustBuffer {
+    typealias SwiftType = Constraint?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeConstraint.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeConstraint.read(from: &buf)
         default: throw UniffiInternalError.unexpectedOptionalTag
         }
     }
@@ -4678,6 +5950,30 @@ fileprivate struct FfiConverterOptionSequenceString: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterOptionSequenceTypeAdapterStrength: FfiConverterRustBuffer {
+    typealias SwiftType = [AdapterStrength]?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterSequenceTypeAdapterStrength.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterSequenceTypeAdapterStrength.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterSequenceUInt32: FfiConverterRustBuffer {
     typealias SwiftType = [UInt32]
 
@@ -4695,6 +5991,31 @@ fileprivate struct FfiConverterSequenceUInt32: FfiConverterRustBuffer {
         seq.reserveCapacity(Int(len))
         for _ in 0 ..< len {
             seq.append(try FfiConverterUInt32.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceFloat: FfiConverterRustBuffer {
+    typealias SwiftType = [Float]
+
+    public static func write(_ value: [Float], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterFloat.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [Float] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [Float]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterFloat.read(from: &buf))
         }
         return seq
     }
@@ -4778,6 +6099,31 @@ fileprivate struct FfiConverterSequenceTypeChatMessage: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterSequenceTypeLogLikelihood: FfiConverterRustBuffer {
+    typealias SwiftType = [LogLikelihood]
+
+    public static func write(_ value: [LogLikelihood], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeLogLikelihood.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [LogLikelihood] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [LogLikelihood]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeLogLikelihood.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterSequenceTypeRunDifference: FfiConverterRustBuffer {
     typealias SwiftType = [RunDifference]
 
@@ -4795,6 +6141,31 @@ fileprivate struct FfiConverterSequenceTypeRunDifference: FfiConverterRustBuffer
         seq.reserveCapacity(Int(len))
         for _ in 0 ..< len {
             seq.append(try FfiConverterTypeRunDifference.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceTypeScoreRequest: FfiConverterRustBuffer {
+    typealias SwiftType = [ScoreRequest]
+
+    public static func write(_ value: [ScoreRequest], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeScoreRequest.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [ScoreRequest] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [ScoreRequest]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeScoreRequest.read(from: &buf))
         }
         return seq
     }
@@ -4822,6 +6193,32 @@ fileprivate struct FfiConverterSequenceTypeTokenLogprob: FfiConverterRustBuffer 
             seq.append(try FfiConverterTypeTokenLogprob.read(from: &buf))
         }
         return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterDictionaryUInt32Float: FfiConverterRustBuffer {
+    public static func write(_ value: [UInt32: Float], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for (key, value) in value {
+            FfiConverterUInt32.write(key, into: &buf)
+            FfiConverterFloat.write(value, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [UInt32: Float] {
+        let len: Int32 = try readInt(&buf)
+        var dict = [UInt32: Float]()
+        dict.reserveCapacity(Int(len))
+        for _ in 0..<len {
+            let key = try FfiConverterUInt32.read(from: &buf)
+            let value = try FfiConverterFloat.read(from: &buf)
+            dict[key] = value
+        }
+        return dict
     }
 }
 private let UNIFFI_RUST_FUTURE_POLL_READY: Int8 = 0
@@ -4873,6 +6270,42 @@ fileprivate func uniffiFutureContinuationCallback(handle: UInt64, pollResult: In
     }
 }
 /**
+ * The conversation in a file of [`Chat::save`]. If the model or its adapters have changed, the next
+ * answer reads the messages again.
+ *
+ * # Errors
+ * [`Error::MissingFile`](crate::Error::MissingFile),
+ * [`Error::InvalidCheckpoint`](crate::Error::InvalidCheckpoint) for another file.
+ */
+public func loadChat(model: LanguageModel, path: String)async throws  -> Chat  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_func_load_chat(FfiConverterTypeLanguageModel_lower(model),FfiConverterString.lower(path)
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_u64,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_u64,
+            freeFunc: ffi_openelm_ffi_rust_future_free_u64,
+            liftFunc: FfiConverterTypeChat_lift,
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+/**
+ * The template of the model in `folder`, which its files or its name state.
+ *
+ * # Errors
+ * Only after a panic.
+ */
+public func modelChatTemplate(folder: String)throws  -> ChatTemplate  {
+    return try  FfiConverterTypeChatTemplate_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_func_model_chat_template(
+        FfiConverterString.lower(folder),uniffiCallStatus
+    )
+})
+}
+/**
  * A new conversation with `model` that begins with `messages`.
  *
  * # Errors
@@ -4882,6 +6315,23 @@ public func newChat(model: LanguageModel, template: ChatTemplate, messages: [Cha
     return try  FfiConverterTypeChat_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
         uniffiCallStatus in
     uniffi_openelm_ffi_fn_func_new_chat(
+        FfiConverterTypeLanguageModel_lower(model),
+        FfiConverterTypeChatTemplate_lower(template),
+        FfiConverterSequenceTypeChatMessage.lower(messages),uniffiCallStatus
+    )
+})
+}
+/**
+ * The number of tokens of `messages`, BOS included: of the prompt if the last one is the user's,
+ * otherwise of all that a further prompt begins with.
+ *
+ * # Errors
+ * [`Error::InvalidOption`](crate::Error::InvalidOption) if the order of the messages is invalid.
+ */
+public func tokenCount(model: LanguageModel, template: ChatTemplate, messages: [ChatMessage])throws  -> UInt64  {
+    return try  FfiConverterUInt64.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_func_token_count(
         FfiConverterTypeLanguageModel_lower(model),
         FfiConverterTypeChatTemplate_lower(template),
         FfiConverterSequenceTypeChatMessage.lower(messages),uniffiCallStatus
@@ -4918,6 +6368,20 @@ public func defaultConvertOptions()throws  -> ConvertOptions  {
 })
 }
 /**
+ * The SHA-256 of the file `path`, in lower-case hexadecimal digits.
+ *
+ * # Errors
+ * [`Error::Io`](crate::Error::Io).
+ */
+public func sha256(path: String)throws  -> String  {
+    return try  FfiConverterString.lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_func_sha256(
+        FfiConverterString.lower(path),uniffiCallStatus
+    )
+})
+}
+/**
  * Starts training a new adapter for `model`, without the model's active adapters, on the rows in
  * `data`, a folder or a file, and saves it in `folder`. With `resume` the run in `folder`
  * continues from its last checkpoint.
@@ -4936,6 +6400,27 @@ public func finetune(model: LanguageModel, data: String, folder: String, options
         FfiConverterBool.lower(resume),uniffiCallStatus
     )
 })
+}
+/**
+ * The fine-tuning run in `folder` that can be resumed, once the runs that were cancelled are saved;
+ * `None` if there is none.
+ *
+ * # Errors
+ * [`Error::InvalidCheckpoint`](crate::Error::InvalidCheckpoint) if its state is malformed.
+ */
+public func savedRun(folder: String)async throws  -> SavedRun?  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_func_saved_run(FfiConverterString.lower(folder)
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_rust_buffer,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_rust_buffer,
+            freeFunc: ffi_openelm_ffi_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterOptionTypeSavedRun.lift,
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
 }
 /**
  * The core's defaults.
@@ -5062,6 +6547,26 @@ public func pause(waitMilliseconds: UInt64)throws  -> Bool  {
 })
 }
 /**
+ * Like [`pause`], without blocking the calling thread.
+ *
+ * # Errors
+ * Only after a panic.
+ */
+public func pauseAsync(waitMilliseconds: UInt64)async throws  -> Bool  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_openelm_ffi_fn_func_pause_async(FfiConverterUInt64.lower(waitMilliseconds)
+                )
+            },
+            pollFunc: ffi_openelm_ffi_rust_future_poll_i8,
+            completeFunc: ffi_openelm_ffi_rust_future_complete_i8,
+            freeFunc: ffi_openelm_ffi_rust_future_free_i8,
+            liftFunc: FfiConverterBool.lift,
+            errorHandler: FfiConverterTypeCoreError_lift
+        )
+}
+/**
  * Resets the peak memory.
  *
  * # Errors
@@ -5143,7 +6648,16 @@ private let initializationResult: InitializationResult = {
     if bindings_contract_version != scaffolding_contract_version {
         return InitializationResult.contractVersionMismatch
     }
+    if (uniffi_openelm_ffi_checksum_func_load_chat() != 40438) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_func_model_chat_template() != 37325) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_openelm_ffi_checksum_func_new_chat() != 15770) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_func_token_count() != 22623) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_func_convert() != 56502) {
@@ -5152,13 +6666,19 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_func_default_convert_options() != 22741) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_openelm_ffi_checksum_func_sha256() != 13062) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_openelm_ffi_checksum_func_finetune() != 54141) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_func_saved_run() != 4554) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_func_default_finetune_options() != 30881) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_func_default_generation_options() != 26422) {
+    if (uniffi_openelm_ffi_checksum_func_default_generation_options() != 8487) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_func_default_load_options() != 47055) {
@@ -5182,6 +6702,9 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_func_pause() != 40663) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_openelm_ffi_checksum_func_pause_async() != 53919) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_openelm_ffi_checksum_func_reset_peak_memory() != 54336) {
         return InitializationResult.apiChecksumMismatch
     }
@@ -5197,16 +6720,22 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_func_set_metallib() != 402) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_openelm_ffi_checksum_method_chat_dropped_messages() != 8676) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_openelm_ffi_checksum_method_chat_is_answering() != 17579) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_chat_messages() != 17527) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_chat_prewarm() != 23257) {
+    if (uniffi_openelm_ffi_checksum_method_chat_prewarm() != 1029) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_chat_respond() != 7003) {
+    if (uniffi_openelm_ffi_checksum_method_chat_respond() != 44824) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_chat_save() != 61378) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_convertrun_cancel() != 43382) {
@@ -5251,7 +6780,10 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_method_languagemodel_encode() != 16892) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_generate() != 45277) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_finetune_memory() != 21731) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_generate() != 10041) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_languagemodel_info() != 44665) {
@@ -5264,6 +6796,12 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_languagemodel_warm_up() != 39678) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_log_likelihoods() != 12516) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_perplexity() != 57510) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_loadrun_cancel() != 62006) {

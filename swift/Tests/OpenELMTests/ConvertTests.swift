@@ -48,7 +48,7 @@ import Testing
             #expect(try await converted.generate("The queen", options: short) == text)
         }
         var options = ConvertOptions()
-        options.format = .gguf(type: "q8_0")
+        options.format = .gguf(.q8)
         let file = folder.url.appending(path: "tales.gguf")
         let report = try await LanguageModel.convert(tales, to: file, options: options)
         #expect(try Data(contentsOf: report.target).prefix(4) == Data("GGUF".utf8))
@@ -69,8 +69,6 @@ import Testing
         }
         let errors = [
             await fails(URL(filePath: "/nowhere")),
-            await fails(tales) { $0.dtype = "float7" },
-            await fails(tales) { $0.format = .gguf(type: "q9") },
             await fails(tales) { $0.quantize = .init(bits: 7) },
             await fails(tales) { $0.quantize = .init(bits: -1) },
             await fails(tales) { $0.quantize = .init(recipe: "none") },
@@ -100,7 +98,7 @@ import Testing
         let folder = try Folder()
         let target = folder.url.appending(path: "half")
         var options = ConvertOptions()
-        options.dtype = "float16"
+        options.dtype = .float16
         options.verify = true
         var failure: OpenELMError?
         do { try await LanguageModel.convert(copy.url, to: target, options: options) } catch {

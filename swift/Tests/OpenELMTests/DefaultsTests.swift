@@ -21,7 +21,7 @@ struct DefaultsTests {
 
     @Test func loadOptionsReachTheLibrary() throws {
         let options = LoadOptions(
-            dtype: "bfloat16", tokenizer: URL(filePath: "/folder"), keepQuantized: true,
+            dtype: .bfloat16, tokenizer: URL(filePath: "/folder"), keepQuantized: true,
             training: true)
         let bound = try options.ffiOptions()
         #expect(bound.dtype == "bfloat16" && bound.tokenizer == "/folder")

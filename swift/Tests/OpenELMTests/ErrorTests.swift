@@ -70,7 +70,7 @@ import Testing
             if case .invalidOption(let name, _) = error { name } else { nil }
         }
         if case .invalidOption(_, let message) = try await fails(
-            "A", .init(sampling: .random(probabilityThreshold: 0)))
+            "A", .init(samplingMode: .random(probabilityThreshold: 0)))
         {
             #expect(message.hasPrefix("probabilityThreshold: "))
         }
@@ -80,10 +80,10 @@ import Testing
             ("top", .random(top: -1)), ("minP", .random(minP: 2)),
             ("probabilityThreshold", .random(probabilityThreshold: 0)),
         ] as [(String, GenerationOptions.SamplingMode)] {
-            #expect(option(try await fails("A", .init(sampling: sampling))) == name)
+            #expect(option(try await fails("A", .init(samplingMode: sampling))) == name)
         }
         // Greedy mode checks the temperature, too.
-        let hot = GenerationOptions(sampling: .greedy, temperature: -1)
+        let hot = GenerationOptions(samplingMode: .greedy, temperature: -1)
         #expect(option(try await fails("A", hot)) == "temperature")
         #expect(option(try await fails("A", .init(repetitionPenalty: 0))) == "repetitionPenalty")
         #expect(option(try await fails("A", .init(prefillChunk: 0))) == "prefillChunk")
@@ -130,7 +130,7 @@ import Testing
         let bytes = try Memory.estimatedMemory(of: tales)
         #expect(bytes > 4 * 2_497_344 && bytes < 40_000_000)
         let short = try Memory.estimatedMemory(
-            of: tales, options: .init(dtype: "bfloat16"), context: 64)
+            of: tales, options: .init(dtype: .bfloat16), context: 64)
         #expect(short < bytes / 2 + 1_000_000)
     }
 

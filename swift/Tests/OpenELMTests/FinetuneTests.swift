@@ -210,7 +210,7 @@ import Testing
         var events = model.finetune(on: data, savingTo: target, options: Self.options)
             .makeAsyncIterator()
         _ = try await events.next()
-        #expect(try Memory.pause())
+        #expect(try await Memory.pause())
         try Memory.resume()
         var steps = 0
         while let event = try await events.next() {

@@ -32,14 +32,14 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
 
     @Test func piecesAreInOrderAndSeedsRepeat() async throws {
         let model = try await LanguageModel(folder: tales)
-        let options = GenerationOptions(sampling: .random(seed: 7), maximumResponseTokens: 40)
+        let options = GenerationOptions(samplingMode: .random(seed: 7), maximumResponseTokens: 40)
         let whole = try await model.generate("The king", options: options)
         var pieces = ""
         for try await piece in model.streamGenerate("The king", options: options) {
             pieces += piece
         }
         #expect(pieces == whole && !whole.isEmpty)
-        let other = GenerationOptions(sampling: .random(seed: 8), maximumResponseTokens: 40)
+        let other = GenerationOptions(samplingMode: .random(seed: 8), maximumResponseTokens: 40)
         #expect(try await model.generate("The king", options: other) != whole)
     }
 
@@ -70,15 +70,15 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
             }
             let events = try lines.map { try JSONDecoder().decode(Line.self, from: $0) }
             let options = GenerationOptions(
-                sampling: .random(seed: seed), temperature: temperature,
+                samplingMode: .random(seed: seed), temperature: temperature,
                 maximumResponseTokens: 40)
             var tokens: [UInt32] = []
             var text = ""
             let stream = model.streamGenerate("The king", options: options)
             for try await event in stream.withEvents() {
-                if case .token(let token, let piece) = event {
-                    tokens.append(token)
-                    text += piece
+                if case .token(let token) = event {
+                    tokens.append(token.id)
+                    text += token.text
                 }
             }
             #expect(tokens == events.compactMap(\.id) && tokens.count > 5)
@@ -192,7 +192,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
             _ sampling: GenerationOptions.SamplingMode?, _ temperature: Double? = nil
         ) async throws -> String {
             let options = GenerationOptions(
-                sampling: sampling, temperature: temperature, maximumResponseTokens: 40)
+                samplingMode: sampling, temperature: temperature, maximumResponseTokens: 40)
             return try await model.generate("The king", options: options)
         }
         let greedy = try await text(nil)
@@ -330,7 +330,7 @@ let tales = URL(filePath: #filePath).deletingLastPathComponent()
         let options = GenerationOptions(maximumResponseTokens: 20)
         let whole = try await model.generate("A fox", options: options)
         let started = Task { try await model.generate("A fox", options: options) }
-        #expect(try Memory.pause())
+        #expect(try await Memory.pause())
         let held = model.streamGenerate("A bear", options: options)
         let waiting = Task {
             for try await _ in held { return true }; return false

@@ -37,7 +37,7 @@ import OpenELM
     /// Creates the state. `available` returns the bytes available for a model, if known.
     init(
         options: GenerationOptions = GenerationOptions(
-            sampling: .random(probabilityThreshold: 0.95), temperature: 0.7,
+            samplingMode: .random(probabilityThreshold: 0.95), temperature: 0.7,
             repetitionPenalty: 1.2),
         available: @escaping @Sendable () -> Int? = { (try? Memory.available) ?? nil }
     ) {
