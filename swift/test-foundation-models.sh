@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Tests the executor for FoundationModels of OS 27 with the real library. Linux has no
-# FoundationModels, so the package's sources are built beside a stub of it, in .build.
+# Tests the executor for FoundationModels of OS 27 with the real library, and compiles the
+# documentation's examples of it. Linux has no FoundationModels, so the package's sources are built
+# beside a stub of it, in .build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ "$(uname -s)" = Darwin ]; then
@@ -16,3 +17,11 @@ for link in "$sources"/{COpenELMFFI,OpenELMBindings,OpenELM} "$tests"/{Package.s
   ln -sfn "$link" "$package/"
 done
 OPENELM_MODEL=$PWD/examples/tales swift test --package-path "$package" --disable-xctest "$@"
+
+# The documentation's examples that import FoundationModels.
+examples=$(mktemp -d)
+trap 'rm -rf "$examples"' EXIT
+python3 swift/snippets.py --foundation-models "$examples" README.md docs/*.md swift/README.md \
+  swift/Sources/OpenELM/OpenELM.docc/*.md
+swiftc -typecheck -swift-version 6 -warnings-as-errors -I "$package/.build/debug/Modules" \
+  -I swift/Sources/COpenELMFFI -module-name Examples "$examples"/*.swift

@@ -35,6 +35,8 @@ swift format lint --strict --recursive Package.swift swift/Sources/OpenELM swift
 unset RUST_BACKTRACE
 swift test --disable-xctest -Xswiftc -warnings-as-errors
 swift/check-docs.sh "$@"
+swift/test-foundation-models.sh
+swift/test-packages.sh
 # Data races: repeats the tests with the thread sanitizer, which instruments Swift's side of the
 # calls.
 if [ "${SANITIZE:-0}" = 1 ]; then
