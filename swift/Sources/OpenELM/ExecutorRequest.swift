@@ -6,9 +6,9 @@ struct ExecutorRequest: Sendable, Equatable {
     /// The messages before the prompt: instructions, if any, and then a response for each prompt.
     let history: [Message]
     /// The prompt to answer.
-    let prompt: String
+    private(set) var prompt: String
     /// The options of the answer.
-    let options: GenerationOptions
+    private(set) var options: GenerationOptions
 
     /// Creates a request from all messages of a transcript, which end with the prompt.
     init(
@@ -23,6 +23,13 @@ struct ExecutorRequest: Sendable, Equatable {
         history = messages
         prompt = last.text
         self.options = options
+    }
+
+    /// Constrains the answer to JSON of a JSON schema, and adds the schema to the prompt if
+    /// `inPrompt`.
+    mutating func constrain(toJSONSchema schema: String, inPrompt: Bool) throws {
+        try options.constrain(toJSONSchema: schema)
+        if inPrompt { prompt += "\n\nAnswer with JSON of this schema: \(schema)" }
     }
 
     /// The messages of a transcript as a session accepts them. Instructions at the beginning are
@@ -48,6 +55,17 @@ struct ExecutorRequest: Sendable, Equatable {
             }
         }
         return messages
+    }
+}
+
+extension GenerationOptions {
+    /// A Boolean value that is true if options can constrain an answer to a JSON schema.
+    static let hasGuide = false
+
+    /// Constrains the answer to JSON of `schema`.
+    fileprivate mutating func constrain(toJSONSchema schema: String) throws {
+        throw OpenELMError.invalidOption(
+            name: "guide", message: "guide: expected no JSON schema, found \(schema)")
     }
 }
 

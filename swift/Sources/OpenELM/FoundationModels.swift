@@ -49,7 +49,9 @@
         }
 
         /// The capabilities beyond text.
-        public var capabilities: LanguageModelCapabilities { LanguageModelCapabilities([]) }
+        public var capabilities: LanguageModelCapabilities {
+            LanguageModelCapabilities(GenerationOptions.hasGuide ? [.guidedGeneration] : [])
+        }
 
         /// The identity of the model, by which FoundationModels chooses the executor.
         public var executorConfiguration: Executor.Configuration { Executor.Configuration(id: id) }
@@ -81,11 +83,11 @@
                 if let tool = request.enabledToolDefinitions.first {
                     throw unsupported(.toolCalling, "expected no tools, found \(tool.name)")
                 }
-                if request.schema != nil {
+                if request.schema != nil, !GenerationOptions.hasGuide {
                     throw unsupported(.guidedGeneration, "expected no schema, found one")
                 }
-                let request = try executorRequest(request, options: model.options)
                 do {
+                    let request = try executorRequest(request, options: model.options)
                     try await model.responder.respond(to: request) { event in
                         await channel.send(.response(action: action(for: event)))
                     }
@@ -96,6 +98,9 @@
                             debugDescription: OpenELMError.exceededContextWindowSize(
                                 tokens: tokens, context: context
                             ).description))
+                } catch OpenELMError.invalidOption("guide", let message) {
+                    throw LanguageModelError.unsupportedGenerationGuide(
+                        .init(schemaName: nil, debugDescription: message))
                 }
             }
         }
@@ -113,12 +118,19 @@
         if let mode = requested.samplingMode { options.sampling = try samplingMode(mode) }
         if let temperature = requested.temperature { options.temperature = temperature }
         if let tokens = requested.maximumResponseTokens { options.maximumResponseTokens = tokens }
+        var result: ExecutorRequest
         do {
-            return try ExecutorRequest(transcript: transcript.map(\.message), options: options)
+            result = try ExecutorRequest(transcript: transcript.map(\.message), options: options)
         } catch {
             let entries = error.index.map { [transcript[$0].entry] } ?? []
             throw unsupported(entries, error.message)
         }
+        if let schema = request.schema {
+            try result.constrain(
+                toJSONSchema: String(decoding: JSONEncoder().encode(schema), as: UTF8.self),
+                inPrompt: request.contextOptions.includeSchemaInPrompt == true)
+        }
+        return result
     }
 
     /// The message of `entry`; `nil` for the reasoning of another model.

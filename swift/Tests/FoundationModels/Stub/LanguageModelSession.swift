@@ -91,9 +91,12 @@ public final class LanguageModelSession: Sendable {
 
     @discardableResult public func respond(
         to prompt: String, schema: GenerationSchema,
-        options: GenerationOptions = GenerationOptions()
+        options: GenerationOptions = GenerationOptions(),
+        contextOptions: ContextOptions = ContextOptions(includeSchemaInPrompt: true)
     ) async throws -> Response<GeneratedContent> {
-        let response = try await answer(prompt, schema: schema, options: options) { _ in }
+        let response = try await answer(
+            prompt, schema: schema, options: options, contextOptions: contextOptions
+        ) { _ in }
         return Response(
             content: try GeneratedContent(json: response.content), rawContent: response.content,
             transcriptEntries: response.transcriptEntries, usage: response.usage)
@@ -121,6 +124,7 @@ public final class LanguageModelSession: Sendable {
     /// A failed or cancelled answer is removed with its prompt.
     private func answer(
         _ text: String, schema: GenerationSchema?, options: GenerationOptions,
+        contextOptions: ContextOptions = ContextOptions(),
         snapshot: @escaping @Sendable (String) -> Void
     ) async throws -> Response<String> {
         try check(.toolCalling, isUsed: !tools.isEmpty)
@@ -141,11 +145,14 @@ public final class LanguageModelSession: Sendable {
                 enabledToolDefinitions: tools.map {
                     .init(name: $0.name, description: $0.description)
                 },
-                schema: schema, generationOptions: options, contextOptions: ContextOptions(),
+                schema: schema, generationOptions: options, contextOptions: contextOptions,
                 metadata: [:])
             let (content, usage) = try await events(of: request, snapshot: snapshot)
-            let entry = Transcript.Entry.response(
-                .init(assetIDs: [], segments: [.text(.init(content: content))]))
+            let segment: Transcript.Segment =
+                if schema != nil {
+                    .structure(.init(schemaName: "", content: try GeneratedContent(json: content)))
+                } else { .text(.init(content: content)) }
+            let entry = Transcript.Entry.response(.init(assetIDs: [], segments: [segment]))
             state.withLock { $0.transcript.append(entry) }
             return Response(
                 content: content, rawContent: content, transcriptEntries: [prompt, entry],

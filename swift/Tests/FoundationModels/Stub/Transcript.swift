@@ -141,10 +141,38 @@ public struct GeneratedContent: Sendable, Equatable, ConvertibleToGeneratedConte
     public var generatedContent: GeneratedContent { self }
 }
 
-// Apple's is made from types and encodes as a JSON schema.
+// Apple's is made from types; it, too, encodes as a JSON schema.
 public struct GenerationSchema: Sendable, Codable {
-    let schema: [String: String]
-    public init(stub schema: [String: String]) { self.schema = schema }
-    public init(from decoder: any Decoder) throws { schema = try .init(from: decoder) }
+    private let schema: Value
+    public init(stub json: String) throws {
+        schema = try JSONDecoder().decode(Value.self, from: Data(json.utf8))
+    }
+    public init(from decoder: any Decoder) throws { schema = try Value(from: decoder) }
     public func encode(to encoder: any Encoder) throws { try schema.encode(to: encoder) }
+
+    private enum Value: Sendable, Codable {
+        case string(String)
+        case array([Value])
+        case object([String: Value])
+
+        init(from decoder: any Decoder) throws {
+            let value = try decoder.singleValueContainer()
+            if let string = try? value.decode(String.self) {
+                self = .string(string)
+            } else if let array = try? value.decode([Value].self) {
+                self = .array(array)
+            } else {
+                self = .object(try value.decode([String: Value].self))
+            }
+        }
+
+        func encode(to encoder: any Encoder) throws {
+            var container = encoder.singleValueContainer()
+            switch self {
+            case .string(let string): try container.encode(string)
+            case .array(let array): try container.encode(array)
+            case .object(let object): try container.encode(object)
+            }
+        }
+    }
 }

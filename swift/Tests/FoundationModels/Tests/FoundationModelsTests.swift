@@ -183,6 +183,47 @@ private typealias Options = FoundationModels.GenerationOptions
         #expect(isUnsupported(error, .toolCalling))
     }
 
+    /// JSON of the schema if the options have a guide, and an error otherwise.
+    @Test func answersWithJSONOfASchemaOrRefuses() async throws {
+        let (_, model) = try await load()
+        let schema = try GenerationSchema(
+            stub: #"{"type":"object","properties":{"a":{"enum":["x","y"]}},"required":["a"]}"#)
+        guard model.capabilities.contains(.guidedGeneration) else {
+            // The session's check, and the executor's.
+            let checked = await failure {
+                try await Session(model: model).respond(to: "A fox", schema: schema)
+            }
+            #expect(isUnsupported(checked, .guidedGeneration))
+            let executor = try OpenELMLanguageModel.Executor(
+                configuration: model.executorConfiguration)
+            let unchecked = Unchecked(model: model, executor: executor)
+            let error = await failure {
+                try await Session(model: unchecked).respond(to: "A fox", schema: schema)
+            }
+            #expect(isUnsupported(error, .guidedGeneration))
+            return
+        }
+        let session = Session(model: model)
+        let response = try await session.respond(to: "A fox", schema: schema)
+        let found = try JSONDecoder().decode(
+            [String: String].self, from: Data(response.rawContent.utf8))
+        #expect(found == ["a": "x"] || found == ["a": "y"])
+        let bare = try await Session(model: model).respond(
+            to: "A fox", schema: schema,
+            contextOptions: ContextOptions(includeSchemaInPrompt: false))
+        #expect(bare.usage.inputTokens < response.usage.inputTokens)
+        // The transcript has a structure, and continues.
+        let next = try await session.respond(to: "A bear", options: Self.short)
+        #expect(next.usage.inputTokens > bare.usage.inputTokens)
+
+        let malformed = try GenerationSchema(stub: #"{"type":"no such type"}"#)
+        let error = await failure { try await session.respond(to: "A fox", schema: malformed) }
+        guard case LanguageModelError.unsupportedGenerationGuide? = error else {
+            Issue.record("failed with \(String(describing: error))")
+            return
+        }
+    }
+
     @Test func refusesTranscriptsWithOtherContent() async throws {
         let (_, model) = try await load()
         let prompt = Transcript.Entry.prompt(.init(segments: [.text(.init(content: "A fox"))]))
