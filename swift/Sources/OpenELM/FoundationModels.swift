@@ -107,96 +107,96 @@
     }
 
     @available(iOS 27, macOS 27, visionOS 27, *)
-    private func executorRequest(
-        _ request: LanguageModelExecutorGenerationRequest, options: GenerationOptions
-    ) throws -> ExecutorRequest {
-        let transcript = try request.transcript.compactMap { entry in
-            try message(of: entry).map { (entry: entry, message: $0) }
+    extension OpenELMLanguageModel.Executor {
+        private func executorRequest(
+            _ request: LanguageModelExecutorGenerationRequest, options: GenerationOptions
+        ) throws -> ExecutorRequest {
+            let transcript = try request.transcript.compactMap { entry in
+                try message(of: entry).map { (entry: entry, message: $0) }
+            }
+            let requested = request.generationOptions
+            var options = options
+            if let mode = requested.samplingMode { options.sampling = try samplingMode(mode) }
+            if let temperature = requested.temperature { options.temperature = temperature }
+            if let tokens = requested.maximumResponseTokens {
+                options.maximumResponseTokens = tokens
+            }
+            var result: ExecutorRequest
+            do {
+                result = try ExecutorRequest(
+                    transcript: transcript.map(\.message), options: options)
+            } catch {
+                let entries = error.index.map { [transcript[$0].entry] } ?? []
+                throw unsupported(entries, error.message)
+            }
+            if let schema = request.schema {
+                try result.constrain(
+                    toJSONSchema: String(decoding: JSONEncoder().encode(schema), as: UTF8.self),
+                    inPrompt: request.contextOptions.includeSchemaInPrompt == true)
+            }
+            return result
         }
-        let requested = request.generationOptions
-        var options = options
-        if let mode = requested.samplingMode { options.sampling = try samplingMode(mode) }
-        if let temperature = requested.temperature { options.temperature = temperature }
-        if let tokens = requested.maximumResponseTokens { options.maximumResponseTokens = tokens }
-        var result: ExecutorRequest
-        do {
-            result = try ExecutorRequest(transcript: transcript.map(\.message), options: options)
-        } catch {
-            let entries = error.index.map { [transcript[$0].entry] } ?? []
-            throw unsupported(entries, error.message)
-        }
-        if let schema = request.schema {
-            try result.constrain(
-                toJSONSchema: String(decoding: JSONEncoder().encode(schema), as: UTF8.self),
-                inPrompt: request.contextOptions.includeSchemaInPrompt == true)
-        }
-        return result
-    }
 
-    /// The message of `entry`; `nil` for the reasoning of another model.
-    @available(iOS 27, macOS 27, visionOS 27, *)
-    private func message(of entry: Transcript.Entry) throws -> LanguageModelSession.Message? {
-        let (role, segments): (LanguageModelSession.Message.Role, [Transcript.Segment])
-        switch entry {
-        case .instructions(let instructions):
-            (role, segments) = (.instructions, instructions.segments)
-        case .prompt(let prompt): (role, segments) = (.prompt, prompt.segments)
-        case .response(let response): (role, segments) = (.response, response.segments)
-        case .reasoning: return nil
-        default:
-            throw unsupported([entry], "expected instructions, prompts and responses")
+        /// The message of `entry`; `nil` for the reasoning of another model.
+        private func message(of entry: Transcript.Entry) throws -> LanguageModelSession.Message? {
+            let (role, segments): (LanguageModelSession.Message.Role, [Transcript.Segment])
+            switch entry {
+            case .instructions(let instructions):
+                (role, segments) = (.instructions, instructions.segments)
+            case .prompt(let prompt): (role, segments) = (.prompt, prompt.segments)
+            case .response(let response): (role, segments) = (.response, response.segments)
+            case .reasoning: return nil
+            default:
+                throw unsupported([entry], "expected instructions, prompts and responses")
+            }
+            let texts = try segments.map { segment in
+                switch segment {
+                case .text(let text): return text.content
+                case .structure(let structure): return structure.content.jsonString
+                default: throw unsupported([entry], "expected segments of text")
+                }
+            }
+            return LanguageModelSession.Message(role: role, text: texts.joined(separator: "\n"))
         }
-        let texts = try segments.map { segment in
-            switch segment {
-            case .text(let text): return text.content
-            case .structure(let structure): return structure.content.jsonString
-            default: throw unsupported([entry], "expected segments of text")
+
+        private func samplingMode(
+            _ mode: FoundationModels.GenerationOptions.SamplingMode
+        ) throws -> GenerationOptions.SamplingMode {
+            switch mode.kind {
+            case .greedy: return .greedy
+            case .randomTopK(let top, let seed): return .random(top: top, seed: seed)
+            case .randomProbabilityThreshold(let threshold, let seed):
+                return .random(probabilityThreshold: threshold, seed: seed)
+            @unknown default:
+                throw OpenELMError.invalidOption(
+                    name: "samplingMode",
+                    message: "samplingMode: expected greedy or random, found \(mode)")
             }
         }
-        return LanguageModelSession.Message(role: role, text: texts.joined(separator: "\n"))
-    }
 
-    @available(iOS 27, macOS 27, visionOS 27, *)
-    private func samplingMode(
-        _ mode: FoundationModels.GenerationOptions.SamplingMode
-    ) throws -> GenerationOptions.SamplingMode {
-        switch mode.kind {
-        case .greedy: return .greedy
-        case .randomTopK(let top, let seed): return .random(top: top, seed: seed)
-        case .randomProbabilityThreshold(let threshold, let seed):
-            return .random(probabilityThreshold: threshold, seed: seed)
-        @unknown default:
-            throw OpenELMError.invalidOption(
-                name: "samplingMode",
-                message: "samplingMode: expected greedy or random, found \(mode)")
+        private func action(
+            for event: ExecutorEvent
+        ) -> LanguageModelExecutorGenerationChannel.Response.Action {
+            switch event {
+            case .text(let text, let tokens): .appendText(text, tokenCount: tokens)
+            case .usage(let prompt, let cached, let generated):
+                .updateUsage(
+                    input: .init(totalTokenCount: prompt, cachedTokenCount: cached),
+                    output: .init(totalTokenCount: generated, reasoningTokenCount: 0))
+            }
         }
-    }
 
-    @available(iOS 27, macOS 27, visionOS 27, *)
-    private func action(
-        for event: ExecutorEvent
-    ) -> LanguageModelExecutorGenerationChannel.Response.Action {
-        switch event {
-        case .text(let text, let tokens): .appendText(text, tokenCount: tokens)
-        case .usage(let prompt, let cached, let generated):
-            .updateUsage(
-                input: .init(totalTokenCount: prompt, cachedTokenCount: cached),
-                output: .init(totalTokenCount: generated, reasoningTokenCount: 0))
+        private func unsupported(
+            _ capability: LanguageModelCapabilities.Capability, _ message: String
+        ) -> LanguageModelError {
+            .unsupportedCapability(.init(capability: capability, debugDescription: message))
         }
-    }
 
-    @available(iOS 27, macOS 27, visionOS 27, *)
-    private func unsupported(
-        _ capability: LanguageModelCapabilities.Capability, _ message: String
-    ) -> LanguageModelError {
-        .unsupportedCapability(.init(capability: capability, debugDescription: message))
-    }
-
-    @available(iOS 27, macOS 27, visionOS 27, *)
-    private func unsupported(
-        _ entries: [Transcript.Entry], _ message: String
-    ) -> LanguageModelError {
-        .unsupportedTranscriptContent(
-            .init(unsupportedContent: entries, debugDescription: message))
+        private func unsupported(
+            _ entries: [Transcript.Entry], _ message: String
+        ) -> LanguageModelError {
+            .unsupportedTranscriptContent(
+                .init(unsupportedContent: entries, debugDescription: message))
+        }
     }
 #endif
