@@ -113,8 +113,9 @@ run-swift: setup ## generate text with the bundled model from Swift, with releas
 	. swift/toolchain.sh && OPENELM_LIBRARY_DIR="$$PWD/target/release" \
 	  swift run --configuration release openelm-swift examples/tales "Once upon a time" 40
 
-setup-swift: ## prepare a Swift toolchain under .mlx/swift (Debian, no root)
+setup-swift: ## prepare a Swift toolchain under .mlx/swift (Debian, no root), and print the lines for a shell
 	@setup/setup-swift.sh
+	@swift/environment.sh
 
 bench: build ## measure side by side with mlx-lm, and Swift with Rust; results go to bench/README.md
 	@bench/run.sh

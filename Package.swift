@@ -19,10 +19,14 @@ var linkage: [LinkerSetting] = []
 var settings: [SwiftSetting] = []
 if let libraryFolder {
     core = .systemLibrary(name: "COpenELMFFI", path: "swift/Sources/COpenELMFFI")
-    linkage = [
-        .linkedLibrary("openelm_ffi"),
-        .unsafeFlags(["-L\(libraryFolder)", "-Xlinker", "-rpath", "-Xlinker", libraryFolder]),
-    ]
+    linkage = [.linkedLibrary("openelm_ffi")]
+    // SwiftPM refuses unsafe flags in a package that is required by version. There LIBRARY_PATH and
+    // LD_LIBRARY_PATH name the folder (docs/swift-on-linux.md).
+    let parentFolder = Context.packageDirectory.split(separator: "/").dropLast().last
+    if parentFolder != "checkouts" {
+        linkage.append(
+            .unsafeFlags(["-L\(libraryFolder)", "-Xlinker", "-rpath", "-Xlinker", libraryFolder]))
+    }
     // This library has the path of its GPU kernels; the XCFramework's kernels are resources of this
     // package.
     settings = [.define("OPENELM_SYSTEM_LIBRARY")]

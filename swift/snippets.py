@@ -2,11 +2,13 @@
 
 Each example is wrapped in a function, with its imports before it. Names that examples use without
 declaring them (`model`, `folder`, ...) are declared in another file. Examples that declare types,
-such as an app's view, are written unchanged. All examples are included.
+such as an app's view, are written unchanged. All examples are included, but for those that import
+FoundationModels, which `--foundation-models` writes instead.
 
-    snippets.py TARGET FILE.md ...
+    snippets.py [--foundation-models] TARGET FILE.md ...
 """
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -26,15 +28,22 @@ DECLARES_TYPES = re.compile(r"^(@\w+ )*(struct|class|final class|enum|actor|exte
 
 
 def main():
-    target = Path(sys.argv[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--foundation-models", action="store_true")
+    parser.add_argument("target", type=Path)
+    parser.add_argument("files", type=Path, nargs="+")
+    options = parser.parse_args()
+    target = options.target
     context = "".join(f"var {word}: {kind} {{ fatalError() }}\n" for word, kind in CONTEXT.items())
     (target / "context.swift").write_text(f"{USUAL}\n{context}")
     count = 0
-    for name in sys.argv[2:]:
-        text = Path(name).read_text()
+    for file in options.files:
+        text = file.read_text()
         for match in re.finditer(r"^```swift\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            if ("import FoundationModels\n" in match[1]) != options.foundation_models:
+                continue
             line = text[: match.start()].count("\n") + 2
-            source = write(match[1], f"example{count}", Path(name), line)
+            source = write(match[1], f"example{count}", file, line)
             (target / f"example{count}.swift").write_text(source)
             count += 1
     if count == 0:

@@ -36,6 +36,8 @@ unset RUST_BACKTRACE
 # One at a time: an injected failure of MLX would hit the texts of other tests.
 swift test --no-parallel --disable-xctest -Xswiftc -warnings-as-errors
 swift/check-docs.sh "$@"
+swift/test-foundation-models.sh
+swift/test-packages.sh
 # Data races: repeats the tests with the thread sanitizer, which instruments Swift's side of the
 # calls.
 if [ "${SANITIZE:-0}" = 1 ]; then

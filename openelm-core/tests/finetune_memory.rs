@@ -57,7 +57,7 @@ fn the_estimate_is_a_close_upper_bound() {
             let [peak, estimate] = measure(dtype, batch_size, length, checkpoint);
             let ratio = estimate / peak;
             assert!(
-                (1.0..2.0).contains(&ratio),
+                (1.0..2.5).contains(&ratio),
                 "{dtype}, {batch_size} rows of {length}, {checkpoint}: {ratio} ({estimate} / {peak})"
             );
         }

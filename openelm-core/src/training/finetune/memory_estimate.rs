@@ -23,8 +23,8 @@ impl FinetuneMemory {
     /// The estimate for `adapter` on `model`, for rows of `length` tokens at most.
     pub fn of(model: &Model, adapter: &Adapter, options: &FinetuneOptions, length: usize) -> Self {
         let config = model.config();
-        // With 16 bits, norms, softmax and the loss still make f32 arrays.
-        let bytes = (model.dtype().size() as u64 + 4) / 2;
+        // In 16 bits, too: norms, softmax, and products on a CPU make f32 arrays.
+        let bytes = 4;
         let trained = adapter.parameter_count();
         let length = length.min(options.max_seq_length) as u64;
         let tokens = (options.batch_size as u64).saturating_mul(length);
@@ -58,7 +58,7 @@ impl FinetuneMemory {
         Self {
             parameters: trained.saturating_mul(bytes_per_parameter(&options.trainer)),
             activations: tokens
-                .saturating_mul(numbers * bytes)
+                .saturating_mul(numbers * bytes / 4 * MARGIN)
                 .saturating_add(logits),
         }
     }
@@ -69,5 +69,7 @@ impl FinetuneMemory {
     }
 }
 
+/// Quarters of the counted numbers that are allowed, for temporary arrays.
+const MARGIN: u64 = 6;
 /// Rows of a frozen head whose logits exist at the same time.
 const HEAD_ROWS: u64 = 512;
