@@ -29,7 +29,7 @@ struct FinetunePlan: Sendable, Equatable {
     ) throws {
         var candidates = Self.sizes(of: requested)
         if let saved {
-            // Options of another run are refused by the library, which lists the differences.
+            // The library refuses the options of another run and lists the differences.
             candidates = candidates.filter {
                 $0.batchSize == saved.batchSize
                     && $0.gradAccumulationSteps == saved.gradAccumulationSteps
@@ -69,9 +69,7 @@ struct FinetunePlan: Sendable, Equatable {
     /// count batches grow as the batch shrinks.
     private static func sizes(of requested: FinetuneOptions) -> [FinetuneOptions] {
         // The library names options out of range.
-        guard requested.batchSize > 0, requested.batchSize <= Int(Int32.max) else {
-            return [requested]
-        }
+        guard requested.batchSize > 0, requested.batchSize <= Int(Int32.max) else { return [] }
         return factors(of: requested.batchSize).compactMap { factor in
             func scaled(_ value: Int) -> Int? {
                 let (product, overflows) = value.multipliedReportingOverflow(by: factor)

@@ -211,15 +211,18 @@ extension FinetuneTask {
 
     private func begin() {
         phase = .running
-        run = Task { [weak self, launch] in
+        // A run that is being saved, of this folder and of a released task.
+        let place = launch.folder.resolvingSymlinksInPath().path
+        let previous = Self.runs[place].flatMap { $0.isCancelled ? $0 : nil }
+        let run = Task { [weak self, launch] in
             var end: FinetuneEnd?
             do {
+                await previous?.value
                 let (events, options, progress) = try await launch.begin()
                 self?.begun(options, progress)
+                // A released task has cancelled this one: the events end after the save.
                 for try await event in events {
-                    // The events of a released task end here, and the run is saved.
-                    guard let self else { return }
-                    self.take(event)
+                    self?.take(event)
                     if case .finished(_, let reason, _) = event { end = reason }
                 }
                 self?.ended(end, nil)
@@ -227,7 +230,12 @@ extension FinetuneTask {
                 self?.ended(end, error)
             }
         }
+        self.run = run
+        Self.runs[place] = run
     }
+
+    /// The last run in each folder.
+    private static var runs: [String: Task<Void, Never>] = [:]
 
     private func begun(_ options: FinetuneOptions, _ progress: FinetuneProgress) {
         self.options = options
@@ -330,7 +338,7 @@ extension FinetuneTask {
 
 extension FinetuneTask {
     /// Waits until `isReached` is true; returns early if the task of the caller is cancelled.
-    private func wait(until isReached: () -> Bool) async {
+    func wait(until isReached: () -> Bool) async {
         while !isReached(), !Task.isCancelled {
             let (changes, change) = AsyncStream.makeStream(of: Void.self)
             waiters.append(change)
