@@ -43,6 +43,8 @@ final class TemporaryFolder: Sendable {
     let folder: TemporaryFolder
     let announced = Texts()
     let copied = Texts()
+    /// Sends conditions to a training.
+    let conditions: AsyncStream<TrainingConditions>.Continuation
     let environment: ChatEnvironment
     let chat: ChatModel
 
@@ -53,11 +55,14 @@ final class TemporaryFolder: Sendable {
     ) throws {
         let folder = try folder ?? TemporaryFolder()
         self.folder = folder
+        let (updates, conditions) = AsyncStream.makeStream(of: TrainingConditions.self)
+        conditions.yield(TrainingConditions())
+        self.conditions = conditions
         environment = ChatEnvironment(
             directory: folder.url.appending(path: "Support"),
             documents: [folder.url.appending(path: "Documents")], sample: sample,
             library: library, offered: [fakeModel], announce: announced.append,
-            copy: copied.append, available: available)
+            copy: copied.append, available: available, conditions: { updates })
         chat = ChatModel(environment: environment)
     }
 

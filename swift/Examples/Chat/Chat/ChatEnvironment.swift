@@ -19,6 +19,10 @@ struct ChatEnvironment: Sendable {
     var copy: @MainActor @Sendable (String) -> Void = { _ in }
     /// The bytes available for a model, if known.
     var available: @Sendable () -> Int? = { (try? Memory.available) ?? nil }
+    /// The conditions that pause a training.
+    var conditions: @Sendable () -> AsyncStream<TrainingConditions> = {
+        TrainingConditions.updates()
+    }
     /// The current time.
     var now: @Sendable () -> Date = { Date() }
 
@@ -32,6 +36,7 @@ struct ChatEnvironment: Sendable {
             directory: (support ?? FileManager.default.temporaryDirectory)
                 .appending(path: "OpenELM Chat"),
             documents: folders(.documentDirectory),
-            sample: Bundle.main.url(forResource: "tales", withExtension: nil))
+            sample: Bundle.main.url(forResource: "tales", withExtension: nil),
+            library: StoreLibrary(store: .shared))
     }
 }

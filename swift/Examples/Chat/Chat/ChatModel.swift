@@ -32,7 +32,7 @@ import OpenELM
             store: ConversationStore(directory: directory.appending(path: "Conversations")))
         training = TrainingModel(
             store: TrainingStore(directory: directory.appending(path: "Training")), loader: loader,
-            announce: environment.announce)
+            environment: environment)
         self.loader = loader
         self.adapters = adapters
         session = ChatSession(
@@ -151,7 +151,7 @@ import OpenELM
     }
 
     private func release(_ model: LanguageModel) async {
-        await training.release(model)
+        await training.release()
         for session in left + [session] { await session.detach() }
         adapters.reset(nil)
     }

@@ -2,27 +2,9 @@ import Foundation
 import Observation
 import OpenELM
 
-/// Fine-tuning of an adapter for the loaded model.
+/// Fine-tuning of an adapter for the loaded model. A run pauses while the device is hot, in Low
+/// Power Mode and in the background, and continues by itself.
 @MainActor @Observable final class TrainingModel {
-    /// The state of the run.
-    enum State: Equatable {
-        case idle
-        /// The model is loaded with a dtype that can be trained.
-        case preparing
-        case running
-        /// The run is saved and can be resumed.
-        case stopped
-        case finished
-        case failed(String)
-    }
-
-    /// A loss after a number of iterations.
-    struct Point: Identifiable, Equatable, Sendable {
-        let iteration: Int
-        let loss: Double
-        var id: Int { iteration }
-    }
-
     /// The file or folder with the data of a new run.
     var data: URL?
     /// The name of a new run.
@@ -30,36 +12,29 @@ import OpenELM
     /// The options of a new run.
     var options = TrainingOptions()
 
-    private(set) var state = State.idle
     /// All runs on this device.
     private(set) var runs: [TrainingRun] = []
     /// The current or last run.
     private(set) var run: TrainingRun?
-    /// Losses of the current run since it was started or resumed.
-    private(set) var losses: [Point] = []
-    private(set) var validations: [Point] = []
-    private(set) var tokensPerSecond = 0.0
-    /// The last error of a file.
+    /// The state and the losses of the current or last run.
+    private(set) var task: FinetuneTask?
+    /// A Boolean value that is true until the run is complete, failed or stopped.
+    private(set) var isActive = false
+    /// The last error.
     private(set) var problem: String?
 
     @ObservationIgnored private let store: TrainingStore
     @ObservationIgnored private let loader: ModelLoader
-    @ObservationIgnored private let announce: @MainActor @Sendable (String) -> Void
-    @ObservationIgnored private var model: LanguageModel?
-    @ObservationIgnored private var task: Task<Void, Never>?
-    @ObservationIgnored private var end: FinetuneEnd?
+    @ObservationIgnored private let environment: ChatEnvironment
+    @ObservationIgnored private var ending: Task<Void, Never>?
+    /// The run loads the model again.
+    @ObservationIgnored private var isLoading = false
 
-    init(
-        store: TrainingStore, loader: ModelLoader,
-        announce: @escaping @MainActor @Sendable (String) -> Void
-    ) {
+    init(store: TrainingStore, loader: ModelLoader, environment: ChatEnvironment) {
         self.store = store
         self.loader = loader
-        self.announce = announce
+        self.environment = environment
     }
-
-    /// A Boolean value that is true from the start of a run until it is saved.
-    var isActive: Bool { task != nil }
 
     /// A Boolean value that is true if a new run can be started.
     var canStart: Bool {
@@ -67,10 +42,12 @@ import OpenELM
         return !isActive && data != nil && !name.isEmpty && loader.state == .ready
     }
 
-    /// Fraction of the iterations that are complete, from 0 to 1.
-    var progress: Double {
-        guard let run, run.options.iterations > 0 else { return 0 }
-        return min(1, Double(losses.last?.iteration ?? 0) / Double(run.options.iterations))
+    /// The reasons of a pause.
+    var pauseReasons: Set<PauseReason> {
+        switch task?.phase {
+        case .pausing(let reasons)?, .paused(let reasons)?: reasons
+        default: []
+        }
     }
 
     /// Reads the runs from their files.
@@ -102,7 +79,7 @@ import OpenELM
             runs.append(run)
             runs.sort { $0.name < $1.name }
             (self.data, name) = (nil, "")
-            begin(run, resume: false)
+            begin(run)
         } catch {
             problem = errorText(error)
         }
@@ -116,20 +93,28 @@ import OpenELM
             return
         }
         problem = nil
-        begin(run, resume: true)
+        begin(run)
     }
 
-    /// Stops the run, which is saved before its next step.
-    func stop() { task?.cancel() }
+    /// Pauses the run until `unpause()`.
+    func pause() { task?.pause() }
+
+    /// Ends the pause of `pause()`.
+    func unpause() { task?.resume() }
+
+    /// Stops the run, saves it, and returns when it is saved.
+    func stop() async {
+        await task?.stop()
+        await finish()
+    }
 
     /// Waits until the run has ended.
-    func finish() async { await task?.value }
+    func finish() async { await ending?.value }
 
-    /// Stops a run of `model`, which is about to be unloaded.
-    func release(_ model: LanguageModel) async {
-        guard self.model === model else { return }
-        stop()
-        await finish()
+    /// Stops the run before its model is unloaded.
+    func release() async {
+        guard isActive, !isLoading else { return }
+        await stop()
     }
 
     /// Deletes a run with its data and adapter.
@@ -138,9 +123,7 @@ import OpenELM
         do {
             try store.delete(run)
             runs.removeAll { $0.id == run.id }
-            if self.run?.id == run.id {
-                (self.run, state, losses, validations) = (nil, .idle, [], [])
-            }
+            if self.run?.id == run.id { (self.run, task) = (nil, nil) }
             problem = nil
         } catch {
             problem = localized("The run could not be deleted: %@", errorText(error))
@@ -150,62 +133,55 @@ import OpenELM
     /// The folder of the run's adapter.
     func adapter(of run: TrainingRun) -> URL { store.adapter(of: run) }
 
-    private func begin(_ run: TrainingRun, resume: Bool) {
-        (self.run, state, losses, validations, end) = (run, .preparing, [], [], nil)
-        task = Task {
-            do {
-                let model = try await loader.modelForTraining()
-                try Task.checkCancellation()
-                self.model = model
-                state = .running
-                for try await event in events(of: run, model: model, resume: resume) { take(event) }
-                ended(run)
-            } catch is CancellationError {
-                ended(run)
-            } catch {
-                let text = errorText(error)
-                state = .failed(text)
-                announce(localized("The training failed: %@", text))
-            }
-            (model, task) = (nil, nil)
-        }
-    }
-
-    /// The events of a run. This is the place for a run that pauses and resumes with the app.
-    private func events(
-        of run: TrainingRun, model: LanguageModel, resume: Bool
-    ) -> FinetuneEvents {
-        model.finetune(
+    private func begin(_ run: TrainingRun) {
+        let task = FinetuneTask(
             on: store.data(of: run), savingTo: store.adapter(of: run), options: run.options.options,
-            resume: resume)
-    }
-
-    private func take(_ event: FinetuneEvent) {
-        switch event {
-        case .step(let step):
-            losses.append(Point(iteration: step.iteration, loss: Double(step.loss)))
-            tokensPerSecond = step.tokensPerSecond
-        case .validation(let iteration, let loss, _):
-            validations.append(Point(iteration: iteration, loss: loss))
-        case .finished(_, let reason, _): end = reason
-        case .saved: break
+            conditions: environment.conditions()
+        ) { [weak self] in
+            guard let self else { throw CancellationError() }
+            return try await self.model(of: run)
+        }
+        (self.run, self.task, isActive) = (run, task, true)
+        task.start()
+        ending = Task {
+            await task.finish()
+            ended(run, task.phase)
         }
     }
 
-    /// A run that was stopped in its last step is complete.
-    private func ended(_ run: TrainingRun) {
-        guard end == .iterations || end == .patience else {
-            state = .stopped
-            return
+    /// The model, loaded for training. It is requested at the start and after each pause.
+    private func model(of run: TrainingRun) async throws -> LanguageModel {
+        isLoading = true
+        defer { isLoading = false }
+        do {
+            guard loader.folder?.lastPathComponent == run.model else {
+                throw ChatError(localized("Load the model %@ to resume this run.", run.model))
+            }
+            return try await loader.modelForTraining()
+        } catch {
+            // Ends the run, which can be resumed.
+            problem = errorText(error)
+            throw CancellationError()
         }
-        state = .finished
-        announce(localized("The training of %@ is complete.", run.name))
-        var run = run
-        run.isFinished = true
-        self.run = run
-        if let place = runs.firstIndex(where: { $0.id == run.id }) { runs[place] = run }
-        do { try store.save(run) } catch {
-            problem = localized("The run could not be saved: %@", errorText(error))
+    }
+
+    private func ended(_ run: TrainingRun, _ phase: FinetuneTask.Phase) {
+        isActive = false
+        switch phase {
+        case .finished:
+            environment.announce(localized("The training of %@ is complete.", run.name))
+            var run = run
+            run.isFinished = true
+            self.run = run
+            if let place = runs.firstIndex(where: { $0.id == run.id }) { runs[place] = run }
+            do { try store.save(run) } catch {
+                problem = localized("The run could not be saved: %@", errorText(error))
+            }
+        case .failed(let error):
+            let text = errorText(error)
+            problem = text
+            environment.announce(localized("The training failed: %@", text))
+        case .idle, .running, .pausing, .paused: break
         }
     }
 }

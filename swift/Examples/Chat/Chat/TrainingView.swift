@@ -1,4 +1,5 @@
 #if canImport(SwiftUI)
+    import OpenELM
     import SwiftUI
     import UniformTypeIdentifiers
 
@@ -11,7 +12,7 @@
         var body: some View {
             Form {
                 if let problem = training.problem { ProblemText(text: problem) }
-                if training.run != nil { RunSection(training: training) }
+                if let task = training.task { RunSection(training: training, task: task) }
                 if !training.isActive { newRun }
                 Section("Runs") {
                     ForEach(training.runs) { run in
@@ -56,25 +57,31 @@
     /// The state and the losses of the current or last run.
     private struct RunSection: View {
         let training: TrainingModel
+        let task: FinetuneTask
 
         var body: some View {
             Section {
                 state
-                if let loss = training.losses.last { row("Loss", loss) }
-                if let loss = training.validations.last { row("Validation loss", loss) }
-                if training.isActive {
+                if let loss = task.losses.last { row("Loss", loss) }
+                if let loss = task.validationLosses.last { row("Validation loss", loss) }
+                if let speed = task.tokensPerSecond, training.isActive {
                     LabeledContent("Tokens per second") {
-                        Text(
-                            training.tokensPerSecond.formatted(
-                                .number.precision(.fractionLength(0))))
+                        Text(speed.formatted(.number.precision(.fractionLength(0))))
                     }
-                    Button("Stop") { training.stop() }
                 }
-                if !training.losses.isEmpty {
+                if training.isActive {
+                    if training.pauseReasons.contains(.user) {
+                        Button("Continue") { training.unpause() }
+                    } else {
+                        Button("Pause") { training.pause() }
+                    }
+                    Button("Stop") { Task { await training.stop() } }
+                }
+                if !task.losses.isEmpty {
                     DisclosureGroup("Losses") {
                         ScrollView {
                             LazyVStack(alignment: .leading) {
-                                ForEach(training.losses.reversed()) { row("Step", $0) }
+                                ForEach(task.losses.reversed()) { row("Step", $0) }
                             }
                         }
                         .frame(maxHeight: 240)
@@ -86,17 +93,21 @@
         }
 
         @ViewBuilder private var state: some View {
-            switch training.state {
-            case .idle: EmptyView()
-            case .preparing: ProgressView("Loading the model")
-            case .running: ProgressView("Training", value: training.progress)
-            case .stopped: Text("Stopped and saved")
+            switch task.phase {
+            case .idle: Text("Stopped and saved")
+            case .running: ProgressView("Training", value: task.fractionCompleted)
+            case .pausing: ProgressView("Saving")
+            case .paused(let reasons):
+                Text("Paused and saved")
+                if reasons.contains(.thermalState) { Text("The device is hot.") }
+                if reasons.contains(.lowPowerMode) { Text("Low Power Mode is on.") }
+                if reasons.contains(.background) { Text("The app is in the background.") }
             case .finished: Text("Complete")
-            case .failed(let why): ProblemText(text: why)
+            case .failed(let error): ProblemText(text: errorText(error))
             }
         }
 
-        private func row(_ title: LocalizedStringKey, _ point: TrainingModel.Point) -> some View {
+        private func row(_ title: LocalizedStringKey, _ point: LossPoint) -> some View {
             let loss = point.loss.formatted(.number.precision(.fractionLength(3)))
             return LabeledContent(title) {
                 Text(verbatim: "\(point.iteration.formatted()): \(loss)")
