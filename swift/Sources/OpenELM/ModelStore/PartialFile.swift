@@ -66,6 +66,11 @@ final class PartialFile: AnswerSink, @unchecked Sendable {
         report(0)
     }
 
+    /// Removes the version and the system's data, when the file has its name.
+    func removeDetails() {
+        for place in [etagFile, resumeFile] { try? FileManager.default.removeItem(at: place) }
+    }
+
     /// Writes all bytes to the disk.
     func close() throws {
         guard let handle else { return }

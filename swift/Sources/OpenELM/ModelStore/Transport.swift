@@ -81,7 +81,10 @@ final class DataTransport: Transport {
     private let session: URLSession
     private let exchanges = Exchanges()
 
-    init(configuration: URLSessionConfiguration = .ephemeral) {
+    /// Creates a transport; a connection without any bytes for `timeout` seconds is lost.
+    init(timeout: Double = 60) {
+        let configuration = URLSessionConfiguration.ephemeral
+        configuration.timeoutIntervalForRequest = timeout
         session = URLSession(
             configuration: configuration, delegate: exchanges, delegateQueue: nil)
     }
