@@ -133,7 +133,7 @@ final class PartialFile: AnswerSink, @unchecked Sendable {
     func reportTransient(_ start: Int, _ count: Int) { report(min(start, size) + min(count, size)) }
 
     /// Takes a whole body: the bytes from `start`, or all bytes.
-    func take(_ body: URL, of answer: Answer, from start: Int) throws {
+    func take(_ body: URL, from start: Int) throws {
         try close()
         let found = byteCount(of: body) ?? 0
         if found == size {

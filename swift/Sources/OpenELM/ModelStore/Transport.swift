@@ -44,6 +44,9 @@ struct Answer: Sendable {
         headers = [:]
     }
 
+    /// True if the body is a file or a part of it.
+    var isBody: Bool { status == 200 || status == 206 }
+
     func header(_ name: String) -> String? { headers[name.lowercased()] }
 }
 
