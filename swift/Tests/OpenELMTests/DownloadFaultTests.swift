@@ -370,6 +370,15 @@ private let small = ModelStore.Source.repository("local/small")
         #expect(waits.values.count == 4)
     }
 
+    @Test func aDownloadThatHasBegunNeedsNoDescription() async throws {
+        let hub = try await TestHub.small()
+        hub.change { $0.cuts = [100_000, 0, 0, 0, 0, 0] }
+        #expect(await failure { try await hub.store().download(small) } != nil)
+        hub.change { $0.answers = Array(repeating: .init(status: 503), count: 5) }
+        try expectComplete(hub, try await hub.store().download(small))
+        #expect(hub.cdn.sent == TestHub.weights.count)
+    }
+
     @Test func aServerThatSendsNothingMoreIsLeft() async throws {
         let hub = try await TestHub.small()
         hub.change {

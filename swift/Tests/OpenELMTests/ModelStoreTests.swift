@@ -257,7 +257,7 @@ private let small = ModelStore.Source.repository("local/small")
             "https://user:word@example.com/x", "x",
         ].compactMap { URL(string: $0) }.map {
             (
-                file($0, sha256),
+                file($0, "x", sha256),
                 "expected an https address without a user name, or http on localhost"
             )
         }

@@ -96,7 +96,7 @@ final class TestHub: @unchecked Sendable {
     ) -> ModelStore {
         ModelStore(
             directory: directory, endpoint: hub.url, token: token,
-            transport: transport ?? DataTransport(), timeout: timeout, wait: wait,
+            transport: transport ?? DataTransport(timeout: timeout), timeout: timeout, wait: wait,
             freeSpace: freeSpace)
     }
 

@@ -52,7 +52,8 @@ final class TestServer: @unchecked Sendable {
         #else
             let kind = SOCK_STREAM
         #endif
-        socket = Self.listen(kind)
+        let socket = Self.listen(kind)
+        self.socket = socket
         var address = sockaddr_in()
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
         withUnsafeMutableBytes(of: &address) { bytes in
@@ -60,7 +61,7 @@ final class TestServer: @unchecked Sendable {
             _ = getsockname(socket, place, &length)
         }
         port = UInt16(bigEndian: address.sin_port)
-        Thread.detachNewThread { [weak self, socket] in
+        Thread.detachNewThread { [weak self] in
             while true {
                 let connection = accept(socket, nil, nil)
                 guard connection >= 0, let self else { break }

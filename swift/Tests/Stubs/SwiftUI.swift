@@ -19,6 +19,19 @@ import UniformTypeIdentifiers
     init()
 }
 extension App { public static func main() {} }
+public struct BackgroundTask<Request, Response>: Sendable {
+    public static func urlSession(_ identifier: String) -> Self
+    where Request == Void, Response == Void { Self() }
+}
+extension Scene {
+    public nonisolated func backgroundTask<D: Sendable, R: Sendable>(
+        _ task: BackgroundTask<D, R>, action: @escaping @Sendable (D) async -> R
+    ) -> some Scene { SceneWithTask<Self>() }
+}
+public struct SceneWithTask<Content: Scene>: Scene {
+    nonisolated init() {}
+    public var body: Never { return stub() }
+}
 extension Never: View, Scene {
     public typealias Body = Never
     public var body: Never { return stub() }

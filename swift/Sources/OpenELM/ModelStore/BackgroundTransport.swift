@@ -123,17 +123,13 @@ private final class Downloads: NSObject, URLSessionDownloadDelegate, @unchecked 
             let response = downloadTask.response as? HTTPURLResponse
         else { return }
         let answer = Answer(response)
-        let download = self[place.url.path]
-        do {
-            if answer.status == 200 || answer.status == 206 {
-                let part =
-                    try download?.part
-                    ?? PartialFile(
-                        url: place.url, size: place.size, title: place.url.lastPathComponent)
-                try part.take(location, of: answer, from: place.start)
-            }
-            download?.finish(.success(answer), resumeData: nil)
-        } catch { download?.finish(.failure(error), resumeData: nil) }
+        if let download = self[place.url.path] {
+            download.take(location, answer, from: place.start)
+        } else if answer.isBody {
+            let part = try? PartialFile(
+                url: place.url, size: place.size, title: place.url.lastPathComponent)
+            try? part?.take(location, from: place.start)
+        }
     }
 
     func urlSession(
@@ -179,14 +175,29 @@ private final class Download: @unchecked Sendable {
         }
     }
 
+    /// Moves the body of a task into the part.
+    func take(_ body: URL, _ answer: Answer, from start: Int) {
+        lock.withLock {
+            guard result == nil else { return }
+            do {
+                if answer.isBody { try part.take(body, from: start) }
+                end(.success(answer))
+            } catch { end(.failure(error)) }
+        }
+    }
+
     func finish(_ result: Result<Answer, any Error>, resumeData: Data?) {
         lock.withLock {
-            if let resumeData { part.resumeData = resumeData }
             guard self.result == nil else { return }
-            self.result = result
-            continuation?.resume(with: result)
-            continuation = nil
+            if let resumeData { part.resumeData = resumeData }
+            end(result)
         }
+    }
+
+    private func end(_ result: Result<Answer, any Error>) {
+        self.result = result
+        continuation?.resume(with: result)
+        continuation = nil
     }
 }
 

@@ -31,9 +31,12 @@ struct FileDownload: Sendable {
         try io(target) {
             try manager.createDirectory(
                 at: target.deletingLastPathComponent(), withIntermediateDirectories: true)
-            if byteCount(of: target) != nil { try manager.removeItem(at: target) }
+            if (try? manager.attributesOfItem(atPath: target.path)) != nil {
+                try manager.removeItem(at: target)
+            }
             try manager.moveItem(at: part.url, to: target)
         }
+        part.removeDetails()
     }
 
     /// Requests the missing bytes until all are there.

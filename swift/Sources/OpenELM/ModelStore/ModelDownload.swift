@@ -17,7 +17,7 @@ struct ModelDownload: Sendable {
     func run() async throws -> URL {
         let reservation = try Reservation(places.incomplete)
         defer { reservation.end() }
-        let plan = try await client.plan(for: source)
+        let plan = try await plan()
         try Task.checkCancellation()
         try checkSpace(for: plan)
         try prepare(plan)
@@ -33,6 +33,17 @@ struct ModelDownload: Sendable {
         }
         try finish(plan)
         return places.model
+    }
+
+    /// The plan of the source. Without an answer, the plan of the earlier download, whose addresses
+    /// name the commit.
+    private func plan() async throws -> DownloadPlan {
+        do { return try await client.plan(for: source) } catch let error as OpenELMError {
+            guard case .network = error, let plan = places.plan, plan.source == source else {
+                throw error
+            }
+            return plan
+        }
     }
 
     private func download(_ file: DownloadPlan.File) -> FileDownload {

@@ -58,7 +58,7 @@ public actor ModelStore {
     }
 
     /// Downloads `source`, unless the store has it, and returns the model's folder. Calls
-    /// `progress` with numbers that never decrease and end with all bytes. Calls for the same
+    /// `progress`, on any thread, with numbers that never decrease and end with all bytes. Calls for the same
     /// source share one download, which stops when all their tasks are cancelled.
     @discardableResult
     public func download(

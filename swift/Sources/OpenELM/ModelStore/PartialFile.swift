@@ -66,6 +66,11 @@ final class PartialFile: AnswerSink, @unchecked Sendable {
         report(0)
     }
 
+    /// Removes the version and the system's data, when the file has its name.
+    func removeDetails() {
+        for place in [etagFile, resumeFile] { try? FileManager.default.removeItem(at: place) }
+    }
+
     /// Writes all bytes to the disk.
     func close() throws {
         guard let handle else { return }
@@ -128,7 +133,7 @@ final class PartialFile: AnswerSink, @unchecked Sendable {
     func reportTransient(_ start: Int, _ count: Int) { report(min(start, size) + min(count, size)) }
 
     /// Takes a whole body: the bytes from `start`, or all bytes.
-    func take(_ body: URL, of answer: Answer, from start: Int) throws {
+    func take(_ body: URL, from start: Int) throws {
         try close()
         let found = byteCount(of: body) ?? 0
         if found == size {

@@ -44,6 +44,9 @@ struct Answer: Sendable {
         headers = [:]
     }
 
+    /// True if the body is a file or a part of it.
+    var isBody: Bool { status == 200 || status == 206 }
+
     func header(_ name: String) -> String? { headers[name.lowercased()] }
 }
 
@@ -81,7 +84,10 @@ final class DataTransport: Transport {
     private let session: URLSession
     private let exchanges = Exchanges()
 
-    init(configuration: URLSessionConfiguration = .ephemeral) {
+    /// Creates a transport; a connection without any bytes for `timeout` seconds is lost.
+    init(timeout: Double = 60) {
+        let configuration = URLSessionConfiguration.ephemeral
+        configuration.timeoutIntervalForRequest = timeout
         session = URLSession(
             configuration: configuration, delegate: exchanges, delegateQueue: nil)
     }
