@@ -38,13 +38,36 @@ final class TemporaryFolder: Sendable {
     func append(_ text: String) { all.append(text) }
 }
 
+/// Conditions of a device, for any number of trainings.
+final class Conditions: @unchecked Sendable {
+    private let lock = NSLock()
+    private var current = TrainingConditions()
+    private var streams: [AsyncStream<TrainingConditions>.Continuation] = []
+
+    func updates() -> AsyncStream<TrainingConditions> {
+        let (stream, continuation) = AsyncStream.makeStream(of: TrainingConditions.self)
+        lock.withLock {
+            streams.append(continuation)
+            continuation.yield(current)
+        }
+        return stream
+    }
+
+    func yield(_ conditions: TrainingConditions) {
+        lock.withLock {
+            current = conditions
+            for stream in streams { stream.yield(conditions) }
+        }
+    }
+}
+
 /// The app in a folder of its own.
 @MainActor struct ChatFixture {
     let folder: TemporaryFolder
     let announced = Texts()
     let copied = Texts()
-    /// Sends conditions to a training.
-    let conditions: AsyncStream<TrainingConditions>.Continuation
+    /// The conditions of the device, for trainings.
+    let conditions = Conditions()
     let environment: ChatEnvironment
     let chat: ChatModel
 
@@ -55,14 +78,11 @@ final class TemporaryFolder: Sendable {
     ) throws {
         let folder = try folder ?? TemporaryFolder()
         self.folder = folder
-        let (updates, conditions) = AsyncStream.makeStream(of: TrainingConditions.self)
-        conditions.yield(TrainingConditions())
-        self.conditions = conditions
         environment = ChatEnvironment(
             directory: folder.url.appending(path: "Support"),
             documents: [folder.url.appending(path: "Documents")], sample: sample,
             library: library, offered: [fakeModel], announce: announced.append,
-            copy: copied.append, available: available, conditions: { updates })
+            copy: copied.append, available: available, conditions: conditions.updates)
         chat = ChatModel(environment: environment)
     }
 
