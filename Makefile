@@ -55,13 +55,14 @@ test-page: setup ## the server's page in a headless Chromium (Debian: apt-get in
 	cargo build --quiet $(TESTED) --bin openelm
 	cd openelm-server/tests/page && OPENELM_TOOL="$$PWD/../../../target/debug/openelm" python3 -B -m unittest --quiet
 
-test-scripts: ## the scripts of apple/, release/, .github/, fuzz/, bench/mac and examples/lm_eval, on any system
+test-scripts: ## the scripts of apple/, release/, .github/, fuzz/, bench/mac, examples/lm_eval and the chat app, on any system
 	cd apple && python3 -B -m unittest --quiet
 	cd release && python3 -B -m unittest --quiet
 	cd .github && python3 -B -m unittest --quiet
 	cd fuzz/mutations && python3 -B -m unittest --quiet
 	cd bench/mac && python3 -B -m unittest --quiet
 	cd examples/lm_eval && python3 -B -m unittest --quiet
+	cd swift/Examples/Chat && python3 -B -m unittest --quiet
 
 # Both in parallel, because most of the time is spent downloading. A failed download is retried by
 # the step that needs it.

@@ -67,7 +67,8 @@ let package = Package(
             name: "openelm-finetune", dependencies: ["OpenELM"],
             path: "swift/Examples/FineTuning"),
         .executableTarget(
-            name: "openelm-chat", dependencies: ["OpenELM"], path: "swift/Examples/Chat/Chat"),
+            name: "openelm-chat", dependencies: ["OpenELM"], path: "swift/Examples/Chat/Chat",
+            exclude: ["Localizable.xcstrings"]),
         .executableTarget(
             name: "openelm-swift-bench", dependencies: ["OpenELM"], path: "swift/Benchmarks"),
         .testTarget(

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the chat app for the iOS simulator, starts it there with the bundled model among its
-# documents, and takes screenshots: out/chat/*.png. Needs Xcode and what `make xcframework` made.
+# Builds the chat app for the iOS simulator, starts it there, and takes screenshots of its screens:
+# out/chat/*.png. The model is the sample in the app's bundle. Needs Xcode and what `make xcframework`
+# made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$PWD/out/chat
@@ -35,9 +36,11 @@ say "starting the simulator $device"
 xcrun simctl bootstatus "$device" -b
 trap 'xcrun simctl shutdown "$device"' EXIT
 xcrun simctl install "$device" "$out/derived/Build/Products/Debug-iphonesimulator/Chat.app"
-documents=$(xcrun simctl get_app_container "$device" "$app" data)/Documents
-mkdir -p "$documents"
-cp -R examples/tales "$documents/"
+
+# launch ARGUMENT ...: starts the app again with the arguments of LaunchArguments.swift.
+launch() {
+  xcrun simctl launch --terminate-running-process --stdout="$out/stdout.log" --stderr="$out/stderr.log" "$device" "$app" "$@"
+}
 
 # screenshot NAME: the app has to be running.
 screenshot() {
@@ -47,9 +50,14 @@ screenshot() {
   xcrun simctl spawn "$device" launchctl list | grep "UIKitApplication:$app" >/dev/null ||
     { cat "$out/stderr.log" || true; die "the app has ended by the screenshot $1; its output is $out/stderr.log"; }
 }
-xcrun simctl launch --stdout="$out/stdout.log" --stderr="$out/stderr.log" "$device" "$app"
-screenshot light
+launch --ask 'Once upon a time'
+screenshot conversation
+for name in models training settings; do
+  launch --show "$name"
+  screenshot "$name"
+done
 xcrun simctl ui "$device" appearance dark
+launch --ask 'Once upon a time'
 screenshot dark
 xcrun simctl ui "$device" content_size accessibility-large
 screenshot large-text

@@ -12,13 +12,13 @@ DEVICES = """{"devices": {
   "com.apple.CoreSimulator.SimRuntime.iOS-18-5": [{"name": "iPhone 16", "udid": "OLD"}, {"name": "iPad Air", "udid": "PAD"}],
   "com.apple.CoreSimulator.SimRuntime.iOS-26-2": [{"name": "iPhone 17", "udid": "NEW"}],
   "com.apple.CoreSimulator.SimRuntime.watchOS-26-2": [{"name": "iPhone-like watch", "udid": "WATCH"}]}}"""
+NAMES = sorted(f"{name}.png" for name in ("conversation", "models", "training", "settings", "dark", "large-text"))
 FAKES = {
     "uname": "echo Darwin",
     "sleep": ":",
     "xcodebuild": '[ -z "$BROKEN" ] || { echo "error: no such module"; exit 65; }',
     "xcrun": """case "$*" in
   *list\\ devices*) echo "$DEVICES" ;;
-  *get_app_container*) echo "$DATA" ;;
   *screenshot*) touch "${@: -1}" ;;
   *launchctl*) [ -n "$ENDED" ] || echo "1 0 UIKitApplication:org.openelm.chat[1]" ;;
 esac""",
@@ -31,11 +31,10 @@ class Simulated(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.root = Path(folder.name).resolve() / "copy"
         self.kernels = self.root / "swift/Sources/OpenELM/Resources/Kernels"
-        for name in ("apple", "bin", "out/xcframework/COpenELMFFI.xcframework", "out/xcframework/kernels", "examples/tales"):
+        for name in ("apple", "bin", "out/xcframework/COpenELMFFI.xcframework", "out/xcframework/kernels"):
             (self.root / name).mkdir(parents=True)
         self.kernels.mkdir(parents=True)
         (self.root / "out/xcframework/kernels/mlx-0.32.2-ios.metallib").touch()
-        (self.root / "examples/tales/config.json").touch()
         for name in ("ios.sh", "chat-simulator.sh"):
             shutil.copy(ROOT / "apple" / name, self.root / "apple")
         for name, code in FAKES.items():
@@ -44,7 +43,7 @@ class Simulated(unittest.TestCase):
             path.chmod(0o755)
 
     def run_script(self, name, **more):
-        environment = {**os.environ, "BROKEN": "", "ENDED": "", "DEVICES": DEVICES, "DATA": str(self.root / "data"), "CALLS": str(self.root / "calls"),
+        environment = {**os.environ, "BROKEN": "", "ENDED": "", "DEVICES": DEVICES, "CALLS": str(self.root / "calls"),
                        "PATH": f"{self.root}/bin:{os.environ['PATH']}", **more}
         (self.root / "calls").write_text("")
         said = subprocess.run([self.root / "apple" / name], env=environment, capture_output=True, text=True)
@@ -63,15 +62,16 @@ class Simulated(unittest.TestCase):
     def test_the_app_runs_on_the_newest_iphone(self):
         said, calls = self.run_script("chat-simulator.sh")
         self.assertEqual(said.returncode, 0, said.stderr)
-        self.assertEqual(sorted(path.name for path in (self.root / "out/chat").glob("*.png")), ["dark.png", "large-text.png", "light.png"])
-        self.assertTrue((self.root / "data/Documents/tales/config.json").exists())
+        self.assertEqual(sorted(path.name for path in (self.root / "out/chat").glob("*.png")), NAMES)
+        launches = [call.partition(" org.openelm.chat ")[2] for call in calls if call.startswith("xcrun simctl launch ")]
+        self.assertEqual(launches, ["--ask Once upon a time", "--show models", "--show training", "--show settings", "--ask Once upon a time"])
         self.assertTrue(all(" NEW" in call for call in calls if call.startswith("xcrun simctl") and "list devices" not in call), calls)
         self.assertEqual(calls[-1], "xcrun simctl shutdown NEW")
 
     def test_an_app_that_ends_and_a_missing_phone_are_errors(self):
         said, calls = self.run_script("chat-simulator.sh", ENDED="1")
         self.assertEqual(said.returncode, 1)
-        self.assertIn("the app has ended by the screenshot light", said.stderr)
+        self.assertIn("the app has ended by the screenshot conversation", said.stderr)
         self.assertEqual(calls[-1], "xcrun simctl shutdown NEW")
         said, _ = self.run_script("chat-simulator.sh", DEVICES='{"devices": {}}')
         self.assertIn("Xcode has no simulated iPhone", said.stderr)

@@ -231,8 +231,10 @@ class Release(unittest.TestCase):
         found = plistlib.loads((ROOT / "swift/Sources/OpenELM/Resources/PrivacyInfo.xcprivacy").read_bytes())
         self.assertEqual((found["NSPrivacyTracking"], found["NSPrivacyTrackingDomains"], found["NSPrivacyCollectedDataTypes"]), (False, [], []))
         # Sizes and times of the app's own files (C617.1), and of files chosen by the user (3B52.1).
+        # Free space before a download (E174.1).
         self.assertEqual(found["NSPrivacyAccessedAPITypes"], [{
-            "NSPrivacyAccessedAPIType": "NSPrivacyAccessedAPICategoryFileTimestamp", "NSPrivacyAccessedAPITypeReasons": ["C617.1", "3B52.1"]}])
+            "NSPrivacyAccessedAPIType": "NSPrivacyAccessedAPICategoryFileTimestamp", "NSPrivacyAccessedAPITypeReasons": ["C617.1", "3B52.1"]}, {
+            "NSPrivacyAccessedAPIType": "NSPrivacyAccessedAPICategoryDiskSpace", "NSPrivacyAccessedAPITypeReasons": ["E174.1"]}])
 
 
 class Draft(unittest.TestCase):

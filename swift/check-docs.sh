@@ -35,7 +35,7 @@ python3 swift/api.py "$work/graph/OpenELM.symbols.json" "$@"
 
 # Apple's SwiftUI if available; otherwise a stub of the used names.
 if [ ${#stubs[@]} -gt 0 ]; then
-  for module in UniformTypeIdentifiers SwiftUI; do
+  for module in Accessibility UniformTypeIdentifiers SwiftUI; do
     swiftc -emit-module -swift-version 6 -warnings-as-errors -module-name "$module" "${stubs[@]}" \
       -emit-module-path "$work/stubs/$module.swiftmodule" "swift/Tests/Stubs/$module.swift"
   done
@@ -45,3 +45,4 @@ python3 swift/snippets.py "$work/examples" README.md docs/*.md swift/README.md \
   swift/Examples/Chat/README.md swift/Sources/OpenELM/OpenELM.docc/*.md
 "${swift[@]}" swiftc "${checked[@]}" "${stubs[@]}" -module-name Examples "$work"/examples/*.swift
 python3 swift/Examples/Chat/check_project.py
+python3 swift/Examples/Chat/check_strings.py

@@ -25,6 +25,15 @@ def main():
         used.update(number for number in strings(one) if re.fullmatch("[0-9A-F]{24}", number))
     check(used == objects.keys(), f"only referenced or only defined: {sorted(used ^ objects.keys())}")
 
+    resources = next(o for o in objects.values() if o["isa"] == "PBXResourcesBuildPhase")
+    folders = [objects[objects[number]["fileRef"]] for number in resources["files"]]
+    for one in folders:
+        check(one["sourceTree"] == "SOURCE_ROOT" and (HERE / one["path"]).exists(), f"{one['path']} is missing")
+    # `ChatEnvironment.standard()` looks for it in the bundle.
+    check([one["name"] for one in folders] == ["tales"], "the sample is no resource")
+    targets = [o for o in objects.values() if o["isa"] == "PBXNativeTarget"]
+    check(all(number in targets[0]["buildPhases"] for number, o in objects.items() if o["isa"].endswith("BuildPhase")), "a phase is in no target")
+
     sources = [o for o in objects.values() if o["isa"] == "PBXFileSystemSynchronizedRootGroup"]
     check(len(sources) == 1 and list((HERE / sources[0]["path"]).glob("*.swift")), "no sources")
     package = next(o for o in objects.values() if o["isa"] == "XCLocalSwiftPackageReference")

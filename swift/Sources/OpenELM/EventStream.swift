@@ -5,6 +5,13 @@ protocol EventSource: Sendable {
     associatedtype Event: Sendable
     func next() async throws -> Event?
     func cancel() throws
+    /// True if a cancelled run has events to read: it saves its state, and its stream ends after
+    /// the save.
+    static var savesWhenCancelled: Bool { get }
+}
+
+extension EventSource {
+    static var savesWhenCancelled: Bool { false }
 }
 
 /// The events of a run. The run starts with the first requested event, produces each event when
@@ -23,7 +30,8 @@ struct EventStream<Run: EventSource>: AsyncSequence, Sendable {
         init(start: @escaping @Sendable () throws -> Run) { self.start = start }
 
         mutating func next() async throws -> Run.Event? {
-            try Task.checkCancellation()
+            // The last events of a run that saves are read after the cancellation, too.
+            if running == nil || !Run.savesWhenCancelled { try Task.checkCancellation() }
             let running = try self.running ?? Running(translated(start))
             self.running = running
             return try await running.next()
@@ -54,5 +62,7 @@ final class Running<Run: EventSource>: Sendable {
 
 extension GenerationStream: EventSource {}
 extension LoadRun: EventSource {}
-extension FinetuneRun: EventSource {}
+extension FinetuneRun: EventSource {
+    static var savesWhenCancelled: Bool { true }
+}
 extension ConvertRun: EventSource {}

@@ -7,7 +7,7 @@ func filePath(_ url: URL, _ name: String) throws -> String {
         let found = url.scheme.map { "the scheme \($0)" } ?? "no scheme"
         let message =
             "\(name): expected a file URL, as URL(filePath:) makes, found \(found); "
-            + "download files first, with URLSession for example"
+            + "download files first, with ModelStore for example"
         throw OpenELMError.invalidOption(name: name, message: message)
     }
     return url.path

@@ -58,8 +58,14 @@ extension LanguageModel {
     /// uninterrupted run; a run that ended before its first checkpoint starts again.
     ///
     /// The model's active adapters are not used in training, and the model can generate text at the
-    /// same time. The run starts with the first requested event. If the loop over the events ends
-    /// or its task is cancelled, the run is saved and ends before its next step.
+    /// same time. The run starts with the first requested event.
+    ///
+    /// If the task of the loop is cancelled, the run ends before its next step and is saved. The
+    /// loop receives the events until then, the last of them
+    /// ``FinetuneEvent/finished(iteration:reason:best:)``, and throws `CancellationError` once the
+    /// state is on disk. If the loop ends earlier, by `break` or by an error of its body, the run
+    /// is saved soon after; a later run in `folder` waits for the save. ``FinetuneTask`` runs a
+    /// fine-tuning in the life of an app.
     public func finetune(
         on data: URL, savingTo folder: URL, options: FinetuneOptions = FinetuneOptions(),
         resume: Bool = false
@@ -91,7 +97,8 @@ public struct FinetuneEvents: AsyncSequence, Sendable {
     public struct Iterator: AsyncIteratorProtocol {
         var events: EventStream<FinetuneRun>.Iterator
 
-        /// Returns the next event, or `nil` after the last one.
+        /// Returns the next event, or `nil` after the last one. In a cancelled task it returns the
+        /// events until the run is saved, and then throws `CancellationError`.
         public mutating func next() async throws -> FinetuneEvent? {
             try await events.next().map(FinetuneEvent.init)
         }

@@ -118,8 +118,10 @@ public enum Memory {
             ] {
                 center.addObserver(forName: name, object: nil, queue: nil) { note in
                     switch note.name {
-                    case UIApplication.didEnterBackgroundNotification: _ = try? pause()
-                    case UIApplication.willEnterForegroundNotification: try? resume()
+                    case UIApplication.didEnterBackgroundNotification:
+                        BackgroundPause.shared.enterBackground()
+                    case UIApplication.willEnterForegroundNotification:
+                        BackgroundPause.shared.enterForeground()
                     default: try? clearCache()
                     }
                 }

@@ -37,6 +37,16 @@ public enum OpenELMError: Error, Sendable, Equatable {
     case verification(path: String, message: String)
     /// The training loss is not a finite number.
     case diverged(iteration: Int, loss: Float)
+    /// A server is not reachable, or does not answer as expected after several attempts.
+    case network(source: String, message: String)
+    /// A server refuses access to a model.
+    case access(source: String, message: String)
+    /// A server does not have a repository, revision or file.
+    case notFound(source: String, message: String)
+    /// A downloaded file differs from its description, or the description is malformed.
+    case invalidDownload(source: String, message: String)
+    /// A download needs more space than the disk has.
+    case insufficientSpace(path: String, needed: Int, available: Int)
     /// Another process of a distributed group failed or is unreachable.
     case distributed(message: String)
     /// MLX's GPU kernels are missing from this package, or are for another version of MLX.
@@ -78,13 +88,16 @@ extension OpenELMError: LocalizedError {
             .invalidCheckpoint(_, let message), .invalidTokenizer(_, let message),
             .invalidData(_, _, let message), .invalidAdapter(_, let message),
             .invalidOption(_, let message), .destination(_, let message),
-            .verification(_, let message),
+            .verification(_, let message), .network(_, let message), .access(_, let message),
+            .notFound(_, let message), .invalidDownload(_, let message),
             .distributed(let message), .invalidKernels(_, let message), .device(let message),
             .unexpected(let message), .unusable(let message):
             message
         case .otherRun(let path, let differences):
             "\(path): the run was begun with other options or data: "
                 + differences.map(\.description).joined(separator: "; ")
+        case .insufficientSpace(let path, let needed, let available):
+            "\(path): expected \(needed) free bytes for the download, found \(available)"
         case .exceededContextWindowSize(let tokens, let context):
             "the prompt has \(tokens) tokens; the model's context holds \(context)"
         case .unsupportedDevice(let name):
@@ -123,6 +136,13 @@ extension OpenELMError: LocalizedError {
         case .otherRun: "Resume with the run's own options and data, or choose another folder."
         case .verification: "Check the disk, or choose a dtype that holds the weights."
         case .diverged: "Use a lower learning rate."
+        case .network:
+            "Check the connection and download again: the download continues where it stopped."
+        case .access:
+            "Accept the model's license on its page, and give the store a token of the account."
+        case .notFound: "Check the source's name, revision and addresses, and the store's token."
+        case .invalidDownload: "Download again, or use another source."
+        case .insufficientSpace: "Free space on the device, or delete other models."
         case .distributed: "Start all processes of the group again."
         case .invalidKernels:
             "Use a tagged release of this package; in a clone, run make xcframework."

@@ -3,7 +3,7 @@
     import SwiftUI
 
     @main struct ChatApp: App {
-        @State private var chat = ChatModel()
+        @State private var chat = ChatModel(environment: .system())
 
         var body: some Scene {
             WindowGroup { ChatView(chat: chat) }

@@ -4,200 +4,155 @@ import OpenELM
 
 /// State and actions of the app, displayed by the views.
 @MainActor @Observable final class ChatModel {
-    /// State of the model.
-    enum State: Equatable {
-        case empty
-        /// Fraction loaded, from 0 to 1.
-        case loading(Double)
-        case ready
-        case failed(String)
+    let settings: SettingsModel
+    let catalog: ModelCatalog
+    let conversations: ConversationList
+    let loader: ModelLoader
+    let adapters: AdapterList
+    let training: TrainingModel
+    /// The open conversation.
+    private(set) var session: ChatSession
+    /// The open sheet.
+    var sheet: ChatSheet?
+
+    /// Conversations that were left while their answer stops.
+    @ObservationIgnored private var left: [ChatSession] = []
+    @ObservationIgnored private let environment: ChatEnvironment
+
+    init(environment: ChatEnvironment) {
+        self.environment = environment
+        let directory = environment.directory
+        let loader = ModelLoader(available: environment.available)
+        let adapters = AdapterList()
+        settings = SettingsModel(directory: directory)
+        catalog = ModelCatalog(
+            sample: environment.sample, documents: environment.documents,
+            library: environment.library, offered: environment.offered)
+        conversations = ConversationList(
+            store: ConversationStore(directory: directory.appending(path: "Conversations")))
+        training = TrainingModel(
+            store: TrainingStore(directory: directory.appending(path: "Training")), loader: loader,
+            environment: environment)
+        self.loader = loader
+        self.adapters = adapters
+        session = ChatSession(
+            SavedConversation(template: .automatic, changed: environment.now(), messages: []),
+            settings: settings, list: conversations, environment: environment)
+        loader.willUnload = { [weak self] in await self?.release($0) }
+        loader.didLoad = { [weak self] in await self?.take($0, in: $1) }
+        newConversation()
     }
 
-    /// Model folders to choose from.
-    private(set) var folders: [URL] = []
-    /// The chosen folder.
-    private(set) var folder: URL?
-    private(set) var state = State.empty
-    private(set) var conversation: Conversation?
-    /// The model's adapters.
-    private(set) var adapters: [String] = []
-    /// The active adapter.
-    private(set) var adapter: String?
-    /// The last error of an adapter.
-    private(set) var problem: String?
-    private(set) var memory: MemoryReading?
-    /// Options for the next answers.
-    var options: GenerationOptions
-
-    @ObservationIgnored private var model: LanguageModel?
-    @ObservationIgnored private var access: [FolderAccess] = []
-    @ObservationIgnored private var loading: Task<Void, Never>?
-    @ObservationIgnored private let available: @Sendable () -> Int?
-
-    /// Creates the state. `available` returns the bytes available for a model, if known.
-    init(
-        options: GenerationOptions = GenerationOptions(
-            samplingMode: .random(probabilityThreshold: 0.95), temperature: 0.7,
-            repetitionPenalty: 1.2),
-        available: @escaping @Sendable () -> Int? = { (try? Memory.available) ?? nil }
-    ) {
-        self.options = options
-        self.available = available
+    /// Reads the files and loads the last model, or the sample.
+    func start(_ arguments: LaunchArguments = LaunchArguments([])) async {
+        sheet = arguments.sheet
+        conversations.load()
+        training.load()
+        await catalog.refresh()
+        guard loader.state == .empty else { return }
+        let last = settings.settings.lastModel.flatMap { catalog[$0] }
+        if let entry = last?.folder == nil ? catalog["sample"] : last { open(entry) }
+        guard let prompt = arguments.prompt else { return }
+        await loader.finish()
+        session.draft = prompt
+        session.send()
     }
 
-    /// Finds models in the app's documents.
-    func scanDocuments() {
-        let places = FileManager.default.urls(for: .documentDirectory, in: .userDomainMask)
-        for place in places { scan(place) }
+    /// Loads the model of `entry`, replacing the current one. The open conversation stays.
+    func open(_ entry: ModelEntry) {
+        guard let folder = entry.folder else { return }
+        settings.settings.lastModel = entry.id
+        loader.load(folder)
     }
 
-    /// Finds models in the folders inside `parent`.
-    func scan(_ parent: URL) {
-        let inside = try? FileManager.default.contentsOfDirectory(
-            at: parent, includingPropertiesForKeys: nil)
-        let found = (inside ?? []).filter { folder in
-            let config = folder.appending(path: "config.json").path
-            return FileManager.default.fileExists(atPath: config)
+    /// Adds a folder that the user picked and loads its model.
+    func open(_ folder: URL) { open(catalog.add(folder)) }
+
+    /// Deletes a downloaded model, after unloading it.
+    func deleteModel(_ id: ModelEntry.ID) async {
+        if let folder = catalog[id]?.folder, loader.folder?.path == folder.path {
+            loader.unload()
+            await loader.finish()
         }
-        for folder in found.sorted(by: { $0.path < $1.path }) { remember(folder) }
+        await catalog.delete(id)
     }
 
-    /// Loads the model in `folder`, replacing the current one.
-    func open(_ folder: URL) {
-        close()
-        remember(folder)
-        self.folder = folder
-        state = .loading(0)
-        access = [FolderAccess(folder)]
-        let progress: @MainActor (Double) -> Void = { [weak self] share in
-            self?.progress(share, of: folder)
-        }
-        loading = Task { [weak self, available] in
-            do {
-                try checkRoom(for: folder, available: available())
-                let model = try await LanguageModel(folder: folder) { share in
-                    Task { await progress(share) }
-                }
-                // The first answer then begins at once.
-                try await model.warmUp()
-                try Task.checkCancellation()
-                try self?.take(model, named: folder.lastPathComponent)
-            } catch {
-                // Another model was chosen in the meantime.
-                guard !Task.isCancelled else { return }
-                self?.state = .failed(words(error))
-            }
-        }
+    /// Begins a conversation with the instructions and the template of the settings.
+    func newConversation() {
+        let instructions = settings.settings.instructions
+            .trimmingCharacters(in: .whitespacesAndNewlines)
+        show(
+            SavedConversation(
+                template: settings.settings.template, changed: environment.now(),
+                messages: instructions.isEmpty
+                    ? [] : [.init(role: .instructions, text: instructions)]))
     }
 
-    /// Unloads the model.
-    func close() {
-        loading?.cancel()
-        conversation?.stop()
-        (loading, conversation, model, folder) = (nil, nil, nil, nil)
-        (adapters, adapter, problem, access) = ([], nil, nil, [])
-        state = .empty
+    /// Begins a conversation with the instructions, template and draft of the open one, whose
+    /// context is full.
+    func continueInNewConversation() {
+        let full = session
+        show(
+            SavedConversation(
+                template: full.saved.template, changed: environment.now(),
+                messages: full.saved.instructions))
+        session.draft = full.draft
     }
 
-    /// Waits until the load has succeeded or failed.
-    func finishLoading() async { await loading?.value }
-
-    /// Starts a new conversation.
-    func startOver() {
-        guard let model, let folder else { return }
-        conversation?.stop()
-        do { try begin(model, named: folder.lastPathComponent) } catch {
-            state = .failed(words(error))
-        }
-    }
-
-    /// Adds the adapter in `folder` and activates it.
-    func addAdapter(_ folder: URL) async {
-        let name = folder.lastPathComponent
-        guard !adapters.contains(name) else { return await use(name) }
-        let access = FolderAccess(folder)
-        await change { model in
-            try await model.addAdapter(name, folder: folder)
-            return name
-        }
-        if adapter == name { self.access.append(access) }
-    }
-
-    /// Activates the adapter `name`; `nil` uses the base model.
-    func use(_ name: String?) async {
-        await change { model in
-            try await model.setAdapters(name.map { [Adapter($0)] } ?? [])
-            return name
+    /// Opens a saved conversation.
+    func open(_ id: SavedConversation.ID) {
+        guard id != session.id else { return }
+        if let session = left.first(where: { $0.id == id && $0.isResponding }) {
+            leave()
+            self.session = session
+        } else if let saved = conversations.conversations.first(where: { $0.id == id }) {
+            show(saved)
         }
     }
 
-    /// Updates the memory reading.
-    func readMemory() { memory = try? MemoryReading.now() }
-
-    /// Choosing a folder again replaces it, because the new URL carries a new access right.
-    private func remember(_ folder: URL) {
-        if let place = folders.firstIndex(where: { $0.path == folder.path }) {
-            folders[place] = folder
-        } else {
-            folders.append(folder)
-        }
+    /// Changes the title of a conversation.
+    func rename(_ id: SavedConversation.ID, to title: String) {
+        conversations.rename(id, to: title)
+        guard id == session.id else { return }
+        session.rename(to: conversations.conversations.first { $0.id == id }?.name)
     }
 
-    private func progress(_ share: Double, of folder: URL) {
-        guard folder == self.folder, case .loading(let before) = state else { return }
-        state = .loading(max(before, share))
+    /// Deletes a conversation. If it is open, a new one replaces it.
+    func delete(_ id: SavedConversation.ID) {
+        for session in left + [session] where session.id == id { session.discard() }
+        conversations.delete(id)
+        if id == session.id { newConversation() }
     }
 
-    private func take(_ model: LanguageModel, named name: String) throws {
-        try begin(model, named: name)
-        self.model = model
-        state = .ready
+    /// Applies the adapter of a finished run.
+    func useAdapter(of run: TrainingRun) async {
+        await adapters.add(training.adapter(of: run), as: run.name)
     }
 
-    private func begin(_ model: LanguageModel, named name: String) throws {
-        conversation = try Conversation(
-            model: model, template: template(named: name), options: options)
+    private func show(_ saved: SavedConversation) {
+        leave()
+        let session = ChatSession(
+            saved, settings: settings, list: conversations, environment: environment)
+        self.session = session
+        guard let model = loader.model, let folder = loader.folder else { return }
+        session.begin(with: model, named: folder.lastPathComponent)
     }
 
-    private func change(_ work: (LanguageModel) async throws -> String?) async {
-        guard let model else { return }
-        problem = nil
-        do {
-            let active = try await work(model)
-            let all = try await model.adapters
-            // Another model was chosen in the meantime.
-            guard model === self.model else { return }
-            (adapter, adapters) = (active, all)
-        } catch {
-            problem = words(error)
-        }
+    /// Leaves the open conversation. Its answer is saved when it has stopped.
+    private func leave() {
+        session.stop()
+        left.removeAll { !$0.isResponding }
+        if session.isResponding { left.append(session) }
     }
-}
 
-/// The template for a model with this name. Base models continue text.
-func template(named name: String) -> ChatTemplate {
-    name.localizedCaseInsensitiveContains("instruct") ? .openELMInstruct : .plain
-}
-
-/// An error's message and recovery suggestion.
-func words(_ error: any Error) -> String {
-    guard let error = error as? OpenELMError else { return error.localizedDescription }
-    return [error.errorDescription, error.recoverySuggestion].compactMap(\.self)
-        .joined(separator: ". ")
-}
-
-private struct NoRoom: LocalizedError {
-    let needed: Int
-    let available: Int
-    var errorDescription: String? {
-        let (needed, available) = (bytes(needed), bytes(available))
-        return "The model needs up to \(needed), \(available) are free. Use a smaller model."
+    private func take(_ model: LanguageModel, in folder: URL) async {
+        adapters.reset(model)
+        await session.attach(model, named: folder.lastPathComponent)
     }
-}
 
-/// iOS ends an app that exceeds its memory limit, so this check comes before loading.
-private func checkRoom(for folder: URL, available: Int?) throws {
-    guard let available else { return }
-    let needed = try Memory.estimatedMemory(of: folder)
-    if needed > available { throw NoRoom(needed: needed, available: available) }
+    private func release(_ model: LanguageModel) async {
+        await training.release()
+        for session in left + [session] { await session.detach() }
+        adapters.reset(nil)
+    }
 }

@@ -1,81 +1,74 @@
 #if canImport(SwiftUI)
-    import OpenELM
     import SwiftUI
-    import UniformTypeIdentifiers
 
-    /// A sidebar of models, and the conversation.
+    /// A sidebar of conversations, the open conversation, and the sheets of the app.
     struct ChatView: View {
-        let chat: ChatModel
-        @State private var isPicking = false
-        /// The purpose of the folder picker.
-        @State private var pick = Pick.model
+        @Bindable var chat: ChatModel
 
         var body: some View {
             NavigationSplitView {
-                ModelList(chat: chat) { choose(.model) }
-            } detail: {
-                detail.navigationTitle(chat.folder?.lastPathComponent ?? "OpenELM")
+                ConversationListView(chat: chat)
                     .toolbar {
                         ToolbarItem {
-                            Button("New", systemImage: "square.and.pencil") { chat.startOver() }
-                                .disabled(chat.conversation == nil)
+                            Button("Models", systemImage: "square.stack.3d.up") {
+                                chat.sheet = .models
+                            }
                         }
                         ToolbarItem {
-                            AdapterMenu(chat: chat) { choose(.adapter) }
-                                .disabled(chat.conversation == nil)
+                            Button("Training", systemImage: "graduationcap") {
+                                chat.sheet = .training
+                            }
+                        }
+                        ToolbarItem {
+                            Button("Settings", systemImage: "gear") { chat.sheet = .settings }
                         }
                     }
-            }
-            .fileImporter(isPresented: $isPicking, allowedContentTypes: [.folder]) { result in
-                guard case .success(let folder) = result else { return }
-                switch pick {
-                case .model: chat.open(folder)
-                case .adapter: Task { await chat.addAdapter(folder) }
+            } detail: {
+                ConversationView(chat: chat, session: chat.session) {
+                    chat.sheet = .models
                 }
+                .id(chat.session.id)
             }
+            .sheet(item: $chat.sheet) { sheet in
+                NavigationStack {
+                    content(of: sheet)
+                        .toolbar {
+                            ToolbarItem(placement: .confirmationAction) {
+                                Button("Done") { chat.sheet = nil }
+                            }
+                        }
+                }
+                .frame(minWidth: 320, minHeight: 400)
+            }
+            .task { await chat.start(LaunchArguments()) }
             .task {
-                chat.scanDocuments()
                 while !Task.isCancelled {
-                    chat.readMemory()
+                    chat.loader.readMemory()
                     try? await Task.sleep(for: .seconds(1))
                 }
             }
         }
 
-        @ViewBuilder private var detail: some View {
-            switch chat.state {
-            case .empty: Notice(title: "No model", image: "tray", text: "Choose one from the list.")
-            case .loading(let share):
-                ProgressView("Loading", value: share).padding().frame(maxWidth: 320)
-            case .failed(let why):
-                Notice(title: "Not loaded", image: "exclamationmark.triangle", text: why)
-            case .ready:
-                if let conversation = chat.conversation {
-                    ConversationView(conversation: conversation, problem: chat.problem)
-                }
+        @ViewBuilder private func content(of sheet: ChatSheet) -> some View {
+            switch sheet {
+            case .models: ModelListView(chat: chat)
+            case .training: TrainingView(chat: chat, training: chat.training)
+            case .settings: SettingsView(model: chat.settings)
             }
-        }
-
-        private enum Pick { case model, adapter }
-
-        private func choose(_ pick: Pick) {
-            self.pick = pick
-            isPicking = true
         }
     }
 
-    /// A placeholder text.
-    private struct Notice: View {
-        let title: String
-        let image: String
+    /// An error in a list or below a conversation.
+    struct ProblemText: View {
         let text: String
 
         var body: some View {
-            VStack(spacing: 12) {
-                Label(title, systemImage: image).font(.headline)
-                Text(text).foregroundStyle(.secondary)
+            Label {
+                Text(text)
+            } icon: {
+                Image(systemName: "exclamationmark.triangle")
             }
-            .padding()
+            .foregroundStyle(.red)
         }
     }
 #endif

@@ -1,63 +1,92 @@
 #if canImport(SwiftUI)
-    import OpenELM
     import SwiftUI
 
-    /// The messages and an input field.
+    /// The messages of a conversation and an input field.
     struct ConversationView: View {
-        let conversation: Conversation
-        /// An error from outside the conversation.
-        let problem: String?
-        @State private var prompt = ""
+        let chat: ChatModel
+        @Bindable var session: ChatSession
+        /// Shows the list of models.
+        let showModels: @MainActor () -> Void
 
         var body: some View {
             VStack(spacing: 0) {
-                ScrollViewReader { reader in
-                    ScrollView {
-                        ForEach(conversation.messages) { MessageRow(message: $0).id($0.id) }
-                    }
-                    .onChange(of: conversation.messages.last) { _, last in
-                        if let last { reader.scrollTo(last.id, anchor: .bottom) }
-                    }
+                messages
+                ModelStateView(loader: chat.loader, showModels: showModels)
+                if let share = session.promptProgress {
+                    ProgressView("Reading the prompt", value: share).padding(.horizontal)
                 }
-                if conversation.isResponding && conversation.promptProgress < 1 {
-                    ProgressView("Reading", value: conversation.promptProgress)
-                        .padding(.horizontal)
+                if let problem = session.problem ?? chat.adapters.problem {
+                    ProblemText(text: problem).padding(.horizontal)
                 }
-                if let words = conversation.error.map(words) ?? problem {
-                    Text(words).foregroundStyle(.red).padding(.horizontal)
-                }
+                if session.isContextFull { contextFull }
                 entry.padding()
             }
+            .navigationTitle(session.saved.title)
+            .toolbar {
+                ToolbarItem { AdapterMenu(adapters: chat.adapters).disabled(session.isResponding) }
+                ToolbarItem { ShareLink(item: session.saved.text) }
+                ToolbarItem {
+                    Button("Copy the conversation", systemImage: "doc.on.doc") { session.copyAll() }
+                }
+            }
+        }
+
+        private var messages: some View {
+            ScrollViewReader { reader in
+                ScrollView {
+                    LazyVStack(spacing: 8) {
+                        ForEach(session.messages) { message in
+                            MessageRow(message: message) { session.copy(message) }
+                        }
+                        if session.canRetry {
+                            Button("Try again", systemImage: "arrow.clockwise") { session.retry() }
+                                .accessibilityHint("Generates the last answer again.")
+                        }
+                    }
+                    .padding(.vertical)
+                }
+                .onChange(of: session.messages.last) { _, last in
+                    if let last { reader.scrollTo(last.id, anchor: .bottom) }
+                }
+            }
+        }
+
+        private var contextFull: some View {
+            VStack(spacing: 8) {
+                Text("This conversation fills the model's context.").font(.headline)
+                Button("Continue in a new conversation") { chat.continueInNewConversation() }
+                    .accessibilityHint("Keeps the instructions.")
+            }
+            .padding(.horizontal)
         }
 
         private var entry: some View {
             HStack {
-                TextField("Say something", text: $prompt, axis: .vertical).onSubmit { send() }
-                if conversation.isResponding {
-                    Button("Stop", systemImage: "stop.circle.fill") { conversation.stop() }
+                TextField("Message", text: $session.draft, axis: .vertical)
+                    .onSubmit { session.send() }
+                if session.isResponding {
+                    Button("Stop", systemImage: "stop.circle.fill") { session.stop() }
                 } else {
-                    Button("Send", systemImage: "arrow.up.circle.fill", action: send)
-                        .disabled(prompt.isEmpty)
+                    Button("Send", systemImage: "arrow.up.circle.fill") { session.send() }
+                        .disabled(!session.canSend)
                 }
             }
             .labelStyle(.iconOnly)
-        }
-
-        private func send() {
-            guard !prompt.isEmpty, !conversation.isResponding else { return }
-            conversation.send(prompt)
-            prompt = ""
         }
     }
 
     /// A message: prompts on the right, answers on the left.
     private struct MessageRow: View {
-        let message: Conversation.Message
+        let message: ChatSession.Message
+        let copy: @MainActor () -> Void
 
         private var isPrompt: Bool { message.role == .prompt }
+        private var spoken: LocalizedStringKey {
+            isPrompt ? "You: \(message.text)" : "Model: \(message.text)"
+        }
 
         var body: some View {
-            Text(message.text.isEmpty ? "…" : message.text)
+            Text(verbatim: message.text.isEmpty ? "…" : message.text)
                 .textSelection(.enabled)
                 .padding()
                 .background(
@@ -66,6 +95,32 @@
                 )
                 .frame(maxWidth: .infinity, alignment: isPrompt ? .trailing : .leading)
                 .padding(.horizontal)
+                .accessibilityLabel(spoken)
+                .contextMenu {
+                    Button("Copy", systemImage: "doc.on.doc", action: copy)
+                    ShareLink(item: message.text)
+                }
+        }
+    }
+
+    /// The state of a model that is not loaded.
+    private struct ModelStateView: View {
+        let loader: ModelLoader
+        let showModels: @MainActor () -> Void
+
+        var body: some View {
+            switch loader.state {
+            case .ready: EmptyView()
+            case .loading(let share):
+                ProgressView("Loading the model", value: share).padding(.horizontal)
+            case .empty: Button("Choose a model", systemImage: "tray", action: showModels)
+            case .failed(let why):
+                VStack(spacing: 8) {
+                    ProblemText(text: why)
+                    Button("Choose a model", systemImage: "tray", action: showModels)
+                }
+                .padding(.horizontal)
+            }
         }
     }
 #endif

@@ -22,7 +22,7 @@ struct MemoryReading: Equatable {
     /// Text for display.
     var text: String {
         guard let free else { return bytes(used) }
-        return "\(bytes(used)), \(bytes(free)) free"
+        return localized("%@ used, %@ free", bytes(used), bytes(free))
     }
 }
 
