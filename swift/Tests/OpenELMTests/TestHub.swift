@@ -1,4 +1,5 @@
 import Foundation
+import Testing
 
 @testable import OpenELM
 
@@ -191,4 +192,33 @@ func failure(_ body: () async throws -> Void) async -> OpenELMError? {
         try await body()
         return nil
     } catch { return error as? OpenELMError }
+}
+
+/// Checks the model `local/small`.
+func expectComplete(_ hub: TestHub, _ folder: URL) throws {
+    let file = folder.appending(path: "model.safetensors")
+    #expect(try Data(contentsOf: file) == TestHub.weights)
+    #expect(try Data(contentsOf: folder.appending(path: "config.json")) == Data("{}".utf8))
+    #expect(folder.lastPathComponent == "models--local--small")
+}
+
+/// Checks that the store has no model.
+func expectNothing(_ hub: TestHub) async {
+    #expect(await hub.store().models.isEmpty)
+    if case .available = await hub.store().availability(of: .repository("local/small")) {
+        Issue.record("the model is available")
+    }
+}
+
+/// The case of an error.
+func caseName(_ error: OpenELMError?) -> String? {
+    switch error {
+    case .network?: "network"
+    case .access?: "access"
+    case .notFound?: "notFound"
+    case .invalidDownload?: "invalidDownload"
+    case .insufficientSpace?: "insufficientSpace"
+    case nil: nil
+    default: "another case"
+    }
 }
