@@ -71,7 +71,8 @@ import Testing
         let files = FileManager.default
         try files.createDirectory(at: copy, withIntermediateDirectories: true)
         let names = try files.contentsOfDirectory(atPath: folder.path)
-        for name in names.sorted(by: { one, _ in one == finetuneStateFile }) {
+        let others = names.filter { $0 != finetuneStateFile }
+        for name in names.filter({ $0 == finetuneStateFile }) + others {
             let (from, to) = (folder.appending(path: name), copy.appending(path: name))
             do {
                 try files.copyItem(at: from, to: to)
