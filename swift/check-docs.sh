@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Checks the package's documentation against the package built by swift/test.sh: every public symbol
 # is documented and listed in API.md, the DocC catalogue has no broken links, and the examples in
-# the documentation and the chat app's views compile.
+# the documentation, the chat app's views and the package's code for iOS compile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 modules=.build/debug/Modules
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir "$work"/{all,graph,examples,stubs}
+mkdir "$work"/{all,graph,examples,stubs,ios}
 
 if [ "$(uname -s)" = Darwin ]; then
   swift=(xcrun)
@@ -19,6 +19,7 @@ else
   where=(-target "$triple")
   stubs=(-I "$work/stubs")
 fi
+ios=()
 search=(-I "$modules" -I swift/Sources/COpenELMFFI)
 checked=(-typecheck -swift-version 6 -warnings-as-errors "${search[@]}")
 
@@ -41,8 +42,20 @@ if [ ${#stubs[@]} -gt 0 ]; then
   done
 fi
 "${swift[@]}" swiftc "${checked[@]}" "${stubs[@]}" -module-name Chat swift/Examples/Chat/Chat/*.swift
+# The package as for iOS, with stubs of UIKit and BackgroundTasks: the examples use both.
+if [ ${#stubs[@]} -gt 0 ]; then
+  ios=(-I "$work/ios")
+  for module in UIKit BackgroundTasks; do
+    swiftc -emit-module -swift-version 6 -warnings-as-errors -module-name "$module" "${ios[@]}" \
+      -emit-module-path "$work/ios/$module.swiftmodule" "swift/Tests/Stubs/$module.swift"
+  done
+  swiftc -emit-module -swift-version 6 -warnings-as-errors "${where[@]}" "${ios[@]}" "${search[@]}" \
+    -D OPENELM_SYSTEM_LIBRARY -module-name OpenELM \
+    -emit-module-path "$work/ios/OpenELM.swiftmodule" swift/Sources/OpenELM/*.swift \
+    .build/debug/OpenELM.build/DerivedSources/resource_bundle_accessor.swift
+fi
 python3 swift/snippets.py "$work/examples" README.md docs/*.md swift/README.md \
   swift/Examples/Chat/README.md swift/Sources/OpenELM/OpenELM.docc/*.md
-"${swift[@]}" swiftc "${checked[@]}" "${stubs[@]}" -module-name Examples "$work"/examples/*.swift
+"${swift[@]}" swiftc "${ios[@]}" "${checked[@]}" "${stubs[@]}" -module-name Examples "$work"/examples/*.swift
 python3 swift/Examples/Chat/check_project.py
 python3 swift/Examples/Chat/check_strings.py

@@ -29,7 +29,9 @@ struct EventStream<Run: EventSource>: AsyncSequence, Sendable {
 
         init(start: @escaping @Sendable () throws -> Run) { self.start = start }
 
-        mutating func next() async throws -> Run.Event? {
+        mutating func next() async throws -> Run.Event? { try await next(isolation: nil) }
+
+        mutating func next(isolation actor: isolated (any Actor)?) async throws -> Run.Event? {
             // The last events of a run that saves are read after the cancellation, too.
             if running == nil || !Run.savesWhenCancelled { try Task.checkCancellation() }
             let running = try self.running ?? Running(translated(start))

@@ -13,7 +13,7 @@ public enum FinetuneEvent: Sendable, Equatable {
     case finished(iteration: Int, reason: FinetuneEnd, best: BestIteration?)
 
     /// The validation with the lowest loss.
-    public struct BestIteration: Sendable, Equatable {
+    public struct BestIteration: Sendable, Hashable, Codable {
         /// The number of completed steps.
         public let iteration: Int
         /// The loss.
@@ -100,7 +100,14 @@ public struct FinetuneEvents: AsyncSequence, Sendable {
         /// Returns the next event, or `nil` after the last one. In a cancelled task it returns the
         /// events until the run is saved, and then throws `CancellationError`.
         public mutating func next() async throws -> FinetuneEvent? {
-            try await events.next().map(FinetuneEvent.init)
+            try await next(isolation: nil)
+        }
+
+        /// Like the other `next()`, and returns the event to the caller's actor.
+        public mutating func next(
+            isolation actor: isolated (any Actor)?
+        ) async throws -> FinetuneEvent? {
+            try await events.next(isolation: actor).map(FinetuneEvent.init)
         }
     }
 }

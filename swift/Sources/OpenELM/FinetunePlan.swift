@@ -1,6 +1,8 @@
 import Foundation
+internal import OpenELMBindings
 
-/// The memory that a fine-tuning run may use, in addition to the loaded model.
+/// The memory that a fine-tuning run may use, in addition to the loaded model. The estimate is for
+/// rows of ``FinetuneOptions/maxSeqLength`` tokens: set it to the longest row of the data.
 public enum MemoryBudget: Sendable, Equatable {
     /// Three quarters of ``Memory/available``; no limit where the system reports no memory.
     case automatic
@@ -25,8 +27,8 @@ struct FinetunePlan: Sendable, Equatable {
     /// Throws an error of the device if nothing fits into `budget`.
     init(
         _ requested: FinetuneOptions, saved: FinetuneCheckpoint? = nil, budget: Int?,
-        memory: (FinetuneOptions) throws -> Int?
-    ) throws {
+        memory: (FinetuneOptions) async throws -> Int?
+    ) async throws {
         var candidates = Self.sizes(of: requested)
         if let saved {
             // The library refuses the options of another run and lists the differences.
@@ -50,7 +52,7 @@ struct FinetunePlan: Sendable, Equatable {
         }
         var least: Int?
         for candidate in candidates + recomputed {
-            guard let bytes = try memory(candidate) else {
+            guard let bytes = try await memory(candidate) else {
                 options = first
                 return
             }
@@ -103,6 +105,16 @@ struct FinetunePlan: Sendable, Equatable {
     }
 }
 
-/// Bytes of a training step with `options`, in addition to the loaded model; `nil` if the library
-/// has no estimate.
-func trainingMemory(of model: LanguageModel, options: FinetuneOptions) throws -> Int? { nil }
+extension LanguageModel {
+    /// Returns an upper estimate, in bytes, of the memory of a fine-tuning with `options` beside
+    /// this loaded model, for rows of ``FinetuneOptions/maxSeqLength`` tokens.
+    public func estimatedTrainingMemory(_ options: FinetuneOptions) async throws -> Int {
+        let model = self.model
+        let length = try count("maxSeqLength", options.maxSeqLength)
+        let options = try options.ffiOptions()
+        let bytes = try await translated {
+            try await model.finetuneMemory(options: options, length: length)
+        }
+        return Int(clamping: bytes)
+    }
+}

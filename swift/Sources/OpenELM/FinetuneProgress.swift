@@ -52,7 +52,9 @@ struct FinetuneLaunch: Sendable {
     let budget: MemoryBudget
     let model: @Sendable () async throws -> LanguageModel
     /// Estimates the bytes of training with options.
-    var memory: @Sendable (LanguageModel, FinetuneOptions) throws -> Int? = trainingMemory
+    var memory: @Sendable (LanguageModel, FinetuneOptions) async throws -> Int? = {
+        try await $0.estimatedTrainingMemory($1)
+    }
     /// Bytes that the process can still allocate.
     var available: @Sendable () throws -> Int? = { try Memory.available }
 
@@ -66,9 +68,9 @@ struct FinetuneLaunch: Sendable {
     func begin() async throws -> (FinetuneEvents, FinetuneOptions, FinetuneProgress) {
         let model = try await self.model()
         let progress = try await self.progress()
-        let plan = try FinetunePlan(
+        let plan = try await FinetunePlan(
             options, saved: progress.checkpoint, budget: budgetNow(),
-            memory: { try memory(model, $0) })
+            memory: { try await memory(model, $0) })
         let events = model.finetune(
             on: data, savingTo: folder, options: plan.options, resume: true)
         return (events, plan.options, progress)

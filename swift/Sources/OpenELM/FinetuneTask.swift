@@ -30,21 +30,21 @@ import Observation
     }
 
     /// The state.
-    public internal(set) var phase = Phase.idle
+    public private(set) var phase = Phase.idle
     /// The number of completed steps.
-    public internal(set) var iteration = 0
+    public private(set) var iteration = 0
     /// The total number of steps. Smaller batches have more steps; see ``options``.
-    public internal(set) var iterations: Int
+    public private(set) var iterations: Int
     /// The last step of this launch.
-    public internal(set) var step: FinetuneStep?
+    public private(set) var step: FinetuneStep?
     /// The training losses of the run, of earlier launches too.
-    public internal(set) var losses: [LossPoint] = []
+    public private(set) var losses: [LossPoint] = []
     /// The validation losses of the run, of earlier launches too.
-    public internal(set) var validationLosses: [LossPoint] = []
+    public private(set) var validationLosses: [LossPoint] = []
     /// The validation with the lowest loss.
-    public internal(set) var best: FinetuneEvent.BestIteration?
+    public private(set) var best: FinetuneEvent.BestIteration?
     /// The options of the run, which the memory budget may have changed.
-    public internal(set) var options: FinetuneOptions
+    public private(set) var options: FinetuneOptions
     /// The conditions that pause the run; by default all.
     public var pauseReasons = Set(PauseReason.allCases) { didSet { update() } }
 

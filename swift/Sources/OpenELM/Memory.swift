@@ -116,7 +116,7 @@ public enum Memory {
                 UIApplication.willEnterForegroundNotification,
                 UIApplication.didReceiveMemoryWarningNotification,
             ] {
-                center.addObserver(forName: name, object: nil, queue: nil) { note in
+                _ = center.addObserver(forName: name, object: nil, queue: nil) { note in
                     switch note.name {
                     case UIApplication.didEnterBackgroundNotification:
                         BackgroundPause.shared.enterBackground()

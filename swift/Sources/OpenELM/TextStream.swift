@@ -16,8 +16,14 @@ public struct TextStream: AsyncSequence, Sendable {
         var events: GenerationEvents.Iterator
 
         /// Returns the next piece, or `nil` after the last one.
-        public mutating func next() async throws -> String? {
-            while let event = try await events.next() {
+        public mutating func next() async throws -> String? { try await next(isolation: nil) }
+
+        /// Returns the next piece, or `nil` after the last one, to the caller's actor: the iterator
+        /// may be a property of a `@MainActor` type.
+        public mutating func next(
+            isolation actor: isolated (any Actor)?
+        ) async throws -> String? {
+            while let event = try await events.next(isolation: actor) {
                 if case .token(let token) = event, !token.text.isEmpty { return token.text }
             }
             return nil
@@ -93,8 +99,13 @@ public struct TextSnapshots: AsyncSequence, Sendable {
         var text = ""
 
         /// Returns the next snapshot, or `nil` after the last one.
-        public mutating func next() async throws -> String? {
-            guard let piece = try await pieces.next() else { return nil }
+        public mutating func next() async throws -> String? { try await next(isolation: nil) }
+
+        /// Returns the next snapshot, or `nil` after the last one, to the caller's actor.
+        public mutating func next(
+            isolation actor: isolated (any Actor)?
+        ) async throws -> String? {
+            guard let piece = try await pieces.next(isolation: actor) else { return nil }
             text += piece
             return text
         }
@@ -165,7 +176,14 @@ public struct GenerationEvents: AsyncSequence, Sendable {
 
         /// Returns the next event, or `nil` after the last one.
         public mutating func next() async throws -> GenerationEvent? {
-            try await events.next().map(GenerationEvent.init)
+            try await next(isolation: nil)
+        }
+
+        /// Returns the next event, or `nil` after the last one, to the caller's actor.
+        public mutating func next(
+            isolation actor: isolated (any Actor)?
+        ) async throws -> GenerationEvent? {
+            try await events.next(isolation: actor).map(GenerationEvent.init)
         }
     }
 }

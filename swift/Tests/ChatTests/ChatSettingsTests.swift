@@ -59,10 +59,10 @@ import Testing
         #expect(
             settings.options
                 == GenerationOptions(
-                    sampling: .random(probabilityThreshold: 0.95), temperature: 0.7,
+                    samplingMode: .random(probabilityThreshold: 0.95), temperature: 0.7,
                     maximumResponseTokens: 256, repetitionPenalty: 1.2))
         settings.temperature = 0
-        #expect(settings.options.sampling == .greedy)
+        #expect(settings.options.samplingMode == .greedy)
     }
 
     @Test func choosesTheTemplate() {

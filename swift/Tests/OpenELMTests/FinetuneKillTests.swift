@@ -71,7 +71,9 @@ import Testing
         let files = FileManager.default
         try files.createDirectory(at: copy, withIntermediateDirectories: true)
         let names = try files.contentsOfDirectory(atPath: folder.path)
-        for name in names.sorted(by: { one, _ in one == finetuneStateFile }) {
+        let stateFile = "training_state.safetensors"
+        let others = names.filter { $0 != stateFile }
+        for name in names.filter({ $0 == stateFile }) + others {
             let (from, to) = (folder.appending(path: name), copy.appending(path: name))
             do {
                 try files.copyItem(at: from, to: to)

@@ -32,9 +32,9 @@ struct FinetunePlanTests {
             (nil, 6, false), (600, 6, false), (599, 3, false), (300, 3, false), (299, 2, false),
             (199, 1, false), (100, 1, false), (99, 1, true), (50, 1, true),
         ] as [(Int?, Int, Bool)])
-    func batchFitsIntoTheBudget(budget: Int?, batchSize: Int, checkpoints: Bool) throws {
+    func batchFitsIntoTheBudget(budget: Int?, batchSize: Int, checkpoints: Bool) async throws {
         let requested = Self.options(6)
-        let plan = try FinetunePlan(requested, budget: budget, memory: Self.memory)
+        let plan = try await FinetunePlan(requested, budget: budget, memory: Self.memory)
         let options = plan.options
         #expect(options.batchSize == batchSize && options.gradCheckpoint == checkpoints)
         // The rows of an update, of a validation interval, of a checkpoint and of the run.
@@ -45,16 +45,17 @@ struct FinetunePlanTests {
         #expect(options.valBatches.map { $0 * batchSize } == 6 * 5)
     }
 
-    @Test func tooLargeRunNamesBothSizes() throws {
+    @Test func tooLargeRunNamesBothSizes() async throws {
         do {
-            _ = try FinetunePlan(Self.options(4), budget: 49, memory: Self.memory)
+            _ = try await FinetunePlan(Self.options(4), budget: 49, memory: Self.memory)
             Issue.record("a budget of 49 bytes was accepted")
         } catch OpenELMError.device(let message) {
             #expect(message.contains("at most 49 bytes, found 50"), "\(message)")
         }
         do {
             let saved = Self.checkpoint(4, 3)
-            _ = try FinetunePlan(Self.options(4), saved: saved, budget: 199, memory: Self.memory)
+            _ = try await FinetunePlan(
+                Self.options(4), saved: saved, budget: 199, memory: Self.memory)
             Issue.record("a batch of the saved run was accepted")
         } catch OpenELMError.device(let message) {
             #expect(message.contains("at most 199 bytes, found 200"), "\(message)")
@@ -72,8 +73,8 @@ struct FinetunePlanTests {
         ] as [(Int, Int, Int?, Int, Bool)])
     func savedRunKeepsItsBatch(
         batchSize: Int, accumulation: Int, budget: Int?, expected: Int, checkpoints: Bool
-    ) throws {
-        let plan = try FinetunePlan(
+    ) async throws {
+        let plan = try await FinetunePlan(
             Self.options(4), saved: Self.checkpoint(batchSize, accumulation), budget: budget,
             memory: Self.memory)
         #expect(plan.options.batchSize == expected)
@@ -81,27 +82,27 @@ struct FinetunePlanTests {
         #expect(plan.options.gradAccumulationSteps == 12 / expected)
     }
 
-    @Test func requestedGradientCheckpointingIsKept() throws {
-        let plan = try FinetunePlan(
+    @Test func requestedGradientCheckpointingIsKept() async throws {
+        let plan = try await FinetunePlan(
             Self.options(4, checkpoint: true), budget: 200, memory: Self.memory)
         #expect(plan.options.batchSize == 4 && plan.options.gradCheckpoint)
     }
 
-    @Test func optionsOutOfRangeArePassedOn() throws {
+    @Test func optionsOutOfRangeArePassedOn() async throws {
         for batchSize in [Int.min, -1, 0, Int(Int32.max) + 1, Int.max] {
             let requested = Self.options(batchSize)
-            let plan = try FinetunePlan(requested, budget: 1, memory: Self.memory)
+            let plan = try await FinetunePlan(requested, budget: 1, memory: Self.memory)
             #expect(plan.options == requested)
         }
         // Products that overflow are no candidates.
         var requested = Self.options(4)
         requested.iters = Int.max
-        let plan = try FinetunePlan(requested, budget: 200, memory: Self.memory)
+        let plan = try await FinetunePlan(requested, budget: 200, memory: Self.memory)
         #expect(plan.options.batchSize == 4 && plan.options.gradCheckpoint)
         // Without an estimate nothing changes.
-        let unknown = try FinetunePlan(Self.options(4), budget: 1) { _ in nil }
+        let unknown = try await FinetunePlan(Self.options(4), budget: 1) { _ in nil }
         #expect(unknown.options == Self.options(4))
-        let large = try FinetunePlan(Self.options(Int(Int32.max)), budget: 100) { _ in 0 }
+        let large = try await FinetunePlan(Self.options(Int(Int32.max)), budget: 100) { _ in 0 }
         #expect(large.options.batchSize == Int(Int32.max))
     }
 }

@@ -191,6 +191,27 @@ import Testing
         try await app.expectSameBytes()
     }
 
+    /// On iOS, if a step does not end before the package pauses in the background.
+    @Test func runThatCannotSaveInTheBackgroundSavesAfterIt() async throws {
+        let app = try await App()
+        let task = app.task()
+        task.onEvent = {
+            guard case .step(let one) = $0, one.iteration == 3 else { return }
+            #expect(throws: Never.self) { try Memory.pause() }
+            app.change(to: Self.background)
+        }
+        app.change(to: TrainingConditions())
+        task.start()
+        await task.wait { task.phase == .pausing([.background]) }
+        for _ in 0..<100 { await Task.yield() }
+        #expect(task.phase == .pausing([.background]))
+        try Memory.resume()
+        app.change(to: TrainingConditions())
+        await task.finish()
+        #expect(task.phase == .finished(.iterations))
+        try await app.expectSameBytes()
+    }
+
     @Test func stopSavesAndStartContinues() async throws {
         let app = try await App()
         let task = app.task()

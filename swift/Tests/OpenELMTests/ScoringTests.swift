@@ -95,3 +95,30 @@ import Testing
         #expect(last == text)
     }
 }
+
+/// An iterator as a property of a type on the main actor.
+@MainActor final class Reader {
+    private var pieces: TextStream.Iterator
+    private(set) var text = ""
+
+    init(_ stream: TextStream) { pieces = stream.makeAsyncIterator() }
+
+    func read() async throws -> Bool {
+        var pieces = self.pieces
+        defer { self.pieces = pieces }
+        guard let piece = try await pieces.next(isolation: MainActor.shared) else { return false }
+        text += piece
+        return true
+    }
+}
+
+struct IteratorTests {
+    @Test @MainActor func anIteratorIsKeptInAPropertyOfTheMainActor() async throws {
+        let model = try await LanguageModel(folder: tales)
+        let options = GenerationOptions(maximumResponseTokens: 8)
+        let reader = Reader(model.streamGenerate("The fox", options: options))
+        while try await reader.read() {}
+        let text = try await model.generate("The fox", options: options)
+        #expect(reader.text == text && !text.isEmpty)
+    }
+}

@@ -44,7 +44,7 @@ struct ChatSettings: Codable, Equatable, Sendable {
     /// Options of this package for the next answer.
     var options: GenerationOptions {
         GenerationOptions(
-            sampling: temperature > 0 ? .random(probabilityThreshold: topP) : .greedy,
+            samplingMode: temperature > 0 ? .random(probabilityThreshold: topP) : .greedy,
             temperature: temperature, maximumResponseTokens: maximumResponseTokens,
             repetitionPenalty: repetitionPenalty)
     }
