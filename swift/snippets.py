@@ -19,6 +19,7 @@ CONTEXT = {
     "model": "LanguageModel",
     "session": "LanguageModelSession",
     "folder": "URL",
+    "file": "URL",
     "data": "URL",
     "adapter": "URL",
     "smaller": "URL",

@@ -52,7 +52,7 @@ final class Running<Run: EventSource>: Sendable {
     /// The next event; cancelling the task cancels the run.
     func next() async throws -> Run.Event? {
         let run = self.run
-        let event = try await withTaskCancellationHandler {
+        let event = try await withCancellationHandler {
             try await translated { try await run.next() }
         } onCancel: {
             try? run.cancel()

@@ -126,7 +126,7 @@ import Observation
         update()
     }
 
-    /// Ends the pause of ``pause()``. Other reasons may still pause the run.
+    /// Ends the pause of `pause()`. Other reasons may still pause the run.
     public func resume() {
         isPausedByUser = false
         update()

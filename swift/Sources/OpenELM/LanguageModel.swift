@@ -59,7 +59,7 @@ public final class LanguageModel: Sendable {
     }
 
     /// Reads and generates a few tokens, so that MLX loads or compiles its GPU kernels now and not
-    /// during the first prompt. See also ``LanguageModelSession/prewarm()``.
+    /// during the first prompt. See also ``LanguageModelSession/prewarm(promptPrefix:)``.
     public func warmUp() async throws {
         let model = self.model
         try await translated { try await model.warmUp() }

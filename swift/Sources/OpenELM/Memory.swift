@@ -90,7 +90,7 @@ public enum Memory {
         return isIdle
     }
 
-    /// Takes a ``pause()`` back; work continues after the last one. Has no effect without a pause.
+    /// Takes a `pause()` back; work continues after the last one. Has no effect without a pause.
     public static func resume() throws {
         try translated { try OpenELMBindings.resume() }
     }

@@ -253,7 +253,7 @@ private let small = ModelStore.Source.repository("local/small")
     }
 
     /// The transport of background sessions, with the default session.
-    @Test func downloadTasksFillFiles() async throws {
+    @Test(.enabled(if: usesDownloadTasks)) func downloadTasksFillFiles() async throws {
         let hub = try await TestHub.small()
         hub.change { $0.token = "hf_member" }
         let transport = DownloadTaskTransport(configuration: .ephemeral)
@@ -281,7 +281,7 @@ private let small = ModelStore.Source.repository("local/small")
         #expect(caseName(await failure { try await store.download(small) }) != nil)
     }
 
-    @Test func aCancelledDownloadTaskEnds() async throws {
+    @Test(.enabled(if: usesDownloadTasks)) func aCancelledDownloadTaskEnds() async throws {
         let hub = try await TestHub.small()
         hub.change {
             $0.cuts = [100_000]
@@ -299,3 +299,13 @@ private let small = ModelStore.Source.repository("local/small")
         try expectComplete(hub, try await store.download(small))
     }
 }
+
+/// FoundationNetworking's download tasks end the process in one of about 50 runs, so that their
+/// tests run on request on Linux: `OPENELM_DOWNLOAD_TASKS=1`. Apps use them on Apple systems only.
+private let usesDownloadTasks: Bool = {
+    #if os(Linux)
+        ProcessInfo.processInfo.environment["OPENELM_DOWNLOAD_TASKS"] != nil
+    #else
+        true
+    #endif
+}()

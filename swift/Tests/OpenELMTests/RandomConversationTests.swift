@@ -20,7 +20,7 @@ import Testing
     /// The view, the session and a restored session have the same messages after every action.
     @Test func messagesTranscriptAndRestoredSessionAreEqual() async throws {
         let environment = ProcessInfo.processInfo.environment
-        let sequences = environment["OPENELM_SEQUENCES"].flatMap(Int.init) ?? 100
+        let sequences = environment["OPENELM_SEQUENCES"].flatMap(Int.init) ?? 40
         let seed = environment["OPENELM_SEED"].flatMap(UInt64.init) ?? .random(in: 0...1_000_000)
         let model = try await LanguageModel(folder: tales)
         let folder = try Folder()

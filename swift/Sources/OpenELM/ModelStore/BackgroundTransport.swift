@@ -42,7 +42,7 @@ final class DownloadTaskTransport: Transport {
             task = try await newTask(request, part)
             task.taskDescription = TaskPart(part).description
         }
-        return try await withTaskCancellationHandler {
+        return try await withCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
                 download.wait(continuation)
                 task.resume()

@@ -52,7 +52,7 @@ final class DownloadRun: @unchecked Sendable {
     /// other callers; the last one stops it and waits until it has stopped.
     func wait(_ id: UUID) async throws -> URL {
         defer { report.remove(id) }
-        return try await withTaskCancellationHandler {
+        return try await withCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
                 lock.withLock {
                     if let result {
@@ -65,7 +65,7 @@ final class DownloadRun: @unchecked Sendable {
                 }
             }
         } onCancel: {
-            leave(id)
+            self.leave(id)
         }
     }
 

@@ -124,7 +124,7 @@ final class DataTransport: Transport {
         let exchange = Exchange(
             request: request, sink: sink, stopsAtOtherOrigin: stopsAtOtherOrigin)
         exchanges[task] = exchange
-        return try await withTaskCancellationHandler {
+        return try await withCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
                 exchange.wait(continuation)
                 task.resume()
