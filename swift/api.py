@@ -16,7 +16,7 @@ MARKER = "<!-- Generated below this line: make bindings -->\n"
 SOURCES = LIST.parent / "Sources/OpenELM"
 PRIVATE_SETTERS = {
     name
-    for file in SOURCES.glob("*.swift")
+    for file in SOURCES.rglob("*.swift")
     for name in re.findall(r"public private\(set\) var (\w+)", file.read_text())
 }
 TYPES = ("swift.class", "swift.struct", "swift.enum", "swift.protocol")

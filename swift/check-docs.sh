@@ -42,16 +42,18 @@ if [ ${#stubs[@]} -gt 0 ]; then
   done
 fi
 "${swift[@]}" swiftc "${checked[@]}" "${stubs[@]}" -module-name Chat swift/Examples/Chat/Chat/*.swift
+ios=()
 # The package as for iOS, with stubs of UIKit and BackgroundTasks: the examples use both.
 if [ ${#stubs[@]} -gt 0 ]; then
   ios=(-I "$work/ios")
+  mapfile -t sources < <(find swift/Sources/OpenELM -name '*.swift')
   for module in UIKit BackgroundTasks; do
     swiftc -emit-module -swift-version 6 -warnings-as-errors -module-name "$module" "${ios[@]}" \
       -emit-module-path "$work/ios/$module.swiftmodule" "swift/Tests/Stubs/$module.swift"
   done
   swiftc -emit-module -swift-version 6 -warnings-as-errors "${where[@]}" "${ios[@]}" "${search[@]}" \
     -D OPENELM_SYSTEM_LIBRARY -module-name OpenELM \
-    -emit-module-path "$work/ios/OpenELM.swiftmodule" swift/Sources/OpenELM/*.swift \
+    -emit-module-path "$work/ios/OpenELM.swiftmodule" "${sources[@]}" \
     .build/debug/OpenELM.build/DerivedSources/resource_bundle_accessor.swift
 fi
 python3 swift/snippets.py "$work/examples" README.md docs/*.md swift/README.md \
