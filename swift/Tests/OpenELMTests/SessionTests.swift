@@ -128,4 +128,54 @@ import Testing
             Issue.record("missing data was read")
         } catch OpenELMError.missingFile(let path, _) { #expect(path.contains("/nowhere")) }
     }
+
+    /// Keys and values of ended sessions are kept up to a limit. `OPENELM_SESSIONS` is the number.
+    @Test func sessionsKeepMemoryConstant() async throws {
+        let environment = ProcessInfo.processInfo.environment
+        let sessions = environment["OPENELM_SESSIONS"].flatMap(Int.init) ?? 180
+        let model = try await LanguageModel(folder: tales)
+        let options = GenerationOptions(maximumResponseTokens: 3)
+        func active(after sessions: Range<Int>) async throws -> Int {
+            for number in sessions {
+                let session = try LanguageModelSession(model: model)
+                _ = try await session.respond(to: "The fox had \(number) apples", options: options)
+            }
+            return try Memory.statistics.active
+        }
+        // 64 texts are kept.
+        let before = try await active(after: 0..<100)
+        let after = try await active(after: 100..<max(sessions, 101))
+        #expect(after < before + 2_000_000, "\(before) and \(after) bytes")
+    }
+
+    @Test func messagesAndAdaptersDoNotWaitForATraining() async throws {
+        let model = try await LanguageModel(folder: tales)
+        let session = try LanguageModelSession(model: model)
+        _ = try await session.respond(to: "A fox", options: short)
+        let folder = try Folder()
+        let data = folder.url.appending(path: "train.jsonl")
+        let row = "{\"text\": \"The fox found a red apple and gave it to the king.\"}\n"
+        try Data(String(repeating: row, count: 64).utf8).write(to: data)
+        var options = FinetuneOptions()
+        (options.iters, options.batchSize) = (100_000, 32)
+        let steps = ProgressValues()
+        let training = Task { [options] in
+            for try await event in model.finetune(
+                on: data, savingTo: folder.url.appending(path: "run"), options: options)
+            {
+                if case .step = event { steps.append(1) }
+            }
+        }
+        while steps.all.isEmpty { await Task.yield() }
+        let before = steps.all.count
+        for _ in 0..<20 {
+            #expect(try await session.transcript.count == 2)
+            #expect(try await !session.isResponding)
+            #expect(try await model.adapters.isEmpty)
+        }
+        // A training step that was running may have ended.
+        #expect(steps.all.count <= before + 2)
+        training.cancel()
+        await #expect(throws: CancellationError.self) { try await training.value }
+    }
 }
