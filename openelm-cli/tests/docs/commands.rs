@@ -7,11 +7,12 @@ use openelm_testing::{Outcome, TempDir, repository, run};
 use crate::markdown::{Block, Page};
 
 /// Programs that are neither run nor checked.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 15] = [
     "actionlint",
     "apt-get",
     "cargo-deny",
     "cd",
+    "eval",
     "export",
     "git",
     "mlx.launch",
