@@ -241,7 +241,7 @@ import Testing
         // Started again while it stops.
         task.start()
         async let stopping: Void = task.stop()
-        await Task.yield()
+        await task.wait { task.phase != .running }
         task.start()
         await stopping
         await task.finish()
