@@ -130,9 +130,16 @@ impl State {
         begun
     }
 
-    /// The model `draft` as a draft model for `target`.
-    fn draft(&self, target: u64, draft: u64, most: usize) -> Result<DraftModel> {
-        DraftModel::new(self.model(target)?, self.model(draft)?, most)
+    /// The model `draft` as a draft model for `target`. All tokens of both tokenizers are compared
+    /// once.
+    fn draft(&mut self, target: u64, draft: u64, most: usize) -> Result<DraftModel> {
+        let model = self.model(draft)?;
+        if self.drafts.contains(&(target, draft)) {
+            return DraftModel::of_model(model.model(), most);
+        }
+        let checked = DraftModel::new(self.model(target)?, model, most)?;
+        self.drafts.insert((target, draft));
+        Ok(checked)
     }
 
     /// Begins to read the messages of the conversation `chat` and `prefix`, the beginning of the
@@ -140,20 +147,23 @@ impl State {
     pub(super) fn prewarm(&mut self, chat: u64, prefix: &str) -> Result<()> {
         self.end_prewarms(chat);
         let slot = self.chats.get(&chat).ok_or(Error::Unloaded)?;
+        if slot.answering.is_some() {
+            return Ok(());
+        }
         let loaded = self.models.get_mut(&slot.model).ok_or(Error::Unloaded)?;
-        loaded.model.warm_up()?;
+        let Loaded {
+            model, prefixes, ..
+        } = loaded;
+        model.warm_up()?;
         let options = GenerateOptions {
             max_tokens: 1,
             ..GenerateOptions::default()
         };
-        let tokens = slot.chat.prewarm_tokens(&loaded.model, prefix, &options)?;
+        let tokens = slot.chat.prewarm_tokens(model, prefix, &options)?;
         // BOS alone saves nothing.
-        if slot.answering.is_some() || tokens.len() < 2 {
+        if tokens.len() < 2 {
             return Ok(());
         }
-        let Loaded {
-            model, prefixes, ..
-        } = loaded;
         let generation = model.generate_tokens_with_prefixes(tokens.clone(), options, prefixes)?;
         let (generation, prompt) = (generation.into_owned(), Prompt::Tokens(tokens));
         self.generations.push(GenerationTask {

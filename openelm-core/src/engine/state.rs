@@ -1,7 +1,7 @@
 //! The state of the engine's thread: models, conversations and the tasks on them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -27,6 +27,8 @@ pub(super) struct State {
     /// Generations that have not begun.
     pub(super) compiling: Vec<CompilingRequest>,
     pub(super) finetunes: VecDeque<FinetuneTask>,
+    /// Models and draft models with the same tokens.
+    pub(super) drafts: HashSet<(u64, u64)>,
 }
 
 /// A model, and its adapters as its handle shows them.
@@ -122,6 +124,8 @@ impl State {
             slot.shown.is_unloaded.store(true, Ordering::SeqCst);
         }
         self.chats.retain(|_, slot| slot.model != id);
+        self.drafts
+            .retain(|(target, draft)| *target != id && *draft != id);
         self.models.remove(&id).is_some()
     }
 

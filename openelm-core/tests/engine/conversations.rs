@@ -3,35 +3,16 @@
 use openelm_core::{
     LoadOptions,
     chat::{ChatTemplate, ContextOverflow},
-    engine::{ChatHandle, EventReceiver, ModelHandle, RequestOptions},
+    engine::{ChatHandle, ModelHandle, RequestOptions},
     evaluate::PerplexityOptions,
-    generation::{Event, GenerateOptions, Stats},
+    generation::{Event, Stats},
 };
 use openelm_testing::{TempDir, block_on, tales};
 
-use super::load;
-
-fn greedy(max_tokens: usize) -> GenerateOptions {
-    GenerateOptions {
-        max_tokens,
-        ..GenerateOptions::default()
-    }
-}
+use super::{greedy, load, read_stats as read};
 
 fn plain(model: &ModelHandle) -> ChatHandle {
     model.chat(ChatTemplate::Plain, Vec::new()).unwrap()
-}
-
-fn read(events: &EventReceiver<Event>) -> (String, Stats) {
-    let mut text = String::new();
-    while let Some(event) = events.next_blocking().unwrap() {
-        match event {
-            Event::Token(token) => text += &token.text,
-            Event::Finished { stats, .. } => return (text, stats),
-            Event::Prefill { .. } => {}
-        }
-    }
-    panic!("no last event after {text:?}");
 }
 
 fn answer(chat: &ChatHandle, question: &str) -> (String, Stats) {
@@ -98,7 +79,7 @@ fn a_question_that_was_read_before_begins_sooner() {
     let chat = plain(&model);
     chat.prewarm("Once upon a time there was a little girl named Lily.")
         .unwrap();
-    // Nobody reads the events of this work. A text of another request follows it.
+    // This work has no reader. A text of another request follows it.
     read(&model.generate("A bear", greedy(16)).unwrap());
     let (text, stats) = answer(&chat, story);
     assert_eq!(text, expected);

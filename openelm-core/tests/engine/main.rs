@@ -19,7 +19,7 @@ mod training;
 use openelm_core::{
     LoadOptions,
     engine::{Engine, EventReceiver, ModelHandle},
-    generation::{Event, FinishReason, GenerateOptions, Sampling},
+    generation::{Event, FinishReason, GenerateOptions, Sampling, Stats},
 };
 use openelm_testing::tales;
 
@@ -41,6 +41,26 @@ fn options(seed: u64, max_tokens: usize) -> GenerateOptions {
         },
         ..GenerateOptions::default()
     }
+}
+
+fn greedy(max_tokens: usize) -> GenerateOptions {
+    GenerateOptions {
+        max_tokens,
+        ..GenerateOptions::default()
+    }
+}
+
+/// Reads all events; the text and the statistics.
+fn read_stats(events: &EventReceiver<Event>) -> (String, Stats) {
+    let mut text = String::new();
+    while let Some(event) = events.next_blocking().unwrap() {
+        match event {
+            Event::Token(token) => text += &token.text,
+            Event::Finished { stats, .. } => return (text, stats),
+            Event::Prefill { .. } => {}
+        }
+    }
+    panic!("no last event after {text:?}");
 }
 
 /// Reads all events; the text and the reason of its end.

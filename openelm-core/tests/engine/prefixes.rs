@@ -4,33 +4,14 @@ use openelm_core::{
     LanguageModel, LoadOptions,
     adapter::{Adapter, LoraOptions, TargetModules},
     chat::{ChatTemplate, Message, Role},
-    engine::{EventReceiver, ModelHandle},
-    generation::{Event, GenerateOptions, Stats},
+    engine::ModelHandle,
+    generation::Stats,
 };
 use openelm_testing::{TempDir, block_on, tales};
 
-use super::load;
+use super::{greedy, load, read_stats as read};
 
 const STORY: &str = "Once upon a time there was a little girl named Lily. She liked";
-
-fn greedy(max_tokens: usize) -> GenerateOptions {
-    GenerateOptions {
-        max_tokens,
-        ..GenerateOptions::default()
-    }
-}
-
-fn read(events: &EventReceiver<Event>) -> (String, Stats) {
-    let mut text = String::new();
-    while let Some(event) = events.next_blocking().unwrap() {
-        match event {
-            Event::Token(token) => text += &token.text,
-            Event::Finished { stats, .. } => return (text, stats),
-            Event::Prefill { .. } => {}
-        }
-    }
-    panic!("no last event after {text:?}");
-}
 
 fn text_of(model: &ModelHandle, prompt: &str) -> (String, Stats) {
     read(&model.generate(prompt, greedy(12)).unwrap())

@@ -8,16 +8,9 @@ use openelm_core::{
 };
 use openelm_testing::{TempDir, block_on, tales};
 
-use super::load;
+use super::{greedy, load};
 
 const STORY: &str = "Once upon a time there was a little girl named Lily. She liked";
-
-fn greedy(max_tokens: usize) -> GenerateOptions {
-    GenerateOptions {
-        max_tokens,
-        ..GenerateOptions::default()
-    }
-}
 
 /// Reads all events: the prompt's log-probabilities, the text, the reason and the statistics.
 fn read(events: &EventReceiver<Event>) -> (Vec<PromptToken>, String, FinishReason, Stats) {
