@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    tokenizer::{ChatTemplate, Message, Role},
+    tokenizer::{ChatTemplate, Message},
 };
 
 /// The entry of the metadata with the messages.
-const CHAT: &str = "0.openelm_chat";
+pub(super) const CHAT: &str = "0.openelm_chat";
 
 impl Chat {
     /// Writes the conversation of `model` to the file `path`: template, messages, and the keys and
@@ -27,15 +27,14 @@ impl Chat {
     pub fn save(&self, path: impl AsRef<Path>, model: &LanguageModel) -> Result<()> {
         let path = path.as_ref();
         let record = Record {
-            template: self.template().name().into(),
-            messages: self.messages().iter().map(RecordedMessage::of).collect(),
+            template: self.template(),
+            messages: self.messages().to_vec(),
             drops_oldest_turns: self.overflow() == ContextOverflow::DropOldestTurns,
             dropped: self.dropped_messages(),
         };
         let record = serde_json::to_string(&record)
             .map_err(|error| Error::checkpoint(path, error.to_string()))?;
-        let entry = (CHAT.to_owned(), record);
-        self.cache().write(path, model.model(), [entry])
+        self.cache().write(path, model.model(), (CHAT, &record))
     }
 
     /// Reads a file of [`save`](Self::save). If `model`, its active adapters or its dtype are not
@@ -53,21 +52,24 @@ impl Chat {
         };
         let record: Record = serde_json::from_str(record)
             .map_err(|error| malformed(format!("`openelm_chat`: {error}")))?;
-        let template = ChatTemplate::ALL
-            .into_iter()
-            .find(|template| template.name() == record.template)
-            .ok_or_else(|| malformed(format!("unknown template {:?}", record.template)))?;
-        let messages = record.messages.into_iter().map(RecordedMessage::message);
-        let messages = messages
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|role| malformed(format!("unknown role {role:?}")))?;
+        let Record {
+            template,
+            messages,
+            dropped,
+            ..
+        } = record;
+        // Whole turns are left out.
+        if dropped > messages.len() || !dropped.is_multiple_of(2) {
+            let problem = format!("`openelm_chat`: {dropped} messages cannot be left out");
+            return Err(malformed(problem));
+        }
         let mut chat =
             Self::new(template, messages).map_err(|error| malformed(error.to_string()))?;
         if record.drops_oldest_turns {
             chat.set_context_overflow(ContextOverflow::DropOldestTurns);
         }
         let cache = file.usable_cache(path, model.model())?;
-        chat.restore(cache.unwrap_or_default(), record.dropped);
+        chat.restore(cache.unwrap_or_default(), dropped);
         Ok(chat)
     }
 }
@@ -75,33 +77,28 @@ impl Chat {
 /// A conversation in the metadata.
 #[derive(Serialize, Deserialize)]
 struct Record {
-    template: String,
-    messages: Vec<RecordedMessage>,
+    template: ChatTemplate,
+    messages: Vec<Message>,
     drops_oldest_turns: bool,
     dropped: usize,
 }
 
-#[derive(Serialize, Deserialize)]
-struct RecordedMessage {
-    role: String,
-    content: String,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::Role;
 
-impl RecordedMessage {
-    fn of(message: &Message) -> Self {
-        Self {
-            role: message.role.name().into(),
-            content: message.content.clone(),
+    #[test]
+    fn templates_and_roles_have_their_names() {
+        for template in [
+            ChatTemplate::OpenElmInstruct,
+            ChatTemplate::Instruction,
+            ChatTemplate::Plain,
+        ] {
+            assert_eq!(serde_json::to_value(template).unwrap(), template.name());
         }
-    }
-
-    /// The message; the name of an unknown role is the error.
-    fn message(self) -> Result<Message, String> {
-        let roles = [Role::System, Role::User, Role::Assistant];
-        let role = roles.into_iter().find(|role| role.name() == self.role);
-        Ok(Message {
-            role: role.ok_or(self.role)?,
-            content: self.content,
-        })
+        for role in [Role::System, Role::User, Role::Assistant] {
+            assert_eq!(serde_json::to_value(role).unwrap(), role.name());
+        }
     }
 }

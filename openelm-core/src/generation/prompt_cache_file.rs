@@ -19,7 +19,10 @@ use safetensors::{
     tensor::{Dtype as FileDtype, Metadata, TensorView, serialize},
 };
 
-use super::prompt_cache::{PromptCache, UNKNOWN};
+use super::{
+    chat_file::CHAT,
+    prompt_cache::{PromptCache, UNKNOWN},
+};
 use crate::{
     error::{Error, Result},
     files::{check_replaceable, write_beside},
@@ -49,25 +52,26 @@ impl PromptCache {
         if !self.is_of(model) || self.offset() == 0 {
             return Err(self.of_another_model());
         }
-        self.write(path.as_ref(), model, [(MODEL.to_owned(), name.to_owned())])
+        self.write(path.as_ref(), model, (MODEL, name))
     }
 
-    /// Writes the cache with `entries` in the metadata. An empty cache, and one of other adapters,
-    /// is written without keys and values.
+    /// Writes the cache with `entry` in the metadata, which states the kind of the file: a file of
+    /// another kind is not replaced. An empty cache, and one of other adapters, is written without
+    /// keys and values.
     pub(super) fn write(
         &self,
         path: &Path,
         model: &Model,
-        entries: impl IntoIterator<Item = (String, String)>,
+        (kind, entry): (&str, &str),
     ) -> Result<()> {
-        check_own(path)?;
+        check_own(path, kind)?;
         let mut metadata = HashMap::from([
             (TOKENIZER_CONFIG.to_owned(), "{}".to_owned()),
             (FINGERPRINT.to_owned(), model.fingerprint()?),
             // mlx-lm's list of numbers begins with an empty text.
             ("2.0".to_owned(), String::new()),
+            (kind.to_owned(), entry.to_owned()),
         ]);
-        metadata.extend(entries);
         let mut tensors: Vec<(String, Tensor)> = Vec::new();
         let usable = self.cache.as_ref().filter(|_| self.is_of(model));
         if let Some(cache) = usable.filter(|cache| cache.offset() > 0) {
@@ -354,19 +358,24 @@ fn array(name: &str, view: &TensorView<'_>) -> Result<Array, String> {
     array.map_err(|error| format!("tensor `{name}`: {error}"))
 }
 
-/// Refuses to replace a file that [`PromptCache::save`] did not write.
-fn check_own(path: &Path) -> Result<()> {
+/// Refuses to replace a file that [`PromptCache::write`] did not write with the entry `kind`.
+fn check_own(path: &Path, kind: &str) -> Result<()> {
     check_replaceable(path)?;
     match path_kind(path)? {
         None => return Ok(()),
-        Some(PathKind::File) if is_own(path).unwrap_or(false) => return Ok(()),
+        Some(PathKind::File) if is_own(path, kind).unwrap_or(false) => return Ok(()),
         Some(_) => {}
     }
-    let problem = "exists and is not a prompt cache of openelm; choose another path";
+    let what = if kind == CHAT {
+        "conversation"
+    } else {
+        "prompt cache"
+    };
+    let problem = format!("exists and is not a {what} of openelm; choose another path");
     Err(Error::destination(path, problem))
 }
 
-fn is_own(path: &Path) -> std::io::Result<bool> {
+fn is_own(path: &Path, kind: &str) -> std::io::Result<bool> {
     let mut file = File::open(path)?;
     let mut size = [0; 8];
     file.read_exact(&mut size)?;
@@ -375,5 +384,5 @@ fn is_own(path: &Path) -> std::io::Result<bool> {
     file.take(size.min(MAX_HEADER)).read_to_end(&mut header)?;
     let header: Option<Metadata> = serde_json::from_slice(&header).ok();
     let metadata = header.and_then(|header| header.metadata().clone());
-    Ok(metadata.is_some_and(|all| all.contains_key(FINGERPRINT)))
+    Ok(metadata.is_some_and(|all| all.contains_key(FINGERPRINT) && all.contains_key(kind)))
 }

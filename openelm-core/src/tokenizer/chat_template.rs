@@ -11,6 +11,8 @@
 //! EOS between turns: only the last answer of an example ends with it, so conversations of several
 //! turns are best trained with [`mask_prompt`](crate::dataset::DatasetOptions::mask_prompt).
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     message::{Message, Role, check_roles},
     prompt_parts::PromptParts,
@@ -19,12 +21,14 @@ use super::{
 use crate::error::{Error, Result};
 
 /// The prompt format of a conversation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ChatTemplate {
     /// The format of Apple's OpenELM-Instruct checkpoints, the default: CoreNet's `chat_template`
     /// (`projects/openelm/instruction_tuning/openelm-instruct.yaml`) as Hugging Face's
     /// `apply_chat_template` renders it. A message ends with `</s>`.
     #[default]
+    #[serde(rename = "openelm-instruct")]
     OpenElmInstruct,
     /// The format of CoreNet's LoRA recipe (commonsense-170k), for models tuned on rows of
     /// `instruction` and `output`.
@@ -34,9 +38,6 @@ pub enum ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// All templates.
-    pub const ALL: [Self; 3] = [Self::OpenElmInstruct, Self::Instruction, Self::Plain];
-
     /// `openelm-instruct`, `instruction` or `plain`.
     pub fn name(self) -> &'static str {
         match self {

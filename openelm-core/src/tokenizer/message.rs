@@ -1,7 +1,10 @@
 //! Messages of a conversation and the order of their roles.
 
+use serde::{Deserialize, Serialize};
+
 /// The author of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Background for the conversation; the first message only.
     System,
@@ -12,7 +15,7 @@ pub enum Role {
 }
 
 /// A message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Author of the message.
     pub role: Role,

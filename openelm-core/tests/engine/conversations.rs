@@ -1,7 +1,7 @@
 //! Conversations: files, reading before a question, draft models, a full context.
 
 use openelm_core::{
-    LoadOptions,
+    LanguageModel, LoadOptions,
     chat::{ChatTemplate, ContextOverflow},
     engine::{ChatHandle, ModelHandle, RequestOptions},
     evaluate::PerplexityOptions,
@@ -61,8 +61,27 @@ fn a_conversation_without_an_answer_is_saved() {
     let file = folder.join("chat.safetensors");
     let model = load();
     block_on(plain(&model).save(file.clone())).unwrap();
-    let restored = block_on(model.load_chat(file)).unwrap();
+    let restored = block_on(model.load_chat(file.clone())).unwrap();
     assert!(block_on(restored.messages()).unwrap().is_empty());
+    // A prompt cache and a conversation do not replace each other, although they have one format.
+    let base = LanguageModel::load(tales(), &LoadOptions::default()).unwrap();
+    let mut generation = base.generate("A fox", greedy(1)).unwrap();
+    while generation.next().is_some() {}
+    let kept = folder.join("cache.safetensors");
+    let cache = generation.into_cache();
+    cache.save(&kept, base.model(), "tales").unwrap();
+    let error = block_on(restored.save(kept)).unwrap_err().to_string();
+    assert!(
+        error.ends_with("is not a conversation of openelm; choose another path"),
+        "{error}"
+    );
+    let error = cache.save(&file, base.model(), "tales").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("is not a prompt cache of openelm; choose another path"),
+        "{error}"
+    );
     let other = folder.join("notes.txt");
     folder.write("notes.txt", "notes");
     let error = block_on(restored.save(other.clone())).unwrap_err();
