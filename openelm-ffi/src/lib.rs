@@ -6,6 +6,7 @@
 //! an error.
 
 mod adapters;
+mod cancellation;
 mod chat;
 mod convert;
 mod count;
@@ -23,6 +24,7 @@ mod memory;
 mod score;
 
 pub use adapters::AdapterStrength;
+pub use cancellation::{Cancellation, new_cancellation};
 pub use chat::{
     Chat, ChatMessage, ChatRole, ChatTemplate, load_chat, model_chat_template, new_chat,
     token_count,

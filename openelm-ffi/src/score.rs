@@ -1,8 +1,10 @@
 //! Scores of texts: methods of [`LanguageModel`].
 
+use std::sync::Arc;
+
 use openelm_core::evaluate::{self, PerplexityOptions};
 
-use crate::{error::Result, language_model::LanguageModel};
+use crate::{cancellation::Cancellation, error::Result, language_model::LanguageModel};
 
 /// A continuation to score after a context.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
@@ -38,17 +40,24 @@ pub struct Perplexity {
 
 #[uniffi::export]
 impl LanguageModel {
-    /// The log-likelihoods of continuations after their contexts, in order. Cancelling the call ends
-    /// the work after a few of them.
+    /// The log-likelihoods of continuations after their contexts, in order.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a request that cannot be encoded.
-    pub async fn log_likelihoods(&self, requests: Vec<ScoreRequest>) -> Result<Vec<LogLikelihood>> {
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a request that cannot be encoded,
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
+    pub async fn log_likelihoods(
+        &self,
+        requests: Vec<ScoreRequest>,
+        cancellation: Arc<Cancellation>,
+    ) -> Result<Vec<LogLikelihood>> {
         let requests = requests.into_iter().map(|request| evaluate::ScoreRequest {
             context: request.context.into(),
             continuation: request.continuation,
         });
-        let scored = self.handle().log_likelihoods(requests.collect()).await?;
+        let scored = self
+            .handle()
+            .log_likelihoods(requests.collect(), &cancellation.0)
+            .await?;
         let mirror = |found: evaluate::LogLikelihood| LogLikelihood {
             sum: found.sum,
             is_greedy: found.is_greedy,
@@ -59,14 +68,19 @@ impl LanguageModel {
         Ok(scored.into_iter().map(mirror).collect())
     }
 
-    /// The perplexity of `texts`. Cancelling the call ends the work after a few of them.
+    /// The perplexity of `texts`.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`](crate::Error::InvalidOption) if no text has a token.
-    pub async fn perplexity(&self, texts: Vec<String>) -> Result<Perplexity> {
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) if no text has a token,
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
+    pub async fn perplexity(
+        &self,
+        texts: Vec<String>,
+        cancellation: Arc<Cancellation>,
+    ) -> Result<Perplexity> {
         let found = self
             .handle()
-            .perplexity(texts, PerplexityOptions::default());
+            .perplexity(texts, PerplexityOptions::default(), &cancellation.0);
         let found = found.await?;
         Ok(Perplexity {
             texts: found.documents as u64,

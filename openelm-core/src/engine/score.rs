@@ -3,27 +3,35 @@
 
 use super::model::ModelHandle;
 use crate::{
+    cancel::CancelHandle,
     error::{Error, Result},
     evaluate::{LogLikelihood, Perplexity, PerplexityOptions, ScoreRequest, Scorer},
 };
 
 /// Requests of a unit of work, and more if they have the context of the last one.
 const UNIT: usize = 8;
+/// Largest number of requests of a unit.
+const LARGEST_UNIT: usize = 64;
 
 impl ModelHandle {
     /// The log-likelihoods of continuations after their contexts, in order, with the active adapters.
-    /// Requests with one context share its pass if they follow each other. Dropping the future ends
-    /// the work before its next unit.
+    /// Requests with one context share its pass, up to 64 of them, if they follow each other.
+    /// Cancelling, or dropping the future, ends the work before its next unit.
     ///
     /// # Errors
     /// [`Error::Option`] with the index of the first request that cannot be
     /// encoded, once those of the units before it are scored; as [`Scorer::score`];
-    /// [`Error::Unloaded`].
-    pub async fn log_likelihoods(&self, requests: Vec<ScoreRequest>) -> Result<Vec<LogLikelihood>> {
+    /// [`Error::Unloaded`], [`Error::Cancelled`].
+    pub async fn log_likelihoods(
+        &self,
+        requests: Vec<ScoreRequest>,
+        cancel: &CancelHandle,
+    ) -> Result<Vec<LogLikelihood>> {
         self.check_loaded()?;
         let mut results = Vec::with_capacity(requests.len());
         let mut left = requests.as_slice();
         while !left.is_empty() {
+            cancel.check()?;
             let (unit, rest) = left.split_at(unit(left));
             left = rest;
             let (id, first, unit) = (self.id(), results.len(), unit.to_vec());
@@ -48,20 +56,22 @@ impl ModelHandle {
 impl ModelHandle {
     /// The perplexity of `texts`, over all their tokens, as
     /// [`perplexity`](crate::evaluate::perplexity) scores documents, with the active adapters. A
-    /// text without tokens is skipped. Dropping the future ends the work before its next unit, a few
-    /// texts.
+    /// text without tokens is skipped. Cancelling, or dropping the future, ends the work before its
+    /// next unit, a few texts.
     ///
     /// # Errors
     /// [`Error::Option`] if an option is out of range or no text has a token; as [`Scorer::score`];
-    /// [`Error::Unloaded`].
+    /// [`Error::Unloaded`], [`Error::Cancelled`].
     pub async fn perplexity(
         &self,
         texts: Vec<String>,
         options: PerplexityOptions,
+        cancel: &CancelHandle,
     ) -> Result<Perplexity> {
         self.check_loaded()?;
         let (mut texts, mut found) = (texts.into_iter(), Perplexity::default());
         loop {
+            cancel.check()?;
             let (id, options) = (self.id(), options.clone());
             let scored = self.engine().call(move |state| {
                 let mut scorer = Scorer::new(state.model(id)?)?;
@@ -89,7 +99,7 @@ impl ModelHandle {
 fn unit(requests: &[ScoreRequest]) -> usize {
     let end = UNIT.min(requests.len());
     let last = requests.get(end - 1);
-    let same = requests.iter().skip(end);
+    let same = requests.iter().take(LARGEST_UNIT).skip(end);
     end + same
         .take_while(|next| last.is_some_and(|last| last.context == next.context))
         .count()
@@ -112,5 +122,14 @@ mod tests {
         requests.push(request("c"));
         assert_eq!(unit(&requests), 11);
         assert_eq!(unit(&requests[11..]), 1);
+    }
+
+    #[test]
+    fn a_unit_of_one_context_is_limited() {
+        let request = ScoreRequest {
+            context: "".into(),
+            continuation: "x".into(),
+        };
+        assert_eq!(unit(&vec![request; 1000]), LARGEST_UNIT);
     }
 }

@@ -1,7 +1,7 @@
 //! Conversations: files, reading before a question, draft models, a full context.
 
 use openelm_core::{
-    LanguageModel, LoadOptions,
+    CancelHandle, LanguageModel, LoadOptions,
     chat::{ChatTemplate, ContextOverflow},
     engine::{ChatHandle, ModelHandle, RequestOptions},
     evaluate::PerplexityOptions,
@@ -183,7 +183,11 @@ fn texts_have_a_perplexity() {
     let model = load();
     let texts = |texts: &[&str]| {
         let texts = texts.iter().map(|&text| text.to_owned()).collect();
-        block_on(model.perplexity(texts, PerplexityOptions::default()))
+        block_on(model.perplexity(
+            texts,
+            PerplexityOptions::default(),
+            &CancelHandle::default(),
+        ))
     };
     let story = "Once upon a time there was a little fox.";
     let good = texts(&[story, "", "The bear was happy."]).unwrap();
@@ -197,7 +201,7 @@ fn texts_have_a_perplexity() {
         context: "".into(),
         continuation: story.into(),
     };
-    let scored = block_on(model.log_likelihoods(vec![request])).unwrap();
+    let scored = block_on(model.log_likelihoods(vec![request], &CancelHandle::default())).unwrap();
     let alone = texts(&[story]).unwrap();
     assert!((alone.nats + scored[0].sum).abs() < 1e-3);
 }

@@ -3,8 +3,8 @@
 use std::thread;
 
 use openelm_core::{
-    Error, LanguageModel, LoadOptions,
-    evaluate::{LogLikelihood, ScoreRequest, Scorer},
+    CancelHandle, Error, LanguageModel, LoadOptions,
+    evaluate::{LogLikelihood, PerplexityOptions, ScoreRequest, Scorer},
 };
 use openelm_testing::{block_on, tales};
 
@@ -38,7 +38,7 @@ fn scores_advance_beside_generations() {
     let alone = read(&handle.generate("Once", options(3, 30)).unwrap());
     let events = handle.generate("Once", options(3, 30)).unwrap();
     let reader = thread::spawn(move || read(&events));
-    let found = block_on(handle.log_likelihoods(requests())).unwrap();
+    let found = block_on(handle.log_likelihoods(requests(), &CancelHandle::default())).unwrap();
     assert_eq!(reader.join().unwrap(), alone);
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
@@ -53,12 +53,27 @@ fn a_fault_names_its_request() {
     let handle = load();
     let mut faulty = requests();
     faulty[10].continuation.clear();
-    let problem = block_on(handle.log_likelihoods(faulty)).unwrap_err();
+    let problem = block_on(handle.log_likelihoods(faulty, &CancelHandle::default())).unwrap_err();
     assert_eq!(
         problem.to_string(),
         "requests: 10: continuation: it is empty"
     );
     block_on(handle.unload()).unwrap();
-    let problem = block_on(handle.log_likelihoods(requests())).unwrap_err();
+    let problem =
+        block_on(handle.log_likelihoods(requests(), &CancelHandle::default())).unwrap_err();
     assert!(matches!(problem, Error::Unloaded), "{problem}");
+}
+
+#[test]
+fn cancelled_scores_end() {
+    let handle = load();
+    let cancel = CancelHandle::default();
+    let scored = block_on(handle.log_likelihoods(requests(), &cancel));
+    assert_eq!(scored.unwrap().len(), requests().len());
+    cancel.cancel();
+    let problem = block_on(handle.log_likelihoods(requests(), &cancel)).unwrap_err();
+    assert!(matches!(problem, Error::Cancelled), "{problem}");
+    let texts = vec!["A fox.".to_owned()];
+    let problem = block_on(handle.perplexity(texts, PerplexityOptions::default(), &cancel));
+    assert!(matches!(problem, Err(Error::Cancelled)), "{problem:?}");
 }

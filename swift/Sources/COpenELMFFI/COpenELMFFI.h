@@ -243,6 +243,21 @@ typedef void (*UniffiForeignFutureCompleteVoid)(uint64_t, UniffiForeignFutureRes
     );
 
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_CANCELLATION
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_CANCELLATION
+uint64_t uniffi_openelm_ffi_fn_clone_cancellation(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_CANCELLATION
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FREE_CANCELLATION
+void uniffi_openelm_ffi_fn_free_cancellation(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CANCELLATION_CANCEL
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_CANCELLATION_CANCEL
+void uniffi_openelm_ffi_fn_method_cancellation_cancel(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_CHAT
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_CHAT
 uint64_t uniffi_openelm_ffi_fn_clone_chat(uint64_t handle, RustCallStatus *_Nonnull out_status
@@ -425,12 +440,12 @@ uint64_t uniffi_openelm_ffi_fn_method_languagemodel_warm_up(uint64_t ptr
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_LOG_LIKELIHOODS
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_LOG_LIKELIHOODS
-uint64_t uniffi_openelm_ffi_fn_method_languagemodel_log_likelihoods(uint64_t ptr, RustBuffer requests
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_log_likelihoods(uint64_t ptr, RustBuffer requests, uint64_t cancellation
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_PERPLEXITY
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_PERPLEXITY
-uint64_t uniffi_openelm_ffi_fn_method_languagemodel_perplexity(uint64_t ptr, RustBuffer texts
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_perplexity(uint64_t ptr, RustBuffer texts, uint64_t cancellation
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_CLONE_LOADRUN
@@ -456,6 +471,12 @@ uint64_t uniffi_openelm_ffi_fn_method_loadrun_model(uint64_t ptr, RustCallStatus
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LOADRUN_NEXT
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LOADRUN_NEXT
 uint64_t uniffi_openelm_ffi_fn_method_loadrun_next(uint64_t ptr
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_NEW_CANCELLATION
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_NEW_CANCELLATION
+uint64_t uniffi_openelm_ffi_fn_func_new_cancellation(RustCallStatus *_Nonnull out_status
+    
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_FUNC_LOAD_CHAT
@@ -847,6 +868,12 @@ void ffi_openelm_ffi_rust_future_free_void(uint64_t handle
 void ffi_openelm_ffi_rust_future_complete_void(uint64_t handle, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_NEW_CANCELLATION
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_NEW_CANCELLATION
+uint16_t uniffi_openelm_ffi_checksum_func_new_cancellation(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_LOAD_CHAT
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_LOAD_CHAT
 uint16_t uniffi_openelm_ffi_checksum_func_load_chat(void
@@ -988,6 +1015,12 @@ uint16_t uniffi_openelm_ffi_checksum_func_set_memory_limit(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_SET_METALLIB
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_FUNC_SET_METALLIB
 uint16_t uniffi_openelm_ffi_checksum_func_set_metallib(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CANCELLATION_CANCEL
+#define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_CHECKSUM_METHOD_CANCELLATION_CANCEL
+uint16_t uniffi_openelm_ffi_checksum_method_cancellation_cancel(void
     
 );
 #endif

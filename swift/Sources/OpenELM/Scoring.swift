@@ -64,7 +64,9 @@ extension LanguageModel {
             OpenELMBindings.ScoreRequest(context: $0.context, continuation: $0.continuation)
         }
         let model = self.model
-        let scored = try await translated { try await model.logLikelihoods(requests: requests) }
+        let scored = try await cancellable {
+            try await model.logLikelihoods(requests: requests, cancellation: $0)
+        }
         return scored.map {
             LogLikelihood(
                 sum: $0.sum, isGreedy: $0.isGreedy, tokens: $0.tokens,
@@ -76,10 +78,24 @@ extension LanguageModel {
     /// context are scored in parts.
     public func perplexity(of texts: [String]) async throws -> Perplexity {
         let model = self.model
-        let found = try await translated { try await model.perplexity(texts: texts) }
+        let found = try await cancellable {
+            try await model.perplexity(texts: texts, cancellation: $0)
+        }
         return Perplexity(
             texts: Int(clamping: found.texts), tokens: Int(clamping: found.tokens),
             bytes: Int(clamping: found.bytes), natsPerToken: found.natsPerToken,
             perplexity: found.perplexity, bitsPerByte: found.bitsPerByte)
+    }
+}
+
+/// Runs a call of the library, which ends if the task is cancelled.
+private func cancellable<T: Sendable>(
+    _ call: @Sendable (Cancellation) async throws -> T
+) async throws -> T {
+    let cancellation = try translated { try newCancellation() }
+    return try await withCancellationHandler {
+        try await translated { try await call(cancellation) }
+    } onCancel: {
+        try? cancellation.cancel()
     }
 }

@@ -600,6 +600,140 @@ fileprivate struct FfiConverterString: FfiConverter {
 
 
 /**
+ * Cancels the call that it was passed to.
+ */
+public protocol CancellationProtocol: AnyObject, Sendable {
+    
+    /**
+     * Ends the call with [`Error::Cancelled`](crate::Error::Cancelled) before its next unit of work.
+     *
+     * # Errors
+     * Only after a panic.
+     */
+    func cancel() throws 
+    
+}
+/**
+ * Cancels the call that it was passed to.
+ */
+open class Cancellation: CancellationProtocol, @unchecked Sendable {
+    fileprivate let handle: UInt64
+
+    /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public struct NoHandle {
+        public init() {}
+    }
+
+    // TODO: We'd like this to be `private` but for Swifty reasons,
+    // we can't implement `FfiConverter` without making this `required` and we can't
+    // make it `required` without making it `public`.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    required public init(unsafeFromHandle handle: UInt64) {
+        self.handle = handle
+    }
+
+    // This constructor can be used to instantiate a fake object.
+    // - Parameter noHandle: Placeholder value so we can have a constructor separate from the default empty one that may be implemented for classes extending [FFIObject].
+    //
+    // - Warning:
+    //     Any object instantiated with this constructor cannot be passed to an actual Rust-backed object. Since there isn't a backing handle the FFI lower functions will crash.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public init(noHandle: NoHandle) {
+        self.handle = 0
+    }
+
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public func uniffiCloneHandle() -> UInt64 {
+        return try! rustCall { uniffi_openelm_ffi_fn_clone_cancellation(self.handle, $0) }
+    }
+    // No primary constructor declared for this class.
+
+    deinit {
+        if handle == 0 {
+            // Mock objects have handle=0 don't try to free them
+            return
+        }
+
+        try! rustCall { uniffi_openelm_ffi_fn_free_cancellation(handle, $0) }
+    }
+
+    
+
+    
+    /**
+     * Ends the call with [`Error::Cancelled`](crate::Error::Cancelled) before its next unit of work.
+     *
+     * # Errors
+     * Only after a panic.
+     */
+open func cancel()throws   {try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_method_cancellation_cancel(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+}
+}
+    
+
+    
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeCancellation: FfiConverter {
+    typealias FfiType = UInt64
+    typealias SwiftType = Cancellation
+
+    public static func lift(_ handle: UInt64) throws -> Cancellation {
+        return Cancellation(unsafeFromHandle: handle)
+    }
+
+    public static func lower(_ value: Cancellation) -> UInt64 {
+        return value.uniffiCloneHandle()
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Cancellation {
+        let handle: UInt64 = try readInt(&buf)
+        return try lift(handle)
+    }
+
+    public static func write(_ value: Cancellation, into buf: inout [UInt8]) {
+        writeInt(&buf, lower(value))
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeCancellation_lift(_ handle: UInt64) throws -> Cancellation {
+    return try FfiConverterTypeCancellation.lift(handle)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeCancellation_lower(_ value: Cancellation) -> UInt64 {
+    return FfiConverterTypeCancellation.lower(value)
+}
+
+
+
+
+
+
+/**
  * A conversation. Dropping the last handle ends it.
  */
 public protocol ChatProtocol: AnyObject, Sendable {
@@ -1514,21 +1648,22 @@ public protocol LanguageModelProtocol: AnyObject, Sendable {
     func warmUp() async throws 
     
     /**
-     * The log-likelihoods of continuations after their contexts, in order. Cancelling the call ends
-     * the work after a few of them.
+     * The log-likelihoods of continuations after their contexts, in order.
      *
      * # Errors
-     * [`Error::InvalidOption`](crate::Error::InvalidOption) for a request that cannot be encoded.
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) for a request that cannot be encoded,
+     * [`Error::Cancelled`](crate::Error::Cancelled).
      */
-    func logLikelihoods(requests: [ScoreRequest]) async throws  -> [LogLikelihood]
+    func logLikelihoods(requests: [ScoreRequest], cancellation: Cancellation) async throws  -> [LogLikelihood]
     
     /**
-     * The perplexity of `texts`. Cancelling the call ends the work after a few of them.
+     * The perplexity of `texts`.
      *
      * # Errors
-     * [`Error::InvalidOption`](crate::Error::InvalidOption) if no text has a token.
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) if no text has a token,
+     * [`Error::Cancelled`](crate::Error::Cancelled).
      */
-    func perplexity(texts: [String]) async throws  -> Perplexity
+    func perplexity(texts: [String], cancellation: Cancellation) async throws  -> Perplexity
     
 }
 /**
@@ -1744,7 +1879,7 @@ open func finetuneMemory(options: FinetuneOptions, length: UInt64)async throws  
         try  await uniffiRustCallAsync(
             rustFutureFunc: {
                 uniffi_openelm_ffi_fn_method_languagemodel_finetune_memory(
-                        self.uniffiCloneHandle(),FfiConverterTypeFinetuneOptions_lower(options),FfiConverterUInt64.lower(length)
+                        self.uniffiCloneHandle(),FfiConverterTypeFinetuneOptions_lower(options)
                 )
             },
             pollFunc: ffi_openelm_ffi_rust_future_poll_u64,
@@ -1850,18 +1985,18 @@ open func warmUp()async throws   {
 }
     
     /**
-     * The log-likelihoods of continuations after their contexts, in order. Cancelling the call ends
-     * the work after a few of them.
+     * The log-likelihoods of continuations after their contexts, in order.
      *
      * # Errors
-     * [`Error::InvalidOption`](crate::Error::InvalidOption) for a request that cannot be encoded.
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) for a request that cannot be encoded,
+     * [`Error::Cancelled`](crate::Error::Cancelled).
      */
-open func logLikelihoods(requests: [ScoreRequest])async throws  -> [LogLikelihood]  {
+open func logLikelihoods(requests: [ScoreRequest], cancellation: Cancellation)async throws  -> [LogLikelihood]  {
     return
         try  await uniffiRustCallAsync(
             rustFutureFunc: {
                 uniffi_openelm_ffi_fn_method_languagemodel_log_likelihoods(
-                        self.uniffiCloneHandle(),FfiConverterSequenceTypeScoreRequest.lower(requests)
+                        self.uniffiCloneHandle(),FfiConverterSequenceTypeScoreRequest.lower(requests),FfiConverterTypeCancellation_lower(cancellation)
                 )
             },
             pollFunc: ffi_openelm_ffi_rust_future_poll_rust_buffer,
@@ -1873,17 +2008,18 @@ open func logLikelihoods(requests: [ScoreRequest])async throws  -> [LogLikelihoo
 }
     
     /**
-     * The perplexity of `texts`. Cancelling the call ends the work after a few of them.
+     * The perplexity of `texts`.
      *
      * # Errors
-     * [`Error::InvalidOption`](crate::Error::InvalidOption) if no text has a token.
+     * [`Error::InvalidOption`](crate::Error::InvalidOption) if no text has a token,
+     * [`Error::Cancelled`](crate::Error::Cancelled).
      */
-open func perplexity(texts: [String])async throws  -> Perplexity  {
+open func perplexity(texts: [String], cancellation: Cancellation)async throws  -> Perplexity  {
     return
         try  await uniffiRustCallAsync(
             rustFutureFunc: {
                 uniffi_openelm_ffi_fn_method_languagemodel_perplexity(
-                        self.uniffiCloneHandle(),FfiConverterSequenceString.lower(texts)
+                        self.uniffiCloneHandle(),FfiConverterSequenceString.lower(texts),FfiConverterTypeCancellation_lower(cancellation)
                 )
             },
             pollFunc: ffi_openelm_ffi_rust_future_poll_rust_buffer,
@@ -6270,6 +6406,19 @@ fileprivate func uniffiFutureContinuationCallback(handle: UInt64, pollResult: In
     }
 }
 /**
+ * A cancellation of one call.
+ *
+ * # Errors
+ * Only after a panic.
+ */
+public func newCancellation()throws  -> Cancellation  {
+    return try  FfiConverterTypeCancellation_lift(try rustCallWithError(FfiConverterTypeCoreError_lift) {
+        uniffiCallStatus in
+    uniffi_openelm_ffi_fn_func_new_cancellation(uniffiCallStatus
+    )
+})
+}
+/**
  * The conversation in a file of [`Chat::save`]. If the model or its adapters have changed, the next
  * answer reads the messages again.
  *
@@ -6648,6 +6797,9 @@ private let initializationResult: InitializationResult = {
     if bindings_contract_version != scaffolding_contract_version {
         return InitializationResult.contractVersionMismatch
     }
+    if (uniffi_openelm_ffi_checksum_func_new_cancellation() != 42428) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_openelm_ffi_checksum_func_load_chat() != 40438) {
         return InitializationResult.apiChecksumMismatch
     }
@@ -6718,6 +6870,9 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_func_set_metallib() != 402) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_openelm_ffi_checksum_method_cancellation_cancel() != 61326) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_chat_dropped_messages() != 8676) {
@@ -6798,10 +6953,10 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_method_languagemodel_warm_up() != 39678) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_log_likelihoods() != 12516) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_log_likelihoods() != 46228) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_perplexity() != 57510) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_perplexity() != 33300) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_loadrun_cancel() != 62006) {

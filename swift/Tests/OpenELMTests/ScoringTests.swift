@@ -22,6 +22,22 @@ import Testing
         await #expect(throws: OpenELMError.self) { try await model.perplexity(of: []) }
     }
 
+    @Test func cancelledScoresEnd() async throws {
+        let model = try await LanguageModel(folder: tales)
+        let texts = (0..<4000).map { "The fox had \($0) apples and pears." }
+        let requests = texts.map { ScoreRequest(continuation: $0) }
+        let tasks = [
+            Task { _ = try await model.perplexity(of: texts) },
+            Task { _ = try await model.logLikelihoods(of: requests) },
+        ]
+        // A text of another request has its turn.
+        _ = try await model.generate("A fox", options: .init(maximumResponseTokens: 2))
+        for task in tasks {
+            task.cancel()
+            await #expect(throws: CancellationError.self) { try await task.value }
+        }
+    }
+
     @Test func reportsLogProbabilities() async throws {
         let model = try await LanguageModel(folder: tales)
         var options = GenerationOptions(maximumResponseTokens: 6)
