@@ -6,7 +6,6 @@ use std::sync::Arc;
 use openelm_core::engine::ModelHandle;
 
 use crate::{
-    count::count,
     error::Result,
     finetune_options::FinetuneOptions,
     generation::GenerationStream,
@@ -109,14 +108,13 @@ impl LanguageModel {
         Ok(self.model.warm_up().await?)
     }
 
-    /// An upper estimate, in bytes, of the memory of a fine-tuning beside the model's weights, for
-    /// rows of `length` tokens at most.
+    /// An upper estimate, in bytes, of the memory of a fine-tuning beside the model's weights.
     ///
     /// # Errors
     /// [`Error::InvalidOption`](crate::Error::InvalidOption).
-    pub async fn finetune_memory(&self, options: FinetuneOptions, length: u64) -> Result<u64> {
-        let (run, adapter) = ((&options).into(), (&options).into());
-        let estimate = self.model.finetune_memory(run, adapter, count(length));
+    pub async fn finetune_memory(&self, options: FinetuneOptions) -> Result<u64> {
+        let (run, rows, adapter) = ((&options).into(), (&options).into(), (&options).into());
+        let estimate = self.model.finetune_memory(run, rows, adapter);
         Ok(estimate.await?.total())
     }
 

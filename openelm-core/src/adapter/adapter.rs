@@ -8,7 +8,10 @@ use std::{
 use mlx_rs::Array;
 
 use crate::{
-    config::{Config, tensor_names::EMBEDDING},
+    config::{
+        Config,
+        tensor_names::{EMBEDDING, HEAD, weight},
+    },
     error::{Error, Result},
     model::Module,
     weights::Tensors,
@@ -103,6 +106,15 @@ impl Adapter {
                     .map(|name| name.strip_suffix(".weight").unwrap_or(name)),
             )
             .collect()
+    }
+
+    /// True if the matrix of the logits of a model with `config` depends on the parameters.
+    pub(crate) fn trains_head(&self, config: &Config) -> bool {
+        let tied = config.share_input_output_layers();
+        self.weights.contains_key(&weight(HEAD))
+            || self.modules.contains_key(HEAD)
+            || tied && self.weights.contains_key(&weight(EMBEDDING))
+            || tied && self.tied_head && self.modules.contains_key(EMBEDDING)
     }
 
     /// The tensors by mlx-lm's names.

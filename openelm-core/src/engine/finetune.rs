@@ -94,16 +94,15 @@ impl Engine {
 }
 
 impl ModelHandle {
-    /// An upper estimate of the memory of a fine-tuning beside the model's weights, for rows of
-    /// `length` tokens at most.
+    /// An upper estimate of the memory of a fine-tuning beside the model's weights.
     ///
     /// # Errors
     /// [`Error::Option`] for options of the adapter that do not fit; [`Error::Unloaded`].
     pub async fn finetune_memory(
         &self,
         run: FinetuneOptions,
+        rows: DataOptions,
         adapter: AdapterOptions,
-        length: usize,
     ) -> Result<FinetuneMemory> {
         let id = self.id();
         let estimate = self.engine().call(move |state| {
@@ -111,7 +110,7 @@ impl ModelHandle {
             network.set_adapters(&[])?;
             // Its arrays are not computed.
             let adapter = Adapter::new(&network, &adapter, 0)?;
-            Ok(FinetuneMemory::of(&network, &adapter, &run, length))
+            FinetuneMemory::of(&network, &adapter, &run, &rows)
         });
         estimate.await
     }

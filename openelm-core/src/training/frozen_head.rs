@@ -113,7 +113,7 @@ impl<'a> FrozenHead<'a> {
 
 /// Rows whose logits exist at the same time. Few keep a CPU's caches warm; a GPU needs many to
 /// have work for all its cores, and a phone's memory limits them.
-fn chunk(device: Device) -> i32 {
+pub(super) fn chunk(device: Device) -> i32 {
     match device {
         Device::Cpu => 64,
         Device::Gpu if cfg!(target_os = "ios") => 256,

@@ -174,12 +174,7 @@ impl TrainableModel {
 
     /// True if the matrix of the logits depends on trained parameters.
     pub(super) fn trains_head(&self) -> bool {
-        let tied = self.base.config().share_input_output_layers();
-        let adapter = &self.adapter;
-        adapter.weights.contains_key(&weight(HEAD))
-            || adapter.modules.contains_key(HEAD)
-            || tied && adapter.weights.contains_key(&weight(EMBEDDING))
-            || tied && adapter.tied_head && adapter.modules.contains_key(EMBEDDING)
+        self.adapter.trains_head(self.base.config())
     }
 
     /// The random keys of a step's dropout, one for each adapted matrix; none without dropout. A

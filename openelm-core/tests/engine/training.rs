@@ -40,6 +40,16 @@ fn start_or_resume(model: &ModelHandle, folder: &TempDir, resume: bool) -> Finet
     model.finetune(request).unwrap()
 }
 
+/// Reads events up to a step after the iteration `after`.
+fn wait_for_step(run: &FinetuneHandle, after: u64) {
+    loop {
+        match run.events().next_blocking().unwrap().unwrap() {
+            FinetuneEvent::Step { step, .. } if step.iteration > after => return,
+            _ => {}
+        }
+    }
+}
+
 /// A short text needs its turns between two batches, and does not wait for a batch per token.
 #[test]
 fn a_short_text_waits_for_one_batch() {
@@ -91,10 +101,7 @@ fn unloading_saves_the_run() {
     let model = load();
     let folder = TempDir::new();
     let run = start(&model, &folder);
-    while !matches!(
-        run.events().next_blocking().unwrap(),
-        Some(FinetuneEvent::Step { .. })
-    ) {}
+    wait_for_step(&run, 0);
     openelm_testing::block_on(model.unload()).unwrap();
     while let Ok(Some(_)) = run.events().next_blocking() {}
     assert!(folder.join("run").join("adapters.safetensors").exists());
@@ -106,10 +113,7 @@ fn a_cancelled_run_is_saved_before_the_next_begins() {
     let folder = TempDir::new();
     for round in 0..6 {
         let run = start_or_resume(&model, &folder, round > 0);
-        while !matches!(
-            run.events().next_blocking().unwrap(),
-            Some(FinetuneEvent::Step { .. })
-        ) {}
+        wait_for_step(&run, 0);
         match round % 2 {
             0 => drop(run),
             _ => {
@@ -126,10 +130,7 @@ fn an_unread_run_that_was_cancelled_frees_its_folder() {
     let model = load();
     let folder = TempDir::new();
     let first = start(&model, &folder);
-    while !matches!(
-        first.events().next_blocking().unwrap(),
-        Some(FinetuneEvent::Step { .. })
-    ) {}
+    wait_for_step(&first, 0);
     first.cancel();
     let find = || {
         let run = folder.join("run");
@@ -139,10 +140,7 @@ fn an_unread_run_that_was_cancelled_frees_its_folder() {
     assert!(saved.iteration > 0 && saved.trained_tokens > 0, "{saved:?}");
     assert_eq!((saved.batch_size, saved.grad_accumulation_steps), (4, 1));
     let second = start_or_resume(&model, &folder, true);
-    while !matches!(
-        second.events().next_blocking().unwrap(),
-        Some(FinetuneEvent::Step { step, .. }) if step.iteration > saved.iteration
-    ) {}
+    wait_for_step(&second, saved.iteration);
     let mut last = None;
     while let Some(event) = first.events().next_blocking().unwrap() {
         last = Some(event);
@@ -161,13 +159,21 @@ fn an_unread_run_that_was_cancelled_frees_its_folder() {
 fn a_larger_batch_needs_more_memory() {
     let model = load();
     let estimate = |change: &dyn Fn(&mut FinetuneOptions)| {
-        let mut run = FinetuneOptions::default();
+        let mut run = FinetuneOptions {
+            max_seq_length: 512,
+            ..FinetuneOptions::default()
+        };
         change(&mut run);
-        let estimate = model.finetune_memory(run, AdapterOptions::default(), 512);
+        let rows = DataOptions::default();
+        let estimate = model.finetune_memory(run, rows, AdapterOptions::default());
         openelm_testing::block_on(estimate).unwrap().total()
     };
     let usual = estimate(&|_| ());
     assert!(estimate(&|run| run.batch_size = 8) > usual * 3 / 2);
     assert!(estimate(&|run| run.trainer.grad_checkpoint = true) < usual);
     assert!(estimate(&|run| run.max_seq_length = 64) < usual / 4);
+    let largest = estimate(&|run| {
+        (run.batch_size, run.max_seq_length) = (usize::MAX, usize::MAX);
+    });
+    assert_eq!(largest, u64::MAX);
 }

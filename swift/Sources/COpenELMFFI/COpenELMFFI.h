@@ -410,7 +410,7 @@ RustBuffer uniffi_openelm_ffi_fn_method_languagemodel_encode(uint64_t ptr, RustB
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_FINETUNE_MEMORY
 #define UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_FINETUNE_MEMORY
-uint64_t uniffi_openelm_ffi_fn_method_languagemodel_finetune_memory(uint64_t ptr, RustBuffer options, uint64_t length
+uint64_t uniffi_openelm_ffi_fn_method_languagemodel_finetune_memory(uint64_t ptr, RustBuffer options
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_OPENELM_FFI_FN_METHOD_LANGUAGEMODEL_GENERATE

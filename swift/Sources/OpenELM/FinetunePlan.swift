@@ -110,11 +110,8 @@ extension LanguageModel {
     /// this loaded model, for rows of ``FinetuneOptions/maxSeqLength`` tokens.
     public func estimatedTrainingMemory(_ options: FinetuneOptions) async throws -> Int {
         let model = self.model
-        let length = try count("maxSeqLength", options.maxSeqLength)
         let options = try options.ffiOptions()
-        let bytes = try await translated {
-            try await model.finetuneMemory(options: options, length: length)
-        }
+        let bytes = try await translated { try await model.finetuneMemory(options: options) }
         return Int(clamping: bytes)
     }
 }

@@ -1598,13 +1598,12 @@ public protocol LanguageModelProtocol: AnyObject, Sendable {
     func encode(text: String, prompt: Bool) throws  -> [UInt32]
     
     /**
-     * An upper estimate, in bytes, of the memory of a fine-tuning beside the model's weights, for
-     * rows of `length` tokens at most.
+     * An upper estimate, in bytes, of the memory of a fine-tuning beside the model's weights.
      *
      * # Errors
      * [`Error::InvalidOption`](crate::Error::InvalidOption).
      */
-    func finetuneMemory(options: FinetuneOptions, length: UInt64) async throws  -> UInt64
+    func finetuneMemory(options: FinetuneOptions) async throws  -> UInt64
     
     /**
      * Continues `prompt`.
@@ -1868,13 +1867,12 @@ open func encode(text: String, prompt: Bool)throws  -> [UInt32]  {
 }
     
     /**
-     * An upper estimate, in bytes, of the memory of a fine-tuning beside the model's weights, for
-     * rows of `length` tokens at most.
+     * An upper estimate, in bytes, of the memory of a fine-tuning beside the model's weights.
      *
      * # Errors
      * [`Error::InvalidOption`](crate::Error::InvalidOption).
      */
-open func finetuneMemory(options: FinetuneOptions, length: UInt64)async throws  -> UInt64  {
+open func finetuneMemory(options: FinetuneOptions)async throws  -> UInt64  {
     return
         try  await uniffiRustCallAsync(
             rustFutureFunc: {
@@ -6935,7 +6933,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_openelm_ffi_checksum_method_languagemodel_encode() != 16892) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_openelm_ffi_checksum_method_languagemodel_finetune_memory() != 21731) {
+    if (uniffi_openelm_ffi_checksum_method_languagemodel_finetune_memory() != 37558) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_openelm_ffi_checksum_method_languagemodel_generate() != 10041) {

@@ -1,12 +1,21 @@
 //! An estimate of a fine-tuning's memory.
 
-use super::options::FinetuneOptions;
+use super::{data::DataOptions, options::FinetuneOptions};
 use crate::{
-    adapter::{Adapter, AdapterKind},
+    adapter::Adapter,
     config::Layer,
+    error::Result,
+    mlx::Device,
     model::Model,
-    training::state_memory::bytes_per_parameter,
+    training::{frozen_head, state_memory::bytes_per_parameter},
 };
+
+/// Bytes per number of the activations: f32, as norms, softmax and products on a CPU make in 16
+/// bits too, and half as much for temporary arrays.
+const NUMBER_BYTES: u64 = 6;
+
+/// Parts of a frozen head that MLX computes at the same time: its `MLX_BFS_MAX_WIDTH`.
+const HEAD_PARTS: u64 = 20;
 
 /// The memory of a fine-tuning beside the weights of its model, in bytes: an upper estimate for the
 /// choice of a batch size.
@@ -14,20 +23,30 @@ use crate::{
 pub struct FinetuneMemory {
     /// Trained parameters, their gradients and the optimizer's state.
     pub parameters: u64,
-    /// Activations that the backward pass needs, and temporary arrays, for a batch of the longest
-    /// rows.
+    /// Activations that the backward pass needs, and temporary arrays, for a batch of rows of
+    /// [`max_seq_length`](FinetuneOptions::max_seq_length) tokens.
     pub activations: u64,
 }
 
 impl FinetuneMemory {
-    /// The estimate for `adapter` on `model`, for rows of `length` tokens at most.
-    pub fn of(model: &Model, adapter: &Adapter, options: &FinetuneOptions, length: usize) -> Self {
+    /// The estimate for `adapter` on `model`.
+    ///
+    /// # Errors
+    /// [`Error::Mlx`](crate::Error::Mlx) if MLX fails.
+    pub fn of(
+        model: &Model,
+        adapter: &Adapter,
+        options: &FinetuneOptions,
+        rows: &DataOptions,
+    ) -> Result<Self> {
         let config = model.config();
-        // In 16 bits, too: norms, softmax, and products on a CPU make f32 arrays.
-        let bytes = 4;
-        let trained = adapter.parameter_count();
-        let length = length.min(options.max_seq_length) as u64;
-        let tokens = (options.batch_size as u64).saturating_mul(length);
+        // MLX's axes are i32; the terms of one token do not overflow.
+        let length = options.max_seq_length.min(i32::MAX as usize) as u64;
+        // A preference pair is two sequences.
+        let sequences = if rows.preferences { 2 } else { 1 };
+        let tokens = (options.batch_size as u64)
+            .saturating_mul(sequences)
+            .saturating_mul(length);
         let layers = config.layers();
         let (width, head) = (config.model_dim() as u64, config.head_dim() as u64);
         // Numbers per token that a layer keeps: norms, queries, keys and values before and after
@@ -36,8 +55,7 @@ impl FinetuneMemory {
             let (q, kv) = (layer.q_heads as u64 * head, layer.kv_heads as u64 * head);
             6 * width + 5 * q + 6 * kv + 4 * layer.ffn_dim as u64
         };
-        // Numbers per token of a layer's attention scores and their gradient, where the attention
-        // is not fused.
+        // Attention scores and their gradient, where the attention is not fused.
         let scores = |layer: &Layer| 3 * layer.q_heads as u64 * length / 2;
         let of_layer = |layer: &Layer| kept(layer) + scores(layer);
         let most = layers.iter().map(of_layer).max().unwrap_or(0);
@@ -48,19 +66,24 @@ impl FinetuneMemory {
             // All layers, and the gradients of one.
             layers.iter().map(of_layer).sum::<u64>() + most
         };
-        // A chunk of logits and its gradient, f32.
-        let logits = 2 * 4 * HEAD_ROWS.min(tokens) * config.vocab_size() as u64;
-        let logits = match adapter.kind() {
-            // A head that is trained has the logits of all tokens.
-            AdapterKind::Full => 3 * 4 * tokens.saturating_mul(config.vocab_size() as u64),
-            AdapterKind::Lora | AdapterKind::Dora => logits,
+        let head_rows = if adapter.trains_head(config) {
+            tokens
+        } else {
+            tokens.min(HEAD_PARTS * frozen_head::chunk(Device::current()?) as u64)
         };
-        Self {
-            parameters: trained.saturating_mul(bytes_per_parameter(&options.trainer)),
+        // Logits, their softmax, targets and gradient, and a copy of the head, f32.
+        let logits = head_rows
+            .saturating_mul(4)
+            .saturating_add(width)
+            .saturating_mul(4 * config.vocab_size() as u64);
+        Ok(Self {
+            parameters: adapter
+                .parameter_count()
+                .saturating_mul(bytes_per_parameter(&options.trainer)),
             activations: tokens
-                .saturating_mul(numbers * bytes / 4 * MARGIN)
+                .saturating_mul(numbers * NUMBER_BYTES)
                 .saturating_add(logits),
-        }
+        })
     }
 
     /// The sum.
@@ -68,8 +91,3 @@ impl FinetuneMemory {
         self.parameters.saturating_add(self.activations)
     }
 }
-
-/// Quarters of the counted numbers that are allowed, for temporary arrays.
-const MARGIN: u64 = 6;
-/// Rows of a frozen head whose logits exist at the same time.
-const HEAD_ROWS: u64 = 512;
