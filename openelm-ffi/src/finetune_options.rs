@@ -80,8 +80,10 @@ pub struct FinetuneOptions {
     pub chat_template: Option<ChatTemplate>,
     pub clean_text: bool,
     pub optimizer: OptimizerKind,
-    pub beta1: f32,
-    pub beta2: f32,
+    /// `None` is the optimizer's own.
+    pub beta1: Option<f32>,
+    /// `None` is the optimizer's own.
+    pub beta2: Option<f32>,
     pub eps: f32,
     pub momentum: f32,
     pub bias_correction: bool,
@@ -136,8 +138,8 @@ pub fn default_finetune_options() -> Result<FinetuneOptions> {
         chat_template: None,
         clean_text: data.clean_text,
         optimizer: trainer.optimizer.kind.into(),
-        beta1: trainer.optimizer.betas[0],
-        beta2: trainer.optimizer.betas[1],
+        beta1: None,
+        beta2: None,
         eps: trainer.optimizer.eps,
         momentum: trainer.optimizer.momentum,
         bias_correction: trainer.optimizer.bias_correction,
@@ -210,17 +212,13 @@ impl From<&FinetuneOptions> for DataOptions {
     }
 }
 
-/// The optimizer; Lion's second decay rate is its own unless another than Adam's is given.
 fn optimizer(options: &FinetuneOptions) -> Optimizer {
-    let usual = Optimizer::default();
     let own = Optimizer::new(options.optimizer.into());
-    let betas = [options.beta1, options.beta2];
     Optimizer {
-        betas: if betas == usual.betas {
-            own.betas
-        } else {
-            betas
-        },
+        betas: [
+            options.beta1.unwrap_or(own.betas[0]),
+            options.beta2.unwrap_or(own.betas[1]),
+        ],
         eps: options.eps,
         weight_decay: options.weight_decay,
         momentum: options.momentum,

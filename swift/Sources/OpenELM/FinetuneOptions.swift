@@ -91,10 +91,10 @@ public struct FinetuneOptions: Sendable, Hashable, Codable {
     public var cleanText = false
     /// The optimizer.
     public var optimizer = OptimizerKind.adam
-    /// The first decay rate of the moments of Adam, AdamW and Lion.
-    public var beta1: Float = 0.9
-    /// The second decay rate of the moments of Adam, AdamW and Lion; 0.999 is 0.99 for Lion.
-    public var beta2: Float = 0.999
+    /// The first decay rate of the moments of Adam, AdamW and Lion; `nil` is 0.9.
+    public var beta1: Float?
+    /// The second decay rate of the moments; `nil` is 0.999 for Adam and AdamW, 0.99 for Lion.
+    public var beta2: Float?
     /// Added to the denominators of Adam and AdamW.
     public var eps: Float = 1e-8
     /// The momentum of SGD.

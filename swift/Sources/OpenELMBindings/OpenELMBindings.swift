@@ -2629,8 +2629,14 @@ public struct FinetuneOptions: Equatable, Hashable {
     public let chatTemplate: ChatTemplate?
     public let cleanText: Bool
     public let optimizer: OptimizerKind
-    public let beta1: Float
-    public let beta2: Float
+    /**
+     * `None` is the optimizer's own.
+     */
+    public let beta1: Float?
+    /**
+     * `None` is the optimizer's own.
+     */
+    public let beta2: Float?
     public let eps: Float
     public let momentum: Float
     public let biasCorrection: Bool
@@ -2658,7 +2664,13 @@ public struct FinetuneOptions: Equatable, Hashable {
          */numLayers: UInt64?, 
         /**
          * `None` trains all linear layers of these transformer layers.
-         */keys: [String]?, iters: UInt64, batchSize: UInt64, maxSeqLength: UInt64, maskPrompt: Bool, preferences: Bool, preferenceLoss: PreferenceLoss, beta: Float, longRows: LongRows, maxPromptLength: UInt64?, chatTemplate: ChatTemplate?, cleanText: Bool, optimizer: OptimizerKind, beta1: Float, beta2: Float, eps: Float, momentum: Float, biasCorrection: Bool, learningRate: Double, lrSchedule: ScheduleShape, lrEnd: Double, warmup: UInt64, warmupInit: Double, weightDecay: Float, zLoss: Float, gradAccumulationSteps: UInt64, gradCheckpoint: Bool, clipNorm: Float?, stepsPerEval: UInt64, valBatches: UInt64?, saveEvery: UInt64, patience: UInt32?, seed: UInt64) {
+         */keys: [String]?, iters: UInt64, batchSize: UInt64, maxSeqLength: UInt64, maskPrompt: Bool, preferences: Bool, preferenceLoss: PreferenceLoss, beta: Float, longRows: LongRows, maxPromptLength: UInt64?, chatTemplate: ChatTemplate?, cleanText: Bool, optimizer: OptimizerKind, 
+        /**
+         * `None` is the optimizer's own.
+         */beta1: Float?, 
+        /**
+         * `None` is the optimizer's own.
+         */beta2: Float?, eps: Float, momentum: Float, biasCorrection: Bool, learningRate: Double, lrSchedule: ScheduleShape, lrEnd: Double, warmup: UInt64, warmupInit: Double, weightDecay: Float, zLoss: Float, gradAccumulationSteps: UInt64, gradCheckpoint: Bool, clipNorm: Float?, stepsPerEval: UInt64, valBatches: UInt64?, saveEvery: UInt64, patience: UInt32?, seed: UInt64) {
         self.fineTuneType = fineTuneType
         self.rank = rank
         self.scale = scale
@@ -2733,8 +2745,8 @@ public struct FfiConverterTypeFinetuneOptions: FfiConverterRustBuffer {
                 chatTemplate: FfiConverterOptionTypeChatTemplate.read(from: &buf), 
                 cleanText: FfiConverterBool.read(from: &buf), 
                 optimizer: FfiConverterTypeOptimizerKind.read(from: &buf), 
-                beta1: FfiConverterFloat.read(from: &buf), 
-                beta2: FfiConverterFloat.read(from: &buf), 
+                beta1: FfiConverterOptionFloat.read(from: &buf), 
+                beta2: FfiConverterOptionFloat.read(from: &buf), 
                 eps: FfiConverterFloat.read(from: &buf), 
                 momentum: FfiConverterFloat.read(from: &buf), 
                 biasCorrection: FfiConverterBool.read(from: &buf), 
@@ -2775,8 +2787,8 @@ public struct FfiConverterTypeFinetuneOptions: FfiConverterRustBuffer {
         FfiConverterOptionTypeChatTemplate.write(value.chatTemplate, into: &buf)
         FfiConverterBool.write(value.cleanText, into: &buf)
         FfiConverterTypeOptimizerKind.write(value.optimizer, into: &buf)
-        FfiConverterFloat.write(value.beta1, into: &buf)
-        FfiConverterFloat.write(value.beta2, into: &buf)
+        FfiConverterOptionFloat.write(value.beta1, into: &buf)
+        FfiConverterOptionFloat.write(value.beta2, into: &buf)
         FfiConverterFloat.write(value.eps, into: &buf)
         FfiConverterFloat.write(value.momentum, into: &buf)
         FfiConverterBool.write(value.biasCorrection, into: &buf)
