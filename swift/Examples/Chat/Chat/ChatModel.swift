@@ -39,7 +39,7 @@ import OpenELM
             SavedConversation(template: .automatic, changed: environment.now(), messages: []),
             settings: settings, list: conversations, environment: environment)
         loader.willUnload = { [weak self] in await self?.release($0) }
-        loader.didLoad = { [weak self] in await self?.take($0, in: $1) }
+        loader.didLoad = { [weak self] in await self?.take($0) }
         newConversation()
     }
 
@@ -134,8 +134,7 @@ import OpenELM
         let session = ChatSession(
             saved, settings: settings, list: conversations, environment: environment)
         self.session = session
-        guard let model = loader.model, let folder = loader.folder else { return }
-        session.begin(with: model, named: folder.lastPathComponent)
+        if let model = loader.model { session.begin(with: model) }
     }
 
     /// Leaves the open conversation. Its answer is saved when it has stopped.
@@ -145,9 +144,9 @@ import OpenELM
         if session.isResponding { left.append(session) }
     }
 
-    private func take(_ model: LanguageModel, in folder: URL) async {
+    private func take(_ model: LanguageModel) async {
         adapters.reset(model)
-        await session.attach(model, named: folder.lastPathComponent)
+        await session.attach(model)
     }
 
     private func release(_ model: LanguageModel) async {

@@ -26,7 +26,6 @@ import OpenELM
     /// `nil` without a model.
     private var conversation: Conversation?
     @ObservationIgnored private var model: LanguageModel?
-    @ObservationIgnored private var modelName = ""
     @ObservationIgnored private var answer: Task<Void, Never>?
     @ObservationIgnored private var isDiscarded = false
     @ObservationIgnored private let settings: SettingsModel
@@ -104,14 +103,14 @@ import OpenELM
     func finish() async { await answer?.value }
 
     /// Continues the conversation with `model`, after the answer in progress.
-    func attach(_ model: LanguageModel, named name: String) async {
+    func attach(_ model: LanguageModel) async {
         await finish()
-        begin(with: model, named: name)
+        begin(with: model)
     }
 
     /// Continues the conversation with `model`. No answer may be in progress.
-    func begin(with model: LanguageModel, named name: String) {
-        (self.model, modelName, problem, isContextFull) = (model, name, nil, false)
+    func begin(with model: LanguageModel) {
+        (self.model, problem, isContextFull) = (model, nil, false)
         do { conversation = try makeConversation(saved.messages) } catch {
             problem = errorText(error)
         }
@@ -145,7 +144,7 @@ import OpenELM
         guard let model else { return nil }
         return try Conversation(
             model: model, transcript: Array(transcript),
-            template: saved.template.template(forModel: modelName),
+            template: saved.template.template,
             options: settings.settings.options)
     }
 

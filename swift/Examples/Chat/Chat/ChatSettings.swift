@@ -4,17 +4,16 @@ import OpenELM
 
 /// The user's choice of a template.
 enum TemplateChoice: String, Codable, CaseIterable, Sendable {
-    /// The template that fits the model's name.
+    /// The template that the model's files or its name state.
     case automatic
     case openELMInstruct
     case instruction
     case plain
 
-    /// The template for the model `name`. Base models continue text.
-    func template(forModel name: String) -> ChatTemplate {
+    /// The template; `nil` is the model's own.
+    var template: ChatTemplate? {
         switch self {
-        case .automatic:
-            name.localizedCaseInsensitiveContains("instruct") ? .openELMInstruct : .plain
+        case .automatic: nil
         case .openELMInstruct: .openELMInstruct
         case .instruction: .instruction
         case .plain: .plain

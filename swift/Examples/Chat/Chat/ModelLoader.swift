@@ -22,7 +22,7 @@ import OpenELM
     /// Called before a model is unloaded; ends the work with it.
     @ObservationIgnored var willUnload: @MainActor (LanguageModel) async -> Void = { _ in }
     /// Called with a loaded model.
-    @ObservationIgnored var didLoad: @MainActor (LanguageModel, URL) async -> Void = { _, _ in }
+    @ObservationIgnored var didLoad: @MainActor (LanguageModel) async -> Void = { _ in }
 
     @ObservationIgnored private var isForTraining = false
     @ObservationIgnored private var access: FolderAccess?
@@ -50,7 +50,7 @@ import OpenELM
             // Another model was chosen in the meantime.
             try Task.checkCancellation()
             (self.model, self.access, isForTraining) = (model, access, training)
-            await didLoad(model, folder)
+            await didLoad(model)
             try Task.checkCancellation()
             state = .ready
         }
