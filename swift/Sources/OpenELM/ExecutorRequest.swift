@@ -62,7 +62,7 @@ struct ExecutorRequest: Sendable, Equatable {
 struct UnsupportedTranscript: Error, Equatable {
     /// The index of the message, if there is one.
     let index: Int?
-    /// What was expected.
+    /// The expectation.
     let message: String
 }
 

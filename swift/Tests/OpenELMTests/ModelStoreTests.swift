@@ -208,7 +208,7 @@ private let small = ModelStore.Source.repository("local/small")
         #expect(!FileManager.default.fileExists(atPath: folder.path))
         #expect(FileManager.default.fileExists(atPath: kept.path))
 
-        // What was downloaded of a model, and while it is downloaded.
+        // An incomplete download, and one in progress.
         hub.change {
             $0.cuts = [100_000]
             $0.holds = true

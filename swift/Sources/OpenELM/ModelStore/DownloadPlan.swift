@@ -75,8 +75,8 @@ struct ModelPlaces: Sendable {
         return min(byteCount(of: part(file.name)) ?? 0, file.size)
     }
 
-    /// Removes the model or what was downloaded of it: renamed first, so that no place has a part
-    /// of a model.
+    /// Removes the model or its incomplete download: renamed first, so that no place has a part of
+    /// a model.
     func remove(_ place: URL) throws {
         let manager = FileManager.default
         guard (try? manager.attributesOfItem(atPath: place.path)) != nil else { return }

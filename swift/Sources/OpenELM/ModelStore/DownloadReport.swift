@@ -11,7 +11,7 @@ final class DownloadReport: @unchecked Sendable {
 
     var current: ModelStore.Progress { lock.withLock { latest } }
 
-    // Observers run inside the lock, so that they see the numbers in order.
+    // Observers run inside the lock, so that the numbers arrive in order.
 
     func add(_ id: UUID, _ observer: @escaping Observer) {
         lock.withLock {

@@ -58,8 +58,8 @@ public actor ModelStore {
     }
 
     /// Downloads `source`, unless the store has it, and returns the model's folder. Calls
-    /// `progress`, on any thread, with numbers that never decrease and end with all bytes. Calls for the same
-    /// source share one download, which stops when all their tasks are cancelled.
+    /// `progress`, on any thread, with numbers that never decrease and end with all bytes. Calls for
+    /// the same source share one download, which stops when all their tasks are cancelled.
     @discardableResult
     public func download(
         _ source: Source, progress: @escaping @Sendable (Progress) -> Void = { _ in }
@@ -102,7 +102,7 @@ public actor ModelStore {
         return .incomplete(Progress(completedBytes: completed, totalBytes: plan.totalBytes))
     }
 
-    /// Cancels a download of `source` and deletes the model, or what was downloaded of it.
+    /// Cancels a download of `source` and deletes the model, or its incomplete download.
     public func delete(_ source: Source) async throws {
         let places = try places(of: source)
         while let run = runs[places.name], run.source == source {
