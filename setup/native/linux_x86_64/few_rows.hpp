@@ -14,40 +14,37 @@
 namespace few_rows {
 inline const bool has_fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 
-// The number of parts of a product, if each has enough elements of B for the work of a thread.
-inline int parts(const Product& p, const Threads* threads, int most) {
-  constexpr std::ptrdiff_t least = 16384;
-  if (threads == nullptr) return 1;
-  std::ptrdiff_t enough = std::ptrdiff_t(p.n) * p.k / least;
-  return int(std::clamp<std::ptrdiff_t>(enough, 1, std::min(threads->count(), most)));
-}
-
 // The first of `all` rows or columns in part `i` of `parts`.
 inline int first(int i, int all, int parts) { return int(std::ptrdiff_t(all) * i / parts); }
 
-// Splits the columns of B^T, the rows of B. The result is the same with any number of threads.
-inline void by_transposed(const Product& p, Threads* threads) {
-  int count = parts(p, threads, p.n);
-  auto multiply = [&](int i) {
+// The number of parts of a product, if each has enough elements of B for the work of a thread.
+inline int parts(const Product& p, int most) {
+  constexpr std::ptrdiff_t least = 16384;
+  return int(std::clamp<std::ptrdiff_t>(std::ptrdiff_t(p.n) * p.k / least, 1, most));
+}
+
+// Splits the columns of B^T, the rows of B.
+inline void by_transposed(const Product& p) {
+  int count = parts(p, std::max(1, p.n / 32));
+  run_pieces(count, [&](int i) {
     int start = first(i, p.n, count);
     Product part = p;
     part.n = first(i + 1, p.n, count) - start;
     part.b += start * p.ldb;
     part.c += start;
     rows_by_transposed::multiply(part);
-  };
-  if (count == 1) return multiply(0);
-  threads->run(count, multiply);
+  });
 }
 
-// Splits the rows of B, the values of a position each, and adds the results.
-inline void by_matrix(const Product& p, Threads* threads) {
+// Splits the rows of B, the values of a position each, and adds the results. Neither the parts nor
+// the result depend on the number of threads.
+inline void by_matrix(const Product& p) {
   using namespace rows_by_matrix;
   constexpr int most_parts = 8;
-  int count = parts(p, threads, most_parts);
+  int count = parts(p, most_parts);
   if (count == 1) return multiply(p);
   std::array<std::array<float, most_rows * widest>, most_parts> sums;
-  threads->run(count, [&](int i) {
+  run_pieces(count, [&](int i) {
     int start = first(i, p.k, count);
     Product part = p;
     part.k = first(i + 1, p.k, count) - start;
@@ -67,12 +64,12 @@ inline void by_matrix(const Product& p, Threads* threads) {
 }
 
 // Returns false for a product that OpenBLAS multiplies as fast, or that is not supported.
-inline bool multiply(const Product& p, Threads* threads) {
+inline bool multiply(const Product& p) {
   if (!has_fma) return false;
   if (rows_by_transposed::supports(p)) {
-    by_transposed(p, threads);
+    by_transposed(p);
   } else if (rows_by_matrix::supports(p)) {
-    by_matrix(p, threads);
+    by_matrix(p);
   } else {
     return false;
   }

@@ -1,11 +1,12 @@
-// A thread pool for products: OpenBLAS's own, and those of few_rows.hpp. Two pools would compete:
-// each would spin on the cores that the other one needs.
+// Threads that share the pieces of a product. Whoever is free takes the next piece, so a thread
+// that the system does not run, on a busy machine, delays nobody.
 #pragma once
 #include <immintrin.h>
-#include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -16,66 +17,98 @@ class Threads {
   explicit Threads(int count) {
     for (int number = 1; number < count; ++number) {
       helpers.push_back(new Helper);
-      std::thread(serve, std::ref(*helpers.back()), number).detach();
+      std::thread(serve, std::ref(*helpers.back())).detach();
     }
   }
 
-  // The maximum number of parallel jobs, including one on the caller's thread.
+  // The maximum number of parallel pieces, including one on the caller's thread.
   int count() const { return int(helpers.size()) + 1; }
 
-  // Runs job(0) .. job(jobs - 1) in parallel and waits for them. `jobs` is at most `count()`,
-  // because OpenBLAS's jobs wait for each other.
+  // Runs job(0) .. job(pieces - 1), each once, and waits for them. A job must not wait for another.
   template <typename Job>
-  void run(int jobs, const Job& job) {
-    std::lock_guard one_at_a_time(mutex);
-    Call call{[](const void* job, int i) { (*static_cast<const Job*>(job))(i); }, &job, jobs - 1};
-    for (int i = 1; i < jobs; ++i) {
-      auto& slot = helpers[i - 1]->call;
+  void run(int pieces, const Job& job) {
+    std::unique_lock one_at_a_time(mutex, std::defer_lock);
+    if (pieces < 2 || helpers.empty() || !one_at_a_time.try_lock()) {
+      for (int i = 0; i < pieces; ++i) job(i);
+      return;
+    }
+    Call call{
+        [](const void* job, int i) { (*static_cast<const Job*>(job))(i); }, &job, pieces, {0}};
+    int offered = std::min(int(helpers.size()), pieces - 1);
+    for (int i = 0; i < offered; ++i) {
+      auto& slot = helpers[i]->call;
       slot.store(&call, std::memory_order_release);
       slot.notify_one();
     }
-    job(0);
-    for (unsigned turn = 1; call.unfinished.load(std::memory_order_acquire) > 0; ++turn) pause(turn);
+    call.work();
+    for (int i = 0; i < offered; ++i) helpers[i]->withdraw(&call);
   }
 
  private:
   struct Call {
     void (*job)(const void*, int);
     const void* context;
-    std::atomic<int> unfinished;
-  };
-  struct alignas(64) Helper {
-    std::atomic<Call*> call{nullptr};
+    int pieces;
+    std::atomic<int> next;
+
+    void work() {
+      for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < pieces;) job(context, i);
+    }
   };
 
-  static void serve(Helper& helper, int number) {
-    using Clock = std::chrono::steady_clock;
-    // A decoding step has about a hundred products, with shorter intervals between them.
-    constexpr auto patience = std::chrono::milliseconds(5);
-    Clock::time_point last{};
-    while (true) {
-      Call* call;
-      for (unsigned turn = 1; !(call = helper.call.load(std::memory_order_acquire)); ++turn) {
-        if (pause(turn) && Clock::now() > last + patience) helper.call.wait(nullptr);
-      }
-      call->job(call->context, number);
-      helper.call.store(nullptr, std::memory_order_relaxed);
-      call->unfinished.fetch_sub(1, std::memory_order_release); // the caller may return: no more of `call`
-      last = Clock::now();
+  // The time of a wake-up: who waits less gains nothing by sleeping.
+  static constexpr auto patience = std::chrono::microseconds(20);
+
+  // Spins until `is_over` is true, for `patience` at most.
+  template <typename IsOver>
+  static void spin(const IsOver& is_over) {
+    auto end = std::chrono::steady_clock::now() + patience;
+    while (!is_over() && std::chrono::steady_clock::now() < end) {
+      for (int i = 0; i < 16 && !is_over(); ++i) _mm_pause();
     }
   }
 
-  // Spins, and yields to other threads at intervals. Returns true if it yielded.
-  static bool pause(unsigned turn) {
-    bool lets_others_run = turn % 16 == 0;
-    if (lets_others_run) {
-      sched_yield();
-    } else {
-      _mm_pause();
+  struct alignas(64) Helper {
+    // Null without work, then an offered call, then `busy` while its pieces run.
+    std::atomic<Call*> call{nullptr};
+
+    static Call* busy() { return reinterpret_cast<Call*>(std::uintptr_t(1)); }
+
+    // Takes the offer back, or waits for the piece that runs.
+    void withdraw(Call* offered) {
+      Call* expected = offered;
+      if (call.compare_exchange_strong(expected, nullptr, std::memory_order_acquire)) return;
+      spin([&] { return call.load(std::memory_order_acquire) == nullptr; });
+      while (call.load(std::memory_order_acquire) != nullptr)
+        call.wait(busy(), std::memory_order_acquire);
     }
-    return lets_others_run;
+  };
+
+  static void serve(Helper& helper) {
+    auto& slot = helper.call;
+    while (true) {
+      spin([&] { return slot.load(std::memory_order_relaxed) != nullptr; });
+      slot.wait(nullptr, std::memory_order_relaxed);
+      Call* call = slot.load(std::memory_order_acquire);
+      if (call == nullptr ||
+          !slot.compare_exchange_strong(call, Helper::busy(), std::memory_order_acquire))
+        continue; // withdrawn
+      call->work();
+      slot.store(nullptr, std::memory_order_release); // the caller may return: no more of `call`
+      slot.notify_one();
+    }
   }
 
   std::vector<Helper*> helpers;
   std::mutex mutex;
 };
+
+// The threads of this process; null if there is one, or if no thread can be created.
+Threads* threads();
+
+// Runs the pieces on all threads.
+template <typename Job>
+void run_pieces(int pieces, const Job& job) {
+  if (Threads* all = threads()) return all->run(pieces, job);
+  for (int i = 0; i < pieces; ++i) job(i);
+}
