@@ -5,7 +5,7 @@ SHELL := bash
 # Swift's tests need injected failures in the FFI library; one set of features avoids a second
 # build. FEATURES=--no-default-features omits Metal when MLX is built from source.
 TESTED := --workspace --exclude mlx-c-bindings --locked --features openelm-ffi/inject-faults $(FEATURES)
-SCRIPTS := setup/*.sh apple/*.sh release/*.sh swift/*.sh parity/*.sh bench/*.sh fuzz/*.sh \
+SCRIPTS := setup/*.sh setup/native/tests/*.sh apple/*.sh release/*.sh swift/*.sh parity/*.sh bench/*.sh fuzz/*.sh \
   examples/tales/training/*.sh .ci/run .github/*.sh
 # Steps of `make test` run in sequence: parallel steps would compete for the cores.
 .NOTPARALLEL:
@@ -29,8 +29,8 @@ clean: ## remove all build results; `make clean setup` starts over
 
 ##@ Test
 
-test: lint test-tools test-scripts test-rust test-mutations test-page test-swift parity ## everything: lint, the scripts, the Rust tests, mutated inputs, the server's page, the Swift package, parity with mlx-lm
-	@awk '/^test result: ok/ { passed += $$4 } END { print "make test: passed: " passed " Rust tests, mutated inputs, the scripts, the Swift package, parity with mlx-lm" }' out/rust-tests.log
+test: lint test-tools test-scripts test-native test-rust test-mutations test-page test-swift parity ## everything: lint, the scripts, the native kernels, the Rust tests, mutated inputs, the server's page, the Swift package, parity with mlx-lm
+	@awk '/^test result: ok/ { passed += $$4 } END { print "make test: passed: " passed " Rust tests, the native kernels, mutated inputs, the scripts, the Swift package, parity with mlx-lm" }' out/rust-tests.log
 
 # float32 products on the matrix units of M5 and A19 would otherwise use TF32, below the tests' bounds.
 test-rust test-swift parity: export MLX_ENABLE_TF32 = 0
@@ -42,6 +42,9 @@ test-rust: setup ## the Rust tests alone; with OPENELM_TEST_DATA those that need
 	cargo test --quiet $(TESTED) --test native
 	set -o pipefail; [ -z "$$OPENELM_TEST_DATA" ] || OPENBLAS_NUM_THREADS=1 \
 	  cargo test $(TESTED) --lib --test gguf --test tales -- --ignored external_data --skip loss_of_all | tee -a out/rust-tests.log
+
+test-native: setup ## the native CPU kernels under sanitizers, for AVX2 and AVX-512
+	@setup/native/tests/run.sh
 
 test-swift: setup ## the Swift package alone: build it against the real library, test it, check its documentation
 	@swift/test.sh
@@ -150,6 +153,6 @@ chat-simulator: ## run the chat app in the iOS simulator and take screenshots: o
 dist-macos: check-apple ## pack the tool and the library for Macs: out/openelm-*-macos*-arm64.tar.gz
 	@apple/dist-macos.sh
 
-.PHONY: help setup build demo clean test test-rust test-mutations test-page test-swift test-scripts test-tools parity parity-evaluate parity-llama parity-server fuzz
+.PHONY: help setup build demo clean test test-native test-rust test-mutations test-page test-swift test-scripts test-tools parity parity-evaluate parity-llama parity-server fuzz
 .PHONY: fmt lint lint-workflows deny bindings run-swift setup-swift bench mac launches
 .PHONY: check-apple xcframework consumer ios chat-simulator dist-macos

@@ -25,7 +25,7 @@ case "$(uname -s)-$(uname -m)" in
 esac
 
 # All inputs of the result, including this folder's path, because paths in the result are absolute.
-stamp="$root $(cat setup/setup.sh "setup/wheels-$platform.txt" setup/native/*.hpp setup/native/*/* setup/mlx-c-bindings/src/main.rs | cksum)"
+stamp="$root $(cat setup/setup.sh "setup/wheels-$platform.txt" setup/native/*.hpp setup/native/linux_x86_64/* setup/mlx-c-bindings/src/main.rs | cksum)"
 if [ -f "$mlx/stamp" ] && [ "$(cat "$mlx/stamp")" = "$stamp" ] && [ -f "$mlx/cargo.toml" ]; then
   exit 0
 fi

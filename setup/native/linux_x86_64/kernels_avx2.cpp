@@ -1,0 +1,29 @@
+// The kernels for processors with AVX2.
+
+// Before the instruction set is selected, so that no function of these headers has it.
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+
+#include "kernels.hpp"
+#include "unroll.hpp"
+
+#pragma GCC target("avx2,fma,f16c")
+#define KERNELS avx2
+#define VECTOR_BITS 256
+#include "attention_kernel.hpp"
+#include "elementwise.hpp"
+#include "products.hpp"
+
+constinit const Kernels avx2_kernels{
+    .multiply = avx2::multiply_matrix,
+    .expand = avx2::expand_row,
+    .needs_reordered = avx2::needs_reordered,
+    .reorder = avx2::reorder,
+    .group_sums = avx2::group_sums,
+    .rms_norm = avx2::rms_norm,
+    .swiglu = avx2::swiglu,
+    .rotate = avx2::rotate,
+    .attend = avx2::attend,
+};
