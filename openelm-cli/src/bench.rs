@@ -8,8 +8,8 @@ use std::{
 use openelm_core::{
     CancelHandle, Config, Device, Model,
     config::Preset,
-    generation::{Event, GenerateOptions, Generation, Stats, advance, compute_dtype},
-    internal::{ReadOptions, Weights, random_weights},
+    generation::{Event, GenerateOptions, Generation, LoadOptions, Stats, advance, compute_dtype},
+    internal::{Weights, random_weights},
     memory,
     weights::{Checkpoint, model_folder},
 };
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
 
-    /// Keep a quantised model's matrices packed
+    /// Keep a quantised model's matrices packed [default: packed on a GPU and on x86-64 with AVX2]
     #[arg(long)]
     keep_quantized: bool,
 
@@ -246,14 +246,14 @@ fn load(args: &Args) -> Result<Model, Error> {
     let config = Config::load(&folder)?;
     let checkpoint = Checkpoint::open(&folder)?;
     checkpoint.check(&config)?;
-    let dtype = compute_dtype(dtype, checkpoint.dtype(), &config)?;
-    let keep_quantized = args.keep_quantized || Device::current()? == Device::Gpu;
-    let options = ReadOptions {
+    let options = LoadOptions {
         dtype,
-        keep_quantized,
+        keep_quantized: args.keep_quantized.then_some(true),
+        ..LoadOptions::default()
     };
+    let options = options.read_options(checkpoint.dtype(), &config)?;
     let weights = Weights::read(&checkpoint, &config, options, &mut |_, _| {})?;
-    Ok(Model::new(config, weights, dtype)?)
+    Ok(Model::new(config, weights, options.dtype)?)
 }
 
 fn measure(

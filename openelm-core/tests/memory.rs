@@ -13,7 +13,12 @@ use openelm_testing::tales;
 #[test]
 fn estimates_and_limits() {
     let folder = tales();
-    let options = LoadOptions::default();
+    let stored = MemoryEstimate::of(&folder, &LoadOptions::default(), None).unwrap();
+    assert!([2, 4].contains(&(stored.weights / 2_497_344)), "{stored:?}");
+    let options = LoadOptions {
+        keep_quantized: Some(false),
+        ..LoadOptions::default()
+    };
     let estimate = MemoryEstimate::of(&folder, &options, None).unwrap();
     // 2,497,344 parameters (half the bytes of the bfloat16 file) in f32; keys and values of 15
     // key-value heads of width 32 in f32, for 512 tokens, plus a sixth for a copy of one layer.
@@ -37,13 +42,13 @@ fn estimates_and_limits() {
     let share = loaded as f64 / estimate.weights as f64;
     assert!((0.99..1.01).contains(&share), "{share}");
 
-    let options = GenerateOptions {
+    let text = GenerateOptions {
         max_tokens: 1000,
         ignore_eos: true,
         ..GenerateOptions::default()
     };
     let prompt = "Once upon a time there was a king. ".repeat(40);
-    let ended = model.generate(&prompt, options).unwrap().last();
+    let ended = model.generate(&prompt, text).unwrap().last();
     assert!(ended.unwrap().is_ok());
     let peak = memory::peak_bytes().unwrap() as u64;
     assert!(peak <= estimate.total(), "{peak} bytes, {estimate:?}");
@@ -54,8 +59,7 @@ fn estimates_and_limits() {
 
     assert_eq!(memory::set_cache_limit(64 << 20).unwrap(), 0);
     let cancel = CancelHandle::default();
-    let model =
-        LanguageModel::load_cancellable(&folder, &LoadOptions::default(), &cancel, |_, _| {});
+    let model = LanguageModel::load_cancellable(&folder, &options, &cancel, |_, _| {});
     drop(model.unwrap());
     assert!(memory::cache_bytes().unwrap() > 0, "freed buffers are kept");
     memory::clear_cache().unwrap();

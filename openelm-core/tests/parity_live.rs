@@ -36,9 +36,11 @@ const BOUND: f32 = 2e-4;
 /// Largest difference of the log-probabilities of the 64 tokens after the prompt, where mlx-lm's
 /// RoPE has drifted further.
 const STEP_BOUND: f32 = 3e-4;
-/// `BOUND` with exact RoPE, and between one pass and several: the effect of the order of f32 sums
-/// on logits up to 10.
-const EXACT_BOUND: f32 = 1e-4;
+/// `BOUND` with exact RoPE: mlx-lm's own effect of f32 rounding. On the 270M checkpoint its logits
+/// differ by 1.0e-4 from a computation whose products, norms and attention are in f64.
+const EXACT_BOUND: f32 = 1.5e-4;
+/// Between one pass and several: the effect of the order of f32 sums on logits up to 10.
+const CHUNK_BOUND: f32 = 1e-4;
 /// Sizes of the prompt chunks, repeated: one token, a few, more than one buffer.
 const CHUNKS: [usize; 6] = [1, 2, 7, 61, 128, 3];
 
@@ -157,7 +159,7 @@ fn compare(folder: &Path) -> Row {
 fn judge_f32(row: &mut Row, facts: &Expected) {
     row.check("logits", row.logits <= BOUND);
     row.check("logits with exact RoPE", row.exact <= EXACT_BOUND);
-    row.check("incremental logits", row.incremental <= EXACT_BOUND);
+    row.check("incremental logits", row.incremental <= CHUNK_BOUND);
     row.check(
         "log-probabilities of the greedy steps",
         row.steps <= STEP_BOUND,

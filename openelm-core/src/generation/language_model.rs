@@ -20,7 +20,7 @@ use crate::{
     config::Config,
     error::{Error, Result},
     gate::pause_point,
-    mlx::{Device, Dtype, memory, recovery::recovering},
+    mlx::{Device, Dtype, memory, primitives::CpuPrimitives, recovery::recovering},
     model::Model,
     tokenizer::Tokenizer,
     weights::{Checkpoint, ReadOptions, Weights, model_folder},
@@ -34,9 +34,10 @@ pub struct LoadOptions {
     pub dtype: Option<Dtype>,
     /// Path of the tokenizer file, or of its folder. `None`, the default: the model folder.
     pub tokenizer: Option<PathBuf>,
-    /// Keep quantised matrices quantised. `None`, the default: yes on a GPU; on a CPU, where MLX's
-    /// quantised products are many times slower than dense ones, only if the memory for dense
-    /// matrices is not available.
+    /// Keep quantised matrices quantised, and on a CPU with products of its own (Linux on x86-64
+    /// with AVX2) 16-bit matrices in 16 bits. `None`, the default: yes on a GPU and on such a CPU,
+    /// but not to train the model; on another CPU, where MLX's quantised products are many times
+    /// slower than dense ones, only if the memory for dense matrices is not available.
     pub keep_quantized: Option<bool>,
     /// Load the model to train it: the default dtype is then bfloat16 in place of float16, whose
     /// range is too small for gradients. Default false.
@@ -45,7 +46,7 @@ pub struct LoadOptions {
 
 impl LoadOptions {
     /// Dtype of the computation with weights stored as `stored`.
-    pub(crate) fn compute_dtype(&self, stored: Dtype, config: &Config) -> Result<Dtype> {
+    fn compute_dtype(&self, stored: Dtype, config: &Config) -> Result<Dtype> {
         if self.training {
             training_dtype(self.dtype, stored, config)
         } else {
@@ -53,11 +54,27 @@ impl LoadOptions {
         }
     }
 
+    /// How the weights, stored as `stored`, are read.
+    ///
+    /// # Errors
+    /// As [`compute_dtype`].
+    pub fn read_options(&self, stored: Dtype, config: &Config) -> Result<ReadOptions> {
+        let dtype = self.compute_dtype(stored, config)?;
+        Ok(ReadOptions {
+            dtype,
+            keep_quantized: self.keeps_quantized(config, dtype)?,
+        })
+    }
+
     /// True if quantised matrices stay quantised.
-    pub(crate) fn keeps_quantized(&self, config: &Config, dtype: Dtype) -> Result<bool> {
+    fn keeps_quantized(&self, config: &Config, dtype: Dtype) -> Result<bool> {
         Ok(match self.keep_quantized {
             Some(keep) => keep,
-            None => Device::current()? == Device::Gpu || !fits(config, dtype),
+            None => {
+                let device = Device::current()?;
+                let has_products = CpuPrimitives::of(device).is_some() && dtype == Dtype::Float32;
+                device == Device::Gpu || (has_products && !self.training) || !fits(config, dtype)
+            }
         })
     }
 }
@@ -119,13 +136,7 @@ impl LanguageModel {
         let config = Config::load(&folder)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
-        let dtype = options.compute_dtype(checkpoint.dtype(), &config)?;
-        let keep_quantized = options.keeps_quantized(&config, dtype)?;
-
-        let read_options = ReadOptions {
-            dtype,
-            keep_quantized,
-        };
+        let read_options = options.read_options(checkpoint.dtype(), &config)?;
         MemoryEstimate::check_fits(&checkpoint, &config, read_options)?;
 
         // The tokenizer takes a while to build and does not use MLX: it is read in parallel.
@@ -146,7 +157,7 @@ impl LanguageModel {
         });
         Ok(Self {
             tokenizer: tokenizer?,
-            model: Model::new(config, weights?, dtype)?,
+            model: Model::new(config, weights?, read_options.dtype)?,
         })
     }
 

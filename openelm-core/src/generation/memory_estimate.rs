@@ -41,10 +41,12 @@ impl MemoryEstimate {
         let config = Config::load(&folder)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.check(&config)?;
-        let dtype = options.compute_dtype(checkpoint.dtype(), &config)?;
-        let quantized = config.quantization_map()?.is_some();
-        let keeps = quantized && options.keeps_quantized(&config, dtype)?;
-        let weights = if keeps {
+        let read_options = options.read_options(checkpoint.dtype(), &config)?;
+        let dtype = read_options.dtype;
+        let is_quantized = config.quantization_map()?.is_some();
+        let is_kept = read_options.keep_quantized && is_quantized
+            || read_options.keeps_half_precision(Device::current()?);
+        let weights = if is_kept {
             checkpoint.bytes() as u64
         } else {
             config.weights_bytes(dtype.size() as u64)

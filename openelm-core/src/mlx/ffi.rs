@@ -1,5 +1,5 @@
 //! Operations of mlx-c that `mlx-rs` does not offer, as safe functions: quantisation in all modes,
-//! groups of processes, MLX's version. With `mapped.rs` this is the crate's only `unsafe`.
+//! groups of processes, MLX's version.
 #![allow(unsafe_code, reason = "each call states how it keeps mlx-c's contract")]
 
 use std::{
@@ -26,7 +26,7 @@ pub(super) fn quantize(matrix: &Array, quantization: Quantization) -> Result<Vec
     ready();
     let stream = Stream::thread_local_or_default();
     let null = Null::new();
-    // SAFETY: every handle is live for the call; `parts` is freed below; MLX returns exceptions
+    // SAFETY: every handle is live for the call; `parts` is freed by `taken`; MLX returns exceptions
     // as a status.
     let parts = unsafe {
         let mut parts = mlx_sys::mlx_vector_array_new();
@@ -39,17 +39,8 @@ pub(super) fn quantize(matrix: &Array, quantization: Quantization) -> Result<Vec
             null.0,
             stream.as_ptr(),
         );
-        let arrays = (status == 0).then(|| {
-            (0..mlx_sys::mlx_vector_array_size(parts))
-                .map(|i| {
-                    let mut array = mlx_sys::mlx_array_new();
-                    mlx_sys::mlx_vector_array_get(&raw mut array, parts, i);
-                    Array::from_ptr(array)
-                })
-                .collect()
-        });
-        mlx_sys::mlx_vector_array_free(parts);
-        arrays
+        let arrays = taken(parts);
+        (status == 0).then_some(arrays)
     };
     parts.ok_or_else(|| failed("quantize").into())
 }
@@ -229,10 +220,10 @@ impl Drop for ProcessGroup {
 }
 
 /// An absent array argument.
-struct Null(mlx_sys::mlx_array);
+pub(super) struct Null(pub(super) mlx_sys::mlx_array);
 
 impl Null {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         // SAFETY: makes an empty handle.
         Self(unsafe { mlx_sys::mlx_array_new() })
     }
@@ -337,7 +328,7 @@ pub(super) fn primitives(outputs: &[Array]) -> Vec<String> {
 /// so. This call uses no GPU, because MLX loads its kernels with the device and their path may not
 /// be set yet. Then puts [`remember`] before the handler of `mlx-rs`, which keeps the message for
 /// the calls of `mlx-rs` alone.
-fn ready() {
+pub(super) fn ready() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // Without a GPU there is no path to set: this returns an error and installs the handler.
@@ -379,7 +370,7 @@ fn some(value: usize) -> mlx_sys::mlx_optional_int {
     }
 }
 
-fn mode(quantization: Quantization) -> &'static CStr {
+pub(super) fn mode(quantization: Quantization) -> &'static CStr {
     match quantization.mode() {
         QuantizationMode::Affine => c"affine",
         QuantizationMode::Mxfp4 => c"mxfp4",
@@ -389,20 +380,42 @@ fn mode(quantization: Quantization) -> &'static CStr {
 }
 
 /// The error of a call that returned a failure, with MLX's reason.
-fn failed(operation: &str) -> Exception {
+pub(super) fn failed(operation: &str) -> Exception {
     let reason = REASON.with(RefCell::take);
     Exception::custom(reason.unwrap_or_else(|| format!("{operation} failed")))
 }
 
 /// # Safety
 /// `result` must be a handle that nothing else frees.
-unsafe fn own(result: mlx_sys::mlx_array, status: i32, operation: &str) -> Result<Array> {
+pub(super) unsafe fn own(
+    result: mlx_sys::mlx_array,
+    status: i32,
+    operation: &str,
+) -> Result<Array> {
     // SAFETY: passed on to the caller.
     let array = unsafe { Array::from_ptr(result) };
     if status == 0 {
         Ok(array)
     } else {
         Err(failed(operation).into())
+    }
+}
+
+/// The arrays of `vector`, which is freed.
+///
+/// # Safety
+/// `vector` must be a handle that nothing else frees.
+pub(super) unsafe fn taken(vector: mlx_sys::mlx_vector_array) -> Vec<Array> {
+    // SAFETY: the handle is live until it is freed below, once; the arrays own their handles.
+    unsafe {
+        let arrays = (0..mlx_sys::mlx_vector_array_size(vector)).map(|i| {
+            let mut array = mlx_sys::mlx_array_new();
+            mlx_sys::mlx_vector_array_get(&raw mut array, vector, i);
+            Array::from_ptr(array)
+        });
+        let arrays = arrays.collect();
+        mlx_sys::mlx_vector_array_free(vector);
+        arrays
     }
 }
 

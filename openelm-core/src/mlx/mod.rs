@@ -1,6 +1,6 @@
 //! Parts of MLX that `mlx-rs` does not offer: quantised matrices, mapped arrays, process groups.
 //!
-//! `ffi.rs` and `mapped.rs` hold all of the crate's `unsafe`.
+//! `ffi.rs`, `primitives.rs` and `mapped.rs` hold all of the crate's `unsafe`.
 
 pub(crate) mod available;
 pub(crate) mod cache_policy;
@@ -20,6 +20,7 @@ pub(crate) mod mapped;
 mod matrix;
 pub(crate) mod memory;
 pub(crate) mod memory_trace;
+pub(crate) mod primitives;
 mod proc_file;
 pub(crate) mod quantization;
 mod quantized_matrix;

@@ -10,10 +10,12 @@ use mlx_rs::{
 
 use super::{
     forward_context::ForwardContext,
-    kv_cache::{Cached, LayerCache},
+    kv_cache::{Cached, LayerCache, STEP},
     linear::{Linear, LinearVisitor, NormVisitor},
     qk_norm::QkNorm,
     quantized_attention,
+    rms_norm::RmsNorm,
+    rope::Rotation,
     split::split_at,
     unfused_attention,
 };
@@ -23,7 +25,10 @@ use crate::{
         tensor_names::{self, OUT_PROJ, QKV_PROJ},
     },
     error::Result,
-    mlx::Device,
+    mlx::{
+        Device,
+        primitives::{CpuPrimitives, Heads, Span, Then},
+    },
     weights::Weights,
 };
 
@@ -87,14 +92,86 @@ impl Attention {
         context: &ForwardContext<'_>,
         caches: &mut [&mut LayerCache],
     ) -> Result<Array> {
-        let (batch, length) = (x.dim(0), x.dim(1));
+        let joined = self.heads(&self.qkv_proj.forward(x)?, context, caches)?;
+        let fused = self.device == Device::Gpu && !caches.is_empty();
+        self.out_proj.forward_onto(residual, &joined, fused)
+    }
+
+    /// Like [`forward`](Self::forward) of the norm of `x`, with `x` as the residual, by primitives.
+    pub(super) fn forward_on_cpu(
+        &self,
+        primitives: CpuPrimitives,
+        x: &Array,
+        norm: &RmsNorm,
+        context: &ForwardContext<'_>,
+        caches: &mut [&mut LayerCache],
+    ) -> Result<Array> {
+        let qkv = self
+            .qkv_proj
+            .forward_on_cpu(primitives, x, Some(norm), Then::Nothing)?;
+        let joined = match self.heads_on_cpu(primitives, &qkv, context, caches)? {
+            Some(joined) => joined,
+            None => self.heads(&qkv, context, caches)?,
+        };
+        self.out_proj
+            .forward_on_cpu(primitives, &joined, None, Then::Add(x))
+    }
+
+    /// The attention `[1, L, q_heads · head_dim]` of the projections `qkv` over plain caches, by a
+    /// primitive; `None` for other caches, for masks, and for single operations.
+    fn heads_on_cpu(
+        &self,
+        primitives: CpuPrimitives,
+        qkv: &Array,
+        context: &ForwardContext<'_>,
+        caches: &mut [&mut LayerCache],
+    ) -> Result<Option<Array>> {
+        let Rotation::Table { cos, sin } = &context.rotation else {
+            return Ok(None);
+        };
+        let has_masks = context.segment_masks.iter().any(Option::is_some);
+        let count = caches.len();
+        let mut plain = Vec::with_capacity(count);
+        for cache in caches.iter_mut() {
+            if let LayerCache::Plain(cache) = &mut **cache {
+                plain.push(cache);
+            }
+        }
+        if !self.fused || has_masks || plain.len() < count || qkv.dim(0) != 1 {
+            return Ok(None);
+        }
+        let heads = Heads {
+            queries: self.q_heads,
+            keys: self.kv_heads,
+            head_dim: self.head_dim,
+            norms: self.qk_norm.as_ref().map(QkNorm::weights),
+        };
+        let spans = context.segments.iter().map(|segment| Span {
+            offset: segment.offset,
+            length: segment.length,
+        });
+        let spans: Vec<_> = spans.collect();
+        let before = plain.iter_mut().map(|cache| cache.take()).collect();
+        let attended = primitives.attend(qkv, [cos, sin], heads, &spans, before, STEP)?;
+        for (cache, buffers) in std::iter::zip(plain, attended.caches) {
+            cache.put(buffers);
+        }
+        Ok(Some(attended.output))
+    }
+
+    /// The attention `[B, L, q_heads · head_dim]` of the projections `qkv`
+    /// `[B, L, (q_heads + 2 kv_heads) · head_dim]`.
+    fn heads(
+        &self,
+        qkv: &Array,
+        context: &ForwardContext<'_>,
+        caches: &mut [&mut LayerCache],
+    ) -> Result<Array> {
+        let (batch, length) = (qkv.dim(0), qkv.dim(1));
         // The heads are ordered: all queries, all keys, all values.
         let rotated_heads = self.q_heads + self.kv_heads;
         let heads = rotated_heads + self.kv_heads;
-        let qkv = self
-            .qkv_proj
-            .forward(x)?
-            .reshape(&[batch, length, heads, self.head_dim])?;
+        let qkv = qkv.reshape(&[batch, length, heads, self.head_dim])?;
         let whole = caches.is_empty();
         let rotation = &context.rotation;
         let (queries, keys, values) = match &self.qk_norm {
@@ -128,13 +205,11 @@ impl Attention {
             [] => self.attend(&queries, &keys, &values, context.mask)?,
             caches => self.attend_cached(&queries, &keys, &values, context, caches)?,
         };
-        let joined = attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
+        Ok(attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
             batch,
             length,
             self.q_heads * self.head_dim,
-        ])?;
-        let fused = self.device == Device::Gpu && !whole;
-        self.out_proj.forward_onto(residual, &joined, fused)
+        ])?)
     }
 
     /// Attention of each segment over its cache, to which its keys and values are added.

@@ -9,6 +9,7 @@ use mlx_rs::{
 
 use super::{
     linear::{Linear, LinearVisitor},
+    rms_norm::RmsNorm,
     split::split,
 };
 use crate::{
@@ -17,7 +18,11 @@ use crate::{
         tensor_names::{self, PROJ_1, PROJ_2},
     },
     error::Result,
-    mlx::{Device, swiglu},
+    mlx::{
+        Device,
+        primitives::{CpuPrimitives, Then},
+        swiglu,
+    },
     weights::Weights,
 };
 
@@ -81,6 +86,27 @@ impl FeedForward {
         };
         self.proj_2.forward_onto(residual, &inner, fused)
     }
+
+    /// Like [`forward`](Self::forward) of the norm of `x`, with `x` as the residual, by primitives.
+    pub(super) fn forward_on_cpu(
+        &self,
+        primitives: CpuPrimitives,
+        x: &Array,
+        norm: &RmsNorm,
+    ) -> Result<Array> {
+        let norm = Some(norm);
+        let inner = if self.with_glu {
+            self.proj_1
+                .forward_on_cpu(primitives, x, norm, Then::Swiglu)?
+        } else {
+            let h = self
+                .proj_1
+                .forward_on_cpu(primitives, x, norm, Then::Nothing)?;
+            silu(&h, self.device)?
+        };
+        self.proj_2
+            .forward_on_cpu(primitives, &inner, None, Then::Add(x))
+    }
 }
 
 /// `silu(gate) · up` on a CPU, with its gradient computed in the forward pass: this keeps two
@@ -105,7 +131,7 @@ fn swiglu_with_gradient(gate: &Array, up: &Array) -> Result<Array> {
 }
 
 /// `x · sigmoid(x)`.
-fn silu(x: &Array, device: Device) -> Result<Array> {
+pub(super) fn silu(x: &Array, device: Device) -> Result<Array> {
     if uses_power(x, device) {
         Ok(x.divide(decay(x)?.add(Array::from_f32(1.0))?)?)
     } else {

@@ -29,7 +29,10 @@ impl Model {
         model.visit_linears(&mut |name, linear| {
             let rows = |rows: i32| Array::from_slice(&[0, rows - 1], &[2]);
             let part = match &linear.matrix {
-                Matrix::Dense(matrix) => matrix.take_axis(rows(matrix.dim(0)), 0)?,
+                Matrix::Dense(matrix) | Matrix::Stored(matrix) => {
+                    let rows = matrix.take_axis(rows(matrix.dim(0)), 0)?;
+                    rows.as_dtype(dtype.mlx())?
+                }
                 Matrix::Quantized(matrix) => {
                     let rows = rows(matrix.weight.dim(0));
                     matrix.take_rows(&rows)?.expand(dtype)?

@@ -3,10 +3,13 @@
 
 use mlx_rs::{Array, ops::addmm};
 
-use super::lora::LowRank;
+use super::{feed_forward::silu, lora::LowRank, rms_norm::RmsNorm, split::split};
 use crate::{
     error::Result,
-    mlx::{Dtype, Matrix},
+    mlx::{
+        Device, Dtype, Matrix,
+        primitives::{CpuPrimitives, Norm, Then},
+    },
 };
 
 /// A function of a projection's name and the projection.
@@ -74,6 +77,34 @@ impl Linear {
         Ok(y.unwrap_or(base))
     }
 
+    /// Like [`forward`](Self::forward) of the norm of `x`, if there is one; then `then`. One
+    /// primitive, if the matrix has no adapters.
+    pub(super) fn forward_on_cpu(
+        &self,
+        primitives: CpuPrimitives,
+        x: &Array,
+        norm: Option<&RmsNorm>,
+        then: Then<'_>,
+    ) -> Result<Array> {
+        if self.adapters.is_empty() {
+            let norm = norm.map(|norm| Norm {
+                weight: &norm.weight,
+                eps: norm.eps,
+            });
+            return primitives.linear(x, &self.matrix, norm, then);
+        }
+        let normed = norm.map(|norm| norm.forward(x)).transpose()?;
+        let y = self.forward(normed.as_ref().unwrap_or(x))?;
+        match then {
+            Then::Nothing => Ok(y),
+            Then::Add(residual) => Ok(residual.add(y)?),
+            Then::Swiglu => {
+                let [gate, up] = split(&y, -1)?;
+                Ok(silu(&gate, Device::Cpu)?.multiply(up)?)
+            }
+        }
+    }
+
     /// `residual + y` for the product `y` of `x`, `[..., in]` to `[..., out]`. With `fused`, for a
     /// GPU, it is one kernel if the matrix is neither quantised nor adapted.
     pub(crate) fn forward_onto(&self, residual: &Array, x: &Array, fused: bool) -> Result<Array> {
@@ -85,12 +116,9 @@ impl Linear {
 
     /// The rows `ids` `[B, L]`, as `[B, L, in]` of type `dtype`.
     pub(crate) fn rows(&self, ids: &Array, dtype: Dtype) -> Result<Array> {
-        let base = match &self.matrix {
-            Matrix::Dense(weight) => match &self.f32_rows {
-                Some(rows) => rows.take_axis(ids, 0)?.as_dtype(dtype.mlx())?,
-                None => weight.take_axis(ids, 0)?,
-            },
-            Matrix::Quantized(matrix) => matrix.take_rows(ids)?.dequantize(dtype.mlx())?,
+        let base = match &self.f32_rows {
+            Some(rows) => rows.take_axis(ids, 0)?.as_dtype(dtype.mlx())?,
+            None => self.matrix.rows(ids, dtype)?,
         };
         let mut rows = base.clone();
         for adapter in &self.adapters {

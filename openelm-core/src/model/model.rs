@@ -41,7 +41,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Builds the network from `weights`, which must be of type `dtype`.
+    /// Builds the network from `weights`, which must be of type `dtype`; matrices may have 16 bits if
+    /// `dtype` is `Float32` on a CPU.
     ///
     /// # Errors
     /// [`Error::MissingTensor`] or [`Error::TensorShape`] if the weights do not match `config`.
@@ -261,6 +262,21 @@ impl Model {
         Ok(())
     }
 
+    /// Expands matrices that are stored in 16 bits to the model's type, to train them.
+    pub(crate) fn expand_stored(&mut self) -> Result<()> {
+        let dtype = self.dtype.mlx();
+        self.visit_linears(&mut |_, linear| {
+            if let Matrix::Stored(weight) = &linear.matrix {
+                linear.matrix = Matrix::Dense(weight.as_dtype(dtype)?);
+            }
+            Ok(())
+        })?;
+        if self.config.share_input_output_layers() {
+            self.head.matrix = self.token_embeddings.matrix.clone();
+        }
+        Ok(())
+    }
+
     /// Replaces each weight for which `replacement` returns one for its tensor name. Quantised
     /// matrices are skipped.
     pub(crate) fn replace_weights(
@@ -269,7 +285,8 @@ impl Model {
     ) -> Result<()> {
         let tied = self.config.share_input_output_layers();
         self.visit_linears(&mut |name, linear| {
-            if let (Matrix::Dense(weight), false) = (&mut linear.matrix, tied && name == HEAD)
+            if let (Matrix::Dense(weight) | Matrix::Stored(weight), false) =
+                (&mut linear.matrix, tied && name == HEAD)
                 && let Some(new) = replacement(&tensor_names::weight(name), weight)
             {
                 *weight = new;

@@ -110,6 +110,11 @@ impl QkNorm {
         &self.weight
     }
 
+    /// The weights of the norms of queries and of keys, and their epsilon.
+    pub(super) fn weights(&self) -> (&Array, &Array, f32) {
+        (&self.q_norm, &self.k_norm, self.eps)
+    }
+
     /// Upper bound of the magnitude of a scaled score.
     pub(super) fn largest_score(&self) -> f32 {
         self.largest_score

@@ -44,9 +44,13 @@ impl TrainableModel {
             }
             Ok(())
         })?;
+        let mut base = model.clone();
+        if adapter.kind == AdapterKind::Full {
+            base.expand_stored()?;
+        }
         Ok(Self {
             dtype: model.dtype().mlx(),
-            base: model.clone(),
+            base,
             names: adapter.tensors().into_keys().collect(),
             adapter,
             squares,

@@ -35,11 +35,13 @@ impl Allocation {
     ) -> Result<Self> {
         let quantization = config.quantization_map()?;
         let dense: BTreeMap<String, Vec<usize>> = config.tensors().into_iter().collect();
+        let keeps_half_precision = options.keeps_half_precision(device);
         let mut allocation = Self::default();
         for (name, stored) in checkpoint.tensors() {
             let (stem, part) = name.rsplit_once('.').unwrap_or((name, ""));
             let packed = quantization.as_ref().and_then(|map| map.layer(stem));
             let expands = packed.is_some() && checkpoint.is_packed(stem) && !options.keep_quantized;
+            let target = options.dtype_of(stored, keeps_half_precision);
             let size = options.dtype.size() as u64;
             match stored.dtype {
                 // Part of the dense matrix, except for the weight.
@@ -48,7 +50,7 @@ impl Allocation {
                     let elements = dense.get(name).map_or(0, |shape| elements(shape));
                     allocation.add_cast(elements * size, stored, device);
                 }
-                StoredDtype::Float(dtype) if dtype != options.dtype => {
+                StoredDtype::Float(dtype) if dtype != target => {
                     allocation.add_cast(elements(&stored.shape) * size, stored, device);
                 }
                 _ if device == Device::Cpu && stored.is_mappable() => {}

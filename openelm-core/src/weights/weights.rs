@@ -10,7 +10,12 @@ use mlx_rs::{
     transforms::{self, async_eval},
 };
 
-use super::{allocation::Allocation, checkpoint::Checkpoint, parallel_reader::Readers};
+use super::{
+    allocation::Allocation,
+    checkpoint::Checkpoint,
+    parallel_reader::Readers,
+    stored_tensor::{StoredDtype, StoredTensor},
+};
 use crate::{
     cancel::CancelHandle,
     config::Config,
@@ -18,7 +23,7 @@ use crate::{
     gate::pause_point,
     mlx::{
         Device, Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix,
-        cache_policy::WeightReading,
+        cache_policy::WeightReading, primitives::CpuPrimitives,
     },
 };
 
@@ -27,8 +32,27 @@ use crate::{
 pub struct ReadOptions {
     /// The target type of the cast.
     pub dtype: Dtype,
-    /// Keep quantised matrices quantised, instead of dequantising them on reading.
+    /// Keep quantised matrices quantised, instead of dequantising them on reading. For a computation
+    /// in float32 on a CPU with products of its own (Linux on x86-64 with AVX2), also keep 16-bit
+    /// matrices in 16 bits.
     pub keep_quantized: bool,
+}
+
+impl ReadOptions {
+    /// True if 16-bit matrices stay in 16 bits.
+    pub(crate) fn keeps_half_precision(&self, device: Device) -> bool {
+        let is_float32 = self.dtype == Dtype::Float32;
+        self.keep_quantized && is_float32 && CpuPrimitives::of(device).is_some()
+    }
+
+    /// The type that the floating-point tensor `stored` becomes: of matrices, and of their scales,
+    /// the stored one if it stays.
+    pub(crate) fn dtype_of(&self, stored: &StoredTensor, keeps_half_precision: bool) -> Dtype {
+        match stored.dtype {
+            StoredDtype::Float(dtype) if keeps_half_precision && stored.shape.len() == 2 => dtype,
+            _ => self.dtype,
+        }
+    }
 }
 
 /// A model's tensors by checkpoint name, all of one type.
@@ -37,6 +61,8 @@ pub struct Weights {
     tensors: HashMap<String, Array>,
     quantization: Option<QuantizationMap>,
     folder: PathBuf,
+    /// Matrices in 16 bits are for activations in f32.
+    keeps_half_precision: bool,
 }
 
 impl Weights {
@@ -81,6 +107,7 @@ impl Weights {
             tensors: HashMap::with_capacity(checkpoint.tensors().len()),
             quantization: config.quantization_map()?,
             folder: checkpoint.folder().to_path_buf(),
+            keeps_half_precision: options.keeps_half_precision(Device::current()?),
         };
         let mut under_way = VecDeque::new();
         let mut done = 0;
@@ -97,7 +124,10 @@ impl Weights {
                 Some(quantization) if !options.keep_quantized => {
                     readers.next().expand(stem, quantization, options.dtype)?
                 }
-                _ => readers.next().cast(name, stored.dtype, options.dtype)?,
+                _ => {
+                    let dtype = options.dtype_of(stored, weights.keeps_half_precision);
+                    readers.next().cast(name, stored.dtype, dtype)?
+                }
             };
             async_eval([&array])?;
             under_way.push_back((name, array, stored.bytes() as u64));
@@ -133,6 +163,7 @@ impl Weights {
             tensors,
             quantization: None,
             folder: "weights".into(),
+            keeps_half_precision: false,
         }
     }
 
@@ -146,7 +177,12 @@ impl Weights {
             .packing(name)
             .filter(|_| self.tensors.contains_key(&scales))
         else {
-            return Ok(Matrix::Dense(self.take(&weight, &[rows, width])?));
+            let values = self.take(&weight, &[rows, width])?;
+            return Ok(if self.keeps_half_precision {
+                Matrix::floating(values, Dtype::Float32)
+            } else {
+                Matrix::Dense(values)
+            });
         };
         let groups = quantization.scales_shape(rows, width);
         let biases = if quantization.has_biases() {

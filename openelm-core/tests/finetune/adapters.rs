@@ -80,7 +80,8 @@ fn adapters_are_added_switched_and_removed() {
     model.set_adapters(&[]).unwrap();
     assert_eq!(logits(&model), base);
     model.set_adapters(&[("one", 0.0)]).unwrap();
-    assert!(apart(&logits(&model), &base) < 1e-6);
+    // On a CPU a matrix without adapters has a primitive of its own, which rounds otherwise.
+    assert!(apart(&logits(&model), &base) < 1e-5);
     // Half the strength equals half the scale.
     model.set_adapters(&[("one", 0.5)]).unwrap();
     let half = changed(&one, |name, array| {

@@ -12,7 +12,7 @@ use mlx_rs::{
 use crate::error::Result;
 
 /// Growth of a full buffer, in positions.
-pub(super) const STEP: usize = 256;
+pub(crate) const STEP: usize = 256;
 
 /// Writes `new` `[B, kv_heads, L, N]` at the positions from `offset` of `buffer` `[B, kv_heads,
 /// capacity, N]`, which grows if needed. A buffer without a second handle is written in place.

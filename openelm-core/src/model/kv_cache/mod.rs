@@ -9,6 +9,7 @@ mod quantized;
 mod rotating;
 mod state;
 
+pub(crate) use buffer::STEP;
 pub use kv_cache::KvCache;
 pub(crate) use kv_cache::Window;
 pub(crate) use layer_cache::{Cached, LayerCache};

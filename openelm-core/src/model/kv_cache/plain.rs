@@ -12,6 +12,16 @@ pub(crate) struct PlainCache {
 }
 
 impl PlainCache {
+    /// Moves the buffers out: a second handle would prevent a write in place.
+    pub(crate) fn take(&mut self) -> Option<(Array, Array)> {
+        self.buffers.take()
+    }
+
+    /// Puts the buffers back, with the new positions.
+    pub(crate) fn put(&mut self, buffers: (Array, Array)) {
+        self.buffers = Some(buffers);
+    }
+
     /// Writes `keys` and `values` `[B, kv_heads, L, head_dim]` at `offset` and returns views of
     /// all positions `[B, kv_heads, offset + L, head_dim]`.
     pub(super) fn update(
