@@ -19,6 +19,7 @@ fi
 parity/setup.sh
 export PYTHONDONTWRITEBYTECODE=1
 python3 bench/inference.py "$@"
+python3 bench/kernels.py "$@"
 python3 bench/convert.py "$@"
 python3 bench/decoding.py "$@"
 
