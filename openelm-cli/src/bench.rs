@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     dtype: Option<Dtype>,
 
-    /// Keep a quantised model's matrices packed [default: packed on a GPU and on x86-64 with AVX2]
+    /// Keep a quantised model's matrices packed [default: packed on a GPU and on Linux with AVX2]
     #[arg(long)]
     keep_quantized: bool,
 

@@ -33,7 +33,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "TYPE", ignore_case = true)]
     pub(crate) dtype: Option<Dtype>,
 
-    /// Keep a quantised model's matrices packed: less memory [default: packed on a GPU and on x86-64
+    /// Keep a quantised model's matrices packed: less memory [default: packed on a GPU and on Linux
     /// with AVX2, but not to train; on another CPU dequantised if memory allows]
     #[arg(long)]
     pub(crate) keep_quantized: bool,

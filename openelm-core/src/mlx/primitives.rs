@@ -193,7 +193,7 @@ mod implementation {
             [cosines, sines]: [&Array; 2],
             heads: Heads<'_>,
             spans: &[Span],
-            caches: Vec<Option<(Array, Array)>>,
+            caches: &[Option<(Array, Array)>],
             step: usize,
         ) -> Result<Attended> {
             ffi::ready();
@@ -222,12 +222,13 @@ mod implementation {
                 None => [null.0; 2],
             };
             let empty = Array::zeros::<f32>(&[1, heads.keys, 0, heads.head_dim])?;
+            let empty = (empty.clone(), empty);
             // SAFETY: every handle and slice is live for the call; both vectors are freed below,
             // and the returned arrays own their handles.
             let results = unsafe {
                 let before = mlx_sys::mlx_vector_array_new();
                 for cache in caches {
-                    let (keys, values) = cache.unwrap_or_else(|| (empty.clone(), empty.clone()));
+                    let (keys, values) = cache.as_ref().unwrap_or(&empty);
                     mlx_sys::mlx_vector_array_append_value(before, keys.as_ptr());
                     mlx_sys::mlx_vector_array_append_value(before, values.as_ptr());
                 }
@@ -322,7 +323,7 @@ mod implementation {
             _: [&Array; 2],
             _: Heads<'_>,
             _: &[Span],
-            _: Vec<Option<(Array, Array)>>,
+            _: &[Option<(Array, Array)>],
             _: usize,
         ) -> Result<Attended> {
             match self {}
@@ -330,8 +331,11 @@ mod implementation {
     }
 }
 
-#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+#[cfg(test)]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod tests {
+    use std::slice::from_ref;
+
     use mlx_rs::{
         Dtype as MlxDtype,
         fast::rms_norm,
@@ -441,7 +445,7 @@ mod tests {
                     .unwrap();
                 Ok::<_, mlx_rs::error::Exception>(vec![y])
             };
-            let (_, gradient) = fallible_vjp(forward, &[x], &[cotangent.clone()]).unwrap();
+            let (_, gradient) = fallible_vjp(forward, &[x], from_ref(&cotangent)).unwrap();
             assert_near(
                 &gradient[0],
                 &matmul(cotangent, expanded).unwrap(),
@@ -490,7 +494,7 @@ mod tests {
         };
         let (qkv, table) = (normal(4, &[1, 1, 16]), normal(5, &[1, 1, 2]));
         let error = primitives
-            .attend(&qkv, [&table, &table], heads, &[span], vec![None], 256)
+            .attend(&qkv, [&table, &table], heads, &[span], &[None], 256)
             .unwrap_err();
         assert!(error.to_string().contains("cache"), "{error}");
     }

@@ -137,7 +137,9 @@ impl Attention {
                 plain.push(cache);
             }
         }
-        if !self.fused || has_masks || plain.len() < count || qkv.dim(0) != 1 {
+        let is_empty = context.segments.iter().any(|segment| segment.length == 0);
+        let fits = self.head_dim <= WIDEST_HEAD && !is_empty && qkv.dim(0) == 1;
+        if !self.fused || has_masks || plain.len() < count || !fits {
             return Ok(None);
         }
         let heads = Heads {
@@ -151,8 +153,19 @@ impl Attention {
             length: segment.length,
         });
         let spans: Vec<_> = spans.collect();
-        let before = plain.iter_mut().map(|cache| cache.take()).collect();
-        let attended = primitives.attend(qkv, [cos, sin], heads, &spans, before, STEP)?;
+        // A second handle during the evaluation would prevent a write in place.
+        let before: Vec<_> = plain.iter_mut().map(|cache| cache.take()).collect();
+        let attended = primitives.attend(qkv, [cos, sin], heads, &spans, &before, STEP);
+        let attended = match attended {
+            Ok(attended) => attended,
+            Err(error) => {
+                for (cache, buffers) in std::iter::zip(plain, before) {
+                    buffers.into_iter().for_each(|buffers| cache.put(buffers));
+                }
+                return Err(error);
+            }
+        };
+        drop(before);
         for (cache, buffers) in std::iter::zip(plain, attended.caches) {
             cache.put(buffers);
         }
@@ -400,6 +413,9 @@ impl Attention {
 
 /// Exponent of 2 whose power can be summed over a million positions and multiplied by any value.
 const LARGEST_POWER: f32 = 60.0;
+
+/// Largest width of a head that the primitive takes.
+const WIDEST_HEAD: i32 = 256;
 
 /// Positions below which a block costs more than it saves.
 const SMALLEST_BLOCK: i32 = 64;

@@ -83,7 +83,7 @@ impl Model {
         &self.config
     }
 
-    /// The type of weights and activations.
+    /// The type of activations and, but for matrices that stay in 16 bits, of weights.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }

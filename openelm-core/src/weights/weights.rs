@@ -55,7 +55,7 @@ impl ReadOptions {
     }
 }
 
-/// A model's tensors by checkpoint name, all of one type.
+/// A model's tensors by checkpoint name, all of one type but for matrices that stay in 16 bits.
 #[derive(Debug)]
 pub struct Weights {
     tensors: HashMap<String, Array>,

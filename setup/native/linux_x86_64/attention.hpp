@@ -88,7 +88,7 @@ class Attention {
 
   // For each sequence with many queries its keys as [heads.keys, blocks, heads.dim, key_block].
   std::vector<const float*> transpose_keys() const {
-    constexpr int least = 8; // queries of a head
+    constexpr int least = 16; // queries of a head
     std::size_t size = 0;
     std::vector<std::size_t> places(sequences.size());
     auto needs = [&](const Sequence& s) { return s.tokens * heads.group() >= least; };

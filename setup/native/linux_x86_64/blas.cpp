@@ -60,7 +60,7 @@ void multiply_on_this_thread(int m, int n, int k, const float* a, const float* b
 }
 
 namespace {
-// The number of pieces of `size` rows or columns, for the work of a thread each. The bytes of the
+// The number of rows or columns of a piece, enough for the work of a thread. The bytes of the
 // result do not depend on the number of threads.
 constexpr int piece_size(int size, int other, int k) {
   constexpr std::ptrdiff_t least = 1 << 21; // multiplications
@@ -75,6 +75,7 @@ extern "C" {
 // C[m,n] = alpha * op(A)[m,k] * op(B)[k,n] + beta * C
 void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
                  const float* a, int lda, const float* b, int ldb, float beta, float* c, int ldc) {
+  threads(); // limits OpenBLAS to one thread
   if (order == RowMajor && trans_a == NoTrans) {
     Product product{trans_b != NoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc};
     if (few_rows::multiply(product)) return;
@@ -120,6 +121,7 @@ void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k, float
 void cblas_dgemm(int order, int trans_a, int trans_b, int m, int n, int k, double alpha,
                  const double* a, int lda, const double* b, int ldb, double beta, double* c,
                  int ldc) {
+  threads();
   scipy_cblas_dgemm(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 }
@@ -127,4 +129,8 @@ void cblas_dgemm(int order, int trans_a, int trans_b, int m, int n, int k, doubl
 void multiply_by_rows(int m, int n, int k, const float* a, int stride, const float* b, bool adds,
                       float* c) {
   cblas_sgemm(RowMajor, NoTrans, NoTrans, m, n, k, 1, a, stride, b, n, adds ? 1 : 0, c, n);
+}
+
+void multiply_on_all_threads(int m, int n, int k, const float* a, const float* b, float* c) {
+  cblas_sgemm(RowMajor, NoTrans, Trans, m, n, k, 1, a, k, b, k, 0, c, n);
 }

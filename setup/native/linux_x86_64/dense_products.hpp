@@ -63,9 +63,34 @@ void multiply_dense_tile(const Matrix& matrix, const float* x, std::ptrdiff_t x_
     }
 }
 
+// One row of activations and one of the matrix, in four sums: the memory is read in order.
+template <Number N>
+float multiply_dense_row(const Matrix& matrix, const float* x, int at) {
+  const void* row = matrix.row(at);
+  constexpr int parts = 4;
+  Floats sums[parts];
+  UNROLL for (auto& sum : sums) sum = zero();
+  int i = 0;
+  for (; i + parts * lanes <= matrix.width; i += parts * lanes) {
+    UNROLL for (int part = 0; part < parts; ++part) {
+      int k = i + part * lanes;
+      sums[part] = add_product(sums[part], load(x + k), load_number<N>(row, k));
+    }
+  }
+  for (; i + lanes <= matrix.width; i += lanes)
+    sums[0] = add_product(sums[0], load(x + i), load_number<N>(row, i));
+  float total = sum(add(add(sums[0], sums[1]), add(sums[2], sums[3])));
+  for (; i < matrix.width; ++i) total += x[i] * number_at(N, row, i);
+  return total;
+}
+
 template <Number N, int R>
 void multiply_dense_rows(const Matrix& matrix, const float* x, std::ptrdiff_t x_stride, int first,
                          int end, float* y, std::ptrdiff_t stride) {
+  if constexpr (R == 1) {
+    for (int at = first; at < end; ++at) y[at - first] = multiply_dense_row<N>(matrix, x, at);
+    return;
+  }
   constexpr int C = 4;
   int at = first;
   for (; at + C <= end; at += C)

@@ -19,10 +19,14 @@ struct Linear {
   int outputs() const { return swiglu ? matrix.rows / 2 : matrix.rows; }
 
   // `x` [count, width] to `y` [count, outputs]. The bytes do not depend on the number of threads,
-  // nor those of a row on other rows if there are at most `most_rows`.
+  // nor those of a row on other rows if there are at most `most_rows`; but one row alone is summed
+  // in another order with 16-bit weights and with small matrices.
   void forward(const float* x, int count, float* y) const {
     const float* rows = normed(x, count);
-    if (count <= most_rows) {
+    bool has_tile = matrix.rows >= 32 && matrix.width >= 64; // rows_by_transposed.hpp
+    if (count <= most_rows && matrix.number == Number::float32 && has_tile) {
+      forward_float32(rows, count, y);
+    } else if (count <= most_rows) {
       forward_few(rows, count, y);
     } else {
       forward_many(rows, count, y);
@@ -32,8 +36,8 @@ struct Linear {
   // `y` [count, rows] to `x` = y · W [count, width].
   void backward(const float* y, int count, float* x) const {
     constexpr std::ptrdiff_t elements = 1 << 20; // of an expanded panel
-    int size = int(std::clamp<std::ptrdiff_t>(elements / matrix.width / 16 * 16, 16, matrix.rows));
-    float* panel = scratch<Panel>(std::size_t(std::min(size, matrix.rows)) * matrix.width);
+    int size = std::min(matrix.rows, int(std::max<std::ptrdiff_t>(elements / matrix.width, 16)));
+    float* panel = scratch<Panel>(std::size_t(size) * matrix.width);
     for (int first = 0; first < matrix.rows; first += size) {
       int rows = std::min(size, matrix.rows - first);
       constexpr int piece = 16;
@@ -74,6 +78,17 @@ struct Linear {
     } else if (residual != nullptr) {
       const float* others = residual + std::ptrdiff_t(r) * outputs() + first;
       for (int i = 0; i < size; ++i) to[i] += others[i];
+    }
+  }
+
+  // BLAS has a kernel for few rows (few_rows.hpp).
+  void forward_float32(const float* x, int count, float* y) const {
+    float* product = swiglu ? scratch<Halves>(std::size_t(count) * matrix.rows) : y;
+    auto values = static_cast<const float*>(matrix.values);
+    multiply_on_all_threads(count, matrix.rows, matrix.width, x, values, product);
+    for (int r = 0; r < count; ++r) {
+      const float* row = product + std::ptrdiff_t(r) * matrix.rows;
+      finish(r, 0, outputs(), row, row + outputs(), y);
     }
   }
 

@@ -32,7 +32,6 @@ struct Tables {
       int exponent = (i >> 3) & 15, fraction = i & 7;
       float magnitude = exponent == 0 ? __builtin_ldexpf(float(fraction), -9)
                                       : __builtin_ldexpf(float(8 + fraction), exponent - 10);
-      if ((i & 127) == 127) magnitude = __builtin_nanf("");
       e4m3[i] = i < 128 ? magnitude : -magnitude;
       e8m0[i] = i == 255 ? __builtin_nanf("") : __builtin_ldexpf(1.0f, i - 127);
     }
@@ -81,7 +80,7 @@ class ReadableRow {
     bool is_inside = std::ptrdiff_t(matrix.rows - 1 - at) * matrix.row_bytes() >= after;
     if (is_inside) return;
     copy = static_cast<std::uint8_t*>(__builtin_malloc(matrix.row_bytes() + after));
-    if (copy == nullptr) __builtin_abort();
+    if (copy == nullptr) throw std::bad_alloc();
     std::memcpy(copy, bytes, matrix.row_bytes());
     bytes = copy;
   }
@@ -252,7 +251,8 @@ inline void reorder(const float* x, int width, float* reordered) {
 template <Packing P, int R>
 void multiply_packed_rows(const Matrix& matrix, const Rows& rows, int row, int first, int end,
                           float* y, std::ptrdiff_t stride) {
-  const float* sums = rows.sums + std::ptrdiff_t(row) * matrix.groups();
+  const float* sums = rows.sums;
+  if (sums != nullptr) sums += std::ptrdiff_t(row) * matrix.groups();
   int at = first;
   if constexpr (bits_of(P) == 4) {
     if (needs_reordered(matrix)) {

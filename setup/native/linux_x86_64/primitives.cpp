@@ -52,8 +52,8 @@ class CpuPrimitive : public Primitive {
 
 // `x` in row-major order: as it is, if it is known to be.
 array row_major(const array& x, const Stream& stream) {
-  bool is_known =
-      x.has_primitive() ? dynamic_cast<CpuPrimitive*>(&x.primitive()) != nullptr : is_row_major(x);
+  bool is_known = x.has_primitive() ? dynamic_cast<CpuPrimitive*>(&x.primitive()) != nullptr
+                                    : x.status() != array::Status::unscheduled && is_row_major(x);
   return is_known ? x : contiguous(x, false, stream);
 }
 
@@ -112,7 +112,8 @@ Format checked(const openelm_matrix& from, std::vector<array>& inputs, const Str
   check(
       bits == 4 || bits == 8 || (has_biases && (bits == 2 || bits == 3 || bits == 5 || bits == 6)),
       "bits");
-  check(group >= 16 && group <= 128 && group % 16 == 0, "group size");
+  check(group == 16 || group == 32 || group == 64 || group == 128, "group size");
+  check(has_biases || bits == (number == Number::mxfp8 ? 8 : 4), "bits");
   check(scales.shape(1) <= most_groups, "too many groups");
   check(std::int64_t(values.shape(1)) * 32 == std::int64_t(scales.shape(1)) * group * bits,
         "the parts of a quantised matrix do not fit");
@@ -274,7 +275,7 @@ array rows(const array& ids, const openelm_matrix& from, Stream stream) {
 
 // --- Attention
 
-// A sequence of a pass: its positions, and whether the buffer grows.
+// A sequence of a pass: the positions before its tokens, and their number.
 struct Part {
   int offset, tokens;
 };
@@ -291,6 +292,10 @@ class AttentionPrimitive : public CpuPrimitive {
   // nothing else uses it.
   void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
     check_layout(inputs);
+    // Each output holds the inputs too, which would then never be donated. MLX clears them after
+    // this function.
+    for (array& output : outputs)
+      if (!output.is_tracer() && &output.inputs() != &inputs) output.inputs().clear();
     Heads heads = this->heads;
     if (has_norms) {
       heads.query_norm = inputs[3].data<float>();

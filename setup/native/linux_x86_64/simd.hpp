@@ -125,7 +125,7 @@ INLINE Ints bytes_of(const void* from, Ints order) {
 }
 #endif
 
-// e^x, within 2 units of the last place; 0 below -87.3, and at most e^88.
+// e^x, within 2 units of the last place; e^-87.3 below that, and at most e^88.
 INLINE Floats exponential(Floats x) {
   x = smaller(all(88.0f), larger(all(-87.3f), x)); // NaN stays
   Floats n = rounded(multiply(x, all(0x1.715476p+0f)));

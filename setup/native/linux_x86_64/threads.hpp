@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -25,6 +26,7 @@ class Threads {
   int count() const { return int(helpers.size()) + 1; }
 
   // Runs job(0) .. job(pieces - 1), each once, and waits for them. A job must not wait for another.
+  // Throws the exception of a job after all threads have left this call.
   template <typename Job>
   void run(int pieces, const Job& job) {
     std::unique_lock one_at_a_time(mutex, std::defer_lock);
@@ -32,8 +34,12 @@ class Threads {
       for (int i = 0; i < pieces; ++i) job(i);
       return;
     }
-    Call call{
-        [](const void* job, int i) { (*static_cast<const Job*>(job))(i); }, &job, pieces, {0}};
+    Call call{[](const void* job, int i) { (*static_cast<const Job*>(job))(i); },
+              &job,
+              pieces,
+              {0},
+              {},
+              {}};
     int offered = std::min(int(helpers.size()), pieces - 1);
     for (int i = 0; i < offered; ++i) {
       auto& slot = helpers[i]->call;
@@ -42,6 +48,7 @@ class Threads {
     }
     call.work();
     for (int i = 0; i < offered; ++i) helpers[i]->withdraw(&call);
+    if (call.error) std::rethrow_exception(call.error);
   }
 
  private:
@@ -50,9 +57,15 @@ class Threads {
     const void* context;
     int pieces;
     std::atomic<int> next;
+    std::atomic_flag has_failed;
+    std::exception_ptr error; // of the first job that failed
 
-    void work() {
-      for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < pieces;) job(context, i);
+    void work() noexcept {
+      try {
+        for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < pieces;) job(context, i);
+      } catch (...) {
+        if (!has_failed.test_and_set()) error = std::current_exception();
+      }
     }
   };
 

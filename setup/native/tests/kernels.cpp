@@ -222,14 +222,17 @@ void test_products() {
         int after = 0;
         for (int count : {1, 2, 3, 5, 16, 17, 40})
           check_product(e, count, count % 2 == 0, after++ % 3, what);
-        // Rows do not depend on each other, nor the bytes on the number of threads.
+        // Rows do not depend on each other.
         Linear linear{matrix_of(e)};
-        std::vector<float> x = random_numbers(16 * std::size_t(width)), all(16 * std::size_t(rows)),
-                           one(rows);
+        std::vector<float> x = random_numbers(16 * std::size_t(width)), all(16 * std::size_t(rows));
         linear.forward(x.data(), 16, all.data());
-        for (int r : {0, 7, 15}) {
-          linear.forward(x.data() + r * width, 1, one.data());
-          expect(std::equal(one.begin(), one.end(), all.begin() + r * rows),
+        // One row alone has another order of sums with 16-bit weights and small matrices.
+        bool has_tile = f.number == Number::float32 && rows >= 32 && width >= 64;
+        int alone = is_dense && !has_tile ? 2 : 1;
+        std::vector<float> some(std::size_t(alone) * rows);
+        for (int r : {0, 7, 14}) {
+          linear.forward(x.data() + r * width, alone, some.data());
+          expect(std::equal(some.begin(), some.end(), all.begin() + r * rows),
                  what + ": a row depends on others");
         }
         x[3] = std::numeric_limits<float>::quiet_NaN();

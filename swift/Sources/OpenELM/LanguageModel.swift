@@ -8,7 +8,7 @@ public struct LoadOptions: Sendable, Hashable, Codable {
     public var dtype: DType?
     /// A tokenizer file or folder; `nil` uses the model folder.
     public var tokenizer: URL?
-    /// Keeps quantised matrices packed; `nil` does so on a GPU, on x86-64 with AVX2 unless
+    /// Keeps quantised matrices packed; `nil` does so on a GPU, on Linux with AVX2 unless
     /// ``training``, or if memory is short.
     public var keepQuantized: Bool?
     /// Loads the model to fine-tune it: on a GPU the default dtype is then `bfloat16` in place of
