@@ -91,11 +91,12 @@ impl State {
         }
     }
 
-    /// Adds the question of a request that was cancelled before it began to its conversation.
+    /// Adds the question of a request that was cancelled before it began to its conversation. The
+    /// request is forgotten when it is dropped, after the question is shown.
     pub(super) fn skip(&mut self, request: &Request) {
         // Its question may have been added before.
         if let Some((chat, shown)) = &request.chat
-            && shown.forget_request(request.id)
+            && shown.has_request(request.id)
             && let Some(slot) = self.chats.get_mut(chat)
             && slot.answering.is_none()
         {

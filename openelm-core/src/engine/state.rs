@@ -143,16 +143,21 @@ impl State {
         let Some(slot) = self.chats.get_mut(&id) else {
             return;
         };
-        let mut requested = lock(&slot.shown.requested);
-        let cancelled: Vec<_> = requested
-            .extract_if(.., |answer| answer.stream.is_closed())
+        let requested = lock(&slot.shown.requested);
+        let cancelled = requested.iter().filter(|answer| answer.stream.is_closed());
+        let cancelled: Vec<_> = cancelled
+            .map(|answer| (answer.id, answer.prompt.clone()))
             .collect();
         drop(requested);
         if slot.answering.is_none() {
-            for answer in cancelled {
-                slot.chat.skip(&answer.prompt);
+            for (_, prompt) in &cancelled {
+                slot.chat.skip(prompt);
             }
             slot.show();
+        }
+        // After the questions are shown: without a request, a handle reads the shown messages.
+        for (id, _) in cancelled {
+            slot.shown.forget_request(id);
         }
     }
 
@@ -181,12 +186,14 @@ impl ChatSlot {
 }
 
 impl ShownChat {
-    /// Removes the requested answer `id`. Returns true if it was there.
-    pub(super) fn forget_request(&self, id: u64) -> bool {
-        let mut requested = lock(&self.requested);
-        let before = requested.len();
-        requested.retain(|answer| answer.id != id);
-        requested.len() < before
+    /// True if the answer `id` was requested and neither began nor was skipped.
+    pub(super) fn has_request(&self, id: u64) -> bool {
+        lock(&self.requested).iter().any(|answer| answer.id == id)
+    }
+
+    /// Removes the requested answer `id`.
+    pub(super) fn forget_request(&self, id: u64) {
+        lock(&self.requested).retain(|answer| answer.id != id);
     }
 
     /// True while an answer is running, or was requested.

@@ -55,6 +55,22 @@ fn a_saved_conversation_continues_in_another_engine() {
     );
 }
 
+/// The engine reads the request while the handle cancels it and reads the messages.
+#[test]
+fn the_question_of_a_cancelled_answer_is_shown_at_once() {
+    let model = load();
+    for number in 0..1500 {
+        let chat = plain(&model);
+        let events = chat.respond("A fox", greedy(400)).unwrap();
+        let delay = std::time::Instant::now();
+        while delay.elapsed() < std::time::Duration::from_micros(number % 12) {}
+        drop(events);
+        let messages = block_on(chat.messages()).unwrap();
+        let question = messages.first().map(|message| message.content.as_str());
+        assert_eq!(question, Some("A fox"), "{number}: {messages:?}");
+    }
+}
+
 #[test]
 fn a_conversation_without_an_answer_is_saved() {
     let folder = TempDir::new();
