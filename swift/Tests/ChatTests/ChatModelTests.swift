@@ -232,7 +232,8 @@ import Testing
         let fixture = try await ChatFixture.started()
         fixture.chat.loader.readMemory()
         let memory = try #require(fixture.chat.loader.memory)
-        #expect(memory.used > 2_497_344 && memory.share > 0 && memory.share < 1)
+        // Weights that need no cast are mapped from their file on a CPU and are not counted.
+        #expect(memory.used > 0 && memory.share > 0 && memory.share < 1)
         #expect(memory.text.contains("free") == (memory.free != nil))
         #expect(MemoryReading(used: 1, free: 3).share == 0.25)
         #expect(MemoryReading(used: 1, free: nil).share == 0)
