@@ -8,6 +8,7 @@ Prints the table, writes it to bench/README.md, and writes all numbers to bench/
 """
 
 import argparse
+import datetime
 import json
 import os
 import subprocess
@@ -105,8 +106,9 @@ def measure(rounds, quick):
 
 def markdown(results, version):
     lines = [
-        report.machine() + f"; {version}, medians of {len(next(iter(results.values()))['mlx'])} "
-        "interleaved rounds. MLX: the same program with `OPENELM_KERNELS=mlx`.",
+        f"Measured on {datetime.date.today().isoformat()}: {report.machine()}; {version}, {THREADS}"
+        f" threads; medians of {len(next(iter(results.values()))['mlx'])} interleaved rounds. MLX:"
+        " the same program with `OPENELM_KERNELS=mlx`.",
         "",
         "| | openelm | MLX | llama.cpp | over MLX | over llama.cpp |",
         "|---|---|---|---|---|---|",
