@@ -11,6 +11,7 @@ use openelm_core::{
     dataset::LongRows,
     generation::LogprobsOf,
     quantization::QuantizationMode,
+    quantize::Method,
     train::{OptimizerKind, PreferenceLoss, ScheduleShape},
 };
 use serde::{Deserialize, Deserializer, de};
@@ -76,6 +77,7 @@ choices!(
     Plain
 );
 choices!(Dpo of PreferenceLoss: Sigmoid, Hinge);
+choices!(QuantizeMethod of Method: Round, Gptq, Awq, Dwq);
 choices!(QuantMode of QuantizationMode: Affine, Mxfp4, Mxfp8, Nvfp4);
 choices!(
     QuantRecipe of Recipe:

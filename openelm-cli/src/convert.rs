@@ -235,7 +235,7 @@ fn verify() -> Verify {
 }
 
 /// The default of --max-shard-size.
-fn shard_size() -> String {
+pub(crate) fn shard_size() -> String {
     format!(
         "{}GB",
         ConvertOptions::default().max_shard_bytes as f64 / 1e9
@@ -313,7 +313,7 @@ fn check_gguf(args: &Args, is_gguf: bool) -> Result<(), Error> {
 }
 
 /// Reads `5GB`, `500MB`, `1000kB` or a number of bytes.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let units = [
         ("GB", 1e9),
         ("MB", 1e6),

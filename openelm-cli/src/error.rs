@@ -358,7 +358,7 @@ mod tests {
     }
 
     /// Areas of the core's source, and the commands whose options they check.
-    const AREAS: [(&str, &[&str]); 11] = [
+    const AREAS: [(&str, &[&str]); 12] = [
         ("adapter/", &["finetune", "generate"]),
         ("config/layer_wise.rs", &["pretrain"]),
         ("config/tensors.rs", &["pretrain"]),
@@ -367,6 +367,7 @@ mod tests {
         ("data/dataset/", &["finetune"]),
         ("generation/", &["generate"]),
         ("mlx/quantization.rs", &["convert"]),
+        ("quantize/", &["quantize"]),
         ("tokenizer/train/", &["train"]),
         ("training/pretrain/", &["pretrain"]),
         ("training/", &["finetune", "pretrain"]),

@@ -43,6 +43,7 @@ mod pretrain;
 mod prompt_source;
 mod pull;
 mod push;
+mod quantize;
 mod ranks;
 mod sampling;
 mod score;
@@ -88,6 +89,8 @@ enum Command {
     Average(Box<average::Args>),
     /// Convert a checkpoint to MLX, Hugging Face or GGUF; quantise it
     Convert(Box<convert::Args>),
+    /// Quantise a model with calibration text: GPTQ, AWQ, DWQ, mixed bits; report the differences
+    Quantize(Box<quantize::Args>),
     /// Fine-tune a model: LoRA, DoRA, full, or DPO on preference pairs
     Finetune(Box<finetune::Args>),
     /// Pre-train a model from random weights, or from the weights of a model
@@ -138,6 +141,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(*args),
         Command::Average(args) => average::run(*args),
         Command::Convert(args) => convert::run(*args),
+        Command::Quantize(args) => quantize::run(*args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Pretrain(args) => pretrain::run(*args),
         Command::Plot(args) => plot::run(args),

@@ -46,6 +46,7 @@ mod lookup;
 mod mlx;
 mod model;
 mod parallel;
+pub mod quantize;
 mod seed;
 mod text_file;
 pub mod tokenizer;

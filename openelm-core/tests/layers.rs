@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Folders and files of `src`, lowest first. Each may use the ones before it.
-const LAYERS: [&str; 27] = [
+const LAYERS: [&str; 28] = [
     "error",
     "cancel",
     "gate",
@@ -36,6 +36,7 @@ const LAYERS: [&str; 27] = [
     "evaluate",
     "training",
     "convert",
+    "quantize",
     "engine",
 ];
 

@@ -68,6 +68,13 @@ pub struct LayerRule {
     bits: usize,
 }
 
+impl LayerRule {
+    /// The rule of the matrix `stem` only (its tensor's name without `.weight`).
+    pub(crate) fn exact(stem: &str, bits: usize) -> Result<Self> {
+        format!("^{}$={bits}", regex::escape(stem)).parse()
+    }
+}
+
 impl FromStr for LayerRule {
     type Err = Error;
 

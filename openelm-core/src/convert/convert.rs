@@ -15,7 +15,7 @@ use super::{
     target::Kind,
     tokenizer_files::TokenizerFiles,
     verify,
-    write::{Task, write},
+    write::{Replacement, Task, write},
 };
 use crate::{
     cancel::CancelHandle,
@@ -63,6 +63,8 @@ pub struct Conversion<'o> {
     tokenizer: TokenizerFiles,
     plan: Plan,
     started: Instant,
+    replacement: Option<&'o Replacement<'o>>,
+    files: Vec<(&'static str, String)>,
 }
 
 impl<'o> Conversion<'o> {
@@ -84,7 +86,22 @@ impl<'o> Conversion<'o> {
             tokenizer,
             plan,
             started,
+            replacement: None,
+            files: Vec::new(),
         })
+    }
+
+    /// Writes the tensors that `replacement` returns for their names in the result in place of the
+    /// source's, without a verification.
+    pub(crate) fn with_tensors(mut self, replacement: &'o Replacement<'o>) -> Self {
+        self.replacement = Some(replacement);
+        self
+    }
+
+    /// Adds a file to the folder.
+    pub(crate) fn with_file(mut self, name: &'static str, text: String) -> Self {
+        self.files.push((name, text));
+        self
     }
 
     /// Writes the result to `target`, as [`convert`] does.
@@ -113,6 +130,8 @@ impl<'o> Conversion<'o> {
             tokenizer,
             plan,
             started,
+            replacement,
+            files,
         } = self;
         let _reading = WeightReading::begin()?;
         let source_path = source_path.as_path();
@@ -124,6 +143,7 @@ impl<'o> Conversion<'o> {
             progress: &mut progress,
             done: 0,
             total: plan.bytes(),
+            replacement,
         };
         let written = write(&mut source, &plan, &tokenizer, options, &staging, &mut task);
         written.map_err(|error| staging.of_target(error))?;
@@ -158,6 +178,10 @@ impl<'o> Conversion<'o> {
             let json = serde_json::to_value(&report);
             let json = json.map_err(|error| Error::io(&path)(error.into()))?;
             let written = write_synced(&path, format!("{json:#}\n"));
+            written.map_err(|error| staging.of_target(error))?;
+        }
+        for (name, text) in files {
+            let written = write_synced(&staging.written().join(name), text);
             written.map_err(|error| staging.of_target(error))?;
         }
         cancel.check()?;

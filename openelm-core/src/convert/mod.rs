@@ -55,3 +55,5 @@ pub use event::ConvertEvent;
 pub use options::{ConvertOptions, Format, TokenizerChoice};
 pub use plan::{Plan, PlannedTensor};
 pub use report::{ConvertReport, TensorChecks, TensorError, Verification};
+pub(crate) use target::check_target_folder;
+pub(crate) use tokenizer_files::source_tokenizer;

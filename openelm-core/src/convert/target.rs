@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::options::Format;
 use crate::{
     error::{Error, Remedy, Result},
-    files::{LOCK_FILE, parent, real},
+    files::{LOCK_FILE, parent, real, resolve},
     formats::{gguf::GgufReader, torch::TorchFile},
     text_file::{MAX_SETTINGS, read_text_file},
 };
@@ -50,6 +50,12 @@ impl Kind {
             Self::Torch => Ok(TorchFile::open(place).is_ok()),
         }
     }
+}
+
+/// Refuses a target folder that a conversion of `source` could not write.
+pub(crate) fn check_target_folder(source: &Path, target: &Path, force: bool) -> Result<()> {
+    check_apart(source, target)?;
+    check_target(target, &resolve(target)?, Kind::Folder, force)
 }
 
 /// Refuses a target that cannot be replaced: only a model replaces a model, and only with `force`.

@@ -37,6 +37,28 @@ pub(super) enum TokenizerFiles {
     Inside(Box<Vocabulary>, String),
 }
 
+/// The tokenizer that `choice` selects for `source`.
+///
+/// # Errors
+/// [`Error::Option`] if it selects none; the errors of its files.
+pub(crate) fn source_tokenizer(
+    source: &SourceModel,
+    choice: &TokenizerChoice,
+) -> Result<Tokenizer> {
+    let options = ConvertOptions {
+        tokenizer: choice.clone(),
+        ..ConvertOptions::default()
+    };
+    match TokenizerFiles::find(source, &options)? {
+        TokenizerFiles::Found(tokenizer, _) => Ok(*tokenizer),
+        TokenizerFiles::Inside(_, json) => {
+            let tokenizer = Tokenizer::from_bytes(Path::new("tokenizer.json"), json.as_bytes())?;
+            tokenizer.with_model_vocab(source.config.vocab_size())
+        }
+        TokenizerFiles::None => Err(Error::option("tokenizer", "expected one, found none")),
+    }
+}
+
 impl TokenizerFiles {
     pub(super) fn find(source: &SourceModel, options: &ConvertOptions) -> Result<Self> {
         let place = match &options.tokenizer {

@@ -67,9 +67,38 @@ pub(super) struct Task<'a> {
     pub(super) progress: &'a mut dyn FnMut(ConvertEvent<'_>),
     pub(super) done: u64,
     pub(super) total: u64,
+    pub(super) replacement: Option<&'a Replacement<'a>>,
 }
 
+/// A function of a tensor's name in the result; `None` for the source's tensor.
+pub(super) type Replacement<'a> = dyn Fn(&str) -> Result<Option<Array>> + 'a;
+
 impl Task<'_> {
+    /// The arrays of an item's parts, if they are not the source's.
+    fn replaced(&self, item: &Item) -> Result<Option<Vec<Array>>> {
+        let Some(replacement) = self.replacement else {
+            return Ok(None);
+        };
+        let arrays = item.parts.iter().map(|part| {
+            let array = replacement(&part.name)?;
+            let shape = array.iter().flat_map(|array| array.shape());
+            let fits = shape.eq(part
+                .shape
+                .iter()
+                .map(|&n| n as i32)
+                .collect::<Vec<_>>()
+                .iter());
+            match array {
+                Some(_) if !fits => Err(Error::checkpoint(
+                    "the new weights",
+                    format!("`{}` has another shape than planned", part.name),
+                )),
+                other => Ok(other),
+            }
+        });
+        Ok(arrays.collect::<Result<Option<Vec<_>>>>()?)
+    }
+
     fn wrote(&mut self, name: &str, bytes: u64) -> Result<()> {
         self.done += bytes;
         (self.progress)(ConvertEvent::Written {
@@ -140,7 +169,10 @@ fn write_items(
         while under_way.len() < source.readers()
             && let Some(item) = items.next()
         {
-            let arrays = arrays(source, item)?;
+            let arrays = match task.replaced(item)? {
+                Some(arrays) => arrays,
+                None => arrays(source, item)?,
+            };
             async_eval(&arrays)?;
             under_way.push_back((item, arrays));
         }

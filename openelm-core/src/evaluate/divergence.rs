@@ -147,6 +147,25 @@ pub fn check_vocabularies(reference: &LanguageModel, model: &LanguageModel) -> R
     }
 }
 
+/// The difference of logits from those of a reference, for each row. Not evaluated.
+pub(crate) struct LogitDifference {
+    /// `KL(reference ‖ model)` in nats, f32 `[R]`.
+    pub(crate) kl: Array,
+    /// Both have the same most likely token, bool `[R]`.
+    pub(crate) same_top: Array,
+}
+
+/// Compares the logits `q` of a model with those of a reference `p`, both f32 `[R, V]`.
+pub(crate) fn compare_logits(p: &Array, q: &Array) -> Result<LogitDifference> {
+    let log = |logits: &Array| logits.subtract(logsumexp_axis(logits, -1, true)?);
+    let (p_log, q_log) = (log(p)?, log(q)?);
+    let kl = p_log.exp()?.multiply(p_log.subtract(&q_log)?)?;
+    Ok(LogitDifference {
+        kl: kl.sum_axis(-1, false)?,
+        same_top: argmax_axis(p, -1, false)?.eq(argmax_axis(q, -1, false)?)?,
+    })
+}
+
 /// The divergence in one window.
 #[derive(Debug, Default)]
 struct Window {
@@ -214,17 +233,13 @@ impl<'m> Pair<'m> {
             logits_of(self.models[1], &hidden[1], rows)?,
         ];
         let [p, q] = &logits;
-        let log = |logits: &Array| logits.subtract(logsumexp_axis(logits, -1, true)?);
-        let (p_log, q_log) = (log(p)?, log(q)?);
-        let kl = p_log.exp()?.multiply(p_log.subtract(&q_log)?)?;
-        let kl = kl.sum_axis(-1, false)?;
-        let same = argmax_axis(p, -1, false)?.eq(argmax_axis(q, -1, false)?)?;
-        evaluation::complete([&kl, &same])?;
+        let LogitDifference { kl, same_top } = compare_logits(p, q)?;
+        evaluation::complete([&kl, &same_top])?;
         let kl = kl.to_vec_exact::<f32>()?;
         if kl.iter().any(|kl| !kl.is_finite()) {
             return Ok(false);
         }
-        let same = same.to_vec_exact::<bool>()?;
+        let same = same_top.to_vec_exact::<bool>()?;
         window.tokens += rows.len();
         window.kl += kl.iter().map(|&kl| f64::from(kl)).sum::<f64>();
         window.same_top += same.iter().filter(|same| **same).count();

@@ -30,7 +30,7 @@ pub(super) fn no_text(places: &[PathBuf]) -> Error {
 }
 
 /// An iterator over the documents of files. A text file is one document.
-pub(super) struct Documents<'k> {
+pub(crate) struct Documents<'k> {
     files: VecDeque<PathBuf>,
     key: &'k str,
     reader: Option<DocumentReader>,
@@ -44,7 +44,7 @@ impl<'k> Documents<'k> {
     ///
     /// # Errors
     /// As [`files::expand`].
-    pub(super) fn open(places: &[PathBuf], key: &'k str) -> Result<Self> {
+    pub(crate) fn open(places: &[PathBuf], key: &'k str) -> Result<Self> {
         Ok(Self {
             files: files::expand(places)?.into(),
             key,

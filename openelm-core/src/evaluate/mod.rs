@@ -14,7 +14,9 @@ pub mod task;
 mod trunk;
 mod windows;
 
+pub(crate) use divergence::compare_logits;
 pub use divergence::{Divergence, check_vocabularies, divergence};
+pub(crate) use documents::Documents;
 pub use documents::check_documents;
 pub use encoded_request::EncodedRequest;
 pub use log_likelihood::{LogLikelihood, ScoreRequest};

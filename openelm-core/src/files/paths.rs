@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 const PARTIAL: &str = ".openelm-partial";
 /// End of the hidden name of a folder that is being deleted.
 const REMOVED: &str = ".openelm-removed";
+/// End of the hidden name of the progress of a long work.
+const PROGRESS: &str = ".openelm-progress";
 /// Most bytes of the name inside a hidden name; file systems allow 255 for all.
 const LONGEST: usize = 200;
 /// Most links in a chain, as in Linux.
@@ -24,6 +26,12 @@ const MOST_LINKS: usize = 40;
 /// every run, so that a run overwrites the leftover of a killed one.
 pub(crate) fn partial_path(path: &Path) -> PathBuf {
     hidden(path, PARTIAL)
+}
+
+/// The folder of the progress of a long work, beside its result `path`:
+/// `.NAME.openelm-progress`. It is kept between runs.
+pub(crate) fn work_path(path: &Path) -> PathBuf {
+    hidden(path, PROGRESS)
 }
 
 /// The path of the folder `path` during its deletion.

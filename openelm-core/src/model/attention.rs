@@ -92,9 +92,19 @@ impl Attention {
         context: &ForwardContext<'_>,
         caches: &mut [&mut LayerCache],
     ) -> Result<Array> {
-        let joined = self.heads(&self.qkv_proj.forward(x)?, context, caches)?;
+        let joined = self.attended(x, context, caches)?;
         let fused = self.device == Device::Gpu && !caches.is_empty();
         self.out_proj.forward_onto(residual, &joined, fused)
+    }
+
+    /// The attention `[B, L, q_heads · head_dim]` of `x`, the input of `out_proj`.
+    pub(super) fn attended(
+        &self,
+        x: &Array,
+        context: &ForwardContext<'_>,
+        caches: &mut [&mut LayerCache],
+    ) -> Result<Array> {
+        self.heads(&self.qkv_proj.forward(x)?, context, caches)
     }
 
     /// Like [`forward`](Self::forward) of the norm of `x`, with `x` as the residual, by primitives.

@@ -71,20 +71,24 @@ impl FeedForward {
     /// `residual` and the network's output for `x`, both `[B, L, D]`. With `trained` the result is
     /// the same, and on a CPU fewer arrays are kept for its gradient.
     pub(crate) fn forward(&self, x: &Array, residual: &Array, trained: bool) -> Result<Array> {
-        let h = self.proj_1.forward(x)?;
         let fused = self.device == Device::Gpu && !trained;
+        self.proj_2
+            .forward_onto(residual, &self.inner(x, trained)?, fused)
+    }
+
+    /// The input `[B, L, ffn_dim]` of `proj_2` for the block's input `x`.
+    pub(super) fn inner(&self, x: &Array, trained: bool) -> Result<Array> {
+        let h = self.proj_1.forward(x)?;
         if !self.with_glu {
-            let inner = silu(&h, self.device)?;
-            return self.proj_2.forward_onto(residual, &inner, fused);
+            return silu(&h, self.device);
         }
         // The first half of the rows is the gate.
         let [gate, up] = split(&h, -1)?;
-        let inner = match self.device {
-            Device::Gpu => swiglu(&gate, &up)?,
-            Device::Cpu if trained => swiglu_with_gradient(&gate, &up)?,
-            Device::Cpu => silu(&gate, Device::Cpu)?.multiply(up)?,
-        };
-        self.proj_2.forward_onto(residual, &inner, fused)
+        match self.device {
+            Device::Gpu => swiglu(&gate, &up),
+            Device::Cpu if trained => swiglu_with_gradient(&gate, &up),
+            Device::Cpu => Ok(silu(&gate, Device::Cpu)?.multiply(up)?),
+        }
     }
 
     /// Like [`forward`](Self::forward) of the norm of `x`, with `x` as the residual, by primitives.

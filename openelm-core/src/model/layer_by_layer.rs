@@ -2,22 +2,13 @@
 
 use mlx_rs::Array;
 
-use super::{
-    block::TransformerBlock, forward_context::ForwardContext, linear::Linear, model::no_layer,
-    non_finite::fits_norm, rms_norm::RmsNorm, rope::Rope,
-};
-use crate::{
-    config::Config,
-    error::Result,
-    mlx::{Device, Matrix},
-    weights::Weights,
-};
+use super::{linear::Linear, non_finite::fits_norm, rms_norm::RmsNorm, single_layer::SingleLayer};
+use crate::{config::Config, error::Result, mlx::Matrix, weights::Weights};
 
 /// The network over one text, with the weights of only one layer in memory.
 #[derive(Debug)]
 pub(crate) struct LayerByLayerForward {
     config: Config,
-    rope: Rope,
     /// Hidden states f32 `[1, L, D]`.
     x: Array,
     /// The first part whose output is not finite.
@@ -30,17 +21,11 @@ impl LayerByLayerForward {
     /// # Errors
     /// [`crate::error::Error::Mlx`].
     pub(crate) fn new(config: Config, ids: &[u32], token_embeddings: &Array) -> Result<Self> {
-        let rope = Rope::new(
-            config.head_dim(),
-            config.rope_freq_constant(),
-            Device::current()?,
-        );
         let ids = Array::from_slice(ids, &[1, ids.len() as i32]);
         let x = token_embeddings.take_axis(&ids, 0)?;
         let non_finite = (!fits_norm(&x)?).then(|| "the embedding".to_owned());
         Ok(Self {
             config,
-            rope,
             x,
             non_finite,
         })
@@ -57,11 +42,7 @@ impl LayerByLayerForward {
     /// [`crate::error::Error::MissingTensor`] or [`crate::error::Error::TensorShape`] if the
     /// weights do not match the layer.
     pub(crate) fn layer(&mut self, index: usize, weights: &mut Weights) -> Result<()> {
-        let sizes = self.config.layers().get(index);
-        let sizes = sizes.ok_or_else(|| no_layer(index))?;
-        let layer = TransformerBlock::new(&self.config, sizes, index, weights)?;
-        let context = ForwardContext::whole(&self.rope, self.x.dim(1) as usize, None);
-        self.x = layer.forward(&self.x, &context, &mut [])?;
+        self.x = SingleLayer::new(&self.config, index, weights)?.forward(&self.x)?;
         if !fits_norm(&self.x)? && self.non_finite.is_none() {
             self.non_finite = Some(format!("layer {index}"));
         }

@@ -41,7 +41,9 @@ mod trainer_options;
 mod update;
 
 pub use event::BestValidation;
+pub(crate) use exception::into_exception;
 pub use group::Group;
+pub(crate) use optimizer::OptimizerState;
 pub use optimizer::{Optimizer, OptimizerKind};
 pub use preference::{Preference, PreferenceLoss};
 pub use schedule::{Schedule, ScheduleKind, ScheduleOptions, ScheduleShape};

@@ -114,7 +114,7 @@ impl Default for Optimizer {
 
 /// The state of an optimizer for each parameter, f32.
 #[derive(Debug)]
-pub(super) struct OptimizerState {
+pub(crate) struct OptimizerState {
     rule: Optimizer,
     names: Vec<String>,
     /// Per parameter: arrays by name.
@@ -123,7 +123,7 @@ pub(super) struct OptimizerState {
 }
 
 impl OptimizerState {
-    pub(super) fn new(rule: Optimizer, names: &[String], parameters: &[Array]) -> Result<Self> {
+    pub(crate) fn new(rule: Optimizer, names: &[String], parameters: &[Array]) -> Result<Self> {
         let slots = parameters.iter().map(|parameter| {
             let shape = parameter.shape();
             let slots = rule
@@ -145,7 +145,7 @@ impl OptimizerState {
         self.updates
     }
 
-    pub(super) fn arrays(&self) -> impl Iterator<Item = &Array> {
+    pub(crate) fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.slots.iter().flat_map(BTreeMap::values)
     }
 
@@ -175,9 +175,25 @@ impl OptimizerState {
         }
     }
 
+    /// Updates `parameters` by the optimizer's `rule`, which made the state.
+    pub(crate) fn step(
+        &mut self,
+        parameters: &mut [Array],
+        gradients: Vec<Array>,
+        learning_rate: f32,
+    ) -> Result<()> {
+        let rates = self.rates(learning_rate);
+        let mut arrays: Vec<Array> = self.arrays().cloned().collect();
+        self.rule
+            .update(parameters, gradients, &mut arrays, &rates)?;
+        self.replace(arrays);
+        self.updates += 1;
+        Ok(())
+    }
+
     /// The arrays with their names in a file and the numbers of their parameters, in the order of
     /// [`arrays`](Self::arrays).
-    pub(super) fn named(&self) -> impl Iterator<Item = (usize, String, &Array)> {
+    pub(crate) fn named(&self) -> impl Iterator<Item = (usize, String, &Array)> {
         let all = self.names.iter().zip(&self.slots).enumerate();
         all.flat_map(|(index, (name, slots))| {
             let slots = slots.iter();
@@ -187,7 +203,7 @@ impl OptimizerState {
 
     /// Restores the arrays of [`named`](Self::named) by their names; the error is the name of an array that
     /// is missing or has another shape.
-    pub(super) fn restore(&mut self, mut tensors: Tensors, updates: u64) -> Result<(), String> {
+    pub(crate) fn restore(&mut self, mut tensors: Tensors, updates: u64) -> Result<(), String> {
         for (name, slots) in self.names.iter().zip(&mut self.slots) {
             for (slot, array) in slots {
                 let name = format!("{name}.{slot}");

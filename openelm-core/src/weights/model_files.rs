@@ -1,10 +1,13 @@
 //! Names of the files of a model folder that this crate writes.
 
 /// Files of every model folder, in addition to weights.
-const FILES: [&str; 12] = [
+const FILES: [&str; 15] = [
     "config.json",
     "generation_config.json",
     "convert-report.json",
+    "quantize-report.json",
+    "quantize.svg",
+    "quantize.png",
     "model.safetensors.index.json",
     // The weights of CoreNet's MLX example.
     "weights.safetensors",
