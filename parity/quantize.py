@@ -29,6 +29,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optimizers
 import numpy as np
+from mlx.utils import tree_map
 from mlx_lm.quant.dwq import dwq_quantize
 from mlx_lm.quant.dynamic_quant import estimate_sensitivities, estimate_threshold
 from mlx_lm.quant.gptq import gptq_quantize
@@ -60,7 +61,6 @@ class MlxLm:
         self.source, self.folder = source, folder
         model, self.tokenizer, self.config = load(str(source), return_config=True)
         # MLX multiplies 16-bit matrices slowly on a CPU; the saved scales have 16 bits.
-        self.dtype = model.model.embed_tokens.weight.dtype if hasattr(model, "model") else mx.bfloat16
         model.set_dtype(mx.float32)
         self.model = model
         length = min(512, self.config.get("max_context_length", 512))
@@ -128,19 +128,12 @@ def kl_of(found):
     """The divergence in the JSON of `openelm evaluate`."""
     if isinstance(found, dict):
         for key, value in found.items():
-            if key in ("kl", "kl_per_token", "kl_divergence") and isinstance(value, (int, float)):
+            if key == "kl_divergence" and isinstance(value, (int, float)):
                 return value
             deeper = kl_of(value)
             if deeper is not None:
                 return deeper
     return None
-
-
-def bits_of(path):
-    config = json.loads((path / "config.json").read_text())
-    model, *_ = load(str(path), return_config=True)
-    size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    return size, config["quantization"]
 
 
 def loads_equally(path):
@@ -157,13 +150,12 @@ def loads_equally(path):
         weight = mx.dequantize(module.weight, module.scales, module.biases,
                                group_size=module.group_size, bits=module.bits)
         kind = nn.Embedding if isinstance(module, nn.QuantizedEmbedding) else nn.Linear
-        new = kind(weight.shape[0], weight.shape[1]) if kind is nn.Embedding else \
-            nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        shape = weight.shape
+        new = kind(*shape) if kind is nn.Embedding else kind(shape[1], shape[0], bias=False)
         new.weight = weight
         return new
 
-    leaves = mx.utils if False else dense.leaf_modules()
-    from mlx.utils import tree_map
+    leaves = dense.leaf_modules()
     dense.update_modules(tree_map(expanded, leaves, is_leaf=nn.Module.is_module))
     return mx.abs(dense(tokens) - packed).max().item()
 

@@ -66,6 +66,9 @@ def models():
                                   "--save-path", "out"], "adapter", OUT, also)
         yield reader(path, form, start_from("model"), "corpus.jsonl", OUT, also, True)
         yield reader(path, form, convert("model", "--quantize", "--q-group-size", "32"), "", OUT, also)
+        yield reader(path, form, ["quantize", "model", "out", "--data", "corpus.txt", "--method", "gptq",
+                                  "--group-size", "32", "--samples", "2", "--max-seq-length", "8",
+                                  "--quiet"], "corpus.txt", OUT, also)
         yield reader(path, form, convert("model", target="out.gguf"), "", ("out.gguf",), also)
         yield reader(path, form, ["convert", "model", "--dry-run"], also=also)
         path, also = f"quantized/{file}", (*also, "quantized: tensor")

@@ -7,7 +7,7 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "average",
     "bench",
     "cache-prompt",
@@ -24,6 +24,7 @@ const COMMANDS: [&str; 19] = [
     "pretrain",
     "pull",
     "push",
+    "quantize",
     "score",
     "serve",
     "tokenizer train",

@@ -96,7 +96,7 @@ impl Task<'_> {
                 other => Ok(other),
             }
         });
-        Ok(arrays.collect::<Result<Option<Vec<_>>>>()?)
+        arrays.collect()
     }
 
     fn wrote(&mut self, name: &str, bytes: u64) -> Result<()> {

@@ -44,6 +44,11 @@ const PART: &str = "distillation";
 /// Dense integers that are kept between steps, in numbers of all matrices together.
 const KEPT: usize = 1 << 27;
 
+/// The norm of the last layer's output.
+type FinalNorm = dyn Fn(&Array) -> Result<Array>;
+/// The index, the name and the current numbers of a trained matrix of a layer.
+type Trained = (usize, &'static str, Array);
+
 /// A distillation in progress.
 pub(super) struct Distillation<'a> {
     options: &'a QuantizeOptions,
@@ -53,7 +58,7 @@ pub(super) struct Distillation<'a> {
     cancel: &'a CancelHandle,
     /// The layers, whose quantised matrices are replaced in every pass.
     layers: Vec<SingleLayer>,
-    norm: Box<dyn Fn(&Array) -> Result<Array>>,
+    norm: Box<FinalNorm>,
     /// The head, if it is neither the embedding nor quantised.
     own_embedding: Option<Array>,
     own_head: Option<Array>,
@@ -368,7 +373,7 @@ impl<'a> Distillation<'a> {
 
     /// The layer `index` with its current matrices, and for each of them that is trained its index,
     /// name and numbers.
-    fn layer(&self, index: usize) -> Result<(SingleLayer, Vec<(usize, &'static str, Array)>)> {
+    fn layer(&self, index: usize) -> Result<(SingleLayer, Vec<Trained>)> {
         let mut layer = self.layers[index].clone();
         let mut dense = Vec::new();
         for name in PROJECTIONS {

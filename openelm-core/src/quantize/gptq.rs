@@ -43,14 +43,12 @@ pub(super) fn gptq(
             Ok(quantize_rows(grid, chunk, &block, size))
         })?;
         let mut errors = Vec::with_capacity(columns.len());
-        let mut row = 0;
-        for quantized in done.into_iter().flatten() {
+        for (row, quantized) in done.into_iter().flatten().enumerate() {
             let at = row * width + group * size;
             codes.codes[at..at + size].copy_from_slice(&quantized.codes);
             codes.scales[row * (width / size) + group] = quantized.scale;
             codes.biases[row * (width / size) + group] = quantized.bias;
             errors.extend(quantized.errors);
-            row += 1;
         }
         if (end as usize) < width {
             let errors = Array::from_slice(&errors, &[rows as i32, size as i32]);

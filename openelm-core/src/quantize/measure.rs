@@ -103,7 +103,7 @@ impl Measurement<'_> {
                 Place::Head(matrix) => (HEAD.to_owned(), self.matrix(HEAD, matrix)?),
                 Place::Layer(layer, index, _) => {
                     let variant = |model: &&Replacement<'_>| {
-                        Ok(Variant::Layer(replaced(layer, index, *model)?))
+                        Ok(Variant::Layer(Box::new(replaced(layer, index, *model)?)))
                     };
                     let found = models.iter().map(variant).collect::<Result<Vec<_>>>()?;
                     (

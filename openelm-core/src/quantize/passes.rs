@@ -132,7 +132,7 @@ pub(super) enum Place<'a> {
 /// A part of the network with other weights.
 pub(super) enum Variant {
     Matrix(Array),
-    Layer(SingleLayer),
+    Layer(Box<SingleLayer>),
 }
 
 /// The outputs of the model, and those with one part replaced by each of the variants that `vary`

@@ -257,7 +257,7 @@ pub(super) fn sensitivities(
                     for new in of_matrix(&stem, &matrix.float32()?, Some(&squares))? {
                         let mut layer = layer.clone();
                         layer.set_matrix(name, &Matrix::Dense(new))?;
-                        found.push(Variant::Layer(layer));
+                        found.push(Variant::Layer(Box::new(layer)));
                     }
                 }
                 progress(index);

@@ -11,6 +11,7 @@ mod corenet;
 mod corenet_export;
 mod formats;
 mod gguf;
+mod learned;
 mod malformed;
 mod mixed_bits;
 mod models;
