@@ -374,18 +374,22 @@ mod tests {
     ];
 
     /// Names that no command line can reach, and the reason.
-    const UNREACHABLE: [(&str, &str); 11] = [
+    const UNREACHABLE: [(&str, &str); 15] = [
         ("MLX_RANK", "an environment variable"),
         ("average_with", "`average` takes no adapter"),
         ("batch", "a batch without targets is no option"),
         ("grad_accumulation_steps", "1 in every pre-training"),
         ("lora_embedding_A", "a tensor"),
+        ("layer", "in quantisation, a part that always exists"),
         ("messages", "the rows of a file, which its error names"),
+        ("model", "the first argument of `quantize`"),
+        ("norm", "a part of a layer"),
         ("optimizer", "AdamW in every pre-training of the tool"),
         (
             "prompt_cache",
             "the file of a prompt cache is checked when it is read",
         ),
+        ("projection", "a part of a layer"),
         ("rank", "in pre-training, a value of the environment"),
         ("reference", "only the trainer's callers set it"),
         ("rms_norm_eps", "new models have the default"),
