@@ -77,6 +77,12 @@ impl FeedForward {
             let inner = silu(&h, self.device)?;
             return self.proj_2.forward_onto(residual, &inner, fused);
         }
+        if h.dtype() == Dtype::Float32
+            && let Some(primitives) = CpuPrimitives::of(self.device)
+        {
+            let inner = primitives.swiglu(&h)?;
+            return self.proj_2.forward_onto(residual, &inner, fused);
+        }
         // The first half of the rows is the gate.
         let [gate, up] = split(&h, -1)?;
         let inner = match self.device {
@@ -131,7 +137,7 @@ fn swiglu_with_gradient(gate: &Array, up: &Array) -> Result<Array> {
 }
 
 /// `x · sigmoid(x)`.
-pub(super) fn silu(x: &Array, device: Device) -> Result<Array> {
+fn silu(x: &Array, device: Device) -> Result<Array> {
     if uses_power(x, device) {
         Ok(x.divide(decay(x)?.add(Array::from_f32(1.0))?)?)
     } else {

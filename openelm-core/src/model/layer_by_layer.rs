@@ -70,10 +70,8 @@ impl LayerByLayerForward {
 
     /// Next-token logits f32 `[1, L, V]` with the final norm `[D]` and the head `[V, D]`.
     pub(crate) fn logits(&self, norm: Array, head: &Array) -> Result<Array> {
-        let norm = RmsNorm {
-            weight: norm,
-            eps: self.config.rms_norm_eps() as f32,
-        };
+        let eps = self.config.rms_norm_eps() as f32;
+        let norm = RmsNorm::of(norm, eps, Device::current()?);
         Linear::new(Matrix::Dense(head.clone())).forward(&norm.forward(&self.x)?)
     }
 }

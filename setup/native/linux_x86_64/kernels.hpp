@@ -34,8 +34,13 @@ struct Kernels {
   void (*group_sums)(const float* x, int width, int group, float* sums);
   // y = x / sqrt(mean(x²) + eps) · weight
   void (*rms_norm)(const float* x, const float* weight, float eps, int width, float* y);
+  // The gradient of x; that of the weight is added to `dw`.
+  void (*rms_norm_gradient)(const float* x, const float* weight, float eps, int width,
+                            const float* dy, float* dx, float* dw);
   // y = gate · sigmoid(gate) · up
   void (*swiglu)(const float* gate, const float* up, int count, float* y);
+  void (*swiglu_gradient)(const float* gate, const float* up, const float* dy, int count,
+                          float* dgate, float* dup);
   // Normalises and rotates `heads` heads of one token; `to` has a head per `stride`.
   void (*rotate)(const float* x, const float* norm, float eps, const float* cosines,
                  const float* sines, int heads, int head_dim, float factor, float* to,

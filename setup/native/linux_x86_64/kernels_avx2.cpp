@@ -32,7 +32,9 @@ constinit const Kernels avx2_kernels{
     .reorder = avx2::reorder,
     .group_sums = avx2::group_sums,
     .rms_norm = avx2::rms_norm,
+    .rms_norm_gradient = avx2::rms_norm_gradient,
     .swiglu = avx2::swiglu,
+    .swiglu_gradient = avx2::swiglu_gradient,
     .rotate = avx2::rotate,
     .attend = avx2::attend,
 };

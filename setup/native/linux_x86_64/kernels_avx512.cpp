@@ -27,7 +27,9 @@ constinit const Kernels avx512_kernels{
     .reorder = avx512::reorder,
     .group_sums = avx512::group_sums,
     .rms_norm = avx512::rms_norm,
+    .rms_norm_gradient = avx512::rms_norm_gradient,
     .swiglu = avx512::swiglu,
+    .swiglu_gradient = avx512::swiglu_gradient,
     .rotate = avx512::rotate,
     .attend = avx512::attend,
 };
