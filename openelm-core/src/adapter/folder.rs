@@ -35,7 +35,9 @@ impl Adapter {
 
     fn read(path: &Path) -> Result<Self> {
         let [peft, mlx_lm, _] = WEIGHTS;
-        let expected = format!("an adapter folder with {mlx_lm} (mlx-lm) or {peft} (PEFT)");
+        let expected = format!(
+            "an adapter folder with {mlx_lm} (mlx-lm) or {peft} (PEFT), or CoreNet's .pt file"
+        );
         match path_kind(path)? {
             None => return Err(hub_cache::absent(path, &expected)),
             Some(PathKind::Folder) => {}
