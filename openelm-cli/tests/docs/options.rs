@@ -7,13 +7,14 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "average",
     "bench",
     "cache-prompt",
     "chat",
     "completions",
     "convert",
+    "convert-adapter",
     "evaluate",
     "finetune",
     "fuse",
