@@ -151,6 +151,7 @@ def make(openelm, folder):
     adapter(folder, "dora", tool, "--fine-tune-type", "dora")
     adapter(folder, "adapter", tool)
     peft(folder)
+    corenet_adapter(folder)
     older(folder)
     tool("finetune", "--model", "model", "--data", "pairs", "--adapter-path", "dpo", "--dpo",
          "sigmoid", *SHORT)
@@ -269,13 +270,29 @@ def adapter(folder, name, tool, *options):
     shutil.rmtree(folder / "trained")
 
 
+def transposed(values, rows, columns):
+    """The transpose of a matrix of float32."""
+    return b"".join(values[4 * (r * columns + c):4 * (r * columns + c) + 4]
+                    for c in range(columns) for r in range(rows))
+
+
+def corenet_adapter(folder):
+    """The LoRA adapter in CoreNet's layout, a file of PyTorch."""
+    named, made = {}, (folder / "adapter/adapters.safetensors").read_bytes()
+    for name, _, (rows, columns), old in containers.tensors(made):
+        name = name.removeprefix("transformer.")
+        for ours, theirs in (".lora_a", ".lora_A.lora.weight"), (".lora_b", ".lora_B.lora.weight"):
+            name = name.replace(ours, theirs)
+        named[name] = containers.Tensor((columns, rows), transposed(old, rows, columns))
+    (folder / "adapter.pt").write_bytes(containers.torch_zip(*containers.torch_pickle(named)))
+
+
 def peft(folder):
     """The LoRA adapter in PEFT's layout: transposed matrices by other names."""
     header, data, made = {}, b"", (folder / "adapter/adapters.safetensors").read_bytes()
     for name, kind, (rows, columns), old in containers.tensors(made):
         name = name.replace(".lora_a", ".lora_A.weight").replace(".lora_b", ".lora_B.weight")
-        turned = b"".join(old[4 * (r * columns + c):4 * (r * columns + c) + 4]
-                          for c in range(columns) for r in range(rows))
+        turned = transposed(old, rows, columns)
         header[f"base_model.model.{name}"] = {"dtype": kind, "shape": [columns, rows],
                                    "data_offsets": [len(data), len(data) + len(turned)]}
         data += turned

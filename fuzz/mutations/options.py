@@ -39,6 +39,8 @@ LINES = {
              ("out.svg", "out.png"), None),
     "fuse": (["fuse", "--model", "model", "--adapter-path", "adapter", "--save-path", "out",
               "--quiet"], "model adapter", ("out",), None),
+    "convert-adapter": (["convert-adapter", "adapter", "out", "--model", "model", "--quiet"],
+                        "model adapter", ("out",), None),
     "finetune": (["finetune", "--model", "model", "--data", "text", "--adapter-path", "out", *SHORT,
                   "--json"], "model text adapter finetune.toml", ("out",), "finetune.toml"),
     "pretrain": ([*PRETRAIN, "--output", "out", "--iters", "1", "--json"],

@@ -153,6 +153,10 @@ def adapters():
                      "--start-from", folder, "--iters", "1", "--batch-size", "1", "--quiet",
                      "--max-seq-length", "32"]
             yield reader(path, form, start, "model text", OUT, also, True)
+    for line, outputs in (([*GENERATE, "--adapter", "adapter.pt"], ()),
+                          (["convert-adapter", "adapter.pt", "out", "--model", "model", "--quiet"],
+                           OUT)):
+        yield reader("adapter.pt", "torch", line, "model", outputs, ("adapter.pt: tensor",))
 
 
 def data():

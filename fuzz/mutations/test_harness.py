@@ -285,8 +285,8 @@ class FileCases(unittest.TestCase):
     def test_reads_by_every_command(self):
         readers = all_readers()
         self.assertEqual({reader.command[0] for reader in readers},
-                         {"average", "generate", "info", "bench", "convert", "finetune", "fuse", "plot", "pretrain",
-                          "score", "evaluate", "tokenizer", "pull", "models"})
+                         {"average", "generate", "info", "bench", "convert", "convert-adapter", "finetune",
+                          "fuse", "plot", "pretrain", "score", "evaluate", "tokenizer", "pull", "models"})
         for reader in readers:
             self.assertIn(reader.form, damage.FORMS)
             self.assertTrue(reader.file.split("/")[0] in reader.inputs, reader.name)

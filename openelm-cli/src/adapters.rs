@@ -13,8 +13,8 @@ use crate::{
 /// The adapters of a command.
 #[derive(clap::Args)]
 pub(crate) struct AdapterArgs {
-    /// Adapter of openelm, mlx-lm or PEFT: a folder or a repository, with an optional strength as in
-    /// tales=0.5; may be repeated, adapters are summed
+    /// Adapter of openelm, mlx-lm or PEFT, a folder or a repository, or CoreNet's .pt file, with an
+    /// optional strength as in tales=0.5; may be repeated, adapters are summed
     #[arg(long, visible_alias = "adapter-path", value_name = "PATH|REPO")]
     adapter: Vec<String>,
 }

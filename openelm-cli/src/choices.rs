@@ -124,6 +124,13 @@ pub(crate) enum Format {
     CoreNetMlx,
 }
 
+/// Output format of an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AdapterFormat {
+    Mlx,
+    Peft,
+}
+
 /// Verification level of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Verify {

@@ -19,6 +19,7 @@ mod chat;
 mod choices;
 mod constraint;
 mod convert;
+mod convert_adapter;
 mod copied_keys;
 mod corenet_yaml;
 mod curves;
@@ -101,6 +102,8 @@ enum Command {
     Evaluate(Box<evaluate::Args>),
     /// Merge an adapter into its model
     Fuse(fuse::Args),
+    /// Convert an adapter to the format of mlx-lm or PEFT
+    ConvertAdapter(convert_adapter::Args),
     /// Train a tokenizer
     Tokenizer(tokenizer::Args),
     /// Show a model's architecture, parameters and memory
@@ -147,6 +150,7 @@ fn main() -> ExitCode {
         Command::Plot(args) => plot::run(args),
         Command::Evaluate(args) => evaluate::run(*args),
         Command::Fuse(args) => fuse::run(args),
+        Command::ConvertAdapter(args) => convert_adapter::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),

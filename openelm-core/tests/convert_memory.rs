@@ -1,5 +1,5 @@
-//! Conversion uses the memory of a few tensors; verification uses twice the memory of a layer and
-//! the embedding. Neither uses the memory of the whole model. In its own process, because MLX
+//! Conversion uses the memory of a few tensors, and verification no more than that: it reads tensors
+//! as they are stored, which are mapped on a CPU. Neither uses the memory of the whole model. In its own process, because MLX
 //! counts memory per process.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
@@ -40,23 +40,13 @@ fn conversion_needs_memory_of_a_few_tensors() {
     let pattern = [0x00, 0x28, 0x00, 0xa4, 0x00, 0x20];
     write_weights(&source, &config.to_json(), &config.tensors(), &pattern);
     let whole = 2 * config.parameter_count() as usize;
-    let layer: usize = config
-        .tensors()
-        .iter()
-        .filter(|(name, _)| name.starts_with("transformer.layers.7."))
-        .map(|(_, shape)| shape.iter().product::<usize>())
-        .sum();
     let largest = 2048 * 256;
-    assert_eq!((layer, largest), (656_000, 524_288));
     assert_eq!(whole, 27_289_088);
 
     // One tensor per reader is in progress, in its stored dtype and in its output dtype or f32.
     let readers = thread::available_parallelism().map_or(1, |n| n.get().min(4));
     let writing = readers * (2 + 4) * largest + MIB;
-    // Two embeddings and two copies of a layer in f32. The activations and logits of 64 positions
-    // are negligible.
-    let verifying = 2 * 4 * (largest + layer) + MIB;
-    assert!(2 * writing < whole && 2 * verifying < whole);
+    assert!(2 * writing < whole);
 
     let quantization = Quantization::new(QuantizationMode::Affine, None, None).unwrap();
     let plain = || ConvertOptions {
@@ -100,12 +90,10 @@ fn conversion_needs_memory_of_a_few_tensors() {
         )
         .unwrap();
         let peak = memory::peak_bytes().unwrap();
-        let most = if verify {
-            writing.max(verifying)
-        } else {
-            writing
-        };
-        assert!(peak <= most, "{what}, verified {verify}: {peak} of {most}");
+        assert!(
+            peak <= writing,
+            "{what}, verified {verify}: {peak} of {writing}"
+        );
         // At least the largest tensor was allocated; on a CPU, tensors that are not cast are
         // memory-mapped.
         let cast = matches!(what, "cast" | "gguf");

@@ -14,6 +14,7 @@ const COMMANDS: [&str; 20] = [
     "chat",
     "completions",
     "convert",
+    "convert-adapter",
     "evaluate",
     "finetune",
     "fuse",

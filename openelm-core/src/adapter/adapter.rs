@@ -108,6 +108,15 @@ impl Adapter {
             .collect()
     }
 
+    /// The first matrix of a DoRA adapter without magnitudes, which the formats of mlx-lm and PEFT
+    /// do not have.
+    pub(super) fn without_magnitudes(&self) -> Option<&str> {
+        let mut modules = self.modules.iter();
+        let is_dora = self.kind == AdapterKind::Dora;
+        let found = modules.find(|(_, module)| is_dora && module.m.is_none());
+        found.map(|(name, _)| name.as_str())
+    }
+
     /// True if the matrix of the logits of a model with `config` depends on the parameters.
     pub(crate) fn trains_head(&self, config: &Config) -> bool {
         let tied = config.share_input_output_layers();
@@ -148,6 +157,14 @@ impl Adapter {
                 }
             }
         }
+    }
+
+    /// Checks that the adapter fits a model of `config`.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if the model has no such matrix, or one of another shape.
+    pub fn check_fits(&self, config: &Config) -> Result<()> {
+        self.check(config, self.place())
     }
 
     /// Checks that the adapter fits a model of `config`; errors name `origin`.

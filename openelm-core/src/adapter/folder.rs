@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{adapter::Adapter, mlx_lm, peft};
+use super::{adapter::Adapter, corenet, mlx_lm, peft};
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -20,7 +20,7 @@ const WEIGHTS: [&str; 3] = [peft::WEIGHTS, mlx_lm::WEIGHTS, peft::TORCH_WEIGHTS]
 impl Adapter {
     /// Reads an adapter folder: mlx-lm's (`adapters.safetensors`, `adapter_config.json`), or PEFT's
     /// (`adapter_model.safetensors` or, before, `adapter_model.bin`; `adapter_config.json`); or such
-    /// a repository's folder in the Hugging Face Hub cache.
+    /// a repository's folder in the Hugging Face Hub cache. A file `.pt` is CoreNet's.
     ///
     /// # Errors
     /// [`Error::MissingFile`] if the folder has neither, [`Error::Io`], [`Error::Adapter`] for a
@@ -35,10 +35,13 @@ impl Adapter {
 
     fn read(path: &Path) -> Result<Self> {
         let [peft, mlx_lm, _] = WEIGHTS;
-        let expected = format!("an adapter folder with {mlx_lm} (mlx-lm) or {peft} (PEFT)");
+        let expected = format!(
+            "an adapter folder with {mlx_lm} (mlx-lm) or {peft} (PEFT), or CoreNet's .pt file"
+        );
         match path_kind(path)? {
             None => return Err(hub_cache::absent(path, &expected)),
             Some(PathKind::Folder) => {}
+            Some(PathKind::File) if is_torch_file(path) => return corenet::load(path),
             Some(_) => {
                 let problem = format!("this is a file; expected {expected}");
                 return Err(Error::adapter(path, problem));
@@ -97,6 +100,12 @@ impl Adapter {
             peft::save(self, folder, base)
         })
     }
+}
+
+/// True for the name of a file of PyTorch.
+fn is_torch_file(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("pt"))
 }
 
 /// Locks `folder`, checks that `save` replaces no other adapter, and calls it.

@@ -148,12 +148,19 @@ fn settings_of(adapter: &Adapter, config: &Config) -> Value {
     settings
 }
 
-/// Checks that mlx-lm's format can hold `adapter`: it has one rank, and other scales are multiplied
+/// Checks that mlx-lm's format can hold `adapter`: it is LoRA or DoRA in all matrices, it has one
+/// rank, and other scales are multiplied
 /// into `lora_b`. Errors begin with the adapter's matrices.
 pub(super) fn check_savable(adapter: &Adapter) -> std::result::Result<(), String> {
     let Some(first) = adapter.modules.values().next() else {
         return Ok(());
     };
+    if let Some(name) = adapter.without_magnitudes() {
+        return Err(format!(
+            "mlx-lm's format has magnitudes of all matrices or of none; `{name}` of this DoRA \
+             adapter has none, and its file no `base_layer` to compute them from"
+        ));
+    }
     for (name, module) in &adapter.modules {
         let (expected, found) = (first.lora_b.dim(0), module.lora_b.dim(0));
         if found != expected {

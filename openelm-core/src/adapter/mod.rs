@@ -2,10 +2,12 @@
 //!
 //! Names and shapes are as in mlx-lm: for a projection `W` `[out, in]` of rank `r`, `lora_a`
 //! `[in, r]`, `lora_b` `[r, out]` and, for DoRA, `m` `[out]`; for the embedding `[V, D]`, `lora_a`
-//! `[V, r]` and `lora_b` `[r, D]`. Adapters of mlx-lm and Hugging Face PEFT are read and written.
+//! `[V, r]` and `lora_b` `[r, D]`. Adapters of mlx-lm and Hugging Face PEFT are
+//! read and written, and CoreNet's files are read.
 
 mod adapter;
 mod attach;
+mod corenet;
 mod folder;
 mod fuse;
 mod init;

@@ -302,6 +302,12 @@ pub(super) fn save(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> {
     if adapter.kind == AdapterKind::Dora && adapter.modules.contains_key(EMBEDDING) {
         return Err(wrong(COLUMNS));
     }
+    if let Some(name) = adapter.without_magnitudes() {
+        return Err(wrong(&format!(
+            "PEFT's format has magnitudes of all matrices or of none; `{name}` of this DoRA adapter \
+             has none"
+        )));
+    }
     let rank = first.lora_b.dim(0);
     let mut tensors = Tensors::new();
     let (mut ranks, mut alphas) = (BTreeMap::new(), BTreeMap::new());

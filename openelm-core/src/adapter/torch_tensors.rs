@@ -1,4 +1,4 @@
-//! The tensors of PEFT's older `adapter_model.bin`, a file of PyTorch.
+//! The tensors of an adapter in a file of PyTorch: PEFT's older `adapter_model.bin`, CoreNet's.
 
 use std::path::Path;
 
@@ -16,20 +16,29 @@ use crate::{
 /// [`Error::Io`], or [`Error::Checkpoint`] if the file is malformed.
 pub(super) fn load(path: &Path) -> Result<Tensors> {
     let file = TorchFile::open(path)?;
-    let mut tensors = Tensors::new();
-    for (name, tensor) in file.tensors() {
-        let values = file.read_floats(tensor)?;
-        let shape = tensor.shape.iter().map(|&size| i32::try_from(size));
-        let shape = shape.collect::<Result<Vec<_>, _>>();
-        let Ok(shape) = shape.map_err(drop) else {
-            let problem = format!("tensor `{name}` is too large: {:?}", tensor.shape);
-            return Err(Error::checkpoint(path, problem));
-        };
-        if values.is_empty() || values.len() != tensor.shape.iter().product::<usize>() {
-            let problem = format!("tensor `{name}` of shape {:?} has no values", tensor.shape);
-            return Err(Error::checkpoint(path, problem));
-        }
-        tensors.insert(name.clone(), Array::from_slice(&values, &shape));
+    let names = file.tensors().keys();
+    names
+        .map(|name| Ok((name.clone(), read(&file, name)?)))
+        .collect()
+}
+
+/// Reads the tensor `name` as float32.
+///
+/// # Errors
+/// As [`load`], and if there is no such tensor.
+pub(super) fn read(file: &TorchFile, name: &str) -> Result<Array> {
+    let wrong = |problem: String| Err(Error::checkpoint(file.path(), problem));
+    let Some(tensor) = file.tensors().get(name) else {
+        return wrong(format!("there is no tensor `{name}`"));
+    };
+    let values = file.read_floats(tensor)?;
+    let shape = tensor.shape.iter().map(|&size| i32::try_from(size));
+    let Ok(shape) = shape.collect::<Result<Vec<_>, _>>() else {
+        return wrong(format!("tensor `{name}` is too large: {:?}", tensor.shape));
+    };
+    if values.is_empty() || values.len() != tensor.shape.iter().product::<usize>() {
+        let shape = &tensor.shape;
+        return wrong(format!("tensor `{name}` of shape {shape:?} has no values"));
     }
-    Ok(tensors)
+    Ok(Array::from_slice(&values, &shape))
 }

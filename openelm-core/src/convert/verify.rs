@@ -1,11 +1,11 @@
 //! Verification of a result against its source: every tensor, and the predictions of both models.
 //!
-//! Both are read again from their files, layer by layer, and run in f32 side by side. This needs
-//! the memory of one layer, or of the embedding, twice, and of one matrix that is quantised again.
+//! Both are read again from their files, layer by layer, as they are stored, and run side by side
+//! with activations in f32. This needs the memory of one layer, or of the embedding, of both.
 
 use std::{collections::HashMap, path::Path, time::Instant};
 
-use mlx_rs::{Array, transforms::async_eval};
+use mlx_rs::Array;
 
 use super::{
     compare_logits::compare_logits,
@@ -13,7 +13,9 @@ use super::{
     options::ConvertOptions,
     report::{TensorChecks, TensorError, Verification},
     staging::Staging,
-    tensor_difference::{Bound, Difference},
+    stored_numbers::slice,
+    tensor_difference::Bound,
+    tensor_pair::TensorPair,
     tokenizer_files::TokenizerFiles,
 };
 use crate::{
@@ -22,11 +24,10 @@ use crate::{
         Config,
         tensor_names::{EMBEDDING, FINAL_NORM, HEAD, layer, weight},
     },
-    convert::source::{Precision, SourceModel},
+    convert::source::SourceModel,
     error::{Error, Result},
-    formats::gguf,
     gate::pause_point,
-    mlx::{Dtype, QuantizedMatrix, runtime},
+    mlx::{Dtype, Matrix, runtime},
     model::LayerByLayerForward,
     weights::Weights,
 };
@@ -84,7 +85,7 @@ pub(super) fn verify(
         ])
     };
     let ([source, result], non_finite) = comparison.logits(&config, &ids, &reopen)?;
-    let predictions = compare_logits(floats(&source)?, floats(&result)?, config.vocab_size());
+    let predictions = compare_logits(slice(&source)?, slice(&result)?, config.vocab_size());
     let are_finite =
         predictions.mean_kl.is_finite() && predictions.max_logit_difference.is_finite();
     if non_finite.is_some() || !are_finite {
@@ -133,7 +134,7 @@ impl Comparison<'_> {
     ) -> Result<([Array; 2], Option<String>)> {
         self.advance()?;
         let mut models = {
-            let [source, result] = self.both(&weight(EMBEDDING))?;
+            let [source, result] = self.read_compared(weight(EMBEDDING))?;
             [
                 LayerByLayerForward::new(config.clone(), ids, &source)?,
                 LayerByLayerForward::new(config.clone(), ids, &result)?,
@@ -142,35 +143,30 @@ impl Comparison<'_> {
         self.advance()?;
         for index in 0..config.num_transformer_layers() {
             let prefix = layer(index, "");
-            let mut weights = [HashMap::new(), HashMap::new()];
-            for (name, _) in config.tensors() {
-                if name.starts_with(&prefix) {
-                    for (map, array) in weights.iter_mut().zip(self.both(&name)?) {
-                        map.insert(name.clone(), array);
-                    }
-                }
-            }
-            for (model, map) in models.iter_mut().zip(weights) {
-                model.layer(index, &mut Weights::from_tensors(map))?;
+            let names = config.tensors().into_iter().map(|(name, _)| name);
+            let names: Vec<_> = names.filter(|name| name.starts_with(&prefix)).collect();
+            for (model, mut weights) in models.iter_mut().zip(self.weights(names)?) {
+                model.layer(index, &mut weights)?;
             }
             self.advance()?;
         }
-        let [source_norm, result_norm] = self.both(&weight(FINAL_NORM))?;
+        let [source_norm, result_norm] = self.read_compared(weight(FINAL_NORM))?;
         let head = if config.share_input_output_layers() {
             weight(EMBEDDING)
         } else {
-            self.both(&weight(HEAD))?;
+            self.read_compared(weight(HEAD))?;
             weight(HEAD)
         };
-        let logits = |model: &LayerByLayerForward, norm, mut file: SourceModel| {
-            let logits = model.logits(norm, &file.dense(&head, Dtype::Float32)?)?;
+        let logits = |model: &LayerByLayerForward, norm: &Matrix, mut file: SourceModel| {
+            let head = file.stored(&head)?.for_float32()?;
+            let logits = model.logits(norm.float32()?, head)?;
             logits.eval()?;
             Ok::<_, Error>(logits)
         };
         let ([source, result], [source_file, result_file]) = (&models, reopen()?);
         let logits = [
-            logits(source, source_norm, source_file)?,
-            logits(result, result_norm, result_file)?,
+            logits(source, &source_norm, source_file)?,
+            logits(result, &result_norm, result_file)?,
         ];
         self.advance()?;
         let non_finite = models.iter().find_map(LayerByLayerForward::non_finite);
@@ -195,90 +191,59 @@ impl Comparison<'_> {
         self.errors
     }
 
-    /// A tensor of both models in f32, compared.
-    fn both(&mut self, name: &str) -> Result<[Array; 2]> {
-        let bound = Bound::of(self.source.precision(name), self.result.precision(name));
-        let source = self.source.dense(name, Dtype::Float32)?;
-        let result = self.result.dense(name, Dtype::Float32)?;
-        if source.shape() != result.shape() {
-            let (expected, found) = (source.shape(), result.shape());
-            let problem = format!("tensor `{name}`: expected shape {expected:?}, found {found:?}");
-            return Err(failed(self.target, problem));
+    /// Both models' weights with `names`, compared.
+    fn weights(&mut self, names: Vec<String>) -> Result<[Weights; 2]> {
+        let pairs = names.into_iter().map(|name| self.read(name));
+        let pairs = pairs.collect::<Result<Vec<_>>>()?;
+        let mut matrices = [Vec::new(), Vec::new()];
+        let mut tensors = [HashMap::new(), HashMap::new()];
+        for pair in pairs {
+            let name = pair.name.clone();
+            for (model, tensor) in self.compared(pair)?.into_iter().enumerate() {
+                if tensor.is_matrix() {
+                    let stem = name.strip_suffix(".weight").unwrap_or(&name);
+                    matrices[model].push((stem.to_owned(), tensor.for_float32()?));
+                } else {
+                    tensors[model].insert(name.clone(), tensor.float32()?);
+                }
+            }
         }
-        async_eval([&source, &result])?;
-        let again = self.packed_again(name, &source)?;
-        let difference = Difference::between(floats(&source)?, floats(&result)?, bound);
-        if bound == Bound::Finite {
-            self.check_packing(name, &source, again, floats(&result)?)?;
-        }
-        if let Some((expected, found)) = difference.outside {
-            let what = match bound {
-                Bound::Exact => "expected".to_owned(),
-                Bound::Rounded(dtype) => format!("expected, to one rounding to {dtype},"),
-                Bound::Finite => "from".to_owned(),
-            };
-            let problem = format!("tensor `{name}`: {what} {expected:e}, found {found:e}");
-            return Err(failed(self.target, problem));
-        }
-        match bound {
+        let [source, result] = matrices;
+        let [source_tensors, result_tensors] = tensors;
+        Ok([
+            Weights::as_stored(source, source_tensors),
+            Weights::as_stored(result, result_tensors),
+        ])
+    }
+
+    fn read_compared(&mut self, name: String) -> Result<[Matrix; 2]> {
+        let pair = self.read(name)?;
+        self.compared(pair)
+    }
+
+    fn read(&mut self, name: String) -> Result<TensorPair> {
+        TensorPair::read(name, &mut self.source, &mut self.result, self.dtype)
+    }
+
+    /// The tensors of a pair, compared.
+    fn compared(&mut self, pair: TensorPair) -> Result<[Matrix; 2]> {
+        let difference = pair
+            .compare()?
+            .map_err(|problem| failed(self.target, format!("tensor `{}`: {problem}", pair.name)))?;
+        match pair.bound {
             _ if difference.max == 0.0 => self.checks.identical += 1,
             Bound::Finite => self.checks.quantized += 1,
             _ => self.checks.rounded += 1,
         }
         if difference.max > 0.0 {
             self.errors.push(TensorError {
-                name: name.into(),
+                name: pair.name,
                 relative_error: difference.relative_error(),
                 max_error: f64::from(difference.max),
             });
         }
         self.done += 1;
-        Ok([source, result])
-    }
-
-    /// The source's matrix with the result's quantisation, if it was quantised again; lazy.
-    fn packed_again(&self, name: &str, source: &Array) -> Result<Option<QuantizedMatrix>> {
-        let stem = name.strip_suffix(".weight").unwrap_or(name);
-        let Precision::Packed(packing, _) = self.result.precision(name) else {
-            return Ok(None);
-        };
-        // Otherwise the quantised numbers are kept, and the scales may be cast.
-        if self.source.packing(stem) == Some(packing) && !self.source.adapts(name) {
-            return Ok(None);
-        }
-        let dtype = self.dtype.unwrap_or_else(|| self.source.dtype(name));
-        let packed = QuantizedMatrix::quantize(&source.as_dtype(dtype.mlx())?, packing)?;
-        async_eval([&packed.weight, &packed.scales])?;
-        Ok(Some(packed))
-    }
-
-    /// Checks that the result equals the quantised source bit for bit: quantisation is
-    /// deterministic.
-    fn check_packing(
-        &self,
-        name: &str,
-        source: &Array,
-        again: Option<QuantizedMatrix>,
-        result: &[f32],
-    ) -> Result<()> {
-        let difference = match (again, self.result.precision(name)) {
-            (Some(packed), _) => {
-                let expected = packed.expand(Dtype::Float32)?;
-                Difference::between(floats(&expected)?, result, Bound::Exact)
-            }
-            (None, Precision::Blocks(kind)) => {
-                let expected = gguf::rounded(kind, floats(source)?);
-                let expected = expected.map_err(|problem| failed(self.target, problem))?;
-                Difference::between(&expected, result, Bound::Exact)
-            }
-            (None, _) => return Ok(()),
-        };
-        let Some((expected, found)) = difference.outside else {
-            return Ok(());
-        };
-        let problem =
-            format!("tensor `{name}`: expected {expected:e} after quantisation, found {found:e}");
-        Err(failed(self.target, problem))
+        Ok([pair.source, pair.result])
     }
 }
 
@@ -294,12 +259,6 @@ fn random_ids(config: &Config, count: usize) -> Vec<u32> {
     std::iter::once(config.bos_token_id() as u32)
         .chain((1..count).map(next))
         .collect()
-}
-
-fn floats(array: &Array) -> Result<&[f32]> {
-    array
-        .try_as_slice::<f32>()
-        .map_err(|error| Error::checkpoint("verification", error.to_string()))
 }
 
 fn failed(target: &Path, problem: impl ToString) -> Error {

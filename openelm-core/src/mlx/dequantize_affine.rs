@@ -17,15 +17,6 @@ pub(crate) fn expand_affine(
     group_size: usize,
     out: &mut [f32],
 ) {
-    let expand: fn(&[u32], f32, f32, &mut [f32]) = match bits {
-        2 => whole_words::<2>,
-        4 => whole_words::<4>,
-        8 => whole_words::<8>,
-        3 => across_words::<3>,
-        5 => across_words::<5>,
-        6 => across_words::<6>,
-        _ => unreachable!("a quantisation of {bits} bits"),
-    };
     let group_words = group_size * bits / 32;
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = scales.len().div_ceil(threads).max(MIN_GROUPS);
@@ -37,30 +28,63 @@ pub(crate) fn expand_affine(
             .zip(out.chunks_mut(share * group_size));
         for (((words, scales), biases), out) in parts {
             scope.spawn(move || {
-                let groups = words.chunks(group_words).zip(scales).zip(biases);
-                for (((words, &scale), &bias), out) in groups.zip(out.chunks_mut(group_size)) {
-                    expand(words, scale, bias, out);
+                // A few groups at a time stay in a core's cache.
+                let parts = words
+                    .chunks(GROUPS * group_words)
+                    .zip(scales.chunks(GROUPS))
+                    .zip(biases.chunks(GROUPS))
+                    .zip(out.chunks_mut(GROUPS * group_size));
+                for (((words, scales), biases), out) in parts {
+                    unpack(words, bits, out);
+                    scale(scales, biases, group_size, out);
                 }
             });
         }
     });
 }
 
+/// Writes the numbers in `words` to `out`.
+pub(crate) fn unpack(words: &[u32], bits: usize, out: &mut [f32]) {
+    let unpack: fn(&[u32], &mut [f32]) = match bits {
+        2 => whole_words::<2>,
+        4 => whole_words::<4>,
+        8 => whole_words::<8>,
+        3 => across_words::<3>,
+        5 => across_words::<5>,
+        6 => across_words::<6>,
+        _ => unreachable!("a quantisation of {bits} bits"),
+    };
+    unpack(words, out);
+}
+
+/// Replaces the numbers in `out` by their values.
+pub(crate) fn scale(scales: &[f32], biases: &[f32], group_size: usize, out: &mut [f32]) {
+    let groups = scales.iter().zip(biases).zip(out.chunks_mut(group_size));
+    for ((scale, bias), out) in groups {
+        for out in out {
+            *out = *out * scale + bias;
+        }
+    }
+}
+
+/// Groups that are expanded at a time.
+const GROUPS: usize = 64;
+
 /// The fewest groups per thread: a thread for fewer costs more than it saves.
 const MIN_GROUPS: usize = 4096;
 
 /// Numbers whose bit width divides the word size.
-fn whole_words<const BITS: usize>(words: &[u32], scale: f32, bias: f32, out: &mut [f32]) {
+fn whole_words<const BITS: usize>(words: &[u32], out: &mut [f32]) {
     for (&word, out) in words.iter().zip(out.chunks_mut(32 / BITS)) {
         for (i, out) in out.iter_mut().enumerate() {
             let number = (word >> (i * BITS)) & ((1 << BITS) - 1);
-            *out = number as f32 * scale + bias;
+            *out = number as f32;
         }
     }
 }
 
 /// Numbers that may span two words.
-fn across_words<const BITS: usize>(words: &[u32], scale: f32, bias: f32, out: &mut [f32]) {
+fn across_words<const BITS: usize>(words: &[u32], out: &mut [f32]) {
     let (mut held, mut bits) = (0u64, 0);
     let mut words = words.iter();
     for out in out {
@@ -71,7 +95,7 @@ fn across_words<const BITS: usize>(words: &[u32], scale: f32, bias: f32, out: &m
         let number = held & ((1 << BITS) - 1);
         held >>= BITS;
         bits -= BITS;
-        *out = number as f32 * scale + bias;
+        *out = number as f32;
     }
 }
 

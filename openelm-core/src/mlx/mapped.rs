@@ -5,14 +5,9 @@
 //! that run the model. If MLX cannot use foreign memory (see `setup/native`), it copies the data.
 #![allow(unsafe_code)] // Maps files and lends memory to MLX; each block states its contract.
 
-use std::{
-    ffi::c_void,
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    path::Path,
-};
+use std::{ffi::c_void, fs::File, num::NonZero, os::unix::fs::FileExt, path::Path, thread};
 
-use memmap2::MmapOptions;
+use memmap2::{MmapMut, MmapOptions};
 use mlx_rs::Array;
 
 use crate::error::{Error, Result};
@@ -55,7 +50,8 @@ pub(crate) fn map(
     unsafe { adopt(mapping, data, shape, dtype) }
 }
 
-/// Like [`map`], but reads into memory: for data that is not aligned to its type.
+/// Like [`map`], but reads into memory, on all cores: for data that is not aligned to its type, as
+/// MLX writes it.
 pub(crate) fn read(
     file: &File,
     path: &Path,
@@ -64,20 +60,27 @@ pub(crate) fn read(
     shape: &[i32],
     dtype: mlx_rs::Dtype,
 ) -> Result<Array> {
-    // Space before the tensor, and space to align it for any type.
-    let mut memory = vec![0u8; BEFORE + MOST_ALIGNED + bytes];
-    let start = BEFORE
-        + memory
-            .as_ptr()
-            .wrapping_add(BEFORE)
-            .align_offset(MOST_ALIGNED);
-    let mut file = file;
-    file.seek(SeekFrom::Start(offset))
-        .and_then(|_| file.read_exact(&mut memory[start..start + bytes]))
-        .map_err(Error::io(path))?;
-    let data = memory.as_ptr().wrapping_add(start);
-    // SAFETY: `data` points to `bytes` bytes of the vector, which stay in place when it is moved;
-    // `shape` and `dtype` have this size by the checked header.
+    // A mapping begins at a page, so that the data is aligned for any type.
+    let mut memory = MmapMut::map_anon(BEFORE + bytes).map_err(Error::io(path))?;
+    // Most of the time goes to the faults of small pages. A kernel without large ones refuses this.
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    let data = &mut memory[BEFORE..];
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let share = bytes.div_ceil(threads).max(SMALLEST_SHARE);
+    thread::scope(|scope| {
+        let parts = data.chunks_mut(share).enumerate().map(|(i, part)| {
+            scope.spawn(move || file.read_exact_at(part, offset + (i * share) as u64))
+        });
+        let parts: Vec<_> = parts.collect();
+        parts.into_iter().try_for_each(|part| match part.join() {
+            Ok(read) => read.map_err(Error::io(path)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
+    let data = memory.as_ptr().wrapping_add(BEFORE);
+    // SAFETY: `data` points to `bytes` bytes of the mapping; `shape` and `dtype` have this size by
+    // the checked header.
     unsafe { adopt(memory, data, shape, dtype) }
 }
 
@@ -98,8 +101,8 @@ pub(crate) fn floats(values: Vec<f32>, shape: &[i32]) -> Result<Array> {
     unsafe { adopt(values, data, shape, mlx_rs::Dtype::Float32) }
 }
 
-/// Alignment of the widest type, in bytes.
-const MOST_ALIGNED: usize = 8;
+/// The fewest bytes per thread: a thread for fewer costs more than it saves.
+const SMALLEST_SHARE: usize = 1 << 20;
 
 /// Number of floats in the bytes before an array.
 pub(crate) const ROOM: usize = BEFORE / size_of::<f32>();

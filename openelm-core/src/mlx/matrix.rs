@@ -32,6 +32,23 @@ impl Matrix {
         }
     }
 
+    /// False for a vector, such as the weight of a norm.
+    pub(crate) fn is_matrix(&self) -> bool {
+        match self {
+            Self::Dense(values) | Self::Stored(values) => values.ndim() == 2,
+            Self::Quantized(_) => true,
+        }
+    }
+
+    /// The matrix for products with activations in f32: in f32 itself where there are no
+    /// [`CpuPrimitives`].
+    pub(crate) fn for_float32(self) -> Result<Self> {
+        match (&self, CpuPrimitives::of(Device::current()?)) {
+            (Self::Dense(_), _) | (_, Some(_)) => Ok(self),
+            (_, None) => Ok(Self::Dense(self.float32()?)),
+        }
+    }
+
     /// `x · Wᵀ`, `[..., in]` to `[..., out]`.
     pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
         match self {

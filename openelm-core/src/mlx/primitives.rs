@@ -1,6 +1,6 @@
 //! MLX primitives of this project for the CPU backend (`setup/native`): products with 16-bit and
-//! quantised weights in f32, attention over KV caches, row look-up. They exist on Linux on x86-64;
-//! elsewhere MLX's operations take their place.
+//! quantised weights in f32, attention over KV caches, row look-up, RMSNorm and SwiGLU. They exist on
+//! Linux on x86-64; elsewhere MLX's operations take their place.
 #![allow(
     unsafe_code,
     reason = "each call states how it keeps the C interface's contract"
@@ -21,7 +21,7 @@ pub(crate) enum Then<'a> {
     Swiglu,
 }
 
-/// A RMSNorm before a product: its weight f32 `[in]`, and its epsilon.
+/// A RMSNorm: its weight f32, and its epsilon. Before a product the weight is `[in]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Norm<'a> {
     pub(crate) weight: &'a Array,
@@ -104,6 +104,18 @@ mod implementation {
             swiglu: bool,
             stream: mlx_sys::mlx_stream,
         ) -> c_int;
+        fn openelm_rms_norm(
+            result: *mut mlx_sys::mlx_array,
+            x: mlx_sys::mlx_array,
+            weight: mlx_sys::mlx_array,
+            eps: f32,
+            stream: mlx_sys::mlx_stream,
+        ) -> c_int;
+        fn openelm_swiglu(
+            result: *mut mlx_sys::mlx_array,
+            x: mlx_sys::mlx_array,
+            stream: mlx_sys::mlx_stream,
+        ) -> c_int;
         fn openelm_rows(
             result: *mut mlx_sys::mlx_array,
             ids: mlx_sys::mlx_array,
@@ -165,6 +177,34 @@ mod implementation {
                     stream.as_ptr(),
                 );
                 ffi::own(result, status, "linear")
+            }
+        }
+
+        /// RMSNorm of `x` f32 `[..., heads, width]` with a weight of its last axes, `[heads, width]`
+        /// or `[width]`; with the gradients of both.
+        pub(crate) fn rms_norm(self, x: &Array, norm: Norm<'_>) -> Result<Array> {
+            ffi::ready();
+            let stream = Stream::thread_local_or_default();
+            // SAFETY: as above.
+            unsafe {
+                let mut result = mlx_sys::mlx_array_new();
+                let (x, weight) = (x.as_ptr(), norm.weight.as_ptr());
+                let status =
+                    openelm_rms_norm(&raw mut result, x, weight, norm.eps, stream.as_ptr());
+                ffi::own(result, status, "RMSNorm")
+            }
+        }
+
+        /// `silu(gate) · up` of `x` f32 `[..., 2 · width]`, which has the gates first; with its
+        /// gradient.
+        pub(crate) fn swiglu(self, x: &Array) -> Result<Array> {
+            ffi::ready();
+            let stream = Stream::thread_local_or_default();
+            // SAFETY: as above.
+            unsafe {
+                let mut result = mlx_sys::mlx_array_new();
+                let status = openelm_swiglu(&raw mut result, x.as_ptr(), stream.as_ptr());
+                ffi::own(result, status, "SwiGLU")
             }
         }
 
@@ -313,6 +353,14 @@ mod implementation {
             match self {}
         }
 
+        pub(crate) fn rms_norm(self, _: &Array, _: Norm<'_>) -> Result<Array> {
+            match self {}
+        }
+
+        pub(crate) fn swiglu(self, _: &Array) -> Result<Array> {
+            match self {}
+        }
+
         pub(crate) fn rows(self, _: &Array, _: &Matrix) -> Result<Array> {
             match self {}
         }
@@ -333,169 +381,4 @@ mod implementation {
 
 #[cfg(test)]
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod tests {
-    use std::slice::from_ref;
-
-    use mlx_rs::{
-        Dtype as MlxDtype,
-        fast::rms_norm,
-        ops::{indexing::TryIndexOp, matmul, sigmoid},
-        random,
-        transforms::fallible_vjp,
-    };
-
-    use super::*;
-    use crate::mlx::{Quantization, QuantizationMode, QuantizedMatrix};
-
-    fn normal(seed: u64, shape: &[i32]) -> Array {
-        let key = random::key(seed).unwrap();
-        random::normal::<f32>(shape, None, None, &key).unwrap()
-    }
-
-    /// A matrix `[rows, width]` of every kind.
-    fn matrices(rows: i32, width: i32) -> Vec<Matrix> {
-        let values = normal(1, &[rows, width]);
-        let mut all = vec![Matrix::Dense(values.clone())];
-        for dtype in [MlxDtype::Bfloat16, MlxDtype::Float16] {
-            all.push(Matrix::Stored(values.as_dtype(dtype).unwrap()));
-        }
-        let affine = [2, 3, 4, 5, 6, 8].map(|bits| (QuantizationMode::Affine, Some(bits)));
-        let modes = [
-            QuantizationMode::Mxfp4,
-            QuantizationMode::Mxfp8,
-            QuantizationMode::Nvfp4,
-        ];
-        for (mode, bits) in affine.into_iter().chain(modes.map(|mode| (mode, None))) {
-            let quantization = Quantization::new(mode, bits, None).unwrap();
-            let matrix = QuantizedMatrix::quantize(&values, quantization).unwrap();
-            if mode == QuantizationMode::Affine {
-                let mut half = matrix.clone();
-                half.scales = half.scales.as_dtype(MlxDtype::Bfloat16).unwrap();
-                half.biases = half.biases.map(|b| b.as_dtype(MlxDtype::Bfloat16).unwrap());
-                all.push(Matrix::Quantized(half));
-            }
-            all.push(Matrix::Quantized(matrix));
-        }
-        all
-    }
-
-    fn assert_near(found: &Array, expected: &Array, what: &str) {
-        assert_eq!(found.shape(), expected.shape(), "{what}");
-        let error = found.subtract(expected).unwrap().abs().unwrap();
-        let error = error.max(None).unwrap().to_vec_exact::<f32>().unwrap()[0];
-        let largest = expected.abs().unwrap().max(None).unwrap();
-        let largest = largest.to_vec_exact::<f32>().unwrap()[0];
-        assert!(error <= 4e-6 * largest, "{what}: {error} of {largest}");
-    }
-
-    fn primitives() -> Option<CpuPrimitives> {
-        CpuPrimitives::of(Device::current().unwrap())
-    }
-
-    #[test]
-    fn products_and_rows_are_those_of_the_expanded_matrix() {
-        let Some(primitives) = primitives() else {
-            return;
-        };
-        let (rows, width) = (96, 128);
-        for (i, matrix) in matrices(rows, width).iter().enumerate() {
-            let expanded = matrix.float32().unwrap();
-            let ids = Array::from_slice(&[5_u32, 0, 95], &[1, 3]);
-            let found = primitives.rows(&ids, matrix).unwrap();
-            let expected = expanded.take_axis(&ids, 0).unwrap();
-            assert_near(&found, &expected, &format!("rows of matrix {i}"));
-            for count in [1, 4, 40] {
-                let x = normal(2, &[1, count, width]);
-                let weight = normal(3, &[width]);
-                let norm = Norm {
-                    weight: &weight,
-                    eps: 1e-6,
-                };
-                let plain = matmul(&x, expanded.t()).unwrap();
-                let normed = rms_norm(&x, Some(&weight), 1e-6).unwrap();
-                let normed = matmul(&normed, expanded.t()).unwrap();
-                let residual = normal(4, &[1, count, rows]);
-                let gate = normed.try_index((.., .., ..rows / 2)).unwrap();
-                let up = normed.try_index((.., .., rows / 2..)).unwrap();
-                let silu = gate.multiply(sigmoid(&gate).unwrap()).unwrap();
-                for (norm, then, expected) in [
-                    (None, Then::Nothing, plain.clone()),
-                    (None, Then::Add(&residual), plain.add(&residual).unwrap()),
-                    (Some(norm), Then::Nothing, normed.clone()),
-                    (Some(norm), Then::Swiglu, silu.multiply(up).unwrap()),
-                ] {
-                    let found = primitives.linear(&x, matrix, norm, then).unwrap();
-                    assert_near(&found, &expected, &format!("matrix {i}, {count}, {then:?}"));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn gradients_are_those_of_the_expanded_matrix() {
-        let Some(primitives) = primitives() else {
-            return;
-        };
-        for matrix in matrices(96, 128) {
-            let expanded = matrix.float32().unwrap();
-            let (x, cotangent) = (normal(2, &[2, 5, 128]), normal(3, &[2, 5, 96]));
-            let forward = |x: &[Array]| {
-                let y = primitives
-                    .linear(&x[0], &matrix, None, Then::Nothing)
-                    .unwrap();
-                Ok::<_, mlx_rs::error::Exception>(vec![y])
-            };
-            let (_, gradient) = fallible_vjp(forward, &[x], from_ref(&cotangent)).unwrap();
-            assert_near(
-                &gradient[0],
-                &matmul(cotangent, expanded).unwrap(),
-                "gradient",
-            );
-        }
-    }
-
-    #[test]
-    fn arguments_that_do_not_fit_are_errors() {
-        let Some(primitives) = primitives() else {
-            return;
-        };
-        let matrix = Matrix::Dense(normal(1, &[6, 4]));
-        let x = normal(2, &[3, 4]);
-        let linear = |x: &Array, norm: Option<&Array>, then: Then<'_>| {
-            let norm = norm.map(|weight| Norm { weight, eps: 0.0 });
-            primitives
-                .linear(x, &matrix, norm, then)
-                .unwrap_err()
-                .to_string()
-        };
-        let half = x.as_dtype(MlxDtype::Float16).unwrap();
-        for message in [
-            linear(&normal(2, &[3, 5]), None, Then::Nothing),
-            linear(&half, None, Then::Nothing),
-            linear(&x, Some(&normal(3, &[5])), Then::Nothing),
-            linear(&x, None, Then::Add(&normal(3, &[3, 5]))),
-        ] {
-            assert!(message.contains("fit"), "{message}");
-        }
-        let integers = Matrix::Dense(x.as_dtype(MlxDtype::Int32).unwrap());
-        let error = primitives
-            .linear(&x, &integers, None, Then::Nothing)
-            .unwrap_err();
-        assert!(error.to_string().contains("floating"), "{error}");
-        let heads = Heads {
-            queries: 2,
-            keys: 1,
-            head_dim: 4,
-            norms: None,
-        };
-        let span = Span {
-            offset: 3,
-            length: 1,
-        };
-        let (qkv, table) = (normal(4, &[1, 1, 16]), normal(5, &[1, 1, 2]));
-        let error = primitives
-            .attend(&qkv, [&table, &table], heads, &[span], &[None], 256)
-            .unwrap_err();
-        assert!(error.to_string().contains("cache"), "{error}");
-    }
-}
+mod tests;

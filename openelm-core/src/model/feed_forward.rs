@@ -82,6 +82,11 @@ impl FeedForward {
         if !self.with_glu {
             return silu(&h, self.device);
         }
+        if h.dtype() == Dtype::Float32
+            && let Some(primitives) = CpuPrimitives::of(self.device)
+        {
+            return primitives.swiglu(&h);
+        }
         // The first half of the rows is the gate.
         let [gate, up] = split(&h, -1)?;
         match self.device {
@@ -135,7 +140,7 @@ fn swiglu_with_gradient(gate: &Array, up: &Array) -> Result<Array> {
 }
 
 /// `x · sigmoid(x)`.
-pub(super) fn silu(x: &Array, device: Device) -> Result<Array> {
+fn silu(x: &Array, device: Device) -> Result<Array> {
     if uses_power(x, device) {
         Ok(x.divide(decay(x)?.add(Array::from_f32(1.0))?)?)
     } else {

@@ -3,11 +3,11 @@
 
 use mlx_rs::{Array, ops::addmm};
 
-use super::{feed_forward::silu, lora::LowRank, rms_norm::RmsNorm, split::split};
+use super::{lora::LowRank, rms_norm::RmsNorm};
 use crate::{
     error::Result,
     mlx::{
-        Device, Dtype, Matrix,
+        Dtype, Matrix,
         primitives::{CpuPrimitives, Norm, Then},
     },
 };
@@ -98,10 +98,7 @@ impl Linear {
         match then {
             Then::Nothing => Ok(y),
             Then::Add(residual) => Ok(residual.add(y)?),
-            Then::Swiglu => {
-                let [gate, up] = split(&y, -1)?;
-                Ok(silu(&gate, Device::Cpu)?.multiply(up)?)
-            }
+            Then::Swiglu => primitives.swiglu(&y),
         }
     }
 

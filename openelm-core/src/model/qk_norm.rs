@@ -12,7 +12,10 @@ use crate::{
         tensor_names::{self, K_NORM, Q_NORM},
     },
     error::Result,
-    mlx::Device,
+    mlx::{
+        Device,
+        primitives::{CpuPrimitives, Norm},
+    },
     weights::Weights,
 };
 
@@ -88,6 +91,16 @@ impl QkNorm {
     /// `[B, L, q_heads + kv_heads, head_dim]` to the same shape and type. Cast back before the
     /// product with the weight, as in CoreNet's `RMSNorm`.
     pub(super) fn forward(&self, qk: &Array) -> Result<Array> {
+        let are_f32 = [qk, &self.weight]
+            .iter()
+            .all(|x| x.dtype() == Dtype::Float32);
+        if are_f32 && let Some(primitives) = CpuPrimitives::of(self.device) {
+            let norm = Norm {
+                weight: &self.weight,
+                eps: self.eps,
+            };
+            return primitives.rms_norm(qk, norm);
+        }
         Ok(fast::rms_norm(qk, None, self.eps)?.multiply(&self.weight)?)
     }
 

@@ -167,6 +167,39 @@ impl Weights {
         }
     }
 
+    /// Wraps matrices by name, as a checkpoint stores them, and other tensors of type f32, for
+    /// activations in f32.
+    pub(crate) fn as_stored(
+        matrices: impl IntoIterator<Item = (String, Matrix)>,
+        mut tensors: HashMap<String, Array>,
+    ) -> Self {
+        let mut quantization: Option<QuantizationMap> = None;
+        for (name, matrix) in matrices {
+            match matrix {
+                Matrix::Dense(values) | Matrix::Stored(values) => {
+                    tensors.insert(format!("{name}.weight"), values);
+                }
+                Matrix::Quantized(packed) => {
+                    let map = quantization
+                        .get_or_insert_with(|| QuantizationMap::uniform(packed.quantization));
+                    map.set(&name, Some(packed.quantization));
+                    tensors.insert(format!("{name}.weight"), packed.weight);
+                    tensors.insert(format!("{name}.scales"), packed.scales);
+                    tensors.extend(
+                        packed
+                            .biases
+                            .map(|biases| (format!("{name}.biases"), biases)),
+                    );
+                }
+            }
+        }
+        Self {
+            quantization,
+            keeps_half_precision: true,
+            ..Self::from_tensors(tensors)
+        }
+    }
+
     /// Takes the matrix `name` (its tensor's name without `.weight`) of shape `[rows, width]`.
     ///
     /// # Errors

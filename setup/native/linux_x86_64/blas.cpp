@@ -60,13 +60,13 @@ void multiply_on_this_thread(int m, int n, int k, const float* a, const float* b
 }
 
 namespace {
-// The number of rows or columns of a piece, enough for the work of a thread. The bytes of the
-// result do not depend on the number of threads.
+// The number of rows or columns of a piece, enough for the work of a thread. Each piece packs the
+// whole other matrix. The bytes of the result do not depend on the number of threads.
 constexpr int piece_size(int size, int other, int k) {
   constexpr std::ptrdiff_t least = 1 << 21; // multiplications
   std::ptrdiff_t of_one = std::ptrdiff_t(other) * k;
   std::ptrdiff_t rows = std::max<std::ptrdiff_t>(64, (least + of_one - 1) / of_one);
-  rows = std::max<std::ptrdiff_t>(rows, (size + 15) / 16);
+  rows = std::max<std::ptrdiff_t>(rows, (size + 7) / 8);
   return int(std::min<std::ptrdiff_t>(size, (rows + 15) / 16 * 16));
 }
 } // namespace

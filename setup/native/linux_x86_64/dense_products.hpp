@@ -4,7 +4,16 @@
 #include "simd.hpp"
 
 namespace KERNELS {
+constexpr int line = 64; // bytes of a cache line
+
+// Prefetches what a kernel reads after about 10 KiB: it reads a few rows at a time, in an order
+// that the processor does not predict.
+INLINE void prefetch(const void* at) {
+  _mm_prefetch(static_cast<const char*>(at) + 10240, _MM_HINT_T0);
+}
+
 constexpr int tile = 4; // rows of activations
+
 template <Number N>
 INLINE Floats load_number(const void* values, std::ptrdiff_t at) {
   if constexpr (N == Number::float32) return load(static_cast<const float*>(values) + at);
@@ -24,16 +33,21 @@ INLINE float number_at(Number number, const void* values, std::ptrdiff_t at) {
   return value;
 }
 
+template <Number N>
+INLINE void to_float32(const void* values, std::ptrdiff_t first, int count, float* to) {
+  int at = 0;
+  for (; at + lanes <= count; at += lanes) store(to + at, load_number<N>(values, first + at));
+  if (at == count) return;
+  if (count >= lanes) // the last numbers, of which some are written again
+    return store(to + count - lanes, load_number<N>(values, first + count - lanes));
+  for (; at < count; ++at) to[at] = number_at(N, values, first + at);
+}
+
 INLINE void to_float32(Number number, const void* values, std::ptrdiff_t first, int count,
                        float* to) {
-  int at = 0;
-  for (; at + lanes <= count; at += lanes) {
-    Floats x = number == Number::float32   ? load_number<Number::float32>(values, first + at)
-               : number == Number::float16 ? load_number<Number::float16>(values, first + at)
-                                           : load_number<Number::bfloat16>(values, first + at);
-    store(to + at, x);
-  }
-  for (; at < count; ++at) to[at] = number_at(number, values, first + at);
+  if (number == Number::float32) return to_float32<Number::float32>(values, first, count, to);
+  if (number == Number::float16) return to_float32<Number::float16>(values, first, count, to);
+  to_float32<Number::bfloat16>(values, first, count, to);
 }
 
 // R rows of activations, C rows of the matrix.
@@ -45,10 +59,14 @@ void multiply_dense_tile(const Matrix& matrix, const float* x, std::ptrdiff_t x_
   Floats sums[R][C];
   UNROLL for (int r = 0; r < R; ++r)
     UNROLL for (int c = 0; c < C; ++c) sums[r][c] = zero();
+  constexpr int size = N == Number::float32 ? 4 : 2; // bytes of an element
   int at = 0;
   for (; at + lanes <= matrix.width; at += lanes) {
     Floats w[C];
-    UNROLL for (int c = 0; c < C; ++c) w[c] = load_number<N>(rows[c], at);
+    UNROLL for (int c = 0; c < C; ++c) {
+      w[c] = load_number<N>(rows[c], at);
+      prefetch(static_cast<const char*>(rows[c]) + at * size);
+    }
     UNROLL for (int r = 0; r < R; ++r) {
       Floats row = load(x + r * x_stride + at);
       UNROLL for (int c = 0; c < C; ++c) sums[r][c] = add_product(sums[r][c], row, w[c]);
@@ -63,34 +81,9 @@ void multiply_dense_tile(const Matrix& matrix, const float* x, std::ptrdiff_t x_
     }
 }
 
-// One row of activations and one of the matrix, in four sums: the memory is read in order.
-template <Number N>
-float multiply_dense_row(const Matrix& matrix, const float* x, int at) {
-  const void* row = matrix.row(at);
-  constexpr int parts = 4;
-  Floats sums[parts];
-  UNROLL for (auto& sum : sums) sum = zero();
-  int i = 0;
-  for (; i + parts * lanes <= matrix.width; i += parts * lanes) {
-    UNROLL for (int part = 0; part < parts; ++part) {
-      int k = i + part * lanes;
-      sums[part] = add_product(sums[part], load(x + k), load_number<N>(row, k));
-    }
-  }
-  for (; i + lanes <= matrix.width; i += lanes)
-    sums[0] = add_product(sums[0], load(x + i), load_number<N>(row, i));
-  float total = sum(add(add(sums[0], sums[1]), add(sums[2], sums[3])));
-  for (; i < matrix.width; ++i) total += x[i] * number_at(N, row, i);
-  return total;
-}
-
 template <Number N, int R>
 void multiply_dense_rows(const Matrix& matrix, const float* x, std::ptrdiff_t x_stride, int first,
                          int end, float* y, std::ptrdiff_t stride) {
-  if constexpr (R == 1) {
-    for (int at = first; at < end; ++at) y[at - first] = multiply_dense_row<N>(matrix, x, at);
-    return;
-  }
   constexpr int C = 4;
   int at = first;
   for (; at + C <= end; at += C)

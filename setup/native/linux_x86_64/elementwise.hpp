@@ -16,6 +16,36 @@ inline void rms_norm(const float* x, const float* weight, float eps, int width, 
   for (; i < width; ++i) y[i] = x[i] * factor * weight[i];
 }
 
+// The gradient of x, and that of the weight, which is added to `dw`: with n = x / rms(x),
+// dx = (w · dy - n · mean(n · w · dy)) / rms(x), and dw = n · dy.
+inline void rms_norm_gradient(const float* x, const float* weight, float eps, int width,
+                              const float* dy, float* dx, float* dw) {
+  Floats squares = zero(), products = zero();
+  int i = 0;
+  for (; i + lanes <= width; i += lanes) {
+    Floats number = load(x + i);
+    squares = add_product(squares, number, number);
+    products = add_product(products, number, multiply(load(weight + i), load(dy + i)));
+  }
+  float square = sum(squares), product = sum(products);
+  for (int k = i; k < width; ++k) {
+    square += x[k] * x[k];
+    product += x[k] * weight[k] * dy[k];
+  }
+  float factor = 1 / __builtin_sqrtf(square / float(width) + eps);
+  float of_x = product / float(width) * factor * factor * factor;
+  for (i = 0; i + lanes <= width; i += lanes) {
+    Floats number = load(x + i), change = load(dy + i);
+    Floats scaled = multiply(multiply(load(weight + i), change), all(factor));
+    store(dx + i, subtract(scaled, multiply(number, all(of_x))));
+    store(dw + i, add_product(load(dw + i), multiply(number, all(factor)), change));
+  }
+  for (; i < width; ++i) {
+    dx[i] = weight[i] * dy[i] * factor - x[i] * of_x;
+    dw[i] += x[i] * factor * dy[i];
+  }
+}
+
 INLINE Floats silu(Floats x) { return divide(x, add(all(1), exponential(subtract(zero(), x)))); }
 
 inline void swiglu(const float* gate, const float* up, int count, float* y) {
@@ -26,6 +56,26 @@ inline void swiglu(const float* gate, const float* up, int count, float* y) {
   for (int k = i; k < count; ++k) g[k - i] = gate[k], u[k - i] = up[k];
   store(product, multiply(silu(load(g)), load(u)));
   for (int k = i; k < count; ++k) y[k] = product[k - i];
+}
+
+// With s = sigmoid(gate): d(gate) = up · s · (1 + gate · (1 - s)), and d(up) = gate · s.
+INLINE void swiglu_gradient_of(Floats gate, Floats up, Floats dy, float* dgate, float* dup) {
+  Floats one = all(1), s = divide(one, add(one, exponential(subtract(zero(), gate))));
+  Floats slope = multiply(s, add_product(one, gate, subtract(one, s)));
+  store(dgate, multiply(dy, multiply(up, slope)));
+  store(dup, multiply(dy, multiply(gate, s)));
+}
+
+inline void swiglu_gradient(const float* gate, const float* up, const float* dy, int count,
+                            float* dgate, float* dup) {
+  int i = 0;
+  for (; i + lanes <= count; i += lanes)
+    swiglu_gradient_of(load(gate + i), load(up + i), load(dy + i), dgate + i, dup + i);
+  if (i == count) return;
+  float g[lanes]{}, u[lanes]{}, d[lanes]{}, of_g[lanes], of_u[lanes];
+  for (int k = i; k < count; ++k) g[k - i] = gate[k], u[k - i] = up[k], d[k - i] = dy[k];
+  swiglu_gradient_of(load(g), load(u), load(d), of_g, of_u);
+  for (int k = i; k < count; ++k) dgate[k] = of_g[k - i], dup[k] = of_u[k - i];
 }
 
 inline void rotate(const float* x, const float* norm, float eps, const float* cosines,

@@ -11,23 +11,36 @@ struct Rows {
   std::ptrdiff_t stride;
   // [count, width], in the order of `Kernels::reorder`; null if the matrix needs none.
   const float* reordered;
-  // Sums of the groups of a quantised matrix, [count, width / group]; null without biases.
+  // Sums of the groups of a quantised matrix, [count, padded_groups]; null without biases.
   const float* sums;
+  // Of one row, for a matrix with `Kernels::has_digits`.
+  const std::int8_t* digits = nullptr; // [3 · width]
+  const float* steps = nullptr;        // [padded_groups]
 };
 
 struct Kernels {
-  // y[r * stride + n - first] = x_r · w_n for the rows n of the matrix from `first` to `end`.
+  // y[r * stride + n - first] = x_r · w_n for the rows n of the matrix from `first` to `end`. One
+  // row with `Rows::digits` is multiplied by them.
   void (*multiply)(const Matrix&, const Rows&, int first, int end, float* y, std::ptrdiff_t stride);
   // The row `at` of the matrix in f32.
   void (*expand)(const Matrix&, int at, float* row);
+  // True if products of one row need `Rows::digits`.
+  bool (*has_digits)(const Matrix&);
+  void (*to_digits)(const float* x, const float* reordered, int width, int group,
+                    std::int8_t* digits, float* steps);
   // True if products need `Rows::reordered`.
   bool (*needs_reordered)(const Matrix&);
   void (*reorder)(const float* x, int width, float* reordered);
   void (*group_sums)(const float* x, int width, int group, float* sums);
   // y = x / sqrt(mean(x²) + eps) · weight
   void (*rms_norm)(const float* x, const float* weight, float eps, int width, float* y);
+  // The gradient of x; that of the weight is added to `dw`.
+  void (*rms_norm_gradient)(const float* x, const float* weight, float eps, int width,
+                            const float* dy, float* dx, float* dw);
   // y = gate · sigmoid(gate) · up
   void (*swiglu)(const float* gate, const float* up, int count, float* y);
+  void (*swiglu_gradient)(const float* gate, const float* up, const float* dy, int count,
+                          float* dgate, float* dup);
   // Normalises and rotates `heads` heads of one token; `to` has a head per `stride`.
   void (*rotate)(const float* x, const float* norm, float eps, const float* cosines,
                  const float* sines, int heads, int head_dim, float factor, float* to,
@@ -50,6 +63,9 @@ constexpr std::size_t attention_scratch(int head_dim) {
 constexpr int most_groups = 4096;
 // Rows of activations that `multiply` reads a matrix for once.
 constexpr int most_rows = 16;
+
+// The length of a row of `Rows::sums`, whose last numbers are zeros.
+constexpr int padded_groups(int groups) { return (groups + 15) / 16 * 16; }
 
 // Null if the processor lacks the instructions.
 extern const Kernels* const kernels;

@@ -20,11 +20,16 @@
 constinit const Kernels avx512_kernels{
     .multiply = avx512::multiply_matrix,
     .expand = avx512::expand_row,
+    // Products in floats are as fast.
+    .has_digits = [](const Matrix&) { return false; },
+    .to_digits = nullptr,
     .needs_reordered = avx512::needs_reordered,
     .reorder = avx512::reorder,
     .group_sums = avx512::group_sums,
     .rms_norm = avx512::rms_norm,
+    .rms_norm_gradient = avx512::rms_norm_gradient,
     .swiglu = avx512::swiglu,
+    .swiglu_gradient = avx512::swiglu_gradient,
     .rotate = avx512::rotate,
     .attend = avx512::attend,
 };

@@ -19,8 +19,8 @@ struct Linear {
   int outputs() const { return swiglu ? matrix.rows / 2 : matrix.rows; }
 
   // `x` [count, width] to `y` [count, outputs]. The bytes do not depend on the number of threads,
-  // nor those of a row on other rows if there are at most `most_rows`; but one row alone is summed
-  // in another order with 16-bit weights and with small matrices.
+  // nor those of a row on other rows if there are at most `most_rows`; but one row alone with 4 bits
+  // can be multiplied in integers (integer_products.hpp).
   void forward(const float* x, int count, float* y) const {
     const float* rows = normed(x, count);
     bool has_tile = matrix.rows >= 32 && matrix.width >= 64; // rows_by_transposed.hpp
@@ -52,6 +52,8 @@ struct Linear {
  private:
   struct Normed;
   struct Reordered;
+  struct Digits;
+  struct Steps;
   struct Sums;
   struct Panel;
   struct Halves;
@@ -101,11 +103,18 @@ struct Linear {
                          reordered + std::ptrdiff_t(r) * matrix.width);
       rows.reordered = reordered;
     }
+    if (count == 1 && kernels->has_digits(matrix)) {
+      auto digits = reinterpret_cast<std::int8_t*>(scratch<Digits>(std::size_t(matrix.width)));
+      float* steps = scratch<Steps>(padded_groups(matrix.groups()));
+      kernels->to_digits(x, rows.reordered, matrix.width, matrix.group, digits, steps);
+      rows.digits = digits;
+      rows.steps = steps;
+    }
     if (matrix.number == Number::affine) {
-      float* sums = scratch<Sums>(std::size_t(count) * matrix.groups());
+      float* sums = scratch<Sums>(std::size_t(count) * padded_groups(matrix.groups()));
       for (int r = 0; r < count; ++r)
         kernels->group_sums(x + std::ptrdiff_t(r) * matrix.width, matrix.width, matrix.group,
-                            sums + std::ptrdiff_t(r) * matrix.groups());
+                            sums + std::ptrdiff_t(r) * padded_groups(matrix.groups()));
       rows.sums = sums;
     }
     constexpr std::ptrdiff_t bytes = 1 << 16; // of a piece

@@ -6,25 +6,21 @@
 #include "simd.hpp"
 
 namespace KERNELS {
-// A kernel that reads short rows, a few at a time, reads them in an order that the processor does
-// not predict.
-INLINE void prefetch(const void* at) {
-  _mm_prefetch(static_cast<const char*>(at) + 8192, _MM_HINT_T0);
-}
-
 struct Tables {
   alignas(64) float four_bits[16]; // 0 to 15
   alignas(64) float e2m1[16];
   alignas(64) float e4m3[256];
   alignas(64) float e8m0[256];
+  alignas(64) std::int32_t word_starts[16]; // 0, 8, 16 ..: of words with 4 bits
   // The shift of each lane, and the bytes of its number, by bits.
   alignas(64) std::int32_t shifts[9][16];
   alignas(64) std::uint8_t bytes[9][64];
 
   // At compile time: the processor of a program may lack the instructions of this file.
-  constexpr Tables() : four_bits{}, e2m1{}, e4m3{}, e8m0{}, shifts{}, bytes{} {
+  constexpr Tables() : four_bits{}, e2m1{}, e4m3{}, e8m0{}, word_starts{}, shifts{}, bytes{} {
     constexpr float magnitudes[8]{0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
     for (int i = 0; i < 16; ++i) {
+      word_starts[i] = 8 * i;
       four_bits[i] = float(i);
       e2m1[i] = i < 8 ? magnitudes[i] : -magnitudes[i - 8];
     }
@@ -50,32 +46,42 @@ struct Tables {
 };
 inline constexpr Tables tables;
 
+// The scales and biases of a row in f32, with zeros up to a multiple of `lanes`.
 struct Groups {
   // Not a power of two: the arrays of several rows would share lines of the L1 cache. A kernel
   // reads a vector after the last group.
   float scales[most_groups + lanes], biases[most_groups + lanes];
+  int count;
 
   Groups() {}
   Groups(const Matrix& matrix, int row) { read(matrix, row); }
 
-  void read(const Matrix& matrix, int row) {
-    int count = matrix.groups();
+  INLINE void read(const Matrix& matrix, int row) {
+    count = matrix.groups();
     std::ptrdiff_t first = std::ptrdiff_t(row) * count;
     if (matrix.number == Number::affine) {
       to_float32(matrix.scale, matrix.scales, first, count, scales);
       to_float32(matrix.scale, matrix.biases, first, count, biases);
+      store(biases + count, zero());
     } else {
       const float* table = matrix.number == Number::nvfp4 ? tables.e4m3 : tables.e8m0;
       auto bytes = static_cast<const std::uint8_t*>(matrix.scales) + first;
       for (int i = 0; i < count; ++i) scales[i] = table[bytes[i]];
     }
+    store(scales + count, zero());
   }
 };
 
 // The bytes of a row, of which up to 16 after its end can be read.
 class ReadableRow {
  public:
-  ReadableRow(const Matrix& matrix, int at) : bytes(matrix.row(at)) {
+  ReadableRow() = default;
+  ReadableRow(const Matrix& matrix, int at) { read(matrix, at); }
+  ReadableRow(const ReadableRow&) = delete;
+  ~ReadableRow() { __builtin_free(copy); }
+
+  void read(const Matrix& matrix, int at) {
+    bytes = matrix.row(at);
     constexpr int after = 16;
     bool is_inside = std::ptrdiff_t(matrix.rows - 1 - at) * matrix.row_bytes() >= after;
     if (is_inside) return;
@@ -84,10 +90,7 @@ class ReadableRow {
     std::memcpy(copy, bytes, matrix.row_bytes());
     bytes = copy;
   }
-  ReadableRow(const ReadableRow&) = delete;
-  ~ReadableRow() { __builtin_free(copy); }
-
-  const std::uint8_t* bytes;
+  const std::uint8_t* bytes = nullptr;
 
  private:
   std::uint8_t* copy = nullptr;
@@ -143,44 +146,81 @@ void expand_packed(const Matrix& matrix, int at, float* row) {
   }
 }
 
-template <int R>
-INLINE void add_biases(const Matrix& matrix, const Groups& groups, const float* sums,
-                       float* totals) {
-  int count = matrix.groups();
-  for (int r = 0; r < R; ++r) {
-    const float* of_row = sums + std::ptrdiff_t(r) * count;
-    Floats total = zero();
-    int g = 0;
-    for (; g + lanes <= count; g += lanes)
-      total = add_product(total, load(groups.biases + g), load(of_row + g));
-    totals[r] += sum(total);
-    for (; g < count; ++g) totals[r] += groups.biases[g] * of_row[g];
-  }
-}
+// The products of R rows of activations and C rows of the matrix, without the biases.
+template <int R, int C>
+using Sums = Floats[R][C];
 
-template <Packing P, int R>
-void multiply_packed_row(const Matrix& matrix, int at, const float* x, std::ptrdiff_t stride,
-                         const float* sums, float* totals) {
-  Groups groups(matrix, at);
-  ReadableRow bytes(matrix, at);
-  Floats whole[R];
-  UNROLL for (int r = 0; r < R; ++r) whole[r] = zero();
-  for (int g = 0, i = 0; g < matrix.groups(); ++g) {
-    Floats of_group[R];
-    UNROLL for (int r = 0; r < R; ++r) of_group[r] = zero();
-    for (int end = i + matrix.group; i < end; i += lanes) {
-      Floats w = unpacked<P>(bytes.bytes + i * bits_of(P) / 8);
-      UNROLL for (int r = 0; r < R; ++r)
-        of_group[r] = add_product(of_group[r], w, load(x + r * stride + i));
+// Adds the biases' part, and writes the products.
+template <bool HasBiases, int R, int C>
+INLINE void finish(const Groups* groups, const float* sums, Sums<R, C>& products, float* y,
+                   std::ptrdiff_t stride) {
+  if constexpr (HasBiases) {
+    int count = groups[0].count;
+    std::ptrdiff_t sums_stride = padded_groups(count);
+    for (int g = 0; g < count; g += lanes) {
+      UNROLL for (int r = 0; r < R; ++r) {
+        Floats of_row = load(sums + r * sums_stride + g);
+        UNROLL for (int c = 0; c < C; ++c)
+          products[r][c] = add_product(products[r][c], load(groups[c].biases + g), of_row);
+      }
     }
-    Floats scale = all(groups.scales[g]);
-    UNROLL for (int r = 0; r < R; ++r) whole[r] = add_product(whole[r], of_group[r], scale);
   }
-  for (int r = 0; r < R; ++r) totals[r] = sum(whole[r]);
-  if (matrix.number == Number::affine) add_biases<R>(matrix, groups, sums, totals);
+  UNROLL for (int r = 0; r < R; ++r)
+    UNROLL for (int c = 0; c < C; ++c) y[r * stride + c] = sum(products[r][c]);
 }
 
+// R rows of activations and C rows of the matrix.
+template <Packing P, int R, int C>
+void multiply_packed_tile(const Matrix& matrix, int at, const float* x, std::ptrdiff_t x_stride,
+                          const float* sums, float* y, std::ptrdiff_t stride) {
+  Groups groups[C];
+  ReadableRow rows[C];
+  UNROLL for (int c = 0; c < C; ++c) groups[c].read(matrix, at + c), rows[c].read(matrix, at + c);
+  Sums<R, C> products;
+  UNROLL for (int r = 0; r < R; ++r)
+    UNROLL for (int c = 0; c < C; ++c) products[r][c] = zero();
+  int count = groups[0].count;
+  for (int g = 0, i = 0; g < count; ++g) {
+    for (int byte = 0; byte < matrix.group * bits_of(P) / 8; byte += line)
+      UNROLL for (int c = 0; c < C; ++c) prefetch(rows[c].bytes + i * bits_of(P) / 8 + byte);
+    Sums<R, C> of_group;
+    UNROLL for (int r = 0; r < R; ++r)
+      UNROLL for (int c = 0; c < C; ++c) of_group[r][c] = zero();
+    for (int end = i + matrix.group; i < end; i += lanes) {
+      Floats w[C];
+      UNROLL for (int c = 0; c < C; ++c) w[c] = unpacked<P>(rows[c].bytes + i * bits_of(P) / 8);
+      UNROLL for (int r = 0; r < R; ++r) {
+        Floats row = load(x + r * x_stride + i);
+        UNROLL for (int c = 0; c < C; ++c)
+          of_group[r][c] = add_product(of_group[r][c], w[c], row);
+      }
+    }
+    UNROLL for (int c = 0; c < C; ++c) {
+      Floats scale = all(groups[c].scales[g]);
+      UNROLL for (int r = 0; r < R; ++r)
+        products[r][c] = add_product(products[r][c], of_group[r][c], scale);
+    }
+  }
+  finish<P <= Packing::affine8, R, C>(groups, sums, products, y, stride);
+}
+
+// The elements of a vector of words with 4 bits.
 constexpr int unit = 8 * lanes;
+
+// The groups of a unit's words.
+struct Units {
+  int shift; // of a group's size: a division takes the time of several products
+  Ints group_of_lane;
+
+  explicit Units(int group) : shift(__builtin_ctz(unsigned(group))) {
+    group_of_lane = each_shifted_right(load_ints(tables.word_starts), all_ints(shift));
+  }
+
+  // The number of each lane's group, for the unit from `i`.
+  INLINE Floats each(const float* numbers, int i) const {
+    return permuted(load(numbers + (i >> shift)), group_of_lane);
+  }
+};
 
 // R rows of activations and C rows of the matrix.
 template <bool IsAffine, int R, int C>
@@ -188,18 +228,15 @@ void multiply_words_tile(const Matrix& matrix, int at, const float* x, const flo
                          std::ptrdiff_t stride) {
   const float* table = IsAffine ? tables.four_bits : tables.e2m1;
   Floats low = load(table), high = load(table + 16 - lanes);
-  // The group of each lane's words.
-  alignas(64) std::int32_t of_lane[lanes];
-  for (int lane = 0; lane < lanes; ++lane) of_lane[lane] = 8 * lane / matrix.group;
-  Ints order = load_ints(of_lane);
+  Units units(matrix.group);
   Groups groups[C];
   const std::uint8_t* bytes[C];
   UNROLL for (int c = 0; c < C; ++c) groups[c].read(matrix, at + c), bytes[c] = matrix.row(at + c);
-  Floats whole[R][C];
+  Sums<R, C> products;
   UNROLL for (int r = 0; r < R; ++r)
-    UNROLL for (int c = 0; c < C; ++c) whole[r][c] = zero();
+    UNROLL for (int c = 0; c < C; ++c) products[r][c] = zero();
   for (int i = 0; i < matrix.width; i += unit) {
-    Floats of_unit[R][C];
+    Sums<R, C> of_unit;
     UNROLL for (int r = 0; r < R; ++r)
       UNROLL for (int c = 0; c < C; ++c) of_unit[r][c] = zero();
     Ints words[C];
@@ -223,17 +260,12 @@ void multiply_words_tile(const Matrix& matrix, int at, const float* x, const flo
       }
     }
     UNROLL for (int c = 0; c < C; ++c) {
-      Floats scale = permuted(load(groups[c].scales + i / matrix.group), order);
+      Floats scale = units.each(groups[c].scales, i);
       UNROLL for (int r = 0; r < R; ++r)
-        whole[r][c] = add_product(whole[r][c], of_unit[r][c], scale);
+        products[r][c] = add_product(products[r][c], of_unit[r][c], scale);
     }
   }
-  UNROLL for (int c = 0; c < C; ++c) {
-    float totals[R];
-    UNROLL for (int r = 0; r < R; ++r) totals[r] = sum(whole[r][c]);
-    if (IsAffine) add_biases<R>(matrix, groups[c], sums, totals);
-    UNROLL for (int r = 0; r < R; ++r) y[r * stride + c] = totals[r];
-  }
+  finish<IsAffine, R, C>(groups, sums, products, y, stride);
 }
 
 inline bool needs_reordered(const Matrix& matrix) {
@@ -252,13 +284,13 @@ template <Packing P, int R>
 void multiply_packed_rows(const Matrix& matrix, const Rows& rows, int row, int first, int end,
                           float* y, std::ptrdiff_t stride) {
   const float* sums = rows.sums;
-  if (sums != nullptr) sums += std::ptrdiff_t(row) * matrix.groups();
+  if (sums != nullptr) sums += std::ptrdiff_t(row) * padded_groups(matrix.groups());
+  constexpr int C = R == 1 ? 4 : 2;
   int at = first;
   if constexpr (bits_of(P) == 4) {
     if (needs_reordered(matrix)) {
       constexpr bool is_affine = P == Packing::affine4;
       const float* x = rows.reordered + std::ptrdiff_t(row) * matrix.width;
-      constexpr int C = R == 1 ? 4 : 2;
       for (; at + C <= end; at += C)
         multiply_words_tile<is_affine, R, C>(matrix, at, x, sums, y + at - first, stride);
       for (; at < end; ++at)
@@ -267,11 +299,10 @@ void multiply_packed_rows(const Matrix& matrix, const Rows& rows, int row, int f
     }
   }
   const float* x = rows.x + row * rows.stride;
-  for (; at < end; ++at) {
-    float totals[R];
-    multiply_packed_row<P, R>(matrix, at, x, rows.stride, sums, totals);
-    for (int r = 0; r < R; ++r) y[r * stride + at - first] = totals[r];
-  }
+  for (; at + C <= end; at += C)
+    multiply_packed_tile<P, R, C>(matrix, at, x, rows.stride, sums, y + at - first, stride);
+  for (; at < end; ++at)
+    multiply_packed_tile<P, R, 1>(matrix, at, x, rows.stride, sums, y + at - first, stride);
 }
 
 template <Packing P>
@@ -332,10 +363,12 @@ INLINE void with_packing(const Matrix& matrix, Use use) {
 }
 
 inline void group_sums(const float* x, int width, int group, float* sums) {
-  for (int i = 0; i < width; i += group, ++sums) {
+  int count = width / group;
+  for (int g = 0; g < count; ++g, x += group) {
     Floats total = zero();
-    for (int k = i; k < i + group; k += lanes) total = add(total, load(x + k));
-    *sums = sum(total);
+    for (int i = 0; i < group; i += lanes) total = add(total, load(x + i));
+    sums[g] = sum(total);
   }
+  for (int g = count; g < padded_groups(count); ++g) sums[g] = 0;
 }
 } // namespace KERNELS

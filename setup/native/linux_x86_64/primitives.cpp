@@ -5,57 +5,14 @@
 // The functions have the conventions of mlx-c. They check the shapes and types of their arguments.
 
 #include <memory>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "attention.hpp"
 #include "linear.hpp"
-#include "mlx/allocator.h"
-#include "mlx/backend/cpu/encoder.h"
-#include "mlx/c/array.h"
-#include "mlx/c/error.h"
-#include "mlx/c/private/array.h"
-#include "mlx/c/private/stream.h"
-#include "mlx/c/private/vector.h"
-#include "mlx/ops.h"
-#include "mlx/primitives.h"
-#include "primitives.h"
+#include "primitive.hpp"
 
 namespace {
-using namespace mlx::core;
-
-void check(bool holds, const char* problem) {
-  if (!holds) throw std::invalid_argument(std::string("[openelm] ") + problem);
-}
-
-bool is_row_major(const array& x) { return x.flags().row_contiguous; }
-
-float* allocate(array& x) {
-  x.set_data(allocator::malloc(x.nbytes()));
-  return x.data<float>();
-}
-
-class CpuPrimitive : public Primitive {
- public:
-  using Primitive::Primitive;
-  void eval_gpu(const std::vector<array>&, std::vector<array>&) override {
-    throw std::runtime_error("[openelm] this primitive is for a CPU");
-  }
-
- protected:
-  // Row-major inputs can be read in place; others are an error of the caller, who makes them so.
-  static void check_layout(const std::vector<array>& inputs) {
-    for (const array& input : inputs) check(is_row_major(input), "an input is not row-major");
-  }
-};
-
-// `x` in row-major order: as it is, if it is known to be.
-array row_major(const array& x, const Stream& stream) {
-  bool is_known = x.has_primitive() ? dynamic_cast<CpuPrimitive*>(&x.primitive()) != nullptr
-                                    : x.status() != array::Status::unscheduled && is_row_major(x);
-  return is_known ? x : contiguous(x, false, stream);
-}
+using namespace openelm;
 
 // --- Matrices
 
@@ -420,20 +377,9 @@ std::vector<array> attention(const array& qkv, const array& cosines, const array
   return array::make_arrays(std::move(shapes), dtypes, std::move(primitive), std::move(inputs));
 }
 
-const array* optional(mlx_array x) { return x.ctx == nullptr ? nullptr : &mlx_array_get_(x); }
-
-template <typename Function>
-int report(const Function& function) {
-  try {
-    check(kernels != nullptr, "this processor has no AVX2");
-    function();
-  } catch (std::exception& error) {
-    mlx_error(error.what());
-    return 1;
-  }
-  return 0;
-}
 } // namespace
+
+using openelm::optional, openelm::report;
 
 extern "C" {
 bool openelm_has_kernels() { return kernels != nullptr; }

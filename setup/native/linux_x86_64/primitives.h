@@ -32,6 +32,14 @@ int openelm_linear(mlx_array* result, mlx_array x, openelm_matrix matrix, mlx_ar
 // The rows `ids` of a matrix, in f32. Rows that the matrix does not have are NaN.
 int openelm_rows(mlx_array* result, mlx_array ids, openelm_matrix matrix, mlx_stream stream);
 
+// RMSNorm of x [.., heads, width] with a weight [heads, width], or [width] for all rows. Both have
+// gradients.
+int openelm_rms_norm(mlx_array* result, mlx_array x, mlx_array weight, float eps,
+                     mlx_stream stream);
+
+// silu(gate) · up of x [.., 2 · width], which has the gates first; with its gradient.
+int openelm_swiglu(mlx_array* result, mlx_array x, mlx_stream stream);
+
 // The sequences of a pass over their caches.
 typedef struct openelm_attention_ {
   int query_heads, key_heads, head_dim;

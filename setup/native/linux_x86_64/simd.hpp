@@ -47,6 +47,7 @@ INLINE Ints load_ints(const void* from) { return _mm512_loadu_si512(from); }
 INLINE Ints shifted_right(Ints x, int bits) { return _mm512_srli_epi32(x, bits); }
 INLINE Ints each_shifted_right(Ints x, Ints bits) { return _mm512_srlv_epi32(x, bits); }
 INLINE Ints masked(Ints x, int mask) { return _mm512_and_si512(x, _mm512_set1_epi32(mask)); }
+INLINE Ints all_ints(int x) { return _mm512_set1_epi32(x); }
 INLINE Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
 // Numbers with 4 bits of exponent and 3 of fraction, as MLX reads them: 127 is 480.
 INLINE Floats of_e4m3(Ints x) {
@@ -108,6 +109,19 @@ INLINE Ints load_ints(const void* from) {
 INLINE Ints shifted_right(Ints x, int bits) { return _mm256_srli_epi32(x, bits); }
 INLINE Ints each_shifted_right(Ints x, Ints bits) { return _mm256_srlv_epi32(x, bits); }
 INLINE Ints masked(Ints x, int mask) { return _mm256_and_si256(x, _mm256_set1_epi32(mask)); }
+INLINE Ints all_ints(int x) { return _mm256_set1_epi32(x); }
+INLINE Ints add_ints(Ints x, Ints y) { return _mm256_add_epi32(x, y); }
+INLINE Ints either(Ints x, Ints y) { return _mm256_or_si256(x, y); }
+INLINE Ints shifted_left(Ints x, int bits) { return _mm256_slli_epi32(x, bits); }
+INLINE Ints shifted_right_signed(Ints x, int bits) { return _mm256_srai_epi32(x, bits); }
+INLINE void store_ints(void* to, Ints x) { _mm256_storeu_si256(static_cast<Ints*>(to), x); }
+// To the nearest.
+INLINE Ints to_ints(Floats x) { return _mm256_cvtps_epi32(x); }
+// x0 · y0 + x1 · y1 of each four bytes: `x` has numbers from 0 to 15, and `y` signed ones.
+INLINE Ints dot_bytes(Ints x0, Ints y0, Ints x1, Ints y1) {
+  Ints pairs = _mm256_add_epi16(_mm256_maddubs_epi16(x0, y0), _mm256_maddubs_epi16(x1, y1));
+  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
 INLINE Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
 INLINE Floats of_e4m3(Ints x) {
   Ints magnitude = _mm256_slli_epi32(masked(x, 127), 20),

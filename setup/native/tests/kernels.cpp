@@ -151,6 +151,13 @@ void check_product(const Example& e, int count, bool normed, int after, const st
   Linear linear{matrix_of(e)};
   int width = e.matrix.width, rows = e.matrix.rows;
   std::vector<float> x = random_numbers(std::size_t(count) * width), norm = random_numbers(width);
+  // Tiny and huge numbers, and zeros.
+  for (int r = 0; r < count; ++r)
+    for (int i = 0; i < width; ++i) {
+      float& number = x[std::size_t(r) * width + i];
+      int part = i / 32 % 5;
+      number = part == 1 ? 0 : part == 2 ? number * 1e-36f : part == 3 ? number * 1e4f : number;
+    }
   if (normed) linear.norm = norm.data(), linear.eps = 1e-6f;
   linear.swiglu = after == 2;
   int outputs = linear.outputs();
@@ -226,18 +233,21 @@ void test_products() {
         Linear linear{matrix_of(e)};
         std::vector<float> x = random_numbers(16 * std::size_t(width)), all(16 * std::size_t(rows));
         linear.forward(x.data(), 16, all.data());
-        // One row alone has another order of sums with 16-bit weights and small matrices.
-        bool has_tile = f.number == Number::float32 && rows >= 32 && width >= 64;
-        int alone = is_dense && !has_tile ? 2 : 1;
+        // One row alone with 4 bits is multiplied in integers.
+        int alone = kernels->has_digits(linear.matrix) ? 2 : 1;
         std::vector<float> some(std::size_t(alone) * rows);
         for (int r : {0, 7, 14}) {
           linear.forward(x.data() + r * width, alone, some.data());
           expect(std::equal(some.begin(), some.end(), all.begin() + r * rows),
                  what + ": a row depends on others");
         }
-        x[3] = std::numeric_limits<float>::quiet_NaN();
-        linear.forward(x.data(), 2, all.data());
-        expect(std::isnan(all[0]) && !std::isnan(all[rows]), what + ": NaN");
+        for (float number : {std::numeric_limits<float>::quiet_NaN(), INFINITY}) {
+          x[3] = number;
+          linear.forward(x.data(), 2, all.data());
+          expect(!std::isfinite(all[0]) && std::isfinite(all[rows]), what + ": NaN or infinity");
+          linear.forward(x.data(), 1, all.data());
+          expect(!std::isfinite(all[0]), what + ": NaN or infinity alone");
+        }
         // The gradient.
         int count = 3;
         std::vector<float> y = random_numbers(std::size_t(count) * rows),

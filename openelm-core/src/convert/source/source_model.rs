@@ -16,7 +16,7 @@ use crate::{
         gguf::{GgufReader, TensorType},
         torch::TorchFile,
     },
-    mlx::{Dtype, Quantization, QuantizationMap, QuantizedMatrix},
+    mlx::{Dtype, Matrix, Quantization, QuantizationMap, QuantizedMatrix},
     weights::{Checkpoint, Readers, StoredDtype, mean},
 };
 
@@ -163,6 +163,19 @@ impl SourceModel {
         self.then(name, dtype, Ok)
     }
 
+    /// The tensor `name` in its [`precision`](Self::precision), in f32 if that is of llama.cpp's
+    /// blocks; not evaluated. Each tensor can be taken once.
+    pub(crate) fn stored(&mut self, name: &str) -> Result<Matrix> {
+        let stem = name.strip_suffix(".weight").unwrap_or(name);
+        match self.precision(name) {
+            Precision::Packed(_, scales) => Ok(Matrix::Quantized(self.packed(stem, scales)?)),
+            Precision::Float(dtype) => {
+                Ok(Matrix::floating(self.dense(name, dtype)?, Dtype::Float32))
+            }
+            Precision::Blocks(_) => Ok(Matrix::Dense(self.dense(name, Dtype::Float32)?)),
+        }
+    }
+
     /// The matrix `stem`, quantised again; not evaluated.
     pub(crate) fn quantize(
         &mut self,
@@ -184,9 +197,12 @@ impl SourceModel {
             ));
         };
         let stored = self.stored_name(stem);
+        let shape = self.shapes.get(&format!("{stem}.weight"));
+        let shape = shape.cloned().unwrap_or_default();
         let reader = self.readers.next();
-        let mut packed = reader.packed(&stored, quantization)?;
+        let packed = reader.packed(&stored, quantization)?;
         reader.compute(|| {
+            let mut packed = packed.map(|part| cut(part.clone(), &shape))?;
             if let Some(biases) = packed.biases.take() {
                 packed.scales = packed.scales.as_dtype(dtype.mlx())?;
                 packed.biases = Some(biases.as_dtype(dtype.mlx())?);
