@@ -7,7 +7,7 @@ use openelm_testing::{command, works};
 use crate::markdown::Page;
 
 /// All commands with options.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "average",
     "bench",
     "cache-prompt",

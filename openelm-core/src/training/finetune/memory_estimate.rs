@@ -53,19 +53,20 @@ impl FinetuneMemory {
         // norms and rotation, the attention's output, gate, up, their product, and the residuals.
         let kept = |layer: &Layer| {
             let (q, kv) = (layer.q_heads as u64 * head, layer.kv_heads as u64 * head);
-            6 * width + 5 * q + 6 * kv + 4 * layer.ffn_dim as u64
+            6 * width + 5 * q + 6 * kv + 3 * layer.ffn_dim as u64
         };
         // Attention scores and their gradient, where the attention is not fused.
         let scores = |layer: &Layer| 3 * layer.q_heads as u64 * length / 2;
         let of_layer = |layer: &Layer| kept(layer) + scores(layer);
         let most = layers.iter().map(of_layer).max().unwrap_or(0);
-        let numbers = if options.trainer.grad_checkpoint {
+        let (kept, working) = if options.trainer.grad_checkpoint {
             // The input of each layer, and one layer twice: forward and backward.
-            width * layers.len() as u64 + 2 * most
+            (width * layers.len() as u64, 2 * most)
         } else {
             // All layers, and the gradients of one.
-            layers.iter().map(of_layer).sum::<u64>() + most
+            (layers.iter().map(of_layer).sum::<u64>(), most)
         };
+        let bytes = |numbers: u64| tokens.saturating_mul(numbers * NUMBER_BYTES);
         let head_rows = if adapter.trains_head(config) {
             tokens
         } else {
@@ -80,9 +81,8 @@ impl FinetuneMemory {
             parameters: adapter
                 .parameter_count()
                 .saturating_mul(bytes_per_parameter(&options.trainer)),
-            activations: tokens
-                .saturating_mul(numbers * NUMBER_BYTES)
-                .saturating_add(logits),
+            // The gradients of the head come first; then its arrays are free.
+            activations: bytes(kept).saturating_add(bytes(working).max(logits)),
         })
     }
 
