@@ -26,14 +26,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optimizers
 import numpy as np
-from mlx.utils import tree_map
 from mlx_lm.quant.dwq import dwq_quantize
 from mlx_lm.quant.dynamic_quant import estimate_sensitivities, estimate_threshold
 from mlx_lm.quant.gptq import gptq_quantize
-from mlx_lm.utils import load, quantize_model, save
+from mlx_lm.utils import dequantize_model, load, quantize_model, save
 
 GROUP, SAMPLES, EPOCHS = 64, 128, 4
 RATES = (1e-6, 1e-5, 1e-4)
@@ -142,21 +140,9 @@ def loads_equally(path):
     tokens = mx.array([[1, 5, 9, 20, 31]])
     model.set_dtype(mx.float32)
     packed = model(tokens)
-    dense = copy.deepcopy(model)
-
-    def expanded(module):
-        if not hasattr(module, "bits"):
-            return module
-        weight = mx.dequantize(module.weight, module.scales, module.biases,
-                               group_size=module.group_size, bits=module.bits)
-        kind = nn.Embedding if isinstance(module, nn.QuantizedEmbedding) else nn.Linear
-        shape = weight.shape
-        new = kind(*shape) if kind is nn.Embedding else kind(shape[1], shape[0], bias=False)
-        new.weight = weight
-        return new
-
-    leaves = dense.leaf_modules()
-    dense.update_modules(tree_map(expanded, leaves, is_leaf=nn.Module.is_module))
+    dense = dequantize_model(copy.deepcopy(model))
+    if any(hasattr(module, "scales") for _, module in dense.named_modules()):
+        raise SystemExit(f"quantize: {path} is not dequantised")
     return mx.abs(dense(tokens) - packed).max().item()
 
 
