@@ -204,6 +204,9 @@ mod tests {
     const QKV: &str = "layers.0.attn.qkv_proj";
     const RANK: i32 = 3;
 
+    /// Tensors and their names.
+    type Named = Vec<(String, Array)>;
+
     /// A tensor of random numbers.
     fn tensor(name: &str, shape: &[i32]) -> (String, Array) {
         let seed = name
@@ -216,7 +219,7 @@ mod tests {
 
     /// The tensors of a model of `rows` tokens and one layer, with adapters of the embedding and of
     /// `qkv_proj`.
-    fn tensors(rows: i32, is_dora: bool) -> Vec<(String, Array)> {
+    fn tensors(rows: i32, is_dora: bool) -> Named {
         let mut all = vec![
             tensor("token_embeddings.base_layer.weight", &[rows, 8]),
             tensor("token_embeddings.lora_embedding_A.lora", &[RANK, rows]),
@@ -343,7 +346,7 @@ mod tests {
 
     #[test]
     fn other_files_are_refused_by_name() {
-        let problem = |change: &dyn Fn(&mut Vec<(String, Array)>)| {
+        let problem = |change: &dyn Fn(&mut Named)| {
             let mut tensors = tensors(11, false);
             change(&mut tensors);
             load(&written(&tensors)).unwrap_err().to_string()
