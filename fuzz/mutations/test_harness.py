@@ -286,7 +286,8 @@ class FileCases(unittest.TestCase):
         readers = all_readers()
         self.assertEqual({reader.command[0] for reader in readers},
                          {"average", "generate", "info", "bench", "convert", "convert-adapter", "finetune",
-                          "fuse", "plot", "pretrain", "score", "evaluate", "tokenizer", "pull", "models"})
+                          "fuse", "plot", "pretrain", "quantize", "score", "evaluate", "tokenizer", "pull",
+                          "models"})
         for reader in readers:
             self.assertIn(reader.form, damage.FORMS)
             self.assertTrue(reader.file.split("/")[0] in reader.inputs, reader.name)
