@@ -5,17 +5,14 @@ use mlx_rs::{
     ops::{broadcast_to, concatenate},
 };
 
-use super::linear::NormVisitor;
+use super::{linear::NormVisitor, rms_norm::by_primitive};
 use crate::{
     config::{
         Config, Layer,
         tensor_names::{self, K_NORM, Q_NORM},
     },
     error::Result,
-    mlx::{
-        Device,
-        primitives::{CpuPrimitives, Norm},
-    },
+    mlx::Device,
     weights::Weights,
 };
 
@@ -91,17 +88,10 @@ impl QkNorm {
     /// `[B, L, q_heads + kv_heads, head_dim]` to the same shape and type. Cast back before the
     /// product with the weight, as in CoreNet's `RMSNorm`.
     pub(super) fn forward(&self, qk: &Array) -> Result<Array> {
-        let are_f32 = [qk, &self.weight]
-            .iter()
-            .all(|x| x.dtype() == Dtype::Float32);
-        if are_f32 && let Some(primitives) = CpuPrimitives::of(self.device) {
-            let norm = Norm {
-                weight: &self.weight,
-                eps: self.eps,
-            };
-            return primitives.rms_norm(qk, norm);
+        match by_primitive(qk, &self.weight, self.eps, self.device)? {
+            Some(normed) => Ok(normed),
+            None => Ok(fast::rms_norm(qk, None, self.eps)?.multiply(&self.weight)?),
         }
-        Ok(fast::rms_norm(qk, None, self.eps)?.multiply(&self.weight)?)
     }
 
     /// True if [`forward_separate`](Self::forward_separate) takes fewer kernels in training: on a

@@ -40,16 +40,24 @@ impl RmsNorm {
     }
 
     pub(super) fn forward(&self, x: &Array) -> Result<Array> {
-        let are_f32 = [x, &self.weight]
-            .iter()
-            .all(|x| x.dtype() == Dtype::Float32);
-        if are_f32 && let Some(primitives) = CpuPrimitives::of(self.device) {
-            let norm = Norm {
-                weight: &self.weight,
-                eps: self.eps,
-            };
-            return primitives.rms_norm(x, norm);
+        match by_primitive(x, &self.weight, self.eps, self.device)? {
+            Some(y) => Ok(y),
+            None => Ok(fast::rms_norm(x, Some(&self.weight), self.eps)?),
         }
-        Ok(fast::rms_norm(x, Some(&self.weight), self.eps)?)
     }
+}
+
+/// RMSNorm of `x` with a weight of its last one or two axes by a primitive of the CPU; `None` on
+/// other devices and for other types than f32.
+pub(super) fn by_primitive(
+    x: &Array,
+    weight: &Array,
+    eps: f32,
+    device: Device,
+) -> Result<Option<Array>> {
+    let are_f32 = [x, weight].iter().all(|x| x.dtype() == Dtype::Float32);
+    let primitives = CpuPrimitives::of(device).filter(|_| are_f32);
+    primitives
+        .map(|primitives| primitives.rms_norm(x, Norm { weight, eps }))
+        .transpose()
 }

@@ -1,15 +1,12 @@
 //! Distilled weight quantisation: scales and biases are trained to give the predictions of the
 //! unquantised model, as in mlx-lm's `dwq`.
 //!
-//! The loss is the mean divergence `KL(unquantised ‖ quantised)` of the next tokens. A group of a
-//! matrix is `s · (q - m) + c` with the middle `m` of the integers `q`: in this form the gradients
-//! of `s` and `c` are nearly independent. Both are trained in f32 as shares of the matrix's mean
-//! scale, so that one learning rate fits all matrices. The pass stores the inputs of the layers
-//! only; the weights of one layer are dense at a time.
+//! The loss is the mean divergence `KL(unquantised ‖ quantised)` of the next tokens. The pass stores
+//! the inputs of the layers only; the weights of one layer are dense at a time.
 
 use mlx_rs::{
     Array,
-    ops::{concatenate, indexing::TryIndexOp, matmul, ones_like, softmax_axis, zeros_like},
+    ops::{concatenate, indexing::TryIndexOp, matmul, softmax_axis, zeros_like},
     transforms::fallible_vjp,
 };
 use rand_chacha::{
@@ -25,6 +22,7 @@ use super::{
     quality::{Outputs, block_rows},
     state::State,
     texts::token_array,
+    trained_matrix::TrainedMatrix,
     widths::MatrixShape,
 };
 use crate::{
@@ -32,7 +30,7 @@ use crate::{
     config::tensor_names::{EMBEDDING, HEAD, layer as layer_name, parse_layer},
     error::{Error, Result},
     gate::pause_point,
-    mlx::{Dtype, Matrix, QuantizationMap, QuantizedMatrix, evaluation, runtime},
+    mlx::{Matrix, QuantizationMap, evaluation, runtime},
     model::{PROJECTIONS, SingleLayer},
     seed::derive_seed,
     training::{Optimizer, OptimizerKind, OptimizerState, Schedule, ScheduleKind, into_exception},
@@ -59,8 +57,9 @@ pub(super) struct Distillation<'a> {
     /// The layers, whose quantised matrices are replaced in every pass.
     layers: Vec<SingleLayer>,
     norm: Box<FinalNorm>,
-    /// The head, if it is neither the embedding nor quantised.
+    /// The embedding, if it is not quantised.
     own_embedding: Option<Array>,
+    /// The head, if it is neither the embedding nor quantised.
     own_head: Option<Array>,
     tied: bool,
     matrices: Vec<TrainedMatrix>,
@@ -68,19 +67,6 @@ pub(super) struct Distillation<'a> {
     parameters: Vec<Array>,
     optimizer: OptimizerState,
     step: u64,
-}
-
-/// A matrix whose scales and biases are trained.
-struct TrainedMatrix {
-    stem: String,
-    packed: QuantizedMatrix,
-    dtype: Dtype,
-    /// The mean scale.
-    unit: f32,
-    /// The middle of the integers.
-    middle: f32,
-    /// The integers minus the middle, f32 `[rows, groups, group_size]`, if they are kept.
-    kept: Option<Array>,
 }
 
 impl<'a> Distillation<'a> {
@@ -105,7 +91,7 @@ impl<'a> Distillation<'a> {
             };
             let (mut matrix, start) = TrainedMatrix::new(shape, packed)?;
             if numbers <= KEPT {
-                matrix.kept = Some(matrix.integers()?);
+                matrix.keep()?;
             }
             matrices.push(matrix);
             parameters.extend(start);
@@ -220,14 +206,7 @@ impl<'a> Distillation<'a> {
         let mut tensors = Tensors::new();
         for (matrix, parameters) in self.matrices.iter().zip(self.parameters.chunks(2)) {
             let [s, c] = parameters else { continue };
-            let unit = Array::from_f32(matrix.unit);
-            let (scales, middles) = (s.multiply(&unit)?, c.multiply(&unit)?);
-            // The bias belongs to the rounded scale.
-            let scales = scales.as_dtype(matrix.dtype.mlx())?;
-            let shift = scales.as_dtype(mlx_rs::Dtype::Float32)?;
-            let biases = middles.subtract(shift.multiply(Array::from_f32(matrix.middle))?)?;
-            let biases = biases.as_dtype(matrix.dtype.mlx())?;
-            evaluation::complete([&scales, &biases])?;
+            let [scales, biases] = matrix.scales_and_biases(s, c)?;
             tensors.insert(format!("{}.scales", matrix.stem), scales);
             tensors.insert(format!("{}.biases", matrix.stem), biases);
         }
@@ -401,14 +380,8 @@ impl<'a> Distillation<'a> {
 
     /// The current numbers f32 `[rows, width]` of a matrix, evaluated.
     fn weight(&self, place: usize) -> Result<Array> {
-        let matrix = &self.matrices[place];
-        let unit = Array::from_f32(matrix.unit);
-        let [s, c] = [0, 1].map(|part| self.parameters[2 * place + part].expand_dims(-1));
-        let (s, c) = (s?.multiply(&unit)?, c?.multiply(unit)?);
-        let weight = matrix.integers()?.multiply(s)?.add(c)?;
-        let weight = weight.reshape(&[weight.dim(0), -1])?;
-        evaluation::complete([&weight])?;
-        Ok(weight)
+        let [s, c] = [0, 1].map(|part| &self.parameters[2 * place + part]);
+        self.matrices[place].weight(s, c)
     }
 
     /// Stores the gradients of the parameters of a matrix, of which `gradient` `[rows, width]` is
@@ -419,16 +392,7 @@ impl<'a> Distillation<'a> {
         gradient: &Array,
         gradients: &mut [Option<Array>],
     ) -> Result<()> {
-        let matrix = &self.matrices[place];
-        let unit = Array::from_f32(matrix.unit);
-        let integers = matrix.integers()?;
-        let gradient = gradient.reshape(integers.shape())?;
-        let by_s = gradient
-            .multiply(integers)?
-            .sum_axis(-1, false)?
-            .multiply(&unit)?;
-        let by_c = gradient.sum_axis(-1, false)?.multiply(unit)?;
-        evaluation::complete([&by_s, &by_c])?;
+        let [by_s, by_c] = self.matrices[place].gradients(gradient)?;
         gradients[2 * place] = Some(by_s);
         gradients[2 * place + 1] = Some(by_c);
         Ok(())
@@ -467,54 +431,6 @@ impl<'a> Distillation<'a> {
         self.optimizer.restore(tensors, step).map_err(missing)?;
         self.step = step;
         Ok(())
-    }
-}
-
-impl TrainedMatrix {
-    /// The matrix and its first parameters.
-    fn new(shape: &MatrixShape, packed: QuantizedMatrix) -> Result<(Self, [Array; 2])> {
-        let float32 = mlx_rs::Dtype::Float32;
-        let middle = ((1_u32 << packed.quantization.bits()) - 1) as f32 / 2.0;
-        let scales = packed.scales.as_dtype(float32)?;
-        let biases = match &packed.biases {
-            Some(biases) => biases.as_dtype(float32)?,
-            None => zeros_like(&scales)?,
-        };
-        let unit = scales.abs()?.mean(None)?.try_item_exact::<f32>()?;
-        let unit = if unit > 0.0 { unit } else { 1.0 };
-        let middles = biases.add(scales.multiply(Array::from_f32(middle))?)?;
-        let divisor = Array::from_f32(unit);
-        let start = [scales.divide(&divisor)?, middles.divide(&divisor)?];
-        evaluation::complete(&start)?;
-        let matrix = Self {
-            stem: shape.stem.clone(),
-            packed,
-            dtype: shape.dtype,
-            unit,
-            middle,
-            kept: None,
-        };
-        Ok((matrix, start))
-    }
-
-    /// The integers minus the middle, f32 `[rows, groups, group_size]`.
-    fn integers(&self) -> Result<Array> {
-        if let Some(kept) = &self.kept {
-            return Ok(kept.clone());
-        }
-        let float32 = mlx_rs::Dtype::Float32;
-        let scales = ones_like(&self.packed.scales)?.as_dtype(float32)?;
-        let biases = scales.multiply(Array::from_f32(-self.middle))?;
-        let shape = [scales.dim(0), scales.dim(1), -1];
-        let plain = QuantizedMatrix {
-            weight: self.packed.weight.clone(),
-            scales,
-            biases: Some(biases),
-            quantization: self.packed.quantization,
-        };
-        let integers = plain.expand(Dtype::Float32)?.reshape(&shape)?;
-        evaluation::complete([&integers])?;
-        Ok(integers)
     }
 }
 

@@ -38,6 +38,7 @@ mod quantize;
 mod report;
 mod state;
 mod texts;
+mod trained_matrix;
 mod widths;
 
 pub use event::QuantizeEvent;
