@@ -9,10 +9,7 @@ use mlx_rs::{
     ops::{concatenate, indexing::TryIndexOp, matmul, softmax_axis, zeros_like},
     transforms::fallible_vjp,
 };
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{RngCore, SeedableRng},
-};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
     event::QuantizeEvent,
@@ -32,7 +29,7 @@ use crate::{
     gate::pause_point,
     mlx::{Matrix, QuantizationMap, evaluation, runtime},
     model::{PROJECTIONS, SingleLayer},
-    seed::derive_seed,
+    seed::{derive_seed, shuffle},
     training::{Optimizer, OptimizerKind, OptimizerState, Schedule, ScheduleKind, into_exception},
     weights::Tensors,
 };
@@ -438,11 +435,7 @@ impl<'a> Distillation<'a> {
 fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut random = ChaCha8Rng::seed_from_u64(derive_seed(seed, epoch));
     let mut order: Vec<usize> = (0..count).collect();
-    for last in (1..count).rev() {
-        // The count is far below 2^64, so the bias of the remainder is negligible.
-        let other = random.next_u64() % (last as u64 + 1);
-        order.swap(last, usize::try_from(other).unwrap_or(last));
-    }
+    shuffle(&mut order, &mut random);
     order
 }
 

@@ -1,9 +1,8 @@
 //! The order of files in an epoch.
 
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{RngCore, SeedableRng},
-};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+use crate::seed::shuffle;
 
 /// Shuffles `files` by the seed, the epoch, and the list and stream that they are of.
 pub(super) fn files(files: &mut [usize], seed: u64, epoch: u64, (list, stream): (u64, u64)) {
@@ -12,10 +11,5 @@ pub(super) fn files(files: &mut [usize], seed: u64, epoch: u64, (list, stream): 
     for (place, byte) in key.iter_mut().zip(numbers.into_iter().flatten()) {
         *place = byte;
     }
-    let mut random = ChaCha8Rng::from_seed(key);
-    for last in (1..files.len()).rev() {
-        // The count of files is far below 2^64, so the bias of the remainder is negligible.
-        let other = random.next_u64() % (last as u64 + 1);
-        files.swap(last, usize::try_from(other).unwrap_or(last));
-    }
+    shuffle(files, &mut ChaCha8Rng::from_seed(key));
 }

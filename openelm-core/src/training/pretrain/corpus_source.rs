@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{RngCore, SeedableRng},
-};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,6 +11,7 @@ use crate::{
     data::corpus::{Assembly, Corpus, CorpusOptions, CorpusState, CorpusStatistics, Sequence},
     error::{Error, Result},
     mlx::memory,
+    seed,
     tokenizer::Tokenizer,
     training::state::STATE_FILE,
 };
@@ -235,15 +233,11 @@ impl fmt::Debug for CorpusSource {
     }
 }
 
-/// Fisher-Yates shuffle with a random stream per block.
+/// Shuffles with a random stream per block.
 fn shuffle<T>(items: &mut [T], seed: u64, block: u64) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(block);
-    for last in (1..items.len()).rev() {
-        // The bias of the remainder is below 2^-40.
-        let other = random.next_u64() % (last as u64 + 1);
-        items.swap(last, other as usize);
-    }
+    seed::shuffle(items, &mut random);
 }
 
 fn malformed(error: &serde_json::Error) -> Error {
