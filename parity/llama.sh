@@ -17,7 +17,7 @@ if [ ! -f "$llama/stamp" ] || [ "$(cat "$llama/stamp")" != "$stamp" ]; then
   say "building llama.cpp in .mlx/llama (about ten minutes, once)"
   rm -rf "$llama"
   mkdir -p "$llama"
-  export CMAKE_ARGS="-DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF"
+  export CMAKE_ARGS="${CMAKE_ARGS:-} -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF"
   export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}
   python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
     --target "$llama" gguf==0.19.0 llama-cpp-python==0.3.36 >"$log" 2>&1 ||

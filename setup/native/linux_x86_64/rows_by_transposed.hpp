@@ -30,6 +30,8 @@ constexpr int tile_rows = 6, tile_columns = 2;
 constexpr int cached = 8192; // elements in an L1 cache of 32 KiB
 constexpr int panel = 96;    // columns whose sums are kept between blocks of k
 constexpr int ahead = 8;     // columns to prefetch
+// One row: elements to prefetch. The order of 4 columns is not one that the processor predicts.
+constexpr int row_ahead = 2560;
 
 // R rows and C columns, and a block of `k` of their elements.
 struct Tile {
@@ -114,10 +116,9 @@ struct Kernels {
 };
 template <int R>
 constexpr Kernels kernels{multiply_tile<R, 1, 1>, multiply_tile<R, 2, 1>, multiply_tile<R, 2, 2>};
-constexpr Kernels by_rows[tile_rows]{
-    kernels<1>, kernels<2>, kernels<3>, kernels<4>, kernels<5>, kernels<6>};
+constexpr Kernels by_rows[]{kernels<2>, kernels<3>, kernels<4>, kernels<5>, kernels<6>};
 
-// The rows in groups of about equal size, for a tile each.
+// The rows, at least 2, in groups of about equal size, for a tile each.
 struct Groups {
   int rows;
   int count = (rows + tile_rows - 1) / tile_rows;
@@ -144,7 +145,47 @@ struct Groups {
 
 inline int rounded_up(int number, int unit) { return (number + unit - 1) / unit * unit; }
 
+// One row and C columns. The order of the additions is that of a tile.
+template <int C>
+[[gnu::target("avx2,fma"), gnu::always_inline]] inline void multiply_row(const Product& p,
+                                                                         int column) {
+  const float* b = p.b + column * p.ldb;
+  __m256 sums[4];
+  UNROLL for (auto& sum : sums) sum = _mm256_setzero_ps();
+  int at = 0;
+  for (; at + lanes <= p.k; at += lanes) {
+    __m256 row = _mm256_loadu_ps(p.a + at);
+    UNROLL for (int i = 0; i < C; ++i) {
+      const float* from = b + i * p.ldb + at;
+      _mm_prefetch(reinterpret_cast<const char*>(from + row_ahead), _MM_HINT_T0);
+      sums[i] = _mm256_fmadd_ps(row, _mm256_loadu_ps(from), sums[i]);
+    }
+  }
+  if (at < p.k) {
+    __m256i each = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i used = _mm256_cmpgt_epi32(_mm256_set1_epi32(p.k - at), each);
+    __m256 row = _mm256_maskload_ps(p.a + at, used);
+    UNROLL for (int i = 0; i < C; ++i)
+      sums[i] = _mm256_fmadd_ps(row, _mm256_maskload_ps(b + i * p.ldb + at, used), sums[i]);
+  }
+  float products[4];
+  _mm_storeu_ps(products, totals(sums));
+  UNROLL for (int i = 0; i < C; ++i) {
+    float* c = p.c + column + i;
+    float product = p.alpha * products[i];
+    *c = p.beta == 0 ? product : product + p.beta * *c;
+  }
+}
+
+// One row needs no tiles: each column is read once, from its first element to its last.
+[[gnu::target("avx2,fma")]] inline void multiply_row(const Product& p) {
+  int column = 0;
+  for (; column + 4 <= p.n; column += 4) multiply_row<4>(p, column);
+  for (; column < p.n; ++column) multiply_row<1>(p, column);
+}
+
 [[gnu::target("avx2,fma")]] inline void multiply(const Product& p) {
+  if (p.m == 1) return multiply_row(p);
   alignas(64) float packed[cached];
   __m256 sums[panel * most_rows];
   Groups groups{p.m};
@@ -169,7 +210,7 @@ inline int rounded_up(int number, int unit) { return (number + unit - 1) / unit 
           // The tiles of a column share its prefetching.
           tile.prefetch = (ahead + std::min(group, int(two))) * p.ldb;
           tile.c = p.c + row * p.ldc + column;
-          auto& kernel = by_rows[rows - 1];
+          auto& kernel = by_rows[rows - 2];
           (!two ? kernel.one : groups.count > 1 ? kernel.two : kernel.two_prefetching_two)(tile);
           tile.a += rows * rounded_up(k, lanes);
           tile.sums += rows * (1 + two);
