@@ -1,6 +1,6 @@
 //! MLX primitives of this project for the CPU backend (`setup/native`): products with 16-bit and
-//! quantised weights in f32, attention over KV caches, row look-up, RMSNorm and SwiGLU. They exist on
-//! Linux on x86-64; elsewhere MLX's operations take their place.
+//! quantised weights in f32, attention over KV caches, row look-up, RMSNorm, SwiGLU and softmax. They
+//! exist on Linux on x86-64; elsewhere MLX's operations take their place.
 #![allow(
     unsafe_code,
     reason = "each call states how it keeps the C interface's contract"
@@ -54,6 +54,17 @@ pub(crate) struct Attended {
     pub(crate) caches: Vec<(Array, Array)>,
 }
 
+/// A softmax over the last axis, and its parts: `exp(x - largest) / sum`.
+#[derive(Debug)]
+pub(crate) struct SoftmaxParts {
+    /// f32, in the shape of the input.
+    pub(crate) probabilities: Array,
+    /// f32 `[..., 1]`.
+    pub(crate) largest: Array,
+    /// f32 `[..., 1]`.
+    pub(crate) sums: Array,
+}
+
 pub(crate) use implementation::CpuPrimitives;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -62,7 +73,7 @@ mod implementation {
 
     use mlx_rs::{Array, Stream, error::Exception};
 
-    use super::{Attended, Device, Heads, Matrix, Norm, Result, Span, Then};
+    use super::{Attended, Device, Heads, Matrix, Norm, Result, SoftmaxParts, Span, Then};
     use crate::{error::Error, mlx::ffi};
 
     /// `openelm_matrix` of `primitives.h`.
@@ -113,6 +124,11 @@ mod implementation {
         ) -> c_int;
         fn openelm_swiglu(
             result: *mut mlx_sys::mlx_array,
+            x: mlx_sys::mlx_array,
+            stream: mlx_sys::mlx_stream,
+        ) -> c_int;
+        fn openelm_softmax(
+            results: *mut mlx_sys::mlx_vector_array,
             x: mlx_sys::mlx_array,
             stream: mlx_sys::mlx_stream,
         ) -> c_int;
@@ -206,6 +222,28 @@ mod implementation {
                 let status = openelm_swiglu(&raw mut result, x.as_ptr(), stream.as_ptr());
                 ffi::own(result, status, "SwiGLU")
             }
+        }
+
+        /// The softmax over the last axis of `x` f32, without a gradient.
+        pub(crate) fn softmax(self, x: &Array) -> Result<SoftmaxParts> {
+            ffi::ready();
+            let stream = Stream::thread_local_or_default();
+            // SAFETY: the handles are live for the call; the vector is freed once, and the returned
+            // arrays own their handles.
+            let results = unsafe {
+                let mut results = mlx_sys::mlx_vector_array_new();
+                let status = openelm_softmax(&raw mut results, x.as_ptr(), stream.as_ptr());
+                let results = ffi::taken(results);
+                (status == 0).then_some(results)
+            };
+            let results = results.ok_or_else(|| ffi::failed("softmax"))?;
+            let [probabilities, largest, sums] = <[Array; 3]>::try_from(results)
+                .map_err(|_| Exception::custom("softmax: an output is missing"))?;
+            Ok(SoftmaxParts {
+                probabilities,
+                largest,
+                sums,
+            })
         }
 
         /// The rows `ids` of `matrix`, f32 `[..., in]`.
@@ -332,7 +370,7 @@ mod implementation {
 mod implementation {
     use mlx_rs::Array;
 
-    use super::{Attended, Device, Heads, Matrix, Norm, Result, Span, Then};
+    use super::{Attended, Device, Heads, Matrix, Norm, Result, SoftmaxParts, Span, Then};
 
     /// Has no value: this system has no primitives.
     #[derive(Debug, Clone, Copy)]
@@ -358,6 +396,10 @@ mod implementation {
         }
 
         pub(crate) fn swiglu(self, _: &Array) -> Result<Array> {
+            match self {}
+        }
+
+        pub(crate) fn softmax(self, _: &Array) -> Result<SoftmaxParts> {
             match self {}
         }
 

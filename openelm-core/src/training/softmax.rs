@@ -7,11 +7,19 @@ use mlx_rs::{
     ops::{logsumexp_axis, power},
 };
 
-use crate::{error::Result, mlx::Device};
+use crate::{
+    error::Result,
+    mlx::{
+        Device,
+        primitives::{CpuPrimitives, SoftmaxParts},
+    },
+};
 
 /// The softmax of logits f32 `[n, V]` and its parts.
 pub(super) enum Softmax {
-    /// On a CPU: exponentials relative to the largest logit, and their sums. MLX's `exp` takes
+    /// On a CPU with the primitives of this project: one pass on all threads.
+    Parts(SoftmaxParts),
+    /// On another CPU: exponentials relative to the largest logit, and their sums. MLX's `exp` takes
     /// three times as long as its `power`, so no exponential is computed twice.
     Exponentials {
         exponentials: Array,
@@ -27,6 +35,9 @@ pub(super) enum Softmax {
 
 impl Softmax {
     pub(super) fn new(logits: Array, device: Device) -> Result<Self> {
+        if let Some(primitives) = CpuPrimitives::of(device) {
+            return Ok(Self::Parts(primitives.softmax(&logits)?));
+        }
         Ok(match device {
             Device::Cpu => {
                 let largest = logits.max_axis(-1, true)?;
@@ -49,7 +60,8 @@ impl Softmax {
     /// `log Σ exp(logits)`, `[n, 1]`.
     pub(super) fn logsumexp(&self) -> Result<Array> {
         Ok(match self {
-            Self::Exponentials { largest, sums, .. } => sums.log()?.add(largest)?,
+            Self::Parts(SoftmaxParts { largest, sums, .. })
+            | Self::Exponentials { largest, sums, .. } => sums.log()?.add(largest)?,
             Self::Logits { logsumexp, .. } => logsumexp.clone(),
         })
     }
@@ -57,7 +69,8 @@ impl Softmax {
     /// The log-probabilities of the logits `at` `[n, 1]`.
     pub(super) fn log_probabilities(&self, at: &Array) -> Result<Array> {
         Ok(match self {
-            Self::Exponentials { largest, sums, .. } => {
+            Self::Parts(SoftmaxParts { largest, sums, .. })
+            | Self::Exponentials { largest, sums, .. } => {
                 at.subtract(largest)?.subtract(sums.log()?)?
             }
             Self::Logits { logsumexp, .. } => at.subtract(logsumexp)?,
@@ -67,6 +80,7 @@ impl Softmax {
     /// The probabilities `[n, V]`.
     pub(super) fn probabilities(&self) -> Result<Array> {
         Ok(match self {
+            Self::Parts(parts) => parts.probabilities.clone(),
             Self::Exponentials {
                 exponentials, sums, ..
             } => exponentials.divide(sums)?,
@@ -77,6 +91,7 @@ impl Softmax {
     /// The probabilities, multiplied by `factor` `[n, 1]`.
     pub(super) fn scaled(&self, factor: &Array) -> Result<Array> {
         Ok(match self {
+            Self::Parts(parts) => parts.probabilities.multiply(factor)?,
             Self::Exponentials {
                 exponentials, sums, ..
             } => exponentials.multiply(factor.divide(sums)?)?,

@@ -1,4 +1,4 @@
-// RMSNorm, SwiGLU and the rotation of queries and keys.
+// RMSNorm, SwiGLU, softmax, and the rotation of queries and keys.
 #pragma once
 #include "kernels.hpp"
 #include "simd.hpp"
@@ -76,6 +76,37 @@ inline void swiglu_gradient(const float* gate, const float* up, const float* dy,
   for (int k = i; k < count; ++k) g[k - i] = gate[k], u[k - i] = up[k], d[k - i] = dy[k];
   swiglu_gradient_of(load(g), load(u), load(d), of_g, of_u);
   for (int k = i; k < count; ++k) dgate[k] = of_g[k - i], dup[k] = of_u[k - i];
+}
+
+// Fills up with `other` the numbers of a vector after the first `count`.
+INLINE Floats load_first(const float* x, int count, float other) {
+  float numbers[lanes];
+  for (int i = 0; i < lanes; ++i) numbers[i] = i < count ? x[i] : other;
+  return load(numbers);
+}
+
+inline void softmax(const float* x, int count, float* y, float* most, float* total) {
+  Floats peaks = all(-__builtin_inff()), sums = zero();
+  int i = 0;
+  for (; i + lanes <= count; i += lanes) peaks = larger(load(x + i), peaks);
+  if (i < count) peaks = larger(load_first(x + i, count - i, -__builtin_inff()), peaks);
+  float peak = largest(peaks);
+  for (i = 0; i + lanes <= count; i += lanes) {
+    Floats weight = exponential(subtract(load(x + i), all(peak)));
+    store(y + i, weight);
+    sums = add(sums, weight);
+  }
+  float sum_of_all = sum(sums);
+  if (i < count) {
+    float rest[lanes];
+    store(rest, exponential(subtract(load_first(x + i, count - i, peak), all(peak))));
+    for (int k = i; k < count; ++k) sum_of_all += y[k] = rest[k - i];
+  }
+  float factor = 1 / sum_of_all;
+  for (i = 0; i + lanes <= count; i += lanes) store(y + i, multiply(load(y + i), all(factor)));
+  for (; i < count; ++i) y[i] *= factor;
+  *most = peak;
+  *total = sum_of_all;
 }
 
 inline void rotate(const float* x, const float* norm, float eps, const float* cosines,

@@ -35,6 +35,7 @@ constinit const Kernels avx2_kernels{
     .rms_norm_gradient = avx2::rms_norm_gradient,
     .swiglu = avx2::swiglu,
     .swiglu_gradient = avx2::swiglu_gradient,
+    .softmax = avx2::softmax,
     .rotate = avx2::rotate,
     .attend = avx2::attend,
 };

@@ -30,6 +30,7 @@ constinit const Kernels avx512_kernels{
     .rms_norm_gradient = avx512::rms_norm_gradient,
     .swiglu = avx512::swiglu,
     .swiglu_gradient = avx512::swiglu_gradient,
+    .softmax = avx512::softmax,
     .rotate = avx512::rotate,
     .attend = avx512::attend,
 };

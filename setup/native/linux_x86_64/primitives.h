@@ -40,6 +40,10 @@ int openelm_rms_norm(mlx_array* result, mlx_array x, mlx_array weight, float eps
 // silu(gate) · up of x [.., 2 · width], which has the gates first; with its gradient.
 int openelm_swiglu(mlx_array* result, mlx_array x, mlx_stream stream);
 
+// The softmax of each row of x [.., width], its largest number [.., 1], and the sum [.., 1] of the
+// exponentials of the differences from it. They have no gradients.
+int openelm_softmax(mlx_vector_array* results, mlx_array x, mlx_stream stream);
+
 // The sequences of a pass over their caches.
 typedef struct openelm_attention_ {
   int query_heads, key_heads, head_dim;

@@ -1,5 +1,5 @@
-// Primitives of rows, with their gradients: RMSNorm and SwiGLU. MLX's CPU backend computes each of
-// them as up to ten operations on one thread.
+// Primitives of rows: RMSNorm and SwiGLU with their gradients, and softmax. MLX's CPU backend
+// computes each of them as up to ten operations on one thread.
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -184,6 +184,38 @@ array swiglu(const array& x, Stream stream) {
   std::vector<array> inputs{row_major(x, stream)};
   return array(std::move(shape), float32, std::make_shared<Swiglu>(stream), std::move(inputs));
 }
+
+// --- Softmax
+
+// The input: x [.., width]. The outputs: the softmax, the largest numbers [.., 1] and the sums
+// [.., 1].
+class Softmax : public CpuPrimitive {
+ public:
+  using CpuPrimitive::CpuPrimitive;
+
+  const char* name() const override { return "OpenelmSoftmax"; }
+
+  void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
+    check_layout(inputs);
+    const float* x = inputs[0].data<float>();
+    int width = inputs[0].shape(-1), rows = rows_of(inputs[0], width);
+    float *y = allocate(outputs[0]), *most = allocate(outputs[1]), *total = allocate(outputs[2]);
+    cpu::get_command_encoder(stream()).dispatch([=] {
+      run_rows(rows, width, [=](int first, int end) {
+        for (std::ptrdiff_t row = first; row < end; ++row)
+          kernels->softmax(x + row * width, width, y + row * width, most + row, total + row);
+      });
+    });
+  }
+};
+
+std::vector<array> softmax(const array& x, Stream stream) {
+  check(x.dtype() == float32 && x.ndim() >= 1 && x.size() > 0, "a softmax of this type or shape");
+  Shape one = x.shape();
+  one.back() = 1;
+  return array::make_arrays({x.shape(), one, one}, {float32, float32, float32},
+                            std::make_shared<Softmax>(stream), {row_major(x, stream)});
+}
 } // namespace
 
 extern "C" {
@@ -198,5 +230,11 @@ int openelm_rms_norm(mlx_array* result, mlx_array x, mlx_array weight, float eps
 int openelm_swiglu(mlx_array* result, mlx_array x, mlx_stream stream) {
   return openelm::report(
       [&] { mlx_array_set_(*result, swiglu(mlx_array_get_(x), mlx_stream_get_(stream))); });
+}
+
+int openelm_softmax(mlx_vector_array* results, mlx_array x, mlx_stream stream) {
+  return openelm::report([&] {
+    mlx_vector_array_set_(*results, softmax(mlx_array_get_(x), mlx_stream_get_(stream)));
+  });
 }
 }

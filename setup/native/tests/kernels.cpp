@@ -1,5 +1,6 @@
 // Tests of the native kernels against plain loops in double precision, for all kernels that the
 // processor has. run.sh runs them with and without sanitizers.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -396,6 +397,26 @@ void test_swiglu() {
            "SwiGLU of " + std::to_string(gate[i]));
   }
 }
+
+// Exactly allocated, so that an access after the last number is found.
+void test_softmax() {
+  for (int count : {1, 7, 16, 37, 1000}) {
+    std::vector<float> x = random_numbers(count), y(count);
+    for (float& number : x) number *= 40;
+    float most, total;
+    kernels->softmax(x.data(), count, y.data(), &most, &total);
+    double exact = 0;
+    for (float number : x) exact += std::exp(double(number) - most);
+    expect(most == *std::max_element(x.begin(), x.end()), "the largest number");
+    expect(std::fabs(total - exact) <= 1e-6 * exact, "the sum of a softmax");
+    for (int i = 0; i < count; ++i) {
+      double below = double(most) - x[i], probability = std::exp(-below) / exact;
+      // The difference is rounded before the exponential.
+      double bound = (2e-6 + 1e-7 * below) * probability + 1e-35;
+      expect(std::fabs(y[i] - probability) <= bound, "the softmax of " + std::to_string(x[i]));
+    }
+  }
+}
 } // namespace
 
 // A hash of the bytes of products and attention: the same for any number of threads.
@@ -438,6 +459,7 @@ int main(int argc, char**) {
   if (argc > 1) return 0; // the hash alone
   test_expand();
   test_swiglu();
+  test_softmax();
   test_attention();
   test_products();
   std::printf("%s: %d failures\n", kernels == &avx2_kernels ? "AVX2" : "AVX-512", failures);

@@ -197,6 +197,42 @@ fn swiglu_and_its_gradient_are_those_of_mlx() {
 }
 
 #[test]
+fn softmax_and_its_parts_are_those_of_mlx() {
+    let Some(primitives) = primitives() else {
+        return;
+    };
+    for shape in [[1, 1], [3, 7], [5, 96], [70, 1001]] {
+        let x = normal(1, &shape).multiply(Array::from_f32(9.0)).unwrap();
+        let parts = primitives.softmax(&x).unwrap();
+        let largest = x.max_axis(-1, true).unwrap();
+        let powers = x.subtract(&largest).unwrap().exp().unwrap();
+        let sums = powers.sum_axis(-1, true).unwrap();
+        let what = format!("{shape:?}");
+        assert_near(&parts.largest, &largest, &what);
+        assert_near(&parts.sums, &sums, &what);
+        assert_near(&parts.probabilities, &powers.divide(sums).unwrap(), &what);
+    }
+    // A number that is not finite does not become a probability.
+    for wrong in [f32::NAN, f32::INFINITY] {
+        for at in [0, 18] {
+            let mut row = [1.0; 19];
+            row[at] = wrong;
+            let parts = primitives.softmax(&Array::from_slice(&row, &[1, 19]));
+            let found = parts.unwrap().probabilities.to_vec_exact::<f32>().unwrap();
+            assert!(found.iter().all(|x| x.is_nan()) || wrong == f32::INFINITY);
+            assert!(found.iter().any(|x| x.is_nan()), "{wrong} at {at}");
+        }
+    }
+    let half = Array::from_slice(&[1.0_f32, 2.0], &[1, 2])
+        .as_dtype(MlxDtype::Float16)
+        .unwrap();
+    for wrong in [half, Array::from_f32(1.0), normal(1, &[0, 3])] {
+        let error = primitives.softmax(&wrong).unwrap_err().to_string();
+        assert!(error.contains("a softmax of this type"), "{error}");
+    }
+}
+
+#[test]
 fn arguments_that_do_not_fit_are_errors() {
     let Some(primitives) = primitives() else {
         return;
