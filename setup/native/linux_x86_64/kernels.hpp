@@ -41,7 +41,7 @@ struct Kernels {
   void (*swiglu)(const float* gate, const float* up, int count, float* y);
   void (*swiglu_gradient)(const float* gate, const float* up, const float* dy, int count,
                           float* dgate, float* dup);
-  // y = e^(x - most) / total, where `most` is the largest x. A NaN makes all results NaN.
+  // y = e^(x - most) / total, where `most` is the largest x. A NaN makes y and `total` NaN.
   void (*softmax)(const float* x, int count, float* y, float* most, float* total);
   // Normalises and rotates `heads` heads of one token; `to` has a head per `stride`.
   void (*rotate)(const float* x, const float* norm, float eps, const float* cosines,
