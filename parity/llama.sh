@@ -19,7 +19,7 @@ if [ ! -f "$llama/stamp" ] || [ "$(cat "$llama/stamp")" != "$stamp" ]; then
   mkdir -p "$llama"
   export CMAKE_ARGS="${CMAKE_ARGS:-} -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF"
   export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}
-  python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-cache-dir \
     --target "$llama" gguf==0.19.0 llama-cpp-python==0.3.36 >"$log" 2>&1 ||
     { tail -n 5 "$log" >&2; die "pip install failed; the whole log is $log"; }
   printf '%s' "$stamp" >"$llama/stamp"
